@@ -1,0 +1,1 @@
+"""The site: its data, its training, its evaluation, and the personal layers it keeps."""

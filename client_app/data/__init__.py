@@ -1,0 +1,1 @@
+"""The data sets a site can hold, one file each."""

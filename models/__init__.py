@@ -1,0 +1,1 @@
+"""What is learnt: networks, layer groups, the frozen prefix, pre-trained weights. Plain torch."""
