@@ -1,0 +1,113 @@
+"""Labelled examples as training sees them: a split is inputs that can be indexed, and labels."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Inputs(Protocol):
+    """Anything that hands out model inputs by index, the same ones every time."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+    def batch(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the inputs at ``indices`` as a CPU tensor, float32, shape ``(b, *input_shape)``."""
+        ...
+
+    def digest(self) -> str:
+        """Return a hex SHA-256 that changes when any input or its preparation changes."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayInputs:
+    """Inputs held in memory: images as uint8 ``(n, h, w, c)``, or features as float32 ``(n, d)``.
+
+    uint8 images become float32 ``(b, c, h, w)`` in [0, 1], then ``(x - mean) / std`` per channel;
+    float32 features pass ``(x - mean) / std`` alone.
+
+    Parameters
+    ----------
+    values : NDArray
+        uint8 of shape ``(n, h, w, c)`` or float32 of shape ``(n, d)``.
+    mean, std : tuple of float
+        One number for all, or one per channel (images) or per column (features).
+    """
+
+    values: NDArray[np.uint8] | NDArray[np.float32]
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the inputs at ``indices``: float32, ``(b, c, h, w)`` or ``(b, d)``."""
+        chosen = torch.from_numpy(np.ascontiguousarray(self.values[indices]))
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        if chosen.dtype == torch.uint8:
+            chosen = chosen.permute(0, 3, 1, 2).float().div_(255.0)
+            mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+        return ((chosen - mean) / std).contiguous()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the values, their shape and dtype, and the normalisation."""
+        seen = hashlib.sha256(np.ascontiguousarray(self.values).tobytes())
+        seen.update(repr((self.values.shape, str(self.values.dtype), self.mean, self.std)).encode())
+        return seen.hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Inputs with one class index each.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        The examples, indexable.
+    labels : NDArray[np.int64]
+        Class indices, shape ``(n,)``.
+    """
+
+    inputs: Inputs
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise ValueError(f"{len(self.inputs)} inputs but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """What one site holds: one task, its classes, and three splits.
+
+    Parameters
+    ----------
+    task : str
+        The task's name; sites with the same task average their ``task`` group.
+    classes : tuple of str
+        Class names in index order.
+    input_shape : tuple of int
+        Shape of one input, ``(c, h, w)`` or ``(d,)``.
+    train, validation, test : Split
+        Disjoint; test is never used to choose anything.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    train: Split
+    validation: Split
+    test: Split
