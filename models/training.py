@@ -1,0 +1,334 @@
+"""The one training loop and the one evaluation: a network, examples by index, and what to minimise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.data import Inputs, Split
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+OptimizerState = MutableMapping[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; every field is configured, see conf/train/default.yaml.
+
+    Parameters
+    ----------
+    epochs, steps : int or None
+        Exactly one is given: passes over the split, or batches.
+    batch_size : int
+        Examples a batch; the last batch of a pass may be smaller, but never a single example
+        where there are others (BatchNorm has no variance of one).
+    optimizer : str
+        ``sgd``, ``adam`` or ``adamw``.
+    lr, momentum, weight_decay : float
+        Of the optimiser; ``lr`` already carries the schedule's factor.
+    clip : float or None
+        Largest norm of the gradient.
+    augment : str
+        ``none``, ``flip`` or ``flip_crop``.
+    autocast : bool
+        Train in bfloat16 autocast (CUDA).
+    """
+
+    epochs: int | None
+    steps: int | None
+    batch_size: int
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    clip: float | None
+    augment: str
+    autocast: bool
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did: steps done and planned, and the mean loss over the examples seen."""
+
+    steps: int
+    planned: int
+    loss: float
+
+
+class Diverged(ArithmeticError):
+    """The loss stopped being a number."""
+
+
+def planned_steps(examples: int, settings: Settings) -> int:
+    """Return the number of optimiser steps that a fit over ``examples`` will take."""
+    if settings.steps is not None:
+        return settings.steps
+    assert settings.epochs is not None
+    return settings.epochs * len(_pass(np.arange(examples), settings.batch_size))
+
+
+def batches(
+    examples: int, settings: Settings, generator: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the example indices of each step, reshuffled with ``generator`` for each pass."""
+    left = planned_steps(examples, settings)
+    while left > 0:
+        for indices in _pass(generator.permutation(examples), settings.batch_size)[:left]:
+            left -= 1
+            yield indices
+
+
+def fit(
+    network: nn.Module,
+    split: Split,
+    settings: Settings,
+    *,
+    trained: Mapping[str, nn.Parameter],
+    generator: np.random.Generator,
+    device: torch.device,
+    loss: Loss | None = None,
+    penalty: Callable[[], Tensor] | None = None,
+    optimizer_state: OptimizerState | None = None,
+    most_steps: int | None = None,
+) -> FitReport:
+    """Train ``network`` in place on ``split``; modes (train, eval) are the caller's.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From a batch of inputs to logits ``(b, classes)``, already on ``device``.
+    split : Split
+        Inputs and class indices.
+    settings : Settings
+        How to train.
+    trained : mapping of str to nn.Parameter
+        The parameters that are stepped, by name; all others are left alone.
+    generator : numpy.random.Generator
+        Order of the examples and augmentation; the caller seeds it.
+    device : torch.device
+        Where the network is.
+    loss : callable, optional
+        From logits and labels to a scalar; cross-entropy when omitted.
+    penalty : callable, optional
+        A scalar added to the loss of every step (FedProx's proximal term).
+    optimizer_state : mapping, optional
+        State of earlier fits by parameter name, loaded where it fits and replaced by the new.
+    most_steps : int, optional
+        Stop after this many steps: a site that can do only part of the work.
+
+    Returns
+    -------
+    FitReport
+        Steps done and planned, mean loss.
+
+    Raises
+    ------
+    Diverged
+        When the loss is not finite.
+    """
+    chosen = dict(trained)
+    stepper = make_optimizer(chosen, settings)
+    _restore(stepper, chosen, optimizer_state)
+    objective = loss or functional.cross_entropy
+    planned = planned_steps(len(split), settings)
+    total, seen, done = 0.0, 0, 0
+    for indices in batches(len(split), settings, generator):
+        if most_steps is not None and done >= most_steps:
+            break
+        inputs, labels = _to_device(split, indices, device)
+        inputs = augmented(inputs, settings.augment, generator)
+        stepper.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.autocast):
+            value = objective(network(inputs), labels)
+        if penalty is not None:
+            value = value + penalty()
+        if not torch.isfinite(value):
+            raise Diverged(
+                f"the loss became {value.item()} at step {done + 1} of {planned}; "
+                "lower train.optimizer.lr or set train.clip"
+            )
+        value.backward()  # type: ignore[no-untyped-call]
+        if settings.clip is not None:
+            nn.utils.clip_grad_norm_(list(chosen.values()), settings.clip)
+        stepper.step()
+        total += value.item() * len(indices)
+        seen += len(indices)
+        done += 1
+    _save(stepper, chosen, optimizer_state)
+    return FitReport(done, planned, total / max(seen, 1))
+
+
+def make_optimizer(
+    trained: Mapping[str, nn.Parameter], settings: Settings
+) -> torch.optim.Optimizer:
+    """Return the configured optimiser over ``trained``."""
+    parameters = list(trained.values())
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def schedule_factor(schedule: str, round_number: int, rounds: int) -> float:
+    """Return what the learning rate of round ``round_number`` (from 1) is multiplied with.
+
+    ``cosine`` falls from 1 in round 1 towards 0 after the last (Loshchilov and Hutter 2017, eq. 5,
+    one cycle over the rounds); ``constant`` is 1.
+    """
+    if schedule == "constant":
+        return 1.0
+    progress = min(max(round_number - 1, 0) / max(rounds, 1), 1.0)
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """Return n / (classes * n_c) per class, float32 of shape ``(classes,)``; 0 for an absent class."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.divide(len(labels), classes * counts, where=counts > 0, out=np.zeros(classes))
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def augmented(inputs: Tensor, augment: str, generator: np.random.Generator) -> Tensor:
+    """Return ``inputs`` flipped left-right at random, and for ``flip_crop`` shifted by up to 1/8.
+
+    ``inputs`` has shape ``(b, c, h, w)``; vectors ``(b, d)`` are returned unchanged.
+    """
+    if augment == "none" or inputs.dim() != 4:
+        return inputs
+    mirrored = torch.from_numpy(generator.random(len(inputs)) < 0.5).to(inputs.device)
+    inputs = torch.where(mirrored[:, None, None, None], inputs.flip(3), inputs)
+    if augment == "flip_crop":
+        room = max(inputs.shape[-1] // 8, 1)
+        padded = functional.pad(inputs, (room,) * 4, mode="reflect")
+        top, left = generator.integers(0, 2 * room + 1, size=2)
+        inputs = padded[..., top : top + inputs.shape[-2], left : left + inputs.shape[-1]]
+    return inputs.contiguous()
+
+
+@torch.no_grad()
+def logits_of(
+    network: nn.Module, inputs: Inputs, *, batch_size: int, device: torch.device, autocast: bool
+) -> Tensor:
+    """Return the network's outputs for all ``inputs`` in order: float32 on the CPU."""
+    network.eval()
+    parts = []
+    for start in range(0, len(inputs), batch_size):
+        indices = np.arange(start, min(start + batch_size, len(inputs)))
+        chunk = inputs.batch(indices).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            parts.append(network(chunk).float().cpu())
+    return torch.cat(parts)
+
+
+def evaluate(
+    network: nn.Module,
+    split: Split,
+    *,
+    classes: int,
+    batch_size: int,
+    device: torch.device,
+    autocast: bool,
+) -> dict[str, float | None]:
+    """Return ``examples, loss, accuracy, balanced_accuracy, auroc`` of ``network`` on ``split``.
+
+    Leaves the network in eval mode. See :func:`metrics` for the definitions.
+    """
+    outputs = logits_of(
+        network, split.inputs, batch_size=batch_size, device=device, autocast=autocast
+    )
+    return metrics(outputs, torch.from_numpy(split.labels), classes)
+
+
+def metrics(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float | None]:
+    """Return the metrics of ``logits`` (float32, ``(n, classes)``) against ``labels`` (int64, ``(n,)``).
+
+    ``balanced_accuracy`` is the mean recall over the classes that occur; ``auroc`` the mean
+    one-against-rest area over the classes that occur besides another, None when there is one class.
+    """
+    from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
+
+    occurs = torch.bincount(labels, minlength=classes) > 0
+    recall = multiclass_recall(logits.argmax(1), labels, classes, average=None)
+    auroc: float | None = None
+    if int(occurs.sum()) > 1:
+        areas = multiclass_auroc(logits.softmax(1), labels, classes, average=None)
+        auroc = float(torch.as_tensor(areas)[occurs].mean())
+    return {
+        "examples": float(len(labels)),
+        "loss": float(functional.cross_entropy(logits, labels)),
+        "accuracy": float((logits.argmax(1) == labels).float().mean()),
+        "balanced_accuracy": float(recall[occurs].mean()),
+        "auroc": auroc,
+    }
+
+
+def _pass(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Cut one pass into batches; a last batch of one example joins the one before it."""
+    cuts = list(range(batch_size, len(order), batch_size))
+    if cuts and len(order) - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(order, cuts)
+
+
+def _to_device(
+    split: Split, indices: NDArray[np.int64], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    inputs = split.inputs.batch(indices)
+    labels = torch.from_numpy(split.labels[indices])
+    if device.type != "cuda":
+        return inputs.to(device), labels.to(device)
+    inputs = inputs.pin_memory().to(device, non_blocking=True)
+    if inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    return inputs, labels.pin_memory().to(device, non_blocking=True)
+
+
+def _restore(
+    stepper: torch.optim.Optimizer,
+    trained: Mapping[str, nn.Parameter],
+    saved: OptimizerState | None,
+) -> None:
+    for name, parameter in trained.items():
+        if saved is not None and name in saved:
+            stepper.state[parameter] = {
+                key: (value.clone() if key == "step" else value.clone().to(parameter.device))
+                for key, value in saved[name].items()
+            }
+
+
+def _save(
+    stepper: torch.optim.Optimizer,
+    trained: Mapping[str, nn.Parameter],
+    saved: OptimizerState | None,
+) -> None:
+    if saved is None:
+        return
+    for name, parameter in trained.items():
+        state = stepper.state.get(parameter, {})
+        tensors = {k: v.detach().cpu().clone() for k, v in state.items() if torch.is_tensor(v)}
+        if tensors:
+            saved[name] = tensors
+
+
+def seeded(seed: int) -> tuple[np.random.Generator, torch.Generator]:
+    """Seed torch's global state (dropout) and return numpy and torch generators of the same seed."""
+    torch.manual_seed(seed)
+    return np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+
+
+def parameters_of(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Return the parameters of ``module`` whose names are in ``names``; buffers are left out."""
+    wanted = set(names)
+    return {name: p for name, p in module.named_parameters() if name in wanted}

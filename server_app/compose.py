@@ -1,0 +1,126 @@
+"""From the few keys of `flwr run -c` to the whole, checked configuration of a run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import conf
+from strategies.config import Config, config_from_dict
+from models.errors import UserError, nearest
+
+CONF = Path(conf.__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The keys under ``[tool.flwr.app.config]``: what a user can give to ``flwr run -c``."""
+
+    experiment: str
+    overrides: tuple[str, ...]
+    output_dir: Path
+    resume: str
+
+
+def home() -> Path:
+    """Return the folder for runs and caches: ``$FEDSTRATA_HOME``, or ``~/.fedstrata``."""
+    return Path(os.environ.get("FEDSTRATA_HOME") or Path.home() / ".fedstrata")
+
+
+def read_run_config(run_config: Mapping[str, Any]) -> RunConfig:
+    """Read Flower's run config; raise UserError for a path that is not absolute."""
+    output = str(run_config.get("output-dir") or "")
+    data_root = str(run_config.get("data-root") or "")
+    for key, value in (("output-dir", output), ("data-root", data_root)):
+        if value and not Path(value).is_absolute():
+            raise UserError(
+                f"{key} must be an absolute path, got {value!r}: "
+                "the app does not run in the folder in which you typed the command"
+            )
+    return RunConfig(
+        experiment=str(run_config["experiment"]),
+        overrides=tuple(shlex.split(str(run_config.get("overrides") or ""))),
+        output_dir=Path(output) if output else home() / "runs",
+        resume=str(run_config.get("resume") or ""),
+    )
+
+
+def compose(experiment: str, overrides: Sequence[str]) -> Config:
+    """Compose conf/ with Hydra and return the checked configuration.
+
+    Raises
+    ------
+    UserError
+        For a name that does not exist, with the names that do.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _known("experiment", experiment)
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            plain = hydra.compose("config", overrides=[])
+            composed = hydra.compose("config", [f"experiment={experiment}", *overrides])
+        loaded = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, overrides, experiment)) from None
+    del plain
+    if not isinstance(loaded, dict):
+        raise UserError("the configuration is not a mapping")
+    return config_from_dict({str(key): value for key, value in loaded.items()})
+
+
+def _known(group: str, name: str) -> None:
+    """Raise UserError unless conf/<group>/<name>.yaml exists."""
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if name not in names:
+        raise UserError(f"{group} {name!r} does not exist; there are: {', '.join(names)}")
+
+
+def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str:
+    """Say which override is wrong and which keys or choices exist in its place."""
+    first = str(error).strip().splitlines()[0]
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        group, package = (key.split("@") + [""])[:2]
+        if (CONF / group).is_dir() and not package and value:
+            names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+            if value not in names:
+                return (
+                    f"{group} {value!r} does not exist; there are: {', '.join(names)} "
+                    f"(nearest: {nearest(value, names)})"
+                )
+        if key and (missing := _missing_key(key, experiment)):
+            return missing
+    return f"overrides: {first}"
+
+
+def _missing_key(key: str, experiment: str) -> str | None:
+    """Return what exists where the dotted ``key`` stops existing, or None where it exists."""
+    import hydra
+    from omegaconf import DictConfig
+
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        node: Any = hydra.compose("config", [f"experiment={experiment}"])
+    walked: list[str] = []
+    for part in key.split("@")[0].split("."):
+        if not isinstance(node, DictConfig):
+            return None
+        if part not in node:
+            where = ".".join(walked) or "the configuration"
+            names = sorted(str(name) for name in node)
+            return (
+                f"override {key!r}: {where} has no {part!r}; it has {', '.join(names)} "
+                f"(nearest: {nearest(part, names)})"
+            )
+        walked.append(part)
+        node = node._get_node(part)
+    return None

@@ -1,0 +1,173 @@
+"""The configuration of a run, typed; every value stands in a YAML file of conf/, none here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from models.options import read_options
+from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """What steps the trained tensors."""
+
+    name: str
+    lr: float
+    momentum: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a site trains in one round; see conf/train/default.yaml."""
+
+    epochs: int | None
+    steps: int | None
+    batch_size: int
+    optimizer: OptimizerConfig
+    schedule: str
+    clip: float | None
+    class_weights: str
+    augment: str
+    cache_features: bool
+    precision: str
+    evaluation_batch_size: int
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError("train: give either train.epochs or train.steps, and null for the other")
+        _positive("train", self, "batch_size", "evaluation_batch_size", "epochs", "steps", "clip")
+        _positive("train.optimizer", self.optimizer, "lr")
+        _one_of("train.optimizer.name", self.optimizer.name, ("sgd", "adam", "adamw"))
+        _one_of("train.schedule", self.schedule, ("constant", "cosine"))
+        _one_of("train.class_weights", self.class_weights, ("none", "balanced"))
+        _one_of("train.augment", self.augment, ("none", "flip", "flip_crop"))
+        _one_of("train.precision", self.precision, ("auto", "float32"))
+
+
+@dataclass(frozen=True)
+class StrategyConfig:
+    """The rounds; see conf/strategy/default.yaml."""
+
+    rounds: int
+    fraction: float
+    min_sites: int
+    join_timeout: float
+    deadline: float
+    minimum: dict[str, int]
+    on_site_error: str
+    poll: float
+    final_timeout: float
+    aggregators: dict[str, Any]
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        names = ("rounds", "fraction", "min_sites", "join_timeout", "deadline", "poll")
+        _positive("strategy", self, *names, "final_timeout")
+        if self.fraction > 1:
+            raise UserError(f"strategy.fraction is a share of the sites, at most 1: {self.fraction}")
+        _one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
+
+
+@dataclass(frozen=True)
+class BaselinesConfig:
+    """What is trained besides the federation, to compare with."""
+
+    alone: bool
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, whole. ``model``, ``weights``, ``data`` and ``method`` are checked by who reads them."""
+
+    seed: int
+    model: dict[str, Any]
+    weights: dict[str, Any]
+    data: dict[str, Any]
+    groups: dict[str, tuple[str, ...]]
+    method: dict[str, Any]
+    train: TrainConfig
+    strategy: StrategyConfig
+    baselines: BaselinesConfig
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        self.train.check()
+        self.strategy.check()
+        for part in ("model", "data", "method"):
+            if not isinstance(getattr(self, part).get("name"), str):
+                raise UserError(f"{part}.name must say which {part} to use")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as written to results.json and to checkpoints."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a site is told: everything it needs to take its part, nothing it decides itself.
+
+    ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
+    ``rounds`` is the number of rounds planned, for schedules and for training alone.
+    """
+
+    federation: str
+    seed: int
+    rounds: int
+    model: dict[str, Any]
+    weights: str
+    data: dict[str, Any]
+    groups: dict[str, tuple[str, ...]]
+    method: dict[str, Any]
+    train: TrainConfig
+
+    def to_json(self) -> str:
+        """Return the plan as it travels."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
+    """Return what the sites of ``config`` are told."""
+    shared = {f.name for f in fields(Plan)} & {f.name for f in fields(Config)}
+    return Plan(
+        federation=federation,
+        rounds=config.strategy.rounds,
+        **{name: getattr(config, name) for name in shared if name != "weights"},
+        weights=weights,
+    )
+
+
+def plan_from_json(text: str) -> Plan:
+    """Read a plan that arrived over the wire; raise UserError where it is not one."""
+    try:
+        loaded = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"the plan is not JSON: {error}") from None
+    plan = read_options(Plan, loaded, "plan")
+    plan.train.check()
+    return plan
+
+
+def config_from_dict(loaded: Mapping[str, Any]) -> Config:
+    """Read and check a configuration from plain data."""
+    known = [field.name for field in fields(Config)]
+    config = read_options(Config, {k: v for k, v in loaded.items() if k in known}, "configuration")
+    config.check()
+    return config
+
+
+def _positive(where: str, holder: object, *names: str) -> None:
+    for name in names:
+        value = getattr(holder, name)
+        if value is not None and not value > 0:
+            raise UserError(f"{where}.{name} must be greater than 0, got {value}")
+
+
+def _one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{where} must be one of {', '.join(choices)}, got {value!r}")
