@@ -1,0 +1,1 @@
+"""The methods, one file each, both halves on one page."""

@@ -1,0 +1,18 @@
+"""FedAvg: everything that is not frozen is averaged over all sites, weighted by examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strategies.method import Groups, Method, everything_else
+
+
+@dataclass(frozen=True)
+class FedAvg(Method):
+    """McMahan et al. 2017, algorithm 1 (arXiv:1602.05629)."""
+
+    name = "fedavg"
+
+    def groups(self, configured: Groups) -> Groups:
+        """Put all but the frozen layers into ``common``."""
+        return everything_else(configured, "common")

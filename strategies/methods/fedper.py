@@ -1,0 +1,26 @@
+"""FedPer: the body is averaged, the head stays at the site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strategies.method import Groups, Method, everything_else
+
+
+@dataclass(frozen=True)
+class FedPer(Method):
+    """Arivazhagan et al. 2019 (arXiv:1912.00818).
+
+    Parameters
+    ----------
+    personal : tuple of str
+        The entries of the personal group; the paper tries the head and blocks before it.
+    """
+
+    personal: tuple[str, ...]
+
+    name = "fedper"
+
+    def groups(self, configured: Groups) -> Groups:
+        """Put ``personal`` into that group and the rest into ``common``."""
+        return everything_else(configured, "common", personal=self.personal)

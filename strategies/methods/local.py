@@ -1,0 +1,23 @@
+"""Nobody exchanges anything: every site trains alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strategies.method import Groups, Method, everything_else
+
+
+@dataclass(frozen=True)
+class Local(Method):
+    """The baseline of every comparison."""
+
+    name = "local"
+
+    def groups(self, configured: Groups) -> Groups:
+        """Put all but the frozen layers into ``personal``."""
+        return everything_else(configured, "personal")
+
+    def refuses(self, steps: int, planned: int) -> str | None:
+        """Refuse nothing: there is nothing to average."""
+        del steps, planned
+        return None
