@@ -155,8 +155,9 @@ class Method:
 
     # -- the partition ---------------------------------------------------------------------------
 
-    def groups(self, configured: Groups) -> Groups:
-        """Return the layer groups the method uses, given the configured ones."""
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
+        """Return the layer groups the method uses on ``model``, given the configured ones."""
+        del model
         return configured
 
     def kinds(self) -> Mapping[str, Group]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from strategies.method import Groups, Method, everything_else
 
 
@@ -13,6 +15,7 @@ class FedAvg(Method):
 
     name = "fedavg"
 
-    def groups(self, configured: Groups) -> Groups:
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put all but the frozen layers into ``common``."""
+        del model
         return everything_else(configured, "common")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
+from models.errors import UserError
+from models.groups import partition
 from strategies.method import Groups, Method, everything_else
 
 
@@ -15,14 +18,25 @@ class FedBN(Method):
     Parameters
     ----------
     types : tuple of str
-        The torch.nn classes of normalisation layers; those that the model has become personal.
+        The torch.nn classes that count as normalisation.
     """
 
     types: tuple[str, ...]
 
     name = "fedbn"
 
-    def groups(self, configured: Groups) -> Groups:
-        """Put the normalisation layers into ``personal``, frozen ones included, the rest common."""
-        entries: Sequence[str] = [f"type:{name}" for name in self.types]
-        return everything_else(configured, "common", personal=entries)
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
+        """Put the normalisation layers that are not frozen into ``personal``, the rest common."""
+        frozen = set(partition(model, everything_else(configured, "common")).names("pretrained"))
+        layers = [
+            path
+            for path, module in model.named_modules()
+            if type(module).__name__ in self.types
+            and not any(f"{path}.{name}" in frozen for name in module.state_dict())
+        ]
+        if not layers:
+            raise UserError(
+                f"method fedbn: the model has no layer of type {', '.join(self.types)} outside "
+                "the frozen ones; use a model with normalisation, or method=fedavg"
+            )
+        return everything_else(configured, "common", personal=layers)

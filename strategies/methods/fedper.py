@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from strategies.method import Groups, Method, everything_else
 
 
@@ -21,6 +23,7 @@ class FedPer(Method):
 
     name = "fedper"
 
-    def groups(self, configured: Groups) -> Groups:
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put ``personal`` into that group and the rest into ``common``."""
+        del model
         return everything_else(configured, "common", personal=self.personal)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from strategies.method import Groups, Method
 
 
@@ -21,7 +23,8 @@ class LGFedAvg(Method):
 
     name = "lg_fedavg"
 
-    def groups(self, configured: Groups) -> Groups:
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put ``common`` into that group and the rest into ``personal``."""
+        del model
         frozen = list(configured.get("pretrained", []))
         return {"pretrained": frozen, "common": list(self.common), "personal": ["..."]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from strategies.method import Groups, Method, everything_else
 
 
@@ -13,8 +15,9 @@ class Local(Method):
 
     name = "local"
 
-    def groups(self, configured: Groups) -> Groups:
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put all but the frozen layers into ``personal``."""
+        del model
         return everything_else(configured, "personal")
 
     def refuses(self, steps: int, planned: int) -> str | None:

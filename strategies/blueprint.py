@@ -1,0 +1,106 @@
+"""The model of a plan, built: the network, the method's own modules, and the partition over both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import UserError
+from models.groups import PRETRAINED, Partition, freeze, partition
+from models.networks import build
+from models.prefix import frozen_cut
+from models.seeds import derive_seed
+from strategies.config import Plan
+from strategies.method import Method
+
+
+class Whole(nn.Module):
+    """The network's children under their own names, and the method's modules as ``extras``.
+
+    Its ``state_dict`` is what the partition divides; the network is what runs.
+    """
+
+    def __init__(self, network: nn.Sequential, extras: nn.Module | None) -> None:
+        super().__init__()
+        for name, child in network.named_children():
+            self.add_module(name, child)
+        if extras is not None:
+            self.add_module("extras", extras)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A built model and its division.
+
+    Parameters
+    ----------
+    model : nn.Module
+        All tensors, by the partition's names.
+    network : nn.Sequential
+        From inputs to logits; shares the tensors of ``model``.
+    partition : Partition
+        Which tensor belongs to which group.
+    cut : int
+        Number of leading steps that are frozen and deterministic; see models/prefix.py.
+    """
+
+    model: nn.Module
+    network: nn.Sequential
+    partition: Partition
+    cut: int
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy ``tensors`` into the model by name; all must exist there."""
+        own = self.model.state_dict()
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                own[name].copy_(tensor)
+
+    def tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return copies of the named tensors, contiguous, on the CPU."""
+        own = self.model.state_dict()
+        return {n: own[n].detach().cpu().clone().contiguous() for n in names}
+
+
+def draw_up(
+    plan: Plan, method: Method, *, input_shape: tuple[int, ...], classes: int
+) -> Blueprint:
+    """Build the model of ``plan`` from its seed, and divide it into the groups of ``method``.
+
+    Server and sites call this with the same plan and get the same tensors.
+
+    Parameters
+    ----------
+    plan : Plan
+        Model, groups and seed.
+    method : Method
+        May change the groups and add modules.
+    input_shape : tuple of int
+        Shape of one input.
+    classes : int
+        Number of classes of the task.
+
+    Raises
+    ------
+    UserError
+        Where the model cannot be built so, or the groups do not fit it.
+    """
+    options = dict(plan.model)
+    name, head = str(options.pop("name")), options.pop("head", ())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(plan.seed, "start"))
+        network = build(name, input_shape=input_shape, classes=classes, head=head, **options)
+        extras = method.extras(network, classes)
+    model = Whole(network, extras)
+    division = partition(model, method.groups(plan.groups, model), method.kinds())
+    if division.names(PRETRAINED.name) and not plan.weights:
+        raise UserError(
+            f"groups.pretrained freezes {len(division.names(PRETRAINED.name))} tensors, but "
+            "weights=none leaves them random: choose weights=central, file or torchvision, "
+            "or empty the group with 'groups.pretrained=[]' (and put its layers elsewhere)"
+        )
+    freeze(model, division)
+    return Blueprint(model, network, division, frozen_cut(network, division))

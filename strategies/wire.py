@@ -1,0 +1,237 @@
+"""Every message there is: what the server asks, what a site answers, and nothing besides.
+
+A message carries a plan (what is learnt), an order (which round), and the layers of exchanged
+groups, each group one safetensors payload. An answer carries a report and, after training, the
+layers of the groups on the allow-list. Records that are not named here make an answer invalid.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from models.errors import UserError
+from models.options import read_options
+
+QUERY, WEIGHTS, TRAIN, ALONE, EVALUATE = (
+    "query",
+    "query.weights",
+    "train",
+    "train.alone",
+    "evaluate",
+)
+LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
+SAFETENSORS = "safetensors"
+MOST_REPORT_CHARACTERS = 4_000_000
+METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
+
+
+class Refused(ValueError):
+    """An answer that is not taken; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """Who a site is, as it answers a query.
+
+    Parameters
+    ----------
+    site, task : str
+        Names; ``site`` is what the site is known by from then on.
+    classes : tuple of str
+        The task's classes in index order.
+    input_shape : tuple of int
+        Shape of one input.
+    examples : mapping
+        Number of examples in ``train``, ``validation`` and ``test``.
+    majority_accuracy : float
+        Accuracy on the test split of always answering the commonest training class.
+    fingerprints : mapping
+        One SHA-256 per exchanged group, over names, shapes and dtypes.
+    schemas : mapping
+        Per exchanged group, ``[dtype, dimension, dimension, ...]`` by tensor name.
+    holds_weights : bool
+        Whether the pre-trained checkpoint of the plan is on the site's disk.
+    device : str
+        What it trains on.
+    versions : mapping
+        Of the packages that matter.
+    error : str
+        Why the site cannot take part, or "".
+    """
+
+    site: str
+    task: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    examples: dict[str, int]
+    majority_accuracy: float
+    fingerprints: dict[str, str]
+    schemas: dict[str, dict[str, tuple[str, ...]]]
+    holds_weights: bool
+    device: str
+    versions: dict[str, str]
+    error: str
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What a site did in a round, and how well the model it received answers for it.
+
+    Parameters
+    ----------
+    site : str
+        The site's name.
+    round : int
+        The round that was ordered; the last one for an evaluation.
+    examples : int
+        Training examples; the weight of the update.
+    steps, planned : int
+        Optimiser steps done, and those a whole round takes.
+    loss : float
+        Mean training loss; 0 for an evaluation.
+    seconds : float
+        Time at the site.
+    metrics : mapping
+        Per split (``validation``, ``test``): examples, loss, accuracy, balanced_accuracy, auroc.
+    error : str
+        Why there is no update, or "".
+    """
+
+    site: str
+    round: int
+    examples: int
+    steps: int
+    planned: int
+    loss: float
+    seconds: float
+    metrics: dict[str, dict[str, float | None]]
+    error: str
+
+
+def payload_array(data: bytes) -> Array:
+    """Wrap safetensors bytes as the array that Flower carries; equal bytes are stored once."""
+    return Array(dtype="uint8", shape=(len(data),), stype=SAFETENSORS, data=data)
+
+
+def order(
+    kind: str,
+    node_id: int,
+    *,
+    plan: str,
+    round_number: int,
+    layers: Mapping[str, Array],
+    ttl: float,
+) -> Message:
+    """Return the message that asks the node for ``kind`` in round ``round_number``."""
+    content = RecordDict(
+        {
+            PLAN: ConfigRecord({"json": plan}),
+            ORDER: ConfigRecord({"round": round_number}),
+            LAYERS: ArrayRecord(dict(layers)),
+        }
+    )
+    return Message(content, node_id, kind, ttl=ttl, group_id=str(round_number))
+
+
+def answer(
+    message: Message, report: SiteReport | RoundReport, layers: Mapping[str, bytes]
+) -> Message:
+    """Return the answer to ``message``: the report and the payload of each exchanged group."""
+    content = RecordDict(
+        {
+            REPORT: ConfigRecord({"json": json.dumps(asdict(report))}),
+            LAYERS: ArrayRecord({group: payload_array(data) for group, data in layers.items()}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+def read_order(message: Message) -> tuple[str, int, dict[str, bytes]]:
+    """Return the plan's JSON, the round and the payloads of an order, checked for shape alone.
+
+    Raises
+    ------
+    UserError
+        Where the message is not one that this version of the app sends.
+    """
+    content = message.content
+    try:
+        plan, number = content[PLAN]["json"], content[ORDER]["round"]
+        payloads = _payloads(content)
+    except (KeyError, TypeError, Refused) as error:
+        raise UserError(f"the server's message cannot be read: {error}") from None
+    if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
+        raise UserError("the server's message cannot be read: plan or round has the wrong type")
+    return plan, number, payloads
+
+
+def read_site_report(message: Message) -> SiteReport:
+    """Return a site's answer to a query; raise Refused where it is not one."""
+    report = _read_report(SiteReport, message)
+    if report.error:
+        return report
+    counts = report.examples
+    if set(counts) != {"train", "validation", "test"} or not all(
+        0 < n < 2**40 for n in counts.values()
+    ):
+        raise Refused(f"examples of {report.site!r} make no sense: {counts}")
+    if not report.site or not report.task or len(report.classes) < 2:
+        raise Refused("a site needs a name, a task, and at least two classes")
+    return report
+
+
+def read_round_report(message: Message) -> RoundReport:
+    """Return a site's report of a round; raise Refused where it is not one."""
+    report = _read_report(RoundReport, message)
+    for split, values in report.metrics.items():
+        if split not in ("validation", "test") or set(values) != set(METRICS):
+            raise Refused(f"metrics of {split!r} are not {', '.join(METRICS)}")
+        for name, value in values.items():
+            bounded = name not in ("examples", "loss")
+            if value is None and name == "auroc":
+                continue
+            if value is None or not 0 <= value <= (1 if bounded else math.inf):
+                raise Refused(f"metric {split}.{name} is {value}")
+            if not math.isfinite(value):
+                raise Refused(f"metric {split}.{name} is {value}")
+    for name in ("loss", "seconds"):
+        if not math.isfinite(getattr(report, name)):
+            raise Refused(f"{name} is {getattr(report, name)}")
+    return report
+
+
+def read_payloads(message: Message) -> dict[str, bytes]:
+    """Return the payload bytes of an answer by group; raise Refused for anything else in it."""
+    extra = set(message.content) - {REPORT, LAYERS}
+    if extra:
+        raise Refused(f"carries records that do not belong there: {', '.join(sorted(extra))}")
+    return _payloads(message.content)
+
+
+def _payloads(content: RecordDict) -> dict[str, bytes]:
+    record = content.get(LAYERS, ArrayRecord())
+    if not isinstance(record, ArrayRecord):
+        raise Refused(f"{LAYERS} is not an array record")
+    for group, array in record.items():
+        if array.stype != SAFETENSORS:
+            raise Refused(f"group {group!r} is coded as {array.stype!r}, not {SAFETENSORS!r}")
+    return {str(group): array.data for group, array in record.items()}
+
+
+def _read_report(cls: type[Any], message: Message) -> Any:
+    try:
+        text = message.content[REPORT]["json"]
+    except (KeyError, TypeError):
+        raise Refused(f"carries no {REPORT!r}") from None
+    if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
+        raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
+    try:
+        return read_options(cls, json.loads(text), REPORT)
+    except (UserError, ValueError, RecursionError, AttributeError) as error:
+        raise Refused(f"{REPORT!r} cannot be read: {error}") from None
