@@ -1,0 +1,54 @@
+"""The aggregators, by the name they have in conf/aggregator/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from models.errors import UserError, nearest
+from models.options import read_options
+from strategies.aggregators.base import Aggregator, Tensors
+from strategies.aggregators.fedavg import MAX_MAGNITUDE, FedAvg, FedAvgOptions
+
+__all__ = ["AGGREGATORS", "MAX_MAGNITUDE", "Aggregator", "Tensors", "make"]
+
+
+class _Entry(NamedTuple):
+    aggregator: Any
+    options: type
+
+
+AGGREGATORS: Mapping[str, _Entry] = MappingProxyType(
+    {
+        "fedavg": _Entry(FedAvg, FedAvgOptions),
+    }
+)
+"""Every name that ``make`` knows, with the class and the dataclass of its hyper-parameters."""
+
+
+def make(
+    name: str, options: Mapping[str, object], where: str = "strategy.aggregators"
+) -> Aggregator:
+    """Return a new aggregator; one is needed per group and scope.
+
+    Parameters
+    ----------
+    name : str
+        One of ``AGGREGATORS``.
+    options : Mapping
+        Its hyper-parameters, all of them, as in conf/aggregator/; a key ``name`` is left aside.
+    where : str
+        The place in the configuration, for error texts.
+
+    Raises
+    ------
+    UserError
+        For a name that does not exist, or options that are missing, unknown or out of range.
+    """
+    entry = AGGREGATORS.get(name)
+    if entry is None:
+        close = nearest(name, AGGREGATORS)
+        raise UserError(f"{where}: no aggregator is called {name!r}; there is {close}")
+    aggregator: Aggregator = entry.aggregator(read_options(entry.options, options, where))
+    return aggregator

@@ -1,0 +1,151 @@
+"""What every aggregator is: it folds the updates of a group's sites into the next state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+Tensors = Mapping[str, Tensor]
+
+BLOCK = 1 << 16  # elements worked on at a time: the float64 temporaries stay in the cache
+
+
+class Aggregator(ABC):
+    """One rule of aggregation, at work for one group and scope over all rounds of a run.
+
+    A round is ``begin``, any number of ``add`` in any order, ``finish``. What ``finish`` returns
+    has the same bits whatever the order of the ``add``. Values must be finite and at most
+    ``MAX_MAGNITUDE`` in magnitude: whoever checks the replies sees to that, nobody looks here.
+    Nothing that is passed in is changed, and nothing returned shares memory with it.
+
+    Attributes
+    ----------
+    needs_all : bool
+        True where every reply is held until the round ends, so that memory grows with the sites.
+    note : str or None
+        What is worth knowing about the last ``finish``, such as why the state was kept.
+    """
+
+    needs_all: ClassVar[bool]
+
+    def __init__(self) -> None:
+        self.note: str | None = None
+        self._current: Tensors = {}
+        self._expected: Mapping[str, int] = {}
+        self._answered: dict[str, int] = {}
+
+    def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
+        """Start a round, dropping what an unfinished one has left.
+
+        Parameters
+        ----------
+        current : Tensors
+            The group's state that the sites were sent, floating point, by tensor name; not to be
+            changed before ``finish``.
+        expected : Mapping of str to int
+            The number of training examples of each site asked this round.
+
+        Raises
+        ------
+        TypeError
+            For a tensor that is not floating point: counters cannot be averaged.
+        """
+        for name, tensor in current.items():
+            if not tensor.is_floating_point():
+                raise TypeError(f"{name}: only floating point aggregates, not {tensor.dtype}")
+        self._reset()
+        self.note = None
+        self._current, self._expected = current, dict(expected)
+
+    def add(self, site: str, update: Tensors, examples: int) -> None:
+        """Take the update of one site; ``update`` must not be changed before ``finish``.
+
+        Parameters
+        ----------
+        site : str
+            A site of ``expected`` that has not answered yet.
+        update : Tensors
+            Its tensors: the names, shapes and dtypes of the current state.
+        examples : int
+            The examples it trained on, at least one.
+
+        Raises
+        ------
+        TypeError
+            For a tensor of another dtype.
+        ValueError
+            For an unknown or repeated site, no examples, another name or shape. The round is as it
+            was before the call, after each of these errors.
+        """
+        if site not in self._expected:
+            raise ValueError(f"site {site!r} was not asked this round")
+        if site in self._answered:
+            raise ValueError(f"site {site!r} has answered this round already")
+        if examples < 1:
+            raise ValueError(f"site {site!r} reports {examples} examples, at least 1 is needed")
+        _check_alike(update, self._current)
+        self._fold(site, update, examples)
+        self._answered[site] = examples
+
+    def finish(self) -> dict[str, Tensor] | None:
+        """End the round; return the group's next state, or None where it stays as it was."""
+        try:
+            return self._combine() if self._answered else None
+        finally:
+            self._reset()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return a copy of what must outlive a restart, as tensors by stable names."""
+        return {}
+
+    def load_state_dict(self, state: Tensors) -> None:
+        """Take up what ``state_dict`` returned; ValueError where it is of another rule."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, got {sorted(state)}")
+
+    def _reset(self) -> None:
+        """Forget the round."""
+        self._current, self._expected, self._answered = {}, {}, {}
+
+    @abstractmethod
+    def _fold(self, site: str, update: Tensors, examples: int) -> None:
+        """Take one checked update; change nothing where it raises."""
+
+    @abstractmethod
+    def _combine(self) -> dict[str, Tensor] | None:
+        """Return the next state from at least one update."""
+
+
+def spans(length: int) -> Iterator[slice]:
+    """Yield the slices that cover ``range(length)`` in blocks of at most ``BLOCK`` elements."""
+    for start in range(0, length, BLOCK):
+        yield slice(start, min(start + BLOCK, length))
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """Return the elements of ``tensor`` in one dimension, without its graph; a view if possible."""
+    return tensor.detach().reshape(-1)
+
+
+def copied(tensors: Tensors) -> dict[str, Tensor]:
+    """Return contiguous copies of ``tensors``."""
+    return {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _check_alike(update: Tensors, current: Tensors) -> None:
+    if update.keys() != current.keys():
+        odd = sorted(update.keys() ^ current.keys())
+        raise ValueError(f"the update and the state differ in the tensors {odd}")
+    for name, tensor in update.items():
+        if tensor.dtype != current[name].dtype:
+            raise TypeError(f"{name}: {tensor.dtype}, the state has {current[name].dtype}")
+        if tensor.shape != current[name].shape:
+            want = tuple(current[name].shape)
+            raise ValueError(f"{name}: shape {tuple(tensor.shape)}, the state has {want}")

@@ -1,0 +1,102 @@
+"""FedAvg's server half: the mean of the updates, weighted by examples, summed as they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from strategies.aggregators.base import Aggregator, Tensors, copied, flat, spans
+
+MAX_MAGNITUDE = 2.0**24
+"""The largest magnitude of a value that may be added; a reply with a larger one must be refused."""
+
+EXAMPLES_SLACK = 2
+"""A site may report up to this many times the examples that were expected of it."""
+
+_MAGNITUDE_BITS = 24
+_INT64_BITS = 63
+
+
+@dataclass(frozen=True)
+class FedAvgOptions:
+    """FedAvg has no hyper-parameters."""
+
+
+class FedAvg(Aggregator):
+    """The mean over the K sites that answered, sum_k n_k/n * w_k (McMahan et al. 2017, alg. 1).
+
+    Sums are kept in 64-bit fixed point: n_k * w_k is rounded to a multiple of 2**-s and added as
+    an integer. Integers add exactly, so every order of arrival gives the same bits. With N the
+    examples expected of all sites asked, s = 39 - bit_length(2 * N). A site may report up to twice
+    its expected examples, so the sum stays below MAX_MAGNITUDE * 2*N * 2**s < 2**63: no overflow.
+
+    Each rounding is off by at most 2**-(s+1), and 2**-s <= 4*N * 2**-39, so the absolute error of
+    the mean is at most K * 2**-38 * N/n, n being the examples that answered: 4e-11 for ten sites,
+    against 3e-8 for one float32 rounding of a weight near 1. To this come float64 roundings, of
+    relative size 2**-53, and the one to the tensor's own dtype. Values far below 2**-38 average
+    to zero.
+
+    Memory: one int64 accumulator (two float32 models) and the update being added. The mean of one
+    update is that update, bit for bit.
+    """
+
+    needs_all: ClassVar[bool] = False
+
+    def __init__(self, options: FedAvgOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
+        """Start a round; see the base class. ValueError for 2**48 expected examples or more."""
+        limit = EXAMPLES_SLACK * sum(expected.values())
+        if limit >= EXAMPLES_SLACK << 48:
+            raise ValueError(f"{limit // EXAMPLES_SLACK} examples expected, must be below 2**48")
+        super().begin(current, expected)
+        self._shift = _INT64_BITS - _MAGNITUDE_BITS - limit.bit_length()
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._sums: dict[str, Tensor] = {}
+        self._only: tuple[Tensors, int] | None = None  # the first update, until there is a second
+
+    def _fold(self, site: str, update: Tensors, examples: int) -> None:
+        if examples > EXAMPLES_SLACK * self._expected[site]:
+            raise ValueError(
+                f"site {site!r} reports {examples} examples, {self._expected[site]} were expected; "
+                f"at most {EXAMPLES_SLACK} times as many are taken"
+            )
+        if not self._answered:
+            self._only = (update, examples)
+            return
+        if self._only is not None:
+            self._sums = {
+                name: torch.zeros(tensor.numel(), dtype=torch.int64)
+                for name, tensor in update.items()
+            }
+            self._accumulate(*self._only)
+            self._only = None
+        self._accumulate(update, examples)
+
+    def _accumulate(self, update: Tensors, examples: int) -> None:
+        scale = examples * 2.0**self._shift
+        for name, tensor in update.items():
+            values, sums = flat(tensor), self._sums[name]
+            for span in spans(len(values)):
+                sums[span].add_(values[span].double().mul_(scale).round_().long())
+
+    def _combine(self) -> dict[str, Tensor]:
+        if self._only is not None:
+            return copied(self._only[0])
+        scale = sum(self._answered.values()) * 2.0**self._shift
+        return {name: self._mean(name, scale) for name in self._current}
+
+    def _mean(self, name: str, scale: float) -> Tensor:
+        mean = torch.empty(self._current[name].shape, dtype=self._current[name].dtype)
+        values, sums = flat(mean), self._sums[name]
+        for span in spans(len(values)):
+            values[span] = sums[span].double().div_(scale)
+        return mean
