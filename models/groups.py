@@ -1,0 +1,376 @@
+"""Layer groups: which group each tensor of a model belongs to, written as data and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import UserError, nearest
+from models.prefix import frozen_cut, steps
+
+REST = "..."
+TYPE = "type:"
+
+
+class PartitionError(UserError):
+    """The layer groups do not fit the model: names the tensor or the entry at fault."""
+
+
+class Scope(Enum):
+    """Over whom a group's tensors are averaged; the value is the wording for reports."""
+
+    NOBODY = "nobody (frozen)"
+    ALL_SITES = "all sites"
+    SAME_TASK = "sites of the same task"
+    ONE_SITE = "nobody (stays at its site)"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One layer group: its name in the configuration, and who shares it."""
+
+    name: str
+    scope: Scope
+
+    @property
+    def trained(self) -> bool:
+        """Whether a site trains the tensors of this group."""
+        return self.scope is not Scope.NOBODY
+
+    @property
+    def exchanged(self) -> bool:
+        """Whether the tensors of this group leave the site every round."""
+        return self.scope in (Scope.ALL_SITES, Scope.SAME_TASK)
+
+
+PRETRAINED = Group("pretrained", Scope.NOBODY)
+COMMON = Group("common", Scope.ALL_SITES)
+TASK = Group("task", Scope.SAME_TASK)
+PERSONAL = Group("personal", Scope.ONE_SITE)
+FOUR_GROUPS: Mapping[str, Group] = {g.name: g for g in (PRETRAINED, COMMON, TASK, PERSONAL)}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of a tensor; ``dtype`` is torch's name without ``torch.``: ``float32``."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSpec:
+        """Return the spec of ``tensor``."""
+        return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+    @property
+    def floating(self) -> bool:
+        """Whether the dtype is a floating-point one; only such tensors can be averaged."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype.is_floating_point
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes of the elements."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return self.numel * dtype.itemsize
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One line of a partition's summary; ``parameters`` counts elements, buffers included."""
+
+    group: str
+    tensors: int
+    parameters: int
+    bytes: int
+    trained: bool
+    sent_to: str
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Every tensor of a model in exactly one group, in ``state_dict`` order.
+
+    Parameters
+    ----------
+    group_of : Mapping[str, str]
+        Tensor name to group name.
+    specs : Mapping[str, TensorSpec]
+        Tensor name to shape and dtype, same keys.
+    groups : Mapping[str, Group]
+        The groups that exist, by name; some may be empty.
+    """
+
+    group_of: Mapping[str, str]
+    specs: Mapping[str, TensorSpec]
+    groups: Mapping[str, Group]
+
+    def group(self, name: str) -> Group:
+        """Return the group called ``name``; raises `PartitionError` where there is none."""
+        if name not in self.groups:
+            raise PartitionError(f"no layer group {name!r}; there are {_listed(self.groups)}")
+        return self.groups[name]
+
+    def names(self, group: str) -> tuple[str, ...]:
+        """Return the names of all tensors of ``group``."""
+        wanted = self.group(group).name
+        return tuple(name for name, owner in self.group_of.items() if owner == wanted)
+
+    def exchanged_names(self, group: str) -> tuple[str, ...]:
+        """Return the tensors of ``group`` that leave the site: floating-point ones only.
+
+        Empty for a group that is not exchanged. Integer buffers (BatchNorm's
+        ``num_batches_tracked``) have no meaningful mean and are never sent.
+        """
+        if not self.group(group).exchanged:
+            return ()
+        return tuple(name for name in self.names(group) if self.specs[name].floating)
+
+    def exchanged_groups(self) -> tuple[str, ...]:
+        """Return the names of the groups that exchange at least one tensor."""
+        return tuple(name for name in self.groups if self.exchanged_names(name))
+
+    def kept_names(self) -> tuple[str, ...]:
+        """Return what a site must keep itself: trained, but never sent.
+
+        These are the personal tensors, and the integer buffers of exchanged groups.
+        """
+        sent = {name for group in self.exchanged_groups() for name in self.exchanged_names(group)}
+        trained = (name for name, owner in self.group_of.items() if self.groups[owner].trained)
+        return tuple(name for name in trained if name not in sent)
+
+    def schema(self, group: str) -> dict[str, TensorSpec]:
+        """Return name to spec of the tensors that ``group`` exchanges."""
+        return {name: self.specs[name] for name in self.exchanged_names(group)}
+
+    def fingerprint(self, group: str) -> str:
+        """Return the hex SHA-256 of ``schema(group)``: equal where two sites can be averaged."""
+        rows = [(name, spec.dtype, spec.shape) for name, spec in self.schema(group).items()]
+        return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+
+    def summary(self) -> list[GroupRow]:
+        """Return one row per group, empty ones included."""
+        return [self._row(group) for group in self.groups.values()]
+
+    def _row(self, group: Group) -> GroupRow:
+        specs = [self.specs[name] for name in self.names(group.name)]
+        return GroupRow(
+            group=group.name,
+            tensors=len(specs),
+            parameters=sum(spec.numel for spec in specs),
+            bytes=sum(spec.nbytes for spec in specs),
+            trained=group.trained,
+            sent_to=group.scope.value,
+        )
+
+
+def partition(
+    model: nn.Module,
+    entries: Mapping[str, Sequence[str]],
+    groups: Mapping[str, Group] = FOUR_GROUPS,
+) -> Partition:
+    """Put every tensor of ``model`` into the group whose strongest entry matches it.
+
+    An entry is a module path or a full tensor name (``fc1`` covers ``fc1.weight``, never
+    ``fc10.weight``), a glob over tensor names and their dotted prefixes (it has ``*``, ``?`` or
+    ``[``), ``type:`` with the name of a `torch.nn` class (its subclasses included, tensors owned
+    directly by such modules), or ``"..."`` for what is left. Types are stronger than globs, globs
+    than paths, paths than the rest; longer text is stronger among globs and among paths.
+
+    An entry may match tensors and yet win none, because stronger entries take them all
+    (``bn1`` beside ``type:BatchNorm2d``): that is allowed. An entry that matches no tensor is not.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network; parameters and persistent buffers count, by their ``state_dict`` names.
+    entries : Mapping[str, Sequence[str]]
+        Group name to entries; a group that is not named is empty.
+    groups : Mapping[str, Group]
+        The groups that exist.
+
+    Raises
+    ------
+    PartitionError
+        For an unknown group, an entry that is no text or matches nothing or stands in two groups,
+        a tie between two groups, a tensor that nothing covers, tied tensors in two groups.
+    """
+    tensors = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    owner_of = {name: model.get_submodule(name.rpartition(".")[0]) for name in tensors}
+    claims: dict[str, list[_Claim]] = {name: [] for name in tensors}
+    for entry, group in _checked(entries, groups).items():
+        strength = _strength(entry)
+        for name in _matches(entry, owner_of):
+            claims[name].append(_Claim(strength, entry, group))
+    group_of = {name: _winner(name, found) for name, found in claims.items()}
+    _check_tied(model, group_of)
+    return Partition(group_of, {k: TensorSpec.of(v) for k, v in tensors.items()}, dict(groups))
+
+
+def freeze(model: nn.Module, partition: Partition) -> None:
+    """Let gradients reach the parameters of trained groups only."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(partition.groups[partition.group_of[name]].trained)
+
+
+def set_train_mode(model: nn.Module, partition: Partition) -> None:
+    """Put ``model`` in train mode, except what is frozen, which stays in eval mode.
+
+    Frozen are the steps of the frozen prefix as a whole (Dropout between frozen layers included)
+    and, anywhere else, each module that owns a tensor of a group nobody trains: a frozen
+    BatchNorm must neither use nor update batch statistics.
+    """
+    model.train()
+    if isinstance(model, nn.Sequential):
+        for _, step in steps(model)[: frozen_cut(model, partition)]:
+            step.eval()
+    for name, group in partition.group_of.items():
+        if not partition.groups[group].trained:
+            _mark_eval(model, name.rpartition(".")[0])
+
+
+def describe_mismatch(
+    mine: Mapping[str, TensorSpec], theirs: Mapping[str, TensorSpec], *, most: int = 3
+) -> str:
+    """Say how ``theirs`` differs from ``mine``: the first ``most`` tensors; empty if equal."""
+    found = [f"{name} is missing" for name in mine if name not in theirs]
+    found += [f"{name} is not ours" for name in theirs if name not in mine]
+    for name in mine.keys() & theirs.keys():
+        ours, other = mine[name], theirs[name]
+        if ours.shape != other.shape:
+            found.append(f"{name} has shape {other.shape}, ours has {ours.shape}")
+        elif ours.dtype != other.dtype:
+            found.append(f"{name} is {other.dtype}, ours is {ours.dtype}")
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return "; ".join(sorted(found)[:most]) + more
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """An entry that matches a tensor, how strong it is, and for which group."""
+
+    strength: tuple[int, int]
+    entry: str
+    group: str
+
+
+def _checked(entries: Mapping[str, Sequence[str]], groups: Mapping[str, Group]) -> dict[str, str]:
+    """Return entry to group name, after checking that both are what they should be."""
+    group_of: dict[str, str] = {}
+    for group, listed in entries.items():
+        if group not in groups:
+            raise PartitionError(f"no layer group {group!r}; there are {_listed(groups)}")
+        if isinstance(listed, str) or not isinstance(listed, Sequence):
+            raise PartitionError(f"groups.{group} must be a list such as [layer4], not {listed!r}")
+        for entry in listed:
+            if not isinstance(entry, str):
+                raise PartitionError(f"groups.{group}: {entry!r} is no text; write '{entry}'")
+            if group_of.setdefault(entry, group) != group:
+                raise PartitionError(f"{entry!r} is in two groups: {group_of[entry]} and {group}")
+    return group_of
+
+
+def _strength(entry: str) -> tuple[int, int]:
+    """Return (kind, length); the larger tuple wins."""
+    if entry == REST:
+        return (0, 0)
+    if entry.startswith(TYPE):
+        return (3, 0)
+    return (2 if _is_glob(entry) else 1, len(entry))
+
+
+def _is_glob(entry: str) -> bool:
+    return any(sign in entry for sign in "*?[")
+
+
+def _matches(entry: str, owner_of: Mapping[str, nn.Module]) -> list[str]:
+    """Return the tensors that ``entry`` matches; none is an error unless it is the rest."""
+    if entry == REST:
+        return list(owner_of)
+    if entry.startswith(TYPE):
+        return _of_type(entry, owner_of)
+    if _is_glob(entry):
+        found = [n for n in owner_of if any(fnmatchcase(p, entry) for p in _prefixes(n))]
+    else:
+        found = [n for n in owner_of if n == entry or n.startswith(entry + ".")]
+    if not found:
+        existing = {path for name in owner_of for path in _prefixes(name)}
+        raise PartitionError(
+            f"{entry!r} matches no tensor of the model; there are {nearest(entry, existing)}"
+        )
+    return found
+
+
+def _of_type(entry: str, owner_of: Mapping[str, nn.Module]) -> list[str]:
+    """Return the tensors owned directly by modules of the class that ``entry`` names."""
+    wanted = getattr(nn, entry.removeprefix(TYPE), None)
+    if isinstance(wanted, type) and issubclass(wanted, nn.Module):
+        found = [name for name, owner in owner_of.items() if isinstance(owner, wanted)]
+        if found:
+            return found
+    existing = sorted({TYPE + type(owner).__name__ for owner in owner_of.values()})
+    raise PartitionError(f"{entry!r} matches no layer; the model has {', '.join(existing)}")
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return ``name`` and its dotted prefixes: ``a.b.c``, ``a.b``, ``a``."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+
+
+def _winner(name: str, claims: Sequence[_Claim]) -> str:
+    """Return the group whose claim on the tensor ``name`` is the strongest."""
+    if not claims:
+        raise PartitionError(
+            f"no group covers {name!r}: name it or a module above it, or write '...' in one group"
+        )
+    best = max(claim.strength for claim in claims)
+    first, *others = [claim for claim in claims if claim.strength == best]
+    for other in others:
+        if other.group != first.group:
+            raise PartitionError(
+                f"{name!r} is claimed alike by {first.entry!r} ({first.group}) and "
+                f"{other.entry!r} ({other.group}): make one of them more specific"
+            )
+    return first.group
+
+
+def _check_tied(model: nn.Module, group_of: Mapping[str, str]) -> None:
+    """Refuse one tensor under two names (tied weights) in two groups."""
+    first_name: dict[int, str] = {}
+    both = [model.named_parameters, model.named_buffers]
+    for name, tensor in (item for each in both for item in each(remove_duplicate=False)):
+        if name not in group_of:
+            continue
+        first = first_name.setdefault(id(tensor), name)
+        if group_of[first] != group_of[name]:
+            raise PartitionError(
+                f"{first!r} and {name!r} are one tensor but in two groups: "
+                f"{group_of[first]} and {group_of[name]}"
+            )
+
+
+def _mark_eval(model: nn.Module, path: str) -> None:
+    """Put the one module at ``path`` in eval mode, where ``model`` (perhaps a tail) has it."""
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return
+    module.training = False
+
+
+def _listed(groups: Mapping[str, Group]) -> str:
+    return ", ".join(groups)

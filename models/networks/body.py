@@ -1,0 +1,55 @@
+"""What the families of networks share: named layers, checks of sizes, the first convolution."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from torch import nn
+
+from models.errors import UserError
+
+Layers: TypeAlias = "OrderedDict[str, nn.Module]"
+
+
+def image_channels(name: str, input_shape: tuple[int, ...]) -> int:
+    """Return the channels of ``(channels, height, width)``; raise `UserError` if it is not that."""
+    if len(input_shape) != 3:
+        raise UserError(
+            f"{name} takes images (channels, height, width), but one input is {input_shape}; "
+            "for anything but images choose model=mlp"
+        )
+    return input_shape[0]
+
+
+def widths(option: str, values: Sequence[int]) -> list[int]:
+    """Return ``values`` as a list of ints; raise `UserError` unless all are at least 1."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise UserError(f"{option} must be a list of widths such as [128, 64], not {values!r}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{option}: {value!r} is no width; write whole numbers from 1 on")
+    return list(values)
+
+
+def for_channels(convolution: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """Return ``convolution`` for ``channels`` input channels: a fresh one where that differs.
+
+    The fresh one starts as those of torchvision's ResNet, VGG and MobileNet: normal by He's rule
+    over the outputs (He et al., arXiv 1502.01852), bias 0.
+    """
+    if convolution.in_channels == channels:
+        return convolution
+    fresh = nn.Conv2d(
+        channels,
+        convolution.out_channels,
+        kernel_size=convolution.kernel_size,  # type: ignore[arg-type]
+        stride=convolution.stride,  # type: ignore[arg-type]
+        padding=convolution.padding,  # type: ignore[arg-type]
+        bias=convolution.bias is not None,
+    )
+    nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
+    if fresh.bias is not None:
+        nn.init.zeros_(fresh.bias)
+    return fresh

@@ -1,0 +1,25 @@
+"""A multi-layer perceptron, for measurements such as the 561 features of UCI HAR."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+from models.networks.body import Layers, widths
+
+
+def mlp(name: str, input_shape: tuple[int, ...], *, hidden: Sequence[int]) -> Layers:
+    """Return flatten, then fc{i} and relu{i} for each width in ``hidden``, from i = 1.
+
+    Inputs may have any shape; the features are the last width, or the inputs where there is none.
+    """
+    features = math.prod(input_shape)
+    layers: Layers = OrderedDict(flatten=nn.Flatten())
+    for index, width in enumerate(widths("hidden", hidden), start=1):
+        layers[f"fc{index}"] = nn.Linear(features, width)
+        layers[f"relu{index}"] = nn.ReLU(inplace=True)
+        features = width
+    return layers
