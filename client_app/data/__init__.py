@@ -1,1 +1,6 @@
 """The data sets a site can hold, one file each."""
+
+from client_app.data.registry import load
+from client_app.data.seat import Holding, Seat
+
+__all__ = ["Holding", "Seat", "load"]

@@ -1,0 +1,141 @@
+"""Reads arrays from an ``.npz`` that nobody vouches for: no code is run, no memory is wasted."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Collection, Mapping
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UserError, nearest
+
+PLAIN_KINDS = "biufU"  # booleans, integers, floats, text: never objects, never records
+DEFLATE_RATIO = 1100  # deflate cannot unpack a byte into more than 1,032; more is a forged header
+
+
+def npz_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the arrays in ``path``; raise `UserError` if it is no npz."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+    except Exception as error:
+        raise UserError(f"{path}: not a readable npz file ({error})") from error
+    return tuple(member.removesuffix(".npy") for member in members if member.endswith(".npy"))
+
+
+def read_npz(
+    path: Path, needed: Collection[str], optional: Collection[str] = (), *, largest: int
+) -> Mapping[str, NDArray[Any]]:
+    """Return the named arrays of an npz file.
+
+    Parameters
+    ----------
+    path : Path
+        The file. It is not trusted: nothing is unpickled, and every size that it claims is held
+        against its compressed size and ``largest`` before memory is taken.
+    needed, optional : collection of str
+        Arrays that must be there, and arrays that are read where they are.
+    largest : int
+        The most bytes that all arrays read may take together.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, lacks an array, or one is damaged, of objects, or too large.
+    """
+    names = npz_names(path)
+    for name in needed:
+        if name not in names:
+            raise UserError(f"{path}: no array {name!r}; there is {nearest(name, names)}")
+    wanted = [*needed, *(name for name in optional if name in names)]
+    arrays: dict[str, NDArray[Any]] = {}
+    # zipfile, zlib and numpy raise some fifteen kinds of exception for damaged files, and warn of
+    # odd headers; whatever one of them says about this file, the file is what has to be mended.
+    try:
+        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for name in wanted:
+                arrays[name] = _read_member(path, archive, name, largest)
+                largest -= arrays[name].nbytes
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path}: damaged, array {name!r} cannot be read ({reason})") from error
+    return arrays
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) -> NDArray[Any]:
+    member = archive.getinfo(f"{name}.npy")
+    if member.file_size > DEFLATE_RATIO * member.compress_size + 4096:
+        raise UserError(f"{path}: damaged, array {name!r} claims more than its bytes can unpack to")
+    with archive.open(member) as opened:
+        shape, dtype = _read_header(opened)
+    if dtype.hasobject or dtype.kind not in PLAIN_KINDS:
+        raise UserError(
+            f"{path}: array {name!r} holds {dtype}, which is not read because it could run code; "
+            "save it as plain numbers"
+        )
+    claimed = prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or claimed > member.file_size:
+        raise UserError(f"{path}: damaged, array {name!r} claims the shape {shape}")
+    if claimed > largest:
+        raise UserError(
+            f"{path}: array {name!r} would take {claimed / 2**20:,.0f} MiB, which is more than the "
+            f"{largest / 2**20:,.0f} MiB left for this file"
+        )
+    with archive.open(member) as opened:
+        array: NDArray[Any] = np.lib.format.read_array(opened, allow_pickle=False)
+        opened.read()  # to the end, so that the checksum is compared
+    return array
+
+
+def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype as an npy header claims them."""
+    version = np.lib.format.read_magic(opened)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(opened)
+    else:
+        raise ValueError(f"npy format {version} is not read here")
+    return shape, dtype
+
+
+def whole_numbers(values: NDArray[Any], lowest: int, highest: int, told: str) -> NDArray[np.int64]:
+    """Return ``values`` as int64 of shape ``(n,)``.
+
+    Parameters
+    ----------
+    values : NDArray
+        Any numbers, shape ``(n,)`` or ``(n, 1)``; floats must be whole.
+    lowest, highest : int
+        The range, both ends included.
+    told : str
+        File and array, for the texts of errors.
+
+    Raises
+    ------
+    UserError
+        Another shape, something that is not a whole number, or a number out of range.
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or values.dtype.kind not in "biuf":
+        raise UserError(
+            f"{told}: one whole number per row is needed, not {values.shape} of {values.dtype}"
+        )
+    wrong = ~((values >= lowest) & (values <= highest))
+    if values.dtype.kind == "f":
+        wrong |= values != np.floor(values)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(
+            f"{told}: row {row + 1} is {values[row]}, not a whole number from {lowest} to {highest}"
+        )
+    return values.astype(np.int64)

@@ -1,0 +1,130 @@
+"""Drawn faces: every site asks another question about its own people, seen by its own camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from client_app.data.seat import (
+    Holding,
+    Seat,
+    numbered,
+    refuse_empty,
+    require_partition,
+    site_name,
+)
+from models.data import ArrayInputs, SiteData, Split
+from models.drawn_faces import ATTRIBUTES, CLASSES, Camera, draw
+from models.errors import UserError, nearest
+from models.options import read_options
+from models.seeds import derive_seed
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class PublicFaces:
+    """Pictures and people of the public set on which the backbone is pre-trained."""
+
+    examples: int
+    identities: int
+
+
+@dataclass(frozen=True)
+class FacesOptions:
+    """The options of ``conf/data/faces.yaml``, which says what each means."""
+
+    size: int
+    tasks: tuple[str, ...]
+    train: int
+    validation: int
+    test: int
+    identities: int
+    cameras: bool
+    public: PublicFaces
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise UserError(f"data.tasks: name at least one of {nearest('', ATTRIBUTES)}")
+        for task in self.tasks:
+            if task not in ATTRIBUTES:
+                raise UserError(f"data.tasks: no attribute {task!r}; {nearest(task, ATTRIBUTES)}")
+        for name in ("size", "train", "validation", "test"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name}: {getattr(self, name)} is not a positive number")
+        if self.identities < 3:
+            raise UserError("data.identities: at least 3, so that no person is in two splits")
+        if self.public.identities < 0:
+            raise UserError("data.public.identities: not a negative number")
+
+
+def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+    """Draw the site's faces: no file is read, and no two sites or splits share a person.
+
+    Raises
+    ------
+    UserError
+        An option is wrong, or the seat does not say which site this is.
+    """
+    settings = read_options(FacesOptions, options, "data")
+    index, _ = require_partition(seat, "data 'faces'")
+    task = _task(settings, seat, index)
+    splits = {
+        name: _draw_split(settings, task, index, name, first, identities, seed)
+        for name, (first, identities) in people(settings, index).items()
+    }
+    data = SiteData(task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
+    return refuse_empty(Holding(site_name(seat, numbered(seat)), data))
+
+
+def people(settings: FacesOptions, index: int) -> dict[str, tuple[int, int]]:
+    """Return each split's people at site ``index`` as ``(first identity, how many)``.
+
+    People below ``public.identities`` belong to the public set, the next ``identities`` to site 0,
+    and so on; a site's people are shared out in proportion to the examples of its splits.
+    """
+    total = settings.train + settings.validation + settings.test
+    spare = settings.identities - 3
+    validation = 1 + spare * settings.validation // total
+    test = 1 + spare * settings.test // total
+    train = settings.identities - validation - test
+    first = settings.public.identities + index * settings.identities
+    return {
+        "train": (first, train),
+        "validation": (first + train, validation),
+        "test": (first + train + validation, test),
+    }
+
+
+def _task(settings: FacesOptions, seat: Seat, index: int) -> str:
+    if seat.task is None:
+        return settings.tasks[index % len(settings.tasks)]
+    if seat.task not in settings.tasks:
+        raise UserError(
+            f"this site's task {seat.task!r} is not among data.tasks, which has "
+            f"{nearest(seat.task, settings.tasks)}"
+        )
+    return seat.task
+
+
+def _draw_split(
+    settings: FacesOptions,
+    task: str,
+    index: int,
+    split: str,
+    first: int,
+    identities: int,
+    seed: int,
+) -> Split:
+    camera = Camera.neutral()
+    if settings.cameras:
+        camera = Camera.of(derive_seed(seed, "faces", "camera", index))
+    drawn = draw(
+        getattr(settings, split),
+        seed=derive_seed(seed, "faces", index, split),
+        identities=identities,
+        first_identity=first,
+        camera=camera,
+        size=settings.size,
+    )
+    return Split(ArrayInputs(drawn.images, MEAN, STD), drawn.labels[task])

@@ -1,0 +1,279 @@
+"""UCI HAR (Anguita et al., ESANN 2013): activities from a phone's sensors, one subject a site."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_app.data.arrays import read_npz, whole_numbers
+from client_app.data.seat import Holding, Seat, refuse_empty, require_root, site_name
+from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
+from models.data import ArrayInputs, SiteData, Split
+from models.errors import UserError, nearest
+from models.options import read_options
+from models.seeds import derive_seed
+
+FEATURES = 561
+ACTIVITIES = (
+    "WALKING",
+    "WALKING_UPSTAIRS",
+    "WALKING_DOWNSTAIRS",
+    "SITTING",
+    "STANDING",
+    "LAYING",
+)
+FOLDER = "UCI HAR Dataset"
+HALVES = ("train", "test")
+LARGEST = 1 << 30  # the published data take 23 MB; more than a GiB is another file
+
+
+@dataclass(frozen=True)
+class HarOptions:
+    """The options of ``conf/data/har.yaml``, which says what each means."""
+
+    split: str
+    test_fraction: float
+    validation_fraction: float
+    subjects: tuple[int, ...] | None
+
+    def __post_init__(self) -> None:
+        check_fractions(self.validation_fraction, self.test_fraction)
+        if self.split == "official":
+            raise UserError(
+                "data.split: the official split puts every subject wholly on one side, so a site "
+                "that holds one subject would have nothing to test on (or to train on); "
+                "use 'random' or 'blocks'"
+            )
+        if self.split not in ("random", "blocks"):
+            raise UserError(f"data.split: no split {self.split!r}; there is 'random' and 'blocks'")
+        if self.subjects is not None and not self.subjects:
+            raise UserError("data.subjects: name at least one subject, or null for all")
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """All windows of a file or folder, in its order.
+
+    Parameters
+    ----------
+    features : NDArray[np.float32]
+        Shape ``(n, 561)``.
+    labels : NDArray[np.int64]
+        Index into `ACTIVITIES`, shape ``(n,)``.
+    subjects : NDArray[np.int64]
+        The subject's number, shape ``(n,)``.
+    """
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    subjects: NDArray[np.int64]
+
+
+def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+    """Return one subject's windows; subject and task are called ``subject-01`` and so on.
+
+    Raises
+    ------
+    UserError
+        An option, the seat or a file is wrong.
+    """
+    settings = read_options(HarOptions, options, "data")
+    recordings = open_recordings(require_root(seat))
+    subject = _choose(_subjects(settings, recordings), seat)
+    rows = np.flatnonzero(recordings.subjects == subject)
+    name = _named(subject)
+    parts = _divide(settings, recordings.labels[rows], name, derive_seed(seed, "har", subject))
+    train, validation, test = (_split(recordings, rows[part]) for part in parts)
+    data = SiteData(name, ACTIVITIES, (FEATURES,), train, validation, test)
+    return refuse_empty(Holding(site_name(seat, name), data))
+
+
+def open_recordings(root: Path) -> Recordings:
+    """Read the official folder or an npz; what was read last is kept until its files change.
+
+    Parameters
+    ----------
+    root : Path
+        An ``.npz`` (arrays ``x``, ``y``, ``subject``), a folder with exactly one, or the official
+        folder (``train/X_train.txt``, ...), with or without the ``UCI HAR Dataset`` folder around.
+
+    Raises
+    ------
+    UserError
+        Neither is there, or a file is damaged; the text names file and row.
+    """
+    files = _files(root)
+    try:
+        stamps = tuple(
+            (path.resolve(), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in files
+        )
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return _opened(stamps)
+
+
+def _files(root: Path) -> tuple[Path, ...]:
+    if root.is_file():
+        return (root,)
+    for folder in (root, root / FOLDER):
+        if (folder / "train" / "X_train.txt").exists():
+            return _official_files(folder)
+    found = sorted(root.glob("*.npz"))
+    if len(found) != 1:
+        raise UserError(
+            f"{root}: needs train/X_train.txt and the other official files, or exactly one .npz; "
+            f"it has {len(found)} npz files"
+        )
+    return (found[0],)
+
+
+def _official_files(folder: Path) -> tuple[Path, ...]:
+    paths = tuple(
+        folder / half / f"{kind}_{half}.txt" for half in HALVES for kind in ("X", "y", "subject")
+    )
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path} is missing: the official folder has it")
+    return paths
+
+
+@lru_cache(maxsize=2)
+def _opened(stamps: tuple[tuple[Path, int, int], ...]) -> Recordings:
+    """Parse the files once for all sites of a simulation; time and size tell when one changed."""
+    paths = [path for path, _, _ in stamps]
+    if len(paths) == 1:
+        return _read_npz(paths[0])
+    halves = [_read_text(*paths[:3]), _read_text(*paths[3:])]
+    return Recordings(
+        np.concatenate([half.features for half in halves]),
+        np.concatenate([half.labels for half in halves]),
+        np.concatenate([half.subjects for half in halves]),
+    )
+
+
+def _read_npz(path: Path) -> Recordings:
+    arrays = read_npz(path, ("x", "y", "subject"), ("activity_names",), largest=LARGEST)
+    named = arrays.get("activity_names")
+    if named is not None and tuple(map(str, named.ravel())) != ACTIVITIES:
+        raise UserError(f"{path}: activity_names must be {', '.join(ACTIVITIES)}, in this order")
+    told = (f"{path}, {name}" for name in ("x", "y", "subject"))
+    return _checked((arrays["x"], arrays["y"], arrays["subject"]), tuple(told))
+
+
+def _read_text(features: Path, labels: Path, subjects: Path) -> Recordings:
+    read = (_numbers(features, FEATURES), _numbers(labels, 1), _numbers(subjects, 1))
+    return _checked(read, (str(features), str(labels), str(subjects)))
+
+
+def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
+    """Return a text table as float32, shape ``(n, columns)``."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file is told below
+            table = np.loadtxt(path, dtype=np.float32, comments=None, ndmin=2, encoding="ascii")
+    except ValueError as error:
+        raise _bad_line(path, columns) or UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not table.size:
+        raise UserError(f"{path}: no rows")
+    if table.shape[1] != columns:
+        raise _bad_line(path, columns) or UserError(f"{path}: not {columns} columns")
+    return table
+
+
+def _bad_line(path: Path, columns: int) -> UserError | None:
+    """Find the first line that is not ``columns`` numbers."""
+    with path.open(encoding="ascii", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            words = line.split()
+            if words and len(words) != columns:
+                return UserError(f"{path}: line {number} has {len(words)} columns, not {columns}")
+            for word in words:
+                try:
+                    float(word)
+                except ValueError:
+                    return UserError(f"{path}: line {number} has {word[:40]!r}, not a number")
+    return None
+
+
+def _checked(arrays: tuple[NDArray[Any], ...], told: tuple[str, ...]) -> Recordings:
+    """Check shapes, finiteness and ranges; ``told`` names the three arrays in texts of errors."""
+    x, y, subject = arrays
+    if x.ndim != 2 or x.shape[1] != FEATURES or x.dtype.kind not in "iuf":
+        raise UserError(
+            f"{told[0]}: {FEATURES} columns of numbers are needed, not {x.shape} of {x.dtype}"
+        )
+    features = np.ascontiguousarray(x, dtype=np.float32)
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        raise UserError(f"{told[0]}: row {int(np.argmin(finite)) + 1} has NaN or infinity")
+    labels = whole_numbers(y, 1, len(ACTIVITIES), told[1]) - 1
+    subjects = whole_numbers(subject, 1, 10_000, told[2])
+    for other, rows in ((told[1], len(labels)), (told[2], len(subjects))):
+        if rows != len(features):
+            raise UserError(f"{other} has {rows} rows but {told[0]} has {len(features)}")
+    return Recordings(features, labels, subjects)
+
+
+def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
+    held = tuple(int(subject) for subject in np.unique(recordings.subjects))
+    if settings.subjects is None:
+        return held
+    absent = sorted(set(settings.subjects) - set(held))
+    if absent:
+        raise UserError(f"data.subjects: no subject {absent[0]} here; there is {held}")
+    return tuple(sorted(set(settings.subjects)))
+
+
+def _choose(subjects: tuple[int, ...], seat: Seat) -> int:
+    """Return the subject that the site's task names, else the one at the site's index."""
+    by_name = {_named(subject): subject for subject in subjects}
+    if seat.task is not None:
+        if seat.task not in by_name:
+            raise UserError(f"no task {seat.task!r} here; there is {nearest(seat.task, by_name)}")
+        return by_name[seat.task]
+    if seat.index is None:
+        if len(subjects) == 1:
+            return subjects[0]
+        raise UserError(
+            f"this site's data has {len(subjects)} subjects: name its own in the node config, "
+            f"as in --node-config 'task=\"{_named(subjects[0])}\"'"
+        )
+    sites = seat.index + 1 if seat.count is None else seat.count
+    if sites > len(subjects):
+        raise UserError(
+            f"{sites} sites but {len(subjects)} subjects: start as many sites as there are "
+            f"subjects, with --federation-config 'num-supernodes={len(subjects)}'"
+        )
+    return subjects[seat.index]
+
+
+def _named(subject: int) -> str:
+    return f"subject-{subject:02d}"
+
+
+def _divide(settings: HarOptions, labels: NDArray[np.int64], name: str, seed: int) -> Parts:
+    validation, test = settings.validation_fraction, settings.test_fraction
+    if settings.split == "random":
+        return stratified(labels, validation=validation, test=test, seed=seed)
+    changes = int(np.count_nonzero(np.diff(labels)))
+    # A recording stays with an activity for some ten windows or more; shuffled rows change at
+    # nearly every one, and blocks of them would have neighbours in time on both sides.
+    if 3 * changes > len(labels):
+        raise UserError(
+            f"{name}: the activity changes {changes} times in {len(labels)} rows, so the rows are "
+            "not in order of time and cannot be cut into blocks; use data.split=random"
+        )
+    return in_blocks(labels, validation=validation, test=test)
+
+
+def _split(recordings: Recordings, rows: NDArray[np.int64]) -> Split:
+    return Split(ArrayInputs(recordings.features[rows]), recordings.labels[rows])

@@ -1,0 +1,102 @@
+"""Divides a site's examples into train, validation and test."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UserError
+
+Indices = NDArray[np.int64]
+
+
+class Parts(NamedTuple):
+    """Example indices of each split, sorted, disjoint."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+
+
+def check_fractions(validation: float, test: float) -> None:
+    """Raise `UserError` unless both fractions are above 0 and leave something to train on."""
+    for name, value in (("validation_fraction", validation), ("test_fraction", test)):
+        if not 0 < value < 1:
+            raise UserError(f"data.{name}: {value} is not between 0 and 1")
+    if not validation + test < 1:
+        raise UserError(
+            f"data.validation_fraction + data.test_fraction = {validation + test:g} "
+            "leaves nothing to train on"
+        )
+
+
+def stratified(
+    labels: NDArray[np.int64],
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    twins: NDArray[np.int64] | None = None,
+) -> Parts:
+    """Draw the splits at random with the same shares inside every class.
+
+    Parameters
+    ----------
+    labels : NDArray[np.int64]
+        Class indices, shape ``(n,)``.
+    validation, test : float
+        Shares of all examples; of a class with ``m`` examples, ``round(m * share)`` go there.
+    seed : int
+        The same seed gives the same splits.
+    twins : NDArray[np.int64], optional
+        Shape ``(n,)``: examples with the same number are copies and stay on one side; a group
+        counts once, with the class of its first example.
+    """
+    groups = np.arange(len(labels)) if twins is None else twins
+    _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    side = np.zeros(len(first), dtype=np.int64)
+    generator = np.random.default_rng(seed)
+    for kind in np.unique(labels):
+        of_kind = generator.permutation(np.flatnonzero(labels[first] == kind))
+        tested, validated = _rounded(len(of_kind) * test), _rounded(len(of_kind) * validation)
+        side[of_kind[:tested]] = 2
+        side[of_kind[tested : tested + validated]] = 1
+    return _parts(side[group_of])
+
+
+def in_blocks(labels: NDArray[np.int64], *, validation: float, test: float) -> Parts:
+    """Cut each class along time into train, validation and test, with a gap at every cut.
+
+    Neighbouring windows of a recording share half of their samples, so a row next to a row of a
+    later split is left out: no two splits hold neighbours.
+
+    Parameters
+    ----------
+    labels : NDArray[np.int64]
+        Class indices in order of time, shape ``(n,)``.
+    validation, test : float
+        Shares of each class; the gaps are taken from the rows for training.
+    """
+    side = np.zeros(len(labels), dtype=np.int64)
+    for kind in np.unique(labels):
+        of_kind = np.flatnonzero(labels == kind)
+        tested, validated = _rounded(len(of_kind) * test), _rounded(len(of_kind) * validation)
+        cut = len(of_kind) - tested
+        gap = max(0, cut - 1) if tested else cut
+        side[of_kind[max(0, gap - validated) : gap]] = 1
+        side[of_kind[gap:cut]] = -1
+        side[of_kind[cut:]] = 2
+    beside = np.zeros(len(side), dtype=np.int64)
+    beside[1:] = side[:-1]
+    beside[:-1] = np.maximum(beside[:-1], side[1:])
+    return _parts(np.where(beside > side, -1, side))
+
+
+def _rounded(number: float) -> int:
+    return int(number + 0.5)
+
+
+def _parts(side: NDArray[np.int64]) -> Parts:
+    return Parts(*(np.flatnonzero(side == number).astype(np.int64) for number in range(3)))

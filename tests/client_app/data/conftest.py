@@ -1,0 +1,55 @@
+"""What the tests of the data sets share: the configuration's own options, seats, real data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from client_app.data import Seat
+
+ROOT = Path(__file__).resolve().parents[3]
+REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def options() -> Callable[..., dict[str, Any]]:
+    """Return the options of conf/data/<name>.yaml, with some of them replaced."""
+
+    def read(name: str, **changes: object) -> dict[str, Any]:
+        loaded = yaml.safe_load((ROOT / "conf" / "data" / f"{name}.yaml").read_text())
+        return {**loaded, **changes}
+
+    return read
+
+
+@pytest.fixture
+def real() -> Callable[[str], Path]:
+    """Return the path of a real data file, or skip where this checkout has none beside it."""
+
+    def find(name: str) -> Path:
+        path = REAL_DATA / name
+        if not path.exists():
+            pytest.skip(f"no {name} in ../shared/data beside the repository")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def seat() -> Callable[..., Seat]:
+    """Return a seat from what a test gives."""
+
+    def make(
+        index: int | None = None,
+        count: int | None = None,
+        root: Path | None = None,
+        site: str | None = None,
+        task: str | None = None,
+    ) -> Seat:
+        return Seat(site=site, task=task, index=index, count=count, root=root)
+
+    return make

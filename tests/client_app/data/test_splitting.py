@@ -1,0 +1,71 @@
+"""Splits are disjoint, stratified, repeatable, and keep copies and neighbours together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_app.data.splitting import check_fractions, in_blocks, stratified
+from models.errors import UserError
+
+labels_strategy = st.lists(st.integers(0, 3), min_size=1, max_size=120).map(np.array)
+shares = st.tuples(st.floats(0.05, 0.4), st.floats(0.05, 0.4))
+
+
+@given(labels_strategy, shares, st.integers(0, 9))
+def test_stratified_covers_everything_once_with_equal_shares(labels, share, seed) -> None:
+    validation, test = share
+    parts = stratified(labels, validation=validation, test=test, seed=seed)
+    assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+    again = stratified(labels, validation=validation, test=test, seed=seed)
+    assert all((one == other).all() for one, other in zip(parts, again, strict=True))
+    for kind in np.unique(labels):
+        members = np.sum(labels == kind)
+        assert abs(np.sum(labels[parts.test] == kind) - members * test) <= 0.5 + 1e-9
+        assert abs(np.sum(labels[parts.validation] == kind) - members * validation) <= 0.5 + 1e-9
+
+
+@given(labels_strategy, st.integers(0, 9), st.data())
+def test_copies_stay_on_one_side(labels, seed, data) -> None:
+    twins = np.array(
+        data.draw(st.lists(st.integers(0, 20), min_size=len(labels), max_size=len(labels)))
+    )
+    parts = stratified(labels, validation=0.2, test=0.3, seed=seed, twins=twins)
+    sides = [set(twins[part].tolist()) for part in parts]
+    assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+    assert not (sides[0] & sides[1])
+    assert not (sides[0] & sides[2])
+    assert not (sides[1] & sides[2])
+
+
+def test_the_seed_changes_the_draw() -> None:
+    labels = np.zeros(50, dtype=np.int64)
+    one, two = (stratified(labels, validation=0.2, test=0.2, seed=seed) for seed in (1, 2))
+    assert one.test.tolist() != two.test.tolist()
+
+
+@given(labels_strategy, shares)
+def test_blocks_never_hold_neighbours(labels, share) -> None:
+    parts = in_blocks(labels, validation=share[0], test=share[1])
+    side = np.full(len(labels), -1)
+    for number, part in enumerate(parts):
+        side[part] = number
+    pairs = np.stack([side[:-1], side[1:]])
+    kept = (pairs >= 0).all(axis=0)
+    assert (pairs[0, kept] == pairs[1, kept]).all()
+    assert len(np.concatenate(parts)) == len(set(np.concatenate(parts).tolist()))
+
+
+def test_blocks_of_one_recording_lie_in_order_with_one_window_between() -> None:
+    parts = in_blocks(np.zeros(20, dtype=np.int64), validation=0.2, test=0.3)
+    assert parts.train.tolist() == list(range(8))
+    assert parts.validation.tolist() == [9, 10, 11, 12]
+    assert parts.test.tolist() == list(range(14, 20))
+
+
+@pytest.mark.parametrize("pair", [(0.0, 0.2), (0.2, 1.0), (0.5, 0.5), (float("nan"), 0.2)])
+def test_fractions_must_leave_something_everywhere(pair) -> None:
+    with pytest.raises(UserError, match="fraction"):
+        check_fractions(*pair)
