@@ -25,7 +25,7 @@ class Whole(nn.Module):
 
     def __init__(self, network: nn.Sequential, extras: nn.Module | None) -> None:
         super().__init__()
-        for name, child in network.named_children():
+        for name, child in network._modules.items():
             self.add_module(name, child)
         if extras is not None:
             self.add_module("extras", extras)

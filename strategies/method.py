@@ -36,7 +36,9 @@ class SiteRound:
     ----------
     model : nn.Module
         The whole model under the partition's tensor names, received and kept tensors loaded.
-    tail : nn.Sequential
+    network : nn.Sequential
+        From inputs to logits; shares the tensors of ``model``.
+    tail : nn.Module
         What runs over ``train.inputs``: the model without the frozen prefix whose outputs are
         cached, sharing the model's parameters; the whole model where nothing is cached.
     partition : Partition
@@ -62,6 +64,7 @@ class SiteRound:
     """
 
     model: nn.Module
+    network: nn.Sequential
     tail: nn.Module
     partition: Partition
     received: Mapping[str, Tensor]
@@ -139,7 +142,8 @@ class SiteRound:
 
     def _set_modes(self, trained: set[str]) -> None:
         """Put modules in train mode, but those that own tensors and train none in eval mode."""
-        set_train_mode(self.model, self.partition)
+        self.model.train()
+        set_train_mode(self.network, self.partition)
         for prefix, module in self.model.named_modules():
             own = [name for name, _ in module.named_parameters(prefix, recurse=False)]
             if own and not trained.intersection(own):

@@ -54,7 +54,7 @@ class SiteReport:
     fingerprints : mapping
         One SHA-256 per exchanged group, over names, shapes and dtypes.
     schemas : mapping
-        Per exchanged group, ``[dtype, dimension, dimension, ...]`` by tensor name.
+        Per exchanged group, dtype and shape by tensor name: ``float32[64,3,7,7]``.
     holds_weights : bool
         Whether the pre-trained checkpoint of the plan is on the site's disk.
     device : str
@@ -72,7 +72,7 @@ class SiteReport:
     examples: dict[str, int]
     majority_accuracy: float
     fingerprints: dict[str, str]
-    schemas: dict[str, dict[str, tuple[str, ...]]]
+    schemas: dict[str, dict[str, str]]
     holds_weights: bool
     device: str
     versions: dict[str, str]

@@ -8,20 +8,35 @@ from typing import Any, NamedTuple
 
 from models.errors import UserError, nearest
 from models.options import read_options
-from strategies.aggregators.base import Aggregator, Tensors
-from strategies.aggregators.fedavg import MAX_MAGNITUDE, FedAvg, FedAvgOptions
+from strategies.aggregators.base import Aggregator, Options, Tensors
+from strategies.aggregators.coordinatewise import Median, TrimmedMean, TrimmedMeanOptions
+from strategies.aggregators.fedavg import EXAMPLES_SLACK, MAX_MAGNITUDE, FedAvg
+from strategies.aggregators.krum import Krum, KrumOptions
+from strategies.aggregators.server_optimizers import (
+    AdaptiveOptions,
+    FedAdam,
+    FedAvgM,
+    FedAvgMOptions,
+    FedYogi,
+)
 
-__all__ = ["AGGREGATORS", "MAX_MAGNITUDE", "Aggregator", "Tensors", "make"]
+__all__ = ["AGGREGATORS", "EXAMPLES_SLACK", "MAX_MAGNITUDE", "Aggregator", "Tensors", "make"]
 
 
 class _Entry(NamedTuple):
     aggregator: Any
-    options: type
+    options: type[Options]
 
 
 AGGREGATORS: Mapping[str, _Entry] = MappingProxyType(
     {
-        "fedavg": _Entry(FedAvg, FedAvgOptions),
+        "fedavg": _Entry(FedAvg, Options),
+        "fedavgm": _Entry(FedAvgM, FedAvgMOptions),
+        "fedadam": _Entry(FedAdam, AdaptiveOptions),
+        "fedyogi": _Entry(FedYogi, AdaptiveOptions),
+        "median": _Entry(Median, Options),
+        "trimmed_mean": _Entry(TrimmedMean, TrimmedMeanOptions),
+        "krum": _Entry(Krum, KrumOptions),
     }
 )
 """Every name that ``make`` knows, with the class and the dataclass of its hyper-parameters."""
@@ -39,7 +54,7 @@ def make(
     options : Mapping
         Its hyper-parameters, all of them, as in conf/aggregator/; a key ``name`` is left aside.
     where : str
-        The place in the configuration, for error texts.
+        The place in the configuration, for error texts, such as ``strategy.aggregators.task``.
 
     Raises
     ------
@@ -50,5 +65,7 @@ def make(
     if entry is None:
         close = nearest(name, AGGREGATORS)
         raise UserError(f"{where}: no aggregator is called {name!r}; there is {close}")
-    aggregator: Aggregator = entry.aggregator(read_options(entry.options, options, where))
+    read = read_options(entry.options, options, where)
+    read.check(where)
+    aggregator: Aggregator = entry.aggregator(read)
     return aggregator

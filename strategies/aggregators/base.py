@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from models.errors import UserError
+
 Tensors = Mapping[str, Tensor]
 
 BLOCK = 1 << 16  # elements worked on at a time: the float64 temporaries stay in the cache
+
+
+@dataclass(frozen=True)
+class Options:
+    """The hyper-parameters of an aggregator, here none; conf/aggregator/ has their values."""
+
+    def check(self, where: str) -> None:
+        """Raise UserError for a value out of its range; ``where`` is its place, for the text."""
 
 
 class Aggregator(ABC):
@@ -118,6 +129,12 @@ class Aggregator(ABC):
     @abstractmethod
     def _combine(self) -> dict[str, Tensor] | None:
         """Return the next state from at least one update."""
+
+
+def require(holds: bool, where: str, rule: str, value: float) -> None:
+    """Raise UserError unless ``holds``: ``where`` and ``rule`` say what the value must be."""
+    if not holds:
+        raise UserError(f"{where} must be {rule}, got {value}")
 
 
 def spans(length: int) -> Iterator[slice]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Aggregator, Tensors, copied, flat, spans
+from strategies.aggregators.base import Aggregator, Options, Tensors, copied, flat, spans
 
 MAX_MAGNITUDE = 2.0**24
 """The largest magnitude of a value that may be added; a reply with a larger one must be refused."""
@@ -19,11 +18,6 @@ EXAMPLES_SLACK = 2
 
 _MAGNITUDE_BITS = 24
 _INT64_BITS = 63
-
-
-@dataclass(frozen=True)
-class FedAvgOptions:
-    """FedAvg has no hyper-parameters."""
 
 
 class FedAvg(Aggregator):
@@ -46,7 +40,7 @@ class FedAvg(Aggregator):
 
     needs_all: ClassVar[bool] = False
 
-    def __init__(self, options: FedAvgOptions) -> None:
+    def __init__(self, options: Options) -> None:
         super().__init__()
         self.options = options
 

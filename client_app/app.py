@@ -1,0 +1,124 @@
+"""The ClientApp: one handler per question of the server; every failure is an answer with a reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client_app.site import read_site
+from models.errors import UserError
+from strategies.config import plan_from_json
+from strategies.wire import RoundReport, SiteReport, answer, read_order
+
+if TYPE_CHECKING:
+    from client_app.work import Bench
+
+logger = logging.getLogger("flwr")
+app = ClientApp()
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Say who this site is."""
+
+    def say(bench: Bench, _: int, __: dict[str, bytes]) -> Message:
+        from client_app.work import who
+
+        return answer(message, who(bench), {})
+
+    return _handle(message, context, say)
+
+
+@app.query("weights")
+def receive_weights(message: Message, context: Context) -> Message:
+    """Keep the pre-trained checkpoint that the server sends to a site that lacks it."""
+
+    def keep(bench: Bench, _: int, payloads: dict[str, bytes]) -> Message:
+        from client_app.work import keep_checkpoint, who
+        from models.weights import from_bytes
+
+        keep_checkpoint(bench.site, bench.plan.weights, from_bytes(payloads["pretrained"]))
+        return answer(message, who(bench), {})
+
+    return _handle(message, context, keep)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train one round; answer with the update and the metrics of the model as received."""
+
+    def play(bench: Bench, number: int, payloads: dict[str, bytes]) -> Message:
+        from client_app import work
+
+        report, update = work.train(bench, number, payloads)
+        return answer(message, report, update)
+
+    return _handle(message, context, play)
+
+
+@app.train("alone")
+def train_alone(message: Message, context: Context) -> Message:
+    """Train without the others, to compare; answer with metrics alone."""
+
+    def play(bench: Bench, _: int, __: dict[str, bytes]) -> Message:
+        from client_app import work
+
+        return answer(message, work.train_alone(bench), {})
+
+    return _handle(message, context, play)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Answer with the metrics of the model as received."""
+
+    def measure(bench: Bench, number: int, payloads: dict[str, bytes]) -> Message:
+        from client_app import work
+
+        return answer(message, work.evaluate_received(bench, number, payloads), {})
+
+    return _handle(message, context, measure)
+
+
+def _handle(
+    message: Message,
+    context: Context,
+    do: Callable[[Bench, int, dict[str, bytes]], Message],
+) -> Message:
+    """Open the site for the message's plan and ``do`` it; answer with the reason where it fails.
+
+    A mistake that a user can mend travels in full. Of any other failure only the kind does: its
+    text could quote the site's data.
+    """
+    name, number = "", 0
+    try:
+        site = read_site(context.node_config, context.run_config)
+        name = site.name or ""
+        plan, number, payloads = read_order(message)
+        from client_app.work import open_bench
+
+        bench = open_bench(site, plan_from_json(plan))
+        name = bench.holding.site
+        return do(bench, number, payloads)
+    except UserError as error:
+        logger.error("site %s: %s", name or "(unnamed)", error)
+        return _failure(message, name, number, str(error))
+    except Exception as error:
+        logger.exception("site %s: round %d failed", name or "(unnamed)", number)
+        told = str(error) if type(error).__name__ == "Diverged" else "see the site's log"
+        return _failure(message, name, number, f"{type(error).__name__}: {told}")
+
+
+def _failure(message: Message, site: str, number: int, reason: str) -> Message:
+    reason = reason[:2000]
+    if message.metadata.message_type.startswith("query"):
+        report: SiteReport | RoundReport = SiteReport(
+            site, "", (), (), {}, 0.0, {}, {}, False, "", {}, reason
+        )
+    else:
+        report = RoundReport(site, number, 0, 0, 0, 0.0, 0.0, {}, reason)
+    return answer(message, report, {})

@@ -1,0 +1,102 @@
+"""Outputs of the frozen prefix, computed once and kept on disk under a content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.data import Inputs, Split
+from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class Features:
+    """Outputs of a frozen prefix, memory-mapped: float32, shape ``(n, ...)``."""
+
+    values: NDArray[np.float32]
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the features at ``indices``: float32, ``(b, ...)``."""
+        return torch.from_numpy(np.ascontiguousarray(self.values[indices]))
+
+    def digest(self) -> str:
+        """Return the content hash of the inputs and the prefix that made them."""
+        return self.key
+
+
+def cached(
+    prefix: nn.Module,
+    prefix_digest: str,
+    split: Split,
+    folder: Path,
+    *,
+    batch_size: int,
+    device: torch.device,
+    autocast: bool,
+) -> Split:
+    """Return ``split`` with the outputs of ``prefix`` as inputs, computing what is not on disk.
+
+    Parameters
+    ----------
+    prefix : nn.Module
+        Frozen, deterministic, in eval mode, on ``device``.
+    prefix_digest : str
+        SHA-256 of the prefix; with that of the inputs it names the file.
+    split : Split
+        The examples.
+    folder : Path
+        Where the files are: ``<folder>/<key>.npy``, without pickles, memory-mapped when read.
+
+    Raises
+    ------
+    UserError
+        Where the folder cannot be written.
+    """
+    precision = "bfloat16" if autocast else "float32"
+    told = f"{prefix_digest}\n{split.inputs.digest()}\n{precision}"
+    key = hashlib.sha256(told.encode()).hexdigest()
+    path = folder / f"{key}.npy"
+    if not path.exists():
+        outputs = _compute(prefix, split.inputs, batch_size, device, autocast)
+        _write(path, outputs)
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    if len(values) != len(split):
+        raise UserError(f"{path} holds {len(values)} rows, not {len(split)}: delete the file")
+    return Split(Features(values, key), split.labels)
+
+
+@torch.no_grad()
+def _compute(
+    prefix: nn.Module, inputs: Inputs, batch_size: int, device: torch.device, autocast: bool
+) -> NDArray[np.float32]:
+    parts = []
+    for start in range(0, len(inputs), batch_size):
+        chunk = inputs.batch(np.arange(start, min(start + batch_size, len(inputs)))).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            parts.append(prefix(chunk).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _write(path: Path, values: NDArray[np.float32]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with temporary.open("wb") as file:
+            np.lib.format.write_array(file, values, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"the feature cache {path.parent} cannot be written: {error}") from None

@@ -1,0 +1,131 @@
+"""What a site keeps from round to round, on its own disk: personal layers and optimiser state."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from client_app.site import checked_name
+from models import weights
+from models.errors import UserError
+from models.training import OptimizerState
+
+KEPT_ROUNDS = 3
+_FILE = re.compile(r"round-(\d{6})\.safetensors")
+
+
+@dataclass
+class Keepsake:
+    """The tensors that stay at the site after a round.
+
+    Parameters
+    ----------
+    tensors : dict
+        Personal tensors, and integer buffers of exchanged groups, by tensor name.
+    optimizer : dict
+        Optimiser state of personal parameters: parameter name, then the optimiser's key.
+    memory : dict
+        The method's own tensors.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: OptimizerState = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, Tensor]:
+        """Return all tensors under one name each."""
+        flat = {f"tensor/{name}": t for name, t in self.tensors.items()}
+        flat |= {f"memory/{name}": t for name, t in self.memory.items()}
+        for name, state in self.optimizer.items():
+            flat |= {f"optimizer/{key}/{name}": t for key, t in state.items()}
+        return flat
+
+    @classmethod
+    def of_flat(cls, flat: dict[str, Tensor]) -> Keepsake:
+        """Undo :meth:`flat`."""
+        kept = cls()
+        for name, tensor in flat.items():
+            kind, _, rest = name.partition("/")
+            if kind == "optimizer":
+                key, _, parameter = rest.partition("/")
+                kept.optimizer.setdefault(parameter, {})[key] = tensor
+            elif kind in ("tensor", "memory"):
+                (kept.tensors if kind == "tensor" else kept.memory)[rest] = tensor
+            else:
+                raise UserError(f"a personal file holds {name!r}, which this version does not know")
+        return kept
+
+
+class Store(Protocol):
+    """Where a site's keepsakes are."""
+
+    def before(self, round_number: int) -> Keepsake | None:
+        """Return what the latest round before ``round_number`` left, or None at the beginning."""
+        ...
+
+    def save(self, round_number: int, kept: Keepsake) -> None:
+        """Keep what ``round_number`` leaves, in place of what it left at an earlier attempt."""
+        ...
+
+
+class DiskStore:
+    """One file a round under ``<state-dir>/<federation>/<site>/``, the last few kept.
+
+    A round that is sent again starts from the same file as the first time, so it gives the same
+    answer. A file is complete before it has its name.
+    """
+
+    def __init__(self, state_dir: Path, federation: str, site: str) -> None:
+        self.folder = (
+            state_dir
+            / checked_name(federation, "federation")
+            / "sites"
+            / checked_name(site, "site")
+        )
+
+    def before(self, round_number: int) -> Keepsake | None:
+        """Return what the latest round before ``round_number`` left, or None at the beginning."""
+        earlier = [n for n in self.rounds() if n < round_number]
+        if not earlier:
+            return None
+        return Keepsake.of_flat(weights.load(self.path(max(earlier))))
+
+    def save(self, round_number: int, kept: Keepsake) -> None:
+        """Write the file of the round durably, then drop files that no re-sent round can need."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        weights.save(self.path(round_number), kept.flat(), {"round": str(round_number)})
+        for number in self.rounds()[:-KEPT_ROUNDS]:
+            self.path(number).unlink(missing_ok=True)
+
+    def rounds(self) -> list[int]:
+        """Return the rounds there are files of, ascending."""
+        if not self.folder.is_dir():
+            return []
+        matches = (_FILE.fullmatch(name) for name in os.listdir(self.folder))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def path(self, round_number: int) -> Path:
+        """Return the file of a round."""
+        return self.folder / f"round-{round_number:06d}.safetensors"
+
+
+class MemoryStore:
+    """Keeps the last round in memory: for a model that is trained alone, in one go."""
+
+    def __init__(self) -> None:
+        self.kept: Keepsake | None = None
+
+    def before(self, round_number: int) -> Keepsake | None:
+        """Return what was saved last."""
+        del round_number
+        return self.kept
+
+    def save(self, round_number: int, kept: Keepsake) -> None:
+        """Keep ``kept``."""
+        del round_number
+        self.kept = kept

@@ -1,0 +1,403 @@
+"""What a site does when it is asked: say who it is, train a round, evaluate, train alone."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from client_app.data.registry import load as load_data
+from client_app.data.seat import Holding, Seat
+from client_app.features import cached
+from client_app.site import Site, checked_name
+from client_app.store import DiskStore, Keepsake, MemoryStore, Store
+from models import weights
+from models.data import Split
+from models.errors import UserError
+from models.prefix import prefix_digest, split
+from models.seeds import derive_seed
+from models.training import Diverged, Loss, Settings, class_weights, evaluate, schedule_factor, seeded
+from strategies.blueprint import Blueprint, draw_up
+from strategies.config import Plan, TrainConfig, plan_from_json
+from strategies.method import Method, SiteRound, make_method
+from strategies.payload import PayloadError, decode, encode
+from strategies.wire import RoundReport, SiteReport
+
+SPLITS = ("validation", "test")
+_BLUEPRINTS, _HOLDINGS = 2, 32  # models and data sets that one process keeps open
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A site at work: who it is, what it holds, and the model of the plan."""
+
+    site: Site
+    plan: Plan
+    holding: Holding
+    method: Method
+    blueprint: Blueprint
+    start: Mapping[str, Tensor]
+    device: torch.device
+
+    @property
+    def autocast(self) -> bool:
+        """Whether to compute in bfloat16."""
+        return self.device.type == "cuda" and self.plan.train.precision == "auto"
+
+    @property
+    def store(self) -> Store:
+        """Where this site's personal layers of this federation are."""
+        return DiskStore(self.site.state_dir, self.plan.federation, self.holding.site)
+
+
+def open_bench(site: Site, plan: Plan) -> Bench:
+    """Load the site's data and build the plan's model; raise UserError where that cannot be."""
+    if site.threads is not None:
+        torch.set_num_threads(site.threads)
+    checked_name(plan.federation, "federation")
+    holding = _open_data(json.dumps(plan.data, sort_keys=True), plan.seed, site)
+    path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
+    blueprint, start = _open_model(
+        replace(plan, federation="any", rounds=1, data={"name": "any"}).to_json(),
+        path if path and path.exists() else None,
+        holding.data.input_shape,
+        len(holding.data.classes),
+    )
+    device = choose_device(site.device)
+    return Bench(site, plan, holding, make_method(plan.method), blueprint, start, device)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means here."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise UserError(f"device {wanted!r} does not exist; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {wanted!r} was asked for, but torch finds no CUDA device here")
+    return device
+
+
+def checkpoint_path(cache_dir: Path, content_hash: str) -> Path:
+    """Return where a site keeps the pre-trained checkpoint of that content hash."""
+    return cache_dir / "weights" / f"{checked_name(content_hash, 'weights')}.safetensors"
+
+
+def keep_checkpoint(site: Site, content_hash: str, tensors: Mapping[str, Tensor]) -> None:
+    """Put a checkpoint that the server sent into the cache, if it is what its hash says."""
+    found = weights.content_hash(tensors)
+    if found != content_hash:
+        raise UserError(f"the checkpoint that arrived has the hash {found}, not {content_hash}")
+    path = checkpoint_path(site.cache_dir, content_hash)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights.save(path, tensors, {})
+
+
+def who(bench: Bench) -> SiteReport:
+    """Say who the site is, what it holds and what its model looks like."""
+    data, division = bench.holding.data, bench.blueprint.partition
+    commonest = int(np.bincount(data.train.labels, minlength=len(data.classes)).argmax())
+    groups = division.exchanged_groups()
+    plan = bench.plan
+    return SiteReport(
+        site=bench.holding.site,
+        task=data.task,
+        classes=data.classes,
+        input_shape=data.input_shape,
+        examples={
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test),
+        },
+        majority_accuracy=float(np.mean(data.test.labels == commonest)),
+        fingerprints={group: division.fingerprint(group) for group in groups},
+        schemas={
+            group: {
+                name: f"{spec.dtype}{list(spec.shape)}"
+                for name, spec in division.schema(group).items()
+            }
+            for group in groups
+        },
+        holds_weights=not plan.weights
+        or checkpoint_path(bench.site.cache_dir, plan.weights).exists(),
+        device=str(bench.device),
+        versions={
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "flwr": version("flwr"),
+        },
+        error="",
+    )
+
+
+def received_tensors(bench: Bench, payloads: Mapping[str, bytes]) -> dict[str, Tensor]:
+    """Return the tensors of an order, checked against the site's own model.
+
+    Raises
+    ------
+    UserError
+        Where a group is missing, too many, or not what the site's model has.
+    """
+    division = bench.blueprint.partition
+    if set(payloads) != set(division.exchanged_groups()):
+        raise UserError(
+            f"the server sent the groups {sorted(payloads)}, "
+            f"this site exchanges {sorted(division.exchanged_groups())}"
+        )
+    tensors: dict[str, Tensor] = {}
+    for group, data in payloads.items():
+        try:
+            tensors |= decode(data, division.schema(group), max_magnitude=None)
+        except PayloadError as error:
+            raise UserError(f"group {group} from the server: {error}") from None
+    return tensors
+
+
+def train(
+    bench: Bench, round_number: int, payloads: Mapping[str, bytes]
+) -> tuple[RoundReport, dict[str, bytes]]:
+    """Train one round from what was received; return the report and the exchanged groups.
+
+    What stays at the site is on its disk before this returns.
+    """
+    received = received_tensors(bench, payloads)
+    report = play(bench, round_number, received, bench.store)
+    division = bench.blueprint.partition
+    update = {
+        group: encode(bench.blueprint.tensors(division.exchanged_names(group)))
+        for group in division.exchanged_groups()
+    }
+    return report, update
+
+
+def evaluate_received(
+    bench: Bench, round_number: int, payloads: Mapping[str, bytes]
+) -> RoundReport:
+    """Return the metrics of the received layers together with the site's own; train nothing."""
+    started = time.perf_counter()
+    seat = _set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
+    return _report(bench, round_number, started, _metrics(bench, seat), seat)
+
+
+def train_alone(bench: Bench) -> RoundReport:
+    """Train the plan's rounds with nothing exchanged; return the metrics of the result.
+
+    It is method ``local``, played round by round, so it has the same seeds, steps and schedule as
+    the federation; nothing is written to disk and no tensor leaves.
+    """
+    started = time.perf_counter()
+    alone_plan = replace(bench.plan, method={"name": "local"})
+    alone = open_bench(bench.site, alone_plan)
+    store = MemoryStore()
+    for number in range(1, bench.plan.rounds + 1):
+        play(alone, number, {}, store, measure=False)
+    last = bench.plan.rounds + 1
+    seat = _set_up(alone, last, {}, store)
+    return _report(alone, last, started, _metrics(alone, seat), seat)
+
+
+def play(
+    bench: Bench,
+    round_number: int,
+    received: Mapping[str, Tensor],
+    store: Store,
+    *,
+    measure: bool = True,
+) -> RoundReport:
+    """Play one round: load, measure the model as received, train it, keep what stays.
+
+    Raises
+    ------
+    Diverged
+        Where the training did not stay finite; nothing is kept then.
+    """
+    started = time.perf_counter()
+    seat = _set_up(bench, round_number, received, store)
+    metrics = _metrics(bench, seat) if measure else {}
+    seat.train_round()
+    for name, tensor in bench.blueprint.model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
+    site_round = seat.site_round
+    kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
+    memory = {name: t.detach().cpu().contiguous() for name, t in site_round.memory.items()}
+    store.save(round_number, Keepsake(kept, site_round.optimizer_state, memory))
+    return _report(bench, round_number, started, metrics, seat)
+
+
+@dataclass
+class _Seat:
+    """A round set up: the method's view of it, and the splits to measure on."""
+
+    site_round: SiteRound
+    method: Method
+    measured: Mapping[str, Split]
+
+    def train_round(self) -> None:
+        self.method.train(self.site_round)
+
+
+def _set_up(
+    bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store
+) -> _Seat:
+    blueprint, data, device = bench.blueprint, bench.holding.data, bench.device
+    if bench.plan.weights and not checkpoint_path(bench.site.cache_dir, bench.plan.weights).exists():
+        raise UserError(f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk")
+    kept = store.before(round_number) or Keepsake()
+    _check_kept(kept, blueprint, bench.holding.site)
+    blueprint.load(bench.start)
+    blueprint.load(kept.tensors)
+    blueprint.load(received)
+    blueprint.model.to(device)
+    generator, _ = seeded(derive_seed(bench.plan.seed, "round", bench.holding.site, round_number))
+    tail, splits = _frozen_once(bench)
+    site_round = SiteRound(
+        model=blueprint.model,
+        network=blueprint.network,
+        tail=tail,
+        partition=blueprint.partition,
+        received={name: tensor.to(device) for name, tensor in received.items()},
+        train=splits["train"],
+        classes=len(data.classes),
+        settings=_settings(bench, round_number),
+        loss=_loss(bench.plan.train, splits["train"], len(data.classes), device),
+        generator=generator,
+        device=device,
+        memory=dict(kept.memory),
+        optimizer_state=dict(kept.optimizer),
+        most_steps=bench.site.most_steps,
+    )
+    return _Seat(site_round, bench.method, {name: splits[name] for name in SPLITS})
+
+
+def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
+    """Return what is left to run each step, over the outputs of the frozen prefix where cached."""
+    data, config = bench.holding.data, bench.plan.train
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    cut = bench.blueprint.cut
+    if not cut or not config.cache_features or config.augment != "none":
+        return bench.blueprint.network, splits
+    prefix, tail = split(bench.blueprint.network, cut)
+    digest = prefix_digest(bench.blueprint.network, cut)
+    made = {
+        name: cached(
+            prefix,
+            digest,
+            part,
+            bench.site.cache_dir / "features",
+            batch_size=config.evaluation_batch_size,
+            device=bench.device,
+            autocast=bench.autocast,
+        )
+        for name, part in splits.items()
+    }
+    return tail, made
+
+
+def _metrics(bench: Bench, seat: _Seat) -> dict[str, dict[str, float | None]]:
+    network = seat.method.predictor(seat.site_round)
+    return {
+        name: evaluate(
+            network,
+            part,
+            classes=len(bench.holding.data.classes),
+            batch_size=bench.plan.train.evaluation_batch_size,
+            device=bench.device,
+            autocast=bench.autocast,
+        )
+        for name, part in seat.measured.items()
+    }
+
+
+def _report(
+    bench: Bench,
+    round_number: int,
+    started: float,
+    metrics: dict[str, dict[str, float | None]],
+    seat: _Seat,
+) -> RoundReport:
+    fits = seat.site_round.fits
+    return RoundReport(
+        site=bench.holding.site,
+        round=round_number,
+        examples=len(bench.holding.data.train),
+        steps=sum(fit.steps for fit in fits),
+        planned=sum(fit.planned for fit in fits),
+        loss=fits[-1].loss if fits else 0.0,
+        seconds=time.perf_counter() - started,
+        metrics=metrics,
+        error="",
+    )
+
+
+def _settings(bench: Bench, round_number: int) -> Settings:
+    config = bench.plan.train
+    factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
+    return Settings(
+        epochs=config.epochs,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        optimizer=config.optimizer.name,
+        lr=config.optimizer.lr * factor,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        clip=config.clip,
+        augment=config.augment,
+        autocast=bench.autocast,
+    )
+
+
+def _loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+    if config.class_weights == "none":
+        return functional.cross_entropy
+    weight = class_weights(train.labels, classes).to(device)
+    return lambda logits, labels: functional.cross_entropy(logits, labels, weight=weight)
+
+
+def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
+    own = blueprint.partition
+    expected = {name: own.specs[name].shape for name in own.kept_names()}
+    found = {name: tuple(tensor.shape) for name, tensor in kept.tensors.items()}
+    if kept.tensors and found != expected:
+        names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        raise UserError(
+            f"the personal layers kept for {site} do not fit the model of this run: "
+            f"{', '.join(names[:3])} differ; start a new run instead of resuming this one"
+        )
+
+
+@lru_cache(maxsize=_HOLDINGS)
+def _open_data(options: str, seed: int, site: Site) -> Holding:
+    data = json.loads(options)
+    seat = Seat(site.name, site.task, site.index, site.count, site.data_root)
+    holding = load_data(str(data["name"]), data, seat, seed)
+    checked_name(holding.site, "site")
+    checked_name(holding.data.task, "task")
+    return holding
+
+
+@lru_cache(maxsize=_BLUEPRINTS)
+def _open_model(
+    plan: str, checkpoint: Path | None, input_shape: tuple[int, ...], classes: int
+) -> tuple[Blueprint, Mapping[str, Tensor]]:
+    """Return the plan's model, and copies of the tensors that every round starts from."""
+    read = plan_from_json(plan)
+    blueprint = draw_up(read, make_method(read.method), input_shape=input_shape, classes=classes)
+    if checkpoint is not None:
+        tensors = weights.load(checkpoint)
+        if weights.content_hash(tensors) != read.weights:
+            raise UserError(f"{checkpoint} is damaged: delete it, it will be sent again")
+        blueprint.load(tensors)
+    return blueprint, blueprint.tensors(list(blueprint.model.state_dict()))
