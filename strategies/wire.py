@@ -214,6 +214,12 @@ def read_payloads(message: Message) -> dict[str, bytes]:
     return _payloads(message.content)
 
 
+def expect_no_layers(message: Message) -> None:
+    """Raise Refused where an answer carries layers, or anything besides its report."""
+    if groups := read_payloads(message):
+        raise Refused(f"carries layers that nobody asked for: {', '.join(sorted(groups))}")
+
+
 def _payloads(content: RecordDict) -> dict[str, bytes]:
     record = content.get(LAYERS, ArrayRecord())
     if not isinstance(record, ArrayRecord):

@@ -80,7 +80,7 @@ class FedAvg(Aggregator):
         for name, tensor in update.items():
             values, sums = flat(tensor), self._sums[name]
             for span in spans(len(values)):
-                sums[span].add_(values[span].double().mul_(scale).round_().long())
+                sums[span].add_((values[span].double() * scale).round_().long())
 
     def _combine(self) -> dict[str, Tensor]:
         if self._only is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -32,7 +31,7 @@ class Krum(HoldingAggregator):
 
     Of n updates, f of them possibly malicious, each is scored by the sum of its squared Euclidean
     distances to the n-f-2 nearest others, over all tensors of the group. The ``num_to_keep`` lowest
-    scores are kept (equal ones by site name) and averaged without weights; one is returned as it is.
+    scores are kept (equal ones by site name) and averaged without weights; one is copied.
 
     Fewer than 2f+3 updates (the paper's condition), or fewer than ``num_to_keep`` + f (one would
     have to be kept that nobody vouches for), leave the state as it was, and ``note`` says so.

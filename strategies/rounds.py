@@ -1,0 +1,330 @@
+"""The round loop: ask, check, aggregate as it arrives, and go on with whoever is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, Message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from models.errors import UserError
+from models.groups import Partition, Scope
+from models.seeds import derive_seed
+from strategies import wire
+from strategies.aggregators import MAX_MAGNITUDE, Aggregator, make
+from strategies.config import StrategyConfig
+from strategies.method import Method
+from strategies.payload import PayloadError, decode, encode
+from strategies.records import RoundRecord, task_metrics
+from strategies.roster import Member, Roster, collect, reply_problem, send
+from strategies.wire import Refused, RoundReport
+
+Log = Callable[[str], None]
+TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink
+
+
+def scope_key(partition: Partition, group: str, task: str) -> str:
+    """Return the name of the state that sites of ``task`` share in ``group``: ``task/gender``."""
+    return f"{group}/{task}" if partition.group(group).scope is Scope.SAME_TASK else group
+
+
+@dataclass
+class Learnt:
+    """What the server holds: one state and one aggregator per group and scope.
+
+    Parameters
+    ----------
+    partitions : dict
+        Task to the partition of its model.
+    states : dict
+        Scope key (``common``, ``task/gender``) to tensors by name.
+    aggregators : dict
+        Scope key to aggregator.
+    """
+
+    method: Method
+    configured: Mapping[str, Any]
+    partitions: dict[str, Partition] = field(default_factory=dict)
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    aggregators: dict[str, Aggregator] = field(default_factory=dict)
+
+    def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
+        """Take in a task: its partition, and the tensors its groups start from."""
+        self.partitions[task] = partition
+        for group in partition.exchanged_groups():
+            key = scope_key(partition, group, task)
+            if key not in self.states:
+                names = partition.exchanged_names(group)
+                self.states[key] = {name: start[name] for name in names}
+            if key not in self.aggregators:
+                self.aggregators[key] = self._aggregator(group)
+
+    def keys_of(self, task: str) -> dict[str, str]:
+        """Return the scope key of each exchanged group, for sites of ``task``."""
+        partition = self.partitions[task]
+        return {g: scope_key(partition, g, task) for g in partition.exchanged_groups()}
+
+    def _aggregator(self, group: str) -> Aggregator:
+        def configured() -> Aggregator:
+            if group not in self.configured:
+                raise UserError(
+                    f"strategy.aggregators has no entry for group {group!r}: choose one with "
+                    f"'+aggregator@strategy.aggregators.{group}=fedavg'"
+                )
+            options = dict(self.configured[group])
+            where = f"strategy.aggregators.{group}"
+            return make(str(options.pop("name", "")), options, where)
+
+        return self.method.aggregator(group, configured)
+
+
+@dataclass
+class Rounds:
+    """Plays rounds over a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    roster : Roster
+        Who takes part.
+    learnt : Learnt
+        The states; replaced group by group as rounds end.
+    settings : StrategyConfig
+        Fraction, deadline, minimum and so on.
+    seed : int
+        The run's seed; who is asked in a round follows from it and the round's number.
+    admit : callable
+        Takes in members that joined or came back while rounds are played.
+    log : callable
+        Takes one line.
+    """
+
+    grid: Grid
+    roster: Roster
+    learnt: Learnt
+    settings: StrategyConfig
+    seed: int
+    admit: Callable[[list[Member]], None]
+    log: Log
+
+    def play(self, number: int) -> RoundRecord:
+        """Play round ``number`` (from 1) and return what happened."""
+        started = time.monotonic()
+        connected = self._wait_for_enough(number)
+        asked, record = self._sample(number, connected)
+        counts = {member.site: member.report.examples["train"] for member in asked}
+        arrived = self._begin(asked, counts)
+        for member, reply in self.ask(wire.TRAIN, asked, number, record, self.settings.deadline):
+            try:
+                report, updates = self._checked(member, reply, number)
+            except Refused as error:
+                record.refused[member.site] = str(error)
+                continue
+            for group, (data_length, tensors) in updates.items():
+                key = scope_key(self.learnt.partitions[member.task], group, member.task)
+                self.learnt.aggregators[key].add(member.site, tensors, report.examples)
+                arrived[key] += 1
+                record.bytes_up[group] = record.bytes_up.get(group, 0) + data_length
+            record.took_part(member, report)
+        self._finish(arrived, record)
+        record.tasks = task_metrics(record.sites)
+        record.seconds = time.monotonic() - started
+        return record
+
+    def ask(
+        self,
+        kind: str,
+        members: Iterable[Member],
+        number: int,
+        record: RoundRecord,
+        seconds: float,
+        *,
+        with_layers: bool = True,
+    ) -> Iterable[tuple[Member, Message]]:
+        """Send one order to each member, and yield the answers as they arrive.
+
+        Who does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent.
+        """
+        arrays: dict[str, Array] = {}
+        pending: dict[str, Member] = {}
+        deadline = time.monotonic() + seconds
+        for member in members:
+            layers = self._layers(member.task, arrays) if with_layers else {}
+            message = wire.order(
+                kind,
+                member.node_id,
+                plan=self.roster.plan,
+                round_number=number,
+                layers=layers,
+                ttl=seconds + TTL_MARGIN,
+            )
+            sent = send(self.grid, [message])
+            if not sent:
+                record.absent[member.site] = "its node is gone: the message could not be sent"
+                continue
+            pending[sent[0]] = member
+            for group, array in layers.items():
+                record.bytes_down[group] = record.bytes_down.get(group, 0) + len(array.data)
+        arrays.clear()
+
+        def idle() -> set[str]:
+            return self._gone(pending, record)
+
+        waiting = {message_id: member.node_id for message_id, member in pending.items()}
+        for message_id, reply in collect(
+            self.grid, waiting, deadline=deadline, poll=self.settings.poll, idle=idle
+        ):
+            member = pending.pop(message_id)
+            if problem := reply_problem(reply):
+                unreachable = reply.error.code in (
+                    ErrorCode.NODE_UNAVAILABLE,
+                    ErrorCode.MESSAGE_UNAVAILABLE,
+                    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+                )
+                (record.absent if unreachable else record.refused)[member.site] = problem
+                continue
+            yield member, reply
+        for member in pending.values():
+            if member.site not in record.absent:
+                record.late[member.site] = f"no answer within {seconds:g} s"
+
+    def _layers(self, task: str, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Return the payload of each group for a site of ``task``; equal ones are made once."""
+        layers = {}
+        for group, key in self.learnt.keys_of(task).items():
+            if key not in arrays:
+                arrays[key] = wire.payload_array(encode(self.learnt.states[key]))
+            layers[group] = arrays[key]
+        return layers
+
+    def _sample(self, number: int, connected: set[int]) -> tuple[list[Member], RoundRecord]:
+        """Choose each task's share of sites, by a seed of the round; note who is not connected."""
+        record = RoundRecord(number)
+        asked: list[Member] = []
+        for task, members in self.roster.by_task().items():
+            size = max(1, round(self.settings.fraction * len(members)))
+            generator = np.random.default_rng(derive_seed(self.seed, "sample", task, number))
+            chosen = sorted(generator.permutation(len(members))[:size])
+            for member in (members[i] for i in chosen):
+                if member.node_id in connected:
+                    asked.append(member)
+                else:
+                    record.absent[member.site] = "not connected when the round began"
+        return asked, record
+
+    def _begin(self, asked: list[Member], counts: Mapping[str, int]) -> dict[str, int]:
+        """Open the aggregators of every scope that is asked; return the replies counted so far."""
+        expected: dict[str, dict[str, int]] = {}
+        for member in asked:
+            for key in self.learnt.keys_of(member.task).values():
+                expected.setdefault(key, {})[member.site] = counts[member.site]
+        for key, sites in expected.items():
+            self.learnt.aggregators[key].begin(self.learnt.states[key], sites)
+        return dict.fromkeys(expected, 0)
+
+    def _checked(
+        self, member: Member, reply: Message, number: int
+    ) -> tuple[RoundReport, dict[str, tuple[int, dict[str, Tensor]]]]:
+        """Return the report and the updates of an answer; raise Refused for anything amiss."""
+        report = wire.read_round_report(reply)
+        payloads = wire.read_payloads(reply)
+        if report.site != member.site and not report.error:
+            raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
+        if report.error:
+            raise Refused(report.error)
+        if report.round != number:
+            raise Refused(f"answers round {report.round} in round {number}")
+        announced = member.report.examples["train"]
+        if not 0 < report.examples <= announced:
+            raise Refused(f"trained on {report.examples} examples, it announced {announced}")
+        if reason := self.learnt.method.refuses(report.steps, report.planned):
+            raise Refused(reason)
+        partition = self.learnt.partitions[member.task]
+        allowed = set(partition.exchanged_groups())
+        if extra := set(payloads) - allowed:
+            raise Refused(f"sends groups that may not leave a site: {', '.join(sorted(extra))}")
+        if missing := allowed - set(payloads):
+            raise Refused(f"does not send group {', '.join(sorted(missing))}")
+        updates = {}
+        for group, data in payloads.items():
+            try:
+                tensors = decode(data, partition.schema(group), max_magnitude=MAX_MAGNITUDE)
+            except PayloadError as error:
+                raise Refused(f"group {group}: {error}") from None
+            updates[group] = (len(data), tensors)
+        return report, updates
+
+    def _finish(self, arrived: Mapping[str, int], record: RoundRecord) -> None:
+        """Close the round's aggregators; a group below its minimum keeps its state."""
+        for key, count in arrived.items():
+            least = self.settings.minimum.get(key.split("/")[0], 1)
+            if count < least:
+                record.kept[key] = f"{count} updates, {least} needed"
+                continue
+            aggregator = self.learnt.aggregators[key]
+            after = aggregator.finish()
+            if after is None:
+                record.kept[key] = aggregator.note or "no update"
+            else:
+                self.learnt.states[key] = after
+
+    def _wait_for_enough(self, number: int) -> set[int]:
+        """Return who is connected, once that is enough sites for a round.
+
+        Raises
+        ------
+        UserError
+            Where it is not enough within the configured time; names who is missing.
+        """
+        deadline = time.monotonic() + self.settings.join_timeout
+        told = False
+        while True:
+            connected = self.roster.connected()
+            self._welcome(connected)
+            missing = [s for s, m in self.roster.members.items() if m.node_id not in connected]
+            there = len(self.roster.members) - len(missing)
+            if there >= self.settings.min_sites:
+                return connected
+            text = (
+                f"round {number}: {there} of at least {self.settings.min_sites} sites are there, "
+                f"missing: {', '.join(sorted(missing)) or 'sites that never joined'}"
+            )
+            if time.monotonic() >= deadline:
+                raise UserError(f"{text}; gave up after {self.settings.join_timeout:g} s")
+            if not told:
+                self.log(text)
+                told = True
+            time.sleep(self.settings.poll)
+
+    def _welcome(self, connected: set[int]) -> list[Member]:
+        """Take in sites that joined or came back."""
+        self.roster.forget_asked(connected)
+        members, strangers = self.roster.greet()
+        for stranger in strangers:
+            self.log(f"node {stranger.node_id} cannot take part: {stranger.reason}")
+        if members:
+            self.admit(members)
+        return members
+
+    def _gone(self, pending: Mapping[str, Member], record: RoundRecord) -> set[str]:
+        """Return the messages whose sites cannot answer any more, and note why."""
+        connected = self.roster.connected()
+        self._welcome(connected)
+        gone = set()
+        for message_id, member in pending.items():
+            now = self.roster.members.get(member.site)
+            if now is not None and now.node_id != member.node_id:
+                record.absent[member.site] = "was started again; what it was doing is lost"
+            elif member.node_id not in connected:
+                record.absent[member.site] = "disconnected"
+            else:
+                continue
+            gone.add(message_id)
+        return gone
