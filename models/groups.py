@@ -234,9 +234,8 @@ def set_train_mode(model: nn.Module, partition: Partition) -> None:
     BatchNorm must neither use nor update batch statistics.
     """
     model.train()
-    if isinstance(model, nn.Sequential):
-        for _, step in steps(model)[: frozen_cut(model, partition)]:
-            step.eval()
+    for _, step in steps(model)[: frozen_cut(model, partition)]:
+        step.eval()
     for name, group in partition.group_of.items():
         if not partition.groups[group].trained:
             _mark_eval(model, name.rpartition(".")[0])

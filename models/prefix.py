@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.tensors import content_hash
 
@@ -18,17 +17,26 @@ if TYPE_CHECKING:
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
-def steps(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
+class Copy(nn.Module):
+    """Return a copy of the input: what follows may work in-place on it."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return a copy of ``inputs``, any shape and dtype."""
+        return inputs.clone()
+
+
+def steps(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the modules that run one after the other, with their dotted paths.
 
-    Nested `nn.Sequential` (subclasses too, unless they have a forward of their own) are expanded;
-    anything else, a residual block for instance, is one step.
+    The children of ``model`` are taken to run in order. Nested `nn.Sequential` are expanded
+    (subclasses too, unless they have a forward of their own); anything else, a residual block for
+    instance, is one step.
     """
-    return _expand("", model)
+    return [step for name, child in _children(model) for step in _expand(name, child)]
 
 
-def frozen_cut(model: nn.Sequential, partition: Partition) -> int:
-    """Return how many leading steps give the same output for an input in every round.
+def frozen_cut(model: nn.Module, partition: Partition) -> int:
+    """Return how many leading steps give the same output for an example in every round.
 
     These are the steps up to the last one before the first trained tensor, if they hold any
     tensor at all, and the steps without tensors that follow (ReLU, pooling, flatten). Dropout
@@ -52,8 +60,8 @@ def split(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]
     """Return the first ``cut`` steps and the others, such that ``tail(prefix(x)) == model(x)``.
 
     Both share their modules with ``model`` and keep its tensor names. The prefix is put in eval
-    mode, its modules in ``model`` with it. In-place steps without tensors at the start of the
-    tail are replaced by copies that are not in-place: outputs of the prefix may be cached.
+    mode, its modules in ``model`` with it. Where the tail would start in-place it starts with a
+    `Copy`, so that outputs of the prefix can be kept and used again.
 
     Raises
     ------
@@ -63,8 +71,10 @@ def split(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]
     parts = steps(model)
     if not 0 <= cut <= len(parts):
         raise ValueError(f"cannot cut {len(parts)} steps after {cut}")
-    prefix = _chain(parts[:cut])
-    return prefix.eval(), _chain(_keeping_input(parts[cut:]))
+    first, rest = parts[:cut], parts[cut:]
+    if _may_overwrite_input(rest):
+        rest = [("input_copy", Copy()), *rest]
+    return _chain(first).eval(), _chain(rest)
 
 
 def prefix_digest(model: nn.Sequential, cut: int) -> str:
@@ -75,15 +85,15 @@ def prefix_digest(model: nn.Sequential, cut: int) -> str:
     return hashlib.sha256(f"{told}\n{tensors}".encode()).hexdigest()
 
 
+def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return all children; unlike ``named_children()`` also one that occurs a second time."""
+    return [(name, child) for name, child in module._modules.items() if child is not None]
+
+
 def _expand(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     if type(module).forward is not nn.Sequential.forward:
         return [(path, module)]
-    start = f"{path}." if path else ""
-    # _modules, not named_children(): a module that occurs twice must run twice.
-    children = [
-        (start + name, child) for name, child in module._modules.items() if child is not None
-    ]
-    return [step for name, child in children for step in _expand(name, child)]
+    return [s for name, child in _children(module) for s in _expand(f"{path}.{name}", child)]
 
 
 def _chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Sequential:
@@ -100,18 +110,14 @@ def _chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Sequential:
     return root
 
 
-def _keeping_input(parts: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Replace the leading steps without tensors by copies that leave their input as it is."""
-    safe = list(parts)
-    for index, (path, module) in enumerate(safe):
+def _may_overwrite_input(parts: Sequence[tuple[str, nn.Module]]) -> bool:
+    """Whether a step up to the first one with tensors has anything in-place."""
+    for _, module in parts:
+        if any(getattr(part, "inplace", False) for part in module.modules()):
+            return True
         if module.state_dict():
-            break
-        module = copy.deepcopy(module)
-        for part in module.modules():
-            if getattr(part, "inplace", False):
-                setattr(part, "inplace", False)  # noqa: B010
-        safe[index] = (path, module)
-    return safe
+            return False
+    return False
 
 
 def _is_random(module: nn.Module) -> bool:

@@ -1,14 +1,21 @@
-"""Named tensors as bytes: their content hash."""
+"""Named tensors: their content hash, and files of them that survive a crash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
+import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
+
+from models.errors import UserError
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -25,9 +32,61 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     return seen.hexdigest()
 
 
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write ``tensors`` to the safetensors file ``path``: after a crash the old or the new file.
+
+    Written beside ``path``, synced to disk, then renamed over it. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        safetensors.torch.save_file(_separate(tensors), unfinished, dict(metadata))
+        _sync(unfinished)
+        unfinished.replace(path)
+        _sync(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, on the CPU, and the metadata of a file that `save` wrote.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, cut short or no safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return tensors, dict(opened.metadata() or {})
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return CPU tensors that share no memory, as the file format wants: tied ones are copied."""
+    first: dict[int, str] = {}
+    separate = {}
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        shared = first.setdefault(own.untyped_storage().data_ptr(), name) != name
+        separate[name] = own.clone() if shared else own
+    return separate
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _little_endian(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     raw = flat.view(torch.uint8).numpy().reshape(-1, flat.element_size())
-    if sys.byteorder == "big":
-        raw = raw[:, ::-1].copy()
-    return raw.data
+    return raw.data if sys.byteorder == "little" else raw[:, ::-1].copy().data

@@ -13,14 +13,23 @@ from models.errors import UserError
 from models.networks.body import Layers, widths
 from models.networks.head import head as make_head
 from models.networks.mlp import mlp
+from models.networks.mobilenet import mobilenet
 from models.networks.resnet import resnet
 from models.networks.small_cnn import small_cnn
+from models.networks.squeezenet import squeezenet
+from models.networks.vgg import vgg
 
 # Each is called with the network's name and the shape of one input, and its own options.
 MODELS: Mapping[str, Callable[..., Layers]] = {
     "resnet18": resnet,
     "resnet34": resnet,
     "resnet50": resnet,
+    "vgg11": vgg,
+    "vgg11_bn": vgg,
+    "vgg16": vgg,
+    "vgg16_bn": vgg,
+    "mobilenet_v3_small": mobilenet,
+    "squeezenet1_1": squeezenet,
     "small_cnn": small_cnn,
     "mlp": mlp,
 }
@@ -50,7 +59,8 @@ def build(
     dropout : float
         Probability of Dropout after each hidden layer of the head; 0 adds none.
     **options
-        The network's own options, all of which must be given (``mlp``: ``hidden``).
+        The network's own options, all of which must be given: ``hidden`` for ``mlp``,
+        ``classifier`` for the VGGs and MobileNet.
 
     Returns
     -------

@@ -34,11 +34,7 @@ def widths(option: str, values: Sequence[int]) -> list[int]:
 
 
 def for_channels(convolution: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """Return ``convolution`` for ``channels`` input channels: a fresh one where that differs.
-
-    The fresh one starts as those of torchvision's ResNet, VGG and MobileNet: normal by He's rule
-    over the outputs (He et al., arXiv 1502.01852), bias 0.
-    """
+    """Return ``convolution`` for ``channels`` input channels: a fresh one where that differs."""
     if convolution.in_channels == channels:
         return convolution
     fresh = nn.Conv2d(
@@ -49,7 +45,18 @@ def for_channels(convolution: nn.Conv2d, channels: int) -> nn.Conv2d:
         padding=convolution.padding,  # type: ignore[arg-type]
         bias=convolution.bias is not None,
     )
-    nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
-    if fresh.bias is not None:
-        nn.init.zeros_(fresh.bias)
+    draw(fresh)
     return fresh
+
+
+def draw(layer: nn.Module) -> None:
+    """Draw the starting values of a layer as torchvision does for ResNet, VGG and MobileNet.
+
+    Convolutions: normal by He's rule over the outputs (He et al., arXiv 1502.01852), bias 0.
+    """
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.BatchNorm2d):
+        layer.reset_parameters()

@@ -1,0 +1,28 @@
+"""MobileNetV3 (Howard et al., arXiv 1905.02244) as torchvision builds it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from models.networks.body import Layers, for_channels, image_channels
+
+
+def mobilenet(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> Layers:
+    """Return features, avgpool, flatten and, if wanted, classifier; every image size runs.
+
+    With ``classifier``, torchvision's but its last layer: classifier.0 and 1024 features (of
+    ``mobilenet_v3_small``). Without, the mean over the image: 576 features.
+    """
+    from torchvision import models
+
+    channels = image_channels(name, input_shape)
+    whole = models.get_model(name, weights=None, num_classes=1)
+    first = whole.features[0]
+    first[0] = for_channels(first[0], channels)
+    layers: Layers = OrderedDict(features=whole.features, avgpool=whole.avgpool)
+    layers["flatten"] = nn.Flatten()
+    if classifier:
+        layers["classifier"] = whole.classifier[:-1]
+    return layers

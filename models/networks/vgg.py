@@ -1,0 +1,33 @@
+"""VGG (Simonyan and Zisserman, arXiv 1409.1556) as torchvision builds it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from models.networks.body import Layers, draw, for_channels, image_channels
+
+
+def vgg(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> Layers:
+    """Return features, avgpool, flatten and, if wanted, classifier; images of 32x32 and larger.
+
+    With ``classifier``, torchvision's but its last layer: classifier.0 and classifier.3, 120 M
+    parameters, 4096 features (fc7 of VGG-Face). Without, the mean over the image: 512 features.
+    """
+    from torchvision import models
+
+    channels = image_channels(name, input_shape)
+    # What is thrown away is not drawn: it would take 2 s and 480 MB.
+    with torch.device("cpu" if classifier else "meta"):
+        whole = models.get_model(name, weights=None, num_classes=1)
+    layers: Layers = OrderedDict(features=whole.features, avgpool=whole.avgpool)
+    layers["flatten"] = nn.Flatten()
+    if classifier:
+        layers["classifier"] = whole.classifier[:-1]
+    else:
+        layers["avgpool"] = nn.AdaptiveAvgPool2d(1)
+        whole.features.to_empty(device="cpu").apply(draw)
+    whole.features[0] = for_channels(whole.features[0], channels)
+    return layers
