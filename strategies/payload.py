@@ -82,9 +82,8 @@ def decode(
     header_length = _header_length(data, schema, sum(sizes.values()))
     header = _parse(data[_LENGTH_BYTES : _LENGTH_BYTES + header_length])
     begins = _check_header(header, schema, sizes)
-    body = torch.from_numpy(
-        np.frombuffer(data, np.uint8, offset=_LENGTH_BYTES + header_length).copy()
-    )
+    body = torch.empty(sum(sizes.values()), dtype=torch.uint8)
+    body.numpy()[:] = np.frombuffer(data, np.uint8, offset=_LENGTH_BYTES + header_length)
     tensors = {}
     for name, spec in schema.items():
         raw = body[begins[name] : begins[name] + sizes[name]]
