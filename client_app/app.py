@@ -39,9 +39,8 @@ def receive_weights(message: Message, context: Context) -> Message:
 
     def keep(bench: Bench, _: int, payloads: dict[str, bytes]) -> Message:
         from client_app.work import keep_checkpoint, who
-        from models.weights import from_bytes
 
-        keep_checkpoint(bench.site, bench.plan.weights, from_bytes(payloads["pretrained"]))
+        keep_checkpoint(bench, payloads)
         return answer(message, who(bench), {})
 
     return _handle(message, context, keep)

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -95,12 +97,17 @@ def checkpoint_path(cache_dir: Path, content_hash: str) -> Path:
     return cache_dir / "weights" / f"{checked_name(content_hash, 'weights')}.safetensors"
 
 
-def keep_checkpoint(site: Site, content_hash: str, tensors: Mapping[str, Tensor]) -> None:
+def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
     """Put a checkpoint that the server sent into the cache, if it is what its hash says."""
+    wanted = bench.plan.weights
+    try:
+        tensors = safetensors.torch.load(payloads["pretrained"])
+    except (KeyError, safetensors.SafetensorError) as error:
+        raise UserError(f"the checkpoint that arrived cannot be read: {error}") from None
     found = weights.content_hash(tensors)
-    if found != content_hash:
-        raise UserError(f"the checkpoint that arrived has the hash {found}, not {content_hash}")
-    path = checkpoint_path(site.cache_dir, content_hash)
+    if found != wanted:
+        raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
+    path = checkpoint_path(bench.site.cache_dir, wanted)
     path.parent.mkdir(parents=True, exist_ok=True)
     weights.save(path, tensors, {})
 

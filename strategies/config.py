@@ -89,7 +89,7 @@ class Config:
     model: dict[str, Any]
     weights: dict[str, Any]
     data: dict[str, Any]
-    groups: dict[str, tuple[str, ...]]
+    groups: dict[str, Any]
     method: dict[str, Any]
     train: TrainConfig
     strategy: StrategyConfig
@@ -122,7 +122,7 @@ class Plan:
     model: dict[str, Any]
     weights: str
     data: dict[str, Any]
-    groups: dict[str, tuple[str, ...]]
+    groups: dict[str, Any]
     method: dict[str, Any]
     train: TrainConfig
 

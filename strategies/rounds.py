@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,23 +146,23 @@ class Rounds:
         record: RoundRecord,
         seconds: float,
         *,
-        with_layers: bool = True,
-    ) -> Iterable[tuple[Member, Message]]:
+        layers: Mapping[str, Array] | None = None,
+    ) -> Iterator[tuple[Member, Message]]:
         """Send one order to each member, and yield the answers as they arrive.
 
-        Who does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent.
+        The order carries ``layers``; when omitted, those of the member's exchanged groups. Who does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent.
         """
         arrays: dict[str, Array] = {}
         pending: dict[str, Member] = {}
         deadline = time.monotonic() + seconds
         for member in members:
-            layers = self._layers(member.task, arrays) if with_layers else {}
+            sent_layers = self._layers(member.task, arrays) if layers is None else layers
             message = wire.order(
                 kind,
                 member.node_id,
                 plan=self.roster.plan,
                 round_number=number,
-                layers=layers,
+                layers=sent_layers,
                 ttl=seconds + TTL_MARGIN,
             )
             sent = send(self.grid, [message])
@@ -170,7 +170,7 @@ class Rounds:
                 record.absent[member.site] = "its node is gone: the message could not be sent"
                 continue
             pending[sent[0]] = member
-            for group, array in layers.items():
+            for group, array in sent_layers.items():
                 record.bytes_down[group] = record.bytes_down.get(group, 0) + len(array.data)
         arrays.clear()
 
@@ -197,7 +197,7 @@ class Rounds:
 
     def _layers(self, task: str, arrays: dict[str, Array]) -> dict[str, Array]:
         """Return the payload of each group for a site of ``task``; equal ones are made once."""
-        layers = {}
+        layers: dict[str, Array] = {}
         for group, key in self.learnt.keys_of(task).items():
             if key not in arrays:
                 arrays[key] = wire.payload_array(encode(self.learnt.states[key]))

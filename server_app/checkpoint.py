@@ -1,0 +1,215 @@
+"""A run's folder: configuration, one checkpoint a round, results; durable before it is acknowledged."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from models import weights
+from models.errors import UserError, nearest
+
+KEPT = 3
+_FOLDER = re.compile(r"round-(\d{6})")
+_MAY_CHANGE = ("deadline", "join_timeout", "min_sites", "poll", "final_timeout")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint as it is read back.
+
+    Parameters
+    ----------
+    round : int
+        The last round that is complete.
+    states : dict
+        Scope key to tensors by name.
+    optimizers : dict
+        Scope key to the aggregator's own tensors.
+    history : list
+        The records of all rounds so far, as plain data.
+    """
+
+    round: int
+    states: dict[str, dict[str, Tensor]]
+    optimizers: dict[str, dict[str, Tensor]]
+    history: list[dict[str, Any]]
+
+
+class RunFolder:
+    """``<output-dir>/<run>``.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder; its name is the run's, and the federation's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    def begin(self, config: dict[str, Any], experiment: str, weights_hash: str) -> None:
+        """Make the folder and write down what the run is; raise UserError where that fails."""
+        try:
+            self.path.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"output-dir: {self.path} cannot be made: {error}") from None
+        told = {"experiment": experiment, "config": config, "weights": weights_hash}
+        write_json(self.path / "run.json", told)
+
+    def begun(self) -> dict[str, Any]:
+        """Return what :meth:`begin` wrote: experiment, config, weights."""
+        try:
+            told = json.loads((self.path / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"resume: {self.path / 'run.json'} cannot be read: {error}") from None
+        if not isinstance(told, dict) or not isinstance(told.get("config"), dict):
+            raise UserError(f"resume: {self.path / 'run.json'} is not one of a run")
+        return told
+
+    def save(
+        self,
+        round_number: int,
+        states: dict[str, dict[str, Tensor]],
+        optimizers: dict[str, dict[str, Tensor]],
+        history: list[dict[str, Any]],
+        seed: int,
+    ) -> None:
+        """Write the checkpoint of a round: complete under its name, or not there at all.
+
+        Random numbers of round r are functions of (seed, r) alone, so the pair written here is
+        the whole random state.
+        """
+        final = self.path / "checkpoints" / f"round-{round_number:06d}"
+        temporary = final.with_name(f".{final.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        flat = {f"state/{k}//{n}": t for k, group in states.items() for n, t in group.items()}
+        flat |= {
+            f"optimizer/{k}//{n}": t for k, group in optimizers.items() for n, t in group.items()
+        }
+        weights.save(temporary / "state.safetensors", flat, {"round": str(round_number)})
+        random_state = {"seed": seed, "next_round": round_number + 1}
+        told = {"round": round_number, "random": random_state, "history": history}
+        write_json(temporary / "history.json", told)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        sync_folder(final.parent)
+        for number in self.rounds()[:-KEPT]:
+            shutil.rmtree(self._checkpoint(number), ignore_errors=True)
+
+    def rounds(self) -> list[int]:
+        """Return the rounds that there are checkpoints of, ascending."""
+        folder = self.path / "checkpoints"
+        if not folder.is_dir():
+            return []
+        matches = (_FOLDER.fullmatch(name) for name in os.listdir(folder))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def latest(self) -> Saved | None:
+        """Read the newest checkpoint that is whole; None where there is none."""
+        problems = []
+        for number in reversed(self.rounds()):
+            try:
+                return self._read(number)
+            except (OSError, ValueError, KeyError) as error:
+                problems.append(f"round {number}: {error}")
+        if problems:
+            raise UserError(f"resume: no checkpoint of {self.path} is whole: {'; '.join(problems)}")
+        return None
+
+    def _read(self, number: int) -> Saved:
+        folder = self._checkpoint(number)
+        told = json.loads((folder / "history.json").read_text())
+        saved = Saved(int(told["round"]), {}, {}, list(told["history"]))
+        for name, tensor in weights.load(folder / "state.safetensors").items():
+            kind, _, rest = name.partition("/")
+            key, _, tensor_name = rest.partition("//")
+            holder = saved.states if kind == "state" else saved.optimizers
+            holder.setdefault(key, {})[tensor_name] = tensor
+        return saved
+
+    def _checkpoint(self, number: int) -> Path:
+        return self.path / "checkpoints" / f"round-{number:06d}"
+
+
+def find_run(output_dir: Path, resume: str, experiment: str) -> RunFolder:
+    """Return the run that ``resume`` names: a run's name, or ``latest`` of the experiment.
+
+    Raises
+    ------
+    UserError
+        Where there is no such run; names those there are.
+    """
+    runs = sorted(
+        (path for path in output_dir.glob("*/run.json")), key=lambda path: path.stat().st_mtime_ns
+    )
+    names = [path.parent.name for path in runs]
+    if resume == "latest":
+        for path in reversed(runs):
+            folder = RunFolder(path.parent)
+            if folder.begun().get("experiment") == experiment:
+                return folder
+        raise UserError(f"resume: {output_dir} holds no run of experiment {experiment!r}")
+    if resume not in names:
+        raise UserError(
+            f"resume: {output_dir} holds no run {resume!r}; nearest: {nearest(resume, names)}"
+        )
+    return RunFolder(output_dir / resume)
+
+
+def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise UserError where a resumed run is configured in another way than it began."""
+    old, new = _leaves(before), _leaves(now)
+    changed = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key.split(".")[-1] not in _MAY_CHANGE
+    ]
+    if changed:
+        shown = [f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:5]]
+        raise UserError(
+            "resume: the configuration is not the one that the run began with "
+            f"({'; '.join(shown)}); give the same overrides, or start a new run"
+        )
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON durably: to a temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {
+            name: leaf
+            for key, inner in value.items()
+            for name, leaf in _leaves(inner, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
+    return {prefix: list(value) if isinstance(value, tuple) else value}

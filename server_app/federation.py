@@ -1,0 +1,395 @@
+"""One run of a federation: who joins, what they learn round by round, and how good it became."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from models.errors import UserError
+from models.groups import TensorSpec
+from server_app import report
+from server_app.checkpoint import RunFolder, Saved, write_json
+from server_app.start import Checkpoint
+from strategies import wire
+from strategies.blueprint import Blueprint, draw_up
+from strategies.config import Config, Plan
+from strategies.method import make_method
+from strategies.payload import encode
+from strategies.records import RoundRecord, site_record, task_metrics, weighted_mean
+from strategies.roster import Member, Roster, Stranger
+from strategies.rounds import Learnt, Rounds
+from strategies.wire import Refused, SiteReport
+
+Log = Callable[[str], None]
+SETTLE = 1.0  # seconds without a new node before the roster counts as complete
+
+
+@dataclass
+class Federation:
+    """Everything that a run is while it runs.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    config : Config
+        The run's configuration.
+    plan : Plan
+        What the sites are told.
+    folder : RunFolder
+        Where checkpoints and results go.
+    checkpoint : Checkpoint or None
+        The pre-trained start.
+    log : callable
+        Takes text for the log.
+    """
+
+    grid: Grid
+    config: Config
+    plan: Plan
+    folder: RunFolder
+    checkpoint: Checkpoint | None
+    log: Log
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summaries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.method = make_method(self.plan.method)
+        self.roster = Roster(self.grid, self.plan.to_json())
+        self.learnt = Learnt(self.method, self.config.strategy.aggregators)
+        self.rounds = Rounds(
+            grid=self.grid,
+            roster=self.roster,
+            learnt=self.learnt,
+            settings=self.config.strategy,
+            seed=self.config.seed,
+            admit=self.admit,
+            log=self.log,
+        )
+        self.references: dict[str, SiteReport] = {}
+
+    def run(self, saved: Saved | None) -> dict[str, Any]:
+        """Play the rounds that are left, evaluate, and return what results.json holds."""
+        self.join()
+        first = 1
+        if saved is not None:
+            self._take_up(saved)
+            first = saved.round + 1
+            self.log(f"resuming after round {saved.round}")
+        total = self.config.strategy.rounds
+        for number in range(first, total + 1):
+            record = self.rounds.play(number)
+            self.history.append(record.to_dict())
+            self._keep(number)
+            self.log(report.round_line(record, total))
+            write_json(self.folder.path / "results.json", self.results(None))
+        final = self.measure()
+        results = self.results(final)
+        write_json(self.folder.path / "results.json", results)
+        return results
+
+    # -- joining ---------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Wait for the sites, and take in those that can take part.
+
+        Raises
+        ------
+        UserError
+            Where a site cannot take part and the run is to stop then, or too few sites come.
+        """
+        settings = self.config.strategy
+        deadline = time.monotonic() + settings.join_timeout
+        found: list[Member] = []
+        refused: list[Stranger] = []
+        seen: set[int] = set()
+        settled = time.monotonic() + SETTLE
+        while True:
+            connected = self.roster.connected()
+            if connected - seen:
+                seen |= connected
+                settled = time.monotonic() + SETTLE
+            members, strangers = self.roster.greet()
+            _check_names(found, members)
+            found += members
+            refused += strangers
+            for member in members:  # known from now on, so that it is not asked again
+                self.roster.members[member.site] = member
+            now = time.monotonic()
+            enough = len(found) + len(refused) >= settings.min_sites
+            if enough and now >= settled and not self.roster.waiting:
+                break
+            if now >= deadline and (not self.roster.waiting or now >= deadline + settings.deadline):
+                raise UserError(
+                    f"{len(found)} of at least {settings.min_sites} sites joined within "
+                    f"{settings.join_timeout:g} s: {', '.join(sorted(self.roster.members)) or 'none'}"
+                )
+            time.sleep(settings.poll)
+        self._judge(refused)
+        self.roster.members.clear()
+        self.admit(sorted(found, key=lambda member: member.site))
+        self.log(report.sites_table(self.sites()))
+        if not self.roster.members:
+            raise UserError("no site can take part")
+
+    def admit(self, members: list[Member]) -> None:
+        """Take in members: check them against their task, and send the checkpoint to who lacks it.
+
+        Raises
+        ------
+        UserError
+            In the beginning, where a site does not fit and the run is to stop then.
+        """
+        problems = []
+        for member in members:
+            if problem := self._misfit(member):
+                problems.append(Stranger(member.node_id, member.site, problem))
+                self.roster.strangers[member.node_id] = problems[-1]
+                continue
+            back = member.site in self.roster.members
+            self.roster.members[member.site] = member
+            if self.history:
+                self.log(f"site {member.site} {'is back' if back else 'joined'}")
+        if not self.history:
+            self._judge(problems)
+        else:
+            for stranger in problems:
+                self.log(f"site {stranger.site} cannot take part: {stranger.reason}")
+        self._distribute([m for m in members if not m.report.holds_weights])
+
+    def _misfit(self, member: Member) -> str | None:
+        """Return why a site does not fit its task, or None; the first site of a task defines it."""
+        task, told = member.task, member.report
+        if task not in self.references:
+            blueprint = self._blueprint(told)
+            self.learnt.add_task(task, blueprint.partition, self._start(blueprint))
+            self._announce(task, blueprint)
+            self.references[task] = told
+        reference = self.references[task]
+        if told.classes != reference.classes:
+            return (
+                f"task {task!r} has the classes {', '.join(told.classes)} here, "
+                f"but {', '.join(reference.classes)} at {reference.site}: configure data.classes"
+            )
+        partition = self.learnt.partitions[task]
+        for group in partition.exchanged_groups():
+            if told.fingerprints.get(group) != partition.fingerprint(group):
+                mine = {n: f"{s.dtype}{list(s.shape)}" for n, s in partition.schema(group).items()}
+                return (
+                    f"group {group!r} does not fit that of {reference.site}: "
+                    f"{_difference(mine, told.schemas.get(group, {}))}"
+                )
+        return self._across_tasks(task)
+
+    def _across_tasks(self, task: str) -> str | None:
+        """Return how a task's share of a group for all sites differs from the other tasks'."""
+        partition = self.learnt.partitions[task]
+        for group, key in self.learnt.keys_of(task).items():
+            state = self.learnt.states[key]
+            mine = {n: f"{s.dtype}{list(s.shape)}" for n, s in partition.schema(group).items()}
+            shared = {
+                name: f"{TensorSpec.of(tensor).dtype}{list(tensor.shape)}"
+                for name, tensor in state.items()
+            }
+            if mine != shared:
+                return (
+                    f"group {group!r} is for all sites, but task {task!r} needs another shape: "
+                    f"{_difference(shared, mine)}; put these tensors into task or personal"
+                )
+        return None
+
+    def _judge(self, strangers: list[Stranger]) -> None:
+        if not strangers:
+            return
+        lines = [f"  {s.site or f'node {s.node_id}'}: {s.reason}" for s in strangers]
+        text = "these sites cannot take part:\n" + "\n".join(sorted(lines))
+        if self.config.strategy.on_site_error == "stop":
+            raise UserError(f"{text}\n(strategy.on_site_error=exclude goes on without them)")
+        self.log(text)
+
+    def _blueprint(self, told: SiteReport) -> Blueprint:
+        return draw_up(
+            self.plan, self.method, input_shape=told.input_shape, classes=len(told.classes)
+        )
+
+    def _start(self, blueprint: Blueprint) -> dict[str, Any]:
+        if self.checkpoint is not None:
+            blueprint.load(self.checkpoint.tensors)
+        return blueprint.tensors(list(blueprint.model.state_dict()))
+
+    def _announce(self, task: str, blueprint: Blueprint) -> None:
+        """Print the partition, once for all tasks that have the same."""
+        rows = blueprint.partition.summary()
+        plain = [asdict(row) for row in rows]
+        if plain not in self.summaries.values():
+            self.log(report.partition_table(rows))
+        self.summaries[task] = plain
+
+    def _distribute(self, members: list[Member]) -> None:
+        """Send the pre-trained checkpoint to sites that lack it: once, checked by its hash there."""
+        if not members or self.checkpoint is None:
+            return
+        array = wire.payload_array(encode(self.checkpoint.tensors))
+        sizes = len(array.data) / report.MEGABYTE
+        self.log(f"sending the pre-trained checkpoint ({sizes:.1f} MB) to {len(members)} sites")
+        record = RoundRecord(0)
+        for member, reply in self.rounds.ask(
+            wire.WEIGHTS,
+            members,
+            0,
+            record,
+            self.config.strategy.deadline,
+            layers={"pretrained": array},
+        ):
+            try:
+                told = wire.read_site_report(reply)
+            except Refused as error:
+                record.refused[member.site] = str(error)
+                continue
+            if told.error or not told.holds_weights:
+                record.refused[member.site] = told.error or "did not keep the checkpoint"
+        for site, reason in {**record.refused, **record.late, **record.absent}.items():
+            self.log(f"site {site} did not take the checkpoint: {reason}")
+
+    # -- the rounds ------------------------------------------------------------------------------
+
+    def _take_up(self, saved: Saved) -> None:
+        """Continue from a checkpoint; it must hold what the model of now exchanges."""
+        for key, state in self.learnt.states.items():
+            before = saved.states.get(key)
+            if before is None:
+                continue
+            if {n: t.shape for n, t in before.items()} != {n: t.shape for n, t in state.items()}:
+                raise UserError(f"resume: the checkpoint's group {key!r} is of another model")
+            self.learnt.states[key] = {name: before[name] for name in state}
+            self.learnt.aggregators[key].load_state_dict(saved.optimizers.get(key, {}))
+        self.history = saved.history
+
+    def _keep(self, number: int) -> None:
+        optimizers = {k: a.state_dict() for k, a in self.learnt.aggregators.items()}
+        self.folder.save(number, self.learnt.states, optimizers, self.history, self.config.seed)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def measure(self) -> dict[str, Any]:
+        """Evaluate the last state at every site and, where configured, the sites trained alone."""
+        sites: dict[str, dict[str, Any]] = {}
+        last = self.config.strategy.rounds + 1
+        record = self._reports(wire.EVALUATE, last, sites, "", with_layers=True)
+        for name, member in self.roster.members.items():
+            if name in sites:
+                sites[name]["majority_accuracy"] = member.report.majority_accuracy
+        alone: dict[str, dict[str, Any]] = {}
+        if self.config.baselines.alone:
+            self.log("training every site alone, to compare")
+            self._reports(wire.ALONE, last, alone, "alone: ", with_layers=False)
+        for name, site in sites.items():
+            site["alone_accuracy"] = alone.get(name, {}).get("accuracy")
+            site["alone"] = {m: alone[name][m] for m in _MEASURES} if name in alone else None
+        tasks = task_metrics(sites)
+        for task, summary in tasks.items():
+            members = [site for site in sites.values() if site["task"] == task]
+            for measure in ("majority_accuracy", "alone_accuracy"):
+                summary[measure] = weighted_mean(members, measure)
+        return {
+            "tasks": tasks,
+            "sites": dict(sorted(sites.items())),
+            "mean": {
+                m: _mean([site.get(m) for site in sites.values()])
+                for m in ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
+            },
+            "refused": record.refused,
+            "late": record.late,
+            "absent": record.absent,
+        }
+
+    def _reports(
+        self,
+        kind: str,
+        number: int,
+        sites: dict[str, dict[str, Any]],
+        what: str,
+        *,
+        with_layers: bool,
+    ) -> RoundRecord:
+        record = RoundRecord(number)
+        members = [self.roster.members[name] for name in sorted(self.roster.members)]
+        timeout = self.config.strategy.final_timeout
+        layers = None if with_layers else {}
+        for member, reply in self.rounds.ask(kind, members, number, record, timeout, layers=layers):
+            try:
+                told = wire.read_round_report(reply)
+                wire.expect_no_layers(reply)
+                if told.error or told.site != member.site or "test" not in told.metrics:
+                    raise Refused(told.error or f"answers as {told.site!r}, or without metrics")
+            except Refused as error:
+                record.refused[member.site] = str(error)
+                continue
+            sites[member.site] = site_record(member, told)
+        for why in ("refused", "late", "absent"):
+            for name, reason in getattr(record, why).items():
+                self.log(f"{what}{why}: {name}: {reason}")
+        return record
+
+    def sites(self) -> dict[str, dict[str, Any]]:
+        """Return who takes part, as results.json says it."""
+        wanted = ("task", "classes", "input_shape", "examples", "device", "versions")
+        told = {name: asdict(m.report) for name, m in sorted(self.roster.members.items())}
+        return {
+            name: {**{key: site[key] for key in wanted}, "majority_accuracy": site["majority_accuracy"]}
+            for name, site in told.items()
+        }
+
+    def results(self, final: dict[str, Any] | None) -> dict[str, Any]:
+        """Return what results.json holds; ``final`` is null until the end."""
+        return {
+            "run": self.folder.name,
+            "config": self.config.to_dict(),
+            "versions": report.versions(),
+            "seed": self.config.seed,
+            "weights": {
+                "content_hash": self.checkpoint.content_hash,
+                "source": self.checkpoint.told,
+            }
+            if self.checkpoint
+            else None,
+            "partition": self.summaries,
+            "sites": self.sites(),
+            "rounds": self.history,
+            "final": final,
+        }
+
+
+_MEASURES = ("loss", "accuracy", "balanced_accuracy", "auroc")
+
+
+def _mean(values: list[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def _check_names(known: list[Member], joining: list[Member]) -> None:
+    """Refuse two nodes under one name in the beginning, when neither can be an earlier one's return."""
+    names = {member.site: member for member in known}
+    for member in joining:
+        other = names.setdefault(member.site, member)
+        if other is not member:
+            raise UserError(
+                f"two nodes call themselves {member.site!r} ({other.node_id} and "
+                f"{member.node_id}): give each SuperNode a site of its own in --node-config"
+            )
+
+
+def _difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:
+    """Name the first tensors that differ between two schemas, ours first."""
+    lines = []
+    for name in sorted(mine.keys() | theirs.keys()):
+        ours, other = mine.get(name, "missing"), theirs.get(name, "missing")
+        if ours != other:
+            lines.append(f"{name[:80]} is {other[:60]} here and {ours} there")
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return "; ".join(lines[:most]) + more

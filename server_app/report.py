@@ -1,0 +1,147 @@
+"""What a run tells people: the partition, a line per round, tables at the end, results.json."""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from models.groups import GroupRow
+from strategies.records import RoundRecord, weighted_mean
+
+MEGABYTE = 1e6
+PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors", "torchmetrics")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def partition_table(rows: Sequence[GroupRow]) -> str:
+    """Return the layer groups as a table: tensors, parameters, MB, trained, sent to whom."""
+    table = Table(title="Layer groups")
+    for heading in ("group", "tensors", "parameters", "MB", "trained", "averaged over"):
+        right = heading in ("tensors", "parameters", "MB")
+        table.add_column(heading, justify="right" if right else "left")
+    for row in rows:
+        table.add_row(
+            row.group,
+            str(row.tensors),
+            f"{row.parameters:,}",
+            f"{row.bytes / MEGABYTE:.2f}",
+            "yes" if row.trained else "no",
+            row.sent_to,
+        )
+    return rendered(table)
+
+
+def sites_table(sites: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return who takes part, as a table."""
+    table = Table(title=f"{len(sites)} sites")
+    for heading in ("site", "task", "classes", "train", "validation", "test", "device"):
+        table.add_column(heading)
+    for name, site in sites.items():
+        counts = site["examples"]
+        table.add_row(
+            name,
+            site["task"],
+            ", ".join(site["classes"][:6]) + (", ..." if len(site["classes"]) > 6 else ""),
+            *(str(counts[split]) for split in ("train", "validation", "test")),
+            site["device"],
+        )
+    return rendered(table)
+
+
+def round_line(record: RoundRecord, rounds: int) -> str:
+    """Return one line: who took part, bytes, time, and the metrics of the model as received."""
+    mean = weighted_mean(record.sites.values(), "accuracy")
+    loss = weighted_mean(record.sites.values(), "loss")
+    down, up = sum(record.bytes_down.values()), sum(record.bytes_up.values())
+    asked = len({*record.participants, *record.refused, *record.late, *record.absent})
+    parts = [
+        f"round {record.round}/{rounds}: {len(record.participants)} of {asked} sites",
+        f"{record.seconds:.1f} s",
+        f"{down / MEGABYTE:.1f} MB down, {up / MEGABYTE:.1f} MB up",
+    ]
+    if mean is not None and loss is not None:
+        parts.append(f"as received: accuracy {100 * mean:.2f} %, loss {loss:.4f}")
+    lines = [", ".join(parts)]
+    for what in ("refused", "late", "absent", "kept"):
+        for name, reason in getattr(record, what).items():
+            lines.append(f"  {what}: {name}: {reason}")
+    return "\n".join(lines)
+
+
+def final_tables(final: Mapping[str, Any]) -> str:
+    """Return the tables of the end: per task and per site, beside the majority class and alone."""
+    return rendered(_final_table("task", final["tasks"])) + rendered(
+        _final_table("site", final["sites"])
+    )
+
+
+def rendered(table: Table) -> str:
+    """Return a table as plain text."""
+    console = Console(file=io.StringIO(), width=118, force_terminal=False, color_system=None)
+    console.print(table)
+    written = console.file
+    assert isinstance(written, io.StringIO)
+    return written.getvalue()
+
+
+def verdict(final: Mapping[str, Any]) -> str:
+    """Return a sentence that compares the federation with the sites alone, whichever way it went."""
+    mean, alone = final["mean"]["accuracy"], final["mean"].get("alone_accuracy")
+    majority = final["mean"]["majority_accuracy"]
+    if mean is None:
+        return "no site answered the final evaluation"
+    text = f"mean over sites: federation {100 * mean:.2f} %, majority class {100 * majority:.2f} %"
+    if alone is not None:
+        text += f", alone {100 * alone:.2f} %: the federation is {100 * (mean - alone):+.2f} points"
+        losing = [
+            name
+            for name, site in final["sites"].items()
+            if site.get("alone_accuracy") is not None and site["accuracy"] < site["alone_accuracy"]
+        ]
+        if losing:
+            text += f"; alone is better at {', '.join(losing)}"
+    return text
+
+
+def _final_table(kind: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title=f"On the test data, per {kind}")
+    headings = (
+        kind,
+        *(["task"] if kind == "site" else ["sites"]),
+        "accuracy",
+        "balanced",
+        "AUROC",
+        "majority class",
+        "alone",
+        "gain",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("task", "site") else "right")
+    for name, row in rows.items():
+        alone = row.get("alone_accuracy")
+        gain = None if alone is None else row["accuracy"] - alone
+        table.add_row(
+            name,
+            str(row["task" if kind == "site" else "sites"]),
+            _percent(row["accuracy"]),
+            _percent(row["balanced_accuracy"]),
+            "-" if row["auroc"] is None else f"{row['auroc']:.3f}",
+            _percent(row["majority_accuracy"]),
+            _percent(alone),
+            "-" if gain is None else f"{100 * gain:+.2f}",
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
