@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from models.drawn_faces.camera import Camera
 from models.drawn_faces.chances import Bools
-from models.drawn_faces.features import lit, sketch
 from models.drawn_faces.people import meet
+from models.drawn_faces.portrait import lit, portray
 from models.drawn_faces.scenes import stage
 
 __all__ = ["ATTRIBUTES", "CLASSES", "MARGINALS", "Camera", "Drawn", "draw"]
@@ -107,7 +107,7 @@ def draw(
     for start in range(0, n, _BATCH):
         rows = slice(start, min(start + _BATCH, n))
         batch, persons = scenes.take(rows), people.take(who[rows])
-        painted = sketch(persons, batch, camera, walls).paint(size)
+        painted = portray(persons, batch, camera, walls).paint(size)
         images[rows] = camera.develop(lit(painted, batch), grain)
     labels = {
         "gender": people.male[who],

@@ -1,4 +1,4 @@
-"""What is behind the head: the walls of a site's rooms, and clothes."""
+"""What is behind the head: the walls of a site's rooms."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from models.drawn_faces.camera import BACKDROPS, Camera
 from models.drawn_faces.chances import Chances, Floats
-from models.drawn_faces.head import column
-from models.drawn_faces.sketch import Sketch, oval, pair
+from models.drawn_faces.shapes import column, oval, pair
+from models.drawn_faces.sketch import Sketch
 
 _COLUMNS = 64
 _BANDS = 5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.drawn_faces.chances import Chances, Floats
+from models.drawn_faces.chances import Chances
 
 _STREAM = 7302
 _ROOMS = ((226, 222, 214), (196, 206, 216), (150, 166, 160), (176, 148, 124), (112, 122, 146),
@@ -56,37 +56,35 @@ class Camera:
     def of(cls, seed: int) -> Camera:
         """Return one of many looks: visibly different, and every label stays visible."""
         dice = Chances(np.random.default_rng((_STREAM, seed)).random((1, 48)))
-        red, green, blue = (float(dice.between(0.82, 1.12)[0]) for _ in range(3))
+        red, green, blue = (float(dice.between(0.88, 1.08)[0]) for _ in range(3))
         return cls(
             cast=(red, green, blue),
-            contrast=float(dice.between(0.72, 1.15)[0]),
+            contrast=float(dice.between(0.75, 1.15)[0]),
             brightness=float(dice.between(-0.06, 0.06)[0]),
             gamma=float(dice.between(0.78, 1.28)[0]),
             noise=float(dice.between(0.01, 0.045)[0]),
             blur=float(dice.between(0.0, 0.2)[0]),
             backdrop=BACKDROPS[int(dice.pick((1, 1, 1, 1))[0])],
-            palette=tuple(tuple(dice.colour(_ROOMS, 24.0)[0].tolist()) for _ in range(3)),
+            palette=tuple(tuple(dice.colour(_ROOMS, 16.0)[0].tolist()) for _ in range(3)),
         )
 
-    def develop(
-        self, scenes: Floats | NDArray[np.float32], rng: np.random.Generator
-    ) -> NDArray[np.uint8]:
-        """Return photographs of scenes: ``(n, h, w, 3)`` in [0, 1] to uint8 of the same shape."""
-        seen = _soften(scenes.astype(np.float32), np.float32(self.blur))
-        seen = (seen * np.float32(self.cast) - 0.5) * np.float32(self.contrast)
-        seen += np.float32(0.5 + self.brightness)
+    def develop(self, scenes: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Return photographs of scenes: float32 ``(n, h, w, 3)`` in [0, 1] to uint8."""
+        seen = _soften(scenes, self.blur)
+        seen = (seen * np.array(self.cast, np.float32) - 0.5) * self.contrast
+        seen += 0.5 + self.brightness
         np.clip(seen, 0.0, 1.0, out=seen)
         if self.gamma != 1.0:
-            seen **= np.float32(self.gamma)
-        seen += np.float32(self.noise) * rng.standard_normal(seen.shape, np.float32)
-        return (np.clip(seen, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+            seen **= self.gamma
+        seen += self.noise * rng.standard_normal(seen.shape, np.float32)
+        return np.asarray(np.clip(seen, 0.0, 1.0) * 255.0 + 0.5, np.uint8)
 
 
-def _soften(pictures: NDArray[np.float32], side: np.float32) -> NDArray[np.float32]:
+def _soften(pictures: NDArray[np.float32], side: float) -> NDArray[np.float32]:
     """Blur along rows and columns with weights ``(side, 1 - 2 side, side)``."""
-    if side == 0:
+    if side == 0.0:
         return pictures
     for axis in (1, 2):
         before, after = np.roll(pictures, 1, axis), np.roll(pictures, -1, axis)
-        pictures = (1 - 2 * side) * pictures + side * (before + after)
+        pictures = (1.0 - 2.0 * side) * pictures + side * (before + after)
     return pictures

@@ -31,17 +31,17 @@ class Chances:
     def between(self, low: ArrayLike, high: ArrayLike) -> Floats:
         """Return values uniform in [low, high), shape ``(rows,)``."""
         low, high = np.asarray(low, float), np.asarray(high, float)
-        return low + (high - low) * next(self._columns)
+        return np.asarray(low + (high - low) * self._next())
 
     def around(self, mean: ArrayLike, spread: float) -> Floats:
         """Return normal values, cut at 2.2 standard deviations, shape ``(rows,)``."""
-        radius = np.sqrt(-2.0 * np.log1p(-next(self._columns)))
-        normal = radius * np.cos(2.0 * np.pi * next(self._columns))
-        return np.asarray(mean, float) + spread * np.clip(normal, -2.2, 2.2)
+        radius = np.sqrt(-2.0 * np.log1p(-self._next()))
+        normal = radius * np.cos(2.0 * np.pi * self._next())
+        return np.asarray(np.asarray(mean, float) + spread * np.clip(normal, -2.2, 2.2))
 
     def yes(self, probability: ArrayLike) -> Bools:
         """Return True with the given probability, shape ``(rows,)``."""
-        return next(self._columns) < np.asarray(probability, float)
+        return np.asarray(self._next() < np.asarray(probability, float))
 
     def sign(self) -> Floats:
         """Return -1 or 1, shape ``(rows,)``."""
@@ -50,15 +50,17 @@ class Chances:
     def pick(self, weights: ArrayLike) -> Ints:
         """Return an index drawn by ``weights`` of shape ``(m,)`` or ``(rows, m)``."""
         edges = np.cumsum(np.atleast_2d(np.asarray(weights, float)), axis=1)
-        drawn = next(self._columns)[:, None] * edges[:, -1:]
-        return np.minimum((drawn >= edges).sum(axis=1), edges.shape[1] - 1).astype(np.int64)
+        drawn = self._next()[:, None] * edges[:, -1:]
+        return np.asarray((drawn >= edges).sum(axis=1), np.int64)
 
     def colour(self, palette: Sequence[Sequence[float]], jitter: float = 8.0) -> Floats:
         """Return a colour between two neighbours of a palette, 0 to 255, shape ``(rows, 3)``."""
         colours = np.asarray(palette, float)
-        place = self.between(0.0, len(colours) - 1.0)[:, None]
-        start = np.minimum(place.astype(np.int64), max(len(colours) - 2, 0))[:, 0]
-        end = np.minimum(start + 1, len(colours) - 1)
-        mixed = colours[start] + (colours[end] - colours[start]) * (place - start[:, None])
-        shifts = np.stack([self.between(-jitter, jitter) for _ in range(3)], axis=1)
-        return np.clip(mixed + shifts, 0.0, 255.0)
+        place = self.between(0.0, len(colours) - 1.0)
+        mixed = [np.interp(place, np.arange(len(colours)), channel) for channel in colours.T]
+        shifted = [channel + self.between(-jitter, jitter) for channel in mixed]
+        return np.clip(np.stack(shifted, axis=1), 0.0, 255.0)
+
+    def _next(self) -> Floats:
+        uniforms: Floats = next(self._columns)
+        return uniforms

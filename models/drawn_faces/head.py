@@ -8,16 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from models.drawn_faces.chances import Floats
+from models.drawn_faces.shapes import column, oval, pair, there_and_back
 
 CROWN = -1.45  # top of the skull; eyes are at 0, the chin near 1.3, half a face's width is near 1
 DEPTH = 1.1  # a head is a little deeper than it is wide
 SKULL_BACK = -0.08  # the skull's axis lies behind the neck's ...
 CHIN_FORWARD = 0.72  # ... and the chin's lies in front of it
-
-
-def column(value: ArrayLike) -> Floats:
-    """Return one number per picture as ``(n, 1)``, to go with points of shape ``(n, k)``."""
-    return np.asarray(value, float).reshape(-1, 1)
+SIDES = (-1.0, 1.0)  # left and right in the picture of a frontal face
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Head:
         down = np.clip(y / column(self.chin), 0.0, 1.0)
         return SKULL_BACK + (CHIN_FORWARD - SKULL_BACK) * down**1.8
 
-    def around(self, angle: Floats, y: Floats, lift: ArrayLike = 0.0) -> Floats:
+    def around(self, angle: Floats, y: Floats, lift: Floats | float = 0.0) -> Floats:
         """Return where surface points at an angle about the vertical axis are seen.
 
         Points on the far side are moved to the outline, so that shapes that wrap around the
@@ -68,7 +65,7 @@ class Head:
         ----------
         angle, y : NDArray[np.float64]
             Radians from straight ahead and height, shape ``(n, k)``.
-        lift : array_like
+        lift : NDArray or float
             Distance above the surface, broadcast to ``(n, k)``.
 
         Returns
@@ -85,7 +82,7 @@ class Head:
         seen = axis * sin + np.where(depth >= 0.0, across * cos + ahead * sin, hidden)
         return self._nod(seen, y, axis * cos + np.maximum(depth, 0.0))
 
-    def on_face(self, x: Floats, y: Floats, lift: ArrayLike = 0.0) -> Floats:
+    def on_face(self, x: Floats, y: Floats, lift: Floats | float = 0.0) -> Floats:
         """Return where points of the frontal face ``(x, y)`` are seen, shape ``(n, k, 2)``."""
         return self.around(np.arcsin(np.clip(x / self.half_width(y), -1.0, 1.0)), y, lift)
 
@@ -106,10 +103,21 @@ class Head:
 
         The points crowd where the outline bends most; shape ``(n, 2 * points, 2)``.
         """
-        steps = (1.0 - np.cos(np.linspace(0.0, np.pi, points))) / 2.0
+        steps = (1.0 + np.cos(np.linspace(0.0, np.pi, points))) / 2.0
         y = CROWN + (column(low) * column(self.chin) - CROWN) * steps
-        return np.concatenate([self.edge(y, -1.0)[:, ::-1], self.edge(y, 1.0)], axis=1)
+        return there_and_back(self.edge(y, -1.0), self.edge(y, 1.0))
+
+    def band(self, x: Floats, top: Floats, bottom: Floats, lift: Floats | float = 0.0) -> Floats:
+        """Return what lies between two curves over the same ``x``, shape ``(n, 2 * k, 2)``."""
+        return there_and_back(self.on_face(x, top, lift), self.on_face(x, bottom, lift))
+
+    def patch(
+        self, x: ArrayLike, y: ArrayLike, wide: ArrayLike, high: ArrayLike, lift: float = 0.0
+    ) -> Floats:
+        """Return an ellipse that lies on the face, shape ``(n, points, 2)``."""
+        flat = oval(x, y, wide, high)
+        return self.on_face(flat[..., 0], flat[..., 1], lift)
 
     def _nod(self, x: Floats, y: Floats, depth: Floats) -> Floats:
         pitch = column(self.pitch)
-        return np.stack(np.broadcast_arrays(x, y * np.cos(pitch) + depth * np.sin(pitch)), axis=-1)
+        return pair(x, y * np.cos(pitch) + depth * np.sin(pitch))

@@ -82,7 +82,7 @@ def in_turn(identities: Ints, share: float) -> Bools:
     The k-th integer is chosen where ``floor(k * share)`` steps up: of any m consecutive integers
     ``m * share`` are chosen, to within one.
     """
-    return np.floor((identities + 1) * share) > np.floor(identities * share)
+    return np.asarray(np.floor((identities + 1) * share) > np.floor(identities * share))
 
 
 def meet(identities: Ints, male_share: float, young_share: float) -> People:
@@ -150,7 +150,7 @@ def _grow(dice: Chances, male: Bools, old: Bools) -> People:
 
 def _hair_colour(dice: Chances, old: Bools) -> Floats:
     """Grey for many old people and, dyed, for some young ones."""
-    kind = dice.pick(np.where(old[:, None], (0.38, 0.04, 0.58), (0.78, 0.08, 0.14)))
+    kind = dice.pick(np.where(old[:, None], (0.46, 0.06, 0.48), (0.74, 0.08, 0.18)))
     kinds = np.stack([dice.colour(each) for each in (_HAIRS, _REDS, _GREYS)], axis=1)
     return kinds[np.arange(len(kind)), kind]
 
@@ -159,7 +159,7 @@ def _brow_colour(dice: Chances, hair: Floats, old: Bools) -> Floats:
     """Darker than the hair, and grey more often for the old."""
     own = hair * dice.between(0.35, 0.7)[:, None]
     grey = dice.colour(_GREYS) * 0.85
-    return np.where(dice.yes(np.where(old, 0.45, 0.04))[:, None], grey, own)
+    return np.where(dice.yes(np.where(old, 0.35, 0.06))[:, None], grey, own)
 
 
 def _hair_style(dice: Chances, male: Bools, old: Bools) -> Ints:

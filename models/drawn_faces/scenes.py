@@ -7,14 +7,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from models.drawn_faces.chances import Bools, Chances, Floats, Ints
-from models.drawn_faces.sketch import Placement
 
 _COLUMNS = 96
 
-FRONTAL_YAW = 11.0  # degrees: at most this much is called frontal ...
-TURNED_YAW = (22.0, 46.0)  # ... and this much, to either side, is called turned
+FRONTAL_YAW = 12.0  # degrees: at most this much is called frontal ...
+TURNED_YAW = (21.0, 42.0)  # ... and this much, to either side, is called turned
 MOUTHS = ("closed", "glossy", "dark", "smile", "grin", "talking")
-_HIDDEN_MOUTHS = (0.50, 0.20, 0.30, 0.0, 0.0, 0.0)
+_HIDDEN_MOUTHS = (0.40, 0.25, 0.35, 0.0, 0.0, 0.0)
 _VISIBLE_MOUTHS = (0.0, 0.0, 0.0, 0.45, 0.30, 0.25)
 FRAMES = ("thin", "thick", "half", "rimless", "dark")
 _FRAME_SHARES = (0.30, 0.32, 0.14, 0.10, 0.14)
@@ -62,10 +61,6 @@ class Scenes:
         """Return the pictures at ``rows``."""
         return Scenes(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
-    def placement(self) -> Placement:
-        """Return where the heads lie in the pictures."""
-        return Placement(self.across, self.down, self.scale, self.roll)
-
 
 def stage(rng: np.random.Generator, *, turned: Bools, teeth: Bools, glasses: Bools) -> Scenes:
     """Return random scenes with the given labels, each of shape ``(n,)``."""
@@ -78,17 +73,17 @@ def stage(rng: np.random.Generator, *, turned: Bools, teeth: Bools, glasses: Boo
         glasses=glasses,
         yaw=np.radians(np.where(turned, aside, straight)),
         pitch=np.radians(dice.around(0.0, 4.0)),
-        roll=np.radians(dice.around(0.0, 5.0)),
-        scale=dice.between(0.255, 0.305),
-        across=dice.around(0.5, 0.02),
-        down=dice.around(0.49, 0.02),
-        gaze=dice.around(0.0, 0.25),
+        roll=np.radians(dice.around(0.0, 7.0)),
+        scale=dice.between(0.245, 0.315),
+        across=dice.around(0.5, 0.04),
+        down=dice.around(0.49, 0.03),
+        gaze=dice.around(0.0, 0.3),
         squint=dice.between(0.75, 1.1),
         brow_lift=dice.around(0.0, 0.03),
         mouth=mouth,
-        smile=dice.around(np.where(teeth, 0.07, 0.02), 0.045),
-        opening=dice.between(0.15, 0.25) * np.where(MOUTHS.index("grin") == mouth, 0.9, 1.0),
-        teeth_colour=dice.colour(((255, 253, 248), (238, 226, 196))),
+        smile=dice.around(np.where(teeth, 0.07, 0.05), 0.045),
+        opening=dice.between(0.10, 0.22),
+        teeth_colour=dice.colour(((250, 248, 242), (206, 192, 160))),
         lipstick=dice.colour(((196, 60, 72), (150, 30, 50), (214, 110, 110))),
         frame=dice.pick(_FRAME_SHARES),
         frame_size=dice.around(1.0, 0.1),

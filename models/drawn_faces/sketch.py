@@ -9,30 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from models.drawn_faces.chances import Bools, Floats
-from models.drawn_faces.head import column
+from models.drawn_faces.shapes import column, pair, ribbon
 
 OVERSAMPLING = 3  # polygons have hard edges: they are drawn this much larger, then averaged
-
-
-def oval(x: ArrayLike, y: ArrayLike, wide: ArrayLike, high: ArrayLike, points: int = 14) -> Floats:
-    """Return ellipses with the given centres and half axes, shape ``(n, points, 2)``."""
-    turn = np.linspace(0.0, 2.0 * np.pi, points, endpoint=False)
-    return pair(column(x) + column(wide) * np.cos(turn), column(y) + column(high) * np.sin(turn))
-
-
-def pair(x: Floats, y: Floats) -> Floats:
-    """Return points ``(n, k, 2)`` from coordinates that broadcast to ``(n, k)``."""
-    return np.stack(np.broadcast_arrays(x, y), axis=-1)
-
-
-def ribbon(line: Floats, width: ArrayLike) -> Floats:
-    """Return the outline of lines ``(n, k, 2)`` drawn ``width`` wide, ``(n,)`` or ``(n, k)``."""
-    along = np.gradient(line, axis=1)
-    along /= np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-9)
-    wide = np.asarray(width, float)
-    half = (wide if wide.ndim == 2 else column(wide))[..., None] / 2.0
-    across = np.stack([-along[..., 1], along[..., 0]], axis=-1) * half
-    return np.concatenate([line + across, (line - across)[:, ::-1]], axis=1)
 
 
 @dataclass(frozen=True)
