@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from models.errors import UserError, nearest
 
 PLAIN_KINDS = "biufU"  # booleans, integers, floats, text: never objects, never records
+Stamp = tuple[Path, int, int]  # where a file is, when it changed, how large it is
 DEFLATE_RATIO = 1100  # deflate cannot unpack a byte into more than 1,032; more is a forged header
+
+
+def stamp(path: Path) -> Stamp:
+    """Return resolved path, time of change (ns) and size: equal as long as the file is the same."""
+    try:
+        seen = path.stat()
+        return path.resolve(), seen.st_mtime_ns, seen.st_size
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def npz_names(path: Path) -> tuple[str, ...]:

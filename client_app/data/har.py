@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.arrays import read_npz, whole_numbers
+from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.seat import Holding, Seat, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
 from models.data import ArrayInputs, SiteData, Split
@@ -109,14 +109,7 @@ def open_recordings(root: Path) -> Recordings:
     UserError
         Neither is there, or a file is damaged; the text names file and row.
     """
-    files = _files(root)
-    try:
-        stamps = tuple(
-            (path.resolve(), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in files
-        )
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return _opened(stamps)
+    return _opened(tuple(map(stamp, _files(root))))
 
 
 def _files(root: Path) -> tuple[Path, ...]:
@@ -145,7 +138,7 @@ def _official_files(folder: Path) -> tuple[Path, ...]:
 
 
 @lru_cache(maxsize=2)
-def _opened(stamps: tuple[tuple[Path, int, int], ...]) -> Recordings:
+def _opened(stamps: tuple[Stamp, ...]) -> Recordings:
     """Parse the files once for all sites of a simulation; time and size tell when one changed."""
     paths = [path for path, _, _ in stamps]
     if len(paths) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from models.errors import UserError
 
 Indices = NDArray[np.int64]
+SIDES = {None: 0, "train": 0, "validation": 1, "test": 2}
 
 
 class Parts(NamedTuple):
@@ -92,6 +94,43 @@ def in_blocks(labels: NDArray[np.int64], *, validation: float, test: float) -> P
     beside[1:] = side[:-1]
     beside[:-1] = np.maximum(beside[:-1], side[1:])
     return _parts(np.where(beside > side, -1, side))
+
+
+def complete(
+    given: Sequence[str | None],
+    labels: NDArray[np.int64],
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    twins: NDArray[np.int64],
+) -> Parts:
+    """Keep the splits that the data give, and draw the missing ones from the rest.
+
+    Parameters
+    ----------
+    given : sequence of str or None
+        ``train``, ``validation``, ``test`` or None (undecided) for each example, ``n`` of them.
+    labels, twins : NDArray[np.int64]
+        As in `stratified`, shape ``(n,)``.
+    validation, test : float
+        Shares to draw, of the examples not given to ``validation`` or ``test``; 0 for a split
+        that the data give.
+    seed : int
+        The same seed gives the same splits.
+    """
+    side = np.array([SIDES[name] for name in given], dtype=np.int64)
+    rest = np.flatnonzero(side == 0)
+    drawn = stratified(
+        labels[rest],
+        validation=validation,
+        test=test,
+        seed=seed,
+        twins=twins[rest],
+    )
+    side[rest[drawn.validation]] = 1
+    side[rest[drawn.test]] = 2
+    return _parts(side)
 
 
 def _rounded(number: float) -> int:

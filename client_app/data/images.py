@@ -1,0 +1,183 @@
+"""Any folder of pictures: class subfolders or a CSV manifest, one folder a site or one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_app.data.listing import Entry, from_folders, from_manifest
+from client_app.data.normalisation import check_normalisation
+from client_app.data.partition import PartitionOptions, Place, place_of, share
+from client_app.data.paths import require_folder
+from client_app.data.pictures import Album, PictureInputs
+from client_app.data.seat import (
+    Holding,
+    Seat,
+    numbered,
+    refuse_empty,
+    require_root,
+    site_name,
+)
+from client_app.data.splitting import Parts, check_fractions, complete
+from models.data import SiteData, Split
+from models.errors import UserError, nearest
+from models.options import read_options
+from models.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class ImagesOptions:
+    """The options of ``conf/data/images.yaml``, which says what each means."""
+
+    manifest: str | None
+    task: str | None
+    tasks: list[str] | None
+    classes: dict[str, list[str]] | None
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    validation_fraction: float
+    test_fraction: float
+    memory_mb: int
+    partition: PartitionOptions
+
+    def __post_init__(self) -> None:
+        check_fractions(self.validation_fraction, self.test_fraction)
+        if not 1 <= self.size <= 4096:
+            raise UserError(f"data.size: {self.size} is not between 1 and 4096 pixels")
+        check_normalisation(self.mean, self.std, 3)
+        if self.memory_mb < 0:
+            raise UserError("data.memory_mb: not a negative number")
+        if self.tasks is not None and (not self.tasks or self.manifest is None):
+            raise UserError(
+                "data.tasks: several tasks need a manifest with a column for each; "
+                "use data.tasks=null for class folders"
+            )
+
+
+def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+    """Return the site's pictures; each was decoded once, so a bad file is told before training.
+
+    Raises
+    ------
+    UserError
+        An option, the seat, the manifest, a path or a picture is wrong.
+    """
+    settings = read_options(ImagesOptions, options, "data")
+    root = require_folder(require_root(seat))
+    task, place = _task(settings, seat)
+    entries = _list(settings, root, task)
+    classes = _classes(settings, task, entries)
+    labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
+    natural = None
+    if settings.manifest is not None:
+        natural = np.array([entry.natural for entry in entries], dtype=np.str_)
+    shared_seed = derive_seed(seed, "images", "partition", task)
+    rows = share(settings.partition, labels, place, shared_seed, natural)
+    name = site_name(seat, numbered(seat))
+    own = [entries[row] for row in rows]
+    split_seed = derive_seed(seed, "images", "split", task, name)
+    splits = _divide(settings, own, labels[rows], _shares(settings, entries), split_seed)
+    shape = (3, settings.size, settings.size)
+    return refuse_empty(Holding(name, SiteData(task, classes, shape, *splits)))
+
+
+def _task(settings: ImagesOptions, seat: Seat) -> tuple[str, Place]:
+    """Return the site's task and its place among those that share the task's pictures."""
+    tasks = settings.tasks or ((settings.task,) if settings.task else ())
+    number, place = place_of(seat, max(1, len(tasks)))
+    if seat.task is not None:
+        return seat.task, place_of(seat)[1]
+    if not tasks:
+        raise UserError("data.task: name the task, or give task in the site's node config")
+    if len(tasks) > 1 and seat.index is None:
+        raise UserError(
+            f"data.tasks has {len(tasks)} tasks: name this site's own in its node config, "
+            f"as in --node-config 'task=\"{tasks[0]}\"'"
+        )
+    return tasks[number], place
+
+
+def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
+    if settings.manifest is None:
+        return from_folders(root)
+    scheme, column = settings.partition.scheme, settings.partition.column
+    return from_manifest(root, settings.manifest, task, column if scheme == "natural" else None)
+
+
+def _classes(settings: ImagesOptions, task: str, entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Return the configured classes, or those found; every class found must be configured."""
+    found = sorted({entry.label for entry in entries})
+    configured = settings.classes
+    if configured is None:
+        classes = tuple(found)
+    elif task in configured:
+        classes = tuple(configured[task])
+    else:
+        raise UserError(f"data.classes: no task {task!r}; there is {nearest(task, configured)}")
+    if len(set(classes)) < max(2, len(classes)):
+        raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {classes}")
+    for label in found:
+        if label not in classes:
+            where = next(entry.path for entry in entries if entry.label == label)
+            raise UserError(
+                f"{where}: class {label!r} is not among data.classes of task {task!r}, which has "
+                f"{nearest(label, classes)}; add it there at every site, or leave the picture out"
+            )
+    return classes
+
+
+def _shares(settings: ImagesOptions, entries: Sequence[Entry]) -> dict[str, float]:
+    """Return the shares to draw: none for a split that the data give, at this site or another."""
+    given = {entry.split for entry in entries}
+    return {
+        "validation": 0.0 if "validation" in given else settings.validation_fraction,
+        "test": 0.0 if "test" in given else settings.test_fraction,
+    }
+
+
+def _divide(
+    settings: ImagesOptions,
+    entries: Sequence[Entry],
+    labels: NDArray[np.int64],
+    shares: Mapping[str, float],
+    seed: int,
+) -> tuple[Split, Split, Split]:
+    """Decode the site's own pictures and put each into its split."""
+    album = Album(settings.size, settings.memory_mb << 20)
+    digests = album.examine([entry.path for entry in entries])
+    twins = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
+    parts = complete(
+        [entry.split for entry in entries],
+        labels,
+        validation=shares["validation"],
+        test=shares["test"],
+        seed=seed,
+        twins=twins,
+    )
+    return _splits(settings, album, entries, digests, labels, parts)
+
+
+def _splits(
+    settings: ImagesOptions,
+    album: Album,
+    entries: Sequence[Entry],
+    digests: Sequence[str],
+    labels: NDArray[np.int64],
+    parts: Parts,
+) -> tuple[Split, Split, Split]:
+    def split(rows: NDArray[np.int64]) -> Split:
+        inputs = PictureInputs(
+            tuple(entries[row].path for row in rows),
+            tuple(digests[row] for row in rows),
+            album,
+            settings.mean,
+            settings.std,
+        )
+        return Split(inputs, labels[rows])
+
+    return split(parts.train), split(parts.validation), split(parts.test)

@@ -1,0 +1,170 @@
+"""Lists the pictures of a folder: from class subfolders, or from a CSV manifest."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from client_app.data.paths import inside, refuse_escape
+from models.errors import UserError, nearest
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SPLITS: Mapping[str, str] = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+}
+LARGEST_MANIFEST = 256 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture: its file, its class, and what else its row says.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    label : str
+        Its class for the task at hand.
+    split : str or None
+        ``train``, ``validation`` or ``test``; None where the data say nothing about it.
+    natural : str
+        Its value in the column by which the scheme ``natural`` shares out.
+    """
+
+    path: Path
+    label: str
+    split: str | None
+    natural: str
+
+
+def from_folders(root: Path) -> list[Entry]:
+    """List ``root/<class>/*`` or ``root/<split>/<class>/*``, sorted by path.
+
+    Raises
+    ------
+    UserError
+        There are no class folders, a class folder has no picture, a picture lies outside of one,
+        or a link leaves ``root``.
+    """
+    folders = _subfolders(root, root)
+    if not folders:
+        raise UserError(f"{root}: has no class folders; put pictures into {root}/<class>/")
+    if not _are_splits(root, folders):
+        return [entry for folder in folders for entry in _class_folder(root, folder, None)]
+    return [
+        entry
+        for half in folders
+        for folder in _subfolders(root, half)
+        for entry in _class_folder(root, folder, SPLITS[half.name])
+    ]
+
+
+def _are_splits(root: Path, folders: list[Path]) -> bool:
+    """Tell ``train``, ``validation`` and ``test`` that hold class folders from classes so named."""
+    splits = [path.name for path in folders if path.name in SPLITS and _subfolders(root, path)]
+    others = [path.name for path in folders if path.name not in splits]
+    if splits and others:
+        raise UserError(
+            f"{root}: {splits[0]!r} holds class folders but {others[0]!r} is not such a split; "
+            "use train, validation and test, each with class folders, or class folders alone"
+        )
+    return bool(splits)
+
+
+def _subfolders(root: Path, folder: Path) -> list[Path]:
+    refuse_escape(root, folder)
+    found = [path for path in _visible(folder.iterdir()) if not path.name.startswith("__")]
+    folders = [path for path in found if path.is_dir()]
+    for path in found:
+        if folders and path.suffix.lower() in SUFFIXES and path.is_file():
+            raise UserError(f"{path}: lies beside the class folders; move it into one of them")
+    return folders
+
+
+def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
+    refuse_escape(root, folder)
+    pictures = [path for path in _visible(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    if not pictures:
+        raise UserError(f"{folder}: no pictures in this class folder ({', '.join(SUFFIXES)})")
+    for path in pictures:
+        refuse_escape(root, path)
+        if not path.is_file():
+            raise UserError(f"{path}: is not a file")
+        yield Entry(path, folder.name, split, "")
+
+
+def _visible(paths: Iterator[Path]) -> list[Path]:
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list[Entry]:
+    """List the pictures that have a label for ``task`` in the CSV file ``root / name``.
+
+    The first row names the columns: ``path`` (relative to the manifest), one per task, perhaps
+    ``split``, and any others. A picture with an empty cell is left out of that task.
+
+    Raises
+    ------
+    UserError
+        The file, a column, a row or a path is wrong; the text names file and line.
+    """
+    manifest = inside(root, name, "data.manifest")
+    if manifest.stat().st_size > LARGEST_MANIFEST:
+        raise UserError(f"{manifest}: larger than {LARGEST_MANIFEST >> 20} MiB")
+    entries: dict[Path, Entry] = {}
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as opened:
+            for line, row in _rows(manifest, opened, task, natural):
+                entry = _entry(root, manifest, f"{manifest}, line {line}", row, task, natural)
+                if entry is None:
+                    continue
+                if entry.path in entries:
+                    raise UserError(f"{manifest}, line {line}: {row['path']!r} is listed twice")
+                entries[entry.path] = entry
+    except UnicodeDecodeError as error:
+        raise UserError(f"{manifest}: is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except (csv.Error, OSError) as error:
+        raise UserError(f"{manifest}: cannot be read ({error})") from error
+    if not entries:
+        raise UserError(f"{manifest}: no picture has a label in column {task!r}")
+    return list(entries.values())
+
+
+def _rows(
+    manifest: Path, lines: Iterable[str], task: str, natural: str | None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and cells by column, for rows as wide as the header."""
+    reader = csv.reader(lines, strict=True)
+    header = [column.strip() for column in next(reader, [])]
+    if len(set(header)) < len(header):
+        raise UserError(f"{manifest}: the header names a column twice")
+    for column in ("path", task, natural):
+        if column is not None and column not in header:
+            raise UserError(f"{manifest}: no column {column!r}; there is {nearest(column, header)}")
+    for cells in reader:
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise UserError(
+                f"{manifest}, line {reader.line_num}: {len(cells)} cells, "
+                f"but the header has {len(header)}"
+            )
+        yield reader.line_num, dict(zip(header, map(str.strip, cells), strict=True))
+
+
+def _entry(
+    root: Path, manifest: Path, told: str, row: dict[str, str], task: str, natural: str | None
+) -> Entry | None:
+    if not row[task]:
+        return None
+    split = row.get("split")
+    if split is not None and split not in SPLITS:
+        raise UserError(f"{told}: split {split!r} is not train, validation or test")
+    folder = str(manifest.parent.relative_to(root) / row["path"]) if row["path"] else ""
+    path = inside(root, folder, told)
+    return Entry(path, row[task], SPLITS[split] if split else None, row[natural] if natural else "")

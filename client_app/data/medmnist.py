@@ -1,0 +1,213 @@
+"""MedMNIST ``.npz`` files (Yang et al., Scientific Data 2023): one a site, a task, or for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
+from client_app.data.normalisation import check_normalisation
+from client_app.data.partition import ALONE, PartitionOptions, Place, place_of, share
+from client_app.data.paths import inside
+from client_app.data.seat import (
+    Holding,
+    Seat,
+    numbered,
+    refuse_empty,
+    require_root,
+    site_name,
+)
+from models.data import ArrayInputs, SiteData, Split
+from models.errors import UserError, nearest
+from models.options import read_options
+from models.seeds import derive_seed
+
+SPLITS = ("train", "val", "test")
+MOST_CLASSES = 10_000
+
+
+@dataclass(frozen=True)
+class MedmnistOptions:
+    """The options of ``conf/data/medmnist.yaml``, which says what each means."""
+
+    file: str | None
+    files: dict[str, str] | None
+    classes: dict[str, list[str]] | None
+    channels: int
+    mean: list[float]
+    std: list[float]
+    largest_mb: int
+    partition: PartitionOptions
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise UserError(f"data.channels: 1 or 3, not {self.channels}")
+        check_normalisation(self.mean, self.std, self.channels)
+        if self.partition.scheme == "natural":
+            raise UserError("data.partition.scheme: these files have no column for 'natural'")
+        if self.file is not None and self.files is not None:
+            raise UserError("data.file and data.files: give one of them, and null for the other")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The pictures of one file: training, validation and test one after the other.
+
+    Parameters
+    ----------
+    images : NDArray[np.uint8]
+        Shape ``(n, h, w, c)`` with one channel or three.
+    labels : NDArray[np.int64]
+        Class indices, shape ``(n,)``.
+    side : NDArray[np.int64]
+        0, 1 or 2 for train, validation or test, shape ``(n,)``.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    side: NDArray[np.int64]
+
+
+def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+    """Return the site's share of its file; the file's own splits are kept.
+
+    Raises
+    ------
+    UserError
+        An option, the seat or the file is wrong.
+    """
+    settings = read_options(MedmnistOptions, options, "data")
+    name = site_name(seat, numbered(seat))
+    path, task, place = _choose(settings, require_root(seat), seat, name)
+    held = _opened(stamp(path), settings.largest_mb << 20)
+    classes = _classes(settings, task, held, path)
+    shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
+    rows = share(settings.partition, held.labels, place, shared_seed)
+    splits = [_split(settings, held, rows[held.side[rows] == side], path) for side in range(3)]
+    shape = (settings.channels, *held.images.shape[1:3])
+    return refuse_empty(Holding(name, SiteData(task, classes, shape, *splits)))
+
+
+def _choose(
+    settings: MedmnistOptions, root: Path, seat: Seat, name: str
+) -> tuple[Path, str, Place]:
+    """Return the site's file, its task, and its place among the sites that share the file."""
+    alone_or_all = place_of(seat)[1] if seat.index is not None else ALONE
+    if root.is_file():
+        return root, seat.task or root.stem, alone_or_all
+    if settings.files is not None:
+        return _assigned(settings.files, root, seat, name)
+    if settings.file is not None:
+        path = inside(root, settings.file, "data.file")
+        return path, seat.task or path.stem, alone_or_all
+    if seat.task is not None:
+        path = inside(root, f"{seat.task}.npz", "this site's task")
+        return path, seat.task, alone_or_all
+    return _by_index(root, seat)
+
+
+def _assigned(
+    files: Mapping[str, str], root: Path, seat: Seat, name: str
+) -> tuple[Path, str, Place]:
+    if name not in files:
+        raise UserError(f"data.files: no site {name!r}; there is {nearest(name, files)}")
+    path = inside(root, files[name], f"data.files, site {name!r}")
+    sharing = sorted(site for site, file in files.items() if file == files[name])
+    place = ALONE if seat.index is None else Place(sharing.index(name), len(sharing))
+    return path, seat.task or path.stem, place
+
+
+def _by_index(root: Path, seat: Seat) -> tuple[Path, str, Place]:
+    """Deal the folder's files out to the sites in turn: each file is a task."""
+    found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
+    if not found:
+        raise UserError(f"{root}: has no .npz file; put one there, such as pneumoniamnist.npz")
+    if seat.index is None and len(found) > 1:
+        raise UserError(
+            f"{root}: has {len(found)} npz files: name this site's in its node config, "
+            f"as in --node-config 'task=\"{found[0].stem}\"', or give data.file"
+        )
+    number, place = place_of(seat, len(found))
+    return inside(root, found[number].name, "data-root"), found[number].stem, place
+
+
+@lru_cache(maxsize=2)
+def _opened(stamped: Stamp, largest: int) -> Collection:
+    """Read a file once for all sites of a simulation."""
+    path = stamped[0]
+    names = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
+    arrays = read_npz(path, names, largest=largest)
+    images = [_images(path, f"{split}_images", arrays) for split in SPLITS]
+    labels = [_labels(path, f"{split}_labels", arrays) for split in SPLITS]
+    for split, pictures, numbers in zip(SPLITS, images, labels, strict=True):
+        if len(pictures) != len(numbers):
+            raise UserError(
+                f"{path}: {len(pictures)} {split}_images but {len(numbers)} {split}_labels"
+            )
+        if pictures.shape[1:] != images[0].shape[1:]:
+            raise UserError(f"{path}: {split}_images have another size than train_images")
+    side = np.repeat(np.arange(3), [len(numbers) for numbers in labels])
+    return Collection(np.concatenate(images), np.concatenate(labels), side)
+
+
+def _images(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return one split's pictures as uint8 ``(n, h, w, c)``."""
+    array = arrays[name]
+    if array.dtype != np.uint8:
+        raise UserError(f"{path}: {name} is {array.dtype}, not uint8")
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
+        raise UserError(
+            f"{path}: {name} has shape {arrays[name].shape}; only flat pictures are read, "
+            "(n, height, width) or (n, height, width, 3), not volumes"
+        )
+    return array
+
+
+def _labels(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    array = arrays[name]
+    if array.ndim == 2 and array.shape[1] > 1:
+        raise UserError(
+            f"{path}: {name} has {array.shape[1]} labels per picture; several labels per picture "
+            "(as in ChestMNIST) are not supported, choose a file with one"
+        )
+    return whole_numbers(array, 0, MOST_CLASSES - 1, f"{path}, {name}")
+
+
+def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path) -> tuple[str, ...]:
+    """Return the configured names, or "0", "1", ... up to the highest label in the file."""
+    highest = int(held.labels.max(initial=0))
+    if settings.classes is None:
+        return tuple(map(str, range(max(2, highest + 1))))
+    if task not in settings.classes:
+        raise UserError(
+            f"data.classes: no task {task!r}; there is {nearest(task, settings.classes)}"
+        )
+    names = tuple(settings.classes[task])
+    if len(set(names)) < max(2, len(names)):
+        raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {names}")
+    if highest >= len(names):
+        raise UserError(
+            f"{path}: has label {highest}, but data.classes of task {task!r} ends at "
+            f"{len(names) - 1} ({names[-1]!r})"
+        )
+    return names
+
+
+def _split(
+    settings: MedmnistOptions, held: Collection, rows: NDArray[np.int64], path: Path
+) -> Split:
+    images = held.images[rows]
+    if images.shape[3] > settings.channels:
+        raise UserError(f"{path}: has pictures in colour; use data.channels=3")
+    if images.shape[3] < settings.channels:
+        images = np.repeat(images, settings.channels, axis=3)
+    inputs = ArrayInputs(images, tuple(settings.mean), tuple(settings.std))
+    return Split(inputs, held.labels[rows])

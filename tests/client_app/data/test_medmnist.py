@@ -1,0 +1,191 @@
+"""MedMNIST files: one a site, one a task, or one for all, checked before anything is trained."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from client_app.data import Seat, load
+from models.errors import UserError
+
+
+def arrays(size: int = 8, colour: bool = False, kinds: int = 3, **changes: np.ndarray):
+    """Return small arrays in MedMNIST's layout: 40, 10 and 20 pictures, each of its own grey."""
+    generator = np.random.default_rng(size)
+    shape = (size, size, 3) if colour else (size, size)
+    held = {}
+    for split, many in (("train", 40), ("val", 10), ("test", 20)):
+        held[f"{split}_images"] = generator.integers(0, 256, (many, *shape), dtype=np.uint8)
+        held[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
+    return {**held, **changes}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    np.savez_compressed(tmp_path / "blood.npz", **arrays(kinds=4))
+    np.savez_compressed(tmp_path / "skin.npz", **arrays(size=9, kinds=2))
+    return tmp_path
+
+
+def values(split) -> set[bytes]:
+    return {picture.tobytes() for picture in split.inputs.values}
+
+
+def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, seat) -> None:
+    holdings = [
+        load("medmnist", options("medmnist"), seat(index=index, count=5, root=folder), seed=1)
+        for index in range(5)
+    ]
+    assert [holding.data.task for holding in holdings] == ["blood", "skin"] * 2 + ["blood"]
+    assert [holding.site for holding in holdings] == [f"site-0{index}" for index in range(5)]
+    blood = [holding.data for holding in holdings[::2]]
+    for name, many in (("train", 40), ("validation", 10), ("test", 20)):
+        held = [values(getattr(data, name)) for data in blood]
+        assert sum(map(len, held)) == len(set().union(*held)) == many
+    assert blood[0].classes == ("0", "1", "2", "3")
+    assert blood[0].input_shape == (1, 8, 8)
+
+
+def test_a_deployed_site_holds_its_file_alone(folder, options, seat) -> None:
+    by_task = load("medmnist", options("medmnist"), seat(root=folder, task="skin"), seed=1)
+    by_file = load("medmnist", options("medmnist", file="skin.npz"), seat(root=folder), seed=1)
+    alone = load("medmnist", options("medmnist"), seat(root=folder / "skin.npz"), seed=1)
+    for holding in (by_task, by_file, alone):
+        assert holding.data.task == "skin"
+        assert len(holding.data.train) == 40
+        assert holding.data.test.labels.tolist() == [0, 1] * 10
+    with pytest.raises(UserError, match="2 npz files"):
+        load("medmnist", options("medmnist"), seat(root=folder), seed=1)
+    for task in ("brain", "../blood", "/etc/passwd"):
+        with pytest.raises(UserError, match="this site's task"):
+            load("medmnist", options("medmnist"), seat(root=folder, task=task), seed=1)
+
+
+def test_files_can_be_assigned_to_sites(folder, options, seat) -> None:
+    files = {"north": "blood.npz", "south": "skin.npz", "west": "skin.npz"}
+    chosen = options("medmnist", files=files)
+    tasks = {}
+    for index, site in enumerate(files):
+        holding = load("medmnist", chosen, seat(index, 3, folder, site=site), seed=1)
+        tasks[holding.site] = (holding.data.task, len(holding.data.train))
+    assert tasks["north"] == ("blood", 40)
+    assert tasks["south"][0] == tasks["west"][0] == "skin"
+    assert tasks["south"][1] + tasks["west"][1] == 40
+    with pytest.raises(UserError, match="no site 'east'; there is 'west'"):
+        load("medmnist", chosen, seat(root=folder, site="east"), seed=1)
+
+
+def test_channels_repeat_grey_and_never_drop_colour(tmp_path, options, seat) -> None:
+    np.savez(tmp_path / "grey.npz", **arrays())
+    np.savez(tmp_path / "colour.npz", **arrays(colour=True))
+    three = {"channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
+    data = load("medmnist", options("medmnist", **three), seat(root=tmp_path, task="grey"), 1).data
+    batch = data.train.inputs.batch(np.arange(4))
+    assert batch.shape == (4, 3, 8, 8)
+    assert (batch[:, 0] == batch[:, 2]).all()
+    assert data.input_shape == (3, 8, 8)
+    load("medmnist", options("medmnist", **three), seat(root=tmp_path, task="colour"), seed=1)
+    with pytest.raises(UserError, match=r"in colour; use data\.channels=3"):
+        load("medmnist", options("medmnist"), seat(root=tmp_path, task="colour"), seed=1)
+
+
+def test_class_names_are_configured_for_each_task(folder, options, seat) -> None:
+    def classes(**named):
+        chosen = options("medmnist", classes=named)
+        return load("medmnist", chosen, seat(root=folder, task="skin"), seed=1).data.classes
+
+    assert classes(skin=["well", "ill", "unknown"]) == ("well", "ill", "unknown")
+    for named, told in [
+        ({"skins": ["a", "b"]}, "no task 'skin'"),
+        ({"skin": ["a"]}, "two classes or more"),
+        ({"skin": ["a", "a"]}, "each once"),
+    ]:
+        with pytest.raises(UserError, match=told):
+            classes(**named)
+    chosen = options("medmnist", classes={"blood": ["a", "b"]})
+    with pytest.raises(UserError, match=r"blood\.npz: has label 3.*ends at 1 \('b'\)"):
+        load("medmnist", chosen, seat(root=folder, task="blood"), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"train_labels": np.zeros((40, 14), np.uint8)}, "14 labels per picture"),
+        ({"train_labels": np.zeros((39, 1), np.uint8)}, "40 train_images but 39"),
+        ({"val_labels": np.full(10, -1)}, "val_labels: row 1 is -1"),
+        ({"test_labels": np.full(20, 0.5)}, "test_labels: row 1 is 0.5"),
+        ({"train_images": np.zeros((40, 8, 8))}, "float64, not uint8"),
+        ({"train_images": np.zeros((40, 8, 8, 8), np.uint8)}, "not volumes"),
+        ({"train_images": np.zeros((40, 64), np.uint8)}, "only flat pictures"),
+        ({"train_images": np.zeros((40, 0, 8), np.uint8)}, "only flat pictures"),
+        ({"test_images": np.zeros((20, 9, 9), np.uint8)}, "another size"),
+        ({"train_images": np.array([None] * 40)}, "could run code"),
+        (
+            {"val_images": np.zeros((0, 8, 8), np.uint8), "val_labels": np.zeros((0, 1), np.uint8)},
+            "no examples in validation",
+        ),
+    ],
+)
+def test_a_wrong_file_is_told(tmp_path, options, seat, changes, told) -> None:
+    np.savez(tmp_path / "blood.npz", **arrays(**changes))
+    with pytest.raises(UserError, match=told):
+        load("medmnist", options("medmnist"), seat(root=tmp_path), seed=1)
+
+
+def test_wrong_options_are_told(folder, options, seat) -> None:
+    for changes, told in [
+        ({"channels": 2}, "1 or 3"),
+        ({"mean": [0.5, 0.5]}, r"data\.mean: 1 numbers"),
+        ({"std": [0.0]}, "above 0"),
+        ({"file": "a.npz", "files": {"a": "b"}}, "give one of them"),
+        ({"file": "lung.npz"}, "no file 'lung.npz'"),
+        ({"file": "../blood.npz"}, "without '..'"),
+        ({"largest_mb": 0}, "would take"),
+    ]:
+        with pytest.raises(UserError, match=told):
+            load("medmnist", options("medmnist", **changes), seat(root=folder, task="blood"), 1)
+
+
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path_factory, options, seat) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "skin.npz").symlink_to(folder / "skin.npz")
+    with pytest.raises(UserError, match="a link that leaves"):
+        load("medmnist", options("medmnist"), seat(root=elsewhere), seed=1)
+
+
+def test_an_empty_folder_is_told(tmp_path, options, seat) -> None:
+    with pytest.raises(UserError, match=r"has no \.npz file"):
+        load("medmnist", options("medmnist"), seat(root=tmp_path), seed=1)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 255))
+def test_damage_is_a_user_error(folder, options, cut, where, value) -> None:
+    content = bytearray((folder / "skin.npz").read_bytes())
+    content[int(where * (len(content) - 1))] = value
+    damaged = folder / "damaged"
+    damaged.mkdir(exist_ok=True)
+    (damaged / "skin.npz").write_bytes(bytes(content[: int(cut * len(content)) + 1]))
+    with contextlib.suppress(UserError):
+        load("medmnist", options("medmnist"), Seat(None, None, None, None, damaged), seed=1)
+
+
+def test_the_published_pneumonia_file(real, options, seat) -> None:
+    root = real("pneumoniamnist.npz")
+    whole = load("medmnist", options("medmnist"), seat(root=root), seed=1).data
+    # https://medmnist.com: 5,856 pictures in 4,708, 524 and 624
+    assert (len(whole.train), len(whole.validation), len(whole.test)) == (4708, 524, 624)
+    assert np.bincount(whole.train.labels).tolist() == [1214, 3494]
+    assert whole.task == "pneumoniamnist"
+    shares = [
+        load("medmnist", options("medmnist"), seat(index=i, count=3, root=root), seed=1).data
+        for i in range(3)
+    ]
+    assert sum(len(data.train) for data in shares) == 4708
