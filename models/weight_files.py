@@ -63,7 +63,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"it holds a {type(content).__name__}, not tensors by name")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     # Tensors may be views of one storage: one value seen a billion times. Tied weights share too.
-    if sum(tensor.nbytes for tensor in tensors.values()) > 4 * size:
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 4 * size:
         raise ValueError("its tensors claim more data than the file has")
     return tensors
 

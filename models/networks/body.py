@@ -33,6 +33,13 @@ def widths(option: str, values: Sequence[int]) -> list[int]:
     return list(values)
 
 
+def switch(option: str, value: object) -> bool:
+    """Return ``value`` if it is true or false; raise `UserError` if it is anything else."""
+    if not isinstance(value, bool):
+        raise UserError(f"{option} must be true or false, not {value!r}")
+    return value
+
+
 def for_channels(convolution: nn.Conv2d, channels: int) -> nn.Conv2d:
     """Return ``convolution`` for ``channels`` input channels: a fresh one where that differs."""
     if convolution.in_channels == channels:

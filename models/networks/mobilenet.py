@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from models.networks.body import Layers, for_channels, image_channels
+from models.networks.body import Layers, for_channels, image_channels, switch
 
 
 def mobilenet(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> Layers:
@@ -23,6 +23,6 @@ def mobilenet(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> L
     first[0] = for_channels(first[0], channels)
     layers: Layers = OrderedDict(features=whole.features, avgpool=whole.avgpool)
     layers["flatten"] = nn.Flatten()
-    if classifier:
+    if switch("classifier", classifier):
         layers["classifier"] = whole.classifier[:-1]
     return layers

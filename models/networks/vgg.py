@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from models.networks.body import Layers, draw, for_channels, image_channels
+from models.networks.body import Layers, draw, for_channels, image_channels, switch
 
 
 def vgg(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> Layers:
@@ -19,6 +19,7 @@ def vgg(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> Layers:
     from torchvision import models
 
     channels = image_channels(name, input_shape)
+    classifier = switch("classifier", classifier)
     # What is thrown away is not drawn: it would take 2 s and 480 MB.
     with torch.device("cpu" if classifier else "meta"):
         whole = models.get_model(name, weights=None, num_classes=1)

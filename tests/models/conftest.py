@@ -1,0 +1,18 @@
+"""Networks for the tests of this folder."""
+
+import pytest
+
+from models.networks import MODELS, build
+
+OPTIONS = {"mlp": {"hidden": [128, 64, 32]}} | {
+    name: {"classifier": False} for name in MODELS if name.startswith(("vgg", "mobilenet"))
+}
+
+
+@pytest.fixture(scope="session")
+def network():
+    def make(name, *, shape=(3, 64, 64), classes=5, hidden=(), **options):
+        options = OPTIONS.get(name, {}) | options
+        return build(name, input_shape=shape, classes=classes, head=hidden, **options)
+
+    return make

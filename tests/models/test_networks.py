@@ -1,0 +1,216 @@
+"""Networks carry torchvision's names and values, and say what is wrong with what was asked."""
+
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models as torchvision_models
+
+from models.errors import UserError
+from models.networks import MODELS, build
+from models.networks.head import head
+from models.weights import load_into, read_file
+
+BACKBONES = [name for name in MODELS if hasattr(torchvision_models, name)]
+SQUEEZENET = Path(__file__).parents[3] / "shared" / "data" / "squeezenet1_1_torchvision.npz"
+
+
+def body_of(model):
+    children = [(name, child) for name, child in model.named_children() if name != "head"]
+    return nn.Sequential(OrderedDict(children))
+
+
+def theirs(name):
+    """torchvision's network without values: names and shapes alone."""
+    with torch.device("meta"):
+        return torchvision_models.get_model(name, weights=None)
+
+
+def drawn(model):
+    """Fill a network with values unlike its start, BatchNorm statistics included."""
+    generator = torch.Generator().manual_seed(3)
+    for tensor in model.to_empty(device="cpu").state_dict().values():
+        tensor.copy_(0.05 + 0.05 * torch.rand(tensor.shape, generator=generator))
+    return model.eval()
+
+
+def test_every_other_model_is_a_backbone_of_torchvision():
+    assert set(MODELS) - set(BACKBONES) == {"small_cnn", "mlp"}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_names_and_shapes_are_torchvisions(name, network):
+    ours = {k: v.shape for k, v in network(name).state_dict().items()}
+    others = {k: v.shape for k, v in theirs(name).state_dict().items()}
+    others = {k: v for k, v in others.items() if not k.startswith(("fc.", "classifier."))}
+    assert [k for k in ours if not k.startswith("head.")] == list(others)
+    assert {k: v for k, v in ours.items() if not k.startswith("head.")} == others
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_features_are_torchvisions(name, network):
+    other = theirs(name)
+    if hasattr(other, "fc"):
+        other.fc = nn.Identity()
+    else:
+        other.classifier = nn.Identity()
+    drawn(other)
+    ours = body_of(network(name)).eval()
+    ours.load_state_dict(other.state_dict(), strict=True)
+    inputs = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = other(inputs) if hasattr(other, "fc") else other.features(inputs).mean((2, 3))
+        assert expected.isfinite().all()
+        torch.testing.assert_close(ours(inputs), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "width"), [("vgg11", [0, 3], 4096), ("mobilenet_v3_small", [0], 1024)]
+)
+def test_the_classifier_without_its_last_layer_gives_torchvisions_hidden_features(
+    name, kept, width, network
+):
+    ours = network(name, classifier=True).eval()
+    others = torchvision_models.get_model(name, weights=None).eval()
+    own = {k for k in ours.state_dict() if k.startswith("classifier.")}
+    assert own == {f"classifier.{i}.{what}" for i in kept for what in ("weight", "bias")}
+    shared = {k: v for k, v in others.state_dict().items() if k in ours.state_dict()}
+    ours.load_state_dict(shared, strict=False)
+    assert ours.head.out.in_features == width
+    others.classifier[-1] = nn.Identity()
+    inputs = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(body_of(ours)(inputs), others(inputs))
+
+
+def test_vgg_without_classifier_starts_as_torchvisions_does(network):
+    # He et al. 2015: std = sqrt(2 / (9 * outputs)) for a 3x3 convolution, over the outputs.
+    torch.manual_seed(0)
+    features = network("vgg11_bn").features
+    assert features[4].weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
+    assert features[4].bias.abs().max() == 0
+    assert torch.equal(features[5].running_var, torch.ones(128))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *[(name, (4, 40, 56)) for name in MODELS],
+        *[(name, (1, 28, 28)) for name in MODELS if not name.startswith("vgg")],
+    ],
+)
+def test_small_inputs_of_any_channels_train(name, shape, network):
+    model = network(name, shape=shape, hidden=[8])
+    outputs = model(torch.randn(3, *shape))
+    assert outputs.shape == (3, 5)
+    outputs.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("vgg11", 32), ("squeezenet1_1", 17), ("small_cnn", 4)]
+)
+def test_images_too_small_are_told_the_least_size(name, least, network):
+    network(name, shape=(3, least, least))
+    with pytest.raises(UserError, match=f"{name}: at least {least}x{least}"):
+        network(name, shape=(3, least - 1, least - 1))
+
+
+def test_parameter_counts_are_as_documented(network):
+    def count(model):
+        return sum(p.numel() for p in body_of(model).parameters())
+
+    assert count(network("small_cnn")) == 23_808
+    assert count(network("small_cnn", shape=(1, 28, 28))) == 23_520
+    # torchvision's documentation: 11,689,512 with the classifier of 513,000.
+    assert count(network("resnet18")) == 11_689_512 - 513_000
+
+
+def test_head_is_named_by_number_and_the_last_layer_out(network):
+    model = network("mlp", shape=(561,), classes=6, hidden=[16, 8])
+    assert [k for k in model.state_dict() if k.endswith("weight")] == [
+        *("fc1.weight", "fc2.weight", "fc3.weight"),
+        *("head.0.weight", "head.1.weight", "head.out.weight"),
+    ]
+    assert list(dict(head(7, [4, 3], 2, dropout=0.5).named_children())) == [
+        *("0", "relu0", "drop0", "1", "relu1", "drop1", "out")
+    ]
+    assert list(dict(head(7, [], 2).named_children())) == ["out"]
+
+
+def test_the_papers_head_is_4096_2048_1024():
+    sizes = [m.out_features for m in head(512, [4096, 2048, 1024], 3) if isinstance(m, nn.Linear)]
+    assert sizes == [4096, 2048, 1024, 3]
+
+
+def test_mlp_flattens_images(network):
+    assert network("mlp", shape=(1, 28, 28))(torch.randn(2, 1, 28, 28)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "small_cnn", "mlp", "vgg11"])
+def test_the_callers_seed_decides_and_is_not_reset(name, network):
+    first, second = [], []
+    for into in (first, second):
+        torch.manual_seed(7)
+        into += [network(name).state_dict(), network(name).state_dict()]
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(one[k], other[k]) for k in one)
+    weight = next(k for k in first[0] if first[0][k].dim() > 1)
+    assert not torch.equal(first[0][weight], first[1][weight])
+
+
+def test_the_network_is_a_plain_sequential_in_train_mode(network):
+    for name in ("resnet18", "mobilenet_v3_small", "small_cnn", "mlp"):
+        model = network(name)
+        assert type(model) is nn.Sequential
+        assert all(module.training for module in model.modules())
+        assert not any(t.is_meta for t in model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"name": "resnet17"}, "no model 'resnet17'; there are resnet18, "),
+        ({"name": "resnet18", "hiden": [3]}, "resnet18 has no option 'hiden'; it has dropout"),
+        ({"name": "mlp", "hiden": [3]}, "mlp has no option 'hiden'; it has hidden, dropout"),
+        ({"name": "mlp"}, "mlp needs a value for the option 'hidden'"),
+        ({"name": "mlp", "hidden": [3, 0]}, "hidden: 0 is no width"),
+        ({"name": "mlp", "hidden": 3}, "hidden must be a list of widths"),
+        ({"name": "vgg11", "classifier": "no"}, "classifier must be true or false, not 'no'"),
+        ({"name": "resnet18", "input_shape": (561,)}, "takes images .* but one input is .561,"),
+        ({"name": "resnet18", "input_shape": (0, 8, 8)}, "input_shape: 0 is no width"),
+        ({"name": "resnet18", "head": [2.5]}, "head: 2.5 is no width"),
+        ({"name": "resnet18", "classes": 0}, "classes: 0 is no width"),
+        ({"name": "resnet18", "dropout": 1.0}, "dropout must be at least 0 and below 1"),
+    ],
+)
+def test_mistakes_are_named(asked, said):
+    given = {"input_shape": (3, 64, 64), "classes": 2, "head": []} | asked
+    with pytest.raises(UserError, match=said):
+        build(given.pop("name"), **given)
+
+
+def test_real_squeezenet_weights_give_torchvisions_features(network):
+    if not SQUEEZENET.is_file():
+        pytest.skip(f"{SQUEEZENET.name} is not in ../shared/data")
+    weights = read_file(SQUEEZENET)
+    ours = network("squeezenet1_1").eval()
+    report = load_into(ours, weights)
+    assert (len(report.loaded), report.missing) == (50, ("head.out.weight", "head.out.bias"))
+    assert report.unexpected == ("classifier.1.weight", "classifier.1.bias")
+    other = torchvision_models.squeezenet1_1(weights=None).eval()
+    other.load_state_dict(weights)
+    inputs = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = other.features(inputs).mean((2, 3))
+        torch.testing.assert_close(body_of(ours)(inputs), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_importing_models_does_not_import_torch():
+    code = "import models, sys; raise SystemExit('torch' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
