@@ -34,7 +34,10 @@ def drawn(model):
     """Fill a network with values unlike its start, BatchNorm statistics included."""
     generator = torch.Generator().manual_seed(3)
     for tensor in model.to_empty(device="cpu").state_dict().values():
-        tensor.copy_(0.05 + 0.05 * torch.rand(tensor.shape, generator=generator))
+        values = 0.5 + torch.rand(tensor.shape, generator=generator)
+        if tensor.dim() > 1:  # mean 0, and as small as keeps the outputs of a layer small
+            values = (values - 1) * tensor[0].numel() ** -0.5
+        tensor.copy_(values)
     return model.eval()
 
 
