@@ -65,7 +65,7 @@ def draw(
     camera: Camera | None = None,
     size: int = 64,
 ) -> Drawn:
-    """Draw pictures of people; the same arguments give the same bytes.
+    """Draw pictures of people; the same arguments and libraries give the same bytes.
 
     A person, known by a number, keeps face, gender and age in every picture and under every seed.
     Of any range of people the shares of ``MARGINALS`` are men and young, to within one person; of
@@ -87,20 +87,20 @@ def draw(
     Raises
     ------
     ValueError
-        If ``n`` or ``first_identity`` is negative, or there is nobody to draw.
+        If ``n`` or ``first_identity`` is negative, or ``identities`` or ``size`` is below 1.
     """
     if n < 0 or identities < 1 or first_identity < 0 or size < 1:
         raise ValueError(
-            f"cannot draw {n} pictures {size} pixels wide of {identities} people "
-            f"from number {first_identity}"
+            f"cannot draw {n} pictures, {size} pixels wide, of {identities} people "
+            f"from number {first_identity} on"
         )
     rng, walls, grain = np.random.default_rng((_STREAM, seed)).spawn(3)
     camera = camera or Camera.neutral()
     who = rng.permutation(np.arange(n, dtype=np.int64) % identities)
+    numbers = first_identity + np.arange(min(identities, n), dtype=np.int64)
     glasses, turned, teeth = (
         _exact(n, MARGINALS[name], rng) for name in ("glasses", "pose", "teeth")
     )
-    numbers = first_identity + np.arange(identities, dtype=np.int64)
     people = meet(numbers, MARGINALS["gender"], MARGINALS["age"])
     scenes = stage(rng, turned=turned, teeth=teeth, glasses=glasses)
     images = np.empty((n, size, size, 3), np.uint8)

@@ -47,6 +47,10 @@ class Camera:
     backdrop: str = "any"
     palette: tuple[tuple[float, ...], ...] = _ROOMS
 
+    def __post_init__(self) -> None:
+        if self.backdrop not in BACKDROPS:
+            raise ValueError(f"backdrop {self.backdrop!r} is none of {', '.join(BACKDROPS)}")
+
     @classmethod
     def neutral(cls) -> Camera:
         """Return the camera with no look of its own."""
@@ -62,9 +66,9 @@ class Camera:
             contrast=float(dice.between(0.75, 1.15)[0]),
             brightness=float(dice.between(-0.06, 0.06)[0]),
             gamma=float(dice.between(0.78, 1.28)[0]),
-            noise=float(dice.between(0.01, 0.045)[0]),
+            noise=float(dice.between(0.01, 0.035)[0]),
             blur=float(dice.between(0.0, 0.2)[0]),
-            backdrop=BACKDROPS[int(dice.pick((1, 1, 1, 1))[0])],
+            backdrop=BACKDROPS[int(dice.pick((1.0, 1.0, 1.0, 1.0))[0])],
             palette=tuple(tuple(dice.colour(_ROOMS, 16.0)[0].tolist()) for _ in range(3)),
         )
 

@@ -59,7 +59,7 @@ class Chances:
         place = self.between(0.0, len(colours) - 1.0)
         mixed = [np.interp(place, np.arange(len(colours)), channel) for channel in colours.T]
         shifted = [channel + self.between(-jitter, jitter) for channel in mixed]
-        return np.clip(np.stack(shifted, axis=1), 0.0, 255.0)
+        return np.asarray(np.clip(np.stack(shifted, axis=1), 0.0, 255.0))
 
     def _next(self) -> Floats:
         uniforms: Floats = next(self._columns)

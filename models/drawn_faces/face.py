@@ -91,7 +91,7 @@ def paint_age(sketch: Sketch, head: Head, people: People, scenes: Scenes) -> Non
     ink, span = people.skin * 0.42, np.linspace(-1.0, 1.0, 7)
     for height, reach in ((-0.56, 0.44), (-0.68, 0.50), (-0.80, 0.42)):
         y = height - column(scenes.brow_lift) + 0.03 * np.cos(3.0 * span + 9.0 * height)
-        sketch.stroke(head.on_face(reach * span, y), 0.05, ink, alpha=0.85 * people.wrinkles)
+        sketch.stroke(head.on_face(reach * span, y), 0.06, ink, alpha=0.85 * people.wrinkles)
     for side in SIDES:
         jowl = head.on_face(side * (0.50 + 0.04 * span), 0.96 + 0.12 * span)
         sketch.stroke(jowl, 0.05, ink, alpha=0.6 * people.wrinkles)

@@ -37,9 +37,9 @@ def paint_mouth(sketch: Sketch, head: Head, people: People, scenes: Scenes) -> N
     )
     sketch.fill(tongue, _TONGUE, alpha=0.85, shown=scenes.mouth == MOUTHS.index("dark"))
     _paint_teeth(sketch, head, scenes, x, upper, lower)
-    gloss = head.on_face(0.55 * x, lower + 0.55 * column(people.lip_fullness) * _ARC**0.3)
+    gloss = head.on_face(0.7 * x, lower + 0.55 * column(people.lip_fullness) * _ARC**0.3)
     shine = scenes.mouth == MOUTHS.index("glossy")
-    sketch.stroke(gloss, 0.06, colour * 0.2 + 0.8 * scenes.teeth_colour, alpha=0.8, shown=shine)
+    sketch.stroke(gloss, 0.07, colour * 0.2 + 0.8 * scenes.teeth_colour, alpha=0.8, shown=shine)
     sketch.stroke(head.on_face(0.6 * x, bottom + 0.06), 0.06, people.skin * 0.55, alpha=0.35)
 
 

@@ -11,7 +11,7 @@ from models.drawn_faces.chances import Bools, Chances, Floats, Ints
 _COLUMNS = 96
 
 FRONTAL_YAW = 12.0  # degrees: at most this much is called frontal ...
-TURNED_YAW = (21.0, 42.0)  # ... and this much, to either side, is called turned
+TURNED_YAW = (20.5, 38.0)  # ... and this much, to either side, is called turned
 MOUTHS = ("closed", "glossy", "dark", "smile", "grin", "talking")
 _HIDDEN_MOUTHS = (0.40, 0.25, 0.35, 0.0, 0.0, 0.0)
 _VISIBLE_MOUTHS = (0.0, 0.0, 0.0, 0.45, 0.30, 0.25)
@@ -82,8 +82,8 @@ def stage(rng: np.random.Generator, *, turned: Bools, teeth: Bools, glasses: Boo
         brow_lift=dice.around(0.0, 0.03),
         mouth=mouth,
         smile=dice.around(np.where(teeth, 0.07, 0.05), 0.045),
-        opening=dice.between(0.10, 0.22),
-        teeth_colour=dice.colour(((250, 248, 242), (206, 192, 160))),
+        opening=dice.between(0.08, 0.20),
+        teeth_colour=dice.colour(((246, 244, 238), (190, 176, 146))),
         lipstick=dice.colour(((196, 60, 72), (150, 30, 50), (214, 110, 110))),
         frame=dice.pick(_FRAME_SHARES),
         frame_size=dice.around(1.0, 0.1),
