@@ -28,7 +28,15 @@ from models.data import Split
 from models.errors import UserError
 from models.prefix import prefix_digest, split
 from models.seeds import derive_seed
-from models.training import Diverged, Loss, Settings, class_weights, evaluate, schedule_factor, seeded
+from models.training import (
+    Diverged,
+    Loss,
+    Settings,
+    class_weights,
+    evaluate,
+    schedule_factor,
+    seeded,
+)
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Plan, TrainConfig, plan_from_json
 from strategies.method import Method, SiteRound, make_method

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -21,6 +21,7 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     ----------
     cls : type
         A frozen dataclass without defaults; its annotations are the options and their types.
+        A field may be a dataclass itself.
     mapping : Mapping
         The options as plain values. A key ``name`` that ``cls`` does not have is left aside.
     where : str
@@ -31,27 +32,35 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     UserError
         An option is unknown, missing or of the wrong type, or holds an interpolation.
     """
-    plain = {key: value for key, value in mapping.items() if key != "name"}
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"{where}: expected options by name, got {str(mapping)[:80]!r}")
+    names = [option.name for option in fields(cls)]  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    plain = {key: value for key, value in mapping.items() if key in names or key != "name"}
     _refuse_interpolation(plain, where)
+    inner = {name: hints[name] for name in names if is_dataclass(hints[name])}
     schema = OmegaConf.structured(cls)
-    _unlock(schema)
+    OmegaConf.set_readonly(schema, None)  # a frozen dataclass makes a read-only schema
     try:
-        config = OmegaConf.merge(schema, plain)
+        config = OmegaConf.merge(schema, {k: v for k, v in plain.items() if k not in inner})
     except ConfigKeyError as error:
-        raise _unknown(schema, error, where) from error
+        key = str(error.key)
+        raise UserError(f"{where} has no option {key!r}; there is {nearest(key, names)}") from error
     except OmegaConfBaseException as error:
         option = f"{where}.{error.full_key}" if error.full_key else where
         raise UserError(f"{option}: {str(error).splitlines()[0]}") from error
-    missing = sorted(OmegaConf.missing_keys(config))
+    missing = [name for name in names if name not in plain]
     if missing:
         raise UserError(f"missing: {', '.join(f'{where}.{key}' for key in missing)}")
-    built: Options = _plain(config)
-    return built
+    built: Any = {name: _plain(config[name]) for name in names if name not in inner}
+    for name, nested in inner.items():
+        built[name] = read_options(nested, plain[name], f"{where}.{name}")  # type: ignore[arg-type]
+    return cls(**built)
 
 
 def _refuse_interpolation(value: object, where: str) -> None:
     """Options may arrive over the network: none of them may read the site's environment."""
-    if isinstance(value, str) and "${" in value:
+    if isinstance(value, str) and ("${" in value or value == "???"):
         raise UserError(f"{where}: {value!r} is not resolved here; write the value itself")
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -61,27 +70,9 @@ def _refuse_interpolation(value: object, where: str) -> None:
             _refuse_interpolation(inner, f"{where}[{position}]")
 
 
-def _unlock(node: DictConfig) -> None:
-    """Frozen dataclasses make read-only schemas, and a nested one could not be filled in."""
-    OmegaConf.set_readonly(node, None)
-    for key in node:
-        inner = node._get_node(key)
-        if isinstance(inner, DictConfig) and is_dataclass(OmegaConf.get_type(inner)):
-            _unlock(inner)
-
-
-def _unknown(schema: DictConfig, error: ConfigKeyError, where: str) -> UserError:
-    parent, _, key = str(error.full_key).rpartition(".")
-    level = OmegaConf.select(schema, parent) if parent else schema
-    place = f"{where}.{parent}" if parent else where
-    return UserError(f"{place} has no option {key!r}; there is {nearest(key, map(str, level))}")
-
-
 def _plain(node: object) -> Any:
     if isinstance(node, ListConfig):
         return tuple(_plain(inner) for inner in node)
-    if not isinstance(node, DictConfig):
-        return node
-    values = {str(key): _plain(node[key]) for key in node}
-    cls = OmegaConf.get_type(node)
-    return cls(**values) if cls is not None and is_dataclass(cls) else values
+    if isinstance(node, DictConfig):
+        return {str(key): _plain(node[key]) for key in node}
+    return node

@@ -36,8 +36,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     config = compose(wanted.experiment, wanted.overrides)
     from server_app.checkpoint import RunFolder, check_same, find_run
     from server_app.federation import Federation
-    from server_app.start import checkpoint
     from server_app.report import final_tables, verdict
+    from server_app.start import Checkpoint, checkpoint
     from strategies.config import plan_for
     from strategies.method import make_method
 
@@ -50,13 +50,12 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     else:
         name = f"{wanted.experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = RunFolder(wanted.output_dir / name)
-    start = checkpoint(config, lambda: (3, 224, 224), home() / "cache", say)
+    start = checkpoint(config, home() / "cache", say)
     if not wanted.resume:
-        folder.begin(config.to_dict(), wanted.experiment, start.content_hash if start else "")
+        folder.begin(config.to_dict(), wanted.experiment)
     say(f"run {folder.name}: results go to {folder.path}")
-    plan = plan_for(
-        config, federation=folder.name, weights=start.content_hash if start else ""
-    )
+    known = start.content_hash if isinstance(start, Checkpoint) else ""
+    plan = plan_for(config, federation=folder.name, weights=known)
     federation = Federation(grid, config, plan, folder, start, say)
     results = federation.run(saved)
     say(final_tables(results["final"]))

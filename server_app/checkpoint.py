@@ -59,17 +59,35 @@ class RunFolder:
         """The run's name."""
         return self.path.name
 
-    def begin(self, config: dict[str, Any], experiment: str, weights_hash: str) -> None:
+    def begin(self, config: dict[str, Any], experiment: str) -> None:
         """Make the folder and write down what the run is; raise UserError where that fails."""
         try:
             self.path.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"output-dir: {self.path} cannot be made: {error}") from None
-        told = {"experiment": experiment, "config": config, "weights": weights_hash}
+        told = {"experiment": experiment, "config": config, "weights": ""}
         write_json(self.path / "run.json", told)
 
+    def note_weights(self, content_hash: str) -> None:
+        """Write down the checkpoint that the run starts from.
+
+        Raises
+        ------
+        UserError
+            Where a resumed run began from another one.
+        """
+        told = self.begun()
+        before = told.get("weights")
+        if before and before != content_hash:
+            raise UserError(
+                f"resume: the run began from the pre-trained weights {before}, "
+                f"now there are {content_hash or 'none'}"
+            )
+        if before != content_hash:
+            write_json(self.path / "run.json", {**told, "weights": content_hash})
+
     def begun(self) -> dict[str, Any]:
-        """Return what :meth:`begin` wrote: experiment, config, weights."""
+        """Return what is written down of the run: experiment, config, weights."""
         try:
             told = json.loads((self.path / "run.json").read_text())
         except (OSError, ValueError) as error:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import conf
-from strategies.config import Config, config_from_dict
 from models.errors import UserError, nearest
+from strategies.config import Config, config_from_dict
 
 CONF = Path(conf.__file__).resolve().parent
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from models.errors import UserError
-from models.groups import TensorSpec
+from models.groups import PRETRAINED, TensorSpec
 from server_app import report
 from server_app.checkpoint import RunFolder, Saved, write_json
-from server_app.start import Checkpoint
+from server_app.start import Checkpoint, Recipe
 from strategies import wire
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, Plan
@@ -42,8 +42,8 @@ class Federation:
         What the sites are told.
     folder : RunFolder
         Where checkpoints and results go.
-    checkpoint : Checkpoint or None
-        The pre-trained start.
+    start : Checkpoint, Recipe or None
+        The pre-trained start, or how to make it once it is known that the sites can take part.
     log : callable
         Takes text for the log.
     """
@@ -52,7 +52,7 @@ class Federation:
     config: Config
     plan: Plan
     folder: RunFolder
-    checkpoint: Checkpoint | None
+    start: Checkpoint | Recipe | None
     log: Log
     history: list[dict[str, Any]] = field(default_factory=list)
     summaries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -71,10 +71,14 @@ class Federation:
             log=self.log,
         )
         self.references: dict[str, SiteReport] = {}
+        self.checkpoint = self.start if isinstance(self.start, Checkpoint) else None
 
     def run(self, saved: Saved | None) -> dict[str, Any]:
         """Play the rounds that are left, evaluate, and return what results.json holds."""
         self.join()
+        if isinstance(self.start, Recipe):
+            self._start_from(self.start.follow(self.log))
+        self.folder.note_weights(self.plan.weights)
         first = 1
         if saved is not None:
             self._take_up(saved)
@@ -212,9 +216,17 @@ class Federation:
         self.log(text)
 
     def _blueprint(self, told: SiteReport) -> Blueprint:
-        return draw_up(
+        blueprint = draw_up(
             self.plan, self.method, input_shape=told.input_shape, classes=len(told.classes)
         )
+        frozen = blueprint.partition.names(PRETRAINED.name)
+        if frozen and self.start is None:
+            raise UserError(
+                f"groups.pretrained freezes {len(frozen)} tensors, but weights=none leaves them "
+                "random: choose weights=central, file or torchvision, or empty the group "
+                "('groups.pretrained=[]') and put its layers elsewhere"
+            )
+        return blueprint
 
     def _start(self, blueprint: Blueprint) -> dict[str, Any]:
         if self.checkpoint is not None:
@@ -254,6 +266,29 @@ class Federation:
                 record.refused[member.site] = told.error or "did not keep the checkpoint"
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
+
+    def _start_from(self, made: Checkpoint) -> None:
+        """Take a checkpoint that was made after the sites had joined, and ask who lacks it."""
+        self.checkpoint = made
+        self.plan = replace(self.plan, weights=made.content_hash)
+        self.roster.plan = self.plan.to_json()
+        self.learnt.states.clear()
+        for task, told in self.references.items():
+            blueprint = self._blueprint(told)
+            self.learnt.add_task(task, blueprint.partition, self._start(blueprint))
+        record = RoundRecord(0)
+        members = list(self.roster.members.values())
+        lacking = []
+        deadline = self.config.strategy.deadline
+        for member, reply in self.rounds.ask(wire.QUERY, members, 0, record, deadline, layers={}):
+            try:
+                told = wire.read_site_report(reply)
+            except Refused as error:
+                self.log(f"site {member.site}: {error}")
+                continue
+            if not told.holds_weights:
+                lacking.append(member)
+        self._distribute(lacking)
 
     # -- the rounds ------------------------------------------------------------------------------
 
@@ -340,7 +375,10 @@ class Federation:
         wanted = ("task", "classes", "input_shape", "examples", "device", "versions")
         told = {name: asdict(m.report) for name, m in sorted(self.roster.members.items())}
         return {
-            name: {**{key: site[key] for key in wanted}, "majority_accuracy": site["majority_accuracy"]}
+            name: {
+                **{key: site[key] for key in wanted},
+                "majority_accuracy": site["majority_accuracy"],
+            }
             for name, site in told.items()
         }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models import weights
 from models.errors import UserError, nearest
@@ -47,21 +47,52 @@ class TorchvisionWeights:
     name: str
 
 
-def checkpoint(
-    config: Config, input_shape: Callable[[], tuple[int, ...]], cache: Path, log: Log
-) -> Checkpoint | None:
+@dataclass(frozen=True)
+class Recipe:
+    """A checkpoint that must be trained first; :meth:`follow` does, and takes minutes."""
+
+    settings: Pretraining
+    model: Mapping[str, Any]
+    seed: int
+    cache: Path
+
+    @property
+    def note(self) -> Path:
+        """Where it is written down what the recipe gave."""
+        return self.cache / "central" / f"{recipe_hash(self.settings, self.model, self.seed)}.json"
+
+    def follow(self, log: Log) -> Checkpoint:
+        """Pre-train, and keep the result by its content hash."""
+        log(
+            f"stage 1: pre-training {self.model['name']} on {self.settings.examples} public "
+            f"pictures of {self.settings.identities} people"
+        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
+        made = _kept(tensors, "central pre-training", self.cache)
+        self.note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.note.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"content_hash": made.content_hash}))
+        temporary.replace(self.note)
+        return made
+
+
+def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | None:
     """Return the checkpoint that ``config.weights`` asks for, or None for ``source: none``.
 
     Parameters
     ----------
     config : Config
         The run.
-    input_shape : callable
-        Returns the shape of one input, for sources that must build the model.
     cache : Path
         Folder of caches; the checkpoint is at ``weights/<content hash>.safetensors`` afterwards.
     log : callable
         Takes one line.
+
+    Returns
+    -------
+    Checkpoint, Recipe or None
+        A recipe where the checkpoint has to be trained first.
 
     Raises
     ------
@@ -77,42 +108,25 @@ def checkpoint(
     if source == "none":
         return None
     if source == "central":
-        return _central(config, cache, log)
+        settings = read_options(Pretraining, config.weights, "weights")
+        recipe = Recipe(settings, config.model, config.seed, cache)
+        if found := _remembered(recipe.note, cache):
+            log(f"stage 1: pre-trained weights {found.content_hash[:12]} found, training skipped")
+            return found
+        return recipe
     if source == "file":
-        settings = read_options(FileWeights, config.weights, "weights")
-        if not Path(settings.path).is_absolute():
-            raise UserError(f"weights.path must be an absolute path, got {settings.path!r}")
-        return _fitted(config, input_shape(), Path(settings.path), settings.path, cache, log)
+        file = read_options(FileWeights, config.weights, "weights")
+        if not Path(file.path).is_absolute():
+            raise UserError(f"weights.path must be an absolute path, got {file.path!r}")
+        return _fitted(config, weights.read_file(Path(file.path)), file.path, cache, log)
     named = read_options(TorchvisionWeights, config.weights, "weights")
     tensors = weights.torchvision_weights(str(config.model["name"]), named.name)
-    return _fitted(config, input_shape(), tensors, named.name, cache, log)
+    return _fitted(config, tensors, named.name, cache, log)
 
 
 def path_of(cache: Path, content_hash: str) -> Path:
     """Return where the checkpoint of that content hash is kept."""
     return cache / "weights" / f"{content_hash}.safetensors"
-
-
-def _central(config: Config, cache: Path, log: Log) -> Checkpoint:
-    """Pre-train, unless the same recipe has been followed before."""
-    settings = read_options(Pretraining, config.weights, "weights")
-    recipe = recipe_hash(settings, config.model, config.seed)
-    note = cache / "central" / f"{recipe}.json"
-    if found := _remembered(note, cache):
-        log(f"stage 1: pre-trained weights {found.content_hash[:12]} found, training skipped")
-        return found
-    log(
-        f"stage 1: pre-training {config.model['name']} on {settings.examples} public pictures "
-        f"of {settings.identities} people"
-    )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tensors = pretrain(settings, config.model, config.seed, device=device, log=log)
-    made = _kept(tensors, "central pre-training", cache)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"content_hash": made.content_hash}))
-    temporary.replace(note)
-    return made
 
 
 def _remembered(note: Path, cache: Path) -> Checkpoint | None:
@@ -128,21 +142,31 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
 
 
 def _fitted(
-    config: Config,
-    input_shape: tuple[int, ...],
-    source: Mapping[str, Tensor] | Path,
-    told: str,
-    cache: Path,
-    log: Log,
+    config: Config, tensors: Mapping[str, Tensor], told: str, cache: Path, log: Log
 ) -> Checkpoint:
-    """Load ``source`` into the model, say what fitted, and return the tensors that did."""
-    options: dict[str, Any] = {k: v for k, v in config.model.items() if k not in ("name", "head")}
-    name = str(config.model["name"])
-    network = build(name, input_shape=input_shape, classes=2, head=config.model["head"], **options)
-    report = weights.load_into(network, source)
+    """Load ``tensors`` into the model, say what fitted, and return what did."""
+    network = _network(config, tensors)
+    report = weights.load_into(network, tensors)
     log(f"weights {told}: {report}")
     own = network.state_dict()
-    return _kept({n: own[n].detach().clone() for n in report.loaded}, told, cache)
+    return _kept({name: own[name].detach().clone() for name in report.loaded}, told, cache)
+
+
+def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
+    """Build the configured model for as many input channels as the weights have.
+
+    The sites' own inputs are compared with them when the sites join.
+    """
+    options: dict[str, Any] = {k: v for k, v in config.model.items() if k != "name"}
+    name = str(config.model["name"])
+    network = build(name, input_shape=(3, 224, 224), classes=2, **options)
+    first, own = next(iter(network.named_parameters()))
+    given = tensors.get(first)
+    if given is None or given.dim() < 2 or given.shape[1] == own.shape[1]:
+        return network
+    inputs = int(given.shape[1])
+    shape = (inputs, 224, 224) if given.dim() == 4 else (inputs,)
+    return build(name, input_shape=shape, classes=2, **options)
 
 
 def _kept(tensors: Mapping[str, Tensor], told: str, cache: Path) -> Checkpoint:

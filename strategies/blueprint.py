@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError
-from models.groups import PRETRAINED, Partition, freeze, partition
+from models.groups import Partition, freeze, partition
 from models.networks import build
 from models.prefix import frozen_cut
 from models.seeds import derive_seed
@@ -65,9 +64,7 @@ class Blueprint:
         return {n: own[n].detach().cpu().clone().contiguous() for n in names}
 
 
-def draw_up(
-    plan: Plan, method: Method, *, input_shape: tuple[int, ...], classes: int
-) -> Blueprint:
+def draw_up(plan: Plan, method: Method, *, input_shape: tuple[int, ...], classes: int) -> Blueprint:
     """Build the model of ``plan`` from its seed, and divide it into the groups of ``method``.
 
     Server and sites call this with the same plan and get the same tensors.
@@ -96,11 +93,5 @@ def draw_up(
         extras = method.extras(network, classes)
     model = Whole(network, extras)
     division = partition(model, method.groups(plan.groups, model), method.kinds())
-    if division.names(PRETRAINED.name) and not plan.weights:
-        raise UserError(
-            f"groups.pretrained freezes {len(division.names(PRETRAINED.name))} tensors, but "
-            "weights=none leaves them random: choose weights=central, file or torchvision, "
-            "or empty the group with 'groups.pretrained=[]' (and put its layers elsewhere)"
-        )
     freeze(model, division)
     return Blueprint(model, network, division, frozen_cut(network, division))

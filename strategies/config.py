@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from models.options import read_options
 from models.errors import UserError
+from models.options import read_options
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class TrainConfig:
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
         if (self.epochs is None) == (self.steps is None):
-            raise UserError("train: give either train.epochs or train.steps, and null for the other")
+            raise UserError(
+                "train: give either train.epochs or train.steps, and null for the other"
+            )
         _positive("train", self, "batch_size", "evaluation_batch_size", "epochs", "steps", "clip")
         _positive("train.optimizer", self.optimizer, "lr")
         _one_of("train.optimizer.name", self.optimizer.name, ("sgd", "adam", "adamw"))
@@ -70,7 +72,9 @@ class StrategyConfig:
         names = ("rounds", "fraction", "min_sites", "join_timeout", "deadline", "poll")
         _positive("strategy", self, *names, "final_timeout")
         if self.fraction > 1:
-            raise UserError(f"strategy.fraction is a share of the sites, at most 1: {self.fraction}")
+            raise UserError(
+                f"strategy.fraction is a share of the sites, at most 1: {self.fraction}"
+            )
         _one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
 
 

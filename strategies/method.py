@@ -232,7 +232,9 @@ def make_method(options: Mapping[str, Any]) -> Method:
     return read_options(known[name], rest, "method")
 
 
-def everything_else(configured: Groups, group: str, **own: Sequence[str]) -> dict[str, Sequence[str]]:
+def everything_else(
+    configured: Groups, group: str, **own: Sequence[str]
+) -> dict[str, Sequence[str]]:
     """Return groups that keep what is frozen, take ``own``, and put the rest into ``group``."""
     frozen = list(configured.get("pretrained", []))
     made: dict[str, Sequence[str]] = {"pretrained": frozen, **own}

@@ -35,16 +35,14 @@ class PayloadError(ValueError):
 
 
 def encode(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return ``tensors`` as one safetensors file; what two of them share is written twice."""
+    """Return ``tensors`` as one safetensors file; memory that two share is written twice."""
     written: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
         owned = tensor.detach().to("cpu").contiguous()
-        storage = owned.untyped_storage()
-        if storage.data_ptr() in storages or storage.nbytes() != owned.nbytes:
-            owned = owned.clone()  # safetensors refuses tensors that share memory
-        storages.add(storage.data_ptr())
-        written[name] = owned
+        storage = owned.untyped_storage().data_ptr()
+        written[name] = owned.clone() if storage in storages else owned
+        storages.add(storage)
     return safetensors.torch.save(written)
 
 

@@ -14,7 +14,9 @@ from models.errors import UserError
 
 Tensors = Mapping[str, Tensor]
 
-BLOCK = 1 << 16  # elements worked on at a time: the float64 temporaries stay in the cache
+# Elements worked on at a time: temporaries stay in the cache, and below 2**15 torch uses one thread.
+# On a machine that is busy with other work that is many times as fast as waiting for a second one.
+BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
