@@ -93,7 +93,7 @@ class DiskStore:
         earlier = [n for n in self.rounds() if n < round_number]
         if not earlier:
             return None
-        return Keepsake.of_flat(weights.load(self.path(max(earlier))))
+        return Keepsake.of_flat(weights.load(self.path(max(earlier)))[0])
 
     def save(self, round_number: int, kept: Keepsake) -> None:
         """Write the file of the round durably, then drop files that no re-sent round can need."""

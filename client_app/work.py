@@ -411,7 +411,7 @@ def _open_model(
     read = plan_from_json(plan)
     blueprint = draw_up(read, make_method(read.method), input_shape=input_shape, classes=classes)
     if checkpoint is not None:
-        tensors = weights.load(checkpoint)
+        tensors, _ = weights.load(checkpoint)
         if weights.content_hash(tensors) != read.weights:
             raise UserError(f"{checkpoint} is damaged: delete it, it will be sent again")
         blueprint.load(tensors)

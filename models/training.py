@@ -264,12 +264,12 @@ def metrics(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float | N
     auroc: float | None = None
     if int(occurs.sum()) > 1:
         areas = multiclass_auroc(logits.softmax(1), labels, classes, average=None)
-        auroc = float(torch.as_tensor(areas)[occurs].mean())
+        auroc = float(torch.as_tensor(areas)[occurs].double().mean())
     return {
         "examples": float(len(labels)),
-        "loss": float(functional.cross_entropy(logits, labels)),
-        "accuracy": float((logits.argmax(1) == labels).float().mean()),
-        "balanced_accuracy": float(recall[occurs].mean()),
+        "loss": float(functional.cross_entropy(logits.double(), labels)),
+        "accuracy": int((logits.argmax(1) == labels).sum()) / len(labels),
+        "balanced_accuracy": float(recall[occurs].double().mean()),
         "auroc": auroc,
     }
 

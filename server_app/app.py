@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -34,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
 def run(grid: Grid, wanted: RunConfig) -> None:
     """Compose, start or resume, play the rounds, and say where the results are."""
     config = compose(wanted.experiment, wanted.overrides)
-    from server_app.checkpoint import RunFolder, check_same, find_run
+    from server_app.checkpoint import check_same, find_run, new_run
     from server_app.federation import Federation
     from server_app.report import final_tables, verdict
     from server_app.start import Checkpoint, checkpoint
@@ -48,8 +47,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         check_same(folder.begun()["config"], config.to_dict())
         saved = folder.latest()
     else:
-        name = f"{wanted.experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = RunFolder(wanted.output_dir / name)
+        folder = new_run(wanted.output_dir, wanted.experiment)
     start = checkpoint(config, home() / "cache", say)
     if not wanted.resume:
         folder.begin(config.to_dict(), wanted.experiment)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ class RunFolder:
         folder = self._checkpoint(number)
         told = json.loads((folder / "history.json").read_text())
         saved = Saved(int(told["round"]), {}, {}, list(told["history"]))
-        for name, tensor in weights.load(folder / "state.safetensors").items():
+        for name, tensor in weights.load(folder / "state.safetensors")[0].items():
             kind, _, rest = name.partition("/")
             key, _, tensor_name = rest.partition("//")
             holder = saved.states if kind == "state" else saved.optimizers
@@ -160,6 +161,16 @@ class RunFolder:
 
     def _checkpoint(self, number: int) -> Path:
         return self.path / "checkpoints" / f"round-{number:06d}"
+
+
+def new_run(output_dir: Path, experiment: str) -> RunFolder:
+    """Return a folder that does not exist yet, named after the experiment and the time (UTC)."""
+    name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    path, number = output_dir / name, 1
+    while path.exists():
+        number += 1
+        path = output_dir / f"{name}-{number}"
+    return RunFolder(path)
 
 
 def find_run(output_dir: Path, resume: str, experiment: str) -> RunFolder:

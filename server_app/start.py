@@ -133,7 +133,7 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
     """Return the checkpoint that a recipe gave before, if it is still there and undamaged."""
     try:
         content_hash = str(json.loads(note.read_text())["content_hash"])
-        tensors = weights.load(path_of(cache, content_hash))
+        tensors, _ = weights.load(path_of(cache, content_hash))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if weights.content_hash(tensors) != content_hash:
