@@ -42,7 +42,7 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     schema = OmegaConf.structured(cls)
     OmegaConf.set_readonly(schema, None)  # a frozen dataclass makes a read-only schema
     try:
-        config = OmegaConf.merge(schema, {k: v for k, v in plain.items() if k not in inner})
+        config: Any = OmegaConf.merge(schema, {k: v for k, v in plain.items() if k not in inner})
     except ConfigKeyError as error:
         key = str(error.key)
         raise UserError(f"{where} has no option {key!r}; there is {nearest(key, names)}") from error
@@ -52,7 +52,9 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     missing = [name for name in names if name not in plain]
     if missing:
         raise UserError(f"missing: {', '.join(f'{where}.{key}' for key in missing)}")
-    built: Any = {name: _plain(config[name]) for name in names if name not in inner}
+    built: Any = {
+        name: _plain(config[name], f"{where}.{name}") for name in names if name not in inner
+    }
     for name, nested in inner.items():
         built[name] = read_options(nested, plain[name], f"{where}.{name}")  # type: ignore[arg-type]
     return cls(**built)
@@ -70,9 +72,14 @@ def _refuse_interpolation(value: object, where: str) -> None:
             _refuse_interpolation(inner, f"{where}[{position}]")
 
 
-def _plain(node: object) -> Any:
-    if isinstance(node, ListConfig):
-        return tuple(_plain(inner) for inner in node)
-    if isinstance(node, DictConfig):
-        return {str(key): _plain(node[key]) for key in node}
-    return node
+def _plain(node: object, where: str) -> Any:
+    """Return lists as tuples; refuse a list within ``list[str]``, which OmegaConf lets through."""
+    if not isinstance(node, ListConfig | DictConfig):
+        return node
+    keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
+    values = {str(key): _plain(node[key], f"{where}.{key}") for key in keys}
+    if node._metadata.element_type in (bool, int, float, str):
+        for key, value in values.items():
+            if isinstance(value, tuple | dict):
+                raise UserError(f"{where}.{key}: one plain value is needed, not {value!r}")
+    return tuple(values.values()) if isinstance(node, ListConfig) else values

@@ -86,13 +86,14 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) 
         raise UserError(f"{path}: damaged, array {name!r} claims more than its bytes can unpack to")
     with archive.open(member) as opened:
         shape, dtype = _read_header(opened)
+        held = member.file_size - opened.tell()
     if dtype.hasobject or dtype.kind not in PLAIN_KINDS:
         raise UserError(
             f"{path}: array {name!r} holds {dtype}, which is not read because it could run code; "
             "save it as plain numbers"
         )
     claimed = prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or claimed > member.file_size:
+    if min(shape, default=0) < 0 or claimed != held:
         raise UserError(f"{path}: damaged, array {name!r} claims the shape {shape}")
     if claimed > largest:
         raise UserError(
@@ -101,7 +102,6 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) 
         )
     with archive.open(member) as opened:
         array: NDArray[Any] = np.lib.format.read_array(opened, allow_pickle=False)
-        opened.read()  # to the end, so that the checksum is compared
     return array
 
 

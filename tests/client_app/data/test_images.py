@@ -33,6 +33,12 @@ def fill(folder: Path, first: int, many: int) -> None:
         picture(number).save(folder / f"{number:03d}.{('png', 'jpg')[number % 2]}")
 
 
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    memory = io.BytesIO()
+    image.save(memory, kind)
+    return memory.getvalue()
+
+
 @pytest.fixture
 def folders(tmp_path) -> Path:
     root = tmp_path / "pictures"
@@ -237,6 +243,10 @@ def test_links_that_leave_the_root_are_refused(folders, tmp_path, options, seat)
         with pytest.raises(UserError, match="a link that leaves"):
             load("images", options("images", **SMALL), seat(root=folders), seed=1)
         link.unlink()
+    (folders / "out.csv").symlink_to(tmp_path / "out.csv")
+    (tmp_path / "out.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match="a link that leaves"):
+        load("images", options("images", manifest="out.csv"), seat(root=folders), seed=1)
     (folders / "cat" / "loop.png").symlink_to(folders / "cat" / "loop.png")
     with pytest.raises(UserError, match=r"loop\.png"):
         load("images", options("images", **SMALL), seat(root=folders), seed=1)
@@ -288,6 +298,7 @@ def png(width: int, height: int) -> bytes:
     return bytes(content)
 
 
+PCX = encoded(picture(0), "PCX")
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 
 
@@ -300,6 +311,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
         (png(9_000, 9_000), "9000 x 9000 pixels are more than"),
         (png(100, 100), "not a readable picture"),
         (EPS, "not a readable picture"),
+        (PCX, "not a readable picture"),  # Pillow could read it; it is not among our formats
     ],
 )
 def test_a_bad_picture_is_told_before_training(folders, options, seat, content, told) -> None:
@@ -313,12 +325,6 @@ def test_a_truncated_picture_is_told(folders, options, seat) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"021\.jpg: not a readable picture"):
         load("images", options("images", **SMALL), seat(root=folders), seed=1)
-
-
-def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
-    memory = io.BytesIO()
-    image.save(memory, kind)
-    return memory.getvalue()
 
 
 def test_the_central_square_is_cut_and_scaled() -> None:
