@@ -14,8 +14,8 @@ from models.errors import UserError
 
 Tensors = Mapping[str, Tensor]
 
-# Elements worked on at a time: temporaries stay in the cache, and below 2**15 torch uses one thread.
-# On a machine that is busy with other work that is many times as fast as waiting for a second one.
+# Elements worked on at a time: temporaries stay in the cache, and below 2**15 torch uses one
+# thread, which on a machine busy with other work is many times as fast as waiting for a second.
 BLOCK = 1 << 14
 
 
@@ -139,10 +139,11 @@ def require(holds: bool, where: str, rule: str, value: float) -> None:
         raise UserError(f"{where} must be {rule}, got {value}")
 
 
-def spans(length: int) -> Iterator[slice]:
-    """Yield the slices that cover ``range(length)`` in blocks of at most ``BLOCK`` elements."""
-    for start in range(0, length, BLOCK):
-        yield slice(start, min(start + BLOCK, length))
+def spans(length: int, rows: int = 1) -> Iterator[slice]:
+    """Yield slices that cover ``range(length)``, each of at most ``BLOCK`` elements in ``rows``."""
+    step = max(1, BLOCK // rows)
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
 
 
 def flat(tensor: Tensor) -> Tensor:

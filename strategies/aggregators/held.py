@@ -49,6 +49,6 @@ def reduce_blockwise(
         reduced[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
         values = flat(reduced[name])
         sources = [flat(update[name]) for update in updates.values()]
-        for span in spans(len(values)):
+        for span in spans(len(values), rows=len(sources)):
             values[span] = reduce(torch.stack([source[span] for source in sources]))
     return reduced

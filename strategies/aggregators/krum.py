@@ -80,7 +80,7 @@ def squared_distances(updates: list[Tensors], origin: Tensors) -> Tensor:
     for name, start in origin.items():
         centre = flat(start)
         sources = [flat(update[name]) for update in updates]
-        for span in spans(len(centre)):
+        for span in spans(len(centre), rows=len(sources)):
             offsets = torch.stack([source[span] for source in sources]).double()
             offsets -= centre[span].double()
             products += offsets @ offsets.t()

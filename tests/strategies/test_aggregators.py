@@ -137,6 +137,14 @@ class TestEvery:
         after = run_round(aggregator, current, updates, examples)
         assert_same_bits(after, run_round(build(name), current, updates, examples))
 
+    def test_finish_ends_the_round(self, name):
+        current, updates, examples = draw_round()
+        aggregator = build(name)
+        assert run_round(aggregator, current, updates, examples) is not None
+        assert aggregator.finish() is None
+        with pytest.raises(ValueError, match="was not asked"):
+            aggregator.add("site-0", updates["site-0"], 10)
+
     def test_begin_forgets_an_unfinished_round(self, name):
         current, updates, examples = draw_round()
         aggregator = build(name)
@@ -164,6 +172,7 @@ class TestEvery:
             _, updates, examples = draw_round(seed=number)
             stopped, resumed = resumed, build(name)
             resumed.load_state_dict(stopped.state_dict())
+            run_round(stopped, current, updates, examples)  # must not reach into the other's state
             after = run_round(straight, current, updates, examples)
             assert_same_bits(run_round(resumed, current, updates, examples), after)
             current = after
@@ -276,10 +285,19 @@ def test_fedavg_error_stays_within_its_documented_bound_and_order_is_nothing(dat
     assert torch.equal(means[0], means[1])
     assert torch.equal(means[0], means[2])
     n, total = sum(examples.values()), sum(expected.values())
-    bound = len(sites) * 2.0**-38 * total / n
+    bound = len(sites) * 2.0**-37 * total / n
     magnitudes = weighted_mean({k: {"w": u["w"].abs()} for k, u in updates.items()}, examples)["w"]
     error = (means[0] - weighted_mean(updates, examples)["w"]).abs()
     assert (error <= bound + 16 * 2.0**-53 * magnitudes).all()
+
+
+def test_fedavg_keeps_the_bound_where_it_is_tight():
+    almost_two_units = {"w": torch.tensor([1.999 * 2.0**-36], dtype=torch.float64)}
+    aggregator = build("fedavg")
+    aggregator.begin(almost_two_units, {"a": 1, "b": 1})  # N = n = 2, so s = 36
+    aggregator.add("a", almost_two_units, 1)
+    aggregator.add("b", almost_two_units, 1)
+    assert abs(aggregator.finish()["w"] - almost_two_units["w"]) <= 2 * 2.0**-37
 
 
 def test_fedavg_of_one_update_is_that_update_bit_for_bit():
@@ -365,8 +383,31 @@ def test_optimiser_state_has_stable_names_and_must_fit_the_group():
     assert int(state["step"]) == 1
     other = build("fedadam")
     other.load_state_dict(state)
-    with pytest.raises(ValueError, match="layer"):
-        other.begin({"another": torch.zeros(3)}, examples)
+    for current["scale"] in (torch.zeros(4), torch.zeros(1)):
+        with pytest.raises(ValueError, match=r"'m\.scale' does not fit"):
+            other.begin(current, examples)
+    del current["scale"]
+    with pytest.raises(ValueError, match=r"'m\.scale' does not fit"):
+        other.begin(current, examples)
+
+
+def test_later_rounds_change_neither_a_saved_state_nor_the_one_that_was_loaded():
+    saver, loader = build("fedyogi"), build("fedyogi")
+    run_round(saver, *draw_round())
+    saved = saver.state_dict()
+    kept = {name: tensor.clone() for name, tensor in saved.items()}
+    run_round(saver, *draw_round(seed=1))
+    assert_same_bits(saved, kept)
+    loader.load_state_dict(saved)
+    run_round(loader, *draw_round(seed=1))
+    assert_same_bits(saved, kept)
+
+
+def test_moments_of_half_precision_tensors_are_float32():
+    aggregator = build("fedyogi")
+    run_round(aggregator, *draw_round(dtype=torch.bfloat16))
+    dtypes = {tensor.dtype for key, tensor in aggregator.state_dict().items() if key != "step"}
+    assert dtypes == {torch.float32}
 
 
 # Robust rules -----------------------------------------------------------------------------------
@@ -431,6 +472,15 @@ def test_krum_distances_are_exact_beside_a_huge_update():
     found = squared_distances(list(updates.values()), current)
     torch.testing.assert_close(found[1:, 1:], direct[1:, 1:], rtol=1e-12, atol=1e-11)
     torch.testing.assert_close(found[0, 1:], direct[0, 1:], rtol=1e-12, atol=0.0)
+
+
+def test_krum_distances_are_exact_far_from_zero_and_never_negative():
+    origin = {"w": torch.full((400,), 1e6, dtype=torch.float64)}
+    near = draw(1, {"w": (5, 400)}, torch.float64, scale=1e-3)["w"]
+    updates = [{"w": origin["w"] + offset} for offset in near]
+    direct = (near[:, None] - near[None, :]).square().sum(-1)
+    torch.testing.assert_close(squared_distances(updates, origin), direct, rtol=1e-5, atol=1e-9)
+    assert (squared_distances(updates, {"w": torch.zeros(400)}) >= 0).all()
 
 
 def test_krum_scores_by_hand():
