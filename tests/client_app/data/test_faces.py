@@ -93,3 +93,22 @@ def test_mistakes_are_told(options, seat) -> None:
         load("faces", options("faces", **SMALL), seat(), seed=1)
     with pytest.raises(UserError, match=r"not among data\.tasks"):
         load("faces", options("faces", **SMALL), seat(index=0, count=1, task="smile"), seed=1)
+
+
+def test_every_site_and_split_has_its_own_seed_and_every_site_its_camera(
+    options, seat, monkeypatch
+) -> None:
+    import client_app.data.faces as faces
+
+    calls = []
+    original = faces.draw
+    monkeypatch.setattr(faces, "draw", lambda n, **how: calls.append(how) or original(n, **how))
+    for index in (0, 1):
+        load("faces", options("faces", **SMALL), seat(index=index, count=2), seed=1)
+    assert len({how["seed"] for how in calls}) == 6
+    cameras = [how["camera"] for how in calls]
+    assert cameras[0] == cameras[1] == cameras[2]
+    assert cameras[0] != cameras[3]
+    calls.clear()
+    load("faces", options("faces", **SMALL, cameras=False), seat(index=1, count=2), seed=1)
+    assert all(how["camera"] == faces.Camera.neutral() for how in calls)

@@ -1,0 +1,42 @@
+"""Settings for all tests: one torch thread, and folders of their own for what the app keeps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep caches and runs of a test away from those of the user."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("FEDSTRATA_HOME", str(home))
+    return home
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: sums have the same order everywhere."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def shared_file(name: str) -> Path:
+    """Return a file of real data kept beside the repository, or skip with the reason."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"real data {name} is not on this machine")
+    return path
