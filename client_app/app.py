@@ -90,13 +90,13 @@ def _handle(
 ) -> Message:
     """Open the site for the message's plan and ``do`` it; answer with the reason where it fails.
 
-    A mistake that a user can mend travels in full. Of any other failure only the kind does: its
-    text could quote the site's data.
+    A mistake that a user can mend travels in full. Of any other failure in a deployment only the
+    kind does: its text could quote the site's data.
     """
-    name, number = "", 0
+    name, number, simulated = "", 0, False
     try:
         site = read_site(context.node_config, context.run_config)
-        name = site.name or ""
+        name, simulated = site.name or "", site.simulated
         plan, number, payloads = read_order(message)
         from client_app.work import open_bench
 
@@ -108,7 +108,8 @@ def _handle(
         return _failure(message, name, number, str(error))
     except Exception as error:
         logger.exception("site %s: round %d failed", name or "(unnamed)", number)
-        told = str(error) if type(error).__name__ == "Diverged" else "see the site's log"
+        telling = simulated or type(error).__name__ == "Diverged"
+        told = str(error) if telling else "see the site's log"
         return _failure(message, name, number, f"{type(error).__name__}: {told}")
 
 

@@ -35,8 +35,9 @@ class RoundRecord:
         self.sites = dict(sorted(self.sites.items()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
+        """Return plain data; what is by site or by group is sorted, whatever came first."""
+        plain = asdict(self)
+        return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in plain.items()}
 
 
 def site_record(member: Member, report: RoundReport) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def send(grid: Grid, messages: Sequence[Message]) -> list[str]:
 
 
 def fetch(grid: Grid, message_ids: Sequence[str]) -> Iterator[tuple[str, Message]]:
-    """Yield the answers that are there, with the id of what they answer; a few in memory at a time."""
+    """Yield the answers that are there, each with the id of its question; a few in memory at once."""
     for start in range(0, len(message_ids), REPLIES_AT_ONCE):
         for reply in grid.pull_messages(message_ids[start : start + REPLIES_AT_ONCE]):
             yield reply.metadata.reply_to_message_id, reply

@@ -133,10 +133,21 @@ class Rounds:
                 arrived[key] += 1
                 record.bytes_up[group] = record.bytes_up.get(group, 0) + data_length
             record.took_part(member, report)
+        self._stop_if_all_refused(record)
         self._finish(arrived, record)
         record.tasks = task_metrics(record.sites)
         record.seconds = time.monotonic() - started
         return record
+
+    def _stop_if_all_refused(self, record: RoundRecord) -> None:
+        """Raise UserError where every site answered and no answer could be taken."""
+        if record.refused and not (record.participants or record.late or record.absent):
+            lines = [f"  {site}: {reason}" for site, reason in sorted(record.refused.items())]
+            raise UserError(
+                f"round {record.round}: no site could take part; what was learnt up to round "
+                f"{record.round - 1} is kept, resume the run when this is mended:\n"
+                + "\n".join(lines)
+            )
 
     def ask(
         self,
@@ -150,7 +161,8 @@ class Rounds:
     ) -> Iterator[tuple[Member, Message]]:
         """Send one order to each member, and yield the answers as they arrive.
 
-        The order carries ``layers``; when omitted, those of the member's exchanged groups. Who does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent.
+        The order carries ``layers``; when omitted, those of the member's exchanged groups. Who
+        does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent.
         """
         arrays: dict[str, Array] = {}
         pending: dict[str, Member] = {}
