@@ -17,8 +17,7 @@ def paint_backdrop(sketch: Sketch, camera: Camera, rng: np.random.Generator) -> 
     """Fill the whole picture in the camera's style; ``rng`` gives the same draws to any camera."""
     dice = Chances(rng.random((len(sketch), _COLUMNS)))
     wall, pattern = dice.colour(camera.palette, 18.0), dice.colour(camera.palette, 18.0)
-    allowed = [each in (camera.backdrop, "any") for each in BACKDROPS[:-1]]
-    style = dice.pick(allowed)
+    style = dice.pick([camera.backdrop in (each, "any") for each in BACKDROPS[:-1]])
     sketch.fill(_box(0.0, 0.0, 1.0, 1.0), wall, placed=False)
     slant = dice.between(-0.3, 0.3)
     for band in range(1, _BANDS):

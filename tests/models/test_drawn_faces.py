@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.drawn_faces import ATTRIBUTES, CLASSES, MARGINALS, Camera, Drawn, draw
+from models.drawn_faces.camera import BACKDROPS
 from models.drawn_faces.people import in_turn, meet
 
 PER_PERSON = ("gender", "age")
@@ -163,6 +164,17 @@ def test_a_camera_changes_the_look_and_nothing_else():
     looks = [each.images.mean(axis=(0, 1, 2)) for each in (plain, *sites)]
     for i, look in enumerate(looks):
         assert all(np.abs(look - other).max() > 4.0 for other in looks[:i])
+
+
+def test_each_backdrop_is_seen_and_any_mixes_them():
+    of = {
+        backdrop: draw(24, seed=1, identities=4, camera=Camera(backdrop=backdrop)).images
+        for backdrop in BACKDROPS
+    }
+    named = np.stack([of[backdrop] for backdrop in BACKDROPS if backdrop != "any"])
+    like = (named == of["any"]).all(axis=(2, 3, 4))
+    assert (like.sum(axis=0) == 1).all()
+    assert like.any(axis=1).all()
 
 
 def test_cameras_are_values():
