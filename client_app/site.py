@@ -141,7 +141,7 @@ def _count(config: Mapping[str, Any], key: str, *, least: int) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"{key} must be a whole number, at least {least}, got {value!r}")
-    return value
+    return int(value)
 
 
 assert len(KEYS) == len(fields(Site)) - 1  # every key has a field; `simulated` follows from them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +105,7 @@ class DiskStore:
         """Return the rounds there are files of, ascending."""
         if not self.folder.is_dir():
             return []
-        matches = (_FILE.fullmatch(name) for name in os.listdir(self.folder))
+        matches = (_FILE.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, round_number: int) -> Path:

@@ -94,7 +94,9 @@ def choose_device(wanted: str) -> torch.device:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise UserError(f"device {wanted!r} does not exist; use auto, cpu, cuda or cuda:N") from None
+        raise UserError(
+            f"device {wanted!r} does not exist; use auto, cpu, cuda or cuda:N"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {wanted!r} was asked for, but torch finds no CUDA device here")
     return device
@@ -264,12 +266,15 @@ class _Seat:
         self.method.train(self.site_round)
 
 
-def _set_up(
-    bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store
-) -> _Seat:
+def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store) -> _Seat:
     blueprint, data, device = bench.blueprint, bench.holding.data, bench.device
-    if bench.plan.weights and not checkpoint_path(bench.site.cache_dir, bench.plan.weights).exists():
-        raise UserError(f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk")
+    if (
+        bench.plan.weights
+        and not checkpoint_path(bench.site.cache_dir, bench.plan.weights).exists()
+    ):
+        raise UserError(
+            f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
+        )
     kept = store.before(round_number) or Keepsake()
     _check_kept(kept, blueprint, bench.holding.site)
     blueprint.load(bench.start)

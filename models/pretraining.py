@@ -115,7 +115,9 @@ def pretrain(
 def public_split(settings: Pretraining, seed: int) -> Split:
     """Return public pictures labelled with who is on them; no site holds any of these people."""
     if settings.data not in PUBLIC:
-        raise UserError(f"weights.data {settings.data!r} does not exist; {nearest('', PUBLIC)} does")
+        raise UserError(
+            f"weights.data {settings.data!r} does not exist; {nearest('', PUBLIC)} does"
+        )
     return PUBLIC[settings.data](settings, seed)
 
 

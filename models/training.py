@@ -177,7 +177,9 @@ def make_optimizer(
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    kind: type[torch.optim.Adam] = torch.optim.AdamW
+    if settings.optimizer == "adam":
+        kind = torch.optim.Adam
     return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
 

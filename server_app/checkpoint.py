@@ -9,12 +9,12 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from models import weights
 from models.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEPT = 3
 _FOLDER = re.compile(r"round-(\d{6})")
@@ -110,6 +110,8 @@ class RunFolder:
         Random numbers of round r are functions of (seed, r) alone, so the pair written here is
         the whole random state.
         """
+        from models import weights
+
         final = self.path / "checkpoints" / f"round-{round_number:06d}"
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -133,7 +135,7 @@ class RunFolder:
         folder = self.path / "checkpoints"
         if not folder.is_dir():
             return []
-        matches = (_FOLDER.fullmatch(name) for name in os.listdir(folder))
+        matches = (_FOLDER.fullmatch(path.name) for path in folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def latest(self) -> Saved | None:
@@ -149,6 +151,8 @@ class RunFolder:
         return None
 
     def _read(self, number: int) -> Saved:
+        from models import weights
+
         folder = self._checkpoint(number)
         told = json.loads((folder / "history.json").read_text())
         saved = Saved(int(told["round"]), {}, {}, list(told["history"]))

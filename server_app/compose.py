@@ -90,7 +90,7 @@ def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str
     first = str(error).strip().splitlines()[0]
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        group, package = (key.split("@") + [""])[:2]
+        group, _, package = key.partition("@")
         if (CONF / group).is_dir() and not package and value:
             names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
             if value not in names:

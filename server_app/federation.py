@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from flwr.serverapp import Grid
+from flwr.app import Array
 
 from models.errors import UserError
 from models.groups import PRETRAINED, TensorSpec
@@ -25,7 +24,6 @@ from strategies.rounds import Learnt, Rounds
 from strategies.wire import Refused, SiteReport
 
 Log = Callable[[str], None]
-SETTLE = 1.0  # seconds without a new node before the roster counts as complete
 
 
 @dataclass
@@ -34,8 +32,8 @@ class Federation:
 
     Parameters
     ----------
-    grid : Grid
-        Flower's way to the nodes.
+    roster : Roster
+        Who takes part, over Flower's grid.
     config : Config
         The run's configuration.
     plan : Plan
@@ -48,7 +46,7 @@ class Federation:
         Takes text for the log.
     """
 
-    grid: Grid
+    roster: Roster
     config: Config
     plan: Plan
     folder: RunFolder
@@ -59,10 +57,9 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = make_method(self.plan.method)
-        self.roster = Roster(self.grid, self.plan.to_json())
         self.learnt = Learnt(self.method, self.config.strategy.aggregators)
         self.rounds = Rounds(
-            grid=self.grid,
+            grid=self.roster.grid,
             roster=self.roster,
             learnt=self.learnt,
             settings=self.config.strategy,
@@ -71,13 +68,12 @@ class Federation:
             log=self.log,
         )
         self.references: dict[str, SiteReport] = {}
-        self.checkpoint = self.start if isinstance(self.start, Checkpoint) else None
+        self.checkpoint: Checkpoint | None = None
 
     def run(self, saved: Saved | None) -> dict[str, Any]:
         """Play the rounds that are left, evaluate, and return what results.json holds."""
-        self.join()
-        if isinstance(self.start, Recipe):
-            self._start_from(self.start.follow(self.log))
+        if self.start is not None:
+            self._start_from(self.start)
         self.folder.note_weights(self.plan.weights)
         first = 1
         if saved is not None:
@@ -98,44 +94,17 @@ class Federation:
 
     # -- joining ---------------------------------------------------------------------------------
 
-    def join(self) -> None:
-        """Wait for the sites, and take in those that can take part.
+    def join(self, found: list[Member], refused: list[Stranger]) -> None:
+        """Take in the sites that can take part.
 
         Raises
         ------
         UserError
-            Where a site cannot take part and the run is to stop then, or too few sites come.
+            Where a site cannot take part and the run is to stop then, or none can.
         """
-        settings = self.config.strategy
-        deadline = time.monotonic() + settings.join_timeout
-        found: list[Member] = []
-        refused: list[Stranger] = []
-        seen: set[int] = set()
-        settled = time.monotonic() + SETTLE
-        while True:
-            connected = self.roster.connected()
-            if connected - seen:
-                seen |= connected
-                settled = time.monotonic() + SETTLE
-            members, strangers = self.roster.greet()
-            _check_names(found, members)
-            found += members
-            refused += strangers
-            for member in members:  # known from now on, so that it is not asked again
-                self.roster.members[member.site] = member
-            now = time.monotonic()
-            enough = len(found) + len(refused) >= settings.min_sites
-            if enough and now >= settled and not self.roster.waiting:
-                break
-            if now >= deadline and (not self.roster.waiting or now >= deadline + settings.deadline):
-                raise UserError(
-                    f"{len(found)} of at least {settings.min_sites} sites joined within "
-                    f"{settings.join_timeout:g} s: {', '.join(sorted(self.roster.members)) or 'none'}"
-                )
-            time.sleep(settings.poll)
         self._judge(refused)
         self.roster.members.clear()
-        self.admit(sorted(found, key=lambda member: member.site))
+        self.admit(found)
         self.log(report.sites_table(self.sites()))
         if not self.roster.members:
             raise UserError("no site can take part")
@@ -209,7 +178,11 @@ class Federation:
     def _judge(self, strangers: list[Stranger]) -> None:
         if not strangers:
             return
-        lines = [f"  {s.site or f'node {s.node_id}'}: {s.reason}" for s in strangers]
+        reasons: dict[str, list[str]] = {}
+        for stranger in strangers:
+            who = stranger.site or f"node {stranger.node_id}"
+            reasons.setdefault(stranger.reason, []).append(who)
+        lines = [f"  {', '.join(sorted(who))}: {reason}" for reason, who in reasons.items()]
         text = "these sites cannot take part:\n" + "\n".join(sorted(lines))
         if self.config.strategy.on_site_error == "stop":
             raise UserError(f"{text}\n(strategy.on_site_error=exclude goes on without them)")
@@ -267,18 +240,34 @@ class Federation:
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
 
-    def _start_from(self, made: Checkpoint) -> None:
-        """Take a checkpoint that was made after the sites had joined, and ask who lacks it."""
+    def _start_from(self, start: Checkpoint | Recipe) -> None:
+        """Take the pre-trained start, and send it to the sites that lack it."""
+        made = start.follow(self.log) if isinstance(start, Recipe) else start
         self.checkpoint = made
         self.plan = replace(self.plan, weights=made.content_hash)
         self.roster.plan = self.plan.to_json()
         self.learnt.states.clear()
         for task, told in self.references.items():
             blueprint = self._blueprint(told)
+            self._check_frozen(blueprint, made)
             self.learnt.add_task(task, blueprint.partition, self._start(blueprint))
+        self._distribute(self._lacking())
+
+    def _check_frozen(self, blueprint: Blueprint, made: Checkpoint) -> None:
+        """Refuse to freeze tensors that the checkpoint does not have: they would stay random."""
+        frozen = blueprint.partition.names(PRETRAINED.name)
+        if missing := [name for name in frozen if name not in made.tensors]:
+            raise UserError(
+                f"groups.pretrained freezes {len(missing)} tensors that the weights "
+                f"({made.told}) do not have: {', '.join(missing[:4])}; put them into another group"
+            )
+        blueprint.load(made.tensors)
+
+    def _lacking(self) -> list[Member]:
+        """Return the members that do not have the run's checkpoint on their disk."""
         record = RoundRecord(0)
-        members = list(self.roster.members.values())
         lacking = []
+        members = list(self.roster.members.values())
         deadline = self.config.strategy.deadline
         for member, reply in self.rounds.ask(wire.QUERY, members, 0, record, deadline, layers={}):
             try:
@@ -288,7 +277,7 @@ class Federation:
                 continue
             if not told.holds_weights:
                 lacking.append(member)
-        self._distribute(lacking)
+        return lacking
 
     # -- the rounds ------------------------------------------------------------------------------
 
@@ -354,7 +343,7 @@ class Federation:
         record = RoundRecord(number)
         members = [self.roster.members[name] for name in sorted(self.roster.members)]
         timeout = self.config.strategy.final_timeout
-        layers = None if with_layers else {}
+        layers: dict[str, Array] | None = None if with_layers else {}
         for member, reply in self.rounds.ask(kind, members, number, record, timeout, layers=layers):
             try:
                 told = wire.read_round_report(reply)
@@ -408,18 +397,6 @@ _MEASURES = ("loss", "accuracy", "balanced_accuracy", "auroc")
 def _mean(values: list[float | None]) -> float | None:
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None
-
-
-def _check_names(known: list[Member], joining: list[Member]) -> None:
-    """Refuse two nodes under one name in the beginning, when neither can be an earlier one's return."""
-    names = {member.site: member for member in known}
-    for member in joining:
-        other = names.setdefault(member.site, member)
-        if other is not member:
-            raise UserError(
-                f"two nodes call themselves {member.site!r} ({other.node_id} and "
-                f"{member.node_id}): give each SuperNode a site of its own in --node-config"
-            )
 
 
 def _difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from models.errors import UserError
 from strategies import wire
 from strategies.wire import Refused, SiteReport, read_site_report
 
@@ -111,6 +112,72 @@ class Roster:
         return dict(sorted(tasks.items()))
 
 
+SETTLE = 1.0  # seconds without a new node before the roster counts as complete
+
+
+def gather(
+    roster: Roster, *, least: int, join_timeout: float, answer_timeout: float, poll: float
+) -> tuple[list[Member], list[Stranger]]:
+    """Wait until at least ``least`` nodes have said who they are, and nobody is still to answer.
+
+    Parameters
+    ----------
+    least : int
+        Sites that must have joined.
+    join_timeout : float
+        Seconds for them to connect.
+    answer_timeout : float
+        Seconds more for those that are connected to answer: they may have data to read.
+
+    Returns
+    -------
+    tuple of lists
+        Members, and nodes that cannot take part.
+
+    Raises
+    ------
+    UserError
+        Where too few come in time, or two nodes go by one name.
+    """
+    deadline = time.monotonic() + join_timeout
+    settled = time.monotonic() + SETTLE
+    found: dict[str, Member] = {}
+    refused: list[Stranger] = []
+    seen: set[int] = set()
+    while True:
+        connected = roster.connected()
+        if connected - seen:
+            seen |= connected
+            settled = time.monotonic() + SETTLE
+        roster.forget_asked(connected)
+        members, strangers = roster.greet()
+        refused += strangers
+        for member in members:
+            _check_name(found, member)
+            roster.members[member.site] = found[member.site] = member
+        now = time.monotonic()
+        enough = len(found) + len(refused) >= least
+        if enough and now >= settled and not roster.waiting:
+            return [found[site] for site in sorted(found)], refused
+        if now >= deadline and (not roster.waiting or now >= deadline + answer_timeout):
+            raise UserError(
+                f"{len(found)} of at least {least} sites joined within {join_timeout:g} s "
+                f"({', '.join(sorted(found)) or 'none'}); start the missing SuperNodes, or give "
+                "them longer with strategy.join_timeout"
+            )
+        time.sleep(poll)
+
+
+def _check_name(known: Mapping[str, Member], joining: Member) -> None:
+    """Refuse two nodes under one name in the beginning: neither can be the other's return."""
+    other = known.get(joining.site)
+    if other is not None:
+        raise UserError(
+            f"two nodes call themselves {joining.site!r} ({other.node_id} and "
+            f"{joining.node_id}): give each SuperNode a site of its own in --node-config"
+        )
+
+
 def send(grid: Grid, messages: Sequence[Message]) -> list[str]:
     """Push messages one by one (each may be large); return the ids of those that went out."""
     sent: list[str] = []
@@ -120,7 +187,7 @@ def send(grid: Grid, messages: Sequence[Message]) -> list[str]:
 
 
 def fetch(grid: Grid, message_ids: Sequence[str]) -> Iterator[tuple[str, Message]]:
-    """Yield the answers that are there, each with the id of its question; a few in memory at once."""
+    """Yield the answers that are there, with their questions' ids; a few in memory at once."""
     for start in range(0, len(message_ids), REPLIES_AT_ONCE):
         for reply in grid.pull_messages(message_ids[start : start + REPLIES_AT_ONCE]):
             yield reply.metadata.reply_to_message_id, reply

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -25,6 +25,7 @@ QUERY, WEIGHTS, TRAIN, ALONE, EVALUATE = (
     "train.alone",
     "evaluate",
 )
+Report = TypeVar("Report")
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 MOST_REPORT_CHARACTERS = 4_000_000
@@ -230,7 +231,7 @@ def _payloads(content: RecordDict) -> dict[str, bytes]:
     return {str(group): array.data for group, array in record.items()}
 
 
-def _read_report(cls: type[Any], message: Message) -> Any:
+def _read_report(cls: type[Report], message: Message) -> Report:
     try:
         text = message.content[REPORT]["json"]
     except (KeyError, TypeError):

@@ -55,7 +55,9 @@ class LoopbackGrid(Grid):
             node_id = message.metadata.dst_node_id
             if node_id not in self.nodes:
                 continue
-            context = Context(1, node_id, dict(self.nodes[node_id]), RecordDict(), dict(self.run_config))
+            context = Context(
+                1, node_id, dict(self.nodes[node_id]), RecordDict(), dict(self.run_config)
+            )
             reply = self.tamper(message, client_app(message, context))
             if reply is not None:
                 self.replies[message_id] = reply

@@ -181,7 +181,9 @@ def test_each_method_exchanges_what_its_paper_says(
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
-    runs = [simulate(tmp_path / str(i), "faces", [*SMALL, f"seed={s}"]) for i, s in enumerate((1, 1, 2))]
+    runs = [
+        simulate(tmp_path / str(i), "faces", [*SMALL, f"seed={s}"]) for i, s in enumerate((1, 1, 2))
+    ]
     found = [states(tmp_path / str(i), results["run"]) for i, (results, _) in enumerate(runs)]
     assert same(found[0], found[1])
     assert not same(found[0], found[2])
