@@ -17,13 +17,14 @@ from models.errors import UserError
 from models.groups import Partition, Scope
 from models.seeds import derive_seed
 from strategies import wire
-from strategies.aggregators import MAX_MAGNITUDE, Aggregator, make
+from strategies.aggregators import Aggregator, make
+from strategies.checks import checked_update
 from strategies.config import StrategyConfig
 from strategies.method import Method
-from strategies.payload import PayloadError, decode, encode
+from strategies.payload import encode
 from strategies.records import RoundRecord, task_metrics
 from strategies.roster import Member, Roster, collect, reply_problem, send
-from strategies.wire import Refused, RoundReport
+from strategies.wire import Refused
 
 Log = Callable[[str], None]
 TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink
@@ -122,17 +123,20 @@ class Rounds:
         counts = {member.site: member.report.examples["train"] for member in asked}
         arrived = self._begin(asked, counts)
         for member, reply in self.ask(wire.TRAIN, asked, number, record, self.settings.deadline):
+            partition = self.learnt.partitions[member.task]
             try:
-                report, updates = self._checked(member, reply, number)
+                update = checked_update(reply, member, number, partition, self.learnt.method)
             except Refused as error:
                 record.refused[member.site] = str(error)
                 continue
-            for group, (data_length, tensors) in updates.items():
-                key = scope_key(self.learnt.partitions[member.task], group, member.task)
-                self.learnt.aggregators[key].add(member.site, tensors, report.examples)
+            for group, tensors in update.tensors.items():
+                key = scope_key(partition, group, member.task)
+                self.learnt.aggregators[key].add(
+                    member.site, tensors, update.report.examples
+                )
                 arrived[key] += 1
-                record.bytes_up[group] = record.bytes_up.get(group, 0) + data_length
-            record.took_part(member, report)
+                record.bytes_up[group] = record.bytes_up.get(group, 0) + update.sizes[group]
+            record.took_part(member, update.report)
         self._stop_if_all_refused(record)
         self._finish(arrived, record)
         record.tasks = task_metrics(record.sites)
@@ -240,38 +244,6 @@ class Rounds:
         for key, sites in expected.items():
             self.learnt.aggregators[key].begin(self.learnt.states[key], sites)
         return dict.fromkeys(expected, 0)
-
-    def _checked(
-        self, member: Member, reply: Message, number: int
-    ) -> tuple[RoundReport, dict[str, tuple[int, dict[str, Tensor]]]]:
-        """Return the report and the updates of an answer; raise Refused for anything amiss."""
-        report = wire.read_round_report(reply)
-        payloads = wire.read_payloads(reply)
-        if report.site != member.site and not report.error:
-            raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
-        if report.error:
-            raise Refused(report.error)
-        if report.round != number:
-            raise Refused(f"answers round {report.round} in round {number}")
-        announced = member.report.examples["train"]
-        if not 0 < report.examples <= announced:
-            raise Refused(f"trained on {report.examples} examples, it announced {announced}")
-        if reason := self.learnt.method.refuses(report.steps, report.planned):
-            raise Refused(reason)
-        partition = self.learnt.partitions[member.task]
-        allowed = set(partition.exchanged_groups())
-        if extra := set(payloads) - allowed:
-            raise Refused(f"sends groups that may not leave a site: {', '.join(sorted(extra))}")
-        if missing := allowed - set(payloads):
-            raise Refused(f"does not send group {', '.join(sorted(missing))}")
-        updates = {}
-        for group, data in payloads.items():
-            try:
-                tensors = decode(data, partition.schema(group), max_magnitude=MAX_MAGNITUDE)
-            except PayloadError as error:
-                raise Refused(f"group {group}: {error}") from None
-            updates[group] = (len(data), tensors)
-        return report, updates
 
     def _finish(self, arrived: Mapping[str, int], record: RoundRecord) -> None:
         """Close the round's aggregators; a group below its minimum keeps its state."""

@@ -1,0 +1,206 @@
+"""No answer reaches an aggregator unless everything about it is right; tried with every wrong one."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.groups import partition
+from models.networks import build
+from strategies import wire
+from strategies.checks import checked_update
+from strategies.method import make_method
+from strategies.payload import encode
+from strategies.roster import Member
+from strategies.wire import Refused, RoundReport, SiteReport
+
+NETWORK = build("mlp", input_shape=(6,), classes=2, head=[], hidden=[5, 4])
+ENTRIES = {"common": ["fc1"], "task": ["fc2"], "personal": ["head"]}
+DIVISION = partition(NETWORK, ENTRIES)
+METHOD = make_method({"name": "layers"})
+MEMBER = Member(
+    7,
+    SiteReport(
+        "clinic",
+        "grade",
+        ("low", "high"),
+        (6,),
+        {"train": 20, "validation": 4, "test": 4},
+        0.5,
+        {},
+        {},
+        True,
+        "cpu",
+        {},
+        "",
+    ),
+)
+METRIC = {"examples": 4.0, "loss": 0.7, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
+GOOD = RoundReport("clinic", 3, 20, 5, 5, 0.7, 1.0, {"test": METRIC, "validation": METRIC}, "")
+
+
+def asked() -> Message:
+    return wire.order(wire.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
+
+
+def layers() -> dict[str, dict[str, torch.Tensor]]:
+    state = NETWORK.state_dict()
+    return {g: {n: state[n].clone() for n in DIVISION.exchanged_names(g)} for g in ("common", "task")}
+
+
+def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> Message:
+    return wire.answer(asked(), report, {group: encode(t) for group, t in tensors.items()})
+
+
+def check(message: Message) -> Any:
+    return checked_update(message, MEMBER, 3, DIVISION, METHOD)
+
+
+def test_a_right_answer_passes_unchanged() -> None:
+    update = check(reply(GOOD, layers()))
+    assert update.report == GOOD
+    for group, tensors in layers().items():
+        assert all(torch.equal(update.tensors[group][name], t) for name, t in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"site": "other"}, "answers as 'other'"),
+        ({"round": 2}, "answers round 2 in round 3"),
+        ({"examples": 0}, "0 examples"),
+        ({"examples": -5}, "-5 examples"),
+        ({"examples": 10**12}, "it announced 20"),
+        ({"steps": 3}, "3 of 5 steps"),
+        ({"steps": 9}, "9 of 5 steps"),
+        ({"loss": math.nan}, "loss"),
+        ({"metrics": {}}, "no metrics"),
+        ({"metrics": {"test": {**METRIC, "accuracy": 1.5}}}, "accuracy is 1.5"),
+        ({"metrics": {"test": {**METRIC, "loss": math.inf}}}, "loss"),
+        ({"metrics": {"secret": METRIC}}, "secret"),
+        ({"error": "GPU out of memory"}, "GPU out of memory"),
+    ],
+)
+def test_a_wrong_report_is_refused_with_its_reason(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        check(reply(replace(GOOD, **change), layers()))
+
+
+def broken(what: str) -> dict[str, dict[str, torch.Tensor]]:
+    tensors = layers()
+    common = tensors["common"]
+    if what == "missing tensor":
+        del common["fc1.bias"]
+    elif what == "extra tensor":
+        common["fc9.bias"] = torch.zeros(2)
+    elif what == "personal tensor":
+        common["head.out.weight"] = NETWORK.state_dict()["head.out.weight"]
+    elif what == "misshapen":
+        common["fc1.bias"] = torch.zeros(6)
+    elif what == "transposed":
+        common["fc1.weight"] = common["fc1.weight"].T.contiguous()
+    elif what == "dtype":
+        common["fc1.bias"] = common["fc1.bias"].double()
+    elif what == "nan":
+        common["fc1.bias"][1] = math.nan
+    elif what == "infinite":
+        common["fc1.bias"][1] = -math.inf
+    elif what == "huge":
+        common["fc1.bias"][1] = 1e30
+    elif what == "missing group":
+        del tensors["task"]
+    elif what == "forbidden group":
+        tensors["personal"] = {"head.out.bias": torch.zeros(2)}
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("missing tensor", "group common"),
+        ("extra tensor", "group common"),
+        ("personal tensor", "group common"),
+        ("misshapen", "group common"),
+        ("transposed", "fc1.weight"),
+        ("dtype", "group common"),
+        ("nan", "fc1.bias"),
+        ("infinite", "fc1.bias"),
+        ("huge", "fc1.bias"),
+        ("missing group", "does not send group task"),
+        ("forbidden group", "may not leave a site: personal"),
+    ],
+)
+def test_wrong_layers_are_refused_by_name(what: str, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        check(reply(GOOD, broken(what)))
+
+
+def test_records_that_do_not_belong_are_refused() -> None:
+    message = reply(GOOD, layers())
+    message.content["diary"] = ConfigRecord({"patient": "a name"})
+    with pytest.raises(Refused, match="diary"):
+        check(message)
+
+
+def test_numpy_arrays_are_not_taken_for_payloads() -> None:
+    message = reply(GOOD, layers())
+    message.content["layers"] = ArrayRecord({"common": Array(torch.zeros(3).numpy())})
+    with pytest.raises(Refused, match=r"numpy\.ndarray"):
+        check(message)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(field=st.sampled_from(sorted(asdict(GOOD))), value=json_values)
+def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> None:
+    told = {**asdict(GOOD), field: value}
+    content = {"report": ConfigRecord({"json": json.dumps(told)})}
+    payloads = {g: wire.payload_array(encode(t)) for g, t in layers().items()}
+    message = Message(RecordDict({**content, "layers": ArrayRecord(payloads)}), reply_to=asked())
+    try:
+        update = check(message)
+    except Refused:
+        return
+    assert update.report.site == "clinic"
+    assert update.report.round == 3
+    assert 0 < update.report.examples <= 20
+
+
+@given(text=st.text(max_size=200) | st.binary(max_size=50) | st.integers())
+def test_any_report_at_all_is_read_or_refused(text: Any) -> None:
+    if isinstance(text, int) and not -(2**63) <= text < 2**63:
+        return
+    content = RecordDict({"report": ConfigRecord({"json": text})})
+    with pytest.raises(Refused):
+        check(Message(content, reply_to=asked()))
+
+
+@given(data=st.data())
+def test_bytes_changed_anywhere_are_refused_or_still_finite(data: st.DataObject) -> None:
+    payload = bytearray(encode(layers()["common"]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, 3))
+    changed = bytes(payload[: len(payload) - cut])
+    message = wire.answer(asked(), GOOD, {"common": changed, "task": encode(layers()["task"])})
+    try:
+        update = check(message)
+    except Refused:
+        return
+    assert all(torch.isfinite(t).all() for t in update.tensors["common"].values())
+    assert {n: t.shape for n, t in update.tensors["common"].items()} == {
+        n: t.shape for n, t in layers()["common"].items()
+    }
