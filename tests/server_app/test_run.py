@@ -1,0 +1,213 @@
+"""Whole runs over a loopback: results as documented, faults that cost one contribution, resuming."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message
+
+from models.errors import UserError
+from strategies import wire
+from tests.loopback import LoopbackGrid, failed, simulate
+from tests.strategies.test_equalities import SMALL, same, states
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+GROUPS = ["groups=body_common_head_task", "groups.personal=[head.out]", "groups.task=[head.0]"]
+
+
+def test_results_follow_the_documented_schema(tmp_path: Path) -> None:
+    overrides = [*SMALL, *GROUPS, "baselines.alone=true"]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=4)
+    schema = json.loads((DOCS / "results.schema.json").read_text())
+    jsonschema.validate(results, schema)
+    assert [entry["round"] for entry in results["rounds"]] == [1, 2]
+    assert set(results["rounds"][0]["bytes_up"]) == {"common", "task"}
+    assert set(results["final"]["tasks"]) == {"gender", "pose"}
+    assert set(results["final"]["sites"]) == {f"site-0{i}" for i in range(4)}
+    assert [row["group"] for row in results["partition"]["pose"]] == [
+        "pretrained",
+        "common",
+        "task",
+        "personal",
+    ]
+    words = (DOCS / "results.md").read_text()
+    named = [*results, *results["rounds"][0], *results["final"]]
+    assert not [name for name in named if f"`{name}" not in words and f"{name}`" not in words]
+
+
+def one_in(number: int, site: str, change: Any) -> Any:
+    """Return a tamper that changes the training reply of one site in one round."""
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        if message.metadata.message_type != wire.TRAIN or message.metadata.group_id != str(number):
+            return reply
+        return change(message, reply) if wire.read_round_report(reply).site == site else reply
+
+    return tamper
+
+
+def with_report(**values: Any) -> Any:
+    def change(_: Message, reply: Message) -> Message:
+        told = json.loads(str(reply.content["report"]["json"]))
+        reply.content["report"] = ConfigRecord({"json": json.dumps({**told, **values})})
+        return reply
+
+    return change
+
+
+def with_nan(_: Message, reply: Message) -> Message:
+    payload = bytearray(wire.read_payloads(reply)["common"])
+    payload[-4:] = b"\x00\x00\xc0\x7f"
+    reply.content["layers"]["common"] = wire.payload_array(bytes(payload))  # type: ignore[index]
+    return reply
+
+
+def silent(_: Message, __: Message) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "reason"),
+    [
+        (with_report(round=7), "refused", "answers round 7"),
+        (with_report(examples=10**9), "refused", "announced 24"),
+        (with_nan, "refused", "not finite"),
+        (silent, "late", "no answer"),
+        (lambda message, _: failed(message, code=5), "absent", "gone"),
+        (lambda message, _: failed(message, code=2), "refused", "gone"),
+    ],
+)
+def test_one_bad_answer_costs_that_contribution_alone(
+    tmp_path: Path, change: Any, where: str, reason: str
+) -> None:
+    tamper = one_in(1, "site-02", change)
+    overrides = [*SMALL, *GROUPS, "strategy.deadline=8"]
+    results, _ = simulate(tmp_path, "faces", overrides, tamper=tamper)
+    first, second = results["rounds"]
+    assert first["participants"] == ["site-00", "site-01", "site-03"]
+    assert reason in first[where]["site-02"]
+    assert second["participants"] == ["site-00", "site-01", "site-02", "site-03"]
+    assert not second["refused"] | second["late"] | second["absent"]
+
+
+def test_a_group_below_its_minimum_keeps_its_state(tmp_path: Path) -> None:
+    overrides = [*SMALL, *GROUPS, "strategy.minimum.task=3", "strategy.rounds=1"]
+    results, _ = simulate(tmp_path, "faces", overrides)
+    assert results["rounds"][0]["kept"] == {
+        "task/gender": "2 updates, 3 needed",
+        "task/pose": "2 updates, 3 needed",
+    }
+    after = states(tmp_path, results["run"])
+    heads = [after[f"state/task/{task}//head.0.weight"] for task in ("gender", "pose")]
+    assert torch.equal(*heads)  # both still the seeded start
+
+
+def test_when_every_site_is_refused_the_run_says_why(tmp_path: Path) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        training = message.metadata.message_type == wire.TRAIN
+        return with_report(error="disk full")(message, reply) if training else reply
+
+    with pytest.raises(UserError, match="disk full"):
+        simulate(tmp_path, "faces", [*SMALL, *GROUPS], tamper=tamper)
+
+
+class Crash(RuntimeError):
+    """Stands for the server's process dying."""
+
+
+@pytest.mark.parametrize("optimizer", ["fedavg", "fedadam"])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, optimizer: str) -> None:
+    overrides = [
+        *SMALL,
+        *GROUPS,
+        "groups.personal=[head.out, 'type:BatchNorm2d']",
+        "strategy.rounds=4",
+        "strategy.fraction=0.5",
+        f"aggregator@strategy.aggregators.common={optimizer}",
+    ]
+
+    def dies(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == wire.TRAIN and message.metadata.group_id == "3":
+            raise Crash
+        return reply
+
+    whole, _ = simulate(tmp_path / "whole", "faces", overrides)
+    with pytest.raises(Crash):
+        simulate(tmp_path / "cut", "faces", overrides, tamper=dies)
+    resumed, _ = simulate(tmp_path / "cut", "faces", overrides, resume="latest")
+    assert same(states(tmp_path / "whole", whole["run"]), states(tmp_path / "cut", resumed["run"]))
+    assert without_times(whole) == without_times(resumed)
+
+
+def without_times(results: dict[str, Any]) -> Any:
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: strip(v) for k, v in value.items() if k not in ("seconds", "run")}
+        return [strip(v) for v in value] if isinstance(value, list) else value
+
+    return strip(results)
+
+
+def test_resuming_with_another_configuration_names_the_key(tmp_path: Path) -> None:
+    simulate(tmp_path, "faces", SMALL, sites=2)
+    with pytest.raises(UserError, match=r"train\.batch_size: was 8, now 4"):
+        simulate(tmp_path, "faces", [*SMALL, "train.batch_size=4"], sites=2, resume="latest")
+    with pytest.raises(UserError, match="no run 'facez'"):
+        simulate(tmp_path, "faces", SMALL, sites=2, resume="facez")
+    with pytest.raises(UserError, match="no run of experiment 'har'"):
+        simulate(tmp_path, "har", [], sites=2, resume="latest")
+
+
+def test_two_nodes_under_one_name_are_told_so(tmp_path: Path) -> None:
+    node = {"site": "clinic", "partition-id": 0, "num-partitions": 2}
+    grid = LoopbackGrid({1: dict(node), 2: dict(node)}, {"output-dir": str(tmp_path)})
+    with pytest.raises(UserError, match="two nodes call themselves 'clinic'"):
+        simulate(tmp_path, "faces", SMALL, grid=grid)
+
+
+def test_sites_whose_shapes_differ_are_told_by_name_before_round_1(tmp_path: Path) -> None:
+    nodes = {i: {"partition-id": i, "num-partitions": 2} for i in range(2)}
+    grid = LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
+    odd = {"fc1.weight": "float32[16, 9]"}
+
+    def tamper(message: Message, reply: Message) -> Message:
+        report = json.loads(str(reply.content["report"]["json"]))
+        if report["site"] == "site-01" and "fingerprints" in report:
+            report["fingerprints"]["common"] = "0" * 64
+            report["schemas"]["common"] |= odd
+            reply.content["report"] = ConfigRecord({"json": json.dumps(report)})
+        return reply
+
+    grid.tamper = tamper
+    overrides = [*SMALL, "data.tasks=[gender]", "model=mlp", "model.hidden=[16]"]
+    with pytest.raises(UserError, match=r"site-01: group 'common' does not fit.*fc1\.weight"):
+        simulate(tmp_path, "faces", overrides, grid=grid)
+    assert not [m for m in grid.sent if m.metadata.message_type == wire.TRAIN]
+
+
+def test_heads_of_other_widths_cannot_be_common(tmp_path: Path) -> None:
+    import numpy as np
+
+    for task, classes in {"two": 2, "three": 3}.items():
+        rng = np.random.default_rng(classes)
+        arrays = {}
+        for split, size in {"train": 30, "val": 9, "test": 9}.items():
+            arrays[f"{split}_images"] = rng.integers(0, 255, (size, 28, 28), dtype=np.uint8)
+            arrays[f"{split}_labels"] = (np.arange(size) % classes)[:, None].astype(np.uint8)
+        np.savez(tmp_path / f"{task}.npz", **arrays)
+    overrides = ["groups=all_common", "strategy.rounds=1", "strategy.poll=0.01"]
+    with pytest.raises(UserError, match=r"head\.out\.weight.*put these tensors into task"):
+        simulate(tmp_path / "o", "medmnist", overrides, sites=2, data_root=str(tmp_path))
+    good = ["strategy.rounds=1", "strategy.poll=0.01", "baselines.alone=false"]
+    results, _ = simulate(tmp_path / "o", "medmnist", good, sites=2, data_root=str(tmp_path))
+    assert set(results["final"]["tasks"]) == {"two", "three"}
+
+
+def test_frozen_layers_without_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="weights=none leaves them random"):
+        simulate(tmp_path, "faces", [*SMALL, "groups.pretrained=[conv1]"], sites=2)

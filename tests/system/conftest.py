@@ -1,0 +1,53 @@
+"""Processes are dear to start: what several tests of this folder look at is run once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system import federation
+from tests.system.processes import Processes
+
+
+@dataclass
+class Simulation:
+    """A finished run of `flwr run . --stream`: its log, its output folder and its results."""
+
+    processes: Processes
+    log: str
+    output: Path
+    results: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a pre-trained body, for `weights=file`."""
+    path = tmp_path_factory.mktemp("body") / "body.safetensors"
+    federation.pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Return processes of which `flwr run .` starts a SuperLink of its own, on a free port."""
+    with Processes(tmp_path_factory.mktemp("simulation")) as processes:
+        yield processes
+
+
+@pytest.fixture(scope="session")
+def simulation(local: Processes, body: Path) -> Simulation:
+    """Run the small federation in Flower's local simulation."""
+    output = local.folder / "output"
+    started = local.flwr_run(
+        "simulation",
+        "local",
+        {"output-dir": str(output), "overrides": federation.overrides(body)},
+        options=["--federation-config", "num-supernodes=3"],
+    )
+    log = local.finish(started, seconds=180)
+    assert list(output.glob("*/results.json")), local.logs()
+    return Simulation(local, log, output, federation.results(output))

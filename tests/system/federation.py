@@ -1,0 +1,89 @@
+"""The small federation that the tests of this folder run: three sites, two tasks, four layer groups."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import weights
+from models.networks import build
+from models.seeds import derive_seed
+
+SITES = ("site-00", "site-01", "site-02")
+PRETRAINED = ("conv1", "bn1")
+SMALL = (
+    "model=small_cnn",
+    "model.head=[8]",
+    "groups.pretrained=[conv1,bn1]",
+    "groups.common=[conv2,conv3]",
+    "groups.task=[head.0]",
+    "groups.personal=[bn2,bn3,head.out]",
+    "data.size=28",
+    "data.train=24",
+    "data.validation=6",
+    "data.test=8",
+    "data.identities=6",
+    "data.tasks=[gender,pose]",
+    "train.batch_size=8",
+    "strategy.rounds=2",
+    "strategy.min_sites=3",
+    "baselines.alone=false",
+)
+
+
+def pretrained(path: Path) -> str:
+    """Write a body of small_cnn with distinctive values to ``path``; return its content hash."""
+    torch.manual_seed(derive_seed(7, "body"))
+    network = build("small_cnn", input_shape=(3, 28, 28), classes=2, head=[8], dropout=0.0)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        if name.split(".")[0] in PRETRAINED:
+            noise = 0.1 * torch.rand_like(tensor) if tensor.is_floating_point() else 0
+            tensors[name] = tensor + noise
+    weights.save(path, tensors, {})
+    return weights.content_hash(tensors)
+
+
+def overrides(body: Path, *more: str) -> str:
+    """Return the overrides of a run that starts from the file ``body``."""
+    return " ".join([*SMALL, "weights=file", f"weights.path={body}", *more])
+
+
+def results(output: Path, run: str | None = None) -> dict[str, Any]:
+    """Return results.json of a run of ``output``; of the only one where no name is given."""
+    path = output / run / "results.json" if run else next(iter(output.glob("*/results.json")))
+    loaded = json.loads(path.read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def final_state(output: Path, run: str) -> dict[str, Tensor]:
+    """Return the tensors of a run's last checkpoint."""
+    folder = sorted((output / run / "checkpoints").glob("round-*"))[-1]
+    return weights.load(folder / "state.safetensors")[0]
+
+
+def measured(told: dict[str, Any]) -> dict[str, float]:
+    """Return every number that a run measured, by where it stands; times are left out."""
+    rounds = {f"round {record['round']}": record["sites"] for record in told["rounds"]}
+    return {
+        f"{when} {site} {name}": value
+        for when, sites in {**rounds, "final": told["final"]["sites"]}.items()
+        for site, record in sites.items()
+        for name, value in _flat(record)
+        if name != "seconds" and isinstance(value, int | float)
+    }
+
+
+def _flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in record.items():
+        if isinstance(value, dict):
+            pairs += _flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", value))
+    return pairs
