@@ -87,7 +87,10 @@ class Processes:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.end_all()
 
@@ -272,7 +275,9 @@ class SuperLink:
 
     def start(self) -> Process:
         """Start it (again) and wait until its Fleet and Control ports answer."""
-        connection = f'[superlink.{self.name}]\naddress = "127.0.0.1:{self.control}"\ninsecure = true\n'
+        connection = (
+            f'[superlink.{self.name}]\naddress = "127.0.0.1:{self.control}"\ninsecure = true\n'
+        )
         (self.processes.flower_home / "config.toml").write_text(connection)
         ports = {"fleet": self.fleet, "control": self.control, "serverappio": self.appio}
         addresses = [

@@ -61,9 +61,7 @@ class Recorder:
             for way, source, sink in ((UP, near, far), (DOWN, far, near)):
                 stream = bytearray()
                 self.taken.append((way, stream))
-                threading.Thread(
-                    target=_pass_on, args=(source, sink, stream), daemon=True
-                ).start()
+                threading.Thread(target=_pass_on, args=(source, sink, stream), daemon=True).start()
 
 
 def _pass_on(source: socket.socket, sink: socket.socket, stream: bytearray) -> None:
