@@ -88,6 +88,8 @@ def _known(group: str, name: str) -> None:
 def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str:
     """Say which override is wrong and which keys or choices exist in its place."""
     first = str(error).strip().splitlines()[0]
+    if full_key := getattr(error, "full_key", None):
+        first = f"{full_key}: {first}"
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         group, _, package = key.partition("@")

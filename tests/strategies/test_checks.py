@@ -53,7 +53,9 @@ def asked() -> Message:
 
 def layers() -> dict[str, dict[str, torch.Tensor]]:
     state = NETWORK.state_dict()
-    return {g: {n: state[n].clone() for n in DIVISION.exchanged_names(g)} for g in ("common", "task")}
+    return {
+        g: {n: state[n].clone() for n in DIVISION.exchanged_names(g)} for g in ("common", "task")
+    }
 
 
 def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> Message:
@@ -159,7 +161,9 @@ def test_numpy_arrays_are_not_taken_for_payloads() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

@@ -264,7 +264,11 @@ def _carries(pid: int, marked: bytes) -> bool:
 
 @dataclass
 class SuperLink:
-    """A real ``flower-superlink`` without TLS, and the name under which ``flwr run`` finds it."""
+    """A real ``flower-superlink`` without TLS, and the name under which ``flwr run`` finds it.
+
+    Its database is a file: without one a SuperLink that was started again refuses the SuperNodes
+    that it knew, and they exit.
+    """
 
     processes: Processes
     name: str = "testbed"
@@ -285,7 +289,8 @@ class SuperLink:
             for api, port in ports.items()
             for argument in (f"--{api}-api-address", f"127.0.0.1:{port}")
         ]
-        command = ["flower-superlink", "--insecure", *addresses]
+        database = ["--database", str(self.processes.folder / "superlink.db")]
+        command = ["flower-superlink", "--insecure", *database, *addresses]
         started = self.processes.start("superlink", command)
         self.processes.wait_for(
             "the SuperLink listens",

@@ -1,0 +1,113 @@
+"""Misspelled names are answered with the names that exist; paths must be absolute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.errors import UserError
+from models.groups import partition
+from models.networks import build
+from server_app.compose import CONF, compose, read_run_config
+from strategies.config import Plan, plan_for, plan_from_json
+from strategies.method import make_method, registry
+
+NAMES = {
+    group: sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+    for group in ("experiment", "method", "model")
+}
+
+
+@pytest.mark.parametrize("experiment", NAMES["experiment"])
+def test_every_experiment_composes(experiment: str) -> None:
+    config = compose(experiment, [])
+    assert config.strategy.rounds > 0
+    assert set(config.strategy.aggregators) == {"common", "task"}
+
+
+@pytest.mark.parametrize("method", NAMES["method"])
+def test_every_method_file_is_a_method(method: str) -> None:
+    config = compose("faces", [f"method={method}"])
+    assert make_method(config.method).name == method
+    assert set(registry()) == set(NAMES["method"])
+
+
+@pytest.mark.parametrize("model", NAMES["model"])
+def test_every_model_file_builds(model: str) -> None:
+    options: dict[str, Any] = dict(compose("faces", [f"model={model}"]).model)
+    name = options.pop("name")
+    network = build(name, input_shape=(3, 64, 64), classes=2, **options)
+    assert "head.out.weight" in network.state_dict()
+
+
+@pytest.mark.parametrize("model", ["resnet18", "resnet34"])
+def test_the_default_groups_cover_the_default_model(model: str) -> None:
+    config = compose("faces", [])
+    network = build("resnet18", input_shape=(3, 64, 64), classes=2, head=[128, 64])
+    division = partition(network, config.groups)
+    assert all(division.names(group) for group in ("pretrained", "common", "task", "personal"))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "overrides", "told"),
+    [
+        ("facez", [], ["facez", "faces", "har", "images", "medmnist"]),
+        ("faces", ["method=fedprxo"], ["fedprxo", "fedprox", "fedavg", "lg_fedavg"]),
+        ("faces", ["model=resnet19"], ["resnet19", "resnet18"]),
+        ("faces", ["groups=facez"], ["facez", "all_common"]),
+        ("faces", ["strategy.roundz=3"], ["roundz", "rounds", "deadline"]),
+        ("faces", ["train.optimizer.learning_rate=3"], ["learning_rate", "lr", "momentum"]),
+        ("faces", ["groups.personel=[head]"], ["personel", "personal"]),
+        ("faces", ["methd.mu=3"], ["methd", "method"]),
+        ("faces", ["train.epochs=three"], ["train.epochs", "three"]),
+        ("faces", ["train.epochs=null"], ["train.epochs or train.steps"]),
+        ("faces", ["train.batch_size=0"], ["train.batch_size", "greater than 0"]),
+        ("faces", ["train.optimizer.name=sgdd"], ["sgdd", "sgd, adam, adamw"]),
+        ("faces", ["strategy.fraction=1.5"], ["strategy.fraction", "at most 1"]),
+        ("faces", ["weights=file"], ["weights.path"]),
+        ("faces", ["not an override"], ["not an override"]),
+    ],
+)
+def test_a_mistake_is_answered_with_what_exists(
+    experiment: str, overrides: list[str], told: list[str]
+) -> None:
+    with pytest.raises(UserError) as raised:
+        compose(experiment, overrides)
+    for word in told:
+        assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["output-dir", "data-root"])
+def test_a_relative_path_is_refused_with_the_reason(key: str) -> None:
+    run_config = {"experiment": "har", key: "data/har"}
+    with pytest.raises(UserError, match="the app does not run in the folder"):
+        read_run_config(run_config)
+
+
+def test_run_config_reads_the_keys_of_the_readme() -> None:
+    read = read_run_config(
+        {
+            "experiment": "har",
+            "data-root": "/data/har",
+            "output-dir": "/tmp/out",
+            "overrides": "strategy.rounds=50 model.hidden=[128,64,32]",
+            "resume": "latest",
+        }
+    )
+    assert read.overrides == ("strategy.rounds=50", "model.hidden=[128,64,32]")
+    assert read.output_dir == Path("/tmp/out")
+    config = compose(read.experiment, read.overrides)
+    assert config.strategy.rounds == 50
+    assert list(config.model["hidden"]) == [128, 64, 32]
+
+
+def test_a_plan_arrives_as_it_was_sent() -> None:
+    plan = plan_for(compose("faces", []), federation="faces-1", weights="ab")
+    again = plan_from_json(plan.to_json())
+    assert isinstance(again, Plan)
+    assert again.to_json() == plan.to_json()
+    for text in ("", "{", "[]", "null", '{"federation": 1}', "[" * 100_000):
+        with pytest.raises(UserError):
+            plan_from_json(text)

@@ -1,0 +1,333 @@
+"""A federation of real processes over real sockets: what it computes, what crosses, what survives."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from client_app import work
+from client_app.site import read_site
+from client_app.store import DiskStore
+from models import weights
+from strategies.config import config_from_dict, plan_for
+from tests.system import federation
+from tests.system.conftest import Simulation
+from tests.system.federation import SITES
+from tests.system.processes import Process, Processes, SuperLink, start_supernode
+from tests.system.recorder import DOWN, UP, Recorder
+
+pytestmark = pytest.mark.system
+
+WINDOW = 48  # bytes that are looked for: HTTP/2 cuts payloads into frames, so not much more
+ORDER_BYTES = 100_000  # a training order carries conv2, conv3 and head.0: 25,000 float32 values
+
+
+@dataclass
+class Run:
+    """A finished run: its results, and the bytes that passed during it, by site."""
+
+    results: dict[str, Any]
+    log: str
+    up: dict[str, list[bytes]] = field(default_factory=dict)
+    down: dict[str, list[bytes]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return str(self.results["run"])
+
+
+@dataclass
+class Testbed:
+    """A SuperLink, three SuperNodes, and a recorder on the way between."""
+
+    __test__ = False
+    processes: Processes
+    superlink: SuperLink
+    recorders: dict[str, Recorder]
+    body: Path
+    nodes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        return self.processes.folder / "output"
+
+    def node_config(self, site: str) -> dict[str, Any]:
+        """Return the node config of a site, as it is also read by the app."""
+        return {
+            "site": site,
+            "partition-id": SITES.index(site),
+            "num-partitions": len(SITES),
+            "threads": 1,
+            "state-dir": str(self.processes.folder / site / "state"),
+            "cache-dir": str(self.processes.folder / site / "cache"),
+        }
+
+    def start_site(self, site: str) -> None:
+        port = self.recorders[site].port
+        self.nodes[site] = start_supernode(self.processes, site, port, self.node_config(site))
+
+    def store(self, site: str, run: str) -> DiskStore:
+        """Return what a site keeps of a run."""
+        return DiskStore(Path(self.node_config(site)["state-dir"]), run, site)
+
+    def submit(self, name: str, *more: str, **run_config: str) -> Process:
+        overrides = federation.overrides(self.body, *more)
+        told = {"output-dir": str(self.output), "overrides": overrides, **run_config}
+        return self.processes.flwr_run(name, self.superlink.name, told)
+
+    def run(self, name: str, *more: str) -> Run:
+        """Run the small federation to its end and return what it gave and what passed."""
+        before = {site: recorder.mark() for site, recorder in self.recorders.items()}
+        old = self.runs()
+        log = self.processes.finish(self.submit(name, *more), seconds=180)
+        (new,) = self.runs() - old or {""}
+        assert new, self.processes.logs()
+        run = Run(federation.results(self.output, new), log)
+        assert run.results["final"], self.processes.logs()
+        for site, recorder in self.recorders.items():
+            run.up[site] = recorder.since(before[site], UP)
+            run.down[site] = recorder.since(before[site], DOWN)
+        return run
+
+    def runs(self) -> set[str]:
+        """Return the names of the runs that began."""
+        return {path.parent.name for path in self.output.glob("*/run.json")}
+
+
+@pytest.fixture(scope="module")
+def testbed(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Testbed]:
+    with ExitStack() as stack:
+        processes = stack.enter_context(Processes(tmp_path_factory.mktemp("deployment")))
+        superlink = SuperLink(processes)
+        superlink.start()
+        recorders = {site: stack.enter_context(Recorder(superlink.fleet)) for site in SITES}
+        bed = Testbed(processes, superlink, recorders, body)
+        for site in SITES:
+            bed.start_site(site)
+        yield bed
+
+
+@pytest.fixture(scope="module")
+def first(testbed: Testbed) -> Run:
+    """One round at sites that lack the pre-trained checkpoint."""
+    return testbed.run("first", "strategy.rounds=1")
+
+
+@pytest.fixture(scope="module")
+def second(testbed: Testbed, first: Run) -> Run:
+    """The run of the simulation, at sites that have the checkpoint since the first run."""
+    del first
+    return testbed.run("second")
+
+
+# -- what crosses ----------------------------------------------------------------------------------
+
+
+def windows(tensor: Tensor) -> list[bytes]:
+    """Return pieces of a tensor's bytes that occur by chance nowhere else; none if it has none."""
+    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    last = len(raw) - WINDOW
+    if not tensor.is_floating_point() or last < 0:
+        return []
+    offsets = sorted({last * i // 7 // 4 * 4 for i in range(8)})
+    pieces = (raw[offset : offset + WINDOW] for offset in offsets)
+    return [piece for piece in pieces if len(set(piece)) >= WINDOW // 3]
+
+
+def distinctive(tensors: Iterable[Tensor]) -> set[bytes]:
+    return {piece for tensor in tensors for piece in windows(tensor)}
+
+
+def crossed(pieces: Iterable[bytes], streams: Iterable[bytes]) -> set[bytes]:
+    """Return the pieces that are somewhere in the streams."""
+    streams = list(streams)
+    return {piece for piece in pieces if any(piece in stream for stream in streams)}
+
+
+def kept_at(testbed: Testbed, site: str, run: Run) -> dict[str, Tensor]:
+    """Return every tensor that a site wrote down for itself in any round of the run."""
+    store = testbed.store(site, run.name)
+    numbers = store.rounds()
+    assert numbers == list(range(1, len(run.results["rounds"]) + 1))
+    return {
+        f"{number}/{name}": tensor
+        for number in numbers
+        for name, tensor in weights.load(store.path(number))[0].items()
+    }
+
+
+def learnt(testbed: Testbed, run: Run, number: int) -> dict[str, Tensor]:
+    """Return the server's state after a round, by scope key and tensor name."""
+    folder = testbed.output / run.name / "checkpoints" / f"round-{number:06d}"
+    return weights.load(folder / "state.safetensors")[0]
+
+
+def test_no_personal_tensor_crosses_in_either_direction(testbed: Testbed, second: Run) -> None:
+    for site in SITES:
+        kept = kept_at(testbed, site, second)
+        names = {name.partition("/")[2] for name, tensor in kept.items() if windows(tensor)}
+        assert {"tensor/head.out.weight", "tensor/bn2.running_mean", "tensor/bn3.weight"} <= names
+        assert {"optimizer/momentum_buffer/head.out.weight"} <= names
+        pieces = distinctive(kept.values())
+        assert len(pieces) > 100
+        # Neither to or from this site nor to or from another one.
+        streams = [s for by in (second.up, second.down) for each in by.values() for s in each]
+        assert not crossed(pieces, streams)
+        for name in (b"head.out.weight", b"bn2.running_mean", b"bn3.weight"):
+            assert not crossed([name], streams)
+
+
+def test_what_is_to_cross_is_found_on_the_wire(testbed: Testbed, second: Run) -> None:
+    after_one = learnt(testbed, second, 1)
+    for site in SITES:
+        task = second.results["sites"][site]["task"]
+        for key, name in {"common": "conv2.weight", f"task/{task}": "head.0.weight"}.items():
+            pieces = distinctive([after_one[f"state/{key}//{name}"]])
+            assert len(pieces) >= 6
+            # Round 2 begins from it, so it goes down; a frame may cut a piece or two.
+            assert len(crossed(pieces, second.down[site])) >= len(pieces) - 2
+            assert crossed([name.encode()], second.up[site])
+    # site-01 is alone in its task: what it sends up is, to the bit, what the mean is.
+    last = distinctive([learnt(testbed, second, 2)["state/task/pose//head.0.weight"]])
+    assert len(crossed(last, second.up["site-01"])) >= len(last) - 2
+    assert not crossed(last, second.up["site-00"])
+
+
+def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
+    testbed: Testbed, first: Run, second: Run
+) -> None:
+    tensors = weights.load(testbed.body)[0]
+    pieces = distinctive(tensors.values())
+    assert len(pieces) > 20
+    assert "sending the pre-trained checkpoint" in first.log
+    assert "sending the pre-trained checkpoint" not in second.log
+    wanted = first.results["weights"]["content_hash"]
+    assert wanted == weights.content_hash(tensors) == second.results["weights"]["content_hash"]
+    for site in SITES:
+        received = b"".join(first.down[site])
+        assert max(received.count(piece) for piece in pieces) == 1
+        assert len(crossed(pieces, [received])) >= len(pieces) - 2
+        assert not crossed(pieces, [*first.up[site], *second.up[site], *second.down[site]])
+        cache = Path(testbed.node_config(site)["cache-dir"])
+        assert weights.content_hash(weights.load(work.checkpoint_path(cache, wanted))[0]) == wanted
+
+
+# -- what it computes ------------------------------------------------------------------------------
+
+
+def test_a_deployment_measures_what_the_simulation_measures(
+    second: Run, simulation: Simulation
+) -> None:
+    ours, theirs = federation.measured(second.results), federation.measured(simulation.results)
+    assert len(ours) > 100
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+# -- what survives ---------------------------------------------------------------------------------
+
+
+def test_a_killed_site_costs_its_own_contribution_and_goes_on_with_its_layers(
+    testbed: Testbed, second: Run
+) -> None:
+    del second
+    bed, processes, site = testbed, testbed.processes, "site-02"
+    old = bed.runs()
+    started = bed.submit("killed", "strategy.rounds=3", "strategy.deadline=60")
+    processes.wait_for(
+        "the run begins", lambda: bool(bed.runs() - old), seconds=60, watch=[started]
+    )
+    (run,) = bed.runs() - old
+    store = bed.store(site, run)
+    processes.wait_for(
+        "round 1 is trained", lambda: store.rounds() == [1], seconds=90, watch=[started]
+    )
+    recorder = bed.recorders[site]
+    mark = recorder.mark()
+    processes.wait_for(
+        "the order of round 2 is at the site",
+        lambda: sum(map(len, recorder.since(mark, DOWN))) > ORDER_BYTES,
+        seconds=60,
+        watch=[started],
+    )
+    bed.nodes[site].kill()
+    assert store.rounds() == [1]
+    before = hashlib.sha256(store.path(1).read_bytes()).hexdigest()
+    bed.start_site(site)
+    log = processes.finish(started, seconds=180)
+    told = federation.results(bed.output, run)
+    took_part = [record["participants"] for record in told["rounds"]]
+    others = [name for name in SITES if name != site]
+    assert took_part == [list(SITES), others, list(SITES)], processes.logs()
+    missed = told["rounds"][1]
+    assert site in {**missed["absent"], **missed["late"]}
+    assert not missed["refused"]
+    assert f"site {site} is back" in log
+    assert told["final"]["sites"].keys() == set(SITES)
+    # It went on from what it had kept in round 1: the same arithmetic from that file gives, to
+    # the bit, what it kept in round 3.
+    assert store.rounds() == [1, 3]
+    assert hashlib.sha256(store.path(1).read_bytes()).hexdigest() == before
+    replayed = replay(bed, site, told, 3)
+    kept = store.before(4)
+    assert kept is not None
+    assert federation.same(replayed, kept.flat())
+    start = store.before(2)
+    assert start is not None
+    assert not federation.same(start.flat(), kept.flat())
+
+
+def replay(bed: Testbed, site: str, told: dict[str, Any], number: int) -> dict[str, Tensor]:
+    """Play a round of a site again, in this process, from copies of its files and of the server's."""
+    node_config = bed.node_config(site)
+    copy = bed.processes.folder / "replayed"
+    shutil.copytree(Path(node_config["state-dir"]), copy)
+    run = told["run"]
+    store = DiskStore(copy, run, site)
+    for later in [n for n in store.rounds() if n >= number]:
+        store.path(later).unlink()
+    plan = plan_for(
+        config_from_dict(told["config"]), federation=run, weights=told["weights"]["content_hash"]
+    )
+    bench = work.open_bench(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
+    folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"
+    state = weights.load(folder / "state.safetensors")[0]
+    mine = ("state/common//", f"state/task/{bench.holding.data.task}//")
+    received = {
+        name.partition("//")[2]: tensor for name, tensor in state.items() if name.startswith(mine)
+    }
+    work.play(bench, number, received, store)
+    kept = store.before(number + 1)
+    assert kept is not None
+    return kept.flat()
+
+
+def test_a_killed_superlink_resumes_to_the_same_bits(testbed: Testbed, second: Run) -> None:
+    bed, processes = testbed, testbed.processes
+    old = bed.runs()
+    cut = bed.submit("cut")
+    processes.wait_for("the run begins", lambda: bool(bed.runs() - old), seconds=60, watch=[cut])
+    (run,) = bed.runs() - old
+    checkpoint = bed.output / run / "checkpoints" / "round-000001"
+    processes.wait_for("round 1 is complete", checkpoint.exists, seconds=90, watch=[cut])
+    assert bed.superlink.process is not None
+    bed.superlink.process.kill()
+    assert not (bed.output / run / "checkpoints" / "round-000002").exists()
+    cut.kill()
+    bed.superlink.start()
+    log = processes.finish(bed.submit("resumed", resume="latest"), seconds=180)
+    assert "resuming after round 1" in log, processes.logs()
+    assert bed.runs() == old | {run}
+    told = federation.results(bed.output, run)
+    assert told["final"], processes.logs()
+    assert federation.measured(told) == federation.measured(second.results)
+    expected = federation.final_state(bed.output, second.name)
+    assert federation.same(federation.final_state(bed.output, run), expected)
