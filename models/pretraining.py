@@ -1,4 +1,4 @@
-"""Our own pre-training: a network learns, on public pictures, who is on them."""
+"""Our own pre-training: a network learns from public pictures that no site holds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-import models.drawn_faces
-from models import networks, training
+from models import drawn_faces, networks, training
 from models.data import ArrayInputs, Split
 from models.errors import UserError, nearest
 from models.seeds import derive_seed
@@ -30,8 +30,10 @@ class Pretraining:
 
     source: str
     data: str
+    target: str
     examples: int
     identities: int
+    cameras: int
     size: int
     epochs: int
     batch_size: int
@@ -81,14 +83,13 @@ def pretrain(
     dict of str to Tensor
         float32 and integer tensors of everything but the head, on the CPU.
     """
-    split = public_split(settings, seed)
-    classes = int(split.labels.max()) + 1
+    public = public_set(settings, seed)
     options = {key: value for key, value in model.items() if key not in ("name", "head")}
     generator, _ = training.seeded(derive_seed(seed, "pretraining"))
     network = networks.build(
         str(model["name"]),
-        input_shape=tuple(split.inputs.batch(np.arange(1)).shape[1:]),
-        classes=classes,
+        input_shape=tuple(public.split.inputs.batch(np.arange(1)).shape[1:]),
+        classes=public.outputs,
         head=[],
         **options,
     ).to(device)
@@ -97,11 +98,12 @@ def pretrain(
         network.train()
         report = training.fit(
             network,
-            split,
+            public.split,
             _settings(settings, epoch, device),
             trained=dict(network.named_parameters()),
             generator=generator,
             device=device,
+            loss=public.loss,
             optimizer_state=state,
         )
         log(f"pre-training epoch {epoch}/{settings.epochs}: loss {report.loss:.3f}")
@@ -112,8 +114,17 @@ def pretrain(
     }
 
 
-def public_split(settings: Pretraining, seed: int) -> Split:
-    """Return public pictures labelled with who is on them; no site holds any of these people."""
+@dataclass(frozen=True)
+class PublicSet:
+    """Public examples, the number of outputs that learn them, and the loss that they learn by."""
+
+    split: Split
+    outputs: int
+    loss: training.Loss
+
+
+def public_set(settings: Pretraining, seed: int) -> PublicSet:
+    """Return the public pictures of ``weights.data``, labelled for ``weights.target``."""
     if settings.data not in PUBLIC:
         raise UserError(
             f"weights.data {settings.data!r} does not exist; {nearest('', PUBLIC)} does"
@@ -121,30 +132,46 @@ def public_split(settings: Pretraining, seed: int) -> Split:
     return PUBLIC[settings.data](settings, seed)
 
 
-def _drawn_faces(settings: Pretraining, seed: int) -> Split:
-    """Return drawn people 0 to ``identities - 1``, each batch of pictures by another camera."""
-    cameras = 12
+def yes_or_no(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy of several questions at once.
+
+    ``logits`` is float32 ``(b, q)``; bit i of ``labels``, int64 ``(b,)``, answers question i.
+    """
+    questions = torch.arange(logits.shape[1], device=labels.device)
+    answers = (labels[:, None] >> questions) & 1
+    return functional.binary_cross_entropy_with_logits(logits.float(), answers.float())
+
+
+def _drawn_faces(settings: Pretraining, seed: int) -> PublicSet:
+    """Return drawn people 0 to ``identities - 1``, seen by ``cameras`` cameras of their own."""
     parts = []
-    for number in range(cameras):
-        size = settings.examples // cameras + (number < settings.examples % cameras)
-        if size:
-            parts.append(
-                models.drawn_faces.draw(
-                    size,
-                    seed=derive_seed(seed, "public", number),
-                    identities=min(settings.identities, size),
-                    first_identity=0,
-                    camera=models.drawn_faces.Camera.of(derive_seed(seed, "public camera", number)),
-                    size=settings.size,
-                )
+    for number in range(settings.cameras):
+        size = settings.examples // settings.cameras
+        size += number < settings.examples % settings.cameras
+        parts.append(
+            drawn_faces.draw(
+                size,
+                seed=derive_seed(seed, "public", number),
+                identities=min(settings.identities, size),
+                camera=drawn_faces.Camera.of(derive_seed(seed, "public camera", number)),
+                size=settings.size,
             )
-    images = np.concatenate([part.images for part in parts])
-    people = np.concatenate([part.identity for part in parts])
-    _, labels = np.unique(people, return_inverse=True)
-    return Split(ArrayInputs(images, MEAN, STD), labels.astype(np.int64))
+        )
+    inputs = ArrayInputs(np.concatenate([part.images for part in parts]), MEAN, STD)
+    if settings.target == "identity":
+        people = np.concatenate([part.identity for part in parts])
+        names, labels = np.unique(people, return_inverse=True)
+        split = Split(inputs, labels.astype(np.int64))
+        return PublicSet(split, len(names), functional.cross_entropy)
+    if settings.target != "attributes":
+        raise UserError(f"weights.target is attributes or identity, not {settings.target!r}")
+    asked = drawn_faces.ATTRIBUTES
+    answers = [np.concatenate([part.labels[name] for part in parts]) for name in asked]
+    bits = np.sum([answer << i for i, answer in enumerate(answers)], axis=0)
+    return PublicSet(Split(inputs, bits.astype(np.int64)), len(asked), yes_or_no)
 
 
-PUBLIC: Mapping[str, Callable[[Pretraining, int], Split]] = {"drawn_faces": _drawn_faces}
+PUBLIC: Mapping[str, Callable[[Pretraining, int], PublicSet]] = {"drawn_faces": _drawn_faces}
 
 
 def _settings(settings: Pretraining, epoch: int, device: torch.device) -> training.Settings:
@@ -165,7 +192,7 @@ def _settings(settings: Pretraining, epoch: int, device: torch.device) -> traini
 
 def _source_hash() -> str:
     """Return the hash of the program that draws the pictures."""
-    package = inspect.getfile(models.drawn_faces)
+    package = inspect.getfile(drawn_faces)
     seen = hashlib.sha256()
     for path in sorted(Path(package).parent.glob("*.py")):
         seen.update(path.read_bytes())

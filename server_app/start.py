@@ -65,7 +65,7 @@ class Recipe:
         """Pre-train, and keep the result by its content hash."""
         log(
             f"stage 1: pre-training {self.model['name']} on {self.settings.examples} public "
-            f"pictures of {self.settings.identities} people"
+            f"pictures of {self.settings.identities} people, for their {self.settings.target}"
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)

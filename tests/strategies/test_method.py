@@ -1,0 +1,199 @@
+"""The method interface holds what later methods need, each in one class: tried with three of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from client_app.store import DiskStore
+from models.groups import FOUR_GROUPS, Group, Scope
+from strategies import method as methods
+from strategies.aggregators import Aggregator, make
+from strategies.method import Groups, Method, SiteRound, everything_else, make_method
+from tests.loopback import simulate
+from tests.strategies.test_equalities import SMALL, states
+
+SEEN: dict[str, list[bool]] = {}
+
+
+@dataclass(frozen=True)
+class FedRep(Method):
+    """Alternating phases (Collins et al. 2021): first the head, then the body."""
+
+    head_epochs: int
+    name = "fedrep"
+
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
+        del model
+        return everything_else(configured, "common", personal=["head"])
+
+    def train(self, site: SiteRound) -> None:
+        body = {n: t.clone() for n, t in site.model.state_dict().items() if "head" not in n}
+        site.fit(groups=["personal"], epochs=self.head_epochs)
+        still = all(torch.equal(t, site.model.state_dict()[n]) for n, t in body.items())
+        head = {n: t.clone() for n, t in site.model.state_dict().items() if "head" in n}
+        site.fit(groups=["common"], epochs=1)
+        after = site.model.state_dict()
+        SEEN.setdefault("body still", []).append(still)
+        SEEN.setdefault("head still", []).append(all(torch.equal(t, after[n]) for n, t in head.items()))
+        SEEN.setdefault("body moved", []).append(
+            not torch.equal(body["conv1.weight"], after["conv1.weight"])
+        )
+
+
+@dataclass(frozen=True)
+class Ditto(Method):
+    """A second, personal model (Li et al. 2021): pulled towards what was received, never sent."""
+
+    pull: float
+    name = "ditto"
+
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
+        del model
+        return everything_else(configured, "common")
+
+    def _own(self, site: SiteRound) -> nn.Module:
+        own = copy.deepcopy(site.tail)
+        if site.memory:
+            own.load_state_dict({n.removeprefix("own."): t for n, t in site.memory.items()})
+        return own
+
+    def train(self, site: SiteRound) -> None:
+        own = self._own(site)
+        parameters = dict(own.named_parameters())
+        received = {n: site.received[n].clone() for n in parameters}
+
+        def pulled() -> Tensor:
+            apart = [torch.sum((p - received[n]) ** 2) for n, p in parameters.items()]
+            return 0.5 * self.pull * torch.stack(apart).sum()
+
+        site.fit()
+        own.train()
+        site.fit(network=own, trained=parameters, penalty=pulled)
+        site.memory.update({f"own.{n}": t for n, t in own.state_dict().items()})
+
+    def predictor(self, site: SiteRound) -> nn.Module:
+        return self._own(site)
+
+
+class Prototypes(nn.Module):
+    """One mean feature per class, as a buffer that a group of its own exchanges."""
+
+    def __init__(self, classes: int, features: int) -> None:
+        super().__init__()
+        self.register_buffer("means", torch.zeros(classes, features))
+
+
+@dataclass(frozen=True)
+class FedProto(Method):
+    """A payload that is no layer (Tan et al. 2022): class means, in a group of the method's own."""
+
+    weight: float
+    name = "fedproto"
+
+    def kinds(self) -> Mapping[str, Group]:
+        return {**FOUR_GROUPS, "prototypes": Group("prototypes", Scope.ALL_SITES)}
+
+    def groups(self, configured: Groups, model: nn.Module) -> Groups:
+        del model
+        return everything_else(configured, "personal", prototypes=["extras"])
+
+    def extras(self, network: nn.Sequential, classes: int) -> nn.Module:
+        del network
+        return Prototypes(classes, 256)
+
+    def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
+        return make("fedavg", {}) if group == "prototypes" else configured()
+
+    def train(self, site: SiteRound) -> None:
+        body = nn.Sequential(*list(site.network.children())[:-1])
+        seen = site.received["extras.means"]
+
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            return functional.cross_entropy(logits, labels) + self.weight * seen[labels].mean()
+
+        site.fit(loss=loss)
+        with torch.no_grad():
+            features = body.eval()(site.train.inputs.batch(np.arange(len(site.train))))
+        labels = torch.from_numpy(site.train.labels)
+        means = site.model.get_buffer("extras.means")
+        for label in labels.unique():
+            means[label] = features[labels == label].mean(0)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    SEEN.clear()
+    every = {**methods.registry(), "fedrep": FedRep, "ditto": Ditto, "fedproto": FedProto}
+    monkeypatch.setattr(methods, "registry", lambda: every)
+
+
+def test_alternating_phases_leave_the_other_part_alone(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method.name=fedrep", "+method.head_epochs=2"]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=2)
+    assert set(SEEN) == {"body still", "head still", "body moved"}
+    assert all(all(values) for values in SEEN.values())
+    site = results["rounds"][0]["sites"]["site-00"]
+    assert site["steps"] == site["planned_steps"] == 3 * 3  # 24 examples in batches of 8
+
+
+def test_a_second_model_stays_at_the_site(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method.name=ditto", "+method.pull=0.1"]
+    results, grid = simulate(tmp_path, "faces", overrides, sites=2)
+    kept = [DiskStore(tmp_path, results["run"], f"site-0{i}").before(3) for i in range(2)]
+    assert kept[0] is not None
+    assert kept[1] is not None
+    assert "own.conv1.weight" in kept[0].memory
+    assert not torch.equal(kept[0].memory["own.conv1.weight"], kept[1].memory["own.conv1.weight"])
+    assert not any("own" in name for name in states(tmp_path, results["run"]))
+    own = kept[0].memory["own.conv1.weight"].numpy().tobytes()[:48]
+    assert not any(own in array.data for m in grid.sent for array in m.content["layers"].values())  # type: ignore[union-attr]
+
+
+def test_a_payload_that_is_no_layer_travels_in_a_group_of_its_own(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method.name=fedproto", "+method.weight=0.1"]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=2)
+    assert set(results["rounds"][0]["bytes_up"]) == {"prototypes"}
+    (means,) = states(tmp_path, results["run"]).values()
+    assert means.shape == (2, 256)
+    assert means.abs().sum() > 0
+    assert results["partition"]["gender"][-1]["sent_to"] == "all sites"
+
+
+def test_a_method_that_does_not_exist_is_answered_with_those_that_do() -> None:
+    with pytest.raises(Exception, match=r"fedavg.*fedprox"):
+        make_method({"name": "fedavgg"})
+    with pytest.raises(Exception, match=r"method has no option 'muu'; there is 'mu'"):
+        make_method({"name": "fedprox", "mu": 0.1, "muu": 1})
+    with pytest.raises(Exception, match=r"method\.mu must be 0 or greater"):
+        make_method({"name": "fedprox", "mu": -1.0})
+
+
+def test_fedprox_takes_partial_work_and_fedavg_does_not() -> None:
+    assert make_method({"name": "fedprox", "mu": 0.1}).refuses(3, 10) is None
+    assert make_method({"name": "fedprox", "mu": 0.1}).refuses(0, 10)
+    assert "3 of 10" in str(make_method({"name": "fedavg"}).refuses(3, 10))
+
+
+@pytest.mark.parametrize(("method", "taken"), [("fedprox", True), ("fedavg", False)])
+def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(
+    tmp_path: Path, method: str, taken: bool
+) -> None:
+    from tests.loopback import LoopbackGrid
+
+    nodes = {i: {"partition-id": i, "num-partitions": 2} for i in range(2)}
+    nodes[1]["max-steps"] = 1
+    grid = LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
+    results, _ = simulate(tmp_path, "faces", [*SMALL, f"method={method}"], grid=grid)
+    first = results["rounds"][0]
+    assert ("site-01" in first["participants"]) is taken
+    if not taken:
+        assert "1 of 3 steps" in first["refused"]["site-01"]
