@@ -43,7 +43,9 @@ class FedRep(Method):
         site.fit(groups=["common"], epochs=1)
         after = site.model.state_dict()
         SEEN.setdefault("body still", []).append(still)
-        SEEN.setdefault("head still", []).append(all(torch.equal(t, after[n]) for n, t in head.items()))
+        SEEN.setdefault("head still", []).append(
+            all(torch.equal(t, after[n]) for n, t in head.items())
+        )
         SEEN.setdefault("body moved", []).append(
             not torch.equal(body["conv1.weight"], after["conv1.weight"])
         )

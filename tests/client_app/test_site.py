@@ -1,0 +1,59 @@
+"""What a site decides, and what its configuration gets wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_app.site import checked_name, read_site
+from models.errors import UserError
+
+
+def test_a_simulated_site_takes_folders_from_the_run_config(own_home: Path) -> None:
+    run = {"data-root": "/data/har", "output-dir": "/out"}
+    site = read_site({"partition-id": 3, "num-partitions": 10}, run)
+    assert site.simulated
+    assert (site.index, site.count, site.name) == (3, 10, None)
+    assert site.data_root == Path("/data/har")
+    assert site.state_dir == Path("/out")
+    assert site.cache_dir == own_home / "cache"
+
+
+def test_nothing_the_server_says_chooses_a_folder_at_a_deployed_site(own_home: Path) -> None:
+    run = {"data-root": "/etc", "output-dir": "/etc"}
+    site = read_site({"site": "clinic", "task": "grade"}, run)
+    assert not site.simulated
+    assert site.data_root is None
+    assert site.state_dir == own_home / "sites"
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        ({"data_root": "/x"}, "no key 'data_root'.*'data-root'"),
+        ({"site": "a", "data-root": "x/y"}, "data-root must be an absolute path"),
+        ({"site": "../../etc"}, "cannot be used"),
+        ({"site": ""}, "cannot be used"),
+        ({"site": "a", "max-steps": 0}, "max-steps must be a whole number"),
+        ({"site": "a", "threads": "two"}, "threads must be a whole number"),
+        ({"partition-id": -1}, "partition-id"),
+    ],
+)
+def test_a_wrong_node_config_is_told(node: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        read_site(node, {})
+
+
+@given(st.text(max_size=80))
+def test_a_name_can_never_leave_its_folder(name: str) -> None:
+    try:
+        checked = checked_name(name, "site")
+    except UserError:
+        return
+    path = Path("/state") / checked
+    assert path.parent == Path("/state")
+    assert path.name == name

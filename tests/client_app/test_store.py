@@ -1,0 +1,73 @@
+"""Personal layers on the site's disk: whole or not there, and the same again for a re-sent round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_app.store import KEPT_ROUNDS, DiskStore, Keepsake
+from models.errors import UserError
+
+
+def keepsake(value: float) -> Keepsake:
+    return Keepsake(
+        {"head.out.weight": torch.full((2, 3), value), "bn1.num_batches_tracked": torch.tensor(7)},
+        {"head.out.weight": {"exp_avg": torch.ones(2, 3), "step": torch.tensor(4.0)}},
+        {"own.a/b": torch.zeros(1)},
+    )
+
+
+def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    assert store.before(1) is None
+    store.save(1, keepsake(0.5))
+    back = store.before(2)
+    assert back is not None
+    assert back.flat().keys() == keepsake(0.5).flat().keys()
+    assert all(torch.equal(t, back.flat()[n]) for n, t in keepsake(0.5).flat().items())
+    assert back.optimizer["head.out.weight"]["step"].item() == 4
+
+
+def test_a_resent_round_starts_from_the_same_state(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    store.save(1, keepsake(1.0))
+    store.save(2, keepsake(2.0))
+    again = store.before(2)
+    assert again is not None
+    assert again.tensors["head.out.weight"][0, 0] == 1.0
+    store.save(2, keepsake(2.5))
+    latest = store.before(9)
+    assert latest is not None
+    assert latest.tensors["head.out.weight"][0, 0] == 2.5
+
+
+def test_a_few_rounds_are_kept_and_sites_and_federations_apart(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for number in range(1, 8):
+        store.save(number, keepsake(number))
+    assert store.rounds() == [5, 6, 7]
+    assert KEPT_ROUNDS == 3
+    assert DiskStore(tmp_path, "run-1", "other").before(9) is None
+    assert DiskStore(tmp_path, "run-2", "clinic").before(9) is None
+    assert store.folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "", "x" * 65, ".hidden"])
+def test_a_federation_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError):
+        DiskStore(tmp_path, name, "clinic")
+
+
+@given(st.binary(max_size=200))
+def test_a_damaged_file_is_told_and_never_runs(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    store = DiskStore(tmp_path_factory.mktemp("s"), "run-1", "clinic")
+    store.save(1, keepsake(1.0))
+    store.path(1).write_bytes(data)
+    with pytest.raises(UserError):
+        store.before(2)

@@ -1,0 +1,157 @@
+"""A round at a site: cached features change nothing, devices and checkpoints are checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client_app import work
+from client_app.site import read_site
+from client_app.store import MemoryStore
+from models import weights
+from models.errors import UserError
+from models.networks import build
+from models.training import class_weights, metrics, schedule_factor
+from server_app.compose import compose
+from strategies.config import Plan, plan_for
+from strategies.payload import encode
+from tests.strategies.test_equalities import SMALL
+
+FROZEN = [
+    *SMALL,
+    "groups.pretrained=[conv1,bn1,conv2,bn2]",
+    "groups.common=[conv3,bn3]",
+    "groups.task=[head.0]",
+    "groups.personal=[head.out]",
+]
+
+
+@pytest.fixture
+def plan(own_home: Path) -> Plan:
+    """Return a plan with a frozen prefix, its checkpoint in the cache."""
+    torch.manual_seed(3)
+    network = build("small_cnn", input_shape=(3, 28, 28), classes=2, head=[8])
+    body = {n: t for n, t in network.state_dict().items() if not n.startswith("head")}
+    made = weights.content_hash(body)
+    (own_home / "cache" / "weights").mkdir(parents=True)
+    weights.save(work.checkpoint_path(own_home / "cache", made), body, {})
+    return plan_for(compose("faces", FROZEN), federation="run-1", weights=made)
+
+
+def bench_of(plan: Plan, **node: object) -> work.Bench:
+    site = read_site({"partition-id": 0, "num-partitions": 2, **node}, {})
+    return work.open_bench(site, plan)
+
+
+def received(bench: work.Bench) -> dict[str, torch.Tensor]:
+    division = bench.blueprint.partition
+    return {
+        n: bench.start[n] for g in division.exchanged_groups() for n in division.exchanged_names(g)
+    }
+
+
+def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan) -> None:
+    results = []
+    for cache in (True, False):
+        bench = bench_of(replace(plan, train=replace(plan.train, cache_features=cache)))
+        assert bench.blueprint.cut > 0
+        store = MemoryStore()
+        report = work.play(bench, 1, received(bench), store)
+        after = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
+        results.append((report, after))
+    (with_cache, tensors), (without, expected) = results
+    assert with_cache.loss == pytest.approx(without.loss, abs=1e-6)
+    assert all(
+        torch.allclose(tensors[n].float(), t.float(), atol=1e-5) for n, t in expected.items()
+    )
+    files = list((bench.site.cache_dir / "features").glob("*.npy"))
+    assert len(files) == 3  # train, validation, test
+
+
+def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
+    bench = bench_of(replace(plan, train=replace(plan.train, augment="flip")))
+    before = {n: t.clone() for n, t in bench.start.items()}
+    work.play(bench, 1, received(bench), MemoryStore())
+    after = bench.blueprint.model.state_dict()
+    division = bench.blueprint.partition
+    assert all(torch.equal(before[n], after[n]) for n in division.names("pretrained"))
+    assert not torch.equal(before["conv3.weight"], after["conv3.weight"])
+    assert not torch.equal(before["bn3.running_mean"], after["bn3.running_mean"])
+    assert not (bench.site.cache_dir / "features").exists()  # augmentation rules the cache out
+
+
+def test_a_round_sent_again_gives_the_same_answer(plan: Plan) -> None:
+    bench = bench_of(plan)
+    payloads = {
+        g: encode({n: bench.start[n] for n in bench.blueprint.partition.exchanged_names(g)})
+        for g in bench.blueprint.partition.exchanged_groups()
+    }
+    work.train(bench, 1, payloads)
+    first = work.train(bench, 2, payloads)
+    again = work.train(bench, 2, payloads)
+    assert first[1] == again[1]
+    assert first[0].metrics == again[0].metrics
+
+
+def test_a_site_says_what_does_not_fit(plan: Plan) -> None:
+    bench = bench_of(plan)
+    with pytest.raises(UserError, match=r"exchanges \['common', 'task'\]"):
+        work.train(bench, 1, {})
+    good = received(bench)
+    payloads = {
+        g: encode({n: good[n] for n in bench.blueprint.partition.exchanged_names(g)})
+        for g in ("common", "task")
+    }
+    with pytest.raises(UserError, match="group common from the server"):
+        work.train(bench, 1, {**payloads, "common": payloads["task"]})
+    with pytest.raises(UserError, match="device 'abacus' does not exist"):
+        bench_of(plan, device="abacus")
+
+
+def test_a_checkpoint_is_kept_only_if_its_hash_is_right(plan: Plan, own_home: Path) -> None:
+    path = work.checkpoint_path(own_home / "cache", plan.weights)
+    tensors, _ = weights.load(path)
+    path.unlink()
+    bench = bench_of(plan)
+    assert not work.who(bench).holds_weights
+    with pytest.raises(UserError, match="is not on this site's disk"):
+        work.play(bench, 1, received(bench), MemoryStore())
+    changed = {**tensors, "conv1.weight": tensors["conv1.weight"] + 1}
+    for payload in ({"pretrained": encode(changed)}, {"pretrained": b"junk"}, {}):
+        with pytest.raises(UserError, match="that arrived"):
+            work.keep_checkpoint(bench, payload)
+    work.keep_checkpoint(bench, {"pretrained": encode(tensors)})
+    assert work.who(bench_of(plan)).holds_weights
+
+
+def test_training_that_diverges_is_told_and_not_kept(plan: Plan) -> None:
+    optimizer = replace(plan.train.optimizer, lr=1e20)
+    bench = bench_of(replace(plan, train=replace(plan.train, optimizer=optimizer, clip=None)))
+    store = MemoryStore()
+    with pytest.raises(ArithmeticError, match=r"lower train\.optimizer\.lr"):
+        work.play(bench, 1, received(bench), store)
+    assert store.kept is None
+
+
+def test_metrics_of_a_table_worked_out_by_hand() -> None:
+    logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.5]])
+    labels = torch.tensor([0, 0, 1, 1])
+    found = metrics(logits, labels, 2)
+    assert found["accuracy"] == 0.75
+    assert found["balanced_accuracy"] == pytest.approx((1 + 0.5) / 2)
+    assert found["auroc"] == pytest.approx(1.0)  # every positive scores above every negative
+    only = metrics(logits[:2], labels[:2], 2)
+    assert only["auroc"] is None
+    assert only["balanced_accuracy"] == 1.0
+
+
+def test_class_weights_and_schedule() -> None:
+    weight = class_weights(np.array([0, 0, 0, 1]), 3)
+    assert weight.tolist() == pytest.approx([4 / 9, 4 / 3, 0])
+    assert schedule_factor("cosine", 1, 10) == 1.0
+    assert schedule_factor("cosine", 6, 10) == pytest.approx(0.5)
+    assert schedule_factor("constant", 6, 10) == 1.0
