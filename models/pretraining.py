@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from torch.nn import functional
 from models import drawn_faces, networks, training
 from models.data import ArrayInputs, Split
 from models.errors import UserError, nearest
+from models.optimizer import OptimizerConfig
 from models.seeds import derive_seed
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+PIECE = 25  # steps between two settings of the learning rate
 RECIPE = 1  # raise it when the same settings would give other weights
 
 
@@ -37,9 +40,7 @@ class Pretraining:
     size: int
     epochs: int
     batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
+    optimizer: OptimizerConfig
 
 
 def recipe_hash(settings: Pretraining, model: Mapping[str, Any], seed: int) -> str:
@@ -94,19 +95,21 @@ def pretrain(
         **options,
     ).to(device)
     state: training.OptimizerState = {}
-    for epoch in range(1, settings.epochs + 1):
+    steps = settings.epochs * math.ceil(settings.examples / settings.batch_size)
+    for done in range(0, steps, PIECE):
         network.train()
         report = training.fit(
             network,
             public.split,
-            _settings(settings, epoch, device),
+            _settings(settings, done, steps, device),
             trained=dict(network.named_parameters()),
             generator=generator,
             device=device,
             loss=public.loss,
             optimizer_state=state,
         )
-        log(f"pre-training epoch {epoch}/{settings.epochs}: loss {report.loss:.3f}")
+        if done // PIECE % 3 == 2 or done + PIECE >= steps:
+            log(f"pre-training step {min(done + PIECE, steps)} of {steps}: loss {report.loss:.3f}")
     return {
         name: tensor.detach().cpu().clone()
         for name, tensor in network.state_dict().items()
@@ -174,16 +177,19 @@ def _drawn_faces(settings: Pretraining, seed: int) -> PublicSet:
 PUBLIC: Mapping[str, Callable[[Pretraining, int], PublicSet]] = {"drawn_faces": _drawn_faces}
 
 
-def _settings(settings: Pretraining, epoch: int, device: torch.device) -> training.Settings:
-    factor = training.schedule_factor("cosine", epoch, settings.epochs)
+def _settings(
+    settings: Pretraining, done: int, steps: int, device: torch.device
+) -> training.Settings:
+    """Return the settings of the next piece: the rate falls along a cosine over all steps."""
+    factor = training.schedule_factor("cosine", done + 1, steps)
     return training.Settings(
-        epochs=1,
-        steps=None,
+        epochs=None,
+        steps=min(PIECE, steps - done),
         batch_size=settings.batch_size,
-        optimizer="sgd",
-        lr=settings.lr * factor,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        optimizer=settings.optimizer.name,
+        lr=settings.optimizer.lr * factor,
+        momentum=settings.optimizer.momentum,
+        weight_decay=settings.optimizer.weight_decay,
         clip=5.0,
         augment="flip",
         autocast=device.type == "cuda",

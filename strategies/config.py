@@ -8,17 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from models.errors import UserError
+from models.optimizer import OptimizerConfig
 from models.options import read_options
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """What steps the trained tensors."""
-
-    name: str
-    lr: float
-    momentum: float
-    weight_decay: float
 
 
 @dataclass(frozen=True)

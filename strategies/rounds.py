@@ -131,9 +131,7 @@ class Rounds:
                 continue
             for group, tensors in update.tensors.items():
                 key = scope_key(partition, group, member.task)
-                self.learnt.aggregators[key].add(
-                    member.site, tensors, update.report.examples
-                )
+                self.learnt.aggregators[key].add(member.site, tensors, update.report.examples)
                 arrived[key] += 1
                 record.bytes_up[group] = record.bytes_up.get(group, 0) + update.sizes[group]
             record.took_part(member, update.report)
