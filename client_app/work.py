@@ -280,7 +280,7 @@ def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], sto
     blueprint.load(bench.start)
     blueprint.load(kept.tensors)
     blueprint.load(received)
-    blueprint.model.to(device)
+    _move(blueprint.model, device)
     generator, _ = seeded(derive_seed(bench.plan.seed, "round", bench.holding.site, round_number))
     tail, splits = _frozen_once(bench)
     site_round = SiteRound(
@@ -300,6 +300,14 @@ def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], sto
         most_steps=bench.site.most_steps,
     )
     return _Seat(site_round, bench.method, {name: splits[name] for name in SPLITS})
+
+
+def _move(model: nn.Module, device: torch.device) -> None:
+    """Put the model on the device; on CUDA with channels last, as its convolutions are fastest."""
+    if device.type == "cuda":
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        model.to(device)
 
 
 def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
