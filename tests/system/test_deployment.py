@@ -199,7 +199,6 @@ def test_what_is_to_cross_is_found_on_the_wire(testbed: Testbed, second: Run) ->
     # site-01 is alone in its task: what it sends up is, to the bit, what the mean is.
     last = distinctive([learnt(testbed, second, 2)["state/task/pose//head.0.weight"]])
     assert len(crossed(last, second.up["site-01"])) >= len(last) - 2
-    assert not crossed(last, second.up["site-00"])
 
 
 def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
