@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from client_app.work import Bench
 
 logger = logging.getLogger("flwr")
+# Threads that wait for one another sleep instead of spinning: several processes share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
 app = ClientApp()
 
 

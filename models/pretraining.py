@@ -95,7 +95,7 @@ def pretrain(
         **options,
     ).to(device)
     state: training.OptimizerState = {}
-    steps = settings.epochs * math.ceil(settings.examples / settings.batch_size)
+    steps = PIECE * math.ceil(settings.epochs * settings.examples / settings.batch_size / PIECE)
     for done in range(0, steps, PIECE):
         network.train()
         report = training.fit(
@@ -108,8 +108,8 @@ def pretrain(
             loss=public.loss,
             optimizer_state=state,
         )
-        if done // PIECE % 3 == 2 or done + PIECE >= steps:
-            log(f"pre-training step {min(done + PIECE, steps)} of {steps}: loss {report.loss:.3f}")
+        if done // PIECE % 3 == 2 or done + PIECE == steps:
+            log(f"pre-training step {done + PIECE} of {steps}: loss {report.loss:.3f}")
     return {
         name: tensor.detach().cpu().clone()
         for name, tensor in network.state_dict().items()
@@ -184,7 +184,7 @@ def _settings(
     factor = training.schedule_factor("cosine", done + 1, steps)
     return training.Settings(
         epochs=None,
-        steps=min(PIECE, steps - done),
+        steps=PIECE,
         batch_size=settings.batch_size,
         optimizer=settings.optimizer.name,
         lr=settings.optimizer.lr * factor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from flwr.app import Context
@@ -15,6 +16,8 @@ from strategies.config import plan_for
 from strategies.roster import Roster, gather
 
 logger = logging.getLogger("flwr")
+# Threads that wait for one another sleep instead of spinning: several processes share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
 app = ServerApp()
 
 

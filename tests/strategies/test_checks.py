@@ -208,3 +208,31 @@ def test_bytes_changed_anywhere_are_refused_or_still_finite(data: st.DataObject)
     assert {n: t.shape for n, t in update.tensors["common"].items()} == {
         n: t.shape for n, t in layers()["common"].items()
     }
+
+
+WHO = {
+    "site": "clinic",
+    "task": "grade",
+    "classes": ["low", "high"],
+    "input_shape": [6],
+    "examples": {"train": 20, "validation": 4, "test": 4},
+    "majority_accuracy": 0.5,
+    "fingerprints": {},
+    "schemas": {"common": {"fc1.weight": "float32[5, 6]"}},
+    "holds_weights": True,
+    "device": "cpu",
+    "versions": {},
+    "error": "",
+}
+
+
+@given(field=st.sampled_from(sorted(WHO)), value=json_values)
+def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(field: str, value: Any) -> None:
+    content = RecordDict({"report": ConfigRecord({"json": json.dumps({**WHO, field: value})})})
+    try:
+        report = wire.read_site_report(Message(content, reply_to=asked()))
+    except Refused:
+        return
+    assert isinstance(report.site, str)
+    assert report.error or (report.task and len(report.classes) >= 2)
+    assert report.error or all(0 < n < 2**40 for n in report.examples.values())
