@@ -87,7 +87,9 @@ def final_tables(final: Mapping[str, Any]) -> str:
 
 def rendered(table: Table) -> str:
     """Return a table as plain text."""
-    console = Console(file=io.StringIO(), width=118, force_terminal=False, color_system=None)
+    console = Console(
+        file=io.StringIO(), width=118, force_terminal=False, color_system=None, markup=False
+    )
     console.print(table)
     written = console.file
     assert isinstance(written, io.StringIO)

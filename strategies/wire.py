@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -29,6 +30,9 @@ Report = TypeVar("Report")
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 MOST_REPORT_CHARACTERS = 4_000_000
+NAME = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+)  # of a site, a task, a federation: a file's name
 METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
 
 
@@ -175,21 +179,35 @@ def read_order(message: Message) -> tuple[str, int, dict[str, bytes]]:
 def read_site_report(message: Message) -> SiteReport:
     """Return a site's answer to a query; raise Refused where it is not one."""
     report = _read_report(SiteReport, message)
+    if report.site and not NAME.fullmatch(report.site):
+        raise Refused(f"calls itself {printable(report.site)[:80]!r}, which is no site's name")
     if report.error:
-        return report
+        return replace(report, error=printable(report.error))
+    if not NAME.fullmatch(report.task):
+        raise Refused(f"names the task {printable(report.task)[:80]!r}, which is no task's name")
     counts = report.examples
     if set(counts) != {"train", "validation", "test"} or not all(
         0 < n < 2**40 for n in counts.values()
     ):
         raise Refused(f"examples of {report.site!r} make no sense: {counts}")
-    if not report.site or not report.task or len(report.classes) < 2:
-        raise Refused("a site needs a name, a task, and at least two classes")
+    if not report.site or len(report.classes) < 2:
+        raise Refused("a site needs a name and at least two classes")
+    if not 0 <= report.majority_accuracy <= 1:
+        raise Refused(f"majority_accuracy is {report.majority_accuracy}")
+    if any(name != printable(name) or len(name) > 200 for name in report.classes):
+        raise Refused("class names must be printable, at most 200 characters each")
     return report
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything replaced that could steer a terminal or break a line."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def read_round_report(message: Message) -> RoundReport:
     """Return a site's report of a round; raise Refused where it is not one."""
     report = _read_report(RoundReport, message)
+    report = replace(report, error=printable(report.error))
     for split, values in report.metrics.items():
         if split not in ("validation", "test") or set(values) != set(METRICS):
             raise Refused(f"metrics of {split!r} are not {', '.join(METRICS)}")

@@ -227,7 +227,9 @@ WHO = {
 
 
 @given(field=st.sampled_from(sorted(WHO)), value=json_values)
-def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(field: str, value: Any) -> None:
+def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(
+    field: str, value: Any
+) -> None:
     content = RecordDict({"report": ConfigRecord({"json": json.dumps({**WHO, field: value})})})
     try:
         report = wire.read_site_report(Message(content, reply_to=asked()))
@@ -236,3 +238,13 @@ def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(field: st
     assert isinstance(report.site, str)
     assert report.error or (report.task and len(report.classes) >= 2)
     assert report.error or all(0 < n < 2**40 for n in report.examples.values())
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jclinic", "a\nb", "../x", "x" * 65])
+def test_no_name_can_steer_a_terminal_or_a_path(name: str) -> None:
+    for field in ("site", "task"):
+        content = RecordDict({"report": ConfigRecord({"json": json.dumps({**WHO, field: name})})})
+        with pytest.raises(Refused):
+            wire.read_site_report(Message(content, reply_to=asked()))
+    with pytest.raises(Refused, match=r"^bad\?\[2J$"):
+        check(reply(replace(GOOD, error="bad\x1b[2J"), layers()))
