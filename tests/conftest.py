@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No timing is asserted, by hypothesis neither; how many examples is the default of 100.
+settings.register_profile("fedstrata", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fedstrata")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")

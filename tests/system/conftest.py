@@ -12,6 +12,10 @@ import pytest
 from tests.system import federation
 from tests.system.processes import Processes
 
+# Ray forks its daemons in a process that has other threads at work; on a busy machine one hangs
+# now and then before it has begun. It is tried again once: what is tested here is not Ray.
+RAY_DID_NOT_START = ("Timed out waiting for file", "timed out during startup")
+
 
 @dataclass
 class Simulation:
@@ -42,12 +46,16 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 def simulation(local: Processes, body: Path) -> Simulation:
     """Run the small federation in Flower's local simulation."""
     output = local.folder / "output"
-    started = local.flwr_run(
-        "simulation",
-        "local",
-        {"output-dir": str(output), "overrides": federation.overrides(body)},
-        options=["--federation-config", "num-supernodes=3"],
-    )
-    log = local.finish(started, seconds=180)
-    assert list(output.glob("*/results.json")), local.logs()
-    return Simulation(local, log, output, federation.results(output))
+    for attempt in (1, 2):
+        started = local.flwr_run(
+            "simulation",
+            "local",
+            {"output-dir": str(output), "overrides": federation.overrides(body)},
+            options=["--federation-config", "num-supernodes=3"],
+        )
+        log = local.finish(started, seconds=180)
+        if list(output.glob("*/results.json")):
+            return Simulation(local, log, output, federation.results(output))
+        if attempt == 2 or not any(said in log for said in RAY_DID_NOT_START):
+            break
+    raise AssertionError(f"no results.json\n{local.logs()}")

@@ -277,7 +277,7 @@ class SuperLink:
     appio: int = field(default_factory=free_port)
     process: Process | None = None
 
-    def start(self) -> Process:
+    def start(self) -> None:
         """Start it (again) and wait until its Fleet and Control ports answer."""
         connection = (
             f'[superlink.{self.name}]\naddress = "127.0.0.1:{self.control}"\ninsecure = true\n'
@@ -299,7 +299,11 @@ class SuperLink:
             watch=[started],
         )
         self.process = started
-        return started
+
+    def kill(self) -> None:
+        """End it at once, the ServerApp that runs in it included."""
+        assert self.process is not None
+        self.process.kill()
 
 
 def start_supernode(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ ORDER_BYTES = 100_000  # a training order carries conv2, conv3 and head.0: 25,00
 
 @dataclass
 class Run:
-    """A finished run: its results, and the bytes that passed during it, by site."""
+    """A finished run: its results, its log, and the bytes that passed during it, by site."""
 
-    results: dict[str, Any]
-    log: str
+    results: dict[str, Any] = field(default_factory=dict)
+    log: str = ""
     up: dict[str, list[bytes]] = field(default_factory=dict)
     down: dict[str, list[bytes]] = field(default_factory=dict)
 
@@ -84,19 +84,28 @@ class Testbed:
         told = {"output-dir": str(self.output), "overrides": overrides, **run_config}
         return self.processes.flwr_run(name, self.superlink.name, told)
 
-    def run(self, name: str, *more: str) -> Run:
-        """Run the small federation to its end and return what it gave and what passed."""
+    @contextmanager
+    def recorded(self, run: Run) -> Iterator[None]:
+        """Add to ``run`` what passes meanwhile."""
         before = {site: recorder.mark() for site, recorder in self.recorders.items()}
-        old = self.runs()
-        log = self.processes.finish(self.submit(name, *more), seconds=180)
-        (new,) = self.runs() - old or {""}
-        assert new, self.processes.logs()
-        run = Run(federation.results(self.output, new), log)
-        assert run.results["final"], self.processes.logs()
+        yield
         for site, recorder in self.recorders.items():
             run.up[site] = recorder.since(before[site], UP)
             run.down[site] = recorder.since(before[site], DOWN)
-        return run
+
+    def begun(self, process: Process, old: set[str]) -> str:
+        """Return the name of the run that ``process`` submitted, once it has begun."""
+        self.processes.wait_for(
+            f"{process.name} begins", lambda: self.runs() != old, seconds=90, watch=[process]
+        )
+        (name,) = self.runs() - old
+        return name
+
+    def results(self, run: str) -> dict[str, Any]:
+        """Return the results of a run that has ended well."""
+        told = federation.results(self.output, run)
+        assert told["final"], self.processes.logs()
+        return told
 
     def runs(self) -> set[str]:
         """Return the names of the runs that began."""
@@ -117,16 +126,40 @@ def testbed(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Te
 
 
 @pytest.fixture(scope="module")
-def first(testbed: Testbed) -> Run:
-    """One round at sites that lack the pre-trained checkpoint."""
-    return testbed.run("first", "strategy.rounds=1")
+def interrupted(testbed: Testbed) -> Run:
+    """A run whose SuperLink dies after round 1, resumed; the sites lack the checkpoint at first."""
+    run = Run()
+    with testbed.recorded(run):
+        cut = testbed.submit("cut")
+        name = testbed.begun(cut, set())
+        checkpoints = testbed.output / name / "checkpoints"
+        testbed.processes.wait_for(
+            "round 1 is complete",
+            (checkpoints / "round-000001").exists,
+            seconds=120,
+            watch=[cut],
+        )
+        testbed.superlink.kill()
+        assert not (checkpoints / "round-000002").exists()
+        cut.kill()
+        testbed.superlink.start()
+        resumed = testbed.submit("resumed", resume="latest")
+        testbed.processes.finish(resumed, seconds=240)
+        run.log, run.results = cut.text + resumed.text, testbed.results(name)
+        assert testbed.runs() == {name}
+    return run
 
 
 @pytest.fixture(scope="module")
-def second(testbed: Testbed, first: Run) -> Run:
-    """The run of the simulation, at sites that have the checkpoint since the first run."""
-    del first
-    return testbed.run("second")
+def whole(testbed: Testbed, interrupted: Run) -> Run:
+    """The same run in one go, at sites that have the checkpoint since the interrupted one."""
+    run, old = Run(), {interrupted.name}
+    with testbed.recorded(run):
+        started = testbed.submit("whole")
+        name = testbed.begun(started, old)
+        run.log = testbed.processes.finish(started, seconds=180)
+        run.results = testbed.results(name)
+    return run
 
 
 # -- what crosses ----------------------------------------------------------------------------------
@@ -171,51 +204,63 @@ def learnt(testbed: Testbed, run: Run, number: int) -> dict[str, Tensor]:
     return weights.load(folder / "state.safetensors")[0]
 
 
-def test_no_personal_tensor_crosses_in_either_direction(testbed: Testbed, second: Run) -> None:
+def test_no_personal_tensor_crosses_in_either_direction(
+    testbed: Testbed, interrupted: Run, whole: Run
+) -> None:
+    # Both runs: Flower does not send an object again that the other end still has.
+    streams = [
+        stream
+        for run in (interrupted, whole)
+        for by_site in (run.up, run.down)
+        for of_site in by_site.values()
+        for stream in of_site
+    ]
     for site in SITES:
-        kept = kept_at(testbed, site, second)
+        kept = kept_at(testbed, site, interrupted) | kept_at(testbed, site, whole)
         names = {name.partition("/")[2] for name, tensor in kept.items() if windows(tensor)}
         assert {"tensor/head.out.weight", "tensor/bn2.running_mean", "tensor/bn3.weight"} <= names
         assert {"optimizer/momentum_buffer/head.out.weight"} <= names
         pieces = distinctive(kept.values())
         assert len(pieces) > 100
-        # Neither to or from this site nor to or from another one.
-        streams = [s for by in (second.up, second.down) for each in by.values() for s in each]
-        assert not crossed(pieces, streams)
-        for name in (b"head.out.weight", b"bn2.running_mean", b"bn3.weight"):
-            assert not crossed([name], streams)
+        assert not crossed(pieces, streams)  # to or from this site, or any other one
+    for name in (b"head.out.weight", b"bn2.running_mean", b"bn3.weight"):
+        assert not crossed([name], streams)
 
 
-def test_what_is_to_cross_is_found_on_the_wire(testbed: Testbed, second: Run) -> None:
-    after_one = learnt(testbed, second, 1)
+def test_what_is_to_cross_is_found_on_the_wire(
+    testbed: Testbed, interrupted: Run, whole: Run
+) -> None:
+    after_one, after_two = (learnt(testbed, whole, number) for number in (1, 2))
     for site in SITES:
-        task = second.results["sites"][site]["task"]
+        task = whole.results["sites"][site]["task"]
+        up, down = ([*interrupted.up[site], *whole.up[site]], whole.down[site])
         for key, name in {"common": "conv2.weight", f"task/{task}": "head.0.weight"}.items():
             pieces = distinctive([after_one[f"state/{key}//{name}"]])
             assert len(pieces) >= 6
             # Round 2 begins from it, so it goes down; a frame may cut a piece or two.
-            assert len(crossed(pieces, second.down[site])) >= len(pieces) - 2
-            assert crossed([name.encode()], second.up[site])
+            assert len(crossed(pieces, down)) >= len(pieces) - 2
+            assert crossed([name.encode()], up)
     # site-01 is alone in its task: what it sends up is, to the bit, what the mean is.
-    last = distinctive([learnt(testbed, second, 2)["state/task/pose//head.0.weight"]])
-    assert len(crossed(last, second.up["site-01"])) >= len(last) - 2
+    last = distinctive([after_two["state/task/pose//head.0.weight"]])
+    sent = [*interrupted.up["site-01"], *whole.up["site-01"]]
+    assert len(crossed(last, sent)) >= len(last) - 2
 
 
 def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
-    testbed: Testbed, first: Run, second: Run
+    testbed: Testbed, interrupted: Run, whole: Run
 ) -> None:
     tensors = weights.load(testbed.body)[0]
     pieces = distinctive(tensors.values())
     assert len(pieces) > 20
-    assert "sending the pre-trained checkpoint" in first.log
-    assert "sending the pre-trained checkpoint" not in second.log
-    wanted = first.results["weights"]["content_hash"]
-    assert wanted == weights.content_hash(tensors) == second.results["weights"]["content_hash"]
+    assert interrupted.log.count("sending the pre-trained checkpoint") == 1
+    assert "sending the pre-trained checkpoint" not in whole.log
+    wanted = interrupted.results["weights"]["content_hash"]
+    assert wanted == weights.content_hash(tensors) == whole.results["weights"]["content_hash"]
     for site in SITES:
-        received = b"".join(first.down[site])
+        received = b"".join(interrupted.down[site])
         assert max(received.count(piece) for piece in pieces) == 1
         assert len(crossed(pieces, [received])) >= len(pieces) - 2
-        assert not crossed(pieces, [*first.up[site], *second.up[site], *second.down[site]])
+        assert not crossed(pieces, [*interrupted.up[site], *whole.up[site], *whole.down[site]])
         cache = Path(testbed.node_config(site)["cache-dir"])
         assert weights.content_hash(weights.load(work.checkpoint_path(cache, wanted))[0]) == wanted
 
@@ -224,9 +269,9 @@ def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
 
 
 def test_a_deployment_measures_what_the_simulation_measures(
-    second: Run, simulation: Simulation
+    whole: Run, simulation: Simulation
 ) -> None:
-    ours, theirs = federation.measured(second.results), federation.measured(simulation.results)
+    ours, theirs = federation.measured(whole.results), federation.measured(simulation.results)
     assert len(ours) > 100
     assert ours == pytest.approx(theirs, abs=1e-6)
 
@@ -235,16 +280,13 @@ def test_a_deployment_measures_what_the_simulation_measures(
 
 
 def test_a_killed_site_costs_its_own_contribution_and_goes_on_with_its_layers(
-    testbed: Testbed, second: Run
+    testbed: Testbed, whole: Run
 ) -> None:
-    del second
+    del whole
     bed, processes, site = testbed, testbed.processes, "site-02"
     old = bed.runs()
     started = bed.submit("killed", "strategy.rounds=3", "strategy.deadline=60")
-    processes.wait_for(
-        "the run begins", lambda: bool(bed.runs() - old), seconds=60, watch=[started]
-    )
-    (run,) = bed.runs() - old
+    run = bed.begun(started, old)
     store = bed.store(site, run)
     processes.wait_for(
         "round 1 is trained", lambda: store.rounds() == [1], seconds=90, watch=[started]
@@ -262,7 +304,7 @@ def test_a_killed_site_costs_its_own_contribution_and_goes_on_with_its_layers(
     before = hashlib.sha256(store.path(1).read_bytes()).hexdigest()
     bed.start_site(site)
     log = processes.finish(started, seconds=180)
-    told = federation.results(bed.output, run)
+    told = bed.results(run)
     took_part = [record["participants"] for record in told["rounds"]]
     others = [name for name in SITES if name != site]
     assert took_part == [list(SITES), others, list(SITES)], processes.logs()
@@ -309,24 +351,34 @@ def replay(bed: Testbed, site: str, told: dict[str, Any], number: int) -> dict[s
     return kept.flat()
 
 
-def test_a_killed_superlink_resumes_to_the_same_bits(testbed: Testbed, second: Run) -> None:
-    bed, processes = testbed, testbed.processes
-    old = bed.runs()
-    cut = bed.submit("cut")
-    processes.wait_for("the run begins", lambda: bool(bed.runs() - old), seconds=60, watch=[cut])
-    (run,) = bed.runs() - old
-    checkpoint = bed.output / run / "checkpoints" / "round-000001"
-    processes.wait_for("round 1 is complete", checkpoint.exists, seconds=90, watch=[cut])
-    assert bed.superlink.process is not None
-    bed.superlink.process.kill()
-    assert not (bed.output / run / "checkpoints" / "round-000002").exists()
-    cut.kill()
-    bed.superlink.start()
-    log = processes.finish(bed.submit("resumed", resume="latest"), seconds=180)
-    assert "resuming after round 1" in log, processes.logs()
-    assert bed.runs() == old | {run}
-    told = federation.results(bed.output, run)
-    assert told["final"], processes.logs()
-    assert federation.measured(told) == federation.measured(second.results)
-    expected = federation.final_state(bed.output, second.name)
-    assert federation.same(federation.final_state(bed.output, run), expected)
+def test_a_killed_superlink_resumes_to_the_same_bits(
+    testbed: Testbed, interrupted: Run, whole: Run
+) -> None:
+    assert "resuming after round 1" in interrupted.log
+    assert federation.measured(interrupted.results) == federation.measured(whole.results)
+    expected = federation.final_state(testbed.output, whole.name)
+    assert federation.same(federation.final_state(testbed.output, interrupted.name), expected)
+    for site in SITES:
+        once, again = (testbed.store(site, run.name).before(3) for run in (interrupted, whole))
+        assert once is not None
+        assert again is not None
+        assert federation.same(once.flat(), again.flat())
+
+
+@pytest.mark.parametrize(
+    ("run_config", "said"),
+    [
+        ({"overrides": "strategy.round=3"}, "override 'strategy.round': strategy has no 'round'"),
+        ({"data-root": "pictures"}, "data-root must be an absolute path, got 'pictures'"),
+    ],
+    ids=["override", "data-root"],
+)
+def test_a_mistake_ends_the_run_before_any_site_is_asked(
+    testbed: Testbed, run_config: dict[str, str], said: str
+) -> None:
+    output = testbed.processes.folder / "mistake"
+    told = {"output-dir": str(output), **run_config}
+    started = testbed.processes.flwr_run("mistake", testbed.superlink.name, told)
+    log = testbed.processes.finish(started, seconds=90)
+    assert said in log, testbed.processes.logs()
+    assert not output.exists()

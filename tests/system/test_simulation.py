@@ -26,32 +26,15 @@ def test_a_simulation_runs_to_its_results_and_says_what_it_did(simulation: Simul
         assert said in simulation.log, simulation.log
 
 
-@pytest.mark.parametrize(
-    ("run_config", "said"),
-    [
-        (
-            {"experiment": "facez"},
-            "experiment 'facez' does not exist; there are: faces, har, images, medmnist",
-        ),
-        (
-            {"overrides": "strategy.round=3"},
-            "override 'strategy.round': strategy has no 'round'; it has",
-        ),
-        ({"data-root": "pictures"}, "data-root must be an absolute path, got 'pictures'"),
-    ],
-    ids=["experiment", "override", "data-root"],
-)
-def test_a_mistake_ends_the_run_before_any_training(
-    local: Processes, run_config: dict[str, str], said: str
-) -> None:
-    output = local.folder / f"mistake-{next(iter(run_config))}"
+def test_a_mistake_ends_the_run_before_any_training(local: Processes) -> None:
+    output = local.folder / "mistake"
     started = local.flwr_run(
         "mistake",
         "local",
-        {"output-dir": str(output), **run_config},
+        {"experiment": "facez", "output-dir": str(output)},
         options=["--federation-config", "num-supernodes=3"],
     )
     log = local.finish(started, seconds=90)
-    assert said in log, local.logs()
+    assert "experiment 'facez' does not exist; there are: faces, har" in log, local.logs()
     assert "round 1/" not in log
     assert not output.exists()
