@@ -14,6 +14,7 @@ from server_app import report
 from server_app.checkpoint import RunFolder, Saved, write_json
 from server_app.start import Checkpoint, Recipe
 from strategies import wire
+from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, Plan
 from strategies.method import make_method
@@ -69,6 +70,7 @@ class Federation:
         )
         self.references: dict[str, SiteReport] = {}
         self.checkpoint: Checkpoint | None = None
+        self.joined = False
 
     def run(self, saved: Saved | None) -> dict[str, Any]:
         """Play the rounds that are left, evaluate, and return what results.json holds."""
@@ -108,6 +110,17 @@ class Federation:
         self.log(report.sites_table(self.sites()))
         if not self.roster.members:
             raise UserError("no site can take part")
+        self.joined = True
+        for key, aggregator in sorted(self.learnt.aggregators.items()):
+            name = type(aggregator).__name__
+            if aggregator.needs_all:
+                self.log(f"{key}: {name} holds all updates of a round in memory")
+            statistics = [n for n in self.learnt.states[key] if n.endswith("running_var")]
+            if isinstance(aggregator, ServerOptimizer) and statistics:
+                self.log(
+                    f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
+                    "become negative: better put 'type:BatchNorm2d' into groups.personal"
+                )
 
     def admit(self, members: list[Member]) -> None:
         """Take in members: check them against their task, and send the checkpoint to who lacks it.
@@ -125,9 +138,9 @@ class Federation:
                 continue
             back = member.site in self.roster.members
             self.roster.members[member.site] = member
-            if self.history:
+            if self.joined:
                 self.log(f"site {member.site} {'is back' if back else 'joined'}")
-        if not self.history:
+        if not self.joined:
             self._judge(problems)
         else:
             for stranger in problems:
