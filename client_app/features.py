@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.data import Inputs, Split
+from models.durable import replacing
 from models.errors import UserError
 
 
@@ -70,9 +70,12 @@ def cached(
     if not path.exists():
         outputs = _compute(prefix, split.inputs, batch_size, device, autocast)
         _write(path, outputs)
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    if len(values) != len(split):
-        raise UserError(f"{path} holds {len(values)} rows, not {len(split)}: delete the file")
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete the file") from None
+    if values.dtype != np.float32 or len(values) != len(split):
+        raise UserError(f"{path} does not hold {len(split)} rows of float32: delete the file")
     return Split(Features(values, key), split.labels)
 
 
@@ -89,14 +92,9 @@ def _compute(
 
 
 def _write(path: Path, values: NDArray[np.float32]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with temporary.open("wb") as file:
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
             np.lib.format.write_array(file, values, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"the feature cache {path.parent} cannot be written: {error}") from None

@@ -118,7 +118,6 @@ def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
     if found != wanted:
         raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
     path = checkpoint_path(bench.site.cache_dir, wanted)
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights.save(path, tensors, {})
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from models.durable import replacing
 from models.errors import UserError
 
 
@@ -37,15 +36,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
 
     Written beside ``path``, synced to disk, then renamed over it. Missing folders are made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(path) as unfinished:
         safetensors.torch.save_file(_separate(tensors), unfinished, dict(metadata))
-        _sync(unfinished)
-        unfinished.replace(path)
-        _sync(path.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -75,15 +67,6 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         shared = first.setdefault(own.untyped_storage().data_ptr(), name) != name
         separate[name] = own.clone() if shared else own
     return separate
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _little_endian(tensor: Tensor) -> memoryview:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.durable import replacing, sync
 from models.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class RunFolder:
         write_json(temporary / "history.json", told)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        sync_folder(final.parent)
+        sync(final.parent)
         for number in self.rounds()[:-KEPT]:
             shutil.rmtree(self._checkpoint(number), ignore_errors=True)
 
@@ -219,23 +219,9 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON durably: to a temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
+    """Write JSON durably."""
+    with replacing(path) as unfinished, unfinished.open("w") as file:
         json.dump(content, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:

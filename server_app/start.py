@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models import weights
+from models.durable import replacing
 from models.errors import UserError, nearest
 from models.networks import build
 from models.options import read_options
@@ -70,10 +71,8 @@ class Recipe:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
         made = _kept(tensors, "central pre-training", self.cache)
-        self.note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.note.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"content_hash": made.content_hash}))
-        temporary.replace(self.note)
+        with replacing(self.note) as unfinished:
+            unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
         return made
 
 
@@ -172,6 +171,5 @@ def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
 def _kept(tensors: Mapping[str, Tensor], told: str, cache: Path) -> Checkpoint:
     content_hash = weights.content_hash(tensors)
     path = path_of(cache, content_hash)
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights.save(path, tensors, {"source": told})
     return Checkpoint(content_hash, tensors, told)
