@@ -308,6 +308,9 @@ def _restore(
             stepper.state[parameter] = {
                 key: value.clone().to(parameter.device) for key, value in saved[name].items()
             }
+        elif isinstance(stepper, torch.optim.SGD) and stepper.defaults["momentum"]:
+            # What the first step starts from anyway; a fused step wants all buffers or none.
+            stepper.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
 
 
 def _save(
