@@ -30,6 +30,7 @@ SMALL = [
     "data.identities=6",
     "data.tasks=[gender,pose]",
     "train.batch_size=8",
+    "train.epochs=1",
     "strategy.rounds=2",
     "strategy.poll=0.01",
     "baselines.alone=false",
