@@ -233,7 +233,8 @@ def test_what_is_to_cross_is_found_on_the_wire(
     after_one, after_two = (learnt(testbed, whole, number) for number in (1, 2))
     for site in SITES:
         task = whole.results["sites"][site]["task"]
-        up, down = ([*interrupted.up[site], *whole.up[site]], whole.down[site])
+        up = [*interrupted.up[site], *whole.up[site]]
+        down = [*interrupted.down[site], *whole.down[site]]
         for key, name in {"common": "conv2.weight", f"task/{task}": "head.0.weight"}.items():
             pieces = distinctive([after_one[f"state/{key}//{name}"]])
             assert len(pieces) >= 6
