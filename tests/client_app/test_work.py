@@ -149,6 +149,15 @@ def test_metrics_of_a_table_worked_out_by_hand() -> None:
     assert only["balanced_accuracy"] == 1.0
 
 
+def test_a_perfect_auroc_is_never_above_one() -> None:
+    for examples in range(6, 60):
+        labels = torch.arange(examples) % 6
+        logits = torch.nn.functional.one_hot(labels, 6).float() * 9
+        auroc = metrics(logits, labels, 6)["auroc"]
+        assert auroc is not None
+        assert 0.999999 < auroc <= 1
+
+
 def test_class_weights_and_schedule() -> None:
     weight = class_weights(np.array([0, 0, 0, 1]), 3)
     assert weight.tolist() == pytest.approx([4 / 9, 4 / 3, 0])
