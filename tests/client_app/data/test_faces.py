@@ -41,7 +41,7 @@ def test_no_person_is_in_two_places(options) -> None:
     for index in range(10):
         taken += [range(first, first + many) for first, many in people(settings, index).values()]
     everyone = [identity for several in taken for identity in several]
-    assert len(everyone) == len(set(everyone)) == 150 + 10 * settings.identities
+    assert len(everyone) == len(set(everyone)) == settings.public.identities + 10 * settings.identities
     assert min(map(len, taken)) >= 1
 
 
@@ -61,7 +61,7 @@ def test_the_drawn_people_are_the_split_s_own(options, seat, monkeypatch) -> Non
         load("faces", options("faces", **SMALL), seat(index=index, count=2), seed=1)
     assert len(drawn_people) == 6
     assert not any(a & b for i, a in enumerate(drawn_people) for b in drawn_people[:i])
-    assert min(set().union(*drawn_people)) >= 150
+    assert min(set().union(*drawn_people)) >= options("faces")["public"]["identities"]
 
 
 def test_the_seed_decides(options, seat) -> None:
