@@ -41,7 +41,9 @@ def test_no_person_is_in_two_places(options) -> None:
     for index in range(10):
         taken += [range(first, first + many) for first, many in people(settings, index).values()]
     everyone = [identity for several in taken for identity in several]
-    assert len(everyone) == len(set(everyone)) == settings.public.identities + 10 * settings.identities
+    assert (
+        len(everyone) == len(set(everyone)) == settings.public.identities + 10 * settings.identities
+    )
     assert min(map(len, taken)) >= 1
 
 
