@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-if TYPE_CHECKING:
-    from server_app.checkpoint import RunFolder
-    from server_app.compose import RunConfig
+from models.errors import UserError
+from server_app.checkpoint import RunFolder, check_same, find_run, new_run
+from server_app.compose import RunConfig, compose, home, read_run_config
+from strategies.config import plan_for
+from strategies.roster import Roster, gather
 
 logger = logging.getLogger("flwr")
 # Threads that wait for one another sleep instead of spinning: several processes share the cores.
@@ -30,32 +30,11 @@ def say(text: str) -> None:
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the configured experiment; a mistake in it ends the run before any training."""
-    wait_for_simulation(grid)
-    from models.errors import UserError
-    from server_app.compose import read_run_config
-
     try:
         run(grid, read_run_config(context.run_config))
     except UserError as error:
         logger.error("fedstrata: %s", error)
         raise
-
-
-def wait_for_simulation(grid: Grid, seconds: float = 60.0) -> None:
-    """Let Flower's simulation start Ray before this thread does anything.
-
-    Ray forks its daemons while this thread is at work in the same process. A lock that is held at
-    that moment, such as an import's, is held for ever in the child, which then never starts. So
-    this module imports nothing of its own at the top, and sleeps until Ray is there.
-    """
-    if type(grid).__name__ != "InMemoryGrid":
-        return
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        ray = sys.modules.get("ray")
-        if ray is not None and ray.is_initialized():
-            return
-        time.sleep(0.1)
 
 
 def run(grid: Grid, wanted: RunConfig) -> None:
@@ -64,10 +43,6 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     The sites are asked before anything heavy is imported or trained: what is wrong with their
     data or with the groups is known first, and a simulation's processes start undisturbed.
     """
-    from server_app.compose import compose, home
-    from strategies.config import plan_for
-    from strategies.roster import Roster, gather
-
     config = compose(wanted.experiment, wanted.overrides)
     settings = config.strategy
     folder = choose_folder(wanted, config.to_dict())
@@ -99,8 +74,6 @@ def run(grid: Grid, wanted: RunConfig) -> None:
 
 def choose_folder(wanted: RunConfig, config: dict[str, Any]) -> RunFolder:
     """Return the folder of a new run, or of the one to resume if it was configured alike."""
-    from server_app.checkpoint import check_same, find_run, new_run
-
     if not wanted.resume:
         return new_run(wanted.output_dir, wanted.experiment)
     folder = find_run(wanted.output_dir, wanted.resume, wanted.experiment)
