@@ -13,7 +13,8 @@ from tests.system import federation
 from tests.system.processes import Processes
 
 # Ray forks its daemons in a process that has other threads at work; on a busy machine one hangs
-# now and then before it has begun. It is tried again once: what is tested here is not Ray.
+# now and then before it has begun. It is tried again: what is tested here is not Ray.
+ATTEMPTS = 4
 RAY_DID_NOT_START = ("Timed out waiting for file", "timed out during startup")
 
 
@@ -46,7 +47,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 def simulation(local: Processes, body: Path) -> Simulation:
     """Run the small federation in Flower's local simulation."""
     output = local.folder / "output"
-    for attempt in (1, 2):
+    for attempt in range(1, ATTEMPTS + 1):
         started = local.flwr_run(
             "simulation",
             "local",
@@ -56,6 +57,6 @@ def simulation(local: Processes, body: Path) -> Simulation:
         log = local.finish(started, seconds=180)
         if list(output.glob("*/results.json")):
             return Simulation(local, log, output, federation.results(output))
-        if attempt == 2 or not any(said in log for said in RAY_DID_NOT_START):
+        if attempt == ATTEMPTS or not any(said in log for said in RAY_DID_NOT_START):
             break
     raise AssertionError(f"no results.json\n{local.logs()}")

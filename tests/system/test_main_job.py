@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tests.system.conftest import RAY_DID_NOT_START
+from tests.system.conftest import ATTEMPTS, RAY_DID_NOT_START
 from tests.system.processes import REPOSITORY, Processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 def run(processes: Processes, name: str, output: Path, overrides: str = "") -> str:
     """Run `flwr run . --stream`, all cores to the run, and return the log."""
     run_config = {"output-dir": str(output), "overrides": overrides}
-    for _ in range(2):
+    for _ in range(ATTEMPTS):
         started = processes.flwr_run(
             name, "local", run_config, environment={"OMP_NUM_THREADS": "2"}
         )
