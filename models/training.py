@@ -176,12 +176,11 @@ def make_optimizer(
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
-            fused=True,  # one pass over the memory instead of several
         )
     kind: type[torch.optim.Adam] = torch.optim.AdamW
     if settings.optimizer == "adam":
         kind = torch.optim.Adam
-    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
 def schedule_factor(schedule: str, round_number: int, rounds: int) -> float:
@@ -309,9 +308,6 @@ def _restore(
             stepper.state[parameter] = {
                 key: value.clone().to(parameter.device) for key, value in saved[name].items()
             }
-        elif isinstance(stepper, torch.optim.SGD) and stepper.defaults["momentum"]:
-            # What the first step starts from anyway; a fused step wants all buffers or none.
-            stepper.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
 
 
 def _save(
