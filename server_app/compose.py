@@ -67,12 +67,10 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            plain = hydra.compose("config", overrides=[])
             composed = hydra.compose("config", [f"experiment={experiment}", *overrides])
         loaded = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, overrides, experiment)) from None
-    del plain
     if not isinstance(loaded, dict):
         raise UserError("the configuration is not a mapping")
     return config_from_dict({str(key): value for key, value in loaded.items()})
