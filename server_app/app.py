@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from models.errors import UserError
 from server_app.checkpoint import RunFolder, check_same, find_run, new_run
-from server_app.compose import RunConfig, compose, home, read_run_config
+from server_app.compose import RunConfig, compose, expand, home, read_run_config
 from strategies.config import plan_for
 from strategies.roster import Roster, gather
 
@@ -29,12 +29,44 @@ def say(text: str) -> None:
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the configured experiment; a mistake in it ends the run before any training."""
+    """Run the configured experiments; a mistake in one ends all before any training."""
     try:
-        run(grid, read_run_config(context.run_config))
+        run_all(grid, read_run_config(context.run_config))
     except UserError as error:
         logger.error("fedstrata: %s", error)
         raise
+
+
+def run_all(grid: Grid, wanted: RunConfig) -> None:
+    """Run each set of overrides in turn, all over the same sites.
+
+    Each is composed, and so checked, before the first begins. One that fails later is told and
+    left, the others go on.
+
+    Raises
+    ------
+    UserError
+        Where one is wrong, or for the runs that failed, at the end.
+    """
+    several = wanted.each(expand(wanted.overrides))
+    if len(several) == 1:
+        return run(grid, several[0])
+    if wanted.resume:
+        raise UserError("resume takes up one run: give the overrides of that run alone")
+    for each in several:
+        compose(each.experiment, each.overrides)
+    failed: dict[str, str] = {}
+    for number, each in enumerate(several, start=1):
+        told = " ".join(each.overrides)
+        say(f"run {number} of {len(several)}: {told}")
+        try:
+            run(grid, each)
+        except UserError as error:
+            logger.error("fedstrata: run %d: %s", number, error)
+            failed[told] = str(error)
+    if failed:
+        lines = [f"  {overrides}: {reason}" for overrides, reason in failed.items()]
+        raise UserError(f"{len(failed)} of {len(several)} runs failed:\n" + "\n".join(lines))
 
 
 def run(grid: Grid, wanted: RunConfig) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ class RunConfig:
     overrides: tuple[str, ...]
     output_dir: Path
     resume: str
+
+    def each(self, several: Sequence[tuple[str, ...]]) -> list[RunConfig]:
+        """Return one run config for each set of overrides."""
+        return [replace(self, overrides=overrides) for overrides in several]
 
 
 def home() -> Path:
@@ -47,6 +52,42 @@ def read_run_config(run_config: Mapping[str, Any]) -> RunConfig:
         output_dir=Path(output) if output else home() / "runs",
         resume=str(run_config.get("resume") or ""),
     )
+
+
+def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the overrides of each run that ``overrides`` asks for, one set where it is one run.
+
+    ``;`` stands between sets of their own; in a set, Hydra's sweeps make a run for each
+    combination: ``seed=1,2 method=fedavg,fedper`` are four, ``model.hidden=[64,32]`` is one.
+
+    Raises
+    ------
+    UserError
+        For an override that is none.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    sets: list[list[str]] = [[]]
+    for word in overrides:
+        if word == ";":
+            sets.append([])
+        else:
+            sets[-1].append(word)
+    runs: list[tuple[str, ...]] = []
+    for one in sets:
+        try:
+            parsed = OverridesParser.create().parse_overrides(one)
+        except HydraException as error:
+            raise UserError(f"overrides: {str(error).strip().splitlines()[0]}") from None
+        choices = [
+            [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
+            if each.is_sweep_override()
+            else [str(each.input_line)]
+            for each in parsed
+        ]
+        runs += product(*choices)
+    return list(dict.fromkeys(runs))
 
 
 def compose(experiment: str, overrides: Sequence[str]) -> Config:
