@@ -67,6 +67,35 @@ class ArrayInputs:
 
 
 @dataclass(frozen=True)
+class Subset:
+    """Some rows of other inputs, which stay where they are: nothing is copied or decoded.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        The whole.
+    rows : NDArray[np.int64]
+        Indices into the whole, shape ``(n,)``: example ``i`` here is example ``rows[i]`` there.
+    """
+
+    inputs: Inputs
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the inputs at ``indices`` of the subset: float32, ``(b, *input_shape)``."""
+        return self.inputs.batch(self.rows[indices])
+
+    def digest(self) -> str:
+        """Return a SHA-256 over the whole's and the rows; it is never that of the whole."""
+        seen = hashlib.sha256(f"rows of {self.inputs.digest()}\n".encode())
+        seen.update(self.rows.astype("<i8").tobytes())
+        return seen.hexdigest()
+
+
+@dataclass(frozen=True)
 class Split:
     """Inputs with one class index each.
 
@@ -87,6 +116,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> Split:
+        """Return the examples at ``rows``, int64 of shape ``(m,)``, in that order."""
+        return Split(Subset(self.inputs, rows), self.labels[rows])
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import cast
 
 from client_app.data.seat import Holding, Seat
+from client_app.data.splitting import few_per_class
 from models.errors import UserError, nearest
+from models.options import read_options
+from models.seeds import derive_seed
 
 Loader = Callable[[Mapping[str, object], Seat, int], Holding]
 
@@ -20,6 +24,29 @@ LOADERS: Mapping[str, str] = {
 }
 
 
+@dataclass(frozen=True)
+class CommonOptions:
+    """The options that every data set has, beside its own.
+
+    Parameters
+    ----------
+    labels_per_class : int or None
+        The most training examples of each class that a site keeps; None: all.
+    """
+
+    labels_per_class: int | None
+
+    def __post_init__(self) -> None:
+        if self.labels_per_class is not None and self.labels_per_class < 1:
+            raise UserError(
+                f"data.labels_per_class: {self.labels_per_class} is not a whole number from 1 on; "
+                "use null to keep every training example"
+            )
+
+
+COMMON = frozenset(option.name for option in fields(CommonOptions))
+
+
 def load(name: str, options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     """Return what the site at ``seat`` holds of the data set ``name``.
 
@@ -28,7 +55,8 @@ def load(name: str, options: Mapping[str, object], seat: Seat, seed: int) -> Hol
     name : str
         One of `LOADERS`.
     options : Mapping
-        The configuration's ``data`` as plain values; each data set checks its own.
+        The configuration's ``data`` as plain values: those of `CommonOptions`, and the data set's
+        own, which it checks itself.
     seat : Seat
         Which site this is and where its data lies.
     seed : int
@@ -42,4 +70,17 @@ def load(name: str, options: Mapping[str, object], seat: Seat, seed: int) -> Hol
     if name not in LOADERS:
         raise UserError(f"data.name: no data set {name!r}; there is {nearest(name, LOADERS)}")
     loader = cast(Loader, importlib.import_module(LOADERS[name]).load)
-    return loader(options, seat, seed)
+    common = {key: value for key, value in options.items() if key in COMMON}
+    own = {key: value for key, value in options.items() if key not in COMMON}
+    settings = read_options(CommonOptions, common, "data")
+    holding = loader(own, seat, seed)
+    if settings.labels_per_class is None:
+        return holding
+    return _with_few_labels(holding, settings.labels_per_class, seed)
+
+
+def _with_few_labels(holding: Holding, most: int, seed: int) -> Holding:
+    """Return ``holding`` with at most ``most`` training examples a class; the rest is whole."""
+    train = holding.data.train
+    drawn = few_per_class(train.labels, most, derive_seed(seed, "few labels", holding.site))
+    return replace(holding, data=replace(holding.data, train=train.take(drawn)))

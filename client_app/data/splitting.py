@@ -1,4 +1,4 @@
-"""Divides a site's examples into train, validation and test."""
+"""Divides a site's examples into train, validation and test, and thins out classes."""
 
 from __future__ import annotations
 
@@ -131,6 +131,30 @@ def complete(
     side[rest[drawn.validation]] = 1
     side[rest[drawn.test]] = 2
     return _parts(side)
+
+
+def few_per_class(labels: NDArray[np.int64], most: int, seed: int) -> Indices:
+    """Draw at most ``most`` examples of each class.
+
+    Parameters
+    ----------
+    labels : NDArray[np.int64]
+        Class indices, shape ``(n,)``.
+    most : int
+        1 or more; a class that has fewer keeps all of its own.
+    seed : int
+        The same seed gives the same rows, and a larger ``most`` adds to those of a smaller one.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        Row numbers, sorted.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = [
+        generator.permutation(np.flatnonzero(labels == kind))[:most] for kind in np.unique(labels)
+    ]
+    return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *drawn]))
 
 
 def _rounded(number: float) -> int:

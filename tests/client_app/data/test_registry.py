@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+import numpy as np
 import pytest
 
 from client_app.data import load
@@ -51,3 +52,42 @@ def test_a_data_root_is_needed_and_absolute(name, options, seat, tmp_path) -> No
 def test_a_partition_outside_the_count_is_refused(index, count, seat) -> None:
     with pytest.raises(UserError, match="partition-id"):
         seat(index=index, count=count)
+
+
+FEW = {"size": 16, "train": 40, "validation": 9, "test": 11, "identities": 9}
+
+
+def test_labels_per_class_thins_out_training_alone(options, seat) -> None:
+    def held(seed: int = 1, index: int = 0, **changes):
+        chosen = options("faces", **FEW, **changes)
+        return load("faces", chosen, seat(index=index, count=2), seed).data
+
+    whole, few = held(), held(labels_per_class=3)
+    assert np.bincount(few.train.labels).tolist() == [3, 3]
+    for name in ("validation", "test"):
+        one, other = getattr(whole, name), getattr(few, name)
+        assert one.inputs.digest() == other.inputs.digest()
+        assert one.labels.tolist() == other.labels.tolist()
+    assert few.train.inputs.digest() != whole.train.inputs.digest()
+    rows = few.train.inputs.rows
+    assert few.train.inputs.batch(np.arange(6)).equal(whole.train.inputs.batch(rows))
+    assert few.train.labels.tolist() == whole.train.labels[rows].tolist()
+
+
+def test_labels_per_class_follows_the_seed_and_the_site_s_name(options, seat) -> None:
+    def rows(seed: int, site: str) -> list[int]:
+        chosen = options("faces", **FEW, labels_per_class=3)
+        placed = seat(index=0, count=2, site=site)
+        return load("faces", chosen, placed, seed).data.train.inputs.rows.tolist()
+
+    # The pictures of one index and seed are the same under either name: only the draw differs.
+    assert rows(1, "north") == rows(1, "north")
+    assert rows(1, "north") != rows(1, "south")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "many", [2], {"a": 1}, "${oc.env:HOME}"])
+@pytest.mark.parametrize("name", LOADERS)
+def test_labels_per_class_is_a_whole_number_or_null(name, value, options, seat) -> None:
+    chosen = options(name, labels_per_class=value)
+    with pytest.raises(UserError, match=r"^data\.labels_per_class.*: "):
+        load(name, chosen, seat(index=0, count=1), seed=1)

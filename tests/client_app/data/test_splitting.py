@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.data.splitting import check_fractions, in_blocks, stratified
+from client_app.data.splitting import check_fractions, few_per_class, in_blocks, stratified
 from models.errors import UserError
 
 labels_strategy = st.lists(st.integers(0, 3), min_size=1, max_size=120).map(np.array)
@@ -69,3 +69,22 @@ def test_blocks_of_one_recording_lie_in_order_with_one_window_between() -> None:
 def test_fractions_must_leave_something_everywhere(pair) -> None:
     with pytest.raises(UserError, match="fraction"):
         check_fractions(*pair)
+
+
+@given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 8), st.integers(0, 99))
+def test_few_per_class_keeps_what_it_says_and_more_adds_to_less(kinds, most, seed) -> None:
+    labels = np.array(kinds, dtype=np.int64)
+    rows = few_per_class(labels, most, seed)
+    assert rows.dtype == np.int64
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    held, drawn = np.bincount(labels, minlength=5), np.bincount(labels[rows], minlength=5)
+    assert drawn.tolist() == np.minimum(held, most).tolist()
+    assert rows.tolist() == few_per_class(labels, most, seed).tolist()
+    assert set(rows) <= set(few_per_class(labels, most + 1, seed))
+
+
+def test_few_per_class_are_drawn_not_the_first() -> None:
+    labels = np.zeros(100, dtype=np.int64)
+    one, other = (few_per_class(labels, 10, seed).tolist() for seed in (1, 2))
+    assert one != other
+    assert max(one) > 20
