@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client_app.data.seat import (
     Holding,
@@ -36,6 +36,7 @@ class FacesOptions:
 
     size: int
     tasks: tuple[str, ...]
+    pictures: int | None
     train: int
     validation: int
     test: int
@@ -67,7 +68,8 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
         An option is wrong, or the seat does not say which site this is.
     """
     settings = read_options(FacesOptions, options, "data")
-    index, _ = require_partition(seat, "data 'faces'")
+    index, count = require_partition(seat, "data 'faces'")
+    settings = replace(settings, train=pictures_to_train(settings, index, count))
     task = _task(settings, seat, index)
     splits = {
         name: _draw_split(settings, task, index, name, first, identities, seed)
@@ -75,6 +77,31 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     }
     data = SiteData(task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
     return refuse_empty(Holding(site_name(seat, numbered(seat)), data))
+
+
+def pictures_to_train(settings: FacesOptions, index: int, count: int) -> int:
+    """Return how many pictures site ``index`` of ``count`` trains on.
+
+    ``train``, unless ``pictures`` says how many all sites hold together: then the site's share of
+    those, less ``validation`` and ``test``. Shares differ by one at most, the first being larger.
+
+    Raises
+    ------
+    UserError
+        The site's share leaves nothing to train on.
+    """
+    if settings.pictures is None:
+        return settings.train
+    own = settings.pictures // count + (index < settings.pictures % count)
+    held_out = settings.validation + settings.test
+    if own <= held_out:
+        raise UserError(
+            f"data.pictures: {settings.pictures} over {count} sites are {own} at site {index}, and "
+            f"data.validation={settings.validation} with data.test={settings.test} leaves none of "
+            f"them to train on: use data.pictures={count * (held_out + 1)} or more, fewer sites, "
+            "or smaller data.validation and data.test"
+        )
+    return own - held_out
 
 
 def people(settings: FacesOptions, index: int) -> dict[str, tuple[int, int]]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from client_app.data import load
-from client_app.data.faces import FacesOptions, people
+from client_app.data.faces import FacesOptions, PublicFaces, people, pictures_to_train
+from client_app.data.registry import COMMON
 from models.errors import UserError
 from models.options import read_options
 
 SMALL = {"size": 32, "train": 6, "validation": 3, "test": 4, "identities": 9}
+
+
+def read(options, **changes: object) -> FacesOptions:
+    own = {key: value for key, value in options("faces", **changes).items() if key not in COMMON}
+    return read_options(FacesOptions, own, "data")
 
 
 def test_a_site_holds_what_its_options_say(options, seat) -> None:
@@ -36,7 +44,7 @@ def test_ten_sites_and_five_tasks_make_two_sites_a_task(options, seat) -> None:
 
 
 def test_no_person_is_in_two_places(options) -> None:
-    settings = read_options(FacesOptions, options("faces"), "data")
+    settings = read(options)
     taken = [range(settings.public.identities)]
     for index in range(10):
         taken += [range(first, first + many) for first, many in people(settings, index).values()]
@@ -114,3 +122,48 @@ def test_every_site_and_split_has_its_own_seed_and_every_site_its_camera(
     calls.clear()
     load("faces", options("faces", **SMALL, cameras=False), seat(index=1, count=2), seed=1)
     assert all(how["camera"] == faces.Camera.neutral() for how in calls)
+
+
+def test_pictures_are_shared_out_over_all_sites(options) -> None:
+    # 13,792 pictures over 100 sites: 138 at the first 92, 137 at the other 8.
+    chosen = {"pictures": 13792, "validation": 20, "test": 30}
+    settings = read(options, **chosen)
+    assert [pictures_to_train(settings, index, 100) for index in range(100)] == [88] * 92 + [87] * 8
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2000))
+def test_pictures_of_all_sites_add_up_and_differ_by_one(count, validation, test, spare) -> None:
+    total = count * (validation + test + 1) + spare
+    settings = FacesOptions(
+        64, ("age",), total, 5, validation, test, 9, True, PublicFaces(examples=1, identities=1)
+    )
+    trained = [pictures_to_train(settings, index, count) for index in range(count)]
+    assert sum(trained) + count * (validation + test) == total
+    assert max(trained) - min(trained) <= 1
+    assert trained == sorted(trained, reverse=True)
+    assert min(trained) >= 1
+
+
+def test_a_site_draws_its_share_of_the_pictures(options, seat) -> None:
+    sizes = {**SMALL, "train": 1, "pictures": 25}
+    for index, train in ((0, 2), (1, 1), (2, 1)):
+        data = load("faces", options("faces", **sizes), seat(index=index, count=3), seed=1).data
+        assert (len(data.train), len(data.validation), len(data.test)) == (train, 3, 4)
+    # null keeps to the bit what there was
+    plain = load("faces", options("faces", **SMALL), seat(index=0, count=3), seed=1).data
+    same = {**SMALL, "train": 99, "pictures": 39}
+    shared = load("faces", options("faces", **same), seat(index=0, count=3), seed=1).data
+    assert shared.train.inputs.digest() == plain.train.inputs.digest()
+    assert shared.test.inputs.digest() == plain.test.inputs.digest()
+
+
+def test_pictures_that_leave_nothing_to_train_on_are_told(options, seat) -> None:
+    for pictures, told in [
+        (23, r"23 over 3 sites are 7 at site 2.*data\.pictures=24 or more"),
+        (0, r"data\.pictures: 0"),
+        (-5, r"data\.pictures: -5"),
+        ("some", r"data\.pictures"),
+    ]:
+        chosen = options("faces", **SMALL, pictures=pictures)
+        with pytest.raises(UserError, match=told):
+            load("faces", chosen, seat(index=2, count=3), seed=1)
