@@ -259,22 +259,47 @@ def metrics(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float | N
     ``balanced_accuracy`` is the mean recall over the classes that occur; ``auroc`` the mean
     one-against-rest area over the classes that occur besides another, None when there is one class.
     """
-    from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
-
-    occurs = torch.bincount(labels, minlength=classes) > 0
-    recall = multiclass_recall(logits.argmax(1), labels, classes, average=None)
+    predicted = logits.argmax(1)
+    counts = torch.bincount(labels, minlength=classes)
+    hits = torch.bincount(labels[predicted == labels], minlength=classes)
+    occurs = counts > 0
     auroc: float | None = None
     if int(occurs.sum()) > 1:
-        areas = multiclass_auroc(logits.softmax(1), labels, classes, average=None)
-        # float32 areas can exceed 1 by a rounding
-        auroc = min(float(torch.as_tensor(areas)[occurs].double().mean()), 1.0)
+        auroc = float(_areas(logits.softmax(1), labels)[occurs].mean())
     return {
         "examples": float(len(labels)),
         "loss": float(functional.cross_entropy(logits.double(), labels)),
-        "accuracy": int((logits.argmax(1) == labels).sum()) / len(labels),
-        "balanced_accuracy": float(recall[occurs].double().mean()),
+        "accuracy": int(hits.sum()) / len(labels),
+        "balanced_accuracy": float((hits[occurs].double() / counts[occurs]).mean()),
         "auroc": auroc,
     }
+
+
+def _areas(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return each class's area under the ROC curve against the rest: float64, ``(classes,)``.
+
+    The area is the Mann-Whitney statistic over the product of the two counts (Hanley and McNeil
+    1982), so equal scores count a half; counts of halves are summed, which is exact. A class
+    without examples, or with all of them, is NaN.
+
+    Parameters
+    ----------
+    scores : Tensor
+        float, ``(n, classes)``.
+    labels : Tensor
+        int64, ``(n,)``.
+    """
+    columns = scores.T.contiguous()
+    ascending = columns.sort(dim=1).values
+    areas = []
+    for label, (column, ordered) in enumerate(zip(columns, ascending, strict=True)):
+        own = column[labels == label]
+        below = torch.searchsorted(ordered, own)
+        up_to = torch.searchsorted(ordered, own, right=True)
+        wins = float((below + up_to).sum()) / 2 - len(own) ** 2 / 2  # not over one another
+        pairs = len(own) * (len(column) - len(own))
+        areas.append(wins / pairs if pairs else math.nan)
+    return torch.tensor(areas, dtype=torch.float64)
 
 
 def _pass(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from models.groups import GroupRow
 from strategies.records import RoundRecord, weighted_mean
 
 MEGABYTE = 1e6
-PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors", "torchmetrics")
+PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors")
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
 from client_app import work
 from client_app.site import read_site
@@ -158,6 +159,21 @@ def test_a_perfect_auroc_is_never_above_one(seed: int) -> None:
     noise = torch.rand(examples, 6, generator=generator)
     logits = torch.nn.functional.one_hot(labels, 6).float() * 9 + noise
     assert metrics(logits, labels, 6)["auroc"] == 1.0
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+@pytest.mark.parametrize("seed", range(4))
+def test_metrics_are_those_of_torchmetrics(seed: int, classes: int) -> None:
+    # Ties by rounding the logits; with every other seed the last class does not occur.
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(70, classes, generator=generator).mul(2).round() / 2
+    labels = torch.randint(0, max(2, classes - seed % 2), (70,), generator=generator)
+    found = metrics(logits, labels, classes)
+    occurs = torch.bincount(labels, minlength=classes) > 0
+    recall = multiclass_recall(logits.argmax(1), labels, classes, average=None)
+    areas = torch.as_tensor(multiclass_auroc(logits.softmax(1), labels, classes, average=None))
+    assert found["balanced_accuracy"] == pytest.approx(float(recall[occurs].mean()), abs=1e-6)
+    assert found["auroc"] == pytest.approx(float(areas[occurs].mean()), abs=1e-6)
 
 
 def test_class_weights_and_schedule() -> None:
