@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
+from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
 from client_app.data.seat import Holding, Seat, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
 from models.data import ArrayInputs, SiteData, Split
@@ -31,6 +32,7 @@ ACTIVITIES = (
 )
 FOLDER = "UCI HAR Dataset"
 HALVES = ("train", "test")
+MOST_ALONE = 0.25  # of shuffled windows; in the published data it is 0.2 %
 LARGEST = 1 << 30  # the published data take 23 MB; more than a GiB is another file
 
 
@@ -89,7 +91,7 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     subject = _choose(_subjects(settings, recordings), seat)
     rows = np.flatnonzero(recordings.subjects == subject)
     name = _named(subject)
-    parts = _divide(settings, recordings.labels[rows], name, derive_seed(seed, "har", subject))
+    parts = _divide(settings, recordings, rows, name, derive_seed(seed, "har", subject))
     train, validation, test = (_split(recordings, rows[part]) for part in parts)
     data = SiteData(name, ACTIVITIES, (FEATURES,), train, validation, test)
     return refuse_empty(Holding(site_name(seat, name), data))
@@ -253,19 +255,39 @@ def _named(subject: int) -> str:
     return f"subject-{subject:02d}"
 
 
-def _divide(settings: HarOptions, labels: NDArray[np.int64], name: str, seed: int) -> Parts:
+def _divide(
+    settings: HarOptions, recordings: Recordings, rows: NDArray[np.int64], name: str, seed: int
+) -> Parts:
     validation, test = settings.validation_fraction, settings.test_fraction
     if settings.split == "random":
+        labels = recordings.labels[rows]
         return stratified(labels, validation=validation, test=test, seed=seed)
+    labels = recordings.labels[rows]
     changes = int(np.count_nonzero(np.diff(labels)))
     # A recording stays with an activity for some ten windows or more; shuffled rows change at
     # nearly every one, and blocks of them would have neighbours in time on both sides.
-    if 3 * changes > len(labels):
+    if 3 * changes <= len(labels):
+        return in_blocks(labels, validation=validation, test=test)
+    shared = shared_extremes(recordings.features[rows], labels)
+    if alone(shared) > MOST_ALONE:
         raise UserError(
-            f"{name}: the activity changes {changes} times in {len(labels)} rows, so the rows are "
-            "not in order of time and cannot be cut into blocks; use data.split=random"
+            f"{name}: the rows are not in order of time (the activity changes {changes} times in "
+            f"{len(labels)} rows), and {alone(shared):.0%} of them share no extreme value with "
+            "another, so their order cannot be found and they cannot be cut into blocks; "
+            "use data.split=random"
         )
-    return in_blocks(labels, validation=validation, test=test)
+    order = in_order_of_time(shared)
+    blocks = in_blocks(labels[order], validation=validation, test=test)
+    return _apart(Parts(*(np.sort(order[part]) for part in blocks)), shared)
+
+
+def _apart(parts: Parts, shared: NDArray[np.int64]) -> Parts:
+    """Leave out what shares even one extreme with a later split: a neighbour that was not seen."""
+    train, validation, test = parts
+    beside_test = np.asarray(shared[:, test].any(axis=1))
+    validation = validation[~beside_test[validation]]
+    beside = beside_test | np.asarray(shared[:, validation].any(axis=1))
+    return Parts(train[~beside[train]], validation, test)
 
 
 def _split(recordings: Recordings, rows: NDArray[np.int64]) -> Split:
