@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.errors import UserError, nearest
 from models.groups import TensorSpec
 from models.tensors import content_hash, load, save
+from models.vgg_face import NOTE, as_vgg16, is_vgg_face
 from models.weight_files import read_file
 
 __all__ = [
@@ -44,6 +45,10 @@ class LoadReport:
         Tensors of the head that the source has in another shape, and that were left alone.
     digest : str
         `content_hash` of the tensors that were set, as they are in the model.
+    renamed : str
+        What was read under other names than the source's, in words; empty where nothing was.
+    dropped : tuple of str
+        Names in the source that its layout says are of no use here.
     """
 
     loaded: tuple[str, ...]
@@ -52,10 +57,14 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
     digest: str
+    renamed: str = ""
+    dropped: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"loaded {len(self.loaded)} of {self.total} tensors"]
-        for what in ("missing", "unexpected", "mismatched"):
+        if self.renamed:
+            parts.append(self.renamed)
+        for what in ("dropped", "missing", "unexpected", "mismatched"):
             names: tuple[str, ...] = getattr(self, what)
             if names:
                 parts.append(f"{what}: {_shortened(names)}")
@@ -64,6 +73,8 @@ class LoadReport:
 
 def load_into(model: nn.Module, source: Mapping[str, Tensor] | Path) -> LoadReport:
     """Copy tensors into ``model`` by name; on an error the model is as it was before.
+
+    Tensors under the names of the published VGG-Face are taken for torchvision's VGG-16.
 
     Parameters
     ----------
@@ -79,6 +90,10 @@ def load_into(model: nn.Module, source: Mapping[str, Tensor] | Path) -> LoadRepo
         or kind of dtype than the model's.
     """
     tensors = read_file(source) if isinstance(source, Path) else dict(source)
+    dropped: tuple[str, ...] = ()
+    renamed = NOTE if is_vgg_face(tensors) else ""
+    if renamed:
+        tensors, dropped = as_vgg16(tensors)
     own = {name: t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
     shared = [name for name in own if name in tensors]
     mismatched = [name for name in shared if not _fits(own[name], tensors[name])]
@@ -100,6 +115,8 @@ def load_into(model: nn.Module, source: Mapping[str, Tensor] | Path) -> LoadRepo
         unexpected=tuple(name for name in tensors if name not in own),
         mismatched=tuple(mismatched),
         digest=content_hash({name: own[name] for name in loaded}),
+        renamed=renamed,
+        dropped=dropped,
     )
 
 
