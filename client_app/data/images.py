@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.listing import Entry, from_folders, from_manifest
+from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
 from client_app.data.normalisation import check_normalisation
 from client_app.data.partition import PartitionOptions, Place, place_of, share
 from client_app.data.paths import require_folder
@@ -34,6 +34,7 @@ class ImagesOptions:
     """The options of ``conf/data/images.yaml``, which says what each means."""
 
     manifest: str | None
+    domains: bool
     task: str | None
     tasks: list[str] | None
     classes: dict[str, list[str]] | None
@@ -52,6 +53,11 @@ class ImagesOptions:
         check_normalisation(self.mean, self.std, 3)
         if self.memory_mb < 0:
             raise UserError("data.memory_mb: not a negative number")
+        if self.domains and (self.manifest is not None or self.partition.column is not None):
+            raise UserError(
+                "data.domains: is for folders, which have no columns; use data.manifest=null and "
+                "data.partition.column=null with it, or data.domains=false for a manifest"
+            )
         if self.tasks is not None and (not self.tasks or self.manifest is None):
             raise UserError(
                 "data.tasks: several tasks need a manifest with a column for each; "
@@ -74,7 +80,7 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     classes = _classes(settings, task, entries)
     labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
     natural = None
-    if settings.manifest is not None:
+    if settings.manifest is not None or settings.domains:
         natural = np.array([entry.natural for entry in entries], dtype=np.str_)
     shared_seed = derive_seed(seed, "images", "partition", task)
     rows = share(settings.partition, labels, place, shared_seed, natural)
@@ -103,10 +109,10 @@ def _task(settings: ImagesOptions, seat: Seat) -> tuple[str, Place]:
 
 
 def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
-    if settings.manifest is None:
-        return from_folders(root)
-    scheme, column = settings.partition.scheme, settings.partition.column
-    return from_manifest(root, settings.manifest, task, column if scheme == "natural" else None)
+    if settings.manifest is not None:
+        column = settings.partition.required_column()
+        return from_manifest(root, settings.manifest, task, column)
+    return from_domains(root) if settings.domains else from_folders(root)
 
 
 def _classes(settings: ImagesOptions, task: str, entries: Sequence[Entry]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client_app.data.paths import inside, refuse_escape
@@ -33,7 +33,8 @@ class Entry:
     split : str or None
         ``train``, ``validation`` or ``test``; None where the data say nothing about it.
     natural : str
-        Its value in the column by which the scheme ``natural`` shares out.
+        Its value in the column, or the folder of its domain, by which the schemes ``natural`` and
+        ``domain`` share out; empty where they are not used.
     """
 
     path: Path
@@ -51,10 +52,40 @@ def from_folders(root: Path) -> list[Entry]:
         There are no class folders, a class folder has no picture, a picture lies outside of one,
         or a link leaves ``root``.
     """
-    folders = _subfolders(root, root)
+    return _tree(root, root)
+
+
+def from_domains(root: Path) -> list[Entry]:
+    """List ``root/<domain>/<class>/*``, or with splits inside the domains, sorted by path.
+
+    Each entry's ``natural`` is the name of its domain's folder.
+
+    Raises
+    ------
+    UserError
+        There are no domain folders, one is named as a split, or what `from_folders` refuses.
+    """
+    domains = _subfolders(root, root)
+    if not domains:
+        raise UserError(
+            f"{root}: has no domain folders; put pictures into {root}/<domain>/<class>/, "
+            "or use data.domains=false"
+        )
+    for domain in domains:
+        if domain.name in SPLITS:
+            raise UserError(
+                f"{domain}: is the name of a split, not of a domain; use data.domains=false, or "
+                f"put splits inside the domains, as in {root}/<domain>/{domain.name}/<class>/"
+            )
+    return [replace(e, natural=domain.name) for domain in domains for e in _tree(root, domain)]
+
+
+def _tree(root: Path, top: Path) -> list[Entry]:
+    """List the class folders, or the splits with class folders, in ``top``, inside ``root``."""
+    folders = _subfolders(root, top)
     if not folders:
-        raise UserError(f"{root}: has no class folders; put pictures into {root}/<class>/")
-    if not _are_splits(root, folders):
+        raise UserError(f"{top}: has no class folders; put pictures into {top}/<class>/")
+    if not _are_splits(root, top, folders):
         return [entry for folder in folders for entry in _class_folder(root, folder, None)]
     return [
         entry
@@ -64,13 +95,13 @@ def from_folders(root: Path) -> list[Entry]:
     ]
 
 
-def _are_splits(root: Path, folders: list[Path]) -> bool:
+def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
     """Tell ``train``, ``validation`` and ``test`` that hold class folders from classes so named."""
     splits = [path.name for path in folders if path.name in SPLITS and _subfolders(root, path)]
     others = [path.name for path in folders if path.name not in splits]
     if splits and others:
         raise UserError(
-            f"{root}: {splits[0]!r} holds class folders but {others[0]!r} is not such a split; "
+            f"{top}: {splits[0]!r} holds class folders but {others[0]!r} is not such a split; "
             "use train, validation and test, each with class folders, or class folders alone"
         )
     return bool(splits)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
-from client_app.data.partition import ALONE, PartitionOptions, Place, place_of, share
+from client_app.data.partition import ALONE, BY_COLUMN, PartitionOptions, Place, place_of, share
 from client_app.data.paths import inside
 from client_app.data.seat import (
     Holding,
@@ -49,8 +49,9 @@ class MedmnistOptions:
         if self.channels not in (1, 3):
             raise UserError(f"data.channels: 1 or 3, not {self.channels}")
         check_normalisation(self.mean, self.std, self.channels)
-        if self.partition.scheme == "natural":
-            raise UserError("data.partition.scheme: these files have no column for 'natural'")
+        if self.partition.scheme in BY_COLUMN:
+            scheme = self.partition.scheme
+            raise UserError(f"data.partition.scheme: these files have no column for {scheme!r}")
         if self.file is not None and self.files is not None:
             raise UserError("data.file and data.files: give one of them, and null for the other")
 

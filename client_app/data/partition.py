@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,27 @@ from models.errors import UserError, nearest
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
 
-SCHEMES = ("iid", "dirichlet", "pathological", "natural", "none")
+SCHEMES = (
+    "iid",
+    "dirichlet",
+    "pathological",
+    "linear",
+    "square",
+    "exponential",
+    "natural",
+    "domain",
+    "none",
+)
+BY_COLUMN = ("natural", "domain")
+
+Numbers = NDArray[np.float64]
+# The sizes of the shares of sites 1, 2, ..., n, up to a common factor. (e^i over e^n: e^i alone
+# overflows from 710 sites on.)
+SIZES: Mapping[str, Callable[[Numbers], Numbers]] = {
+    "linear": lambda numbers: numbers,
+    "square": np.square,
+    "exponential": lambda numbers: np.exp(numbers - numbers[-1]),
+}
 
 
 @dataclass(frozen=True)
@@ -28,8 +49,12 @@ class PartitionOptions:
     ----------
     scheme : str
         ``iid``: equal shares at random; ``dirichlet``: shares of each class drawn from a Dirichlet
-        distribution; ``pathological``: a few classes a site; ``natural``: one value of ``column``
-        a site, in sorted order; ``none``: every site has everything.
+        distribution; ``pathological``: a few classes a site; ``linear``, ``square``,
+        ``exponential``: drawn from all classes alike, but site ``i`` (from 1 on) has a share in
+        proportion to ``i``, ``i**2``, ``e**i``; ``natural``: one value of ``column`` a site, in
+        sorted order; ``domain``: as ``natural``, but after the last value the first follows again,
+        and the sites of one value share it out in equal parts at random; ``none``: every site has
+        everything.
     alpha : float
         Of the Dirichlet distribution: the smaller, the more unequal.
     smallest : int
@@ -37,7 +62,7 @@ class PartitionOptions:
     classes_per_site : int
         With ``pathological``.
     column : str or None
-        With ``natural``, the column to go by.
+        With ``natural`` and ``domain``, the column to go by.
     """
 
     scheme: str
@@ -56,8 +81,20 @@ class PartitionOptions:
             raise UserError(f"data.partition.alpha: {self.alpha} is not a positive number")
         if self.classes_per_site < 1:
             raise UserError("data.partition.classes_per_site: at least 1")
-        if self.scheme == "natural" and not self.column:
-            raise UserError("data.partition.column: name the column that 'natural' goes by")
+
+    def required_column(self) -> str | None:
+        """Return the column that the scheme goes by, or None for a scheme that goes by none.
+
+        Raises
+        ------
+        UserError
+            The scheme needs a column and none is named.
+        """
+        if self.scheme not in BY_COLUMN:
+            return None
+        if not self.column:
+            raise UserError(f"data.partition.column: name the column that {self.scheme!r} goes by")
+        return self.column
 
 
 @dataclass(frozen=True)
@@ -104,11 +141,13 @@ def share(
     labels : NDArray[np.int64]
         Class indices of everything that the sites share, shape ``(n,)``.
     place : Place
-        Which share; for all places of one ``of`` the shares are disjoint and cover every row.
+        Which share; for all places of one ``of`` the shares are disjoint and cover every row (but
+        with ``natural`` and ``domain``, and fewer sites than values, the last values are
+        nobody's). A site alone has every row, whatever the scheme.
     seed : int
         The same for all sites that share.
     natural : NDArray[np.str_], optional
-        Values of the column that the scheme ``natural`` goes by, shape ``(n,)``.
+        Values that the schemes ``natural`` and ``domain`` go by, shape ``(n,)``.
 
     Returns
     -------
@@ -124,6 +163,10 @@ def share(
         return np.arange(len(labels))
     if place.of > len(labels):
         raise UserError(f"data.partition: {len(labels)} examples for {place.of} sites")
+    if options.scheme == "domain":
+        return _domain(options, labels, place, seed, natural)
+    if options.scheme in SIZES:
+        _refuse_empty_shares(options.scheme, len(labels), place)
     # Hugging Face Datasets takes seconds to import; a deployed site has no use for it.
     from datasets import Dataset
 
@@ -145,18 +188,67 @@ def share(
     return np.sort(np.asarray(chosen["row"], dtype=np.int64))
 
 
+def _domain(
+    options: PartitionOptions,
+    labels: NDArray[np.int64],
+    place: Place,
+    seed: int,
+    natural: NDArray[np.str_] | None,
+) -> NDArray[np.int64]:
+    """Site ``i`` has the ``i % D``-th of the ``D`` values, with the other sites of that value."""
+    given = _given("domain", natural)
+    values = sorted(set(given.tolist()))
+    number = place.number % len(values)
+    rows = np.flatnonzero(given == values[number])
+    within = Place(place.number // len(values), len(range(number, place.of, len(values))))
+    if within.of > len(rows):
+        raise UserError(
+            f"data.partition: the domain {values[number]!r} has {len(rows)} examples for the "
+            f"{within.of} sites that share it: start fewer sites, or add examples to it"
+        )
+    return rows[share(replace(options, scheme="iid"), labels[rows], within, seed)]
+
+
+def _given(scheme: str, natural: NDArray[np.str_] | None) -> NDArray[np.str_]:
+    if natural is None:
+        raise UserError(
+            f"data.partition.scheme: {scheme!r} needs a manifest with a column to go by, or "
+            "folders of domains (data.domains=true)"
+        )
+    return natural
+
+
 def _natural(
     options: PartitionOptions, natural: NDArray[np.str_] | None, place: Place
 ) -> NDArray[np.str_]:
-    if natural is None:
-        raise UserError("data.partition.scheme: 'natural' needs a manifest with a column to go by")
-    values = sorted(set(natural.tolist()))
+    given = _given("natural", natural)
+    values = sorted(set(given.tolist()))
     if place.of > len(values):
+        column = f"column {options.column!r}" if options.column else "data-root"
         raise UserError(
-            f"data.partition: column {options.column!r} has {len(values)} values for {place.of} "
-            f"sites: start fewer, with --federation-config 'num-supernodes={len(values)}'"
+            f"data.partition: {column} has {len(values)} values for {place.of} "
+            f"sites: start fewer, with --federation-config 'num-supernodes={len(values)}', or use "
+            "data.partition.scheme=domain, with which sites share a value"
         )
-    return natural
+    return given
+
+
+def _refuse_empty_shares(scheme: str, examples: int, place: Place) -> None:
+    """Raise `UserError` where the smallest share, that of the first site, is below one example."""
+
+    def smallest(sites: int) -> float:
+        sizes = SIZES[scheme](np.arange(1, sites + 1, dtype=np.float64))
+        return float(sizes[0] / sizes.sum() * examples)
+
+    if smallest(place.of) >= 1:
+        return
+    most = next(sites for sites in range(place.of - 1, 0, -1) if smallest(sites) >= 1)
+    raise UserError(
+        f"data.partition ({scheme}): of {examples} examples for {place.of} sites, the smallest "
+        f"share is less than one: start {most} sites or fewer, with --federation-config "
+        f"'num-supernodes={most}', or use a scheme with smaller differences "
+        "(exponential > square > linear > iid)"
+    )
 
 
 def _partitioner(
@@ -168,6 +260,12 @@ def _partitioner(
         return flower.IidPartitioner(place.of)
     if options.scheme == "natural":
         return flower.NaturalIdPartitioner("natural")
+    if options.scheme == "linear":
+        return flower.LinearPartitioner(place.of)
+    if options.scheme == "square":
+        return flower.SquarePartitioner(place.of)
+    if options.scheme == "exponential":
+        return flower.ExponentialPartitioner(place.of)
     if options.scheme == "dirichlet":
         return flower.DirichletPartitioner(
             place.of,

@@ -147,7 +147,7 @@ def test_a_manifest_can_give_splits_and_wards(manifest, options, seat) -> None:
         assert {int(name[:3]) % 2 for part in files(data) for name in part} == {index}
 
 
-@pytest.mark.parametrize("scheme", ["iid", "dirichlet", "pathological"])
+@pytest.mark.parametrize("scheme", ["iid", "dirichlet", "pathological", "linear"])
 def test_sites_of_a_simulation_share_a_folder(folders, options, seat, scheme) -> None:
     partition = {
         **options("images")["partition"],
@@ -161,6 +161,108 @@ def test_sites_of_a_simulation_share_a_folder(folders, options, seat, scheme) ->
         for i in range(3)
     ]
     assert len(set().union(*held)) == sum(map(len, held)) == 50
+
+
+@pytest.fixture
+def domains(tmp_path) -> Path:
+    """Return a tree as that of PACS: domains, and in each the class folders."""
+    root = tmp_path / "pacs"
+    for number, domain in enumerate(("sketch", "photo", "cartoon")):
+        fill(root / domain / "dog", 100 * number, 10)
+        fill(root / domain / "house", 100 * number + 50, 20)
+    return root
+
+
+def by_domain(options, scheme: str = "domain", **changes: object) -> dict[str, object]:
+    partition = {**options("images")["partition"], "scheme": scheme}
+    return options("images", **SMALL, domains=True, partition=partition, **changes)
+
+
+def test_folders_of_domains_are_shared_out_by_domain(domains, options, seat) -> None:
+    held = [
+        load("images", by_domain(options), seat(index=i, count=5, root=domains), seed=1).data
+        for i in range(5)
+    ]
+    paths = [{p for s in (d.train, d.validation, d.test) for p in s.inputs.paths} for d in held]
+    assert [{path.parent.parent.name for path in one} for one in paths] == [
+        {"cartoon"},
+        {"photo"},
+        {"sketch"},
+        {"cartoon"},
+        {"photo"},
+    ]
+    assert [len(one) for one in paths] == [15, 15, 30, 15, 15]
+    assert len(set().union(*paths)) == 90
+    assert {data.classes for data in held} == {("dog", "house")}
+    for i, domain in enumerate(("cartoon", "photo", "sketch")):
+        natural = by_domain(options, "natural")
+        data = load("images", natural, seat(index=i, count=3, root=domains), seed=1).data
+        assert {path.parent.parent.name for path in data.train.inputs.paths} == {domain}
+    with pytest.raises(UserError, match=r"has 3 values for 4 sites.*scheme=domain"):
+        load("images", by_domain(options, "natural"), seat(0, 4, domains), seed=1)
+    alone = load("images", by_domain(options), seat(root=domains, site="north"), seed=1).data
+    assert len(alone.train) + len(alone.validation) + len(alone.test) == 90
+
+
+def test_a_manifest_s_column_can_be_shared_by_several_sites(manifest, options, seat) -> None:
+    partition = {**options("images")["partition"], "scheme": "domain", "column": "ward"}
+    chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=partition)
+    held = [
+        set().union(*files(load("images", chosen, seat(i, 4, manifest), seed=1).data))
+        for i in range(4)
+    ]
+    assert len(set().union(*held)) == sum(map(len, held)) == 50
+    for index, names in enumerate(held):
+        assert {int(name[:3]) % 2 for name in names} == {index % 2}
+
+
+def test_domains_may_hold_splits(domains, options, seat) -> None:
+    for domain in ("sketch", "photo", "cartoon"):
+        (domains / domain / "train").mkdir()
+        for kind in ("dog", "house"):
+            (domains / domain / kind).rename(domains / domain / "train" / kind)
+            fill(domains / domain / "test" / kind, 300 + len(domain + kind), 3)
+    data = load("images", by_domain(options), seat(index=1, count=3, root=domains), seed=1).data
+    assert len(data.test) == 6
+    for part, name in ((data.train, "train"), (data.validation, "train"), (data.test, "test")):
+        assert {path.parts[-4:-2] for path in part.inputs.paths} == {("photo", name)}
+
+
+def test_wrong_trees_of_domains_are_told(domains, tmp_path, options, seat) -> None:
+    def told(match: str, index: int = 0) -> None:
+        placed = seat(index=index, count=3, root=domains)
+        with pytest.raises(UserError, match=match):
+            load("images", by_domain(options), placed, seed=1)
+
+    def link(where: Path, target: Path, match: str) -> None:
+        where.symlink_to(target)
+        told(match)
+        where.unlink()
+
+    fill(tmp_path / "secret" / "dog", 90, 1)
+    link(domains / "art", tmp_path / "secret", "art is a link that leaves")
+    link(domains / "photo" / "cat", tmp_path / "secret" / "dog", "cat is a link that leaves")
+    secret = tmp_path / "secret" / "dog" / "090.png"
+    link(domains / "photo" / "dog" / "x.png", secret, r"x\.png is a link that leaves")
+    loop = domains / "photo" / "dog" / "loop.png"
+    link(loop, loop, r"loop\.png")
+    picture(1).save(domains / "stray.png")
+    told(r"stray\.png: lies beside")
+    (domains / "stray.png").rename(domains / "photo" / "stray.png")
+    told(r"photo/stray\.png: lies beside the class folders")
+    (domains / "photo" / "stray.png").unlink()
+    (domains / "art").mkdir()
+    told("art: has no class folders; put pictures into .*art/<class>/")
+    (domains / "art" / "dog").mkdir()
+    told("art/dog: no pictures in this class folder")
+    shutil.rmtree(domains / "art")
+    (domains / "cartoon" / "dog" / "000.png").write_bytes(b"no picture")
+    told(r"cartoon/dog/000\.png: not a readable picture")
+    (domains / "cartoon").rename(domains / "train")
+    told("train: is the name of a split, not of a domain")
+    shutil.rmtree(domains)
+    domains.mkdir()
+    told("has no domain folders")
 
 
 def test_classes_are_those_configured(folders, options, seat) -> None:
@@ -271,6 +373,8 @@ def test_layouts_that_cannot_be_meant_are_told(folders, tmp_path, options, seat)
 
 
 def test_options_out_of_range_are_told(folders, options, seat) -> None:
+    unnamed = {**options("images")["partition"], "scheme": "domain"}
+    by_ward = {**unnamed, "column": "ward"}
     for changes, told in [
         ({"size": 0}, r"data\.size"),
         ({"mean": [0.5]}, r"data\.mean: 3 numbers"),
@@ -279,6 +383,9 @@ def test_options_out_of_range_are_told(folders, options, seat) -> None:
         ({"memory_mb": -1}, r"data\.memory_mb"),
         ({"tasks": ["age"]}, "need a manifest"),
         ({"task": None}, r"data\.task: name the task"),
+        ({"domains": True, "manifest": "all.csv"}, r"data\.domains: is for folders"),
+        ({"domains": True, "partition": by_ward}, r"data\.partition\.column=null"),
+        ({"manifest": "all.csv", "partition": unnamed}, r"data\.partition\.column: name"),
     ]:
         with pytest.raises(UserError, match=told):
             load("images", options("images", **changes), seat(root=folders), seed=1)
@@ -451,5 +558,17 @@ def test_real_pictures_of_four_domains(real, tmp_path, options, seat) -> None:
     chosen = options("images", size=32, manifest="pacs.csv", task="kind", partition=natural)
     for index, domain in enumerate(("art_painting", "cartoon", "photo", "sketch")):
         data = load("images", chosen, seat(index=index, count=4, root=tmp_path), seed=1).data
+        assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]
+        assert {path.parts[-3] for path in data.train.inputs.paths} == {domain}
+
+
+def test_real_pictures_of_four_domains_as_they_are(real, tmp_path, options, seat) -> None:
+    with zipfile.ZipFile(real("pacs_subset.zip")) as archive:
+        names = [name for name in archive.namelist() if name.split("/")[-2] in ("dog", "horse")]
+        archive.extractall(tmp_path, names)
+    root = tmp_path / names[0].split("/")[0]
+    chosen = {**by_domain(options), "size": 32}
+    for index, domain in enumerate(("art_painting", "cartoon", "photo", "sketch")):
+        data = load("images", chosen, seat(index=index, count=4, root=root), seed=1).data
         assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]
         assert {path.parts[-3] for path in data.train.inputs.paths} == {domain}

@@ -138,6 +138,9 @@ def test_a_wrong_file_is_told(tmp_path, options, seat, changes, told) -> None:
 
 
 def test_wrong_options_are_told(folder, options, seat) -> None:
+    def by_column(scheme: str) -> dict[str, object]:
+        return {**options("medmnist")["partition"], "scheme": scheme, "column": "ward"}
+
     for changes, told in [
         ({"channels": 2}, "1 or 3"),
         ({"mean": [0.5, 0.5]}, r"data\.mean: 1 numbers"),
@@ -146,6 +149,8 @@ def test_wrong_options_are_told(folder, options, seat) -> None:
         ({"file": "lung.npz"}, "no file 'lung.npz'"),
         ({"file": "../blood.npz"}, "without '..'"),
         ({"largest_mb": 0}, "would take"),
+        ({"partition": by_column("natural")}, "no column for 'natural'"),
+        ({"partition": by_column("domain")}, "no column for 'domain'"),
     ]:
         with pytest.raises(UserError, match=told):
             load("medmnist", options("medmnist", **changes), seat(root=folder, task="blood"), 1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from client_app.data import Seat
-from client_app.data.partition import ALONE, PartitionOptions, Place, place_of, share
+from client_app.data.partition import ALONE, SIZES, PartitionOptions, Place, place_of, share
 from models.errors import UserError
 
 LABELS = np.random.default_rng(0).integers(0, 5, 300)
@@ -21,11 +23,11 @@ def shares(options, of: int, seed: int = 1, natural=None) -> list[np.ndarray]:
     return [share(options, LABELS, Place(number, of), seed, natural) for number in range(of)]
 
 
-@pytest.mark.parametrize("name", ["iid", "dirichlet", "pathological"])
+@pytest.mark.parametrize("name", ["iid", "dirichlet", "pathological", *SIZES])
 def test_shares_are_disjoint_cover_everything_and_follow_the_seed(name) -> None:
-    held = shares(scheme(name), 6)
+    held = shares(scheme(name), 5)
     assert sorted(np.concatenate(held)) == list(range(300))
-    again, other = shares(scheme(name), 6), shares(scheme(name), 6, seed=2)
+    again, other = shares(scheme(name), 5), shares(scheme(name), 5, seed=2)
     assert all((one == two).all() for one, two in zip(held, again, strict=True))
     assert any(one.tolist() != two.tolist() for one, two in zip(held, other, strict=True))
 
@@ -50,7 +52,7 @@ def test_natural_shares_are_the_column_s_values() -> None:
     for value, rows in zip("abc", shares(scheme("natural"), 3, natural=wards), strict=True):
         assert set(wards[rows]) == {value}
         assert len(rows) == 100
-    with pytest.raises(UserError, match="'num-supernodes=3'"):
+    with pytest.raises(UserError, match=r"'num-supernodes=3'.*scheme=domain"):
         shares(scheme("natural"), 4, natural=wards)
     with pytest.raises(UserError, match="needs a manifest"):
         shares(scheme("natural"), 3)
@@ -75,8 +77,11 @@ def test_what_cannot_be_shared_out_is_told() -> None:
             scheme("iid", **changes)
     with pytest.raises(UserError, match="there is 'iid'"):
         scheme("idd")
-    with pytest.raises(UserError, match=r"data\.partition\.column"):
-        scheme("natural", column=None)
+    for name in ("natural", "domain"):
+        with pytest.raises(UserError, match=rf"data\.partition\.column: .*'{name}'"):
+            scheme(name, column=None).required_column()
+        assert scheme(name).required_column() == "ward"
+    assert scheme("iid", column=None).required_column() is None
 
 
 def test_sites_of_one_task_get_the_places_of_that_task() -> None:
@@ -88,3 +93,83 @@ def test_sites_of_one_task_get_the_places_of_that_task() -> None:
     assert place_of(Seat(None, None, None, None, None), tasks=3) == (0, ALONE)
     with pytest.raises(UserError, match="num-partitions"):
         place_of(Seat(None, None, 1, None, None))
+
+
+def cut(name: str, rows: int, of: int, seed: int, natural=None) -> list[np.ndarray]:
+    """Return every site's share of the first ``rows`` labels."""
+    given = None if natural is None else natural[:rows]
+    return [share(scheme(name), LABELS[:rows], Place(n, of), seed, given) for n in range(of)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(list(SIZES)), st.integers(60, 300), st.integers(2, 5), st.integers(0, 2**62))
+def test_unequal_sizes_are_disjoint_cover_everything_and_repeat(name, rows, of, seed) -> None:
+    if name == "exponential":
+        of = min(of, 4)
+    held = cut(name, rows, of, seed)
+    assert sorted(np.concatenate(held)) == list(range(rows))
+    assert all(one.tolist() == sorted(one) for one in held)
+    again = cut(name, rows, of, seed)
+    assert all((one == two).all() for one, two in zip(held, again, strict=True))
+    # Site i has floor(rows * f(i) / sum of f), and the last what the floors left over.
+    power = {"linear": lambda i: i, "square": lambda i: i**2, "exponential": np.exp}[name]
+    parts = power(np.arange(1, of + 1.0))
+    expected = rows * parts / parts.sum()
+    assert all(0 <= e - len(one) < 1 for e, one in zip(expected[:-1], held, strict=False))
+    assert 0 <= len(held[-1]) - expected[-1] < of
+
+
+def test_unequal_sizes_have_the_classes_alike() -> None:
+    labels = np.random.default_rng(0).integers(0, 5, 20_000)
+    for name in SIZES:
+        for number in range(4):
+            rows = share(scheme(name), labels, Place(number, 4), 1)
+            spread = np.sqrt(0.2 * 0.8 / len(rows))  # of a share of 20 % among that many
+            assert np.abs(np.bincount(labels[rows]) / len(rows) - 0.2).max() < 5 * spread
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "fits"),
+    # the smallest share: 1/55 of 55, 1/385 of 385, and e^-(n-1) (1 - 1/e) / (1 - e^-n) of 5,000,
+    # which is 1.06 for 9 sites and 0.39 for 10
+    [("linear", 55, 10), ("square", 385, 10), ("exponential", 5000, 9)],
+)
+def test_empty_shares_are_refused_at_every_site(name, rows, fits) -> None:
+    labels = np.zeros(rows, dtype=np.int64)
+    assert min(len(share(scheme(name), labels, Place(n, fits), 1)) for n in range(fits)) == 1
+    for of in (fits + 1, min(rows, 1000)):
+        for number in (0, of - 1):
+            with pytest.raises(UserError, match=f"{of} sites.*start {fits} sites or fewer") as told:
+                share(scheme(name), labels, Place(number, of), 1)
+            assert f"({name})" in str(told.value)
+            assert f"num-supernodes={fits}'" in str(told.value)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 300), st.integers(1, 4), st.integers(2, 9), st.integers(0, 2**62))
+def test_domains_are_shared_by_every_so_manieth_site(rows, many, of, seed) -> None:
+    domains = np.array(["d", "a", "c", "b"])[np.arange(300) % many]
+    held = cut("domain", rows, of, seed, domains)
+    values = sorted(set(domains[:rows].tolist()))
+    for number, own in enumerate(held):
+        assert set(domains[own]) == {values[number % many]}
+    everything = np.concatenate(held)
+    assert len(everything) == len(set(everything))
+    nobody_s = set(values[of:])  # fewer sites than domains
+    assert set(everything) == {r for r in range(rows) if domains[r] not in nobody_s}
+    for value in range(min(many, of)):
+        sizes = [len(own) for own in held[value::many]]
+        assert max(sizes) - min(sizes) <= 1
+    again = cut("domain", rows, of, seed, domains)
+    assert all((one == two).all() for one, two in zip(held, again, strict=True))
+
+
+def test_a_domain_s_examples_are_drawn_and_must_suffice() -> None:
+    domains = np.array(["a", "b"])[(np.arange(300) >= 298).astype(int)]
+    one, other = (shares(scheme("domain"), 4, seed, domains)[0].tolist() for seed in (1, 2))
+    assert one != other
+    with pytest.raises(UserError, match="'b' has 2 examples for the 3 sites"):
+        shares(scheme("domain"), 6, 1, domains)
+    with pytest.raises(UserError, match=r"'domain' needs a manifest.*data\.domains=true"):
+        shares(scheme("domain"), 6)
+    assert share(scheme("domain"), LABELS, ALONE, 1, domains).tolist() == list(range(300))
