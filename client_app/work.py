@@ -44,7 +44,11 @@ from strategies.payload import PayloadError, decode, encode
 from strategies.wire import RoundReport, SiteReport
 
 SPLITS = ("validation", "test")
-_BLUEPRINTS, _HOLDINGS = 2, 32  # models and data sets that one process keeps open
+# What one process keeps open: models, and sites' data. A simulation asks its sites again every
+# round, and what is not kept is read or drawn anew for every message. The cost is memory in each
+# worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
+# at most memory_mb a site, and all shares of a folder together no more than the folder once.
+_BLUEPRINTS, _HOLDINGS = 2, 128
 
 
 @dataclass(frozen=True)

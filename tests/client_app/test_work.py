@@ -11,9 +11,11 @@ import torch
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
 from client_app import work
+from client_app.data import Holding, Seat
 from client_app.site import read_site
 from client_app.store import MemoryStore
 from models import weights
+from models.data import ArrayInputs, SiteData, Split
 from models.errors import UserError
 from models.networks import build
 from models.training import class_weights, metrics, schedule_factor
@@ -182,3 +184,22 @@ def test_class_weights_and_schedule() -> None:
     assert schedule_factor("cosine", 1, 10) == 1.0
     assert schedule_factor("cosine", 6, 10) == pytest.approx(0.5)
     assert schedule_factor("constant", 6, 10) == 1.0
+
+
+def test_a_simulation_of_a_hundred_sites_reads_each_site_s_data_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = []
+
+    def counted(name: str, options: object, seat: Seat, seed: int) -> Holding:
+        read.append(seat.index)
+        inputs = ArrayInputs(np.zeros((1, 2), dtype=np.float32))
+        one = Split(inputs, np.zeros(1, dtype=np.int64))
+        return Holding(f"site-{seat.index}", SiteData("task", ("a", "b"), (2,), one, one, one))
+
+    monkeypatch.setattr(work, "load_data", counted)
+    for _ in range(2):  # two rounds
+        for index in range(100):
+            site = read_site({"partition-id": index, "num-partitions": 100}, {})
+            work._open_data('{"name": "counted"}', 1, site)
+    assert read == list(range(100))
