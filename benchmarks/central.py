@@ -1,0 +1,332 @@
+"""All sites' data in one place, trained by the trainer that the sites use: what a federation gives up.
+
+The networks, the layer groups, the frozen prefix, the optimiser, the schedule and the number of
+passes over the data are the run's own. `common` layers are one set of tensors for all tasks; `task`
+and `personal` layers are one set per task, since there are no sites any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from client_app.data import Holding, Seat, load
+from client_app.features import cached
+from models import prefix, training
+from models.data import Split
+from models.groups import set_train_mode
+from models.seeds import derive_seed
+from server_app.start import Recipe, checkpoint
+from strategies.blueprint import Blueprint, draw_up
+from strategies.config import Config, plan_for
+from strategies.method import make_method
+
+SPLITS = ("train", "validation", "test")
+DEVICE = torch.device("cpu")
+
+
+def holdings(config: Config, sites: int, root: Path | None) -> list[Holding]:
+    """Return what each site of a simulation holds, by the loaders that the sites use."""
+    return [
+        load(str(config.data["name"]), config.data, Seat(None, None, i, sites, root), config.seed)
+        for i in range(sites)
+    ]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Inputs of several sites, one after the other.
+
+    Parameters
+    ----------
+    parts : tuple of Split
+        The sites' splits.
+    """
+
+    parts: tuple[Split, ...]
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum([len(part) for part in self.parts])
+        object.__setattr__(self, "ends", ends)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def batch(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the inputs at ``indices``, in that order."""
+        ends: NDArray[np.int64] = self.__dict__["ends"]
+        owners = np.searchsorted(ends, indices, side="right")
+        out: Tensor | None = None
+        for owner in np.unique(owners):
+            places = np.flatnonzero(owners == owner)
+            part = self.parts[owner]
+            first = int(ends[owner]) - len(part)
+            got = part.inputs.batch(indices[places] - first)
+            if out is None:
+                out = got.new_empty((len(indices), *got.shape[1:]))
+            out[torch.from_numpy(places)] = got
+        assert out is not None
+        return out
+
+    def digest(self) -> str:
+        """Return the digests of the parts, joined."""
+        return "+".join(part.inputs.digest() for part in self.parts)
+
+
+@dataclass
+class Joint:
+    """One network per task, the common tensors shared between them.
+
+    Parameters
+    ----------
+    body : nn.Module
+        The leading steps that all tasks share, run once for a whole batch.
+    tails : dict
+        Task to the steps that follow.
+    blueprints : dict
+        Task to the whole model.
+    """
+
+    body: nn.Module
+    tails: dict[str, nn.Module]
+    blueprints: dict[str, Blueprint]
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return what is trained, each tensor once."""
+        found: dict[int, tuple[str, nn.Parameter]] = {}
+        for task, blueprint in self.blueprints.items():
+            for name, parameter in blueprint.model.named_parameters():
+                if parameter.requires_grad:
+                    found.setdefault(id(parameter), (f"{task}/{name}", parameter))
+        return dict(found.values())
+
+    def train_mode(self) -> None:
+        """Put everything but the frozen layers in train mode."""
+        for blueprint in self.blueprints.values():
+            set_train_mode(blueprint.network, blueprint.partition)
+
+    def network(self, task: str) -> nn.Module:
+        """Return what answers for a task."""
+        return nn.Sequential(self.body, self.tails[task])
+
+
+def central(
+    config: Config,
+    held: Sequence[Holding],
+    cache: Path,
+    *,
+    together: bool = True,
+) -> dict[str, Any]:
+    """Train on the data of all sites in one place, and measure at every site.
+
+    Parameters
+    ----------
+    config : Config
+        The run whose networks, groups, optimiser, schedule and passes are used.
+    held : sequence of Holding
+        The sites.
+    cache : Path
+        Folder of checkpoints and of features.
+    together : bool
+        One joint network over all tasks; otherwise one network per task, each by itself.
+
+    Returns
+    -------
+    dict
+        ``sites`` (site to task, examples, accuracy, validation), ``curve`` (mean accuracy over the
+        sites after each round's worth of passes).
+    """
+    tasks: dict[str, list[Holding]] = {}
+    for holding in held:
+        tasks.setdefault(holding.data.task, []).append(holding)
+    if together:
+        return _train(config, tasks, cache)
+    each = [_train(config, {task: members}, cache) for task, members in tasks.items()]
+    counts = [len(members) for members in tasks.values()]
+    curve = np.average([one["curve"] for one in each], axis=0, weights=counts)
+    sites = {name: site for one in each for name, site in one["sites"].items()}
+    return {"sites": dict(sorted(sites.items())), "curve": [float(value) for value in curve]}
+
+
+def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> dict[str, Any]:
+    start = _start(config, cache)
+    joint, cut = _draw(config, tasks, start)
+    names = sorted(tasks)
+    most = max(len(members[0].data.classes) for members in tasks.values())
+    splits: dict[str, dict[str, Split]] = {}
+    for task, members in tasks.items():
+        for member in members:
+            splits[member.site] = _features(config, joint.blueprints[task], cut, member, cache)
+    order = [(task, member.site) for task in names for member in tasks[task]]
+    pool = Pool(tuple(splits[site]["train"] for _, site in order))
+    codes = [splits[site]["train"].labels + most * names.index(task) for task, site in order]
+    train = Split(pool, np.concatenate(codes))
+    objective = _objective(joint, names, most) if len(names) > 1 else None
+    network = joint.body if objective else joint.network(names[0])
+    generator, _ = training.seeded(derive_seed(config.seed, "central"))
+    state: training.OptimizerState = {}
+    curve = []
+    for number in range(1, config.strategy.rounds + 1):
+        joint.train_mode()
+        training.fit(
+            network,
+            train,
+            _settings(config, number, len(train), len(order)),
+            trained=joint.parameters(),
+            generator=generator,
+            device=DEVICE,
+            loss=objective,
+            optimizer_state=state,
+        )
+        measured = _measure(config, joint, tasks, splits)
+        curve.append(float(np.mean([site["accuracy"] for site in measured.values()])))
+    return {"sites": dict(sorted(measured.items())), "curve": curve}
+
+
+def _start(config: Config, cache: Path) -> Mapping[str, Tensor]:
+    made = checkpoint(config, cache, print)
+    if isinstance(made, Recipe):
+        made = made.follow(print)
+    return {} if made is None else made.tensors
+
+
+def _draw(
+    config: Config, tasks: Mapping[str, list[Holding]], start: Mapping[str, Tensor]
+) -> tuple[Joint, int]:
+    """Build a network per task, tie what is common, and cut off what can be run once."""
+    plan = plan_for(config, federation="central", weights="")
+    method = make_method(plan.method)
+    blueprints = {}
+    for task, members in tasks.items():
+        data = members[0].data
+        blueprint = draw_up(plan, method, input_shape=data.input_shape, classes=len(data.classes))
+        blueprint.load({n: t for n, t in start.items() if n in blueprint.model.state_dict()})
+        blueprints[task] = blueprint
+    first = next(iter(blueprints.values()))
+    shared = {
+        name
+        for name, group in first.partition.group_of.items()
+        if group in ("pretrained", "common") or len(blueprints) == 1
+    }
+    for blueprint in blueprints.values():
+        _tie(blueprint.model, first.model, shared)
+    cut = first.cut if config.train.cache_features and config.train.augment == "none" else 0
+    tails = {task: prefix.split(b.network, cut)[1] for task, b in blueprints.items()}
+    common = 0
+    for path, module in prefix.steps(tails[next(iter(tails))]):
+        if not shared.issuperset(f"{path}.{name}" for name in module.state_dict()):
+            break
+        common += 1
+    parts = {task: prefix.split(tail, common) for task, tail in tails.items()}
+    body = next(iter(parts.values()))[0]
+    return Joint(body, {task: tail for task, (_, tail) in parts.items()}, blueprints), cut
+
+
+def _tie(model: nn.Module, first: nn.Module, shared: set[str]) -> None:
+    """Let ``model`` use the very tensors of ``first`` that are named."""
+    for path, module in model.named_modules():
+        other = first.get_submodule(path)
+        for holder, source in (
+            (module._parameters, other._parameters),
+            (module._buffers, other._buffers),
+        ):
+            for name in holder:
+                if f"{path}.{name}" in shared:
+                    holder[name] = source[name]
+
+
+def _features(
+    config: Config, blueprint: Blueprint, cut: int, member: Holding, cache: Path
+) -> dict[str, Split]:
+    splits = {name: getattr(member.data, name) for name in SPLITS}
+    if not cut:
+        return splits
+    frozen, _ = prefix.split(blueprint.network, cut)
+    digest = prefix.prefix_digest(blueprint.network, cut)
+    return {
+        name: cached(
+            frozen,
+            digest,
+            part,
+            cache / "features",
+            batch_size=config.train.evaluation_batch_size,
+            device=DEVICE,
+            autocast=False,
+        )
+        for name, part in splits.items()
+    }
+
+
+def _objective(joint: Joint, names: Sequence[str], most: int) -> training.Loss:
+    """Return the mean cross-entropy of a batch of several tasks, each through its own tail."""
+
+    def loss(shared: Tensor, codes: Tensor) -> Tensor:
+        total = shared.new_zeros(())
+        owners = codes // most
+        for number in torch.unique(owners).tolist():
+            rows = (owners == number).nonzero().squeeze(1)
+            logits = joint.tails[names[number]](shared[rows])
+            labels = codes[rows] - most * number
+            total = total + functional.cross_entropy(logits, labels, reduction="sum")
+        return total / len(codes)
+
+    return loss
+
+
+def _settings(config: Config, number: int, examples: int, sites: int) -> training.Settings:
+    """Return the settings of one round's worth of passes over everybody's data."""
+    train = config.train
+    epochs = train.epochs
+    if epochs is None:
+        assert train.steps is not None
+        epochs = max(1, round(train.steps * train.batch_size * sites / examples))
+    factor = training.schedule_factor(train.schedule, number, config.strategy.rounds)
+    return training.Settings(
+        epochs=epochs,
+        steps=None,
+        batch_size=train.batch_size,
+        optimizer=train.optimizer.name,
+        lr=train.optimizer.lr * factor,
+        momentum=train.optimizer.momentum,
+        weight_decay=train.optimizer.weight_decay,
+        clip=train.clip,
+        augment=train.augment,
+        autocast=False,
+    )
+
+
+def _measure(
+    config: Config,
+    joint: Joint,
+    tasks: Mapping[str, list[Holding]],
+    splits: Mapping[str, Mapping[str, Split]],
+) -> dict[str, dict[str, Any]]:
+    sites = {}
+    for task, members in tasks.items():
+        network = joint.network(task)
+        for member in members:
+            measured = {
+                name: training.evaluate(
+                    network,
+                    splits[member.site][name],
+                    classes=len(member.data.classes),
+                    batch_size=config.train.evaluation_batch_size,
+                    device=DEVICE,
+                    autocast=False,
+                )
+                for name in ("validation", "test")
+            }
+            sites[member.site] = {
+                "task": task,
+                **measured["test"],
+                "validation": measured["validation"],
+            }
+    return sites

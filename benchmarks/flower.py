@@ -1,0 +1,163 @@
+"""Starts Flower's own simulation as a user does: a local SuperLink, and `flwr run` on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROGRAMS = Path(sys.executable).parent
+# Ray now and then does not start on a busy machine; the run then ends before anything is done.
+RAY_DID_NOT_START = (
+    "timed out during startup",
+    "Timed out waiting for file",
+    "Failed to start GCS",
+    "GCS cannot be reached",
+    "Failed to connect to GCS",
+)
+ATTEMPTS = 4
+SHOWN = ("run ", "round ", "mean over sites", "error", "Error", "WARNING", "stage 1")
+
+
+class SimulationFailed(RuntimeError):
+    """Flower could not be started, or a run left no results; the text says where the log is."""
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Simulator:
+    """A SuperLink in simulation mode, and runs on it; its homes and logs are under ``folder``.
+
+    Parameters
+    ----------
+    folder : Path
+        Absolute; made where it is not there.
+    actors : int
+        Sites that are simulated at the same time, one CPU and one thread each.
+    """
+
+    folder: Path
+    actors: int = field(default_factory=lambda: os.cpu_count() or 1)
+    control: int = field(default_factory=free_port)
+    superlink: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Simulator:
+        for home in (self.folder / "flwr", self.folder / "home", self.folder / "logs"):
+            home.mkdir(parents=True, exist_ok=True)
+        connection = f'[superlink.bench]\naddress = "127.0.0.1:{self.control}"\ninsecure = true\n'
+        (self.folder / "flwr" / "config.toml").write_text(connection)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of each process: nothing of the user's own Flower, Ray or app."""
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("FLWR_", "RAY_", "FEDSTRATA_", "HYDRA_"))
+        }
+        return own | {
+            "FEDSTRATA_HOME": str(self.folder / "home"),
+            "FLWR_HOME": str(self.folder / "flwr"),
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{PROGRAMS}{os.pathsep}{own.get('PATH', '')}",
+            "PYTHONUNBUFFERED": "1",
+            "COLUMNS": "200",
+        }
+
+    def start(self) -> None:
+        """Start the SuperLink and wait until its Control API answers."""
+        command = ["flower-superlink", "--insecure", "--simulation"]
+        command += ["--control-api-address", f"127.0.0.1:{self.control}"]
+        command += ["--serverappio-api-address", f"127.0.0.1:{free_port()}"]
+        with (self.folder / "logs" / "superlink.log").open("ab") as log:
+            self.superlink = subprocess.Popen(
+                command,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.superlink.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.control)) == 0:
+                    return
+            time.sleep(0.2)
+        raise SimulationFailed(f"the SuperLink did not start; see {log.name}")
+
+    def stop(self) -> None:
+        """End the SuperLink and what it started."""
+        if self.superlink is None:
+            return
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.superlink.pid, how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.superlink.wait(15)
+        self.superlink = None
+
+    def command(self, sites: int, run_config: dict[str, str]) -> list[str]:
+        """Return the `flwr run` command of a run."""
+        federation = f"num-supernodes={sites} client-resources-num-cpus=1"
+        federation += f" init-args-num-cpus={self.actors}"
+        pairs = " ".join(f'{key}="{value}"' for key, value in run_config.items() if value)
+        program = ["flwr", "run", ".", "bench", "--stream"]
+        return [*program, "--federation-config", federation, "-c", pairs]
+
+    def run(self, name: str, sites: int, run_config: dict[str, str]) -> str:
+        """Run to the end, again where Ray did not start; return what it wrote."""
+        if self.superlink is None:
+            self.start()
+        for attempt in range(1, ATTEMPTS + 1):
+            text = self._once(name, self.command(sites, run_config))
+            if not any(said in text for said in RAY_DID_NOT_START):
+                break
+            print(f"{name}: Ray did not start, attempt {attempt} of {ATTEMPTS}", flush=True)
+        return text
+
+    def _once(self, name: str, command: Sequence[str]) -> str:
+        log = self.folder / "logs" / f"{name}-{time.strftime('%H%M%S')}.log"
+        with log.open("w") as kept:
+            process = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            assert process.stdout is not None
+            for line in process.stdout:
+                kept.write(line)
+                kept.flush()
+                if any(word in line for word in SHOWN):
+                    print(line.rstrip()[-180:], flush=True)
+            process.wait()
+        return log.read_text()

@@ -1,0 +1,123 @@
+"""Pictures of results: curves per round, and who holds what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from client_app.data import Holding
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+MOST_SITES = 40  # beside one another in a picture
+
+
+def curves(
+    path: Path,
+    title: str,
+    lines: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    levels: Mapping[str, float] | None = None,
+    lowest: float | None = None,
+) -> None:
+    """Draw mean accuracy against rounds, with one standard deviation over seeds as a band.
+
+    Parameters
+    ----------
+    path : Path
+        A PNG.
+    title : str
+        Above the picture.
+    lines : mapping
+        Name to one curve per seed, accuracies in [0, 1] from round 1 on.
+    levels : mapping, optional
+        Name to an accuracy that is drawn as a dashed line, such as the majority class.
+    lowest : float, optional
+        Where the axis of accuracies begins; by the data when omitted.
+    """
+    canvas, axes = _canvas(7.5, 4.5)
+    for name, seeds in lines.items():
+        values = 100 * np.asarray(seeds)
+        rounds = np.arange(1, values.shape[1] + 1)
+        mean = values.mean(axis=0)
+        (line,) = axes.plot(rounds, mean, label=name, linewidth=1.6)
+        if len(values) > 1:
+            deviation = values.std(axis=0, ddof=1)
+            axes.fill_between(
+                rounds, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.18
+            )
+    for name, level in (levels or {}).items():
+        axes.axhline(100 * level, linestyle="--", linewidth=1, color="grey")
+        axes.annotate(name, (0.01, 100 * level), xycoords=("axes fraction", "data"), va="bottom")
+    axes.set(title=title, xlabel="round", ylabel="accuracy on the test data, %")
+    if lowest is not None:
+        axes.set_ylim(bottom=100 * lowest)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=8)
+    _save(canvas, path)
+
+
+def who_holds_what(path: Path, title: str, held: Sequence[Holding]) -> None:
+    """Draw each site's training examples as a bar, stacked by class, one panel per task."""
+    tasks: dict[str, list[Holding]] = {}
+    for holding in held:
+        tasks.setdefault(holding.data.task, []).append(holding)
+    shown = list(tasks.items())
+    if len(shown) > 6:  # such as one task per subject: all sites in one panel
+        shown = [("all tasks", list(held))]
+    canvas, panels = _panels(len(shown))
+    for axes, (task, members) in zip(panels, shown, strict=True):
+        members = members[:MOST_SITES]
+        classes = members[0].data.classes
+        counts = np.stack(
+            [np.bincount(m.data.train.labels, minlength=len(classes)) for m in members]
+        )
+        below = np.zeros(len(members))
+        for number, name in enumerate(classes):
+            axes.bar(range(len(members)), counts[:, number], bottom=below, label=name)
+            below += counts[:, number]
+        names = [member.site.removeprefix("site-").removeprefix("subject-") for member in members]
+        axes.set_xticks(range(len(members)), names, fontsize=6, rotation=90)
+        axes.set(title=task, ylabel="training examples")
+        axes.legend(fontsize=6, ncols=2)
+    canvas.suptitle(title)
+    _save(canvas, path)
+
+
+def _canvas(width: float, height: float) -> tuple[Canvas, Axes]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(width, height), layout="constrained")
+
+
+def _panels(number: int) -> tuple[Canvas, list[Axes]]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = min(3, number)
+    rows = -(-number // columns)
+    canvas, grid = pyplot.subplots(
+        rows, columns, figsize=(4.2 * columns + 1, 3.2 * rows), layout="constrained", squeeze=False
+    )
+    panels = list(grid.flat)
+    for unused in panels[number:]:
+        unused.set_visible(False)
+    return canvas, panels[:number]
+
+
+def _save(canvas: Canvas, path: Path) -> None:
+    from matplotlib import pyplot
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path, dpi=110)
+    pyplot.close(canvas)

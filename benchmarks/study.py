@@ -1,0 +1,132 @@
+"""Cases over the same sites: which runs are wanted, which are there already, and what they gave."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.flower import SimulationFailed, Simulator
+from server_app.compose import compose
+from strategies.config import Config
+
+AT_ONCE = 24  # runs in one `flwr run`: what it saves is Flower's and Ray's start
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a table: its name, and the overrides that make it."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs of one experiment over the same sites.
+
+    Parameters
+    ----------
+    name : str
+        Names the folder of its runs.
+    experiment : str
+        A file of conf/experiment.
+    sites : int
+        SuperNodes of the simulation.
+    data_root : Path or None
+        Absolute.
+    overrides : tuple of str
+        What all cases have.
+    seeds : tuple of int
+        Each case runs with each of them.
+    """
+
+    name: str
+    experiment: str
+    sites: int
+    data_root: Path | None
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def configured(self, case: Case, seed: int) -> tuple[str, ...]:
+        """Return all overrides of one run."""
+        return (*self.overrides, *case.overrides, f"seed={seed}")
+
+    def config(self, case: Case, seed: int) -> Config:
+        """Return the whole configuration of one run."""
+        return compose(self.experiment, self.configured(case, seed))
+
+    def command(self, case: Case) -> str:
+        """Return what a user types for this case."""
+        seeds = f"seed={','.join(map(str, self.seeds))}"
+        overrides = " ".join([*self.overrides, *case.overrides, seeds])
+        root = f' data-root="{self.data_root.name}"' if self.data_root else ""
+        federation = f"--federation-config 'num-supernodes={self.sites}'"
+        return (
+            f"flwr run . --stream {federation} "
+            f'-c \'experiment="{self.experiment}"{root} overrides="{overrides}"\''
+        )
+
+    def play(self, simulator: Simulator, cases: Sequence[Case]) -> dict[str, list[dict[str, Any]]]:
+        """Return results.json of each case, one per seed; what was run before is not run again.
+
+        Raises
+        ------
+        SimulationFailed
+            Where a run left no results.
+        """
+        output = simulator.folder / "runs" / self.name
+        wanted = {
+            _key(self.config(case, seed).to_dict()): self.configured(case, seed)
+            for case in cases
+            for seed in self.seeds
+        }
+        missing = [overrides for key, overrides in wanted.items() if key not in finished(output)]
+        if missing:
+            print(f"{self.name}: {len(wanted) - len(missing)} of {len(wanted)} runs are there")
+        for start in range(0, len(missing), AT_ONCE):
+            sets = " ; ".join(" ".join(overrides) for overrides in missing[start : start + AT_ONCE])
+            run_config = {
+                "experiment": self.experiment,
+                "data-root": str(self.data_root or ""),
+                "output-dir": str(output),
+                "overrides": sets,
+            }
+            simulator.run(self.name, self.sites, run_config)
+            tidy(output)
+        found = finished(output)
+        lost = [overrides for key, overrides in wanted.items() if key not in found]
+        if lost:
+            raise SimulationFailed(
+                f"{self.name}: {len(lost)} runs left no results, the first with "
+                f"{' '.join(lost[0])}; see {simulator.folder / 'logs'}"
+            )
+        return {
+            case.name: [found[_key(self.config(case, seed).to_dict())] for seed in self.seeds]
+            for case in cases
+        }
+
+
+def finished(output: Path) -> dict[str, dict[str, Any]]:
+    """Return results.json of every run under ``output`` that came to its end, by configuration."""
+    found = {}
+    for path in sorted(output.glob("*/results.json")):
+        results = json.loads(path.read_text())
+        if results["final"] is not None:
+            found[_key(results["config"])] = results
+    return found
+
+
+def tidy(output: Path) -> None:
+    """Delete checkpoints and personal layers of finished runs: results.json is what is kept."""
+    for path in output.glob("*/results.json"):
+        if json.loads(path.read_text())["final"] is not None:
+            for folder in ("checkpoints", "sites"):
+                shutil.rmtree(path.parent / folder, ignore_errors=True)
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True)

@@ -1,0 +1,131 @@
+"""Tables of means and standard deviations over seeds, as Markdown for people and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from server_app.report import versions
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity over seeds.
+
+    Parameters
+    ----------
+    values : tuple of float
+        One per seed.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        return float(np.mean(self.values))
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the sample (n - 1); 0 for one value."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
+
+    def percent(self) -> str:
+        """Return it as per cent: ``98.87 ± 0.12``."""
+        if len(self.values) == 1:
+            return f"{100 * self.mean:.2f}"
+        return f"{100 * self.mean:.2f} ± {100 * self.deviation:.2f}"
+
+
+@dataclass
+class Table:
+    """Rows of figures under named columns.
+
+    Parameters
+    ----------
+    title : str
+        What it shows.
+    columns : tuple of str
+        Headings, the first one that of the rows' names.
+    rows : dict
+        Row name to cells: text, or a `Figure` (shown as per cent).
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[str | Figure | None, ...]] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """Return the table as Markdown."""
+        lines = [
+            f"**{self.title}**",
+            "",
+            f"| {' | '.join(self.columns)} |",
+            f"|---|{'---:|' * (len(self.columns) - 1)}",
+        ]
+        for name, cells in self.rows.items():
+            lines.append(f"| {name} | {' | '.join(_shown(cell) for cell in cells)} |")
+        return "\n".join(lines) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, every value of every seed included."""
+        rows = {
+            name: dict(
+                zip(
+                    self.columns[1:],
+                    [asdict(cell) if isinstance(cell, Figure) else cell for cell in cells],
+                    strict=True,
+                )
+            )
+            for name, cells in self.rows.items()
+        }
+        return {"title": self.title, "rows": rows}
+
+
+def _shown(cell: str | Figure | None) -> str:
+    if cell is None:
+        return "-"
+    return cell if isinstance(cell, str) else cell.percent()
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "memory_gib": round(memory / 2**30, 1),
+        "system": platform.platform(),
+    }
+
+
+def write(
+    folder: Path,
+    name: str,
+    tables: Sequence[Table],
+    *,
+    command: str,
+    notes: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write ``<name>.md`` and ``<name>.json`` into ``folder``, and print the tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "\n".join([*(table.markdown() for table in tables), *notes]) + "\n"
+    (folder / f"{name}.md").write_text(text)
+    told = {
+        "command": command,
+        "versions": versions(),
+        "machine": machine(),
+        "tables": [table.to_dict() for table in tables],
+        "notes": list(notes),
+        **(more or {}),
+    }
+    (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+    print(f"\n{text}\nwritten: {folder / name}.md, .json")
