@@ -128,6 +128,7 @@ def test_unequal_sizes_have_the_classes_alike() -> None:
             assert np.abs(np.bincount(labels[rows]) / len(rows) - 0.2).max() < 5 * spread
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # e^1000 overflows
 @pytest.mark.parametrize(
     ("name", "rows", "fits"),
     # the smallest share: 1/55 of 55, 1/385 of 385, and e^-(n-1) (1 - 1/e) / (1 - e^-n) of 5,000,
