@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from models.errors import UserError, nearest
+from models.folders import default_models_dir
+from models.home import home
 from strategies.wire import NAME
 
 
@@ -28,6 +29,8 @@ class Site:
         ``state-dir``: personal layers, by federation and site.
     cache_dir : Path
         ``cache-dir``: pre-trained checkpoints and outputs of frozen layers, by content hash.
+    models_dir : Path
+        ``models-dir``: folders with models made elsewhere, which a run names without their path.
     device : str
         ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     threads : int or None
@@ -45,6 +48,7 @@ class Site:
     data_root: Path | None
     state_dir: Path
     cache_dir: Path
+    models_dir: Path
     device: str
     threads: int | None
     most_steps: int | None
@@ -59,6 +63,7 @@ KEYS = (
     "data-root",
     "state-dir",
     "cache-dir",
+    "models-dir",
     "device",
     "threads",
     "max-steps",
@@ -84,20 +89,20 @@ def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> 
                 f"(nearest: {nearest(key, KEYS)})"
             )
     simulated = "site" not in node_config
-    home = Path(os.environ.get("FEDSTRATA_HOME") or Path.home() / ".fedstrata")
     data_root = _path(node_config, "data-root")
     state_dir = _path(node_config, "state-dir")
     if simulated:
         data_root = data_root or _path(run_config, "data-root")
-        state_dir = state_dir or (_path(run_config, "output-dir") or home / "runs")
+        state_dir = state_dir or (_path(run_config, "output-dir") or home() / "runs")
     return Site(
         name=_name(node_config, "site"),
         task=_name(node_config, "task"),
         index=_count(node_config, "partition-id", least=0),
         count=_count(node_config, "num-partitions", least=1),
         data_root=data_root,
-        state_dir=state_dir or home / "sites",
-        cache_dir=_path(node_config, "cache-dir") or home / "cache",
+        state_dir=state_dir or home() / "sites",
+        cache_dir=_path(node_config, "cache-dir") or home() / "cache",
+        models_dir=_path(node_config, "models-dir") or default_models_dir(),
         device=str(node_config.get("device", "auto")),
         threads=_count(node_config, "threads", least=1),
         most_steps=_count(node_config, "max-steps", least=1),

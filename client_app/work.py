@@ -26,6 +26,7 @@ from client_app.store import DiskStore, Keepsake, MemoryStore, Store
 from models import weights
 from models.data import Split
 from models.errors import UserError
+from models.networks import input_dtype
 from models.prefix import prefix_digest, split
 from models.seeds import derive_seed
 from models.training import (
@@ -80,12 +81,14 @@ def open_bench(site: Site, plan: Plan) -> Bench:
         torch.set_num_threads(site.threads)
     checked_name(plan.federation, "federation")
     holding = _open_data(json.dumps(plan.data, sort_keys=True), plan.seed, site)
+    _check_inputs(holding, str(plan.model["name"]))
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
     blueprint, start = _open_model(
         replace(plan, federation="any", rounds=1, data={"name": "any"}).to_json(),
         path if path and path.exists() else None,
         holding.data.input_shape,
         len(holding.data.classes),
+        site.models_dir,
     )
     device = choose_device(site.device)
     return Bench(site, plan, holding, make_method(plan.method), blueprint, start, device)
@@ -397,6 +400,15 @@ def _loss(config: TrainConfig, train: Split, classes: int, device: torch.device)
     return lambda logits, labels: functional.cross_entropy(logits, labels, weight=weight)
 
 
+def _check_inputs(holding: Holding, model: str) -> None:
+    """Refuse token ids for a network of numbers, and numbers for a network of token ids."""
+    given = holding.data.train.inputs.batch(np.arange(1)).dtype
+    if given != input_dtype(model):
+        told = {torch.int64: "texts, as token ids"}.get(given, "numbers or pictures")
+        other = "data=text" if given != torch.int64 else "model=text_encoder"
+        raise UserError(f"the data are {told}, which model={model} does not take: choose {other}")
+
+
 def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
     own = blueprint.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}
@@ -412,7 +424,7 @@ def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
 @lru_cache(maxsize=_HOLDINGS)
 def _open_data(options: str, seed: int, site: Site) -> Holding:
     data = json.loads(options)
-    seat = Seat(site.name, site.task, site.index, site.count, site.data_root)
+    seat = Seat(site.name, site.task, site.index, site.count, site.data_root, site.models_dir)
     holding = load_data(str(data["name"]), data, seat, seed)
     checked_name(holding.site, "site")
     checked_name(holding.data.task, "task")
@@ -421,11 +433,21 @@ def _open_data(options: str, seed: int, site: Site) -> Holding:
 
 @lru_cache(maxsize=_BLUEPRINTS)
 def _open_model(
-    plan: str, checkpoint: Path | None, input_shape: tuple[int, ...], classes: int
+    plan: str,
+    checkpoint: Path | None,
+    input_shape: tuple[int, ...],
+    classes: int,
+    models_dir: Path,
 ) -> tuple[Blueprint, Mapping[str, Tensor]]:
     """Return the plan's model, and copies of the tensors that every round starts from."""
     read = plan_from_json(plan)
-    blueprint = draw_up(read, make_method(read.method), input_shape=input_shape, classes=classes)
+    blueprint = draw_up(
+        read,
+        make_method(read.method),
+        input_shape=input_shape,
+        classes=classes,
+        models_dir=models_dir,
+    )
     if checkpoint is not None:
         tensors, _ = weights.load(checkpoint)
         if weights.content_hash(tensors) != read.weights:

@@ -20,7 +20,10 @@ class Inputs(Protocol):
         ...
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the inputs at ``indices`` as a CPU tensor, float32, shape ``(b, *input_shape)``."""
+        """Return the inputs at ``indices`` as a CPU tensor of shape ``(b, *input_shape)``.
+
+        float32 numbers, or int64 token ids; the same for all batches of a data set.
+        """
         ...
 
     def digest(self) -> str:
@@ -85,7 +88,7 @@ class Subset:
         return len(self.rows)
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the inputs at ``indices`` of the subset: float32, ``(b, *input_shape)``."""
+        """Return the inputs at ``indices`` of the subset, as the whole gives them."""
         return self.inputs.batch(self.rows[indices])
 
     def digest(self) -> str:
@@ -133,7 +136,7 @@ class SiteData:
     classes : tuple of str
         Class names in index order.
     input_shape : tuple of int
-        Shape of one input, ``(c, h, w)`` or ``(d,)``.
+        Shape of one input, ``(c, h, w)``, ``(d,)``, or ``(length,)`` of token ids.
     train, validation, test : Split
         Disjoint; test is never used to choose anything.
     """

@@ -10,8 +10,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from models.errors import UserError
+from models.home import home
 from server_app.checkpoint import RunFolder, check_same, find_run, new_run
-from server_app.compose import RunConfig, compose, expand, home, read_run_config
+from server_app.compose import RunConfig, compose, expand, read_run_config
 from strategies.config import plan_for
 from strategies.roster import Roster, gather
 

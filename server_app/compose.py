@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import conf
 from models.errors import UserError, nearest
+from models.home import home
 from strategies.config import Config, config_from_dict
 
 CONF = Path(conf.__file__).resolve().parent
@@ -29,11 +29,6 @@ class RunConfig:
     def each(self, several: Sequence[tuple[str, ...]]) -> list[RunConfig]:
         """Return one run config for each set of overrides."""
         return [replace(self, overrides=overrides) for overrides in several]
-
-
-def home() -> Path:
-    """Return the folder for runs and caches: ``$FEDSTRATA_HOME``, or ``~/.fedstrata``."""
-    return Path(os.environ.get("FEDSTRATA_HOME") or Path.home() / ".fedstrata")
 
 
 def read_run_config(run_config: Mapping[str, Any]) -> RunConfig:

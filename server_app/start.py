@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from models import weights
 from models.durable import replacing
 from models.errors import UserError, nearest
-from models.networks import build
+from models.folders import default_models_dir
+from models.networks import build, usual_shape
+from models.networks.text import folder_tensors
 from models.options import read_options
 from models.pretraining import Pretraining, pretrain, recipe_hash
 from strategies.config import Config
 
 Log = Callable[[str], None]
-SOURCES = ("none", "central", "file", "torchvision")
+SOURCES = ("none", "central", "file", "folder", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class FileWeights:
 
     source: str
     path: str
+
+
+@dataclass(frozen=True)
+class FolderWeights:
+    """The settings of ``weights=folder``: the folder is the model's own."""
+
+    source: str
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,16 @@ def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | N
         if not Path(file.path).is_absolute():
             raise UserError(f"weights.path must be an absolute path, got {file.path!r}")
         return _fitted(config, weights.read_file(Path(file.path)), file.path, cache, log)
+    if source == "folder":
+        read_options(FolderWeights, config.weights, "weights")
+        folder = config.model.get("folder")
+        if folder is None:
+            raise UserError(
+                f"weights=folder: model={config.model['name']} has no folder to take them from; "
+                "choose model=text_encoder, or weights=file"
+            )
+        tensors = folder_tensors(folder, default_models_dir())
+        return _fitted(config, tensors, f"folder {folder}", cache, log)
     named = read_options(TorchvisionWeights, config.weights, "weights")
     tensors = weights.torchvision_weights(str(config.model["name"]), named.name)
     return _fitted(config, tensors, named.name, cache, log)
@@ -158,7 +177,7 @@ def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     """
     options: dict[str, Any] = {k: v for k, v in config.model.items() if k != "name"}
     name = str(config.model["name"])
-    network = build(name, input_shape=(3, 224, 224), classes=2, **options)
+    network = build(name, input_shape=usual_shape(name), classes=2, **options)
     first, own = next(iter(network.named_parameters()))
     given = tensors.get(first)
     if given is None or given.dim() < 2 or given.shape[1] == own.shape[1]:

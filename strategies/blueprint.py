@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,14 @@ class Blueprint:
         return {n: own[n].detach().cpu().clone().contiguous() for n in names}
 
 
-def draw_up(plan: Plan, method: Method, *, input_shape: tuple[int, ...], classes: int) -> Blueprint:
+def draw_up(
+    plan: Plan,
+    method: Method,
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    models_dir: Path | None = None,
+) -> Blueprint:
     """Build the model of ``plan`` from its seed, and divide it into the groups of ``method``.
 
     Server and sites call this with the same plan and get the same tensors.
@@ -79,6 +87,8 @@ def draw_up(plan: Plan, method: Method, *, input_shape: tuple[int, ...], classes
         Shape of one input.
     classes : int
         Number of classes of the task.
+    models_dir : Path, optional
+        Where this machine has the folders of models that a plan may name; see `build`.
 
     Raises
     ------
@@ -89,7 +99,14 @@ def draw_up(plan: Plan, method: Method, *, input_shape: tuple[int, ...], classes
     name, head = str(options.pop("name")), options.pop("head", ())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(plan.seed, "start"))
-        network = build(name, input_shape=input_shape, classes=classes, head=head, **options)
+        network = build(
+            name,
+            input_shape=input_shape,
+            classes=classes,
+            head=head,
+            models_dir=models_dir,
+            **options,
+        )
         extras = method.extras(network, classes)
     model = Whole(network, extras)
     division = partition(model, method.groups(plan.groups, model), method.kinds())

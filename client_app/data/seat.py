@@ -23,6 +23,8 @@ class Seat:
         Flower's ``partition-id`` and ``num-partitions``.
     root : Path or None
         The site's data folder, absolute.
+    models_dir : Path or None
+        The site's folder of models, whose tokenizers text data go through; None where it has none.
     """
 
     site: str | None
@@ -30,6 +32,7 @@ class Seat:
     index: int | None
     count: int | None
     root: Path | None
+    models_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.index is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from models.errors import UserError
+from models.folders import default_models_dir
 from models.networks.body import Layers, widths
 from models.networks.head import head as make_head
 from models.networks.mlp import mlp
@@ -17,6 +19,7 @@ from models.networks.mobilenet import mobilenet
 from models.networks.resnet import resnet
 from models.networks.small_cnn import small_cnn
 from models.networks.squeezenet import squeezenet
+from models.networks.text import text_encoder, token_features
 from models.networks.vgg import vgg
 
 # Each is called with the network's name and the shape of one input, and its own options.
@@ -32,7 +35,23 @@ MODELS: Mapping[str, Callable[..., Layers]] = {
     "squeezenet1_1": squeezenet,
     "small_cnn": small_cnn,
     "mlp": mlp,
+    "text_encoder": text_encoder,
 }
+# These take token ids, int64 (b, length); all others take float32.
+OF_TOKENS = ("text_encoder",)
+
+
+def input_dtype(name: str) -> torch.dtype:
+    """Return the dtype of the inputs of the network ``name``: int64 (token ids) or float32."""
+    return torch.int64 if name in OF_TOKENS else torch.float32
+
+
+def usual_shape(name: str) -> tuple[int, ...]:
+    """Return a shape of one input for where no site's is known: no tensor's shape hangs on it.
+
+    For networks of images that holds but for the channels, for ``mlp`` not at all.
+    """
+    return (1,) if name in OF_TOKENS else (3, 224, 224)
 
 
 def build(
@@ -42,6 +61,7 @@ def build(
     classes: int,
     head: Sequence[int],
     dropout: float = 0.0,
+    models_dir: Path | None = None,
     **options: object,
 ) -> nn.Sequential:
     """Return the network ``name``, its weights drawn from torch's global random generator.
@@ -51,40 +71,54 @@ def build(
     name : str
         One of `MODELS`.
     input_shape : tuple of int
-        Shape of one input: ``(channels, height, width)``; any shape for ``mlp``.
+        Shape of one input: ``(channels, height, width)``; any shape for ``mlp``; ``(length,)``
+        for ``text_encoder``.
     classes : int
         Number of outputs.
     head : Sequence[int]
         Widths of the head's hidden layers; may be empty.
     dropout : float
         Probability of Dropout after each hidden layer of the head; 0 adds none.
+    models_dir : Path, optional
+        Where this machine has the folders that ``folder`` names; `default_models_dir` if omitted.
     **options
         The network's own options, all of which must be given: ``hidden`` for ``mlp``,
-        ``classifier`` for the VGGs and MobileNet.
+        ``classifier`` for the VGGs and MobileNet, ``folder`` for ``text_encoder``.
 
     Returns
     -------
     nn.Sequential
-        float32 ``(b, *input_shape)`` to logits ``(b, classes)``, in train mode.
+        `input_dtype` ``(b, *input_shape)`` to logits float32 ``(b, classes)``, in train mode.
 
     Raises
     ------
     UserError
-        For an unknown name, an unknown or missing option, a width below 1, images too small.
+        For an unknown name, an unknown or missing option, a width below 1, images too small,
+        texts too long, a folder that is not there.
     """
     if name not in MODELS:
         raise UserError(f"no model {name!r}; there are {', '.join(MODELS)}")
     _check_options(name, options)
     shape = tuple(widths("input_shape", list(input_shape)))
+    if _PLACE in inspect.signature(MODELS[name]).parameters:
+        options[_PLACE] = models_dir or default_models_dir()
     model = nn.Sequential(MODELS[name](name, shape, **options))
-    model.add_module("head", make_head(_features(model, name, shape), head, classes, dropout))
+    if name in OF_TOKENS:
+        features = token_features(model, shape)
+    else:
+        features = _features(model, name, shape)
+    model.add_module("head", make_head(features, head, classes, dropout))
     return model
+
+
+_PLACE = "models_dir"  # no option of a network: each machine says where its own folders are
 
 
 def _check_options(name: str, options: Mapping[str, object]) -> None:
     """Compare ``options`` with the keyword arguments of the network's function."""
     parameters = inspect.signature(MODELS[name]).parameters.values()
     known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    known = [each for each in known if each != _PLACE]
     listed = ", ".join([*known, "dropout"])
     for option in options.keys() - set(known):
         raise UserError(f"{name} has no option {option!r}; it has {listed}")

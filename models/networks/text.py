@@ -1,0 +1,101 @@
+"""A text encoder of the transformers library: token ids to the mean of their vectors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import UserError
+from models.folders import model_folder
+from models.networks.body import Layers
+from models.text_folders import Architecture, architecture, random_model, stored_tensors
+
+
+class Encoder(nn.Module):
+    """From token ids, int64 ``(b, length)``, to features, float32 ``(b, hidden)``.
+
+    The features are the mean over the last layer's vectors of all tokens but the padding, as
+    in Sentence-BERT (Reimers and Gurevych, arXiv 1908.10084, section 3). A text of padding alone
+    gives zeros.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Of transformers; its tensors are called ``model.*``.
+    told : Architecture
+        What ``model`` was built from.
+    """
+
+    def __init__(self, model: nn.Module, told: Architecture) -> None:
+        super().__init__()
+        self.model = model
+        self.told = told
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the features of token ids: int64 ``(b, length)`` to float32 ``(b, hidden)``."""
+        there = ids != self.told.padding
+        outputs = self.model(input_ids=ids, attention_mask=there.long())
+        vectors: Tensor = outputs.last_hidden_state.float()
+        kept = there.unsqueeze(-1).to(vectors.dtype)
+        return (vectors * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+    def extra_repr(self) -> str:
+        """Say what the layers' own texts leave out, such as the number of attention heads."""
+        return f"padding={self.told.padding}, config={self.told.digest}"
+
+
+def text_encoder(
+    name: str, input_shape: tuple[int, ...], *, folder: str, models_dir: Path
+) -> Layers:
+    """Return ``encoder``: the architecture of ``folder``, a name inside ``models_dir``.
+
+    Inputs are token ids, int64 of shape ``(length,)``. The tensors are drawn at random; those
+    that the folder holds come by ``weights=folder``.
+    """
+    if len(input_shape) != 1:
+        raise UserError(
+            f"{name} takes texts, as rows of token ids, but one input is {input_shape}; "
+            "choose data=text, or another model"
+        )
+    place = model_folder(folder, models_dir)
+    told = architecture(place)
+    if told.longest is not None and input_shape[0] > told.longest:
+        raise UserError(
+            f"{place}: the model takes at most {told.longest} tokens, not {input_shape[0]}: "
+            "lower data.length"
+        )
+    return OrderedDict(encoder=Encoder(random_model(place), told))
+
+
+def token_features(body: nn.Sequential, input_shape: tuple[int, ...]) -> int:
+    """Return how many features ``body`` makes of one text, by trying it; it is left in train mode.
+
+    Raises
+    ------
+    UserError
+        Where the architecture takes no texts, or none of this length.
+    """
+    encoder = body.get_submodule("encoder")
+    assert isinstance(encoder, Encoder)
+    token = 1 if encoder.told.padding == 0 else 0
+    try:
+        with torch.no_grad():
+            outputs: Tensor = body.eval()(torch.full((1, *input_shape), token))
+    except Exception as error:
+        raise UserError(
+            f"the {encoder.told.config.model_type} in model.folder cannot encode a text of "
+            f"{input_shape[0]} tokens ({str(error)[:200]}): choose a text encoder, or lower "
+            "data.length"
+        ) from error
+    body.train()
+    return int(outputs.shape[1])
+
+
+def folder_tensors(folder: object, models_dir: Path) -> Mapping[str, Tensor]:
+    """Return the pre-trained tensors of a folder by the names of ``text_encoder``; see there."""
+    stored = stored_tensors(model_folder(folder, models_dir))
+    return {f"encoder.model.{name}": tensor for name, tensor in stored.items()}

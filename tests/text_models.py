@@ -1,0 +1,37 @@
+"""Tiny text models for the tests: a BERT drawn at random, with a tokenizer of given words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def tiny_bert(
+    models_dir: Path, words: Sequence[str], name: str = "tiny-bert", seed: int = 0, **changes: Any
+) -> Path:
+    """Write config.json, model.safetensors, vocab.txt into ``models_dir / name``."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    vocabulary = [*SPECIAL, *words]
+    config = BertConfig(
+        **{
+            "vocab_size": len(vocabulary),
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "max_position_embeddings": 24,
+            "initializer_range": 0.5,  # what words there are then shows in the features
+            **changes,
+        }
+    )
+    folder = models_dir / name
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    return folder
