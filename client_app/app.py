@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from client_app.site import read_site
 from models.errors import UserError
 from strategies.config import plan_from_json
-from strategies.wire import RoundReport, SiteReport, answer, read_order
+from strategies.wire import DEPLOY, DeployReport, RoundReport, SiteReport, answer, read_order
 
 if TYPE_CHECKING:
     from client_app.work import Bench
@@ -74,6 +74,18 @@ def train_alone(message: Message, context: Context) -> Message:
     return _handle(message, context, play)
 
 
+@app.train("deploy")
+def deploy(message: Message, context: Context) -> Message:
+    """Fine-tune the final model by itself; answer with metrics alone, before and after."""
+
+    def play(bench: Bench, number: int, payloads: dict[str, bytes]) -> Message:
+        from client_app import work
+
+        return answer(message, work.deploy(bench, number, payloads), {})
+
+    return _handle(message, context, play)
+
+
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer with the metrics of the model as received."""
@@ -118,10 +130,12 @@ def _handle(
 
 def _failure(message: Message, site: str, number: int, reason: str) -> Message:
     reason = reason[:2000]
-    if message.metadata.message_type.startswith("query"):
-        report: SiteReport | RoundReport = SiteReport(
-            site, "", (), (), {}, 0.0, {}, {}, False, "", {}, reason
-        )
+    kind = message.metadata.message_type
+    report: SiteReport | RoundReport | DeployReport
+    if kind.startswith("query"):
+        report = SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, reason)
+    elif kind == DEPLOY:
+        report = DeployReport(site, number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, reason)
     else:
         report = RoundReport(site, number, 0, 0, 0, 0.0, 0.0, {}, reason)
     return answer(message, report, {})

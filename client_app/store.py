@@ -1,8 +1,9 @@
-"""What a site keeps from round to round, on its own disk: personal layers and optimiser state."""
+"""What a site keeps on its own disk: personal layers and optimiser state, and the final model."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -73,7 +74,7 @@ class Store(Protocol):
 
 
 class DiskStore:
-    """One file a round under ``<state-dir>/<federation>/<site>/``, the last few kept.
+    """One file a round under ``<state-dir>/<federation>/sites/<site>/``, the last few kept.
 
     A round that is sent again starts from the same file as the first time, so it gives the same
     answer. A file is complete before it has its name.
@@ -100,6 +101,24 @@ class DiskStore:
         weights.save(self.path(round_number), kept.flat(), {"round": str(round_number)})
         for number in self.rounds()[:-KEPT_ROUNDS]:
             self.path(number).unlink(missing_ok=True)
+
+    def deploy(self, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
+        """Write the model that the site is to use, whole, beside the files of the rounds.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            By the model's names; `models.weights.load` reads them, and so does ``weights=file``.
+        told : mapping of str to str
+            What the file is of.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        weights.save(self.deployed, tensors, told)
+
+    @property
+    def deployed(self) -> Path:
+        """Return the file of the model that the site is to use."""
+        return self.folder / "deployed.safetensors"
 
     def rounds(self) -> list[int]:
         """Return the rounds there are files of, ascending."""

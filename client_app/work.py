@@ -1,4 +1,4 @@
-"""What a site does when it is asked: say who it is, train a round, evaluate, train alone."""
+"""What a site does when asked: say who it is, train a round, evaluate, train alone, fine-tune."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Plan, TrainConfig, plan_from_json
 from strategies.method import Method, SiteRound, make_method
 from strategies.payload import PayloadError, decode, encode
-from strategies.wire import RoundReport, SiteReport
+from strategies.wire import DeployReport, RoundReport, SiteReport
 
 SPLITS = ("validation", "test")
 # What one process keeps open: models, and sites' data. A simulation asks its sites again every
@@ -70,7 +70,7 @@ class Bench:
         return self.device.type == "cuda" and self.plan.train.precision == "auto"
 
     @property
-    def store(self) -> Store:
+    def store(self) -> DiskStore:
         """Where this site's personal layers of this federation are."""
         return DiskStore(self.site.state_dir, self.plan.federation, self.holding.site)
 
@@ -221,7 +221,8 @@ def train_alone(bench: Bench) -> RoundReport:
     the federation; nothing is written to disk and no tensor leaves.
     """
     started = time.perf_counter()
-    alone_plan = replace(bench.plan, method={"name": "local"})
+    no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
+    alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
     alone = open_bench(bench.site, alone_plan)
     store = MemoryStore()
     for number in range(1, bench.plan.rounds + 1):
@@ -229,6 +230,60 @@ def train_alone(bench: Bench) -> RoundReport:
     last = bench.plan.rounds + 1
     seat = _set_up(alone, last, {}, store)
     return _report(alone, last, started, _metrics(alone, seat), seat)
+
+
+def deploy(bench: Bench, round_number: int, payloads: Mapping[str, bytes]) -> DeployReport:
+    """Fine-tune the plan's groups of the final model by the site alone; measure before and after.
+
+    Starts from the received layers and the site's own personal ones; those of a site that took
+    part in no round are the run's start. The optimiser starts afresh. The whole model that comes
+    out is kept as :attr:`DiskStore.deployed`; the files of the rounds stay as they are.
+
+    Raises
+    ------
+    Diverged
+        Where the fine-tuning did not stay finite; nothing is kept then.
+    """
+    started = time.perf_counter()
+    tuning = bench.plan.tuning
+    seat = _set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
+    before = _metrics(bench, seat)
+    site_round = seat.site_round
+    chosen = site_round.trainable(tuning.groups)
+    after = before
+    if chosen:
+        generator, _ = seeded(derive_seed(bench.plan.seed, "deploy", bench.holding.site))
+        lr = bench.plan.train.optimizer.lr * tuning.lr_factor
+        site_round.generator = generator
+        site_round.settings = replace(site_round.settings, lr=lr)
+        site_round.optimizer_state = {}
+        bench.method.tune(site_round, tuning.groups, tuning.epochs)
+        _check_finite(bench.blueprint)
+        after = _metrics(bench, seat)
+    _keep_deployed(bench, site_round, chosen)
+    done = _report(bench, round_number, started, after, seat)
+    return DeployReport(
+        site=done.site,
+        round=done.round,
+        examples=done.examples,
+        tuned=len(chosen),
+        steps=done.steps,
+        planned=done.planned,
+        loss=done.loss,
+        seconds=done.seconds,
+        before=before,
+        after=after,
+        error="",
+    )
+
+
+def _keep_deployed(bench: Bench, site_round: SiteRound, tuned: Mapping[str, Tensor]) -> None:
+    """Write the whole model, and the method's own tensors as ``memory/...``, for the site to use."""
+    tensors = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
+    memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
+    data = bench.holding.data
+    told = {"task": data.task, "classes": data.classes, "tuned": list(tuned)}
+    bench.store.deploy({**tensors, **memory}, {"model": json.dumps({**bench.plan.model, **told})})
 
 
 def play(
@@ -250,14 +305,18 @@ def play(
     seat = _set_up(bench, round_number, received, store)
     metrics = _metrics(bench, seat) if measure else {}
     seat.train_round()
-    for name, tensor in bench.blueprint.model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
+    _check_finite(bench.blueprint)
     site_round = seat.site_round
     kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
     memory = {name: t.detach().cpu().contiguous() for name, t in site_round.memory.items()}
     store.save(round_number, Keepsake(kept, site_round.optimizer_state, memory))
     return _report(bench, round_number, started, metrics, seat)
+
+
+def _check_finite(blueprint: Blueprint) -> None:
+    for name, tensor in blueprint.model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
 
 
 @dataclass

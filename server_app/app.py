@@ -80,16 +80,17 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     settings = config.strategy
     folder = choose_folder(wanted, config.to_dict())
     plan = plan_for(config, federation=folder.name, weights="")
-    roster = Roster(grid, plan.to_json())
+    newcomers = frozenset(config.deployment.newcomers)
+    roster = Roster(grid, plan.to_json(), newcomers)
     found, refused = gather(
         roster,
-        least=settings.min_sites,
+        least=settings.min_sites + len(newcomers),
         join_timeout=settings.join_timeout,
         answer_timeout=settings.deadline,
         poll=settings.poll,
     )
     from server_app.federation import Federation
-    from server_app.report import final_tables, verdict
+    from server_app.report import deployment_tables, deployment_verdict, final_tables, verdict
     from server_app.start import checkpoint
 
     start = checkpoint(config, home() / "cache", say)
@@ -102,6 +103,9 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     results = federation.run(saved)
     say(final_tables(results["final"]))
     say(verdict(results["final"]))
+    if results["deployment"] is not None:
+        say(deployment_tables(results["deployment"]))
+        say(deployment_verdict(results["deployment"]))
     say(f"results: {folder.path / 'results.json'}")
 
 

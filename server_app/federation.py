@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from flwr.app import Array
-
 from models.errors import UserError
 from models.groups import PRETRAINED, TensorSpec
 from server_app import report
 from server_app.checkpoint import RunFolder, Saved, write_json
+from server_app.deployment import check_newcomers, deploy
+from server_app.evaluation import measure
 from server_app.start import Checkpoint, Recipe
 from strategies import wire
 from strategies.aggregators.server_optimizers import ServerOptimizer
@@ -19,7 +19,7 @@ from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, Plan
 from strategies.method import make_method
 from strategies.payload import encode
-from strategies.records import RoundRecord, site_record, task_metrics, weighted_mean
+from strategies.records import RoundRecord
 from strategies.roster import Member, Roster, Stranger
 from strategies.rounds import Learnt, Rounds
 from strategies.wire import Refused, SiteReport
@@ -89,8 +89,12 @@ class Federation:
             self._keep(number)
             self.log(report.round_line(record, total))
             write_json(self.folder.path / "results.json", self.results(None))
-        final = self.measure()
+        final = measure(self.rounds, alone=self.config.baselines.alone)
         results = self.results(final)
+        if self.config.deployment.epochs:
+            write_json(self.folder.path / "results.json", results)
+            deployment = deploy(self.rounds, final, alone=self.config.baselines.alone)
+            results = self.results(final, deployment)
         write_json(self.folder.path / "results.json", results)
         return results
 
@@ -105,11 +109,14 @@ class Federation:
             Where a site cannot take part and the run is to stop then, or none can.
         """
         self._judge(refused)
-        self.roster.members.clear()
-        self.admit(found)
+        self.roster.clear()
+        self.admit(sorted(found, key=lambda member: member.site in self.roster.apart))
         self.log(report.sites_table(self.sites()))
         if not self.roster.members:
             raise UserError("no site can take part")
+        check_newcomers(self.roster, self.learnt.partitions)
+        if self.roster.newcomers:
+            self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
         self.joined = True
         for key, aggregator in sorted(self.learnt.aggregators.items()):
             name = type(aggregator).__name__
@@ -136,8 +143,7 @@ class Federation:
                 problems.append(Stranger(member.node_id, member.site, problem))
                 self.roster.strangers[member.node_id] = problems[-1]
                 continue
-            back = member.site in self.roster.members
-            self.roster.members[member.site] = member
+            back = self.roster.place(member)
             if self.joined:
                 self.log(f"site {member.site} {'is back' if back else 'joined'}")
         if not self.joined:
@@ -277,10 +283,10 @@ class Federation:
         blueprint.load(made.tensors)
 
     def _lacking(self) -> list[Member]:
-        """Return the members that do not have the run's checkpoint on their disk."""
+        """Return the sites that do not have the run's checkpoint on their disk."""
         record = RoundRecord(0)
         lacking = []
-        members = list(self.roster.members.values())
+        members = list(self.roster.everyone.values())
         deadline = self.config.strategy.deadline
         for member, reply in self.rounds.ask(wire.QUERY, members, 0, record, deadline, layers={}):
             try:
@@ -310,70 +316,8 @@ class Federation:
         optimizers = {k: a.state_dict() for k, a in self.learnt.aggregators.items()}
         self.folder.save(number, self.learnt.states, optimizers, self.history, self.config.seed)
 
-    # -- the end ---------------------------------------------------------------------------------
-
-    def measure(self) -> dict[str, Any]:
-        """Evaluate the last state at every site and, where configured, the sites trained alone."""
-        sites: dict[str, dict[str, Any]] = {}
-        last = self.config.strategy.rounds + 1
-        record = self._reports(wire.EVALUATE, last, sites, "", with_layers=True)
-        for name, member in self.roster.members.items():
-            if name in sites:
-                sites[name]["majority_accuracy"] = member.report.majority_accuracy
-        alone: dict[str, dict[str, Any]] = {}
-        if self.config.baselines.alone:
-            self.log("training every site alone, to compare")
-            self._reports(wire.ALONE, last, alone, "alone: ", with_layers=False)
-        for name, site in sites.items():
-            site["alone_accuracy"] = alone.get(name, {}).get("accuracy")
-            site["alone"] = {m: alone[name][m] for m in _MEASURES} if name in alone else None
-        tasks = task_metrics(sites)
-        for task, summary in tasks.items():
-            members = [site for site in sites.values() if site["task"] == task]
-            for measure in ("majority_accuracy", "alone_accuracy"):
-                summary[measure] = weighted_mean(members, measure)
-        return {
-            "tasks": tasks,
-            "sites": dict(sorted(sites.items())),
-            "mean": {
-                m: _mean([site.get(m) for site in sites.values()])
-                for m in ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
-            },
-            "refused": record.refused,
-            "late": record.late,
-            "absent": record.absent,
-        }
-
-    def _reports(
-        self,
-        kind: str,
-        number: int,
-        sites: dict[str, dict[str, Any]],
-        what: str,
-        *,
-        with_layers: bool,
-    ) -> RoundRecord:
-        record = RoundRecord(number)
-        members = [self.roster.members[name] for name in sorted(self.roster.members)]
-        timeout = self.config.strategy.final_timeout
-        layers: dict[str, Array] | None = None if with_layers else {}
-        for member, reply in self.rounds.ask(kind, members, number, record, timeout, layers=layers):
-            try:
-                told = wire.read_round_report(reply)
-                wire.expect_no_layers(reply)
-                if told.error or told.site != member.site or "test" not in told.metrics:
-                    raise Refused(told.error or f"answers as {told.site!r}, or without metrics")
-            except Refused as error:
-                record.refused[member.site] = str(error)
-                continue
-            sites[member.site] = site_record(member, told)
-        for why in ("refused", "late", "absent"):
-            for name, reason in getattr(record, why).items():
-                self.log(f"{what}{why}: {name}: {reason}")
-        return record
-
     def sites(self) -> dict[str, dict[str, Any]]:
-        """Return who takes part, as results.json says it."""
+        """Return who takes part in the rounds, as results.json says it."""
         wanted = ("task", "classes", "input_shape", "examples", "device", "versions")
         told = {name: asdict(m.report) for name, m in sorted(self.roster.members.items())}
         return {
@@ -384,8 +328,10 @@ class Federation:
             for name, site in told.items()
         }
 
-    def results(self, final: dict[str, Any] | None) -> dict[str, Any]:
-        """Return what results.json holds; ``final`` is null until the end."""
+    def results(
+        self, final: dict[str, Any] | None, deployment: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what results.json holds; ``final`` and ``deployment`` are null until the end."""
         return {
             "run": self.folder.name,
             "config": self.config.to_dict(),
@@ -401,15 +347,8 @@ class Federation:
             "sites": self.sites(),
             "rounds": self.history,
             "final": final,
+            "deployment": deployment,
         }
-
-
-_MEASURES = ("loss", "accuracy", "balanced_accuracy", "auroc")
-
-
-def _mean(values: list[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
 
 
 def _difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:

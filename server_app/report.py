@@ -85,6 +85,73 @@ def final_tables(final: Mapping[str, Any]) -> str:
     )
 
 
+def deployment_tables(deployment: Mapping[str, Any]) -> str:
+    """Return the tables of the fine-tuning: the sites of the rounds, and the newcomers if any."""
+    tables = {"sites": "Fine-tuned by each site itself, on the test data", "newcomers": "Newcomers"}
+    return "".join(
+        rendered(_deployment_table(title, deployment[kind], deployment["mean"][kind]))
+        for kind, title in tables.items()
+        if deployment[kind]
+    )
+
+
+def deployment_verdict(deployment: Mapping[str, Any]) -> str:
+    """Return sentences that compare the fine-tuned model with the sites alone, whoever wins."""
+    lines = [
+        _deployed_against_alone(what, deployment[kind], deployment["mean"][kind])
+        for kind, what in (("sites", "fine-tuned"), ("newcomers", "newcomers, fine-tuned"))
+        if deployment[kind]
+    ]
+    return "\n".join(lines) or "no site answered the fine-tuning"
+
+
+def _deployed_against_alone(
+    what: str, entries: Mapping[str, Mapping[str, Any]], means: Mapping[str, float | None]
+) -> str:
+    before, after = means["before"], means["after"]
+    assert before is not None
+    assert after is not None
+    text = f"{what}: mean {100 * before:.2f} % before, {100 * after:.2f} % after"
+    if idle := [name for name, entry in entries.items() if not entry["tuned"]]:
+        text += f"; nothing to tune in deployment.groups at {', '.join(idle)}"
+    compared = {n: e["over_alone"] for n, e in entries.items() if e["over_alone"] is not None}
+    if not compared:
+        return text + "; not compared with the sites alone (baselines.alone=false, or no answer)"
+    losing = [name for name, over in compared.items() if over < 0]
+    text += f"; {100 * sum(compared.values()) / len(compared):+.2f} points over the sites alone; "
+    if losing:
+        return text + f"the federation loses, even fine-tuned, at {', '.join(losing)}"
+    return text + f"alone is better at none of the {len(compared)} compared"
+
+
+def _deployment_table(
+    title: str, entries: Mapping[str, Mapping[str, Any]], means: Mapping[str, float | None]
+) -> Table:
+    table = Table(title=title)
+    headings = ("before", "after", "gain", "majority class", "alone", "after - alone")
+    for heading in ("site", "task"):
+        table.add_column(heading)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, entry in entries.items():
+        accuracies = {k: entry[k] and entry[k]["accuracy"] for k in ("before", "after", "alone")}
+        table.add_row(name, entry["task"], *_deployment_cells({**entry, **accuracies}))
+    table.add_section()
+    table.add_row("mean", "", *_deployment_cells(means))
+    return table
+
+
+def _deployment_cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        _percent(row["before"]),
+        _percent(row["after"]),
+        _points(row["gain"]),
+        _percent(row["majority_accuracy"]),
+        _percent(row["alone"]),
+        _points(row["over_alone"]),
+    ]
+
+
 def rendered(table: Table) -> str:
     """Return a table as plain text."""
     console = Console(
@@ -140,9 +207,13 @@ def _final_table(kind: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
             "-" if row["auroc"] is None else f"{row['auroc']:.3f}",
             _percent(row["majority_accuracy"]),
             _percent(alone),
-            "-" if gain is None else f"{100 * gain:+.2f}",
+            _points(gain),
         )
     return table
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.2f}"
 
 
 def _percent(value: float | None) -> str:

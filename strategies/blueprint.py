@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
 from models.groups import Partition, freeze, partition
 from models.networks import build
 from models.prefix import frozen_cut
@@ -93,7 +94,8 @@ def draw_up(
     Raises
     ------
     UserError
-        Where the model cannot be built so, or the groups do not fit it.
+        Where the model cannot be built so, or the groups do not fit it, or the plan's fine-tuning
+        names a group that does not exist or is frozen.
     """
     options = dict(plan.model)
     name, head = str(options.pop("name")), options.pop("head", ())
@@ -110,5 +112,16 @@ def draw_up(
         extras = method.extras(network, classes)
     model = Whole(network, extras)
     division = partition(model, method.groups(plan.groups, model), method.kinds())
+    if plan.tuning.epochs:
+        _check_tuned(division, plan.tuning.groups)
     freeze(model, division)
     return Blueprint(model, network, division, frozen_cut(network, division))
+
+
+def _check_tuned(division: Partition, groups: Sequence[str]) -> None:
+    """Raise UserError where ``deployment.groups`` names a group that no site can train."""
+    trained = [name for name, group in division.groups.items() if group.trained]
+    for group in groups:
+        if group not in trained:
+            why = "is frozen" if group in division.groups else "does not exist"
+            raise UserError(f"deployment.groups: {group!r} {why}; choose from {', '.join(trained)}")

@@ -77,6 +77,51 @@ class BaselinesConfig:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What every site fine-tunes by itself after the last round; see conf/config.yaml."""
+
+    epochs: int
+    groups: tuple[str, ...]
+    lr_factor: float
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        if self.epochs < 0:
+            raise UserError(
+                f"deployment.epochs must be 0 (no fine-tuning) or greater, got {self.epochs}"
+            )
+        _positive("deployment", self, "lr_factor")
+        if self.epochs and not self.groups:
+            raise UserError(
+                "deployment.groups is empty: name the layer groups to fine-tune, such as "
+                "[personal], or set deployment.epochs=0"
+            )
+
+
+@dataclass(frozen=True)
+class DeploymentConfig(Tuning):
+    """The fine-tuning, and the sites that join after the rounds; see conf/config.yaml."""
+
+    newcomers: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        super().check()
+        if self.newcomers and not self.epochs:
+            raise UserError(
+                f"deployment.newcomers names {', '.join(self.newcomers)}, but "
+                "deployment.epochs=0 leaves out what newcomers join for: set deployment.epochs"
+            )
+        if len(set(self.newcomers)) < len(self.newcomers):
+            raise UserError(f"deployment.newcomers names a site twice: {', '.join(self.newcomers)}")
+
+    @property
+    def tuning(self) -> Tuning:
+        """Return the part that the sites are told."""
+        return Tuning(self.epochs, self.groups, self.lr_factor)
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, whole. ``model``, ``weights``, ``data`` and ``method`` are checked by who reads them."""
 
@@ -89,11 +134,13 @@ class Config:
     train: TrainConfig
     strategy: StrategyConfig
     baselines: BaselinesConfig
+    deployment: DeploymentConfig
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
         self.train.check()
         self.strategy.check()
+        self.deployment.check()
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
@@ -108,7 +155,8 @@ class Plan:
     """What a site is told: everything it needs to take its part, nothing it decides itself.
 
     ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
-    ``rounds`` is the number of rounds planned, for schedules and for training alone.
+    ``rounds`` is the number of rounds planned, for schedules and for training alone. ``tuning`` is
+    told to all; the names of newcomers are not.
     """
 
     federation: str
@@ -120,6 +168,7 @@ class Plan:
     groups: dict[str, Any]
     method: dict[str, Any]
     train: TrainConfig
+    tuning: Tuning
 
     def to_json(self) -> str:
         """Return the plan as it travels."""
@@ -134,6 +183,7 @@ def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
         rounds=config.strategy.rounds,
         **{name: getattr(config, name) for name in shared if name != "weights"},
         weights=weights,
+        tuning=config.deployment.tuning,
     )
 
 
@@ -145,6 +195,7 @@ def plan_from_json(text: str) -> Plan:
         raise UserError(f"the plan is not JSON: {error}") from None
     plan = read_options(Plan, loaded, "plan")
     plan.train.check()
+    plan.tuning.check()
     return plan
 
 

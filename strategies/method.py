@@ -183,6 +183,13 @@ class Method:
         """Return what answers for the site when it is evaluated, over ``site.train``-like inputs."""
         return site.tail
 
+    def tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
+        """Fine-tune ``groups`` of the final model in place, after the last round.
+
+        A method whose :meth:`predictor` answers with another module than ``site.tail`` tunes that.
+        """
+        site.fit(groups=groups, epochs=epochs)
+
     # -- the server's half -----------------------------------------------------------------------
 
     def refuses(self, steps: int, planned: int) -> str | None:

@@ -46,7 +46,9 @@ class Stranger:
 
 @dataclass
 class Roster:
-    """The members by site name, and what is known of other nodes.
+    """The members by site name, the newcomers, and what is known of other nodes.
+
+    ``members`` take part in the rounds; ``newcomers`` are reachable, and join when those are over.
 
     Parameters
     ----------
@@ -54,17 +56,38 @@ class Roster:
         Where the nodes are.
     plan : str
         The plan, as JSON, that every query carries.
+    apart : frozenset of str
+        Names of the sites that are newcomers.
     """
 
     grid: Grid
     plan: str
+    apart: frozenset[str] = frozenset()
     members: dict[str, Member] = field(default_factory=dict)
+    newcomers: dict[str, Member] = field(default_factory=dict)
     strangers: dict[int, Stranger] = field(default_factory=dict)
     _asked: dict[str, int] = field(default_factory=dict)
 
     def connected(self) -> set[int]:
         """Return the ids of the nodes that the SuperLink sees now."""
         return set(self.grid.get_node_ids())
+
+    @property
+    def everyone(self) -> dict[str, Member]:
+        """Return members and newcomers by name."""
+        return {**self.members, **self.newcomers}
+
+    def place(self, member: Member) -> bool:
+        """Put a site among the members or the newcomers; return whether it was there before."""
+        side = self.newcomers if member.site in self.apart else self.members
+        known = member.site in side
+        side[member.site] = member
+        return known
+
+    def clear(self) -> None:
+        """Forget who takes part."""
+        self.members.clear()
+        self.newcomers.clear()
 
     def greet(self) -> tuple[list[Member], list[Stranger]]:
         """Ask unknown nodes who they are and take in what answers there are; does not wait.
@@ -77,7 +100,7 @@ class Roster:
         tuple of lists
             Members that are new or came back, and nodes that cannot take part.
         """
-        known = {m.node_id for m in self.members.values()} | self.strangers.keys()
+        known = {m.node_id for m in self.everyone.values()} | self.strangers.keys()
         for node_id in sorted(self.connected() - known - set(self._asked.values())):
             question = wire.order(
                 wire.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
@@ -123,7 +146,7 @@ def gather(
     Parameters
     ----------
     least : int
-        Sites that must have joined.
+        Sites that must have joined, newcomers included.
     join_timeout : float
         Seconds for them to connect.
     answer_timeout : float
@@ -154,16 +177,19 @@ def gather(
         refused += strangers
         for member in members:
             _check_name(found, member)
-            roster.members[member.site] = found[member.site] = member
+            found[member.site] = member
+            roster.place(member)
         now = time.monotonic()
         enough = len(found) + len(refused) >= least
         if enough and now >= settled and not roster.waiting:
             return [found[site] for site in sorted(found)], refused
         if now >= deadline and (not roster.waiting or now >= deadline + answer_timeout):
+            beside = f" (besides {len(roster.apart)} newcomers)" if roster.apart else ""
             raise UserError(
                 f"{len(found)} of at least {least} sites joined within {join_timeout:g} s "
-                f"({', '.join(sorted(found)) or 'none'}); start the missing SuperNodes, or give "
-                "them longer with strategy.join_timeout"
+                f"({', '.join(sorted(found)) or 'none'}); start the missing SuperNodes, give "
+                "them longer with strategy.join_timeout, or lower strategy.min_sites"
+                f"{beside}"
             )
         time.sleep(poll)
 

@@ -301,7 +301,7 @@ class Rounds:
         self._welcome(connected)
         gone = set()
         for message_id, member in pending.items():
-            now = self.roster.members.get(member.site)
+            now = self.roster.everyone.get(member.site)
             if now is not None and now.node_id != member.node_id:
                 record.absent[member.site] = "was started again; what it was doing is lost"
             elif member.node_id not in connected:

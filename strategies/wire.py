@@ -19,14 +19,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from models.errors import UserError
 from models.options import read_options
 
-QUERY, WEIGHTS, TRAIN, ALONE, EVALUATE = (
+QUERY, WEIGHTS, TRAIN, ALONE, DEPLOY, EVALUATE = (
     "query",
     "query.weights",
     "train",
     "train.alone",
+    "train.deploy",
     "evaluate",
 )
 Report = TypeVar("Report")
+Metrics = dict[str, dict[str, float | None]]  # by split, then by name
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 MOST_REPORT_CHARACTERS = 4_000_000
@@ -34,6 +36,8 @@ NAME = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 )  # of a site, a task, a federation: a file's name
 METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
+MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
+MOST_COUNTED = 2**40  # of anything that a report counts
 
 
 class Refused(ValueError):
@@ -115,7 +119,48 @@ class RoundReport:
     planned: int
     loss: float
     seconds: float
-    metrics: dict[str, dict[str, float | None]]
+    metrics: Metrics
+    error: str
+
+
+@dataclass(frozen=True)
+class DeployReport:
+    """What fine-tuning the final model at a site changed there.
+
+    Parameters
+    ----------
+    site : str
+        The site's name.
+    round : int
+        The number that was ordered: one more than the rounds.
+    examples : int
+        Training examples.
+    tuned : int
+        Parameter tensors that were fine-tuned; 0 where the site's model has none in the chosen
+        groups, and ``after`` equals ``before`` then.
+    steps, planned : int
+        Optimiser steps done, and those of the whole fine-tuning.
+    loss : float
+        Mean training loss; 0 where nothing was tuned.
+    seconds : float
+        Time at the site.
+    before, after : mapping
+        As ``metrics`` in :class:`RoundReport`: of the final layers with the site's own personal
+        layers, and of the same fine-tuned.
+    error : str
+        Why there are no metrics, or "".
+    """
+
+    site: str
+    round: int
+    examples: int
+    tuned: int
+    steps: int
+    planned: int
+    loss: float
+    seconds: float
+    before: Metrics
+    after: Metrics
     error: str
 
 
@@ -145,7 +190,7 @@ def order(
 
 
 def answer(
-    message: Message, report: SiteReport | RoundReport, layers: Mapping[str, bytes]
+    message: Message, report: SiteReport | RoundReport | DeployReport, layers: Mapping[str, bytes]
 ) -> Message:
     """Return the answer to ``message``: the report and the payload of each exchanged group."""
     content = RecordDict(
@@ -187,7 +232,7 @@ def read_site_report(message: Message) -> SiteReport:
         raise Refused(f"names the task {printable(report.task)[:80]!r}, which is no task's name")
     counts = report.examples
     if set(counts) != {"train", "validation", "test"} or not all(
-        0 < n < 2**40 for n in counts.values()
+        0 < n < MOST_COUNTED for n in counts.values()
     ):
         raise Refused(f"examples of {report.site!r} make no sense: {counts}")
     if not report.site or len(report.classes) < 2:
@@ -208,9 +253,40 @@ def read_round_report(message: Message) -> RoundReport:
     """Return a site's report of a round; raise Refused where it is not one."""
     report = _read_report(RoundReport, message)
     report = replace(report, error=printable(report.error))
-    for split, values in report.metrics.items():
-        if split not in ("validation", "test") or set(values) != set(METRICS):
-            raise Refused(f"metrics of {split!r} are not {', '.join(METRICS)}")
+    _check_metrics(report.metrics)
+    _check_finite(report)
+    return report
+
+
+def read_deploy_report(message: Message) -> DeployReport:
+    """Return a site's report of its fine-tuning; raise Refused where it is not one.
+
+    A report without an error has both metrics of both splits; steps, tensors and examples that
+    make sense; and the same metrics before and after where nothing was tuned.
+    """
+    report = _read_report(DeployReport, message)
+    report = replace(report, error=printable(report.error))
+    _check_metrics(report.before)
+    _check_metrics(report.after)
+    _check_finite(report)
+    if report.error:
+        return report
+    for when, metrics in (("before", report.before), ("after", report.after)):
+        if set(metrics) != set(MEASURED):
+            raise Refused(f"carries no metrics of {' and '.join(MEASURED)} {when} fine-tuning")
+    if not 0 <= report.steps <= report.planned < MOST_COUNTED:
+        raise Refused(f"did {report.steps} of {report.planned} steps")
+    if not 0 < report.examples < MOST_COUNTED or not 0 <= report.tuned < MOST_COUNTED:
+        raise Refused(f"tuned {report.tuned} tensors on {report.examples} examples")
+    if not report.tuned and (report.steps or report.before != report.after):
+        raise Refused("says that nothing was tuned, but what it measured changed")
+    return report
+
+
+def _check_metrics(metrics: Metrics) -> None:
+    for split, values in metrics.items():
+        if split not in MEASURED or set(values) != set(METRICS):
+            raise Refused(f"metrics of {printable(split)[:80]!r} are not {', '.join(METRICS)}")
         for name, value in values.items():
             bounded = name not in ("examples", "loss")
             if value is None and name == "auroc":
@@ -219,10 +295,12 @@ def read_round_report(message: Message) -> RoundReport:
                 raise Refused(f"metric {split}.{name} is {value}")
             if not math.isfinite(value):
                 raise Refused(f"metric {split}.{name} is {value}")
+
+
+def _check_finite(report: RoundReport | DeployReport) -> None:
     for name in ("loss", "seconds"):
         if not math.isfinite(getattr(report, name)):
             raise Refused(f"{name} is {getattr(report, name)}")
-    return report
 
 
 def read_payloads(message: Message) -> dict[str, bytes]:

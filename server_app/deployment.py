@@ -1,0 +1,134 @@
+"""The final model in use: fine-tuned by every site itself, and by sites that join after the rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from models.errors import UserError, nearest
+from models.groups import Partition, Scope
+from server_app.evaluation import ask_reports, mean, missing, trained_alone
+from strategies import wire
+from strategies.roster import Member, Roster
+from strategies.rounds import Rounds
+from strategies.wire import DeployReport
+
+MEANS = ("before", "after", "gain", "alone", "over_alone", "majority_accuracy")
+
+
+def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None:
+    """Raise UserError where the newcomers cannot be what the configuration says.
+
+    Parameters
+    ----------
+    roster : Roster
+        Who joined; ``apart`` names the configured newcomers.
+    partitions : mapping of str to Partition
+        Of each task's model.
+
+    Raises
+    ------
+    UserError
+        For a name that no site has, and for a task that shares layers, but whose sites are all
+        newcomers: nobody would train these layers.
+    """
+    sites = set(roster.everyone) | {stranger.site for stranger in roster.strangers.values()}
+    for name in sorted(roster.apart - sites):
+        raise UserError(
+            f"deployment.newcomers: {name!r} is no site of this run; nearest: "
+            f"{nearest(name, sites)}; there are {', '.join(sorted(sites - {''}))}"
+        )
+    trained = {member.task for member in roster.members.values()}
+    for site, member in sorted(roster.newcomers.items()):
+        if member.task not in trained and _shares_by_task(partitions[member.task]):
+            raise UserError(
+                f"deployment.newcomers: task {member.task!r} of {site} has no site besides "
+                "newcomers, so nobody would train its layers: take one of its sites out of "
+                "deployment.newcomers, or empty groups.task"
+            )
+
+
+def deploy(rounds: Rounds, final: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
+    """Let every member and every newcomer fine-tune the last state; ask how good it is there.
+
+    Parameters
+    ----------
+    rounds : Rounds
+        The way to the sites, and the last state.
+    final : mapping
+        ``final`` of results.json: what the members are worth trained alone stands there.
+    alone : bool
+        Whether the newcomers are trained alone too, to compare.
+
+    Returns
+    -------
+    dict
+        ``deployment`` of results.json; docs/results.md explains it.
+    """
+    roster = rounds.roster
+    rounds.log("fine-tuning the final model at every site by itself")
+    told, record = ask_reports(
+        rounds,
+        wire.DEPLOY,
+        roster.everyone.values(),
+        wire.read_deploy_report,
+        what="fine-tuning: ",
+    )
+    apart = {name: site["alone"] for name, site in final["sites"].items()}
+    if alone and roster.newcomers:
+        apart |= trained_alone(rounds, roster.newcomers.values())
+    sites, newcomers = (
+        {name: _entry(side[name], told[name], apart.get(name)) for name in told if name in side}
+        for side in (roster.members, roster.newcomers)
+    )
+    return {
+        "sites": sites,
+        "newcomers": newcomers,
+        "mean": {"sites": _means(sites.values()), "newcomers": _means(newcomers.values())},
+        **missing(record),
+    }
+
+
+def _shares_by_task(partition: Partition) -> bool:
+    groups = partition.exchanged_groups()
+    return any(partition.group(group).scope is Scope.SAME_TASK for group in groups)
+
+
+def _entry(
+    member: Member, told: DeployReport, alone: Mapping[str, float | None] | None
+) -> dict[str, Any]:
+    """Return one site's entry: the measures of the test data, those on validation below."""
+    before, after = _measures(told.before), _measures(told.after)
+    apart = None if alone is None else alone["accuracy"]
+    return {
+        "task": member.task,
+        "before": before,
+        "after": after,
+        "gain": after["accuracy"] - before["accuracy"],
+        "alone": alone,
+        "over_alone": None if apart is None else after["accuracy"] - apart,
+        "majority_accuracy": member.report.majority_accuracy,
+        "tuned": told.tuned,
+        "train_examples": told.examples,
+        "train_loss": told.loss,
+        "steps": told.steps,
+        "planned_steps": told.planned,
+        "seconds": told.seconds,
+    }
+
+
+def _measures(metrics: wire.Metrics) -> dict[str, Any]:
+    return {**metrics["test"], "validation": metrics["validation"]}
+
+
+def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the unweighted means of the accuracies, each over the sites that have one."""
+    flat = [
+        {
+            name: value["accuracy"] if isinstance(value, Mapping) else value
+            for name, value in entry.items()
+            if name in MEANS
+        }
+        for entry in entries
+    ]
+    return {name: mean(entry[name] for entry in flat) for name in MEANS}

@@ -1,0 +1,340 @@
+"""The final model fine-tuned by each site and by newcomers: measured twice, and nothing leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message
+
+from client_app.store import DiskStore
+from models import weights
+from models.errors import UserError
+from models.networks import build
+from server_app.compose import compose
+from server_app.report import deployment_tables, deployment_verdict
+from strategies import wire
+from strategies.config import Tuning, plan_for, plan_from_json
+from tests.loopback import LoopbackGrid, simulate
+from tests.server_app.test_run import DOCS, GROUPS, without_times
+from tests.strategies.test_equalities import SMALL, same, states
+
+TUNED = [*SMALL, *GROUPS, "deployment.epochs=3"]
+NEWCOMER = "site-03"  # of the task pose, as site-01 is
+NODE = 103
+
+
+def kinds_to(grid: LoopbackGrid, node: int) -> set[str]:
+    """Return the types of all messages that a node got."""
+    return {m.metadata.message_type for m in grid.sent if m.metadata.dst_node_id == node}
+
+
+class Answers:
+    """Keeps the answers to the orders of one kind."""
+
+    def __init__(self, kind: str = wire.DEPLOY) -> None:
+        self.kind, self.replies = kind, list[Message]()
+
+    def __call__(self, message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == self.kind:
+            self.replies.append(reply)
+        return reply
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterable[tuple[Any, ...]]:
+    """Return results, grid, answers and folder of one run with a newcomer and `alone`."""
+    output = tmp_path_factory.mktemp("run")
+    answers = Answers()
+    overrides = [*TUNED, f"deployment.newcomers=[{NEWCOMER}]", "baselines.alone=true"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDSTRATA_HOME", str(output / "home"))
+        torch.set_num_threads(1)
+        results, grid = simulate(output, "faces", overrides, tamper=answers)
+        yield results, grid, answers.replies, output
+
+
+def test_results_follow_the_documented_schema(played: Any) -> None:
+    results = played[0]
+    jsonschema.validate(results, json.loads((DOCS / "results.schema.json").read_text()))
+    words = (DOCS / "results.md").read_text()
+    entry = results["deployment"]["newcomers"][NEWCOMER]
+    assert not [name for name in [*results["deployment"], *entry] if f"`{name}" not in words]
+
+
+def test_before_is_the_final_evaluation_to_the_bit_and_after_is_not(played: Any) -> None:
+    results = played[0]
+    sites = results["deployment"]["sites"]
+    assert list(sites) == ["site-00", "site-01", "site-02"]
+    for name, entry in sites.items():
+        final = results["final"]["sites"][name]
+        assert entry["before"] == {measure: final[measure] for measure in entry["before"]}
+        assert entry["after"]["loss"] != entry["before"]["loss"]
+        assert entry["alone"] == final["alone"]
+        assert entry["over_alone"] == entry["after"]["accuracy"] - entry["alone"]["accuracy"]
+        assert entry["steps"] == entry["planned_steps"] == 9  # 3 epochs of 24 examples by 8
+        assert entry["tuned"] == 2  # head.out has a weight and a bias
+
+
+def test_a_newcomer_joins_after_the_rounds_only(played: Any) -> None:
+    results, grid, _, output = played
+    assert kinds_to(grid, NODE) == {wire.QUERY, wire.DEPLOY, wire.ALONE}
+    assert kinds_to(grid, 101) == {wire.QUERY, wire.TRAIN, wire.EVALUATE, wire.ALONE, wire.DEPLOY}
+    for part in (results["sites"], results["final"]["sites"], *results["rounds"]):
+        assert NEWCOMER not in json.dumps(part)
+    assert results["final"]["tasks"]["pose"]["sites"] == 1
+    assert list(results["deployment"]["newcomers"]) == [NEWCOMER]
+    assert results["deployment"]["newcomers"][NEWCOMER]["alone"] is not None
+    assert DiskStore(output, results["run"], NEWCOMER).rounds() == []
+
+
+def test_only_personal_layers_are_tuned_and_kept_beside_those_of_the_rounds(played: Any) -> None:
+    results, _, _, output = played
+    learnt = states(output, results["run"])
+    for site, task in (("site-00", "gender"), (NEWCOMER, "pose")):
+        store = DiskStore(output, results["run"], site)
+        tensors, told = weights.load(store.deployed)
+        assert json.loads(told["model"])["tuned"] == ["head.out.weight", "head.out.bias"]
+        for key in ("common", f"task/{task}"):
+            prefix = f"state/{key}//"
+            received = {n.removeprefix(prefix): t for n, t in learnt.items() if prefix in n}
+            assert received
+            assert all(torch.equal(tensors[name], t) for name, t in received.items())
+        kept = store.before(99)
+        if site != NEWCOMER:
+            assert kept is not None
+            assert not torch.equal(kept.tensors["head.out.weight"], tensors["head.out.weight"])
+            assert store.rounds() == [1, 2]
+        network = build("small_cnn", input_shape=(3, 28, 28), classes=2, head=[8])
+        report = weights.load_into(network, store.deployed)
+        assert len(report.loaded) == report.total == len(tensors)
+
+
+def test_answers_carry_metrics_and_no_tensor(played: Any) -> None:
+    replies = played[2]
+    assert len(replies) == 4
+    for reply in replies:
+        wire.expect_no_layers(reply)
+        assert len(str(reply.content["report"]["json"])) < 2000
+    assert {wire.read_deploy_report(reply).site for reply in replies} == {
+        f"site-0{i}" for i in range(4)
+    }
+
+
+def test_what_the_tables_say_of_a_site_that_is_better_off_alone(played: Any) -> None:
+    told = json.loads(json.dumps(played[0]["deployment"]))
+    for over, entry in zip((0.25, -0.125, 0.0), told["sites"].values(), strict=True):
+        entry["over_alone"] = over
+    told["sites"]["site-02"]["tuned"] = 0
+    first, second = deployment_verdict(told).split("\n")
+    assert "+4.17 points over the sites alone" in first
+    assert first.endswith("the federation loses, even fine-tuned, at site-01")
+    assert "nothing to tune in deployment.groups at site-02" in first
+    assert second.startswith("newcomers, fine-tuned: mean")
+    table = deployment_tables(told)
+    for word in ("before", "after", "alone", "gain", "Newcomers", "-12.50", NEWCOMER):
+        assert word in table
+
+
+def test_epochs_0_sends_nothing_and_says_null(tmp_path: Path) -> None:
+    results, grid = simulate(tmp_path, "faces", [*SMALL, *GROUPS], sites=2)
+    assert results["deployment"] is None
+    assert wire.DEPLOY not in {m.metadata.message_type for m in grid.sent}
+
+
+def test_without_personal_layers_nothing_is_tuned_and_said_so(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method=fedavg", "deployment.epochs=1"]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=2)
+    for entry in results["deployment"]["sites"].values():
+        assert entry["tuned"] == entry["steps"] == 0
+        assert entry["after"] == entry["before"]
+        assert entry["alone"] is entry["over_alone"] is None
+    told = deployment_verdict(results["deployment"])
+    assert "nothing to tune in deployment.groups at site-00, site-01" in told
+    assert "baselines.alone=false" in told
+
+
+def test_fedavg_with_fine_tuning_is_a_choice_of_groups(tmp_path: Path) -> None:
+    groups = "deployment.groups=[common,task,personal]"
+    overrides = [*SMALL, "method=fedavg", "deployment.epochs=1", groups]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=2)
+    entry = results["deployment"]["sites"]["site-00"]
+    assert entry["after"]["loss"] != entry["before"]["loss"]
+    tuned, _ = weights.load(DiskStore(tmp_path, results["run"], "site-00").deployed)
+    learnt = states(tmp_path, results["run"])
+    assert not torch.equal(tuned["conv1.weight"], learnt["state/common//conv1.weight"])
+
+
+def test_the_learning_rate_is_a_multiple_of_the_configured_one(tmp_path: Path) -> None:
+    results, _ = simulate(tmp_path, "faces", [*TUNED, "deployment.lr_factor=1e-9"], sites=2)
+    for entry in results["deployment"]["sites"].values():
+        assert entry["after"]["loss"] == pytest.approx(entry["before"]["loss"], abs=1e-5)
+        assert entry["steps"] == 9
+
+
+def test_a_newcomer_changes_nothing_for_the_others(tmp_path: Path) -> None:
+    newcomers = f"deployment.newcomers=[{NEWCOMER}]"
+    with_it, _ = simulate(tmp_path / "a", "faces", [*TUNED, newcomers])
+    grid = LoopbackGrid(
+        {100 + i: {"partition-id": i, "num-partitions": 4} for i in range(3)},
+        {"output-dir": str(tmp_path / "b")},
+    )
+    without, _ = simulate(tmp_path / "b", "faces", TUNED, grid=grid)
+    assert same(states(tmp_path / "a", with_it["run"]), states(tmp_path / "b", without["run"]))
+    left, right = (
+        without_times({"final": r["final"], "sites": r["deployment"]["sites"]})
+        for r in (with_it, without)
+    )
+    assert left == right
+
+
+def test_a_run_resumed_after_its_last_round_does_the_stage_again(tmp_path: Path) -> None:
+    overrides = [*TUNED, f"deployment.newcomers=[{NEWCOMER}]"]
+
+    def dies(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == wire.DEPLOY:
+            raise RuntimeError("the server dies")
+        return reply
+
+    whole, _ = simulate(tmp_path / "whole", "faces", overrides)
+    with pytest.raises(RuntimeError):
+        simulate(tmp_path / "cut", "faces", overrides, tamper=dies)
+    (path,) = (tmp_path / "cut").glob("*/results.json")
+    assert json.loads(path.read_text())["deployment"] is None
+    for _ in range(2):  # once after the crash, and once more when all is done
+        resumed, _ = simulate(tmp_path / "cut", "faces", overrides, resume="latest")
+        assert without_times(whole) == without_times(resumed)
+
+
+def test_a_site_that_fails_costs_its_own_entry(tmp_path: Path) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == wire.DEPLOY:
+            told = wire.read_deploy_report(reply)
+            if told.site == "site-01":
+                return wire.answer(message, told, {"personal": b"1234"})
+            if told.site == "site-00":
+                return wire.answer(message, replace(told, site="site-02"), {})
+        return reply
+
+    results, _ = simulate(tmp_path, "faces", TUNED, sites=3, tamper=tamper)
+    deployment = results["deployment"]
+    assert list(deployment["sites"]) == ["site-02"]
+    assert "layers that nobody asked for: personal" in deployment["refused"]["site-01"]
+    assert "answers as 'site-02'" in deployment["refused"]["site-00"]
+
+
+def test_a_site_whose_tuning_diverges_says_so(tmp_path: Path) -> None:
+    overrides = [*TUNED, "train.clip=null", "deployment.lr_factor=1e30"]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=2)
+    assert "lower train.optimizer.lr" in results["deployment"]["refused"]["site-00"]
+    assert not DiskStore(tmp_path, results["run"], "site-00").deployed.exists()
+    assert deployment_verdict(results["deployment"]) == "no site answered the fine-tuning"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["deployment.newcomers=[site-3]"], "'site-3' is no site.*'site-03'.*there are site-00"),
+        (["deployment.newcomers=[site-01,site-03]"], "task 'pose' of site-01 has no site besides"),
+        (
+            ["deployment.newcomers=[site-00,site-01,site-02,site-03]", "strategy.join_timeout=1"],
+            r"4 of at least 5 sites.*strategy\.min_sites \(besides 4 newcomers\)",
+        ),
+        (["deployment.groups=[personel]"], "'personel' does not exist; choose from common"),
+        (["deployment.groups=[pretrained]"], "'pretrained' is frozen"),
+    ],
+)
+def test_what_cannot_be_is_told_before_any_training(
+    tmp_path: Path, overrides: list[str], told: str
+) -> None:
+    grid = LoopbackGrid(
+        {100 + i: {"partition-id": i, "num-partitions": 4} for i in range(4)},
+        {"output-dir": str(tmp_path)},
+    )
+    with pytest.raises(UserError, match=told):
+        simulate(tmp_path, "faces", [*TUNED, *overrides], grid=grid)
+    assert {m.metadata.message_type for m in grid.sent} == {wire.QUERY}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["deployment.epochs=-1"], r"deployment\.epochs must be 0 .* or greater, got -1"),
+        (["deployment.epochs=1", "deployment.groups=[]"], r"deployment\.groups is empty"),
+        (["deployment.epochs=1", "deployment.lr_factor=0"], r"deployment\.lr_factor must be"),
+        (["deployment.newcomers=[north]"], r"names north, but deployment\.epochs=0"),
+        (["deployment.epochs=1", "deployment.newcomers=[a,b,a]"], "names a site twice: a, b, a"),
+        (["deployment.epochs=1", "deployment.newcomers=2"], r"deployment\.newcomers"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_told_by_its_key(overrides: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        compose("faces", overrides)
+
+
+def test_a_plan_tells_the_fine_tuning_and_not_the_names_of_newcomers() -> None:
+    overrides = ["deployment.epochs=2", "deployment.newcomers=[north]"]
+    plan = plan_for(compose("faces", overrides), federation="run-1", weights="")
+    again = plan_from_json(plan.to_json())
+    assert again.tuning == Tuning(2, ("personal",), 1.0)
+    assert "north" not in plan.to_json()
+
+
+def test_newcomers_of_a_task_of_their_own_are_welcome_where_tasks_share_nothing(
+    tmp_path: Path,
+) -> None:
+    groups = ["groups=body_common_head_task", "groups.task=[]", "groups.personal=[head]"]
+    overrides = [*SMALL, *groups, "deployment.epochs=1", "deployment.newcomers=[site-01]"]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=2)
+    assert results["deployment"]["newcomers"]["site-01"]["task"] == "pose"
+    assert set(results["final"]["tasks"]) == {"gender"}
+
+
+def test_a_newcomer_gets_the_pretrained_checkpoint_if_it_lacks_it(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    network = build("small_cnn", input_shape=(3, 28, 28), classes=2, head=[8])
+    source = tmp_path / "start.safetensors"
+    body = {n: t for n, t in network.state_dict().items() if not n.startswith("head")}
+    weights.save(source, body, {})
+    overrides = [
+        *TUNED,
+        "weights=file",
+        f"weights.path={source}",
+        "groups.pretrained=[conv1,bn1]",
+        f"deployment.newcomers=[{NEWCOMER}]",
+    ]
+    grid = LoopbackGrid(
+        {
+            100 + i: {
+                "partition-id": i,
+                "num-partitions": 4,
+                "cache-dir": str(tmp_path / f"cache-{i}"),
+            }
+            for i in range(4)
+        },
+        {"output-dir": str(tmp_path / "out")},
+    )
+    results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
+    assert kinds_to(grid, NODE) == {wire.QUERY, wire.WEIGHTS, wire.DEPLOY}
+    assert list(results["deployment"]["newcomers"]) == [NEWCOMER]
+    assert list((tmp_path / "cache-3" / "weights").glob("*.safetensors"))
+
+
+def test_a_newcomer_whose_layers_do_not_fit_is_told_by_name(tmp_path: Path) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        report = json.loads(str(reply.content["report"]["json"]))
+        if report["site"] == NEWCOMER and "fingerprints" in report:
+            report["fingerprints"]["common"] = "0" * 64
+            report["schemas"]["common"] |= {"conv1.weight": "float32[1, 2]"}
+            reply.content["report"] = ConfigRecord({"json": json.dumps(report)})
+        return reply
+
+    overrides = [*TUNED, f"deployment.newcomers=[{NEWCOMER}]"]
+    with pytest.raises(UserError, match=r"site-03: group 'common' does not fit that of site-01"):
+        simulate(tmp_path, "faces", overrides, tamper=tamper)

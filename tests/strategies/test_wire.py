@@ -1,0 +1,87 @@
+"""Whatever a site answers about its fine-tuning is read, or refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import wire
+from strategies.wire import DeployReport, Refused
+from tests.strategies.test_checks import METRIC, json_values
+
+MEASURED: wire.Metrics = {"test": dict(METRIC), "validation": dict(METRIC)}
+BETTER: wire.Metrics = {**MEASURED, "test": {**METRIC, "accuracy": 0.75}}
+GOOD = DeployReport("clinic", 3, 20, 2, 5, 5, 0.7, 1.0, MEASURED, BETTER, "")
+
+
+def asked() -> Message:
+    return wire.order(wire.DEPLOY, 7, plan="{}", round_number=3, layers={}, ttl=60)
+
+
+def told(text: Any) -> Message:
+    return Message(RecordDict({"report": ConfigRecord({"json": text})}), reply_to=asked())
+
+
+def test_a_right_report_arrives_as_it_was_sent() -> None:
+    message = wire.answer(asked(), GOOD, {})
+    assert wire.read_deploy_report(message) == GOOD
+    wire.expect_no_layers(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"before": {"test": METRIC}}, "no metrics of validation and test before"),
+        ({"after": {}}, "no metrics of validation and test after"),
+        ({"after": {**MEASURED, "train": METRIC}}, "metrics of 'train'"),
+        ({"after": {**MEASURED, "test": {**METRIC, "accuracy": 1.5}}}, "accuracy is 1.5"),
+        ({"after": {**MEASURED, "test": {**METRIC, "loss": math.inf}}}, "loss is inf"),
+        ({"after": {**MEASURED, "test": {**METRIC, "head": 1.0}}}, "metrics of 'test'"),
+        ({"steps": 6}, "6 of 5 steps"),
+        ({"steps": -1}, "-1 of 5 steps"),
+        ({"planned": 2**50, "steps": 0}, "steps"),
+        ({"examples": 0}, "0 examples"),
+        ({"tuned": -1}, "tuned -1 tensors"),
+        ({"tuned": 0}, "nothing was tuned"),
+        ({"loss": math.nan}, "loss"),
+        ({"seconds": math.inf}, "seconds"),
+    ],
+)
+def test_a_wrong_report_is_refused_with_its_reason(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        wire.read_deploy_report(wire.answer(asked(), replace(GOOD, **change), {}))
+
+
+def test_a_failed_site_needs_no_metrics() -> None:
+    failed = replace(GOOD, before={}, after={}, error="disk\x1b[2J full")
+    assert wire.read_deploy_report(wire.answer(asked(), failed, {})).error == "disk?[2J full"
+
+
+@given(field=st.sampled_from(sorted(asdict(GOOD))), value=json_values)
+def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> None:
+    try:
+        report = wire.read_deploy_report(told(json.dumps({**asdict(GOOD), field: value})))
+    except Refused:
+        return
+    assert report.error or 0 <= report.steps <= report.planned
+    assert report.error or set(report.before) == set(report.after) == {"validation", "test"}
+    assert all(
+        math.isfinite(value)
+        for metrics in (report.before, report.after)
+        for values in metrics.values()
+        for value in values.values()
+        if value is not None
+    )
+
+
+@given(text=st.text(max_size=200) | st.binary(max_size=50) | json_values.map(json.dumps))
+def test_any_report_at_all_is_read_or_refused(text: Any) -> None:
+    with pytest.raises(Refused):
+        wire.read_deploy_report(told(text))
