@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client_app.data.classes import class_names
 from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
 from client_app.data.normalisation import check_normalisation
-from client_app.data.partition import PartitionOptions, Place, place_of, share
+from client_app.data.partition import PartitionOptions, Place, share, task_of
 from client_app.data.paths import require_folder
 from client_app.data.pictures import Album, PictureInputs
 from client_app.data.seat import (
@@ -22,9 +23,9 @@ from client_app.data.seat import (
     require_root,
     site_name,
 )
-from client_app.data.splitting import Parts, check_fractions, complete
+from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
 from models.data import SiteData, Split
-from models.errors import UserError, nearest
+from models.errors import UserError
 from models.options import read_options
 from models.seeds import derive_seed
 
@@ -77,7 +78,7 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     root = require_folder(require_root(seat))
     task, place = _task(settings, seat)
     entries = _list(settings, root, task)
-    classes = _classes(settings, task, entries)
+    classes = class_names(settings.classes, task, {e.label: str(e.path) for e in entries})
     labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
     natural = None
     if settings.manifest is not None or settings.domains:
@@ -87,7 +88,9 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     name = site_name(seat, numbered(seat))
     own = [entries[row] for row in rows]
     split_seed = derive_seed(seed, "images", "split", task, name)
-    splits = _divide(settings, own, labels[rows], _shares(settings, entries), split_seed)
+    given = {entry.split for entry in entries}
+    fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
+    splits = _divide(settings, own, labels[rows], fractions, split_seed)
     shape = (3, settings.size, settings.size)
     return refuse_empty(Holding(name, SiteData(task, classes, shape, *splits)))
 
@@ -95,17 +98,9 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
 def _task(settings: ImagesOptions, seat: Seat) -> tuple[str, Place]:
     """Return the site's task and its place among those that share the task's pictures."""
     tasks = settings.tasks or ((settings.task,) if settings.task else ())
-    number, place = place_of(seat, max(1, len(tasks)))
-    if seat.task is not None:
-        return seat.task, place_of(seat)[1]
-    if not tasks:
+    if not tasks and seat.task is None:
         raise UserError("data.task: name the task, or give task in the site's node config")
-    if len(tasks) > 1 and seat.index is None:
-        raise UserError(
-            f"data.tasks has {len(tasks)} tasks: name this site's own in its node config, "
-            f"as in --node-config 'task=\"{tasks[0]}\"'"
-        )
-    return tasks[number], place
+    return task_of(seat, tasks)
 
 
 def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
@@ -115,42 +110,11 @@ def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
     return from_domains(root) if settings.domains else from_folders(root)
 
 
-def _classes(settings: ImagesOptions, task: str, entries: Sequence[Entry]) -> tuple[str, ...]:
-    """Return the configured classes, or those found; every class found must be configured."""
-    found = sorted({entry.label for entry in entries})
-    configured = settings.classes
-    if configured is None:
-        classes = tuple(found)
-    elif task in configured:
-        classes = tuple(configured[task])
-    else:
-        raise UserError(f"data.classes: no task {task!r}; there is {nearest(task, configured)}")
-    if len(set(classes)) < max(2, len(classes)):
-        raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {classes}")
-    for label in found:
-        if label not in classes:
-            where = next(entry.path for entry in entries if entry.label == label)
-            raise UserError(
-                f"{where}: class {label!r} is not among data.classes of task {task!r}, which has "
-                f"{nearest(label, classes)}; add it there at every site, or leave the picture out"
-            )
-    return classes
-
-
-def _shares(settings: ImagesOptions, entries: Sequence[Entry]) -> dict[str, float]:
-    """Return the shares to draw: none for a split that the data give, at this site or another."""
-    given = {entry.split for entry in entries}
-    return {
-        "validation": 0.0 if "validation" in given else settings.validation_fraction,
-        "test": 0.0 if "test" in given else settings.test_fraction,
-    }
-
-
 def _divide(
     settings: ImagesOptions,
     entries: Sequence[Entry],
     labels: NDArray[np.int64],
-    shares: Mapping[str, float],
+    fractions: tuple[float, float],
     seed: int,
 ) -> tuple[Split, Split, Split]:
     """Decode the site's own pictures and put each into its split."""
@@ -160,8 +124,8 @@ def _divide(
     parts = complete(
         [entry.split for entry in entries],
         labels,
-        validation=shares["validation"],
-        test=shares["test"],
+        validation=fractions[0],
+        test=fractions[1],
         seed=seed,
         twins=twins,
     )

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client_app.data.paths import inside, refuse_escape
-from models.errors import UserError, nearest
+from client_app.data.tables import SPLITS, split_of, table_rows
+from models.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-SPLITS: Mapping[str, str] = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "test": "test",
-}
-LARGEST_MANIFEST = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -145,47 +138,18 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
         The file, a column, a row or a path is wrong; the text names file and line.
     """
     manifest = inside(root, name, "data.manifest")
-    if manifest.stat().st_size > LARGEST_MANIFEST:
-        raise UserError(f"{manifest}: larger than {LARGEST_MANIFEST >> 20} MiB")
+    columns = ["path", task, *([natural] if natural else [])]
     entries: dict[Path, Entry] = {}
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as opened:
-            for line, row in _rows(manifest, opened, task, natural):
-                entry = _entry(root, manifest, f"{manifest}, line {line}", row, task, natural)
-                if entry is None:
-                    continue
-                if entry.path in entries:
-                    raise UserError(f"{manifest}, line {line}: {row['path']!r} is listed twice")
-                entries[entry.path] = entry
-    except UnicodeDecodeError as error:
-        raise UserError(f"{manifest}: is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    except (csv.Error, OSError) as error:
-        raise UserError(f"{manifest}: cannot be read ({error})") from error
+    for line, row in table_rows(manifest, columns):
+        entry = _entry(root, manifest, f"{manifest}, line {line}", row, task, natural)
+        if entry is None:
+            continue
+        if entry.path in entries:
+            raise UserError(f"{manifest}, line {line}: {row['path']!r} is listed twice")
+        entries[entry.path] = entry
     if not entries:
         raise UserError(f"{manifest}: no picture has a label in column {task!r}")
     return list(entries.values())
-
-
-def _rows(
-    manifest: Path, lines: Iterable[str], task: str, natural: str | None
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and cells by column, for rows as wide as the header."""
-    reader = csv.reader(lines, strict=True)
-    header = [column.strip() for column in next(reader, [])]
-    if len(set(header)) < len(header):
-        raise UserError(f"{manifest}: the header names a column twice")
-    for column in ("path", task, natural):
-        if column is not None and column not in header:
-            raise UserError(f"{manifest}: no column {column!r}; there is {nearest(column, header)}")
-    for cells in reader:
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise UserError(
-                f"{manifest}, line {reader.line_num}: {len(cells)} cells, "
-                f"but the header has {len(header)}"
-            )
-        yield reader.line_num, dict(zip(header, map(str.strip, cells), strict=True))
 
 
 def _entry(
@@ -193,9 +157,7 @@ def _entry(
 ) -> Entry | None:
     if not row[task]:
         return None
-    split = row.get("split")
-    if split is not None and split not in SPLITS:
-        raise UserError(f"{told}: split {split!r} is not train, validation or test")
+    split = split_of(row, told)
     folder = str(manifest.parent.relative_to(root) / row["path"]) if row["path"] else ""
     path = inside(root, folder, told)
-    return Entry(path, row[task], SPLITS[split] if split else None, row[natural] if natural else "")
+    return Entry(path, row[task], split, row[natural] if natural else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -123,6 +123,27 @@ def place_of(seat: Seat, tasks: int = 1) -> tuple[int, Place]:
         )
     number = seat.index % tasks
     return number, Place(seat.index // tasks, len(range(number, seat.count, tasks)))
+
+
+def task_of(seat: Seat, tasks: Sequence[str]) -> tuple[str, Place]:
+    """Return the seat's task and its place among those that share the task's examples.
+
+    A site's node config names its task, or site ``i`` has ``tasks[i % len(tasks)]``.
+
+    Raises
+    ------
+    UserError
+        There are several tasks, and neither says which is this site's.
+    """
+    if seat.task is not None:
+        return seat.task, place_of(seat)[1]
+    if len(tasks) > 1 and seat.index is None:
+        raise UserError(
+            f"data.tasks has {len(tasks)} tasks: name this site's own in its node config, "
+            f"as in --node-config 'task=\"{tasks[0]}\"'"
+        )
+    number, place = place_of(seat, len(tasks))
+    return tasks[number], place
 
 
 def share(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +94,16 @@ def in_blocks(labels: NDArray[np.int64], *, validation: float, test: float) -> P
     beside[1:] = side[:-1]
     beside[:-1] = np.maximum(beside[:-1], side[1:])
     return _parts(np.where(beside > side, -1, side))
+
+
+def left_to_draw(
+    given: Collection[str | None], validation: float, test: float
+) -> tuple[float, float]:
+    """Return the shares to draw for validation and test: 0 for a split that the data give.
+
+    ``given`` are the splits that occur in all that the sites share, not at one of them alone.
+    """
+    return 0.0 if "validation" in given else validation, 0.0 if "test" in given else test
 
 
 def complete(

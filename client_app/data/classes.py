@@ -1,0 +1,43 @@
+"""The classes of a task: those configured, or those found in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from models.errors import UserError, nearest
+
+
+def class_names(
+    configured: Mapping[str, Sequence[str]] | None, task: str, found: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the class names of ``task`` in the order in which every site numbers them.
+
+    Parameters
+    ----------
+    configured : mapping or None
+        ``data.classes``: the names by task; None takes those found, in sorted order.
+    task : str
+        The site's task.
+    found : mapping of str to str
+        Each class in the data, and the file (and line) where one is, for the texts of errors.
+
+    Raises
+    ------
+    UserError
+        The task is not configured, a class found is not, or there are fewer than two.
+    """
+    if configured is None:
+        classes = tuple(sorted(found))
+    elif task in configured:
+        classes = tuple(configured[task])
+    else:
+        raise UserError(f"data.classes: no task {task!r}; there is {nearest(task, configured)}")
+    if len(set(classes)) < max(2, len(classes)):
+        raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {classes}")
+    for label, where in sorted(found.items()):
+        if label not in classes:
+            raise UserError(
+                f"{where}: class {label!r} is not among data.classes of task {task!r}, which has "
+                f"{nearest(label, classes)}; add it there at every site, or leave it out here"
+            )
+    return classes
