@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -39,10 +40,10 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     plain = {key: value for key, value in mapping.items() if key in names or key != "name"}
     _refuse_interpolation(plain, where)
     inner = {name: hints[name] for name in names if is_dataclass(hints[name])}
-    schema = OmegaConf.structured(cls)
-    OmegaConf.set_readonly(schema, None)  # a frozen dataclass makes a read-only schema
     try:
-        config: Any = OmegaConf.merge(schema, {k: v for k, v in plain.items() if k not in inner})
+        config: Any = OmegaConf.merge(
+            _schema(cls), {k: v for k, v in plain.items() if k not in inner}
+        )
     except ConfigKeyError as error:
         key = str(error.key)
         raise UserError(f"{where} has no option {key!r}; there is {nearest(key, names)}") from error
@@ -58,6 +59,14 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     for name, nested in inner.items():
         built[name] = read_options(nested, plain[name], f"{where}.{name}")  # type: ignore[arg-type]
     return cls(**built)
+
+
+@cache
+def _schema(cls: type) -> Any:
+    """Return OmegaConf's schema of a dataclass, which takes milliseconds; to be merged, not changed."""
+    schema = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(schema, None)  # a frozen dataclass makes a read-only schema
+    return schema
 
 
 def _refuse_interpolation(value: object, where: str) -> None:
