@@ -35,6 +35,7 @@ MODELS: Mapping[str, Callable[..., Layers]] = {
     "squeezenet1_1": squeezenet,
     "small_cnn": small_cnn,
     "mlp": mlp,
+    "mlp_bn": mlp,
     "text_encoder": text_encoder,
 }
 # These take token ids, int64 (b, length); all others take float32.

@@ -15,11 +15,14 @@ def mlp(name: str, input_shape: tuple[int, ...], *, hidden: Sequence[int]) -> La
     """Return flatten, then fc{i} and relu{i} for each width in ``hidden``, from i = 1.
 
     Inputs may have any shape; the features are the last width, or the inputs where there is none.
+    ``mlp_bn`` has a BatchNorm, bn{i}, between the two.
     """
     features = math.prod(input_shape)
     layers: Layers = OrderedDict(flatten=nn.Flatten())
     for index, width in enumerate(widths("hidden", hidden), start=1):
         layers[f"fc{index}"] = nn.Linear(features, width)
+        if name == "mlp_bn":
+            layers[f"bn{index}"] = nn.BatchNorm1d(width)
         layers[f"relu{index}"] = nn.ReLU(inplace=True)
         features = width
     return layers

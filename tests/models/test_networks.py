@@ -42,7 +42,7 @@ def drawn(model):
 
 
 def test_every_other_model_is_a_backbone_of_torchvision():
-    assert set(MODELS) - set(BACKBONES) == {"small_cnn", "mlp", *OF_TOKENS}
+    assert set(MODELS) - set(BACKBONES) == {"small_cnn", "mlp", "mlp_bn", *OF_TOKENS}
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -148,6 +148,13 @@ def test_head_is_named_by_number_and_the_last_layer_out(network):
 def test_the_papers_head_is_4096_2048_1024():
     sizes = [m.out_features for m in head(512, [4096, 2048, 1024], 3) if isinstance(m, nn.Linear)]
     assert sizes == [4096, 2048, 1024, 3]
+
+
+def test_mlp_bn_has_a_batchnorm_before_each_relu(network):
+    model = network("mlp_bn", shape=(561,), classes=6)
+    layers = [f"{kind}{number}" for number in (1, 2, 3) for kind in ("fc", "bn", "relu")]
+    assert [name for name, _ in model.named_children()] == ["flatten", *layers, "head"]
+    assert model.bn2.num_features == 64
 
 
 def test_mlp_flattens_images(network):
