@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,8 @@ def _library() -> Any:
         raise UserError(
             f"text models need the package transformers ({error}): pip install -e '.[text]'"
         ) from error
+    # Threads of its own would multiply with the processes of a simulation.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     library: Any = transformers
     library.logging.set_verbosity_error()
     library.logging.disable_progress_bar()

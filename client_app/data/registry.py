@@ -21,6 +21,7 @@ LOADERS: Mapping[str, str] = {
     "har": "client_app.data.har",
     "images": "client_app.data.images",
     "medmnist": "client_app.data.medmnist",
+    "text": "client_app.data.text",
 }
 
 

@@ -283,6 +283,7 @@ def test_without_the_package_the_way_out_is_told(models_dir):
 def test_nothing_else_imports_the_package():
     code = (
         "import sys, client_app.work, client_app.data.registry, server_app.start\n"
+        "import client_app.data.text\n"
         "sys.exit('transformers' in sys.modules or 'tokenizers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)

@@ -21,6 +21,8 @@ def options() -> Callable[..., dict[str, Any]]:
 
     def read(name: str, **changes: object) -> dict[str, Any]:
         loaded = yaml.safe_load((ROOT / "conf" / "data" / f"{name}.yaml").read_text())
+        if loaded.get("folder") == "${model.folder}":
+            loaded["folder"] = "tiny-bert"
         return {**loaded, **changes}
 
     return read

@@ -1,0 +1,232 @@
+"""Texts with labels from CSV files, one a site or one for all, as the token ids of a model's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_app.data.arrays import Stamp, stamp
+from client_app.data.classes import class_names
+from client_app.data.partition import ALONE, PartitionOptions, Place, share, task_of
+from client_app.data.paths import inside, refuse_escape
+from client_app.data.seat import (
+    Holding,
+    Seat,
+    numbered,
+    refuse_empty,
+    require_root,
+    site_name,
+)
+from client_app.data.splitting import check_fractions, complete, left_to_draw
+from client_app.data.tables import split_of, table_rows
+from client_app.data.tokens import TokenInputs, token_ids, vocabulary_digest
+from models.data import SiteData, Split
+from models.errors import UserError
+from models.folders import default_models_dir, model_folder
+from models.options import read_options
+from models.seeds import derive_seed
+from models.text_folders import architecture, read_tokenizer
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """The options of ``conf/data/text.yaml``, which says what each means."""
+
+    file: str | None
+    text: str
+    tasks: list[str]
+    classes: dict[str, list[str]] | None
+    folder: str
+    vocabulary: str | None
+    length: int
+    validation_fraction: float
+    test_fraction: float
+    memory_mb: int
+    partition: PartitionOptions
+
+    def __post_init__(self) -> None:
+        check_fractions(self.validation_fraction, self.test_fraction)
+        if not 1 <= self.length <= 8192:
+            raise UserError(f"data.length: {self.length} is not between 1 and 8192 tokens")
+        if self.memory_mb < 1:
+            raise UserError("data.memory_mb: at least 1")
+        if not self.tasks:
+            raise UserError("data.tasks: name at least one column with labels, as in [label]")
+
+    @property
+    def most_rows(self) -> int:
+        """The most texts whose ids fit into ``memory_mb``, with 4 bytes an id."""
+        return (self.memory_mb << 20) // (4 * self.length)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One text: its class, what else its row says, and where the row is.
+
+    Parameters
+    ----------
+    text : str
+        Not empty.
+    label : str
+        Its class for the task at hand.
+    split : str or None
+        ``train``, ``validation`` or ``test``; None where the file has no column ``split``.
+    natural : str
+        Its value in the column by which the sites share; empty without one.
+    place : str
+        File and line, for the texts of errors.
+    """
+
+    text: str
+    label: str
+    split: str | None
+    natural: str
+    place: str
+
+
+def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+    """Return the site's texts as token ids.
+
+    Raises
+    ------
+    UserError
+        An option, the seat, the model's folder, a file or a row is wrong.
+    """
+    settings = read_options(TextOptions, options, "data")
+    path, own_name = _choose(settings, require_root(seat), seat)
+    task, place = task_of(seat, settings.tasks)
+    shared = own_name is None
+    column = settings.partition.required_column() if shared else None
+    passages = _opened(stamp(path), settings.text, task, column, settings.most_rows)
+    found = {passage.label: passage.place for passage in reversed(passages)}
+    classes = class_names(settings.classes, task, found)
+    labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)
+    rows = _share(settings, passages, labels, place if shared else ALONE, seed, task)
+    name = site_name(seat, own_name or numbered(seat))
+    given = {passage.split for passage in passages}
+    fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
+    own = [passages[row] for row in rows]
+    split_seed = derive_seed(seed, "text", "split", task, name)
+    splits = _divide(settings, seat, own, labels[rows], fractions, split_seed)
+    data = SiteData(task, classes, (settings.length,), *splits)
+    return refuse_empty(Holding(name, data))
+
+
+def _choose(settings: TextOptions, root: Path, seat: Seat) -> tuple[Path, str | None]:
+    """Return the site's file and, where each site has one of its own, the name that it gives.
+
+    ``data.file`` or a single file is for all sites. Of several, a deployed site has the one with
+    its name; in a simulation site ``i`` has the ``i``-th in sorted order.
+    """
+    if root.is_file():
+        return root, None
+    if settings.file is not None:
+        return inside(root, settings.file, "data.file"), None
+    found = sorted(path for path in root.glob("*.csv") if not path.name.startswith("."))
+    if not found:
+        raise UserError(f"{root}: has no .csv file; put one there, or name it in data.file")
+    for path in found:
+        refuse_escape(root, path)
+    if len(found) == 1:
+        return found[0], None
+    named = {path.stem: path for path in found}
+    if seat.site is not None and seat.site in named:
+        return named[seat.site], seat.site
+    if seat.site is None and seat.index is not None:
+        if seat.index < len(found):
+            return found[seat.index], found[seat.index].stem
+        raise UserError(
+            f"{root}: has {len(found)} csv files, one a site: start as many sites, "
+            f"with --federation-config 'num-supernodes={len(found)}', or name one in data.file"
+        )
+    raise UserError(
+        f"{root}: has {len(found)} csv files, none of them {seat.site or 'this site'}.csv: call "
+        "this site's file so, leave it alone there, or name it in data.file"
+    )
+
+
+@lru_cache(maxsize=4)
+def _opened(
+    stamped: Stamp, text: str, task: str, natural: str | None, most: int
+) -> tuple[Passage, ...]:
+    """Read a file once for all sites of a simulation that share it."""
+    path = stamped[0]
+    passages: list[Passage] = []
+    for line, row in table_rows(path, [text, task, *([natural] if natural else [])]):
+        place = f"{path}, line {line}"
+        if not row[task]:
+            continue
+        if not row[text]:
+            raise UserError(f"{place}: the column {text!r} is empty")
+        if len(passages) == most:
+            raise UserError(
+                f"{place}: more than {most:,} texts, whose ids would take more than "
+                "data.memory_mb: raise it, or lower data.length"
+            )
+        split = split_of(row, place)
+        value = row[natural] if natural else ""
+        passages.append(Passage(row[text], row[task], split, value, place))
+    if not passages:
+        raise UserError(f"{path}: no text has a label in column {task!r}")
+    return tuple(passages)
+
+
+def _share(
+    settings: TextOptions,
+    passages: Sequence[Passage],
+    labels: NDArray[np.int64],
+    place: Place,
+    seed: int,
+    task: str,
+) -> NDArray[np.int64]:
+    values = np.array([passage.natural for passage in passages], dtype=np.str_)
+    shared_seed = derive_seed(seed, "text", "partition", task)
+    return share(settings.partition, labels, place, shared_seed, values)
+
+
+def _divide(
+    settings: TextOptions,
+    seat: Seat,
+    own: Sequence[Passage],
+    labels: NDArray[np.int64],
+    fractions: tuple[float, float],
+    seed: int,
+) -> tuple[Split, Split, Split]:
+    """Put each of the site's own texts into its split, the same text always into the same."""
+    ids = _ids(settings, seat, own)
+    order = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in own))}
+    twins = np.array([order[passage.text] for passage in own], dtype=np.int64)
+    parts = complete(
+        [passage.split for passage in own],
+        labels,
+        validation=fractions[0],
+        test=fractions[1],
+        seed=seed,
+        twins=twins,
+    )
+    train, validation, test = (Split(TokenInputs(ids[part]), labels[part]) for part in parts)
+    return train, validation, test
+
+
+def _ids(settings: TextOptions, seat: Seat, own: Sequence[Passage]) -> NDArray[np.int32]:
+    folder = model_folder(settings.folder, seat.models_dir or default_models_dir())
+    tokenizer: Any = read_tokenizer(folder)
+    digest = vocabulary_digest(tokenizer)
+    if settings.vocabulary not in (None, digest):
+        raise UserError(
+            f"{folder}: this site's vocabulary has the SHA-256 {digest}, but data.vocabulary is "
+            f"{settings.vocabulary}: all sites need the same folder"
+        )
+    return token_ids(
+        tokenizer,
+        [passage.text for passage in own],
+        [passage.place for passage in own],
+        length=settings.length,
+        vocabulary=architecture(folder).vocabulary,
+    )

@@ -1,0 +1,127 @@
+"""Texts as rows of token ids, all of one length."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class TokenInputs:
+    """Token ids held in memory.
+
+    Parameters
+    ----------
+    ids : NDArray[np.int32]
+        Shape ``(n, length)``.
+    """
+
+    ids: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the texts at ``indices``: int64, ``(b, length)``."""
+        return torch.from_numpy(self.ids[indices].astype(np.int64))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the ids and their shape."""
+        seen = hashlib.sha256(self.ids.astype("<i4").tobytes())
+        seen.update(repr(self.ids.shape).encode())
+        return seen.hexdigest()
+
+
+def vocabulary_digest(tokenizer: Any) -> str:
+    """Return the hex SHA-256 of a tokenizer's tokens and their ids."""
+    told = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def token_ids(
+    tokenizer: Any, texts: Sequence[str], places: Sequence[str], *, length: int, vocabulary: int
+) -> NDArray[np.int32]:
+    """Return the ids of ``texts``, cut and filled up to ``length``: int32 ``(n, length)``.
+
+    Special tokens are put around a text as the tokenizer does; those written in a text are text.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizer
+        Of transformers.
+    texts : sequence of str
+        The texts.
+    places : sequence of str
+        File and line of each, for the texts of errors.
+    length : int
+        Tokens a text.
+    vocabulary : int
+        Number of ids that the model knows.
+
+    Raises
+    ------
+    UserError
+        The tokenizer refuses, gives an id that the model does not know, makes no token of a text,
+        or knows no word of any text.
+    """
+    if not texts:
+        return np.zeros((0, length), np.int32)
+    try:
+        special = len(tokenizer.encode(""))
+        if length <= special:
+            raise UserError(f"data.length: {length} tokens, of which {special} are special ones")
+        made = tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=length,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        ids = np.asarray(made["input_ids"], dtype=np.int64).reshape(len(texts), length)
+    except UserError:
+        raise
+    except Exception as error:  # of Rust, of Python, of each tokenizer its own
+        told = f"{places[0]} and {len(places) - 1} more"
+        raise UserError(f"{told}: the tokenizer fails: {str(error)[:200]}") from error
+    _refuse_beyond(ids, places, vocabulary)
+    _refuse_unreadable(tokenizer, ids, places)
+    return ids.astype(np.int32)
+
+
+def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[str], vocabulary: int) -> None:
+    beyond = ((ids < 0) | (ids >= vocabulary)).any(axis=1)
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        raise UserError(
+            f"{places[row]}: the tokenizer gives the id {int(ids[row].max())}, but the model knows "
+            f"0 to {vocabulary - 1}: tokenizer and config.json are not of the same model"
+        )
+
+
+def _refuse_unreadable(tokenizer: Any, ids: NDArray[np.int64], places: Sequence[str]) -> None:
+    """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""
+    special = set(tokenizer.all_special_ids)
+    known = ~np.isin(ids, sorted(special))
+    content = ~np.isin(ids, sorted(special - {tokenizer.unk_token_id}))
+    empty = ~content.any(axis=1)
+    if empty.any():
+        raise UserError(
+            f"{places[int(np.argmax(empty))]}: the tokenizer makes no token of the text"
+        )
+    if not known.any():
+        raise UserError(
+            f"{places[0]} and {len(places) - 1} more: the tokenizer knows no word of these texts: "
+            "is data.folder a model of their language?"
+        )

@@ -1,0 +1,321 @@
+"""Texts become token ids of one length; every wrong row, file and vocabulary is told with its place."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from client_app.data import Seat, load
+from client_app.data.tokens import TokenInputs, token_ids, vocabulary_digest
+from models.errors import UserError
+from models.text_folders import read_tokenizer
+from tests.text_models import tiny_bert
+
+pytest.importorskip("transformers")
+WORDS = ("cough", "fever", "knee", "hip", "rash", "itch", "the", "has", "patient")
+TOPICS = {"lungs": ("cough", "fever"), "joints": ("knee", "hip"), "skin": ("rash", "itch")}
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    tiny_bert(folder, WORDS)
+    return folder
+
+
+def rows(per_topic: int = 20) -> list[str]:
+    """Rows of text, label, urgency, topic; the label is which of the topic's two words there is."""
+    found = []
+    for topic, words in TOPICS.items():
+        for number in range(per_topic):
+            label = ("first", "second")[number % 2]
+            urgency = ("now", "later", "")[number % 3]
+            patient = " ".join(["the patient has"] + ["the"] * (number // 2))
+            found.append(f"{patient} {words[number % 2]},{label},{urgency},{topic}")
+    return found
+
+
+HEADER = "text,label,urgency,topic"
+
+
+@pytest.fixture
+def notes(tmp_path) -> Path:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "all.csv").write_text("\n".join([HEADER, *rows()]), encoding="utf-8")
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def place(models_dir, options):
+    """Load text data for a seat; options as in conf/data/text.yaml but for the changes."""
+
+    def load_it(root, index=None, count=None, site=None, task=None, seed=1, **changes):
+        chosen = options("text", **{"length": 8, **changes})
+        return load("text", chosen, Seat(site, task, index, count, root, models_dir), seed)
+
+    return load_it
+
+
+def held(data) -> list[set[bytes]]:
+    return [
+        {row.tobytes() for row in s.inputs.ids} for s in (data.train, data.validation, data.test)
+    ]
+
+
+def natural(options, scheme="natural") -> dict[str, object]:
+    return {**options("text")["partition"], "scheme": scheme, "column": "topic"}
+
+
+def test_texts_become_ids_of_one_length(notes, place) -> None:
+    holding = place(notes, site="north")
+    data = holding.data
+    assert (holding.site, data.task) == ("north", "label")
+    assert data.classes == ("first", "second")
+    assert data.input_shape == (8,)
+    assert [len(data.train), len(data.validation), len(data.test)] == [42, 6, 12]
+    batch = data.train.inputs.batch(np.arange(5))
+    assert (str(batch.dtype), batch.shape) == ("torch.int64", (5, 8))
+    assert set(batch[:, 0].tolist()) == {2}  # [CLS]
+    assert int(batch.max()) < 5 + len(WORDS)
+
+
+def test_ids_are_the_tokenizers_cut_and_filled_up(models_dir) -> None:
+    tokenizer = read_tokenizer(models_dir / "tiny-bert")
+    texts = ["Cough fever", "cough " * 9, "[PAD] [SEP] knee"]
+    ids = token_ids(tokenizer, texts, ["a", "b", "c"], length=6, vocabulary=14)
+    assert ids.dtype == np.int32
+    assert ids[0].tolist() == [2, 5, 6, 3, 0, 0]
+    assert ids[1].tolist() == [2, 5, 5, 5, 5, 3]
+    assert 0 not in ids[2]  # what a text says is text: no padding, no separator
+    assert (ids[2] == 3).sum() == 1
+    assert token_ids(tokenizer, [], [], length=6, vocabulary=14).shape == (0, 6)
+
+
+def test_the_digest_follows_ids_and_shape() -> None:
+    ids = np.arange(12, dtype=np.int32)
+    made = {
+        TokenInputs(values).digest()
+        for values in (ids.reshape(2, 6), ids.reshape(3, 4), ids[::-1].reshape(2, 6))
+    }
+    assert len(made) == 3
+    assert TokenInputs(ids.reshape(2, 6).copy()).digest() in made
+
+
+def test_splits_are_disjoint_and_follow_the_seed(notes, place) -> None:
+    def drawn(seed: int) -> list[set[bytes]]:
+        return held(place(notes, seed=seed, length=24).data)
+
+    first = drawn(1)
+    assert sum(map(len, first)) == len(set().union(*first)) == 60
+    assert drawn(1) == first
+    assert drawn(2) != first
+
+
+def test_copies_of_a_text_stay_on_one_side(notes, place) -> None:
+    lines = [HEADER, *(row for row in rows() for _ in range(3))]
+    (notes / "all.csv").write_text("\n".join(lines), encoding="utf-8")
+    for seed in range(5):
+        train, validation, test = held(place(notes, seed=seed, length=24).data)
+        assert not train & validation
+        assert not train & test
+        assert not validation & test
+
+
+def test_given_splits_are_kept(notes, place) -> None:
+    names = ("train", "train", "train", "val", "test")
+    lines = [f"{row},{names[number % 5]}" for number, row in enumerate(rows())]
+    (notes / "all.csv").write_text("\n".join([f"{HEADER},split", *lines]), encoding="utf-8-sig")
+    data = place(notes, length=24).data
+    assert [len(data.train), len(data.validation), len(data.test)] == [36, 12, 12]
+
+
+def test_each_topic_is_a_site(notes, place, options) -> None:
+    sites = [
+        place(notes, index=index, count=3, partition=natural(options)).data for index in range(3)
+    ]
+    words = [set(np.unique(data.train.inputs.ids)) for data in sites]
+    own = [{5 + WORDS.index(word) for word in TOPICS[topic]} for topic in sorted(TOPICS)]
+    for number in range(3):
+        assert own[number] <= words[number]
+        assert not words[number] & set().union(*own[:number], *own[number + 1 :])
+    with pytest.raises(UserError, match="'num-supernodes=3'"):
+        place(notes, index=0, count=4, partition=natural(options))
+    wrong = {**natural(options), "column": "topics"}
+    with pytest.raises(UserError, match="no column 'topics'; there is 'topic'"):
+        place(notes, index=0, count=3, partition=wrong)
+
+
+@pytest.mark.parametrize("scheme", ["iid", "dirichlet", "linear"])
+def test_sites_of_a_simulation_share_a_file(notes, place, options, scheme) -> None:
+    partition = {**options("text")["partition"], "scheme": scheme, "alpha": 5.0}
+    shares = [
+        set().union(*held(place(notes, index=i, count=3, partition=partition, length=24).data))
+        for i in range(3)
+    ]
+    assert len(set().union(*shares)) == sum(map(len, shares)) == 60
+
+
+def test_columns_are_tasks(notes, place) -> None:
+    chosen = {"tasks": ["label", "urgency"]}
+    data = [place(notes, index=index, count=4, **chosen).data for index in range(4)]
+    assert [each.task for each in data] == ["label", "urgency"] * 2
+    assert data[1].classes == ("later", "now")
+    # numbers 2, 5, ..., 17 of the 20 rows of each topic have no urgency
+    assert sum(len(s) for d in data[1::2] for s in (d.train, d.validation, d.test)) == 42
+    assert place(notes, task="urgency").data.task == "urgency"
+    with pytest.raises(UserError, match="name this site's own in its node config"):
+        place(notes, **chosen)
+
+
+def test_each_site_can_have_a_file(tmp_path, place) -> None:
+    for number, topic in enumerate(TOPICS):
+        own = rows()[20 * number : 20 * number + 20]
+        (tmp_path / f"{topic}.csv").write_text("\n".join([HEADER, *own]), encoding="utf-8")
+    names = [place(tmp_path, index=index, count=3).site for index in range(3)]
+    assert names == sorted(TOPICS)
+    deployed = place(tmp_path, site="skin")
+    assert deployed.site == "skin"
+    assert deployed.data.train.inputs.digest() == place(tmp_path, 2, 3).data.train.inputs.digest()
+    assert place(tmp_path / "skin.csv", site="ward-7").site == "ward-7"
+    assert place(tmp_path, site="ward-7", file="skin.csv").site == "ward-7"
+    with pytest.raises(UserError, match="'num-supernodes=3'"):
+        place(tmp_path, index=3, count=4)
+    with pytest.raises(UserError, match=r"3 csv files, none of them ward-7\.csv"):
+        place(tmp_path, site="ward-7")
+    with pytest.raises(UserError, match=r"none of them this site\.csv"):
+        place(tmp_path)
+
+
+def test_classes_are_those_configured(notes, place) -> None:
+    chosen = {"classes": {"label": ["second", "third", "first"]}}
+    assert place(notes, **chosen).data.classes == ("second", "third", "first")
+    with pytest.raises(UserError, match=r"all\.csv, line 2: class 'first' is not among.*'firs'"):
+        place(notes, classes={"label": ["firs", "second"]})
+    with pytest.raises(UserError, match="no task 'label'"):
+        place(notes, classes={"lable": ["first", "second"]})
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (b",first,now,skin", "line 3: the column 'text' is empty"),
+        (b"  ,first,now,skin", "line 3: the column 'text' is empty"),
+        (b"\x01\x02,first,now,skin", "line 3: the tokenizer makes no token of the text"),
+        (b"cough,first,now", "line 3: 3 cells, but the header has 4"),
+        (b'"cough,first,now,skin', "cannot be read after line 2"),
+        (b'"cough"x,first,now,skin', "cannot be read after line 2"),
+        (b"cough \xff,first,now,skin", "not UTF-8 after line"),
+        (b"cough" * 30_000 + b",first,now,skin", "cannot be read after line 2 .*field limit"),
+    ],
+)
+def test_a_wrong_row_is_told_with_its_line(notes, place, row, told) -> None:
+    content = f"{HEADER}\ncough,first,now,skin\n".encode() + row
+    (notes / "all.csv").write_bytes(content + b"\nfever,second,now,skin\n")
+    with pytest.raises(UserError, match=told) as error:
+        place(notes)
+    assert "all.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "no column 'text'"),
+        ("texts,label\n", "no column 'text'; there is 'texts'"),
+        ("text,labels\n", "no column 'label'; there is 'labels'"),
+        ("text,label,text\n", "names a column twice"),
+        ("text,label\n", "no text has a label in column 'label'"),
+        ("text,label\ncough,\n", "no text has a label"),
+        ("text,label\ncough,first\n", "two classes or more"),
+        ("text,label,split\ncough,first,dev\n", "line 2: split 'dev' is not train"),
+        ("text,label\nzug,first\nbahn,second\n", "knows no word of these texts"),
+        ("text,label\n" + "cough,first\nfever,second\n" * 2, "no examples in validation"),
+    ],
+)
+def test_a_wrong_file_is_told(notes, place, content, told) -> None:
+    (notes / "all.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=told):
+        place(notes)
+
+
+def test_too_many_and_too_large_are_told_before_memory_is_taken(notes, place, monkeypatch) -> None:
+    (notes / "all.csv").write_text(f"{HEADER}\n" + "cough,first,now,skin\n" * 40)
+    with pytest.raises(UserError, match=r"line 34: more than 32 texts.*data\.memory_mb"):
+        place(notes, memory_mb=1, length=8192)
+    monkeypatch.setattr("client_app.data.tables.LARGEST", 100)
+    with pytest.raises(UserError, match=r"all\.csv: larger than"):
+        place(notes)
+
+
+def test_files_outside_or_missing_are_told(notes, tmp_path, place) -> None:
+    for name in ("none.csv", "../notes/all.csv", "/etc/passwd"):
+        with pytest.raises(UserError, match=r"data\.file"):
+            place(notes, file=name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"has no \.csv file"):
+        place(tmp_path / "empty")
+    (tmp_path / "empty" / "all.csv").symlink_to(notes / "all.csv")
+    with pytest.raises(UserError, match="a link that leaves"):
+        place(tmp_path / "empty")
+
+
+def test_options_out_of_range_are_told(notes, place) -> None:
+    for changes, told in [
+        ({"length": 0}, r"data\.length"),
+        ({"length": 2}, r"data\.length: 2 tokens, of which 2 are special"),
+        ({"memory_mb": 0}, r"data\.memory_mb"),
+        ({"tasks": []}, r"data\.tasks"),
+        ({"test_fraction": 0.95}, "leaves nothing to train on"),
+        ({"folder": "../tiny-bert"}, "is no folder's name"),
+        ({"folder": "large-bert"}, "no folder 'large-bert' in .*models-dir"),
+    ]:
+        with pytest.raises(UserError, match=told):
+            place(notes, **changes)
+
+
+def test_a_vocabulary_that_is_not_the_models_is_told(notes, models_dir, place) -> None:
+    tiny_bert(models_dir, WORDS, name="short", vocab_size=8)
+    with pytest.raises(UserError, match=r"all\.csv, line \d+: the tokenizer gives the id 1\d, .*7"):
+        place(notes, folder="short")
+    digest = vocabulary_digest(read_tokenizer(models_dir / "tiny-bert"))
+    assert place(notes, vocabulary=digest).data.task == "label"
+    tiny_bert(models_dir, WORDS[::-1], name="other")
+    with pytest.raises(UserError, match=rf"data\.vocabulary is {digest}: all sites need the same"):
+        place(notes, folder="other", vocabulary=digest)
+
+
+PIECES = [
+    b"text,label\n",
+    b"cough,first\n",
+    b"fever,second\n",
+    b'"knee, hip",first\n',
+    b'"rash\nitch",second\n',
+    b"[CLS],first\n",
+    b",first\n",
+    b'"',
+    b"\r",
+    b"\x00",
+    b"\xff\xfe",
+    b"\xe2\x80\xae,first\n",
+    b"\xf0\x9f\xa4\x92 cough,second\n",
+]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=12))
+def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(notes, place, pieces) -> None:
+    whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(pieces)
+    (notes / "all.csv").write_bytes(whole if len(pieces) % 2 else b"".join(pieces))
+    with contextlib.suppress(UserError):
+        data = place(notes).data
+        for split in (data.train, data.validation, data.test):
+            assert split.inputs.ids.shape == (len(split), 8)
+            assert split.inputs.ids.min() >= 0
+            assert split.inputs.ids.max() < 5 + len(WORDS)
+            assert split.labels.max() < len(data.classes)
