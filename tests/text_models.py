@@ -20,18 +20,20 @@ def tiny_bert(
     config = BertConfig(
         **{
             "vocab_size": len(vocabulary),
-            "hidden_size": 32,
+            "hidden_size": 64,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "intermediate_size": 48,
             "max_position_embeddings": 24,
-            "initializer_range": 0.5,  # what words there are then shows in the features
             **changes,
         }
     )
     folder = models_dir / name
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        BertModel(config).save_pretrained(folder)
+        model = BertModel(config)
+        with torch.no_grad():  # what words there are shows in the features, where they are less
+            model.embeddings.word_embeddings.weight.mul_(10)
+        model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     return folder
