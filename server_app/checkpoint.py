@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 KEPT = 3
 _FOLDER = re.compile(r"round-(\d{6})")
-_MAY_CHANGE = ("deadline", "join_timeout", "min_sites", "poll", "final_timeout")
+_MAY_CHANGE = (
+    *(f"strategy.{key}" for key in ("deadline", "join_timeout", "min_sites", "poll")),
+    "strategy.final_timeout",
+    *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
+)
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
         key
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key.split(".")[-1] not in _MAY_CHANGE
+        if old.get(key) != new.get(key) and key not in _MAY_CHANGE
     ]
     if changed:
         shown = [f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:5]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from flwr.app import Array, Message
@@ -47,9 +47,11 @@ def measure(rounds: Rounds, *, alone: bool) -> dict[str, Any]:
     }
 
 
-def trained_alone(rounds: Rounds, members: Iterable[Member]) -> dict[str, dict[str, float | None]]:
+def trained_alone(
+    rounds: Rounds, members: Collection[Member]
+) -> dict[str, dict[str, float | None]]:
     """Return the measures on the test data of each site trained without the others, by site."""
-    rounds.log("training every site alone, to compare")
+    rounds.log(f"training {len(members)} sites alone, to compare")
     told, _ = ask_reports(
         rounds, wire.ALONE, members, wire.read_round_report, layers={}, what="alone: "
     )

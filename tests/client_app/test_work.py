@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_auroc, multiclass_
 from client_app import work
 from client_app.data import Holding, Seat
 from client_app.site import read_site
-from client_app.store import MemoryStore
+from client_app.store import Keepsake, MemoryStore
 from models import weights
 from models.data import ArrayInputs, SiteData, Split
 from models.errors import UserError
@@ -98,6 +98,24 @@ def test_a_round_sent_again_gives_the_same_answer(plan: Plan) -> None:
     again = work.train(bench, 2, payloads)
     assert first[1] == again[1]
     assert first[0].metrics == again[0].metrics
+
+
+def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan: Plan) -> None:
+    plan = replace(plan, tuning=replace(plan.tuning, epochs=2))
+    reports = []
+    for federation, momentum in (("run-1", 0.0), ("run-2", 9.0), ("run-2", 9.0)):
+        bench = bench_of(replace(plan, federation=federation))
+        division = bench.blueprint.partition
+        kept = {name: bench.start[name] for name in division.kept_names()}
+        state = {"head.out.bias": {"momentum_buffer": torch.full((2,), momentum)}}
+        bench.store.save(1, Keepsake(kept, state))
+        payloads = {
+            g: encode({n: bench.start[n] for n in division.exchanged_names(g)})
+            for g in division.exchanged_groups()
+        }
+        reports.append(work.deploy(bench, 2, payloads))
+        assert bench.store.rounds() == [1]
+    assert reports[0].before != reports[0].after == reports[1].after == reports[2].after
 
 
 def test_a_site_says_what_does_not_fit(plan: Plan) -> None:

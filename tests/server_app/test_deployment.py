@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message
@@ -17,10 +18,13 @@ from client_app.store import DiskStore
 from models import weights
 from models.errors import UserError
 from models.networks import build
+from models.seeds import derive_seed
 from server_app.compose import compose
 from server_app.report import deployment_tables, deployment_verdict
 from strategies import wire
 from strategies.config import Tuning, plan_for, plan_from_json
+from strategies.method import SiteRound
+from strategies.methods.layers import Layers
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_run import DOCS, GROUPS, without_times
 from tests.strategies.test_equalities import SMALL, same, states
@@ -85,6 +89,8 @@ def test_before_is_the_final_evaluation_to_the_bit_and_after_is_not(played: Any)
 def test_a_newcomer_joins_after_the_rounds_only(played: Any) -> None:
     results, grid, _, output = played
     assert kinds_to(grid, NODE) == {wire.QUERY, wire.DEPLOY, wire.ALONE}
+    queries = [m.metadata.dst_node_id for m in grid.sent if m.metadata.message_type == wire.QUERY]
+    assert sorted(queries) == [100, 101, 102, NODE]
     assert kinds_to(grid, 101) == {wire.QUERY, wire.TRAIN, wire.EVALUATE, wire.ALONE, wire.DEPLOY}
     for part in (results["sites"], results["final"]["sites"], *results["rounds"]):
         assert NEWCOMER not in json.dumps(part)
@@ -212,6 +218,42 @@ def test_a_run_resumed_after_its_last_round_does_the_stage_again(tmp_path: Path)
         assert without_times(whole) == without_times(resumed)
 
 
+def test_a_finished_run_is_fine_tuned_in_another_way_by_resuming_it(tmp_path: Path) -> None:
+    first, _ = simulate(tmp_path, "faces", [*SMALL, *GROUPS], sites=2)
+    both = "deployment.groups=[task,personal]"
+    again, grid = simulate(tmp_path, "faces", [*TUNED, both], sites=2, resume="latest")
+    assert wire.TRAIN not in {m.metadata.message_type for m in grid.sent}
+    assert again["final"]["tasks"] == first["final"]["tasks"]
+    assert {entry["tuned"] for entry in again["deployment"]["sites"].values()} == {4}
+    late = "deployment.newcomers=[site-01]"
+    with pytest.raises(UserError, match=r"deployment\.newcomers"):
+        simulate(tmp_path, "faces", [*TUNED, late], sites=2, resume="latest")
+
+
+def test_a_method_tunes_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def tune(self: Layers, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
+        name = f"site-0{len(seen)}"
+        expected = np.random.default_rng(derive_seed(compose("faces", []).seed, "deploy", name))
+        assert site.generator.bit_generator.state == expected.bit_generator.state
+        seen.append((list(groups), epochs))
+        site.fit(groups=groups, epochs=1)
+
+    monkeypatch.setattr(Layers, "tune", tune)
+    results, _ = simulate(tmp_path, "faces", TUNED, sites=2)
+    assert seen == [(["personal"], 3)] * 2
+    assert {entry["steps"] for entry in results["deployment"]["sites"].values()} == {3}
+
+
+def test_a_sites_own_limit_of_steps_holds_for_the_fine_tuning(tmp_path: Path) -> None:
+    nodes = {i: {"partition-id": i, "num-partitions": 2, "max-steps": 4} for i in range(2)}
+    grid = LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
+    results, _ = simulate(tmp_path, "faces", TUNED, grid=grid)
+    for entry in results["deployment"]["sites"].values():
+        assert (entry["steps"], entry["planned_steps"]) == (4, 9)
+
+
 def test_a_site_that_fails_costs_its_own_entry(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
         if message.metadata.message_type == wire.DEPLOY:
@@ -235,6 +277,18 @@ def test_a_site_whose_tuning_diverges_says_so(tmp_path: Path) -> None:
     assert "lower train.optimizer.lr" in results["deployment"]["refused"]["site-00"]
     assert not DiskStore(tmp_path, results["run"], "site-00").deployed.exists()
     assert deployment_verdict(results["deployment"]) == "no site answered the fine-tuning"
+
+
+def test_a_model_that_is_not_finite_after_the_last_step_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune(self: Layers, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
+        site.trainable(groups)["head.out.bias"].data.fill_(torch.nan)
+
+    monkeypatch.setattr(Layers, "tune", tune)
+    results, _ = simulate(tmp_path, "faces", TUNED, sites=2)
+    assert "head.out.bias is not finite" in results["deployment"]["refused"]["site-00"]
+    assert not DiskStore(tmp_path, results["run"], "site-00").deployed.exists()
 
 
 @pytest.mark.parametrize(
@@ -329,12 +383,12 @@ def test_a_newcomer_gets_the_pretrained_checkpoint_if_it_lacks_it(tmp_path: Path
 def test_a_newcomer_whose_layers_do_not_fit_is_told_by_name(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
         report = json.loads(str(reply.content["report"]["json"]))
-        if report["site"] == NEWCOMER and "fingerprints" in report:
+        if report["site"] == "site-01" and "fingerprints" in report:
             report["fingerprints"]["common"] = "0" * 64
             report["schemas"]["common"] |= {"conv1.weight": "float32[1, 2]"}
             reply.content["report"] = ConfigRecord({"json": json.dumps(report)})
         return reply
 
-    overrides = [*TUNED, f"deployment.newcomers=[{NEWCOMER}]"]
-    with pytest.raises(UserError, match=r"site-03: group 'common' does not fit that of site-01"):
+    overrides = [*TUNED, "deployment.newcomers=[site-01]"]
+    with pytest.raises(UserError, match=r"site-01: group 'common' does not fit that of site-03"):
         simulate(tmp_path, "faces", overrides, tamper=tamper)
