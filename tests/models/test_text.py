@@ -52,7 +52,7 @@ def test_ids_become_logits_through_encoder_and_head(models_dir):
     model = network(models_dir)
     assert [name for name, _ in model.named_children()] == ["encoder", "head"]
     assert {name.partition(".")[0] for name in model.state_dict()} == {"encoder", "head"}
-    assert model.head[0].in_features == 32
+    assert model.head[0].in_features == 64
     assert input_dtype("text_encoder") == torch.int64
     assert model(ids([2, 5, 3], [2, 6, 7, 3])).shape == (2, 3)
     assert not any("pooler" in name for name in model.state_dict())
@@ -77,7 +77,7 @@ def test_a_text_of_padding_alone_gives_zeros(models_dir):
     encoder = network(models_dir).encoder.eval()
     with torch.no_grad():
         features = encoder(ids([], [2, 3]))
-    assert torch.equal(features[0], torch.zeros(32))
+    assert torch.equal(features[0], torch.zeros(64))
     assert features.isfinite().all()
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from models.errors import UserError
 from models.groups import partition
-from models.networks import build
+from models.networks import OF_TOKENS, build
 from server_app.compose import CONF, compose, read_run_config
 from strategies.config import Plan, plan_for, plan_from_json
 from strategies.method import make_method, registry
+from tests.text_models import tiny_bert
 
 NAMES = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml"))
@@ -35,10 +36,13 @@ def test_every_method_file_is_a_method(method: str) -> None:
 
 
 @pytest.mark.parametrize("model", NAMES["model"])
-def test_every_model_file_builds(model: str) -> None:
+def test_every_model_file_builds(model: str, own_home: Path) -> None:
     options: dict[str, Any] = dict(compose("faces", [f"model={model}"]).model)
     name = options.pop("name")
-    network = build(name, input_shape=(3, 64, 64), classes=2, **options)
+    if "folder" in options:
+        tiny_bert(own_home / "models", ["word"], name=options["folder"])
+    shape = (8,) if name in OF_TOKENS else (3, 64, 64)
+    network = build(name, input_shape=shape, classes=2, **options)
     assert "head.out.weight" in network.state_dict()
 
 

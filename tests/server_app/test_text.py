@@ -185,8 +185,8 @@ def test_data_and_model_that_do_not_go_together_are_told(
 
 
 def test_what_is_missing_is_told_by_its_key(tmp_path: Path, notes: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.folder"):
-        compose("text", [])
+    with pytest.raises(UserError, match=r"data\.folder.*model\.folder"):
+        compose("text", ["model=mlp"])
     with pytest.raises(UserError, match="model=resnet18 has no folder"):
         simulate(tmp_path, "faces", ["weights=folder"], sites=1)
     chosen = [*OVERRIDES, "weights=central", "weights.examples=20", "weights.identities=5"]
