@@ -266,17 +266,26 @@ def _features(
 
 
 def _objective(joint: Joint, names: Sequence[str], most: int) -> training.Loss:
-    """Return the mean cross-entropy of a batch of several tasks, each through its own tail."""
+    """Return the loss of a batch of several tasks, each through its own tail.
+
+    It is the sum over tasks of their mean losses, each weighted by its share of the batch times the
+    number of tasks, and what reaches the shared layers is divided by that number: a task's layers
+    are stepped by its own mean gradient and the shared ones by the mean over all, as in a round of
+    equations (1) and (2) with one step.
+    """
+    tasks = len(names)
 
     def loss(shared: Tensor, codes: Tensor) -> Tensor:
         total = shared.new_zeros(())
+        if shared.requires_grad:
+            shared = shared / tasks + (1 - 1 / tasks) * shared.detach()
         owners = codes // most
         for number in torch.unique(owners).tolist():
             rows = (owners == number).nonzero().squeeze(1)
             logits = joint.tails[names[number]](shared[rows])
             labels = codes[rows] - most * number
             total = total + functional.cross_entropy(logits, labels, reduction="sum")
-        return total / len(codes)
+        return tasks * total / len(codes)
 
     return loss
 

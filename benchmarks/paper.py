@@ -1,0 +1,46 @@
+"""The paper's experiments: `python -m benchmarks.paper --table 4 --har DATA`.
+
+Multi-Task and Transfer Learning for Federated Learning Applications, tables III and IV. Runs that
+are finished are kept in --work and not run again; tables, curves and JSON go to --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.flower import REPOSITORY, Simulator
+
+DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
+    made.add_argument("--table", choices=("3", "4"), required=True)
+    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    made.add_argument("--rounds", type=int, help="instead of the table's own number")
+    made.add_argument("--har", type=Path, default=DATA / "har.npz", help="UCI HAR, npz or folder")
+    made.add_argument("--work", type=Path, default=Path.home() / ".fedstrata" / "benchmarks")
+    made.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play a table and write it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    told = parser().parse_args(given)
+    command = f"python -m benchmarks.paper {shlex.join(given)}"
+    with Simulator(told.work.resolve()) as simulator:
+        from benchmarks.table4 import Table4
+
+        rounds = told.rounds or 200
+        table = Table4(told.har.resolve(), tuple(told.seeds), rounds, min(rounds, 100))
+        table.run(simulator, told.output.resolve(), command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Table IV of the paper: human activity recognition, 30 subjects as 30 tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import pictures
+from benchmarks.central import central, holdings
+from benchmarks.flower import Simulator
+from benchmarks.outcome import (
+    curve,
+    figure,
+    majority_accuracy,
+    mean_accuracy,
+    mean_of,
+    validation_accuracy,
+)
+from benchmarks.study import Case, Study
+from benchmarks.tables import Table, write
+from strategies.config import Config
+
+SUBJECTS = 30
+PAPER = {"separate": "98.89", "centralized joint": "98.98", "multi-task FL": "99.42"}
+COMMON = "groups.common=[fc1,fc2] groups.task=[] groups.personal=[fc3,head]"
+MOMENTUM = (
+    "aggregator@strategy.aggregators.common=fedavgm strategy.aggregators.common.server_momentum=0.8"
+)
+RATES = (0.01, 0.02, 0.04)
+BATCHES = (16, 32)
+CENTRAL_BATCHES = (240, 480)
+SPLITS = {
+    "random": "random 80/20 inside each subject: neighbouring windows overlap by half, and are on "
+    "both sides",
+    "blocks": "contiguous blocks with gaps: no window shares a sample with one of another split",
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A learning rate and a batch size."""
+
+    rate: float
+    batch: int
+
+    def overrides(self) -> tuple[str, ...]:
+        """Return it as overrides."""
+        return (f"train.optimizer.lr={self.rate}", f"train.batch_size={self.batch}")
+
+
+@dataclass(frozen=True)
+class Table4:
+    """The settings of the table.
+
+    Parameters
+    ----------
+    data : Path
+        UCI HAR, the npz or the official folder.
+    seeds : tuple of int
+        Each case runs with each of them.
+    rounds, grid_rounds : int
+        Of the table and of each point of the grid; one pass over a site's data a round.
+    """
+
+    data: Path
+    seeds: tuple[int, ...]
+    rounds: int
+    grid_rounds: int
+
+    def study(
+        self, split: str, name: str, rounds: int, seeds: tuple[int, ...], *more: str
+    ) -> Study:
+        """Return the study of a split; ``more`` are overrides."""
+        overrides = (f"data.split={split}", "train.epochs=1", f"strategy.rounds={rounds}")
+        return Study(
+            name, "har", SUBJECTS, self.data, (*overrides, "baselines.alone=false", *more), seeds
+        )
+
+    def grid(self, simulator: Simulator) -> dict[str, Chosen]:
+        """Choose rate and batch size by the validation part of the training data, on one seed."""
+        study = self.study(
+            "random", "har-grid", self.grid_rounds, self.seeds[:1], "data.validation_fraction=0.1"
+        )
+        families = {"separate": "method=local", "multi-task FL": f"{COMMON} {MOMENTUM}"}
+        points = [Chosen(rate, batch) for rate in RATES for batch in BATCHES]
+        cases = {
+            (family, point): Case(
+                f"{family} {point.rate} {point.batch}",
+                (*overrides.split(), *point.overrides()),
+            )
+            for family, overrides in families.items()
+            for point in points
+        }
+        played = study.play(simulator, list(cases.values()))
+        found: dict[str, dict[Chosen, float]] = {}
+        for (family, point), case in cases.items():
+            (results,) = played[case.name]
+            sites = results["final"]["sites"]
+            found.setdefault(family, {})[point] = validation_accuracy(sites)
+        joint = "centralized joint"
+        for point in (Chosen(rate, batch) for rate in RATES for batch in CENTRAL_BATCHES):
+            case = Case(joint, (*COMMON.split(), *point.overrides()))
+            made = self.centrally(study, case, study.seeds[0], simulator)
+            found.setdefault(joint, {})[point] = validation_accuracy(made["sites"])
+        for family, values in found.items():
+            for point, value in values.items():
+                print(f"grid: {family}, {point}: {100 * value:.2f} % on validation data")
+        return {family: max(values, key=lambda p: values[p]) for family, values in found.items()}
+
+    def centrally(
+        self, study: Study, case: Case, seed: int, simulator: Simulator, *, together: bool = True
+    ) -> dict[str, Any]:
+        """Train centrally, or read what an earlier call with this configuration gave."""
+        config = study.config(case, seed)
+
+        def make() -> dict[str, Any]:
+            held = holdings(config, study.sites, study.data_root)
+            return central(config, held, simulator.folder / "home" / "cache", together=together)
+
+        return remembered(simulator.folder / "central" / study.name, config, together, make)
+
+    def cases(self, chosen: Mapping[str, Chosen]) -> list[Case]:
+        """Return the cases that Flower plays."""
+        separate = chosen["separate"].overrides()
+        shared = chosen["multi-task FL"].overrides()
+        prox = "method=fedprox method.mu=0.01"
+        return [
+            Case("separate", ("method=local", *separate)),
+            Case("multi-task FL", (*COMMON.split(), *MOMENTUM.split(), *shared)),
+            Case("multi-task FL, plain averaging", (*COMMON.split(), *shared)),
+            Case("FedAvg", ("method=fedavg", *shared)),
+            Case("FedProx", (*prox.split(), "groups=all_common", *shared)),
+            Case("FedPer", ("method=fedper", *shared)),
+            Case("FedBN (with BatchNorm)", ("method=fedbn", "model=mlp_bn", *shared)),
+            Case("LG-FedAvg", ("method=lg_fedavg", *shared)),
+        ]
+
+    def run(self, simulator: Simulator, folder: Path, command: str) -> None:
+        """Play everything, and write table, curves and JSON."""
+        chosen = self.grid(simulator)
+        tables, more = [], {}
+        for split, told in SPLITS.items():
+            study = self.study(
+                split, f"har-{split}", self.rounds, self.seeds, "data.validation_fraction=0.02"
+            )
+            cases = self.cases(chosen)
+            played = study.play(simulator, cases)
+            table, lines = self._table(split, told, study, cases, played, chosen, simulator)
+            tables.append(table)
+            pictures.curves(
+                folder / f"table4-{split}.png",
+                f"Human activity recognition, 30 subjects, {split} split",
+                lines,
+                lowest=0.6,
+            )
+            more[split] = {
+                "commands": {case.name: study.command(case) for case in cases},
+                "curves": lines,
+            }
+        settings = ", ".join(f"{k}: rate {v.rate:g}, batch {v.batch}" for k, v in chosen.items())
+        notes = [
+            f"Chosen by the grid ({self.grid_rounds} rounds, validation part of the training data, "
+            f"random split, seed {self.seeds[0]}): {settings}. The methods below multi-task FL use "
+            f"its choice. {self.rounds} rounds of one pass over each subject's data, SGD with "
+            "momentum 0.9, cosine schedule; central training makes as many passes.",
+        ]
+        grid = {family: vars(point) for family, point in chosen.items()}
+        write(folder, "table4", tables, command=command, notes=notes, more={**more, "grid": grid})
+
+    def _table(
+        self,
+        split: str,
+        told: str,
+        study: Study,
+        cases: list[Case],
+        played: Mapping[str, list[dict[str, Any]]],
+        chosen: Mapping[str, Chosen],
+        simulator: Simulator,
+    ) -> tuple[Table, dict[str, list[list[float]]]]:
+        separate = {
+            seed: results["final"]["sites"]
+            for seed, results in zip(study.seeds, played["separate"], strict=True)
+        }
+        columns = ("case", "accuracy, %", "worst subject, %", "subjects better alone", "paper, %")
+        table = Table(f"Table IV, {split} split ({told})", columns)
+        lines: dict[str, list[list[float]]] = {}
+
+        def add(name: str, sites: list[Mapping[str, Any]], curves: list[list[float]]) -> None:
+            worst = [min(site["accuracy"] for site in each.values()) for each in sites]
+            lost = [
+                sum(each[s]["accuracy"] < alone[s]["accuracy"] for s in each)
+                for each, alone in zip(sites, separate.values(), strict=True)
+            ]
+            beside = f"{sum(lost) / len(lost):.1f} of {SUBJECTS}"
+            cells = (
+                figure([mean_of(each) for each in sites]),
+                figure(worst),
+                "-" if name == "separate" else beside,
+                PAPER.get(name, "-"),
+            )
+            table.rows[name] = cells
+            lines[name] = curves
+
+        def add_central(name: str, overrides: str, point: Chosen) -> None:
+            case = Case(name, (*overrides.split(), *point.overrides()))
+            made = [self.centrally(study, case, seed, simulator) for seed in study.seeds]
+            add(name, [each["sites"] for each in made], [each["curve"] for each in made])
+
+        for case in cases:
+            results = played[case.name]
+            sites = [each["final"]["sites"] for each in results]
+            add(case.name, sites, [curve(each) for each in results])
+            assert all(
+                abs(mean_of(s) - mean_accuracy(r)) < 1e-9
+                for s, r in zip(sites, results, strict=True)
+            )
+            if case.name == "separate":
+                add_central("centralized joint", COMMON, chosen["centralized joint"])
+        pooled = "groups=all_common"
+        add_central("one model on pooled data", pooled, replace(chosen["separate"], batch=32))
+        majority = figure([majority_accuracy(each) for each in played["separate"]])
+        table.rows["majority class"] = (majority, None, None, None)
+        return table, lines
+
+
+def remembered(
+    folder: Path, config: Config, together: bool, make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what ``make`` gives, kept in ``folder`` by the whole configuration."""
+    import hashlib
+
+    key = json.dumps([config.to_dict(), together], sort_keys=True)
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    if not path.exists():
+        made = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(made))
+        unfinished.rename(path)
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
