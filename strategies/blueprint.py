@@ -99,6 +99,8 @@ def draw_up(
     """
     options = dict(plan.model)
     name, head = str(options.pop("name")), options.pop("head", ())
+    if given := {"input_shape", "classes", "models_dir"} & options.keys():
+        raise UserError(f"model has no option {min(given)!r}: each machine sets it itself")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(plan.seed, "start"))
         network = build(

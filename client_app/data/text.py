@@ -25,7 +25,7 @@ from client_app.data.seat import (
 )
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import split_of, table_rows
-from client_app.data.tokens import TokenInputs, token_ids, vocabulary_digest
+from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from models.data import SiteData, Split
 from models.errors import UserError
 from models.folders import default_models_dir, model_folder
@@ -43,7 +43,7 @@ class TextOptions:
     tasks: list[str]
     classes: dict[str, list[str]] | None
     folder: str
-    vocabulary: str | None
+    tokenizer: str | None
     length: int
     validation_fraction: float
     test_fraction: float
@@ -217,11 +217,11 @@ def _divide(
 def _ids(settings: TextOptions, seat: Seat, own: Sequence[Passage]) -> NDArray[np.int32]:
     folder = model_folder(settings.folder, seat.models_dir or default_models_dir())
     tokenizer: Any = read_tokenizer(folder)
-    digest = vocabulary_digest(tokenizer)
-    if settings.vocabulary not in (None, digest):
+    digest = tokenizer_digest(tokenizer)
+    if settings.tokenizer is not None and settings.tokenizer != digest:
         raise UserError(
-            f"{folder}: this site's vocabulary has the SHA-256 {digest}, but data.vocabulary is "
-            f"{settings.vocabulary}: all sites need the same folder"
+            f"{folder}: this site's tokenizer has the SHA-256 {digest}, but data.tokenizer is "
+            f"{settings.tokenizer[:80]}: all sites need the same folder and version of transformers"
         )
     return token_ids(
         tokenizer,

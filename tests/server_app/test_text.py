@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import safetensors.torch
 from flwr.app import Message
 
 import client_app.features
+from client_app import work
+from client_app.site import read_site
 from models import weights
 from models.errors import UserError
 from models.networks.text import folder_tensors
 from server_app.compose import compose
 from strategies import wire
+from strategies.config import plan_for
 from tests.loopback import LoopbackGrid, simulate
 from tests.text_models import tiny_bert
 
@@ -159,6 +163,18 @@ def test_a_site_looks_in_its_own_directory(tmp_path: Path, own_home: Path, notes
     assert [m.metadata.message_type for m in sent] == [wire.WEIGHTS]
     with pytest.raises(UserError, match=r"north: .*no folder 'tiny-bert' in .*empty.*models-dir"):
         simulate(tmp_path / "out", "text", chosen, grid=grid(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("models_dir", "/etc"), ("folder", "../models/tiny-bert"), ("folder", {})]
+)
+def test_no_plan_chooses_a_path_at_a_site(notes: Path, key: str, value: object) -> None:
+    plan = plan_for(compose("text", OVERRIDES), federation="run-1", weights="")
+    node = {"partition-id": 0, "num-partitions": 4, "data-root": str(notes)}
+    site = read_site({**node, "site": "north"}, {})
+    assert work.open_bench(site, plan).holding.site == "north"
+    with pytest.raises(UserError, match=f"model.*{key}|folder's name"):
+        work.open_bench(site, replace(plan, model={**plan.model, key: value}))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client_app.data import Seat, load
-from client_app.data.tokens import TokenInputs, token_ids, vocabulary_digest
+from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from models.errors import UserError
 from models.text_folders import read_tokenizer
 from tests.text_models import tiny_bert
@@ -281,11 +282,17 @@ def test_a_vocabulary_that_is_not_the_models_is_told(notes, models_dir, place) -
     tiny_bert(models_dir, WORDS, name="short", vocab_size=8)
     with pytest.raises(UserError, match=r"all\.csv, line \d+: the tokenizer gives the id 1\d, .*7"):
         place(notes, folder="short")
-    digest = vocabulary_digest(read_tokenizer(models_dir / "tiny-bert"))
-    assert place(notes, vocabulary=digest).data.task == "label"
+    digest = tokenizer_digest(read_tokenizer(models_dir / "tiny-bert"))
+    assert place(notes, tokenizer=digest).data.task == "label"
     tiny_bert(models_dir, WORDS[::-1], name="other")
-    with pytest.raises(UserError, match=rf"data\.vocabulary is {digest}: all sites need the same"):
-        place(notes, folder="other", vocabulary=digest)
+    with pytest.raises(UserError, match=rf"data\.tokenizer is {digest}: all sites need the same"):
+        place(notes, folder="other", tokenizer=digest)
+    cased = tiny_bert(models_dir, WORDS, name="cased")
+    (cased / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": False})
+    )
+    with pytest.raises(UserError, match=rf"data\.tokenizer is {digest}"):
+        place(notes, folder="cased", tokenizer=digest)
 
 
 PIECES = [
