@@ -22,8 +22,15 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
     made.add_argument("--table", choices=("3", "4"), required=True)
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    made.add_argument("--rounds", type=int, help="instead of the table's own number")
+    made.add_argument(
+        "--rounds",
+        type=int,
+        help="instead of the table's own number; passes over the data for table 4",
+    )
     made.add_argument("--har", type=Path, default=DATA / "har.npz", help="UCI HAR, npz or folder")
+    made.add_argument("--utkface", type=Path, default=DATA / "utkface_subset.zip")
+    made.add_argument("--faces", choices=("drawn", "utkface"), nargs="+")
+    made.add_argument("--weights", type=Path, default=DATA / "squeezenet1_1_torchvision.npz")
     made.add_argument("--work", type=Path, default=Path.home() / ".fedstrata" / "benchmarks")
     made.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
     return made
@@ -35,11 +42,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = parser().parse_args(given)
     command = f"python -m benchmarks.paper {shlex.join(given)}"
     with Simulator(told.work.resolve()) as simulator:
-        from benchmarks.table4 import Table4
+        play = table3 if told.table == "3" else table4
+        play(told, simulator, command)
 
-        rounds = told.rounds or 200
-        table = Table4(told.har.resolve(), tuple(told.seeds), rounds, min(rounds, 100))
+
+def table3(told: argparse.Namespace, simulator: Simulator, command: str) -> None:
+    """Play table III on drawn and on real faces."""
+    from benchmarks import prepare
+    from benchmarks.table3 import Table3, drawn, utkface
+
+    for name in told.faces or ("utkface", "drawn"):
+        if name == "utkface":
+            root = prepare.utkface(told.utkface.resolve(), simulator.folder / "data")
+            faces = utkface(root, told.rounds or 30)
+        else:
+            faces = drawn(told.rounds or 12)
+        table = Table3(faces, told.weights.resolve(), tuple(told.seeds))
         table.run(simulator, told.output.resolve(), command)
+
+
+def table4(told: argparse.Namespace, simulator: Simulator, command: str) -> None:
+    """Play table IV."""
+    from benchmarks.table4 import Table4
+
+    passes = told.rounds or 150
+    table = Table4(told.har.resolve(), tuple(told.seeds), passes, min(passes, 51))
+    table.run(simulator, told.output.resolve(), command)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,19 @@ def tidy(output: Path) -> None:
 
 def _key(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
+
+
+def remembered(
+    folder: Path, config: Config, together: bool, make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what ``make`` gives, kept in ``folder`` by the whole configuration."""
+    key = json.dumps([config.to_dict(), together], sort_keys=True)
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    if not path.exists():
+        made = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(made))
+        unfinished.rename(path)
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from benchmarks.outcome import (
     mean_of,
     validation_accuracy,
 )
-from benchmarks.study import Case, Study
+from benchmarks.study import Case, Study, remembered
 from benchmarks.tables import Table, write
-from strategies.config import Config
 
 SUBJECTS = 30
 PAPER = {"separate": "98.89", "centralized joint": "98.98", "multi-task FL": "99.42"}
@@ -32,6 +30,7 @@ MOMENTUM = (
 RATES = (0.01, 0.02, 0.04)
 BATCHES = (16, 32)
 CENTRAL_BATCHES = (240, 480)
+PASSES_A_ROUND = 3
 SPLITS = {
     "random": "random 80/20 inside each subject: neighbouring windows overlap by half, and are on "
     "both sides",
@@ -61,30 +60,30 @@ class Table4:
         UCI HAR, the npz or the official folder.
     seeds : tuple of int
         Each case runs with each of them.
-    rounds, grid_rounds : int
-        Of the table and of each point of the grid; one pass over a site's data a round.
+    passes, grid_passes : int
+        Over each subject's data, in the table and at each point of the grid. Multi-task FL and
+        central training make a round of each; every other case a round of `PASSES_A_ROUND`, which
+        is less to simulate.
     """
 
     data: Path
     seeds: tuple[int, ...]
-    rounds: int
-    grid_rounds: int
+    passes: int
+    grid_passes: int
 
-    def study(
-        self, split: str, name: str, rounds: int, seeds: tuple[int, ...], *more: str
-    ) -> Study:
+    def study(self, split: str, name: str, seeds: tuple[int, ...], *more: str) -> Study:
         """Return the study of a split; ``more`` are overrides."""
-        overrides = (f"data.split={split}", "train.epochs=1", f"strategy.rounds={rounds}")
-        return Study(
-            name, "har", SUBJECTS, self.data, (*overrides, "baselines.alone=false", *more), seeds
-        )
+        overrides = (f"data.split={split}", "baselines.alone=false", *more)
+        return Study(name, "har", SUBJECTS, self.data, overrides, seeds)
 
     def grid(self, simulator: Simulator) -> dict[str, Chosen]:
         """Choose rate and batch size by the validation part of the training data, on one seed."""
-        study = self.study(
-            "random", "har-grid", self.grid_rounds, self.seeds[:1], "data.validation_fraction=0.1"
-        )
-        families = {"separate": "method=local", "multi-task FL": f"{COMMON} {MOMENTUM}"}
+        study = self.study("random", "har-grid", self.seeds[:1], "data.validation_fraction=0.1")
+        few, often = _pace(self.grid_passes, PASSES_A_ROUND), _pace(self.grid_passes, 1)
+        families = {
+            "separate": f"method=local {few}",
+            "multi-task FL": f"{COMMON} {MOMENTUM} {often}",
+        }
         points = [Chosen(rate, batch) for rate in RATES for batch in BATCHES]
         cases = {
             (family, point): Case(
@@ -102,7 +101,7 @@ class Table4:
             found.setdefault(family, {})[point] = validation_accuracy(sites)
         joint = "centralized joint"
         for point in (Chosen(rate, batch) for rate in RATES for batch in CENTRAL_BATCHES):
-            case = Case(joint, (*COMMON.split(), *point.overrides()))
+            case = Case(joint, (*COMMON.split(), *often.split(), *point.overrides()))
             made = self.centrally(study, case, study.seeds[0], simulator)
             found.setdefault(joint, {})[point] = validation_accuracy(made["sites"])
         for family, values in found.items():
@@ -124,18 +123,22 @@ class Table4:
 
     def cases(self, chosen: Mapping[str, Chosen]) -> list[Case]:
         """Return the cases that Flower plays."""
-        separate = chosen["separate"].overrides()
-        shared = chosen["multi-task FL"].overrides()
-        prox = "method=fedprox method.mu=0.01"
+        few, often = _pace(self.passes, PASSES_A_ROUND), _pace(self.passes, 1)
+        prox = "method=fedprox method.mu=0.01 groups=all_common"
+        separate, shared = chosen["separate"], chosen["multi-task FL"]
+        played = [
+            ("separate", "method=local", few, separate),
+            ("multi-task FL", f"{COMMON} {MOMENTUM}", often, shared),
+            ("multi-task FL, plain averaging", COMMON, few, shared),
+            ("FedAvg", "method=fedavg", few, shared),
+            ("FedProx", prox, few, shared),
+            ("FedPer", "method=fedper", few, shared),
+            ("FedBN (with BatchNorm)", "method=fedbn model=mlp_bn", few, shared),
+            ("LG-FedAvg", "method=lg_fedavg", few, shared),
+        ]
         return [
-            Case("separate", ("method=local", *separate)),
-            Case("multi-task FL", (*COMMON.split(), *MOMENTUM.split(), *shared)),
-            Case("multi-task FL, plain averaging", (*COMMON.split(), *shared)),
-            Case("FedAvg", ("method=fedavg", *shared)),
-            Case("FedProx", (*prox.split(), "groups=all_common", *shared)),
-            Case("FedPer", ("method=fedper", *shared)),
-            Case("FedBN (with BatchNorm)", ("method=fedbn", "model=mlp_bn", *shared)),
-            Case("LG-FedAvg", ("method=lg_fedavg", *shared)),
+            Case(name, (*overrides.split(), *pace.split(), *point.overrides()))
+            for name, overrides, pace, point in played
         ]
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
@@ -143,9 +146,7 @@ class Table4:
         chosen = self.grid(simulator)
         tables, more = [], {}
         for split, told in SPLITS.items():
-            study = self.study(
-                split, f"har-{split}", self.rounds, self.seeds, "data.validation_fraction=0.02"
-            )
+            study = self.study(split, f"har-{split}", self.seeds, "data.validation_fraction=0.02")
             cases = self.cases(chosen)
             played = study.play(simulator, cases)
             table, lines = self._table(split, told, study, cases, played, chosen, simulator)
@@ -162,10 +163,12 @@ class Table4:
             }
         settings = ", ".join(f"{k}: rate {v.rate:g}, batch {v.batch}" for k, v in chosen.items())
         notes = [
-            f"Chosen by the grid ({self.grid_rounds} rounds, validation part of the training data, "
+            f"Chosen by the grid ({self.grid_passes} passes, validation part of the training data, "
             f"random split, seed {self.seeds[0]}): {settings}. The methods below multi-task FL use "
-            f"its choice. {self.rounds} rounds of one pass over each subject's data, SGD with "
-            "momentum 0.9, cosine schedule; central training makes as many passes.",
+            f"its choice. Every case makes {self.passes} passes over each subject's data: multi-task "
+            f"FL in {self.passes} rounds, with server momentum 0.9 on the common layers (FedAvgM); "
+            f"the other federated cases in {self.passes // PASSES_A_ROUND} rounds, plain averaging. "
+            "SGD with momentum 0.9, cosine schedule.",
         ]
         grid = {family: vars(point) for family, point in chosen.items()}
         write(folder, "table4", tables, command=command, notes=notes, more={**more, "grid": grid})
@@ -205,7 +208,8 @@ class Table4:
             lines[name] = curves
 
         def add_central(name: str, overrides: str, point: Chosen) -> None:
-            case = Case(name, (*overrides.split(), *point.overrides()))
+            often = _pace(self.passes, 1).split()
+            case = Case(name, (*overrides.split(), *often, *point.overrides()))
             made = [self.centrally(study, case, seed, simulator) for seed in study.seeds]
             add(name, [each["sites"] for each in made], [each["curve"] for each in made])
 
@@ -226,19 +230,6 @@ class Table4:
         return table, lines
 
 
-def remembered(
-    folder: Path, config: Config, together: bool, make: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """Return what ``make`` gives, kept in ``folder`` by the whole configuration."""
-    import hashlib
-
-    key = json.dumps([config.to_dict(), together], sort_keys=True)
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-    if not path.exists():
-        made = make()
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(made))
-        unfinished.rename(path)
-    loaded: dict[str, Any] = json.loads(path.read_text())
-    return loaded
+def _pace(passes: int, each_round: int) -> str:
+    """Return the overrides that make ``passes`` over a site's data, so many a round."""
+    return f"train.epochs={each_round} strategy.rounds={max(1, passes // each_round)}"

@@ -42,7 +42,8 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     inner = {name: hints[name] for name in names if is_dataclass(hints[name])}
     try:
         config: Any = OmegaConf.merge(
-            _schema(cls), {k: v for k, v in plain.items() if k not in inner}
+            _schema(cls),  # type: ignore[arg-type]
+            {k: v for k, v in plain.items() if k not in inner},
         )
     except ConfigKeyError as error:
         key = str(error.key)

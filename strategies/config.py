@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from models.errors import UserError
@@ -187,8 +188,13 @@ def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
     )
 
 
+@lru_cache(maxsize=4)
 def plan_from_json(text: str) -> Plan:
-    """Read a plan that arrived over the wire; raise UserError where it is not one."""
+    """Read a plan that arrived over the wire; raise UserError where it is not one.
+
+    Every message of a run carries the same plan, and reading one takes longer than a small round:
+    the last few are kept.
+    """
     try:
         loaded = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:

@@ -1,0 +1,234 @@
+"""Table III of the paper: several questions about faces, five cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import pictures
+from benchmarks.central import central, holdings
+from benchmarks.flower import Simulator
+from benchmarks.outcome import by_task, curve, figure, mean_of
+from benchmarks.study import Case, Study, remembered
+from benchmarks.tables import Table, write
+
+FROZEN = ("model=squeezenet1_1", "weights=file", "groups.pretrained=[features]")
+# The paper's figures for gender, young, glasses, pose and teeth, on photographs and VGG-Face.
+PAPER = {"gender": 95.32, "age": 97.93, "glasses": 99.38, "pose": 77.12, "teeth": 88.11}
+
+
+@dataclass(frozen=True)
+class Faces:
+    """One set of faces: the federation over it, and which layers the federated cases share.
+
+    Parameters
+    ----------
+    name : str
+        ``drawn`` or ``utkface``.
+    title : str
+        For people.
+    experiment : str
+        A file of conf/experiment.
+    sites : int
+        SuperNodes.
+    root : Path or None
+        The data.
+    overrides : tuple of str
+        Data, head and training.
+    separate, multitask : tuple of str
+        The ``groups`` of the two federated cases, which is all that differs between them.
+    paper : mapping
+        Task to the paper's figure.
+    """
+
+    name: str
+    title: str
+    experiment: str
+    sites: int
+    root: Path | None
+    overrides: tuple[str, ...]
+    separate: tuple[str, ...]
+    multitask: tuple[str, ...]
+    paper: Mapping[str, float]
+
+
+def drawn(rounds: int) -> Faces:
+    """Return the drawn faces: 100 sites, 20 a task, 13,792 pictures, the paper's head."""
+    return Faces(
+        "drawn",
+        "drawn faces, 100 sites, 20 a task, 13,792 pictures",
+        "faces",
+        100,
+        None,
+        (
+            "model.head=[4096,2048,1024]",
+            "data.pictures=13792",
+            "data.validation=14",
+            "data.test=28",
+            "data.identities=60",
+            "data.size=128",
+            "train.epochs=2",
+            "train.batch_size=32",
+            "train.optimizer.lr=0.02",
+            f"strategy.rounds={rounds}",
+            "strategy.fraction=0.25",
+        ),
+        ("groups.common=[]", "groups.task=[head]", "groups.personal=[]"),
+        (
+            "groups.common=[head.0,head.1]",
+            "groups.task=[head.2,head.out]",
+            "groups.personal=[]",
+        ),
+        PAPER,
+    )
+
+
+def utkface(root: Path, rounds: int) -> Faces:
+    """Return real faces: 30 sites, 10 a task, 5,000 photographs."""
+    return Faces(
+        "utkface",
+        "UTKFace, 30 sites, 10 a task, 5,000 photographs",
+        "images",
+        30,
+        root,
+        (
+            "model.head=[512,256]",
+            "data.manifest=manifest.csv",
+            "data.tasks=[gender,age,race]",
+            "data.size=128",
+            "train.epochs=2",
+            "train.batch_size=32",
+            "train.optimizer.lr=0.02",
+            f"strategy.rounds={rounds}",
+        ),
+        ("groups.common=[]", "groups.task=[head]", "groups.personal=[]"),
+        ("groups.common=[head.0]", "groups.task=[head.1,head.out]", "groups.personal=[]"),
+        {},
+    )
+
+
+@dataclass(frozen=True)
+class Table3:
+    """The table on one set of faces."""
+
+    faces: Faces
+    weights: Path
+    seeds: tuple[int, ...]
+
+    def study(self) -> Study:
+        """Return the runs over these faces."""
+        path = f"weights.path={self.weights}"
+        overrides = (*FROZEN, path, *self.faces.overrides)
+        faces = self.faces
+        return Study(
+            f"table3-{faces.name}", faces.experiment, faces.sites, faces.root, overrides, self.seeds
+        )
+
+    def run(self, simulator: Simulator, folder: Path, command: str) -> None:
+        """Play everything, and write table, curves and JSON."""
+        faces, study = self.faces, self.study()
+        separate = Case("distributed separate FL", (*faces.separate, "baselines.alone=false"))
+        multitask = Case("distributed multi-task FL", (*faces.multitask, "baselines.alone=true"))
+        played = study.play(simulator, [separate, multitask])
+        shown: dict[str, list[Mapping[str, Any]]] = {}
+        lines: dict[str, list[list[float]]] = {}
+        for name, case, together in (
+            ("centralized separate", Case("", (*faces.separate, "baselines.alone=false")), False),
+            ("centralized joint", multitask, True),
+        ):
+            made = [self._centrally(study, case, seed, simulator, together) for seed in self.seeds]
+            shown[name] = [each["sites"] for each in made]
+            lines[name] = [each["curve"] for each in made]
+        finals = [each["final"]["sites"] for each in played[multitask.name]]
+        shown["distributed separate"] = [
+            {n: {**s, "accuracy": s["alone_accuracy"]} for n, s in sites.items()}
+            for sites in finals
+        ]
+        for case in (separate, multitask):
+            shown[case.name] = [each["final"]["sites"] for each in played[case.name]]
+            lines[case.name] = [curve(each) for each in played[case.name]]
+        shown["majority class"] = [
+            {n: {**s, "accuracy": s["majority_accuracy"]} for n, s in sites.items()}
+            for sites in finals
+        ]
+        levels = {
+            name: float(np.mean([mean_of(each) for each in shown[name]]))
+            for name in ("distributed separate", "majority class")
+        }
+        name = f"table3-{faces.name}"
+        pictures.curves(folder / f"{name}.png", faces.title, lines, levels=levels)
+        held = holdings(study.config(multitask, self.seeds[0]), study.sites, study.data_root)
+        pictures.who_holds_what(folder / f"{name}-sites.png", faces.title, held)
+        told = {
+            "commands": {case.name: study.command(case) for case in (separate, multitask)},
+            "curves": lines,
+            "bytes": {case.name: _bytes(played[case.name][0]) for case in (separate, multitask)},
+        }
+        table = self._table(shown)
+        write(folder, name, [table], command=command, notes=self._notes(shown), more=told)
+
+    def _centrally(
+        self, study: Study, case: Case, seed: int, simulator: Simulator, together: bool
+    ) -> dict[str, Any]:
+        config = study.config(case, seed)
+
+        def make() -> dict[str, Any]:
+            held = holdings(config, study.sites, study.data_root)
+            return central(config, held, simulator.folder / "home" / "cache", together=together)
+
+        return remembered(simulator.folder / "central" / study.name, config, together, make)
+
+    def _table(self, shown: Mapping[str, list[Mapping[str, Any]]]) -> Table:
+        tasks = sorted(by_task(next(iter(shown.values()))[0]))
+        columns = ("case", *(f"{task}, %" for task in tasks), "mean over tasks, %")
+        table = Table(f"Table III, {self.faces.title}", columns)
+        for name, seeds in shown.items():
+            per = [by_task(sites) for sites in seeds]
+            cells = [figure([each[task] for each in per]) for task in tasks]
+            means = figure([float(np.mean(list(each.values()))) for each in per])
+            table.rows[name] = (*cells, means)
+        if self.faces.paper:
+            paper = [f"{self.faces.paper[task]:.2f}" for task in tasks]
+            mean = np.mean(list(self.faces.paper.values()))
+            table.rows["*the paper, on photographs with VGG-Face*"] = (*paper, f"{mean:.2f}")
+        return table
+
+    def _notes(self, shown: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
+        """Say in sentences where the federation wins and loses, whichever way it went."""
+        means = {
+            name: {
+                task: float(np.mean([by_task(sites)[task] for sites in seeds]))
+                for task in by_task(seeds[0])
+            }
+            for name, seeds in shown.items()
+        }
+        over = {name: float(np.mean(list(per.values()))) for name, per in means.items()}
+        alone = means["distributed separate"]
+        notes = []
+        for name in ("distributed separate FL", "distributed multi-task FL"):
+            lost = [task for task, value in means[name].items() if value <= alone[task]]
+            where = f"not above on {', '.join(lost)}" if lost else "above on every task"
+            best = max(over["centralized separate"], over["centralized joint"])
+            notes.append(
+                f"{name}: {100 * (over[name] - over['distributed separate']):+.2f} points against "
+                f"distributed separate ({where}), {100 * (over[name] - best):+.2f} against the "
+                "better of the two centralized cases."
+            )
+        difference = over["distributed multi-task FL"] - over["distributed separate FL"]
+        notes.append(
+            f"Multi-task against separate FL: {100 * difference:+.2f} points, training one model "
+            f"instead of {len(alone)}."
+        )
+        return notes
+
+
+def _bytes(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the payload bytes of a whole run, both ways."""
+    return {
+        way: float(sum(sum(entry[way].values()) for entry in results["rounds"]))
+        for way in ("bytes_down", "bytes_up")
+    }
