@@ -18,6 +18,7 @@ from models.prefix import frozen_cut, steps
 
 REST = "..."
 TYPE = "type:"
+FIRST = "first:"
 
 
 class PartitionError(UserError):
@@ -112,11 +113,14 @@ class Partition:
         Tensor name to shape and dtype, same keys.
     groups : Mapping[str, Group]
         The groups that exist, by name; some may be empty.
+    remarks : tuple of str
+        What entries that count (``first:N``) came to, in sentences for the log.
     """
 
     group_of: Mapping[str, str]
     specs: Mapping[str, TensorSpec]
     groups: Mapping[str, Group]
+    remarks: tuple[str, ...] = ()
 
     def group(self, name: str) -> Group:
         """Return the group called ``name``; raises `PartitionError` where there is none."""
@@ -187,8 +191,10 @@ def partition(
     An entry is a module path or a full tensor name (``fc1`` covers ``fc1.weight``, never
     ``fc10.weight``), a glob over tensor names and their dotted prefixes (it has ``*``, ``?`` or
     ``[``), ``type:`` with the name of a `torch.nn` class (its subclasses included, tensors owned
-    directly by such modules), or ``"..."`` for what is left. Types are stronger than globs, globs
-    than paths, paths than the rest; longer text is stronger among globs and among paths.
+    directly by such modules), ``first:`` with a number N for the first N parameters of
+    ``model.parameters()`` (and the buffers of modules that are covered whole), or ``"..."`` for
+    what is left. Types are stronger than globs, globs than paths, paths than ``first:``, that than
+    the rest; longer text is stronger among globs and among paths, the smaller N among ``first:``.
 
     An entry may match tensors and yet win none, because stronger entries take them all
     (``bn1`` beside ``type:BatchNorm2d``): that is allowed. An entry that matches no tensor is not.
@@ -211,13 +217,20 @@ def partition(
     tensors = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     owner_of = {name: model.get_submodule(name.rpartition(".")[0]) for name in tensors}
     claims: dict[str, list[_Claim]] = {name: [] for name in tensors}
+    remarks = []
     for entry, group in _checked(entries, groups).items():
         strength = _strength(entry)
-        for name in _matches(entry, owner_of):
+        if entry.startswith(FIRST):
+            matched, remark = _first(entry, model)
+            remarks.append(f"groups.{group}: {remark}")
+        else:
+            matched = _matches(entry, owner_of)
+        for name in matched:
             claims[name].append(_Claim(strength, entry, group))
     group_of = {name: _winner(name, found) for name, found in claims.items()}
     _check_tied(model, group_of)
-    return Partition(group_of, {k: TensorSpec.of(v) for k, v in tensors.items()}, dict(groups))
+    specs = {k: TensorSpec.of(v) for k, v in tensors.items()}
+    return Partition(group_of, specs, dict(groups), tuple(remarks))
 
 
 def freeze(model: nn.Module, partition: Partition) -> None:
@@ -286,9 +299,11 @@ def _strength(entry: str) -> tuple[int, int]:
     """Return (kind, length); the larger tuple wins."""
     if entry == REST:
         return (0, 0)
+    if entry.startswith(FIRST):
+        return (1, -_count_of(entry))
     if entry.startswith(TYPE):
-        return (3, 0)
-    return (2 if _is_glob(entry) else 1, len(entry))
+        return (4, 0)
+    return (3 if _is_glob(entry) else 2, len(entry))
 
 
 def _is_glob(entry: str) -> bool:
@@ -322,6 +337,41 @@ def _of_type(entry: str, owner_of: Mapping[str, nn.Module]) -> list[str]:
             return found
     existing = sorted({TYPE + type(owner).__name__ for owner in owner_of.values()})
     raise PartitionError(f"{entry!r} matches no layer; the model has {', '.join(existing)}")
+
+
+def _count_of(entry: str) -> int:
+    """Return the N of ``first:N``."""
+    number = entry.removeprefix(FIRST)
+    if not (number.isascii() and number.isdigit()) or int(number) < 1:
+        raise PartitionError(f"{entry!r}: write a whole number from 1 on, as in 'first:10'")
+    return int(number)
+
+
+def _first(entry: str, model: nn.Module) -> tuple[list[str], str]:
+    """Return the tensors of ``first:N``, and a sentence that says which layers they are."""
+    count = _count_of(entry)
+    names = [name for name, _ in model.named_parameters()]
+    if count > len(names):
+        raise PartitionError(f"{entry!r}: the model has {len(names)} parameters")
+    taken = set(names[:count])
+    whole, part = [], []
+    found = [*names[:count]]
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        own = {
+            f"{prefix}{name}" for name in module._parameters if module._parameters[name] is not None
+        }
+        if own and own <= taken:
+            whole.append(path)
+            tensors = module.state_dict(keep_vars=True)
+            found += [f"{prefix}{name}" for name in module._buffers if name in tensors]
+        elif own & taken:
+            part.append(path)
+    after = f"; trained from {names[count]} on" if count < len(names) else ""
+    halves = f"; of {', '.join(part)} only a part" if part else ""
+    return found, (
+        f"{entry} is {names[0]} to {names[count - 1]}, the layers {', '.join(whole)}{halves}{after}"
+    )
 
 
 def _prefixes(name: str) -> list[str]:

@@ -231,6 +231,8 @@ class Federation:
         plain = [asdict(row) for row in rows]
         if plain not in self.summaries.values():
             self.log(report.partition_table(rows))
+            for remark in blueprint.partition.remarks:
+                self.log(remark)
         self.summaries[task] = plain
 
     def _distribute(self, members: list[Member]) -> None:

@@ -142,6 +142,40 @@ def test_a_type_includes_subclasses_and_not_what_is_inside():
     assert found["attention.out_proj.weight"] == "personal"  # a Linear of its own
 
 
+def test_the_first_parameters_are_counted_as_tutorials_do():
+    model = two_blocks()
+    names = [name for name, _ in model.named_parameters()]
+    for count in range(1, len(names) + 1):
+        made = partition(model, {"pretrained": [f"first:{count}"], "common": ["..."]})
+        frozen = [name for name in names if made.group_of[name] == "pretrained"]
+        assert frozen == names[:count]
+    made = partition(model, {"pretrained": ["first:5"], "common": ["..."]})
+    assert made.group_of["block.bn.weight"] == "pretrained"
+    assert made.group_of["block.bn.bias"] == "common"
+    assert made.group_of["block.bn.running_mean"] == "common"  # its layer is not whole
+    assert made.remarks == (
+        "groups.pretrained: first:5 is conv1.weight to block.bn.weight, the layers conv1, block.a; "
+        "of block.bn only a part; trained from block.bn.bias on",
+    )
+    whole = partition(model, {"pretrained": ["first:6"], "common": ["..."]})
+    assert whole.group_of["block.bn.running_mean"] == "pretrained"
+    assert whole.group_of["block.bn.num_batches_tracked"] == "pretrained"
+
+
+def test_paths_are_stronger_than_counting_and_fewer_than_more():
+    entries = {"pretrained": ["first:2"], "common": ["first:6", "..."], "personal": ["conv1.bias"]}
+    made = partition(two_blocks(), entries)
+    assert made.group_of["conv1.weight"] == "pretrained"
+    assert made.group_of["conv1.bias"] == "personal"
+    assert made.group_of["block.bn.running_var"] == "common"
+
+
+@pytest.mark.parametrize("entry", ["first:0", "first:", "first:-1", "first:two", "first:11"])
+def test_a_number_that_cannot_be_counted_to_is_refused(entry):
+    with pytest.raises(PartitionError, match="first:"):
+        partition(two_blocks(), {"pretrained": [entry], "common": ["..."]})
+
+
 def test_the_rest_takes_what_is_left():
     found = owners(task=["head"], common=["..."])
     assert {n for n in found if found[n] == "task"} == {n for n in NAMES if n.startswith("head.")}
