@@ -131,7 +131,12 @@ def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
 def who(bench: Bench) -> SiteReport:
     """Say who the site is, what it holds and what its model looks like."""
     data, division = bench.holding.data, bench.blueprint.partition
-    commonest = int(np.bincount(data.train.labels, minlength=len(data.classes)).argmax())
+    # of classes that are equally common in training (as with labels_per_class), validation decides
+    counts = [
+        np.bincount(part.labels, minlength=len(data.classes))
+        for part in (data.validation, data.train)
+    ]
+    commonest = int(np.lexsort(counts)[-1])
     groups = division.exchanged_groups()
     plan = bench.plan
     return SiteReport(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
@@ -40,14 +41,18 @@ class MedmnistOptions:
     files: dict[str, str] | None
     classes: dict[str, list[str]] | None
     channels: int
+    size: int | None
     mean: list[float]
     std: list[float]
     largest_mb: int
+    measure_on_all: bool
     partition: PartitionOptions
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise UserError(f"data.channels: 1 or 3, not {self.channels}")
+        if self.size is not None and not 1 <= self.size <= 1024:
+            raise UserError(f"data.size: {self.size} is not between 1 and 1024 pixels")
         check_normalisation(self.mean, self.std, self.channels)
         if self.partition.scheme in BY_COLUMN:
             scheme = self.partition.scheme
@@ -90,8 +95,12 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     classes = _classes(settings, task, held, path)
     shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
     rows = share(settings.partition, held.labels, place, shared_seed)
-    splits = [_split(settings, held, rows[held.side[rows] == side], path) for side in range(3)]
-    shape = (settings.channels, *held.images.shape[1:3])
+    sides = [rows[held.side[rows] == side] for side in range(3)]
+    if settings.measure_on_all:
+        sides[1:] = [np.flatnonzero(held.side == side) for side in (1, 2)]
+    splits = [_split(settings, held, chosen, path) for chosen in sides]
+    height, width = held.images.shape[1:3]
+    shape = (settings.channels, settings.size or height, settings.size or width)
     return refuse_empty(Holding(name, SiteData(task, classes, shape, *splits)))
 
 
@@ -210,5 +219,19 @@ def _split(
         raise UserError(f"{path}: has pictures in colour; use data.channels=3")
     if images.shape[3] < settings.channels:
         images = np.repeat(images, settings.channels, axis=3)
+    if settings.size is not None:
+        images = _resized(images, settings.size)
     inputs = ArrayInputs(images, tuple(settings.mean), tuple(settings.std))
     return Split(inputs, held.labels[rows])
+
+
+def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return uint8 ``(n, size, size, c)`` of ``(n, h, w, c)``, bilinear, smoothed where smaller."""
+    if images.shape[1:3] == (size, size):
+        return images
+    made = np.empty((len(images), size, size, images.shape[3]), dtype=np.uint8)
+    for place, image in enumerate(images):
+        picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+        scaled = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+        made[place] = scaled.reshape(size, size, images.shape[3])
+    return made

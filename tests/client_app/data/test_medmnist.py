@@ -94,6 +94,33 @@ def test_channels_repeat_grey_and_never_drop_colour(tmp_path, options, seat) -> 
         load("medmnist", options("medmnist"), seat(root=tmp_path, task="colour"), seed=1)
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_pictures_are_scaled_for_networks_that_want_larger_ones(
+    tmp_path, options, seat, colour
+) -> None:
+    np.savez(tmp_path / "skin.npz", **arrays(colour=colour))
+    chosen = options("medmnist", size=16, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
+    data = load("medmnist", chosen, seat(root=tmp_path), seed=1).data
+    assert data.input_shape == (3, 16, 16)
+    assert data.train.inputs.batch(np.arange(2)).shape == (2, 3, 16, 16)
+    small = arrays(colour=colour)["train_images"][0].reshape(8, 8, -1)
+    wide = data.train.inputs.values[0]
+    assert abs(wide.mean(axis=(0, 1)) - small.mean(axis=(0, 1))).max() < 12  # the same picture
+    same = options("medmnist", size=8, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
+    kept = load("medmnist", same, seat(root=tmp_path), seed=1).data.train.inputs.values
+    assert np.array_equal(kept[0], np.broadcast_to(small, (8, 8, 3)))
+
+
+def test_sites_of_few_classes_can_be_measured_on_everything(folder, options, seat) -> None:
+    chosen = options("medmnist", file="skin.npz", measure_on_all=True)
+    chosen["partition"] |= {"scheme": "pathological", "classes_per_site": 1}
+    for index in range(2):
+        data = load("medmnist", chosen, seat(index=index, count=2, root=folder), seed=1).data
+        assert len(set(data.train.labels)) == 1
+        assert len(data.train) < 40
+        assert (len(data.validation), len(data.test)) == (10, 20)
+
+
 def test_class_names_are_configured_for_each_task(folder, options, seat) -> None:
     def classes(**named):
         chosen = options("medmnist", classes=named)
@@ -138,6 +165,8 @@ def test_a_wrong_file_is_told(tmp_path, options, seat, changes, told) -> None:
 
 
 def test_wrong_options_are_told(folder, options, seat) -> None:
+    with pytest.raises(UserError, match=r"data\.size: 0 is not between"):
+        load("medmnist", options("medmnist", size=0), seat(index=0, count=2, root=folder), seed=1)
     def by_column(scheme: str) -> dict[str, object]:
         return {**options("medmnist")["partition"], "scheme": scheme, "column": "ward"}
 
