@@ -39,6 +39,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
 @dataclass
 class Simulator:
     """A SuperLink in simulation mode, and runs on it; its homes and logs are under ``folder``.
@@ -57,6 +61,7 @@ class Simulator:
     superlink: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Simulator:
+        signal.signal(signal.SIGTERM, _leave)  # or the SuperLink would go on without us
         for home in (self.folder / "flwr", self.folder / "home", self.folder / "logs"):
             home.mkdir(parents=True, exist_ok=True)
         connection = f'[superlink.bench]\naddress = "127.0.0.1:{self.control}"\ninsecure = true\n'

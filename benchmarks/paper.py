@@ -65,8 +65,7 @@ def table4(told: argparse.Namespace, simulator: Simulator, command: str) -> None
     """Play table IV."""
     from benchmarks.table4 import Table4
 
-    passes = told.rounds or 150
-    table = Table4(told.har.resolve(), tuple(told.seeds), passes, min(passes, 51))
+    table = Table4(told.har.resolve(), tuple(told.seeds), told.rounds or 150)
     table.run(simulator, told.output.resolve(), command)
 
 

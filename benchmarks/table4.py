@@ -29,7 +29,8 @@ MOMENTUM = (
 )
 RATES = (0.01, 0.02, 0.04)
 BATCHES = (16, 32)
-CENTRAL_BATCHES = (240, 480)
+CENTRAL_RATES = (0.02, 0.04, 0.08)
+CENTRAL_BATCHES = (120, 240)
 PASSES_A_ROUND = 3
 SPLITS = {
     "random": "random 80/20 inside each subject: neighbouring windows overlap by half, and are on "
@@ -60,26 +61,24 @@ class Table4:
         UCI HAR, the npz or the official folder.
     seeds : tuple of int
         Each case runs with each of them.
-    passes, grid_passes : int
-        Over each subject's data, in the table and at each point of the grid. Multi-task FL and
-        central training make a round of each; every other case a round of `PASSES_A_ROUND`, which
-        is less to simulate.
+    passes : int
+        Over each subject's data. Multi-task FL and central training make a round of each; every
+        other case a round of `PASSES_A_ROUND`, which is less to simulate.
     """
 
     data: Path
     seeds: tuple[int, ...]
     passes: int
-    grid_passes: int
 
     def study(self, split: str, name: str, seeds: tuple[int, ...], *more: str) -> Study:
         """Return the study of a split; ``more`` are overrides."""
         overrides = (f"data.split={split}", "baselines.alone=false", *more)
         return Study(name, "har", SUBJECTS, self.data, overrides, seeds)
 
-    def grid(self, simulator: Simulator) -> dict[str, Chosen]:
-        """Choose rate and batch size by the validation part of the training data, on one seed."""
+    def grid(self, simulator: Simulator) -> dict[str, dict[Chosen, float]]:
+        """Return the accuracy on the validation part of the training data, of one seed."""
         study = self.study("random", "har-grid", self.seeds[:1], "data.validation_fraction=0.1")
-        few, often = _pace(self.grid_passes, PASSES_A_ROUND), _pace(self.grid_passes, 1)
+        few, often = _pace(self.passes, PASSES_A_ROUND), _pace(self.passes, 1)
         families = {
             "separate": f"method=local {few}",
             "multi-task FL": f"{COMMON} {MOMENTUM} {often}",
@@ -100,14 +99,14 @@ class Table4:
             sites = results["final"]["sites"]
             found.setdefault(family, {})[point] = validation_accuracy(sites)
         joint = "centralized joint"
-        for point in (Chosen(rate, batch) for rate in RATES for batch in CENTRAL_BATCHES):
+        for point in (Chosen(r, b) for r in CENTRAL_RATES for b in CENTRAL_BATCHES):
             case = Case(joint, (*COMMON.split(), *often.split(), *point.overrides()))
             made = self.centrally(study, case, study.seeds[0], simulator)
             found.setdefault(joint, {})[point] = validation_accuracy(made["sites"])
         for family, values in found.items():
             for point, value in values.items():
                 print(f"grid: {family}, {point}: {100 * value:.2f} % on validation data")
-        return {family: max(values, key=lambda p: values[p]) for family, values in found.items()}
+        return found
 
     def centrally(
         self, study: Study, case: Case, seed: int, simulator: Simulator, *, together: bool = True
@@ -143,8 +142,10 @@ class Table4:
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
         """Play everything, and write table, curves and JSON."""
-        chosen = self.grid(simulator)
-        tables, more = [], {}
+        found = self.grid(simulator)
+        chosen = {family: max(v, key=lambda p: v[p]) for family, v in found.items()}
+        tables: list[Table] = []
+        more: dict[str, Any] = {}
         for split, told in SPLITS.items():
             study = self.study(split, f"har-{split}", self.seeds, "data.validation_fraction=0.02")
             cases = self.cases(chosen)
@@ -163,15 +164,18 @@ class Table4:
             }
         settings = ", ".join(f"{k}: rate {v.rate:g}, batch {v.batch}" for k, v in chosen.items())
         notes = [
-            f"Chosen by the grid ({self.grid_passes} passes, validation part of the training data, "
-            f"random split, seed {self.seeds[0]}): {settings}. The methods below multi-task FL use "
+            "Chosen by the grid (validation part of the training data, random split, "
+            f"seed {self.seeds[0]}): {settings}. The methods below multi-task FL use "
             f"its choice. Every case makes {self.passes} passes over each subject's data: multi-task "
             f"FL in {self.passes} rounds, with server momentum 0.9 on the common layers (FedAvgM); "
             f"the other federated cases in {self.passes // PASSES_A_ROUND} rounds, plain averaging. "
             "SGD with momentum 0.9, cosine schedule.",
         ]
-        grid = {family: vars(point) for family, point in chosen.items()}
-        write(folder, "table4", tables, command=command, notes=notes, more={**more, "grid": grid})
+        more["grid"] = {
+            family: {f"rate {p.rate}, batch {p.batch}": value for p, value in values.items()}
+            for family, values in found.items()
+        }
+        write(folder, "table4", tables, command=command, notes=notes, more=more)
 
     def _table(
         self,

@@ -1,0 +1,239 @@
+"""Every way of transfer: `python -m benchmarks.transfer --sets pneumonia pacs faces deployment`.
+
+Each set of data gives a table (federated, the same sites alone, all data in one place), curves, and
+a picture of who holds what. Runs that are finished are kept in --work and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import pictures, prepare, ways
+from benchmarks.central import central, holdings
+from benchmarks.flower import REPOSITORY, Simulator
+from benchmarks.footprint import footprint
+from benchmarks.outcome import (
+    alone_accuracy,
+    curve,
+    figure,
+    losing,
+    majority_accuracy,
+    mean_accuracy,
+    mean_of,
+)
+from benchmarks.study import Case, Study, remembered
+from benchmarks.tables import Table, write
+
+DATA = REPOSITORY.parent / "shared" / "data"
+SETS = ("pneumonia", "skewed", "pacs", "faces", "deployment")
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The ways over one set of data."""
+
+    held: ways.Set
+    seeds: tuple[int, ...]
+
+    @property
+    def study(self) -> Study:
+        """The runs."""
+        held = self.held
+        return Study(
+            f"transfer-{held.name}",
+            held.experiment,
+            held.sites,
+            held.root,
+            held.overrides,
+            self.seeds,
+        )
+
+    def run(self, simulator: Simulator, folder: Path, command: str) -> None:
+        """Play all ways, and write table, curves, picture and JSON."""
+        study, name = self.study, f"transfer-{self.held.name}"
+        played = study.play(simulator, self.held.ways)
+        first = holdings(
+            study.config(self.held.ways[0], self.seeds[0]), study.sites, study.data_root
+        )
+        pictures.who_holds_what(folder / f"{name}-sites.png", self.held.title, first)
+        columns = (
+            "way",
+            "federated, %",
+            "same sites alone, %",
+            "pooled, %",
+            "sites better alone",
+            "trained parameters",
+            "MB sent a site and round",
+            "MB to train with",
+        )
+        table = Table(self.held.title, columns)
+        lines, costs = {}, {}
+        for way in self.held.ways:
+            results = played[way.name]
+            config = study.config(way, self.seeds[0])
+            local = config.method["name"] == "local"
+            cost = footprint(config, first[0].data)
+            memory = cost.weights + cost.optimizer + cost.activations
+            pooled = None if local else figure(self._pooled(way, simulator))
+            lost, of = losing(results)
+            table.rows[way.name] = (
+                figure([mean_accuracy(each) for each in results]),
+                figure([alone_accuracy(each) for each in results]),
+                pooled,
+                f"{lost} of {of}",
+                f"{cost.trained:,}",
+                f"{cost.sent / MEGABYTE:.2f}",
+                f"{memory / MEGABYTE:.1f}",
+            )
+            lines[way.name] = [curve(each) for each in results]
+            costs[way.name] = asdict(cost)
+        majority = [majority_accuracy(each) for each in played[self.held.ways[0].name]]
+        table.rows["majority class"] = (figure(majority), *[None] * 6)
+        levels = {"majority class": float(np.mean(majority))}
+        pictures.curves(folder / f"{name}.png", self.held.title, lines, levels=levels)
+        more = {
+            "commands": {way.name: study.command(way) for way in self.held.ways},
+            "curves": lines,
+            "footprint": costs,
+        }
+        write(folder, name, [table], command=command, notes=self._notes(played), more=more)
+
+    def _pooled(self, way: Case, simulator: Simulator) -> list[float]:
+        values = []
+        for seed in self.seeds:
+            config = self.study.config(way, seed)
+
+            def make(config: Any = config) -> dict[str, Any]:
+                held = holdings(config, self.study.sites, self.study.data_root)
+                return central(config, held, simulator.folder / "home" / "cache")
+
+            folder = simulator.folder / "central" / self.study.name
+            values.append(mean_of(remembered(folder, config, True, make)["sites"]))
+        return values
+
+    def _notes(self, played: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+        """Say which way is best, and where the federation loses."""
+        means = {
+            name: float(np.mean([mean_accuracy(r) for r in results]))
+            for name, results in played.items()
+        }
+        alone = {
+            name: float(np.mean([alone_accuracy(r) for r in results]))
+            for name, results in played.items()
+        }
+        best = max(means, key=lambda name: means[name])
+        worse = [name for name in means if means[name] < alone[name]]
+        text = f"Best: {best}, {100 * means[best]:.2f} %."
+        if worse:
+            text += f" The same sites alone are better than the federation in: {'; '.join(worse)}."
+        return [text]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What each site gets in the end: before and after fine-tuning, alone, and pooled."""
+
+    held: ways.Set
+    seeds: tuple[int, ...]
+
+    def run(self, simulator: Simulator, folder: Path, command: str) -> None:
+        """Play the cases, and write a table for each with a row per site."""
+        study = Transfer(self.held, self.seeds).study
+        played = study.play(simulator, self.held.ways)
+        tables, notes = [], []
+        for way in self.held.ways:
+            pooled = []
+            for seed in self.seeds:
+                config = study.config(way, seed)
+                held = holdings(config, study.sites, study.data_root)
+                pooled.append(central(config, held, simulator.folder / "home" / "cache")["sites"])
+            table, note = self._table(way, [r["deployment"] for r in played[way.name]], pooled)
+            tables.append(table)
+            notes.append(note)
+        more = {"commands": {way.name: study.command(way) for way in self.held.ways}}
+        write(folder, "deployment", tables, command=command, notes=notes, more=more)
+
+    def _table(
+        self,
+        way: Case,
+        told: Sequence[Mapping[str, Any]],
+        pooled: Sequence[Mapping[str, Any]],
+    ) -> tuple[Table, str]:
+        columns = ("site", "before, %", "after, %", "alone, %", "pooled, %", "majority class, %")
+        table = Table(f"{self.held.title}: {way.name}", columns)
+        lost = []
+        for kind, mark in (("sites", ""), ("newcomers", " (joins after training)")):
+            for site in told[0][kind]:
+                rows = [each[kind][site] for each in told]
+                before, after = (
+                    figure([row[when]["accuracy"] for row in rows]) for when in ("before", "after")
+                )
+                alone = figure([row["alone_accuracy"] for row in rows])
+                task = rows[0]["task"]
+                table.rows[f"{site}, {task}{mark}"] = (
+                    before,
+                    after,
+                    alone,
+                    figure([each[site]["accuracy"] for each in pooled]),
+                    figure([row["majority_accuracy"] for row in rows]),
+                )
+                if max(before.mean, after.mean) < alone.mean:
+                    lost.append(site)
+        where = ", ".join(lost) if lost else "no site"
+        return table, f"{way.name}: alone is better than both, before and after, at {where}."
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
+    made.add_argument("--sets", choices=SETS, nargs="+", default=list(SETS))
+    made.add_argument("--labels", nargs="+", default=["10"], help="a class and site; or all")
+    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    made.add_argument("--rounds", type=int, default=8)
+    made.add_argument("--pneumonia", type=Path, default=DATA / "pneumoniamnist.npz")
+    made.add_argument("--pacs", type=Path, default=DATA / "pacs_subset.zip")
+    made.add_argument("--weights", type=Path, default=DATA / "squeezenet1_1_torchvision.npz")
+    made.add_argument("--work", type=Path, default=Path.home() / ".fedstrata" / "benchmarks")
+    made.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play the chosen sets and write their tables."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    told = parser().parse_args(given)
+    command = f"python -m benchmarks.transfer {shlex.join(given)}".strip()
+    seeds, output = tuple(told.seeds), told.output.resolve()
+    with Simulator(told.work.resolve()) as simulator:
+        for labels in (None if text == "all" else int(text) for text in told.labels):
+            for name in told.sets:
+                if name != "deployment":
+                    held = chosen(name, told, simulator.folder, labels)
+                    Transfer(held, seeds).run(simulator, output, command)
+        if "deployment" in told.sets:
+            Deployment(ways.deployment(told.rounds), seeds).run(simulator, output, command)
+
+
+def chosen(name: str, told: argparse.Namespace, work: Path, labels: int | None) -> ways.Set:
+    """Return the set that ``name`` stands for."""
+    if name == "faces":
+        return ways.drawn_faces(told.rounds, labels)
+    weights = told.weights.resolve()
+    if name == "pacs":
+        root = prepare.pacs(told.pacs.resolve(), work / "data")
+        return ways.pacs(root, weights, told.rounds, labels)
+    root = told.pneumonia.resolve()
+    return ways.pneumonia(root, weights, told.rounds, labels, skewed=name == "skewed")
+
+
+if __name__ == "__main__":
+    main()
