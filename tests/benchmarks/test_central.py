@@ -1,0 +1,84 @@
+"""Central training is the federation's own: a joint step is a round with one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.central import Pool, central, holdings
+from models.data import ArrayInputs, Split
+from server_app.compose import compose
+from strategies.config import Config
+from tests.loopback import simulate
+from tests.strategies.test_equalities import SMALL
+
+STEP = [
+    *SMALL,
+    "model=mlp",
+    "model.hidden=[12,8]",
+    "model.head=[]",
+    "groups.common=[fc1,fc2]",
+    "groups.task=[head]",
+    "train.optimizer.momentum=0",
+    "train.clip=null",
+    "train.schedule=constant",
+    "seed=5",
+]
+
+
+def sites_of(config: Config, cache: Path, *, together: bool) -> dict[str, Any]:
+    return central(config, holdings(config, 2, None), cache, together=together)["sites"]
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_joint_step_is_a_round_with_one_step(tmp_path: Path, rounds: int) -> None:
+    played = [*STEP, "train.batch_size=24", f"strategy.rounds={rounds}"]
+    results, _ = simulate(tmp_path / "runs", "faces", played, sites=2)
+    config = compose("faces", [*played, "train.batch_size=48"])  # both sites in one batch
+    joint = sites_of(config, tmp_path, together=True)
+    assert {site["task"] for site in joint.values()} == {"gender", "pose"}
+    for name, site in joint.items():
+        final = results["final"]["sites"][name]
+        assert site["loss"] == pytest.approx(final["loss"], abs=2e-6)
+        assert site["accuracy"] == final["accuracy"]
+        assert site["validation"]["loss"] == pytest.approx(final["validation"]["loss"], abs=2e-6)
+
+
+def test_tasks_that_are_not_trained_together_do_not_touch(tmp_path: Path) -> None:
+    config = compose("faces", [*STEP, "train.batch_size=24"])
+    held = holdings(config, 2, None)
+    both = central(config, held, tmp_path, together=False)["sites"]
+    for holding in held:
+        (alone,) = central(config, [holding], tmp_path)["sites"].values()
+        assert both[holding.site] == alone
+    assert sites_of(config, tmp_path, together=True) != both
+
+
+def test_frozen_layers_stay_and_their_outputs_are_kept(tmp_path: Path) -> None:
+    config = compose("faces", [*SMALL, "seed=5"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDSTRATA_HOME", str(tmp_path))
+        made = central(config, holdings(config, 4, None), tmp_path)
+    assert len(made["curve"]) == config.strategy.rounds
+    assert made["curve"][-1] == np.mean([s["accuracy"] for s in made["sites"].values()])
+
+
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_pool_hands_out_what_its_parts_do(sizes: list[int], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    arrays = [generator.normal(size=(size, 3)).astype(np.float32) for size in sizes]
+    parts = [Split(ArrayInputs(a), np.zeros(len(a), dtype=np.int64)) for a in arrays]
+    pool = Pool(tuple(parts))
+    whole = np.concatenate(arrays)
+    assert len(pool) == len(whole)
+    chosen = generator.integers(0, len(whole), size=7)
+    assert np.array_equal(pool.batch(chosen).numpy(), whole[chosen])

@@ -1,0 +1,104 @@
+"""Runs are found again by their whole configuration; the tables are what the runs gave."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from benchmarks import outcome
+from benchmarks.flower import SimulationFailed, Simulator
+from benchmarks.study import Case, Study, remembered
+from benchmarks.tables import Figure, Table, write
+from server_app.app import run_all
+from server_app.compose import RunConfig, compose
+from tests.loopback import LoopbackGrid
+from tests.strategies.test_equalities import SMALL
+
+
+class Loopback(Simulator):
+    """A stand-in for Flower's simulation: the real apps, in this process; counts its runs."""
+
+    runs = 0
+
+    def run(self, name: str, sites: int, run_config: dict[str, str]) -> str:
+        overrides = tuple(shlex.split(run_config["overrides"]))
+        nodes = {100 + i: {"partition-id": i, "num-partitions": sites} for i in range(sites)}
+        grid = LoopbackGrid(nodes, {"output-dir": run_config["output-dir"]})
+        output = Path(run_config["output-dir"])
+        run_all(grid, RunConfig(run_config["experiment"], overrides, output, ""))
+        self.runs += 1
+        return ""
+
+
+STUDY = Study("small", "faces", 4, None, (*SMALL, "strategy.rounds=1"), (1, 2))
+CASES = [Case("all", ()), Case("local", ("method=local",))]
+
+
+def test_what_was_run_is_not_run_again(tmp_path: Path) -> None:
+    simulator = Loopback(tmp_path)
+    first = STUDY.play(simulator, CASES)
+    assert simulator.runs == 1  # four runs in one command
+    assert STUDY.play(simulator, CASES) == first
+    assert simulator.runs == 1
+    more = STUDY.play(simulator, [*CASES, Case("other", ("train.optimizer.lr=0.5",))])
+    assert simulator.runs == 2
+    assert {name: more[name] for name in first} == first
+    assert [results["seed"] for results in first["all"]] == [1, 2]
+    assert first["all"][0] != first["local"][0]
+    assert not list(tmp_path.glob("runs/*/*/checkpoints"))  # results.json is what is kept
+
+
+def test_a_run_that_left_no_results_is_told(tmp_path: Path) -> None:
+    class Broken(Loopback):
+        def run(self, name: str, sites: int, run_config: dict[str, str]) -> str:
+            return ""
+
+    with pytest.raises(SimulationFailed, match="4 runs left no results"):
+        STUDY.play(Broken(tmp_path), CASES)
+
+
+def test_the_command_is_the_one_that_the_overrides_mean() -> None:
+    words = shlex.split(STUDY.command(CASES[1]))
+    assert words[:4] == ["flwr", "run", ".", "--stream"]
+    assert "num-supernodes=4" in words
+    told = words[-1].split("overrides=")[1].strip('"').split()
+    assert told == [*STUDY.overrides, "method=local", "seed=1,2"]
+
+
+def test_central_results_are_kept_by_configuration(tmp_path: Path) -> None:
+    config, other = compose("faces", SMALL), compose("faces", [*SMALL, "seed=9"])
+    made = [remembered(tmp_path, c, True, lambda: {"made": 1}) for c in (config, other)]
+    assert made == [{"made": 1}] * 2
+    kept = remembered(tmp_path, config, True, lambda: pytest.fail("made again"))
+    assert kept == {"made": 1}
+    assert remembered(tmp_path, config, False, lambda: {"made": 2}) == {"made": 2}
+
+
+def test_figures_over_seeds(tmp_path: Path) -> None:
+    assert Figure((0.9, 0.92, 0.94)).percent() == "92.00 ± 2.00"
+    assert Figure((0.9,)).percent() == "90.00"
+    table = Table("Title", ("case", "accuracy, %"), {"one": (Figure((0.5, 0.7)),), "none": (None,)})
+    assert "| one | 60.00 ± 14.14 |" in table.markdown()
+    assert "| none | - |" in table.markdown()
+    write(tmp_path, "table", [table], command="python -m x", notes=["A note."])
+    told = json.loads((tmp_path / "table.json").read_text())
+    assert told["tables"][0]["rows"]["one"]["accuracy, %"]["values"] == [0.5, 0.7]
+    assert {"command", "versions", "machine", "notes"} <= told.keys()
+    assert "A note." in (tmp_path / "table.md").read_text()
+
+
+def test_outcomes() -> None:
+    sites = {
+        "a": {"task": "x", "accuracy": 0.5, "alone_accuracy": 0.6},
+        "b": {"task": "x", "accuracy": 0.7, "alone_accuracy": 0.6},
+        "c": {"task": "y", "accuracy": 1.0, "alone_accuracy": None},
+    }
+    final = {"sites": sites, "mean": {"accuracy": 0.9}}
+    rounds = [{"sites": {"a": {"accuracy": value}}} for value in (0.1, 0.2, 0.3)]
+    results = {"final": final, "rounds": rounds}
+    assert outcome.losing([results]) == (1, 2)
+    assert outcome.by_task(sites) == {"x": pytest.approx(0.6), "y": 1.0}
+    assert outcome.curve(results) == [0.2, 0.3, 0.9]
