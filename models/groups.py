@@ -354,23 +354,26 @@ def _first(entry: str, model: nn.Module) -> tuple[list[str], str]:
     if count > len(names):
         raise PartitionError(f"{entry!r}: the model has {len(names)} parameters")
     taken = set(names[:count])
-    whole, part = [], []
+    whole: list[str] = []
+    part = []
     found = [*names[:count]]
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
-        own = {
-            f"{prefix}{name}" for name in module._parameters if module._parameters[name] is not None
-        }
-        if own and own <= taken:
-            whole.append(path)
-            tensors = module.state_dict(keep_vars=True)
-            found += [f"{prefix}{name}" for name in module._buffers if name in tensors]
+        below = {f"{prefix}{name}" for name, _ in module.named_parameters()}
+        own = {f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)}
+        if below and below <= taken:
+            if not any(f"{path}.".startswith(f"{above}.") for above in whole):
+                whole.append(path)
         elif own & taken:
             part.append(path)
+        if own and own <= taken:
+            kept = module.state_dict(keep_vars=True)
+            found += [f"{prefix}{name}" for name in module._buffers if name in kept]
     after = f"; trained from {names[count]} on" if count < len(names) else ""
     halves = f"; of {', '.join(part)} only a part" if part else ""
     return found, (
-        f"{entry} is {names[0]} to {names[count - 1]}, the layers {', '.join(whole)}{halves}{after}"
+        f"{entry} is {names[0]} to {names[count - 1]}: "
+        f"{', '.join(whole) or 'no whole layer'}{halves}{after}"
     )
 
 

@@ -154,12 +154,13 @@ def test_the_first_parameters_are_counted_as_tutorials_do():
     assert made.group_of["block.bn.bias"] == "common"
     assert made.group_of["block.bn.running_mean"] == "common"  # its layer is not whole
     assert made.remarks == (
-        "groups.pretrained: first:5 is conv1.weight to block.bn.weight, the layers conv1, block.a; "
+        "groups.pretrained: first:5 is conv1.weight to block.bn.weight: conv1, block.a; "
         "of block.bn only a part; trained from block.bn.bias on",
     )
     whole = partition(model, {"pretrained": ["first:6"], "common": ["..."]})
     assert whole.group_of["block.bn.running_mean"] == "pretrained"
     assert whole.group_of["block.bn.num_batches_tracked"] == "pretrained"
+    assert whole.remarks[0].endswith(": conv1, block; trained from head.0.weight on")
 
 
 def test_paths_are_stronger_than_counting_and_fewer_than_more():
