@@ -361,7 +361,7 @@ def _first(entry: str, model: nn.Module) -> tuple[list[str], str]:
         prefix = f"{path}." if path else ""
         below = {f"{prefix}{name}" for name, _ in module.named_parameters()}
         own = {f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)}
-        if below and below <= taken:
+        if path and below and below <= taken:
             if not any(f"{path}.".startswith(f"{above}.") for above in whole):
                 whole.append(path)
         elif own & taken:

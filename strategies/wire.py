@@ -11,13 +11,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TypeVar
 
+import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from models.errors import UserError
-from models.options import read_options
 
 QUERY, WEIGHTS, TRAIN, ALONE, DEPLOY, EVALUATE = (
     "query",
@@ -334,7 +334,14 @@ def _read_report(cls: type[Report], message: Message) -> Report:
         raise Refused(f"carries no {REPORT!r}") from None
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     try:
-        return read_options(cls, json.loads(text), REPORT)
-    except (UserError, ValueError, RecursionError, AttributeError) as error:
+        told = json.loads(text)
+        if not isinstance(told, dict):
+            raise Refused(f"{REPORT!r} is no JSON object")
+        if told.keys() != known:
+            wrong = ", ".join(sorted(map(printable, told.keys() ^ known)))
+            raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
+        return msgspec.convert(told, cls)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise Refused(f"{REPORT!r} cannot be read: {error}") from None
