@@ -24,9 +24,7 @@ from benchmarks.tables import Table, write
 SUBJECTS = 30
 PAPER = {"separate": "98.89", "centralized joint": "98.98", "multi-task FL": "99.42"}
 COMMON = "groups.common=[fc1,fc2] groups.task=[] groups.personal=[fc3,head]"
-MOMENTUM = (
-    "aggregator@strategy.aggregators.common=fedavgm strategy.aggregators.common.server_momentum=0.8"
-)
+MOMENTUM = "aggregator@strategy.aggregators.common=fedavgm"  # with momentum 0.9
 RATES = (0.01, 0.02, 0.04)
 BATCHES = (16, 32)
 CENTRAL_RATES = (0.02, 0.04, 0.08)
