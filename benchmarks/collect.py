@@ -1,0 +1,84 @@
+"""Puts what was measured into one page: `python -m benchmarks.collect` writes RESULTS.md.
+
+Each result is a table and its JSON in benchmarks/results/. What a person has to say about one stands
+beside it in `<name>.remarks.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+TITLES = {
+    "table4": "Table IV: human activity recognition, 30 subjects as 30 tasks",
+    "table3-drawn": "Table III: five questions, 100 sites, drawn faces",
+    "table3-utkface": "Table III: three questions, 30 sites, real faces",
+    "transfer": "Every way of transfer",
+    "deployment": "Personalised deployment: before and after, alone, pooled, newcomers",
+}
+OPENING = """# Results
+
+Written by `python -m benchmarks.collect` from [results/](results). Every federated row was played by
+the product's ServerApp and ClientApp in Flower's simulation; "pooled", "centralized" and "joint" rows
+are the same trainer, networks, groups and number of passes on the data of all sites in one place;
+"alone" and "separate" are method `local`. Figures are means ± standard deviation over the seeds,
+of the last round on the test data, which chose nothing. The JSON beside each table has every seed's
+value, the curves, and the `flwr run` command of every row.
+"""
+
+
+def page(folder: Path) -> str:
+    """Return the page for the results in ``folder``."""
+    parts = [OPENING]
+    paths = sorted(folder.glob("*.json"), key=lambda path: (_place(path.stem), path.stem))
+    last = None
+    for path in paths:
+        title = _title(path.stem)
+        if title != last:
+            parts.append(f"## {title}\n")
+            last = title
+        parts.append(_section(folder, path.stem, json.loads(path.read_text())))
+    return "\n".join(parts)
+
+
+def _section(folder: Path, name: str, told: dict[str, Any]) -> str:
+    machine, versions = told["machine"], told["versions"]
+    packages = ", ".join(f"{package} {version}" for package, version in versions.items())
+    lines = [(folder / f"{name}.md").read_text()]
+    remarks = folder / f"{name}.remarks.md"
+    if remarks.exists():
+        lines.append(remarks.read_text())
+    for picture in sorted(folder.glob(f"{name}*.png")):
+        if picture.stem in (name, f"{name}-sites", f"{name}-random", f"{name}-blocks"):
+            lines.append(f"![{picture.stem}](results/{picture.name})\n")
+    lines.append(
+        f"`{told['command']}`; {machine['cores']} cores ({machine['processor']}), "
+        f"{machine['memory_gib']} GiB; {packages}.\n"
+    )
+    return "\n".join(lines)
+
+
+def _title(name: str) -> str:
+    return next(title for start, title in TITLES.items() if name.startswith(start))
+
+
+def _place(name: str) -> int:
+    return next(i for i, start in enumerate(TITLES) if name.startswith(start))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.collect", description=__doc__)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--page", type=Path, default=HERE / "RESULTS.md")
+    told = parser.parse_args(arguments)
+    told.page.write_text(page(told.results))
+    print(f"written: {told.page}")
+
+
+if __name__ == "__main__":
+    main()
