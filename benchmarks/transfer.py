@@ -177,7 +177,7 @@ class Deployment:
                 before, after = (
                     figure([row[when]["accuracy"] for row in rows]) for when in ("before", "after")
                 )
-                alone = figure([row["alone_accuracy"] for row in rows])
+                alone = figure([row["alone"]["accuracy"] for row in rows])
                 task = rows[0]["task"]
                 table.rows[f"{site}, {task}{mark}"] = (
                     before,

@@ -1,0 +1,113 @@
+"""The benchmarks themselves, small: every file that they promise is there, and says what was run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmarks import ways
+from benchmarks.collect import main as collect
+from benchmarks.paper import parser as paper_parser
+from benchmarks.study import Case
+from benchmarks.table3 import Faces, Table3
+from benchmarks.transfer import Deployment, Transfer
+from benchmarks.transfer import parser as transfer_parser
+from models.networks import build
+from tests.benchmarks.test_study import Loopback
+from tests.strategies.test_equalities import SMALL
+
+QUICK = tuple(each for each in SMALL if not each.startswith(("model", "weights", "groups")))
+
+
+def check(folder: Path, name: str, rows: int) -> dict[str, dict[str, object]]:
+    """Check the files of a result; return its rows."""
+    told = json.loads((folder / f"{name}.json").read_text())
+    assert told["command"] == "python -m it"
+    assert all(command.startswith("flwr run . --stream") for command in told["commands"].values())
+    found = told["tables"][0]["rows"]
+    assert len(found) == rows
+    page = folder / "RESULTS.md"
+    collect(["--results", str(folder), "--page", str(page)])
+    assert (folder / f"{name}.md").read_text() in page.read_text()
+    return dict(found)
+
+
+def test_table_3_has_its_five_cases(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = build("squeezenet1_1", input_shape=(3, 64, 64), classes=2, head=[])
+    body = {n: t.contiguous() for n, t in network.state_dict().items() if "head" not in n}
+    save_file(body, str(tmp_path / "body.safetensors"))
+    faces = Faces(
+        "drawn",
+        "a few drawn faces",
+        "faces",
+        4,
+        None,
+        (*QUICK, "model.head=[8,8]"),
+        ("groups.common=[]", "groups.task=[head]", "groups.personal=[]"),
+        ("groups.common=[head.0]", "groups.task=[head.1,head.out]", "groups.personal=[]"),
+        {"gender": 90.0, "pose": 80.0},
+    )
+    table = Table3(faces, tmp_path / "body.safetensors", (1, 2))
+    output = tmp_path / "output"
+    table.run(Loopback(tmp_path), output, "python -m it")
+    rows = check(output, "table3-drawn", 7)
+    cases = [
+        "centralized separate",
+        "centralized joint",
+        "distributed separate",
+        "distributed separate FL",
+        "distributed multi-task FL",
+    ]
+    assert [name for name in rows if name in cases] == cases
+    assert all(len(rows[case]["gender, %"]["values"]) == 2 for case in cases)
+    assert (output / "table3-drawn.png").exists()
+    assert (output / "table3-drawn-sites.png").exists()
+
+
+@pytest.fixture
+def few() -> ways.Set:
+    base = ("model=small_cnn", "weights=none", "groups=body_common_head_task")
+    rows = (Case("all", base), Case("alone", (*base, "method=local")))
+    return ways.Set("few", "a few faces", "faces", 4, None, (*QUICK, "baselines.alone=true"), rows)
+
+
+def test_ways_of_transfer_stand_beside_alone_and_pooled(tmp_path: Path, few: ways.Set) -> None:
+    Transfer(few, (1, 2)).run(Loopback(tmp_path), tmp_path / "output", "python -m it")
+    rows = check(tmp_path / "output", "transfer-few", 3)
+    assert rows["alone"]["federated, %"] == rows["alone"]["same sites alone, %"]
+    assert rows["alone"]["pooled, %"] is None
+    assert len(rows["all"]["pooled, %"]["values"]) == 2
+    assert rows["alone"]["MB sent a site and round"] == "0.00"
+    assert (tmp_path / "output" / "transfer-few.png").exists()
+    assert (tmp_path / "output" / "transfer-few-sites.png").exists()
+
+
+def test_deployment_tells_each_site_and_those_that_join(tmp_path: Path, few: ways.Set) -> None:
+    tuned = Case(
+        "tuned",
+        (
+            *few.ways[0].overrides,
+            "deployment.epochs=1",
+            "deployment.groups=[common,task]",
+            "deployment.newcomers=[site-03]",
+        ),
+    )
+    held = ways.Set(**{**vars(few), "ways": (tuned,)})
+    Deployment(held, (1,)).run(Loopback(tmp_path), tmp_path / "output", "python -m it")
+    rows = check(tmp_path / "output", "deployment", 4)
+    assert [name for name in rows if "joins after training" in name] == [
+        "site-03, pose (joins after training)"
+    ]
+    assert all(row["before, %"] and row["alone, %"] and row["pooled, %"] for row in rows.values())
+
+
+def test_the_command_lines() -> None:
+    assert paper_parser().parse_args(["--table", "4", "--seeds", "1", "2"]).seeds == [1, 2]
+    assert transfer_parser().parse_args([]).labels == ["10"]
+    with pytest.raises(SystemExit):
+        paper_parser().parse_args(["--table", "5"])
