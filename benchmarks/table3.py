@@ -102,7 +102,7 @@ def utkface(root: Path, rounds: int) -> Faces:
             "data.size=128",
             "train.epochs=2",
             "train.batch_size=32",
-            "train.optimizer.lr=0.02",
+            "train.optimizer.lr=0.003",
             f"strategy.rounds={rounds}",
         ),
         ("groups.common=[]", "groups.task=[head]", "groups.personal=[]"),

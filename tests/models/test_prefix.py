@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from models.groups import freeze, partition, set_train_mode
-from models.networks import MODELS, build
+from models.networks import MODELS, OF_TOKENS, build
 from models.prefix import Copy, frozen_cut, prefix_digest, split, steps
 
-NETWORKS = [n for n in MODELS if n not in ("resnet34", "resnet50", "vgg16", "vgg16_bn")]
+SLOW = ("resnet34", "resnet50", "vgg16", "vgg16_bn")
+NETWORKS = [n for n in MODELS if n not in (*SLOW, *OF_TOKENS)]  # of tokens: test_text.py
 
 
 def cut_of(model, **entries):
