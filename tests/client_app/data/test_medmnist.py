@@ -167,6 +167,7 @@ def test_a_wrong_file_is_told(tmp_path, options, seat, changes, told) -> None:
 def test_wrong_options_are_told(folder, options, seat) -> None:
     with pytest.raises(UserError, match=r"data\.size: 0 is not between"):
         load("medmnist", options("medmnist", size=0), seat(index=0, count=2, root=folder), seed=1)
+
     def by_column(scheme: str) -> dict[str, object]:
         return {**options("medmnist")["partition"], "scheme": scheme, "column": "ward"}
 
