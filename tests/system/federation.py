@@ -33,7 +33,9 @@ SMALL = (
     "strategy.rounds=2",
     "strategy.min_sites=3",
     "baselines.alone=false",
+    "deployment.epochs=1",
 )
+PERSONAL = ("bn2.weight", "bn3.weight", "head.out.weight", "head.out.bias")  # what tuning changes
 
 
 def pretrained(path: Path) -> str:
@@ -76,9 +78,10 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def measured(told: dict[str, Any]) -> dict[str, float]:
     """Return every number that a run measured, by where it stands; times are left out."""
     rounds = {f"round {record['round']}": record["sites"] for record in told["rounds"]}
+    last = {"final": told["final"]["sites"], "deployment": told["deployment"]["sites"]}
     return {
         f"{when} {site} {name}": value
-        for when, sites in {**rounds, "final": told["final"]["sites"]}.items()
+        for when, sites in {**rounds, **last}.items()
         for site, record in sites.items()
         for name, value in _flat(record)
         if name != "seconds" and isinstance(value, int | float)

@@ -187,15 +187,18 @@ def crossed(pieces: Iterable[bytes], streams: Iterable[bytes]) -> set[bytes]:
 
 
 def kept_at(testbed: Testbed, site: str, run: Run) -> dict[str, Tensor]:
-    """Return every tensor that a site wrote down for itself in any round of the run."""
+    """Return every tensor that a site wrote down for itself, in any round and at the end."""
     store = testbed.store(site, run.name)
     numbers = store.rounds()
     assert numbers == list(range(1, len(run.results["rounds"]) + 1))
-    return {
+    kept = {
         f"{number}/{name}": tensor
         for number in numbers
         for name, tensor in weights.load(store.path(number))[0].items()
     }
+    tuned = weights.load(store.deployed)[0]
+    assert tuned.keys() > set(federation.PERSONAL)
+    return kept | {f"deployed/{name}": tuned[name] for name in federation.PERSONAL}
 
 
 def learnt(testbed: Testbed, run: Run, number: int) -> dict[str, Tensor]:
@@ -219,7 +222,7 @@ def test_no_personal_tensor_crosses_in_either_direction(
         kept = kept_at(testbed, site, interrupted) | kept_at(testbed, site, whole)
         names = {name.partition("/")[2] for name, tensor in kept.items() if windows(tensor)}
         assert {"tensor/head.out.weight", "tensor/bn2.running_mean", "tensor/bn3.weight"} <= names
-        assert {"optimizer/momentum_buffer/head.out.weight"} <= names
+        assert {"optimizer/momentum_buffer/head.out.weight", "head.out.weight"} <= names
         pieces = distinctive(kept.values())
         assert len(pieces) > 100
         assert not crossed(pieces, streams)  # to or from this site, or any other one
@@ -274,6 +277,7 @@ def test_a_deployment_measures_what_the_simulation_measures(
 ) -> None:
     ours, theirs = federation.measured(whole.results), federation.measured(simulation.results)
     assert len(ours) > 100
+    assert sum(name.startswith("deployment") for name in ours) > 30
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
