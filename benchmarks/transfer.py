@@ -7,7 +7,9 @@ a picture of who holds what. Runs that are finished are kept in --work and not r
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +35,7 @@ from benchmarks.study import Case, Study, remembered
 from benchmarks.tables import Table, write
 
 DATA = REPOSITORY.parent / "shared" / "data"
-SETS = ("pneumonia", "skewed", "pacs", "faces", "deployment")
+SETS = ("pneumonia", "skewed", "pacs", "faces", "deployment", "text")
 MEGABYTE = 1e6
 
 
@@ -195,12 +197,18 @@ class Deployment:
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
-    made.add_argument("--sets", choices=SETS, nargs="+", default=list(SETS))
+    made.add_argument(
+        "--sets", choices=SETS, nargs="+", default=[name for name in SETS if name != "text"]
+    )
     made.add_argument("--labels", nargs="+", default=["10"], help="a class and site; or all")
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     made.add_argument("--rounds", type=int, default=8)
     made.add_argument("--pneumonia", type=Path, default=DATA / "pneumoniamnist.npz")
     made.add_argument("--pacs", type=Path, default=DATA / "pacs_subset.zip")
+    made.add_argument("--texts", type=Path, help="a CSV file (text, label), for the set text")
+    made.add_argument("--encoder", type=Path, help="the folder of a text encoder, for the set text")
+    made.add_argument("--topic", help="the column of --texts by which the sites share it")
+    made.add_argument("--text-sites", type=int, default=4)
     made.add_argument("--weights", type=Path, default=DATA / "squeezenet1_1_torchvision.npz")
     made.add_argument("--work", type=Path, default=Path.home() / ".fedstrata" / "benchmarks")
     made.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
@@ -212,7 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     told = parser().parse_args(given)
     command = f"python -m benchmarks.transfer {shlex.join(given)}".strip()
+    if "text" in told.sets and not (told.texts and told.encoder):
+        parser().error("the set text needs --texts and --encoder")
     seeds, output = tuple(told.seeds), told.output.resolve()
+    # What central training looks up lies where the simulations have it.
+    os.environ["FEDSTRATA_HOME"] = str(told.work.resolve() / "home")
     with Simulator(told.work.resolve()) as simulator:
         for labels in (None if text == "all" else int(text) for text in told.labels):
             for name in told.sets:
@@ -228,6 +240,11 @@ def chosen(name: str, told: argparse.Namespace, work: Path, labels: int | None) 
     if name == "faces":
         return ways.drawn_faces(told.rounds, labels)
     weights = told.weights.resolve()
+    if name == "text":
+        encoder = told.encoder.resolve()
+        shutil.copytree(encoder, work / "home" / "models" / encoder.name, dirs_exist_ok=True)
+        root = told.texts.resolve()
+        return ways.text(root, encoder.name, told.text_sites, told.topic, told.rounds, labels)
     if name == "pacs":
         root = prepare.pacs(told.pacs.resolve(), work / "data")
         return ways.pacs(root, weights, told.rounds, labels)

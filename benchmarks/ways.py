@@ -200,6 +200,37 @@ def pacs(root: Path, weights: Path, rounds: int, labels: int | None) -> Set:
     )
 
 
+def text(
+    root: Path, encoder: str, sites: int, column: str | None, rounds: int, labels: int | None
+) -> Set:
+    """Return texts from a CSV file, shared out by ``column`` (a topic a site) or at random."""
+    partition: tuple[str, ...] = ("data.partition.scheme=iid",)
+    if column is not None:
+        partition = ("data.partition.scheme=natural", f"data.partition.column={column}")
+    everything = ("groups.pretrained=[]", "groups.common=['...']", "groups.task=[]")
+    slow = "train.optimizer.lr=0.0001"
+    return Set(
+        f"text-{_told(labels)}",
+        f"texts, {sites} sites, {'one ' + column + ' each' if column else 'IID'}, {_labels(labels)}",
+        "text",
+        sites,
+        root,
+        (
+            f"data.labels_per_class={_value(labels)}",
+            f"model.folder={encoder}",
+            *partition,
+            f"strategy.rounds={rounds}",
+            "train.epochs=4",
+            "train.batch_size=16",
+        ),
+        (
+            Case("8 frozen encoder, head averaged", ()),
+            Case("8 frozen encoder, local only", ("method=local",)),
+            Case("8 encoder and head fine-tuned", (*everything, slow)),
+        ),
+    )
+
+
 def _training(rounds: int) -> tuple[str, ...]:
     return (
         f"strategy.rounds={rounds}",

@@ -26,7 +26,8 @@ class Loopback(Simulator):
     def run(self, name: str, sites: int, run_config: dict[str, str]) -> str:
         overrides = tuple(shlex.split(run_config["overrides"]))
         nodes = {100 + i: {"partition-id": i, "num-partitions": sites} for i in range(sites)}
-        grid = LoopbackGrid(nodes, {"output-dir": run_config["output-dir"]})
+        told = {key: run_config[key] for key in ("output-dir", "data-root")}
+        grid = LoopbackGrid(nodes, told)
         output = Path(run_config["output-dir"])
         run_all(grid, RunConfig(run_config["experiment"], overrides, output, ""))
         self.runs += 1
