@@ -8,7 +8,7 @@ and `personal` layers are one set per task, since there are no sites any more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from server_app.start import Recipe, checkpoint
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, plan_for
 from strategies.method import make_method
+from strategies.settings import settings_of
 
 SPLITS = ("train", "validation", "test")
 DEVICE = torch.device("cpu")
@@ -298,18 +299,8 @@ def _settings(config: Config, number: int, examples: int, sites: int) -> trainin
         assert train.steps is not None
         epochs = max(1, round(train.steps * train.batch_size * sites / examples))
     factor = training.schedule_factor(train.schedule, number, config.strategy.rounds)
-    return training.Settings(
-        epochs=epochs,
-        steps=None,
-        batch_size=train.batch_size,
-        optimizer=train.optimizer.name,
-        lr=train.optimizer.lr * factor,
-        momentum=train.optimizer.momentum,
-        weight_decay=train.optimizer.weight_decay,
-        clip=train.clip,
-        augment=train.augment,
-        autocast=False,
-    )
+    settings = settings_of(train, factor=factor, autocast=False)
+    return replace(settings, epochs=epochs, steps=None)
 
 
 def _measure(

@@ -12,16 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.flower import REPOSITORY, Simulator
-
-DATA = REPOSITORY.parent / "shared" / "data"
+from benchmarks.command_line import DATA, with_places
+from benchmarks.flower import Simulator
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
     made.add_argument("--table", choices=("3", "4"), required=True)
-    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     made.add_argument(
         "--rounds",
         type=int,
@@ -31,9 +29,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--utkface", type=Path, default=DATA / "utkface_subset.zip")
     made.add_argument("--faces", choices=("drawn", "utkface"), nargs="+")
     made.add_argument("--weights", type=Path, default=DATA / "squeezenet1_1_torchvision.npz")
-    made.add_argument("--work", type=Path, default=Path.home() / ".fedstrata" / "benchmarks")
-    made.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
-    return made
+    return with_places(made)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -110,6 +110,24 @@ class Study:
             for case in cases
         }
 
+    def centrally(
+        self, simulator: Simulator, case: Case, *, together: bool = True
+    ) -> list[dict[str, Any]]:
+        """Return what `benchmarks.central.central` gives for ``case``, one per seed; kept as runs are."""
+        from benchmarks.central import central, holdings
+
+        made = []
+        for seed in self.seeds:
+            config = self.config(case, seed)
+
+            def train(config: Config = config) -> dict[str, Any]:
+                held = holdings(config, self.sites, self.data_root)
+                return central(config, held, simulator.folder / "home" / "cache", together=together)
+
+            folder = simulator.folder / "central" / self.name
+            made.append(remembered(folder, [config.to_dict(), together], train))
+        return made
+
 
 def finished(output: Path) -> dict[str, dict[str, Any]]:
     """Return results.json of every run under ``output`` that came to its end, by configuration."""
@@ -133,12 +151,10 @@ def _key(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
 
 
-def remembered(
-    folder: Path, config: Config, together: bool, make: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """Return what ``make`` gives, kept in ``folder`` by the whole configuration."""
-    key = json.dumps([config.to_dict(), together], sort_keys=True)
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+def remembered(folder: Path, told: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what ``make`` gives, kept in ``folder`` by ``told``, all that decides it."""
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    path = folder / f"{key[:24]}.json"
     if not path.exists():
         made = make()
         folder.mkdir(parents=True, exist_ok=True)

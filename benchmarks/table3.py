@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import pictures
-from benchmarks.central import central, holdings
+from benchmarks.central import holdings
 from benchmarks.flower import Simulator
 from benchmarks.outcome import by_task, curve, figure, mean_of
-from benchmarks.study import Case, Study, remembered
+from benchmarks.study import Case, Study
 from benchmarks.tables import Table, write
 
 FROZEN = ("model=squeezenet1_1", "weights=file", "groups.pretrained=[features]")
@@ -140,7 +140,7 @@ class Table3:
             ("centralized separate", Case("", (*faces.separate, "baselines.alone=false")), False),
             ("centralized joint", multitask, True),
         ):
-            made = [self._centrally(study, case, seed, simulator, together) for seed in self.seeds]
+            made = study.centrally(simulator, case, together=together)
             shown[name] = [each["sites"] for each in made]
             lines[name] = [each["curve"] for each in made]
         finals = [each["final"]["sites"] for each in played[multitask.name]]
@@ -170,17 +170,6 @@ class Table3:
         }
         table = self._table(shown)
         write(folder, name, [table], command=command, notes=self._notes(shown), more=told)
-
-    def _centrally(
-        self, study: Study, case: Case, seed: int, simulator: Simulator, together: bool
-    ) -> dict[str, Any]:
-        config = study.config(case, seed)
-
-        def make() -> dict[str, Any]:
-            held = holdings(config, study.sites, study.data_root)
-            return central(config, held, simulator.folder / "home" / "cache", together=together)
-
-        return remembered(simulator.folder / "central" / study.name, config, together, make)
 
     def _table(self, shown: Mapping[str, list[Mapping[str, Any]]]) -> Table:
         tasks = sorted(by_task(next(iter(shown.values()))[0]))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pictures
-from benchmarks.central import central, holdings
 from benchmarks.flower import Simulator
 from benchmarks.outcome import (
     curve,
@@ -18,7 +17,7 @@ from benchmarks.outcome import (
     mean_of,
     validation_accuracy,
 )
-from benchmarks.study import Case, Study, remembered
+from benchmarks.study import Case, Study
 from benchmarks.tables import Table, write
 
 SUBJECTS = 30
@@ -99,24 +98,12 @@ class Table4:
         joint = "centralized joint"
         for point in (Chosen(r, b) for r in CENTRAL_RATES for b in CENTRAL_BATCHES):
             case = Case(joint, (*COMMON.split(), *often.split(), *point.overrides()))
-            made = self.centrally(study, case, study.seeds[0], simulator)
+            (made,) = study.centrally(simulator, case)
             found.setdefault(joint, {})[point] = validation_accuracy(made["sites"])
         for family, values in found.items():
             for point, value in values.items():
                 print(f"grid: {family}, {point}: {100 * value:.2f} % on validation data")
         return found
-
-    def centrally(
-        self, study: Study, case: Case, seed: int, simulator: Simulator, *, together: bool = True
-    ) -> dict[str, Any]:
-        """Train centrally, or read what an earlier call with this configuration gave."""
-        config = study.config(case, seed)
-
-        def make() -> dict[str, Any]:
-            held = holdings(config, study.sites, study.data_root)
-            return central(config, held, simulator.folder / "home" / "cache", together=together)
-
-        return remembered(simulator.folder / "central" / study.name, config, together, make)
 
     def cases(self, chosen: Mapping[str, Chosen]) -> list[Case]:
         """Return the cases that Flower plays."""
@@ -213,7 +200,7 @@ class Table4:
         def add_central(name: str, overrides: str, point: Chosen) -> None:
             often = _pace(self.passes, 1).split()
             case = Case(name, (*overrides.split(), *often, *point.overrides()))
-            made = [self.centrally(study, case, seed, simulator) for seed in study.seeds]
+            made = study.centrally(simulator, case)
             add(name, [each["sites"] for each in made], [each["curve"] for each in made])
 
         for case in cases:

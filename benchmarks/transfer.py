@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import pictures, prepare, ways
-from benchmarks.central import central, holdings
-from benchmarks.flower import REPOSITORY, Simulator
+from benchmarks.central import holdings
+from benchmarks.command_line import DATA, with_places
+from benchmarks.flower import Simulator
 from benchmarks.footprint import footprint
 from benchmarks.outcome import (
     alone_accuracy,
@@ -31,10 +32,9 @@ from benchmarks.outcome import (
     mean_accuracy,
     mean_of,
 )
-from benchmarks.study import Case, Study, remembered
+from benchmarks.study import Case, Study
 from benchmarks.tables import Table, write
 
-DATA = REPOSITORY.parent / "shared" / "data"
 SETS = ("pneumonia", "skewed", "pacs", "faces", "deployment", "text")
 MEGABYTE = 1e6
 
@@ -85,7 +85,11 @@ class Transfer:
             local = config.method["name"] == "local"
             cost = footprint(config, first[0].data)
             memory = cost.weights + cost.optimizer + cost.activations
-            pooled = None if local else figure(self._pooled(way, simulator))
+            pooled = (
+                None
+                if local
+                else figure([mean_of(each["sites"]) for each in study.centrally(simulator, way)])
+            )
             lost, of = losing(results)
             table.rows[way.name] = (
                 figure([mean_accuracy(each) for each in results]),
@@ -108,19 +112,6 @@ class Transfer:
             "footprint": costs,
         }
         write(folder, name, [table], command=command, notes=self._notes(played), more=more)
-
-    def _pooled(self, way: Case, simulator: Simulator) -> list[float]:
-        values = []
-        for seed in self.seeds:
-            config = self.study.config(way, seed)
-
-            def make(config: Any = config) -> dict[str, Any]:
-                held = holdings(config, self.study.sites, self.study.data_root)
-                return central(config, held, simulator.folder / "home" / "cache")
-
-            folder = simulator.folder / "central" / self.study.name
-            values.append(mean_of(remembered(folder, config, True, make)["sites"]))
-        return values
 
     def _notes(self, played: Mapping[str, list[dict[str, Any]]]) -> list[str]:
         """Say which way is best, and where the federation loses."""
@@ -153,11 +144,7 @@ class Deployment:
         played = study.play(simulator, self.held.ways)
         tables, notes = [], []
         for way in self.held.ways:
-            pooled = []
-            for seed in self.seeds:
-                config = study.config(way, seed)
-                held = holdings(config, study.sites, study.data_root)
-                pooled.append(central(config, held, simulator.folder / "home" / "cache")["sites"])
+            pooled = [each["sites"] for each in study.centrally(simulator, way)]
             table, note = self._table(way, [r["deployment"] for r in played[way.name]], pooled)
             tables.append(table)
             notes.append(note)
@@ -201,7 +188,6 @@ def parser() -> argparse.ArgumentParser:
         "--sets", choices=SETS, nargs="+", default=[name for name in SETS if name != "text"]
     )
     made.add_argument("--labels", nargs="+", default=["10"], help="a class and site; or all")
-    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     made.add_argument("--rounds", type=int, default=8)
     made.add_argument("--pneumonia", type=Path, default=DATA / "pneumoniamnist.npz")
     made.add_argument("--pacs", type=Path, default=DATA / "pacs_subset.zip")
@@ -210,9 +196,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--topic", help="the column of --texts by which the sites share it")
     made.add_argument("--text-sites", type=int, default=4)
     made.add_argument("--weights", type=Path, default=DATA / "squeezenet1_1_torchvision.npz")
-    made.add_argument("--work", type=Path, default=Path.home() / ".fedstrata" / "benchmarks")
-    made.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
-    return made
+    return with_places(made)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -42,6 +42,7 @@ from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Plan, TrainConfig, plan_from_json
 from strategies.method import Method, SiteRound, make_method
 from strategies.payload import PayloadError, decode, encode
+from strategies.settings import settings_of
 from strategies.wire import DeployReport, RoundReport, SiteReport
 
 SPLITS = ("validation", "test")
@@ -443,18 +444,7 @@ def _report(
 def _settings(bench: Bench, round_number: int) -> Settings:
     config = bench.plan.train
     factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
-    return Settings(
-        epochs=config.epochs,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        optimizer=config.optimizer.name,
-        lr=config.optimizer.lr * factor,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-        clip=config.clip,
-        augment=config.augment,
-        autocast=bench.autocast,
-    )
+    return settings_of(config, factor=factor, autocast=bench.autocast)
 
 
 def _loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:

@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks import outcome
 from benchmarks.flower import SimulationFailed, Simulator
-from benchmarks.study import Case, Study, remembered
+from benchmarks.study import Case, Study
 from benchmarks.tables import Figure, Table, write
 from server_app.app import run_all
-from server_app.compose import RunConfig, compose
+from server_app.compose import RunConfig
 from tests.loopback import LoopbackGrid
 from tests.strategies.test_equalities import SMALL
 
@@ -70,12 +70,16 @@ def test_the_command_is_the_one_that_the_overrides_mean() -> None:
 
 
 def test_central_results_are_kept_by_configuration(tmp_path: Path) -> None:
-    config, other = compose("faces", SMALL), compose("faces", [*SMALL, "seed=9"])
-    made = [remembered(tmp_path, c, True, lambda: {"made": 1}) for c in (config, other)]
-    assert made == [{"made": 1}] * 2
-    kept = remembered(tmp_path, config, True, lambda: pytest.fail("made again"))
-    assert kept == {"made": 1}
-    assert remembered(tmp_path, config, False, lambda: {"made": 2}) == {"made": 2}
+    simulator = Loopback(tmp_path)
+    made = STUDY.centrally(simulator, CASES[0])
+    assert [len(each["sites"]) for each in made] == [4, 4]
+    assert made[0] != made[1]
+    kept = sorted(tmp_path.glob("central/small/*.json"))
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert STUDY.centrally(simulator, CASES[0]) == made
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert STUDY.centrally(simulator, CASES[0], together=False) != made
+    assert len(list(tmp_path.glob("central/small/*.json"))) == 4
 
 
 def test_figures_over_seeds(tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+"""A study on Flower's own simulation: real processes, ended with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.flower import Simulator
+from benchmarks.study import Case, Study
+from tests.strategies.test_equalities import SMALL
+
+
+@pytest.mark.system
+def test_a_study_runs_in_flowers_simulation_and_leaves_no_process(tmp_path: Path) -> None:
+    study = Study("real", "faces", 2, None, (*SMALL, "strategy.rounds=1"), (1, 2))
+    with Simulator(tmp_path, actors=1) as simulator:
+        played = study.play(simulator, [Case("all", ())])
+        assert simulator.superlink is not None
+        pid = simulator.superlink.pid
+        assert study.play(simulator, [Case("all", ())]) == played
+    assert [told["seed"] for told in played["all"]] == [1, 2]
+    assert all(len(told["final"]["sites"]) == 2 for told in played["all"])
+    with pytest.raises(ProcessLookupError):
+        os.killpg(pid, 0)
