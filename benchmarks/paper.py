@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         help="instead of the table's own number; passes over the data for table 4",
     )
+    made.add_argument(
+        "--splits", choices=("random", "blocks"), nargs="+", default=["random", "blocks"]
+    )
     made.add_argument("--har", type=Path, default=DATA / "har.npz", help="UCI HAR, npz or folder")
     made.add_argument("--utkface", type=Path, default=DATA / "utkface_subset.zip")
     made.add_argument("--faces", choices=("drawn", "utkface"), nargs="+")
@@ -62,7 +65,7 @@ def table4(told: argparse.Namespace, simulator: Simulator, command: str) -> None
     from benchmarks.table4 import Table4
 
     table = Table4(told.har.resolve(), tuple(told.seeds), told.rounds or 150)
-    table.run(simulator, told.output.resolve(), command)
+    table.run(simulator, told.output.resolve(), command, told.splits)
 
 
 if __name__ == "__main__":

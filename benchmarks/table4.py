@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,48 +125,44 @@ class Table4:
             for name, overrides, pace, point in played
         ]
 
-    def run(self, simulator: Simulator, folder: Path, command: str) -> None:
-        """Play everything, and write table, curves and JSON."""
+    def run(self, simulator: Simulator, folder: Path, command: str, splits: Sequence[str]) -> None:
+        """Play everything, and write table, curves and JSON, a set for each split."""
         found = self.grid(simulator)
         chosen = {family: max(v, key=lambda p: v[p]) for family, v in found.items()}
-        tables: list[Table] = []
-        more: dict[str, Any] = {}
-        for split, told in SPLITS.items():
+        grid = {
+            family: {f"rate {p.rate}, batch {p.batch}": value for p, value in values.items()}
+            for family, values in found.items()
+        }
+        for split in splits:
             study = self.study(split, f"har-{split}", self.seeds, "data.validation_fraction=0.02")
             cases = self.cases(chosen)
             played = study.play(simulator, cases)
-            table, lines = self._table(split, told, study, cases, played, chosen, simulator)
-            tables.append(table)
-            pictures.curves(
-                folder / f"table4-{split}.png",
-                f"Human activity recognition, 30 subjects, {split} split",
-                lines,
-                lowest=0.6,
-            )
-            more[split] = {
+            table, lines = self._table(split, study, cases, played, chosen, simulator)
+            title = f"Human activity recognition, 30 subjects, {split} split"
+            pictures.curves(folder / f"table4-{split}.png", title, lines, lowest=0.6)
+            more = {
                 "commands": {case.name: study.command(case) for case in cases},
                 "curves": lines,
+                "grid": grid,
             }
+            notes = [self._settings(chosen)]
+            write(folder, f"table4-{split}", [table], command=command, notes=notes, more=more)
+
+    def _settings(self, chosen: Mapping[str, Chosen]) -> str:
         settings = ", ".join(f"{k}: rate {v.rate:g}, batch {v.batch}" for k, v in chosen.items())
-        notes = [
+        return (
             "Chosen by the grid (validation part of the training data, random split, "
             f"seed {self.seeds[0]}): {settings}. The methods below multi-task FL use "
             f"its choice. Every case makes {self.passes} passes over each subject's data: multi-task "
             f"FL in {3 * self.passes} rounds of 5 steps (in the grid, {self.passes} rounds of a pass), "
             "with server momentum 0.9 on the common layers (FedAvgM); "
             f"the other federated cases in {self.passes // PASSES_A_ROUND} rounds, plain averaging. "
-            "SGD with momentum 0.9, cosine schedule.",
-        ]
-        more["grid"] = {
-            family: {f"rate {p.rate}, batch {p.batch}": value for p, value in values.items()}
-            for family, values in found.items()
-        }
-        write(folder, "table4", tables, command=command, notes=notes, more=more)
+            "SGD with momentum 0.9, cosine schedule."
+        )
 
     def _table(
         self,
         split: str,
-        told: str,
         study: Study,
         cases: list[Case],
         played: Mapping[str, list[dict[str, Any]]],
@@ -178,7 +174,7 @@ class Table4:
             for seed, results in zip(study.seeds, played["separate"], strict=True)
         }
         columns = ("case", "accuracy, %", "worst subject, %", "subjects better alone", "paper, %")
-        table = Table(f"Table IV, {split} split ({told})", columns)
+        table = Table(f"Table IV, {split} split ({SPLITS[split]})", columns)
         lines: dict[str, list[list[float]]] = {}
 
         def add(name: str, sites: list[Mapping[str, Any]], curves: list[list[float]]) -> None:
