@@ -109,6 +109,10 @@ class Joint:
                     found.setdefault(id(parameter), (f"{task}/{name}", parameter))
         return dict(found.values())
 
+    def layers_per_task(self) -> bool:
+        """Whether any tensor is a task's own; otherwise it is one model for everybody."""
+        return len(self.tails) > 1 and any(tail.state_dict() for tail in self.tails.values())
+
     def train_mode(self) -> None:
         """Put everything but the frozen layers in train mode."""
         for blueprint in self.blueprints.values():
@@ -168,10 +172,12 @@ def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> d
             splits[member.site] = _features(config, joint.blueprints[task], cut, member, cache)
     order = [(task, member.site) for task in names for member in tasks[task]]
     pool = Pool(tuple(splits[site]["train"] for _, site in order))
-    codes = [splits[site]["train"].labels + most * names.index(task) for task, site in order]
+    apart = joint.layers_per_task()
+    first = {task: most * number if apart else 0 for number, task in enumerate(names)}
+    codes = [splits[site]["train"].labels + first[task] for task, site in order]
     train = Split(pool, np.concatenate(codes))
-    objective = _objective(joint, names, most) if len(names) > 1 else None
-    network = joint.body if objective else joint.network(names[0])
+    objective = _objective(joint, names, most) if apart else None
+    network = joint.body if apart else joint.network(names[0])
     generator, _ = training.seeded(derive_seed(config.seed, "central"))
     state: training.OptimizerState = {}
     curve = []

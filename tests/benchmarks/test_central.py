@@ -49,6 +49,15 @@ def test_a_joint_step_is_a_round_with_one_step(tmp_path: Path, rounds: int) -> N
         assert site["validation"]["loss"] == pytest.approx(final["validation"]["loss"], abs=2e-6)
 
 
+def test_one_model_for_all_tasks_is_trained_on_all_rows_alike(tmp_path: Path) -> None:
+    shared = [*STEP, "groups.common=[fc1,fc2,head]", "groups.task=[]", "strategy.rounds=2"]
+    results, _ = simulate(tmp_path / "runs", "faces", [*shared, "train.batch_size=24"], sites=2)
+    config = compose("faces", [*shared, "train.batch_size=48"])
+    for name, site in sites_of(config, tmp_path, together=True).items():
+        loss = results["final"]["sites"][name]["loss"]
+        assert site["loss"] == pytest.approx(loss, abs=2e-6)
+
+
 def test_tasks_that_are_not_trained_together_do_not_touch(tmp_path: Path) -> None:
     config = compose("faces", [*STEP, "train.batch_size=24"])
     held = holdings(config, 2, None)
