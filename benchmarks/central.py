@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.data import Holding, Seat, load
-from client_app.features import cached
+from client_app.features import Features, cached
 from models import prefix, training
-from models.data import Split
+from models.data import ArrayInputs, Inputs, Split
 from models.groups import set_train_mode
 from models.seeds import derive_seed
 from server_app.start import Recipe, checkpoint
@@ -80,6 +80,18 @@ class Pool:
     def digest(self) -> str:
         """Return the digests of the parts, joined."""
         return "+".join(part.inputs.digest() for part in self.parts)
+
+
+def pooled(parts: Sequence[Split]) -> Inputs:
+    """Return the inputs of ``parts`` one after the other: in one array where they are arrays alike."""
+    inputs = [part.inputs for part in parts]
+    if all(isinstance(each, Features) for each in inputs):
+        return ArrayInputs(np.concatenate([each.values for each in inputs]))  # type: ignore[attr-defined]
+    arrays = [each for each in inputs if isinstance(each, ArrayInputs)]
+    if len(arrays) == len(inputs) and len({(each.mean, each.std) for each in arrays}) == 1:
+        values = np.concatenate([each.values for each in arrays])
+        return ArrayInputs(values, arrays[0].mean, arrays[0].std)
+    return Pool(tuple(parts))
 
 
 @dataclass
@@ -171,7 +183,7 @@ def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> d
         for member in members:
             splits[member.site] = _features(config, joint.blueprints[task], cut, member, cache)
     order = [(task, member.site) for task in names for member in tasks[task]]
-    pool = Pool(tuple(splits[site]["train"] for _, site in order))
+    pool = pooled([splits[site]["train"] for _, site in order])
     apart = joint.layers_per_task()
     first = {task: most * number if apart else 0 for number, task in enumerate(names)}
     codes = [splits[site]["train"].labels + first[task] for task, site in order]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.central import Pool, central, holdings
+from benchmarks.central import Pool, central, holdings, pooled
 from models.data import ArrayInputs, Split
 from server_app.compose import compose
 from strategies.config import Config
@@ -91,3 +91,7 @@ def test_a_pool_hands_out_what_its_parts_do(sizes: list[int], seed: int) -> None
     assert len(pool) == len(whole)
     chosen = generator.integers(0, len(whole), size=7)
     assert np.array_equal(pool.batch(chosen).numpy(), whole[chosen])
+    assert np.array_equal(pooled(parts).batch(chosen).numpy(), whole[chosen])
+    other = [*parts, Split(ArrayInputs(whole, (1.0,), (2.0,)), np.zeros(len(whole), np.int64))]
+    mixed = pooled(other).batch(np.array([0, 2 * len(whole) - 1])).numpy()
+    assert np.array_equal(mixed, np.stack([whole[0], (whole[-1] - 1) / 2]))
