@@ -7,12 +7,11 @@ are finished are kept in --work and not run again; tables, curves and JSON go to
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.command_line import DATA, with_places
+from benchmarks.command_line import DATA, command_of, with_places
 from benchmarks.flower import Simulator
 
 
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Play a table and write it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     told = parser().parse_args(given)
-    command = f"python -m benchmarks.paper {shlex.join(given)}"
+    command = command_of("benchmarks.paper", given)
     with Simulator(told.work.resolve()) as simulator:
         play = table3 if told.table == "3" else table4
         play(told, simulator, command)

@@ -84,7 +84,8 @@ def who_holds_what(path: Path, title: str, held: Sequence[Holding]) -> None:
         names = [member.site.removeprefix("site-").removeprefix("subject-") for member in members]
         axes.set_xticks(range(len(members)), names, fontsize=6, rotation=90)
         axes.set(title=task, ylabel="training examples")
-        axes.legend(fontsize=6, ncols=2)
+        axes.set_ylim(top=1.3 * max(below.max(), 1))
+        axes.legend(fontsize=6, ncols=3, loc="upper center")
     canvas.suptitle(title)
     _save(canvas, path)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import anywhere
 from benchmarks.flower import SimulationFailed, Simulator
 from server_app.compose import compose
 from strategies.config import Config
@@ -64,9 +65,9 @@ class Study:
         """Return what a user types for this case."""
         seeds = f"seed={','.join(map(str, self.seeds))}"
         overrides = " ".join([*self.overrides, *case.overrides, seeds])
-        root = f' data-root="{self.data_root.name}"' if self.data_root else ""
+        root = f' data-root="{self.data_root}"' if self.data_root else ""
         federation = f"--federation-config 'num-supernodes={self.sites}'"
-        return (
+        return anywhere(
             f"flwr run . --stream {federation} "
             f'-c \'experiment="{self.experiment}"{root} overrides="{overrides}"\''
         )

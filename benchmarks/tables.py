@@ -102,7 +102,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "memory_gib": round(memory / 2**30, 1),
-        "system": platform.platform(),
+        "system": platform.system(),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 
 from benchmarks import pictures, prepare, ways
 from benchmarks.central import holdings
-from benchmarks.command_line import DATA, with_places
+from benchmarks.command_line import DATA, command_of, with_places
 from benchmarks.flower import Simulator
 from benchmarks.footprint import footprint
 from benchmarks.outcome import (
@@ -203,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Play the chosen sets and write their tables."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     told = parser().parse_args(given)
-    command = f"python -m benchmarks.transfer {shlex.join(given)}".strip()
+    command = command_of("benchmarks.transfer", given)
     if "text" in told.sets and not (told.texts and told.encoder):
         parser().error("the set text needs --texts and --encoder")
     seeds, output = tuple(told.seeds), told.output.resolve()

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from benchmarks import ways
 from benchmarks.collect import main as collect
+from benchmarks.command_line import anywhere, command_of
 from benchmarks.paper import parser as paper_parser
 from benchmarks.study import Case
 from benchmarks.table3 import Faces, Table3
@@ -104,6 +105,14 @@ def test_deployment_tells_each_site_and_those_that_join(tmp_path: Path, few: way
         "site-03, pose (joins after training)"
     ]
     assert all(row["before, %"] and row["alone, %"] and row["pooled, %"] for row in rows.values())
+
+
+def test_results_do_not_tell_where_this_machine_keeps_things() -> None:
+    words = ["--table", "4", "--work", "/srv/a/b", "--har", "/srv/a/har.npz", "--output=/srv/c/d"]
+    assert command_of("x", words) == "python -m x --table 4 --har /data/har.npz"
+    text = 'weights.path=/srv/models/a.npz groups.common=[a/b] data-root="/srv/x" rate=1/2'
+    expected = 'weights.path=/data/a.npz groups.common=[a/b] data-root="/data/x" rate=1/2'
+    assert anywhere(text) == expected
 
 
 def test_the_command_lines() -> None:
