@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
@@ -59,9 +60,11 @@ class Simulator:
     actors: int = field(default_factory=lambda: os.cpu_count() or 1)
     control: int = field(default_factory=free_port)
     superlink: subprocess.Popen[bytes] | None = None
+    before: Any = signal.SIG_DFL
 
     def __enter__(self) -> Simulator:
-        signal.signal(signal.SIGTERM, _leave)  # or the SuperLink would go on without us
+        # Or the SuperLink would go on without us.
+        self.before = signal.signal(signal.SIGTERM, _leave)
         for home in (self.folder / "flwr", self.folder / "home", self.folder / "logs"):
             home.mkdir(parents=True, exist_ok=True)
         connection = f'[superlink.bench]\naddress = "127.0.0.1:{self.control}"\ninsecure = true\n'
@@ -75,6 +78,7 @@ class Simulator:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+        signal.signal(signal.SIGTERM, self.before)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of each process: nothing of the user's own Flower, Ray or app."""
