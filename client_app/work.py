@@ -85,7 +85,7 @@ def open_bench(site: Site, plan: Plan) -> Bench:
     _check_inputs(holding, str(plan.model["name"]))
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
     blueprint, start = _open_model(
-        replace(plan, federation="any", rounds=1, data={"name": "any"}).to_json(),
+        replace(plan, federation="any", rounds=1, fraction=1.0, data={"name": "any"}).to_json(),
         path if path and path.exists() else None,
         holding.data.input_shape,
         len(holding.data.classes),
@@ -224,14 +224,15 @@ def train_alone(bench: Bench) -> RoundReport:
     """Train the plan's rounds with nothing exchanged; return the metrics of the result.
 
     It is method ``local``, played round by round, so it has the same seeds, steps and schedule as
-    the federation; nothing is written to disk and no tensor leaves.
+    the federation, in as many rounds as a site is asked in on average. Nothing is written to
+    disk and no tensor leaves.
     """
     started = time.perf_counter()
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
     alone = open_bench(bench.site, alone_plan)
     store = MemoryStore()
-    for number in range(1, bench.plan.rounds + 1):
+    for number in bench.plan.rounds_of_a_site():
         play(alone, number, {}, store, measure=False)
     last = bench.plan.rounds + 1
     seat = _set_up(alone, last, {}, store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -156,13 +157,15 @@ class Plan:
     """What a site is told: everything it needs to take its part, nothing it decides itself.
 
     ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
-    ``rounds`` is the number of rounds planned, for schedules and for training alone. ``tuning`` is
-    told to all; the names of newcomers are not.
+    ``rounds`` is the number of rounds planned, for schedules, and ``fraction`` the share of the sites
+    asked in each; both say how much a site trains alone. ``tuning`` is told to all; the names of
+    newcomers are not.
     """
 
     federation: str
     seed: int
     rounds: int
+    fraction: float
     model: dict[str, Any]
     weights: str
     data: dict[str, Any]
@@ -175,6 +178,12 @@ class Plan:
         """Return the plan as it travels."""
         return json.dumps(asdict(self), sort_keys=True)
 
+    def rounds_of_a_site(self) -> list[int]:
+        """Return the rounds, counted from 1, in which an average site trains: evenly spaced."""
+        shares = [math.floor(number * self.fraction) for number in range(self.rounds + 1)]
+        trained = [r for r in range(1, self.rounds + 1) if shares[r] > shares[r - 1]]
+        return trained or [1]
+
 
 def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
     """Return what the sites of ``config`` are told."""
@@ -182,6 +191,7 @@ def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
     return Plan(
         federation=federation,
         rounds=config.strategy.rounds,
+        fraction=config.strategy.fraction,
         **{name: getattr(config, name) for name in shared if name != "weights"},
         weights=weights,
         tuning=config.deployment.tuning,
@@ -200,6 +210,10 @@ def plan_from_json(text: str) -> Plan:
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"the plan is not JSON: {error}") from None
     plan = read_options(Plan, loaded, "plan")
+    if plan.rounds < 1 or not 0 < plan.fraction <= 1:
+        raise UserError(
+            f"the plan has {plan.rounds} rounds of a share of {plan.fraction} of the sites"
+        )
     plan.train.check()
     plan.tuning.check()
     return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,22 @@ def test_a_plan_arrives_as_it_was_sent() -> None:
     for text in ("", "{", "[]", "null", '{"federation": 1}', "[" * 100_000):
         with pytest.raises(UserError):
             plan_from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "fraction", "expected"),
+    [(4, 1.0, [1, 2, 3, 4]), (10, 0.5, [2, 4, 6, 8, 10]), (12, 0.25, [4, 8, 12]), (3, 0.1, [1])],
+)
+def test_a_site_alone_trains_as_often_as_it_is_asked(
+    rounds: int, fraction: float, expected: list[int]
+) -> None:
+    overrides = [f"strategy.rounds={rounds}", f"strategy.fraction={fraction}"]
+    plan = plan_for(compose("faces", overrides), federation="f", weights="")
+    assert plan.rounds_of_a_site() == expected
+
+
+@pytest.mark.parametrize("hostile", [{"fraction": 0.0}, {"fraction": 2.0}, {"rounds": 0}])
+def test_a_plan_with_impossible_rounds_is_refused(hostile: dict[str, float]) -> None:
+    plan = plan_for(compose("faces", []), federation="f", weights="")
+    with pytest.raises(UserError, match="rounds"):
+        plan_from_json(json.dumps(json.loads(plan.to_json()) | hostile))
