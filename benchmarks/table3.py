@@ -97,7 +97,7 @@ def utkface(root: Path, rounds: int) -> Faces:
         30,
         root,
         (
-            "model.head=[512,256]",
+            "model.head=[2048,256]",
             "data.manifest=manifest.csv",
             "data.tasks=[gender,age,race]",
             "data.size=128",
