@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from client_app.site import read_site
 from models.errors import UserError
 from strategies.config import plan_from_json
-from strategies.wire import DEPLOY, DeployReport, RoundReport, SiteReport, answer, read_order
+from strategies.wire import answer, failure, read_order
 
 if TYPE_CHECKING:
     from client_app.work import Bench
@@ -120,22 +120,10 @@ def _handle(
         return do(bench, number, payloads)
     except UserError as error:
         logger.error("site %s: %s", name or "(unnamed)", error)
-        return _failure(message, name, number, str(error))
+        return failure(message, name, number, str(error))
     except Exception as error:
         logger.exception("site %s: round %d failed", name or "(unnamed)", number)
         telling = simulated or type(error).__name__ == "Diverged"
         told = str(error) if telling else "see the site's log"
-        return _failure(message, name, number, f"{type(error).__name__}: {told}")
+        return failure(message, name, number, f"{type(error).__name__}: {told}")
 
-
-def _failure(message: Message, site: str, number: int, reason: str) -> Message:
-    reason = reason[:2000]
-    kind = message.metadata.message_type
-    report: SiteReport | RoundReport | DeployReport
-    if kind.startswith("query"):
-        report = SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, reason)
-    elif kind == DEPLOY:
-        report = DeployReport(site, number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, reason)
-    else:
-        report = RoundReport(site, number, 0, 0, 0, 0.0, 0.0, {}, reason)
-    return answer(message, report, {})

@@ -32,6 +32,7 @@ Metrics = dict[str, dict[str, float | None]]  # by split, then by name
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 MOST_REPORT_CHARACTERS = 4_000_000
+MOST_REASON_CHARACTERS = 2000
 NAME = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 )  # of a site, a task, a federation: a file's name
@@ -200,6 +201,20 @@ def answer(
         }
     )
     return Message(content, reply_to=message)
+
+
+def failure(message: Message, site: str, round_number: int, reason: str) -> Message:
+    """Return the answer that says why ``site`` cannot do what ``message`` asks; it has no layers."""
+    kind = message.metadata.message_type
+    told = reason[:MOST_REASON_CHARACTERS]
+    report: SiteReport | RoundReport | DeployReport
+    if kind.startswith(QUERY):
+        report = SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, told)
+    elif kind == DEPLOY:
+        report = DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, told)
+    else:
+        report = RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, told)
+    return answer(message, report, {})
 
 
 def read_order(message: Message) -> tuple[str, int, dict[str, bytes]]:

@@ -11,7 +11,14 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-HOUSE = ["server_app", "client_app", "strategies", "models", "conf"]  # imports go down this list
+HOUSE = [
+    "site_guard",
+    "server_app",
+    "client_app",
+    "strategies",
+    "models",
+    "conf",
+]  # imports go down this list
 MODULES = sorted(p for name in HOUSE for p in (ROOT / name).rglob("*.py"))
 CHOICES = sorted((ROOT / "conf").rglob("*.yaml"))
 
@@ -31,10 +38,9 @@ def imported(path: Path) -> set[str]:
 def test_imports_go_down_the_house_only(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     above = set(HOUSE[: HOUSE.index(package)])
-    if package == "client_app":
-        above.add("server_app")
-    if package == "server_app":
-        above.add("client_app")
+    apart = {"server_app", "client_app", "site_guard"}
+    if package in apart:
+        above |= apart - {package}
     assert not imported(path) & above
     if package == "models":
         assert "flwr" not in imported(path)
@@ -47,7 +53,17 @@ def test_every_module_opens_with_one_sentence(path: Path) -> None:
     assert docstring.split("\n")[0].endswith(".")
 
 
-@pytest.mark.parametrize("module", ["server_app.app", "client_app.app", "strategies.wire", "conf"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "server_app.app",
+        "client_app.app",
+        "strategies.wire",
+        "conf",
+        "site_guard.guard",
+        "site_guard.app_process",
+    ],
+)
 def test_what_need_not_import_torch_does_not(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -82,3 +98,8 @@ def test_every_choice_opens_with_a_command_to_try(path: Path) -> None:
     comment = "".join(line for line in path.read_text().splitlines() if line.startswith("#"))
     assert "overrides" in comment or "flwr run" in comment
     assert yaml.safe_load(path.read_text()) is not None
+
+
+def test_the_apps_process_imports_nothing_of_ours_before_the_app() -> None:
+    assert not imported(ROOT / "site_guard" / "app_process.py") & set(HOUSE)
+    assert not imported(ROOT / "site_guard" / "__init__.py")

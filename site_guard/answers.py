@@ -1,0 +1,205 @@
+"""What leaves the site: the app's answer taken apart, and made anew from what may travel."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import safetensors
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from safetensors import SafetensorError
+
+from site_guard.settings import SiteSettings
+from strategies import wire
+from strategies.wire import DeployReport, Refused, RoundReport, SiteReport
+
+_HEADER = 8  # bytes of a safetensors file that hold the length of its header
+MOST_NAMED = 5  # tensors that a refusal names
+MOST_IN_QUERY, MOST_IN_REPORT = 400_000, 8_000  # characters: names of tensors; numbers
+_PLAIN = re.compile(r"[\w .:+()/-]{0,80}")
+Form = tuple[str, tuple[int, ...]]  # of a tensor: dtype as safetensors has it, and shape
+
+
+@dataclass
+class Doorkeeper:
+    """Makes every answer of a site anew, or says why it may not leave.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        What the site is willing to share.
+    """
+
+    settings: SiteSettings
+    _announced: dict[int, frozenset[str]] = field(default_factory=dict)
+
+    def check_order(self, message: Message) -> None:
+        """Raise Refused for an order whose groups the site does not share, before any work on it.
+
+        The layers that a server sends for training are those that it wants back.
+        """
+        if message.metadata.message_type != wire.TRAIN:
+            return
+        for group, payload in _layers(message).items():
+            self._refuse_group(group)
+            self._refuse_kept(group, _forms(group, payload))
+
+    def answer(self, order: Message, answered: Message) -> Message:
+        """Return the answer to ``order`` that leaves, made of the report and the allowed layers.
+
+        Parameters
+        ----------
+        order : Message
+            What the server asked.
+        answered : Message
+            What the app's process gave for it; nothing about it is trusted.
+
+        Raises
+        ------
+        Refused
+            The report is not one, or speaks for another site; there are records, groups or tensors
+            that the site does not share or that were not asked for; or another shape or dtype.
+        """
+        kind = order.metadata.message_type
+        _refuse_large(kind, answered)
+        report: SiteReport | RoundReport | DeployReport
+        if kind in (wire.QUERY, wire.WEIGHTS):
+            report = wire.read_site_report(answered)
+        elif kind == wire.DEPLOY:
+            report = wire.read_deploy_report(answered)
+        elif kind in (wire.TRAIN, wire.ALONE, wire.EVALUATE):
+            report = wire.read_round_report(answered)
+        else:
+            raise Refused(
+                f"the server asks for {wire.printable(kind)[:80]!r}, which is unknown here"
+            )
+        if report.site != self.settings.site:
+            raise Refused(
+                f"the app speaks as {report.site!r}, and this site is {self.settings.site!r}"
+            )
+        if report.error:
+            wire.expect_no_layers(answered)
+            return wire.failure(order, report.site, round_of(order), report.error)
+        if isinstance(report, SiteReport):
+            self._check_query(order.metadata.run_id, report)
+        if kind != wire.TRAIN:
+            wire.expect_no_layers(answered)
+            return wire.answer(order, report, {})
+        wanted = _layers(order)
+        layers = {}
+        for group, payload in wire.read_payloads(answered).items():
+            self._refuse_group(group)
+            if group not in wanted:
+                raise Refused(f"the app sends group {group!r}, which the server did not ask for")
+            layers[group] = self._checked(order.metadata.run_id, group, payload, wanted[group])
+        return wire.answer(order, report, layers)
+
+    def _check_query(self, run: int, report: SiteReport) -> None:
+        if report.task != self.settings.task:
+            raise Refused(
+                f"the app has the task {report.task!r}, and this site's is {self.settings.task!r}"
+            )
+        if set(report.fingerprints) != set(report.schemas):
+            raise Refused("the app names other groups in its fingerprints than in its schemas")
+        names: set[str] = set()
+        for group, schema in report.schemas.items():
+            self._refuse_group(group)
+            self._refuse_kept(group, schema)
+            names |= {f"{group}/{name}" for name in schema}
+        told = {report.device, *report.versions, *report.versions.values()}
+        if not all(_PLAIN.fullmatch(text) for text in told):
+            raise Refused("the app's device and versions are not plain names")
+        self._announced[run] = frozenset(names)
+
+    def _refuse_group(self, group: str) -> None:
+        if group not in self.settings.share:
+            shared = " and ".join(self.settings.share) or "nothing"
+            raise Refused(
+                f"this run would send the group {wire.printable(group)[:80]!r}, and this site shares "
+                f"{shared}: the partition (groups=...) has to leave it with the site"
+            )
+
+    def _refuse_kept(self, group: str, names: Mapping[str, object]) -> None:
+        kept = sorted(name for name in names if self.settings.stays(name))
+        if kept:
+            raise Refused(
+                f"this run would send {_some(kept)} in the group {group!r}, "
+                "which may never leave this site"
+            )
+
+    def _checked(self, run: int, group: str, payload: bytes, received: bytes) -> bytes:
+        """Return the group's tensors as a new payload: the names, shapes and dtypes received."""
+        expected, found = _forms(group, received), _forms(group, payload)
+        if extra := sorted(set(found) - set(expected)):
+            raise Refused(
+                f"the app sends {_some(extra)} in the group {group!r}, which are not of it"
+            )
+        if missing := sorted(set(expected) - set(found)):
+            raise Refused(f"the app does not send {_some(missing)} of the group {group!r}")
+        for name, form in found.items():
+            if form != expected[name]:
+                raise Refused(f"the app sends {name!r} as {form}, and it is {expected[name]}")
+        announced = self._announced.get(run)
+        if announced is not None:
+            new = sorted(name for name in found if f"{group}/{name}" not in announced)
+            if new:
+                raise Refused(f"the app sends {_some(new)} in {group!r}, which it did not announce")
+        return _rewritten(payload)
+
+
+def round_of(message: Message) -> int:
+    """Return the round that an order names, or 0."""
+    record = message.content.get(wire.ORDER)
+    number = record.get("round") if isinstance(record, ConfigRecord) else None
+    return number if isinstance(number, int) else 0
+
+
+def _refuse_large(kind: str, answered: Message) -> None:
+    most = MOST_IN_QUERY if kind.startswith(wire.QUERY) else MOST_IN_REPORT
+    record = answered.content.get(wire.REPORT)
+    text = record.get("json") if isinstance(record, ConfigRecord) else None
+    if isinstance(text, str) and len(text) > most:
+        raise Refused(f"the app's report has {len(text)} characters, and at most {most} may leave")
+
+
+def _layers(message: Message) -> dict[str, bytes]:
+    record = message.content.get(wire.LAYERS)
+    if not isinstance(record, ArrayRecord):
+        return {}
+    return {str(group): array.data for group, array in record.items()}
+
+
+def _forms(group: str, payload: bytes) -> dict[str, Form]:
+    """Return dtype and shape of each tensor of a payload; raise Refused where it is none."""
+    try:
+        tensors = safetensors.deserialize(payload)  # type: ignore[no-untyped-call]
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise Refused(
+            f"the group {wire.printable(group)[:80]!r} is no safetensors file: {error}"
+        ) from None
+    return {name: (str(entry["dtype"]), tuple(entry["shape"])) for name, entry in tensors}
+
+
+def _rewritten(payload: bytes) -> bytes:
+    """Return a payload with the same tensors and nothing else: no metadata, no spare bytes.
+
+    The header is written again in the order of the bytes; those of the tensors are taken over.
+    """
+    length = int.from_bytes(payload[:_HEADER], "little")
+    header = json.loads(payload[_HEADER : _HEADER + length])
+    header.pop("__metadata__", None)
+    plain = {
+        name: {key: entry[key] for key in ("dtype", "shape", "data_offsets")}
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+    }
+    text = json.dumps(plain, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _HEADER)
+    return len(text).to_bytes(_HEADER, "little") + text + payload[_HEADER + length :]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(wire.printable(name)[:80]) for name in names[:MOST_NAMED])
+    more = len(names) - MOST_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown

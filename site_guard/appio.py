@@ -1,0 +1,149 @@
+"""The connection to the site's SuperNode: work is claimed, pulled and answered, as Flower's own does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from flwr.app import Context, Message
+from flwr.common.constant import SubStatus
+from flwr.common.grpc import create_channel
+from flwr.common.retry_invoker import make_simple_grpc_retry_invoker, wrap_stub
+from flwr.common.typing import Fab, Run
+from flwr.proto.appio_pb2 import ClaimTaskRequest, PullPendingTasksRequest
+from flwr.proto.clientappio_pb2_grpc import ClientAppIoStub
+from flwr.supercore.auth import load_superexec_auth_secret
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_grpc
+from flwr.supercore.interceptors import (
+    AppIoTokenClientInterceptor,
+    RuntimeVersionClientInterceptor,
+    SuperExecAuthClientInterceptor,
+)
+from flwr.supercore.interceptors.superexec_auth_interceptor import CLIENTAPPIO_SUPEREXEC_METHODS
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from models.errors import UserError
+
+COMPONENT = "flwr-clientapp"  # as what we speak to the SuperNode, for its check of versions
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the SuperNode's ClientAppIo API is, and how it is spoken to.
+
+    Parameters
+    ----------
+    address : str
+        Host and port.
+    certificates : bytes or None
+        Root certificates in PEM form; None for a connection without TLS.
+    secret : bytes or None
+        Of the SuperExec, where the SuperNode asks for one.
+    """
+
+    address: str
+    certificates: bytes | None = None
+    secret: bytes | None = None
+
+    @classmethod
+    def read(cls, address: str, certificates: Path | None, secret: Path | None) -> Address:
+        """Return the address with what the files hold; raise UserError where one cannot be read."""
+        try:
+            root = None if certificates is None else certificates.read_bytes()
+            shared = load_superexec_auth_secret(str(secret) if secret else None)
+        except (OSError, ValueError) as error:
+            raise UserError(str(error)) from None
+        return cls(address, root, shared)
+
+    def channel(self, *interceptors: grpc.UnaryUnaryClientInterceptor) -> grpc.Channel:
+        """Open a channel."""
+        return create_channel(
+            self.address,
+            insecure=self.certificates is None,
+            root_certificates=self.certificates,
+            interceptors=[RuntimeVersionClientInterceptor(component_name=COMPONENT), *interceptors],
+        )
+
+
+@dataclass
+class Work:
+    """One message to answer, with the run and the app bundle that it belongs to."""
+
+    stub: ClientAppIoStub
+    message: Message
+    context: Context
+    run: Run
+    bundle: Fab
+    failure: str = ""
+
+    def push(self, answer: Message) -> None:
+        """Hand the answer to the SuperNode, which sends it."""
+        push_message(self.stub, answer, self.context)
+
+
+class Queue:
+    """The tasks that the SuperNode has for this site's app.
+
+    Parameters
+    ----------
+    address : Address
+        Of the SuperNode.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        interceptors = []
+        if address.secret:
+            protected = CLIENTAPPIO_SUPEREXEC_METHODS
+            interceptors.append(
+                SuperExecAuthClientInterceptor(
+                    master_secret=address.secret, protected_methods=protected
+                )
+            )
+        self._channel = address.channel(*interceptors)
+        self._stub = ClientAppIoStub(self._channel)
+        wrap_stub(self._stub, make_simple_grpc_retry_invoker())
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def claim(self) -> str | None:
+        """Return the token of a task that is ours now, or None where there is none."""
+        for task in self._stub.PullPendingTasks(PullPendingTasksRequest()).tasks:
+            if task.type == TaskType.CLIENT_APP:
+                claimed = self._stub.ClaimTask(ClaimTaskRequest(task_id=task.task_id))
+                if claimed.token:
+                    return str(claimed.token)
+        return None
+
+    @contextmanager
+    def work(self, token: str) -> Iterator[Work]:
+        """Pull the work behind a token; tell the SuperNode how it ended when the block is left.
+
+        Heartbeats go on until then. ``failure`` of the work says why it failed, if it did.
+        """
+        channel = self.address.channel(AppIoTokenClientInterceptor(token))
+        stub = ClientAppIoStub(channel)
+        retries = make_simple_grpc_retry_invoker()
+        wrap_stub(stub, retries)
+        heartbeat = HeartbeatSender(make_task_heartbeat_fn_grpc(stub))
+        heartbeat.start()
+        context: Context | None = None
+        status, details = SubStatus.FAILED, "the site's process was interrupted"
+        try:
+            message, context, run, bundle = pull_task_input(stub)
+            work = Work(stub, message, context, run, bundle)
+            yield work
+            status = SubStatus.FAILED if work.failure else SubStatus.COMPLETED
+            details = work.failure
+        finally:
+            retries.max_tries = 1
+            push_task_output(stub=stub, context=context, sub_status=status, details=details)
+            if heartbeat.is_running:
+                heartbeat.stop()
+            channel.close()

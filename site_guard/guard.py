@@ -1,0 +1,145 @@
+"""The site's own process: every order and every answer passes through it, and the app runs behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import click
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from flwr.app import Message
+from flwr.cli.install import install_from_fab
+
+from models.errors import UserError
+from site_guard.answers import Doorkeeper, round_of
+from site_guard.appio import Queue, Work
+from site_guard.settings import SiteSettings
+from site_guard.signatures import public_keys, require_signature
+from site_guard.warm import AppFailed, Task, WarmProcess, bundle_folder
+from strategies import wire
+from strategies.wire import Refused
+
+logger = logging.getLogger("flwr")
+POLL = 0.1  # seconds between two looks for work
+TRAINS = (wire.TRAIN, wire.ALONE, wire.DEPLOY)
+
+
+@dataclass
+class Guard:
+    """Answers the orders that reach one site.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        The site's rules.
+    process : WarmProcess
+        Where the app runs.
+    """
+
+    settings: SiteSettings
+    process: WarmProcess
+    doorkeeper: Doorkeeper = field(init=False)
+    keys: tuple[Ed25519PublicKey, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.doorkeeper = Doorkeeper(self.settings)
+        self.keys = public_keys(self.settings.bundles.signed_by, "bundles.signed-by")
+
+    def serve(self, queue: Queue) -> None:
+        """Answer orders as they come, until the process is told to stop."""
+        stopped = self.process.stopping
+        self.process.warm_up()
+        while not stopped.is_set():
+            token = queue.claim()
+            if token is None:
+                self.process.rest()
+                stopped.wait(POLL)
+                continue
+            try:
+                with queue.work(token) as work:
+                    self.handle(work)
+            except grpc.RpcError as error:
+                code = error.code() if isinstance(error, grpc.Call) else error
+                logger.error("the SuperNode cannot be reached: %s; trying again", code)
+                stopped.wait(1.0)
+
+    def handle(self, work: Work) -> None:
+        """Answer one order; what may not be, and what fails, is answered with its reason."""
+        kind, number = work.message.metadata.message_type, round_of(work.message)
+        try:
+            answer = self.answer(work)
+        except Refused as error:
+            work.failure = f"refused: {error}"
+            logger.error(
+                "site %s refuses %s, round %d: %s", self.settings.site, kind, number, error
+            )
+            answer = self._failure(work.message, f"refused by the site: {error}")
+        except AppFailed as error:
+            work.failure = str(error)
+            logger.error("site %s: %s, round %d: %s", self.settings.site, kind, number, error)
+            answer = self._failure(work.message, str(error))
+        work.push(answer)
+
+    def answer(self, work: Work) -> Message:
+        """Return the answer that leaves the site.
+
+        Raises
+        ------
+        Refused
+            For a bundle that is not signed as the site wants it, training outside the site's hours,
+            a group that the site does not share, or an answer that carries anything else.
+        AppFailed
+            The app gave no answer.
+        """
+        message, context = work.message, work.context
+        kind = message.metadata.message_type
+        bundle = work.bundle.content
+        require_signature(bundle, context.run_config.get("signature"), self.keys)
+        if kind in TRAINS:
+            self.settings.refuse_outside_hours(datetime.now())
+        self.doorkeeper.check_order(message)
+        task = self._unpacked(bundle, work.run.fab_id, work.run.fab_version)
+        before = context.node_config
+        context.node_config = dict(self.settings.node_config())
+        try:
+            left = message.metadata.created_at + message.metadata.ttl - time.time()
+            answered = self.process.run(task, message, context, left)
+        finally:
+            context.node_config = before
+        return self.doorkeeper.answer(message, answered)
+
+    def _unpacked(self, bundle: bytes, app_id: str, version: str) -> Task:
+        """Unpack a bundle into a folder named by its whole SHA-256, once."""
+        digest = hashlib.sha256(bundle).hexdigest()
+        folder = bundle_folder(Path(self.settings.cache), digest)
+        mark = folder / "path"
+        try:
+            if not mark.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                unpacked = install_from_fab(bundle, install_dir=folder, skip_prompt=True)
+                mark.write_text(str(unpacked))
+            return Task(mark.read_text(), app_id, version, digest)
+        except OSError as error:
+            raise AppFailed(f"the app bundle cannot be unpacked: {error.strerror}") from None
+        except (click.ClickException, ValueError) as error:
+            told = error.message if isinstance(error, click.ClickException) else str(error)
+            raise Refused(f"the app bundle {digest[:16]} cannot be read: {told}") from None
+
+    def _failure(self, message: Message, reason: str) -> Message:
+        return wire.failure(message, self.settings.site, round_of(message), reason)
+
+
+def make_guard(settings: SiteSettings) -> Guard:
+    """Return the guard of a site; raise UserError where its keys cannot be read."""
+    for folder in (settings.state, settings.cache):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: {error.strerror}; the site needs to write there") from None
+    process = WarmProcess(settings.bundles.keep_warm, settings.gpu_memory, settings.threads)
+    return Guard(settings, process)

@@ -1,0 +1,187 @@
+"""A site's own settings: the file ``site.yaml``, which the hospital writes and nobody else."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, time
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from models.errors import UserError, nearest
+from strategies.wire import NAME, Refused
+
+GROUPS = ("common", "task")  # the groups that a site can be willing to share
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+class Bundles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Which app bundles may run here, and how long their process is kept.
+
+    Parameters
+    ----------
+    signed_by : tuple of str
+        Public keys in OpenSSH's form (``ssh-ed25519 AAAA...``), one of which must have signed the
+        bundle; empty for any bundle that the SuperLink sends.
+    keep_warm : float
+        Seconds that the app's process stays, and keeps its memory, without work.
+    """
+
+    signed_by: tuple[str, ...] = ()
+    keep_warm: float = 600.0
+
+
+class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """The settings of one site.
+
+    Parameters
+    ----------
+    site, task : str
+        Names; the server's roster binds them to the site's key.
+    data : str
+        Folder (or file) with the site's data; empty for drawn data.
+    state, cache : str
+        Folders of the site's personal layers, and of checkpoints, features and bundles.
+    models : str
+        Folder with models made elsewhere; empty where there are none.
+    share : tuple of str
+        Groups that the site is willing to send: ``common``, ``task``, both, or none.
+    keep : tuple of str
+        Names or globs of tensors that never leave, whichever group a run puts them into.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    threads, max_steps : int or None
+        CPU threads of the app's process; the most optimiser steps in a round.
+    partition_id, num_partitions : int or None
+        Which share of drawn or public data this site plays, in a rehearsal.
+    gpu_memory : float
+        The largest share of the GPU's memory that the app's process may take.
+    hours : tuple of str
+        When training is allowed, in the machine's local time: ``"20:00-06:00"``; empty for always.
+    bundles : Bundles
+        Which app bundles may run.
+    """
+
+    site: str
+    task: str
+    state: str
+    cache: str
+    share: tuple[str, ...]
+    data: str = ""
+    models: str = ""
+    keep: tuple[str, ...] = ()
+    device: str = "auto"
+    threads: int | None = None
+    max_steps: int | None = None
+    partition_id: int | None = None
+    num_partitions: int | None = None
+    gpu_memory: float = 1.0
+    hours: tuple[str, ...] = ()
+    bundles: Bundles = Bundles()
+
+    def node_config(self) -> dict[str, str | int]:
+        """Return what the app is told about its site, in the words of its node config."""
+        told: dict[str, str | int | None] = {
+            "site": self.site,
+            "task": self.task,
+            "data-root": self.data or None,
+            "state-dir": self.state,
+            "cache-dir": self.cache,
+            "models-dir": self.models or None,
+            "device": self.device,
+            "threads": self.threads,
+            "max-steps": self.max_steps,
+            "partition-id": self.partition_id,
+            "num-partitions": self.num_partitions,
+        }
+        return {key: value for key, value in told.items() if value is not None}
+
+    def stays(self, tensor: str) -> bool:
+        """Whether a tensor may never leave the site."""
+        return any(
+            tensor == pattern or tensor.startswith(f"{pattern}.") or fnmatchcase(tensor, pattern)
+            for pattern in self.keep
+        )
+
+    def refuse_outside_hours(self, now: datetime) -> None:
+        """Raise Refused where training is not allowed at ``now``, local time."""
+        if self.hours and not any(_within(span, now.time()) for span in self.hours):
+            raise Refused(
+                f"training is allowed here at {', '.join(self.hours)}, and it is {now:%H:%M}"
+            )
+
+
+def read_settings(path: Path) -> SiteSettings:
+    """Return the settings in ``site.yaml``.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, is not YAML, or an entry is unknown, missing or impossible.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    try:
+        settings = msgspec.yaml.decode(text, type=SiteSettings)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {_told(error)}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: this is no YAML: {str(error).splitlines()[0]}") from None
+    _check(settings, path)
+    return settings
+
+
+def _told(error: msgspec.ValidationError) -> str:
+    text = str(error)
+    unknown = re.search(r"unknown field `([^`]*)`", text)
+    if not unknown:
+        return text
+    inner = "`$.bundles`" in text
+    known = (Bundles if inner else SiteSettings).__struct_encode_fields__
+    where = "bundles has" if inner else "there is"
+    return f"{where} no entry {unknown[1]!r}; nearest: {nearest(unknown[1], known)}"
+
+
+def _check(settings: SiteSettings, path: Path) -> None:
+    for entry in ("site", "task"):
+        if not NAME.fullmatch(getattr(settings, entry)):
+            raise UserError(
+                f"{path}: {entry} must be letters, digits, '.', '_' and '-', at most 64 characters"
+            )
+    for entry in ("data", "state", "cache", "models"):
+        folder = getattr(settings, entry)
+        if folder and not Path(folder).is_absolute():
+            raise UserError(f"{path}: {entry} must be an absolute path, got {folder!r}")
+    if wrong := sorted(set(settings.share) - set(GROUPS)):
+        raise UserError(
+            f"{path}: share has {', '.join(map(repr, wrong))}; a site can share "
+            f"{' and '.join(GROUPS)}, and other groups never leave"
+        )
+    for span in settings.hours:
+        if not _HOURS.fullmatch(span):
+            raise UserError(f"{path}: hours are written as '20:00-06:00', got {span!r}")
+    if not 0 < settings.gpu_memory <= 1:
+        raise UserError(f"{path}: gpu-memory is a share, above 0 and at most 1")
+    if not settings.bundles.keep_warm >= 0:
+        raise UserError(f"{path}: bundles.keep-warm is a number of seconds, at least 0")
+    for entry, least in (
+        ("threads", 1),
+        ("max_steps", 1),
+        ("partition_id", 0),
+        ("num_partitions", 1),
+    ):
+        value = getattr(settings, entry)
+        if value is not None and value < least:
+            name = entry.replace("_", "-")
+            raise UserError(f"{path}: {name} must be at least {least}, got {value}")
+
+
+def _within(span: str, now: time) -> bool:
+    match = _HOURS.fullmatch(span)
+    assert match is not None  # checked when the file was read
+    hours = [int(number) for number in match.groups()]
+    start, end = time(hours[0], hours[1]), time(hours[2], hours[3])
+    return start <= now < end if start < end else now >= start or now < end

@@ -1,0 +1,201 @@
+"""What leaves a site: the allowed layers and a report, made anew; everything else is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from site_guard.answers import Doorkeeper
+from site_guard.settings import SiteSettings
+from strategies import wire
+from strategies.payload import encode
+from strategies.wire import Refused, RoundReport, SiteReport
+
+HERE = SiteSettings(site="a", task="gender", state="/s", cache="/c", share=("common", "task"))
+COMMON = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2)}
+TASK = {"head.weight": torch.ones(4)}
+METRICS = {
+    split: {"examples": 2.0, "loss": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
+    for split in wire.MEASURED
+}
+ROUND = RoundReport("a", 3, 10, 4, 4, 0.5, 1.0, METRICS, "")
+WHO = SiteReport(
+    "a",
+    "gender",
+    ("no", "yes"),
+    (3, 8, 8),
+    {"train": 10, "validation": 2, "test": 2},
+    0.5,
+    {"common": "0" * 64, "task": "1" * 64},
+    {
+        "common": {"conv.weight": "float32[2,3]", "conv.bias": "float32[2]"},
+        "task": {"head.weight": "float32[4]"},
+    },
+    True,
+    "cpu",
+    {"torch": "2.11.0+cu130"},
+    "",
+)
+
+
+def order(kind: str = wire.TRAIN, **layers: Mapping[str, Tensor]) -> Message:
+    payloads = {group: wire.payload_array(encode(tensors)) for group, tensors in layers.items()}
+    return wire.order(kind, 7, plan="{}", round_number=3, layers=payloads, ttl=60.0)
+
+
+def answered(asked: Message, report: Any = ROUND, **layers: bytes) -> Message:
+    return wire.answer(asked, report, layers)
+
+
+def trained() -> tuple[Message, dict[str, bytes]]:
+    asked = order(common=COMMON, task=TASK)
+    new = {name: tensor + 1 for name, tensor in COMMON.items()}
+    return asked, {"common": encode(new), "task": encode(TASK)}
+
+
+def test_an_honest_answer_leaves_as_it_is() -> None:
+    asked, layers = trained()
+    left = Doorkeeper(HERE).answer(asked, answered(asked, **layers))
+    assert wire.read_payloads(left) == layers
+    assert wire.read_round_report(left) == ROUND
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"personal": encode({"head.out": torch.ones(2)})}, "'personal', and this site shares"),
+        ({"common": encode({**COMMON, "head.out": torch.ones(2)})}, "'head.out'"),
+        ({"common": encode({"conv.bias": torch.ones(2)})}, "does not send 'conv.weight'"),
+        ({"common": encode({**COMMON, "conv.bias": torch.ones(3)})}, "'conv.bias' as"),
+        ({"common": encode({**COMMON, "conv.bias": torch.ones(2).double()})}, "F64"),
+        ({"task": b"1234"}, "no safetensors"),
+    ],
+)
+def test_anything_besides_the_layers_asked_for_is_refused(
+    extra: dict[str, bytes], told: str
+) -> None:
+    asked, layers = trained()
+    with pytest.raises(Refused, match=told):
+        Doorkeeper(HERE).answer(asked, answered(asked, **layers | extra))
+
+
+def test_another_tasks_group_is_refused_where_it_was_not_asked_for() -> None:
+    asked = order(common=COMMON)
+    layers = {"common": encode(COMMON), "task": encode(TASK)}
+    with pytest.raises(Refused, match="did not ask for"):
+        Doorkeeper(HERE).answer(asked, answered(asked, **layers))
+
+
+def test_a_site_that_shares_less_refuses_before_training() -> None:
+    keeper = Doorkeeper(replace_settings(share=("common",)))
+    with pytest.raises(Refused, match="'task', and this site shares common"):
+        keeper.check_order(order(common=COMMON, task=TASK))
+    keeper.check_order(order(common=COMMON))
+    asked = order(wire.QUERY)
+    with pytest.raises(Refused, match="'task', and this site shares common"):
+        keeper.answer(asked, answered(asked, WHO))
+
+
+def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
+    keeper = Doorkeeper(replace_settings(keep=("conv",)))
+    with pytest.raises(Refused, match=r"'conv\.bias', 'conv\.weight' in the group 'common'"):
+        keeper.check_order(order(common=COMMON))
+    asked = order(wire.QUERY)
+    with pytest.raises(Refused, match="may never leave"):
+        keeper.answer(asked, answered(asked, WHO))
+
+
+def replace_settings(**changes: Any) -> SiteSettings:
+    import msgspec
+
+    return msgspec.structs.replace(HERE, **changes)
+
+
+def test_nothing_hides_in_the_header_of_a_payload() -> None:
+    asked, layers = trained()
+    hidden = safetensors.torch.save(COMMON, metadata={"patient": "Jane Doe"})
+    assert b"Jane Doe" in hidden
+    left = Doorkeeper(HERE).answer(asked, answered(asked, **layers | {"common": hidden}))
+    sent = wire.read_payloads(left)["common"]
+    assert b"Jane" not in sent
+    assert sent == encode(COMMON)
+
+
+def test_nothing_hides_in_records_or_reports() -> None:
+    asked, layers = trained()
+    more = answered(asked, **layers)
+    more.content["notes"] = ConfigRecord({"patient": "Jane Doe"})
+    with pytest.raises(Refused, match="notes"):
+        Doorkeeper(HERE).answer(asked, more)
+    told = asdict(ROUND) | {"patient": "Jane Doe"}
+    content = RecordDict(
+        {"report": ConfigRecord({"json": json.dumps(told)}), "layers": ArrayRecord({})}
+    )
+    with pytest.raises(Refused, match="patient"):
+        Doorkeeper(HERE).answer(asked, Message(content, reply_to=asked))
+    padded = RecordDict({"report": ConfigRecord({"json": json.dumps(asdict(ROUND)) + " " * 9000})})
+    with pytest.raises(Refused, match="characters"):
+        Doorkeeper(HERE).answer(asked, Message(padded, reply_to=asked))
+
+
+def test_an_error_carries_its_reason_and_nothing_else() -> None:
+    asked = order(wire.QUERY)
+    told = replace(WHO, error="no data", classes=("Jane", "Doe"))
+    left = wire.read_site_report(Doorkeeper(HERE).answer(asked, answered(asked, told)))
+    assert (left.error, left.classes, left.site) == ("no data", (), "a")
+    asked, layers = trained()
+    with pytest.raises(Refused, match="layers that nobody asked for"):
+        Doorkeeper(HERE).answer(asked, answered(asked, replace(ROUND, error="no"), **layers))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"site": "b"}, "speaks as 'b'"),
+        ({"task": "age"}, "'age', and this site's is 'gender'"),
+        ({"versions": {"torch": "Jane\nDoe"}}, "plain names"),
+        ({"device": "x" * 200}, "plain names"),
+        ({"fingerprints": {}}, "fingerprints"),
+    ],
+)
+def test_the_app_cannot_say_that_the_site_is_another(changes: dict[str, Any], told: str) -> None:
+    asked = order(wire.QUERY)
+    with pytest.raises(Refused, match=told):
+        Doorkeeper(HERE).answer(asked, answered(asked, replace(WHO, **changes)))
+
+
+def test_what_was_not_announced_cannot_be_sent_later() -> None:
+    keeper = Doorkeeper(HERE)
+    asked = order(wire.QUERY)
+    keeper.answer(asked, answered(asked, WHO))
+    larger = {**COMMON, "head.out": torch.ones(2)}
+    asked = order(common=larger, task=TASK)
+    layers = {"common": encode(larger), "task": encode(TASK)}
+    with pytest.raises(Refused, match=r"'head\.out' in 'common', which it did not announce"):
+        keeper.answer(asked, answered(asked, **layers))
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=300), cut=st.integers(0, 200), at=st.integers(0, 200))
+def test_damaged_payloads_are_refused_or_harmless(data: bytes, cut: int, at: int) -> None:
+    asked, layers = trained()
+    damaged = layers["common"][:at] + data + layers["common"][at + cut :]
+    try:
+        left = Doorkeeper(HERE).answer(asked, answered(asked, **layers | {"common": damaged}))
+    except Refused:
+        return
+    sent = safetensors.torch.load(wire.read_payloads(left)["common"])
+    assert {name: tensor.shape for name, tensor in sent.items()} == {
+        name: tensor.shape for name, tensor in COMMON.items()
+    }
+    assert len(wire.read_payloads(left)["common"]) == len(layers["common"])

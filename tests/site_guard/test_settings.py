@@ -1,0 +1,108 @@
+"""site.yaml is read strictly: what the hospital wrote is what holds, or it is told what is wrong."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_app.site import read_site
+from models.errors import UserError
+from site_guard.settings import SiteSettings, read_settings
+from strategies.wire import Refused
+
+ENTRIES: dict[str, Any] = {
+    "site": "hospital-a",
+    "task": "gender",
+    "data": "/data",
+    "state": "/state",
+    "cache": "/cache",
+    "share": ["common", "task"],
+}
+
+
+def written(folder: Path, **entries: object) -> Path:
+    path = folder / "site.yaml"
+    told = {key.replace("_", "-"): value for key, value in (ENTRIES | entries).items()}
+    path.write_text(yaml.safe_dump({k: v for k, v in told.items() if v is not None}))
+    return path
+
+
+def test_the_app_is_told_what_the_file_says(tmp_path: Path) -> None:
+    settings = read_settings(written(tmp_path, max_steps=5, threads=2))
+    site = read_site(settings.node_config(), {"data-root": "/etc", "output-dir": "/etc"})
+    assert (site.name, site.task, site.most_steps, site.threads) == ("hospital-a", "gender", 5, 2)
+    assert (str(site.data_root), str(site.state_dir), str(site.cache_dir)) == (
+        "/data",
+        "/state",
+        "/cache",
+    )
+    assert not site.simulated
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        ({"site": None}, "site"),
+        ({"shares": ["common"]}, "'share'"),
+        ({"share": ["personal"]}, "never leave"),
+        ({"share": "common"}, "array"),
+        ({"site": "../a"}, "letters"),
+        ({"data": "here"}, "absolute"),
+        ({"hours": ["8-10"]}, "20:00-06:00"),
+        ({"gpu_memory": 0}, "share"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"bundles": {"signed": []}}, "'signed-by'"),
+        ({"bundles": {"keep-warm": -1}}, "keep-warm"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, entries: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told) as error:
+        read_settings(written(tmp_path, **entries))
+    assert "site.yaml" in str(error.value)
+
+
+@given(st.binary(max_size=200) | st.text().map(str.encode))
+def test_no_file_does_more_than_be_refused(text: bytes) -> None:
+    class Memory:
+        def read_bytes(self) -> bytes:
+            return text
+
+    with pytest.raises(UserError):
+        read_settings(Memory())  # type: ignore[arg-type]
+
+
+def settings(**entries: Any) -> SiteSettings:
+    return SiteSettings(**(ENTRIES | entries))
+
+
+@pytest.mark.parametrize(
+    ("hours", "at", "allowed"),
+    [
+        ((), "12:00", True),
+        (("20:00-06:00",), "23:30", True),
+        (("20:00-06:00",), "05:59", True),
+        (("20:00-06:00",), "06:00", False),
+        (("20:00-06:00", "12:00-13:00"), "12:30", True),
+        (("12:00-13:00",), "11:59", False),
+    ],
+)
+def test_hours(hours: tuple[str, ...], at: str, allowed: bool) -> None:
+    now = datetime.fromisoformat(f"2026-03-01T{at}")
+    if allowed:
+        settings(hours=hours).refuse_outside_hours(now)
+        return
+    with pytest.raises(Refused, match=at):
+        settings(hours=hours).refuse_outside_hours(now)
+
+
+def test_what_is_kept_is_a_path_or_a_glob() -> None:
+    held = settings(keep=("head.out", "*.running_mean"))
+    assert held.stays("head.out.weight")
+    assert held.stays("layer4.bn.running_mean")
+    assert not held.stays("head.output.weight")

@@ -1,0 +1,170 @@
+"""Sites with their own process around the app: the same numbers, a warm process, and refusals."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.system import federation
+from tests.system.conftest import Simulation
+from tests.system.federation import SITES
+from tests.system.processes import (
+    REPOSITORY,
+    Process,
+    Processes,
+    SuperLink,
+    free_port,
+    listening,
+)
+
+pytestmark = pytest.mark.system
+
+STARTED = re.compile(r"the app's process (\d+) is started")
+SMUGGLING = """
+
+from strategies import payload as _payload, wire as _wire
+_answer = answer
+
+
+def answer(message, report, layers):
+    if report.site == "site-01" and layers:
+        import torch
+
+        layers = {**layers, "personal": _payload.encode({"head.out.weight": torch.ones(2, 8)})}
+    return _answer(message, report, layers)
+"""
+
+
+@dataclass
+class Hospitals:
+    """A SuperLink, and per site a SuperNode with the site's own process beside it."""
+
+    processes: Processes
+    superlink: SuperLink
+    body: Path
+    guards: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        return self.processes.folder / "output"
+
+    def settings(self, site: str, **entries: Any) -> Path:
+        folder = self.processes.folder / site
+        folder.mkdir(exist_ok=True)
+        index = SITES.index(site)
+        told = {
+            "site": site,
+            "task": ("gender", "pose")[index % 2],
+            "state": str(folder / "state"),
+            "cache": str(folder / "cache"),
+            "share": ["common", "task"],
+            "threads": 1,
+            "partition-id": index,
+            "num-partitions": len(SITES),
+        }
+        path = folder / "site.yaml"
+        path.write_text(yaml.safe_dump(told | entries))
+        return path
+
+    def start_node(self, site: str) -> int:
+        """Start the SuperNode of a site; return the port where its work is."""
+        port = free_port()
+        node = self.processes.start(
+            f"{site}-node",
+            [
+                "flower-supernode",
+                "--insecure",
+                "--isolation",
+                "process",
+                "--superlink",
+                f"127.0.0.1:{self.superlink.fleet}",
+                "--clientappio-api-address",
+                f"127.0.0.1:{port}",
+            ],
+        )
+        self.processes.wait_for(
+            f"{site} listens", lambda: listening(port), seconds=60, watch=[node]
+        )
+        return port
+
+    def start_guard(self, site: str, port: int, **entries: Any) -> None:
+        settings = str(self.settings(site, **entries))
+        address = ["--insecure", "--appio-api-address", f"127.0.0.1:{port}"]
+        command = ["fedstrata-site", "--settings", settings, *address]
+        self.guards[site] = self.processes.start(f"{site}-guard", command)
+
+    def run(self, name: str, *more: str, app: Path = REPOSITORY) -> tuple[str, dict[str, Any]]:
+        """Play a run to its end; return its log and its results."""
+        old = {path.parent.name for path in self.output.glob("*/run.json")}
+        overrides = federation.overrides(self.body, *more)
+        pairs = f'output-dir="{self.output}" overrides="{overrides}"'
+        command = ["flwr", "run", str(app), self.superlink.name, "--stream", "-c", pairs]
+        log = self.processes.finish(self.processes.start(name, command), seconds=240)
+        (new,) = {path.parent.name for path in self.output.glob("*/run.json")} - old
+        return log, federation.results(self.output, new)
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Hospitals]:
+    with Processes(tmp_path_factory.mktemp("hospitals")) as processes:
+        superlink = SuperLink(processes)
+        superlink.start()
+        made = Hospitals(processes, superlink, body)
+        for site in SITES:
+            made.start_guard(site, made.start_node(site))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def honest(hospitals: Hospitals) -> dict[str, Any]:
+    return hospitals.run("honest")[1]
+
+
+def test_the_numbers_are_those_of_a_simulation(
+    honest: dict[str, Any], hospitals: Hospitals, simulation: Simulation
+) -> None:
+    assert federation.measured(honest) == federation.measured(simulation.results)
+    ours = federation.final_state(hospitals.output, honest["run"])
+    theirs = federation.final_state(simulation.output, simulation.results["run"])
+    assert federation.same(ours, theirs)
+
+
+def test_one_process_answers_every_message(honest: dict[str, Any], hospitals: Hospitals) -> None:
+    for site in SITES:
+        assert len(STARTED.findall(hospitals.guards[site].text)) == 1
+
+
+def test_a_process_that_died_is_started_again(honest: dict[str, Any], hospitals: Hospitals) -> None:
+    guard = hospitals.guards["site-02"]
+    os.kill(int(STARTED.findall(guard.text)[-1]), signal.SIGKILL)
+    _, results = hospitals.run("after-a-crash")
+    assert len(STARTED.findall(guard.text)) == 2
+    assert federation.measured(results) == federation.measured(honest)
+
+
+def test_a_bundle_that_smuggles_is_refused_by_name_and_the_run_goes_on(
+    honest: dict[str, Any], hospitals: Hospitals, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    for folder in ("server_app", "client_app", "strategies", "models", "conf"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / folder, app / folder, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, app / name)
+    code = app / "client_app" / "app.py"
+    code.write_text(code.read_text() + SMUGGLING)
+    _, results = hospitals.run("smuggling", app=app)
+    for record in results["rounds"]:
+        assert set(record["refused"]) == {"site-01"}
+        assert "'personal', and this site shares common and task" in record["refused"]["site-01"]
+    assert "refuses train" in hospitals.guards["site-01"].text
+    assert len(STARTED.findall(hospitals.guards["site-00"].text)) == 2  # another bundle
