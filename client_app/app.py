@@ -126,4 +126,3 @@ def _handle(
         telling = simulated or type(error).__name__ == "Diverged"
         told = str(error) if telling else "see the site's log"
         return failure(message, name, number, f"{type(error).__name__}: {told}")
-

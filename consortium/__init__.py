@@ -1,0 +1,1 @@
+"""What the consortium's operator runs: certificates, keys, registration, and runs that come back."""

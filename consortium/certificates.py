@@ -1,0 +1,226 @@
+"""The certificate authority of a consortium, the server's certificate, and a key pair per hospital."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP384R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from consortium.members import Hospital
+from models.durable import replacing
+from models.errors import UserError
+
+AUTHORITY_DAYS, SERVER_DAYS = 3650, 397
+AUTHORITY, SUPERLINK, HOSPITALS, SIGNING = "authority", "superlink", "hospitals", "signing"
+
+
+def found(folder: Path, hosts: Sequence[str], hospitals: Sequence[Hospital]) -> None:
+    """Make everything that a consortium needs to begin with, in a folder that is not there yet.
+
+    ======================================  ========================================================
+    ``authority/ca.key``, ``ca.crt``        of the certificate authority; the key stays offline
+    ``superlink/server.key``, ``.crt``      for ``flower-superlink --ssl-keyfile --ssl-certfile``
+    ``hospitals/NAME/supernode.key``        for that hospital's ``flower-supernode`` alone
+    ``hospitals/NAME/supernode.pub``        what is registered with the SuperLink
+    ``hospitals/NAME/ca.crt``               by which the hospital knows the server
+    ``signing/bundle.key``, ``.pub``        Ed25519, to sign app bundles
+    ======================================  ========================================================
+
+    Private keys are readable by their owner alone.
+
+    Parameters
+    ----------
+    folder : Path
+        Made here.
+    hosts : sequence of str
+        Names and IP addresses under which sites reach the server.
+    hospitals : sequence of Hospital
+        The sites.
+
+    Raises
+    ------
+    UserError
+        The folder exists: keys are never overwritten.
+    """
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except FileExistsError:
+        raise UserError(
+            f"{folder} exists, and keys are never overwritten: choose another folder, or add a "
+            "hospital with `fedstrata-consortium add`"
+        ) from None
+    key = generate_private_key(SECP384R1())
+    certificate = _authority(key)
+    _write_private(folder / AUTHORITY / "ca.key", _pem(key))
+    _write_public(folder / AUTHORITY / "ca.crt", certificate.public_bytes(Encoding.PEM))
+    server = generate_private_key(SECP384R1())
+    _write_private(folder / SUPERLINK / "server.key", _pem(server))
+    signed = _server(server, hosts, key, certificate)
+    _write_public(folder / SUPERLINK / "server.crt", signed.public_bytes(Encoding.PEM))
+    _write_public(folder / SUPERLINK / "ca.crt", certificate.public_bytes(Encoding.PEM))
+    signing = Ed25519PrivateKey.generate()
+    _write_private(folder / SIGNING / "bundle.key", _openssh(signing))
+    _write_public(folder / SIGNING / "bundle.pub", _openssh_public(signing, "bundle"))
+    for hospital in hospitals:
+        admit(folder, hospital)
+
+
+def admit(folder: Path, hospital: Hospital) -> None:
+    """Make the key pair of one more hospital.
+
+    Raises
+    ------
+    UserError
+        There is no consortium in ``folder``, or it has this hospital.
+    """
+    authority = folder / AUTHORITY / "ca.crt"
+    if not authority.exists():
+        raise UserError(
+            f"{folder} holds no consortium: found one with `fedstrata-consortium found`"
+        )
+    place = folder / HOSPITALS / hospital.name
+    try:
+        place.mkdir(parents=True, mode=0o700)
+    except FileExistsError:
+        raise UserError(f"{place} exists, and keys are never overwritten") from None
+    key = generate_private_key(SECP384R1())
+    _write_public(place / "task", f"{hospital.task}\n".encode())
+    _write_public(place / "ca.crt", authority.read_bytes())
+    _write_public(place / "supernode.pub", _openssh_public(key, hospital.name))
+    _write_private(place / "supernode.key", _openssh(key))
+
+
+def renew(folder: Path, hosts: Sequence[str]) -> None:
+    """Make the server a new key and certificate, by the authority that the hospitals know."""
+    try:
+        pem = (folder / AUTHORITY / "ca.key").read_bytes()
+        certificate = x509.load_pem_x509_certificate((folder / AUTHORITY / "ca.crt").read_bytes())
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from None
+    key = load_pem_private_key(pem, password=None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    server = generate_private_key(SECP384R1())
+    signed = _server(server, hosts, key, certificate).public_bytes(Encoding.PEM)
+    with replacing(folder / SUPERLINK / "server.key") as path:
+        _write_private(path, _pem(server))
+    with replacing(folder / SUPERLINK / "server.crt") as path:
+        _write_public(path, signed)
+
+
+def members(folder: Path) -> tuple[Hospital, ...]:
+    """Return the hospitals that there are keys of, sorted by name."""
+    places = sorted((folder / HOSPITALS).glob("*/supernode.pub"))
+    return tuple(Hospital(p.parent.name, (p.parent / "task").read_text().strip()) for p in places)
+
+
+def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedstrata consortium")])
+    usage = _usage(sign_certificates=True)
+    return (
+        _certificate(name, name, key, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA384())
+    )
+
+
+def _server(
+    key: EllipticCurvePrivateKey,
+    hosts: Sequence[str],
+    authority: EllipticCurvePrivateKey,
+    issuer: x509.Certificate,
+) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    known = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())
+    return (
+        _certificate(name, issuer.subject, key, SERVER_DAYS)
+        .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(sign_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(known, critical=False)
+        .sign(authority, hashes.SHA384())
+    )
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))  # clocks differ
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _pem(key: EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _openssh(key: EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+
+
+def _openssh_public(key: EllipticCurvePrivateKey | Ed25519PrivateKey, comment: str) -> bytes:
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return public + f" {comment}\n".encode()
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a new file that nobody but its owner can read, at no moment of its life."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def _write_public(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(data)

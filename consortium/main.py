@@ -1,0 +1,88 @@
+"""The operator's command: `fedstrata-consortium found | add | renew | register | run`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from consortium import certificates, keep_running, registration
+from consortium.members import read_hospitals, read_hosts
+from models.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    made = argparse.ArgumentParser(prog="fedstrata-consortium", description=__doc__)
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, told: str, do: object) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=told, description=told)
+        added.set_defaults(do=do)
+        return added
+
+    found = command("found", "certificate authority, server certificate and all keys", _found)
+    add = command("add", "the key pair of one more hospital", _add)
+    renew = command("renew", "a new server certificate by the same authority", _renew)
+    register = command("register", "register the hospitals' keys, and write the roster", _register)
+    run = command("run", "submit a run, and again after a crash, until it is complete", _run)
+    for each in (found, add, renew, register):
+        each.add_argument("folder", type=Path, help="of the consortium")
+    for each in (found, renew):
+        each.add_argument(
+            "--server", action="append", default=[], help="host name or address of the SuperLink"
+        )
+    for each in (found, add):
+        each.add_argument(
+            "--hospital", action="append", default=[], metavar="NAME:TASK", help="one site"
+        )
+    for each in (register, run):
+        each.add_argument("connection", help="name of the SuperLink in Flower's configuration")
+    run.add_argument("--app", default=".", help="folder of the app")
+    run.add_argument("-c", dest="pairs", action="append", default=[], metavar="KEY=VALUE")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    told = parser().parse_args(arguments)
+    try:
+        told.do(told)
+    except UserError as error:
+        sys.exit(f"fedstrata-consortium: {error}")
+
+
+def _found(told: argparse.Namespace) -> None:
+    hosts, hospitals = read_hosts(told.server), read_hospitals(told.hospital)
+    certificates.found(told.folder, hosts, hospitals)
+    print(f"{told.folder}: an authority, a server certificate for {', '.join(hosts)}, and keys of")
+    for hospital in hospitals:
+        print(f"  {hospital.name}, task {hospital.task}")
+    print("Keep authority/ca.key offline. Give each hospital its own folder, over a safe way.")
+
+
+def _add(told: argparse.Namespace) -> None:
+    for hospital in read_hospitals(told.hospital):
+        certificates.admit(told.folder, hospital)
+        print(f"{told.folder}: keys of {hospital.name}, task {hospital.task}")
+
+
+def _renew(told: argparse.Namespace) -> None:
+    certificates.renew(told.folder, read_hosts(told.server))
+    print(f"{told.folder}: a new server certificate; start the SuperLink again")
+
+
+def _register(told: argparse.Namespace) -> None:
+    for name, node_id in registration.register(told.folder, told.connection).items():
+        print(f"{name}: node {node_id}")
+    print(f"roster: {told.folder / registration.ROSTER}")
+
+
+def _run(told: argparse.Namespace) -> None:
+    pairs = keep_running.read_pairs(told.pairs)
+    keep_running.KeptRun(told.connection, told.app, pairs, log=_say).run()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

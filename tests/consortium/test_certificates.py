@@ -1,0 +1,149 @@
+"""Keys of a consortium: made once, private, and good for a real TLS connection."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consortium.certificates import admit, found, members, renew
+from consortium.main import main
+from consortium.members import Hospital, read_hospitals, read_hosts
+from models.errors import UserError
+from site_guard.signatures import private_key, public_keys
+
+HOSPITALS = (Hospital("hospital-a", "gender"), Hospital("hospital-b", "pose"))
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    folder = tmp_path / "consortium"
+    found(folder, ["localhost", "127.0.0.1"], HOSPITALS)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def handshake(server: Path, authority: Path, name: str) -> str:
+    """Return the TLS version that a client agrees on with the server; raise where it does not."""
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(server / "server.crt", server / "server.key")
+    client = ssl.create_default_context(cafile=str(authority))
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            serving.wrap_socket(theirs, server_side=True).close()
+        except (ssl.SSLError, OSError):
+            theirs.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with client.wrap_socket(ours, server_hostname=name) as connection:
+            return str(connection.version())
+    finally:
+        ours.close()
+        thread.join()
+
+
+def test_a_hospital_trusts_the_server_by_name_and_by_address(made: Path) -> None:
+    authority = made / "hospitals" / "hospital-a" / "ca.crt"
+    for name in ("localhost", "127.0.0.1"):
+        assert handshake(made / "superlink", authority, name).startswith("TLSv1.3")
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+        handshake(made / "superlink", authority, "superlink.example")
+
+
+def test_another_authority_is_not_trusted(made: Path, tmp_path: Path) -> None:
+    found(tmp_path / "other", ["localhost"], ())
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(tmp_path / "other" / "superlink", made / "authority" / "ca.crt", "localhost")
+
+
+def test_private_keys_are_their_owners_alone(made: Path) -> None:
+    private = [name for name in files(made) if name.endswith(".key")]
+    assert len(private) == 5
+    for name in private:
+        assert stat.S_IMODE((made / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_every_key_is_another_and_of_its_kind(made: Path) -> None:
+    folders = sorted((made / "hospitals").iterdir())
+    keys = [load_ssh_private_key((f / "supernode.key").read_bytes(), None) for f in folders]
+    publics = [load_ssh_public_key((f / "supernode.pub").read_bytes()) for f in folders]
+    assert all(isinstance(key, EllipticCurvePrivateKey) for key in keys)
+    assert [key.public_key() for key in keys] == publics
+    assert len(publics) == 2
+    assert publics[0] != publics[1]
+    signing = private_key(made / "signing" / "bundle.key")
+    (public,) = public_keys([(made / "signing" / "bundle.pub").read_text()], "here")
+    assert signing.public_key() == public
+
+
+def test_nothing_is_overwritten(made: Path) -> None:
+    before = files(made)
+    with pytest.raises(UserError, match="never overwritten"):
+        found(made, ["localhost"], HOSPITALS)
+    with pytest.raises(UserError, match="never overwritten"):
+        admit(made, HOSPITALS[0])
+    assert files(made) == before
+
+
+def test_a_hospital_joins_later_and_the_server_gets_a_new_certificate(made: Path) -> None:
+    before = files(made)
+    admit(made, Hospital("hospital-c", "age"))
+    renew(made, ["new.example"])
+    assert members(made) == (*HOSPITALS, Hospital("hospital-c", "age"))
+    changed = {name for name, data in files(made).items() if before.get(name, data) != data}
+    assert changed == {"superlink/server.key", "superlink/server.crt"}
+    assert stat.S_IMODE((made / "superlink" / "server.key").stat().st_mode) == 0o600
+    authority = made / "hospitals" / "hospital-c" / "ca.crt"
+    assert handshake(made / "superlink", authority, "new.example")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--hospital", "a:gender"],
+        ["--server", "a b"],
+        ["--server", "localhost", "--hospital", "a"],
+        ["--server", "localhost", "--hospital", "../a:gender"],
+        ["--server", "localhost", "--hospital", "a:x", "--hospital", "a:y"],
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(tmp_path: Path, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match=r"--(server|hospital)"):
+        main(["found", str(tmp_path / "made"), *arguments])
+    assert not (tmp_path / "made").exists()
+
+
+@given(st.text())
+def test_no_name_leaves_its_folder(text: str) -> None:
+    try:
+        (hospital,) = read_hospitals([text])
+    except UserError:
+        return
+    assert "/" not in hospital.name
+    assert hospital.name not in (".", "..")
+
+
+@given(st.text())
+def test_hosts_are_names_or_addresses(text: str) -> None:
+    try:
+        (host,) = read_hosts([text])
+    except UserError:
+        return
+    assert host.isascii()
+    assert not set(host) & set(" /\\\"'\n")
