@@ -14,15 +14,15 @@ from consortium.members import Hospital
 from models.durable import replacing
 from models.errors import UserError
 
-ROSTER = "roster.yaml"
+ROSTER = "superlink/roster.yaml"
 SECONDS = 60.0
 
 
 def register(folder: Path, connection: str) -> dict[str, int]:
     """Register every hospital that is not on the roster yet; return all node ids by name.
 
-    The roster, ``roster.yaml``, is what the server binds names and tasks to keys by; it is written
-    after each registration, so that an interrupted one goes on where it was.
+    The roster, ``superlink/roster.yaml``, is what the server binds names and tasks to keys by; it
+    is written after each registration, so that an interrupted one goes on where it was.
 
     Parameters
     ----------

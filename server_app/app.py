@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from models.errors import UserError
 from models.home import home
-from server_app.checkpoint import RunFolder, check_same, find_run, new_run
+from server_app.checkpoint import check_same, new_run, taken_up
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from strategies.config import plan_for
 from strategies.roster import Roster, gather
@@ -52,8 +51,8 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
     several = wanted.each(expand(wanted.overrides))
     if len(several) == 1:
         return run(grid, several[0])
-    if wanted.resume:
-        raise UserError("resume takes up one run: give the overrides of that run alone")
+    if wanted.resume or wanted.name:
+        raise UserError("resume and name are of one run: give the overrides of that run alone")
     for each in several:
         compose(each.experiment, each.overrides)
     failed: dict[str, str] = {}
@@ -78,7 +77,10 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     """
     config = compose(wanted.experiment, wanted.overrides)
     settings = config.strategy
-    folder = choose_folder(wanted, config.to_dict())
+    old = taken_up(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
+    if old is not None:
+        check_same(old.begun()["config"], config.to_dict())
+    folder = old or new_run(wanted.output_dir, wanted.experiment, wanted.name)
     plan = plan_for(config, federation=folder.name, weights="")
     newcomers = frozenset(config.deployment.newcomers)
     roster = Roster(grid, plan.to_json(), newcomers)
@@ -96,8 +98,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     start = checkpoint(config, home() / "cache", say)
     federation = Federation(roster, config, plan, folder, start, say)
     federation.join(found, refused)
-    saved = folder.latest() if wanted.resume else None
-    if not wanted.resume:
+    saved = None if old is None else old.latest()
+    if old is None:
         folder.begin(config.to_dict(), wanted.experiment)
     say(f"run {folder.name}: results go to {folder.path}")
     results = federation.run(saved)
@@ -107,12 +109,3 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         say(deployment_tables(results["deployment"]))
         say(deployment_verdict(results["deployment"]))
     say(f"results: {folder.path / 'results.json'}")
-
-
-def choose_folder(wanted: RunConfig, config: dict[str, Any]) -> RunFolder:
-    """Return the folder of a new run, or of the one to resume if it was configured alike."""
-    if not wanted.resume:
-        return new_run(wanted.output_dir, wanted.experiment)
-    folder = find_run(wanted.output_dir, wanted.resume, wanted.experiment)
-    check_same(folder.begun()["config"], config)
-    return folder

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.durable import replacing, sync
 from models.errors import UserError, nearest
+from strategies.wire import NAME
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +91,11 @@ class RunFolder:
             )
         if before != content_hash:
             write_json(self.path / "run.json", {**told, "weights": content_hash})
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run is written down here."""
+        return (self.path / "run.json").exists()
 
     def begun(self) -> dict[str, Any]:
         """Return what is written down of the run: experiment, config, weights."""
@@ -171,14 +177,52 @@ class RunFolder:
         return self.path / "checkpoints" / f"round-{number:06d}"
 
 
-def new_run(output_dir: Path, experiment: str) -> RunFolder:
-    """Return a folder that does not exist yet, named after the experiment and the time (UTC)."""
+def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
+    """Return a folder that does not exist yet: ``wanted``, or named by experiment and time (UTC).
+
+    Raises
+    ------
+    UserError
+        Where ``wanted`` cannot be a folder's name, or a run has it.
+    """
+    if wanted:
+        if not NAME.fullmatch(wanted):
+            raise UserError(
+                f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most 64"
+            )
+        folder = RunFolder(output_dir / wanted)
+        if folder.has_begun:
+            raise UserError(
+                f"name: {output_dir} holds a run {wanted!r}; take it up with resume='auto', "
+                "or choose another name"
+            )
+        return folder
     name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     path, number = output_dir / name, 1
     while path.exists():
         number += 1
         path = output_dir / f"{name}-{number}"
     return RunFolder(path)
+
+
+def taken_up(output_dir: Path, experiment: str, resume: str, name: str) -> RunFolder | None:
+    """Return the run to go on with, or None where one is to begin.
+
+    ``resume`` is empty, a run's name, ``latest``, or ``auto``: the run called ``name``, if it began.
+
+    Raises
+    ------
+    UserError
+        There is no such run, or ``auto`` has no name to look for.
+    """
+    if not resume:
+        return None
+    if resume != "auto":
+        return find_run(output_dir, resume, experiment)
+    if not NAME.fullmatch(name):
+        raise UserError("resume='auto' takes up the run called name, or begins it: give name='...'")
+    folder = RunFolder(output_dir / name)
+    return folder if folder.has_begun else None
 
 
 def find_run(output_dir: Path, resume: str, experiment: str) -> RunFolder:

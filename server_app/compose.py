@@ -25,6 +25,7 @@ class RunConfig:
     overrides: tuple[str, ...]
     output_dir: Path
     resume: str
+    name: str = ""
 
     def each(self, several: Sequence[tuple[str, ...]]) -> list[RunConfig]:
         """Return one run config for each set of overrides."""
@@ -46,6 +47,7 @@ def read_run_config(run_config: Mapping[str, Any]) -> RunConfig:
         overrides=tuple(shlex.split(str(run_config.get("overrides") or ""))),
         output_dir=Path(output) if output else home() / "runs",
         resume=str(run_config.get("resume") or ""),
+        name=str(run_config.get("name") or ""),
     )
 
 

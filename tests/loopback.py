@@ -82,6 +82,7 @@ def simulate(
     *,
     sites: int = 4,
     resume: str = "",
+    name: str = "",
     tamper: Tamper = lambda _, reply: reply,
     grid: LoopbackGrid | None = None,
     data_root: str = "",
@@ -95,6 +96,6 @@ def simulate(
         tamper,
     )
     before = set(output_dir.glob("*/results.json"))
-    run(grid, RunConfig(experiment, tuple(overrides), output_dir, resume))
+    run(grid, RunConfig(experiment, tuple(overrides), output_dir, resume, name))
     after = sorted(set(output_dir.glob("*/results.json")) - before) or sorted(before)
     return json.loads(after[-1].read_text()), grid

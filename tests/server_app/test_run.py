@@ -144,6 +144,31 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, optimizer: str) -
     assert without_times(whole) == without_times(resumed)
 
 
+def test_a_named_run_begins_once_and_is_taken_up_then(tmp_path: Path) -> None:
+    named = {"name": "kept", "resume": "auto"}
+    whole, _ = simulate(tmp_path / "whole", "faces", SMALL, sites=2)
+    calls = 0
+
+    def dies(message: Message, reply: Message) -> Message:
+        nonlocal calls
+        calls += message.metadata.message_type == wire.TRAIN
+        if calls == 3:  # in the second round
+            raise Crash
+        return reply
+
+    with pytest.raises(Crash):
+        simulate(tmp_path, "faces", SMALL, sites=2, tamper=dies, **named)
+    resumed, _ = simulate(tmp_path, "faces", SMALL, sites=2, **named)
+    assert resumed["run"] == "kept"
+    assert without_times(whole) == without_times(resumed)
+    with pytest.raises(UserError, match="resume='auto'"):
+        simulate(tmp_path, "faces", SMALL, sites=2, name="kept")
+    with pytest.raises(UserError, match="give name"):
+        simulate(tmp_path, "faces", SMALL, sites=2, resume="auto")
+    with pytest.raises(UserError, match="letters"):
+        simulate(tmp_path, "faces", SMALL, sites=2, name="../kept")
+
+
 def without_times(results: dict[str, Any]) -> Any:
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
