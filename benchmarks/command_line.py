@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.flower import REPOSITORY
+from benchmarks.processes import REPOSITORY
 from models.home import home
 
 DATA = REPOSITORY.parent / "shared" / "data"  # where real data lie beside a checkout, if they do

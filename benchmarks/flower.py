@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-PROGRAMS = Path(sys.executable).parent
+from benchmarks.processes import REPOSITORY, clean_environment, free_port
+
 # Ray now and then does not start on a busy machine; the run then ends before anything is done.
 RAY_DID_NOT_START = (
     "timed out during startup",
@@ -31,13 +30,6 @@ SHOWN = ("run ", "round ", "mean over sites", "error", "Error", "WARNING", "stag
 
 class SimulationFailed(RuntimeError):
     """Flower could not be started, or a run left no results; the text says where the log is."""
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _leave(number: int, _: object) -> None:
@@ -82,21 +74,7 @@ class Simulator:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of each process: nothing of the user's own Flower, Ray or app."""
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("FLWR_", "RAY_", "FEDSTRATA_", "HYDRA_"))
-        }
-        return own | {
-            "FEDSTRATA_HOME": str(self.folder / "home"),
-            "FLWR_HOME": str(self.folder / "flwr"),
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "OMP_NUM_THREADS": "1",
-            "PATH": f"{PROGRAMS}{os.pathsep}{own.get('PATH', '')}",
-            "PYTHONUNBUFFERED": "1",
-            "COLUMNS": "200",
-        }
+        return clean_environment(self.folder / "home", self.folder / "flwr", threads=1)
 
     def start(self) -> None:
         """Start the SuperLink and wait until its Control API answers."""

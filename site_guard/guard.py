@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import time
+import zipfile
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +28,7 @@ from strategies.wire import Refused
 
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
+MOST_UNPACKED = 100_000_000  # bytes of a bundle's files; Flower's own limit is 10 MB packed
 TRAINS = (wire.TRAIN, wire.ALONE, wire.DEPLOY)
 
 
@@ -83,6 +86,10 @@ class Guard:
             work.failure = str(error)
             logger.error("site %s: %s, round %d: %s", self.settings.site, kind, number, error)
             answer = self._failure(work.message, str(error))
+        except Exception as error:  # the site stays up, whatever arrives
+            work.failure = f"the site's own process failed: {type(error).__name__}"
+            logger.exception("site %s, %s, round %d", self.settings.site, kind, number)
+            answer = self._failure(work.message, work.failure)
         work.push(answer)
 
     def answer(self, work: Work) -> Message:
@@ -120,18 +127,27 @@ class Guard:
         mark = folder / "path"
         try:
             if not mark.exists():
+                _refuse_unreadable(bundle)
                 folder.mkdir(parents=True, exist_ok=True)
                 unpacked = install_from_fab(bundle, install_dir=folder, skip_prompt=True)
                 mark.write_text(str(unpacked))
             return Task(mark.read_text(), app_id, version, digest)
         except OSError as error:
             raise AppFailed(f"the app bundle cannot be unpacked: {error.strerror}") from None
-        except (click.ClickException, ValueError) as error:
-            told = error.message if isinstance(error, click.ClickException) else str(error)
-            raise Refused(f"the app bundle {digest[:16]} cannot be read: {told}") from None
+        except Exception as error:  # the bundle is a stranger's: anything in it may be wrong
+            told = error.message if isinstance(error, click.ClickException) else repr(error)
+            raise Refused(f"the app bundle {digest[:16]} cannot be read: {told[:200]}") from None
 
     def _failure(self, message: Message, reason: str) -> Message:
         return wire.failure(message, self.settings.site, round_of(message), reason)
+
+
+def _refuse_unreadable(bundle: bytes) -> None:
+    """Raise ValueError for what is no archive, or would fill the disk."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MOST_UNPACKED:
+        raise ValueError(f"it would take {size} bytes unpacked, and {MOST_UNPACKED} are the most")
 
 
 def make_guard(settings: SiteSettings) -> Guard:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks.flower import ATTEMPTS, RAY_DID_NOT_START
+from benchmarks.processes import Processes
 from tests.system import federation
-from tests.system.processes import Processes
 
 # Ray forks its daemons in a process that has other threads at work; on a busy machine one hangs
 # now and then before it has begun. It is tried again: what is tested here is not Ray.

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.processes import Process, Processes, SuperLink, start_supernode
 from client_app import work
 from client_app.site import read_site
 from client_app.store import DiskStore
@@ -22,7 +23,6 @@ from strategies.config import config_from_dict, plan_for
 from tests.system import federation
 from tests.system.conftest import Simulation
 from tests.system.federation import SITES
-from tests.system.processes import Process, Processes, SuperLink, start_supernode
 from tests.system.recorder import DOWN, UP, Recorder
 
 pytestmark = pytest.mark.system

@@ -8,8 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from benchmarks.processes import REPOSITORY, Processes
 from tests.system.conftest import ATTEMPTS, RAY_DID_NOT_START
-from tests.system.processes import REPOSITORY, Processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 

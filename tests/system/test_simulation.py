@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.processes import Processes
 from tests.system import federation
 from tests.system.conftest import Simulation
-from tests.system.processes import Processes
 
 pytestmark = pytest.mark.system
 

@@ -14,10 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.system import federation
-from tests.system.conftest import Simulation
-from tests.system.federation import SITES
-from tests.system.processes import (
+from benchmarks.processes import (
     REPOSITORY,
     Process,
     Processes,
@@ -25,6 +22,9 @@ from tests.system.processes import (
     free_port,
     listening,
 )
+from tests.system import federation
+from tests.system.conftest import Simulation
+from tests.system.federation import SITES
 
 pytestmark = pytest.mark.system
 

@@ -1,4 +1,4 @@
-"""Real Flower processes for tests: started on free ports in folders of their own, always ended."""
+"""Real Flower processes, started on free ports in folders of their own, always ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
 MARK = "FEDSTRATA_TEST_PROCESSES"
 SHOWN = 4000  # characters of each log that a failure quotes
@@ -34,6 +34,31 @@ def listening(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def clean_environment(
+    home: Path, flower_home: Path, *, threads: int, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return an environment with nothing of the user's own Flower, Ray or app in it.
+
+    ``home`` and ``flower_home`` are where the app and Flower keep things, ``threads`` those of OpenMP.
+    """
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FLWR_", "RAY_", "FEDSTRATA_", "HYDRA_"))
+    }
+    return own | {
+        "FEDSTRATA_HOME": str(home),
+        "FLWR_HOME": str(flower_home),
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "OMP_NUM_THREADS": str(threads),
+        "PATH": f"{PROGRAMS}{os.pathsep}{own.get('PATH', '')}",
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "200",
+        **(more or {}),
+    }
 
 
 @dataclass
@@ -106,23 +131,12 @@ class Processes:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of each process: nothing of the user's own Flower, Ray or app."""
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("FLWR_", "RAY_", "FEDSTRATA_", "HYDRA_"))
-        }
-        return own | {
-            MARK: self.mark,
-            "FEDSTRATA_HOME": str(self.home),
-            "FLWR_HOME": str(self.flower_home),
-            "FLWR_LOCAL_CONTROL_API_PORT": str(self.local_port),
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "OMP_NUM_THREADS": str(self.threads),
-            "PATH": f"{PROGRAMS}{os.pathsep}{own.get('PATH', '')}",
-            "PYTHONUNBUFFERED": "1",
-            "COLUMNS": "200",
-        }
+        return clean_environment(
+            self.home,
+            self.flower_home,
+            threads=self.threads,
+            more={MARK: self.mark, "FLWR_LOCAL_CONTROL_API_PORT": str(self.local_port)},
+        )
 
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None

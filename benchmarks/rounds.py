@@ -1,0 +1,226 @@
+"""How long a round takes where sites are real: `python -m benchmarks.rounds`.
+
+Stock Flower (FedAvg as its PyTorch quickstart writes it), ours with a process per message, and ours
+with the site's warm process: one after the other, several times, on one machine over real sockets.
+Three sites, ResNet-18 at 64x64, 256 training pictures a site, training and evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.command_line import command_of, with_places
+from benchmarks.processes import REPOSITORY, Processes, SuperLink, free_port, listening
+from benchmarks.tables import Table, write
+
+SITES = 3
+STOCK, COLD, WARM = "stock Flower FedAvg", "ours, a process per message", "ours, warm process"
+CASES = (STOCK, COLD, WARM)
+SIZE, TRAIN, TEST, BATCH, RATE = 64, 256, 64, 32, 0.01
+DATA = (
+    f"data.size={SIZE}",
+    f"data.train={TRAIN}",
+    "data.validation=1",
+    f"data.test={TEST}",
+    "data.tasks=[gender]",
+)
+OURS = (
+    *DATA,
+    "model=resnet18",
+    "model.head=[]",
+    "weights=none",
+    "method=fedavg",
+    "train.epochs=1",
+    f"train.batch_size={BATCH}",
+    f"train.optimizer.lr={RATE}",
+    f"strategy.min_sites={SITES}",
+    "baselines.alone=false",
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one round took: seconds from its order to its end, and those of the slowest site's work."""
+
+    seconds: float
+    worked: float
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which nobody trained or evaluated."""
+        return self.seconds - self.worked
+
+
+@dataclass
+class Deployment:
+    """A SuperLink and three sites over real sockets, started for one case and ended after it."""
+
+    case: str
+    folder: Path
+    rounds: int
+    data: Path
+    timings: list[Timing] = field(default_factory=list)
+
+    def play(self) -> list[Timing]:
+        """Run ``rounds`` rounds; return what each took."""
+        with Processes(self.folder) as processes:
+            superlink = SuperLink(processes)
+            superlink.start()
+            for index in range(SITES):
+                self._start_site(processes, superlink, index)
+            return (
+                self._stock(processes, superlink)
+                if self.case == STOCK
+                else self._ours(processes, superlink)
+            )
+
+    def _start_site(self, processes: Processes, superlink: SuperLink, index: int) -> None:
+        port = free_port()
+        command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{superlink.fleet}"]
+        command += ["--clientappio-api-address", f"127.0.0.1:{port}"]
+        folder = self.folder / f"site-{index}"
+        folder.mkdir(parents=True)
+        told: dict[str, str | int] = {
+            "site": f"site-{index}",
+            "partition-id": index,
+            "num-partitions": SITES,
+            "state-dir": str(folder / "state"),
+            "cache-dir": str(folder / "cache"),
+            "threads": 1,
+        }
+        if self.case == STOCK:
+            told = {"data": str(self.data / f"{index}.npz")}
+        if self.case == WARM:
+            command += ["--isolation", "process"]
+        else:
+            pairs = " ".join(
+                f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
+                for key, value in told.items()
+            )
+            command += ["--node-config", pairs]
+        node = processes.start(f"node-{index}", command)
+        if self.case != WARM:
+            return
+        processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])
+        settings = folder / "site.yaml"
+        entries = {
+            "site": told["site"],
+            "task": "gender",
+            "state": told["state-dir"],
+            "cache": told["cache-dir"],
+            "share": ["common"],
+            "threads": 1,
+            "partition-id": index,
+            "num-partitions": SITES,
+        }
+        settings.write_text(json.dumps(entries))  # JSON is YAML
+        guard = ["fedstrata-site", "--settings", str(settings), "--insecure"]
+        processes.start(f"guard-{index}", [*guard, "--appio-api-address", f"127.0.0.1:{port}"])
+
+    def _stock(self, processes: Processes, superlink: SuperLink) -> list[Timing]:
+        app, output = self.folder / "app", self.folder / "rounds.json"
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / "benchmarks" / "stock_app", app, ignore=ignored)
+        pairs = f'num-server-rounds={self.rounds} output="{output}"'
+        command = ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
+        processes.finish(processes.start("run", command), seconds=self._patience)
+        told = json.loads(output.read_text())
+        return [Timing(each["seconds"], each["trained"]) for each in told["rounds"]]
+
+    def _ours(self, processes: Processes, superlink: SuperLink) -> list[Timing]:
+        output = self.folder / "output"
+        overrides = " ".join([*OURS, f"strategy.rounds={self.rounds}"])
+        told = {"output-dir": str(output), "overrides": overrides}
+        run = processes.flwr_run("run", superlink.name, told)
+        processes.finish(run, seconds=self._patience)
+        (path,) = output.glob("*/results.json")
+        results: dict[str, Any] = json.loads(path.read_text())
+        return [
+            Timing(each["seconds"], max(site["seconds"] for site in each["sites"].values()))
+            for each in results["rounds"]
+        ]
+
+    @property
+    def _patience(self) -> float:
+        return 300.0 + 200.0 * self.rounds
+
+
+def draw(folder: Path) -> None:
+    """Write the pictures of each site for stock Flower, the very ones that ours draws."""
+    from benchmarks.central import holdings
+    from server_app.compose import compose
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, holding in enumerate(holdings(compose("faces", DATA), SITES, None)):
+        kept = {}
+        for split in ("train", "test"):
+            part = getattr(holding.data, split)
+            kept[f"{split}_x"] = part.inputs.values
+            kept[f"{split}_y"] = part.labels
+        np.savez(folder / f"{index}.npz", **kept)
+
+
+def table(found: dict[str, list[Timing]]) -> Table:
+    """Return the medians, and how many times less each waits than stock Flower."""
+    made = Table(
+        f"A round of {SITES} deployed sites, ResNet-18 at {SIZE}x{SIZE}, {TRAIN} pictures each",
+        ("case", "seconds a round", "working", "waiting", "less waiting than stock"),
+    )
+    stock = statistics.median(timing.waited for timing in found[STOCK])
+    for case, timings in found.items():
+        waited = statistics.median(timing.waited for timing in timings)
+        made.rows[case] = (
+            f"{statistics.median(timing.seconds for timing in timings):.1f}",
+            f"{statistics.median(timing.worked for timing in timings):.1f}",
+            f"{waited:.1f}",
+            "-" if case == STOCK else f"{stock / waited:.1f} times",
+        )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play the three cases in turn, and write the table."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is left out")
+    parser.add_argument("--repeat", type=int, default=2, help="runs of each case, in turn")
+    parser.add_argument("--quick", action="store_true", help="two rounds, once")
+    told = with_places(parser).parse_args(given)
+    rounds, repeat = (2, 1) if told.quick else (told.rounds, told.repeat)
+    found: dict[str, list[Timing]] = {case: [] for case in CASES}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw(folder / "data")
+        for number in range(repeat):
+            for case in CASES:
+                place = folder / f"{number}-{CASES.index(case)}"
+                timings = Deployment(case, place, rounds, folder / "data").play()
+                found[case] += timings[1:]
+                print(
+                    case,
+                    [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in timings],
+                    flush=True,
+                )
+    notes = [
+        "Medians without each run's first round (imports, the first look at the data). Working is the "
+        "slowest site's training and evaluation, as it says itself; waiting is the rest: polling, "
+        "starting processes, importing, moving layers. Every process has one thread of its own."
+    ]
+    more = {"timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()}}
+    command = command_of("benchmarks.rounds", given)
+    write(told.output.resolve(), "rounds", [table(found)], command=command, notes=notes, more=more)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""FedAvg over ResNet-18 with Flower's own strategy."""

@@ -1,0 +1,225 @@
+"""The site's process around a real app process: crashes, slowness, other bundles, hours, signatures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import signal
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import Context, Message, RecordDict
+from flwr.cli.build import build_fab_from_disk
+from flwr.common.typing import Fab, Run
+
+from site_guard.appio import Work
+from site_guard.guard import MOST_UNPACKED, Guard, make_guard
+from site_guard.settings import Bundles, SiteSettings
+from site_guard.signatures import sign
+from strategies import wire
+from strategies.wire import RoundReport
+
+METRICS = {
+    split: {"examples": 2.0, "loss": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
+    for split in wire.MEASURED
+}
+# An app that does what its plan says; not ours, so that it can misbehave.
+APP = """
+import json, os, time
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+seen = 0
+
+@app.evaluate()
+def evaluate(message, context):
+    global seen
+    seen += 1
+    wanted = message.content["plan"]["json"]
+    if wanted == "raise":
+        raise ValueError("Jane Doe")
+    if wanted == "die":
+        os._exit(3)
+    if wanted == "sleep":
+        time.sleep(60)
+    report = {
+        "site": context.node_config["site"], "round": message.content["order"]["round"],
+        "examples": seen, "steps": 0, "planned": 0, "loss": 0.0, "seconds": float(os.getpid()),
+        "metrics": METRICS, "error": "",
+    }
+    content = RecordDict({
+        "report": ConfigRecord({"json": json.dumps(report)}), "layers": ArrayRecord({}),
+    })
+    return Message(content, reply_to=message)
+"""
+PYPROJECT = """
+[project]
+name = "tiny"
+version = "1.0.0"
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "somebody"
+[tool.flwr.app.components]
+serverapp = "app:app"
+clientapp = "app:app"
+"""
+
+
+@dataclass
+class Pushed(Work):
+    """Work whose answer is kept, instead of going to a SuperNode."""
+
+    answers: list[Message] = field(default_factory=list)
+
+    def push(self, answer: Message) -> None:
+        self.answers.append(answer)
+
+
+def bundle(folder: Path, remark: str = "") -> bytes:
+    folder.mkdir(parents=True)
+    code = f"# {remark}\nMETRICS = {METRICS!r}\n{APP}"
+    (folder / "app.py").write_text(code)
+    (folder / "pyproject.toml").write_text(PYPROJECT)
+    return build_fab_from_disk(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return bundle(tmp_path_factory.mktemp("app") / "app")
+
+
+def settings(folder: Path, **entries: Any) -> SiteSettings:
+    told: dict[str, Any] = {"site": "a", "task": "gender", "share": ("common",)}
+    places = {"state": str(folder / "state"), "cache": str(folder / "cache")}
+    return SiteSettings(**(told | places | entries))
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
+    made = make_guard(settings(tmp_path_factory.mktemp("site"), threads=1))
+    yield made
+    made.process.stop()
+
+
+def ask(
+    guard: Guard,
+    content: bytes,
+    plan: str = "",
+    *,
+    kind: str = wire.EVALUATE,
+    ttl: float = 120.0,
+    run_config: dict[str, Any] | None = None,
+) -> RoundReport:
+    """Let the guard handle an order; return the report that leaves."""
+    message = wire.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=ttl)
+    context = Context(1, 7, {"site": "somebody else"}, RecordDict(), run_config or {})
+    run = Run.create_empty(run_id=1)
+    run.fab_id, run.fab_version = "somebody/tiny", "1.0.0"
+    work = Pushed(None, message, context, run, Fab("", content, {}))  # type: ignore[arg-type]
+    guard.handle(work)
+    (answer,) = work.answers
+    assert context.node_config == {"site": "somebody else"}
+    return wire.read_round_report(answer)
+
+
+def test_one_process_for_all_messages_under_the_sites_own_name(guard: Guard, tiny: bytes) -> None:
+    first, second = ask(guard, tiny), ask(guard, tiny)
+    assert (first.site, first.round, first.error) == ("a", 3, "")
+    assert second.examples == first.examples + 1  # the module stayed loaded
+    assert first.seconds == second.seconds == guard.process.process_id
+
+
+def test_what_the_app_raises_stays_at_the_site(guard: Guard, tiny: bytes) -> None:
+    before = guard.process.process_id
+    told = ask(guard, tiny, "raise")
+    assert told.error == "the app raised ValueError: see the site's log"
+    assert guard.process.process_id == before
+
+
+def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None:
+    told = ask(guard, tiny, "die")
+    assert "exit status 3" in told.error
+    assert ask(guard, tiny).error == ""
+    process = guard.process.process_id
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    time.sleep(0.5)
+    assert ask(guard, tiny).error == ""
+    assert guard.process.process_id != process
+
+
+def test_who_takes_too_long_is_ended(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""  # it is loaded: what follows is slow for its own sake
+    told = ask(guard, tiny, "sleep", ttl=2.0)
+    assert "did not answer within" in told.error
+    assert guard.process.process_id is None
+
+
+def test_another_bundle_gets_a_process_of_its_own(
+    guard: Guard, tiny: bytes, tmp_path: Path
+) -> None:
+    before = ask(guard, tiny)
+    other = bundle(tmp_path / "app", "another one")
+    after = ask(guard, other)
+    assert (after.error, after.examples) == ("", 1)
+    assert after.seconds != before.seconds
+
+
+def test_a_bundle_that_is_none_is_refused(guard: Guard) -> None:
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(MOST_UNPACKED + 1))
+    before = guard.process.started
+    for content, told in ((b"no zip at all", "BadZipFile"), (bomb.getvalue(), "bytes unpacked")):
+        error = ask(guard, content).error
+        assert error.startswith("refused by the site: the app bundle")
+        assert told in error
+    assert guard.process.started == before
+
+
+def test_memory_is_given_back_after_a_time_without_work(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""
+    guard.process.rest()
+    assert guard.process.process_id is not None
+    guard.process.keep_warm = 0.0
+    guard.process.rest()
+    assert guard.process.process_id is None
+    guard.process.keep_warm = 600.0
+    assert ask(guard, tiny).error == ""
+
+
+def test_outside_the_hours_only_training_is_refused(
+    guard: Guard, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.localtime()
+    later = f"{(now.tm_hour + 2) % 24:02d}:00-{(now.tm_hour + 3) % 24:02d}:00"
+    closed = msgspec.structs.replace(guard.settings, hours=(later,))
+    monkeypatch.setattr(guard, "settings", closed)
+    assert later in ask(guard, tiny, kind=wire.ALONE).error
+    assert ask(guard, tiny).error == ""
+
+
+def test_only_signed_bundles_run_where_the_site_asks_for_it(tmp_path: Path, tiny: bytes) -> None:
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    strict = make_guard(settings(tmp_path, bundles=Bundles(signed_by=(public,)), threads=1))
+    try:
+        assert "is not signed" in ask(strict, tiny).error
+        forged = base64.b64encode(os.urandom(64)).decode()
+        told = ask(strict, tiny, run_config={"signature": forged}).error
+        assert "not signed with a key that this site trusts" in told
+        assert strict.process.started == 0
+        assert ask(strict, tiny, run_config={"signature": sign(tiny, key)}).error == ""
+    finally:
+        strict.process.stop()
