@@ -106,3 +106,10 @@ def test_what_is_kept_is_a_path_or_a_glob() -> None:
     assert held.stays("head.out.weight")
     assert held.stays("layer4.bn.running_mean")
     assert not held.stays("head.output.weight")
+
+
+def test_the_documented_file_is_one() -> None:
+    path = Path(__file__).resolve().parents[2] / "docs" / "site.yaml"
+    told = read_settings(path)
+    assert set(yaml.safe_load(path.read_text())) >= set(ENTRIES)
+    assert told.hours == ("20:00-06:00",)
