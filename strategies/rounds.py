@@ -142,6 +142,8 @@ class Rounds:
                 raise UserError(f"{text}; {self._gave_up(number)}")
             remind(f"{text}; it is played again")
             time.sleep(self.settings.poll)
+        for stranger in self.roster.take_turned_away():
+            record.turned_away[str(stranger.node_id)] = stranger.reason
         record.seconds = time.monotonic() - started
         return record
 
@@ -171,12 +173,10 @@ class Rounds:
         return record
 
     def _note_the_others(self, record: RoundRecord) -> None:
-        """Note the sites that could not be asked at all, and the nodes that were turned away."""
+        """Note the sites that could not be asked at all: they never joined, or cannot take part."""
         for site, why in self.roster.unavailable(self.roster.connected()).items():
             if site not in self.roster.members:
                 record.absent[site] = why
-        for stranger in self.roster.take_turned_away():
-            record.turned_away[str(stranger.node_id)] = stranger.reason
 
     def _stop_if_all_refused(self, record: RoundRecord) -> None:
         """Raise UserError where every site answered and no answer could be taken."""

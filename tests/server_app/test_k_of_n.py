@@ -245,6 +245,16 @@ def test_who_took_part_is_told_by_site_and_round_and_survives_a_crash(
     assert "site-03" not in missed
 
 
+def test_a_site_that_was_excluded_is_absent_with_its_reason(tmp_path: Path) -> None:
+    grid = grid_of(tmp_path)
+    grid.nodes[103] |= {"site": "clinic", "device": "abacus"}
+    overrides = [*PLAIN, "strategy.on_site_error=exclude"]
+    results, _ = simulate(tmp_path, "faces", overrides, grid=grid)
+    assert results["participation"]["clinic"] == ["absent", "absent"]
+    reason = results["rounds"][1]["absent"]["clinic"]
+    assert reason.startswith("cannot take part: device 'abacus' does not exist")
+
+
 def test_nothing_is_printed_where_nobody_missed_a_round() -> None:
     record = {"round": 1, "participants": ["a"], "late": {}, "refused": {}, "absent": {}}
     assert participation([record], ["b"]) == {"a": ["took part"], "b": ["not asked"]}

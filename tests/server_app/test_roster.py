@@ -19,7 +19,7 @@ from strategies import wire
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_deployment import kinds_to
 from tests.server_app.test_roster_file import new_key
-from tests.server_app.test_run import DOCS, GROUPS
+from tests.server_app.test_run import DOCS, GROUPS, with_report
 from tests.strategies.test_equalities import SMALL, same, states
 
 TASKS = {"hospital-a": "gender", "hospital-b": "pose", "hospital-c": "gender"}
@@ -201,6 +201,41 @@ def test_a_missing_site_is_named_with_its_roster_entry(tmp_path: Path, roster: P
     )
     with pytest.raises(UserError, match=told):
         simulate(tmp_path, "faces", [*QUICK, "strategy.min_sites=3"], grid=grid)
+
+
+def test_a_missing_site_does_not_hide_that_all_the_others_refuse(
+    tmp_path: Path, roster: Path
+) -> None:
+    grid = grid_of(tmp_path)
+    del grid.nodes[NODE["hospital-c"]]
+
+    def broken(message: Message, reply: Message) -> Message:
+        training = message.metadata.message_type == wire.TRAIN
+        return with_report(error="the disk is full")(message, reply) if training else reply
+
+    grid.tamper = broken
+    with pytest.raises(
+        UserError, match=r"no site could take part(.|\n)*hospital-a: the disk is full"
+    ):
+        simulate(tmp_path, "faces", QUICK, grid=grid)
+
+
+def test_who_is_turned_away_in_a_round_that_is_played_again_is_still_told(
+    tmp_path: Path, roster: Path
+) -> None:
+    grid = grid_of(tmp_path)
+    asked: list[int] = []
+
+    def paused(message: Message, reply: Message) -> Message | None:
+        if message.metadata.message_type != wire.TRAIN or message.metadata.group_id != "2":
+            return reply
+        grid.nodes[666] = node("hospital-a", 0)
+        asked.append(message.metadata.dst_node_id)
+        return None if len(asked) <= 3 else reply
+
+    grid.tamper = paused
+    results, _ = simulate(tmp_path, "faces", [*QUICK, "strategy.deadline=3"], grid=grid)
+    assert list(results["rounds"][1]["turned_away"]) == ["666"]
 
 
 def test_a_node_that_was_turned_away_may_come_back_mended(tmp_path: Path, roster: Path) -> None:
