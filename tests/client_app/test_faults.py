@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from client_app import memory, work
+from client_app.data.seat import Seat, require_root
 from client_app.faults import without_paths
 from client_app.memory import in_pieces
 from client_app.site import read_site
@@ -73,6 +76,25 @@ def test_a_round_goes_on_where_the_feature_cache_has_no_room(
     assert without.metrics == with_cache.metrics
     again = bench.blueprint.tensors(list(tensors))
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
+
+
+def test_a_locked_folder_is_not_taken_for_an_empty_one() -> None:
+    top = Path(tempfile.mkdtemp())
+    top.chmod(0o755)
+    locked = top / "data"
+    locked.mkdir(mode=0)
+    seat = Seat(site=None, task=None, index=None, count=None, root=locked)
+    root = os.geteuid() == 0
+    if root:  # who may read everything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            require_root(seat)
+    finally:
+        if root:
+            os.seteuid(0)
+        locked.rmdir()
+        top.rmdir()
 
 
 # -- what leaves the site --------------------------------------------------------------------------
