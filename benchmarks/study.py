@@ -126,7 +126,7 @@ class Study:
                 return central(config, held, simulator.folder / "home" / "cache", together=together)
 
             folder = simulator.folder / "central" / self.name
-            made.append(remembered(folder, [config.to_dict(), together], train))
+            made.append(remembered(folder, [deciding(config.to_dict()), together], train))
         return made
 
 
@@ -149,7 +149,13 @@ def tidy(output: Path) -> None:
 
 
 def _key(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, sort_keys=True)
+    return json.dumps(deciding(config), sort_keys=True)
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``config`` without how long a run waits for lost sites: no figure depends on it."""
+    waits = {k: v for k, v in config["strategy"].items() if k != "give_up"}
+    return {**config, "strategy": waits}
 
 
 def remembered(folder: Path, told: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

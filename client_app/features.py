@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from client_app.faults import no_room
 from models.data import Inputs, Split
 from models.durable import replacing
 from models.errors import UserError
+
+logger = logging.getLogger("flwr")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def cached(
     Raises
     ------
     UserError
-        Where the folder cannot be written.
+        Where the folder cannot be written. Where it has no room, the outputs stay in memory.
     """
     precision = "bfloat16" if autocast else "float32"
     told = f"{prefix_digest}\n{split.inputs.digest()}\n{precision}"
@@ -69,7 +73,8 @@ def cached(
     path = folder / f"{key}.npy"
     if not path.exists():
         outputs = _compute(prefix, split.inputs, batch_size, device, autocast)
-        _write(path, outputs)
+        if not _written(path, outputs):
+            return Split(Features(outputs, key), split.labels)
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -88,13 +93,26 @@ def _compute(
         chunk = inputs.batch(np.arange(start, min(start + batch_size, len(inputs)))).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             parts.append(prefix(chunk).float().cpu().numpy())
-    return np.concatenate(parts)
+    return np.ascontiguousarray(np.concatenate(parts))
 
 
-def _write(path: Path, values: NDArray[np.float32]) -> None:
+def _written(path: Path, values: NDArray[np.float32]) -> bool:
+    """Write the file; return False where there is no room for it: it can be done without."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replacing(path) as unfinished, unfinished.open("wb") as file:
-            np.lib.format.write_array(file, values, allow_pickle=False)
+            # Not write_array: where a disk is full it raises an error without the system's number.
+            head = np.lib.format.header_data_from_array_1_0(values)
+            np.lib.format.write_array_header_1_0(file, head)
+            file.write(values.data)
     except OSError as error:
+        if no_room(error):
+            logger.warning(
+                "no room for %.1f MB in the feature cache %s: the outputs of the frozen layers stay "
+                "in memory, and are computed again when they are needed again",
+                values.nbytes / 1e6,
+                path.parent,
+            )
+            return False
         raise UserError(f"the feature cache {path.parent} cannot be written: {error}") from None
+    return True

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from client_app.faults import writing
 from client_app.site import checked_name
 from models import weights
 from models.errors import UserError
@@ -96,11 +97,18 @@ class DiskStore:
         return Keepsake.of_flat(weights.load(self.path(max(earlier)))[0])
 
     def save(self, round_number: int, kept: Keepsake) -> None:
-        """Write the file of the round durably, then drop files that no re-sent round can need."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        weights.save(self.path(round_number), kept.flat(), {"round": str(round_number)})
-        for number in self.rounds()[:-KEPT_ROUNDS]:
-            self.path(number).unlink(missing_ok=True)
+        """Write the file of the round durably, then drop files that no re-sent round can need.
+
+        Raises
+        ------
+        UserError
+            Where it cannot be written; what earlier rounds left is as it was.
+        """
+        with writing("the personal layers"):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            weights.save(self.path(round_number), kept.flat(), {"round": str(round_number)})
+            for number in self.rounds()[:-KEPT_ROUNDS]:
+                self.path(number).unlink(missing_ok=True)
 
     def deploy(self, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
         """Write the model that the site is to use, whole, beside the files of the rounds.
@@ -112,8 +120,9 @@ class DiskStore:
         told : mapping of str to str
             What the file is of.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        weights.save(self.deployed, tensors, told)
+        with writing("the fine-tuned model"):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            weights.save(self.deployed, tensors, told)
 
     @property
     def deployed(self) -> Path:

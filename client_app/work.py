@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import safetensors
@@ -20,7 +21,9 @@ from torch.nn import functional
 
 from client_app.data.registry import load as load_data
 from client_app.data.seat import Holding, Seat
+from client_app.faults import reading_data, writing
 from client_app.features import cached
+from client_app.memory import in_pieces
 from client_app.site import Site, checked_name
 from client_app.store import DiskStore, Keepsake, MemoryStore, Store
 from models import weights
@@ -33,6 +36,7 @@ from models.training import (
     Diverged,
     Loss,
     Settings,
+    WeightedLoss,
     class_weights,
     evaluate,
     schedule_factor,
@@ -45,6 +49,7 @@ from strategies.payload import PayloadError, decode, encode
 from strategies.settings import settings_of
 from strategies.wire import DeployReport, RoundReport, SiteReport
 
+Done = TypeVar("Done")
 SPLITS = ("validation", "test")
 # What one process keeps open: models, and sites' data. A simulation asks its sites again every
 # round, and what is not kept is read or drawn anew for every message. The cost is memory in each
@@ -55,7 +60,10 @@ _BLUEPRINTS, _HOLDINGS = 2, 128
 
 @dataclass(frozen=True)
 class Bench:
-    """A site at work: who it is, what it holds, and the model of the plan."""
+    """A site at work: who it is, what it holds, and the model of the plan.
+
+    ``pieces`` is into how many pieces a batch is cut to go through the device.
+    """
 
     site: Site
     plan: Plan
@@ -64,6 +72,15 @@ class Bench:
     blueprint: Blueprint
     start: Mapping[str, Tensor]
     device: torch.device
+    pieces: int = 1
+
+    @property
+    def evaluation_batch(self) -> int:
+        """How many examples are evaluated at once; where memory was short, as many as in a piece."""
+        config = self.plan.train
+        if self.pieces == 1:
+            return config.evaluation_batch_size
+        return max(min(config.evaluation_batch_size, config.batch_size) // self.pieces, 1)
 
     @property
     def autocast(self) -> bool:
@@ -93,6 +110,20 @@ def open_bench(site: Site, plan: Plan) -> Bench:
     )
     device = choose_device(site.device)
     return Bench(site, plan, holding, make_method(plan.method), blueprint, start, device)
+
+
+def within_memory(bench: Bench, do: Callable[[Bench], Done]) -> Done:
+    """Return what ``do`` gives at ``bench``; out of memory, it begins again with smaller pieces.
+
+    Everything that ``do`` changes is set up anew in each try: the model, the optimiser, the random
+    numbers. So the pieces are as if they had been chosen from the beginning.
+    """
+
+    def attempt(pieces: int) -> Done:
+        bench.blueprint.model.zero_grad(set_to_none=True)
+        return do(replace(bench, pieces=pieces))
+
+    return in_pieces(attempt, most=max(bench.plan.train.batch_size, 2), device=bench.device)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -125,8 +156,8 @@ def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
     found = weights.content_hash(tensors)
     if found != wanted:
         raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
-    path = checkpoint_path(bench.site.cache_dir, wanted)
-    weights.save(path, tensors, {})
+    with writing("the pre-trained checkpoint"):
+        weights.save(checkpoint_path(bench.site.cache_dir, wanted), tensors, {})
 
 
 def who(bench: Bench) -> SiteReport:
@@ -230,7 +261,7 @@ def train_alone(bench: Bench) -> RoundReport:
     started = time.perf_counter()
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
-    alone = open_bench(bench.site, alone_plan)
+    alone = replace(open_bench(bench.site, alone_plan), pieces=bench.pieces)
     store = MemoryStore()
     for number in bench.plan.rounds_of_a_site():
         play(alone, number, {}, store, measure=False)
@@ -397,7 +428,7 @@ def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
             digest,
             part,
             bench.site.cache_dir / "features",
-            batch_size=config.evaluation_batch_size,
+            batch_size=bench.evaluation_batch,
             device=bench.device,
             autocast=bench.autocast,
         )
@@ -413,7 +444,7 @@ def _metrics(bench: Bench, seat: _Seat) -> dict[str, dict[str, float | None]]:
             network,
             part,
             classes=len(bench.holding.data.classes),
-            batch_size=bench.plan.train.evaluation_batch_size,
+            batch_size=bench.evaluation_batch,
             device=bench.device,
             autocast=bench.autocast,
         )
@@ -445,14 +476,14 @@ def _report(
 def _settings(bench: Bench, round_number: int) -> Settings:
     config = bench.plan.train
     factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
-    return settings_of(config, factor=factor, autocast=bench.autocast)
+    settings = settings_of(config, factor=factor, autocast=bench.autocast)
+    return replace(settings, pieces=bench.pieces)
 
 
 def _loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
     if config.class_weights == "none":
         return functional.cross_entropy
-    weight = class_weights(train.labels, classes).to(device)
-    return lambda logits, labels: functional.cross_entropy(logits, labels, weight=weight)
+    return WeightedLoss(class_weights(train.labels, classes).to(device))
 
 
 def _check_inputs(holding: Holding, model: str) -> None:
@@ -480,7 +511,8 @@ def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
 def _open_data(options: str, seed: int, site: Site) -> Holding:
     data = json.loads(options)
     seat = Seat(site.name, site.task, site.index, site.count, site.data_root, site.models_dir)
-    holding = load_data(str(data["name"]), data, seat, seed)
+    with reading_data():
+        holding = load_data(str(data["name"]), data, seat, seed)
     checked_name(holding.site, "site")
     checked_name(holding.data.task, "task")
     return holding

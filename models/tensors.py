@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,8 @@ from torch import Tensor
 
 from models.durable import replacing
 from models.errors import UserError
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors tells the system's own errors
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -35,9 +39,20 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     """Write ``tensors`` to the safetensors file ``path``: after a crash the old or the new file.
 
     Written beside ``path``, synced to disk, then renamed over it. Missing folders are made.
+
+    Raises
+    ------
+    OSError
+        Where that cannot be done, with its number: no room, no permission.
     """
     with replacing(path) as unfinished:
-        safetensors.torch.save_file(_separate(tensors), unfinished, dict(metadata))
+        try:
+            safetensors.torch.save_file(_separate(tensors), unfinished, dict(metadata))
+        except safetensors.SafetensorError as error:
+            number = _OS_ERROR.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

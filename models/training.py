@@ -39,6 +39,10 @@ class Settings:
         ``none``, ``flip`` or ``flip_crop``.
     autocast : bool
         Train in bfloat16 autocast (CUDA).
+    pieces : int
+        Into how many pieces each batch is cut to go through the network, where memory is short. The
+        gradients of a step add up to those of the whole batch; only BatchNorm normalises each
+        piece by its own statistics, and so gets no piece of one example.
     """
 
     epochs: int | None
@@ -51,6 +55,26 @@ class Settings:
     clip: float | None
     augment: str
     autocast: bool
+    pieces: int = 1
+
+
+@dataclass(frozen=True)
+class WeightedLoss:
+    """Cross-entropy with a weight per class, float32 of shape ``(classes,)``.
+
+    The mean over a batch is weighted; `mass` is what it is divided by, so that the means of a
+    batch's pieces can be put together again.
+    """
+
+    weight: Tensor
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted mean over the batch, a scalar."""
+        return functional.cross_entropy(logits, labels, weight=self.weight)
+
+    def mass(self, labels: Tensor) -> float:
+        """Return the sum of the weights of ``labels``."""
+        return float(self.weight[labels.to(self.weight.device)].double().sum())
 
 
 @dataclass(frozen=True)
@@ -115,7 +139,8 @@ def fit(
     device : torch.device
         Where the network is.
     loss : callable, optional
-        From logits and labels to a scalar; cross-entropy when omitted.
+        From logits and labels to a scalar; cross-entropy when omitted. A mean over the examples, or
+        one with a ``mass`` as `WeightedLoss` has it.
     penalty : callable, optional
         A scalar added to the loss of every step (FedProx's proximal term).
     optimizer_state : mapping, optional
@@ -138,27 +163,33 @@ def fit(
     _restore(stepper, chosen, optimizer_state)
     objective = loss or functional.cross_entropy
     planned = planned_steps(len(split), settings)
+    mass: Callable[[Tensor], float] = getattr(objective, "mass", len)
+    least = 2 if _normalises_batches(network) else 1
     total, seen, done = 0.0, 0, 0
     for indices in batches(len(split), settings, generator):
         if most_steps is not None and done >= most_steps:
             break
-        inputs, labels = _to_device(split, indices, device)
-        inputs = augmented(inputs, settings.augment, generator)
         stepper.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.autocast):
-            value = objective(network(inputs), labels)
-        if penalty is not None:
-            value = value + penalty()
-        if not torch.isfinite(value):
-            raise Diverged(
-                f"the loss became {value.item()} at step {done + 1} of {planned}; "
-                "lower train.optimizer.lr or set train.clip"
-            )
-        value.backward()  # type: ignore[no-untyped-call]
+        value = 0.0
+        extra = penalty
+        for inputs, labels, share in _pieces(
+            split, indices, settings, least, generator, device, mass
+        ):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.autocast):
+                part = objective(network(inputs), labels) * share
+            if extra is not None:
+                part, extra = part + extra(), None  # once a step
+            value += part.item()
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the loss became {value} at step {done + 1} of {planned}; "
+                    "lower train.optimizer.lr or set train.clip"
+                )
+            part.backward()  # type: ignore[no-untyped-call]
         if settings.clip is not None:
             nn.utils.clip_grad_norm_(list(chosen.values()), settings.clip)
         stepper.step()
-        total += value.item() * len(indices)
+        total += value * len(indices)
         seen += len(indices)
         done += 1
     _save(stepper, chosen, optimizer_state)
@@ -310,11 +341,40 @@ def _pass(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
     return np.split(order, cuts)
 
 
-def _to_device(
-    split: Split, indices: NDArray[np.int64], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    inputs = split.inputs.batch(indices)
-    labels = torch.from_numpy(split.labels[indices])
+def _pieces(
+    split: Split,
+    indices: NDArray[np.int64],
+    settings: Settings,
+    least: int,
+    generator: np.random.Generator,
+    device: torch.device,
+    mass: Callable[[Tensor], float],
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Yield a batch in pieces on the device: inputs, labels, and the share of the batch's mean.
+
+    No piece has fewer than ``least`` examples. The batch is augmented as a whole, with the same
+    random numbers however it is cut.
+    """
+    inputs, labels = split.inputs.batch(indices), torch.from_numpy(split.labels[indices])
+    count = min(settings.pieces, len(indices) // least)
+    if count <= 1:
+        inputs, labels = _on_device(inputs, labels, device)
+        yield augmented(inputs, settings.augment, generator), labels, 1.0
+        return
+    inputs = augmented(inputs, settings.augment, generator)
+    whole = mass(labels)
+    for rows in np.array_split(np.arange(len(indices)), count):
+        piece = slice(rows[0], rows[-1] + 1)
+        share = mass(labels[piece]) / whole
+        yield *_on_device(inputs[piece], labels[piece], device), share
+
+
+def _normalises_batches(network: nn.Module) -> bool:
+    norm = nn.modules.batchnorm._BatchNorm
+    return any(isinstance(module, norm) and module.training for module in network.modules())
+
+
+def _on_device(inputs: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     if device.type != "cuda":
         return inputs.to(device), labels.to(device)
     inputs = inputs.pin_memory().to(device, non_blocking=True)

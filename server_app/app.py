@@ -12,6 +12,7 @@ from models.errors import UserError
 from models.home import home
 from server_app.checkpoint import check_same, new_run, taken_up
 from server_app.compose import RunConfig, compose, expand, read_run_config
+from server_app.roster_file import find_roster, roster_line
 from strategies.config import plan_for
 from strategies.roster import Roster, gather
 
@@ -83,16 +84,25 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     folder = old or new_run(wanted.output_dir, wanted.experiment, wanted.name)
     plan = plan_for(config, federation=folder.name, weights="")
     newcomers = frozenset(config.deployment.newcomers)
-    roster = Roster(grid, plan.to_json(), newcomers)
+    enrolled = find_roster()
+    say(roster_line(enrolled))
+    roster = Roster(grid, plan.to_json(), newcomers, enrolled)
     found, refused = gather(
         roster,
         least=settings.min_sites + len(newcomers),
         join_timeout=settings.join_timeout,
         answer_timeout=settings.deadline,
         poll=settings.poll,
+        log=say,
     )
     from server_app.federation import Federation
-    from server_app.report import deployment_tables, deployment_verdict, final_tables, verdict
+    from server_app.report import (
+        deployment_tables,
+        deployment_verdict,
+        final_tables,
+        participation_table,
+        verdict,
+    )
     from server_app.start import checkpoint
 
     start = checkpoint(config, home() / "cache", say)
@@ -105,6 +115,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     results = federation.run(saved)
     say(final_tables(results["final"]))
     say(verdict(results["final"]))
+    if missed := participation_table(results["participation"], results["rounds"]):
+        say(missed)
     if results["deployment"] is not None:
         say(deployment_tables(results["deployment"]))
         say(deployment_verdict(results["deployment"]))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 KEPT = 3
 _FOLDER = re.compile(r"round-(\d{6})")
 _MAY_CHANGE = (
-    *(f"strategy.{key}" for key in ("deadline", "join_timeout", "min_sites", "poll")),
-    "strategy.final_timeout",
+    *(f"strategy.{key}" for key in ("deadline", "join_timeout", "give_up", "min_sites")),
+    *(f"strategy.{key}" for key in ("poll", "final_timeout", "on_site_error")),
     *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
 )
 

@@ -19,7 +19,7 @@ from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, Plan
 from strategies.method import make_method
 from strategies.payload import encode
-from strategies.records import RoundRecord
+from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
 from strategies.rounds import Learnt, Rounds
 from strategies.wire import Refused, SiteReport
@@ -108,7 +108,10 @@ class Federation:
         UserError
             Where a site cannot take part and the run is to stop then, or none can.
         """
-        self._judge(refused)
+        for stranger in refused:
+            if stranger.turned_away:
+                self.log(str(stranger))
+        self._judge([stranger for stranger in refused if not stranger.turned_away])
         self.roster.clear()
         self.admit(sorted(found, key=lambda member: member.site in self.roster.apart))
         self.log(report.sites_table(self.sites()))
@@ -150,7 +153,7 @@ class Federation:
             self._judge(problems)
         else:
             for stranger in problems:
-                self.log(f"site {stranger.site} cannot take part: {stranger.reason}")
+                self.log(str(stranger))
         self._distribute([m for m in members if not m.report.holds_weights])
 
     def _misfit(self, member: Member) -> str | None:
@@ -348,6 +351,7 @@ class Federation:
             "partition": self.summaries,
             "sites": self.sites(),
             "rounds": self.history,
+            "participation": participation(self.history, self.roster.members),
             "final": final,
             "deployment": deployment,
         }

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.groups import GroupRow
-from strategies.records import RoundRecord, weighted_mean
+from strategies.records import MISSED, NOT_ASKED, TOOK_PART, RoundRecord, weighted_mean
 
 MEGABYTE = 1e6
 PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors")
@@ -72,10 +72,42 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     if mean is not None and loss is not None:
         parts.append(f"as received: accuracy {100 * mean:.2f} %, loss {loss:.4f}")
     lines = [", ".join(parts)]
-    for what in ("refused", "late", "absent", "kept"):
+    for what in ("refused", "late", "absent", "kept", "turned_away"):
         for name, reason in getattr(record, what).items():
             lines.append(f"  {what}: {name}: {reason}")
     return "\n".join(lines)
+
+
+def participation_table(
+    participation: Mapping[str, Sequence[str]], rounds: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return the sites that missed a round they were asked for, how often and why; or ""."""
+    table = Table(title="Sites that missed a round")
+    table.add_column("site")
+    table.add_column("took part", justify="right")
+    table.add_column("missed")
+    for site, did in participation.items():
+        reasons: dict[str, list[int]] = {}
+        for record, what in zip(rounds, did, strict=True):
+            if what in MISSED:
+                reasons.setdefault(f"{what}: {record[what][site]}", []).append(record["round"])
+        if reasons:
+            asked = sum(what != NOT_ASKED for what in did)
+            missed = "; ".join(f"{_spans(numbers)} {why}" for why, numbers in reasons.items())
+            table.add_row(site, f"{did.count(TOOK_PART)} of {asked}", missed)
+    return rendered(table) if table.row_count else ""
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as ``round 2`` or ``rounds 1-3, 7``."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    told = ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in spans)
+    return f"round{'s' if len(numbers) > 1 else ''} {told}"
 
 
 def final_tables(final: Mapping[str, Any]) -> str:

@@ -53,6 +53,7 @@ class StrategyConfig:
     fraction: float
     min_sites: int
     join_timeout: float
+    give_up: float
     deadline: float
     minimum: dict[str, int]
     on_site_error: str
@@ -62,8 +63,8 @@ class StrategyConfig:
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
-        names = ("rounds", "fraction", "min_sites", "join_timeout", "deadline", "poll")
-        _positive("strategy", self, *names, "final_timeout")
+        names = ("rounds", "fraction", "min_sites", "deadline", "poll")
+        _positive("strategy", self, *names, "join_timeout", "give_up", "final_timeout")
         if self.fraction > 1:
             raise UserError(
                 f"strategy.fraction is a share of the sites, at most 1: {self.fraction}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class RoundRecord:
     late: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    turned_away: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -38,6 +39,36 @@ class RoundRecord:
         """Return plain data; what is by site or by group is sorted, whatever came first."""
         plain = asdict(self)
         return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in plain.items()}
+
+
+TOOK_PART, NOT_ASKED = "took part", "not asked"
+MISSED = ("late", "refused", "absent")
+
+
+def participation(
+    rounds: Sequence[Mapping[str, Any]], sites: Iterable[str] = ()
+) -> dict[str, list[str]]:
+    """Return what each site did in each round; why stands in the records themselves.
+
+    Parameters
+    ----------
+    rounds : sequence of mapping
+        The records of the rounds, as plain data.
+    sites : iterable of str
+        Sites that are listed even if no record names them.
+
+    Returns
+    -------
+    dict
+        By site, sorted; one of ``took part``, ``late``, ``refused``, ``absent`` and ``not asked``
+        for each round.
+    """
+    did: list[dict[str, str]] = []
+    for record in rounds:
+        missed = {site: what for what in MISSED for site in record[what]}
+        did.append(missed | dict.fromkeys(record["participants"], TOOK_PART))
+    everyone = sorted({*sites, *(site for each in did for site in each)})
+    return {site: [each.get(site, NOT_ASKED) for each in did] for site in everyone}
 
 
 def site_record(member: Member, report: RoundReport) -> dict[str, Any]:

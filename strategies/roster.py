@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from models.errors import UserError
 from strategies import wire
+from strategies.enrolment import Enrolment
 from strategies.wire import Refused, SiteReport, read_site_report
 
+Log = Callable[[str], None]
 REPLIES_AT_ONCE = 4  # answers fetched in one call: bounds what is in memory
 QUERY_TTL = 3600.0
+SAY_EVERY = 30.0  # seconds between two lines about the same waiting
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,42 @@ class Member:
 
 @dataclass(frozen=True)
 class Stranger:
-    """A node that answered, but cannot take part, and why."""
+    """A node that answered, but cannot take part, and why.
+
+    Parameters
+    ----------
+    site : str
+        The name that it gave; where there is a roster and it gave none, the roster's; or "".
+    turned_away : bool
+        Whether the reason is who it is, and not what it has: a name, a task or a node that the
+        server's roster does not know so.
+    """
 
     node_id: int
     site: str
     reason: str
+    turned_away: bool = False
+
+    def __str__(self) -> str:
+        if self.turned_away:
+            return f"node {self.node_id} is turned away: it {self.reason}"
+        who = f"site {self.site} (node {self.node_id})" if self.site else f"node {self.node_id}"
+        return f"{who} cannot take part: {self.reason}"
+
+
+@dataclass
+class Reminder:
+    """Says a line at once, and again when ``SAY_EVERY`` seconds have passed, not at every look."""
+
+    log: Log
+    due: float = 0.0
+
+    def __call__(self, text: str) -> None:
+        """Log ``text`` if it is time."""
+        now = time.monotonic()
+        if now >= self.due:
+            self.log(text)
+            self.due = now + SAY_EVERY
 
 
 @dataclass
@@ -58,15 +92,19 @@ class Roster:
         The plan, as JSON, that every query carries.
     apart : frozenset of str
         Names of the sites that are newcomers.
+    enrolled : Enrolment, optional
+        Which node may be which site; without it, each is who it says it is.
     """
 
     grid: Grid
     plan: str
     apart: frozenset[str] = frozenset()
+    enrolled: Enrolment | None = None
     members: dict[str, Member] = field(default_factory=dict)
     newcomers: dict[str, Member] = field(default_factory=dict)
     strangers: dict[int, Stranger] = field(default_factory=dict)
     _asked: dict[str, int] = field(default_factory=dict)
+    _turned_away: list[Stranger] = field(default_factory=list)
 
     def connected(self) -> set[int]:
         """Return the ids of the nodes that the SuperLink sees now."""
@@ -78,7 +116,11 @@ class Roster:
         return {**self.members, **self.newcomers}
 
     def place(self, member: Member) -> bool:
-        """Put a site among the members or the newcomers; return whether it was there before."""
+        """Put a site among the members or the newcomers; return whether it was there before.
+
+        Under a name that was there before, the latest node counts; with a roster there is only one
+        node that can become a `Member` of that name.
+        """
         side = self.newcomers if member.site in self.apart else self.members
         known = member.site in side
         side[member.site] = member
@@ -93,15 +135,17 @@ class Roster:
         """Ask unknown nodes who they are and take in what answers there are; does not wait.
 
         A known site under a new node id (a SuperNode that was started again) takes its old place:
-        its latest node counts.
+        its latest node counts. A node that could not take part is asked again when it comes back.
 
         Returns
         -------
         tuple of lists
             Members that are new or came back, and nodes that cannot take part.
         """
+        connected = self.connected()
+        self.strangers = {n: stranger for n, stranger in self.strangers.items() if n in connected}
         known = {m.node_id for m in self.everyone.values()} | self.strangers.keys()
-        for node_id in sorted(self.connected() - known - set(self._asked.values())):
+        for node_id in sorted(connected - known - set(self._asked.values())):
             question = wire.order(
                 wire.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
             )
@@ -109,18 +153,66 @@ class Roster:
                 self._asked[message_id] = node_id
         members, strangers = [], []
         for message_id, reply in fetch(self.grid, list(self._asked)):
-            found = _member(self._asked.pop(message_id), reply)
+            if message_id not in self._asked:
+                continue
+            found = _identified(self._asked.pop(message_id), reply, self.enrolled)
             if isinstance(found, Member):
                 members.append(found)
             else:
                 strangers.append(found)
                 self.strangers[found.node_id] = found
+                if found.turned_away:
+                    self._turned_away.append(found)
         return members, strangers
+
+    def take_turned_away(self) -> list[Stranger]:
+        """Return the nodes that were turned away since this was last called."""
+        told, self._turned_away = self._turned_away, []
+        return told
+
+    def unavailable(self, connected: set[int], *, newcomers: bool = False) -> dict[str, str]:
+        """Return why each site that is known, but cannot work now, cannot; by name.
+
+        Known are the sites that joined, those that said why they cannot take part, and all of the
+        roster where there is one.
+
+        Parameters
+        ----------
+        connected : set of int
+            The nodes that the SuperLink sees now.
+        newcomers : bool
+            Whether newcomers count.
+        """
+        there = self.everyone if newcomers else self.members
+        missing = {s: "not connected" for s, m in there.items() if m.node_id not in connected}
+        for stranger in self.strangers.values():
+            if stranger.site and not stranger.turned_away and stranger.site not in self.everyone:
+                missing[stranger.site] = f"cannot take part: {stranger.reason}"
+        for site, entry in (self.enrolled.by_site if self.enrolled else {}).items():
+            if site not in self.everyone and site not in missing:
+                missing[site] = self._not_in(entry.node_id, connected)
+        apart = frozenset[str]() if newcomers else self.apart
+        return {site: why for site, why in sorted(missing.items()) if site not in apart}
+
+    def _not_in(self, node_id: int, connected: set[int]) -> str:
+        """Return why the site of a node of the roster has not joined."""
+        if node_id not in connected:
+            return "not connected since the run began"
+        turned_away = node_id in self.strangers
+        return "connected, but not as itself" if turned_away else "connected, has not answered"
+
+    def described(self, site: str) -> str:
+        """Return a site for people: its roster entry, or its task and node, or its name alone."""
+        if self.enrolled and site in self.enrolled.by_site:
+            return str(self.enrolled.by_site[site])
+        member = self.everyone.get(site)
+        return f"{site} (task {member.task}, node {member.node_id})" if member else site
 
     @property
     def waiting(self) -> bool:
-        """Whether a node was asked and has not answered."""
-        return bool(self._asked)
+        """Whether a node was asked and has not answered; nobody waits for one not on the roster."""
+        asked = self._asked.values()
+        return any(self.enrolled is None or node in self.enrolled.by_node for node in asked)
 
     def forget_asked(self, connected: set[int]) -> None:
         """Stop waiting for the answers of nodes that are gone."""
@@ -139,7 +231,7 @@ SETTLE = 1.0  # seconds without a new node before the roster counts as complete
 
 
 def gather(
-    roster: Roster, *, least: int, join_timeout: float, answer_timeout: float, poll: float
+    roster: Roster, *, least: int, join_timeout: float, answer_timeout: float, poll: float, log: Log
 ) -> tuple[list[Member], list[Stranger]]:
     """Wait until at least ``least`` nodes have said who they are, and nobody is still to answer.
 
@@ -150,7 +242,10 @@ def gather(
     join_timeout : float
         Seconds for them to connect.
     answer_timeout : float
-        Seconds more for those that are connected to answer: they may have data to read.
+        Seconds more for those that are connected to answer: they may have data to read. Who has
+        not answered then is not waited for, if the others are enough.
+    log : callable
+        Takes a line now and then about who is missing.
 
     Returns
     -------
@@ -167,6 +262,7 @@ def gather(
     found: dict[str, Member] = {}
     refused: list[Stranger] = []
     seen: set[int] = set()
+    remind = Reminder(log, due=time.monotonic() + SETTLE)
     while True:
         connected = roster.connected()
         if connected - seen:
@@ -180,18 +276,32 @@ def gather(
             found[member.site] = member
             roster.place(member)
         now = time.monotonic()
-        enough = len(found) + len(refused) >= least
+        unfit = [stranger for stranger in refused if not stranger.turned_away]
+        enough = len(found) + len(unfit) >= least
         if enough and now >= settled and not roster.waiting:
             return [found[site] for site in sorted(found)], refused
         if now >= deadline and (not roster.waiting or now >= deadline + answer_timeout):
+            if enough:
+                return [found[site] for site in sorted(found)], refused
             beside = f" (besides {len(roster.apart)} newcomers)" if roster.apart else ""
+            lines = [f"\n  {stranger}" for stranger in refused]
             raise UserError(
                 f"{len(found)} of at least {least} sites joined within {join_timeout:g} s "
-                f"({', '.join(sorted(found)) or 'none'}); start the missing SuperNodes, give "
-                "them longer with strategy.join_timeout, or lower strategy.min_sites"
-                f"{beside}"
+                f"({', '.join(sorted(found)) or 'none'}){_missing(roster, connected)}; start the "
+                "missing SuperNodes, give them longer with strategy.join_timeout, or lower "
+                f"strategy.min_sites{beside}{''.join(lines)}"
             )
+        remind(
+            f"{len(found)} of at least {least} sites are there "
+            f"({', '.join(sorted(found)) or 'none'}){_missing(roster, connected)}"
+        )
         time.sleep(poll)
+
+
+def _missing(roster: Roster, connected: set[int]) -> str:
+    missing = roster.unavailable(connected, newcomers=True)
+    told = [f"{roster.described(site)}: {why}" for site, why in missing.items()]
+    return f"; missing: {'; '.join(told)}" if told else ""
 
 
 def _check_name(known: Mapping[str, Member], joining: Member) -> None:
@@ -261,7 +371,21 @@ def reply_problem(reply: Message) -> str | None:
     return None
 
 
-def _member(node_id: int, reply: Message) -> Member | Stranger:
+def _identified(node_id: int, reply: Message, enrolled: Enrolment | None) -> Member | Stranger:
+    """Return who answers; with a roster, only the node that it binds to a site can be that site."""
+    found = _introduced(node_id, reply)
+    if enrolled is None:
+        return found
+    task = found.task if isinstance(found, Member) else ""
+    if objection := enrolled.objection(node_id, found.site, task):
+        return Stranger(node_id, found.site, objection, turned_away=True)
+    if isinstance(found, Stranger) and not found.site:
+        return replace(found, site=enrolled.by_node[node_id].site)
+    return found
+
+
+def _introduced(node_id: int, reply: Message) -> Member | Stranger:
+    """Return who answers, by its own words."""
     if problem := reply_problem(reply):
         return Stranger(node_id, "", problem)
     try:

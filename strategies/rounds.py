@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from strategies.config import StrategyConfig
 from strategies.method import Method
 from strategies.payload import encode
 from strategies.records import RoundRecord, task_metrics
-from strategies.roster import Member, Roster, collect, reply_problem, send
+from strategies.roster import Member, Reminder, Roster, collect, reply_problem, send
 from strategies.wire import Refused
 
 Log = Callable[[str], None]
@@ -116,10 +118,39 @@ class Rounds:
     log: Log
 
     def play(self, number: int) -> RoundRecord:
-        """Play round ``number`` (from 1) and return what happened."""
+        """Play round ``number`` (from 1) and return what happened.
+
+        A round in which nobody took part is played again, until ``strategy.give_up`` seconds have
+        passed: the next one would start from the same state.
+
+        Raises
+        ------
+        UserError
+            Where too few sites are there for too long, or every site refused.
+        """
         started = time.monotonic()
+        remind, give_up = Reminder(self.log), math.inf
+        for attempt in itertools.count():
+            record = self._attempt(number, attempt)
+            if record.participants:
+                break
+            give_up = min(give_up, time.monotonic() + self.settings.give_up)
+            missing = {**record.refused, **record.late, **record.absent}
+            told = "; ".join(f"{self.roster.described(s)}: {why}" for s, why in missing.items())
+            text = f"round {number}: nobody took part ({told or 'nobody was asked'})"
+            if time.monotonic() >= give_up:
+                raise UserError(f"{text}; {self._gave_up(number)}")
+            remind(f"{text}; it is played again")
+            time.sleep(self.settings.poll)
+        for stranger in self.roster.take_turned_away():
+            record.turned_away[str(stranger.node_id)] = stranger.reason
+        record.seconds = time.monotonic() - started
+        return record
+
+    def _attempt(self, number: int, attempt: int) -> RoundRecord:
+        """Ask, check and aggregate once; another ``attempt`` asks another share of the sites."""
         connected = self._wait_for_enough(number)
-        asked, record = self._sample(number, connected)
+        asked, record = self._sample(number, attempt, connected)
         counts = {member.site: member.report.examples["train"] for member in asked}
         arrived = self._begin(asked, counts)
         for member, reply in self.ask(wire.TRAIN, asked, number, record, self.settings.deadline):
@@ -137,9 +168,15 @@ class Rounds:
             record.took_part(member, update.report)
         self._stop_if_all_refused(record)
         self._finish(arrived, record)
+        self._note_the_others(record)
         record.tasks = task_metrics(record.sites)
-        record.seconds = time.monotonic() - started
         return record
+
+    def _note_the_others(self, record: RoundRecord) -> None:
+        """Note the sites that could not be asked at all: they never joined, or cannot take part."""
+        for site, why in self.roster.unavailable(self.roster.connected()).items():
+            if site not in self.roster.members:
+                record.absent[site] = why
 
     def _stop_if_all_refused(self, record: RoundRecord) -> None:
         """Raise UserError where every site answered and no answer could be taken."""
@@ -218,13 +255,17 @@ class Rounds:
             layers[group] = arrays[key]
         return layers
 
-    def _sample(self, number: int, connected: set[int]) -> tuple[list[Member], RoundRecord]:
+    def _sample(
+        self, number: int, attempt: int, connected: set[int]
+    ) -> tuple[list[Member], RoundRecord]:
         """Choose each task's share of sites, by a seed of the round; note who is not connected."""
         record = RoundRecord(number)
         asked: list[Member] = []
+        again = [attempt] if attempt else []
         for task, members in self.roster.by_task().items():
             size = max(1, round(self.settings.fraction * len(members)))
-            generator = np.random.default_rng(derive_seed(self.seed, "sample", task, number))
+            seed = derive_seed(self.seed, "sample", task, number, *again)
+            generator = np.random.default_rng(seed)
             chosen = sorted(generator.permutation(len(members))[:size])
             for member in (members[i] for i in chosen):
                 if member.node_id in connected:
@@ -263,34 +304,42 @@ class Rounds:
         Raises
         ------
         UserError
-            Where it is not enough within the configured time; names who is missing.
+            Where it is not enough within ``strategy.give_up``; names who is missing.
         """
-        deadline = time.monotonic() + self.settings.join_timeout
-        told = False
+        give_up = time.monotonic() + self.settings.give_up
+        remind, waited = Reminder(self.log), False
         while True:
             connected = self.roster.connected()
             self._welcome(connected)
-            missing = [s for s, m in self.roster.members.items() if m.node_id not in connected]
-            there = len(self.roster.members) - len(missing)
+            there = sum(m.node_id in connected for m in self.roster.members.values())
             if there >= self.settings.min_sites:
+                if waited:
+                    self.log(f"round {number}: {there} sites are there, it goes on")
                 return connected
+            missing = self.roster.unavailable(connected)
+            told = [f"{self.roster.described(site)}: {why}" for site, why in missing.items()]
             text = (
                 f"round {number}: {there} of at least {self.settings.min_sites} sites are there, "
-                f"missing: {', '.join(sorted(missing)) or 'sites that never joined'}"
+                f"missing: {'; '.join(told) or 'sites that never joined'}"
             )
-            if time.monotonic() >= deadline:
-                raise UserError(f"{text}; gave up after {self.settings.join_timeout:g} s")
-            if not told:
-                self.log(text)
-                told = True
+            if time.monotonic() >= give_up:
+                raise UserError(f"{text}; {self._gave_up(number)}")
+            remind(text)
+            waited = True
             time.sleep(self.settings.poll)
+
+    def _gave_up(self, number: int) -> str:
+        return (
+            f"gave up after {self.settings.give_up:g} s (strategy.give_up); what was learnt up to "
+            f"round {number - 1} is kept: give the same command with resume when they are back"
+        )
 
     def _welcome(self, connected: set[int]) -> list[Member]:
         """Take in sites that joined or came back."""
         self.roster.forget_asked(connected)
         members, strangers = self.roster.greet()
         for stranger in strangers:
-            self.log(f"node {stranger.node_id} cannot take part: {stranger.reason}")
+            self.log(str(stranger))
         if members:
             self.admit(members)
         return members

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TypeVar
@@ -179,11 +180,16 @@ def order(
     layers: Mapping[str, Array],
     ttl: float,
 ) -> Message:
-    """Return the message that asks the node for ``kind`` in round ``round_number``."""
+    """Return the message that asks the node for ``kind`` in round ``round_number``.
+
+    Flower names a message by the SHA-256 of its content, and takes whoever writes that name under
+    an answer for the node that was asked. So each order holds a random number: nobody but the node
+    that got it, not even one that got the same layers at the same time, can name it.
+    """
     content = RecordDict(
         {
             PLAN: ConfigRecord({"json": plan}),
-            ORDER: ConfigRecord({"round": round_number}),
+            ORDER: ConfigRecord({"round": round_number, "nonce": secrets.token_hex(16)}),
             LAYERS: ArrayRecord(dict(layers)),
         }
     )

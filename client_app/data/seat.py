@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,15 @@ def require_partition(seat: Seat, why: str) -> tuple[int, int]:
 
 
 def require_root(seat: Seat) -> Path:
-    """Return the site's data folder (or file), or raise a `UserError` that says how to give it."""
+    """Return the site's data folder (or file), once it was opened.
+
+    Raises
+    ------
+    UserError
+        Where there is none; says how to give it.
+    OSError
+        Where it cannot be opened: listing a folder with ``glob`` would call it empty.
+    """
     if seat.root is None:
         raise UserError(
             "this data set is read from disk: give the site's absolute folder as data-root, "
@@ -74,8 +83,12 @@ def require_root(seat: Seat) -> Path:
             f"data-root {str(seat.root)!r}: data-root must be an absolute path: "
             "the app does not run in the user's folder"
         )
-    if not seat.root.exists():
-        raise UserError(f"data-root {str(seat.root)!r} does not exist on this site's machine")
+    try:
+        os.close(os.open(seat.root, os.O_RDONLY))
+    except FileNotFoundError:
+        raise UserError(
+            f"data-root {str(seat.root)!r} does not exist on this site's machine"
+        ) from None
     return seat.root
 
 

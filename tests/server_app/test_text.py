@@ -161,7 +161,7 @@ def test_a_site_looks_in_its_own_directory(tmp_path: Path, own_home: Path, notes
     # the server's tensors arrive once, by their content hash: those in the site's folder do not count
     sent = [m for m in there.sent if "pretrained" in wire.read_order(m)[2]]
     assert [m.metadata.message_type for m in sent] == [wire.WEIGHTS]
-    with pytest.raises(UserError, match=r"north: .*no folder 'tiny-bert' in .*empty.*models-dir"):
+    with pytest.raises(UserError, match=r"north: .*no folder 'tiny-bert' in the models folder"):
         simulate(tmp_path / "out", "text", chosen, grid=grid(tmp_path / "empty"))
 
 

@@ -29,6 +29,16 @@ def told(text: Any) -> Message:
     return Message(RecordDict({"report": ConfigRecord({"json": text})}), reply_to=asked())
 
 
+def test_no_two_orders_have_a_name_that_another_node_can_work_out() -> None:
+    def named() -> str:
+        message = wire.order(wire.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
+        for field, value in {"_created_at": 1e9, "_run_id": 5, "_src_node_id": 1}.items():
+            message.metadata.__dict__[field] = value
+        return str(message.object_id)
+
+    assert named() != named()
+
+
 def test_a_right_report_arrives_as_it_was_sent() -> None:
     message = wire.answer(asked(), GOOD, {})
     assert wire.read_deploy_report(message) == GOOD

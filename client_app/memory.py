@@ -1,0 +1,61 @@
+"""Out of memory on the device: the same work again, with batches in smaller pieces."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from models.errors import UserError
+
+logger = logging.getLogger("flwr")
+Done = TypeVar("Done")
+# What torch raises besides OutOfMemoryError: its allocator on the CPU, cuBLAS and cuDNN.
+TEXTS = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "out of memory")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Return whether ``error`` says that the device, or the machine, has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in TEXTS)
+
+
+def in_pieces(do: Callable[[int], Done], *, most: int, device: torch.device) -> Done:
+    """Return ``do(1)``, or where memory does not suffice ``do(2)``, ``do(4)``, ...
+
+    Parameters
+    ----------
+    do : callable
+        Takes into how many pieces to cut each batch; does all of its work again each time.
+    most : int
+        Examples in a batch: with as many pieces there is one example in each.
+    device : torch.device
+        Where the work is done; its cached memory is given back before the next try.
+
+    Raises
+    ------
+    UserError
+        Where the memory does not even suffice for ``most`` pieces.
+    """
+    pieces = 1
+    while True:
+        try:
+            return do(pieces)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if pieces >= most:
+                raise UserError(
+                    f"out of memory on {device}, even with the smallest pieces of a batch: free "
+                    "memory there, give the site another device, or choose a smaller model"
+                ) from None
+        # Only here is the error gone, and with it the tensors that its traceback held.
+        pieces = min(2 * pieces, most)
+        logger.warning("out of memory on %s: again, each batch in %d pieces", device, pieces)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,69 @@
+"""Who may speak for which site: the server's own list, which nothing that a site says can change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A site as the server's roster knows it.
+
+    Parameters
+    ----------
+    site, task : str
+        The site's name and its task.
+    node_id : int
+        The node that the SuperLink registered the site's key as.
+    fingerprint : str
+        Of that key, as ``ssh-keygen -l`` prints it.
+    """
+
+    site: str
+    task: str
+    node_id: int
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.site} (task {self.task}, node {self.node_id}, key {self.fingerprint})"
+
+
+class Enrolment:
+    """The roster's entries, by node and by site.
+
+    Flower's SuperLink has checked the key of whoever speaks under a node id, and a registered
+    node keeps its id over restarts: so a node id is as good as the key.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        No two of one site or node.
+    """
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        listed = list(entries)
+        self.by_node = {entry.node_id: entry for entry in listed}
+        self.by_site = {entry.site: entry for entry in listed}
+        if not len(self.by_node) == len(self.by_site) == len(listed):
+            raise ValueError("two entries are of one site or one node")
+
+    def objection(self, node_id: int, site: str, task: str) -> str | None:
+        """Return why a node may not be the site that it says it is, or None where it may.
+
+        Parameters
+        ----------
+        node_id : int
+            The node that speaks.
+        site, task : str
+            What it says of itself; "" where it says nothing.
+        """
+        claims = f"says that it is {site!r}" if site else "gives no name"
+        entry = self.by_node.get(node_id)
+        if entry is None:
+            return f"{claims}, but the roster has no site with this node's key"
+        if site and site != entry.site:
+            return f"{claims}, but its key {entry.fingerprint} belongs to {entry.site!r}"
+        if task and task != entry.task:
+            return f"{entry.site!r} claims the task {task!r}, but the roster says {entry.task!r}"
+        return None

@@ -1,0 +1,267 @@
+"""What goes wrong at a site's machine costs that site's contribution, and the server is told why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message
+from torch import Tensor, nn
+
+from client_app import work
+from client_app.store import DiskStore
+from tests.client_app.data.test_images import fill
+from tests.loopback import LoopbackGrid, simulate
+from tests.server_app.test_k_of_n import of_round
+from tests.server_app.test_run import GROUPS
+from tests.strategies.test_equalities import SMALL
+
+NOBODY = 65534
+CLINIC = 101
+ROUNDS = [*SMALL, *GROUPS, "strategy.rounds=3"]
+
+
+def after_round(number: int, do: Callable[[], None]) -> Callable[[Message, Message], Message]:
+    """Return a tamper that does ``do`` when the clinic has answered a round."""
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) == number and message.metadata.dst_node_id == CLINIC:
+            do()
+        return reply
+
+    return tamper
+
+
+def both(*tampers: Callable[[Message, Message], Message]) -> Callable[[Message, Message], Message]:
+    def tamper(message: Message, reply: Message) -> Message:
+        for each in tampers:
+            reply = each(message, reply)
+        return reply
+
+    return tamper
+
+
+def clinics(tmp_path: Path, **clinic: Any) -> LoopbackGrid:
+    """Return two sites of a deployment: the clinic of the test, and another one."""
+    nodes: dict[int, dict[str, Any]] = {
+        node: {
+            "site": site,
+            "partition-id": node - 100,
+            "num-partitions": 2,
+            "state-dir": str(tmp_path / site),
+        }
+        for node, site in {100: "other", CLINIC: "clinic"}.items()
+    }
+    nodes[CLINIC] |= clinic
+    return LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
+
+
+def check_cost(results: dict[str, Any], reason: str, folder: Path) -> None:
+    """Expect that the clinic missed round 2 for ``reason``, and that nothing else was lost."""
+    assert results["participation"] == {
+        "clinic": ["took part", "refused", "took part"],
+        "other": ["took part"] * 3,
+    }
+    assert results["rounds"][1]["refused"] == {"clinic": reason}
+    assert str(folder) not in str(results["rounds"])
+
+
+# -- a full disk -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a real file system of 256 KB, or skip where that is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user may not mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_one_contribution_and_no_personal_layer(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    filler = small_disk / "filler"
+
+    def full() -> None:
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    grid = clinics(tmp_path, **{"state-dir": str(small_disk / "state")})
+    grid.tamper = both(after_round(1, full), after_round(2, filler.unlink))
+    results, _ = simulate(tmp_path, "faces", ROUNDS, grid=grid)
+    reason = "the personal layers could not be written: the disk is full (No space left on device)"
+    check_cost(results, reason, small_disk)
+    store = DiskStore(small_disk / "state", results["run"], "clinic")
+    assert store.rounds() == [1, 3]
+    assert {path.name for path in store.folder.iterdir()} == {
+        "round-000001.safetensors",
+        "round-000003.safetensors",
+    }
+
+
+# -- a data folder that cannot be read -------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures() -> Iterator[Path]:
+    """Return a folder of pictures whose parents anybody may enter."""
+    top = Path(tempfile.mkdtemp())
+    top.chmod(0o755)
+    for name, first in {"cat": 0, "dog": 20}.items():
+        fill(top / "pictures" / "Ann Lee" / name, first, 20)
+    yield top / "pictures" / "Ann Lee"
+    shutil.rmtree(top)
+
+
+IMAGES = [
+    "model=small_cnn",
+    "model.head=[8]",
+    "weights=none",
+    "groups=all_common",
+    "data.size=28",
+    "data.memory_mb=0",  # every batch decodes its files again
+    "data.partition.scheme=none",
+    "strategy.rounds=3",
+    "strategy.poll=0.01",
+    "baselines.alone=false",
+]
+
+
+def vanish(root: Path) -> Callable[[], None]:
+    return lambda: root.rename(root.with_name("moved"))
+
+
+def come_back(root: Path) -> Callable[[], None]:
+    return lambda: root.with_name("moved").rename(root)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "reason"),
+    [
+        (False, "a file in the data folder: cannot be read (No such file or directory)"),
+        (True, "data-root 'the data folder' does not exist on this site's machine"),
+    ],
+)
+def test_a_data_folder_that_vanishes_costs_one_contribution(
+    tmp_path: Path, pictures: Path, fresh: bool, reason: str
+) -> None:
+    shutil.copytree(pictures, tmp_path / "other-pictures")
+    grid = clinics(tmp_path, **{"data-root": str(pictures)})
+    grid.nodes[100]["data-root"] = str(tmp_path / "other-pictures")
+
+    def gone() -> None:
+        vanish(pictures)()
+        if fresh:  # as in a process that was started for the message
+            work._open_data.cache_clear()
+
+    grid.tamper = both(after_round(1, gone), after_round(2, come_back(pictures)))
+    results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
+    check_cost(results, reason, pictures)
+    assert "Ann" not in str(results)
+
+
+def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pictures, tmp_path / "other-pictures")
+    grid = clinics(tmp_path, **{"data-root": str(pictures)})
+    grid.nodes[100]["data-root"] = str(tmp_path / "other-pictures")
+    load = work.load_data
+    locked = False
+
+    def load_as_nobody(name: str, options: Any, seat: Any, seed: int) -> Any:
+        # Root may read everything; so where the tests run as root, another user reads here.
+        other = locked and os.geteuid() == 0 and seat.root == pictures
+        if other:
+            os.seteuid(NOBODY)
+        try:
+            return load(name, options, seat, seed)
+        finally:
+            if other:
+                os.seteuid(0)
+
+    def lock() -> None:
+        nonlocal locked
+        locked = True
+        pictures.chmod(0)
+        work._open_data.cache_clear()
+
+    def unlock() -> None:
+        nonlocal locked
+        locked = False
+        pictures.chmod(0o755)
+
+    monkeypatch.setattr(work, "load_data", load_as_nobody)
+    grid.tamper = both(after_round(1, lock), after_round(2, unlock))
+    results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
+    check_cost(results, "the data folder cannot be read: Permission denied", pictures)
+
+
+# -- out of memory ---------------------------------------------------------------------------------
+
+
+class Device:
+    """A mock of a device's memory, as there is no GPU here: batches above a size do not fit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fits = 1000
+        self.failed: list[int] = []
+        play = work.play
+
+        def watched(bench: work.Bench, *args: Any, **more: Any) -> Any:
+            clinic = bench.holding.site == "clinic"
+            first = bench.blueprint.network[0]
+            hook = first.register_forward_pre_hook(self.check) if clinic else None
+            try:
+                return play(bench, *args, **more)
+            finally:
+                if hook is not None:
+                    hook.remove()
+
+        monkeypatch.setattr(work, "play", watched)
+
+    def check(self, _: nn.Module, given: tuple[Tensor]) -> None:
+        if len(given[0]) > self.fits:
+            self.failed.append(len(given[0]))
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize(("fits", "takes_part"), [(2, True), (0, False)])
+def test_short_memory_is_met_with_smaller_pieces_and_told_where_one_example_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, takes_part: bool
+) -> None:
+    device = Device(monkeypatch)
+    grid = clinics(tmp_path)
+
+    def set_memory(size: int) -> Callable[[], None]:
+        return lambda: setattr(device, "fits", size)
+
+    grid.tamper = both(after_round(1, set_memory(fits)), after_round(2, set_memory(1000)))
+    results, _ = simulate(tmp_path, "faces", ROUNDS, grid=grid)
+    if takes_part:
+        assert results["participation"]["clinic"] == ["took part"] * 3
+        entry = results["rounds"][1]["sites"]["clinic"]
+        assert entry["steps"] == entry["planned_steps"] == 3
+        assert device.failed == [6, 4]  # the six of validation, then half a batch
+    else:
+        reason = (
+            "out of memory on cpu, even with the smallest pieces of a batch: free memory there, give "
+            "the site another device, or choose a smaller model"
+        )
+        check_cost(results, reason, tmp_path)
+        assert device.failed == [6, 4, 2, 1]
