@@ -24,6 +24,7 @@ def curves(
     *,
     levels: Mapping[str, float] | None = None,
     lowest: float | None = None,
+    passes: int | None = None,
 ) -> None:
     """Draw mean accuracy against rounds, with one standard deviation over seeds as a band.
 
@@ -39,11 +40,15 @@ def curves(
         Name to an accuracy that is drawn as a dashed line, such as the majority class.
     lowest : float, optional
         Where the axis of accuracies begins; by the data when omitted.
+    passes : int, optional
+        Over the data, which every curve makes in as many rounds as it has: the horizontal axis then.
     """
     canvas, axes = _canvas(7.5, 4.5)
     for name, seeds in lines.items():
         values = 100 * np.asarray(seeds)
         rounds = np.arange(1, values.shape[1] + 1)
+        if passes is not None:
+            rounds = rounds * passes / values.shape[1]
         mean = values.mean(axis=0)
         (line,) = axes.plot(rounds, mean, label=name, linewidth=1.6)
         if len(values) > 1:
@@ -54,7 +59,8 @@ def curves(
     for name, level in (levels or {}).items():
         axes.axhline(100 * level, linestyle="--", linewidth=1, color="grey")
         axes.annotate(name, (0.01, 100 * level), xycoords=("axes fraction", "data"), va="bottom")
-    axes.set(title=title, xlabel="round", ylabel="accuracy on the test data, %")
+    below = "round" if passes is None else "passes over the training data"
+    axes.set(title=title, xlabel=below, ylabel="accuracy on the test data, %")
     if lowest is not None:
         axes.set_ylim(bottom=100 * lowest)
     axes.grid(alpha=0.3)
