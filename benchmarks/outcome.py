@@ -16,8 +16,17 @@ def mean_accuracy(results: Mapping[str, Any]) -> float:
 
 
 def alone_accuracy(results: Mapping[str, Any]) -> float:
-    """Return the mean over the sites of the accuracy that each reaches alone."""
-    return float(results["final"]["mean"]["alone_accuracy"])
+    """Return the mean over the sites of the accuracy that each reaches alone.
+
+    Raises
+    ------
+    ValueError
+        No site was trained alone: the run's log says why.
+    """
+    alone = results["final"]["mean"]["alone_accuracy"]
+    if alone is None:
+        raise ValueError(f"run {results['run']}: no site was trained alone; see the run's log")
+    return float(alone)
 
 
 def majority_accuracy(results: Mapping[str, Any]) -> float:

@@ -278,14 +278,24 @@ def _carries(pid: int, marked: bytes) -> bool:
 
 @dataclass
 class SuperLink:
-    """A real ``flower-superlink`` without TLS, and the name under which ``flwr run`` finds it.
+    """A real ``flower-superlink``, and the name under which ``flwr run`` finds it.
 
     Its database is a file: without one a SuperLink that was started again refuses the SuperNodes
     that it knew, and they exit.
+
+    Parameters
+    ----------
+    processes : Processes
+        Started among them.
+    name : str
+        Of the connection.
+    consortium : Path or None
+        Folder of `fedstrata-consortium`: TLS, registered keys and the roster; None for neither.
     """
 
     processes: Processes
     name: str = "testbed"
+    consortium: Path | None = None
     fleet: int = field(default_factory=free_port)
     control: int = field(default_factory=free_port)
     appio: int = field(default_factory=free_port)
@@ -293,9 +303,17 @@ class SuperLink:
 
     def start(self) -> None:
         """Start it (again) and wait until its Fleet and Control ports answer."""
-        connection = (
-            f'[superlink.{self.name}]\naddress = "127.0.0.1:{self.control}"\ninsecure = true\n'
-        )
+        connection = f'[superlink.{self.name}]\naddress = "127.0.0.1:{self.control}"\n'
+        security, environment = ["--insecure"], {}
+        if self.consortium is None:
+            connection += "insecure = true\n"
+        else:
+            keys = self.consortium / "superlink"
+            connection += f'root-certificates = "{keys / "ca.crt"}"\n'
+            security = ["--enable-supernode-auth", "--ssl-ca-certfile", str(keys / "ca.crt")]
+            security += ["--ssl-certfile", str(keys / "server.crt")]
+            security += ["--ssl-keyfile", str(keys / "server.key")]
+            environment = {"FEDSTRATA_ROSTER": str(keys / "roster.yaml")}
         (self.processes.flower_home / "config.toml").write_text(connection)
         ports = {"fleet": self.fleet, "control": self.control, "serverappio": self.appio}
         addresses = [
@@ -304,8 +322,8 @@ class SuperLink:
             for argument in (f"--{api}-api-address", f"127.0.0.1:{port}")
         ]
         database = ["--database", str(self.processes.folder / "superlink.db")]
-        command = ["flower-superlink", "--insecure", *database, *addresses]
-        started = self.processes.start("superlink", command)
+        command = ["flower-superlink", *security, *database, *addresses]
+        started = self.processes.start("superlink", command, environment)
         self.processes.wait_for(
             "the SuperLink listens",
             lambda: listening(self.fleet) and listening(self.control),

@@ -242,8 +242,16 @@ def make_method(options: Mapping[str, Any]) -> Method:
 def everything_else(
     configured: Groups, group: str, **own: Sequence[str]
 ) -> dict[str, Sequence[str]]:
-    """Return groups that keep what is frozen, take ``own``, and put the rest into ``group``."""
+    """Return groups that keep what is frozen, take ``own``, and put the rest into ``group``.
+
+    Where ``...`` is frozen, the rest is what the configured groups name besides.
+    """
     frozen = list(configured.get("pretrained", []))
     made: dict[str, Sequence[str]] = {"pretrained": frozen, **own}
-    made[group] = [*made.get(group, []), "..."]
+    rest = ["..."]
+    if "..." in frozen:
+        taken = {entry for entries in made.values() for entry in entries}
+        trained = [e for name in configured if name != "pretrained" for e in configured[name]]
+        rest = [entry for entry in dict.fromkeys(trained) if entry not in taken]
+    made[group] = [*made.get(group, []), *rest]
     return made

@@ -199,3 +199,13 @@ def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(
     assert ("site-01" in first["participants"]) is taken
     if not taken:
         assert "1 of 3 steps" in first["refused"]["site-01"]
+
+
+@pytest.mark.parametrize(("method", "group"), [("local", "personal"), ("fedavg", "common")])
+def test_a_method_takes_what_is_trained_where_the_rest_is_frozen(method: str, group: str) -> None:
+    configured = {"pretrained": ["..."], "common": ["layer4"], "task": ["head"], "personal": []}
+    model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("layer3", "layer4", "head")})
+    groups = make_method({"name": method}).groups(configured, model)
+    made = partition(model, groups)
+    assert set(made.names("pretrained")) == {"layer3.weight", "layer3.bias"}
+    assert len(made.names(group)) == 4

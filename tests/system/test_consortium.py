@@ -1,0 +1,166 @@
+"""A consortium with TLS, keys and a roster, over real sockets: who belongs takes part, others do not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.processes import Process, Processes, SuperLink, free_port, listening
+from consortium.certificates import found
+from consortium.members import Hospital
+from tests.system import federation
+
+pytestmark = pytest.mark.system
+
+HOSPITALS = (
+    Hospital("site-00", "gender"),
+    Hospital("site-01", "pose"),
+    Hospital("site-02", "gender"),
+    Hospital("impostor", "pose"),
+)
+MEMBERS = [hospital.name for hospital in HOSPITALS[:3]]
+
+
+@dataclass
+class Consortium:
+    """A SuperLink with TLS and registered keys, and the folder of all keys."""
+
+    processes: Processes
+    superlink: SuperLink
+    keys: Path
+    body: Path
+    nodes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        return self.processes.folder / "output"
+
+    def node(self, name: str, key: Path, certificate: Path | None) -> tuple[Process, int]:
+        """Start a SuperNode with a key; without a certificate it speaks no TLS."""
+        port = free_port()
+        command = ["flower-supernode", "--superlink", f"127.0.0.1:{self.superlink.fleet}"]
+        command += ["--isolation", "process", "--clientappio-api-address", f"127.0.0.1:{port}"]
+        if certificate is None:
+            command += ["--insecure", "--max-wait-time", "5"]
+        else:
+            command += ["--root-certificates", str(certificate)]
+            command += ["--auth-supernode-private-key", str(key), "--max-wait-time", "20"]
+        return self.processes.start(name, command), port
+
+    def join(self, hospital: str, site: str, task: str, index: int, **entries: Any) -> None:
+        """Start a SuperNode with the hospital's key, and beside it a site that calls itself ``site``."""
+        folder = self.keys / "hospitals" / hospital
+        node, port = self.node(f"{hospital}-node", folder / "supernode.key", folder / "ca.crt")
+        self.processes.wait_for(hospital, lambda: listening(port), seconds=60, watch=[node])
+        home = self.processes.folder / hospital
+        home.mkdir()
+        told = {"site": site, "task": task, "state": str(home / "state"), "threads": 1}
+        told |= {"cache": str(home / "cache"), "share": ["common", "task"]}
+        told |= {"partition-id": index, "num-partitions": 3}
+        (home / "site.yaml").write_text(yaml.safe_dump(told | entries))
+        command = ["fedstrata-site", "--settings", str(home / "site.yaml"), "--insecure"]
+        command += ["--appio-api-address", f"127.0.0.1:{port}"]
+        self.nodes[hospital] = self.processes.start(f"{hospital}-site", command)
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Consortium]:
+    with Processes(tmp_path_factory.mktemp("consortium")) as processes:
+        keys = processes.folder / "keys"
+        found(keys, ["127.0.0.1", "localhost"], HOSPITALS)
+        superlink = SuperLink(processes, consortium=keys)
+        superlink.start()
+        command = ["fedstrata-consortium", "register", str(keys), superlink.name]
+        processes.finish(processes.start("register", command), seconds=120)
+        yield Consortium(processes, superlink, keys, body)
+
+
+def refused(consortium: Consortium, node: Process, *words: str) -> None:
+    """Wait until a SuperNode gave up, and check what it says."""
+    consortium.processes.wait_for("it gives up", lambda: node.ended, seconds=90)
+    assert node.popen.returncode != 0
+    assert any(word in node.text for word in words), node.text
+
+
+def test_registration_goes_on_where_it_was(consortium: Consortium) -> None:
+    path = consortium.keys / "superlink" / "roster.yaml"
+    roster = yaml.safe_load(path.read_text())["sites"]
+    assert sorted(roster) == sorted(hospital.name for hospital in HOSPITALS)
+    assert len({entry["node-id"] for entry in roster.values()}) == len(HOSPITALS)
+    before = path.read_bytes()
+    command = ["fedstrata-consortium", "register", str(consortium.keys), consortium.superlink.name]
+    again = subprocess.run(
+        command,
+        env=consortium.processes.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"site-00: node {roster['site-00']['node-id']}" in again.stdout
+    assert path.read_bytes() == before
+
+
+def test_a_site_without_tls_gets_nowhere(consortium: Consortium) -> None:
+    key = consortium.keys / "hospitals" / "site-00" / "supernode.key"
+    node, _ = consortium.node("plaintext", key, None)
+    refused(consortium, node, "UNAVAILABLE", "SuperLink", "connect")
+    assert "SuperNode ID" not in node.text
+
+
+def test_a_key_that_is_not_registered_gets_nowhere(consortium: Consortium, tmp_path: Path) -> None:
+    found(tmp_path / "others", ["127.0.0.1"], [Hospital("stranger", "gender")])
+    key = tmp_path / "others" / "hospitals" / "stranger" / "supernode.key"
+    node, _ = consortium.node("stranger", key, consortium.keys / "authority" / "ca.crt")
+    refused(consortium, node, "No SuperNode found with the given public key")
+    assert "SuperNode ID" not in node.text
+
+
+def test_a_server_of_another_authority_is_not_spoken_to(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    found(tmp_path / "others", ["127.0.0.1"], [])
+    key = consortium.keys / "hospitals" / "site-00" / "supernode.key"
+    node, _ = consortium.node("deceived", key, tmp_path / "others" / "authority" / "ca.crt")
+    refused(consortium, node, "UNAVAILABLE", "CERTIFICATE", "connect")
+    assert "SuperNode ID" not in node.text
+
+
+def test_an_impostor_is_turned_away_by_name_and_the_run_goes_on(consortium: Consortium) -> None:
+    signing = consortium.keys / "signing"
+    trusted = {"bundles": {"signed-by": [(signing / "bundle.pub").read_text().strip()]}}
+    consortium.join("impostor", "site-01", "pose", 1)  # a registered key under another's name
+    consortium.join("site-00", "site-00", "gender", 0, **trusted)
+    consortium.join("site-01", "site-01", "pose", 1)
+    consortium.join("site-02", "site-02", "gender", 2)
+    environment = consortium.processes.environment()
+    command = ["fedstrata-sign", "--key", str(signing / "bundle.key")]
+    signature = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
+    overrides = federation.overrides(consortium.body, "strategy.on_site_error=exclude")
+    told = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
+    pairs = [word for key, value in told.items() for word in ("-c", f"{key}={value}")]
+    driver = ["fedstrata-consortium", "run", consortium.superlink.name, *pairs]
+    run = consortium.processes.start("driver", driver)
+    consortium.processes.finish(run, seconds=300)
+    assert run.popen.returncode == 0, consortium.processes.logs()
+    (path,) = consortium.output.glob("*/results.json")
+    results = json.loads(path.read_text())
+    assert path.parent.name.startswith("kept-")
+    assert sorted(results["final"]["sites"]) == MEMBERS
+    said = json.dumps([record.get("turned_away") for record in results["rounds"]])
+    assert "impostor" in said
+    assert "site-01" in said
+
+
+def test_no_private_key_is_anybody_elses(consortium: Consortium) -> None:
+    for path in consortium.keys.rglob("*.key"):
+        assert path.stat().st_mode & 0o077 == 0
