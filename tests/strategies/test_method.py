@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.store import DiskStore
-from models.groups import FOUR_GROUPS, Group, Scope
+from models.groups import FOUR_GROUPS, Group, Scope, partition
 from strategies import method as methods
 from strategies.aggregators import Aggregator, make
 from strategies.method import Groups, Method, SiteRound, everything_else, make_method
