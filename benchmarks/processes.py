@@ -270,6 +270,26 @@ def _running() -> Iterator[Running]:
                 yield Running(int(folder.name), int(told[19]), int(told[1]), int(told[3]))
 
 
+def children(leader: int, word: str) -> list[int]:
+    """Return the living descendants of a process whose command line has ``word`` in it."""
+    alive = list(_running())
+    family = {leader}
+    grown = True
+    while grown:
+        more = {p.pid for p in alive if p.parent in family}
+        grown = not more <= family
+        family |= more
+    return sorted(pid for pid in family - {leader} if word in _command_line(pid))
+
+
+def _command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
+    return ""
+
+
 def _carries(pid: int, marked: bytes) -> bool:
     with contextlib.suppress(OSError):
         return marked in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

@@ -96,8 +96,8 @@ class Transfer:
                 pooled,
                 f"{lost} of {of}",
                 f"{cost.trained:,}",
-                f"{cost.sent / MEGABYTE:.2f}",
-                f"{memory / MEGABYTE:.1f}",
+                _megabytes(cost.sent),
+                _megabytes(memory),
             )
             lines[way.name] = [curve(each) for each in results]
             costs[way.name] = asdict(cost)
@@ -128,6 +128,11 @@ class Transfer:
         if worse:
             text += f" The same sites alone are better than the federation in: {'; '.join(worse)}."
         return [text]
+
+
+def _megabytes(size: float) -> str:
+    """Return a size with three digits that say something: 31.8, 3.15, 0.00206."""
+    return f"{size / MEGABYTE:.3g}"
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,10 @@ class Guard:
     def handle(self, work: Work) -> None:
         """Answer one order; what may not be, and what fails, is answered with its reason."""
         kind, number = work.message.metadata.message_type, round_of(work.message)
+        logger.info("site %s: %s, round %d", self.settings.site, kind, number)
         try:
             answer = self.answer(work)
+            logger.info("site %s: answers %s, round %d", self.settings.site, kind, number)
         except Refused as error:
             work.failure = f"refused: {error}"
             logger.error(

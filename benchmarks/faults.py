@@ -1,0 +1,448 @@
+"""Faults on purpose: `python -m benchmarks.faults --faults 100 --seed 1`.
+
+A SuperLink, three sites and the driver that keeps a run alive, all real processes over real
+sockets. One after the other they are killed, paused and cut off from the network, in every phase of a
+round, by a fixed seed; whoever died is started again after a second, as a restart policy does. After
+each run: no round that was complete is lost or changed, no site lost a personal layer or has
+another's, and where no contribution was missed, the results are those of an undisturbed run, bit for
+bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.command_line import command_of, with_places
+from benchmarks.processes import Process, Processes, SuperLink, children, free_port, listening
+from benchmarks.proxy import Proxy
+from benchmarks.tables import Table, write
+
+SITES = ("site-00", "site-01", "site-02")
+ROUNDS = 8
+FAULTS_A_RUN = 4
+RUN = (
+    "model=small_cnn",
+    "model.head=[8]",
+    "weights=none",
+    "groups.pretrained=[]",
+    "groups.common=[conv1,bn1,conv2,conv3]",
+    "groups.task=[head.0]",
+    "groups.personal=[bn2,bn3,head.out]",
+    "data.size=28",
+    "data.train=24",
+    "data.validation=8",
+    "data.test=24",
+    "data.identities=12",
+    "data.tasks=[gender,pose]",
+    "train.batch_size=8",
+    f"strategy.rounds={ROUNDS}",
+    "strategy.min_sites=3",
+    "strategy.deadline=60",
+    "strategy.minimum.common=3",
+    "baselines.alone=false",
+)
+COMPONENTS = ("superlink", "serverapp", "supernode", "site", "app")
+KINDS = ("kill", "pause", "cut")
+PHASES = ("idle", "receiving", "training", "replying", "aggregating", "checkpointing")
+PAUSED = 4.0  # seconds
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to whom, and when."""
+
+    component: str
+    site: str
+    kind: str
+    phase: str
+    after: float  # seconds after the phase began
+
+    def __str__(self) -> str:
+        whom = f"{self.component} of {self.site}" if self.site else self.component
+        return f"{self.kind} {whom}, {self.phase}, after {self.after:.2f} s"
+
+
+def plan_faults(seed: int, count: int) -> list[Fault]:
+    """Return faults in which every component meets every kind and phase about equally often."""
+    generator = np.random.default_rng(seed)
+    every = [
+        (component, kind, phase)
+        for component in COMPONENTS
+        for kind in KINDS
+        for phase in PHASES
+        if not (
+            kind == "cut" and component in ("serverapp", "site", "app")
+        )  # they have no line out
+    ]
+    faults: list[Fault] = []
+    while len(faults) < count:
+        for index in generator.permutation(len(every)):
+            component, kind, phase = every[index]
+            site = "" if component in ("superlink", "serverapp") else str(generator.choice(SITES))
+            faults.append(Fault(component, site, kind, phase, float(generator.uniform(0, 0.3))))
+    return faults[:count]
+
+
+@dataclass
+class Kept:
+    """A process that is started again a second after it died, until it is to end."""
+
+    start: Callable[[], Process]
+    process: Process | None = None
+    starts: int = 0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def begin(self) -> None:
+        """Start it, and watch it from now on."""
+        self._start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _start(self) -> None:
+        self.process = self.start()
+        self.starts += 1
+
+    def _watch(self) -> None:
+        while not self.ended.wait(1.0):
+            if self.process is not None and self.process.ended:
+                self._start()
+
+
+@dataclass
+class Testbed:
+    """The processes, each under a restart policy, and lines that can be cut."""
+
+    __test__ = False
+    processes: Processes
+    superlink: SuperLink
+    lines: dict[str, Proxy]
+    nodes: dict[str, Kept] = field(default_factory=dict)
+    sites: dict[str, Kept] = field(default_factory=dict)
+    kept_superlink: Kept | None = None
+
+    @property
+    def output(self) -> Path:
+        """Where runs are kept."""
+        return self.processes.folder / "output"
+
+    def begin(self) -> None:
+        """Start everything."""
+        self.kept_superlink = Kept(self._superlink)
+        self.kept_superlink.begin()
+        for index, site in enumerate(SITES):
+            port = free_port()
+            self.nodes[site] = Kept(lambda site=site, port=port: self._node(site, port))  # type: ignore[misc]
+            self.nodes[site].begin()
+            self.processes.wait_for(f"{site}", lambda port=port: listening(port), seconds=90)  # type: ignore[misc]
+            self.sites[site] = Kept(
+                lambda site=site, port=port, index=index: self._site(site, port, index)  # type: ignore[misc]
+            )
+            self.sites[site].begin()
+
+    def end(self) -> None:
+        """Start nothing again."""
+        for kept in (*self.nodes.values(), *self.sites.values(), self.kept_superlink):
+            if kept is not None:
+                kept.ended.set()
+
+    def _superlink(self) -> Process:
+        self.superlink.start()
+        assert self.superlink.process is not None
+        return self.superlink.process
+
+    def _node(self, site: str, port: int) -> Process:
+        command = ["flower-supernode", "--insecure", "--isolation", "process"]
+        command += ["--superlink", f"127.0.0.1:{self.lines[site].port}"]
+        command += ["--clientappio-api-address", f"127.0.0.1:{port}"]
+        return self.processes.start(f"{site}-node", command)
+
+    def _site(self, site: str, port: int, index: int) -> Process:
+        folder = self.processes.folder / site
+        folder.mkdir(exist_ok=True)
+        told = {"site": site, "task": ("gender", "pose")[index % 2], "share": ["common", "task"]}
+        told |= {"state": str(folder / "state"), "cache": str(folder / "cache"), "threads": 1}
+        told |= {"partition-id": index, "num-partitions": len(SITES)}
+        path = folder / "site.yaml"
+        path.write_text(yaml.safe_dump(told))
+        command = ["fedstrata-site", "--settings", str(path), "--insecure"]
+        command += ["--appio-api-address", f"127.0.0.1:{port}"]
+        return self.processes.start(f"{site}-site", command)
+
+    def pids(self, fault: Fault) -> list[int]:
+        """Return the processes that a fault means, those that run now."""
+        if fault.component == "superlink":
+            kept = self.kept_superlink
+        elif fault.component == "supernode":
+            kept = self.nodes[fault.site]
+        elif fault.component in ("site", "app"):
+            kept = self.sites[fault.site]
+        else:
+            kept = self.kept_superlink
+        assert kept is not None
+        assert kept.process is not None
+        leader = kept.process.popen.pid
+        if fault.component == "serverapp":
+            return children(leader, "flwr-serverapp")
+        if fault.component == "app":
+            return children(leader, "site_guard.app_process")
+        return [leader]
+
+    def log_of(self, component: str, site: str) -> str:
+        """Return what a process of a site has written since it was started last."""
+        kept = self.nodes[site] if component == "supernode" else self.sites[site]
+        return kept.process.text if kept.process is not None else ""
+
+
+@dataclass
+class Injector:
+    """Waits for the phase of each fault, and lets it happen."""
+
+    testbed: Testbed
+    run: Process
+    name: str
+    done: list[str] = field(default_factory=list)
+
+    def inject(self, fault: Fault) -> bool:
+        """Let a fault happen in its phase; return whether it found what it was meant for."""
+        if not self._await(fault):
+            return False
+        time.sleep(fault.after)
+        if fault.kind == "cut":
+            lines = self.testbed.lines
+            cut = [lines[fault.site]] if fault.site else list(lines.values())
+            for line in cut:
+                line.cut()
+            time.sleep(PAUSED)
+            for line in cut:
+                line.mend()
+            return True
+        pids = self.testbed.pids(fault)
+        for pid in pids:
+            _signal(pid, signal.SIGKILL if fault.kind == "kill" else signal.SIGSTOP)
+        if fault.kind == "pause":
+            time.sleep(PAUSED)
+            for pid in pids:
+                _signal(pid, signal.SIGCONT)
+        return bool(pids)
+
+    def _await(self, fault: Fault) -> bool:
+        """Wait for the next begin of a phase; return False where the run ended before."""
+        site = fault.site or SITES[0]
+        seen = self._count(fault.phase, site)
+        deadline = time.monotonic() + 120
+        while not self.run.ended and time.monotonic() < deadline:
+            if self._count(fault.phase, site) > seen:
+                return True
+            time.sleep(0.01)
+        return False
+
+    def _count(self, phase: str, site: str) -> int:
+        """Return how often a phase began so far, as the logs and the files tell."""
+        if phase in ("idle", "checkpointing"):
+            checkpoints = self.testbed.output / self.name / "checkpoints"
+            # What is being written has another name, with a dot, until it is whole.
+            pattern = "round-*" if phase == "idle" else "*round-*"
+            return max((_number(path.name) for path in checkpoints.glob(pattern)), default=0)
+        if phase == "aggregating":
+            return self.testbed.log_of("supernode", site).count("Sent successfully")
+        if phase == "training":
+            return self.testbed.log_of("site", site).count(": train, round")
+        word = "Receiving:" if phase == "receiving" else "Sending:"
+        return self.testbed.log_of("supernode", site).count(word)
+
+
+def _number(name: str) -> int:
+    digits = "".join(character for character in name if character.isdigit())
+    return int(digits or 0)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+@dataclass
+class Outcome:
+    """What a run came to, and what its faults broke."""
+
+    results: dict[str, Any]
+    state: dict[str, bytes]
+    personal: dict[str, dict[str, bytes]]
+    broken: list[str]
+    happened: list[Fault]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every site took part in every round."""
+        rounds = self.results["rounds"]
+        return all(sorted(record["sites"]) == list(SITES) for record in rounds)
+
+
+@dataclass
+class Watcher:
+    """Looks at a run's complete rounds all the time: none may vanish or change."""
+
+    checkpoints: Path
+    ended: threading.Event = field(default_factory=threading.Event)
+    newest: int = 0
+    broken: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """Look until told to end."""
+        while not self.ended.wait(0.05):
+            newest = max((_number(p.name) for p in self.checkpoints.glob("round-*")), default=0)
+            if newest < self.newest:
+                self.broken.append(f"round {self.newest} was complete, and now it is {newest}")
+            self.newest = max(self.newest, newest)
+
+
+def play(testbed: Testbed, faults: Sequence[Fault]) -> Outcome:
+    """Play a run to its end with faults on the way."""
+    old = {path.name for path in testbed.output.glob("*")}
+    pairs = ["-c", f"output-dir={testbed.output}", "-c", f"overrides={' '.join(RUN)}"]
+    command = ["fedstrata-consortium", "run", testbed.superlink.name, *pairs]
+    run = testbed.processes.start("driver", command)
+    testbed.processes.wait_for(
+        "the run begins",
+        lambda: {path.name for path in testbed.output.glob("*")} != old,
+        seconds=180,
+        watch=[run],
+    )
+    (name,) = {path.name for path in testbed.output.glob("*")} - old
+    watcher = Watcher(testbed.output / name / "checkpoints")
+    thread = threading.Thread(target=watcher.watch, daemon=True)
+    thread.start()
+    injector = Injector(testbed, run, name)
+    happened = []
+    for fault in faults:
+        if injector.inject(fault):
+            print(f"  {fault}", flush=True)
+            happened.append(fault)
+    testbed.processes.finish(run, seconds=600)
+    watcher.ended.set()
+    thread.join()
+    broken = watcher.broken
+    results = json.loads((testbed.output / name / "results.json").read_text())
+    if run.popen.returncode != 0 or not results["final"]:
+        broken.append(f"the run did not come to its end: {run.text[-500:]}")
+    if [record["round"] for record in results["rounds"]] != list(range(1, ROUNDS + 1)):
+        broken.append("rounds are missing or doubled in results.json")
+    last = sorted((testbed.output / name / "checkpoints").glob("round-*"))[-1]
+    personal = {}
+    for site in SITES:
+        folder = testbed.processes.folder / site / "state" / name / "sites" / site
+        personal[site] = _tensors(sorted(folder.glob("round-*"))[-1])
+    state = _tensors(last / "state.safetensors")
+    return Outcome(results, state, personal, broken, happened)
+
+
+def _tensors(path: Path) -> dict[str, bytes]:
+    from models import weights
+
+    return {name: t.numpy().tobytes() for name, t in weights.load(path)[0].items()}
+
+
+def compare(quiet: Outcome, disturbed: Outcome) -> list[str]:
+    """Return what is wrong with a disturbed run."""
+    broken = list(disturbed.broken)
+    for site in SITES:
+        if set(disturbed.personal[site]) != set(quiet.personal[site]):
+            broken.append(f"{site} lost personal layers")
+        others = [disturbed.personal[other] for other in SITES if other != site]
+        if disturbed.personal[site] in others:
+            broken.append(f"{site} has another site's personal layers")
+    if disturbed.complete:
+        if disturbed.state != quiet.state:
+            broken.append("no contribution was missed, and the final layers differ")
+        if disturbed.personal != quiet.personal:
+            broken.append("no contribution was missed, and personal layers differ")
+        if _measured(disturbed.results) != _measured(quiet.results):
+            broken.append("no contribution was missed, and the metrics differ")
+    return broken
+
+
+def _measured(results: dict[str, Any]) -> Any:
+    return {
+        site: {name: told[name] for name in ("accuracy", "loss") if name in told}
+        for site, told in results["final"]["sites"].items()
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play the runs, and write what happened."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
+    parser.add_argument("--faults", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="a dozen")
+    told = with_places(parser).parse_args(given)
+    count = 12 if told.quick else told.faults
+    with tempfile.TemporaryDirectory() as name:
+        outcomes, broken = disturb(Path(name), told.seed, count)
+    table = tally(outcomes)
+    missed = sum(not outcome.complete for outcome in outcomes)
+    notes = [
+        f"{sum(len(o.happened) for o in outcomes)} faults in {len(outcomes)} runs of {ROUNDS} rounds; "
+        f"in {len(outcomes) - missed} runs no contribution was missed, and those ended with the "
+        "layers, personal layers and metrics of the undisturbed run, bit for bit.",
+        *[f"BROKEN: {each}" for each in broken],
+    ]
+    command = command_of("benchmarks.faults", given)
+    write(told.output.resolve(), "faults", [table], command=command, notes=notes)
+    if broken:
+        sys.exit("\n".join(broken))
+
+
+def disturb(folder: Path, seed: int, count: int) -> tuple[list[Outcome], list[str]]:
+    """Play an undisturbed run and as many others as the faults need; return them and what broke."""
+    from contextlib import ExitStack
+
+    outcomes, broken = [], []
+    with ExitStack() as stack:
+        processes = stack.enter_context(Processes(folder))
+        superlink = SuperLink(processes)
+        lines = {site: stack.enter_context(Proxy(superlink.fleet)) for site in SITES}
+        testbed = Testbed(processes, superlink, lines)
+        stack.callback(testbed.end)
+        testbed.begin()
+        quiet = play(testbed, [])
+        if not quiet.complete or quiet.broken:
+            return [quiet], ["the undisturbed run was not complete", *quiet.broken]
+        faults = plan_faults(seed, count)
+        for start in range(0, count, FAULTS_A_RUN):
+            print(f"run {start // FAULTS_A_RUN + 1}", flush=True)
+            outcome = play(testbed, faults[start : start + FAULTS_A_RUN])
+            outcomes.append(outcome)
+            wrong = compare(quiet, outcome)
+            broken += [f"run {start // FAULTS_A_RUN + 1}: {each}" for each in wrong]
+            for each in wrong:
+                print(f"  BROKEN: {each}", flush=True)
+    return outcomes, broken
+
+
+def tally(outcomes: Sequence[Outcome]) -> Table:
+    """Return how many faults of each kind each component met."""
+    table = Table("Faults on purpose", ("component", *KINDS))
+    for component in COMPONENTS:
+        met = [f for outcome in outcomes for f in outcome.happened if f.component == component]
+        table.rows[component] = tuple(str(sum(f.kind == kind for f in met)) for kind in KINDS)
+    return table
+
+
+if __name__ == "__main__":
+    main()
