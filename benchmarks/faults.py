@@ -51,7 +51,7 @@ RUN = (
     "train.batch_size=8",
     f"strategy.rounds={ROUNDS}",
     "strategy.min_sites=3",
-    "strategy.deadline=60",
+    "strategy.deadline=25",
     "strategy.minimum.common=3",
     "baselines.alone=false",
 )

@@ -15,6 +15,11 @@ def mean_accuracy(results: Mapping[str, Any]) -> float:
     return float(results["final"]["mean"]["accuracy"])
 
 
+def balanced_accuracy(results: Mapping[str, Any]) -> float:
+    """Return the mean over the sites of the balanced accuracy on their test data, at the end."""
+    return float(results["final"]["mean"]["balanced_accuracy"])
+
+
 def alone_accuracy(results: Mapping[str, Any]) -> float:
     """Return the mean over the sites of the accuracy that each reaches alone.
 

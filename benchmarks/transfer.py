@@ -24,6 +24,7 @@ from benchmarks.flower import Simulator
 from benchmarks.footprint import footprint
 from benchmarks.outcome import (
     alone_accuracy,
+    balanced_accuracy,
     curve,
     figure,
     losing,
@@ -69,6 +70,7 @@ class Transfer:
         columns = (
             "way",
             "federated, %",
+            "balanced, %",
             "same sites alone, %",
             "pooled, %",
             "sites better alone",
@@ -92,6 +94,7 @@ class Transfer:
             lost, of = losing(results)
             table.rows[way.name] = (
                 figure([mean_accuracy(each) for each in results]),
+                figure([balanced_accuracy(each) for each in results]),
                 figure([alone_accuracy(each) for each in results]),
                 pooled,
                 f"{lost} of {of}",
@@ -102,7 +105,7 @@ class Transfer:
             lines[way.name] = [curve(each) for each in results]
             costs[way.name] = asdict(cost)
         majority = [majority_accuracy(each) for each in played[self.held.ways[0].name]]
-        table.rows["majority class"] = (figure(majority), *[None] * 6)
+        table.rows["majority class"] = (figure(majority), *[None] * 7)
         levels = {"majority class": float(np.mean(majority))}
         pictures.curves(folder / f"{name}.png", self.held.title, lines, levels=levels)
         more = {
@@ -123,8 +126,16 @@ class Transfer:
             for name, results in played.items()
         }
         best = max(means, key=lambda name: means[name])
+        majority = float(np.mean([majority_accuracy(r) for rs in played.values() for r in rs]))
         worse = [name for name in means if means[name] < alone[name]]
         text = f"Best: {best}, {100 * means[best]:.2f} %."
+        if means[best] < majority:
+            text += (
+                f" That is below the majority class ({100 * majority:.2f} %), since the sites learn from "
+                "as many labels of each class and are measured on the classes as they occur: the "
+                "balanced accuracy (the mean over the classes, chance is one over their number) says "
+                "what was learnt."
+            )
         if worse:
             text += f" The same sites alone are better than the federation in: {'; '.join(worse)}."
         return [text]
