@@ -11,7 +11,7 @@ import grpc
 from flwr.app import Context, Message
 from flwr.common.constant import SubStatus
 from flwr.common.grpc import create_channel
-from flwr.common.retry_invoker import make_simple_grpc_retry_invoker, wrap_stub
+from flwr.common.retry_invoker import RetryInvoker, constant, wrap_stub
 from flwr.common.typing import Fab, Run
 from flwr.proto.appio_pb2 import ClaimTaskRequest, PullPendingTasksRequest
 from flwr.proto.clientappio_pb2_grpc import ClientAppIoStub
@@ -28,6 +28,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from models.errors import UserError
 
+PATIENCE = 10.0  # seconds for which a SuperNode may be away in the middle of a task
 COMPONENT = "flwr-clientapp"  # as what we speak to the SuperNode, for its check of versions
 
 
@@ -88,6 +89,9 @@ class Work:
 class Queue:
     """The tasks that the SuperNode has for this site's app.
 
+    A SuperNode that was started again knows nothing of the tasks before. So the connection is made
+    anew after an error, and a task is given up once its SuperNode was away for ``PATIENCE``.
+
     Parameters
     ----------
     address : Address
@@ -96,27 +100,37 @@ class Queue:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        interceptors = []
+        self._interceptors: list[grpc.UnaryUnaryClientInterceptor] = []
         if address.secret:
             protected = CLIENTAPPIO_SUPEREXEC_METHODS
-            interceptors.append(
+            self._interceptors.append(
                 SuperExecAuthClientInterceptor(
                     master_secret=address.secret, protected_methods=protected
                 )
             )
-        self._channel = address.channel(*interceptors)
-        self._stub = ClientAppIoStub(self._channel)
-        wrap_stub(self._stub, make_simple_grpc_retry_invoker())
+        self._channel = address.channel(*self._interceptors)
 
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
 
+    def reconnect(self) -> None:
+        """Make the connection anew: at once, not when gRPC thinks that it is time."""
+        self._channel.close()
+        self._channel = self.address.channel(*self._interceptors)
+
     def claim(self) -> str | None:
-        """Return the token of a task that is ours now, or None where there is none."""
-        for task in self._stub.PullPendingTasks(PullPendingTasksRequest()).tasks:
+        """Return the token of a task that is ours now, or None where there is none.
+
+        Raises
+        ------
+        grpc.RpcError
+            The SuperNode cannot be reached, or does not know us.
+        """
+        stub = ClientAppIoStub(self._channel)
+        for task in stub.PullPendingTasks(PullPendingTasksRequest()).tasks:
             if task.type == TaskType.CLIENT_APP:
-                claimed = self._stub.ClaimTask(ClaimTaskRequest(task_id=task.task_id))
+                claimed = stub.ClaimTask(ClaimTaskRequest(task_id=task.task_id))
                 if claimed.token:
                     return str(claimed.token)
         return None
@@ -129,7 +143,7 @@ class Queue:
         """
         channel = self.address.channel(AppIoTokenClientInterceptor(token))
         stub = ClientAppIoStub(channel)
-        retries = make_simple_grpc_retry_invoker()
+        retries = _retries()
         wrap_stub(stub, retries)
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_grpc(stub))
         heartbeat.start()
@@ -147,3 +161,17 @@ class Queue:
             if heartbeat.is_running:
                 heartbeat.stop()
             channel.close()
+
+
+def _retries() -> RetryInvoker:
+    def hopeless(error: Exception) -> bool:
+        code = error.code() if isinstance(error, grpc.Call) else None
+        return code != grpc.StatusCode.UNAVAILABLE
+
+    return RetryInvoker(
+        wait_gen_factory=lambda: constant(0.5),
+        recoverable_exceptions=grpc.RpcError,
+        max_tries=None,
+        max_time=PATIENCE,
+        should_giveup=hopeless,
+    )

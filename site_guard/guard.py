@@ -28,6 +28,7 @@ from strategies.wire import Refused
 
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
+AWAY = 1.0  # seconds before a SuperNode that could not be reached is tried again
 MOST_UNPACKED = 100_000_000  # bytes of a bundle's files; Flower's own limit is 10 MB packed
 TRAINS = (wire.TRAIN, wire.ALONE, wire.DEPLOY)
 
@@ -57,19 +58,27 @@ class Guard:
         """Answer orders as they come, until the process is told to stop."""
         stopped = self.process.stopping
         self.process.warm_up()
+        reachable = True
         while not stopped.is_set():
-            token = queue.claim()
+            try:
+                token = queue.claim()
+                if token is not None:
+                    with queue.work(token) as work:
+                        self.handle(work)
+                elif not reachable:
+                    logger.info("site %s: its SuperNode is there", self.settings.site)
+                reachable = True
+            except grpc.RpcError as error:
+                if reachable:
+                    told = error.details() if isinstance(error, grpc.Call) else error
+                    logger.warning("site %s: its SuperNode is away: %s", self.settings.site, told)
+                reachable = False
+                queue.reconnect()
+                stopped.wait(AWAY)
+                continue
             if token is None:
                 self.process.rest()
                 stopped.wait(POLL)
-                continue
-            try:
-                with queue.work(token) as work:
-                    self.handle(work)
-            except grpc.RpcError as error:
-                code = error.code() if isinstance(error, grpc.Call) else error
-                logger.error("the SuperNode cannot be reached: %s; trying again", code)
-                stopped.wait(1.0)
 
     def handle(self, work: Work) -> None:
         """Answer one order; what may not be, and what fails, is answered with its reason."""
