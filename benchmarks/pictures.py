@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,7 @@ def curves(
     passes : int, optional
         Over the data, which every curve makes in as many rounds as it has: the horizontal axis then.
     """
-    canvas, axes = _canvas(7.5, 4.5)
+    canvas, axes = _canvas(10.0, 4.5)
     for name, seeds in lines.items():
         values = 100 * np.asarray(seeds)
         rounds = np.arange(1, values.shape[1] + 1)
@@ -54,17 +55,17 @@ def curves(
         if len(values) > 1:
             deviation = values.std(axis=0, ddof=1)
             axes.fill_between(
-                rounds, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.18
+                rounds, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.12
             )
     for name, level in (levels or {}).items():
         axes.axhline(100 * level, linestyle="--", linewidth=1, color="grey")
         axes.annotate(name, (0.01, 100 * level), xycoords=("axes fraction", "data"), va="bottom")
     below = "round" if passes is None else "passes over the training data"
-    axes.set(title=title, xlabel=below, ylabel="accuracy on the test data, %")
+    axes.set(title=fill(title, 80), xlabel=below, ylabel="accuracy on the test data, %")
     if lowest is not None:
         axes.set_ylim(bottom=100 * lowest)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize=8)
     _save(canvas, path)
 
 
