@@ -26,7 +26,7 @@ from benchmarks.tables import Table, write
 
 SITES = 3
 STOCK, COLD, WARM = "stock Flower FedAvg", "ours, a process per message", "ours, warm process"
-CASES = (STOCK, COLD, WARM)
+CASES = (WARM, COLD, STOCK)
 SIZE, TRAIN, TEST, BATCH, RATE = 64, 256, 64, 32, 0.01
 DATA = (
     f"data.size={SIZE}",
@@ -41,6 +41,7 @@ OURS = (
     "model.head=[]",
     "weights=none",
     "method=fedavg",
+    "groups=all_common",
     "train.epochs=1",
     f"train.batch_size={BATCH}",
     f"train.optimizer.lr={RATE}",
@@ -144,8 +145,10 @@ class Deployment:
         told = {"output-dir": str(output), "overrides": overrides}
         run = processes.flwr_run("run", superlink.name, told)
         processes.finish(run, seconds=self._patience)
-        (path,) = output.glob("*/results.json")
-        results: dict[str, Any] = json.loads(path.read_text())
+        paths = list(output.glob("*/results.json"))
+        if not paths:
+            raise SystemExit(f"the run left no results:\n{processes.logs()}")
+        results: dict[str, Any] = json.loads(paths[0].read_text())
         return [
             Timing(each["seconds"], max(site["seconds"] for site in each["sites"].values()))
             for each in results["rounds"]
