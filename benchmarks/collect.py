@@ -19,6 +19,8 @@ TITLES = {
     "table3-utkface": "Table III: three questions, 30 sites, real faces",
     "transfer": "Every way of transfer",
     "deployment": "Personalised deployment: before and after, alone, pooled, newcomers",
+    "rounds": "A deployed round: stock Flower, a process per message, a warm process",
+    "faults": "Faults on purpose: killed, paused, cut off",
 }
 OPENING = """# Results
 

@@ -172,7 +172,11 @@ class Testbed:
     def _site(self, site: str, port: int, index: int) -> Process:
         folder = self.processes.folder / site
         folder.mkdir(exist_ok=True)
-        told = {"site": site, "task": ("gender", "pose")[index % 2], "share": ["common", "task"]}
+        told: dict[str, Any] = {
+            "site": site,
+            "task": ("gender", "pose")[index % 2],
+            "share": ["common", "task"],
+        }
         told |= {"state": str(folder / "state"), "cache": str(folder / "cache"), "threads": 1}
         told |= {"partition-id": index, "num-partitions": len(SITES)}
         path = folder / "site.yaml"

@@ -61,7 +61,7 @@ def curves(
         axes.axhline(100 * level, linestyle="--", linewidth=1, color="grey")
         axes.annotate(name, (0.01, 100 * level), xycoords=("axes fraction", "data"), va="bottom")
     below = "round" if passes is None else "passes over the training data"
-    axes.set(title=fill(title, 80), xlabel=below, ylabel="accuracy on the test data, %")
+    axes.set(title=fill(title, 60), xlabel=below, ylabel="accuracy on the test data, %")
     if lowest is not None:
         axes.set_ylim(bottom=100 * lowest)
     axes.grid(alpha=0.3)
