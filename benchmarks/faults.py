@@ -32,7 +32,7 @@ from benchmarks.proxy import Proxy
 from benchmarks.tables import Table, write
 
 SITES = ("site-00", "site-01", "site-02")
-ROUNDS = 8
+ROUNDS = 6
 FAULTS_A_RUN = 4
 RUN = (
     "model=small_cnn",
