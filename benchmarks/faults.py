@@ -24,24 +24,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmarks.command_line import command_of, with_places
-from benchmarks.processes import Process, Processes, SuperLink, children, free_port, listening
+from benchmarks.processes import (
+    Process,
+    Processes,
+    SuperLink,
+    children,
+    free_port,
+    listening,
+    start_site,
+    start_supernode,
+)
 from benchmarks.proxy import Proxy
 from benchmarks.tables import Table, write
 
 SITES = ("site-00", "site-01", "site-02")
 ROUNDS = 6
 FAULTS_A_RUN = 4
-RUN = (
+SMALL = (  # a network and pictures so small that a round is over at once
     "model=small_cnn",
     "model.head=[8]",
-    "weights=none",
-    "groups.pretrained=[]",
-    "groups.common=[conv1,bn1,conv2,conv3]",
-    "groups.task=[head.0]",
-    "groups.personal=[bn2,bn3,head.out]",
     "data.size=28",
     "data.train=24",
     "data.validation=8",
@@ -49,11 +52,19 @@ RUN = (
     "data.identities=12",
     "data.tasks=[gender,pose]",
     "train.batch_size=8",
-    f"strategy.rounds={ROUNDS}",
     "strategy.min_sites=3",
+    "baselines.alone=false",
+)
+RUN = (
+    *SMALL,
+    "weights=none",
+    "groups.pretrained=[]",
+    "groups.common=[conv1,bn1,conv2,conv3]",
+    "groups.task=[head.0]",
+    "groups.personal=[bn2,bn3,head.out]",
+    f"strategy.rounds={ROUNDS}",
     "strategy.deadline=25",
     "strategy.minimum.common=3",
-    "baselines.alone=false",
 )
 COMPONENTS = ("superlink", "serverapp", "supernode", "site", "app")
 KINDS = ("kill", "pause", "cut")
@@ -164,26 +175,14 @@ class Testbed:
         return self.superlink.process
 
     def _node(self, site: str, port: int) -> Process:
-        command = ["flower-supernode", "--insecure", "--isolation", "process"]
-        command += ["--superlink", f"127.0.0.1:{self.lines[site].port}"]
-        command += ["--clientappio-api-address", f"127.0.0.1:{port}"]
-        return self.processes.start(f"{site}-node", command)
+        line = self.lines[site].port
+        return start_supernode(
+            self.processes, f"{site}-node", line, "--isolation", "process", port=port
+        )
 
     def _site(self, site: str, port: int, index: int) -> Process:
-        folder = self.processes.folder / site
-        folder.mkdir(exist_ok=True)
-        told: dict[str, Any] = {
-            "site": site,
-            "task": ("gender", "pose")[index % 2],
-            "share": ["common", "task"],
-        }
-        told |= {"state": str(folder / "state"), "cache": str(folder / "cache"), "threads": 1}
-        told |= {"partition-id": index, "num-partitions": len(SITES)}
-        path = folder / "site.yaml"
-        path.write_text(yaml.safe_dump(told))
-        command = ["fedstrata-site", "--settings", str(path), "--insecure"]
-        command += ["--appio-api-address", f"127.0.0.1:{port}"]
-        return self.processes.start(f"{site}-site", command)
+        told = {"task": ("gender", "pose")[index % 2], "partition-id": index}
+        return start_site(self.processes, site, port, **told, **{"num-partitions": len(SITES)})
 
     def pids(self, fault: Fault) -> list[int]:
         """Return the processes that a fault means, those that run now."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from benchmarks.processes import REPOSITORY, clean_environment, free_port
@@ -63,12 +62,7 @@ class Simulator:
         (self.folder / "flwr" / "config.toml").write_text(connection)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
         signal.signal(signal.SIGTERM, self.before)
 

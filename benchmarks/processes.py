@@ -13,8 +13,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
@@ -111,12 +112,7 @@ class Processes:
             home.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.end_all()
 
     @property
@@ -358,25 +354,51 @@ class SuperLink:
         self.process.kill()
 
 
+PLAINTEXT = ("--insecure",)
+
+
 def start_supernode(
-    processes: Processes, site: str, superlink: int, node_config: Mapping[str, Any]
+    processes: Processes,
+    name: str,
+    superlink: int,
+    *options: str,
+    node_config: Mapping[str, Any] | None = None,
+    port: int | None = None,
+    security: Sequence[str] = PLAINTEXT,
 ) -> Process:
-    """Start a real ``flower-supernode`` for ``site``; it connects to the port ``superlink``."""
-    told = {"site": site, **node_config}
-    pairs = " ".join(
-        f'{key}="{value}"' if isinstance(value, str | Path) else f"{key}={value}"
-        for key, value in told.items()
-    )
-    return processes.start(
-        site,
-        [
-            "flower-supernode",
-            "--insecure",
-            "--superlink",
-            f"127.0.0.1:{superlink}",
-            "--clientappio-api-address",
-            f"127.0.0.1:{free_port()}",
-            "--node-config",
-            pairs,
-        ],
-    )
+    """Start a real ``flower-supernode``; it connects to the port ``superlink``.
+
+    ``port`` is where its app's processes get their work, a free one where None.
+    """
+    command = ["flower-supernode", *security, "--superlink", f"127.0.0.1:{superlink}", *options]
+    command += ["--clientappio-api-address", f"127.0.0.1:{port or free_port()}"]
+    if node_config:
+        pairs = (
+            f'{key}="{value}"' if isinstance(value, str | Path) else f"{key}={value}"
+            for key, value in node_config.items()
+        )
+        command += ["--node-config", " ".join(pairs)]
+    return processes.start(name, command)
+
+
+def start_site(processes: Processes, name: str, port: int, **settings: Any) -> Process:
+    """Write the ``site.yaml`` of a site and start ``fedstrata-site`` beside the SuperNode on ``port``.
+
+    Everything of the site is in the folder ``name``, which is also what the site is called, and it
+    shares ``common`` and ``task``, where ``settings`` does not say otherwise.
+    """
+    folder = processes.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {
+        "site": name,
+        "state": str(folder / "state"),
+        "cache": str(folder / "cache"),
+        "share": ["common", "task"],
+        "threads": processes.threads,
+        **settings,
+    }
+    path = folder / "site.yaml"
+    path.write_text(yaml.safe_dump(told))
+    command = ["fedstrata-site", "--settings", str(path), "--insecure"]
+    command += ["--appio-api-address", f"127.0.0.1:{port}"]
+    return processes.start(f"{name}-site", command)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+UP, DOWN = "up", "down"  # from the site, to the site
 
 
 @dataclass
@@ -24,18 +27,22 @@ class Proxy:
 
     def __exit__(self, *error: object) -> None:
         self.cut()
-        close(self._listener)
+        _close(self._listener)
 
     def cut(self) -> None:
         """Break every connection, and let none come about."""
         self._cut.set()
         for opened in self._sockets:
-            close(opened)
+            _close(opened)
         self._sockets.clear()
 
     def mend(self) -> None:
         """Let connections come about again."""
         self._cut.clear()
+
+    def passing(self, way: str) -> Callable[[bytes], object]:
+        """Return what each piece of a new connection is given to before it is sent on; here nothing."""
+        return len
 
     def _accept(self) -> None:
         while True:
@@ -44,29 +51,33 @@ class Proxy:
             except OSError:  # closed
                 return
             if self._cut.is_set():
-                close(near)
+                _close(near)
                 continue
             try:
                 far = socket.create_connection(("127.0.0.1", self.target), timeout=10)
             except OSError:  # the SuperLink is down: so is its proxy
-                close(near)
+                _close(near)
                 continue
             far.settimeout(None)
             self._sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=_pass_on, args=(source, sink), daemon=True).start()
+            for way, source, sink in ((UP, near, far), (DOWN, far, near)):
+                pipe = (source, sink, self.passing(way))
+                threading.Thread(target=_pass_on, args=pipe, daemon=True).start()
 
 
-def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+def _pass_on(
+    source: socket.socket, sink: socket.socket, passing: Callable[[bytes], object]
+) -> None:
     """Copy bytes until one end closes; then close both, as a cut cable would."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
+            passing(data)
             sink.sendall(data)
-    close(source)
-    close(sink)
+    _close(source)
+    _close(sink)
 
 
-def close(opened: socket.socket) -> None:
+def _close(opened: socket.socket) -> None:
     """Close a socket that others may wait on."""
     with contextlib.suppress(OSError):
         opened.shutdown(socket.SHUT_RDWR)

@@ -21,7 +21,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.command_line import command_of, with_places
-from benchmarks.processes import REPOSITORY, Processes, SuperLink, free_port, listening
+from benchmarks.processes import (
+    REPOSITORY,
+    Processes,
+    SuperLink,
+    free_port,
+    listening,
+    start_site,
+    start_supernode,
+)
 from benchmarks.tables import Table, write
 
 SITES = 3
@@ -87,47 +95,20 @@ class Deployment:
             )
 
     def _start_site(self, processes: Processes, superlink: SuperLink, index: int) -> None:
-        port = free_port()
-        command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{superlink.fleet}"]
-        command += ["--clientappio-api-address", f"127.0.0.1:{port}"]
-        folder = self.folder / f"site-{index}"
-        folder.mkdir(parents=True)
-        told: dict[str, str | int] = {
-            "site": f"site-{index}",
-            "partition-id": index,
-            "num-partitions": SITES,
-            "state-dir": str(folder / "state"),
-            "cache-dir": str(folder / "cache"),
-            "threads": 1,
-        }
-        if self.case == STOCK:
-            told = {"data": str(self.data / f"{index}.npz")}
+        name, port = f"site-{index}", free_port()
+        place = {"partition-id": index, "num-partitions": SITES}
         if self.case == WARM:
-            command += ["--isolation", "process"]
-        else:
-            pairs = " ".join(
-                f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
-                for key, value in told.items()
-            )
-            command += ["--node-config", pairs]
-        node = processes.start(f"node-{index}", command)
-        if self.case != WARM:
+            options = ("--isolation", "process")
+            node = start_supernode(processes, f"{name}-node", superlink.fleet, *options, port=port)
+            processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])
+            start_site(processes, name, port, task="gender", **place)
             return
-        processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])
-        settings = folder / "site.yaml"
-        entries = {
-            "site": told["site"],
-            "task": "gender",
-            "state": told["state-dir"],
-            "cache": told["cache-dir"],
-            "share": ["common"],
-            "threads": 1,
-            "partition-id": index,
-            "num-partitions": SITES,
-        }
-        settings.write_text(json.dumps(entries))  # JSON is YAML
-        guard = ["fedstrata-site", "--settings", str(settings), "--insecure"]
-        processes.start(f"guard-{index}", [*guard, "--appio-api-address", f"127.0.0.1:{port}"])
+        told: dict[str, Any] = {"data": self.data / f"{index}.npz"}
+        if self.case == COLD:
+            folder = self.folder / name
+            told = {"site": name, **place, "threads": 1}
+            told |= {"state-dir": folder / "state", "cache-dir": folder / "cache"}
+        start_supernode(processes, name, superlink.fleet, node_config=told)
 
     def _stock(self, processes: Processes, superlink: SuperLink) -> list[Timing]:
         app, output = self.folder / "app", self.folder / "rounds.json"

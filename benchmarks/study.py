@@ -130,6 +130,40 @@ class Study:
         return made
 
 
+@dataclass(frozen=True)
+class Sites:
+    """Data that sites hold, as it is configured.
+
+    Parameters
+    ----------
+    name : str
+        Of the folder and the files.
+    title : str
+        For people.
+    experiment : str
+        A file of conf/experiment.
+    sites : int
+        SuperNodes.
+    root : Path or None
+        The data, absolute.
+    overrides : tuple of str
+        Data, partition and training.
+    """
+
+    name: str
+    title: str
+    experiment: str
+    sites: int
+    root: Path | None
+    overrides: tuple[str, ...]
+
+    def study(self, table: str, seeds: tuple[int, ...], *first: str) -> Study:
+        """Return the runs of a table over these sites; ``first`` are overridden by their own."""
+        overrides = (*first, *self.overrides)
+        name = f"{table}-{self.name}"
+        return Study(name, self.experiment, self.sites, self.root, overrides, seeds)
+
+
 def finished(output: Path) -> dict[str, dict[str, Any]]:
     """Return results.json of every run under ``output`` that came to its end, by configuration."""
     found = {}

@@ -13,7 +13,7 @@ from benchmarks import pictures
 from benchmarks.central import holdings
 from benchmarks.flower import Simulator
 from benchmarks.outcome import by_task, curve, figure, mean_of
-from benchmarks.study import Case, Study
+from benchmarks.study import Case, Sites, Study
 from benchmarks.tables import Table, write
 from strategies.config import Config
 
@@ -23,35 +23,13 @@ PAPER = {"gender": 95.32, "age": 97.93, "glasses": 99.38, "pose": 77.12, "teeth"
 
 
 @dataclass(frozen=True)
-class Faces:
+class Faces(Sites):
     """One set of faces: the federation over it, and which layers the federated cases share.
 
-    Parameters
-    ----------
-    name : str
-        ``drawn`` or ``utkface``.
-    title : str
-        For people.
-    experiment : str
-        A file of conf/experiment.
-    sites : int
-        SuperNodes.
-    root : Path or None
-        The data.
-    overrides : tuple of str
-        Data, head and training.
-    separate, multitask : tuple of str
-        The ``groups`` of the two federated cases, which is all that differs between them.
-    paper : mapping
-        Task to the paper's figure.
+    ``separate`` and ``multitask`` are the ``groups`` of the two federated cases, which is all that
+    differs between them; ``paper`` has the paper's figure of each task.
     """
 
-    name: str
-    title: str
-    experiment: str
-    sites: int
-    root: Path | None
-    overrides: tuple[str, ...]
     separate: tuple[str, ...]
     multitask: tuple[str, ...]
     paper: Mapping[str, float]
@@ -122,12 +100,7 @@ class Table3:
 
     def study(self) -> Study:
         """Return the runs over these faces."""
-        path = f"weights.path={self.weights}"
-        overrides = (*FROZEN, path, *self.faces.overrides)
-        faces = self.faces
-        return Study(
-            f"table3-{faces.name}", faces.experiment, faces.sites, faces.root, overrides, self.seeds
-        )
+        return self.faces.study("table3", self.seeds, *FROZEN, f"weights.path={self.weights}")
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
         """Play everything, and write table, curves and JSON."""

@@ -49,15 +49,7 @@ class Transfer:
     @property
     def study(self) -> Study:
         """The runs."""
-        held = self.held
-        return Study(
-            f"transfer-{held.name}",
-            held.experiment,
-            held.sites,
-            held.root,
-            held.overrides,
-            self.seeds,
-        )
+        return self.held.study("transfer", self.seeds)
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
         """Play all ways, and write table, curves, picture and JSON."""

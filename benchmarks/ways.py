@@ -5,39 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.study import Case
+from benchmarks.study import Case, Sites
 
 MEASURED_ON_ALL = "data.measure_on_all=true"
 
 
 @dataclass(frozen=True)
-class Set:
-    """Data that sites hold, and the ways that make sense on them.
+class Set(Sites):
+    """Data that sites hold, and the ways that make sense on them, the rows of the table."""
 
-    Parameters
-    ----------
-    name : str
-        Of the folder and the files.
-    title : str
-        For people.
-    experiment : str
-        A file of conf/experiment.
-    sites : int
-        SuperNodes.
-    root : Path or None
-        The data.
-    overrides : tuple of str
-        Data, partition and training.
-    ways : tuple of Case
-        The rows of the table.
-    """
-
-    name: str
-    title: str
-    experiment: str
-    sites: int
-    root: Path | None
-    overrides: tuple[str, ...]
     ways: tuple[Case, ...]
 
 

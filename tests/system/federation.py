@@ -9,30 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.faults import SITES as SITES
+from benchmarks.faults import SMALL
 from models import weights
 from models.networks import build
 from models.seeds import derive_seed
 
-SITES = ("site-00", "site-01", "site-02")
 PRETRAINED = ("conv1", "bn1")
-SMALL = (
-    "model=small_cnn",
-    "model.head=[8]",
+RUN = (
+    *SMALL,
     "groups.pretrained=[conv1,bn1]",
     "groups.common=[conv2,conv3]",
     "groups.task=[head.0]",
     "groups.personal=[bn2,bn3,head.out]",
-    "data.size=28",
-    "data.train=24",
-    "data.validation=8",
-    "data.test=24",
-    "data.identities=12",
-    "data.tasks=[gender,pose]",
-    "train.batch_size=8",
     "train.optimizer.lr=0.1",
     "strategy.rounds=2",
-    "strategy.min_sites=3",
-    "baselines.alone=false",
     "deployment.epochs=1",
 )
 PERSONAL = ("bn2.weight", "bn3.weight", "head.out.weight", "head.out.bias")  # what tuning changes
@@ -53,7 +44,7 @@ def pretrained(path: Path) -> str:
 
 def overrides(body: Path, *more: str) -> str:
     """Return the overrides of a run that starts from the file ``body``."""
-    return " ".join([*SMALL, "weights=file", f"weights.path={body}", *more])
+    return " ".join([*RUN, "weights=file", f"weights.path={body}", *more])
 
 
 def results(output: Path, run: str | None = None) -> dict[str, Any]:

@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.processes import Process, Processes, SuperLink, free_port, listening
+from benchmarks.processes import (
+    Process,
+    Processes,
+    SuperLink,
+    free_port,
+    listening,
+    start_site,
+    start_supernode,
+)
 from consortium.certificates import found
 from consortium.members import Hospital
 from tests.system import federation
@@ -44,30 +52,24 @@ class Consortium:
 
     def node(self, name: str, key: Path, certificate: Path | None) -> tuple[Process, int]:
         """Start a SuperNode with a key; without a certificate it speaks no TLS."""
-        port = free_port()
-        command = ["flower-supernode", "--superlink", f"127.0.0.1:{self.superlink.fleet}"]
-        command += ["--isolation", "process", "--clientappio-api-address", f"127.0.0.1:{port}"]
-        if certificate is None:
-            command += ["--insecure", "--max-wait-time", "5"]
-        else:
-            command += ["--root-certificates", str(certificate)]
-            command += ["--auth-supernode-private-key", str(key), "--max-wait-time", "20"]
-        return self.processes.start(name, command), port
+        port, options = free_port(), ["--isolation", "process", "--max-wait-time"]
+        security = ["--insecure"]
+        if certificate is not None:
+            security = ["--root-certificates", str(certificate)]
+            security += ["--auth-supernode-private-key", str(key)]
+        options.append("5" if certificate is None else "20")
+        fleet = self.superlink.fleet
+        return start_supernode(
+            self.processes, name, fleet, *options, port=port, security=security
+        ), port
 
-    def join(self, hospital: str, site: str, task: str, index: int, **entries: Any) -> None:
-        """Start a SuperNode with the hospital's key, and beside it a site that calls itself ``site``."""
+    def join(self, hospital: str, index: int, **entries: Any) -> None:
+        """Start a SuperNode with the hospital's key, and the site beside it."""
         folder = self.keys / "hospitals" / hospital
         node, port = self.node(f"{hospital}-node", folder / "supernode.key", folder / "ca.crt")
         self.processes.wait_for(hospital, lambda: listening(port), seconds=60, watch=[node])
-        home = self.processes.folder / hospital
-        home.mkdir()
-        told = {"site": site, "task": task, "state": str(home / "state"), "threads": 1}
-        told |= {"cache": str(home / "cache"), "share": ["common", "task"]}
-        told |= {"partition-id": index, "num-partitions": 3}
-        (home / "site.yaml").write_text(yaml.safe_dump(told | entries))
-        command = ["fedstrata-site", "--settings", str(home / "site.yaml"), "--insecure"]
-        command += ["--appio-api-address", f"127.0.0.1:{port}"]
-        self.nodes[hospital] = self.processes.start(f"{hospital}-site", command)
+        place = {"partition-id": index, "num-partitions": len(MEMBERS)}
+        self.nodes[hospital] = start_site(self.processes, hospital, port, **place, **entries)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +138,12 @@ def test_a_server_of_another_authority_is_not_spoken_to(
 def test_an_impostor_is_turned_away_by_name_and_the_run_goes_on(consortium: Consortium) -> None:
     signing = consortium.keys / "signing"
     trusted = {"bundles": {"signed-by": [(signing / "bundle.pub").read_text().strip()]}}
-    consortium.join("impostor", "site-01", "pose", 1)  # a registered key under another's name
-    consortium.join("site-00", "site-00", "gender", 0, **trusted)
-    consortium.join("site-01", "site-01", "pose", 1)
-    consortium.join("site-02", "site-02", "gender", 2)
+    consortium.join(
+        "impostor", 1, site="site-01", task="pose"
+    )  # a registered key under another's name
+    consortium.join("site-00", 0, task="gender", **trusted)
+    consortium.join("site-01", 1, task="pose")
+    consortium.join("site-02", 2, task="gender")
     environment = consortium.processes.environment()
     command = ["fedstrata-sign", "--key", str(signing / "bundle.key")]
     signature = subprocess.run(

@@ -73,7 +73,9 @@ class Testbed:
 
     def start_site(self, site: str) -> None:
         port = self.recorders[site].port
-        self.nodes[site] = start_supernode(self.processes, site, port, self.node_config(site))
+        self.nodes[site] = start_supernode(
+            self.processes, site, port, node_config=self.node_config(site)
+        )
 
     def store(self, site: str, run: str) -> DiskStore:
         """Return what a site keeps of a run."""

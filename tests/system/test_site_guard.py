@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from benchmarks.processes import (
     REPOSITORY,
@@ -21,6 +20,8 @@ from benchmarks.processes import (
     SuperLink,
     free_port,
     listening,
+    start_site,
+    start_supernode,
 )
 from tests.system import federation
 from tests.system.federation import SITES
@@ -56,50 +57,17 @@ class Hospitals:
     def output(self) -> Path:
         return self.processes.folder / "output"
 
-    def settings(self, site: str, **entries: Any) -> Path:
-        folder = self.processes.folder / site
-        folder.mkdir(exist_ok=True)
-        index = SITES.index(site)
-        told = {
-            "site": site,
-            "task": ("gender", "pose")[index % 2],
-            "state": str(folder / "state"),
-            "cache": str(folder / "cache"),
-            "share": ["common", "task"],
-            "threads": 1,
-            "partition-id": index,
-            "num-partitions": len(SITES),
-        }
-        path = folder / "site.yaml"
-        path.write_text(yaml.safe_dump(told | entries))
-        return path
-
-    def start_node(self, site: str) -> int:
-        """Start the SuperNode of a site; return the port where its work is."""
-        port = free_port()
-        node = self.processes.start(
-            f"{site}-node",
-            [
-                "flower-supernode",
-                "--insecure",
-                "--isolation",
-                "process",
-                "--superlink",
-                f"127.0.0.1:{self.superlink.fleet}",
-                "--clientappio-api-address",
-                f"127.0.0.1:{port}",
-            ],
-        )
+    def start(self, site: str) -> None:
+        """Start the SuperNode of a site, and its own process beside it."""
+        port, index = free_port(), SITES.index(site)
+        fleet, options = self.superlink.fleet, ("--isolation", "process")
+        node = start_supernode(self.processes, f"{site}-node", fleet, *options, port=port)
         self.processes.wait_for(
             f"{site} listens", lambda: listening(port), seconds=60, watch=[node]
         )
-        return port
-
-    def start_guard(self, site: str, port: int, **entries: Any) -> None:
-        settings = str(self.settings(site, **entries))
-        address = ["--insecure", "--appio-api-address", f"127.0.0.1:{port}"]
-        command = ["fedstrata-site", "--settings", settings, *address]
-        self.guards[site] = self.processes.start(f"{site}-guard", command)
+        told: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
+        task = ("gender", "pose")[index % 2]
+        self.guards[site] = start_site(self.processes, site, port, task=task, **told)
 
     def run(self, name: str, *more: str, app: Path = REPOSITORY) -> tuple[str, dict[str, Any]]:
         """Play a run to its end; return its log and its results."""
@@ -119,7 +87,7 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[
         superlink.start()
         made = Hospitals(processes, superlink, body)
         for site in SITES:
-            made.start_guard(site, made.start_node(site))
+            made.start(site)
         yield made
 
 
