@@ -54,7 +54,7 @@ def table3(told: argparse.Namespace, simulator: Simulator, command: str) -> None
             root = prepare.utkface(told.utkface.resolve(), simulator.folder / "data")
             faces = utkface(root, told.rounds or 30)
         else:
-            faces = drawn(told.rounds or 30)
+            faces = drawn(told.rounds or 40)
         table = Table3(faces, told.weights.resolve(), tuple(told.seeds))
         table.run(simulator, told.output.resolve(), command)
 
