@@ -198,7 +198,7 @@ def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> d
         training.fit(
             network,
             train,
-            _settings(config, number, len(train), len(order)),
+            round_settings(config, number, len(train), len(order)),
             trained=joint.parameters(),
             generator=generator,
             device=DEVICE,
@@ -220,7 +220,11 @@ def _start(config: Config, cache: Path) -> Mapping[str, Tensor]:
 def _draw(
     config: Config, tasks: Mapping[str, list[Holding]], start: Mapping[str, Tensor]
 ) -> tuple[Joint, int]:
-    """Build a network per task, tie what is common, and cut off what can be run once."""
+    """Build a network per task, tie what is common, and cut off what can be run once.
+
+    Where tasks have layers of their own, the gradient of what is tied is that of `_objective` over
+    the number of tasks.
+    """
     plan = plan_for(config, federation="central", weights="")
     method = make_method(plan.method)
     blueprints = {}
@@ -246,7 +250,14 @@ def _draw(
         common += 1
     parts = {task: prefix.split(tail, common) for task, tail in tails.items()}
     body = next(iter(parts.values()))[0]
-    return Joint(body, {task: tail for task, (_, tail) in parts.items()}, blueprints), cut
+    joint = Joint(body, {task: tail for task, (_, tail) in parts.items()}, blueprints)
+    if joint.layers_per_task():
+        for name, parameter in first.model.named_parameters():
+            if name in shared and parameter.requires_grad:
+                parameter.register_hook(  # type: ignore[no-untyped-call]
+                    lambda gradient: gradient / len(blueprints)
+                )
+    return joint, cut
 
 
 def _tie(model: nn.Module, first: nn.Module, shared: set[str]) -> None:
@@ -288,16 +299,14 @@ def _objective(joint: Joint, names: Sequence[str], most: int) -> training.Loss:
     """Return the loss of a batch of several tasks, each through its own tail.
 
     It is the sum over tasks of their mean losses, each weighted by its share of the batch times the
-    number of tasks, and what reaches the shared layers is divided by that number: a task's layers
-    are stepped by its own mean gradient and the shared ones by the mean over all, as in a round of
-    equations (1) and (2) with one step.
+    number of tasks; `_draw` divides the gradients of the shared layers by that number. So a task's
+    layers are stepped by its own mean gradient and the shared ones, wherever they stand, by the mean
+    over all, as in a round of equations (1) and (2) with one step.
     """
     tasks = len(names)
 
     def loss(shared: Tensor, codes: Tensor) -> Tensor:
         total = shared.new_zeros(())
-        if shared.requires_grad:
-            shared = shared / tasks + (1 - 1 / tasks) * shared.detach()
         owners = codes // most
         for number in torch.unique(owners).tolist():
             rows = (owners == number).nonzero().squeeze(1)
@@ -309,7 +318,7 @@ def _objective(joint: Joint, names: Sequence[str], most: int) -> training.Loss:
     return loss
 
 
-def _settings(config: Config, number: int, examples: int, sites: int) -> training.Settings:
+def round_settings(config: Config, number: int, examples: int, sites: int) -> training.Settings:
     """Return the settings of one round's worth of passes over everybody's data."""
     train = config.train
     epochs = train.epochs

@@ -28,8 +28,9 @@ Written by `python -m benchmarks.collect` from [results/](results). Every federa
 the product's ServerApp and ClientApp in Flower's simulation; "pooled", "centralized" and "joint" rows
 are the same trainer, networks, groups and number of passes on the data of all sites in one place;
 "alone" and "separate" are method `local`. Figures are means ± standard deviation over the seeds,
-of the last round on the test data, which chose nothing. The JSON beside each table has every seed's
-value, the curves, and the `flwr run` command of every row.
+of the last round on the test data, which chose nothing where a table does not say so. The JSON beside
+each table has every seed's value, the curves, and the `flwr run` command of every row that is a run of
+its own: central rows, the majority class and rows taken from another row's run have none.
 """
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.processes import REPOSITORY
 from models.home import home
 
-DATA = REPOSITORY.parent / "shared" / "data"  # where real data lie beside a checkout, if they do
+DATA = "FEDSTRATA_DATA"  # names the folder of real data
+WORK = (
+    "finished runs are kept here, and are found again by their configuration, their number of sites, "
+    "and name and size of the files that they read. A change of the code runs nothing again: give "
+    "another folder, or delete runs/ and central/ in this one"
+)
 PLACES = ("--work", "--output")
 _PATH = re.compile(r"(?<![\w.])/(?:[^\s/\"',=\]]+/)+([^\s/\"',=\]]+)")
 
@@ -19,11 +25,35 @@ _PATH = re.compile(r"(?<![\w.])/(?:[^\s/\"',=\]]+/)+([^\s/\"',=\]]+)")
 def with_places(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add the seeds, the folder of runs, and the folder of results."""
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument(
-        "--work", type=Path, default=home() / "benchmarks", help="runs are kept here"
-    )
+    parser.add_argument("--work", type=Path, default=home() / "benchmarks", help=WORK)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
     return parser
+
+
+def with_data(
+    parser: argparse.ArgumentParser, option: str, name: str, what: str
+) -> argparse.ArgumentParser:
+    """Add ``option``, the path of data; where `DATA` is set, that folder's ``name`` when not given."""
+    folder = os.environ.get(DATA)
+    parser.add_argument(
+        option,
+        type=Path,
+        default=Path(folder) / name if folder else None,
+        help=f"{what}; when omitted, {name} in ${DATA}",
+    )
+    return parser
+
+
+def check_data(
+    parser: argparse.ArgumentParser, told: argparse.Namespace, options: Iterable[str]
+) -> None:
+    """Leave with an error that names the first of ``options`` whose data is nowhere."""
+    for option in options:
+        path: Path | None = getattr(told, option.removeprefix("--"))
+        if path is None:
+            parser.error(f"{option} is needed: the path of its data; or set {DATA} to their folder")
+        if not path.exists():
+            parser.error(f"{option}: there is no {path}")
 
 
 def command_of(module: str, arguments: Sequence[str]) -> str:

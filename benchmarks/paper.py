@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.command_line import DATA, command_of, with_places
+from benchmarks.command_line import check_data, command_of, with_data, with_places
 from benchmarks.flower import Simulator
+
+FACES = ("utkface", "drawn")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,10 +28,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--splits", choices=("random", "blocks"), nargs="+", default=["random", "blocks"]
     )
-    made.add_argument("--har", type=Path, default=DATA / "har.npz", help="UCI HAR, npz or folder")
-    made.add_argument("--utkface", type=Path, default=DATA / "utkface_subset.zip")
-    made.add_argument("--faces", choices=("drawn", "utkface"), nargs="+")
-    made.add_argument("--weights", type=Path, default=DATA / "squeezenet1_1_torchvision.npz")
+    made.add_argument(
+        "--grid-split",
+        choices=("random", "blocks"),
+        help="choose table 4's rates on this split; when omitted, on the very one they are used on",
+    )
+    made.add_argument("--faces", choices=FACES, nargs="+", default=list(FACES))
+    with_data(made, "--har", "har.npz", "UCI HAR, the official folder or one npz")
+    with_data(made, "--utkface", "utkface_subset.zip", "UTKFace, a folder or a zip archive")
+    with_data(made, "--weights", "squeezenet1_1_torchvision.npz", "ImageNet's SqueezeNet 1.1")
     return with_places(made)
 
 
@@ -38,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Play a table and write it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     told = parser().parse_args(given)
+    real = ["--weights", *(["--utkface"] if "utkface" in told.faces else [])]
+    check_data(parser(), told, ["--har"] if told.table == "4" else real)
     command = command_of("benchmarks.paper", given)
     with Simulator(told.work.resolve()) as simulator:
         play = table3 if told.table == "3" else table4
@@ -49,7 +57,7 @@ def table3(told: argparse.Namespace, simulator: Simulator, command: str) -> None
     from benchmarks import prepare
     from benchmarks.table3 import Table3, drawn, utkface
 
-    for name in told.faces or ("utkface", "drawn"):
+    for name in told.faces:
         if name == "utkface":
             root = prepare.utkface(told.utkface.resolve(), simulator.folder / "data")
             faces = utkface(root, told.rounds or 30)
@@ -64,7 +72,7 @@ def table4(told: argparse.Namespace, simulator: Simulator, command: str) -> None
     from benchmarks.table4 import Table4
 
     table = Table4(told.har.resolve(), tuple(told.seeds), told.rounds or 150)
-    table.run(simulator, told.output.resolve(), command, told.splits)
+    table.run(simulator, told.output.resolve(), command, told.splits, told.grid_split)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,22 @@
 
 Stock Flower (FedAvg as its PyTorch quickstart writes it), ours with a process per message, and ours
 with the site's warm process: one after the other, several times, on one machine over real sockets.
-Three sites, ResNet-18 at 64x64, 256 training pictures a site, training and evaluation.
+Three sites, ResNet-18 at 64x64, 256 training pictures a site, training and evaluation. A round lasts
+from the end of the round before to its own end; ours ends with its checkpoint on the disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,11 @@ OURS = (
     "train.epochs=1",
     f"train.batch_size={BATCH}",
     f"train.optimizer.lr={RATE}",
+    # As the quickstart trains.
+    "train.optimizer.weight_decay=0",
+    "train.clip=null",
+    "train.schedule=constant",
+    f"train.evaluation_batch_size={BATCH}",
     f"strategy.min_sites={SITES}",
     "baselines.alone=false",
 )
@@ -60,7 +68,7 @@ OURS = (
 
 @dataclass(frozen=True)
 class Timing:
-    """What one round took: seconds from its order to its end, and those of the slowest site's work."""
+    """What one round took: seconds since the end of the last, and those of the slowest site's work."""
 
     seconds: float
     worked: float
@@ -79,10 +87,9 @@ class Deployment:
     folder: Path
     rounds: int
     data: Path
-    timings: list[Timing] = field(default_factory=list)
 
     def play(self) -> list[Timing]:
-        """Run ``rounds`` rounds; return what each took."""
+        """Run ``rounds`` rounds; return what each but the first took."""
         with Processes(self.folder) as processes:
             superlink = SuperLink(processes)
             superlink.start()
@@ -117,27 +124,48 @@ class Deployment:
         pairs = f'num-server-rounds={self.rounds} output="{output}"'
         command = ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
         processes.finish(processes.start("run", command), seconds=self._patience)
-        told = json.loads(output.read_text())
-        return [Timing(each["seconds"], each["trained"]) for each in told["rounds"]]
+        told = json.loads(output.read_text())["rounds"]
+        return timings([each["ended"] for each in told], [each["worked"] for each in told])
 
     def _ours(self, processes: Processes, superlink: SuperLink) -> list[Timing]:
         output = self.folder / "output"
         overrides = " ".join([*OURS, f"strategy.rounds={self.rounds}"])
         told = {"output-dir": str(output), "overrides": overrides}
         run = processes.flwr_run("run", superlink.name, told)
-        processes.finish(run, seconds=self._patience)
+        ended: dict[str, float] = {}
+
+        def over() -> bool:
+            ended.update(checkpoints(output))
+            return run.ended
+
+        processes.wait_for(f"the end of {run.name}", over, seconds=self._patience)
         paths = list(output.glob("*/results.json"))
         if not paths:
             raise SystemExit(f"the run left no results:\n{processes.logs()}")
         results: dict[str, Any] = json.loads(paths[0].read_text())
-        return [
-            Timing(each["seconds"], max(site["seconds"] for site in each["sites"].values()))
-            for each in results["rounds"]
+        worked = [
+            max(site["seconds"] for site in each["sites"].values()) for each in results["rounds"]
         ]
+        return timings([when for _, when in sorted(ended.items())], worked)
 
     @property
     def _patience(self) -> float:
         return 300.0 + 200.0 * self.rounds
+
+
+def checkpoints(output: Path) -> dict[str, float]:
+    """Return when each checkpoint that is there was complete, by its round; old ones are deleted."""
+    found = {}
+    for path in output.glob("*/checkpoints/round-*"):
+        with contextlib.suppress(FileNotFoundError):
+            found[path.name] = path.stat().st_mtime
+    return found
+
+
+def timings(ended: Sequence[float], worked: Sequence[float]) -> list[Timing]:
+    """Return what each round but the first took, of when each ended and the work in each."""
+    lasted = (after - before for before, after in pairwise(ended))
+    return [Timing(seconds, work) for seconds, work in zip(lasted, worked[1:], strict=True)]
 
 
 def draw(folder: Path) -> None:
@@ -173,11 +201,15 @@ def table(found: dict[str, list[Timing]]) -> Table:
     return made
 
 
+def _times(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Play the three cases in turn, and write the table."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is left out")
+    parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")
     parser.add_argument("--repeat", type=int, default=2, help="runs of each case, in turn")
     parser.add_argument("--quick", action="store_true", help="two rounds, once")
     told = with_places(parser).parse_args(given)
@@ -189,17 +221,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for number in range(repeat):
             for case in CASES:
                 place = folder / f"{number}-{CASES.index(case)}"
-                timings = Deployment(case, place, rounds, folder / "data").play()
-                found[case] += timings[1:]
+                played = Deployment(case, place, rounds, folder / "data").play()
+                found[case] += played
                 print(
                     case,
-                    [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in timings],
+                    [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in played],
                     flush=True,
                 )
     notes = [
-        "Medians without each run's first round (imports, the first look at the data). Working is the "
-        "slowest site's training and evaluation, as it says itself; waiting is the rest: polling, "
-        "starting processes, importing, moving layers. Every process has one thread of its own."
+        f"Medians over {_times(rounds - 1, 'round')} of {_times(repeat, 'run')} a case, without each "
+        "run's first round (imports, the first look at the data). A round lasts from the end of the "
+        "one before to its own; what the server writes is in it, which is a checkpoint and "
+        "results.json for ours and nothing for stock. Working is the slowest site's time, as it says "
+        "itself, from loading the received layers into a network that is built, with its data read, "
+        "to the end of training and evaluation, for ours with a look for what is not finite and with "
+        "keeping what stays at the site; waiting is the rest: polling, starting processes, importing, "
+        "reading data, building the network, moving layers. Both train and evaluate alike, but ours "
+        "sends a site one message a round (it evaluates the model as received, then trains it) and "
+        "stock Flower two (it trains, then evaluates the average). Every process has one thread of "
+        "its own."
     ]
     more = {"timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()}}
     command = command_of("benchmarks.rounds", given)

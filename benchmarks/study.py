@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.command_line import anywhere
 from benchmarks.flower import SimulationFailed, Simulator
 from server_app.compose import compose
+from server_app.report import versions
 from strategies.config import Config
 
 AT_ONCE = 24  # runs in one `flwr run`: what it saves is Flower's and Ray's start
@@ -33,7 +34,7 @@ class Study:
     Parameters
     ----------
     name : str
-        Names the folder of its runs.
+        Of the folder of its runs, which `folder` makes of it.
     experiment : str
         A file of conf/experiment.
     sites : int
@@ -44,6 +45,8 @@ class Study:
         What all cases have.
     seeds : tuple of int
         Each case runs with each of them.
+    weights : Path or None
+        The file or folder of weights that cases start from, where there is one.
     """
 
     name: str
@@ -52,6 +55,14 @@ class Study:
     data_root: Path | None
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
+    weights: Path | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name under which runs are kept: what their configuration does not say is in it."""
+        read = [path for path in (self.data_root, self.weights) if path is not None]
+        told = f"{self.name}-{self.sites}-sites"
+        return f"{told}-{stamp(read)}" if read else told
 
     def configured(self, case: Case, seed: int) -> tuple[str, ...]:
         """Return all overrides of one run."""
@@ -80,7 +91,7 @@ class Study:
         SimulationFailed
             Where a run left no results.
         """
-        output = simulator.folder / "runs" / self.name
+        output = simulator.folder / "runs" / self.folder
         wanted = {
             _key(self.config(case, seed).to_dict()): self.configured(case, seed)
             for case in cases
@@ -114,7 +125,10 @@ class Study:
     def centrally(
         self, simulator: Simulator, case: Case, *, together: bool = True
     ) -> list[dict[str, Any]]:
-        """Return what `benchmarks.central.central` gives for ``case``, one per seed; kept as runs are."""
+        """Return what `benchmarks.central.central` gives for ``case``, one per seed; kept as runs are.
+
+        What is kept has ``versions`` besides: of the packages that made it.
+        """
         from benchmarks.central import central, holdings
 
         made = []
@@ -125,7 +139,7 @@ class Study:
                 held = holdings(config, self.sites, self.data_root)
                 return central(config, held, simulator.folder / "home" / "cache", together=together)
 
-            folder = simulator.folder / "central" / self.name
+            folder = simulator.folder / "central" / self.folder
             made.append(remembered(folder, [deciding(config.to_dict()), together], train))
         return made
 
@@ -157,11 +171,25 @@ class Sites:
     root: Path | None
     overrides: tuple[str, ...]
 
-    def study(self, table: str, seeds: tuple[int, ...], *first: str) -> Study:
+    def study(
+        self, table: str, seeds: tuple[int, ...], *first: str, weights: Path | None = None
+    ) -> Study:
         """Return the runs of a table over these sites; ``first`` are overridden by their own."""
         overrides = (*first, *self.overrides)
         name = f"{table}-{self.name}"
-        return Study(name, self.experiment, self.sites, self.root, overrides, seeds)
+        return Study(name, self.experiment, self.sites, self.root, overrides, seeds, weights)
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Return what tells these files and folders from others: 8 hex digits.
+
+    They follow from each one's name and size; of a folder, from its files' number and total size.
+    """
+    told = []
+    for path in paths:
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        told.append((path.name, len(files), sum(each.stat().st_size for each in files)))
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
 
 
 def finished(output: Path) -> dict[str, dict[str, Any]]:
@@ -187,20 +215,20 @@ def _key(config: Mapping[str, Any]) -> str:
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` without how long a run waits for lost sites: no figure depends on it."""
-    waits = {k: v for k, v in config["strategy"].items() if k != "give_up"}
-    return {**config, "strategy": waits}
+    """Return ``config`` without what a run does about lost sites: a simulation loses none."""
+    strategy = {k: v for k, v in config["strategy"].items() if k not in ("give_up", "minimum")}
+    return {**config, "strategy": strategy}
 
 
 def remembered(folder: Path, told: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what ``make`` gives, kept in ``folder`` by ``told``, all that decides it."""
+    """Return what ``make`` gives, kept in ``folder`` by ``told``, with the versions that made it."""
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     path = folder / f"{key[:24]}.json"
     if not path.exists():
         made = make()
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(made))
+        unfinished.write_text(json.dumps({**made, "versions": versions()}))
         unfinished.rename(path)
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded

@@ -110,7 +110,8 @@ class Table3:
 
     def study(self) -> Study:
         """Return the runs over these faces."""
-        return self.faces.study("table3", self.seeds, *FROZEN, f"weights.path={self.weights}")
+        frozen = (*FROZEN, f"weights.path={self.weights}")
+        return self.faces.study("table3", self.seeds, *frozen, weights=self.weights)
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
         """Play everything, and write table, curves and JSON."""

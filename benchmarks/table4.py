@@ -72,9 +72,10 @@ class Table4:
         overrides = (f"data.split={split}", "baselines.alone=false", *more)
         return Study(name, "har", SUBJECTS, self.data, overrides, seeds)
 
-    def grid(self, simulator: Simulator) -> dict[str, dict[Chosen, float]]:
-        """Return the accuracy on the validation part of the training data, of one seed."""
-        study = self.study("random", "har-grid", self.seeds[:1], "data.validation_fraction=0.1")
+    def grid(self, simulator: Simulator, split: str) -> dict[str, dict[Chosen, float]]:
+        """Return the accuracy on the validation part of a split's training data, of one seed."""
+        name = f"har-grid-{split}"
+        study = self.study(split, name, self.seeds[:1], "data.validation_fraction=0.1")
         few, often = _pace(self.passes, PASSES_A_ROUND), _pace(self.passes, 1)
         families = {
             "separate": f"method=local {few}",
@@ -102,7 +103,7 @@ class Table4:
             found.setdefault(joint, {})[point] = validation_accuracy(made["sites"])
         for family, values in found.items():
             for point, value in values.items():
-                print(f"grid: {family}, {point}: {100 * value:.2f} % on validation data")
+                print(f"grid, {split}: {family}, {point}: {100 * value:.2f} % on validation data")
         return found
 
     def cases(self, chosen: Mapping[str, Chosen]) -> list[Case]:
@@ -125,15 +126,26 @@ class Table4:
             for name, overrides, pace, point in played
         ]
 
-    def run(self, simulator: Simulator, folder: Path, command: str, splits: Sequence[str]) -> None:
-        """Play everything, and write table, curves and JSON, a set for each split."""
-        found = self.grid(simulator)
-        chosen = {family: max(v, key=lambda p: v[p]) for family, v in found.items()}
-        grid = {
-            family: {f"rate {p.rate}, batch {p.batch}": value for p, value in values.items()}
-            for family, values in found.items()
-        }
+    def run(
+        self,
+        simulator: Simulator,
+        folder: Path,
+        command: str,
+        splits: Sequence[str],
+        grid_split: str | None = None,
+    ) -> None:
+        """Play everything, and write table, curves and JSON, a set for each split.
+
+        The rates are chosen on ``grid_split``; when omitted, on the split that they are used on.
+        """
         for split in splits:
+            chosen_on = grid_split or split
+            found = self.grid(simulator, chosen_on)
+            chosen = {family: max(v, key=lambda p: v[p]) for family, v in found.items()}
+            grid = {
+                family: {f"rate {p.rate}, batch {p.batch}": value for p, value in values.items()}
+                for family, values in found.items()
+            }
             study = self.study(split, f"har-{split}", self.seeds, "data.validation_fraction=0.02")
             cases = self.cases(chosen)
             played = study.play(simulator, cases)
@@ -146,13 +158,14 @@ class Table4:
                 "curves": lines,
                 "grid": grid,
             }
-            notes = [self._settings(chosen)]
+            notes = [self._settings(chosen, split, chosen_on)]
             write(folder, f"table4-{split}", [table], command=command, notes=notes, more=more)
 
-    def _settings(self, chosen: Mapping[str, Chosen]) -> str:
+    def _settings(self, chosen: Mapping[str, Chosen], split: str, chosen_on: str) -> str:
         settings = ", ".join(f"{k}: rate {v.rate:g}, batch {v.batch}" for k, v in chosen.items())
+        seen = "" if split == chosen_on else ", so on windows some of which are test windows here"
         return (
-            "Chosen by the grid (validation part of the training data, random split, "
+            f"Chosen by the grid (validation part of the training data, {chosen_on} split{seen}, "
             f"seed {self.seeds[0]}): {settings}. The methods below multi-task FL use "
             f"its choice. Every case makes {self.passes} passes over each subject's data: multi-task "
             f"FL in {3 * self.passes} rounds of 5 steps (in the grid, {self.passes} rounds of a pass), "

@@ -10,16 +10,16 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import pictures, prepare, ways
+from benchmarks import central, pictures, prepare, ways
 from benchmarks.central import holdings
-from benchmarks.command_line import DATA, command_of, with_places
+from benchmarks.command_line import check_data, command_of, with_data, with_places
 from benchmarks.flower import Simulator
 from benchmarks.footprint import footprint
 from benchmarks.outcome import (
@@ -34,8 +34,17 @@ from benchmarks.outcome import (
 )
 from benchmarks.study import Case, Study
 from benchmarks.tables import Table, write
+from client_app.data import Holding
+from models import training
+from strategies.config import Config
+from strategies.settings import settings_of
 
 SETS = ("pneumonia", "skewed", "pacs", "faces", "deployment", "text")
+READS = {
+    "pneumonia": ("--pneumonia", "--weights"),
+    "skewed": ("--pneumonia", "--weights"),
+    "pacs": ("--pacs", "--weights"),
+}
 MEGABYTE = 1e6
 
 
@@ -49,15 +58,14 @@ class Transfer:
     @property
     def study(self) -> Study:
         """The runs."""
-        return self.held.study("transfer", self.seeds)
+        return self.held.study("transfer", self.seeds, weights=self.held.weights)
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
         """Play all ways, and write table, curves, picture and JSON."""
         study, name = self.study, f"transfer-{self.held.name}"
         played = study.play(simulator, self.held.ways)
-        first = holdings(
-            study.config(self.held.ways[0], self.seeds[0]), study.sites, study.data_root
-        )
+        configs = {way.name: study.config(way, self.seeds[0]) for way in self.held.ways}
+        first = holdings(next(iter(configs.values())), study.sites, study.data_root)
         pictures.who_holds_what(folder / f"{name}-sites.png", self.held.title, first)
         columns = (
             "way",
@@ -74,13 +82,12 @@ class Transfer:
         lines, costs = {}, {}
         for way in self.held.ways:
             results = played[way.name]
-            config = study.config(way, self.seeds[0])
-            local = config.method["name"] == "local"
+            config = configs[way.name]
             cost = footprint(config, first[0].data)
             memory = cost.weights + cost.optimizer + cost.activations
             pooled = (
                 None
-                if local
+                if _local(config)
                 else figure([mean_of(each["sites"]) for each in study.centrally(simulator, way)])
             )
             lost, of = losing(results)
@@ -105,7 +112,9 @@ class Transfer:
             "curves": lines,
             "footprint": costs,
         }
-        write(folder, name, [table], command=command, notes=self._notes(played), more=more)
+        pooled_too = [config for config in configs.values() if not _local(config)]
+        notes = [*self._notes(played), _steps(pooled_too, first)]
+        write(folder, name, [table], command=command, notes=notes, more=more)
 
     def _notes(self, played: Mapping[str, list[dict[str, Any]]]) -> list[str]:
         """Say which way is best, and where the federation loses."""
@@ -133,6 +142,26 @@ class Transfer:
         return [text]
 
 
+def _local(config: Config) -> bool:
+    return bool(config.method["name"] == "local")
+
+
+def _steps(configs: Iterable[Config], held: Sequence[Holding]) -> str:
+    """Say how many more steps all data in one place make than a site's own."""
+    sizes = [len(holding.data.train) for holding in held]
+    told: dict[str, None] = {}
+    for config in configs:
+        pooled = central.round_settings(config, 1, sum(sizes), len(sizes))
+        own = settings_of(config.train, factor=1, autocast=False)
+        of_a_site = np.mean([training.planned_steps(size, own) for size in sizes])
+        steps = training.planned_steps(sum(sizes), pooled)
+        told[f"{steps} where a site makes {of_a_site:.3g}"] = None
+    return (
+        "Pooled training keeps the batch size and the passes over the data, so it makes more steps a "
+        f"round than a site: {', '.join(told)}."
+    )
+
+
 def _megabytes(size: float) -> str:
     """Return a size with three digits that say something: 31.8, 3.15, 0.00206."""
     return f"{size / MEGABYTE:.3g}"
@@ -147,15 +176,22 @@ class Deployment:
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
         """Play the cases, and write a table for each with a row per site."""
-        study = Transfer(self.held, self.seeds).study
-        played = study.play(simulator, self.held.ways)
+        study, cases = Transfer(self.held, self.seeds).study, self.held.ways
+        played = study.play(simulator, cases)
+        configs = [study.config(way, self.seeds[0]) for way in cases]
+        held = holdings(configs[0], study.sites, study.data_root)
+        pictures.who_holds_what(folder / "deployment-sites.png", self.held.title, held)
+        lines = {way.name: [curve(each) for each in played[way.name]] for way in cases}
+        pictures.curves(folder / "deployment.png", self.held.title, lines)
         tables, notes = [], []
-        for way in self.held.ways:
+        for way in cases:
             pooled = [each["sites"] for each in study.centrally(simulator, way)]
             table, note = self._table(way, [r["deployment"] for r in played[way.name]], pooled)
             tables.append(table)
             notes.append(note)
-        more = {"commands": {way.name: study.command(way) for way in self.held.ways}}
+        notes.append(f"{_steps(configs, held)} It has the data of those that join later, too.")
+        commands = {way.name: study.command(way) for way in cases}
+        more = {"commands": commands, "curves": lines}
         write(folder, "deployment", tables, command=command, notes=notes, more=more)
 
     def _table(
@@ -166,7 +202,7 @@ class Deployment:
     ) -> tuple[Table, str]:
         columns = ("site", "before, %", "after, %", "alone, %", "pooled, %", "majority class, %")
         table = Table(f"{self.held.title}: {way.name}", columns)
-        lost = []
+        lost, worse = [], []
         for kind, mark in (("sites", ""), ("newcomers", " (joins after training)")):
             for site in told[0][kind]:
                 rows = [each[kind][site] for each in told]
@@ -184,8 +220,18 @@ class Deployment:
                 )
                 if max(before.mean, after.mean) < alone.mean:
                     lost.append(site)
-        where = ", ".join(lost) if lost else "no site"
-        return table, f"{way.name}: alone is better than both, before and after, at {where}."
+                if after.mean < before.mean:
+                    worse.append(site)
+        of = len(table.rows)
+        return table, (
+            f"{way.name}: fine-tuning is worse than before at {_counted(worse, of)}; "
+            f"alone is better than both, before and after, at {_counted(lost, of)}."
+        )
+
+
+def _counted(sites: Sequence[str], of: int) -> str:
+    """Return how many of the sites these are, and which."""
+    return f"{len(sites)} of {of} sites" + (f" ({', '.join(sites)})" if sites else "")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -196,13 +242,13 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--labels", nargs="+", default=["10"], help="a class and site; or all")
     made.add_argument("--rounds", type=int, default=8)
-    made.add_argument("--pneumonia", type=Path, default=DATA / "pneumoniamnist.npz")
-    made.add_argument("--pacs", type=Path, default=DATA / "pacs_subset.zip")
+    with_data(made, "--pneumonia", "pneumoniamnist.npz", "PneumoniaMNIST")
+    with_data(made, "--pacs", "pacs_subset.zip", "PACS, a folder or a zip archive")
+    with_data(made, "--weights", "squeezenet1_1_torchvision.npz", "ImageNet's SqueezeNet 1.1")
     made.add_argument("--texts", type=Path, help="a CSV file (text, label), for the set text")
     made.add_argument("--encoder", type=Path, help="the folder of a text encoder, for the set text")
     made.add_argument("--topic", help="the column of --texts by which the sites share it")
     made.add_argument("--text-sites", type=int, default=4)
-    made.add_argument("--weights", type=Path, default=DATA / "squeezenet1_1_torchvision.npz")
     return with_places(made)
 
 
@@ -211,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     told = parser().parse_args(given)
     command = command_of("benchmarks.transfer", given)
+    check_data(parser(), told, [option for name in told.sets for option in READS.get(name, ())])
     if "text" in told.sets and not (told.texts and told.encoder):
         parser().error("the set text needs --texts and --encoder")
     seeds, output = tuple(told.seeds), told.output.resolve()
@@ -230,12 +277,12 @@ def chosen(name: str, told: argparse.Namespace, work: Path, labels: int | None) 
     """Return the set that ``name`` stands for."""
     if name == "faces":
         return ways.drawn_faces(told.rounds, labels)
-    weights = told.weights.resolve()
     if name == "text":
         encoder = told.encoder.resolve()
         shutil.copytree(encoder, work / "home" / "models" / encoder.name, dirs_exist_ok=True)
         root = told.texts.resolve()
-        return ways.text(root, encoder.name, told.text_sites, told.topic, told.rounds, labels)
+        return ways.text(root, encoder, told.text_sites, told.topic, told.rounds, labels)
+    weights = told.weights.resolve()
     if name == "pacs":
         root = prepare.pacs(told.pacs.resolve(), work / "data")
         return ways.pacs(root, weights, told.rounds, labels)

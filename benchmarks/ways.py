@@ -12,9 +12,13 @@ MEASURED_ON_ALL = "data.measure_on_all=true"
 
 @dataclass(frozen=True)
 class Set(Sites):
-    """Data that sites hold, and the ways that make sense on them, the rows of the table."""
+    """Data that sites hold, and the ways that make sense on them, the rows of the table.
+
+    ``weights`` is the file or folder that some of them start from.
+    """
 
     ways: tuple[Case, ...]
+    weights: Path | None = None
 
 
 def squeezenet(weights: Path) -> tuple[Case, ...]:
@@ -154,6 +158,7 @@ def pneumonia(root: Path, weights: Path, rounds: int, labels: int | None, *, ske
             *_training(rounds),
         ),
         (*ways, *edge),
+        weights,
     )
 
 
@@ -173,11 +178,12 @@ def pacs(root: Path, weights: Path, rounds: int, labels: int | None) -> Set:
             *_training(rounds),
         ),
         squeezenet(weights),
+        weights,
     )
 
 
 def text(
-    root: Path, encoder: str, sites: int, column: str | None, rounds: int, labels: int | None
+    root: Path, encoder: Path, sites: int, column: str | None, rounds: int, labels: int | None
 ) -> Set:
     """Return texts from a CSV file, shared out by ``column`` (a topic a site) or at random."""
     partition: tuple[str, ...] = ("data.partition.scheme=iid",)
@@ -193,7 +199,7 @@ def text(
         root,
         (
             f"data.labels_per_class={_value(labels)}",
-            f"model.folder={encoder}",
+            f"model.folder={encoder.name}",
             *partition,
             f"strategy.rounds={rounds}",
             "train.epochs=4",
@@ -204,6 +210,7 @@ def text(
             Case("8 frozen encoder, local only", ("method=local",)),
             Case("8 encoder and head fine-tuned", (*everything, slow)),
         ),
+        encoder,
     )
 
 

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +40,8 @@ def one_thread() -> Iterator[None]:
 
 
 def shared_file(name: str) -> Path:
-    """Return a file of real data kept beside the repository, or skip with the reason."""
-    path = SHARED / name
+    """Return a file of real data: of ``$FEDSTRATA_DATA``, or kept beside the repository; or skip."""
+    path = Path(os.environ.get("FEDSTRATA_DATA") or BESIDE) / name
     if not path.exists():
-        pytest.skip(f"real data {name} is not on this machine")
+        pytest.skip(f"there is no {name} in the folder that FEDSTRATA_DATA names")
     return path

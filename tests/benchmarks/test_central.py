@@ -35,9 +35,16 @@ def sites_of(config: Config, cache: Path, *, together: bool) -> dict[str, Any]:
     return central(config, holdings(config, 2, None), cache, together=together)["sites"]
 
 
+BETWEEN = ["model.hidden=[12,10,8]", "groups.common=[fc1,fc3]", "groups.task=[fc2,head]"]
+BEHIND = ["groups.common=[fc2,head]", "groups.task=[fc1]"]
+
+
+@pytest.mark.parametrize("groups", [[], BETWEEN, BEHIND], ids=["first", "between", "behind"])
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_a_joint_step_is_a_round_with_one_step(tmp_path: Path, rounds: int) -> None:
-    played = [*STEP, "train.batch_size=24", f"strategy.rounds={rounds}"]
+def test_a_joint_step_is_a_round_with_one_step(
+    tmp_path: Path, rounds: int, groups: list[str]
+) -> None:
+    played = [*STEP, *groups, "train.batch_size=24", f"strategy.rounds={rounds}"]
     results, _ = simulate(tmp_path / "runs", "faces", played, sites=2)
     config = compose("faces", [*played, "train.batch_size=48"])  # both sites in one batch
     joint = sites_of(config, tmp_path, together=True)

@@ -76,7 +76,7 @@ SETS = [
     ways.pneumonia(Path("/d"), Path("/w.npz"), 2, 10, skewed=True),
     ways.pacs(Path("/d"), Path("/w.npz"), 2, None),
     ways.deployment(2),
-    ways.text(Path("/d"), "tiny-bert", 4, "topic", 2, None),
+    ways.text(Path("/d"), Path("/m/tiny-bert"), 4, "topic", 2, None),
 ]
 
 

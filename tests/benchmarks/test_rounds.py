@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.central import holdings
-from benchmarks.rounds import COLD, DATA, SITES, STOCK, TEST, TRAIN, WARM, Timing, draw, table
+from benchmarks.rounds import (
+    BATCH,
+    COLD,
+    DATA,
+    OURS,
+    SITES,
+    STOCK,
+    TEST,
+    TRAIN,
+    WARM,
+    Timing,
+    checkpoints,
+    draw,
+    table,
+    timings,
+)
 from server_app.compose import compose
 
 
@@ -20,6 +37,25 @@ def test_stock_flower_gets_the_very_pictures_that_ours_draws(tmp_path: Path) -> 
         assert len(kept["test_y"]) == TEST
         assert np.array_equal(kept["train_x"], holding.data.train.inputs.values)  # type: ignore[attr-defined]
         assert np.array_equal(kept["test_y"], holding.data.test.labels)
+
+
+def test_ours_trains_as_the_quickstart_does() -> None:
+    train = compose("faces", OURS).train
+    assert (train.optimizer.name, train.optimizer.momentum) == ("sgd", 0.9)
+    assert (train.optimizer.weight_decay, train.clip, train.schedule) == (0, None, "constant")
+    assert (train.batch_size, train.evaluation_batch_size) == (BATCH, BATCH)
+
+
+def test_a_round_lasts_from_the_end_of_the_last_to_its_own(tmp_path: Path) -> None:
+    assert timings([100.0, 130.0, 170.5], [9, 10, 11]) == [Timing(30, 10), Timing(40.5, 11)]
+    with pytest.raises(ValueError, match="argument"):
+        timings([100.0, 130.0], [9, 10, 11])
+    for number, when in (2, 7.0), (3, 9.5):
+        folder = tmp_path / "run" / "checkpoints" / f"round-{number:06d}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, when))
+    (tmp_path / "run" / "checkpoints" / ".round-000004.tmp").mkdir()
+    assert checkpoints(tmp_path) == {"round-000002": 7.0, "round-000003": 9.5}
 
 
 def test_the_table_is_of_medians_of_what_was_waited() -> None:

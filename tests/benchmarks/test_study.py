@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import outcome
 from benchmarks.flower import SimulationFailed, Simulator
-from benchmarks.study import Case, Study
+from benchmarks.study import Case, Study, deciding
 from benchmarks.tables import Figure, Table, write
 from server_app.app import run_all
 from server_app.compose import RunConfig
@@ -74,12 +75,43 @@ def test_central_results_are_kept_by_configuration(tmp_path: Path) -> None:
     made = STUDY.centrally(simulator, CASES[0])
     assert [len(each["sites"]) for each in made] == [4, 4]
     assert made[0] != made[1]
-    kept = sorted(tmp_path.glob("central/small/*.json"))
+    kept = sorted(tmp_path.glob("central/small-4-sites/*.json"))
+    assert all("torch" in json.loads(path.read_text())["versions"] for path in kept)
     times = [path.stat().st_mtime_ns for path in kept]
     assert STUDY.centrally(simulator, CASES[0]) == made
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert STUDY.centrally(simulator, CASES[0], together=False) != made
-    assert len(list(tmp_path.glob("central/small/*.json"))) == 4
+    assert len(list(tmp_path.glob("central/small-4-sites/*.json"))) == 4
+
+
+def test_runs_of_other_sites_data_or_weights_are_not_taken(tmp_path: Path) -> None:
+    simulator = Loopback(tmp_path)
+    few = replace(STUDY, seeds=(1,))
+    first = few.play(simulator, CASES[:1])
+    fewer = replace(few, sites=2).play(simulator, CASES[:1])
+    assert simulator.runs == 2
+    assert len(fewer["all"][0]["final"]["sites"]) == 2
+    assert few.play(simulator, CASES[:1]) == first
+    file, data = tmp_path / "weights.npz", tmp_path / "data"
+    data.mkdir()
+    file.write_bytes(b"12")
+    folders = [few.folder, replace(few, data_root=data).folder, replace(few, weights=file).folder]
+    file.write_bytes(b"123")
+    folders.append(replace(few, weights=file).folder)
+    for content in (b"1", b"12"):
+        (data / "a").write_bytes(content)
+        folders.append(replace(few, data_root=data).folder)
+    (data / "b").write_bytes(b"")
+    folders.append(replace(few, data_root=data).folder)
+    assert len(set(folders)) == len(folders)
+    assert folders[-1] == replace(few, data_root=data).folder
+
+
+def test_how_long_a_run_waits_for_lost_sites_is_not_what_it_is() -> None:
+    told = STUDY.config(CASES[0], 1).to_dict()
+    patient = replace(STUDY, overrides=(*SMALL, "strategy.rounds=1", "strategy.give_up=9"))
+    assert deciding(patient.config(CASES[0], 1).to_dict()) == deciding(told)
+    assert deciding(STUDY.config(CASES[1], 1).to_dict()) != deciding(told)
 
 
 def test_figures_over_seeds(tmp_path: Path) -> None:

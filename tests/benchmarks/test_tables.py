@@ -12,10 +12,13 @@ from safetensors.torch import save_file
 from benchmarks import ways
 from benchmarks.collect import main as collect
 from benchmarks.command_line import anywhere, command_of
+from benchmarks.paper import main as paper
 from benchmarks.paper import parser as paper_parser
 from benchmarks.study import Case
 from benchmarks.table3 import Faces, Table3
+from benchmarks.table4 import Chosen, Table4
 from benchmarks.transfer import Deployment, Transfer
+from benchmarks.transfer import main as transfer
 from benchmarks.transfer import parser as transfer_parser
 from models.networks import build
 from tests.benchmarks.test_study import Loopback
@@ -84,6 +87,8 @@ def test_ways_of_transfer_stand_beside_alone_and_pooled(tmp_path: Path, few: way
     assert rows["alone"]["pooled, %"] is None
     assert len(rows["all"]["pooled, %"]["values"]) == 2
     assert rows["alone"]["MB sent a site and round"] == "0"
+    told = json.loads((tmp_path / "output" / "transfer-few.json").read_text())
+    assert told["notes"][-1].endswith("than a site: 12 where a site makes 3.")  # of 96 and 24, by 8
     assert (tmp_path / "output" / "transfer-few.png").exists()
     assert (tmp_path / "output" / "transfer-few-sites.png").exists()
 
@@ -105,6 +110,19 @@ def test_deployment_tells_each_site_and_those_that_join(tmp_path: Path, few: way
         "site-03, pose (joins after training)"
     ]
     assert all(row["before, %"] and row["alone, %"] and row["pooled, %"] for row in rows.values())
+    told = json.loads((tmp_path / "output" / "deployment.json").read_text())
+    worse = [
+        name.split(",")[0]
+        for name, row in told["tables"][0]["rows"].items()
+        if row["after, %"]["values"] < row["before, %"]["values"]
+    ]
+    where = f" ({', '.join(worse)})" if worse else ""
+    assert f"worse than before at {len(worse)} of 4 sites{where}; alone" in told["notes"][0]
+    assert told["notes"][-1].endswith("It has the data of those that join later, too.")
+    assert len(told["curves"]["tuned"][0]) == 2
+    for name in ("deployment.png", "deployment-sites.png"):
+        assert (tmp_path / "output" / name).exists()
+        assert f"(results/{name})" in (tmp_path / "output" / "RESULTS.md").read_text()
 
 
 def test_results_do_not_tell_where_this_machine_keeps_things() -> None:
@@ -120,3 +138,45 @@ def test_the_command_lines() -> None:
     assert transfer_parser().parse_args([]).labels == ["10"]
     with pytest.raises(SystemExit):
         paper_parser().parse_args(["--table", "5"])
+
+
+def test_data_is_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FEDSTRATA_DATA", raising=False)
+    assert paper_parser().parse_args(["--table", "4"]).har is None
+    for main, words, option in (
+        (paper, ["--table", "4"], "--har"),
+        (paper, ["--table", "3", "--faces", "drawn"], "--weights"),
+        (transfer, ["--sets", "faces", "pacs"], "--pacs"),
+    ):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert f"{option} is needed" in capsys.readouterr().err
+    monkeypatch.setenv("FEDSTRATA_DATA", str(tmp_path))
+    assert paper_parser().parse_args(["--table", "4"]).har == tmp_path / "har.npz"
+    with pytest.raises(SystemExit):
+        paper(["--table", "4"])
+    assert f"--har: there is no {tmp_path / 'har.npz'}" in capsys.readouterr().err
+
+
+class Asked(Exception):
+    """Ends a benchmark where it would begin its first runs."""
+
+
+@pytest.mark.parametrize(("told", "chosen_on"), [(None, "blocks"), ("random", "random")])
+def test_rates_of_table_4_are_chosen_on_the_split_they_are_for(
+    tmp_path: Path, told: str | None, chosen_on: str
+) -> None:
+    class First(Loopback):
+        def run(self, name: str, sites: int, run_config: dict[str, str]) -> str:
+            assert name == f"har-grid-{chosen_on}"
+            assert f"data.split={chosen_on} " in run_config["overrides"]
+            raise Asked
+
+    table = Table4(tmp_path / "har.npz", (1,), 3)
+    with pytest.raises(Asked):
+        table.run(First(tmp_path), tmp_path, "python -m it", ["blocks"], told)
+    chosen = {"separate": Chosen(0.02, 16)}
+    note = table._settings(chosen, "blocks", chosen_on)
+    assert ("some of which are test windows" in note) == (chosen_on == "random")

@@ -15,8 +15,8 @@ from tests.server_app.test_text import notes  # noqa: F401
 pytest.importorskip("transformers")
 
 
-def test_texts_of_four_topics(tmp_path: Path, notes: Path) -> None:  # noqa: F811
-    held = ways.text(notes, "tiny-bert", 4, "topic", 1, None)
+def test_texts_of_four_topics(tmp_path: Path, own_home: Path, notes: Path) -> None:  # noqa: F811
+    held = ways.text(notes, own_home / "models" / "tiny-bert", 4, "topic", 1, None)
     more = ("data.length=12", "model.head=[8]", "train.epochs=1", "strategy.poll=0.01")
     held = ways.Set(**{**vars(held), "overrides": (*held.overrides, *more)})
     Transfer(held, (1,)).run(Loopback(tmp_path), tmp_path / "output", "python -m it")

@@ -14,9 +14,9 @@ from models.errors import UserError
 from models.networks import MODELS, OF_TOKENS, build
 from models.networks.head import head
 from models.weights import load_into, read_file
+from tests.conftest import shared_file
 
 BACKBONES = [name for name in MODELS if hasattr(torchvision_models, name)]
-SQUEEZENET = Path(__file__).parents[3] / "shared" / "data" / "squeezenet1_1_torchvision.npz"
 
 
 def body_of(model):
@@ -205,9 +205,7 @@ def test_mistakes_are_named(asked, said):
 
 
 def test_real_squeezenet_weights_give_torchvisions_features(network):
-    if not SQUEEZENET.is_file():
-        pytest.skip(f"{SQUEEZENET.name} is not in ../shared/data")
-    weights = read_file(SQUEEZENET)
+    weights = read_file(shared_file("squeezenet1_1_torchvision.npz"))
     ours = network("squeezenet1_1").eval()
     report = load_into(ours, weights)
     assert (len(report.loaded), report.missing) == (50, ("head.out.weight", "head.out.bias"))

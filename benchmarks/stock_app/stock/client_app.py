@@ -1,4 +1,4 @@
-"""The ClientApp of the quickstart; it also says how long it trained."""
+"""The ClientApp of the quickstart; it also says how long it worked, from what was received on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the received model on local data."""
-    model = network()
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model, received = network(), message.content["arrays"].to_torch_state_dict()
     loader, _ = load_data(str(context.node_config["data"]), int(context.run_config["batch-size"]))
     started = time.perf_counter()
+    model.load_state_dict(received)
     loss = train_fn(
         model, loader, int(context.run_config["local-epochs"]), float(context.run_config["lr"])
     )
@@ -39,10 +39,10 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the received model on local data."""
-    model = network()
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model, received = network(), message.content["arrays"].to_torch_state_dict()
     _, loader = load_data(str(context.node_config["data"]), int(context.run_config["batch-size"]))
     started = time.perf_counter()
+    model.load_state_dict(received)
     with torch.no_grad():
         loss, accuracy = test_fn(model, loader)
     metrics = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -19,27 +19,18 @@ SITES = 3
 
 
 class Timed(FedAvg):
-    """FedAvg that keeps the time of each round, and the longest that a site worked in it."""
+    """FedAvg that keeps when each round ended, and the longest that a site worked in it."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
         self.rounds: list[dict[str, float]] = []
-        self.began = 0.0
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Note the beginning of a round."""
-        self.began = time.monotonic()
-        self.rounds.append({"trained": 0.0})
-        return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Note how long the slowest site trained."""
         kept = list(replies)
-        self._note(kept)
+        self.rounds.append({"worked": self._longest(kept)})
         return super().aggregate_train(server_round, kept)
 
     def aggregate_evaluate(
@@ -47,13 +38,15 @@ class Timed(FedAvg):
     ) -> MetricRecord | None:
         """Note how long the slowest site evaluated, and the end of the round."""
         kept = list(replies)
-        self._note(kept)
-        self.rounds[-1]["seconds"] = time.monotonic() - self.began
-        return super().aggregate_evaluate(server_round, kept)
+        self.rounds[-1]["worked"] += self._longest(kept)
+        metrics = super().aggregate_evaluate(server_round, kept)
+        self.rounds[-1]["ended"] = time.monotonic()
+        return metrics
 
-    def _note(self, replies: list[Message]) -> None:
+    @staticmethod
+    def _longest(replies: list[Message]) -> float:
         worked = [reply.content["metrics"]["seconds"] for reply in replies if reply.has_content()]
-        self.rounds[-1]["trained"] += max(float(seconds) for seconds in worked)
+        return max(float(seconds) for seconds in worked)
 
 
 @app.main()

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from client_app.data import Seat
+from tests.conftest import shared_file
 
 ROOT = Path(__file__).resolve().parents[3]
-REAL_DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture
@@ -30,15 +30,8 @@ def options() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def real() -> Callable[[str], Path]:
-    """Return the path of a real data file, or skip where this checkout has none beside it."""
-
-    def find(name: str) -> Path:
-        path = REAL_DATA / name
-        if not path.exists():
-            pytest.skip(f"no {name} in ../shared/data beside the repository")
-        return path
-
-    return find
+    """Return the path of a real data file, or skip where there is none."""
+    return shared_file
 
 
 @pytest.fixture
