@@ -348,7 +348,7 @@ def play(testbed: Testbed, faults: Sequence[Fault]) -> Outcome:
     last = sorted((testbed.output / name / "checkpoints").glob("round-*"))[-1]
     personal = {}
     for site in SITES:
-        folder = testbed.processes.folder / site / "state" / name / "sites" / site
+        folder = testbed.processes.folder / site / "state" / results["federation"] / "sites" / site
         personal[site] = _tensors(sorted(folder.glob("round-*"))[-1])
     state = _tensors(last / "state.safetensors")
     return Outcome(results, state, personal, broken, happened)

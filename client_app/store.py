@@ -13,7 +13,7 @@ from torch import Tensor
 from client_app.faults import writing
 from client_app.site import checked_name
 from models import weights
-from models.errors import UserError
+from models.errors import UserError, private, private_reason
 from models.training import OptimizerState
 
 KEPT_ROUNDS = 3
@@ -58,7 +58,10 @@ class Keepsake:
             elif kind in ("tensor", "memory"):
                 (kept.tensors if kind == "tensor" else kept.memory)[rest] = tensor
             else:
-                raise UserError(f"a personal file holds {name!r}, which this version does not know")
+                held = private(repr(name), "a tensor")
+                raise UserError(
+                    "a personal file holds " + held + ", which this version does not know"
+                )
         return kept
 
 
@@ -94,10 +97,14 @@ class DiskStore:
         earlier = [n for n in self.rounds() if n < round_number]
         if not earlier:
             return None
-        return Keepsake.of_flat(weights.load(self.path(max(earlier)))[0])
+        with private_reason("the personal layers on the site's disk cannot be read"):
+            flat, _ = weights.load(self.path(max(earlier)))
+        return Keepsake.of_flat(flat)
 
     def save(self, round_number: int, kept: Keepsake) -> None:
         """Write the file of the round durably, then drop files that no re-sent round can need.
+
+        Those of later rounds are of a history that the run gave up: it was resumed before them.
 
         Raises
         ------
@@ -107,7 +114,9 @@ class DiskStore:
         with writing("the personal layers"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             weights.save(self.path(round_number), kept.flat(), {"round": str(round_number)})
-            for number in self.rounds()[:-KEPT_ROUNDS]:
+            there = self.rounds()
+            later = [number for number in there if number > round_number]
+            for number in (*later, *there[: len(there) - len(later)][:-KEPT_ROUNDS]):
                 self.path(number).unlink(missing_ok=True)
 
     def deploy(self, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:

@@ -82,7 +82,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     if old is not None:
         check_same(old.begun()["config"], config.to_dict())
     folder = old or new_run(wanted.output_dir, wanted.experiment, wanted.name)
-    plan = plan_for(config, federation=folder.name, weights="")
+    plan = plan_for(config, federation=folder.federation, weights="")
     newcomers = frozenset(config.deployment.newcomers)
     enrolled = find_roster()
     say(roster_line(enrolled))

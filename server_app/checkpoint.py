@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KEPT = 3
+ID_BYTES = 4  # of the random part of a federation's name
+MOST_NAME = 64 - 1 - 2 * ID_BYTES
 _FOLDER = re.compile(r"round-(\d{6})")
 _MAY_CHANGE = (
     *(f"strategy.{key}" for key in ("deadline", "join_timeout", "give_up", "min_sites")),
@@ -54,24 +58,35 @@ class RunFolder:
     Parameters
     ----------
     path : Path
-        The run's folder; its name is the run's, and the federation's.
+        The run's folder; its name is the run's.
+    chosen : bool
+        Whether a person chose the name of this new run; those are used again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, chosen: bool = False) -> None:
         self.path = path
+        self._chosen = chosen
 
     @property
     def name(self) -> str:
         """The run's name."""
         return self.path.name
 
+    @cached_property
+    def federation(self) -> str:
+        """The name under which the sites keep what is theirs, and no other run of this name did."""
+        if self.has_begun:
+            return str(self.begun().get("federation", self.name))
+        return f"{self.name}-{secrets.token_hex(ID_BYTES)}" if self._chosen else self.name
+
     def begin(self, config: dict[str, Any], experiment: str) -> None:
         """Make the folder and write down what the run is; raise UserError where that fails."""
         try:
-            self.path.mkdir(parents=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output-dir: {self.path} cannot be made: {error}") from None
         told = {"experiment": experiment, "config": config, "weights": ""}
+        told["federation"] = self.federation
         write_json(self.path / "run.json", told)
 
     def note_weights(self, content_hash: str) -> None:
@@ -186,11 +201,12 @@ def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
         Where ``wanted`` cannot be a folder's name, or a run has it.
     """
     if wanted:
-        if not NAME.fullmatch(wanted):
+        if not NAME.fullmatch(wanted) or len(wanted) > MOST_NAME:
             raise UserError(
-                f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most 64"
+                f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most "
+                f"{MOST_NAME}"
             )
-        folder = RunFolder(output_dir / wanted)
+        folder = RunFolder(output_dir / wanted, chosen=True)
         if folder.has_begun:
             raise UserError(
                 f"name: {output_dir} holds a run {wanted!r}; take it up with resume='auto', "

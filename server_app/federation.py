@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
 from models.groups import PRETRAINED, TensorSpec
@@ -21,8 +21,11 @@ from strategies.method import make_method
 from strategies.payload import encode
 from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
-from strategies.rounds import Learnt, Rounds
+from strategies.rounds import Learnt, Rounds, exchanged
 from strategies.wire import Refused, SiteReport
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Log = Callable[[str], None]
 
@@ -69,6 +72,8 @@ class Federation:
             log=self.log,
         )
         self.references: dict[str, SiteReport] = {}
+        # What a checkpoint holds of tasks whose sites are not back yet: states and optimisers.
+        self.unclaimed: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
         self.checkpoint: Checkpoint | None = None
         self.joined = False
 
@@ -144,7 +149,7 @@ class Federation:
         for member in members:
             if problem := self._misfit(member):
                 problems.append(Stranger(member.node_id, member.site, problem))
-                self.roster.strangers[member.node_id] = problems[-1]
+                self.roster.set_aside(problems[-1])
                 continue
             back = self.roster.place(member)
             if self.joined:
@@ -161,7 +166,12 @@ class Federation:
         task, told = member.task, member.report
         if task not in self.references:
             blueprint = self._blueprint(told)
-            self.learnt.add_task(task, blueprint.partition, self._start(blueprint))
+            start = self._start(blueprint)
+            for key, names in exchanged(blueprint.partition, task).items():
+                if self._is_of_another_model(key, {name: start[name] for name in names}):
+                    return f"the checkpoint's group {key!r} is of another model"
+            self.learnt.add_task(task, blueprint.partition, start)
+            self._claim(self.learnt.keys_of(task).values())
             self._announce(task, blueprint)
             self.references[task] = told
         reference = self.references[task]
@@ -307,19 +317,32 @@ class Federation:
 
     def _take_up(self, saved: Saved) -> None:
         """Continue from a checkpoint; it must hold what the model of now exchanges."""
+        self.unclaimed = {
+            key: (state, saved.optimizers.get(key, {})) for key, state in saved.states.items()
+        }
         for key, state in self.learnt.states.items():
-            before = saved.states.get(key)
-            if before is None:
-                continue
-            if {n: t.shape for n, t in before.items()} != {n: t.shape for n, t in state.items()}:
+            if self._is_of_another_model(key, state):
                 raise UserError(f"resume: the checkpoint's group {key!r} is of another model")
-            self.learnt.states[key] = {name: before[name] for name in state}
-            self.learnt.aggregators[key].load_state_dict(saved.optimizers.get(key, {}))
+        self._claim(list(self.learnt.states))
         self.history = saved.history
 
+    def _is_of_another_model(self, key: str, state: Mapping[str, Tensor]) -> bool:
+        before = self.unclaimed.get(key, (state, {}))[0]
+        return {n: t.shape for n, t in before.items()} != {n: t.shape for n, t in state.items()}
+
+    def _claim(self, keys: Iterable[str]) -> None:
+        """Go on from what the checkpoint holds of ``keys``: now that a site is there to learn it."""
+        for key in keys:
+            if key in self.unclaimed:
+                before, optimizer = self.unclaimed.pop(key)
+                self.learnt.states[key] = {name: before[name] for name in self.learnt.states[key]}
+                self.learnt.aggregators[key].load_state_dict(optimizer)
+
     def _keep(self, number: int) -> None:
-        optimizers = {k: a.state_dict() for k, a in self.learnt.aggregators.items()}
-        self.folder.save(number, self.learnt.states, optimizers, self.history, self.config.seed)
+        states = {key: state for key, (state, _) in self.unclaimed.items()} | self.learnt.states
+        optimizers = {key: optimizer for key, (_, optimizer) in self.unclaimed.items()}
+        optimizers |= {k: a.state_dict() for k, a in self.learnt.aggregators.items()}
+        self.folder.save(number, states, optimizers, self.history, self.config.seed)
 
     def sites(self) -> dict[str, dict[str, Any]]:
         """Return who takes part in the rounds, as results.json says it."""
@@ -339,6 +362,7 @@ class Federation:
         """Return what results.json holds; ``final`` and ``deployment`` are null until the end."""
         return {
             "run": self.folder.name,
+            "federation": self.folder.federation,
             "config": self.config.to_dict(),
             "versions": report.versions(),
             "seed": self.config.seed,

@@ -24,7 +24,7 @@ from site_guard.settings import SiteSettings
 from site_guard.signatures import public_keys, require_signature
 from site_guard.warm import AppFailed, Task, WarmProcess, bundle_folder
 from strategies import wire
-from strategies.wire import Refused
+from strategies.wire import NotNow, Refused
 
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
@@ -92,7 +92,9 @@ class Guard:
             logger.error(
                 "site %s refuses %s, round %d: %s", self.settings.site, kind, number, error
             )
-            answer = self._failure(work.message, f"refused by the site: {error}")
+            answer = self._failure(
+                work.message, f"refused by the site: {error}", later=isinstance(error, NotNow)
+            )
         except AppFailed as error:
             work.failure = str(error)
             logger.error("site %s: %s, round %d: %s", self.settings.site, kind, number, error)
@@ -149,8 +151,8 @@ class Guard:
             told = error.message if isinstance(error, click.ClickException) else repr(error)
             raise Refused(f"the app bundle {digest[:16]} cannot be read: {told[:200]}") from None
 
-    def _failure(self, message: Message, reason: str) -> Message:
-        return wire.failure(message, self.settings.site, round_of(message), reason)
+    def _failure(self, message: Message, reason: str, *, later: bool = False) -> Message:
+        return wire.failure(message, self.settings.site, round_of(message), reason, later=later)
 
 
 def _refuse_unreadable(bundle: bytes) -> None:

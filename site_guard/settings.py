@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from models.errors import UserError, nearest
-from strategies.wire import NAME, Refused
+from strategies.wire import NAME, NotNow
 
 GROUPS = ("common", "task")  # the groups that a site can be willing to share
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
@@ -105,9 +105,9 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         )
 
     def refuse_outside_hours(self, now: datetime) -> None:
-        """Raise Refused where training is not allowed at ``now``, local time."""
+        """Raise NotNow where training is not allowed at ``now``, local time."""
         if self.hours and not any(_within(span, now.time()) for span in self.hours):
-            raise Refused(
+            raise NotNow(
                 f"training is allowed here at {', '.join(self.hours)}, and it is {now:%H:%M}"
             )
 

@@ -13,7 +13,7 @@ from strategies.aggregators import MAX_MAGNITUDE
 from strategies.method import Method
 from strategies.payload import PayloadError, decode
 from strategies.roster import Member
-from strategies.wire import Refused, RoundReport
+from strategies.wire import NotNow, Refused, RoundReport
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def checked_update(
     report = wire.read_round_report(reply)
     payloads = wire.read_payloads(reply)
     if report.error:
-        raise Refused(report.error)
+        raise (NotNow if report.later else Refused)(report.error)
     if report.site != member.site:
         raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
     if report.round != round_number:

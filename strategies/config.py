@@ -69,6 +69,9 @@ class StrategyConfig:
             raise UserError(
                 f"strategy.fraction is a share of the sites, at most 1: {self.fraction}"
             )
+        for group, least in self.minimum.items():
+            if least < 0:
+                raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
         _one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
 
 

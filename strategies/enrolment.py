@@ -65,5 +65,7 @@ class Enrolment:
         if site and site != entry.site:
             return f"{claims}, but its key {entry.fingerprint} belongs to {entry.site!r}"
         if task and task != entry.task:
-            return f"{entry.site!r} claims the task {task!r}, but the roster says {entry.task!r}"
+            return (
+                f"claims, as {entry.site!r}, the task {task!r}, but the roster says {entry.task!r}"
+            )
         return None

@@ -18,6 +18,7 @@ Log = Callable[[str], None]
 REPLIES_AT_ONCE = 4  # answers fetched in one call: bounds what is in memory
 QUERY_TTL = 3600.0
 SAY_EVERY = 30.0  # seconds between two lines about the same waiting
+MOST_WAIT = 600.0  # seconds until a node that cannot take part is asked again
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Roster:
     newcomers: dict[str, Member] = field(default_factory=dict)
     strangers: dict[int, Stranger] = field(default_factory=dict)
     _asked: dict[str, int] = field(default_factory=dict)
+    _again: dict[int, tuple[float, float]] = field(default_factory=dict)  # when, and how long then
     _turned_away: list[Stranger] = field(default_factory=list)
 
     def connected(self) -> set[int]:
@@ -135,16 +137,21 @@ class Roster:
         """Ask unknown nodes who they are and take in what answers there are; does not wait.
 
         A known site under a new node id (a SuperNode that was started again) takes its old place:
-        its latest node counts. A node that could not take part is asked again when it comes back.
+        its latest node counts. A node that could not take part is asked again when it comes back,
+        and now and then while it stays: what is wrong there may be mended.
 
         Returns
         -------
         tuple of lists
-            Members that are new or came back, and nodes that cannot take part.
+            Members that are new or came back, and nodes that cannot take part for a reason that
+            they have not given before.
         """
         connected = self.connected()
         self.strangers = {n: stranger for n, stranger in self.strangers.items() if n in connected}
-        known = {m.node_id for m in self.everyone.values()} | self.strangers.keys()
+        self._again = {n: when for n, when in self._again.items() if n in self.strangers}
+        now = time.monotonic()
+        hopeless = {n for n in self.strangers if n not in self._again or self._again[n][0] > now}
+        known = {m.node_id for m in self.everyone.values()} | hopeless
         for node_id in sorted(connected - known - set(self._asked.values())):
             question = wire.order(
                 wire.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
@@ -156,14 +163,37 @@ class Roster:
             if message_id not in self._asked:
                 continue
             found = _identified(self._asked.pop(message_id), reply, self.enrolled)
+            before = self.strangers.pop(found.node_id, None)
             if isinstance(found, Member):
                 members.append(found)
+                continue
+            self.strangers[found.node_id] = found
+            if found.turned_away:
+                self._turned_away.append(found)
             else:
+                self._ask_again(found.node_id)
+            if found != before:
                 strangers.append(found)
-                self.strangers[found.node_id] = found
-                if found.turned_away:
-                    self._turned_away.append(found)
         return members, strangers
+
+    def set_aside(self, stranger: Stranger) -> None:
+        """Note a node that answered, but does not fit."""
+        self.strangers[stranger.node_id] = stranger
+        self._ask_again(stranger.node_id)
+
+    def _ask_again(self, node_id: int) -> None:
+        """Ask a node again after a while, and then after twice as long."""
+        wait = self._again.get(node_id, (0.0, SAY_EVERY))[1]
+        self._again[node_id] = (time.monotonic() + wait, min(2 * wait, MOST_WAIT))
+
+    def unfit(self) -> dict[str, str]:
+        """Return why each site that is there, under its own name, cannot take part; by name."""
+        there = {member.node_id for member in self.everyone.values()}
+        return {
+            stranger.site: f"cannot take part: {stranger.reason}"
+            for stranger in self.strangers.values()
+            if stranger.site and not stranger.turned_away and stranger.node_id not in there
+        }
 
     def take_turned_away(self) -> list[Stranger]:
         """Return the nodes that were turned away since this was last called."""
@@ -185,9 +215,9 @@ class Roster:
         """
         there = self.everyone if newcomers else self.members
         missing = {s: "not connected" for s, m in there.items() if m.node_id not in connected}
-        for stranger in self.strangers.values():
-            if stranger.site and not stranger.turned_away and stranger.site not in self.everyone:
-                missing[stranger.site] = f"cannot take part: {stranger.reason}"
+        for site, why in self.unfit().items():
+            if site not in self.everyone or site in missing:
+                missing[site] = why
         for site, entry in (self.enrolled.by_site if self.enrolled else {}).items():
             if site not in self.everyone and site not in missing:
                 missing[site] = self._not_in(entry.node_id, connected)
@@ -260,7 +290,7 @@ def gather(
     deadline = time.monotonic() + join_timeout
     settled = time.monotonic() + SETTLE
     found: dict[str, Member] = {}
-    refused: list[Stranger] = []
+    turned_away: list[Stranger] = []
     seen: set[int] = set()
     remind = Reminder(log, due=time.monotonic() + SETTLE)
     while True:
@@ -270,13 +300,18 @@ def gather(
             settled = time.monotonic() + SETTLE
         roster.forget_asked(connected)
         members, strangers = roster.greet()
-        refused += strangers
+        turned_away += [stranger for stranger in strangers if stranger.turned_away]
         for member in members:
-            _check_name(found, member)
+            _check_name(found, member, roster)
             found[member.site] = member
             roster.place(member)
         now = time.monotonic()
-        unfit = [stranger for stranger in refused if not stranger.turned_away]
+        unfit = [
+            stranger
+            for stranger in roster.strangers.values()
+            if not stranger.turned_away and stranger.site not in found
+        ]
+        refused = [*unfit, *turned_away]
         enough = len(found) + len(unfit) >= least
         if enough and now >= settled and not roster.waiting:
             return [found[site] for site in sorted(found)], refused
@@ -304,10 +339,10 @@ def _missing(roster: Roster, connected: set[int]) -> str:
     return f"; missing: {'; '.join(told)}" if told else ""
 
 
-def _check_name(known: Mapping[str, Member], joining: Member) -> None:
-    """Refuse two nodes under one name in the beginning: neither can be the other's return."""
+def _check_name(known: Mapping[str, Member], joining: Member, roster: Roster) -> None:
+    """Refuse two nodes under one name in the beginning, unless one is the other's return."""
     other = known.get(joining.site)
-    if other is not None:
+    if other is not None and other.node_id in roster.connected():
         raise UserError(
             f"two nodes call themselves {joining.site!r} ({other.node_id} and "
             f"{joining.node_id}): give each SuperNode a site of its own in --node-config"
@@ -367,7 +402,7 @@ def collect(
 def reply_problem(reply: Message) -> str | None:
     """Return why Flower delivered no content, or None where it did."""
     if reply.has_error():
-        return f"{reply.error.reason or 'no reason given'} (code {reply.error.code})"
+        return f"{wire.told(reply.error.reason or 'no reason given')} (code {reply.error.code})"
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,15 +26,32 @@ from strategies.method import Method
 from strategies.payload import encode
 from strategies.records import RoundRecord, task_metrics
 from strategies.roster import Member, Reminder, Roster, collect, reply_problem, send
-from strategies.wire import Refused
+from strategies.wire import NotNow, Refused
 
 Log = Callable[[str], None]
 TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink
 
 
+NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
+LONGEST_PAUSE = 30.0  # seconds between two attempts at a round
+
+
+def exchanged(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
+    """Return the tensors that sites of ``task`` share, by scope key."""
+    return {
+        scope_key(partition, group, task): partition.exchanged_names(group)
+        for group in partition.exchanged_groups()
+    }
+
+
 def scope_key(partition: Partition, group: str, task: str) -> str:
     """Return the name of the state that sites of ``task`` share in ``group``: ``task/gender``."""
     return f"{group}/{task}" if partition.group(group).scope is Scope.SAME_TASK else group
+
+
+def group_of(key: str) -> str:
+    """Return the group of a scope key."""
+    return key.split("/")[0]
 
 
 @dataclass
@@ -60,13 +77,11 @@ class Learnt:
     def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
         """Take in a task: its partition, and the tensors its groups start from."""
         self.partitions[task] = partition
-        for group in partition.exchanged_groups():
-            key = scope_key(partition, group, task)
+        for key, names in exchanged(partition, task).items():
             if key not in self.states:
-                names = partition.exchanged_names(group)
                 self.states[key] = {name: start[name] for name in names}
             if key not in self.aggregators:
-                self.aggregators[key] = self._aggregator(group)
+                self.aggregators[key] = self._aggregator(group_of(key))
 
     def keys_of(self, task: str) -> dict[str, str]:
         """Return the scope key of each exchanged group, for sites of ``task``."""
@@ -120,8 +135,8 @@ class Rounds:
     def play(self, number: int) -> RoundRecord:
         """Play round ``number`` (from 1) and return what happened.
 
-        A round in which nobody took part is played again, until ``strategy.give_up`` seconds have
-        passed: the next one would start from the same state.
+        A round in which nobody took part, or too few for a group (``strategy.minimum``), changes
+        nothing and is played again, until ``strategy.give_up`` seconds have passed.
 
         Raises
         ------
@@ -131,32 +146,40 @@ class Rounds:
         started = time.monotonic()
         remind, give_up = Reminder(self.log), math.inf
         for attempt in itertools.count():
-            record = self._attempt(number, attempt)
-            if record.participants:
+            record, short = self._attempt(number, attempt)
+            if not short:
                 break
             give_up = min(give_up, time.monotonic() + self.settings.give_up)
             missing = {**record.refused, **record.late, **record.absent}
             told = "; ".join(f"{self.roster.described(s)}: {why}" for s, why in missing.items())
-            text = f"round {number}: nobody took part ({told or 'nobody was asked'})"
+            text = f"round {number}: {short} ({told or 'nobody else was asked'})"
             if time.monotonic() >= give_up:
                 raise UserError(f"{text}; {self._gave_up(number)}")
             remind(f"{text}; it is played again")
-            time.sleep(self.settings.poll)
+            time.sleep(min(LONGEST_PAUSE, self.settings.poll * 2 ** min(attempt, 16)))
         for stranger in self.roster.take_turned_away():
             record.turned_away[str(stranger.node_id)] = stranger.reason
         record.seconds = time.monotonic() - started
         return record
 
-    def _attempt(self, number: int, attempt: int) -> RoundRecord:
-        """Ask, check and aggregate once; another ``attempt`` asks another share of the sites."""
+    def _attempt(self, number: int, attempt: int) -> tuple[RoundRecord, str]:
+        """Ask, check and aggregate once; another ``attempt`` asks another share of the sites.
+
+        Also returns what was too few for a round; where that is not "", nothing has changed.
+        """
         connected = self._wait_for_enough(number)
         asked, record = self._sample(number, attempt, connected)
         counts = {member.site: member.report.examples["train"] for member in asked}
         arrived = self._begin(asked, counts)
+        later = False
         for member, reply in self.ask(wire.TRAIN, asked, number, record, self.settings.deadline):
             partition = self.learnt.partitions[member.task]
             try:
                 update = checked_update(reply, member, number, partition, self.learnt.method)
+            except NotNow as error:
+                later = True
+                record.refused[member.site] = str(error)
+                continue
             except Refused as error:
                 record.refused[member.site] = str(error)
                 continue
@@ -166,11 +189,14 @@ class Rounds:
                 arrived[key] += 1
                 record.bytes_up[group] = record.bytes_up.get(group, 0) + update.sizes[group]
             record.took_part(member, update.report)
-        self._stop_if_all_refused(record)
-        self._finish(arrived, record)
+        if not later:
+            self._stop_if_all_refused(record, connected)
+        short = self._too_few(arrived) if record.participants else "nobody took part"
+        if not short:
+            self._finish(arrived, record)
         self._note_the_others(record)
         record.tasks = task_metrics(record.sites)
-        return record
+        return record, short
 
     def _note_the_others(self, record: RoundRecord) -> None:
         """Note the sites that could not be asked at all: they never joined, or cannot take part."""
@@ -178,9 +204,10 @@ class Rounds:
             if site not in self.roster.members:
                 record.absent[site] = why
 
-    def _stop_if_all_refused(self, record: RoundRecord) -> None:
-        """Raise UserError where every site answered and no answer could be taken."""
-        if record.refused and not (record.participants or record.late or record.absent):
+    def _stop_if_all_refused(self, record: RoundRecord, connected: set[int]) -> None:
+        """Raise UserError where all sites that are there answered, and no answer could be taken."""
+        there = {m.site for m in self.roster.members.values() if m.node_id in connected}
+        if record.refused and there <= record.refused.keys():
             lines = [f"  {site}: {reason}" for site, reason in sorted(record.refused.items())]
             raise UserError(
                 f"round {record.round}: no site could take part; what was learnt up to round "
@@ -261,9 +288,10 @@ class Rounds:
         """Choose each task's share of sites, by a seed of the round; note who is not connected."""
         record = RoundRecord(number)
         asked: list[Member] = []
+        unfit = self.roster.unfit()
         again = [attempt] if attempt else []
         for task, members in self.roster.by_task().items():
-            size = max(1, round(self.settings.fraction * len(members)))
+            size = self._share(members)
             seed = derive_seed(self.seed, "sample", task, number, *again)
             generator = np.random.default_rng(seed)
             chosen = sorted(generator.permutation(len(members))[:size])
@@ -271,8 +299,31 @@ class Rounds:
                 if member.node_id in connected:
                     asked.append(member)
                 else:
-                    record.absent[member.site] = "not connected when the round began"
+                    why = unfit.get(member.site, "not connected when the round began")
+                    record.absent[member.site] = why
         return asked, record
+
+    def _share(self, members: Sequence[Member]) -> int:
+        """Return how many of a task's sites are asked in a round."""
+        return max(1, round(self.settings.fraction * len(members)))
+
+    def _could_answer(self, connected: set[int]) -> dict[str, int]:
+        """Return for each scope how many sites a round can ask now."""
+        able: dict[str, int] = {}
+        for task, members in self.roster.by_task().items():
+            there = sum(member.node_id in connected for member in members)
+            for key in self.learnt.keys_of(task).values():
+                able[key] = able.get(key, 0) + min(there, self._share(members))
+        return able
+
+    def _too_few(self, answers: Mapping[str, int]) -> str:
+        """Return which groups have fewer than ``strategy.minimum`` answers, or ""."""
+        short = []
+        for key in sorted(self.learnt.states):
+            least = self.settings.minimum.get(group_of(key), 0)
+            if answers.get(key, 0) < least:
+                short.append(f"group {key!r} has {answers.get(key, 0)} of at least {least} sites")
+        return ", ".join(short)
 
     def _begin(self, asked: list[Member], counts: Mapping[str, int]) -> dict[str, int]:
         """Open the aggregators of every scope that is asked; return the replies counted so far."""
@@ -285,11 +336,10 @@ class Rounds:
         return dict.fromkeys(expected, 0)
 
     def _finish(self, arrived: Mapping[str, int], record: RoundRecord) -> None:
-        """Close the round's aggregators; a group below its minimum keeps its state."""
+        """Close the round's aggregators; a group that nobody answered for keeps its state."""
         for key, count in arrived.items():
-            least = self.settings.minimum.get(key.split("/")[0], 1)
-            if count < least:
-                record.kept[key] = f"{count} updates, {least} needed"
+            if not count:
+                record.kept[key] = "no update"
                 continue
             aggregator = self.learnt.aggregators[key]
             after = aggregator.finish()
@@ -312,16 +362,15 @@ class Rounds:
             connected = self.roster.connected()
             self._welcome(connected)
             there = sum(m.node_id in connected for m in self.roster.members.values())
-            if there >= self.settings.min_sites:
+            short = self._too_few(self._could_answer(connected))
+            if there >= self.settings.min_sites and not short:
                 if waited:
                     self.log(f"round {number}: {there} sites are there, it goes on")
                 return connected
             missing = self.roster.unavailable(connected)
             told = [f"{self.roster.described(site)}: {why}" for site, why in missing.items()]
-            text = (
-                f"round {number}: {there} of at least {self.settings.min_sites} sites are there, "
-                f"missing: {'; '.join(told) or 'sites that never joined'}"
-            )
+            wanted = short or f"{there} of at least {self.settings.min_sites} sites are there"
+            text = f"round {number}: {wanted}, missing: {'; '.join(told) or NEVER_JOINED}"
             if time.monotonic() >= give_up:
                 raise UserError(f"{text}; {self._gave_up(number)}")
             remind(text)

@@ -43,7 +43,24 @@ MOST_COUNTED = 2**40  # of anything that a report counts
 
 
 class Refused(ValueError):
-    """An answer that is not taken; the text is the reason."""
+    """An answer that is not taken; the text is the reason, as `told` bounds it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(told(reason))
+
+
+class NotNow(Refused):
+    """What is refused now, and may be taken at another time."""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything replaced that could steer a terminal or break a line."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def told(text: str) -> str:
+    """Return a stranger's text as it may stand in a log and in results.json: one short line."""
+    return printable(text[:MOST_REASON_CHARACTERS])
 
 
 @dataclass(frozen=True)
@@ -112,6 +129,8 @@ class RoundReport:
         Per split (``validation``, ``test``): examples, loss, accuracy, balanced_accuracy, auroc.
     error : str
         Why there is no update, or "".
+    later : bool
+        Whether the same order may be answered at another time: the site does not train now.
     """
 
     site: str
@@ -123,6 +142,7 @@ class RoundReport:
     seconds: float
     metrics: Metrics
     error: str
+    later: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,17 +229,19 @@ def answer(
     return Message(content, reply_to=message)
 
 
-def failure(message: Message, site: str, round_number: int, reason: str) -> Message:
+def failure(
+    message: Message, site: str, round_number: int, reason: str, *, later: bool = False
+) -> Message:
     """Return the answer that says why ``site`` cannot do what ``message`` asks; it has no layers."""
     kind = message.metadata.message_type
-    told = reason[:MOST_REASON_CHARACTERS]
+    why = reason[:MOST_REASON_CHARACTERS]
     report: SiteReport | RoundReport | DeployReport
     if kind.startswith(QUERY):
-        report = SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, told)
+        report = SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why)
     elif kind == DEPLOY:
-        report = DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, told)
+        report = DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why)
     else:
-        report = RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, told)
+        report = RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
     return answer(message, report, {})
 
 
@@ -248,7 +270,7 @@ def read_site_report(message: Message) -> SiteReport:
     if report.site and not NAME.fullmatch(report.site):
         raise Refused(f"calls itself {printable(report.site)[:80]!r}, which is no site's name")
     if report.error:
-        return replace(report, error=printable(report.error))
+        return replace(report, error=told(report.error))
     if not NAME.fullmatch(report.task):
         raise Refused(f"names the task {printable(report.task)[:80]!r}, which is no task's name")
     counts = report.examples
@@ -265,15 +287,10 @@ def read_site_report(message: Message) -> SiteReport:
     return report
 
 
-def printable(text: str) -> str:
-    """Return ``text`` with everything replaced that could steer a terminal or break a line."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def read_round_report(message: Message) -> RoundReport:
     """Return a site's report of a round; raise Refused where it is not one."""
     report = _read_report(RoundReport, message)
-    report = replace(report, error=printable(report.error))
+    report = replace(report, error=told(report.error))
     _check_metrics(report.metrics)
     _check_finite(report)
     return report
@@ -286,7 +303,7 @@ def read_deploy_report(message: Message) -> DeployReport:
     make sense; and the same metrics before and after where nothing was tuned.
     """
     report = _read_report(DeployReport, message)
-    report = replace(report, error=printable(report.error))
+    report = replace(report, error=told(report.error))
     _check_metrics(report.before)
     _check_metrics(report.after)
     _check_finite(report)
@@ -357,12 +374,12 @@ def _read_report(cls: type[Report], message: Message) -> Report:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     try:
-        told = json.loads(text)
-        if not isinstance(told, dict):
+        record = json.loads(text)
+        if not isinstance(record, dict):
             raise Refused(f"{REPORT!r} is no JSON object")
-        if told.keys() != known:
-            wrong = ", ".join(sorted(map(printable, told.keys() ^ known)))
+        if record.keys() != known:
+            wrong = ", ".join(sorted(record.keys() ^ known))
             raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
-        return msgspec.convert(told, cls)
+        return msgspec.convert(record, cls)
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise Refused(f"{REPORT!r} cannot be read: {error}") from None

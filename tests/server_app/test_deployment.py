@@ -97,14 +97,14 @@ def test_a_newcomer_joins_after_the_rounds_only(played: Any) -> None:
     assert results["final"]["tasks"]["pose"]["sites"] == 1
     assert list(results["deployment"]["newcomers"]) == [NEWCOMER]
     assert results["deployment"]["newcomers"][NEWCOMER]["alone"] is not None
-    assert DiskStore(output, results["run"], NEWCOMER).rounds() == []
+    assert DiskStore(output, results["federation"], NEWCOMER).rounds() == []
 
 
 def test_only_personal_layers_are_tuned_and_kept_beside_those_of_the_rounds(played: Any) -> None:
     results, _, _, output = played
     learnt = states(output, results["run"])
     for site, task in (("site-00", "gender"), (NEWCOMER, "pose")):
-        store = DiskStore(output, results["run"], site)
+        store = DiskStore(output, results["federation"], site)
         tensors, told = weights.load(store.deployed)
         assert json.loads(told["model"])["tuned"] == ["head.out.weight", "head.out.bias"]
         for key in ("common", f"task/{task}"):
@@ -172,7 +172,7 @@ def test_fedavg_with_fine_tuning_is_a_choice_of_groups(tmp_path: Path) -> None:
     results, _ = simulate(tmp_path, "faces", overrides, sites=2)
     entry = results["deployment"]["sites"]["site-00"]
     assert entry["after"]["loss"] != entry["before"]["loss"]
-    tuned, _ = weights.load(DiskStore(tmp_path, results["run"], "site-00").deployed)
+    tuned, _ = weights.load(DiskStore(tmp_path, results["federation"], "site-00").deployed)
     learnt = states(tmp_path, results["run"])
     assert not torch.equal(tuned["conv1.weight"], learnt["state/common//conv1.weight"])
 
@@ -275,7 +275,7 @@ def test_a_site_whose_tuning_diverges_says_so(tmp_path: Path) -> None:
     overrides = [*TUNED, "train.clip=null", "deployment.lr_factor=1e30"]
     results, _ = simulate(tmp_path, "faces", overrides, sites=2)
     assert "lower train.optimizer.lr" in results["deployment"]["refused"]["site-00"]
-    assert not DiskStore(tmp_path, results["run"], "site-00").deployed.exists()
+    assert not DiskStore(tmp_path, results["federation"], "site-00").deployed.exists()
     assert deployment_verdict(results["deployment"]) == "no site answered the fine-tuning"
 
 
@@ -288,7 +288,7 @@ def test_a_model_that_is_not_finite_after_the_last_step_is_not_kept(
     monkeypatch.setattr(Layers, "tune", tune)
     results, _ = simulate(tmp_path, "faces", TUNED, sites=2)
     assert "head.out.bias is not finite" in results["deployment"]["refused"]["site-00"]
-    assert not DiskStore(tmp_path, results["run"], "site-00").deployed.exists()
+    assert not DiskStore(tmp_path, results["federation"], "site-00").deployed.exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from client_app import work
 from client_app.store import DiskStore
+from models.errors import UserError
 from tests.client_app.data.test_images import fill
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_k_of_n import of_round
@@ -106,7 +108,7 @@ def test_a_full_disk_costs_one_contribution_and_no_personal_layer(
     results, _ = simulate(tmp_path, "faces", ROUNDS, grid=grid)
     reason = "the personal layers could not be written: the disk is full (No space left on device)"
     check_cost(results, reason, small_disk)
-    store = DiskStore(small_disk / "state", results["run"], "clinic")
+    store = DiskStore(small_disk / "state", results["federation"], "clinic")
     assert store.rounds() == [1, 3]
     assert {path.name for path in store.folder.iterdir()} == {
         "round-000001.safetensors",
@@ -154,7 +156,7 @@ def come_back(root: Path) -> Callable[[], None]:
     ("fresh", "reason"),
     [
         (False, "a file in the data folder: cannot be read (No such file or directory)"),
-        (True, "data-root 'the data folder' does not exist on this site's machine"),
+        (True, "data-root does not exist on this site's machine"),
     ],
 )
 def test_a_data_folder_that_vanishes_costs_one_contribution(
@@ -171,7 +173,7 @@ def test_a_data_folder_that_vanishes_costs_one_contribution(
 
     grid.tamper = both(after_round(1, gone), after_round(2, come_back(pictures)))
     results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
-    check_cost(results, reason, pictures)
+    check_cost(results, f"{reason}; see the site's log", pictures)
     assert "Ann" not in str(results)
 
 
@@ -209,7 +211,57 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
     monkeypatch.setattr(work, "load_data", load_as_nobody)
     grid.tamper = both(after_round(1, lock), after_round(2, unlock))
     results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
-    check_cost(results, "the data folder cannot be read: Permission denied", pictures)
+    reason = "the data folder cannot be read: Permission denied; see the site's log"
+    check_cost(results, reason, pictures)
+
+
+# -- what a deployed site says of its own mistakes -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("none: '1961'.png", "{}, line 2: there is no such file in the data folder"),
+        ("bad: '1961'.png", "{}: not a readable picture; mend or remove it"),
+    ],
+)
+def test_a_wrong_manifest_is_told_without_the_names_in_it(
+    tmp_path: Path,
+    pictures: Path,
+    caplog: pytest.LogCaptureFixture,
+    entry: str,
+    reason: str,
+) -> None:
+    (pictures / "Lee").mkdir()
+    (pictures / "Lee" / "bad: '1961'.png").write_bytes(b"no picture")
+    (pictures / "list.csv").write_text(f"path,label\nLee/{entry},cat\ndog/020.png,dog\n")
+    grid = clinics(tmp_path, **{"data-root": str(pictures)})
+    del grid.nodes[100]
+    with pytest.raises(UserError) as raised:
+        simulate(tmp_path, "images", [*IMAGES, "data.manifest=list.csv"], grid=grid)
+    told = reason.format("a file in the data folder")
+    assert f"clinic: {told}; see the site's log\n" in str(raised.value)
+    assert not re.search("Ann|Lee|1961", str(raised.value))
+    assert f"Lee/{entry}" in caplog.text
+
+
+def test_settings_that_cannot_be_read_are_told_at_the_site_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = clinics(tmp_path, **{"data-root": "srv/ann lee"})
+    told = "the site's settings are wrong; see the site's log"
+    with pytest.raises(UserError, match=told) as raised:
+        simulate(tmp_path, "faces", ROUNDS, grid=grid)
+    assert "ann lee" not in str(raised.value)
+    assert "data-root must be an absolute path, got 'srv/ann lee'" in caplog.text
+
+
+def test_a_simulation_tells_all(tmp_path: Path, pictures: Path) -> None:
+    (pictures / "dog" / "020.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"Ann Lee/dog/020\.png: not a readable picture \("):
+        simulate(tmp_path, "images", IMAGES, sites=2, data_root=str(pictures))
+    with pytest.raises(UserError, match="data-root must be an absolute path, got 'srv/ann lee'"):
+        simulate(tmp_path, "images", IMAGES, sites=2, data_root="srv/ann lee")
 
 
 # -- out of memory ---------------------------------------------------------------------------------

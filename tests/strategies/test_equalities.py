@@ -175,7 +175,7 @@ def test_each_method_exchanges_what_its_paper_says(
     sent = {name.split("//")[1] for name in states(tmp_path, results["run"])}
     assert exchanged <= sent
     assert not kept & sent
-    stays = DiskStore(tmp_path, results["run"], "site-00").before(2)
+    stays = DiskStore(tmp_path, results["federation"], "site-00").before(2)
     assert stays is not None
     assert kept <= stays.tensors.keys()
     assert not sent & stays.tensors.keys()

@@ -150,7 +150,7 @@ def test_alternating_phases_leave_the_other_part_alone(tmp_path: Path) -> None:
 def test_a_second_model_stays_at_the_site(tmp_path: Path) -> None:
     overrides = [*SMALL, "method.name=ditto", "+method.pull=0.1"]
     results, grid = simulate(tmp_path, "faces", overrides, sites=2)
-    kept = [DiskStore(tmp_path, results["run"], f"site-0{i}").before(3) for i in range(2)]
+    kept = [DiskStore(tmp_path, results["federation"], f"site-0{i}").before(3) for i in range(2)]
     assert kept[0] is not None
     assert kept[1] is not None
     assert "own.conv1.weight" in kept[0].memory

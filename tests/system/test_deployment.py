@@ -339,11 +339,13 @@ def replay(bed: Testbed, site: str, told: dict[str, Any], number: int) -> dict[s
     copy = bed.processes.folder / "replayed"
     shutil.copytree(Path(node_config["state-dir"]), copy)
     run = told["run"]
-    store = DiskStore(copy, run, site)
+    store = DiskStore(copy, told["federation"], site)
     for later in [n for n in store.rounds() if n >= number]:
         store.path(later).unlink()
     plan = plan_for(
-        config_from_dict(told["config"]), federation=run, weights=told["weights"]["content_hash"]
+        config_from_dict(told["config"]),
+        federation=told["federation"],
+        weights=told["weights"]["content_hash"],
     )
     bench = work.open_bench(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
     folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"

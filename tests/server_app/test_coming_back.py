@@ -1,0 +1,310 @@
+"""Sites that go, come back, are mended, and runs that are taken up or begun under an old name."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message
+
+from client_app.store import DiskStore
+from models import weights
+from models.errors import UserError
+from server_app.checkpoint import RunFolder
+from strategies import roster, wire
+from tests.loopback import LoopbackGrid, failed, simulate
+from tests.server_app.test_k_of_n import PLAIN, grid_of, lines, of_round
+from tests.server_app.test_run import Crash, with_report
+from tests.strategies.test_equalities import same, states
+
+GENDER, POSE = (100, 102), (101, 103)  # the nodes of the two tasks
+
+
+class Plot(LoopbackGrid):
+    """Changes its nodes when a round's order, or the first query, arrives at a node."""
+
+    def when(self, number: int, do: Callable[[], None]) -> Plot:
+        done = []
+
+        def tamper(message: Message, reply: Message) -> Message:
+            if of_round(message) == number and not done:
+                done.append(do())
+            return reply
+
+        self.tamper = tamper
+        return self
+
+
+def plot(output: Path) -> Plot:
+    grid = grid_of(output)
+    return Plot(grid.nodes, grid.run_config)
+
+
+# -- tasks that come back --------------------------------------------------------------------------
+
+
+def test_a_task_whose_sites_come_back_after_a_resume_goes_on_from_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    overrides = [
+        *PLAIN,
+        "strategy.rounds=8",
+        "aggregator@strategy.aggregators.task=fedavgm",
+    ]
+
+    def dies(message: Message, reply: Message) -> Message:
+        if of_round(message) == 3:
+            raise Crash
+        return reply
+
+    with pytest.raises(Crash):
+        simulate(tmp_path, "faces", overrides, grid=grid_of(tmp_path, dies))
+    (run,) = (path.name for path in tmp_path.iterdir() if (path / "run.json").exists())
+    before = states(tmp_path, run)
+    grid = plot(tmp_path)
+    gone = {node: grid.nodes.pop(node) for node in POSE}
+    received: dict[str, torch.Tensor] = {}
+
+    def back(message: Message, reply: Message) -> Message:
+        number = of_round(message)
+        if number == 7:  # checkpoints of rounds 1 to 3 are deleted by now
+            grid.nodes.update(gone)
+        if number and message.metadata.dst_node_id in POSE and not received:
+            path = tmp_path / "received.safetensors"
+            path.write_bytes(message.content["layers"]["task"].data)
+            received.update(weights.load(path)[0])
+        return reply
+
+    grid.tamper = back
+    simulate(tmp_path, "faces", overrides, grid=grid, resume="latest")
+    assert received
+    for name, tensor in received.items():
+        assert torch.equal(tensor, before[f"state/task/pose//{name}"])
+    assert {name for name in states(tmp_path, run) if "pose" in name} == {
+        name for name in before if "pose" in name
+    }
+
+
+def test_a_run_that_died_before_anything_was_written_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    named = {"name": "kept", "resume": "auto"}
+    results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path), **named)
+    assert len(results["rounds"]) == 2
+
+
+# -- names that are used again ---------------------------------------------------------------------
+
+
+def test_a_second_run_of_a_name_finds_nothing_of_the_first(tmp_path: Path) -> None:
+    overrides = [*PLAIN, "strategy.rounds=3", "groups.personal=[head.out, 'type:BatchNorm2d']"]
+    found = []
+    for _ in range(2):
+        results, _grid = simulate(
+            tmp_path, "faces", overrides, grid=grid_of(tmp_path), name="march"
+        )
+        store = DiskStore(tmp_path, results["federation"], "site-00")
+        kept = store.before(4)
+        assert kept is not None
+        found.append((results["federation"], kept.flat()))
+        shutil.rmtree(tmp_path / "march")  # the server's folder is lost, the site's is not
+    assert found[0][0] != found[1][0]
+    assert same(found[0][1], found[1][1])
+
+
+def test_a_resumed_named_run_is_the_same_federation(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "march", chosen=True)
+    folder.begin({}, "faces")
+    assert RunFolder(tmp_path / "march").federation == folder.federation != "march"
+
+
+# -- sites that are mended -------------------------------------------------------------------------
+
+
+def broken(*nodes: int, until: list[bool]) -> Callable[[Message, Message], Message]:
+    """Return a tamper: queries to ``nodes`` are answered with an error until the list is not empty."""
+
+    def tamper(message: Message, reply: Message) -> Message:
+        asked = message.metadata.message_type == wire.QUERY
+        if asked and message.metadata.dst_node_id in nodes and not until:
+            return with_report(error="the data folder cannot be read")(message, reply)
+        return reply
+
+    return tamper
+
+
+def test_an_excluded_site_that_is_mended_takes_part_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "SAY_EVERY", 0.05)
+    mended: list[bool] = []
+    tell = broken(103, until=mended)
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) == 2:
+            mended.append(True)
+        return tell(message, reply)
+
+    overrides = [*PLAIN, "strategy.rounds=6", "strategy.on_site_error=exclude"]
+    results, _ = simulate(tmp_path, "faces", overrides, grid=grid_of(tmp_path, tamper))
+    assert results["participation"]["site-03"][:2] == ["absent", "absent"]
+    assert results["participation"]["site-03"][-1] == "took part"
+    assert "the data folder" in results["rounds"][0]["absent"]["site-03"]
+
+
+def test_a_site_that_is_mended_while_the_run_gathers_does_not_stop_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "SAY_EVERY", 0.05)
+    mended: list[bool] = []
+    tell = broken(103, until=mended)
+
+    def tamper(message: Message, reply: Message) -> Message:
+        answer = tell(message, reply)
+        mended.extend([True] if message.metadata.dst_node_id == 103 else [])
+        return answer
+
+    grid = grid_of(tmp_path, tamper)
+    late = grid.nodes.pop(100)
+    looks = []
+
+    def nodes() -> list[int]:
+        looks.append(1)
+        if len(looks) == 40:
+            grid.nodes[100] = late
+        return list(grid.nodes)
+
+    grid.get_node_ids = nodes  # type: ignore[method-assign]
+    results, _ = simulate(tmp_path, "faces", [*PLAIN, "strategy.min_sites=4"], grid=grid)
+    assert results["rounds"][0]["participants"] == ["site-00", "site-01", "site-02", "site-03"]
+
+
+def test_a_supernode_that_is_restarted_while_the_run_gathers_keeps_its_name(tmp_path: Path) -> None:
+    grid = grid_of(tmp_path)
+    late = grid.nodes.pop(100)
+    looks = []
+
+    def nodes() -> list[int]:
+        looks.append(1)
+        if len(looks) == 20:
+            grid.nodes[203] = grid.nodes.pop(103)
+        if len(looks) == 40:
+            grid.nodes[100] = late
+        return list(grid.nodes)
+
+    grid.get_node_ids = nodes  # type: ignore[method-assign]
+    results, _ = simulate(tmp_path, "faces", [*PLAIN, "strategy.min_sites=4"], grid=grid)
+    assert len(results["rounds"][0]["participants"]) == 4
+
+
+def test_a_site_that_comes_back_broken_is_absent_for_its_own_reason(tmp_path: Path) -> None:
+    grid = plot(tmp_path)
+
+    def restart() -> None:
+        grid.nodes[203] = {**grid.nodes.pop(103), "site": "site-03", "device": "abacus"}
+
+    grid.when(1, restart)
+    results, _ = simulate(tmp_path, "faces", [*PLAIN, "strategy.rounds=3"], grid=grid)
+    assert "device" in results["rounds"][2]["absent"]["site-03"]
+
+
+# -- who refuses -----------------------------------------------------------------------------------
+
+
+def test_a_site_that_refuses_costs_its_own_share_alone(tmp_path: Path) -> None:
+    """Where one site a task is asked, the one that is asked first refuses."""
+    refused: set[int] = set()
+
+    def tamper(message: Message, reply: Message) -> Message:
+        node = message.metadata.dst_node_id
+        if of_round(message) is None:
+            return reply
+        if not refused & ({*GENDER} if node in GENDER else {*POSE}):
+            refused.add(node)
+        return with_report(error="disk full")(message, reply) if node in refused else reply
+
+    overrides = [*PLAIN, "strategy.fraction=0.5", "strategy.rounds=4"]
+    results, _ = simulate(tmp_path, "faces", overrides, grid=grid_of(tmp_path, tamper))
+    assert len(refused) == 2
+    assert len(results["rounds"]) == 4
+    assert all(record["participants"] for record in results["rounds"])
+
+
+def test_a_run_waits_for_sites_that_do_not_train_now(tmp_path: Path) -> None:
+    refusals: list[int] = []
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) == 1 and len(refusals) < 8:
+            refusals.append(message.metadata.dst_node_id)
+            return wire.failure(message, f"site-0{refusals[-1] - 100}", 1, "at night", later=True)
+        return reply
+
+    results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path, tamper))
+    assert len(refusals) == 8
+    assert len(results["rounds"][0]["participants"]) == 4
+
+
+# -- minimum of answers ----------------------------------------------------------------------------
+
+
+def test_a_round_with_too_few_answers_for_a_group_changes_nothing_and_is_played_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    asked: list[int] = []
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) == 2 and message.metadata.dst_node_id == 103:
+            asked.append(103)
+            if len(asked) == 1:
+                return failed(message, code=2, reason="its app died")
+        return reply
+
+    overrides = [*PLAIN, "strategy.minimum.common=4", "groups.personal=['type:BatchNorm2d']"]
+    whole, _ = simulate(tmp_path / "a", "faces", overrides, grid=grid_of(tmp_path / "a"))
+    results, _ = simulate(tmp_path / "b", "faces", overrides, grid=grid_of(tmp_path / "b", tamper))
+    assert len(asked) == 2
+    (line,) = lines(caplog, "it is played again")
+    assert "group 'common' has 3 of at least 4 sites (site-03 (task pose, node 103)" in line
+    assert "its app died" in line
+    assert same(states(tmp_path / "a", whole["run"]), states(tmp_path / "b", results["run"]))
+
+
+def test_a_group_that_cannot_reach_its_minimum_gives_up_by_name(tmp_path: Path) -> None:
+    grid = plot(tmp_path)
+    grid.when(1, lambda: grid.nodes.pop(103))  # type: ignore[arg-type, return-value]
+    overrides = [*PLAIN, "strategy.minimum.task=2", "strategy.give_up=0.5"]
+    told = (
+        r"round 1: group 'task/pose' has 1 of at least 2 sites, missing: site-03 \(task pose, "
+        r"node 103\): not connected; gave up after 0\.5 s"
+    )
+    with pytest.raises(UserError, match=told):
+        simulate(tmp_path, "faces", overrides, grid=grid)
+
+
+def test_a_minimum_below_zero_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"strategy\.minimum\.common must be 0 or greater"):
+        simulate(tmp_path, "faces", [*PLAIN, "strategy.minimum.common=-1"])
+
+
+# -- texts of strangers ----------------------------------------------------------------------------
+
+
+def test_a_strangers_text_is_one_short_line(tmp_path: Path) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) == 1 and message.metadata.dst_node_id == 103:
+            return with_report(error="\x1b[2J\nround 1/2: fine" + "x" * 1_000_000)(message, reply)
+        if of_round(message) == 1 and message.metadata.dst_node_id == 102:
+            return failed(message, code=2, reason="\x1b[2J\nround 1/2: fine")
+        return reply
+
+    results: dict[str, Any]
+    results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path, tamper))
+    said: dict[str, str] = results["rounds"][0]["refused"]
+    assert set(said) == {"site-02", "site-03"}
+    assert all(text.isprintable() for text in said.values())
+    assert max(map(len, said.values())) <= wire.MOST_REASON_CHARACTERS
