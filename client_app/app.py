@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.faults import cause, without_paths
-from client_app.site import Site, read_site
+from client_app.faults import leaving
+from client_app.site import Site, is_simulated, read_site
 from models.errors import UserError
 from strategies.config import plan_from_json
 from strategies.wire import answer, failure, read_order
@@ -106,10 +106,10 @@ def _handle(
 ) -> Message:
     """Open the site for the message's plan and ``do`` it; answer with the reason where it fails.
 
-    A mistake that a user can mend travels in full, but for the site's paths. Of any other failure
-    in a deployment only the kind does: its text could quote the site's data.
+    The site's log has the reason in full; from a deployment, only what is public of it travels.
     """
     name, number = "", 0
+    simulated = is_simulated(context.node_config)
     site: Site | None = None
     try:
         site = read_site(context.node_config, context.run_config)
@@ -122,21 +122,7 @@ def _handle(
         return within_memory(bench, lambda smaller: do(smaller, number, payloads))
     except UserError as error:
         logger.error("site %s: %s", name or "(unnamed)", error)
-        return failure(message, name, number, _leaving(error, site))
+        return failure(message, name, number, leaving(error, site, simulated=simulated))
     except Exception as error:
         logger.exception("site %s: round %d failed", name or "(unnamed)", number)
-        return failure(message, name, number, _leaving(error, site))
-
-
-def _leaving(error: Exception, site: Site | None) -> str:
-    """Return what the server is told of ``error``; in a simulation, all."""
-    named = isinstance(error, UserError)
-    text = str(error) if named else f"{type(error).__name__}: {error}"
-    if site is not None and site.simulated:
-        return text
-    if named:
-        return without_paths(text, site) if site is not None else text
-    if type(error).__name__ == "Diverged":
-        return text
-    why = f"{cause(error)}, " if isinstance(error, OSError) else ""
-    return f"{type(error).__name__}: {why}see the site's log"
+        return failure(message, name, number, leaving(error, site, simulated=simulated))

@@ -1,4 +1,4 @@
-"""Faults of a site's machine, in words that may leave it: what failed and why, without any path."""
+"""Faults of a site, in words that may leave it: what failed and why, without names of its files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from client_app.site import Site
-from models.errors import UserError
+from models.errors import UserError, private
 
+LOG = "see the site's log"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share, the largest file
 
 
@@ -41,14 +42,35 @@ def reading_data() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"the data folder cannot be read: {cause(error)}") from error
+        told = f"the data folder cannot be read: {cause(error)}"
+        raise UserError(told + private(f" ({error})")) from error
+
+
+def leaving(error: Exception, site: Site | None, *, simulated: bool) -> str:
+    """Return what the server is told of ``error``; in a simulation, all.
+
+    Of a mistake that a user can mend, its public text. Of any other failure only the kind: its
+    text could quote the site's data. ``site`` is None where its settings could not be read.
+    """
+    named = isinstance(error, UserError)
+    whole = str(error) if named else f"{type(error).__name__}: {error}"
+    if simulated or type(error).__name__ == "Diverged":
+        return whole
+    if not isinstance(error, UserError):
+        why = f"{cause(error)}, " if isinstance(error, OSError) else ""
+        return f"{type(error).__name__}: {why}{LOG}"
+    if site is None:
+        return f"the site's settings are wrong; {LOG}"
+    told = without_paths(error.public, site)
+    return told if told == whole else f"{told}; {LOG}"
 
 
 def without_paths(text: str, site: Site) -> str:
     """Return ``text`` with the site's folders named by what they are for.
 
-    Whatever follows a folder's path, up to a quotation mark, a colon or the end of the line, goes
-    with it: names of files can be names of patients.
+    Whatever follows the path of something in a folder goes with it: names of files can be names
+    of patients, and can hold any character. This is the second line of defence: errors that name
+    files are made of parts that are known to be public (`models.errors.Told`).
     """
     folders = {
         site.data_root: "the data folder",
@@ -56,12 +78,15 @@ def without_paths(text: str, site: Site) -> str:
         site.cache_dir: "the cache folder",
         site.models_dir: "the models folder",
     }
-    known = {str(path): told for path, told in folders.items() if path is not None}
+    known = {
+        form: told
+        for path, told in folders.items()
+        if path is not None
+        for form in {str(path), os.path.realpath(path), repr(str(path))[1:-1]}
+    }
     for path in sorted(known, key=len, reverse=True):
-        found = re.compile(re.escape(path) + r"(/[^:'\"\n]*)?(?![\w-])")
-
-        def told(match: re.Match[str], folder: str = known[path]) -> str:
-            return f"a file in {folder}" if match[1] and match[1].strip("/ ") else folder
-
-        text = found.sub(told, text)
+        before, found, _ = text.partition(f"{path}/")
+        if found:
+            text = f"{before}a file in {known[path]}"
+        text = re.sub(rf"{re.escape(path)}(?![\w-])", known[path], text)
     return text

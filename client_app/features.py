@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client_app.faults import no_room
+from client_app.faults import cause, no_room
 from models.data import Inputs, Split
 from models.durable import replacing
-from models.errors import UserError
+from models.errors import UserError, private
 
 logger = logging.getLogger("flwr")
 
@@ -75,12 +75,15 @@ def cached(
         outputs = _compute(prefix, split.inputs, batch_size, device, autocast)
         if not _written(path, outputs):
             return Split(Features(outputs, key), split.labels)
+    here = private(path, "a file in the cache folder")
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete the file") from None
+        raise UserError(
+            here + " is damaged" + private(f" ({error})") + ": delete the file"
+        ) from None
     if values.dtype != np.float32 or len(values) != len(split):
-        raise UserError(f"{path} does not hold {len(split)} rows of float32: delete the file")
+        raise UserError(here + f" does not hold {len(split)} rows of float32: delete the file")
     return Split(Features(values, key), split.labels)
 
 
@@ -114,5 +117,8 @@ def _written(path: Path, values: NDArray[np.float32]) -> bool:
                 path.parent,
             )
             return False
-        raise UserError(f"the feature cache {path.parent} cannot be written: {error}") from None
+        why = private(error, cause(error))
+        raise UserError(
+            "the feature cache" + private(f" {path.parent}") + " cannot be written: " + why
+        ) from None
     return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError, nearest
+from models.errors import UserError, nearest, private
 from models.folders import default_models_dir
 from models.home import home
 from strategies.wire import NAME
@@ -70,12 +70,16 @@ KEYS = (
 )
 
 
+def is_simulated(node_config: Mapping[str, Any]) -> bool:
+    """Return whether the node config is one of a simulation: Flower gives it a partition alone."""
+    return node_config.keys() <= {"partition-id", "num-partitions"}
+
+
 def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> Site:
     """Return the site's settings.
 
-    A node config without ``site`` is one of a simulation (Flower gives it a partition alone);
-    only there do ``data-root`` and ``output-dir`` of the run config count. In a deployment
-    nothing that the server says chooses a folder at the site.
+    Only in a simulation do ``data-root`` and ``output-dir`` of the run config count. In a
+    deployment nothing that the server says chooses a folder at the site.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> 
                 f"node-config has no key {key!r}; there are {', '.join(KEYS)} "
                 f"(nearest: {nearest(key, KEYS)})"
             )
-    simulated = "site" not in node_config
+    simulated = is_simulated(node_config)
     data_root = _path(node_config, "data-root")
     state_dir = _path(node_config, "state-dir")
     if simulated:
@@ -114,7 +118,9 @@ def checked_name(value: str, what: str) -> str:
     """Return ``value`` if it can be a file's name on any system, or raise UserError."""
     if not NAME.fullmatch(value):
         raise UserError(
-            f"{what} {value[:80]!r} cannot be used: letters, digits, '.', '_' and '-', "
+            what
+            + private(f" {value[:80]!r}")
+            + " cannot be used: letters, digits, '.', '_' and '-', "
             "at most 64 characters, beginning with a letter or digit"
         )
     return value

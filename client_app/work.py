@@ -28,7 +28,7 @@ from client_app.site import Site, checked_name
 from client_app.store import DiskStore, Keepsake, MemoryStore, Store
 from models import weights
 from models.data import Split
-from models.errors import UserError
+from models.errors import UserError, private, private_reason
 from models.networks import input_dtype
 from models.prefix import prefix_digest, split
 from models.seeds import derive_seed
@@ -56,6 +56,7 @@ SPLITS = ("validation", "test")
 # worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
 _BLUEPRINTS, _HOLDINGS = 2, 128
+_CHECKPOINT = "the pre-trained checkpoint"
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,11 @@ def choose_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError:
         raise UserError(
-            f"device {wanted!r} does not exist; use auto, cpu, cuda or cuda:N"
+            "device" + private(f" {wanted!r}") + " does not exist; use auto, cpu, cuda or cuda:N"
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {wanted!r} was asked for, but torch finds no CUDA device here")
+        told = "device" + private(f" {wanted!r}")
+        raise UserError(told + " was asked for, but torch finds no CUDA device here")
     return device
 
 
@@ -152,11 +154,12 @@ def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
     try:
         tensors = safetensors.torch.load(payloads["pretrained"])
     except (KeyError, safetensors.SafetensorError) as error:
-        raise UserError(f"the checkpoint that arrived cannot be read: {error}") from None
+        told = "the checkpoint that arrived cannot be read" + private(f": {error}")
+        raise UserError(told) from None
     found = weights.content_hash(tensors)
     if found != wanted:
         raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
-    with writing("the pre-trained checkpoint"):
+    with writing(_CHECKPOINT):
         weights.save(checkpoint_path(bench.site.cache_dir, wanted), tensors, {})
 
 
@@ -502,8 +505,10 @@ def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
     if kept.tensors and found != expected:
         names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         raise UserError(
-            f"the personal layers kept for {site} do not fit the model of this run: "
-            f"{', '.join(names[:3])} differ; start a new run instead of resuming this one"
+            "the personal layers kept" + private(f" for {site}") + " do not fit the model of this "
+            "run: "
+            + private(", ".join(names[:3]), "they")
+            + " differ; start a new run instead of resuming this one"
         )
 
 
@@ -536,8 +541,10 @@ def _open_model(
         models_dir=models_dir,
     )
     if checkpoint is not None:
-        tensors, _ = weights.load(checkpoint)
+        with private_reason(f"{_CHECKPOINT} cannot be read: delete it, it will be sent again"):
+            tensors, _ = weights.load(checkpoint)
         if weights.content_hash(tensors) != read.weights:
-            raise UserError(f"{checkpoint} is damaged: delete it, it will be sent again")
+            here = private(checkpoint, _CHECKPOINT)
+            raise UserError(here + " is damaged: delete it, it will be sent again")
         blueprint.load(tensors)
     return blueprint, blueprint.tensors(list(blueprint.model.state_dict()))

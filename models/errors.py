@@ -3,11 +3,75 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Told:
+    """A text in two versions; ``+`` joins it with others, and plain text is part of both.
+
+    As a `str` it is the public one, so that no f-string lets out what is private.
+
+    Parameters
+    ----------
+    whole : str
+        With all that helps, for whoever may see what is on this machine.
+    public : str
+        Without what may not leave this machine: names of files, values of the data.
+    """
+
+    whole: str = field(repr=False)
+    public: str
+
+    def __add__(self, after: str | Told) -> Told:
+        more = both(after)
+        return Told(self.whole + more.whole, self.public + more.public)
+
+    def __radd__(self, before: str) -> Told:
+        return both(before) + self
+
+    def __str__(self) -> str:
+        return self.public
+
+
+def both(text: str | Told) -> Told:
+    """Return ``text`` in two versions, which are the same for plain text."""
+    return text if isinstance(text, Told) else Told(text, text)
+
+
+def private(value: object, instead: str = "") -> Told:
+    """Return a part of a text that may not leave this machine, and what stands there ``instead``."""
+    return Told(str(value), instead)
 
 
 class UserError(ValueError):
-    """A mistake in configuration, data or weights, told in words that a user can act on."""
+    """A mistake in configuration, data or weights, told in words that a user can act on.
+
+    Parameters
+    ----------
+    told : str or Told
+        What is wrong; as a `str` the error is the whole of it.
+
+    Attributes
+    ----------
+    public : str
+        The text without its private parts.
+    """
+
+    def __init__(self, told: str | Told) -> None:
+        super().__init__(both(told).whole)
+        self.public = both(told).public
+
+
+@contextmanager
+def private_reason(public: str) -> Iterator[None]:
+    """Keep private what a `UserError` of the block says: of its text, ``public`` alone may leave."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(private(error, public)) from error
 
 
 def nearest(wanted: str, existing: Iterable[str], *, most: int = 5) -> str:

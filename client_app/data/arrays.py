@@ -12,7 +12,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UserError, nearest
+from client_app.data.paths import a_file
+from models.errors import Told, UserError, nearest, private
 
 PLAIN_KINDS = "biufU"  # booleans, integers, floats, text: never objects, never records
 Stamp = tuple[Path, int, int]  # where a file is, when it changed, how large it is
@@ -25,7 +26,7 @@ def stamp(path: Path) -> Stamp:
         seen = path.stat()
         return path.resolve(), seen.st_mtime_ns, seen.st_size
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(a_file(path) + f": cannot be read ({error.strerror})") from error
 
 
 def npz_names(path: Path) -> tuple[str, ...]:
@@ -34,7 +35,9 @@ def npz_names(path: Path) -> tuple[str, ...]:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
     except Exception as error:
-        raise UserError(f"{path}: not a readable npz file ({error})") from error
+        raise UserError(
+            a_file(path) + ": not a readable npz file" + private(f" ({error})")
+        ) from error
     return tuple(member.removesuffix(".npy") for member in members if member.endswith(".npy"))
 
 
@@ -61,7 +64,8 @@ def read_npz(
     names = npz_names(path)
     for name in needed:
         if name not in names:
-            raise UserError(f"{path}: no array {name!r}; there is {nearest(name, names)}")
+            there = private(f"; there is {nearest(name, names)}")
+            raise UserError(a_file(path) + f": no array {name!r}" + there)
     wanted = [*needed, *(name for name in optional if name in names)]
     arrays: dict[str, NDArray[Any]] = {}
     # zipfile, zlib and numpy raise some fifteen kinds of exception for damaged files, and warn of
@@ -75,30 +79,34 @@ def read_npz(
     except UserError:
         raise
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{path}: damaged, array {name!r} cannot be read ({reason})") from error
+        reason = private(f" ({str(error) or type(error).__name__})")
+        raise UserError(
+            a_file(path) + f": damaged, array {name!r} cannot be read" + reason
+        ) from error
     return arrays
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) -> NDArray[Any]:
     member = archive.getinfo(f"{name}.npy")
     if member.file_size > DEFLATE_RATIO * member.compress_size + 4096:
-        raise UserError(f"{path}: damaged, array {name!r} claims more than its bytes can unpack to")
+        raise UserError(
+            a_file(path) + f": damaged, array {name!r} claims more than its bytes can unpack to"
+        )
     with archive.open(member) as opened:
         shape, dtype = _read_header(opened)
         held = member.file_size - opened.tell()
     if dtype.hasobject or dtype.kind not in PLAIN_KINDS:
         raise UserError(
-            f"{path}: array {name!r} holds {dtype}, which is not read because it could run code; "
-            "save it as plain numbers"
+            a_file(path) + f": array {name!r} holds " + private(dtype, "a type") + ", which is not "
+            "read because it could run code; save it as plain numbers"
         )
     claimed = prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or claimed != held:
-        raise UserError(f"{path}: damaged, array {name!r} claims the shape {shape}")
+        raise UserError(a_file(path) + f": damaged, array {name!r} claims the shape {shape}")
     if claimed > largest:
         raise UserError(
-            f"{path}: array {name!r} would take {claimed / 2**20:,.0f} MiB, which is more than the "
-            f"{largest / 2**20:,.0f} MiB left for this file"
+            a_file(path) + f": array {name!r} would take {claimed / 2**20:,.0f} MiB, which is more "
+            f"than the {largest / 2**20:,.0f} MiB left for this file"
         )
     with archive.open(member) as opened:
         array: NDArray[Any] = np.lib.format.read_array(opened, allow_pickle=False)
@@ -117,7 +125,9 @@ def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def whole_numbers(values: NDArray[Any], lowest: int, highest: int, told: str) -> NDArray[np.int64]:
+def whole_numbers(
+    values: NDArray[Any], lowest: int, highest: int, told: str | Told
+) -> NDArray[np.int64]:
     """Return ``values`` as int64 of shape ``(n,)``.
 
     Parameters
@@ -126,7 +136,7 @@ def whole_numbers(values: NDArray[Any], lowest: int, highest: int, told: str) ->
         Any numbers, shape ``(n,)`` or ``(n, 1)``; floats must be whole.
     lowest, highest : int
         The range, both ends included.
-    told : str
+    told : str or Told
         File and array, for the texts of errors.
 
     Raises
@@ -138,7 +148,7 @@ def whole_numbers(values: NDArray[Any], lowest: int, highest: int, told: str) ->
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "biuf":
         raise UserError(
-            f"{told}: one whole number per row is needed, not {values.shape} of {values.dtype}"
+            told + f": one whole number per row is needed, not {values.shape} of {values.dtype}"
         )
     wrong = ~((values >= lowest) & (values <= highest))
     if values.dtype.kind == "f":
@@ -146,6 +156,9 @@ def whole_numbers(values: NDArray[Any], lowest: int, highest: int, told: str) ->
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(
-            f"{told}: row {row + 1} is {values[row]}, not a whole number from {lowest} to {highest}"
+            told
+            + f": row {row + 1} is "
+            + private(f"{values[row]}, ")
+            + f"not a whole number from {lowest} to {highest}"
         )
     return values.astype(np.int64)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from models.errors import UserError, nearest
+from models.errors import Told, UserError, nearest, private
 
 
 def class_names(
-    configured: Mapping[str, Sequence[str]] | None, task: str, found: Mapping[str, str]
+    configured: Mapping[str, Sequence[str]] | None, task: str, found: Mapping[str, Told]
 ) -> tuple[str, ...]:
     """Return the class names of ``task`` in the order in which every site numbers them.
 
@@ -18,7 +18,7 @@ def class_names(
         ``data.classes``: the names by task; None takes those found, in sorted order.
     task : str
         The site's task.
-    found : mapping of str to str
+    found : mapping of str to Told
         Each class in the data, and the file (and line) where one is, for the texts of errors.
 
     Raises
@@ -33,11 +33,15 @@ def class_names(
     else:
         raise UserError(f"data.classes: no task {task!r}; there is {nearest(task, configured)}")
     if len(set(classes)) < max(2, len(classes)):
-        raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {classes}")
+        there = private(f"; {classes}")
+        raise UserError(f"data.classes, task {task!r}: two classes or more, each once" + there)
     for label, where in sorted(found.items()):
         if label not in classes:
             raise UserError(
-                f"{where}: class {label!r} is not among data.classes of task {task!r}, which has "
-                f"{nearest(label, classes)}; add it there at every site, or leave it out here"
+                where
+                + private(f": class {label!r}", ": a class")
+                + f" is not among data.classes of task {task!r}"
+                + private(f", which has {nearest(label, classes)}")
+                + "; add it there at every site, or leave it out here"
             )
     return classes

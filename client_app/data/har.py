@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
+from client_app.data.paths import a_file, the_root
 from client_app.data.seat import Holding, Seat, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
 from models.data import ArrayInputs, SiteData, Split
-from models.errors import UserError, nearest
+from models.errors import Told, UserError, nearest, private
 from models.options import read_options
 from models.seeds import derive_seed
 
@@ -123,8 +124,9 @@ def _files(root: Path) -> tuple[Path, ...]:
     found = sorted(root.glob("*.npz"))
     if len(found) != 1:
         raise UserError(
-            f"{root}: needs train/X_train.txt and the other official files, or exactly one .npz; "
-            f"it has {len(found)} npz files"
+            the_root(root)
+            + ": needs train/X_train.txt and the other official files, or exactly one "
+            f".npz; it has {len(found)} npz files"
         )
     return (found[0],)
 
@@ -135,8 +137,13 @@ def _official_files(folder: Path) -> tuple[Path, ...]:
     )
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path} is missing: the official folder has it")
+            raise UserError(_official(path) + " is missing: the official folder has it")
     return paths
+
+
+def _official(path: Path) -> Told:
+    """Return a file of the official folder for the texts of errors: its name is the published one."""
+    return private(path, path.name)
 
 
 @lru_cache(maxsize=2)
@@ -157,14 +164,15 @@ def _read_npz(path: Path) -> Recordings:
     arrays = read_npz(path, ("x", "y", "subject"), ("activity_names",), largest=LARGEST)
     named = arrays.get("activity_names")
     if named is not None and tuple(map(str, named.ravel())) != ACTIVITIES:
-        raise UserError(f"{path}: activity_names must be {', '.join(ACTIVITIES)}, in this order")
-    told = (f"{path}, {name}" for name in ("x", "y", "subject"))
+        order = f": activity_names must be {', '.join(ACTIVITIES)}, in this order"
+        raise UserError(a_file(path) + order)
+    told = (a_file(path) + f", {name}" for name in ("x", "y", "subject"))
     return _checked((arrays["x"], arrays["y"], arrays["subject"]), tuple(told))
 
 
 def _read_text(features: Path, labels: Path, subjects: Path) -> Recordings:
     read = (_numbers(features, FEATURES), _numbers(labels, 1), _numbers(subjects, 1))
-    return _checked(read, (str(features), str(labels), str(subjects)))
+    return _checked(read, (_official(features), _official(labels), _official(subjects)))
 
 
 def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
@@ -174,13 +182,15 @@ def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
             warnings.simplefilter("ignore")  # an empty file is told below
             table = np.loadtxt(path, dtype=np.float32, comments=None, ndmin=2, encoding="ascii")
     except ValueError as error:
-        raise _bad_line(path, columns) or UserError(f"{path}: {error}") from error
+        told = _official(path) + ": not a table of numbers" + private(f" ({error})")
+        raise _bad_line(path, columns) or UserError(told) from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(_official(path) + f": cannot be read ({error.strerror})") from error
     if not table.size:
-        raise UserError(f"{path}: no rows")
+        raise UserError(_official(path) + ": no rows")
     if table.shape[1] != columns:
-        raise _bad_line(path, columns) or UserError(f"{path}: not {columns} columns")
+        told = _official(path) + f": not {columns} columns"
+        raise _bad_line(path, columns) or UserError(told)
     return table
 
 
@@ -188,33 +198,33 @@ def _bad_line(path: Path, columns: int) -> UserError | None:
     """Find the first line that is not ``columns`` numbers."""
     with path.open(encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
-            words = line.split()
+            words, told = line.split(), _official(path) + f": line {number} has "
             if words and len(words) != columns:
-                return UserError(f"{path}: line {number} has {len(words)} columns, not {columns}")
+                return UserError(told + f"{len(words)} columns, not {columns}")
             for word in words:
                 try:
                     float(word)
                 except ValueError:
-                    return UserError(f"{path}: line {number} has {word[:40]!r}, not a number")
+                    return UserError(told + private(repr(word[:40]), "a word") + ", not a number")
     return None
 
 
-def _checked(arrays: tuple[NDArray[Any], ...], told: tuple[str, ...]) -> Recordings:
+def _checked(arrays: tuple[NDArray[Any], ...], told: tuple[Told, ...]) -> Recordings:
     """Check shapes, finiteness and ranges; ``told`` names the three arrays in texts of errors."""
     x, y, subject = arrays
     if x.ndim != 2 or x.shape[1] != FEATURES or x.dtype.kind not in "iuf":
         raise UserError(
-            f"{told[0]}: {FEATURES} columns of numbers are needed, not {x.shape} of {x.dtype}"
+            told[0] + f": {FEATURES} columns of numbers are needed, not {x.shape} of {x.dtype}"
         )
     features = np.ascontiguousarray(x, dtype=np.float32)
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
-        raise UserError(f"{told[0]}: row {int(np.argmin(finite)) + 1} has NaN or infinity")
+        raise UserError(told[0] + f": row {int(np.argmin(finite)) + 1} has NaN or infinity")
     labels = whole_numbers(y, 1, len(ACTIVITIES), told[1]) - 1
     subjects = whole_numbers(subject, 1, 10_000, told[2])
     for other, rows in ((told[1], len(labels)), (told[2], len(subjects))):
         if rows != len(features):
-            raise UserError(f"{other} has {rows} rows but {told[0]} has {len(features)}")
+            raise UserError(other + f" has {rows} rows but " + told[0] + f" has {len(features)}")
     return Recordings(features, labels, subjects)
 
 
@@ -224,7 +234,8 @@ def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
         return held
     absent = sorted(set(settings.subjects) - set(held))
     if absent:
-        raise UserError(f"data.subjects: no subject {absent[0]} here; there is {held}")
+        there = private(f"; there is {held}")
+        raise UserError(f"data.subjects: no subject {absent[0]} here" + there)
     return tuple(sorted(set(settings.subjects)))
 
 
@@ -233,14 +244,15 @@ def _choose(subjects: tuple[int, ...], seat: Seat) -> int:
     by_name = {_named(subject): subject for subject in subjects}
     if seat.task is not None:
         if seat.task not in by_name:
-            raise UserError(f"no task {seat.task!r} here; there is {nearest(seat.task, by_name)}")
+            there = private(f"; there is {nearest(seat.task, by_name)}")
+            raise UserError(f"no task {seat.task!r} here" + there)
         return by_name[seat.task]
     if seat.index is None:
         if len(subjects) == 1:
             return subjects[0]
         raise UserError(
             f"this site's data has {len(subjects)} subjects: name its own in the node config, "
-            f"as in --node-config 'task=\"{_named(subjects[0])}\"'"
+            "as in --node-config 'task=\"" + private(_named(subjects[0]), "...") + "\"'"
         )
     sites = seat.index + 1 if seat.count is None else seat.count
     if sites > len(subjects):
@@ -271,7 +283,8 @@ def _divide(
     shared = shared_extremes(recordings.features[rows], labels)
     if alone(shared) > MOST_ALONE:
         raise UserError(
-            f"{name}: the rows are not in order of time (the activity changes {changes} times in "
+            private(f"{name}: ")
+            + f"the rows are not in order of time (the activity changes {changes} times in "
             f"{len(labels)} rows), and {alone(shared):.0%} of them share no extreme value with "
             "another, so their order cannot be found and they cannot be cut into blocks; "
             "use data.split=random"

@@ -13,7 +13,7 @@ from client_app.data.classes import class_names
 from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
 from client_app.data.normalisation import check_normalisation
 from client_app.data.partition import PartitionOptions, Place, share, task_of
-from client_app.data.paths import require_folder
+from client_app.data.paths import a_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
 from client_app.data.seat import (
     Holding,
@@ -78,7 +78,7 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     root = require_folder(require_root(seat))
     task, place = _task(settings, seat)
     entries = _list(settings, root, task)
-    classes = class_names(settings.classes, task, {e.label: str(e.path) for e in entries})
+    classes = class_names(settings.classes, task, {e.label: a_file(e.path) for e in entries})
     labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
     natural = None
     if settings.manifest is not None or settings.domains:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client_app.data.paths import inside, refuse_escape
-from client_app.data.tables import SPLITS, split_of, table_rows
-from models.errors import UserError
+from client_app.data.paths import a_file, a_folder, inside, refuse_escape, the_root
+from client_app.data.tables import SPLITS, at_line, split_of, table_rows
+from models.errors import Told, UserError, private
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -61,14 +61,18 @@ def from_domains(root: Path) -> list[Entry]:
     domains = _subfolders(root, root)
     if not domains:
         raise UserError(
-            f"{root}: has no domain folders; put pictures into {root}/<domain>/<class>/, "
-            "or use data.domains=false"
+            the_root(root)
+            + ": has no domain folders; put pictures into "
+            + private(f"{root}/")
+            + "<domain>/<class>/, or use data.domains=false"
         )
     for domain in domains:
         if domain.name in SPLITS:
             raise UserError(
-                f"{domain}: is the name of a split, not of a domain; use data.domains=false, or "
-                f"put splits inside the domains, as in {root}/<domain>/{domain.name}/<class>/"
+                a_folder(root, domain) + ": is the name of a split, not of a domain; use "
+                "data.domains=false, or put splits inside the domains, as in "
+                + private(f"{root}/")
+                + f"<domain>/{domain.name}/<class>/"
             )
     return [replace(e, natural=domain.name) for domain in domains for e in _tree(root, domain)]
 
@@ -77,7 +81,8 @@ def _tree(root: Path, top: Path) -> list[Entry]:
     """List the class folders, or the splits with class folders, in ``top``, inside ``root``."""
     folders = _subfolders(root, top)
     if not folders:
-        raise UserError(f"{top}: has no class folders; put pictures into {top}/<class>/")
+        told = ": has no class folders; put pictures into " + private(f"{top}/") + "<class>/"
+        raise UserError(a_folder(root, top) + told)
     if not _are_splits(root, top, folders):
         return [entry for folder in folders for entry in _class_folder(root, folder, None)]
     return [
@@ -94,7 +99,10 @@ def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
     others = [path.name for path in folders if path.name not in splits]
     if splits and others:
         raise UserError(
-            f"{top}: {splits[0]!r} holds class folders but {others[0]!r} is not such a split; "
+            a_folder(root, top)
+            + f": {splits[0]!r} holds class folders but "
+            + private(repr(others[0]), "another folder")
+            + " is not such a split; "
             "use train, validation and test, each with class folders, or class folders alone"
         )
     return bool(splits)
@@ -106,7 +114,9 @@ def _subfolders(root: Path, folder: Path) -> list[Path]:
     folders = [path for path in found if path.is_dir()]
     for path in found:
         if folders and path.suffix.lower() in SUFFIXES and path.is_file():
-            raise UserError(f"{path}: lies beside the class folders; move it into one of them")
+            raise UserError(
+                a_file(path) + ": lies beside the class folders; move it into one of them"
+            )
     return folders
 
 
@@ -114,11 +124,12 @@ def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry
     refuse_escape(root, folder)
     pictures = [path for path in _visible(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
     if not pictures:
-        raise UserError(f"{folder}: no pictures in this class folder ({', '.join(SUFFIXES)})")
+        told = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
+        raise UserError(a_folder(root, folder) + told)
     for path in pictures:
         refuse_escape(root, path)
         if not path.is_file():
-            raise UserError(f"{path}: is not a file")
+            raise UserError(a_file(path) + ": is not a file")
         yield Entry(path, folder.name, split, "")
 
 
@@ -141,19 +152,22 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
     columns = ["path", task, *([natural] if natural else [])]
     entries: dict[Path, Entry] = {}
     for line, row in table_rows(manifest, columns):
-        entry = _entry(root, manifest, f"{manifest}, line {line}", row, task, natural)
+        place = at_line(manifest, line)
+        entry = _entry(root, manifest, place, row, task, natural)
         if entry is None:
             continue
         if entry.path in entries:
-            raise UserError(f"{manifest}, line {line}: {row['path']!r} is listed twice")
+            raise UserError(
+                place + ": " + private(repr(row["path"]), "its file") + " is listed twice"
+            )
         entries[entry.path] = entry
     if not entries:
-        raise UserError(f"{manifest}: no picture has a label in column {task!r}")
+        raise UserError(a_file(manifest) + f": no picture has a label in column {task!r}")
     return list(entries.values())
 
 
 def _entry(
-    root: Path, manifest: Path, told: str, row: dict[str, str], task: str, natural: str | None
+    root: Path, manifest: Path, told: Told, row: dict[str, str], task: str, natural: str | None
 ) -> Entry | None:
     if not row[task]:
         return None

@@ -15,7 +15,7 @@ from PIL import Image
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
 from client_app.data.partition import ALONE, BY_COLUMN, PartitionOptions, Place, place_of, share
-from client_app.data.paths import inside
+from client_app.data.paths import a_file, inside, the_root
 from client_app.data.seat import (
     Holding,
     Seat,
@@ -25,7 +25,7 @@ from client_app.data.seat import (
     site_name,
 )
 from models.data import ArrayInputs, SiteData, Split
-from models.errors import UserError, nearest
+from models.errors import UserError, nearest, private
 from models.options import read_options
 from models.seeds import derive_seed
 
@@ -137,11 +137,15 @@ def _by_index(root: Path, seat: Seat) -> tuple[Path, str, Place]:
     """Deal the folder's files out to the sites in turn: each file is a task."""
     found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
     if not found:
-        raise UserError(f"{root}: has no .npz file; put one there, such as pneumoniamnist.npz")
+        raise UserError(
+            the_root(root) + ": has no .npz file; put one there, such as pneumoniamnist.npz"
+        )
     if seat.index is None and len(found) > 1:
         raise UserError(
-            f"{root}: has {len(found)} npz files: name this site's in its node config, "
-            f"as in --node-config 'task=\"{found[0].stem}\"', or give data.file"
+            the_root(root) + f": has {len(found)} npz files: name this site's in its node config, "
+            "as in --node-config 'task=\""
+            + private(found[0].stem, "...")
+            + "\"', or give data.file"
         )
     number, place = place_of(seat, len(found))
     return inside(root, found[number].name, "data-root"), found[number].stem, place
@@ -157,11 +161,10 @@ def _opened(stamped: Stamp, largest: int) -> Collection:
     labels = [_labels(path, f"{split}_labels", arrays) for split in SPLITS]
     for split, pictures, numbers in zip(SPLITS, images, labels, strict=True):
         if len(pictures) != len(numbers):
-            raise UserError(
-                f"{path}: {len(pictures)} {split}_images but {len(numbers)} {split}_labels"
-            )
+            counts = f": {len(pictures)} {split}_images but {len(numbers)} {split}_labels"
+            raise UserError(a_file(path) + counts)
         if pictures.shape[1:] != images[0].shape[1:]:
-            raise UserError(f"{path}: {split}_images have another size than train_images")
+            raise UserError(a_file(path) + f": {split}_images have another size than train_images")
     side = np.repeat(np.arange(3), [len(numbers) for numbers in labels])
     return Collection(np.concatenate(images), np.concatenate(labels), side)
 
@@ -170,12 +173,12 @@ def _images(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArra
     """Return one split's pictures as uint8 ``(n, h, w, c)``."""
     array = arrays[name]
     if array.dtype != np.uint8:
-        raise UserError(f"{path}: {name} is {array.dtype}, not uint8")
+        raise UserError(a_file(path) + f": {name} is {array.dtype}, not uint8")
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
         raise UserError(
-            f"{path}: {name} has shape {arrays[name].shape}; only flat pictures are read, "
+            a_file(path) + f": {name} has shape {arrays[name].shape}; only flat pictures are read, "
             "(n, height, width) or (n, height, width, 3), not volumes"
         )
     return array
@@ -185,10 +188,10 @@ def _labels(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArra
     array = arrays[name]
     if array.ndim == 2 and array.shape[1] > 1:
         raise UserError(
-            f"{path}: {name} has {array.shape[1]} labels per picture; several labels per picture "
-            "(as in ChestMNIST) are not supported, choose a file with one"
+            a_file(path) + f": {name} has {array.shape[1]} labels per picture; several labels per "
+            "picture (as in ChestMNIST) are not supported, choose a file with one"
         )
-    return whole_numbers(array, 0, MOST_CLASSES - 1, f"{path}, {name}")
+    return whole_numbers(array, 0, MOST_CLASSES - 1, a_file(path) + f", {name}")
 
 
 def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path) -> tuple[str, ...]:
@@ -198,15 +201,19 @@ def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path)
         return tuple(map(str, range(max(2, highest + 1))))
     if task not in settings.classes:
         raise UserError(
-            f"data.classes: no task {task!r}; there is {nearest(task, settings.classes)}"
+            "data.classes: "
+            + private(f"no task {task!r}", "this site's task is missing")
+            + private(f"; there is {nearest(task, settings.classes)}")
         )
     names = tuple(settings.classes[task])
     if len(set(names)) < max(2, len(names)):
         raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {names}")
     if highest >= len(names):
         raise UserError(
-            f"{path}: has label {highest}, but data.classes of task {task!r} ends at "
-            f"{len(names) - 1} ({names[-1]!r})"
+            a_file(path)
+            + ": has "
+            + private(f"label {highest}", "a higher label")
+            + f", but data.classes of task {task!r} ends at {len(names) - 1} ({names[-1]!r})"
         )
     return names
 
@@ -216,7 +223,7 @@ def _split(
 ) -> Split:
     images = held.images[rows]
     if images.shape[3] > settings.channels:
-        raise UserError(f"{path}: has pictures in colour; use data.channels=3")
+        raise UserError(a_file(path) + ": has pictures in colour; use data.channels=3")
     if images.shape[3] < settings.channels:
         images = np.repeat(images, settings.channels, axis=3)
     if settings.size is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.seat import Seat
-from models.errors import UserError, nearest
+from models.errors import UserError, nearest, private
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
@@ -205,7 +205,8 @@ def share(
             warnings.simplefilter("ignore")  # each retry of a draw warns; the last one raises
             chosen = partitioner.load_partition(place.number)
     except ValueError as error:
-        raise UserError(f"data.partition ({options.scheme}): {error}") from error
+        told = f"data.partition ({options.scheme}): "
+        raise UserError(told + private(error, "these data cannot be shared out so")) from error
     return np.sort(np.asarray(chosen["row"], dtype=np.int64))
 
 
@@ -224,8 +225,10 @@ def _domain(
     within = Place(place.number // len(values), len(range(number, place.of, len(values))))
     if within.of > len(rows):
         raise UserError(
-            f"data.partition: the domain {values[number]!r} has {len(rows)} examples for the "
-            f"{within.of} sites that share it: start fewer sites, or add examples to it"
+            "data.partition: "
+            + private(f"the domain {values[number]!r}", "a domain")
+            + f" has {len(rows)} examples for the {within.of} sites that share it: start fewer "
+            "sites, or add examples to it"
         )
     return rows[share(replace(options, scheme="iid"), labels[rows], within, seed)]
 

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from models.errors import UserError
+from models.errors import Told, UserError, private
+
+DATA_FOLDER = "the data folder"
+
+
+def a_file(path: Path) -> Told:
+    """Return ``path`` for the texts of errors: names of files can be names of patients."""
+    return private(path, f"a file in {DATA_FOLDER}")
+
+
+def a_folder(root: Path, path: Path) -> Told:
+    """Return ``path``, which is ``root`` or in it, for the texts of errors."""
+    return private(path, DATA_FOLDER if path == root else f"a folder in {DATA_FOLDER}")
+
+
+def the_root(root: Path) -> Told:
+    """Return the site's data folder (or file) for the texts of errors."""
+    return a_folder(root, root)
 
 
 def require_folder(root: Path) -> Path:
     """Return ``root``, or raise `UserError` where it is not a folder."""
     if not root.is_dir():
-        raise UserError(f"data-root {str(root)!r} must be a folder")
+        raise UserError("data-root" + private(f" {str(root)!r}") + " must be a folder")
     return root
 
 
-def inside(root: Path, name: str, told: str) -> Path:
+def inside(root: Path, name: str, told: str | Told) -> Path:
     """Return the regular file ``root / name``.
 
     Parameters
@@ -23,7 +40,7 @@ def inside(root: Path, name: str, told: str) -> Path:
         The site's data folder.
     name : str
         A relative path that nobody vouches for.
-    told : str
+    told : str or Told
         Where the name was written, for the texts of errors.
 
     Raises
@@ -33,15 +50,20 @@ def inside(root: Path, name: str, told: str) -> Path:
     """
     pure = PurePosixPath(name)
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
-        raise UserError(f"{told}: {name!r} must be a path inside {root}, without '..'")
+        named = private(repr(name), "it")
+        raise UserError(
+            told + ": " + named + " must be a path inside " + the_root(root) + ", without '..'"
+        )
     path = root / name
     refuse_escape(root, path)
     try:
         regular = path.is_file()
     except OSError as error:
-        raise UserError(f"{told}: {name[:200]!r} cannot be opened ({error.strerror})") from error
+        named = private(repr(name[:200]), "the file")
+        raise UserError(told + ": " + named + f" cannot be opened ({error.strerror})") from error
     if not regular:
-        raise UserError(f"{told}: there is no file {name!r} in {root}")
+        missing = private(f"file {name!r}", "such file")
+        raise UserError(told + ": there is no " + missing + " in " + the_root(root))
     return path
 
 
@@ -50,6 +72,12 @@ def refuse_escape(root: Path, path: Path) -> None:
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise UserError(f"{str(path)[:300]}: cannot be opened ({error})") from error
+        short = a_file(Path(str(path)[:300]))
+        raise UserError(short + ": cannot be opened" + private(f" ({error})")) from error
     if not resolved.is_relative_to(root.resolve()):
-        raise UserError(f"{path} is a link that leaves {root}: put the file itself there")
+        raise UserError(
+            a_file(path)
+            + " is a link that leaves "
+            + the_root(root)
+            + ": put the file itself there"
+        )

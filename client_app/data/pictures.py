@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from client_app.data.paths import a_file
 from models.data import ArrayInputs
-from models.errors import UserError
+from models.errors import UserError, private
 
 # What may be decoded; the others include formats that start programs (EPS) or are rarely tested.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -71,7 +72,7 @@ class Album:
             return self.kept[digest]
         content = read_file(path)
         if hashlib.sha256(content).hexdigest() != digest:
-            raise UserError(f"{path}: has changed since the run began; start again")
+            raise UserError(a_file(path) + ": has changed since the run began; start again")
         return prepare(path, content, self.size)
 
     def _keep(self, digest: str, square: Square) -> None:
@@ -128,9 +129,9 @@ def read_file(path: Path) -> bytes:
         with path.open("rb") as opened:
             content = opened.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(a_file(path) + f": cannot be read ({error.strerror})") from error
     if len(content) > LARGEST_FILE:
-        raise UserError(f"{path}: larger than {LARGEST_FILE >> 20} MiB")
+        raise UserError(a_file(path) + f": larger than {LARGEST_FILE >> 20} MiB")
     return content
 
 
@@ -161,7 +162,8 @@ def prepare(path: Path, content: bytes, size: int) -> Square:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
-                raise UserError(f"{path}: {width} x {height} pixels are more than {MOST_PIXELS:,}")
+                pixels = private(f"{width} x {height} pixels are", "has")
+                raise UserError(a_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}")
             image.verify()
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             side = min(width, height)
@@ -171,8 +173,10 @@ def prepare(path: Path, content: bytes, size: int) -> Square:
     except UserError:
         raise
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{path}: not a readable picture ({reason}); mend or remove it") from error
+        reason = private(f" ({str(error) or type(error).__name__})")
+        raise UserError(
+            a_file(path) + ": not a readable picture" + reason + "; mend or remove it"
+        ) from error
     return np.asarray(scaled, dtype=np.uint8)
 
 
@@ -182,5 +186,5 @@ def _rgb(path: Path, image: Image.Image) -> Image.Image:
         wide = np.asarray(image).astype(np.uint16)
         return Image.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UserError(f"{path}: has 32 bits per pixel; save it with 8 or 16")
+        raise UserError(a_file(path) + ": has 32 bits per pixel; save it with 8 or 16")
     return image.convert("RGB")

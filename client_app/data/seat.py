@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.data import SiteData
-from models.errors import UserError
+from models.errors import UserError, private
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ def require_root(seat: Seat) -> Path:
         )
     if not seat.root.is_absolute():
         raise UserError(
-            f"data-root {str(seat.root)!r}: data-root must be an absolute path: "
+            private(f"data-root {str(seat.root)!r}: ") + "data-root must be an absolute path: "
             "the app does not run in the user's folder"
         )
     try:
         os.close(os.open(seat.root, os.O_RDONLY))
     except FileNotFoundError:
         raise UserError(
-            f"data-root {str(seat.root)!r} does not exist on this site's machine"
+            "data-root" + private(f" {str(seat.root)!r}") + " does not exist on this site's machine"
         ) from None
     return seat.root
 
@@ -109,8 +109,9 @@ def refuse_empty(holding: Holding) -> Holding:
     empty = [name for name, size in sizes.items() if not size]
     if empty:
         raise UserError(
-            f"site {holding.site!r}, task {data.task!r}: no examples in {' and '.join(empty)} "
-            f"(train, validation and test have {', '.join(map(str, sizes.values()))}): "
+            private(f"site {holding.site!r}, task {data.task!r}: ")
+            + f"no examples in {' and '.join(empty)} (train, validation and test have "
+            f"{', '.join(map(str, sizes.values()))}): "
             "give this site more examples, or change the fractions or the partition in data"
         )
     return holding

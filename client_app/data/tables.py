@@ -6,7 +6,8 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from models.errors import UserError, nearest
+from client_app.data.paths import a_file
+from models.errors import Told, UserError, nearest, private
 
 SPLITS: Mapping[str, str] = {
     "train": "train",
@@ -34,7 +35,7 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         or a row is not as wide as the header.
     """
     if path.stat().st_size > LARGEST:
-        raise UserError(f"{path}: larger than {LARGEST >> 20} MiB")
+        raise UserError(a_file(path) + f": larger than {LARGEST >> 20} MiB")
     line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as opened:
@@ -46,31 +47,45 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                 if not cells:
                     continue
                 if len(cells) != len(header):
-                    raise UserError(
-                        f"{path}, line {line}: {len(cells)} cells, but the header has {len(header)}"
-                    )
+                    wide = f": {len(cells)} cells, but the header has {len(header)}"
+                    raise UserError(at_line(path, line) + wide)
                 yield line, dict(zip(header, map(str.strip, cells), strict=True))
     except UnicodeDecodeError as error:
+        why = private(f" ({error.reason})")
         raise UserError(
-            f"{path}: is not UTF-8 after line {line} ({error.reason}); save it as UTF-8"
+            a_file(path) + f": is not UTF-8 after line {line}" + why + "; save it as UTF-8"
         ) from error
     except (csv.Error, OSError) as error:
-        raise UserError(f"{path}: cannot be read after line {line} ({error})") from error
+        why = private(f" ({error})")
+        raise UserError(a_file(path) + f": cannot be read after line {line}" + why) from error
 
 
-def split_of(row: Mapping[str, str], told: str) -> str | None:
-    """Return ``train``, ``validation`` or ``test`` from a column ``split``, None without one."""
+def at_line(path: Path, line: int) -> Told:
+    """Return a place in a file for the texts of errors."""
+    return a_file(path) + f", line {line}"
+
+
+def split_of(row: Mapping[str, str], told: Told) -> str | None:
+    """Return ``train``, ``validation`` or ``test`` from a column ``split``, None without one.
+
+    ``told`` is the place of the row, for the text of an error.
+    """
     split = row.get("split")
     if split is None:
         return None
     if split not in SPLITS:
-        raise UserError(f"{told}: split {split!r} is not train, validation or test")
+        raise UserError(
+            told + ": " + private(f"split {split!r}", "the split") + " is not train, "
+            "validation or test"
+        )
     return SPLITS[split]
 
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     if len(set(header)) < len(header):
-        raise UserError(f"{path}: the header names a column twice")
+        raise UserError(a_file(path) + ": the header names a column twice")
     for column in columns:
         if column not in header:
-            raise UserError(f"{path}: no column {column!r}; there is {nearest(column, header)}")
+            # Where the header is missing, the first row of the data stands in its place.
+            there = private(f"; there is {nearest(column, header)}")
+            raise UserError(a_file(path) + f": no column {column!r}" + there)

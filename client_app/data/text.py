@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from client_app.data.arrays import Stamp, stamp
 from client_app.data.classes import class_names
 from client_app.data.partition import ALONE, PartitionOptions, Place, share, task_of
-from client_app.data.paths import inside, refuse_escape
+from client_app.data.paths import a_file, inside, refuse_escape, the_root
 from client_app.data.seat import (
     Holding,
     Seat,
@@ -24,10 +24,10 @@ from client_app.data.seat import (
     site_name,
 )
 from client_app.data.splitting import check_fractions, complete, left_to_draw
-from client_app.data.tables import split_of, table_rows
+from client_app.data.tables import at_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from models.data import SiteData, Split
-from models.errors import UserError
+from models.errors import Told, UserError, private, private_reason
 from models.folders import default_models_dir, model_folder
 from models.options import read_options
 from models.seeds import derive_seed
@@ -79,15 +79,21 @@ class Passage:
         ``train``, ``validation`` or ``test``; None where the file has no column ``split``.
     natural : str
         Its value in the column by which the sites share; empty without one.
-    place : str
-        File and line, for the texts of errors.
+    file, line : Path, int
+        Where the row is.
     """
 
     text: str
     label: str
     split: str | None
     natural: str
-    place: str
+    file: Path
+    line: int
+
+    @property
+    def place(self) -> Told:
+        """File and line, for the texts of errors."""
+        return at_line(self.file, self.line)
 
 
 def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
@@ -130,7 +136,9 @@ def _choose(settings: TextOptions, root: Path, seat: Seat) -> tuple[Path, str | 
         return inside(root, settings.file, "data.file"), None
     found = sorted(path for path in root.glob("*.csv") if not path.name.startswith("."))
     if not found:
-        raise UserError(f"{root}: has no .csv file; put one there, or name it in data.file")
+        raise UserError(
+            the_root(root) + ": has no .csv file; put one there, or name it in data.file"
+        )
     for path in found:
         refuse_escape(root, path)
     if len(found) == 1:
@@ -142,12 +150,13 @@ def _choose(settings: TextOptions, root: Path, seat: Seat) -> tuple[Path, str | 
         if seat.index < len(found):
             return found[seat.index], found[seat.index].stem
         raise UserError(
-            f"{root}: has {len(found)} csv files, one a site: start as many sites, "
+            the_root(root) + f": has {len(found)} csv files, one a site: start as many sites, "
             f"with --federation-config 'num-supernodes={len(found)}', or name one in data.file"
         )
     raise UserError(
-        f"{root}: has {len(found)} csv files, none of them {seat.site or 'this site'}.csv: call "
-        "this site's file so, leave it alone there, or name it in data.file"
+        the_root(root) + f": has {len(found)} csv files, none of them "
+        f"{seat.site or 'this site'}.csv: call this site's file so, leave it alone there, or name "
+        "it in data.file"
     )
 
 
@@ -159,21 +168,21 @@ def _opened(
     path = stamped[0]
     passages: list[Passage] = []
     for line, row in table_rows(path, [text, task, *([natural] if natural else [])]):
-        place = f"{path}, line {line}"
+        place = at_line(path, line)
         if not row[task]:
             continue
         if not row[text]:
-            raise UserError(f"{place}: the column {text!r} is empty")
+            raise UserError(place + f": the column {text!r} is empty")
         if len(passages) == most:
             raise UserError(
-                f"{place}: more than {most:,} texts, whose ids would take more than "
+                place + f": more than {most:,} texts, whose ids would take more than "
                 "data.memory_mb: raise it, or lower data.length"
             )
         split = split_of(row, place)
         value = row[natural] if natural else ""
-        passages.append(Passage(row[text], row[task], split, value, place))
+        passages.append(Passage(row[text], row[task], split, value, path, line))
     if not passages:
-        raise UserError(f"{path}: no text has a label in column {task!r}")
+        raise UserError(a_file(path) + f": no text has a label in column {task!r}")
     return tuple(passages)
 
 
@@ -215,18 +224,22 @@ def _divide(
 
 
 def _ids(settings: TextOptions, seat: Seat, own: Sequence[Passage]) -> NDArray[np.int32]:
-    folder = model_folder(settings.folder, seat.models_dir or default_models_dir())
-    tokenizer: Any = read_tokenizer(folder)
+    named = f"{settings.folder[:80]!r} in the models folder"
+    with private_reason(f"there is no folder {named} that can be used as data.folder"):
+        folder = model_folder(settings.folder, seat.models_dir or default_models_dir())
+        tokenizer: Any = read_tokenizer(folder)
+        vocabulary = architecture(folder).vocabulary
     digest = tokenizer_digest(tokenizer)
     if settings.tokenizer is not None and settings.tokenizer != digest:
         raise UserError(
-            f"{folder}: this site's tokenizer has the SHA-256 {digest}, but data.tokenizer is "
-            f"{settings.tokenizer[:80]}: all sites need the same folder and version of transformers"
+            private(folder, named) + f": this site's tokenizer has the SHA-256 {digest}, but "
+            f"data.tokenizer is {settings.tokenizer[:80]}: all sites need the same folder and "
+            "version of transformers"
         )
     return token_ids(
         tokenizer,
         [passage.text for passage in own],
         [passage.place for passage in own],
         length=settings.length,
-        vocabulary=architecture(folder).vocabulary,
+        vocabulary=vocabulary,
     )

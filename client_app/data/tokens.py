@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.errors import UserError
+from models.errors import Told, UserError, private
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def token_ids(
-    tokenizer: Any, texts: Sequence[str], places: Sequence[str], *, length: int, vocabulary: int
+    tokenizer: Any, texts: Sequence[str], places: Sequence[Told], *, length: int, vocabulary: int
 ) -> NDArray[np.int32]:
     """Return the ids of ``texts``, cut and filled up to ``length``: int32 ``(n, length)``.
 
@@ -69,7 +69,7 @@ def token_ids(
         Of transformers.
     texts : sequence of str
         The texts.
-    places : sequence of str
+    places : sequence of Told
         File and line of each, for the texts of errors.
     length : int
         Tokens a text.
@@ -101,35 +101,39 @@ def token_ids(
     except UserError:
         raise
     except Exception as error:  # of Rust, of Python, of each tokenizer its own
-        told = f"{places[0]} and {len(places) - 1} more"
-        raise UserError(f"{told}: the tokenizer fails: {str(error)[:200]}") from error
+        kind, why = type(error).__name__, private(f": {str(error)[:200]}")
+        raise UserError(_first_of(places) + f": the tokenizer fails with {kind}" + why) from error
     _refuse_beyond(ids, places, vocabulary)
     _refuse_unreadable(tokenizer, ids, places)
     return ids.astype(np.int32)
 
 
-def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[str], vocabulary: int) -> None:
+def _first_of(places: Sequence[Told]) -> Told:
+    return places[0] + f" and {len(places) - 1} more"
+
+
+def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[Told], vocabulary: int) -> None:
     beyond = ((ids < 0) | (ids >= vocabulary)).any(axis=1)
     if beyond.any():
         row = int(np.argmax(beyond))
+        given = private(f"the id {int(ids[row].max())}", "an unknown id")
         raise UserError(
-            f"{places[row]}: the tokenizer gives the id {int(ids[row].max())}, but the model knows "
-            f"0 to {vocabulary - 1}: tokenizer and config.json are not of the same model"
+            places[row] + ": the tokenizer gives " + given + f", but the model knows 0 to "
+            f"{vocabulary - 1}: tokenizer and config.json are not of the same model"
         )
 
 
-def _refuse_unreadable(tokenizer: Any, ids: NDArray[np.int64], places: Sequence[str]) -> None:
+def _refuse_unreadable(tokenizer: Any, ids: NDArray[np.int64], places: Sequence[Told]) -> None:
     """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""
     special = set(tokenizer.all_special_ids)
     known = ~np.isin(ids, sorted(special))
     content = ~np.isin(ids, sorted(special - {tokenizer.unk_token_id}))
     empty = ~content.any(axis=1)
     if empty.any():
-        raise UserError(
-            f"{places[int(np.argmax(empty))]}: the tokenizer makes no token of the text"
-        )
+        row = int(np.argmax(empty))
+        raise UserError(places[row] + ": the tokenizer makes no token of the text")
     if not known.any():
         raise UserError(
-            f"{places[0]} and {len(places) - 1} more: the tokenizer knows no word of these texts: "
-            "is data.folder a model of their language?"
+            _first_of(places) + ": the tokenizer knows no word of these texts: is data.folder a "
+            "model of their language?"
         )

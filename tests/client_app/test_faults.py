@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from client_app import memory, work
 from client_app.data.seat import Seat, require_root
-from client_app.faults import without_paths
+from client_app.faults import leaving, without_paths
 from client_app.memory import in_pieces
 from client_app.site import read_site
 from client_app.store import DiskStore, Keepsake, MemoryStore
 from models.data import ArrayInputs, Split
-from models.errors import UserError
-from models.training import FitReport, Settings, WeightedLoss, fit
+from models.errors import UserError, private
+from models.training import Diverged, FitReport, Settings, WeightedLoss, fit
 from strategies.config import Plan
 from tests.client_app.test_work import bench_of, plan, received  # noqa: F401
 
@@ -103,9 +103,10 @@ def test_a_locked_folder_is_not_taken_for_an_empty_one() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("/srv/x/Ann Lee/1.png: cannot be read", "a file in the data folder: cannot be read"),
+        ("/srv/x/Ann Lee/1.png: cannot be read", "a file in the data folder"),
+        ("/srv/x/Ann: 'Lee'\n1961.png: cannot be read", "a file in the data folder"),
         ("data-root '/srv/x' does not exist", "data-root 'the data folder' does not exist"),
-        ("/srv/x/b is a link that leaves /srv/x: put", "a file in the data folder: put"),
+        ("/srv/x/b is a link that leaves /srv/x: put", "a file in the data folder"),
         ("put them into /srv/x/<class>/", "put them into a file in the data folder"),
         ("/srv/xy/1 is elsewhere", "/srv/xy/1 is elsewhere"),
         ("/srv/x/state/run-1/r.safetensors", "a file in the state folder"),
@@ -115,6 +116,84 @@ def test_a_locked_folder_is_not_taken_for_an_empty_one() -> None:
 def test_no_path_of_the_site_leaves_it(text: str, told: str) -> None:
     folders = {"data-root": "/srv/x", "state-dir": "/srv/x/state", "cache-dir": "/cache"}
     assert without_paths(text, read_site({"site": "clinic", **folders}, {})) == told
+
+
+def test_a_folder_is_known_behind_its_link_and_in_quotation_marks(tmp_path: Path) -> None:
+    folder = tmp_path / "Ann's \"\ttab"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    site = read_site({"site": "clinic", "data-root": str(tmp_path / "link")}, {})
+    assert without_paths(f"{folder}/1.png: none", site) == "a file in the data folder"
+    site = read_site({"site": "clinic", "data-root": str(folder)}, {})
+    assert without_paths(f"no {str(folder / '1.png')!r}", site) == "no 'a file in the data folder"
+
+
+MISSING = UserError("no " + private("Ann Lee.png", "such file"))
+LOST = FileNotFoundError(2, "No such file or directory", "/srv/x/Ann Lee.png")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MISSING, "no such file; see the site's log"),
+        (UserError("data.size: 0"), "data.size: 0"),
+        (UserError("/srv/x/Ann: damaged"), "a file in the data folder; see the site's log"),
+        (LOST, "FileNotFoundError: No such file or directory, see the site's log"),
+        (KeyError("Ann Lee"), "KeyError: see the site's log"),
+        (Diverged("conv1 is not finite"), "Diverged: conv1 is not finite"),
+    ],
+)
+def test_what_is_public_of_an_error_leaves_and_in_a_simulation_all(
+    error: Exception, told: str
+) -> None:
+    site = read_site({"site": "clinic", "data-root": "/srv/x"}, {})
+    assert leaving(error, site, simulated=False) == told
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    assert leaving(error, site, simulated=True) == f"{kind}{error}"
+
+
+def test_of_settings_that_cannot_be_read_nothing_leaves() -> None:
+    error = UserError("data-root must be an absolute path, got 'srv/ann lee'")
+    told = "the site's settings are wrong; see the site's log"
+    assert leaving(error, None, simulated=False) == told
+    assert leaving(KeyError("Ann Lee"), None, simulated=False) == "KeyError: see the site's log"
+
+
+def test_damaged_files_of_the_site_are_told_without_their_names(
+    plan: Plan,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    folders = {"state-dir": str(tmp_path / "Ann Lee"), "cache-dir": str(tmp_path / "1961")}
+    bench = bench_of(plan, **folders)
+    bench.store.save(1, Keepsake())
+    bench.store.path(1).write_bytes(b"damaged")
+    path = work.checkpoint_path(bench.site.cache_dir, plan.weights)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+
+    def told(do: Callable[[], object]) -> str:
+        with pytest.raises(UserError, match=r"\.safetensors is damaged") as raised:
+            do()
+        return raised.value.public
+
+    read = "cannot be read"
+    assert told(lambda: bench.store.before(2)) == f"the personal layers on the site's disk {read}"
+    assert told(lambda: bench_of(plan, **folders)) == (
+        f"the pre-trained checkpoint {read}: delete it, it will be sent again"
+    )
+
+
+def test_a_features_file_that_is_damaged_is_told_without_its_name(
+    plan: Plan,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    bench = bench_of(plan)
+    work.play(bench, 1, received(bench), MemoryStore())
+    for path in (bench.site.cache_dir / "features").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"\.npy is damaged") as raised:
+        work.play(bench, 2, received(bench), MemoryStore())
+    assert raised.value.public == "a file in the cache folder is damaged: delete the file"
 
 
 # -- out of memory ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.site import checked_name, read_site
+from client_app.site import checked_name, is_simulated, read_site
 from models.errors import UserError
 
 
@@ -29,6 +29,16 @@ def test_nothing_the_server_says_chooses_a_folder_at_a_deployed_site(own_home: P
     assert not site.simulated
     assert site.data_root is None
     assert site.state_dir == own_home / "sites"
+
+
+@pytest.mark.parametrize("more", [{"state-dir": "/srv"}, {"task": "grade"}, {"max-steps": 4}])
+def test_who_decides_anything_but_a_partition_is_not_simulated(more: dict[str, Any]) -> None:
+    partition = {"partition-id": 0, "num-partitions": 2}
+    run = {"data-root": "/etc"}
+    assert is_simulated(partition)
+    assert read_site(partition, run).data_root == Path("/etc")
+    assert not is_simulated({**partition, **more})
+    assert read_site({**partition, **more}, run).data_root is None
 
 
 @pytest.mark.parametrize(

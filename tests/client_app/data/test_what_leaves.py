@@ -1,0 +1,399 @@
+"""What a deployed site says of wrong data: the mistake and its line, no name and no value of the data."""
+
+from __future__ import annotations
+
+import csv
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_app.data import Seat, load
+from client_app.data.har import ACTIVITIES
+from client_app.data.partition import PartitionOptions, Place, share
+from client_app.data.seat import require_root
+from client_app.data.tables import at_line
+from client_app.data.tokens import token_ids
+from client_app.faults import leaving
+from client_app.site import read_site
+from models.errors import UserError
+from tests.client_app.data.test_images import fill, picture
+from tests.client_app.data.test_medmnist import arrays
+
+PATIENT = "Ann Lee: 'Zoë' 1961"
+NAMED = {"label": ["cat", "dog"]}
+Make = Callable[[Path], dict[str, Any]]
+
+
+def said(error: UserError, root: Path) -> str:
+    site = read_site({"site": "clinic", "data-root": str(root)}, {})
+    return leaving(error, site, simulated=False)
+
+
+def check(error: UserError, root: Path, told: str) -> None:
+    """Expect that ``told`` leaves, FILE being any, and no part of what the site's log has more."""
+    expected = told.replace("FILE", "a file in the data folder")
+    assert said(error, root) == f"{expected}; see the site's log"
+    assert said(error, root) != str(error)
+    assert not re.search(f"Ann|Lee|Zoë|61|{re.escape(str(root))}", said(error, root))
+
+
+def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as opened:
+        csv.writer(opened).writerows(rows)
+
+
+def manifest(*rows: Sequence[str], header: Sequence[str] = ("path", "label"), **more: Any) -> Make:
+    """Return what writes a manifest, and the options with which it is read."""
+
+    def make(root: Path) -> dict[str, Any]:
+        fill(root / PATIENT, 0, 1)
+        (root / PATIENT / "broken.png").write_bytes(b"no picture")
+        (root / PATIENT / "out.png").symlink_to("/etc/passwd")
+        write(root / "list.csv", [header, *rows])
+        return {"manifest": "list.csv", **more}
+
+    return make
+
+
+def folders(*paths: str, **more: Any) -> Make:
+    """Return what makes pictures at these paths, or a folder for one that ends in a slash."""
+
+    def make(root: Path) -> dict[str, Any]:
+        root.mkdir()
+        for path in paths:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            if path.endswith("/"):
+                (root / path).mkdir()
+            elif path.endswith("broken.png"):
+                (root / path).write_bytes(b"no picture")
+            else:
+                picture(1).save(root / path)
+        return more
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            manifest([f"{PATIENT}/none.png", "cat"]),
+            "FILE, line 2: there is no such file in the data folder",
+        ),
+        (
+            manifest([f"../{PATIENT}.png", "cat"]),
+            "FILE, line 2: it must be a path inside the data folder, without '..'",
+        ),
+        (
+            manifest([f"/{PATIENT}.png", "cat"]),
+            "FILE, line 2: it must be a path inside the data folder, without '..'",
+        ),
+        (
+            manifest(*[[f"{PATIENT}/000.png", "cat"]] * 2),
+            "FILE, line 3: its file is listed twice",
+        ),
+        (
+            manifest([f"{PATIENT}/out.png", "cat"]),
+            "FILE is a link that leaves the data folder: put the file itself there",
+        ),
+        (
+            manifest([f"{PATIENT}/broken.png", "cat"], [f"{PATIENT}/000.png", "dog"]),
+            "FILE: not a readable picture; mend or remove it",
+        ),
+        (
+            manifest([f"{PATIENT}/000.png", "cat", PATIENT], header=["path", "label", "split"]),
+            "FILE, line 2: the split is not train, validation or test",
+        ),
+        (
+            manifest([f"{PATIENT}/000.png", PATIENT], classes=NAMED),
+            "FILE: a class is not among data.classes of task 'label'; "
+            "add it there at every site, or leave it out here",
+        ),
+        (
+            manifest([f"{PATIENT}/000.png", PATIENT]),
+            "data.classes, task 'label': two classes or more, each once",
+        ),
+        (manifest(header=[f"{PATIENT}/000.png", "cat"]), "FILE: no column 'path'"),
+        (manifest([PATIENT]), "FILE, line 2: 1 cells, but the header has 2"),
+        (manifest(['x"y' * 50_000, "cat"]), "FILE: cannot be read after line 1"),
+        (
+            lambda root: manifest()(root) | {"manifest": f"{PATIENT}.csv"},
+            "data.manifest: there is no such file in the data folder",
+        ),
+        (
+            folders(f"{PATIENT}/"),
+            "a folder in the data folder: no pictures in this class folder "
+            "(.jpg, .jpeg, .png, .bmp, .gif, .tif, .tiff, .webp, .ppm, .pgm)",
+        ),
+        (
+            folders(f"{PATIENT}/1.png"),
+            "data.classes, task 'label': two classes or more, each once",
+        ),
+        (
+            folders("cat/1.png", f"{PATIENT}.png"),
+            "FILE: lies beside the class folders; move it into one of them",
+        ),
+        (
+            folders("train/cat/1.png", f"{PATIENT}/1.png"),
+            "the data folder: 'train' holds class folders but another folder is not such a split; "
+            "use train, validation and test, each with class folders, or class folders alone",
+        ),
+        (
+            folders(f"cat/{PATIENT} broken.png", "dog/1.png"),
+            "FILE: not a readable picture; mend or remove it",
+        ),
+        (
+            folders(f"{PATIENT}/", domains=True),
+            "a folder in the data folder: has no class folders; put pictures into <class>/",
+        ),
+        (
+            folders("cat/1.png", "dog/1.png"),
+            "no examples in validation and test (train, validation and test have 2, 0, 0): give "
+            "this site more examples, or change the fractions or the partition in data",
+        ),
+    ],
+)
+def test_of_pictures(tmp_path, options, make, told) -> None:
+    root = tmp_path / PATIENT
+    changes = make(root)
+    seat = Seat("clinic", None, None, None, root)
+    with pytest.raises(UserError) as raised:
+        load("images", options("images", size=8, **changes), seat, seed=1)
+    check(raised.value, root, told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen", "told"),
+    [
+        (
+            {"train_labels": np.full(40, 61)},
+            {"classes": {"lung": ["a", "b"]}},
+            "FILE: has a higher label, but data.classes of task 'lung' ends at 1 ('b')",
+        ),
+        (
+            {},
+            {"classes": {PATIENT: ["a", "b"]}},
+            "data.classes: this site's task is missing",
+        ),
+        (
+            {"val_labels": np.full(10, -1961)},
+            {},
+            "FILE, val_labels: row 1 is not a whole number from 0 to 9999",
+        ),
+        (
+            {"train_images": np.zeros(40, np.dtype([(PATIENT, "u1")]))},
+            {},
+            "FILE: array 'train_images' holds a type, which is not read because it could run code; "
+            "save it as plain numbers",
+        ),
+        (
+            {"test_images": np.zeros((19, 8, 8), np.uint8)},
+            {},
+            "FILE: 19 test_images but 20 test_labels",
+        ),
+    ],
+)
+def test_of_arrays(tmp_path, options, changes, chosen, told) -> None:
+    path = tmp_path / f"{PATIENT}.npz"
+    np.savez(path, **arrays(**changes))
+    seat = Seat("clinic", "lung", None, None, path)
+    with pytest.raises(UserError) as raised:
+        load("medmnist", options("medmnist", **chosen), seat, seed=1)
+    check(raised.value, tmp_path, told)
+
+
+def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
+    path = tmp_path / f"{PATIENT}.npz"
+    seat = Seat("clinic", None, None, None, tmp_path)
+    for name, held, told in [
+        ("medmnist", {}, "FILE: not a readable npz file"),
+        ("medmnist", {PATIENT: np.zeros(3)}, "FILE: no array 'train_images'"),
+        ("har", {PATIENT: np.zeros(3)}, "FILE: no array 'x'"),
+    ]:
+        path.write_bytes(b"no zip")
+        if held:
+            np.savez(path, **held)
+        with pytest.raises(UserError) as raised:
+            load(name, options(name), seat, seed=1)
+        check(raised.value, tmp_path, told)
+
+
+def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
+    for name in (PATIENT, f"{PATIENT} 2"):
+        np.savez(tmp_path / f"{name}.npz", **arrays())
+    seat = Seat("clinic", None, None, None, tmp_path)
+    with pytest.raises(UserError) as raised:
+        load("medmnist", options("medmnist"), seat, seed=1)
+    told = (
+        "the data folder: has 2 npz files: name this site's in its node config, as in "
+        "--node-config 'task=\"...\"', or give data.file"
+    )
+    check(raised.value, tmp_path, told)
+
+
+def test_of_subjects(tmp_path, options) -> None:
+    path = tmp_path / f"{PATIENT}.npz"
+    subject = np.repeat([1961, 61], 30)
+    held = {"x": np.zeros((60, 561)), "y": np.arange(60) % 6 + 1, "subject": subject}
+    several = (
+        "this site's data has 2 subjects: name its own in the node config, as in "
+        "--node-config 'task=\"...\"'"
+    )
+    for task, chosen, more, told in [
+        (None, None, {}, several),
+        ("subject-08", None, {}, "no task 'subject-08' here"),
+        (None, [8], {}, "data.subjects: no subject 8 here"),
+        (None, None, {"subject": subject + 1e-3}, "FILE, subject: row 1 is not a whole number from "
+            "1 to 10000"),
+        (None, None, {"activity_names": np.array([PATIENT])}, f"FILE: activity_names must be "
+            f"{', '.join(ACTIVITIES)}, in this order"),
+    ]:  # fmt: skip
+        np.savez(path, **{**held, **more})
+        seat = Seat("clinic", task, None, None, tmp_path)
+        with pytest.raises(UserError) as raised:
+            load("har", options("har", subjects=chosen), seat, seed=1)
+        check(raised.value, tmp_path, told)
+
+
+def test_of_the_official_folder(tmp_path, options) -> None:
+    for half in ("train", "test"):
+        (tmp_path / half).mkdir()
+        for kind in ("X", "y", "subject"):
+            (tmp_path / half / f"{kind}_{half}.txt").touch()
+    (tmp_path / "train" / "X_train.txt").write_text(f"{'0.5 ' * 560}Lee1961\n")
+    seat = Seat("clinic", None, None, None, tmp_path)
+    with pytest.raises(UserError, match="'Lee1961', not a number") as raised:
+        load("har", options("har"), seat, seed=1)
+    check(raised.value, tmp_path, "X_train.txt: line 1 has a word, not a number")
+    (tmp_path / "train" / "y_train.txt").unlink()
+    with pytest.raises(UserError) as raised:
+        load("har", options("har"), seat, seed=1)
+    check(raised.value, tmp_path, "y_train.txt is missing: the official folder has it")
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([[PATIENT, "cat"]], "FILE: no column 'text'"),
+        ([["text", "label"], ["", PATIENT]], "FILE, line 2: the column 'text' is empty"),
+        ([["text", "label"], [PATIENT, ""]], "FILE: no text has a label in column 'label'"),
+        (
+            [["text", "label"], [PATIENT, PATIENT]],
+            "data.classes, task 'label': two classes or more, each once",
+        ),
+        (
+            [["text", "label"], [PATIENT, "cat"], ["x", "dog"]],
+            "there is no folder 'tiny-bert' in the models folder that can be used as data.folder",
+        ),
+    ],
+)
+def test_of_texts(tmp_path, options, rows, told) -> None:
+    write(tmp_path / f"{PATIENT}.csv", rows)
+    seat = Seat("clinic", None, None, None, tmp_path, tmp_path / "models")
+    with pytest.raises(UserError) as raised:
+        load("text", options("text"), seat, seed=1)
+    check(raised.value, tmp_path, told)
+
+
+def test_of_what_a_tokenizer_says(tmp_path) -> None:
+    class Tokenizer:
+        def encode(self, text: str) -> list[str]:
+            return list(text)
+
+        def __call__(self, texts: list[str], **_: object) -> None:
+            raise ValueError(f"cannot encode {texts[0]!r}")
+
+    with pytest.raises(UserError, match=r"cannot encode .*1961") as raised:
+        token_ids(Tokenizer(), [PATIENT], [at_line(tmp_path, 7)], length=4, vocabulary=9)
+    told = "FILE, line 7 and 0 more: the tokenizer fails with ValueError"
+    check(raised.value, tmp_path, told)
+
+
+def test_of_domains(tmp_path) -> None:
+    options = PartitionOptions("domain", 1.0, 1, 2, "ward")
+    values = np.array([PATIENT, PATIENT, "w", "w", "w"])
+    with pytest.raises(UserError, match="1961") as raised:
+        share(options, np.zeros(5, np.int64), Place(0, 5), 1, values)
+    told = (
+        "data.partition: a domain has 2 examples for the 3 sites that share it: start fewer sites, "
+        "or add examples to it"
+    )
+    check(raised.value, tmp_path, told)
+
+
+def test_of_a_data_folder_that_is_not_there(tmp_path) -> None:
+    root = tmp_path / PATIENT
+    with pytest.raises(UserError, match="1961") as raised:
+        require_root(Seat("clinic", None, None, None, root))
+    check(raised.value, root, "data-root does not exist on this site's machine")
+
+
+# Every text that may leave for what a manifest's entry can be, but for the number of a line.
+KNOWN = {
+    f"a file in the data folder{text}; see the site's log"
+    for text in (
+        ", line N: there is no such file in the data folder",
+        ", line N: it must be a path inside the data folder, without '..'",
+        ", line N: the file cannot be opened (File name too long)",
+        ", line N: its file is listed twice",
+        ": not a readable picture; mend or remove it",
+        " is a link that leaves the data folder: put the file itself there",
+        ": cannot be read after line N",
+        ": a class is not among data.classes of task 'label'; add it there at every site, or leave "
+        "it out here",
+    )
+}
+LETTERS = st.text(
+    st.one_of(st.sampled_from(":'\"/\\\n\r, ;%{}\u2028\x1b"), st.characters(codec="utf-8"))
+)
+
+
+@given(
+    before=LETTERS,
+    after=LETTERS,
+    kind=st.sampled_from(["missing", "broken", "twice", "link", "class"]),
+)
+def test_no_name_in_a_manifest_leaves_the_site(before: str, after: str, kind: str) -> None:
+    name = f"{before}LEE1961{after}"
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        rows = [["path", "label"], [name, name if kind == "class" else "cat"]]
+        write(root / "list.csv", rows + rows[1:] * (kind == "twice"))
+        if kind != "missing":
+            place(root, name, link=kind == "link")
+        with pytest.raises(UserError) as raised:
+            load("images", OPTIONS, Seat("clinic", None, None, None, root), seed=1)
+        left = said(raised.value, root)
+    assert re.sub(r"line \d+", "line N", left) in KNOWN
+    assert "LEE1961" not in left
+
+
+def place(root: Path, name: str, *, link: bool) -> None:
+    """Put a file that is no picture where the manifest's entry is, if it can be there."""
+    path = root / name.strip()
+    try:
+        if ".." in path.parts or root not in path.parents:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if link:
+            path.symlink_to("/etc/passwd")
+        else:
+            path.write_bytes(b"no picture")
+    except (OSError, ValueError):
+        return
+
+
+OPTIONS = {
+    "name": "images", "manifest": "list.csv", "domains": False, "task": "label", "tasks": None,
+    "classes": NAMED, "size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, "validation_fraction": 0.1,
+    "test_fraction": 0.2, "memory_mb": 0, "labels_per_class": None,
+    "partition": {"scheme": "iid", "alpha": 1.0, "smallest": 1, "classes_per_site": 2, "column": None},
+}  # fmt: skip
