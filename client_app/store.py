@@ -104,6 +104,8 @@ class DiskStore:
     def save(self, round_number: int, kept: Keepsake) -> None:
         """Write the file of the round durably, then drop files that no re-sent round can need.
 
+        Those of later rounds are of a history that the run gave up: it was resumed before them.
+
         Raises
         ------
         UserError
@@ -112,7 +114,9 @@ class DiskStore:
         with writing("the personal layers"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             weights.save(self.path(round_number), kept.flat(), {"round": str(round_number)})
-            for number in self.rounds()[:-KEPT_ROUNDS]:
+            there = self.rounds()
+            later = [number for number in there if number > round_number]
+            for number in (*later, *there[: len(there) - len(later)][:-KEPT_ROUNDS]):
                 self.path(number).unlink(missing_ok=True)
 
     def deploy(self, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:

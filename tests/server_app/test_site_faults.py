@@ -108,7 +108,7 @@ def test_a_full_disk_costs_one_contribution_and_no_personal_layer(
     results, _ = simulate(tmp_path, "faces", ROUNDS, grid=grid)
     reason = "the personal layers could not be written: the disk is full (No space left on device)"
     check_cost(results, reason, small_disk)
-    store = DiskStore(small_disk / "state", results["run"], "clinic")
+    store = DiskStore(small_disk / "state", results["federation"], "clinic")
     assert store.rounds() == [1, 3]
     assert {path.name for path in store.folder.iterdir()} == {
         "round-000001.safetensors",
