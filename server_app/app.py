@@ -108,11 +108,11 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     start = checkpoint(config, home() / "cache", say)
     federation = Federation(roster, config, plan, folder, start, say)
     federation.join(found, refused)
-    saved = None if old is None else old.latest()
     if old is None:
         folder.begin(config.to_dict(), wanted.experiment)
-    say(f"run {folder.name}: results go to {folder.path}")
-    results = federation.run(saved)
+    with folder.written_here():
+        say(f"run {folder.name}: results go to {folder.path}")
+        results = federation.run(None if old is None else old.latest())
     say(final_tables(results["final"]))
     say(verdict(results["final"]))
     if missed := participation_table(results["participation"], results["rounds"]):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from models.durable import replacing, sync
 from models.errors import UserError, nearest
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KEPT = 3
+LOCK_PATIENCE = 30.0  # seconds for a ServerApp whose SuperLink died to end
 ID_BYTES = 4  # of the random part of a federation's name
 MOST_NAME = 64 - 1 - 2 * ID_BYTES
 _FOLDER = re.compile(r"round-(\d{6})")
@@ -85,9 +89,31 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output-dir: {self.path} cannot be made: {error}") from None
+        if self.has_begun:
+            raise UserError(f"output-dir: another run has just begun in {self.path}; resume it")
         told = {"experiment": experiment, "config": config, "weights": ""}
         told["federation"] = self.federation
         write_json(self.path / "run.json", told)
+
+    @contextmanager
+    def written_here(self) -> Iterator[None]:
+        """Let nobody else write into the folder during the block.
+
+        Raises
+        ------
+        UserError
+            Where another ServerApp writes there, and did not end within ``LOCK_PATIENCE`` seconds.
+        """
+        with (self.path / ".lock").open("w") as file:
+            deadline = time.monotonic() + LOCK_PATIENCE
+            while not _locked(file):
+                if time.monotonic() >= deadline:
+                    raise UserError(
+                        f"output-dir: another ServerApp writes into {self.path}; let that run end, "
+                        "or stop it with `flwr stop`, before this one goes on with it"
+                    )
+                time.sleep(0.1)
+            yield
 
     def note_weights(self, content_hash: str) -> None:
         """Write down the checkpoint that the run starts from.
@@ -286,6 +312,15 @@ def write_json(path: Path, content: object) -> None:
     """Write JSON durably."""
     with replacing(path) as unfinished, unfinished.open("w") as file:
         json.dump(content, file, indent=1, allow_nan=False)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Take the lock of an open file, which its closing gives back; return whether it could be had."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flwr.app import Message
 from client_app.store import DiskStore
 from models import weights
 from models.errors import UserError
+from server_app import checkpoint
 from server_app.checkpoint import RunFolder
 from strategies import roster, wire
 from tests.loopback import LoopbackGrid, failed, simulate
@@ -120,6 +121,18 @@ def test_a_resumed_named_run_is_the_same_federation(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "march", chosen=True)
     folder.begin({}, "faces")
     assert RunFolder(tmp_path / "march").federation == folder.federation != "march"
+
+
+def test_two_servers_do_not_write_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "LOCK_PATIENCE", 0.3)
+    results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path))
+    folder = RunFolder(tmp_path / results["run"])
+    again = {"grid": grid_of(tmp_path), "resume": "latest"}
+    with folder.written_here(), pytest.raises(UserError, match="another ServerApp writes into"):
+        simulate(tmp_path, "faces", PLAIN, **again)
+    simulate(tmp_path, "faces", PLAIN, **again)
+    with pytest.raises(UserError, match="another run has just begun"):
+        folder.begin({}, "faces")
 
 
 # -- sites that are mended -------------------------------------------------------------------------
