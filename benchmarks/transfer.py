@@ -231,7 +231,9 @@ class Deployment:
 
 def _counted(sites: Sequence[str], of: int) -> str:
     """Return how many of the sites these are, and which."""
-    return f"{len(sites)} of {of} sites" + (f" ({', '.join(sites)})" if sites else "")
+    if len(sites) in (0, of):
+        return f"all {of} sites" if sites else "no site"
+    return f"{len(sites)} of {of} sites ({', '.join(sites)})"
 
 
 def parser() -> argparse.ArgumentParser:

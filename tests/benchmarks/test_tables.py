@@ -17,7 +17,7 @@ from benchmarks.paper import parser as paper_parser
 from benchmarks.study import Case
 from benchmarks.table3 import Faces, Table3
 from benchmarks.table4 import Chosen, Table4
-from benchmarks.transfer import Deployment, Transfer
+from benchmarks.transfer import Deployment, Transfer, _counted
 from benchmarks.transfer import main as transfer
 from benchmarks.transfer import parser as transfer_parser
 from models.networks import build
@@ -116,13 +116,18 @@ def test_deployment_tells_each_site_and_those_that_join(tmp_path: Path, few: way
         for name, row in told["tables"][0]["rows"].items()
         if row["after, %"]["values"] < row["before, %"]["values"]
     ]
-    where = f" ({', '.join(worse)})" if worse else ""
-    assert f"worse than before at {len(worse)} of 4 sites{where}; alone" in told["notes"][0]
+    assert f"than before at {_counted(worse, 4)}; alone is better" in told["notes"][0]
     assert told["notes"][-1].endswith("It has the data of those that join later, too.")
     assert len(told["curves"]["tuned"][0]) == 2
     for name in ("deployment.png", "deployment-sites.png"):
         assert (tmp_path / "output" / name).exists()
         assert f"(results/{name})" in (tmp_path / "output" / "RESULTS.md").read_text()
+
+
+def test_sites_are_counted_and_named() -> None:
+    assert _counted([], 3) == "no site"
+    assert _counted(["a", "b"], 3) == "2 of 3 sites (a, b)"
+    assert _counted(["a", "b", "c"], 3) == "all 3 sites"
 
 
 def test_results_do_not_tell_where_this_machine_keeps_things() -> None:
