@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,9 @@ from models.errors import Told, UserError
 
 
 @pytest.fixture(autouse=True)
-def errors_without_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def errors_without_paths(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Look at the public text of every error that client_app makes in a test."""
     made: list[str] = []
     plain = UserError.__init__
@@ -24,4 +25,4 @@ def errors_without_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     monkeypatch.setattr(UserError, "__init__", watched)
     yield
-    assert not [text for text in made if str(tmp_path) in text]
+    assert not [text for text in made if str(tmp_path_factory.getbasetemp()) in text]

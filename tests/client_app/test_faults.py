@@ -183,6 +183,20 @@ def test_damaged_files_of_the_site_are_told_without_their_names(
     )
 
 
+def test_what_does_not_fit_is_told_without_the_values_of_the_site(plan: Plan) -> None:  # noqa: F811
+    with pytest.raises(UserError) as raised:
+        bench_of(plan, device="ann-lee")
+    assert raised.value.public == "device does not exist; use auto, cpu, cuda or cuda:N"
+    bench = bench_of(plan)
+    bench.store.save(1, Keepsake({"Ann Lee": torch.ones(1)}))
+    with pytest.raises(UserError, match="Ann Lee") as raised:
+        work.play(bench, 2, received(bench), bench.store)
+    assert raised.value.public == (
+        "the personal layers kept do not fit the model of this run: they differ; start a new run "
+        "instead of resuming this one"
+    )
+
+
 def test_a_features_file_that_is_damaged_is_told_without_its_name(
     plan: Plan,  # noqa: F811
     tmp_path: Path,

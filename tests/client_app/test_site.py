@@ -58,6 +58,12 @@ def test_a_wrong_node_config_is_told(node: dict[str, Any], told: str) -> None:
         read_site(node, {})
 
 
+def test_what_cannot_be_a_name_is_told_at_the_site_alone() -> None:
+    with pytest.raises(UserError, match=r"^task 'Ann Lee 1961' cannot be used: letters") as raised:
+        checked_name("Ann Lee 1961", "task")
+    assert raised.value.public.startswith("task cannot be used: letters")
+
+
 @given(st.text(max_size=80))
 def test_a_name_can_never_leave_its_folder(name: str) -> None:
     try:

@@ -273,6 +273,10 @@ def test_of_the_official_folder(tmp_path, options) -> None:
     with pytest.raises(UserError, match="'Lee1961', not a number") as raised:
         load("har", options("har"), seat, seed=1)
     check(raised.value, tmp_path, "X_train.txt: line 1 has a word, not a number")
+    (tmp_path / "train" / "X_train.txt").write_text(f"{'0.5 ' * 560}1_961\n")
+    with pytest.raises(UserError, match="1_961") as raised:
+        load("har", options("har"), seat, seed=1)
+    check(raised.value, tmp_path, "X_train.txt: not a table of numbers")
     (tmp_path / "train" / "y_train.txt").unlink()
     with pytest.raises(UserError) as raised:
         load("har", options("har"), seat, seed=1)
@@ -315,6 +319,13 @@ def test_of_what_a_tokenizer_says(tmp_path) -> None:
         token_ids(Tokenizer(), [PATIENT], [at_line(tmp_path, 7)], length=4, vocabulary=9)
     told = "FILE, line 7 and 0 more: the tokenizer fails with ValueError"
     check(raised.value, tmp_path, told)
+
+
+def test_of_shares(tmp_path) -> None:
+    options = PartitionOptions("dirichlet", 1.0, 61, 2, None)
+    with pytest.raises(UserError, match="attempts") as raised:
+        share(options, np.zeros(9, np.int64), Place(0, 3), 1)
+    check(raised.value, tmp_path, "data.partition (dirichlet): these data cannot be shared out so")
 
 
 def test_of_domains(tmp_path) -> None:
