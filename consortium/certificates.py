@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Sequence
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from consortium.members import Hospital
-from models.durable import replacing
+from models.durable import replacing, sync
 from models.errors import UserError
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 397
@@ -59,29 +62,29 @@ def found(folder: Path, hosts: Sequence[str], hospitals: Sequence[Hospital]) -> 
     Raises
     ------
     UserError
-        The folder exists: keys are never overwritten.
+        The folder exists, for keys are never overwritten, or cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except FileExistsError:
+    if folder.exists():
         raise UserError(
             f"{folder} exists, and keys are never overwritten: choose another folder, or add a "
             "hospital with `fedstrata-consortium add`"
-        ) from None
+        )
     key = generate_private_key(SECP384R1())
     certificate = _authority(key)
-    _write_private(folder / AUTHORITY / "ca.key", _pem(key))
-    _write_public(folder / AUTHORITY / "ca.crt", certificate.public_bytes(Encoding.PEM))
     server = generate_private_key(SECP384R1())
-    _write_private(folder / SUPERLINK / "server.key", _pem(server))
     signed = _server(server, hosts, key, certificate)
-    _write_public(folder / SUPERLINK / "server.crt", signed.public_bytes(Encoding.PEM))
-    _write_public(folder / SUPERLINK / "ca.crt", certificate.public_bytes(Encoding.PEM))
     signing = Ed25519PrivateKey.generate()
-    _write_private(folder / SIGNING / "bundle.key", _openssh(signing))
-    _write_public(folder / SIGNING / "bundle.pub", _openssh_public(signing, "bundle"))
-    for hospital in hospitals:
-        admit(folder, hospital)
+    public = certificate.public_bytes(Encoding.PEM)
+    with _whole(folder) as made:
+        _write_private(made / AUTHORITY / "ca.key", _pem(key))
+        _write_public(made / AUTHORITY / "ca.crt", public)
+        _write_private(made / SUPERLINK / "server.key", _pem(server))
+        _write_public(made / SUPERLINK / "server.crt", signed.public_bytes(Encoding.PEM))
+        _write_public(made / SUPERLINK / "ca.crt", public)
+        _write_private(made / SIGNING / "bundle.key", _openssh(signing))
+        _write_public(made / SIGNING / "bundle.pub", _openssh_public(signing, "bundle"))
+        for hospital in hospitals:
+            admit(made, hospital)
 
 
 def admit(folder: Path, hospital: Hospital) -> None:
@@ -90,23 +93,47 @@ def admit(folder: Path, hospital: Hospital) -> None:
     Raises
     ------
     UserError
-        There is no consortium in ``folder``, or it has this hospital.
+        There is no consortium in ``folder``, it has this hospital, or nothing can be written there.
     """
-    authority = folder / AUTHORITY / "ca.crt"
-    if not authority.exists():
+    try:
+        authority = (folder / AUTHORITY / "ca.crt").read_bytes()
+    except OSError:
         raise UserError(
             f"{folder} holds no consortium: found one with `fedstrata-consortium found`"
-        )
+        ) from None
     place = folder / HOSPITALS / hospital.name
-    try:
-        place.mkdir(parents=True, mode=0o700)
-    except FileExistsError:
-        raise UserError(f"{place} exists, and keys are never overwritten") from None
+    if place.exists():
+        raise UserError(f"{place} exists, and keys are never overwritten")
     key = generate_private_key(SECP384R1())
-    _write_public(place / "task", f"{hospital.task}\n".encode())
-    _write_public(place / "ca.crt", authority.read_bytes())
-    _write_public(place / "supernode.pub", _openssh_public(key, hospital.name))
-    _write_private(place / "supernode.key", _openssh(key))
+    with _whole(place) as made:
+        _write_private(made / "supernode.key", _openssh(key))
+        _write_public(made / "supernode.pub", _openssh_public(key, hospital.name))
+        _write_public(made / "task", f"{hospital.task}\n".encode())
+        _write_public(made / "ca.crt", authority)
+
+
+@contextmanager
+def _whole(place: Path) -> Iterator[Path]:
+    """Yield a new folder to fill, its owner's alone; on leaving it becomes ``place``, all of it at once.
+
+    Raises
+    ------
+    UserError
+        Something there cannot be made or written.
+    """
+    unfinished = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir(mode=0o700)
+        yield unfinished
+        for path in (*unfinished.rglob("*"), unfinished):
+            sync(path)
+        unfinished.rename(place)
+        sync(place.parent)
+    except OSError as error:
+        raise UserError(f"{place} cannot be made: {error.filename}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def renew(folder: Path, hosts: Sequence[str]) -> None:
@@ -127,9 +154,13 @@ def renew(folder: Path, hosts: Sequence[str]) -> None:
 
 
 def members(folder: Path) -> tuple[Hospital, ...]:
-    """Return the hospitals that there are keys of, sorted by name."""
-    places = sorted((folder / HOSPITALS).glob("*/supernode.pub"))
-    return tuple(Hospital(p.parent.name, (p.parent / "task").read_text().strip()) for p in places)
+    """Return the hospitals that there are keys of, sorted by name; raise UserError if one is damaged."""
+    places = sorted((folder / HOSPITALS).glob("[!.]*/supernode.pub"))
+    try:
+        tasks = [(path.parent / "task").read_text().strip() for path in places]
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from None
+    return tuple(Hospital(p.parent.name, task) for p, task in zip(places, tasks, strict=True))
 
 
 def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:

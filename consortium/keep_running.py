@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Protocol
 
-from consortium.registration import flower
+from consortium.superlink import Away, SubmittedRun
 from models.errors import UserError
+from strategies.wire import NAME
 
-Flower = Callable[..., dict[str, Any]]
 POLL = 5.0  # seconds between two looks
-QUICK = 30.0  # a run that fails sooner than this made no progress
 PATIENCE = 3600.0  # seconds for which a SuperLink may be away
+COMPLETED, STOPPED = "finished:completed", "finished:stopped"
+
+
+class Runs(Protocol):
+    """The part of `consortium.superlink.SuperLink` that a kept run needs."""
+
+    def submit(self, app: str, run_config: Mapping[str, str]) -> int:
+        """Submit a run; return its id."""
+
+    def runs(self) -> Sequence[SubmittedRun]:
+        """Return all runs, the oldest first."""
+
+    def rounds(self, run_id: int) -> int:
+        """Return the last round that a run completed."""
 
 
 @dataclass
@@ -22,40 +35,54 @@ class KeptRun:
     """Submits a run, and submits it again to be resumed until it has come to its end.
 
     A SuperLink that crashes ends a run of Flower for good. What the run had learnt is in its
-    folder; submitted again under its name, it goes on from the last complete round.
+    folder; submitted again under its name, it goes on from the last complete round. The
+    SuperLink's own list says what was submitted under the name and what came of it, so that
+    nothing is submitted while that runs, whoever submitted it: not where an answer was lost, and
+    not by a driver that was killed and is started again.
 
     Parameters
     ----------
-    connection : str
-        The SuperLink's name in Flower's configuration.
+    superlink : Runs
+        Where to.
     app : str
         Folder of the app.
     run_config : mapping of str to str
         For ``flwr run -c``; ``name`` and ``resume`` are set here.
+    name : str
+        Of the run; by default the time. A run of this name that began is taken up.
+    again : bool
+        Whether to submit it whatever came of it before.
     most_failures : int
-        Failures in a row, each within ``QUICK`` seconds, after which it is no accident.
+        Failures in a row without a new complete round after which it is no accident.
     log : callable
         Takes one line.
-    flower : callable
-        Runs a command of ``flwr`` and returns its JSON.
     """
 
-    connection: str
+    superlink: Runs
     app: str
     run_config: dict[str, str]
+    name: str = ""
+    again: bool = False
     most_failures: int = 5
     log: Callable[[str], None] = print
-    flower: Flower = flower
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    submitted: list[str] = field(default_factory=list)
+    passed: set[int] = field(default_factory=set)  # runs that have ended and are accounted for
+    followed: int | None = None
+    failures: int = 0
+    newest: int = 0  # the last complete round
+    away: float | None = None  # since when
 
     def __post_init__(self) -> None:
         for key in ("name", "resume"):
             if key in self.run_config:
-                raise UserError(f"-c {key}=...: the run's {key} is chosen here; leave it away")
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        self.run_config = {**self.run_config, "name": f"kept-{stamp}", "resume": "auto"}
+                raise UserError(f"-c {key}=...: the run's {key} is chosen here: write --name")
+        self.name = self.name or f"kept-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        if not NAME.fullmatch(self.name):
+            raise UserError(
+                f"--name {self.name[:80]!r}: write letters, digits, '.', '_' and '-', at most 64"
+            )
+        self.run_config = {**self.run_config, "name": self.name, "resume": "auto"}
 
     def run(self) -> None:
         """Return when the run has come to its end.
@@ -63,71 +90,77 @@ class KeptRun:
         Raises
         ------
         UserError
-            It failed quickly ``most_failures`` times in a row, was stopped by a person, or the
-            SuperLink was away for an hour.
+            It failed ``most_failures`` times in a row without a new complete round, was stopped
+            by a person, or the SuperLink was away for an hour.
         """
-        failures = 0
-        while True:
-            began = self.clock()
-            run_id = self._submit()
-            status, details = self._wait(run_id)
-            if status == "finished:completed":
-                self.log(f"run {run_id}: completed")
-                return
-            if status == "finished:stopped":
-                raise UserError(f"run {run_id} was stopped: {details or 'no reason given'}")
-            failures = failures + 1 if self.clock() - began < QUICK else 0
-            self.log(f"run {run_id}: {status} ({details or 'no reason given'})")
-            if failures >= self.most_failures:
-                raise UserError(
-                    f"the run failed {failures} times in a row within {QUICK:g} s, the last time "
-                    f"with: {details or 'no reason given'}; see `flwr log {run_id} "
-                    f"{self.connection}`"
-                )
-            self.sleep(POLL)
-
-    def _submit(self) -> str:
-        pairs = " ".join(f'{key}="{value}"' for key, value in self.run_config.items())
-        told = self._persistently("run", self.app, self.connection, "-c", pairs)
-        run_id = str(told["run-id"])
-        again = "again, to be resumed" if self.submitted else f"as {self.run_config['name']}"
-        self.submitted.append(run_id)
-        self.log(f"run {run_id}: submitted {again}")
-        return run_id
-
-    def _wait(self, run_id: str) -> tuple[str, str]:
-        """Wait for the end of a run; return its status and what Flower says about it."""
-        while True:
-            told = self._persistently("list", self.connection, "--run-id", run_id)
-            (run,) = told["runs"]
-            status = str(run["status"])
-            if status.startswith("finished"):
-                return status, str(run.get("status-details") or "")
-            self.sleep(POLL)
-
-    def _persistently(self, *command: str) -> dict[str, Any]:
-        """Run a command of ``flwr``, again and again while the SuperLink is away."""
-        since = self.clock()
-        away = False
         while True:
             try:
-                told = self.flower(*command)
-            except UserError as error:
-                if not _is_away(str(error)) or self.clock() - since > PATIENCE:
-                    raise
-                if not away:
-                    self.log(f"the SuperLink is away; waiting for it ({error})")
-                    away = True
-                self.sleep(POLL)
-                continue
-            if away:
-                self.log("the SuperLink is back")
-            return told
+                if self._look():
+                    return
+            except Away as error:
+                self._wait_for_it(error)
+            else:
+                if self.away is not None:
+                    self.log("the SuperLink is back")
+                self.away = None
+            self.sleep(POLL)
+
+    def _look(self) -> bool:
+        """Do what there is to do now; return whether the run is complete."""
+        mine = [run for run in self.superlink.runs() if run.name == self.name]
+        if self.again:
+            self.passed |= {run.id for run in mine if run.ended}
+            self.again = False
+        for run in mine:
+            if not run.ended:
+                if self.followed != run.id:
+                    self.log(f"run {run.id}: {self.name} is {run.status}")
+                    self.followed = run.id
+                return False
+        ended = [run for run in mine if run.id not in self.passed]
+        for run in ended:
+            self._account(run)
+        if ended and ended[-1].status == COMPLETED:
+            return True
+        if ended and ended[-1].status == STOPPED:
+            raise UserError(
+                f"run {ended[-1].id} was stopped: {_reason(ended[-1])}; to go on with it, give the "
+                f"same command with --name {self.name} --again"
+            )
+        if self.failures >= self.most_failures:
+            raise UserError(
+                f"{self.name} failed {self.failures} times in a row without a new complete round, "
+                f"the last time with: {_reason(ended[-1])}; see `flwr log {ended[-1].id} CONNECTION`, "
+                f"mend it, and give the same command with --name {self.name} --again"
+            )
+        self.followed = self.superlink.submit(self.app, self.run_config)
+        how = "again, to be resumed" if mine else f"as {self.name}"
+        self.log(f"run {self.followed}: submitted {how}")
+        return False
+
+    def _account(self, run: SubmittedRun) -> None:
+        """Take note of how a run ended."""
+        if run.status in (COMPLETED, STOPPED):
+            self.failures = 0
+            self.log(f"run {run.id}: {run.status.removeprefix('finished:')}")
+        else:
+            rounds = self.superlink.rounds(run.id)
+            self.failures = 0 if rounds > self.newest else self.failures + 1
+            self.newest = max(self.newest, rounds)
+            self.log(f"run {run.id}: {run.status} after round {self.newest} ({_reason(run)})")
+        self.passed.add(run.id)
+
+    def _wait_for_it(self, error: Away) -> None:
+        now = self.clock()
+        if self.away is None:
+            self.log(f"the SuperLink is away; waiting for it ({error})")
+            self.away = now
+        elif now - self.away > PATIENCE:
+            raise error
 
 
-def _is_away(said: str) -> bool:
-    words = ("UNAVAILABLE", "unavailable", "failed to connect", "Connection refused", "did not end")
-    return any(word in said for word in words)
+def _reason(run: SubmittedRun) -> str:
+    return run.details or "no reason given"
 
 
 def read_pairs(told: Sequence[str]) -> dict[str, str]:

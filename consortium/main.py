@@ -9,12 +9,18 @@ from pathlib import Path
 
 from consortium import certificates, keep_running, registration
 from consortium.members import read_hospitals, read_hosts
+from consortium.superlink import SuperLink
 from models.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    made = argparse.ArgumentParser(prog="fedstrata-consortium", description=__doc__)
+    made = argparse.ArgumentParser(
+        prog="fedstrata-consortium",
+        description=__doc__,
+        epilog="@FILE stands for the arguments in a file, one a line.",
+        fromfile_prefix_chars="@",
+    )
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, told: str, do: object) -> argparse.ArgumentParser:
@@ -35,11 +41,20 @@ def parser() -> argparse.ArgumentParser:
         )
     for each in (found, add):
         each.add_argument(
-            "--hospital", action="append", default=[], metavar="NAME:TASK", help="one site"
+            "--hospital",
+            action="append",
+            default=[],
+            metavar="NAME:TASK",
+            help="one site",
+            required=each is add,
         )
     for each in (register, run):
         each.add_argument("connection", help="name of the SuperLink in Flower's configuration")
     run.add_argument("--app", default=".", help="folder of the app")
+    run.add_argument("--name", default="", help="of the run: one that began is taken up")
+    run.add_argument(
+        "--again", action="store_true", help="submit it although it failed, was stopped or ended"
+    )
     run.add_argument("-c", dest="pairs", action="append", default=[], metavar="KEY=VALUE")
     return made
 
@@ -51,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         told.do(told)
     except UserError as error:
         sys.exit(f"fedstrata-consortium: {error}")
+    except OSError as error:
+        sys.exit(f"fedstrata-consortium: {error.filename}: {error.strerror}")
 
 
 def _found(told: argparse.Namespace) -> None:
@@ -74,14 +91,16 @@ def _renew(told: argparse.Namespace) -> None:
 
 
 def _register(told: argparse.Namespace) -> None:
-    for name, node_id in registration.register(told.folder, told.connection).items():
+    superlink = SuperLink(told.connection)
+    for name, node_id in registration.register(told.folder, superlink).items():
         print(f"{name}: node {node_id}")
     print(f"roster: {told.folder / registration.ROSTER}")
 
 
 def _run(told: argparse.Namespace) -> None:
     pairs = keep_running.read_pairs(told.pairs)
-    keep_running.KeptRun(told.connection, told.app, pairs, log=_say).run()
+    superlink = SuperLink(told.connection)
+    keep_running.KeptRun(superlink, told.app, pairs, told.name, told.again, log=_say).run()
 
 
 def _say(line: str) -> None:

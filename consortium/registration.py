@@ -2,96 +2,112 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+import msgspec
 import yaml
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_public_key,
+)
 
 from consortium.certificates import HOSPITALS, members
-from consortium.members import Hospital
 from models.durable import replacing
 from models.errors import UserError
 
 ROSTER = "superlink/roster.yaml"
-SECONDS = 60.0
 
 
-def register(folder: Path, connection: str) -> dict[str, int]:
-    """Register every hospital that is not on the roster yet; return all node ids by name.
+class Nodes(Protocol):
+    """The part of `consortium.superlink.SuperLink` that registration needs."""
 
-    The roster, ``superlink/roster.yaml``, is what the server binds names and tasks to keys by; it
-    is written after each registration, so that an interrupted one goes on where it was.
+    def nodes(self) -> dict[bytes, int]:
+        """Return the ids of all nodes by public key, PEM."""
+
+    def register(self, public_key: Path) -> int:
+        """Register the key in a file; return its node's id."""
+
+
+class Line(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """One site of the roster."""
+
+    task: str
+    node_id: int
+    public_key: str
+
+
+class Roster(msgspec.Struct, forbid_unknown_fields=True):
+    """The roster: each site's task, node and key, by name."""
+
+    sites: dict[str, Line] = {}
+
+
+def register(folder: Path, superlink: Nodes) -> dict[str, int]:
+    """Register every hospital that the SuperLink does not know; return all node ids by name.
+
+    The roster, ``superlink/roster.yaml``, is what the server binds names and tasks to keys by. It
+    is written after each registration, and each hospital's line is made from what the SuperLink
+    knows: an interrupted registration goes on where it was, and after the loss of the SuperLink's
+    database, or of the roster, the same command mends it.
 
     Parameters
     ----------
     folder : Path
         Of the consortium.
-    connection : str
-        The SuperLink's name in Flower's configuration.
+    superlink : Nodes
+        Where to.
 
     Raises
     ------
     UserError
-        There are no hospitals, or the SuperLink does not take a key; with Flower's reason.
+        There are no hospitals, a key or the roster cannot be read, or the SuperLink does not take
+        a key; with Flower's reason.
     """
     hospitals = members(folder)
     if not hospitals:
         raise UserError(f"{folder / HOSPITALS} holds no hospitals")
     path = folder / ROSTER
-    roster: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {"sites": {}}
+    roster = read_roster(path)
+    known = superlink.nodes()
     for hospital in hospitals:
-        if hospital.name not in roster["sites"]:
-            roster["sites"][hospital.name] = _registered(folder, hospital, connection)
+        public = folder / HOSPITALS / hospital.name / "supernode.pub"
+        line, pem = _public_key(public)
+        node_id = known.get(pem) or superlink.register(public)
+        entry = Line(hospital.task, node_id, line)
+        if roster.sites.get(hospital.name) != entry:
+            roster.sites[hospital.name] = entry
             with replacing(path) as unfinished:
-                unfinished.write_text(yaml.safe_dump(roster, sort_keys=True))
-    return {name: int(entry["node-id"]) for name, entry in roster["sites"].items()}
+                told = msgspec.to_builtins(roster)
+                unfinished.write_text(yaml.safe_dump(told, sort_keys=True))
+    return {name: entry.node_id for name, entry in roster.sites.items()}
 
 
-def _registered(folder: Path, hospital: Hospital, connection: str) -> dict[str, str | int]:
-    public = folder / HOSPITALS / hospital.name / "supernode.pub"
-    told = flower("supernode", "register", str(public), connection)
-    kind, key, *_ = public.read_text().split()
-    return {
-        "task": hospital.task,
-        "node-id": int(told["node-id"]),
-        "public-key": f"{kind} {key}",
-    }
-
-
-def flower(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
-    """Run a command of ``flwr`` and return the JSON that it prints.
-
-    Raises
-    ------
-    UserError
-        It failed; with what it said.
-    """
-    line = ["flwr", *command, "--format", "json"]
+def read_roster(path: Path) -> Roster:
+    """Return the roster in a file, an empty one where there is no file; raise UserError if damaged."""
     try:
-        done = subprocess.run(
-            line,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"`flwr {' '.join(command)}` did not end within {seconds:g} s") from None
-    told = _json(done.stdout)
-    if told is None or not told.get("success"):
-        said = (told or {}).get("error-message") or done.stderr.strip() or done.stdout.strip()
-        raise UserError(f"`flwr {' '.join(command)}`: {str(said)[-2000:]}")
-    return told
+        return msgspec.yaml.decode(path.read_bytes(), type=Roster)
+    except FileNotFoundError:
+        return Roster()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged: {str(error).splitlines()[0]}; move it away and register again: "
+            "hospitals that the SuperLink knows keep their nodes"
+        ) from None
 
 
-def _json(text: str) -> dict[str, Any] | None:
-    """Return the JSON object in what a command printed; some lines before it are for people."""
-    begin = text.find("{")
+def _public_key(path: Path) -> tuple[str, bytes]:
+    """Return the public key in a file, as the roster and as the SuperLink write it."""
     try:
-        told = json.JSONDecoder().raw_decode(text[begin:])[0] if begin >= 0 else None
-    except json.JSONDecodeError:
-        return None
-    return told if isinstance(told, dict) else None
+        text = path.read_text()
+        kind, key, *_ = text.split()
+        public = load_ssh_public_key(text.encode())
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        raise UserError(
+            f"{path} is no public key in OpenSSH's form: 'ecdsa-sha2-nistp384 AAAA... name'"
+        ) from None
+    return f"{kind} {key}", public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

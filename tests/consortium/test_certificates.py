@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import stat
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consortium import certificates
 from consortium.certificates import admit, found, members, renew
 from consortium.main import main
 from consortium.members import Hospital, read_hospitals, read_hosts
@@ -99,6 +101,57 @@ def test_nothing_is_overwritten(made: Path) -> None:
     with pytest.raises(UserError, match="never overwritten"):
         admit(made, HOSPITALS[0])
     assert files(made) == before
+
+
+@pytest.mark.parametrize("interrupted", range(8))
+def test_what_is_interrupted_leaves_nothing_and_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: int
+) -> None:
+    writes = itertools.count()
+
+    def write(path: Path, data: bytes) -> None:
+        if next(writes) == interrupted:
+            raise KeyboardInterrupt
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(certificates, "_write_private", write)
+        patched.setattr(certificates, "_write_public", write)
+        with pytest.raises(KeyboardInterrupt):
+            found(tmp_path / "made", ["localhost"], HOSPITALS)
+    assert list(tmp_path.iterdir()) == []
+    found(tmp_path / "made", ["localhost"], HOSPITALS)
+    assert members(tmp_path / "made") == HOSPITALS
+
+
+def test_a_hospital_that_a_kill_left_half_made_is_none(made: Path) -> None:
+    (made / "hospitals" / ".hospital-c.0.tmp").mkdir()
+    (made / "hospitals" / ".hospital-c.0.tmp" / "supernode.pub").write_text("x")
+    assert members(made) == HOSPITALS
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["found", "FILE/made", "--server", "localhost"],
+        ["add", "FILE/made", "--hospital", "a:x"],
+        ["add", "nowhere", "--hospital", "a:x"],
+        ["renew", "nowhere", "--server", "localhost"],
+        ["register", "nowhere", "connection"],
+    ],
+)
+def test_an_impossible_folder_is_told_in_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "FILE").write_text("")
+    command, folder, *rest = arguments
+    with pytest.raises(SystemExit, match=r"^fedstrata-consortium: .*(FILE|nowhere)"):
+        main([command, str(tmp_path / folder), *rest])
+
+
+def test_a_hospital_is_added_by_name(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["add", str(made)])
+    assert "--hospital" in capsys.readouterr().err
 
 
 def test_a_hospital_joins_later_and_the_server_gets_a_new_certificate(made: Path) -> None:

@@ -1,88 +1,177 @@
-"""A run is submitted again after a crash, and not for ever."""
+"""A run is submitted again after a crash, once at a time, and not for ever."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
-from consortium.keep_running import QUICK, KeptRun, read_pairs
+from consortium import main
+from consortium.keep_running import COMPLETED, PATIENCE, STOPPED, KeptRun, read_pairs
+from consortium.superlink import Away, SubmittedRun, SuperLink, flower
 from models.errors import UserError
 
-AWAY = UserError("`flwr list`: StatusCode.UNAVAILABLE")
+FAILED = "finished:failed"
+Fate = tuple[str, int]  # how a run ends, and the last round that it completes
 
 
-class Superlink:
-    """Stands for the command `flwr`: says of each run what the test wants, in turn."""
+@dataclass
+class Fake:
+    """Stands for a SuperLink: each submitted run is seen running twice, then meets the next fate."""
 
-    def __init__(self, told: list[tuple[str, float] | UserError]) -> None:
-        self.told: Iterator[tuple[str, float] | UserError] = iter(told)
-        self.now = 0.0
-        self.commands: list[tuple[str, ...]] = []
+    fates: list[Fate]
+    there: list[SubmittedRun] = field(default_factory=list)
+    submitted: list[Mapping[str, str]] = field(default_factory=list)
+    completed: dict[int, int] = field(default_factory=dict)
+    looks: int = 0
+    answers_lost: int = 0
+    away: range = range(0)  # the looks at which it does not answer
+    most_at_once: int = 0
+    now: float = 0.0
+    lines: list[str] = field(default_factory=list)
 
-    def __call__(self, *command: str) -> dict[str, Any]:
-        self.commands.append(command)
-        if command[0] == "run":
-            return {"run-id": str(len(self.commands))}
-        told = next(self.told)
-        if isinstance(told, UserError):
-            raise told
-        status, seconds = told
-        self.now += seconds
-        return {"runs": [{"status": status, "status-details": "because"}]}
+    def submit(self, app: str, run_config: Mapping[str, str]) -> int:
+        self.submitted.append(run_config)
+        number = len(self.there) + 1
+        self.there.append(SubmittedRun(number, run_config["name"], "running"))
+        self.looks = 0
+        self.most_at_once = max(self.most_at_once, sum(not run.ended for run in self.there))
+        if len(self.submitted) <= self.answers_lost:
+            raise Away("`flwr run` did not end within 60 s")
+        return number
+
+    def runs(self) -> list[SubmittedRun]:
+        self.looks += 1
+        if self.looks in self.away:
+            raise Away("UNAVAILABLE")
+        if self.there and not self.there[-1].ended and self.looks > 2:
+            status, rounds = self.fates.pop(0)
+            self.there[-1] = replace(self.there[-1], status=status, details="because")
+            self.completed[self.there[-1].id] = rounds
+        return [SubmittedRun(99, "of somebody else", "running"), *self.there]
+
+    def rounds(self, run_id: int) -> int:
+        return self.completed[run_id]
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def keep(self) -> KeptRun:
+    def keep(self, name: str = "march", *, again: bool = False) -> KeptRun:
         pairs = read_pairs(["overrides=strategy.rounds=3"])
-        lines: list[str] = []
-        kept = KeptRun("hospitals", ".", pairs, log=lines.append, flower=self)
+        kept = KeptRun(self, ".", pairs, name, again, log=self.lines.append)
         kept.sleep, kept.clock = self.sleep, lambda: self.now
         return kept
 
-    @property
-    def submitted(self) -> list[str]:
-        return [command[-1] for command in self.commands if command[0] == "run"]
-
 
 def test_after_a_crash_the_same_run_is_resumed() -> None:
-    superlink = Superlink(
-        [("running", 1), AWAY, AWAY, ("finished:failed", 90), ("finished:completed", 1)]
-    )
+    superlink = Fake([(FAILED, 2), (COMPLETED, 3)], away=range(2, 4))
     superlink.keep().run()
-    first, second = superlink.submitted
-    assert first == second
-    assert 'overrides="strategy.rounds=3"' in first
-    assert 'resume="auto"' in first
+    told = {"overrides": "strategy.rounds=3", "name": "march", "resume": "auto"}
+    assert superlink.submitted == [told, told]
+    assert "the SuperLink is back" in superlink.lines
 
 
-def test_a_mistake_is_not_repeated_for_ever() -> None:
-    superlink = Superlink([("finished:failed", 1)] * 9)
-    with pytest.raises(UserError, match=r"5 times in a row.*because"):
+@pytest.mark.parametrize("rounds", [[0] * 9, [4, *[4] * 9], [4, *[0] * 9]])
+def test_a_mistake_is_not_repeated_for_ever_however_slowly_it_fails(rounds: list[int]) -> None:
+    superlink = Fake([(FAILED, last) for last in rounds])
+    with pytest.raises(UserError, match=r"5 times in a row without.*because.*--again"):
         superlink.keep().run()
-    assert len(superlink.submitted) == 5
+    assert len(superlink.submitted) == (5 if not rounds[0] else 6)
 
 
-def test_failures_long_apart_are_accidents() -> None:
-    superlink = Superlink([("finished:failed", QUICK + 1)] * 20 + [("finished:completed", 1)])
+def test_failures_with_rounds_between_them_are_accidents() -> None:
+    fates = [(FAILED, last) for last in range(1, 21) for _ in range(5)]
+    superlink = Fake([*fates, (COMPLETED, 21)])
     superlink.keep().run()
-    assert len(superlink.submitted) == 21
+    assert len(superlink.submitted) == 101
 
 
-def test_a_run_that_a_person_stopped_stays_so() -> None:
-    superlink = Superlink([("running", 1), ("finished:stopped", 1)])
-    with pytest.raises(UserError, match="stopped"):
-        superlink.keep().run()
+def test_an_answer_that_was_lost_is_no_reason_to_submit_twice() -> None:
+    superlink = Fake([(COMPLETED, 3)], answers_lost=1)
+    superlink.keep().run()
     assert len(superlink.submitted) == 1
 
 
+def test_a_driver_that_is_started_again_goes_on_with_the_run_that_is_there() -> None:
+    superlink = Fake([(FAILED, 1), (COMPLETED, 3)])
+    superlink.submit(".", {"name": "march"})
+    superlink.keep().run()
+    assert len(superlink.submitted) == 2
+    superlink.keep().run()
+    assert len(superlink.submitted) == 2
+    assert superlink.most_at_once == 1
+
+
+def test_a_driver_that_is_started_again_knows_the_failures_before() -> None:
+    superlink = Fake([(FAILED, 0)] * 6 + [(COMPLETED, 3)])
+    for _ in range(3):
+        with pytest.raises(UserError, match="5 times"):
+            superlink.keep().run()
+    assert len(superlink.submitted) == 5
+    superlink.keep(again=True).run()
+    assert len(superlink.submitted) == 7
+
+
+def test_a_run_that_a_person_stopped_stays_so_until_told_otherwise() -> None:
+    superlink = Fake([(STOPPED, 1), (COMPLETED, 3)])
+    for _ in range(2):
+        with pytest.raises(UserError, match="stopped"):
+            superlink.keep().run()
+    assert len(superlink.submitted) == 1
+    superlink.keep(again=True).run()
+    assert len(superlink.submitted) == 2
+
+
+def test_a_superlink_that_stays_away_is_not_waited_for_for_ever() -> None:
+    superlink = Fake([], away=range(10**9))
+    with pytest.raises(Away):
+        superlink.keep().run()
+    assert superlink.now > PATIENCE
+    assert not superlink.submitted
+
+
+def test_without_a_name_it_is_called_after_the_time() -> None:
+    superlink = Fake([(COMPLETED, 3)])
+    superlink.keep("").run()
+    assert superlink.submitted[0]["name"].startswith("kept-")
+
+
 def test_what_is_wrong_with_the_command_is_told_at_once() -> None:
-    with pytest.raises(UserError, match="no connection"):
-        Superlink([UserError("no connection named 'hospitals'")]).keep().run()
     for pair in ("name", "=x", 'a="b"'):
         with pytest.raises(UserError, match="key=value"):
             read_pairs([pair])
-    with pytest.raises(UserError, match="leave it away"):
-        KeptRun("hospitals", ".", {"resume": "latest"})
+    with pytest.raises(UserError, match="write --name"):
+        KeptRun(Fake([]), ".", {"resume": "latest"})
+    with pytest.raises(UserError, match="--name"):
+        KeptRun(Fake([]), ".", {}, name="../march")
+
+
+def test_a_connection_that_is_not_there_is_told_in_flowers_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="nowhere"):
+        SuperLink("nowhere").runs()
+    with pytest.raises(UserError, match="nowhere"):
+        flower("list", "nowhere")
+
+
+def test_a_superlink_that_is_not_there_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    entry = '[superlink.gone]\naddress = "127.0.0.1:9"\ninsecure = true\n'
+    (tmp_path / "config.toml").write_text(entry)
+    with pytest.raises(Away):
+        SuperLink("gone").runs()
+    with pytest.raises(Away):
+        flower("list", "gone")
+
+
+def test_arguments_can_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_text("--name\nmarch\n-c\noverrides=strategy.rounds=3 seed=1\n")
+    told = main.parser().parse_args(["run", "testbed", f"@{path}"])
+    assert (told.name, told.pairs) == ("march", ["overrides=strategy.rounds=3 seed=1"])

@@ -1,0 +1,174 @@
+"""What the operator asks of a SuperLink: submit a run, list runs and nodes, register a key."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+
+SECONDS = 60.0
+_AWAY = ("UNAVAILABLE", "unavailable", "failed to connect", "Connection refused", "did not end")
+_COMPLETE = re.compile(r"\bround (\d+)/\d+:")
+
+
+class Away(UserError):
+    """The SuperLink did not answer; whether it did what it was asked is not known."""
+
+
+@dataclass(frozen=True)
+class SubmittedRun:
+    """A run of a SuperLink: its id, the name it was given, how it stands, and what Flower says of it."""
+
+    id: int
+    name: str
+    status: str
+    details: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to an end, good or bad."""
+        return self.status.startswith("finished")
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """A SuperLink's Control API.
+
+    Parameters
+    ----------
+    connection : str
+        Its name in Flower's configuration.
+    """
+
+    connection: str
+
+    def submit(self, app: str, run_config: Mapping[str, str]) -> int:
+        """Submit the app in a folder; return the run's id.
+
+        Raises
+        ------
+        Away
+            The SuperLink did not answer; it may have taken the run nevertheless.
+        UserError
+            It said no, with its reason.
+        """
+        pairs = " ".join(f'{key}="{value}"' for key, value in run_config.items())
+        return int(flower("run", app, self.connection, "-c", pairs)["run-id"])
+
+    def register(self, public_key: Path) -> int:
+        """Register the public key in a file; return its node's id; raise as `submit` does."""
+        return int(flower("supernode", "register", str(public_key), self.connection)["node-id"])
+
+    def runs(self) -> tuple[SubmittedRun, ...]:
+        """Return all runs, the oldest first; raise as `submit` does."""
+        from flwr.common.serde import run_from_proto
+        from flwr.proto.control_pb2 import ListRunsRequest
+
+        with self._control() as control:
+            told = control.ListRuns(ListRunsRequest(), timeout=SECONDS)
+        runs = sorted(map(run_from_proto, told.run_dict.values()), key=lambda run: run.pending_at)
+        return tuple(
+            SubmittedRun(
+                run.run_id,
+                str(run.override_config.get("name", "")),
+                ":".join(filter(None, (run.status.status, run.status.sub_status))),
+                run.status.details,
+            )
+            for run in runs
+        )
+
+    def rounds(self, run_id: int) -> int:
+        """Return the last round that a run which has ended says it completed, 0 for none."""
+        from flwr.proto.control_pb2 import StreamLogsRequest
+
+        with self._control() as control:
+            told = control.StreamLogs(StreamLogsRequest(run_id=run_id), timeout=SECONDS)
+            text = "".join(part.log_output for part in told)
+        return max(map(int, _COMPLETE.findall(text)), default=0)
+
+    def nodes(self) -> dict[bytes, int]:
+        """Return the ids of all registered nodes by public key, PEM; raise as `submit` does."""
+        from flwr.proto.control_pb2 import ListNodesRequest
+
+        with self._control() as control:
+            told = control.ListNodes(ListNodesRequest(), timeout=SECONDS)
+        return {
+            node.public_key: node.node_id
+            for node in told.nodes_info
+            if node.status != "unregistered"
+        }
+
+    @contextmanager
+    def _control(self) -> Iterator[Any]:
+        """Yield what `flwr list` speaks through, whose JSON lacks names of runs and keys of nodes."""
+        import click
+        import grpc
+        from flwr.cli.flower_config import read_superlink_connection
+        from flwr.cli.utils import init_channel_from_connection
+        from flwr.proto.control_pb2_grpc import ControlStub
+
+        try:
+            channel = init_channel_from_connection(read_superlink_connection(self.connection))
+        except click.ClickException as error:
+            raise UserError(error.message) from None
+        try:
+            yield ControlStub(channel)
+        except grpc.RpcError as error:
+            told = f"{self.connection}: {error.code().name}: {error.details()}"
+            away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            raise (Away if error.code() in away else UserError)(told) from None
+        finally:
+            channel.close()
+
+
+def flower(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
+    """Run a command of ``flwr`` and return the JSON that it prints.
+
+    Raises
+    ------
+    Away
+        The SuperLink did not answer.
+    UserError
+        The command failed; with what it said.
+    """
+    program = Path(sys.executable).parent / "flwr"
+    said = f"`flwr {' '.join(command)}`"
+    try:
+        done = subprocess.run(
+            [program, *command, "--format", "json"],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        raise Away(f"{said} did not end within {seconds:g} s") from None
+    except OSError as error:
+        raise UserError(
+            f"{program}: {error.strerror}: install Flower beside this Python, `pip install -e .`"
+        ) from None
+    told = _json(done.stdout)
+    if told is None or not told.get("success"):
+        why = (told or {}).get("error-message") or done.stderr.strip() or done.stdout.strip()
+        text = f"{said}: {str(why)[-2000:]}"
+        raise (Away if any(word in text for word in _AWAY) else UserError)(text)
+    return told
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    """Return the JSON object in what a command printed; some lines before it are for people."""
+    begin = text.find("{")
+    try:
+        told = json.JSONDecoder().raw_decode(text[begin:])[0] if begin >= 0 else None
+    except json.JSONDecodeError:
+        return None
+    return told if isinstance(told, dict) else None

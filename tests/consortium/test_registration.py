@@ -1,0 +1,105 @@
+"""Registration goes on where it was, and the roster says what the SuperLink knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_public_key,
+)
+
+from consortium.certificates import admit, found
+from consortium.members import Hospital
+from consortium.registration import ROSTER, register
+from models.errors import UserError
+from server_app.roster_file import read_roster
+
+HOSPITALS = (Hospital("hospital-a", "gender"), Hospital("hospital-b", "pose"))
+
+
+@dataclass
+class Fake:
+    """Stands for a SuperLink: takes each key once."""
+
+    known: dict[bytes, int] = field(default_factory=dict)
+    registered: int = 100
+    breaks_after: int = -1
+
+    def nodes(self) -> dict[bytes, int]:
+        return dict(self.known)
+
+    def register(self, public_key: Path) -> int:
+        key = load_ssh_public_key(public_key.read_bytes())
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        if pem in self.known:
+            raise UserError("Public key already in use")
+        self.registered += 1
+        self.known[pem] = self.registered
+        if len(self.known) == self.breaks_after:
+            raise KeyboardInterrupt
+        return self.registered
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    found(tmp_path / "made", ["localhost"], HOSPITALS)
+    return tmp_path / "made"
+
+
+def test_the_server_reads_the_roster_that_registration_writes(made: Path) -> None:
+    assert register(made, Fake()) == {"hospital-a": 101, "hospital-b": 102}
+    enrolled = read_roster(made / ROSTER)
+    assert {name: (e.task, e.node_id) for name, e in enrolled.by_site.items()} == {
+        "hospital-a": ("gender", 101),
+        "hospital-b": ("pose", 102),
+    }
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_key_that_was_registered_before_a_break_keeps_its_node(made: Path, after: int) -> None:
+    superlink = Fake(breaks_after=after)
+    with pytest.raises(KeyboardInterrupt):
+        register(made, superlink)
+    superlink.breaks_after = -1
+    assert register(made, superlink) == {"hospital-a": 101, "hospital-b": 102}
+
+
+def test_who_joins_later_is_added(made: Path) -> None:
+    superlink = Fake()
+    register(made, superlink)
+    admit(made, Hospital("hospital-c", "age"))
+    assert register(made, superlink)["hospital-c"] == 103
+
+
+def test_a_superlink_that_lost_its_database_gets_the_keys_again(made: Path) -> None:
+    register(made, Fake())
+    assert register(made, Fake(registered=200)) == {"hospital-a": 201, "hospital-b": 202}
+    assert read_roster(made / ROSTER).by_site["hospital-b"].node_id == 202
+
+
+def test_a_lost_roster_is_written_again(made: Path) -> None:
+    superlink = Fake()
+    register(made, superlink)
+    before = (made / ROSTER).read_bytes()
+    (made / ROSTER).unlink()
+    register(made, superlink)
+    assert (made / ROSTER).read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "sites:", "[]", "sites: {a: {task: x}}", "{", "a: \udcff"])
+def test_a_damaged_roster_is_told_and_left(made: Path, text: str) -> None:
+    (made / ROSTER).write_bytes(text.encode(errors="surrogateescape"))
+    superlink = Fake()
+    with pytest.raises(UserError, match=r"roster.yaml is damaged.*move it away"):
+        register(made, superlink)
+    assert not superlink.known
+
+
+def test_a_damaged_key_is_named(made: Path) -> None:
+    (made / "hospitals" / "hospital-b" / "supernode.pub").write_text("nothing")
+    with pytest.raises(UserError, match=r"hospital-b/supernode.pub is no public key"):
+        register(made, Fake())
