@@ -23,6 +23,7 @@ from benchmarks.processes import (
 )
 from consortium.certificates import found
 from consortium.members import Hospital
+from consortium.superlink import SuperLink as SuperLinkControl
 from tests.system import federation
 
 pytestmark = pytest.mark.system
@@ -108,6 +109,9 @@ def test_registration_goes_on_where_it_was(consortium: Consortium) -> None:
     )
     assert f"site-00: node {roster['site-00']['node-id']}" in again.stdout
     assert path.read_bytes() == before
+    path.unlink()
+    subprocess.run(command, env=consortium.processes.environment(), timeout=60, check=True)
+    assert path.read_bytes() == before
 
 
 def test_a_site_without_tls_gets_nowhere(consortium: Consortium) -> None:
@@ -135,7 +139,9 @@ def test_a_server_of_another_authority_is_not_spoken_to(
     assert "SuperNode ID" not in node.text
 
 
-def test_an_impostor_is_turned_away_by_name_and_the_run_goes_on(consortium: Consortium) -> None:
+def test_an_impostor_is_turned_away_by_name_and_the_run_outlasts_its_driver(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signing = consortium.keys / "signing"
     trusted = {"bundles": {"signed-by": [(signing / "bundle.pub").read_text().strip()]}}
     consortium.join(
@@ -152,13 +158,23 @@ def test_an_impostor_is_turned_away_by_name_and_the_run_goes_on(consortium: Cons
     overrides = federation.overrides(consortium.body, "strategy.on_site_error=exclude")
     told = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
     pairs = [word for key, value in told.items() for word in ("-c", f"{key}={value}")]
-    driver = ["fedstrata-consortium", "run", consortium.superlink.name, *pairs]
+    driver = ["fedstrata-consortium", "run", consortium.superlink.name, "--name", "march", *pairs]
+    run = consortium.processes.start("killed-driver", driver)
+    superlink = SuperLinkControl(consortium.superlink.name)
+    monkeypatch.setenv("FLWR_HOME", str(consortium.processes.flower_home))
+    consortium.processes.wait_for(
+        "the run is there", lambda: bool(superlink.runs()), seconds=90, watch=[run], poll=1.0
+    )
+    run.kill()
     run = consortium.processes.start("driver", driver)
     consortium.processes.finish(run, seconds=300)
     assert run.popen.returncode == 0, consortium.processes.logs()
     (path,) = consortium.output.glob("*/results.json")
     results = json.loads(path.read_text())
-    assert path.parent.name.startswith("kept-")
+    assert path.parent.name == "march"
+    (submitted,) = superlink.runs()
+    assert (submitted.name, submitted.status) == ("march", "finished:completed")
+    assert superlink.rounds(submitted.id) == len(results["rounds"])
     assert sorted(results["final"]["sites"]) == MEMBERS
     said = json.dumps([record.get("turned_away") for record in results["rounds"]])
     assert "impostor" in said
