@@ -1,7 +1,7 @@
 """The process that runs the app's code: messages come in and answers go out over one pipe.
 
-Nothing of this project but this file is imported here before the app: what the app imports under
-our packages' names must be the bundle's own. Flower's own functions load and call the app.
+Nothing of this project but this package is imported here before the app: what the app imports
+under our other packages' names must be the bundle's own. Flower's own functions load and call it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ from typing import Any
 
 import msgspec
 
+from .no_network import take_network
+
 
 def main() -> None:
-    """Serve messages until the other end is gone."""
+    """Serve messages, without a network, until the other end is gone."""
+    kept = take_network()
+    from flwr.common.logger import log
     from flwr.supercore.app_utils import start_parent_process_monitor
 
+    if kept:
+        log(40, "the app's process KEEPS THE NETWORK and can reach what this machine can: %s", kept)
     start_parent_process_monitor(os.getppid())
     pipe = Connection(int(sys.argv[1]))
     _preload()

@@ -1,0 +1,102 @@
+"""What takes the network from the app's process: a filter of system calls, with no way back.
+
+The SuperNode answers whoever reaches its port, and so does the rest of the hospital's network; an
+app that reached either could send what `answers` never sees. The filter holds for every thread,
+and for every process that the app starts: no socket but a Unix one, no ``io_uring`` (which opens
+sockets by itself), and no hand on another process's memory or open files.
+
+What it leaves open: Unix sockets of the machine (a container engine's, those without a file) and
+files that the site's user may write. The first are not there in a container of its own; the second
+are few in one that is read-only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from errno import EPERM
+
+_LOAD, _RETURN, _EQUAL, _AT_LEAST = 0x20, 0x06, 0x15, 0x35  # linux/bpf_common.h
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | EPERM
+_X32 = 0x40000000  # the first system call of x86-64's second set of numbers
+_NO_NEW_PRIVILEGES, _SET_FILTER, _ALL_THREADS = 38, 1, 1
+Instruction = tuple[int, int, int, int]  # code, jumps if true and if false, operand
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The numbers of one kind of processor, from the kernel's tables of system calls.
+
+    Parameters
+    ----------
+    audit : int
+        As the filter is told it.
+    seccomp : int
+        The call that installs a filter.
+    sockets : tuple of int
+        ``socket`` and ``socketpair``.
+    refused : tuple of int
+        ``ptrace``, ``process_vm_readv``, ``process_vm_writev``, ``io_uring_setup``, ``pidfd_getfd``.
+    """
+
+    audit: int
+    seccomp: int
+    sockets: tuple[int, int]
+    refused: tuple[int, ...]
+
+
+KNOWN = {
+    "x86_64": Architecture(0xC000003E, 317, (41, 53), (101, 310, 311, 425, 438)),
+    "aarch64": Architecture(0xC00000B7, 277, (198, 199), (117, 270, 271, 425, 438)),
+}
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def program(architecture: Architecture) -> list[Instruction]:
+    """Return the filter, in the kernel's classic BPF."""
+    refused = [(_AT_LEAST, _X32), *((_EQUAL, number) for number in architecture.refused)]
+    sockets = [(_EQUAL, number) for number in architecture.sockets]
+    tests = len(refused) + len(sockets)
+    to_domain, to_refusal = tests, tests + 2  # jumps of the first test; one less for each after it
+    return [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, architecture.audit),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        *((code, to_refusal - i, 0, k) for i, (code, k) in enumerate(refused)),
+        *((code, to_domain - i, 0, k) for i, (code, k) in enumerate(sockets, len(refused))),
+        (_RETURN, 0, 0, _ALLOW),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        (_EQUAL, 1, 0, socket.AF_UNIX),
+        (_RETURN, 0, 0, _REFUSE),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def take_network() -> str:
+    """Take the network from this process and all that it will start; return "" or why it has it still."""
+    machine = os.uname().machine
+    if machine not in KNOWN or struct.calcsize("P") != 8:
+        return f"there is no filter for {machine!r}, only for {' and '.join(KNOWN)}"
+    architecture = KNOWN[machine]
+    written = [struct.pack("=HBBI", *instruction) for instruction in program(architecture)]
+    filters = _Program(len(written), b"".join(written))
+    kernel = ctypes.CDLL(None, use_errno=True)
+    none = ctypes.c_ulong(0)
+    if kernel.prctl(_NO_NEW_PRIVILEGES, ctypes.c_ulong(1), none, none, none):
+        return f"this machine refuses it: {os.strerror(ctypes.get_errno())}"
+    if kernel.syscall(
+        ctypes.c_long(architecture.seccomp),
+        ctypes.c_ulong(_SET_FILTER),
+        ctypes.c_ulong(_ALL_THREADS),
+        ctypes.byref(filters),
+    ):
+        return f"this machine refuses it: {os.strerror(ctypes.get_errno())}"
+    return ""
