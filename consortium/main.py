@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         )
     for each in (register, run):
         each.add_argument("connection", help="name of the SuperLink in Flower's configuration")
+    register.add_argument("--roster", type=Path, help="by default FOLDER/superlink/roster.yaml")
     run.add_argument("--app", default=".", help="folder of the app")
     run.add_argument("--name", default="", help="of the run: one that began is taken up")
     run.add_argument(
@@ -92,9 +93,10 @@ def _renew(told: argparse.Namespace) -> None:
 
 def _register(told: argparse.Namespace) -> None:
     superlink = SuperLink(told.connection)
-    for name, node_id in registration.register(told.folder, superlink).items():
+    roster = told.roster or told.folder / registration.ROSTER
+    for name, node_id in registration.register(told.folder, superlink, roster).items():
         print(f"{name}: node {node_id}")
-    print(f"roster: {told.folder / registration.ROSTER}")
+    print(f"roster: {roster}")
 
 
 def _run(told: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ class Roster(msgspec.Struct, forbid_unknown_fields=True):
     sites: dict[str, Line] = {}
 
 
-def register(folder: Path, superlink: Nodes) -> dict[str, int]:
+def register(folder: Path, superlink: Nodes, roster_path: Path | None = None) -> dict[str, int]:
     """Register every hospital that the SuperLink does not know; return all node ids by name.
 
     The roster, ``superlink/roster.yaml``, is what the server binds names and tasks to keys by. It
@@ -59,6 +59,8 @@ def register(folder: Path, superlink: Nodes) -> dict[str, int]:
         Of the consortium.
     superlink : Nodes
         Where to.
+    roster_path : Path or None
+        Where the roster is instead.
 
     Raises
     ------
@@ -69,13 +71,13 @@ def register(folder: Path, superlink: Nodes) -> dict[str, int]:
     hospitals = members(folder)
     if not hospitals:
         raise UserError(f"{folder / HOSPITALS} holds no hospitals")
-    path = folder / ROSTER
+    path = roster_path or folder / ROSTER
     roster = read_roster(path)
     known = superlink.nodes()
     for hospital in hospitals:
         public = folder / HOSPITALS / hospital.name / "supernode.pub"
         line, pem = _public_key(public)
-        node_id = known.get(pem) or superlink.register(public)
+        node_id = known.get(pem) or _registered(public, superlink)
         entry = Line(hospital.task, node_id, line)
         if roster.sites.get(hospital.name) != entry:
             roster.sites[hospital.name] = entry
@@ -83,6 +85,19 @@ def register(folder: Path, superlink: Nodes) -> dict[str, int]:
                 told = msgspec.to_builtins(roster)
                 unfinished.write_text(yaml.safe_dump(told, sort_keys=True))
     return {name: entry.node_id for name, entry in roster.sites.items()}
+
+
+def _registered(public: Path, superlink: Nodes) -> int:
+    try:
+        return superlink.register(public)
+    except UserError as error:
+        if "already in use" not in str(error):
+            raise
+        raise UserError(
+            f"{public}: the SuperLink knows this key, and has no node for it: it was unregistered, "
+            f"and no key is taken twice. Move {public.parent} away and make new ones with "
+            f"`fedstrata-consortium add` ({error})"
+        ) from None
 
 
 def read_roster(path: Path) -> Roster:

@@ -68,6 +68,23 @@ def test_a_key_that_was_registered_before_a_break_keeps_its_node(made: Path, aft
     assert register(made, superlink) == {"hospital-a": 101, "hospital-b": 102}
 
 
+def test_a_key_that_was_unregistered_is_told_what_to_do_about(made: Path) -> None:
+    superlink = Fake()
+    register(made, superlink)
+    superlink.nodes = dict  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"hospital-a.*was unregistered.*add"):
+        register(made, superlink)
+
+
+def test_the_roster_can_be_elsewhere(made: Path, tmp_path: Path) -> None:
+    register(made, Fake(), tmp_path / "elsewhere" / "roster.yaml")
+    assert sorted(read_roster(tmp_path / "elsewhere" / "roster.yaml").by_site) == [
+        "hospital-a",
+        "hospital-b",
+    ]
+    assert not (made / ROSTER).exists()
+
+
 def test_who_joins_later_is_added(made: Path) -> None:
     superlink = Fake()
     register(made, superlink)

@@ -1,0 +1,111 @@
+"""What stands in docker/: settings that are read, compose files that are whole, keys that stay out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from site_guard.settings import read_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "docker" / "site"
+SETTINGS = sorted(
+    [*(ROOT / "docker").glob("*/*.yaml"), ROOT / "docs" / "site.yaml"], key=lambda path: path.name
+)
+FILLED = {"SUPERLINK": "superlink.example:9092", "DATA": "/srv/x", "FEDSTRATA_USER": "1000:1000"}
+needs_compose = pytest.mark.skipif(
+    not shutil.which("docker")
+    or bool(subprocess.run(["docker", "compose", "version"], capture_output=True).returncode),
+    reason="no docker compose on this machine",
+)
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_site_yaml_is_read(path: Path) -> None:
+    assert read_settings(path).share == ("common", "task")
+
+
+def test_a_hospital_gets_the_entries_that_are_documented() -> None:
+    given, documented = (
+        yaml.safe_load(path.read_text()) for path in (SITE / "site.yaml", ROOT / "docs/site.yaml")
+    )
+    assert list(given) == list(documented)
+    places = {"data", "state", "cache"}
+    assert {key: given[key] for key in given if key not in places} == {
+        key: documented[key] for key in documented if key not in places
+    }
+
+
+def config(*command: str, filled: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `docker compose config` in an environment without anything that the files ask for."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        ["docker", "compose", *command, "config", "--format", "json"],
+        env=environment | (filled or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@needs_compose
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["docker/compose.yml"],
+        ["docker/compose.yml", "docker/compose.gpu.yml"],
+        ["docker/site/compose.yml"],
+        ["docker/site/compose.yml", "docker/site/compose.gpu.yml"],
+    ],
+    ids=" ".join,
+)
+def test_compose_takes_its_files(files: list[str]) -> None:
+    told = [word for file in files for word in ("--file", str(ROOT / file))]
+    done = config(*told, "--profile", "operator", filled=FILLED)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+@needs_compose
+def test_a_hospital_fills_in_three_lines_once(tmp_path: Path) -> None:
+    shutil.copytree(SITE, tmp_path / "site")
+    command = ["--project-directory", str(tmp_path / "site")]
+    command += ["--file", str(tmp_path / "site" / "compose.yml")]
+    refused = config(*command)
+    assert refused.returncode != 0
+    assert "in .env" in refused.stderr
+    env = tmp_path / "site" / ".env"
+    lines = env.read_text().splitlines()
+    env.write_text("\n".join(f"{line}{FILLED.get(line.rstrip('='), '')}" for line in lines))
+    done = config(*command)
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+    assert {service["user"] for service in services.values()} == {"1000:1000"}
+
+
+@needs_compose
+def test_no_container_but_a_hospitals_own_node_gets_a_private_key() -> None:
+    services = yaml.safe_load(
+        config("--file", str(ROOT / "docker" / "compose.yml"), "--profile", "operator").stdout
+    )["services"]
+    made = ROOT / "docker" / "consortium"
+    for name, service in services.items():
+        sources = {Path(volume["source"]) for volume in service["volumes"]}
+        with_keys = {made, made / "signing", made / "authority", made / "hospitals"} & sources
+        assert not with_keys, name
+        hospitals = {path.name for path in sources if path.parent == made / "hospitals"}
+        own = {f"hospital-{name[0]}"} if name.endswith("-node") else set()
+        assert hospitals == own, name
+        assert (made / "superlink" in sources) == (name == "superlink")
+
+
+def test_no_key_enters_the_image_or_git() -> None:
+    lines = (ROOT / ".dockerignore").read_text().split()
+    assert lines[-2:] == ["**/*.key", "**/*.pem"]
+    assert "!constraints.txt" in lines
+    assert {"*.key", "*.pem"} <= set((ROOT / ".gitignore").read_text().split())
