@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import safetensors
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -15,10 +17,18 @@ from site_guard.settings import SiteSettings
 from strategies import wire
 from strategies.wire import DeployReport, Refused, RoundReport, SiteReport
 
+logger = logging.getLogger("flwr")
 _HEADER = 8  # bytes of a safetensors file that hold the length of its header
 MOST_NAMED = 5  # tensors that a refusal names
-MOST_IN_QUERY, MOST_IN_REPORT = 400_000, 8_000  # characters: names of tensors; numbers
-_PLAIN = re.compile(r"[\w .:+()/-]{0,80}")
+MOST_IN_QUERY, MOST_IN_REPORT = 200_000, 8_000  # characters: names of tensors; numbers
+MOST_TENSORS, MOST_IN_NAMES = 2_000, 60_000  # tensors of all groups; characters of their names
+MOST_CLASSES, MOST_IN_CLASSES = 1_000, 10_000  # classes; characters of their names
+MOST_VERSIONS = 16
+MOST_AXES, MOST_SIZE = 8, 1 << 31  # of a tensor's shape
+_PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
+_NAME = re.compile(r"[\w.]{1,200}", re.ASCII)  # of a tensor
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_SPEC = re.compile(r"(bfloat16|float(?:16|32|64)|u?int(?:8|16|32|64)|bool)\[([0-9, ]{0,100})\]")
 Form = tuple[str, tuple[int, ...]]  # of a tensor: dtype as safetensors has it, and shape
 
 
@@ -34,6 +44,8 @@ class Doorkeeper:
 
     settings: SiteSettings
     _announced: dict[int, frozenset[str]] = field(default_factory=dict)
+    _classes: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _schemas: dict[tuple[int, str], object] = field(default_factory=dict)
 
     def check_order(self, message: Message) -> None:
         """Raise Refused for an order whose groups the site does not share, before any work on it.
@@ -59,8 +71,9 @@ class Doorkeeper:
         Raises
         ------
         Refused
-            The report is not one, or speaks for another site; there are records, groups or tensors
-            that the site does not share or that were not asked for; or another shape or dtype.
+            The report is not one, speaks for another site or another round, or holds more text or
+            larger numbers than it needs; there are records, groups or tensors that the site does
+            not share or that were not asked for; or another shape or dtype.
         """
         kind = order.metadata.message_type
         _refuse_large(kind, answered)
@@ -81,9 +94,11 @@ class Doorkeeper:
             )
         if report.error:
             wire.expect_no_layers(answered)
-            return wire.failure(order, report.site, round_of(order), report.error)
+            return wire.failure(order, report.site, round_of(order), self._error(report.error))
         if isinstance(report, SiteReport):
-            self._check_query(order.metadata.run_id, report)
+            report = self._checked_query(order, report)
+        else:
+            _check_counts(order, report)
         if kind != wire.TRAIN:
             wire.expect_no_layers(answered)
             return wire.answer(order, report, {})
@@ -96,22 +111,38 @@ class Doorkeeper:
             layers[group] = self._checked(order.metadata.run_id, group, payload, wanted[group])
         return wire.answer(order, report, layers)
 
-    def _check_query(self, run: int, report: SiteReport) -> None:
+    def _error(self, text: str) -> str:
+        """Return the app's own words for an error as they leave, and log them."""
+        logger.warning("site %s: the app tells an error: %s", self.settings.site, text)
+        return text
+
+    def _checked_query(self, order: Message, report: SiteReport) -> SiteReport:
+        """Return what the app says of the site and its layers, with the shapes written anew.
+
+        What it says once holds for the run: the classes for all of it, the layers for a plan.
+        """
         if report.task != self.settings.task:
             raise Refused(
                 f"the app has the task {report.task!r}, and this site's is {self.settings.task!r}"
             )
-        if set(report.fingerprints) != set(report.schemas):
-            raise Refused("the app names other groups in its fingerprints than in its schemas")
-        names: set[str] = set()
+        _check_text(report)
         for group, schema in report.schemas.items():
             self._refuse_group(group)
             self._refuse_kept(group, schema)
-            names |= {f"{group}/{name}" for name in schema}
-        told = {report.device, *report.versions, *report.versions.values()}
-        if not all(_PLAIN.fullmatch(text) for text in told):
-            raise Refused("the app's device and versions are not plain names")
-        self._announced[run] = frozenset(names)
+        schemas = {
+            group: {name: _spec(name, text) for name, text in schema.items()}
+            for group, schema in report.schemas.items()
+        }
+        run = order.metadata.run_id
+        if self._classes.setdefault(run, report.classes) != report.classes:
+            raise Refused("the app names other classes than before in this run")
+        told = (report.input_shape, report.fingerprints, schemas)
+        if self._schemas.setdefault((run, _plan_of(order)), told) != told:
+            raise Refused("the app names other layers than before for the same plan")
+        self._announced[run] = frozenset(
+            f"{group}/{name}" for group, schema in schemas.items() for name in schema
+        )
+        return replace(report, schemas=schemas)
 
     def _refuse_group(self, group: str) -> None:
         if group not in self.settings.share:
@@ -154,6 +185,65 @@ def round_of(message: Message) -> int:
     record = message.content.get(wire.ORDER)
     number = record.get("round") if isinstance(record, ConfigRecord) else None
     return number if isinstance(number, int) else 0
+
+
+def _plan_of(message: Message) -> str:
+    record = message.content.get(wire.PLAN)
+    text = record.get("json") if isinstance(record, ConfigRecord) else None
+    return hashlib.sha256(str(text).encode()).hexdigest()
+
+
+def _check_text(report: SiteReport) -> None:
+    """Raise Refused for more or other text than the answer to a query needs."""
+    if set(report.fingerprints) != set(report.schemas):
+        raise Refused("the app names other groups in its fingerprints than in its schemas")
+    if not all(_FINGERPRINT.fullmatch(text) for text in report.fingerprints.values()):
+        raise Refused("the app's fingerprints are not SHA-256 in hexadecimal digits")
+    told = {report.device, *report.versions, *report.versions.values()}
+    if len(report.versions) > MOST_VERSIONS or not all(_PLAIN.fullmatch(text) for text in told):
+        raise Refused("the app's device and versions are not plain names")
+    names = [name for schema in report.schemas.values() for name in schema]
+    if strange := sorted(name for name in names if not _NAME.fullmatch(name)):
+        raise Refused(f"the app names {_some(strange)}, which are no tensors' names")
+    for what, texts, most, most_in in (
+        ("tensors", names, MOST_TENSORS, MOST_IN_NAMES),
+        ("classes", report.classes, MOST_CLASSES, MOST_IN_CLASSES),
+    ):
+        length = sum(map(len, texts))
+        if len(texts) > most or length > most_in:
+            raise Refused(
+                f"the app names {len(texts)} {what} in {length} characters, "
+                f"and at most {most} in {most_in} may leave"
+            )
+    _check_shape("the input", report.input_shape)
+
+
+def _check_shape(what: str, shape: Sequence[int]) -> None:
+    if len(shape) > MOST_AXES or not all(0 <= size < MOST_SIZE for size in shape):
+        raise Refused(f"the app says that {what} has the shape {str(tuple(shape))[:80]}")
+
+
+def _spec(name: str, text: str) -> str:
+    """Return dtype and shape of a tensor, written as the app of this project writes them."""
+    found = _SPEC.fullmatch(text)
+    try:
+        shape = [int(size) for size in found[2].split(",")] if found and found[2] else []
+    except ValueError:
+        found = None
+    if found is None:
+        raise Refused(f"the app describes {name!r} as {wire.printable(text)[:80]!r}")
+    _check_shape(repr(name), shape)
+    return f"{found[1]}{shape}"
+
+
+def _check_counts(order: Message, report: RoundReport | DeployReport) -> None:
+    """Raise Refused for another round than the order's, and numbers that count nothing."""
+    if report.round != round_of(order):
+        raise Refused(f"the app answers round {report.round}, and the order is {round_of(order)}")
+    for entry in fields(report):
+        value = getattr(report, entry.name)
+        if isinstance(value, int) and not 0 <= value < wire.MOST_COUNTED:
+            raise Refused(f"the app says that {entry.name} is {value}")
 
 
 def _refuse_large(kind: str, answered: Message) -> None:

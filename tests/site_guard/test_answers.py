@@ -165,13 +165,98 @@ def test_an_error_carries_its_reason_and_nothing_else() -> None:
         ({"task": "age"}, "'age', and this site's is 'gender'"),
         ({"versions": {"torch": "Jane\nDoe"}}, "plain names"),
         ({"device": "x" * 200}, "plain names"),
+        ({"versions": {str(n): "1" for n in range(40)}}, "plain names"),
         ({"fingerprints": {}}, "fingerprints"),
+        ({"fingerprints": {"common": "Jane Doe", "task": "1" * 64}}, "hexadecimal"),
+        ({"schemas": {"common": {"Jane Doe": "float32[1]"}, "task": {}}}, "'Jane Doe'"),
+        ({"schemas": {"common": {"a": "Jane[1]"}, "task": {}}}, r"Jane\[1\]"),
+        ({"schemas": {"common": {"a": "float32[1,,2]"}, "task": {}}}, "describes 'a'"),
+        ({"schemas": {"common": {"a": "float32[4294967296]"}, "task": {}}}, "4294967296"),
+        ({"schemas": {"common": {f"a{n}": "bool[]" for n in range(3000)}, "task": {}}}, "3000"),
+        ({"input_shape": (1,) * 9}, "the input"),
+        ({"input_shape": (-1,)}, "the input"),
+        ({"classes": tuple(str(n) for n in range(2000))}, "2000 classes"),
+        ({"classes": tuple(f"{n:0100}" for n in range(200))}, "20000 characters"),
     ],
 )
 def test_the_app_cannot_say_that_the_site_is_another(changes: dict[str, Any], told: str) -> None:
     asked = order(wire.QUERY)
     with pytest.raises(Refused, match=told):
         Doorkeeper(HERE).answer(asked, answered(asked, replace(WHO, **changes)))
+
+
+def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
+    keeper = Doorkeeper(HERE)
+    asked = order(wire.QUERY)
+    left = wire.read_site_report(keeper.answer(asked, answered(asked, WHO)))
+    assert left.schemas["common"]["conv.weight"] == "float32[2, 3]"
+    keeper.answer(asked, answered(asked, replace(WHO, holds_weights=False)))
+    with pytest.raises(Refused, match="other classes"):
+        keeper.answer(asked, answered(asked, replace(WHO, classes=("Jane", "Doe"))))
+    renamed = {"common": {"jane.doe": "float32[2]"}, "task": {}}
+    with pytest.raises(Refused, match="other layers"):
+        keeper.answer(asked, answered(asked, replace(WHO, schemas=renamed)))
+    method = wire.order(wire.QUERY, 7, plan='{"other": 1}', round_number=0, layers={}, ttl=60.0)
+    keeper.answer(method, answered(method, replace(WHO, schemas=renamed)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"round": 4}, "answers round 4, and the order is 3"),
+        ({"examples": 1 << 40}, "examples is"),
+        ({"steps": -1}, "steps is -1"),
+        ({"planned": 10**50}, "planned is"),
+        ({"loss": float("inf")}, "loss"),
+        ({"seconds": float("nan")}, "seconds"),
+    ],
+)
+def test_numbers_that_count_nothing_are_refused(changes: dict[str, Any], told: str) -> None:
+    asked, layers = trained()
+    with pytest.raises(Refused, match=told):
+        Doorkeeper(HERE).answer(asked, answered(asked, replace(ROUND, **changes), **layers))
+
+
+TEXT = st.text(max_size=300) | st.from_regex(r"[a-z.]{1,250}", fullmatch=True)
+SPEC = st.from_regex(r"(float32|u?int8|x)\[[0-9, ]{0,30}\]", fullmatch=True) | st.text(max_size=9)
+FREE = st.fixed_dictionaries(
+    {},
+    optional={
+        "classes": st.lists(TEXT, max_size=80).map(tuple),
+        "input_shape": st.lists(st.integers(), max_size=12).map(tuple),
+        "fingerprints": st.fixed_dictionaries({"common": st.just("0" * 64) | TEXT}),
+        "schemas": st.fixed_dictionaries({"common": st.dictionaries(TEXT, SPEC, max_size=80)}),
+        "device": TEXT,
+        "versions": st.dictionaries(TEXT, TEXT, max_size=20),
+        "examples": st.dictionaries(TEXT, st.integers(), max_size=4),
+        "error": TEXT,
+    },
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(changes=FREE, times=st.integers(1, 60))
+def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times: int) -> None:
+    told = replace(WHO, fingerprints={"common": "0" * 64}, schemas={"common": {}})
+    told = replace(told, **changes)
+    repeated = {
+        f"{name}{n}": text for name, text in told.schemas["common"].items() for n in range(times)
+    }
+    told = replace(told, schemas={"common": repeated}, classes=told.classes * times)
+    asked = order(wire.QUERY)
+    try:
+        left = wire.read_site_report(Doorkeeper(HERE).answer(asked, answered(asked, told)))
+    except Refused:
+        return
+    plain = sum(map(len, (left.device, *left.versions, *left.versions.values())))
+    assert plain <= 80 * (1 + 2 * 16)
+    assert len(left.error) <= wire.MOST_REASON_CHARACTERS
+    assert sum(map(len, left.classes)) <= 10_000
+    assert sum(map(len, left.schemas.get("common", {}))) <= 60_000
+    for name, spec in left.schemas.get("common", {}).items():
+        assert name.isascii()
+        assert sum(character.isdigit() for character in spec.partition("[")[2]) <= 80
+    assert len(left.input_shape) <= 8
 
 
 def test_what_was_not_announced_cannot_be_sent_later() -> None:
