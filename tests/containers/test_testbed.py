@@ -1,27 +1,20 @@
 """The testbed in real containers: from nothing to a result, and nobody reaches what is not theirs.
 
-Needs a Docker engine with compose: `pytest -m containers` (some ten minutes, most of it the image).
+Needs a Docker engine with compose: `pytest -m containers` (some ten minutes, most of it the image;
+the faults of `test_under_faults.py` as long again).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
-import shutil
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-COMPOSE = ROOT / "docker" / "compose.yml"
-SMALL = (
-    "model=small_cnn model.head=[8] weights=none groups.pretrained=[] "
-    "groups.common=[conv1,bn1,conv2,conv3] groups.task=[head.0] groups.personal=[bn2,bn3,head.out] "
-    "data.size=28 data.train=24 data.validation=8 data.test=24 data.identities=12 "
-    "train.batch_size=8 strategy.rounds=3 strategy.min_sites=3"
-)
+from tests.containers.testbed import COMPOSE, compose, docker, inside
+
 PROBE = """
 import socket, sys
 for address in sys.argv[1:]:
@@ -33,58 +26,7 @@ for address in sys.argv[1:]:
         print(address, "not")
 """
 SERVICES = [f"{hospital}-{part}" for hospital in "abc" for part in ("node", "app")] + ["superlink"]
-
-
-def engine() -> bool:
-    """Return whether there is a Docker engine with compose."""
-    command = ["docker", "compose", "ls"]
-    return (
-        bool(shutil.which("docker"))
-        and not subprocess.run(command, capture_output=True, check=False).returncode
-    )
-
-
-pytestmark = [
-    pytest.mark.containers,
-    pytest.mark.timeout(1800),
-    pytest.mark.skipif(not engine(), reason="no Docker engine with compose on this machine"),
-]
-
-
-def docker(*command: str) -> str:
-    done = subprocess.run(["docker", *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def compose(*command: str) -> str:
-    return docker("compose", "--file", str(COMPOSE), *command)
-
-
-def inside(service: str, *command: str) -> str:
-    return compose("exec", "-T", service, *command)
-
-
-def testbed(*command: str) -> str:
-    script = str(ROOT / "docker" / "testbed")
-    done = subprocess.run([script, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
-testbed.__test__ = False  # type: ignore[attr-defined]
-
-
-@pytest.fixture(scope="module")
-def results() -> Iterator[dict[str, Any]]:
-    testbed("down")
-    try:
-        said = testbed("up", "-c", f"overrides={SMALL}")
-        (line,) = [line for line in said.splitlines() if line.startswith("results: ")]
-        yield json.loads(Path(line.removeprefix("results: ")).read_text())
-    finally:
-        testbed("down")
-        assert not (ROOT / "docker" / "consortium").exists()
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 
 def test_one_command_leads_to_a_result(results: dict[str, Any]) -> None:
@@ -103,6 +45,12 @@ def address(service: str, network: str) -> str:
     return str(found["NetworkSettings"]["Networks"][f"fedstrata_{network}"]["IPAddress"])
 
 
+def gateway(network: str) -> str:
+    """Return the address that this machine has on a network's bridge."""
+    (told,) = json.loads(docker("network", "inspect", f"fedstrata_{network}"))
+    return str(ipaddress.ip_network(told["IPAM"]["Config"][0]["Subnet"])[1])
+
+
 def test_a_hospital_reaches_the_fleet_port_and_nothing_else(results: dict[str, Any]) -> None:
     server, neighbour = address("superlink", "line-a"), address("b-node", "line-b")
     tried = [f"{server}:{port}" for port in (9091, 9092, 9093)]
@@ -110,9 +58,16 @@ def test_a_hospital_reaches_the_fleet_port_and_nothing_else(results: dict[str, A
     assert reached("a-node", "superlink:9092", *tried) == ["superlink:9092", f"{server}:9092"]
 
 
+def test_a_nodes_port_is_open_inside_alone(results: dict[str, Any]) -> None:
+    line, inner = address("a-node", "line-a"), address("a-node", "inside-a")
+    assert reached("superlink", f"{line}:9094", f"{inner}:9094") == []
+    assert reached("a-app", f"{inner}:9094") == [f"{inner}:9094"]
+
+
 def test_the_process_with_the_data_reaches_its_node_alone(results: dict[str, Any]) -> None:
     server = address("superlink", "line-a")
     tried = ["superlink:9092", f"{server}:9092", "172.31.250.2:9093", "b-node:9094", "b-app:9094"]
+    tried += [f"{gateway('inside-a')}:{port}" for port in (9091, 9092, 9093, 9094)]
     assert reached("a-app", "a-node:9094", *tried) == ["a-node:9094"]
 
 
@@ -151,6 +106,16 @@ def test_a_hospital_has_its_own_keys_alone(results: dict[str, Any]) -> None:
 
 
 def test_personal_layers_are_in_the_hospitals_own_volume(results: dict[str, Any]) -> None:
-    kept = f"/state/sites/{results['run']}/sites/hospital-a"
-    assert "round-000003.safetensors" in inside("a-app", "ls", kept)
-    assert "hospital-a" not in inside("b-app", "ls", f"/state/sites/{results['run']}/sites")
+    sites = f"/state/sites/{results['federation']}/sites"
+    assert "round-000003.safetensors" in inside("a-app", "ls", f"{sites}/hospital-a")
+    assert "hospital-a" not in inside("b-app", "ls", sites)
+
+
+def test_the_operator_has_no_private_key(results: dict[str, Any]) -> None:
+    find = ["find", "/consortium", "-name", "*.key"]
+    assert compose("run", "--rm", "--no-deps", "-T", "operator", *find).strip() == ""
+
+
+def test_a_site_has_this_machines_clock(results: dict[str, Any]) -> None:
+    here = subprocess.run(["date", "+%z"], capture_output=True, text=True, check=True).stdout
+    assert inside("a-app", "date", "+%z") == here
