@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,28 @@ def test_no_container_but_a_hospitals_own_node_gets_a_private_key() -> None:
         assert (made / "superlink" in sources) == (name == "superlink")
 
 
+def test_all_of_our_code_and_nothing_beside_it_enters_the_image() -> None:
+    lines = (ROOT / ".dockerignore").read_text().split("\n")
+    admitted = {
+        path.relative_to(ROOT)
+        for line in lines
+        if line.startswith("!")
+        for path in ROOT.glob(line[1:] + ("/*" if line.endswith("**") else ""))
+        if path.suffix not in (".pyc", ".key", ".pem")
+    }
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    code = {
+        path.relative_to(ROOT)
+        for package in packages["targets"]["wheel"]["packages"]
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in (".py", ".yaml")
+    }
+    files = {path for path in admitted if (ROOT / path).is_file()}
+    beside = {Path(name) for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")}
+    assert files == code | beside
+
+
 def test_no_key_enters_the_image_or_git() -> None:
     lines = (ROOT / ".dockerignore").read_text().split()
     assert lines[-2:] == ["**/*.key", "**/*.pem"]
-    assert "!constraints.txt" in lines
     assert {"*.key", "*.pem"} <= set((ROOT / ".gitignore").read_text().split())
