@@ -25,6 +25,7 @@ MOST_TENSORS, MOST_IN_NAMES = 2_000, 60_000  # tensors of all groups; characters
 MOST_CLASSES, MOST_IN_CLASSES = 1_000, 10_000  # classes; characters of their names
 MOST_VERSIONS = 16
 MOST_AXES, MOST_SIZE = 8, 1 << 31  # of a tensor's shape
+BRIEF = "the app failed: see the site's log"
 _PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
 _NAME = re.compile(r"[\w.]{1,200}", re.ASCII)  # of a tensor
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -94,7 +95,7 @@ class Doorkeeper:
             )
         if report.error:
             wire.expect_no_layers(answered)
-            return wire.failure(order, report.site, round_of(order), self._error(report.error))
+            return wire.failure(order, report.site, round_of(order), self.error(report.error))
         if isinstance(report, SiteReport):
             report = self._checked_query(order, report)
         else:
@@ -111,10 +112,11 @@ class Doorkeeper:
             layers[group] = self._checked(order.metadata.run_id, group, payload, wanted[group])
         return wire.answer(order, report, layers)
 
-    def _error(self, text: str) -> str:
-        """Return the app's own words for an error as they leave, and log them."""
-        logger.warning("site %s: the app tells an error: %s", self.settings.site, text)
-        return text
+    def error(self, text: str) -> str:
+        """Return what leaves of an error in the app's words, which the site's log has whole."""
+        text = wire.told(text)
+        logger.warning("site %s: the app's error: %s", self.settings.site, text)
+        return text if self.settings.errors == "full" else BRIEF
 
     def _checked_query(self, order: Message, report: SiteReport) -> SiteReport:
         """Return what the app says of the site and its layers, with the shapes written anew.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -13,11 +16,15 @@ from flwr.common.constant import SubStatus
 from flwr.common.grpc import create_channel
 from flwr.common.retry_invoker import RetryInvoker, constant, wrap_stub
 from flwr.common.typing import Fab, Run
-from flwr.proto.appio_pb2 import ClaimTaskRequest, PullPendingTasksRequest
+from flwr.proto.appio_pb2 import (
+    ClaimTaskRequest,
+    PullPendingTasksRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.proto.clientappio_pb2_grpc import ClientAppIoStub
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_grpc
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import (
     AppIoTokenClientInterceptor,
     RuntimeVersionClientInterceptor,
@@ -28,6 +35,9 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from models.errors import UserError
 
+logger = logging.getLogger("flwr")
+SOON, LATER = 20.0, 600.0  # seconds for a call, and for one that carries a piece of the layers
+CARRIES = ("PullObject", "PushObject")
 PATIENCE = 10.0  # seconds for which a SuperNode may be away in the middle of a task
 COMPONENT = "flwr-clientapp"  # as what we speak to the SuperNode, for its check of versions
 
@@ -72,7 +82,10 @@ class Address:
 
 @dataclass
 class Work:
-    """One message to answer, with the run and the app bundle that it belongs to."""
+    """One message to answer, with the run and the app bundle that it belongs to.
+
+    ``lost`` is set, by another thread, once the SuperNode does not know the task any more.
+    """
 
     stub: ClientAppIoStub
     message: Message
@@ -80,6 +93,7 @@ class Work:
     run: Run
     bundle: Fab
     failure: str = ""
+    lost: threading.Event = field(default_factory=threading.Event)
 
     def push(self, answer: Message) -> None:
         """Hand the answer to the SuperNode, which sends it."""
@@ -128,6 +142,7 @@ class Queue:
             The SuperNode cannot be reached, or does not know us.
         """
         stub = ClientAppIoStub(self._channel)
+        _limit(stub)
         for task in stub.PullPendingTasks(PullPendingTasksRequest()).tasks:
             if task.type == TaskType.CLIENT_APP:
                 claimed = stub.ClaimTask(ClaimTaskRequest(task_id=task.task_id))
@@ -143,15 +158,16 @@ class Queue:
         """
         channel = self.address.channel(AppIoTokenClientInterceptor(token))
         stub = ClientAppIoStub(channel)
-        retries = _retries()
+        retries, lost = _retries(), threading.Event()
+        _limit(stub)
         wrap_stub(stub, retries)
-        heartbeat = HeartbeatSender(make_task_heartbeat_fn_grpc(stub))
+        heartbeat = HeartbeatSender(_beat(stub, lost))
         heartbeat.start()
         context: Context | None = None
         status, details = SubStatus.FAILED, "the site's process was interrupted"
         try:
             message, context, run, bundle = pull_task_input(stub)
-            work = Work(stub, message, context, run, bundle)
+            work = Work(stub, message, context, run, bundle, lost=lost)
             yield work
             status = SubStatus.FAILED if work.failure else SubStatus.COMPLETED
             details = work.failure
@@ -161,6 +177,31 @@ class Queue:
             if heartbeat.is_running:
                 heartbeat.stop()
             channel.close()
+
+
+def _limit(stub: ClientAppIoStub) -> None:
+    """Give every call of a stub its deadline: a SuperNode that hangs is one that is away."""
+    for name, call in list(vars(stub).items()):
+        setattr(stub, name, partial(call, timeout=LATER if name in CARRIES else SOON))
+
+
+def _beat(stub: ClientAppIoStub, lost: threading.Event) -> Callable[[], bool]:
+    """Return what sends one heartbeat and says whether it came through; Flower's own ends us."""
+
+    def beat() -> bool:
+        try:
+            known = stub.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+        except grpc.RpcError as error:
+            code = error.code() if isinstance(error, grpc.Call) else None
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return False
+            logger.warning("the SuperNode refuses a heartbeat: %s", code)
+            known = False
+        if not known:
+            lost.set()
+        return True
+
+    return beat
 
 
 def _retries() -> RetryInvoker:

@@ -59,6 +59,9 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         The largest share of the GPU's memory that the app's process may take.
     hours : tuple of str
         When training is allowed, in the machine's local time: ``"20:00-06:00"``; empty for always.
+    errors : str
+        What leaves of an error in the app's words: ``full`` for all of it, at most 2,000
+        characters; ``brief`` for no more than that there was one.
     bundles : Bundles
         Which app bundles may run.
     """
@@ -78,6 +81,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     num_partitions: int | None = None
     gpu_memory: float = 1.0
     hours: tuple[str, ...] = ()
+    errors: str = "full"
     bundles: Bundles = Bundles()
 
     def node_config(self) -> dict[str, str | int]:
@@ -163,6 +167,8 @@ def _check(settings: SiteSettings, path: Path) -> None:
     for span in settings.hours:
         if not _HOURS.fullmatch(span):
             raise UserError(f"{path}: hours are written as '20:00-06:00', got {span!r}")
+    if settings.errors not in ("full", "brief"):
+        raise UserError(f"{path}: errors is full or brief, got {settings.errors!r}")
     if not 0 < settings.gpu_memory <= 1:
         raise UserError(f"{path}: gpu-memory is a share, above 0 and at most 1")
     if not settings.bundles.keep_warm >= 0:

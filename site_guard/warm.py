@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import msgspec
@@ -21,14 +23,23 @@ from flwr.common.serde import recorddict_from_proto as records_from_proto
 from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
+from site_guard.bundles import Bundle
+from site_guard.pipe import Pipe, TooLong
+
 logger = logging.getLogger("flwr")
-MOST_ANSWERED = 1 << 31  # bytes that the app's process may answer with
+# Bytes that the app's process may answer with: how it went, its context, and the answer itself
+# beyond the order's own bytes, whose layers come back.
+MOST_OUTCOME, MOST_CONTEXT, MOST_MORE = 10_000, 16_000_000, 1_000_000
 GRACE = 5.0  # seconds to end by itself
-STEP = 0.5  # seconds between two looks whether the site is to end
+LAST_WORDS = 1.0  # seconds in which what a dead process left in the pipe is still read
 
 
 class AppFailed(RuntimeError):
     """The app's process has no answer; the text says why, without anything of the site's data."""
+
+
+class AppRaised(AppFailed):
+    """The app raised; the text is its process's own."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -52,6 +63,8 @@ class WarmProcess:
 
     Parameters
     ----------
+    bundles : Path
+        Where a bundle is unpacked while its process runs.
     keep_warm : float
         Seconds without work after which the process ends and gives its memory back.
     gpu_memory : float
@@ -62,16 +75,21 @@ class WarmProcess:
         How often a process was started.
     stopping : Event
         Set where the site's process is to end: work in progress is given up.
+    alive : callable
+        Called at least every second while an answer is waited for.
     """
 
+    bundles: Path
     keep_warm: float
     gpu_memory: float = 1.0
     threads: int | None = None
     started: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
+    alive: Callable[[], None] = lambda: None
     _process: subprocess.Popen[bytes] | None = None
-    _pipe: Connection | None = None
-    _digest: str = ""
+    _pipe: Pipe | None = None
+    _task: Task | None = None
+    _folder: Path | None = None
     _used: float = field(default_factory=time.monotonic)
 
     @property
@@ -80,49 +98,120 @@ class WarmProcess:
         alive = self._process is not None and self._process.poll() is None
         return self._process.pid if alive and self._process else None
 
-    def run(self, task: Task, message: Message, context: Context, seconds: float) -> Message:
+    def run(
+        self,
+        bundle: Bundle,
+        message: Message,
+        context: Context,
+        seconds: float,
+        lost: threading.Event | None = None,
+    ) -> Message:
         """Let the app answer ``message``; return what it answered, not looked at yet.
 
         ``context`` is changed as the app changed it. Another bundle gets a process of its own.
 
+        Parameters
+        ----------
+        bundle : Bundle
+            The app.
+        message : Message
+            The order.
+        context : Context
+            What Flower keeps for the app.
+        seconds : float
+            For which the answer is of use.
+        lost : Event or None
+            Set by another thread where nobody wants the answer any more.
+
         Raises
         ------
+        Refused
+            The bundle cannot be read.
         AppFailed
-            The app raised, its process died, or it took longer than ``seconds``.
+            The app raised, its process died, took longer than ``seconds``, or answered what is no
+            answer. But for the first, the process is ended.
         """
-        if self._digest and self._digest != task.digest:
+        task = self._loaded(bundle)
+        still = self._watch(seconds, lost or threading.Event())
+        try:
+            content, kept = self._exchange(task, message, context, still)
+            state = context_from_proto(ProtoContext.FromString(kept)).state
+            answer = Message(
+                records_from_proto(ProtoRecordDict.FromString(content)), reply_to=message
+            )
+        except AppRaised:
+            raise
+        except AppFailed:
+            self.stop()
+            raise
+        except (OSError, EOFError) as error:
+            raise AppFailed(self._died(error)) from None
+        except Exception as error:  # the bytes are a stranger's: anything in them may be wrong
+            self.stop()
+            how = str(error) if isinstance(error, TooLong) else type(error).__name__
+            raise AppFailed(
+                f"the app's process answered what is no answer ({how}) and was ended"
+            ) from None
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            self._used = time.monotonic()
+        context.state = state
+        return answer
+
+    def _exchange(
+        self, task: Task, message: Message, context: Context, still: Callable[[], None]
+    ) -> tuple[bytes, bytes]:
+        """Send an order; return the bytes of the answer's records, and of the context."""
+        assert self._pipe is not None
+        order = message_to_proto(message).SerializeToString()
+        told = context_to_proto(context).SerializeToString()
+        for data in (msgspec.json.encode(task), order, told):
+            self._pipe.send(data, still)
+        outcome = msgspec.json.decode(self._pipe.receive(MOST_OUTCOME, still), type=Outcome)
+        if outcome.error:
+            raise AppRaised(outcome.error)
+        content = self._pipe.receive(len(order) + MOST_MORE, still)
+        return content, self._pipe.receive(MOST_CONTEXT, still)
+
+    def _watch(self, seconds: float, lost: threading.Event) -> Callable[[], None]:
+        """Return what raises once it is no use to wait for the process any longer."""
+        deadline, dead_since, process = time.monotonic() + seconds, 0.0, self._process
+        assert process is not None
+
+        def still() -> None:
+            nonlocal dead_since
+            now = time.monotonic()
+            self.alive()
+            if self.stopping.is_set():
+                raise AppFailed("the site's process was told to end")
+            if lost.is_set():
+                raise AppFailed("the SuperNode has given the task up")
+            if now >= deadline:
+                raise AppFailed(f"the app did not answer within {seconds:.0f} s and was ended")
+            if process.poll() is not None:
+                dead_since = dead_since or now
+                if now - dead_since > LAST_WORDS:
+                    raise EOFError("something that the process started holds its pipe")
+
+        return still
+
+    def _loaded(self, bundle: Bundle) -> Task:
+        """Have a process that runs ``bundle``; return what it is told with every message."""
+        if self._task is not None and self._task.digest == bundle.digest and self.process_id:
+            return self._task
+        try:
+            folder, app = bundle.unpack(self.bundles)
+        except OSError as error:
+            raise AppFailed(f"the app bundle cannot be unpacked: {error.strerror}") from None
+        if self._task is not None and self._task.digest != bundle.digest:
             logger.info("another app bundle: its process starts afresh")
             self.stop()
         self._start()
-        self._digest = task.digest
-        assert self._pipe is not None
-        try:
-            self._pipe.send_bytes(msgspec.json.encode(task))
-            self._pipe.send_bytes(message_to_proto(message).SerializeToString())
-            self._pipe.send_bytes(context_to_proto(context).SerializeToString())
-            self._wait(self._pipe, seconds)
-            outcome = msgspec.json.decode(self._pipe.recv_bytes(MOST_ANSWERED), type=Outcome)
-            if outcome.error:
-                raise AppFailed(outcome.error)
-            content = ProtoRecordDict.FromString(self._pipe.recv_bytes(MOST_ANSWERED))
-            kept = ProtoContext.FromString(self._pipe.recv_bytes(MOST_ANSWERED))
-        except (OSError, EOFError) as error:
-            raise AppFailed(self._died(error)) from None
-        finally:
-            self._used = time.monotonic()
-        context.state = context_from_proto(kept).state
-        return Message(records_from_proto(content), reply_to=message)
-
-    def _wait(self, pipe: Connection, seconds: float) -> None:
-        """Wait for the answer; end the process where it is too late, or the site is to end."""
-        deadline = time.monotonic() + seconds
-        while not pipe.poll(min(STEP, max(deadline - time.monotonic(), 0.0))):
-            if self.stopping.is_set():
-                self.stop()
-                raise AppFailed("the site's process was told to end")
-            if time.monotonic() >= deadline:
-                self.stop()
-                raise AppFailed(f"the app did not answer within {seconds:.0f} s and was ended")
+        self._folder = folder
+        self._task = Task(str(app), bundle.app_id, bundle.version, bundle.digest)
+        return self._task
 
     def warm_up(self) -> None:
         """Start the process before there is work, so that the first message finds it ready."""
@@ -139,19 +228,19 @@ class WarmProcess:
             self.stop()
 
     def stop(self) -> None:
-        """End the process, at once where it is in the middle of something."""
-        process, pipe = self._process, self._pipe
-        self._process, self._pipe, self._digest = None, None, ""
+        """End the process and all that it started, and remove its bundle's files."""
+        process, pipe, folder = self._process, self._pipe, self._folder
+        self._process, self._pipe, self._task, self._folder = None, None, None, None
         if pipe is not None:
             pipe.close()
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        if process is not None:
+            _signal_all(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            _signal_all(process, signal.SIGKILL)
             process.wait()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self) -> None:
         if self.process_id is not None:
@@ -167,8 +256,9 @@ class WarmProcess:
                 env=self._environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
-        self._pipe = Connection(ours.detach())
+        self._pipe = Pipe(ours)
         self.started += 1
         logger.info("the app's process %d is started", self._process.pid)
 
@@ -193,10 +283,12 @@ class WarmProcess:
         self.stop()
         if code is None:
             return f"the pipe to the app's process broke ({type(error).__name__})"
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"signal {names.get(-code, -code)}" if code < 0 else f"exit status {code}"
         return f"the app's process died ({how}); it is started again for the next message"
 
 
-def bundle_folder(cache: Path, digest: str) -> Path:
-    """Return where the bundle with this SHA-256 is unpacked, under the site's cache."""
-    return cache / "bundles" / digest
+def _signal_all(process: subprocess.Popen[bytes], number: int) -> None:
+    """Signal the process and what it started, which is its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import signal
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -21,8 +23,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.typing import Fab, Run
 
+from site_guard.answers import Doorkeeper
 from site_guard.appio import Work
-from site_guard.guard import MOST_UNPACKED, Guard, make_guard
+from site_guard.bundles import MOST_UNPACKED
+from site_guard.guard import Guard, make_guard
 from site_guard.settings import Bundles, SiteSettings
 from site_guard.signatures import sign
 from strategies import wire
@@ -34,7 +38,7 @@ METRICS = {
 }
 # An app that does what its plan says; not ours, so that it can misbehave.
 APP = """
-import json, os, time
+import json, os, socket, struct, subprocess, sys, time
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -52,10 +56,30 @@ def evaluate(message, context):
         os._exit(3)
     if wanted == "sleep":
         time.sleep(60)
+    pipe = int(sys.argv[1])
+    if wanted == "half":
+        os.write(pipe, bytes(2))
+        time.sleep(60)
+    if wanted == "no answer":
+        os.write(pipe, struct.pack("!i", 5) + b"hello")
+    if wanted == "large":
+        os.write(pipe, struct.pack("!i", 1 << 30))
+    if wanted == "leave one":
+        print("left", subprocess.Popen(["sleep", "600"], pass_fds=[pipe]).pid, file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(3)
+    error = "the words of the app" if wanted == "tell" else ""
+    if wanted == "connect":
+        try:
+            socket.create_connection(("127.0.0.1", 9), timeout=5)
+        except PermissionError:
+            error = "no network"
+    if wanted == "other round":
+        message.content["order"]["round"] = 77
     report = {
         "site": context.node_config["site"], "round": message.content["order"]["round"],
         "examples": seen, "steps": 0, "planned": 0, "loss": 0.0, "seconds": float(os.getpid()),
-        "metrics": METRICS, "error": "",
+        "metrics": METRICS, "error": error, "later": False,
     }
     content = RecordDict({
         "report": ConfigRecord({"json": json.dumps(report)}), "layers": ArrayRecord({}),
@@ -112,24 +136,30 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
     made.process.stop()
 
 
-def ask(
-    guard: Guard,
+def asked(
     content: bytes,
     plan: str = "",
     *,
     kind: str = wire.EVALUATE,
     ttl: float = 120.0,
     run_config: dict[str, Any] | None = None,
-) -> RoundReport:
-    """Let the guard handle an order; return the report that leaves."""
-    message = wire.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=ttl)
+    **more: Any,
+) -> Pushed:
+    """Return an order with the app bundle ``content``, whose plan says how the app behaves."""
+    message = wire.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=120.0)
+    message.metadata.ttl = ttl
     context = Context(1, 7, {"site": "somebody else"}, RecordDict(), run_config or {})
     run = Run.create_empty(run_id=1)
     run.fab_id, run.fab_version = "somebody/tiny", "1.0.0"
-    work = Pushed(None, message, context, run, Fab("", content, {}))  # type: ignore[arg-type]
+    return Pushed(None, message, context, run, Fab("", content, {}), **more)  # type: ignore[arg-type]
+
+
+def ask(guard: Guard, content: bytes, plan: str = "", **more: Any) -> RoundReport:
+    """Let the guard handle an order; return the report that leaves."""
+    work = asked(content, plan, **more)
     guard.handle(work)
     (answer,) = work.answers
-    assert context.node_config == {"site": "somebody else"}
+    assert work.context.node_config == {"site": "somebody else"}
     return wire.read_round_report(answer)
 
 
@@ -157,6 +187,109 @@ def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None
     time.sleep(0.5)
     assert ask(guard, tiny).error == ""
     assert guard.process.process_id != process
+
+
+def test_the_app_has_no_network(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny, "connect").error == "no network"
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ("half", "did not answer within"),
+        ("no answer", "what is no answer (DecodeError)"),
+        ("large", "what is no answer (more than 10000 bytes)"),
+    ],
+)
+def test_a_process_out_of_step_is_ended(guard: Guard, tiny: bytes, plan: str, told: str) -> None:
+    assert ask(guard, tiny).error == ""
+    assert told in ask(guard, tiny, plan, ttl=3.0 if plan == "half" else 60.0).error
+    assert guard.process.process_id is None
+    assert ask(guard, tiny).error == ""
+
+
+def test_a_process_that_reads_nothing_holds_nobody_up(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""
+    process = guard.process.process_id
+    assert process is not None
+    os.kill(process, signal.SIGSTOP)
+    assert "did not answer within" in ask(guard, tiny, "x" * 10_000_000, ttl=2.0).error
+
+
+def test_what_the_process_started_ends_with_it(
+    guard: Guard, tiny: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = time.monotonic()
+    assert "exit status 3" in ask(guard, tiny, "leave one").error
+    assert time.monotonic() - before < 30
+    left = re.search(r"left (\d+)", capfd.readouterr().err)
+    assert left
+    gone = Path(f"/proc/{left[1]}/status")
+    assert not gone.exists() or "zombie" in gone.read_text()
+
+
+def test_the_site_can_end_and_the_supernode_can_give_up(tmp_path: Path, tiny: bytes) -> None:
+    made = make_guard(settings(tmp_path, threads=1))
+    try:
+        assert ask(made, tiny).error == ""
+        threading.Timer(1.0, made.process.stopping.set).start()
+        assert "told to end" in ask(made, tiny, "half").error
+        made.process.stopping.clear()
+        lost = threading.Event()
+        threading.Timer(1.0, lost.set).start()
+        work = asked(tiny, "half", lost=lost)
+        made.handle(work)
+        assert not work.answers
+        assert "given the task up" in work.failure
+    finally:
+        made.process.stop()
+
+
+def test_an_order_that_has_run_out_costs_no_process(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""
+    before = guard.process.process_id
+    assert "is this machine's clock right?" in ask(guard, tiny, ttl=-30.0).error
+    assert guard.process.process_id == before
+
+
+@pytest.mark.parametrize("plan", ["tell", "raise", "other round"])
+def test_a_site_that_is_brief_keeps_the_apps_words(
+    guard: Guard, tiny: bytes, plan: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    full = ask(guard, tiny, plan).error
+    told = full.removeprefix("refused by the site: ")
+    assert told in caplog.text
+    brief = Doorkeeper(msgspec.structs.replace(guard.settings, errors="brief"))
+    monkeypatch.setattr(guard, "doorkeeper", brief)
+    monkeypatch.setattr(guard, "settings", brief.settings)
+    caplog.clear()
+    less = ask(guard, tiny, plan).error
+    assert less.removeprefix("refused by the site: ") == "the app failed: see the site's log"
+    assert told in caplog.text
+
+
+def test_every_process_runs_files_of_its_own(tmp_path: Path, tiny: bytes) -> None:
+    made = make_guard(settings(tmp_path, threads=1))
+    bundles = tmp_path / "cache" / "bundles"
+    try:
+        assert ask(made, tiny).error == ""
+        (folder,) = (bundles / "a").iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        for path in folder.rglob("app.py"):
+            path.write_text("raise ValueError")
+        assert made.process.process_id is not None
+        os.kill(made.process.process_id, signal.SIGKILL)
+        time.sleep(0.5)
+        assert ask(made, tiny).error == ""
+        (after,) = (bundles / "a").iterdir()
+        assert after != folder
+        made.process.stop()
+        assert not list((bundles / "a").iterdir())
+        (bundles / "a" / "left").mkdir()
+        make_guard(made.settings)
+        assert not (bundles / "a").exists()
+    finally:
+        made.process.stop()
 
 
 def test_who_takes_too_long_is_ended(guard: Guard, tiny: bytes) -> None:

@@ -1,0 +1,76 @@
+"""App bundles on the site's disk: unpacked for one process, under its own folder, and gone with it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import click
+from flwr.cli.install import install_from_fab
+
+from strategies.wire import Refused
+
+MOST_UNPACKED = 100_000_000  # bytes of a bundle's files; Flower's own limit is 10 MB packed
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An app bundle as it came, and the app that the run says it is.
+
+    Parameters
+    ----------
+    content : bytes
+        The archive.
+    app_id, version : str
+        ``publisher/name``, and the version.
+    """
+
+    content: bytes
+    app_id: str
+    version: str
+
+    @cached_property
+    def digest(self) -> str:
+        """The archive's SHA-256, in hexadecimal digits."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def unpack(self, under: Path) -> tuple[Path, Path]:
+        """Unpack into a new folder that only this user may read; return it, and the app's in it.
+
+        Nothing that is on the disk is used: whoever ran here before could have written it.
+
+        Raises
+        ------
+        Refused
+            It cannot be read, or would fill the disk.
+        OSError
+            There is no room for it, or no leave.
+        """
+        under.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{self.digest[:16]}-", dir=under))
+        try:
+            _refuse_unreadable(self.content)
+            return folder, install_from_fab(self.content, install_dir=folder, skip_prompt=True)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        except Exception as error:  # the bundle is a stranger's: anything in it may be wrong
+            shutil.rmtree(folder, ignore_errors=True)
+            told = error.message if isinstance(error, click.ClickException) else repr(error)
+            raise Refused(
+                f"the app bundle {self.digest[:16]} cannot be read: {told[:200]}"
+            ) from None
+
+
+def _refuse_unreadable(bundle: bytes) -> None:
+    """Raise ValueError for what is no archive, or would fill the disk."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MOST_UNPACKED:
+        raise ValueError(f"it would take {size} bytes unpacked, and {MOST_UNPACKED} are the most")
