@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from models.errors import UserError
@@ -28,8 +29,31 @@ def site(arguments: Sequence[str] | None = None) -> None:
     tls.add_argument("--root-certificates", type=Path, help="of the SuperNode's API, PEM")
     parser.add_argument("--superexec-auth-secret-file", type=Path, help="as the SuperNode has it")
     parser.add_argument("--check", action="store_true", help="read site.yaml and end")
+    parser.add_argument("--alive", type=Path, help="file to touch every second, while it serves")
+    parser.add_argument(
+        "--is-alive",
+        type=Path,
+        action=_IsAlive,
+        metavar="ALIVE",
+        help="end with 0 where the file was touched within 30 s, else with 1",
+    )
     told = parser.parse_args(arguments)
     _ends_with_a_sentence(lambda: _site(told))
+
+
+class _IsAlive(argparse.Action):
+    """Answers a health check and ends, whatever else is on the command line."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        from site_guard.alive import is_alive
+
+        parser.exit(0 if isinstance(values, Path) and is_alive(values) else 1)
 
 
 def _site(told: argparse.Namespace) -> None:
@@ -41,11 +65,12 @@ def _site(told: argparse.Namespace) -> None:
         return
     from flwr.supercore.utils import disable_process_dumping
 
+    from site_guard.alive import toucher
     from site_guard.appio import Address, Queue
     from site_guard.guard import make_guard
 
     disable_process_dumping(strict=False)
-    guard = make_guard(settings)
+    guard = make_guard(settings, toucher(told.alive) if told.alive else lambda: None)
     queue = Queue(
         Address.read(
             told.appio_api_address, told.root_certificates, told.superexec_auth_secret_file
@@ -55,6 +80,8 @@ def _site(told: argparse.Namespace) -> None:
         signal.signal(number, lambda *_: guard.process.stopping.set())
     shared = " and ".join(settings.share) or "no group"
     logger.info("site %s, task %s: shares %s", settings.site, settings.task, shared)
+    hours, now = ", ".join(settings.hours) or "any time", datetime.now().astimezone()
+    logger.info("training may begin at %s; it is %s", hours, now.strftime("%H:%M %Z (UTC%z)"))
     try:
         guard.serve(queue)
     finally:

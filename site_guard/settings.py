@@ -10,9 +10,14 @@ from pathlib import Path
 import msgspec
 
 from models.errors import UserError, nearest
+from site_guard.signatures import public_keys
 from strategies.wire import NAME, NotNow
 
 GROUPS = ("common", "task")  # the groups that a site can be willing to share
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+_KEPT = re.compile(
+    r"(?!\.)[\w.*?!\[\]-]+(?<!\.)"
+)  # of names and globs; not "...", "type:", "first:"
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -48,7 +53,8 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     share : tuple of str
         Groups that the site is willing to send: ``common``, ``task``, both, or none.
     keep : tuple of str
-        Names or globs of tensors that never leave, whichever group a run puts them into.
+        Names or globs of tensors that never leave, whichever group a run puts them into. A name
+        is the whole tensor's or a module's above it, as the bundle's model has it.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     threads, max_steps : int or None
@@ -58,7 +64,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     gpu_memory : float
         The largest share of the GPU's memory that the app's process may take.
     hours : tuple of str
-        When training is allowed, in the machine's local time: ``"20:00-06:00"``; empty for always.
+        When training may begin, in the machine's local time: ``"20:00-06:00"``; empty for always.
     errors : str
         What leaves of an error in the app's words: ``full`` for all of it, at most 2,000
         characters; ``brief`` for no more than that there was one.
@@ -112,7 +118,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         """Raise NotNow where training is not allowed at ``now``, local time."""
         if self.hours and not any(_within(span, now.time()) for span in self.hours):
             raise NotNow(
-                f"training is allowed here at {', '.join(self.hours)}, and it is {now:%H:%M}"
+                f"training may begin here at {', '.join(self.hours)}, and it is {now:%H:%M}"
             )
 
 
@@ -167,6 +173,17 @@ def _check(settings: SiteSettings, path: Path) -> None:
     for span in settings.hours:
         if not _HOURS.fullmatch(span):
             raise UserError(f"{path}: hours are written as '20:00-06:00', got {span!r}")
+        if len(set(span.split("-"))) == 1:
+            raise UserError(f"{path}: hours {span!r} end when they begin; write [] for always")
+    for entry in settings.keep:
+        if not _KEPT.fullmatch(entry):
+            raise UserError(
+                f"{path}: keep has {entry!r}, which matches no tensor: write its name or its "
+                "module's, or a glob, as in 'head.out' or '*.running_mean'"
+            )
+    if not _DEVICE.fullmatch(settings.device):
+        raise UserError(f"{path}: device is auto, cpu, cuda or cuda:N, got {settings.device!r}")
+    public_keys(settings.bundles.signed_by, f"{path}: bundles.signed-by")
     if settings.errors not in ("full", "brief"):
         raise UserError(f"{path}: errors is full or brief, got {settings.errors!r}")
     if not 0 < settings.gpu_memory <= 1:

@@ -55,6 +55,19 @@ def test_the_app_is_told_what_the_file_says(tmp_path: Path) -> None:
         ({"site": "../a"}, "letters"),
         ({"data": "here"}, "absolute"),
         ({"hours": ["8-10"]}, "20:00-06:00"),
+        ({"hours": ["20:00-20:00"]}, r"write \[\] for always"),
+        ({"keep": ["type:BatchNorm2d"]}, "'type:BatchNorm2d', which matches no tensor"),
+        ({"keep": ["first:30"]}, "'first:30'"),
+        ({"keep": ["..."]}, "running_mean"),
+        ({"keep": [""]}, "''"),
+        ({"keep": ["layer4."]}, "'layer4.'"),
+        ({"device": "gpu"}, "cuda:N, got 'gpu'"),
+        ({"device": "cuda:"}, "cuda:N"),
+        ({"errors": "none"}, "full or brief"),
+        (
+            {"bundles": {"signed-by": ["ssh-rsa AAAA"]}},
+            "bundles.signed-by: 'ssh-rsa AAAA' is no key",
+        ),
         ({"gpu_memory": 0}, "share"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"bundles": {"signed": []}}, "'signed-by'"),
@@ -102,7 +115,7 @@ def test_hours(hours: tuple[str, ...], at: str, allowed: bool) -> None:
 
 
 def test_what_is_kept_is_a_path_or_a_glob() -> None:
-    held = settings(keep=("head.out", "*.running_mean"))
+    held = settings(keep=("head.out", "*.running_mean", "layer[34].*"))
     assert held.stays("head.out.weight")
     assert held.stays("layer4.bn.running_mean")
     assert not held.stays("head.output.weight")
