@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import re
 import signal
@@ -231,9 +232,11 @@ def test_what_the_process_started_ends_with_it(
 
 
 def test_the_site_can_end_and_the_supernode_can_give_up(tmp_path: Path, tiny: bytes) -> None:
-    made = make_guard(settings(tmp_path, threads=1))
+    touched: list[float] = []
+    made = make_guard(settings(tmp_path, threads=1), lambda: touched.append(time.monotonic()))
     try:
         assert ask(made, tiny).error == ""
+        assert max(b - a for a, b in itertools.pairwise(touched)) < 5
         threading.Timer(1.0, made.process.stopping.set).start()
         assert "told to end" in ask(made, tiny, "half").error
         made.process.stopping.clear()

@@ -31,11 +31,24 @@ pytestmark = pytest.mark.system
 STARTED = re.compile(r"the app's process (\d+) is started")
 SMUGGLING = """
 
+def _reaches(port):
+    import socket
+
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except PermissionError:
+        return False
+    return True
+
+
+from flwr.common.logger import log as _log
 from strategies import payload as _payload, wire as _wire
 _answer = answer
 
 
 def answer(message, report, layers):
+    if report.site == "site-00":
+        _log(20, "reaches its SuperNode: %s", _reaches(PORT))
     if report.site == "site-01" and layers:
         import torch
 
@@ -52,6 +65,7 @@ class Hospitals:
     superlink: SuperLink
     body: Path
     guards: dict[str, Process] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:
@@ -60,6 +74,7 @@ class Hospitals:
     def start(self, site: str) -> None:
         """Start the SuperNode of a site, and its own process beside it."""
         port, index = free_port(), SITES.index(site)
+        self.ports[site] = port
         fleet, options = self.superlink.fleet, ("--isolation", "process")
         node = start_supernode(self.processes, f"{site}-node", fleet, *options, port=port)
         self.processes.wait_for(
@@ -119,10 +134,14 @@ def test_a_bundle_that_smuggles_is_refused_by_name_and_the_run_goes_on(
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, app / name)
     code = app / "client_app" / "app.py"
-    code.write_text(code.read_text() + SMUGGLING)
+    port = hospitals.ports["site-00"]
+    assert listening(port)
+    code.write_text(code.read_text() + SMUGGLING.replace("PORT", str(port)))
     _, results = hospitals.run("smuggling", app=app)
     for record in results["rounds"]:
         assert set(record["refused"]) == {"site-01"}
         assert "'personal', and this site shares common and task" in record["refused"]["site-01"]
+    assert "reaches its SuperNode: False" in hospitals.guards["site-00"].text
+    assert "reaches its SuperNode: True" not in hospitals.guards["site-00"].text
     assert "refuses train" in hospitals.guards["site-01"].text
     assert len(STARTED.findall(hospitals.guards["site-00"].text)) == 2  # another bundle
