@@ -109,16 +109,10 @@ class SuperLink:
     @contextmanager
     def _control(self) -> Iterator[Any]:
         """Yield what `flwr list` speaks through, whose JSON lacks names of runs and keys of nodes."""
-        import click
         import grpc
-        from flwr.cli.flower_config import read_superlink_connection
-        from flwr.cli.utils import init_channel_from_connection
         from flwr.proto.control_pb2_grpc import ControlStub
 
-        try:
-            channel = init_channel_from_connection(read_superlink_connection(self.connection))
-        except click.ClickException as error:
-            raise UserError(error.message) from None
+        channel = self._channel()
         try:
             yield ControlStub(channel)
         except grpc.RpcError as error:
@@ -127,6 +121,39 @@ class SuperLink:
             raise (Away if error.code() in away else UserError)(told) from None
         finally:
             channel.close()
+
+    def _channel(self) -> Any:
+        """Open a channel as Flower's own commands do, but for the thread that watches its state.
+
+        That thread dies with a traceback where the channel is closed at once.
+        """
+        import click
+        from flwr.cli.cli_account_auth_interceptor import CliAccountAuthInterceptor
+        from flwr.cli.config_utils import load_certificate_in_connection
+        from flwr.cli.flower_config import read_superlink_connection
+        from flwr.cli.local_superlink import ensure_local_superlink
+        from flwr.cli.utils import load_cli_auth_plugin_from_connection
+        from flwr.common.grpc import GRPC_MAX_MESSAGE_LENGTH, create_channel
+        from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
+
+        try:
+            connection = ensure_local_superlink(read_superlink_connection(self.connection))
+            address = str(connection.address)
+            certificates = load_certificate_in_connection(connection)
+            account = load_cli_auth_plugin_from_connection(address)
+        except (click.ClickException, ValueError) as error:
+            raise UserError(f"{self.connection}: {error}") from None
+        account.load_tokens()
+        return create_channel(
+            server_address=address,
+            insecure=bool(connection.insecure),
+            root_certificates=certificates,
+            max_message_length=GRPC_MAX_MESSAGE_LENGTH,
+            interceptors=[
+                RuntimeVersionClientInterceptor(component_name="flwr CLI"),
+                CliAccountAuthInterceptor(account),
+            ],
+        )
 
 
 def flower(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
