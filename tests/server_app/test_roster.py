@@ -74,7 +74,11 @@ IMPOSTORS = {
     "another site's name": (102, node("hospital-a", 1), "but its key SHA256:.* belongs to .*-b'"),
     "a name of nobody": (102, node("hospital-x", 1), "'hospital-x', but its key .* belongs to"),
     "not on the roster": (666, node("hospital-a", 0), "'hospital-a', but the roster has no site"),
-    "another task": (102, node("hospital-b", 0), "claims, as 'hospital-b', the task 'gender', .* says 'pose'"),
+    "another task": (
+        102,
+        node("hospital-b", 0),
+        "as 'hospital-b', the task 'gender', .* says 'pose'",
+    ),
 }
 
 
