@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 from flwr.app import Context, Message
@@ -80,6 +81,10 @@ class Address:
         )
 
 
+class Abandoned(Exception):
+    """A task whose message will never be whole: the SuperNode gave up fetching it."""
+
+
 @dataclass
 class Work:
     """One message to answer, with the run and the app bundle that it belongs to.
@@ -123,6 +128,7 @@ class Queue:
                 )
             )
         self._channel = address.channel(*self._interceptors)
+        self._seen: frozenset[int] = frozenset()  # tasks that were pending when one was claimed
 
     def close(self) -> None:
         """Close the connection."""
@@ -143,24 +149,48 @@ class Queue:
         """
         stub = ClientAppIoStub(self._channel)
         _limit(stub)
-        for task in stub.PullPendingTasks(PullPendingTasksRequest()).tasks:
-            if task.type == TaskType.CLIENT_APP:
-                claimed = stub.ClaimTask(ClaimTaskRequest(task_id=task.task_id))
-                if claimed.token:
-                    return str(claimed.token)
+        pending = self._pending(stub)
+        self._seen = frozenset(pending)
+        for task_id in pending:
+            claimed = stub.ClaimTask(ClaimTaskRequest(task_id=task_id))
+            if claimed.token:
+                return str(claimed.token)
         return None
+
+    def _pending(self, stub: ClientAppIoStub) -> list[int]:
+        tasks = stub.PullPendingTasks(PullPendingTasksRequest()).tasks
+        return [task.task_id for task in tasks if task.type == TaskType.CLIENT_APP]
+
+    def _went_on(self) -> bool:
+        """Return whether the SuperNode has fetched another message since the last claim.
+
+        It fetches one after the other. If its fetching of one is cut off, since the run ended
+        meanwhile, the task stays without its message, and Flower waits for it for two hours.
+        """
+        stub = ClientAppIoStub(self._channel)
+        _limit(stub)
+        return not self._seen.issuperset(self._pending(stub))
 
     @contextmanager
     def work(self, token: str) -> Iterator[Work]:
         """Pull the work behind a token; tell the SuperNode how it ended when the block is left.
 
         Heartbeats go on until then. ``failure`` of the work says why it failed, if it did.
+
+        Raises
+        ------
+        Abandoned
+            The message will never be whole.
+        grpc.RpcError
+            The SuperNode cannot be reached.
         """
         channel = self.address.channel(AppIoTokenClientInterceptor(token))
         stub = ClientAppIoStub(channel)
         retries, lost = _retries(), threading.Event()
         _limit(stub)
         wrap_stub(stub, retries)
+        watched = _unless(lambda: lost.is_set() or self._went_on(), stub.PullObject)
+        vars(stub)["PullObject"] = watched
         heartbeat = HeartbeatSender(_beat(stub, lost))
         heartbeat.start()
         context: Context | None = None
@@ -183,6 +213,18 @@ def _limit(stub: ClientAppIoStub) -> None:
     """Give every call of a stub its deadline: a SuperNode that hangs is one that is away."""
     for name, call in list(vars(stub).items()):
         setattr(stub, name, partial(call, timeout=LATER if name in CARRIES else SOON))
+
+
+def _unless(hopeless: Callable[[], bool], pull: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``pull``, which raises Abandoned for what is not there yet where that is ``hopeless``."""
+
+    def pulled(request: Any, **options: Any) -> Any:
+        answer = pull(request, **options)
+        if not answer.object_available and hopeless():
+            raise Abandoned("the SuperNode gave up fetching this message; its run has ended")
+        return answer
+
+    return pulled
 
 
 def _beat(stub: ClientAppIoStub, lost: threading.Event) -> Callable[[], bool]:

@@ -16,7 +16,7 @@ from flwr.app import Message
 
 from models.errors import UserError
 from site_guard.answers import Doorkeeper, round_of
-from site_guard.appio import Queue, Work
+from site_guard.appio import Abandoned, Queue, Work
 from site_guard.bundles import Bundle
 from site_guard.settings import SiteSettings
 from site_guard.signatures import public_keys, require_signature
@@ -66,6 +66,8 @@ class Guard:
                 elif not reachable:
                     logger.info("site %s: its SuperNode is there", self.settings.site)
                 reachable = True
+            except Abandoned as error:
+                logger.warning("site %s: a task is dropped: %s", self.settings.site, error)
             except Exception as error:  # the site stays up, whatever its SuperNode does
                 if not isinstance(error, grpc.RpcError):
                     logger.exception("site %s: what its SuperNode said", self.settings.site)

@@ -13,13 +13,25 @@ from typing import Any
 
 import grpc
 import pytest
+from flwr.proto.appio_pb2 import (
+    ClaimTaskResponse,
+    PullAppMessagesResponse,
+    PullPendingTasksResponse,
+    PullTaskInputResponse,
+    PushTaskOutputResponse,
+    SendTaskHeartbeatResponse,
+)
 from flwr.proto.clientappio_pb2_grpc import (
     ClientAppIoServicer,
     add_ClientAppIoServicer_to_server,
 )
+from flwr.proto.message_pb2 import Context as ProtoContext
+from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
+from flwr.proto.task_pb2 import Task
+from flwr.supercore.constant import TaskType
 
 from site_guard import appio, guard
-from site_guard.appio import Address, Queue
+from site_guard.appio import Abandoned, Address, Queue
 from site_guard.guard import Guard
 from site_guard.settings import SiteSettings
 from site_guard.warm import WarmProcess
@@ -54,6 +66,51 @@ def test_a_supernode_that_hangs_is_one_that_is_away(
         pass
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     queue.close()
+
+
+class Moves(ClientAppIoServicer):  # type: ignore[misc]
+    """Has one task, whose message never comes, and later a second one."""
+
+    def __init__(self) -> None:
+        self.pending = [7]
+
+    def PullPendingTasks(self, request: Any, context: Any) -> Any:
+        tasks = [Task(task_id=number, type=TaskType.CLIENT_APP) for number in self.pending]
+        return PullPendingTasksResponse(tasks=tasks)
+
+    def ClaimTask(self, request: Any, context: Any) -> Any:
+        self.pending.remove(request.task_id)
+        return ClaimTaskResponse(token=f"token of {request.task_id}")
+
+    def PullTaskInput(self, request: Any, context: Any) -> Any:
+        return PullTaskInputResponse(context=ProtoContext(run_id=1, node_id=2))
+
+    def PullMessage(self, request: Any, context: Any) -> Any:
+        return PullAppMessagesResponse(message_object_trees=[ObjectTree(object_id="00" * 32)])
+
+    def PullObject(self, request: Any, context: Any) -> Any:
+        self.pending = [8]  # the SuperNode has gone on
+        return PullObjectResponse(object_found=True, object_available=False)
+
+    def SendTaskHeartbeat(self, request: Any, context: Any) -> Any:
+        return SendTaskHeartbeatResponse(success=True)
+
+    def PushTaskOutput(self, request: Any, context: Any) -> Any:
+        return PushTaskOutputResponse()
+
+
+def test_a_task_whose_message_never_comes_is_dropped_once_there_is_another() -> None:
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_ClientAppIoServicer_to_server(Moves(), server)
+    queue = Queue(Address(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"))
+    server.start()
+    token = queue.claim()
+    assert token == "token of 7"
+    with pytest.raises(Abandoned), queue.work(token):
+        pass
+    assert queue.claim() == "token of 8"
+    queue.close()
+    server.stop(0)
 
 
 class Failed(grpc.RpcError, grpc.Call):  # type: ignore[misc]
