@@ -10,7 +10,7 @@ from typing import Protocol
 
 from consortium.superlink import Away, SubmittedRun
 from models.errors import UserError
-from strategies.wire import NAME
+from strategies.wire import MOST_RUN_NAME, NAME
 
 POLL = 5.0  # seconds between two looks
 PATIENCE = 3600.0  # seconds for which a SuperLink may be away
@@ -78,9 +78,10 @@ class KeptRun:
             if key in self.run_config:
                 raise UserError(f"-c {key}=...: the run's {key} is chosen here: write --name")
         self.name = self.name or f"kept-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        if not NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name) or len(self.name) > MOST_RUN_NAME:
             raise UserError(
-                f"--name {self.name[:80]!r}: write letters, digits, '.', '_' and '-', at most 64"
+                f"--name {self.name[:80]!r}: write letters, digits, '.', '_' and '-', at most "
+                f"{MOST_RUN_NAME}"
             )
         self.run_config = {**self.run_config, "name": self.name, "resume": "auto"}
 

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from models.durable import replacing, sync
 from models.errors import UserError, nearest
-from strategies.wire import NAME
+from strategies.wire import MOST_RUN_NAME, NAME
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 KEPT = 3
 LOCK_PATIENCE = 30.0  # seconds for a ServerApp whose SuperLink died to end
 ID_BYTES = 4  # of the random part of a federation's name
-MOST_NAME = 64 - 1 - 2 * ID_BYTES
 _FOLDER = re.compile(r"round-(\d{6})")
 _MAY_CHANGE = (
     *(f"strategy.{key}" for key in ("deadline", "join_timeout", "give_up", "min_sites")),
@@ -227,10 +226,10 @@ def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
         Where ``wanted`` cannot be a folder's name, or a run has it.
     """
     if wanted:
-        if not NAME.fullmatch(wanted) or len(wanted) > MOST_NAME:
+        if not NAME.fullmatch(wanted) or len(wanted) > MOST_RUN_NAME:
             raise UserError(
                 f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most "
-                f"{MOST_NAME}"
+                f"{MOST_RUN_NAME}"
             )
         folder = RunFolder(output_dir / wanted, chosen=True)
         if folder.has_begun:

@@ -37,6 +37,7 @@ MOST_REASON_CHARACTERS = 2000
 NAME = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 )  # of a site, a task, a federation: a file's name
+MOST_RUN_NAME = 55  # characters that a person may choose: the federation's name has nine more
 METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
 MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
 MOST_COUNTED = 2**40  # of anything that a report counts
