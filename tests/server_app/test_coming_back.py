@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,27 @@ def test_two_servers_do_not_write_one_run(tmp_path: Path, monkeypatch: pytest.Mo
 # -- sites that are mended -------------------------------------------------------------------------
 
 
+@dataclass
+class Looked(LoopbackGrid):
+    """Does something when its nodes are looked at for so many times."""
+
+    then: dict[int, Callable[[], object]] = field(default_factory=dict)
+    looks: int = 0
+
+    def get_node_ids(self) -> list[int]:
+        self.looks += 1
+        self.then.get(self.looks, lambda: None)()
+        return list(self.nodes)
+
+
+def gathering(output: Path) -> Looked:
+    """Return four nodes, of which the first comes late, so that a run waits for it."""
+    grid = Looked(grid_of(output).nodes, {"output-dir": str(output)})
+    late = grid.nodes.pop(100)
+    grid.then[40] = lambda: grid.nodes.update({100: late})
+    return grid
+
+
 def broken(*nodes: int, until: list[bool]) -> Callable[[Message, Message], Message]:
     """Return a tamper: queries to ``nodes`` are answered with an error until the list is not empty."""
 
@@ -181,35 +203,15 @@ def test_a_site_that_is_mended_while_the_run_gathers_does_not_stop_it(
         mended.extend([True] if message.metadata.dst_node_id == 103 else [])
         return answer
 
-    grid = grid_of(tmp_path, tamper)
-    late = grid.nodes.pop(100)
-    looks = []
-
-    def nodes() -> list[int]:
-        looks.append(1)
-        if len(looks) == 40:
-            grid.nodes[100] = late
-        return list(grid.nodes)
-
-    grid.get_node_ids = nodes  # type: ignore[method-assign]
+    grid = gathering(tmp_path)
+    grid.tamper = tamper
     results, _ = simulate(tmp_path, "faces", [*PLAIN, "strategy.min_sites=4"], grid=grid)
     assert results["rounds"][0]["participants"] == ["site-00", "site-01", "site-02", "site-03"]
 
 
 def test_a_supernode_that_is_restarted_while_the_run_gathers_keeps_its_name(tmp_path: Path) -> None:
-    grid = grid_of(tmp_path)
-    late = grid.nodes.pop(100)
-    looks = []
-
-    def nodes() -> list[int]:
-        looks.append(1)
-        if len(looks) == 20:
-            grid.nodes[203] = grid.nodes.pop(103)
-        if len(looks) == 40:
-            grid.nodes[100] = late
-        return list(grid.nodes)
-
-    grid.get_node_ids = nodes  # type: ignore[method-assign]
+    grid = gathering(tmp_path)
+    grid.then[20] = lambda: grid.nodes.update({203: grid.nodes.pop(103)})
     results, _ = simulate(tmp_path, "faces", [*PLAIN, "strategy.min_sites=4"], grid=grid)
     assert len(results["rounds"][0]["participants"]) == 4
 
