@@ -12,10 +12,10 @@ from flwr.serverapp import Grid
 from models.errors import UserError
 from strategies import wire
 from strategies.enrolment import Enrolment
+from strategies.mail import Mail
 from strategies.wire import Refused, SiteReport, read_site_report
 
 Log = Callable[[str], None]
-REPLIES_AT_ONCE = 4  # answers fetched in one call: bounds what is in memory
 QUERY_TTL = 3600.0
 SAY_EVERY = 30.0  # seconds between two lines about the same waiting
 MOST_WAIT = 600.0  # seconds until a node that cannot take part is asked again
@@ -107,6 +107,10 @@ class Roster:
     _asked: dict[str, int] = field(default_factory=dict)
     _again: dict[int, tuple[float, float]] = field(default_factory=dict)  # when, and how long then
     _turned_away: list[Stranger] = field(default_factory=list)
+    _mail: Mail = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._mail = Mail(self.grid)
 
     def connected(self) -> set[int]:
         """Return the ids of the nodes that the SuperLink sees now."""
@@ -159,7 +163,7 @@ class Roster:
             for message_id in send(self.grid, [question]):
                 self._asked[message_id] = node_id
         members, strangers = [], []
-        for message_id, reply in fetch(self.grid, list(self._asked)):
+        for message_id, reply in self._mail.fetch(list(self._asked)):
             if message_id not in self._asked:
                 continue
             found = _identified(self._asked.pop(message_id), reply, self.enrolled)
@@ -170,6 +174,7 @@ class Roster:
             self.strangers[found.node_id] = found
             if found.turned_away:
                 self._turned_away.append(found)
+                self._again.pop(found.node_id, None)
             else:
                 self._ask_again(found.node_id)
             if found != before:
@@ -357,15 +362,8 @@ def send(grid: Grid, messages: Sequence[Message]) -> list[str]:
     return sent
 
 
-def fetch(grid: Grid, message_ids: Sequence[str]) -> Iterator[tuple[str, Message]]:
-    """Yield the answers that are there, with their questions' ids; a few in memory at once."""
-    for start in range(0, len(message_ids), REPLIES_AT_ONCE):
-        for reply in grid.pull_messages(message_ids[start : start + REPLIES_AT_ONCE]):
-            yield reply.metadata.reply_to_message_id, reply
-
-
 def collect(
-    grid: Grid,
+    mail: Mail,
     waiting: Mapping[str, int],
     *,
     deadline: float,
@@ -376,6 +374,8 @@ def collect(
 
     Parameters
     ----------
+    mail : Mail
+        Where the answers arrive.
     waiting : mapping of str to int
         Message id to node id.
     poll : float
@@ -386,7 +386,7 @@ def collect(
     left = dict(waiting)
     next_idle = time.monotonic() + 2.0
     while left:
-        for message_id, reply in fetch(grid, list(left)):
+        for message_id, reply in mail.fetch(list(left)):
             if left.pop(message_id, None) is not None:
                 yield message_id, reply
         now = time.monotonic()

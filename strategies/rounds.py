@@ -22,6 +22,7 @@ from strategies import wire
 from strategies.aggregators import Aggregator, make
 from strategies.checks import checked_update
 from strategies.config import StrategyConfig
+from strategies.mail import MOST_BESIDES, Mail
 from strategies.method import Method
 from strategies.payload import encode
 from strategies.records import RoundRecord, task_metrics
@@ -33,6 +34,7 @@ TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the
 
 
 NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
+MOST_TIMES = 2  # the layers that a site was sent: so large may those be that it answers with
 LONGEST_PAUSE = 30.0  # seconds between two attempts at a round
 
 
@@ -66,6 +68,9 @@ class Learnt:
         Scope key (``common``, ``task/gender``) to tensors by name.
     aggregators : dict
         Scope key to aggregator.
+    unclaimed : dict
+        Scope key to what a checkpoint holds of tasks whose sites are not back yet: the state, and
+        the aggregator's own tensors.
     """
 
     method: Method
@@ -73,6 +78,7 @@ class Learnt:
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
+    unclaimed: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = field(default_factory=dict)
 
     def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
         """Take in a task: its partition, and the tensors its groups start from."""
@@ -233,8 +239,10 @@ class Rounds:
         arrays: dict[str, Array] = {}
         pending: dict[str, Member] = {}
         deadline = time.monotonic() + seconds
+        largest = 0
         for member in members:
             sent_layers = self._layers(member.task, arrays) if layers is None else layers
+            largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
             message = wire.order(
                 kind,
                 member.node_id,
@@ -256,8 +264,9 @@ class Rounds:
             return self._gone(pending, record)
 
         waiting = {message_id: member.node_id for message_id, member in pending.items()}
+        mail = Mail(self.grid, MOST_BESIDES + MOST_TIMES * largest)
         for message_id, reply in collect(
-            self.grid, waiting, deadline=deadline, poll=self.settings.poll, idle=idle
+            mail, waiting, deadline=deadline, poll=self.settings.poll, idle=idle
         ):
             member = pending.pop(message_id)
             if problem := reply_problem(reply):
@@ -319,7 +328,7 @@ class Rounds:
     def _too_few(self, answers: Mapping[str, int]) -> str:
         """Return which groups have fewer than ``strategy.minimum`` answers, or ""."""
         short = []
-        for key in sorted(self.learnt.states):
+        for key in sorted({*self.learnt.states, *self.learnt.unclaimed}):
             least = self.settings.minimum.get(group_of(key), 0)
             if answers.get(key, 0) < least:
                 short.append(f"group {key!r} has {answers.get(key, 0)} of at least {least} sites")
