@@ -16,29 +16,39 @@ from flwr.app import Context, Message
 from flwr.common.constant import SubStatus
 from flwr.common.grpc import create_channel
 from flwr.common.retry_invoker import RetryInvoker, constant, wrap_stub
+from flwr.common.serde import context_from_proto, fab_from_proto, run_from_proto
 from flwr.common.typing import Fab, Run
 from flwr.proto.appio_pb2 import (
     ClaimTaskRequest,
+    PullAppMessagesRequest,
     PullPendingTasksRequest,
+    PullTaskInputRequest,
     SendTaskHeartbeatRequest,
 )
 from flwr.proto.clientappio_pb2_grpc import ClientAppIoStub
+from flwr.proto.node_pb2 import Node
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import (
     AppIoTokenClientInterceptor,
     RuntimeVersionClientInterceptor,
     SuperExecAuthClientInterceptor,
 )
 from flwr.supercore.interceptors.superexec_auth_interceptor import CLIENTAPPIO_SUPEREXEC_METHODS
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
 from models.errors import UserError
 
 logger = logging.getLogger("flwr")
 SOON, LATER = 20.0, 600.0  # seconds for a call, and for one that carries a piece of the layers
 CARRIES = ("PullObject", "PushObject")
+LOOK_AGAIN, LOOK_AGAIN_AT_MOST = 0.05, 0.5  # seconds until a piece that was not there is asked for
 PATIENCE = 10.0  # seconds for which a SuperNode may be away in the middle of a task
 COMPONENT = "flwr-clientapp"  # as what we speak to the SuperNode, for its check of versions
 
@@ -196,7 +206,8 @@ class Queue:
         context: Context | None = None
         status, details = SubStatus.FAILED, "the site's process was interrupted"
         try:
-            message, context, run, bundle = pull_task_input(stub)
+            context, run, bundle = _order_of(stub)
+            message = _message(stub, context)
             work = Work(stub, message, context, run, bundle, lost=lost)
             yield work
             status = SubStatus.FAILED if work.failure else SubStatus.COMPLETED
@@ -207,6 +218,35 @@ class Queue:
             if heartbeat.is_running:
                 heartbeat.stop()
             channel.close()
+
+
+def _order_of(stub: ClientAppIoStub) -> tuple[Context, Run, Fab]:
+    """Return what a task belongs to."""
+    told = stub.PullTaskInput(PullTaskInputRequest())
+    return context_from_proto(told.context), run_from_proto(told.run), fab_from_proto(told.fab)
+
+
+def _message(stub: ClientAppIoStub, context: Context) -> Message:
+    """Return a task's message, once the SuperNode has fetched all of it.
+
+    A SuperNode has a task for a message before it has what the message carries; Flower's own app
+    looks again after 1 s, then 2, then 4.
+    """
+    (tree,) = stub.PullMessage(PullAppMessagesRequest()).message_object_trees
+    node = Node(node_id=context.node_id)
+    message = pull_and_inflate_object_from_tree(
+        tree,
+        make_pull_object_fn_protobuf(stub.PullObject, node, context.run_id),
+        make_confirm_message_received_fn_protobuf(
+            stub.ConfirmMessageReceived, node, context.run_id
+        ),
+        return_type=Message,
+        max_tries_per_object=None,
+        initial_backoff=LOOK_AGAIN,
+        backoff_cap=LOOK_AGAIN_AT_MOST,
+    )
+    message.metadata.__dict__["_message_id"] = tree.object_id
+    return message
 
 
 def _limit(stub: ClientAppIoStub) -> None:

@@ -1,0 +1,62 @@
+"""`fedstrata-node`: Flower's SuperNode, which looks for messages more often than every 3 seconds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from types import ModuleType, SimpleNamespace
+
+from models.errors import UserError
+
+POLL = 0.5  # seconds between two looks for messages at the SuperLink
+BESIDE = 0.1  # seconds between two looks for what the site's own process has pushed
+FLOWERS = (3, 0.5)  # seconds that Flower's loop sleeps in either case
+
+
+def node(arguments: Sequence[str] | None = None) -> None:
+    """Run a SuperNode with Flower's own options and ``--poll``."""
+    parser = argparse.ArgumentParser(prog="fedstrata-node", add_help=False, allow_abbrev=False)
+    parser.add_argument("--poll", type=float, default=POLL)
+    told, others = parser.parse_known_args(arguments)
+    if {"-h", "--help"} & set(others):
+        print(
+            f"fedstrata-node is flower-supernode with one option more:\n\n  --poll SECONDS  between "
+            f"two looks for messages at the SuperLink, default {POLL:g}; Flower's own is 3\n"
+        )
+    from flwr.supernode import start_client_internal
+    from flwr.supernode.cli import flower_supernode
+
+    try:
+        look_every(start_client_internal, told.poll)
+    except UserError as error:
+        sys.exit(f"{error}")
+    sys.argv = ["flower-supernode", *others]
+    flower_supernode()
+
+
+def look_every(loop: ModuleType, poll: float) -> None:
+    """Let Flower's module with a SuperNode's loop sleep no longer than ``poll`` seconds.
+
+    Flower 1.31 has no option for it: its loop sleeps 3 seconds after each look that found nothing,
+    which is what most of a short round was waited for. Only the name ``time`` of that module is
+    another one afterwards.
+
+    Raises
+    ------
+    UserError
+        ``poll`` is not above 0, or the module does not sleep as Flower 1.31 does.
+    """
+    if not poll > 0:
+        raise UserError(f"--poll is {poll:g}: give seconds above 0")
+    if getattr(loop, "time", None) is not time:
+        raise UserError(
+            f"{loop.__name__} does not sleep as that of Flower 1.31 does: use flower-supernode"
+        )
+    longest = dict(zip(FLOWERS, (poll, min(poll, BESIDE)), strict=True))
+
+    def sleep(seconds: float) -> None:
+        time.sleep(min(seconds, longest.get(seconds, seconds)))
+
+    vars(loop)["time"] = SimpleNamespace(sleep=sleep)

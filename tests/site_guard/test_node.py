@@ -1,0 +1,74 @@
+"""`fedstrata-node`: Flower's own SuperNode, but for how long it sleeps."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import pytest
+from flwr.supernode import start_client_internal
+
+from models.errors import UserError
+from site_guard.node import FLOWERS, look_every
+
+
+def loop_of(module_time: object) -> ModuleType:
+    made = ModuleType("loop")
+    vars(made)["time"] = module_time
+    return made
+
+
+def test_a_loop_sleeps_no_longer_than_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    loop = loop_of(time)
+    look_every(loop, 0.25)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    for seconds in (3, 0.5, 0.05, 60):
+        vars(loop)["time"].sleep(seconds)
+    assert slept == [0.25, 0.1, 0.05, 60]
+
+
+def test_a_longer_poll_than_flowers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    loop = loop_of(time)
+    look_every(loop, 30)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    vars(loop)["time"].sleep(3)
+    assert slept == [3]
+
+
+def test_flowers_loop_sleeps_as_we_think_and_uses_nothing_else_of_time() -> None:
+    tree = ast.parse(inspect.getsource(start_client_internal))
+    used = [
+        each
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.value, ast.Name)
+        and each.value.id == "time"
+    ]
+    assert {each.attr for each in used} == {"sleep"}
+    calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and each.func in used]
+    assert {ast.literal_eval(call.args[0]) for call in calls} == set(FLOWERS)
+    assert len(calls) == len(used)
+
+
+@pytest.mark.parametrize("poll", [0.0, -1.0, float("nan")])
+def test_a_poll_that_is_none_is_refused(poll: float) -> None:
+    with pytest.raises(UserError, match="give seconds above 0"):
+        look_every(loop_of(time), poll)
+
+
+def test_a_loop_of_another_flower_is_refused() -> None:
+    with pytest.raises(UserError, match="does not sleep as that of Flower"):
+        look_every(ModuleType("loop"), 1.0)
+
+
+def test_the_command_has_flowers_options_and_its_own() -> None:
+    command = [sys.executable, "-c", "from site_guard.node import node; node(['--help'])"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "--poll" in told
+    assert "--clientappio-api-address" in told
