@@ -366,11 +366,13 @@ def start_supernode(
     port: int | None = None,
     security: Sequence[str] = PLAINTEXT,
 ) -> Process:
-    """Start a real ``flower-supernode``; it connects to the port ``superlink``.
+    """Start a real SuperNode; it connects to the port ``superlink``.
 
-    ``port`` is where its app's processes get their work, a free one where None.
+    ``port`` is where the site's own process gets its work, and the SuperNode then ``fedstrata-node``;
+    where None it is ``flower-supernode``, which starts its app's processes itself.
     """
-    command = ["flower-supernode", *security, "--superlink", f"127.0.0.1:{superlink}", *options]
+    program = "flower-supernode" if port is None else "fedstrata-node"
+    command = [program, *security, "--superlink", f"127.0.0.1:{superlink}", *options]
     command += ["--clientappio-api-address", f"127.0.0.1:{port or free_port()}"]
     if node_config:
         pairs = (
