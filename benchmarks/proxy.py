@@ -60,6 +60,10 @@ class Proxy:
                 continue
             far.settimeout(None)
             self._sockets += [near, far]
+            if self._cut.is_set():  # while it connected, so that `cut` did not see it
+                _close(near)
+                _close(far)
+                continue
             for way, source, sink in ((UP, near, far), (DOWN, far, near)):
                 pipe = (source, sink, self.passing(way))
                 threading.Thread(target=_pass_on, args=pipe, daemon=True).start()
