@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -20,6 +21,8 @@ MANIFEST = "manifest.csv"
 def unpacked(source: Path, target: Path) -> Path:
     """Return the folder of ``source``: itself, or where its zip archive was unpacked.
 
+    What lies in ``target`` is left where it is whole and has the archive's names and sizes.
+
     Raises
     ------
     UserError
@@ -30,14 +33,28 @@ def unpacked(source: Path, target: Path) -> Path:
     if not zipfile.is_zipfile(source):
         raise UserError(f"{source} is neither a folder nor a zip archive")
     done = target / ".complete"
-    if not done.exists():
-        with zipfile.ZipFile(source) as archive:
-            for name in archive.namelist():
-                if not (target / name).resolve().is_relative_to(target.resolve()):
-                    raise UserError(f"{source}: {name!r} would be unpacked outside of {target}")
+    with zipfile.ZipFile(source) as archive:
+        for name in archive.namelist():
+            if not (target / name).resolve().is_relative_to(target.resolve()):
+                raise UserError(f"{source}: {name!r} would be unpacked outside of {target}")
+        files = [each for each in archive.infolist() if not each.is_dir()]
+        told = {target / each.filename: each.file_size for each in files}
+        if not done.exists() or _without_ours(told, target) != _sizes(target):
+            shutil.rmtree(target, ignore_errors=True)
             archive.extractall(target)
-        done.touch()
+            done.touch()
     return target
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Return the size of each file in a folder, but for what this module writes there."""
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    return _without_ours(sizes, folder)
+
+
+def _without_ours(sizes: dict[Path, int], folder: Path) -> dict[Path, int]:
+    ours = (folder / ".complete", folder / MANIFEST)
+    return {path: size for path, size in sizes.items() if path not in ours}
 
 
 def utkface(source: Path, work: Path) -> Path:

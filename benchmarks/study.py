@@ -97,7 +97,8 @@ class Study:
             for case in cases
             for seed in self.seeds
         }
-        missing = [overrides for key, overrides in wanted.items() if key not in finished(output)]
+        there = finished(output)
+        missing = [overrides for key, overrides in wanted.items() if key not in there]
         if missing:
             print(f"{self.name}: {len(wanted) - len(missing)} of {len(wanted)} runs are there")
         for start in range(0, len(missing), AT_ONCE):

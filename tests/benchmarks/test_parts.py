@@ -60,6 +60,22 @@ def test_each_face_answers_one_question(tmp_path: Path) -> None:
     assert {task: asked.count(task) for task in prepare.TASKS} == {"gender": 3, "age": 3, "race": 3}
 
 
+def test_another_archive_is_unpacked_anew(tmp_path: Path) -> None:
+    source = tmp_path / "faces.zip"
+
+    def folder(**pictures: bytes) -> dict[str, bytes]:
+        with zipfile.ZipFile(source, "w") as archive:
+            for name, content in pictures.items():
+                archive.writestr(f"all/{name}_1_2_2017.jpg", content)
+        found = prepare.utkface(source, tmp_path / "work")
+        return {path.name.split("_")[0]: path.read_bytes() for path in found.rglob("*.jpg")}
+
+    first = folder(**{"30": b"x", "31": b"y"})
+    assert first == {"30": b"x", "31": b"y"}
+    assert folder(**{"30": b"z", "31": b"y"}) == first  # the same names and sizes
+    assert folder(**{"30": b"xx"}) == {"30": b"xx"}
+
+
 def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "bad.zip"
     with zipfile.ZipFile(source, "w") as archive:

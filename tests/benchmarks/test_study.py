@@ -109,7 +109,8 @@ def test_runs_of_other_sites_data_or_weights_are_not_taken(tmp_path: Path) -> No
 
 def test_how_long_a_run_waits_for_lost_sites_is_not_what_it_is() -> None:
     told = STUDY.config(CASES[0], 1).to_dict()
-    patient = replace(STUDY, overrides=(*SMALL, "strategy.rounds=1", "strategy.give_up=9"))
+    lost = ("strategy.give_up=9", "strategy.minimum.common=2")
+    patient = replace(STUDY, overrides=(*SMALL, "strategy.rounds=1", *lost))
     assert deciding(patient.config(CASES[0], 1).to_dict()) == deciding(told)
     assert deciding(STUDY.config(CASES[1], 1).to_dict()) != deciding(told)
 
