@@ -26,6 +26,11 @@ def with_places(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add the seeds, the folder of runs, and the folder of results."""
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--work", type=Path, default=home() / "benchmarks", help=WORK)
+    return with_output(parser)
+
+
+def with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the folder of results."""
     parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
     return parser
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command_line import command_of, with_places
+from benchmarks.command_line import command_of, with_output
 from benchmarks.processes import (
     Process,
     Processes,
@@ -188,7 +188,7 @@ class Testbed:
         return start_site(self.processes, site, port, **told, **{"num-partitions": len(SITES)})
 
     def pids(self, fault: Fault) -> list[int]:
-        """Return the processes that a fault means, those that run now."""
+        """Return the processes that a fault means, those that run now: none while it is down."""
         if fault.component == "superlink":
             kept = self.kept_superlink
         elif fault.component == "supernode":
@@ -199,6 +199,8 @@ class Testbed:
             kept = self.kept_superlink
         assert kept is not None
         assert kept.process is not None
+        if kept.process.ended:
+            return []
         leader = kept.process.popen.pid
         if fault.component == "serverapp":
             return children(leader, "flwr-serverapp")
@@ -250,8 +252,10 @@ class Injector:
         seen = self._count(fault.phase, site)
         deadline = time.monotonic() + 120
         while not self.run.ended and time.monotonic() < deadline:
-            if self._count(fault.phase, site) > seen:
+            now = self._count(fault.phase, site)
+            if now > seen:
                 return True
+            seen = min(seen, now)  # what was started again writes a log of its own
             time.sleep(0.01)
         return False
 
@@ -438,22 +442,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a dozen")
-    told = with_places(parser).parse_args(given)
+    told = with_output(parser).parse_args(given)
     count = 12 if told.quick else told.faults
     with tempfile.TemporaryDirectory() as name:
         outcomes, broken = disturb(Path(name), told.seed, count)
     table = tally(outcomes)
-    missed = sum(not outcome.complete for outcome in outcomes)
-    notes = [
-        f"{sum(len(o.happened) for o in outcomes)} faults in {len(outcomes)} runs of {ROUNDS} rounds; "
-        f"in {len(outcomes) - missed} runs no contribution was missed, and those ended with the "
-        "layers, personal layers and metrics of the undisturbed run, bit for bit.",
-        *[f"BROKEN: {each}" for each in broken],
-    ]
     command = command_of("benchmarks.faults", given)
-    write(told.output.resolve(), "faults", [table], command=command, notes=notes)
+    write(told.output.resolve(), "faults", [table], command=command, notes=_notes(outcomes, broken))
     if broken:
         sys.exit("\n".join(broken))
+
+
+def _notes(outcomes: Sequence[Outcome], broken: Sequence[str]) -> list[str]:
+    happened = sum(len(outcome.happened) for outcome in outcomes)
+    whole = sum(outcome.complete for outcome in outcomes)
+    text = (
+        f"{happened} faults in {len(outcomes)} runs of {ROUNDS} rounds; "
+        f"in {whole} runs no contribution was missed"
+    )
+    if not broken:
+        text += (
+            ", and those ended with the layers, personal layers and metrics of the undisturbed run, "
+            "bit for bit"
+        )
+    return [f"{text}.", *[f"BROKEN: {each}" for each in broken]]
 
 
 def disturb(folder: Path, seed: int, count: int) -> tuple[list[Outcome], list[str]]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command_line import command_of, with_places
+from benchmarks.command_line import command_of, with_output
 from benchmarks.processes import (
     REPOSITORY,
     Processes,
@@ -135,7 +135,7 @@ class Deployment:
         ended: dict[str, float] = {}
 
         def over() -> bool:
-            ended.update(checkpoints(output))
+            note_checkpoints(output, ended)
             return run.ended
 
         processes.wait_for(f"the end of {run.name}", over, seconds=self._patience)
@@ -153,13 +153,14 @@ class Deployment:
         return 300.0 + 200.0 * self.rounds
 
 
-def checkpoints(output: Path) -> dict[str, float]:
-    """Return when each checkpoint that is there was complete, by its round; old ones are deleted."""
-    found = {}
+def note_checkpoints(output: Path, ended: dict[str, float]) -> None:
+    """Note in ``ended`` when each checkpoint that is there was complete, by its round.
+
+    What is noted stays: old checkpoints are deleted, which gives a folder another time first.
+    """
     for path in output.glob("*/checkpoints/round-*"):
         with contextlib.suppress(FileNotFoundError):
-            found[path.name] = path.stat().st_mtime
-    return found
+            ended.setdefault(path.name, path.stat().st_mtime)
 
 
 def timings(ended: Sequence[float], worked: Sequence[float]) -> list[Timing]:
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")
     parser.add_argument("--repeat", type=int, default=2, help="runs of each case, in turn")
     parser.add_argument("--quick", action="store_true", help="two rounds, once")
-    told = with_places(parser).parse_args(given)
+    told = with_output(parser).parse_args(given)
     rounds, repeat = (2, 1) if told.quick else (told.rounds, told.repeat)
     found: dict[str, list[Timing]] = {case: [] for case in CASES}
     with tempfile.TemporaryDirectory() as name:

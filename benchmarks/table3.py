@@ -185,6 +185,11 @@ class Table3:
         over = {name: float(np.mean(list(per.values()))) for name, per in means.items()}
         alone = means["distributed separate"]
         notes = []
+        if self.faces.central:
+            notes.append(
+                f"The centralized cases have {' '.join(self.faces.central)}, the others what their "
+                "commands say."
+            )
         for name in ("distributed separate FL", "distributed multi-task FL"):
             lost = [task for task, value in means[name].items() if value <= alone[task]]
             where = f"not above on {', '.join(lost)}" if lost else "above on every task"

@@ -131,11 +131,16 @@ class Transfer:
         worse = [name for name in means if means[name] < alone[name]]
         text = f"Best: {best}, {100 * means[best]:.2f} %."
         if means[best] < majority:
+            few = next(iter(played.values()))[0]["config"]["data"]["labels_per_class"] is not None
+            text += f" That is below the majority class ({100 * majority:.2f} %)"
+            if few:
+                text += (
+                    ", since the sites learn from as many labels of each class and are measured on "
+                    "the classes as they occur"
+                )
             text += (
-                f" That is below the majority class ({100 * majority:.2f} %), since the sites learn from "
-                "as many labels of each class and are measured on the classes as they occur: the "
-                "balanced accuracy (the mean over the classes, chance is one over their number) says "
-                "what was learnt."
+                ": the balanced accuracy (the mean over the classes, chance is one over their "
+                "number) says what was learnt."
             )
         if worse:
             text += f" The same sites alone are better than the federation in: {'; '.join(worse)}."

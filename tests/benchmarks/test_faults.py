@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from benchmarks.faults import ROUNDS, SITES, Watcher
+from benchmarks.faults import (
+    ROUNDS,
+    SITES,
+    Fault,
+    Injector,
+    Kept,
+    Outcome,
+    Testbed,
+    Watcher,
+    _notes,
+)
+from benchmarks.processes import Process, Processes, SuperLink
 
 
 def record(number: int) -> dict[str, Any]:
@@ -101,3 +115,53 @@ def test_a_round_that_nobody_saw_is_told(tmp_path: Path) -> None:
     watcher._look()
     watcher.judge({"rounds": []})
     assert watcher.broken == [f"nobody saw the checkpoints of rounds {list(range(1, ROUNDS))}"]
+
+
+@pytest.fixture
+def testbed(tmp_path: Path) -> Iterator[Testbed]:
+    """A testbed of one site, whose process ends at once."""
+    with Processes(tmp_path) as processes:
+        testbed = Testbed(processes, SuperLink(processes), {})
+        ended = processes.start("site", [sys.executable, "-c", "pass"])
+        processes.finish(ended, seconds=60)
+        testbed.sites[SITES[0]] = Kept(lambda: ended, ended)
+        yield testbed
+
+
+def test_a_fault_that_finds_its_process_down_did_not_happen(testbed: Testbed) -> None:
+    assert testbed.pids(Fault("site", SITES[0], "kill", "idle", 0.0)) == []
+    assert testbed.pids(Fault("app", SITES[0], "kill", "idle", 0.0)) == []
+
+
+def test_a_phase_is_seen_in_the_log_of_what_was_started_again(
+    testbed: Testbed, tmp_path: Path
+) -> None:
+    log = tmp_path / "again.log"
+    line = ": train, round\n"
+
+    class Run:
+        """Another log at every look; the run ends after the last."""
+
+        looks = iter((5 * line, 5 * line, "", line))
+
+        @property
+        def ended(self) -> bool:
+            text = next(self.looks, None)
+            if text is not None:
+                log.write_text(text)
+            return text is None
+
+    popen = cast("subprocess.Popen[bytes]", None)
+    log.write_text(5 * line)
+    testbed.sites[SITES[0]].process = Process("site", popen, log)
+    injector = Injector(testbed, cast(Process, Run()), "march")
+    assert injector._await(Fault("site", SITES[0], "kill", "training", 0.0))
+
+
+def test_a_broken_run_is_not_said_to_have_ended_as_the_undisturbed_one() -> None:
+    outcome = Outcome(results(), {}, {}, [], [Fault("site", SITES[0], "kill", "idle", 0.0)])
+    (whole,) = _notes([outcome], [])
+    assert whole.endswith("of the undisturbed run, bit for bit.")
+    first, second = _notes([outcome], ["the metrics differ"])
+    assert first.endswith("in 1 runs no contribution was missed.")
+    assert second == "BROKEN: the metrics differ"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.central import holdings
+from benchmarks.processes import REPOSITORY
 from benchmarks.rounds import (
     BATCH,
     COLD,
@@ -20,8 +22,8 @@ from benchmarks.rounds import (
     TRAIN,
     WARM,
     Timing,
-    checkpoints,
     draw,
+    note_checkpoints,
     table,
     timings,
 )
@@ -44,6 +46,13 @@ def test_ours_trains_as_the_quickstart_does() -> None:
     assert (train.optimizer.name, train.optimizer.momentum) == ("sgd", 0.9)
     assert (train.optimizer.weight_decay, train.clip, train.schedule) == (0, None, "constant")
     assert (train.batch_size, train.evaluation_batch_size) == (BATCH, BATCH)
+    written = tomllib.loads((REPOSITORY / "benchmarks/stock_app/pyproject.toml").read_text())
+    stock = written["tool"]["flwr"]["app"]["config"]
+    assert (train.epochs, train.optimizer.lr, train.batch_size) == (
+        stock["local-epochs"],
+        stock["lr"],
+        stock["batch-size"],
+    )
 
 
 def test_a_round_lasts_from_the_end_of_the_last_to_its_own(tmp_path: Path) -> None:
@@ -55,7 +64,12 @@ def test_a_round_lasts_from_the_end_of_the_last_to_its_own(tmp_path: Path) -> No
         folder.mkdir(parents=True)
         os.utime(folder, (0, when))
     (tmp_path / "run" / "checkpoints" / ".round-000004.tmp").mkdir()
-    assert checkpoints(tmp_path) == {"round-000002": 7.0, "round-000003": 9.5}
+    ended: dict[str, float] = {}
+    note_checkpoints(tmp_path, ended)
+    assert ended == {"round-000002": 7.0, "round-000003": 9.5}
+    (folder.with_name("round-000002") / "new").touch()  # as deleting what is in it
+    note_checkpoints(tmp_path, ended)
+    assert ended == {"round-000002": 7.0, "round-000003": 9.5}
 
 
 def test_the_table_is_of_medians_of_what_was_waited() -> None:

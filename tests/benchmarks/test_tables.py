@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from safetensors.torch import save_file
 from benchmarks import ways
 from benchmarks.collect import main as collect
 from benchmarks.command_line import anywhere, command_of
+from benchmarks.faults import main as faults
 from benchmarks.paper import main as paper
 from benchmarks.paper import parser as paper_parser
+from benchmarks.rounds import main as rounds
 from benchmarks.study import Case
 from benchmarks.table3 import Faces, Table3
 from benchmarks.table4 import Chosen, Table4
@@ -55,6 +58,7 @@ def test_table_3_has_its_five_cases(tmp_path: Path) -> None:
         ("groups.common=[]", "groups.task=[head]", "groups.personal=[]"),
         ("groups.common=[head.0]", "groups.task=[head.1,head.out]", "groups.personal=[]"),
         {"gender": 90.0, "pose": 80.0},
+        ("train.optimizer.lr=0.005",),
     )
     table = Table3(faces, tmp_path / "body.safetensors", (1, 2))
     output = tmp_path / "output"
@@ -69,6 +73,8 @@ def test_table_3_has_its_five_cases(tmp_path: Path) -> None:
     ]
     assert [name for name in rows if name in cases] == cases
     assert all(len(rows[case]["gender, %"]["values"]) == 2 for case in cases)
+    told = json.loads((output / "table3-drawn.json").read_text())
+    assert "The centralized cases have train.optimizer.lr=0.005" in told["notes"][0]
     assert (output / "table3-drawn.png").exists()
     assert (output / "table3-drawn-sites.png").exists()
 
@@ -124,6 +130,17 @@ def test_deployment_tells_each_site_and_those_that_join(tmp_path: Path, few: way
         assert f"(results/{name})" in (tmp_path / "output" / "RESULTS.md").read_text()
 
 
+@pytest.mark.parametrize("labels", [None, 10])
+def test_what_lies_below_the_majority_is_put_down_to_few_labels_only_where_they_are_few(
+    few: ways.Set, labels: int | None
+) -> None:
+    mean = {"accuracy": 0.5, "alone_accuracy": 0.4, "majority_accuracy": 0.6}
+    results = {"final": {"mean": mean}, "config": {"data": {"labels_per_class": labels}}}
+    (note,) = Transfer(few, (1,))._notes({"all": [results]})
+    assert "below the majority class (60.00 %)" in note
+    assert ("as many labels of each class" in note) == (labels is not None)
+
+
 def test_sites_are_counted_and_named() -> None:
     assert _counted([], 3) == "no site"
     assert _counted(["a", "b"], 3) == "2 of 3 sites (a, b)"
@@ -143,6 +160,18 @@ def test_the_command_lines() -> None:
     assert transfer_parser().parse_args([]).labels == ["10"]
     with pytest.raises(SystemExit):
         paper_parser().parse_args(["--table", "5"])
+
+
+@pytest.mark.parametrize("main", [faults, rounds])
+def test_nothing_is_asked_for_that_would_change_nothing(
+    main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert "--output" in told
+    assert "--work" not in told
+    assert "--seeds" not in told
 
 
 def test_data_is_where_it_is_told(
