@@ -24,8 +24,9 @@ TITLES = {
 }
 OPENING = """# Results
 
-Written by `python -m benchmarks.collect` from [results/](results). Every federated row was played by
-the product's ServerApp and ClientApp in Flower's simulation; "pooled", "centralized" and "joint" rows
+Written by `python -m benchmarks.collect` from [results/](results). Every federated row of a table of
+accuracies was played by the product's ServerApp and ClientApp in Flower's simulation (deployed rounds
+and faults are real processes over real sockets, as said there); "pooled", "centralized" and "joint" rows
 are the same trainer, networks, groups and number of passes on the data of all sites in one place;
 "alone" and "separate" are method `local`. Figures are means ± standard deviation over the seeds,
 of the last round on the test data, which chose nothing where a table does not say so. The JSON beside

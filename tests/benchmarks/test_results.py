@@ -1,0 +1,37 @@
+"""What is told of the measurements is what their JSON holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.collect import HERE, page
+from benchmarks.tables import Figure, Table
+
+RESULTS = sorted((HERE / "results").glob("*.json"))
+
+
+def test_the_page_is_of_the_results_that_are_there() -> None:
+    told = (HERE / "RESULTS.md").read_text()
+    assert told == page(HERE / "results"), "write it: python -m benchmarks.collect"
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_tables_and_notes_are_those_of_the_json(path: Path) -> None:
+    told = json.loads(path.read_text())
+    written = path.with_suffix(".md").read_text()
+    first = next(line for line in written.splitlines() if line.startswith("| ")).split(" | ")[0]
+    parts = []
+    for each in told["tables"]:
+        columns = (first.removeprefix("| "), *next(iter(each["rows"].values())))
+        rows = {
+            name: tuple(
+                Figure(tuple(cell["values"])) if isinstance(cell, dict) else cell
+                for cell in row.values()
+            )
+            for name, row in each["rows"].items()
+        }
+        parts.append(Table(each["title"], columns, rows).markdown())
+    assert written == "\n".join([*parts, *told["notes"]]) + "\n"
