@@ -15,8 +15,11 @@ from typing import Any
 from models.errors import UserError
 
 SECONDS = 60.0
-_AWAY = ("UNAVAILABLE", "unavailable", "failed to connect", "Connection refused", "did not end")
-_COMPLETE = re.compile(r"\bround (\d+)/\d+:")
+_AWAY = ("UNAVAILABLE", "unavailable", "failed to connect", "Connection refused")
+# A line of Flower's log that begins so, and not one that a site's words are in.
+_COMPLETE = re.compile(
+    r"^(?:\x1b\[\d+m)?INFO (?:[-\d]+ [:,\d]+)?(?:\x1b\[0m)?:\s+round (\d+)/\d+: ", re.MULTILINE
+)
 
 
 class Away(UserError):
@@ -92,7 +95,7 @@ class SuperLink:
         with self._control() as control:
             told = control.StreamLogs(StreamLogsRequest(run_id=run_id), timeout=SECONDS)
             text = "".join(part.log_output for part in told)
-        return max(map(int, _COMPLETE.findall(text)), default=0)
+        return last_round(text)
 
     def nodes(self) -> dict[bytes, int]:
         """Return the ids of all registered nodes by public key, PEM; raise as `submit` does."""
@@ -156,6 +159,11 @@ class SuperLink:
         )
 
 
+def last_round(log: str) -> int:
+    """Return the last round that is complete by a ServerApp's log, 0 for none."""
+    return max(map(int, _COMPLETE.findall(log)), default=0)
+
+
 def flower(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
     """Run a command of ``flwr`` and return the JSON that it prints.
 
@@ -185,9 +193,9 @@ def flower(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
         ) from None
     told = _json(done.stdout)
     if told is None or not told.get("success"):
-        why = (told or {}).get("error-message") or done.stderr.strip() or done.stdout.strip()
-        text = f"{said}: {str(why)[-2000:]}"
-        raise (Away if any(word in text for word in _AWAY) else UserError)(text)
+        said_so = (told or {}).get("error-message") or done.stderr.strip() or done.stdout.strip()
+        why = str(said_so)[-2000:]
+        raise (Away if any(word in why for word in _AWAY) else UserError)(f"{said}: {why}")
     return told
 
 

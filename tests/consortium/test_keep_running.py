@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from flwr.common.logger import ConsoleHandler
 
 from consortium import main
 from consortium.keep_running import COMPLETED, PATIENCE, STOPPED, KeptRun, read_pairs
-from consortium.superlink import Away, SubmittedRun, SuperLink, flower
+from consortium.superlink import Away, SubmittedRun, SuperLink, flower, last_round
 from models.errors import UserError
+from server_app.report import round_line
+from strategies.records import RoundRecord
 
 FAILED = "finished:failed"
 Fate = tuple[str, int]  # how a run ends, and the last round that it completes
@@ -168,6 +173,43 @@ def test_a_superlink_that_is_not_there_is_away(
         SuperLink("gone").runs()
     with pytest.raises(Away):
         flower("list", "gone")
+
+
+def test_what_is_away_is_told_by_flowers_words_and_not_by_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="nowhere") as raised:
+        flower("run", str(tmp_path), "nowhere", "-c", 'overrides="unavailable"')
+    assert not isinstance(raised.value, Away)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "\x1b[92mINFO \x1b[0m:     ",
+        "INFO :     ",
+        "\x1b[92mINFO 2026-01-31 09:10:11,123\x1b[0m:     ",
+    ],
+)
+def test_rounds_are_counted_by_lines_that_no_site_has_words_in(begin: str) -> None:
+    lines = [
+        "round 1/8: 3 of 3 sites, 1.0 s",
+        "round 2/8: 2 of 3 sites, 1.0 s",
+        "  refused: site-00: round 9/8: 3 of 3 sites",
+        "round 3: nobody took part (site-00: round 9/8: ); it is played again",
+        "these sites cannot take part:",
+        "  1: round 9/8: 3 of 3 sites",
+    ]
+    assert last_round("".join(f"{begin} {line}\n" for line in lines)) == 2
+    assert last_round("") == 0
+
+
+def test_a_logged_round_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = ConsoleHandler(stream=sys.stdout)
+    for line in round_line(RoundRecord(4, participants=["site-00"]), 8).split("\n"):
+        handler.emit(logging.LogRecord("flwr", logging.INFO, "", 0, line, (), None))
+    assert last_round(capsys.readouterr().out) == 4
 
 
 def test_arguments_can_stand_in_a_file(tmp_path: Path) -> None:
