@@ -41,6 +41,8 @@ MOST_RUN_NAME = 55  # characters that a person may choose: the federation's name
 METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
 MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
 MOST_COUNTED = 2**40  # of anything that a report counts
+MOST_WORD = 200  # characters of a class's name, a device, a version
+MOST_CLASSES, MOST_AXES, MOST_VALUES = 2**16, 8, 2**26  # of a task; of one input, which has values
 
 
 class Refused(ValueError):
@@ -283,8 +285,18 @@ def read_site_report(message: Message) -> SiteReport:
         raise Refused("a site needs a name and at least two classes")
     if not 0 <= report.majority_accuracy <= 1:
         raise Refused(f"majority_accuracy is {report.majority_accuracy}")
-    if any(name != printable(name) or len(name) > 200 for name in report.classes):
-        raise Refused("class names must be printable, at most 200 characters each")
+    words = [*report.classes, report.device, *report.versions, *report.versions.values()]
+    if any(word != printable(word) or len(word) > MOST_WORD for word in words):
+        raise Refused(
+            "class names, device and versions must be printable, at most "
+            f"{MOST_WORD} characters each"
+        )
+    if len(report.classes) > MOST_CLASSES:
+        raise Refused(f"names {len(report.classes)} classes, at most {MOST_CLASSES} are taken")
+    shape = report.input_shape
+    sizes = 0 < len(shape) <= MOST_AXES and all(size > 0 for size in shape)
+    if not sizes or math.prod(shape) > MOST_VALUES:
+        raise Refused(f"the shape of one input makes no sense: {str(shape)[:MOST_WORD]}")
     return report
 
 

@@ -240,6 +240,28 @@ def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(
     assert report.error or all(0 < n < 2**40 for n in report.examples.values())
 
 
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"device": "\x1b[2J"}, "device"),
+        ({"device": "x" * 201}, "device"),
+        ({"versions": {"torch": "2\n3"}}, "versions"),
+        ({"versions": {"a\nb": "1"}}, "versions"),
+        ({"classes": ["low", "high" * 51]}, "class names"),
+        ({"classes": [str(number) for number in range(2**16 + 1)]}, "names 65537 classes"),
+        ({"input_shape": []}, "shape of one input"),
+        ({"input_shape": [3, -1]}, "shape of one input"),
+        ({"input_shape": [1] * 9}, "shape of one input"),
+        ({"input_shape": [10**30]}, "shape of one input"),
+        ({"input_shape": [3, 8192, 8192]}, "shape of one input"),
+    ],
+)
+def test_what_an_introduction_may_say_is_bounded(changed: dict[str, Any], reason: str) -> None:
+    content = RecordDict({"report": ConfigRecord({"json": json.dumps(WHO | changed)})})
+    with pytest.raises(Refused, match=reason):
+        wire.read_site_report(Message(content, reply_to=asked()))
+
+
 @pytest.mark.parametrize("name", ["\x1b[2Jclinic", "a\nb", "../x", "x" * 65])
 def test_no_name_can_steer_a_terminal_or_a_path(name: str) -> None:
     for field in ("site", "task"):
