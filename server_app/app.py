@@ -108,9 +108,9 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     start = checkpoint(config, home() / "cache", say)
     federation = Federation(roster, config, plan, folder, start, say)
     federation.join(found, refused)
-    if old is None:
-        folder.begin(config.to_dict(), wanted.experiment)
     with folder.written_here():
+        if old is None:
+            folder.begin(config.to_dict(), wanted.experiment)
         say(f"run {folder.name}: results go to {folder.path}")
         results = federation.run(None if old is None else old.latest())
     say(final_tables(results["final"]))

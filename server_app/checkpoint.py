@@ -83,11 +83,7 @@ class RunFolder:
         return f"{self.name}-{secrets.token_hex(ID_BYTES)}" if self._chosen else self.name
 
     def begin(self, config: dict[str, Any], experiment: str) -> None:
-        """Make the folder and write down what the run is; raise UserError where that fails."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"output-dir: {self.path} cannot be made: {error}") from None
+        """Write down what the run is; raise UserError where another began here."""
         if self.has_begun:
             raise UserError(f"output-dir: another run has just begun in {self.path}; resume it")
         told = {"experiment": experiment, "config": config, "weights": ""}
@@ -96,14 +92,20 @@ class RunFolder:
 
     @contextmanager
     def written_here(self) -> Iterator[None]:
-        """Let nobody else write into the folder during the block.
+        """Make the folder, and let nobody else write into it during the block.
 
         Raises
         ------
         UserError
-            Where another ServerApp writes there, and did not end within ``LOCK_PATIENCE`` seconds.
+            Where it cannot be made, or another ServerApp writes there and did not end within
+            ``LOCK_PATIENCE`` seconds.
         """
-        with (self.path / ".lock").open("w") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"output-dir: {self.path} cannot be made: {error}") from None
+        with file:
             deadline = time.monotonic() + LOCK_PATIENCE
             while not _locked(file):
                 if time.monotonic() >= deadline:

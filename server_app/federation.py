@@ -72,8 +72,6 @@ class Federation:
             log=self.log,
         )
         self.references: dict[str, SiteReport] = {}
-        # What a checkpoint holds of tasks whose sites are not back yet: states and optimisers.
-        self.unclaimed: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
         self.checkpoint: Checkpoint | None = None
         self.joined = False
 
@@ -145,12 +143,13 @@ class Federation:
         UserError
             In the beginning, where a site does not fit and the run is to stop then.
         """
-        problems = []
+        fitting, problems = [], []
         for member in members:
             if problem := self._misfit(member):
-                problems.append(Stranger(member.node_id, member.site, problem))
+                problems.append(Stranger(member.node_id, member.site, wire.told(problem)))
                 self.roster.set_aside(problems[-1])
                 continue
+            fitting.append(member)
             back = self.roster.place(member)
             if self.joined:
                 self.log(f"site {member.site} {'is back' if back else 'joined'}")
@@ -159,13 +158,18 @@ class Federation:
         else:
             for stranger in problems:
                 self.log(str(stranger))
-        self._distribute([m for m in members if not m.report.holds_weights])
+        self._distribute([m for m in fitting if not m.report.holds_weights])
 
     def _misfit(self, member: Member) -> str | None:
         """Return why a site does not fit its task, or None; the first site of a task defines it."""
         task, told = member.task, member.report
         if task not in self.references:
-            blueprint = self._blueprint(told)
+            try:
+                blueprint = self._blueprint(told)
+            except UserError as error:
+                if not self.references:  # it is the configuration that is wrong
+                    raise
+                return f"task {task!r}: {error}"
             start = self._start(blueprint)
             for key, names in exchanged(blueprint.partition, task).items():
                 if self._is_of_another_model(key, {name: start[name] for name in names}):
@@ -317,7 +321,7 @@ class Federation:
 
     def _take_up(self, saved: Saved) -> None:
         """Continue from a checkpoint; it must hold what the model of now exchanges."""
-        self.unclaimed = {
+        self.learnt.unclaimed = {
             key: (state, saved.optimizers.get(key, {})) for key, state in saved.states.items()
         }
         for key, state in self.learnt.states.items():
@@ -327,20 +331,22 @@ class Federation:
         self.history = saved.history
 
     def _is_of_another_model(self, key: str, state: Mapping[str, Tensor]) -> bool:
-        before = self.unclaimed.get(key, (state, {}))[0]
+        before = self.learnt.unclaimed.get(key, (state, {}))[0]
         return {n: t.shape for n, t in before.items()} != {n: t.shape for n, t in state.items()}
 
     def _claim(self, keys: Iterable[str]) -> None:
         """Go on from what the checkpoint holds of ``keys``: now that a site is there to learn it."""
         for key in keys:
-            if key in self.unclaimed:
-                before, optimizer = self.unclaimed.pop(key)
+            if key in self.learnt.unclaimed:
+                before, optimizer = self.learnt.unclaimed.pop(key)
                 self.learnt.states[key] = {name: before[name] for name in self.learnt.states[key]}
                 self.learnt.aggregators[key].load_state_dict(optimizer)
 
     def _keep(self, number: int) -> None:
-        states = {key: state for key, (state, _) in self.unclaimed.items()} | self.learnt.states
-        optimizers = {key: optimizer for key, (_, optimizer) in self.unclaimed.items()}
+        states = {
+            key: state for key, (state, _) in self.learnt.unclaimed.items()
+        } | self.learnt.states
+        optimizers = {key: optimizer for key, (_, optimizer) in self.learnt.unclaimed.items()}
         optimizers |= {k: a.state_dict() for k, a in self.learnt.aggregators.items()}
         self.folder.save(number, states, optimizers, self.history, self.config.seed)
 

@@ -92,6 +92,23 @@ def test_a_task_whose_sites_come_back_after_a_resume_goes_on_from_the_checkpoint
     }
 
 
+def test_a_task_that_needs_answers_is_waited_for_after_a_resume(tmp_path: Path) -> None:
+    overrides = [*PLAIN, "strategy.rounds=3", "strategy.minimum.task=1", "strategy.give_up=0.5"]
+
+    def dies(message: Message, reply: Message) -> Message:
+        if of_round(message) == 2:
+            raise Crash
+        return reply
+
+    with pytest.raises(Crash):
+        simulate(tmp_path, "faces", overrides, grid=grid_of(tmp_path, dies))
+    grid = plot(tmp_path)
+    for node in POSE:
+        del grid.nodes[node]
+    with pytest.raises(UserError, match="group 'task/pose' has 0 of at least 1 sites"):
+        simulate(tmp_path, "faces", overrides, grid=grid, resume="latest")
+
+
 def test_a_run_that_died_before_anything_was_written_is_begun(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     named = {"name": "kept", "resume": "auto"}
@@ -134,6 +151,27 @@ def test_two_servers_do_not_write_one_run(tmp_path: Path, monkeypatch: pytest.Mo
     simulate(tmp_path, "faces", PLAIN, **again)
     with pytest.raises(UserError, match="another run has just begun"):
         folder.begin({}, "faces")
+
+
+def test_nobody_begins_a_run_where_another_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "LOCK_PATIENCE", 0.3)
+    other = RunFolder(tmp_path / "march", chosen=True)
+    begin = {"grid": grid_of(tmp_path), "name": "march"}
+    with other.written_here(), pytest.raises(UserError, match="another ServerApp writes into"):
+        simulate(tmp_path, "faces", PLAIN, **begin)
+    assert not other.has_begun
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = RunFolder(tmp_path / "file" / "march")
+    with (
+        pytest.raises(UserError, match=r"output-dir: .*file/march cannot be made"),
+        folder.written_here(),
+    ):
+        pass
 
 
 # -- sites that are mended -------------------------------------------------------------------------
@@ -304,6 +342,40 @@ def test_a_group_that_cannot_reach_its_minimum_gives_up_by_name(tmp_path: Path) 
 def test_a_minimum_below_zero_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"strategy\.minimum\.common must be 0 or greater"):
         simulate(tmp_path, "faces", [*PLAIN, "strategy.minimum.common=-1"])
+
+
+# -- sites that join while rounds are played -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"task": "age", "input_shape": [3, 1, 1]}, "task 'age': images of 1x1 are too small"),
+        ({"classes": ["a"] * 999}, "has the classes a, a, "),
+        ({"fingerprints": {}, "schemas": {"common": {"\x1b[2J": "\n"}}}, "group 'common'"),
+    ],
+)
+def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
+    tmp_path: Path, told: dict[str, Any], reason: str
+) -> None:
+    grid = plot(tmp_path)
+    late = grid.nodes.pop(103)
+    grid.when(1, lambda: grid.nodes.update({103: late}))
+    joins = grid.tamper
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        answer = joins(message, reply)
+        asked = message.metadata.message_type == wire.QUERY
+        other = asked and message.metadata.dst_node_id == 103 and answer is not None
+        return with_report(**told)(message, answer) if other else answer
+
+    grid.tamper = tamper
+    results, _ = simulate(tmp_path, "faces", [*PLAIN, "strategy.rounds=3"], grid=grid)
+    why = results["rounds"][2]["absent"]["site-03"]
+    assert reason in why
+    assert why.isprintable()
+    assert len(why) <= len("cannot take part: ") + wire.MOST_REASON_CHARACTERS
+    assert len(results["rounds"][2]["participants"]) == 3
 
 
 # -- texts of strangers ----------------------------------------------------------------------------

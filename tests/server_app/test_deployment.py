@@ -26,7 +26,7 @@ from strategies.config import Tuning, plan_for, plan_from_json
 from strategies.method import SiteRound
 from strategies.methods.layers import Layers
 from tests.loopback import LoopbackGrid, simulate
-from tests.server_app.test_run import DOCS, GROUPS, without_times
+from tests.server_app.test_run import DOCS, GROUPS, with_report, without_times
 from tests.strategies.test_equalities import SMALL, same, states
 
 TUNED = [*SMALL, *GROUPS, "deployment.epochs=3"]
@@ -350,34 +350,47 @@ def test_newcomers_of_a_task_of_their_own_are_welcome_where_tasks_share_nothing(
     assert set(results["final"]["tasks"]) == {"gender"}
 
 
-def test_a_newcomer_gets_the_pretrained_checkpoint_if_it_lacks_it(tmp_path: Path) -> None:
+def pretrained(folder: Path) -> list[str]:
+    """Return the overrides of a run that starts from a file."""
     torch.manual_seed(5)
     network = build("small_cnn", input_shape=(3, 28, 28), classes=2, head=[8])
-    source = tmp_path / "start.safetensors"
+    source = folder / "start.safetensors"
     body = {n: t for n, t in network.state_dict().items() if not n.startswith("head")}
     weights.save(source, body, {})
-    overrides = [
-        *TUNED,
-        "weights=file",
-        f"weights.path={source}",
-        "groups.pretrained=[conv1,bn1]",
-        f"deployment.newcomers=[{NEWCOMER}]",
-    ]
-    grid = LoopbackGrid(
-        {
-            100 + i: {
-                "partition-id": i,
-                "num-partitions": 4,
-                "cache-dir": str(tmp_path / f"cache-{i}"),
-            }
-            for i in range(4)
-        },
-        {"output-dir": str(tmp_path / "out")},
-    )
+    return [*TUNED, "weights=file", f"weights.path={source}", "groups.pretrained=[conv1,bn1]"]
+
+
+def lacking(folder: Path) -> LoopbackGrid:
+    """Return four nodes whose caches are their own, and empty."""
+    nodes = {
+        100 + i: {"partition-id": i, "num-partitions": 4, "cache-dir": str(folder / f"cache-{i}")}
+        for i in range(4)
+    }
+    return LoopbackGrid(nodes, {"output-dir": str(folder / "out")})
+
+
+def test_a_newcomer_gets_the_pretrained_checkpoint_if_it_lacks_it(tmp_path: Path) -> None:
+    overrides = [*pretrained(tmp_path), f"deployment.newcomers=[{NEWCOMER}]"]
+    grid = lacking(tmp_path)
     results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
     assert kinds_to(grid, NODE) == {wire.QUERY, wire.WEIGHTS, wire.DEPLOY}
     assert list(results["deployment"]["newcomers"]) == [NEWCOMER]
     assert list((tmp_path / "cache-3" / "weights").glob("*.safetensors"))
+
+
+def test_a_site_that_does_not_fit_gets_no_checkpoint(tmp_path: Path) -> None:
+    grid = lacking(tmp_path)
+    late = grid.nodes.pop(NODE)
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == wire.TRAIN:
+            grid.nodes[NODE] = late
+        other = message.metadata.dst_node_id == NODE
+        return with_report(classes=["old", "young"])(message, reply) if other else reply
+
+    grid.tamper = tamper
+    simulate(tmp_path / "out", "faces", pretrained(tmp_path), grid=grid)
+    assert kinds_to(grid, NODE) == {wire.QUERY}
 
 
 def test_a_newcomer_whose_layers_do_not_fit_is_told_by_name(tmp_path: Path) -> None:

@@ -258,3 +258,23 @@ def test_a_node_that_was_turned_away_may_come_back_mended(tmp_path: Path, roster
     results, _ = simulate(tmp_path, "faces", [*QUICK, "strategy.rounds=4"], grid=grid)
     assert results["participation"]["hospital-c"][0] == "absent"
     assert results["participation"]["hospital-c"][-1] == "took part"
+
+
+def test_a_node_that_is_turned_away_is_asked_no_more_though_it_was_unfit_before(
+    tmp_path: Path, roster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strategies.roster.SAY_EVERY", 0.0)  # who is unfit is asked at every look
+    grid = grid_of(tmp_path)
+    asked: list[int] = []
+
+    def changes(message: Message, reply: Message) -> Message:
+        if message.metadata.dst_node_id != 103 or message.metadata.message_type != wire.QUERY:
+            return reply
+        asked.append(103)
+        told = {"error": "no data yet"} if len(asked) == 1 else {"site": "hospital-a"}
+        return with_report(**told)(message, reply)
+
+    grid.tamper = changes
+    results, _ = simulate(tmp_path, "faces", QUICK, grid=grid)
+    assert len(asked) == 2
+    assert list(results["rounds"][0]["turned_away"]) == ["103"]
