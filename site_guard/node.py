@@ -1,4 +1,4 @@
-"""`fedstrata-node`: Flower's SuperNode, which looks for messages more often than every 3 seconds."""
+"""`fedstrata-node`: Flower's SuperNode, which looks for messages often and waits for no dead app."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 
 from models.errors import UserError
@@ -13,6 +14,8 @@ from models.errors import UserError
 POLL = 0.5  # seconds between two looks for messages at the SuperLink
 BESIDE = 0.1  # seconds between two looks for what the site's own process has pushed
 FLOWERS = (3, 0.5)  # seconds that Flower's loop sleeps in either case
+SENDING = "yield_object_contents"  # the function in which Flower waits for the pieces of an answer
+PATIENCE = 60.0  # seconds for one piece
 
 
 def node(arguments: Sequence[str] | None = None) -> None:
@@ -40,8 +43,10 @@ def look_every(loop: ModuleType, poll: float) -> None:
     """Let Flower's module with a SuperNode's loop sleep no longer than ``poll`` seconds.
 
     Flower 1.31 has no option for it: its loop sleeps 3 seconds after each look that found nothing,
-    which is what most of a short round was waited for. Only the name ``time`` of that module is
-    another one afterwards.
+    which is what most of a short round was waited for. And where the site's process was killed in
+    the middle of handing an answer over, the loop waits for the rest of it for ever; here it gives
+    that answer up after ``PATIENCE`` seconds and goes on, so that the site is there for the next
+    round. Only the name ``time`` of that module is another one afterwards.
 
     Raises
     ------
@@ -54,9 +59,29 @@ def look_every(loop: ModuleType, poll: float) -> None:
         raise UserError(
             f"{loop.__name__} does not sleep as that of Flower 1.31 does: use flower-supernode"
         )
-    longest = dict(zip(FLOWERS, (poll, min(poll, BESIDE)), strict=True))
+    vars(loop)["time"] = SimpleNamespace(sleep=_Sleep(poll))
 
-    def sleep(seconds: float) -> None:
+
+@dataclass
+class _Sleep:
+    """Sleeps in Flower's place."""
+
+    poll: float
+    _piece: str = ""  # of an answer: what is waited for
+    _since: float = 0.0
+
+    def __call__(self, seconds: float) -> None:
+        """Sleep for ``seconds`` or less; raise TimeoutError where an answer never becomes whole."""
+        caller = sys._getframe(1)
+        if caller.f_code.co_name == SENDING:
+            self._still(caller.f_locals["tree"].object_id)
+        longest = dict(zip(FLOWERS, (self.poll, min(self.poll, BESIDE)), strict=True))
         time.sleep(min(seconds, longest.get(seconds, seconds)))
 
-    vars(loop)["time"] = SimpleNamespace(sleep=sleep)
+    def _still(self, piece: str) -> None:
+        now = time.monotonic()
+        if piece != self._piece:
+            self._piece, self._since = piece, now
+        if now - self._since > PATIENCE:
+            self._piece = ""
+            raise TimeoutError(f"its app did not hand over all of it within {PATIENCE:.0f} s")

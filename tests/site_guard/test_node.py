@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import subprocess
 import sys
 import time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import start_client_internal
 
 from models.errors import UserError
+from site_guard import node
 from site_guard.node import FLOWERS, look_every
 
 
@@ -54,6 +64,43 @@ def test_flowers_loop_sleeps_as_we_think_and_uses_nothing_else_of_time() -> None
     calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and each.func in used]
     assert {ast.literal_eval(call.args[0]) for call in calls} == set(FLOWERS)
     assert len(calls) == len(used)
+
+
+def test_an_answer_of_which_a_piece_never_comes_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop is Flower's own, and so is the store, into which nobody puts the last piece."""
+    monkeypatch.setattr(node, "PATIENCE", 0.2)
+    monkeypatch.setattr(start_client_internal, "time", time)
+    look_every(start_client_internal, 0.01)
+    caplog.set_level(logging.INFO)
+    answer, parts = make_answer()
+    store = ObjectStoreFactory().store()
+    store.preregister(1, get_object_tree(answer))
+    for object_id, content in list(parts.items())[:-1]:
+        store.put(object_id, content)
+    deleted: list[set[str]] = []
+    state = SimpleNamespace(
+        get_messages=lambda is_reply: [answer],
+        get_message_processing_duration=lambda message_id: 1.0,
+        delete_messages=lambda message_ids: deleted.append(set(message_ids)),
+    )
+    start_client_internal._push_messages(
+        state, store, lambda message, tree, seconds: set(parts), lambda *_: None
+    )
+    assert "did not hand over all of it" in caplog.text
+    assert deleted == [{answer.metadata.message_id, answer.metadata.reply_to_message_id}]
+
+
+def make_answer() -> tuple[Message, dict[str, bytes]]:
+    """Return an answer and what it is made of."""
+    order = Message(RecordDict({"order": ConfigRecord({"round": 1})}), 7, "train")
+    order.metadata.__dict__["_message_id"] = "order"
+    answer = Message(RecordDict({"layers": ArrayRecord([np.ones(3)])}), reply_to=order)
+    with no_object_id_recompute():
+        answer.metadata.__dict__["_message_id"] = answer.object_id
+        parts = {i: each.deflate() for i, each in get_all_nested_objects(answer).items()}
+    return answer, parts
 
 
 @pytest.mark.parametrize("poll", [0.0, -1.0, float("nan")])
