@@ -99,7 +99,8 @@ class Abandoned(Exception):
 class Work:
     """One message to answer, with the run and the app bundle that it belongs to.
 
-    ``lost`` is set, by another thread, once the SuperNode does not know the task any more.
+    ``answered`` says whether the SuperNode has the answer. ``lost`` is set, by another thread, once
+    the SuperNode does not know the task any more.
     """
 
     stub: ClientAppIoStub
@@ -108,11 +109,13 @@ class Work:
     run: Run
     bundle: Fab
     failure: str = ""
+    answered: bool = False
     lost: threading.Event = field(default_factory=threading.Event)
 
     def push(self, answer: Message) -> None:
         """Hand the answer to the SuperNode, which sends it."""
         push_message(self.stub, answer, self.context)
+        self.answered = True
 
 
 class Queue:
@@ -138,7 +141,7 @@ class Queue:
                 )
             )
         self._channel = address.channel(*self._interceptors)
-        self._seen: frozenset[int] = frozenset()  # tasks that were pending when one was claimed
+        self._before: frozenset[int] = frozenset()  # the task that was claimed, and those before it
 
     def close(self) -> None:
         """Close the connection."""
@@ -160,32 +163,45 @@ class Queue:
         stub = ClientAppIoStub(self._channel)
         _limit(stub)
         pending = self._pending(stub)
-        self._seen = frozenset(pending)
-        for task_id in pending:
+        for number, task_id in enumerate(pending, start=1):
             claimed = stub.ClaimTask(ClaimTaskRequest(task_id=task_id))
             if claimed.token:
+                self._before = frozenset(pending[:number])
                 return str(claimed.token)
         return None
 
     def _pending(self, stub: ClientAppIoStub) -> list[int]:
+        """Return the tasks that nobody has claimed, the oldest first."""
         tasks = stub.PullPendingTasks(PullPendingTasksRequest()).tasks
         return [task.task_id for task in tasks if task.type == TaskType.CLIENT_APP]
 
     def _went_on(self) -> bool:
-        """Return whether the SuperNode has fetched another message since the last claim.
+        """Return whether the SuperNode has fetched another message after that of the last claim.
 
         It fetches one after the other. If its fetching of one is cut off, since the run ended
         meanwhile, the task stays without its message, and Flower waits for it for two hours.
         """
         stub = ClientAppIoStub(self._channel)
         _limit(stub)
-        return not self._seen.issuperset(self._pending(stub))
+        try:
+            return not self._before.issuperset(self._pending(stub))
+        except grpc.RpcError:  # whether it is away is for the pull itself to say
+            return False
 
     @contextmanager
-    def work(self, token: str) -> Iterator[Work]:
+    def work(self, token: str, alive: Callable[[], None] = lambda: None) -> Iterator[Work]:
         """Pull the work behind a token; tell the SuperNode how it ended when the block is left.
 
-        Heartbeats go on until then. ``failure`` of the work says why it failed, if it did.
+        Heartbeats go on until then. ``failure`` of the work says why it failed, if it did. Of work
+        without an answer nothing is told: a SuperNode fetches no other message before it has the
+        answer to this one, and makes one itself only for a task whose heartbeats stopped.
+
+        Parameters
+        ----------
+        token : str
+            Of the task that was claimed.
+        alive : callable
+            Called again and again while the SuperNode fetches the message.
 
         Raises
         ------
@@ -199,22 +215,30 @@ class Queue:
         retries, lost = _retries(), threading.Event()
         _limit(stub)
         wrap_stub(stub, retries)
-        watched = _unless(lambda: lost.is_set() or self._went_on(), stub.PullObject)
-        vars(stub)["PullObject"] = watched
+
+        def hopeless() -> bool:
+            alive()
+            return lost.is_set() or self._went_on()
+
+        vars(stub)["PullObject"] = _unless(hopeless, stub.PullObject)
         heartbeat = HeartbeatSender(_beat(stub, lost))
         heartbeat.start()
         context: Context | None = None
-        status, details = SubStatus.FAILED, "the site's process was interrupted"
+        failure: str | None = None  # what is told: "" where there was none, None for nothing
         try:
             context, run, bundle = _order_of(stub)
             message = _message(stub, context)
             work = Work(stub, message, context, run, bundle, lost=lost)
             yield work
-            status = SubStatus.FAILED if work.failure else SubStatus.COMPLETED
-            details = work.failure
+            failure = work.failure if work.answered else None
+        except Abandoned as error:
+            failure = None if lost.is_set() else str(error)
+            raise
         finally:
             retries.max_tries = 1
-            push_task_output(stub=stub, context=context, sub_status=status, details=details)
+            if failure is not None:
+                status = SubStatus.FAILED if failure else SubStatus.COMPLETED
+                push_task_output(stub=stub, context=context, sub_status=status, details=failure)
             if heartbeat.is_running:
                 heartbeat.stop()
             channel.close()

@@ -61,7 +61,7 @@ class Guard:
             try:
                 token = queue.claim()
                 if token is not None:
-                    with queue.work(token) as work:
+                    with queue.work(token, self.process.alive) as work:
                         self.handle(work)
                 elif not reachable:
                     logger.info("site %s: its SuperNode is there", self.settings.site)

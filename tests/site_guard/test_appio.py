@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
+from flwr.app import Message, RecordDict
+from flwr.common.constant import SubStatus
 from flwr.proto.appio_pb2 import (
     ClaimTaskResponse,
     PullAppMessagesResponse,
@@ -29,12 +32,15 @@ from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 from flwr.proto.task_pb2 import Task
 from flwr.supercore.constant import TaskType
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from site_guard import appio, guard
 from site_guard.appio import Abandoned, Address, Queue
 from site_guard.guard import Guard
 from site_guard.settings import SiteSettings
 from site_guard.warm import WarmProcess
+from strategies import wire
 
 
 class Hangs(ClientAppIoServicer):  # type: ignore[misc]
@@ -69,12 +75,15 @@ def test_a_supernode_that_hangs_is_one_that_is_away(
 
 
 class Moves(ClientAppIoServicer):  # type: ignore[misc]
-    """Has one task, whose message never comes, and later a second one."""
+    """Has one task, whose message never comes, and later or at once a second one."""
 
-    def __init__(self) -> None:
-        self.pending = [7]
+    def __init__(self, pending: list[int], *, failing: bool = False) -> None:
+        self.pending, self.failing, self.told = pending, failing, list[str]()
 
     def PullPendingTasks(self, request: Any, context: Any) -> Any:
+        if self.failing and self.pending == [8]:
+            self.failing = False
+            context.abort(grpc.StatusCode.INTERNAL, "not now")
         tasks = [Task(task_id=number, type=TaskType.CLIENT_APP) for number in self.pending]
         return PullPendingTasksResponse(tasks=tasks)
 
@@ -96,21 +105,75 @@ class Moves(ClientAppIoServicer):  # type: ignore[misc]
         return SendTaskHeartbeatResponse(success=True)
 
     def PushTaskOutput(self, request: Any, context: Any) -> Any:
+        self.told.append(request.sub_status)
         return PushTaskOutputResponse()
 
 
-def test_a_task_whose_message_never_comes_is_dropped_once_there_is_another() -> None:
+@contextmanager
+def served(servicer: ClientAppIoServicer) -> Iterator[Queue]:
     server = grpc.server(ThreadPoolExecutor(4))
-    add_ClientAppIoServicer_to_server(Moves(), server)
+    add_ClientAppIoServicer_to_server(servicer, server)
     queue = Queue(Address(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"))
     server.start()
-    token = queue.claim()
-    assert token == "token of 7"
-    with pytest.raises(Abandoned), queue.work(token):
-        pass
-    assert queue.claim() == "token of 8"
+    yield queue
     queue.close()
     server.stop(0)
+
+
+@pytest.mark.parametrize(("pending", "failing"), [([7], False), ([7, 8], False), ([7], True)])
+def test_a_task_whose_message_never_comes_is_dropped_once_there_is_another(
+    pending: list[int], failing: bool
+) -> None:
+    moves, touched = Moves(list(pending), failing=failing), list[int]()
+    with served(moves) as queue:
+        token = queue.claim()
+        assert token == "token of 7"
+        with pytest.raises(Abandoned), queue.work(token, lambda: touched.append(1)):
+            pass
+        assert queue.claim() == "token of 8"
+    assert touched
+    assert moves.told == [SubStatus.FAILED]
+
+
+def test_a_supernode_hears_of_a_failure_only_with_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For want of heartbeats it answers itself and goes on; told without an answer it hangs."""
+    monkeypatch.setattr(appio, "_message", lambda *_: None)
+    monkeypatch.setattr(appio, "push_message", lambda *_: None)
+    moves, answer = Moves([]), Message(RecordDict(), 7, wire.TRAIN)
+    with served(moves) as queue:
+        with pytest.raises(ValueError, match="of the site"), queue.work("token"):
+            raise ValueError("of the site")
+        with queue.work("token") as work:
+            work.failure = "given up"
+        assert not moves.told
+        with queue.work("token") as work:
+            work.failure = "refused"
+            work.push(answer)
+        with queue.work("token") as work:
+            work.push(answer)
+    assert moves.told == [SubStatus.FAILED, SubStatus.COMPLETED]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_flowers_supernode_answers_only_for_a_task_without_heartbeats(told: bool) -> None:
+    state = InMemoryNodeState(InMemoryObjectStore())
+    order = wire.order(wire.TRAIN, 7, plan="", round_number=1, layers={}, ttl=60.0)
+    vars(order.metadata)["_run_id"] = 1
+    vars(order.metadata)["_message_id"] = order.object_id
+    state.store_message(order)
+    task_id = state.create_task(TaskType.CLIENT_APP, run_id=1)
+    assert task_id is not None
+    assert state.claim_task(task_id)
+    assert state.activate_task(task_id)
+    (asked,) = state.get_messages(is_reply=False)
+    state.record_message_processing_start(asked.metadata.message_id)
+    if told:
+        state.finish_task(task_id, SubStatus.FAILED, "")
+    for record in state.task_token_store.values():
+        record.active_until -= timedelta(hours=1)
+    assert len(state.get_messages(is_reply=True)) == (0 if told else 1)
 
 
 class Failed(grpc.RpcError, grpc.Call):  # type: ignore[misc]
@@ -161,7 +224,8 @@ class Nonsense:
         return "token"
 
     @contextmanager
-    def work(self, token: str) -> Iterator[None]:
+    def work(self, token: str, alive: Callable[[], None]) -> Iterator[None]:
+        alive()
         raise self.wrong.pop()
         yield
 
@@ -180,4 +244,4 @@ def test_nonsense_of_a_supernode_does_not_end_the_site(
     queue: Any = Nonsense(process)
     Guard(told, process).serve(queue)
     assert queue.connected == 3
-    assert len(touched) == 4
+    assert len(touched) == 4 + 3
