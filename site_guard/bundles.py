@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import shutil
 import tempfile
 import zipfile
@@ -14,8 +15,9 @@ from pathlib import Path
 import click
 from flwr.cli.install import install_from_fab
 
-from strategies.wire import Refused
+from strategies.wire import Refused, printable
 
+logger = logging.getLogger("flwr")
 MOST_UNPACKED = 100_000_000  # bytes of a bundle's files; Flower's own limit is 10 MB packed
 
 
@@ -55,22 +57,31 @@ class Bundle:
         under.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{self.digest[:16]}-", dir=under))
         try:
-            _refuse_unreadable(self.content)
-            return folder, install_from_fab(self.content, install_dir=folder, skip_prompt=True)
+            _refuse_large(self.content)
+            app = install_from_fab(self.content, install_dir=folder, skip_prompt=True)
+            if not app.resolve().is_relative_to(folder.resolve()):
+                raise click.ClickException("its version names a place outside its folder")
+            return folder, app
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         except Exception as error:  # the bundle is a stranger's: anything in it may be wrong
             shutil.rmtree(folder, ignore_errors=True)
-            told = error.message if isinstance(error, click.ClickException) else repr(error)
+            logger.warning("the app bundle %s: %s", self.digest[:16], printable(repr(error)[:2000]))
+            # Flower's other errors name the folder in which it unpacks.
+            told = (
+                error.message if isinstance(error, click.ClickException) else type(error).__name__
+            )
             raise Refused(
                 f"the app bundle {self.digest[:16]} cannot be read: {told[:200]}"
             ) from None
 
 
-def _refuse_unreadable(bundle: bytes) -> None:
-    """Raise ValueError for what is no archive, or would fill the disk."""
+def _refuse_large(bundle: bytes) -> None:
+    """Raise ClickException, as Flower does, for what would fill the disk."""
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > MOST_UNPACKED:
-        raise ValueError(f"it would take {size} bytes unpacked, and {MOST_UNPACKED} are the most")
+        raise click.ClickException(
+            f"it would take {size} bytes unpacked, and {MOST_UNPACKED} are the most"
+        )

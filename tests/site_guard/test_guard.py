@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import itertools
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
 import zipfile
@@ -164,6 +166,16 @@ def ask(guard: Guard, content: bytes, plan: str = "", **more: Any) -> RoundRepor
     return wire.read_round_report(answer)
 
 
+def kill(guard: Guard) -> None:
+    """Kill the app's process, and wait until it is dead."""
+    process, before = guard.process.process_id, time.monotonic()
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    while guard.process.process_id is not None:
+        assert time.monotonic() - before < 60
+        time.sleep(0.01)
+
+
 def test_one_process_for_all_messages_under_the_sites_own_name(guard: Guard, tiny: bytes) -> None:
     first, second = ask(guard, tiny), ask(guard, tiny)
     assert (first.site, first.round, first.error) == ("a", 3, "")
@@ -183,9 +195,7 @@ def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None
     assert "exit status 3" in told.error
     assert ask(guard, tiny).error == ""
     process = guard.process.process_id
-    assert process is not None
-    os.kill(process, signal.SIGKILL)
-    time.sleep(0.5)
+    kill(guard)
     assert ask(guard, tiny).error == ""
     assert guard.process.process_id != process
 
@@ -282,9 +292,7 @@ def test_every_process_runs_files_of_its_own(tmp_path: Path, tiny: bytes) -> Non
         assert folder.stat().st_mode & 0o777 == 0o700
         for path in folder.rglob("app.py"):
             path.write_text("raise ValueError")
-        assert made.process.process_id is not None
-        os.kill(made.process.process_id, signal.SIGKILL)
-        time.sleep(0.5)
+        kill(made)
         assert ask(made, tiny).error == ""
         (after,) = (bundles / "a").iterdir()
         assert after != folder
@@ -319,11 +327,27 @@ def test_a_bundle_that_is_none_is_refused(guard: Guard) -> None:
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(MOST_UNPACKED + 1))
     before = guard.process.started
-    for content, told in ((b"no zip at all", "BadZipFile"), (bomb.getvalue(), "bytes unpacked")):
+    for content, told in (
+        (b"no zip at all", "BadZipFile"),
+        (bomb.getvalue(), "bytes unpacked"),
+        (packed("no toml"), "ValueError"),
+        (packed(PYPROJECT.replace("1.0.0", "1/../../../../1")), "outside its folder"),
+    ):
         error = ask(guard, content).error
         assert error.startswith("refused by the site: the app bundle")
         assert told in error
+        assert tempfile.gettempdir() not in error
     assert guard.process.started == before
+
+
+def packed(pyproject: str) -> bytes:
+    """Return a bundle that holds this file alone, which `build_fab_from_disk` might not take."""
+    listed = f"pyproject.toml,{hashlib.sha256(pyproject.encode()).hexdigest()},8"
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("pyproject.toml", pyproject)
+        archive.writestr(".info/CONTENT", listed)
+    return made.getvalue()
 
 
 def test_memory_is_given_back_after_a_time_without_work(guard: Guard, tiny: bytes) -> None:
