@@ -208,7 +208,11 @@ class WarmProcess:
         if self._task is not None and self._task.digest != bundle.digest:
             logger.info("another app bundle: its process starts afresh")
             self.stop()
-        self._start()
+        try:
+            self._start()
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise AppFailed(f"the app's process cannot be started: {error.strerror}") from None
         self._folder = folder
         self._task = Task(str(app), bundle.app_id, bundle.version, bundle.digest)
         return self._task

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import io
 import itertools
 import os
 import re
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -303,6 +305,20 @@ def test_every_process_runs_files_of_its_own(tmp_path: Path, tiny: bytes) -> Non
         assert not (bundles / "a").exists()
     finally:
         made.process.stop()
+
+
+def test_a_process_that_cannot_be_started_leaves_no_files(
+    tmp_path: Path, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_guard(settings(tmp_path))
+
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(tmp_path))
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    told = ask(made, tiny).error
+    assert told == f"the app's process cannot be started: {os.strerror(errno.EAGAIN)}"
+    assert not list((tmp_path / "cache" / "bundles" / "a").iterdir())
 
 
 def test_who_takes_too_long_is_ended(guard: Guard, tiny: bytes) -> None:
