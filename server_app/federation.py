@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
-from models.groups import PRETRAINED, TensorSpec
+from models.groups import PRETRAINED, Partition, TensorSpec
 from server_app import report
 from server_app.checkpoint import RunFolder, Saved, write_json
 from server_app.deployment import check_newcomers, deploy
@@ -21,7 +21,7 @@ from strategies.method import make_method
 from strategies.payload import encode
 from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
-from strategies.rounds import Learnt, Rounds, exchanged
+from strategies.rounds import Learnt, Rounds, exchanged, scope_key
 from strategies.wire import Refused, SiteReport
 
 if TYPE_CHECKING:
@@ -161,44 +161,60 @@ class Federation:
         self._distribute([m for m in fitting if not m.report.holds_weights])
 
     def _misfit(self, member: Member) -> str | None:
-        """Return why a site does not fit its task, or None; the first site of a task defines it."""
+        """Return why a site does not fit its task, or None; the first that fits defines its task."""
         task, told = member.task, member.report
-        if task not in self.references:
-            try:
-                blueprint = self._blueprint(told)
-            except UserError as error:
-                if not self.references:  # it is the configuration that is wrong
-                    raise
-                return f"task {task!r}: {error}"
-            start = self._start(blueprint)
-            for key, names in exchanged(blueprint.partition, task).items():
-                if self._is_of_another_model(key, {name: start[name] for name in names}):
-                    return f"the checkpoint's group {key!r} is of another model"
-            self.learnt.add_task(task, blueprint.partition, start)
-            self._claim(self.learnt.keys_of(task).values())
-            self._announce(task, blueprint)
-            self.references[task] = told
-        reference = self.references[task]
+        reference = self.references.get(task)
+        if reference is None:
+            return self._begin_task(task, told)
         if told.classes != reference.classes:
             return (
                 f"task {task!r} has the classes {', '.join(told.classes)} here, "
                 f"but {', '.join(reference.classes)} at {reference.site}: configure data.classes"
             )
         partition = self.learnt.partitions[task]
+        return self._other_shapes(told, partition, reference.site) or self._across_tasks(
+            task, partition
+        )
+
+    def _begin_task(self, task: str, told: SiteReport) -> str | None:
+        """Take in a task with its first site, or return why that cannot be."""
+        try:
+            blueprint = self._blueprint(told)
+        except UserError as error:
+            if not self.references:  # it is the configuration that is wrong
+                raise
+            return f"task {task!r}: {error}"
+        partition, start = blueprint.partition, self._start(blueprint)
+        for key, names in exchanged(partition, task).items():
+            if self._is_of_another_model(key, {name: start[name] for name in names}):
+                return f"the checkpoint's group {key!r} is of another model"
+        if problem := self._other_shapes(told, partition, "the server"):
+            return problem
+        if problem := self._across_tasks(task, partition):
+            return problem
+        self.learnt.add_task(task, partition, start)
+        self._claim(self.learnt.keys_of(task).values())
+        self._announce(task, blueprint)
+        self.references[task] = told
+        return None
+
+    def _other_shapes(self, told: SiteReport, partition: Partition, whose: str) -> str | None:
+        """Return how the layers that a site shares differ from its task's, which are ``whose``."""
         for group in partition.exchanged_groups():
             if told.fingerprints.get(group) != partition.fingerprint(group):
                 mine = {n: f"{s.dtype}{list(s.shape)}" for n, s in partition.schema(group).items()}
                 return (
-                    f"group {group!r} does not fit that of {reference.site}: "
+                    f"group {group!r} does not fit that of {whose}: "
                     f"{_difference(mine, told.schemas.get(group, {}))}"
                 )
-        return self._across_tasks(task)
+        return None
 
-    def _across_tasks(self, task: str) -> str | None:
+    def _across_tasks(self, task: str, partition: Partition) -> str | None:
         """Return how a task's share of a group for all sites differs from the other tasks'."""
-        partition = self.learnt.partitions[task]
-        for group, key in self.learnt.keys_of(task).items():
-            state = self.learnt.states[key]
+        for group in partition.exchanged_groups():
+            state = self.learnt.states.get(scope_key(partition, group, task))
+            if state is None:
+                continue
             mine = {n: f"{s.dtype}{list(s.shape)}" for n, s in partition.schema(group).items()}
             shared = {
                 name: f"{TensorSpec.of(tensor).dtype}{list(tensor.shape)}"

@@ -352,6 +352,7 @@ def test_a_minimum_below_zero_is_refused(tmp_path: Path) -> None:
     [
         ({"task": "age", "input_shape": [3, 1, 1]}, "task 'age': images of 1x1 are too small"),
         ({"classes": ["a"] * 999}, "has the classes a, a, "),
+        ({"task": "age", "fingerprints": {}}, "group 'common' does not fit that of the server"),
         ({"fingerprints": {}, "schemas": {"common": {"\x1b[2J": "\n"}}}, "group 'common'"),
     ],
 )
@@ -370,7 +371,8 @@ def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
         return with_report(**told)(message, answer) if other else answer
 
     grid.tamper = tamper
-    results, _ = simulate(tmp_path, "faces", [*PLAIN, "strategy.rounds=3"], grid=grid)
+    overrides = [*PLAIN, "strategy.rounds=3", "strategy.minimum.task=1", "strategy.give_up=5"]
+    results, _ = simulate(tmp_path, "faces", overrides, grid=grid)
     why = results["rounds"][2]["absent"]["site-03"]
     assert reason in why
     assert why.isprintable()
