@@ -72,7 +72,7 @@ KEYS = (
 
 def is_simulated(node_config: Mapping[str, Any]) -> bool:
     """Return whether the node config is one of a simulation: Flower gives it a partition alone."""
-    return node_config.keys() <= {"partition-id", "num-partitions"}
+    return node_config.keys() == {"partition-id", "num-partitions"}
 
 
 def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> Site:

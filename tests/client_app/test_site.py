@@ -31,6 +31,11 @@ def test_nothing_the_server_says_chooses_a_folder_at_a_deployed_site(own_home: P
     assert site.state_dir == own_home / "sites"
 
 
+def test_a_node_that_was_told_nothing_is_not_simulated() -> None:
+    assert not is_simulated({})
+    assert read_site({}, {"data-root": "/etc"}).data_root is None
+
+
 @pytest.mark.parametrize("more", [{"state-dir": "/srv"}, {"task": "grade"}, {"max-steps": 4}])
 def test_who_decides_anything_but_a_partition_is_not_simulated(more: dict[str, Any]) -> None:
     partition = {"partition-id": 0, "num-partitions": 2}
