@@ -21,7 +21,7 @@ from strategies.method import make_method
 from strategies.payload import encode
 from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
-from strategies.rounds import Learnt, Rounds, exchanged, scope_key
+from strategies.rounds import Kept, Learnt, Rounds, exchanged, scope_key
 from strategies.wire import Refused, SiteReport
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = make_method(self.plan.method)
-        self.learnt = Learnt(self.method, self.config.strategy.aggregators)
+        strategy = self.config.strategy
+        self.learnt = Learnt(self.method, strategy.aggregators, codings=strategy.codings)
         self.rounds = Rounds(
             grid=self.roster.grid,
             roster=self.roster,
@@ -150,6 +151,7 @@ class Federation:
                 self.roster.set_aside(problems[-1])
                 continue
             fitting.append(member)
+            self.learnt.downlink.introduced(member.site, member.report.held)
             back = self.roster.place(member)
             if self.joined:
                 self.log(f"site {member.site} {'is back' if back else 'joined'}")
@@ -291,6 +293,8 @@ class Federation:
                 continue
             if told.error or not told.holds_weights:
                 record.refused[member.site] = told.error or "did not keep the checkpoint"
+                continue
+            self.learnt.downlink.introduced(member.site, told.held)
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
 
@@ -331,6 +335,7 @@ class Federation:
                 continue
             if not told.holds_weights:
                 lacking.append(member)
+            self.learnt.downlink.introduced(member.site, told.held)
         return lacking
 
     # -- the rounds ------------------------------------------------------------------------------
@@ -338,7 +343,8 @@ class Federation:
     def _take_up(self, saved: Saved) -> None:
         """Continue from a checkpoint; it must hold what the model of now exchanges."""
         self.learnt.unclaimed = {
-            key: (state, saved.optimizers.get(key, {})) for key, state in saved.states.items()
+            key: Kept(state, saved.optimizers.get(key, {}), saved.published.get(key, {}))
+            for key, state in saved.states.items()
         }
         for key, state in self.learnt.states.items():
             if self._is_of_another_model(key, state):
@@ -347,24 +353,25 @@ class Federation:
         self.history = saved.history
 
     def _is_of_another_model(self, key: str, state: Mapping[str, Tensor]) -> bool:
-        before = self.learnt.unclaimed.get(key, (state, {}))[0]
+        kept = self.learnt.unclaimed.get(key)
+        before = state if kept is None else kept.state
         return {n: t.shape for n, t in before.items()} != {n: t.shape for n, t in state.items()}
 
     def _claim(self, keys: Iterable[str]) -> None:
         """Go on from what the checkpoint holds of ``keys``: now that a site is there to learn it."""
         for key in keys:
-            if key in self.learnt.unclaimed:
-                before, optimizer = self.learnt.unclaimed.pop(key)
-                self.learnt.states[key] = {name: before[name] for name in self.learnt.states[key]}
-                self.learnt.aggregators[key].load_state_dict(optimizer)
+            self.learnt.claim(key)
 
     def _keep(self, number: int) -> None:
-        states = {
-            key: state for key, (state, _) in self.learnt.unclaimed.items()
-        } | self.learnt.states
-        optimizers = {key: optimizer for key, (_, optimizer) in self.learnt.unclaimed.items()}
-        optimizers |= {k: a.state_dict() for k, a in self.learnt.aggregators.items()}
-        self.folder.save(number, states, optimizers, self.history, self.config.seed)
+        kept = self.learnt.keep()
+        self.folder.save(
+            number,
+            {key: each.state for key, each in kept.items()},
+            {key: each.optimizer for key, each in kept.items()},
+            self.history,
+            self.config.seed,
+            {key: each.published for key, each in kept.items()},
+        )
 
     def sites(self) -> dict[str, dict[str, Any]]:
         """Return who takes part in the rounds, as results.json says it."""

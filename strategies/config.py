@@ -12,6 +12,7 @@ from typing import Any
 from models.errors import UserError
 from models.optimizer import OptimizerConfig
 from models.options import read_options
+from strategies.codings import Codings, read_codings
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class StrategyConfig:
     poll: float
     final_timeout: float
     aggregators: dict[str, Any]
+    coding: dict[str, Any]
+    coding_down: dict[str, Any]
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
@@ -73,6 +76,12 @@ class StrategyConfig:
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
         _one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
+        read_codings(self.coding, self.coding_down)
+
+    @property
+    def codings(self) -> Codings:
+        """Return how each group travels."""
+        return read_codings(self.coding, self.coding_down)
 
 
 @dataclass(frozen=True)
@@ -163,13 +172,15 @@ class Plan:
     ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
     ``rounds`` is the number of rounds planned, for schedules, and ``fraction`` the share of the sites
     asked in each; both say how much a site trains alone. ``tuning`` is told to all; the names of
-    newcomers are not.
+    newcomers are not. ``coding`` and ``coding_down`` say by group how layers travel.
     """
 
     federation: str
     seed: int
     rounds: int
     fraction: float
+    coding: dict[str, Any]
+    coding_down: dict[str, Any]
     model: dict[str, Any]
     weights: str
     data: dict[str, Any]
@@ -181,6 +192,11 @@ class Plan:
     def to_json(self) -> str:
         """Return the plan as it travels."""
         return json.dumps(asdict(self), sort_keys=True)
+
+    @property
+    def codings(self) -> Codings:
+        """Return how each group travels."""
+        return read_codings(self.coding, self.coding_down)
 
     def rounds_of_a_site(self) -> list[int]:
         """Return the rounds, counted from 1, in which an average site trains: evenly spaced."""
@@ -196,6 +212,8 @@ def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
         federation=federation,
         rounds=config.strategy.rounds,
         fraction=config.strategy.fraction,
+        coding=config.strategy.coding,
+        coding_down=config.strategy.coding_down,
         **{name: getattr(config, name) for name in shared if name != "weights"},
         weights=weights,
         tuning=config.deployment.tuning,
@@ -220,6 +238,7 @@ def plan_from_json(text: str) -> Plan:
         )
     plan.train.check()
     plan.tuning.check()
+    read_codings(plan.coding, plan.coding_down)
     return plan
 
 

@@ -90,6 +90,25 @@ def decode(
     return tensors
 
 
+def names_in(data: bytes, schema: Mapping[str, TensorSpec]) -> frozenset[str]:
+    """Return the names in the header of ``data``, of which nothing else is looked at.
+
+    What they are worth only `decode` says. Memory: that of a header with every tensor of ``schema``.
+
+    Raises
+    ------
+    PayloadError
+        For bytes without a header, and for one that is longer than ``schema`` needs.
+    """
+    if len(data) < _LENGTH_BYTES:
+        raise PayloadError(f"{len(data)} bytes are too few for a safetensors file")
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if length > _longest_header(schema):
+        most = _longest_header(schema)
+        raise PayloadError(f"a header of {length} bytes, where at most {most} are needed")
+    return frozenset(_parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length]))
+
+
 def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
     if spec.dtype not in _CODES:
         raise TypeError(f"{name}: {spec.dtype} cannot travel; there is {', '.join(_CODES)}")

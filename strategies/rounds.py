@@ -20,14 +20,16 @@ from models.groups import Partition, Scope
 from models.seeds import derive_seed
 from strategies import wire
 from strategies.aggregators import Aggregator, make
-from strategies.checks import checked_update
+from strategies.checks import Sent, checked_update
+from strategies.codings import Codings
 from strategies.config import StrategyConfig
+from strategies.downlink import Downlink, Published
 from strategies.mail import MOST_BESIDES, Mail
 from strategies.method import Method
 from strategies.payload import encode
 from strategies.records import RoundRecord, task_metrics
 from strategies.roster import Member, Reminder, Roster, collect, reply_problem, send
-from strategies.wire import NotNow, Refused
+from strategies.wire import Coded, NotNow, Refused
 
 Log = Callable[[str], None]
 TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink
@@ -56,6 +58,25 @@ def group_of(key: str) -> str:
     return key.split("/")[0]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint holds of a group and scope: all by name, empty where there is none.
+
+    Parameters
+    ----------
+    state : dict
+        What was learnt.
+    optimizer : dict
+        The aggregator's own tensors.
+    published : dict
+        What sites hold, where the group travels down as differences.
+    """
+
+    state: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    published: dict[str, Tensor]
+
+
 @dataclass
 class Learnt:
     """What the server holds: one state and one aggregator per group and scope.
@@ -69,16 +90,24 @@ class Learnt:
     aggregators : dict
         Scope key to aggregator.
     unclaimed : dict
-        Scope key to what a checkpoint holds of tasks whose sites are not back yet: the state, and
-        the aggregator's own tensors.
+        Scope key to what a checkpoint holds of tasks whose sites are not back yet.
+    codings : Codings
+        How each group travels.
+    downlink : Downlink
+        What sites hold of the groups that travel down as differences.
     """
 
     method: Method
     configured: Mapping[str, Any]
+    codings: Codings = field(default_factory=lambda: Codings({}, {}))
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
-    unclaimed: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = field(default_factory=dict)
+    unclaimed: dict[str, Kept] = field(default_factory=dict)
+    downlink: Downlink = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.downlink = Downlink(self.codings)
 
     def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
         """Take in a task: its partition, and the tensors its groups start from."""
@@ -86,13 +115,54 @@ class Learnt:
         for key, names in exchanged(partition, task).items():
             if key not in self.states:
                 self.states[key] = {name: start[name] for name in names}
+                self.downlink.begin(group_of(key), key, self.states[key])
             if key not in self.aggregators:
                 self.aggregators[key] = self._aggregator(group_of(key))
+
+    def claim(self, key: str) -> None:
+        """Go on from what a checkpoint holds of ``key``, if it does: a site is there to learn it."""
+        kept = self.unclaimed.pop(key, None)
+        if kept is None:
+            return
+        self.states[key] = {name: kept.state[name] for name in self.states[key]}
+        self.aggregators[key].load_state_dict(kept.optimizer)
+        if self.downlink.remembers(group_of(key)):
+            published = kept.published or kept.state
+            tensors = {name: published[name] for name in self.states[key]}
+            self.downlink.published[key] = Published(tensors)
+
+    def keep(self) -> dict[str, Kept]:
+        """Return what a checkpoint has to hold, by scope key; what nobody claimed is still in it."""
+        published = self.downlink.published
+        return self.unclaimed | {
+            key: Kept(
+                state,
+                self.aggregators[key].state_dict(),
+                published[key].tensors if key in published else {},
+            )
+            for key, state in self.states.items()
+        }
+
+    def sent(self, task: str) -> dict[str, Sent]:
+        """Return what sites of ``task`` train from in this round, and how they answer, by group."""
+        return {
+            group: Sent(
+                self.codings.from_site(group),
+                self.downlink.received(key, self.states[key]),
+                self.states[key],
+            )
+            for group, key in self.keys_of(task).items()
+        }
 
     def keys_of(self, task: str) -> dict[str, str]:
         """Return the scope key of each exchanged group, for sites of ``task``."""
         partition = self.partitions[task]
         return {g: scope_key(partition, g, task) for g in partition.exchanged_groups()}
+
+    def size(self, task: str) -> int:
+        """Return the bytes of the exchanged tensors of ``task``."""
+        states = [self.states[key] for key in self.keys_of(task).values()]
+        return sum(t.numel() * t.element_size() for state in states for t in state.values())
 
     def _aggregator(self, group: str) -> Aggregator:
         def configured() -> Aggregator:
@@ -181,14 +251,17 @@ class Rounds:
         for member, reply in self.ask(wire.TRAIN, asked, number, record, self.settings.deadline):
             partition = self.learnt.partitions[member.task]
             try:
-                update = checked_update(reply, member, number, partition, self.learnt.method)
+                sent = self.learnt.sent(member.task)
+                update = checked_update(reply, member, number, partition, self.learnt.method, sent)
             except NotNow as error:
                 later = True
                 record.refused[member.site] = str(error)
                 continue
             except Refused as error:
                 record.refused[member.site] = str(error)
+                self.learnt.downlink.failed(member.site)
                 continue
+            self.learnt.downlink.answered(member.site, self.learnt.keys_of(member.task))
             for group, tensors in update.tensors.items():
                 key = scope_key(partition, group, member.task)
                 self.learnt.aggregators[key].add(member.site, tensors, update.report.examples)
@@ -241,7 +314,10 @@ class Rounds:
         deadline = time.monotonic() + seconds
         largest = 0
         for member in members:
-            sent_layers = self._layers(member.task, arrays) if layers is None else layers
+            sent_layers, coded = layers, dict[str, Coded]()
+            if sent_layers is None:
+                sent_layers, coded = self._layers(member, number, arrays)
+                largest = max(largest, self.learnt.size(member.task))
             largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
             message = wire.order(
                 kind,
@@ -250,14 +326,20 @@ class Rounds:
                 round_number=number,
                 layers=sent_layers,
                 ttl=seconds + TTL_MARGIN,
+                coded=coded,
             )
             sent = send(self.grid, [message])
             if not sent:
                 record.absent[member.site] = "its node is gone: the message could not be sent"
                 continue
             pending[sent[0]] = member
-            for group, array in sent_layers.items():
+            if kind == wire.TRAIN:
+                self.learnt.downlink.asked(member.site)
+            for key, array in sent_layers.items():
+                group = wire.group_of_payload(key)
                 record.bytes_down[group] = record.bytes_down.get(group, 0) + len(array.data)
+            for group in coded:
+                record.bytes_down.setdefault(group, 0)
         arrays.clear()
 
         def idle() -> set[str]:
@@ -282,14 +364,23 @@ class Rounds:
             if member.site not in record.absent:
                 record.late[member.site] = f"no answer within {seconds:g} s"
 
-    def _layers(self, task: str, arrays: dict[str, Array]) -> dict[str, Array]:
-        """Return the payload of each group for a site of ``task``; equal ones are made once."""
+    def _layers(
+        self, member: Member, number: int, arrays: dict[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Coded]]:
+        """Return the payloads of each group for a site, and what is coded; equal ones are made once."""
         layers: dict[str, Array] = {}
-        for group, key in self.learnt.keys_of(task).items():
+        coded: dict[str, Coded] = {}
+        for group, key in self.learnt.keys_of(member.task).items():
+            state = self.learnt.states[key]
+            if self.learnt.downlink.remembers(group):
+                parcel = self.learnt.downlink.parcel(member.site, group, key, number, state)
+                layers |= parcel[0]
+                coded[group] = parcel[1]
+                continue
             if key not in arrays:
-                arrays[key] = wire.payload_array(encode(self.learnt.states[key]))
+                arrays[key] = wire.payload_array(encode(state))
             layers[group] = arrays[key]
-        return layers
+        return layers, coded
 
     def _sample(
         self, number: int, attempt: int, connected: set[int]
