@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from math import prod
 from types import MappingProxyType
@@ -21,6 +21,21 @@ from models.options import read_options
 from strategies.packing import packed_bytes
 
 Form = tuple[str, tuple[int, ...]]  # of an array: torch's name of its dtype, and its shape
+SAFETENSORS: Mapping[str, str] = MappingProxyType(
+    {
+        "float64": "F64",
+        "float32": "F32",
+        "float16": "F16",
+        "bfloat16": "BF16",
+        "int64": "I64",
+        "int32": "I32",
+        "int16": "I16",
+        "int8": "I8",
+        "uint8": "U8",
+    }
+)
+"""The dtypes that may travel, with their names in a safetensors header."""
+
 UNCHANGED = "unchanged"
 UNCHANGED_FORM: Form = ("uint8", (0,))
 STATISTICS = ("running_mean", "running_var")  # torch's names: small, and no training went into them
@@ -253,9 +268,7 @@ def variants(schema: Mapping[str, Form], coding: Coding) -> dict[str, Form]:
     return parts
 
 
-def expected(
-    schema: Mapping[str, Form], coding: Coding, there: frozenset[str] | set[str]
-) -> dict[str, Form]:
+def expected(schema: Mapping[str, Form], coding: Coding, there: Set[str]) -> dict[str, Form]:
     """Return the arrays that a payload must have, which has arrays of the names ``there``.
 
     A payload has one choice: for each tensor, its parts or the mark that it is unchanged.

@@ -13,18 +13,8 @@ import torch
 from torch import Tensor
 
 from models.groups import TensorSpec
+from strategies.codings import SAFETENSORS
 
-_CODES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint8": "U8",
-}  # the dtypes that may travel, with their names in a safetensors header
 _LENGTH_BYTES = 8  # a payload opens with the length of its JSON header, little-endian
 _PADDING = 16  # the braces of the header, and spaces up to a multiple of eight bytes
 _SHOWN = 80  # characters of a foreign name that an error repeats
@@ -110,8 +100,8 @@ def names_in(data: bytes, schema: Mapping[str, TensorSpec]) -> frozenset[str]:
 
 
 def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
-    if spec.dtype not in _CODES:
-        raise TypeError(f"{name}: {spec.dtype} cannot travel; there is {', '.join(_CODES)}")
+    if spec.dtype not in SAFETENSORS:
+        raise TypeError(f"{name}: {spec.dtype} cannot travel; there is {', '.join(SAFETENSORS)}")
     dtype: torch.dtype = getattr(torch, spec.dtype)
     return dtype
 
@@ -181,9 +171,9 @@ def _begin(name: str, entry: object, spec: TensorSpec, size: int) -> int:
     """Return the first byte of one tensor, once its entry in the header is what it must be."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise PayloadError(f"{name!r} needs a dtype, a shape and offsets in the header")
-    if entry["dtype"] != _CODES[spec.dtype]:
+    if entry["dtype"] != SAFETENSORS[spec.dtype]:
         found = _shown(entry["dtype"])
-        raise PayloadError(f"{name!r} has the dtype {found}, not {_CODES[spec.dtype]!r}")
+        raise PayloadError(f"{name!r} has the dtype {found}, not {SAFETENSORS[spec.dtype]!r}")
     if not _is_integers(entry["shape"]) or tuple(entry["shape"]) != tuple(spec.shape):
         found = entry["shape"] if _is_integers(entry["shape"]) else "of something else"
         raise PayloadError(f"{name!r} has the shape {found}, not {list(spec.shape)}")

@@ -45,7 +45,7 @@ MEASURED = ("validation", "test")  # the splits that a report may carry metrics 
 MOST_COUNTED = 2**40  # of anything that a report counts
 MOST_WORD = 200  # characters of a class's name, a device, a version
 MOST_STEPS = 32  # differences one after the other that a group may travel as
-MOST_HELD = 8  # states of a group that a site says it holds
+MOST_HELD = 4  # states of a group that a site says it holds
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 MOST_CLASSES, MOST_AXES, MOST_VALUES = 2**16, 8, 2**26  # of a task; of one input, which has values
 
