@@ -45,21 +45,21 @@ def _preload() -> None:
 
 
 def _serve(pipe: Connection) -> None:
+    from flwr.app.message import make_message
     from flwr.common.logger import log
-    from flwr.common.serde import (
-        context_from_proto,
-        context_to_proto,
-        message_from_proto,
-        recorddict_to_proto,
-    )
+    from flwr.common.serde import context_from_proto, context_to_proto
+    from flwr.common.serde_utils import metadata_from_proto
     from flwr.proto.message_pb2 import Context, Message
 
+    from site_guard.parcels import pack, unpack
+
     task = msgspec.json.decode(pipe.recv_bytes())
-    message = message_from_proto(Message.FromString(pipe.recv_bytes()))
+    metadata = metadata_from_proto(Message.FromString(pipe.recv_bytes()).metadata)
     context = context_from_proto(Context.FromString(pipe.recv_bytes()))
+    message = make_message(metadata=metadata, content=unpack(pipe.recv_bytes))
     try:
         answer = _load(task)(message=message, context=context)
-        content = recorddict_to_proto(answer.content).SerializeToString()
+        content = pack(answer.content)
         kept = context_to_proto(context).SerializeToString()
     except Exception as error:  # whatever the app raises costs its answer, not the process
         log(40, "the app raised an exception", exc_info=error)
@@ -67,8 +67,8 @@ def _serve(pipe: Connection) -> None:
         pipe.send_bytes(msgspec.json.encode({"error": told}))
         return
     pipe.send_bytes(msgspec.json.encode({"error": ""}))
-    pipe.send_bytes(content)
-    pipe.send_bytes(kept)
+    for data in (kept, *content):
+        pipe.send_bytes(data)
 
 
 _loaded: dict[str, Any] = {}

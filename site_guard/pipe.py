@@ -64,17 +64,18 @@ class Pipe:
         (length,) = struct.unpack("!i", self._exactly(4, still))
         if not 0 <= length <= most:
             raise TooLong(f"more than {most} bytes")
-        return bytes(self._exactly(length, still))
+        return self._exactly(length, still)
 
-    def _exactly(self, length: int, still: Callable[[], None]) -> bytearray:
-        data = bytearray()
-        while len(data) < length:
+    def _exactly(self, length: int, still: Callable[[], None]) -> bytes:
+        pieces, left = [], length
+        while left:
             still()
             try:
-                piece = self._end.recv(min(_PIECE, length - len(data)))
+                piece = self._end.recv(min(_PIECE, left))
             except TimeoutError:
                 continue
             if not piece:
                 raise EOFError("the other end is gone")
-            data += piece
-        return data
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
+from flwr.app.message import remove_content_from_message
 from flwr.common.serde import context_from_proto, context_to_proto, message_to_proto
-from flwr.common.serde import recorddict_from_proto as records_from_proto
 from flwr.proto.message_pb2 import Context as ProtoContext
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
 from site_guard.bundles import Bundle
+from site_guard.parcels import pack, unpack
 from site_guard.pipe import Pipe, TooLong
 
 logger = logging.getLogger("flwr")
@@ -134,11 +134,8 @@ class WarmProcess:
         task = self._loaded(bundle)
         still = self._watch(seconds, lost or threading.Event())
         try:
-            content, kept = self._exchange(task, message, context, still)
-            state = context_from_proto(ProtoContext.FromString(kept)).state
-            answer = Message(
-                records_from_proto(ProtoRecordDict.FromString(content)), reply_to=message
-            )
+            content, state = self._exchange(task, message, context, still)
+            answer = Message(content, reply_to=message)
         except AppRaised:
             raise
         except AppFailed:
@@ -162,18 +159,28 @@ class WarmProcess:
 
     def _exchange(
         self, task: Task, message: Message, context: Context, still: Callable[[], None]
-    ) -> tuple[bytes, bytes]:
-        """Send an order; return the bytes of the answer's records, and of the context."""
+    ) -> tuple[RecordDict, RecordDict]:
+        """Send an order; return the answer's records, and those that Flower keeps for the app."""
         assert self._pipe is not None
-        order = message_to_proto(message).SerializeToString()
+        order = pack(message.content)
+        about = message_to_proto(remove_content_from_message(message)).SerializeToString()
         told = context_to_proto(context).SerializeToString()
-        for data in (msgspec.json.encode(task), order, told):
+        for data in (msgspec.json.encode(task), about, told, *order):
             self._pipe.send(data, still)
         outcome = msgspec.json.decode(self._pipe.receive(MOST_OUTCOME, still), type=Outcome)
         if outcome.error:
             raise AppRaised(outcome.error)
-        content = self._pipe.receive(len(order) + MOST_MORE, still)
-        return content, self._pipe.receive(MOST_CONTEXT, still)
+        kept = self._pipe.receive(MOST_CONTEXT, still)
+        left = sum(map(len, order)) + MOST_MORE
+
+        def receive() -> bytes:
+            nonlocal left
+            assert self._pipe is not None
+            data = self._pipe.receive(left, still)
+            left -= len(data)
+            return data
+
+        return unpack(receive), context_from_proto(ProtoContext.FromString(kept)).state
 
     def _watch(self, seconds: float, lost: threading.Event) -> Callable[[], None]:
         """Return what raises once it is no use to wait for the process any longer."""
