@@ -17,7 +17,7 @@ from strategies import wire
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, Plan
-from strategies.method import make_method
+from strategies.method import check_codings, make_method
 from strategies.payload import encode
 from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
@@ -62,6 +62,7 @@ class Federation:
     def __post_init__(self) -> None:
         self.method = make_method(self.plan.method)
         strategy = self.config.strategy
+        check_codings(self.method, strategy.codings)
         self.learnt = Learnt(self.method, strategy.aggregators, codings=strategy.codings)
         self.rounds = Rounds(
             grid=self.roster.grid,
@@ -124,6 +125,9 @@ class Federation:
         check_newcomers(self.roster, self.learnt.partitions)
         if self.roster.newcomers:
             self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
+        for group, each in self.coding().items():
+            if any(way["name"] != "exact" for way in each.values()):
+                self.log(f"{group} travels coded: {self.learnt.codings.told(group)}")
         self.joined = True
         for key, aggregator in sorted(self.learnt.aggregators.items()):
             name = type(aggregator).__name__
@@ -385,6 +389,18 @@ class Federation:
             for name, site in told.items()
         }
 
+    def coding(self) -> dict[str, dict[str, Any]]:
+        """Return how each exchanged group travels, up and down, as results.json says it."""
+        groups = {g for p in self.learnt.partitions.values() for g in p.exchanged_groups()}
+        codings = self.learnt.codings
+        return {
+            group: {
+                "up": codings.from_site(group).to_dict(),
+                "down": codings.to_site(group).to_dict(),
+            }
+            for group in sorted(groups)
+        }
+
     def results(
         self, final: dict[str, Any] | None, deployment: dict[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -402,6 +418,7 @@ class Federation:
             if self.checkpoint
             else None,
             "partition": self.summaries,
+            "coding": self.coding(),
             "sites": self.sites(),
             "rounds": self.history,
             "participation": participation(self.history, self.roster.members),

@@ -260,11 +260,19 @@ def unchanged(name: str) -> str:
 
 
 def variants(schema: Mapping[str, Form], coding: Coding) -> dict[str, Form]:
-    """Return every array that a payload of these tensors may have, those of unchanged ones included."""
+    """Return every array that a payload of these tensors may have, those of unchanged ones included.
+
+    Raises
+    ------
+    TypeError
+        Where two tensors have names so that their parts would have one.
+    """
     parts: dict[str, Form] = {}
     for name, form in schema.items():
-        parts |= coding.parts(name, form)
-        parts[unchanged(name)] = UNCHANGED_FORM
+        own = {**coding.parts(name, form), unchanged(name): UNCHANGED_FORM}
+        if twice := parts.keys() & own.keys():
+            raise TypeError(f"{min(twice)} is the name of parts of two tensors")
+        parts |= own
     return parts
 
 
