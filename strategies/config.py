@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from models.errors import UserError
@@ -78,7 +78,7 @@ class StrategyConfig:
         _one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
         read_codings(self.coding, self.coding_down)
 
-    @property
+    @cached_property
     def codings(self) -> Codings:
         """Return how each group travels."""
         return read_codings(self.coding, self.coding_down)
@@ -193,7 +193,7 @@ class Plan:
         """Return the plan as it travels."""
         return json.dumps(asdict(self), sort_keys=True)
 
-    @property
+    @cached_property
     def codings(self) -> Codings:
         """Return how each group travels."""
         return read_codings(self.coding, self.coding_down)
