@@ -59,6 +59,8 @@ CASES = (
     coded("float16", "float16"),
     coded("int8", "int8"),
     coded("int8, a scale per filter", "int8", "per_channel=true"),
+    coded("2 bits", "lowbit", "bits=2"),
+    coded("1 bit", "lowbit", "bits=1"),
     coded("top 5 %", "topk", "fraction=0.05"),
     coded("top 2 %", "topk", "fraction=0.02"),
 )
@@ -135,9 +137,9 @@ def har(root: Path) -> Setup:
 
 
 def quick(body: Path) -> Setup:
-    """Return two sites of the main experiment and three codings, for a look at whether it works."""
+    """Return two sites of the main experiment and few codings, for a look at whether it works."""
     whole = faces(body)
-    cases = (EXACT, CASES[3], CASES[5])
+    cases = (EXACT, CASES[3], CASES[5], CASES[7])
     return replace(whole, name="quick", tasks=whole.tasks[:2], sites=2, cases=cases)
 
 
@@ -364,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wire", description=__doc__)
     parser.add_argument("--rounds", type=int, default=4, help="counted; the first is left out")
     parser.add_argument("--bytes-only", action="store_true", help="no simulation, no accuracy")
-    parser.add_argument("--quick", action="store_true", help="two sites, two rounds, three codings")
+    parser.add_argument("--quick", action="store_true", help="two sites, two rounds, few codings")
     with_data(parser, "--har", "har.npz", "UCI HAR, left out where it is not there")
     told = with_places(parser).parse_args(given)
     rounds = 2 if told.quick else told.rounds

@@ -18,6 +18,7 @@ from strategies.codings import (
     Float16,
     Form,
     Int8,
+    LowBit,
     TopK,
     expected,
     part_name,
@@ -28,6 +29,9 @@ from strategies.packing import PackingError, pack, unpack
 from strategies.payload import PayloadError
 
 LEVELS = 127  # of int8 on either side of 0
+FITS = 4  # times that the step of lowbit is fitted to the values
+FIRST_STEP = {1: 2.0, 2: 1.248, 4: 0.420}
+"""By bits, the best step for a normal distribution over its mean magnitude: Max 1960, table II."""
 Parts = Mapping[str, Tensor]
 Tensors = Mapping[str, Tensor]
 
@@ -195,24 +199,58 @@ def _read_float16(_: Float16, name: str, __: Form, parts: Parts) -> Tensor:
 
 
 def _write_int8(coding: Int8, difference: Tensor) -> dict[str, Tensor]:
-    several = coding.per_channel and difference.dim() > 1
-    rows = difference.reshape(difference.shape[0] if several else 1, -1)
-    largest = rows.abs().amax(dim=1)
-    scale = (largest / LEVELS).float()
-    levels = _over(rows, scale[:, None]).round().clamp(-LEVELS, LEVELS).to(torch.int8)
-    return {
-        "": levels.reshape(difference.shape),
-        "scale": scale if several else scale.reshape(()),
-    }
+    rows = _rows(coding, difference)
+    scale = (rows.abs().amax(dim=1, keepdim=True) / LEVELS).float()
+    levels = _over(rows, scale).round().clamp(-LEVELS, LEVELS).to(torch.int8)
+    return {"": levels.reshape(difference.shape), "scale": _as_part(coding, scale, difference)}
 
 
 def _read_int8(_: Int8, name: str, form: Form, parts: Parts) -> Tensor:
-    levels, scale = parts[""], _scale(name, parts["scale"])
+    levels = parts[""]
     if levels.min() < -LEVELS:
         raise PayloadError(f"{name!r} has the value -128, which is not written")
-    if scale.dim():
-        scale = scale.reshape(-1, *[1] * (len(form[1]) - 1))
-    return levels.float() * scale
+    return levels.float() * _along(_scale(name, parts["scale"]), form)
+
+
+def _write_lowbit(coding: LowBit, difference: Tensor) -> dict[str, Tensor]:
+    rows = _rows(coding, difference)
+    most = 2 ** (coding.bits - 1)  # levels on either side of 0
+    sizes = rows.abs()
+    step = FIRST_STEP[coding.bits] * sizes.mean(dim=1, keepdim=True)
+    for _ in range(FITS):  # as Lloyd 1982, with levels that stay evenly spaced
+        levels = _over(sizes, step).floor().clamp(max=most - 1) + 0.5
+        step = (sizes * levels).sum(1, keepdim=True) / levels.square().sum(1, keepdim=True)
+    step = step.float()
+    levels = _over(sizes, step).floor().clamp(max=most - 1)
+    codes = torch.where(rows < 0, most - 1 - levels, most + levels).to(torch.uint8).reshape(-1)
+    return {
+        "packed": _packed(codes, coding.bits),
+        "scale": _as_part(coding, step, difference),
+    }
+
+
+def _read_lowbit(coding: LowBit, name: str, form: Form, parts: Parts) -> Tensor:
+    size = TensorSpec(form[1], form[0]).numel
+    each = 8 // coding.bits
+    shifts = torch.arange(each, dtype=torch.uint8) * coding.bits
+    codes = (parts["packed"][:, None] >> shifts) & (2**coding.bits - 1)
+    codes = codes.reshape(-1)
+    if codes[size:].any():
+        raise PayloadError(f"{name!r} has bits set behind its last value")
+    levels = codes[:size].float() + (0.5 - 2 ** (coding.bits - 1))
+    return levels.reshape(form[1]) * _along(_scale(name, parts["scale"]), form)
+
+
+def _packed(codes: Tensor, bits: int) -> Tensor:
+    """Return codes of so many bits as bytes, the first in the lowest bits of the first."""
+    each = 8 // bits
+    padded = torch.zeros(-(-len(codes) // each) * each, dtype=torch.uint8)
+    padded[: len(codes)] = codes
+    columns = padded.reshape(-1, each)
+    made = torch.zeros(len(columns), dtype=torch.uint8)
+    for place in range(each):
+        made |= columns[:, place] << (place * bits)
+    return made
 
 
 def _write_topk(coding: TopK, difference: Tensor) -> dict[str, Tensor]:
@@ -231,6 +269,22 @@ def _read_topk(coding: TopK, name: str, form: Form, parts: Parts) -> Tensor:
         raise PayloadError(f"{name!r} has wrong indices: {error}") from None
     flat[torch.from_numpy(places)] = parts["values"].to(dtype)
     return flat
+
+
+def _rows(coding: Int8 | LowBit, difference: Tensor) -> Tensor:
+    """Return the values that have a scale in common as rows."""
+    several = coding.per_channel and difference.dim() > 1
+    return difference.reshape(difference.shape[0] if several else 1, -1)
+
+
+def _as_part(coding: Int8 | LowBit, scale: Tensor, difference: Tensor) -> Tensor:
+    """Return the scale of each row in the shape of its part."""
+    return scale.reshape(coding.coded(("", tuple(difference.shape)))["scale"][1])
+
+
+def _along(scale: Tensor, form: Form) -> Tensor:
+    """Return scales so that they multiply the first axis; one scale is for all."""
+    return scale.reshape(-1, *[1] * (len(form[1]) - 1)) if scale.dim() else scale
 
 
 def _largest(magnitudes: Any, count: int) -> Any:
@@ -257,5 +311,6 @@ _CODECS: Mapping[type[Coding], tuple[Callable[..., dict[str, Tensor]], Callable[
     BFloat16: (_write_bfloat16, _read_bfloat16),
     Float16: (_write_float16, _read_float16),
     Int8: (_write_int8, _read_int8),
+    LowBit: (_write_lowbit, _read_lowbit),
     TopK: (_write_topk, _read_topk),
 }

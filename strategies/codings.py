@@ -145,6 +145,38 @@ class Int8(Coding):
 
 
 @dataclass(frozen=True)
+class LowBit(Coding):
+    """Differences as odd multiples of half a step, the one that fits best, in 1, 2 or 4 bits.
+
+    Parameters
+    ----------
+    bits : int
+        Of a value: 1 is its sign alone, with the mean magnitude.
+    per_channel : bool
+        Whether each index of the first axis has a step of its own; else the tensor has one.
+    """
+
+    bits: int
+    per_channel: bool
+
+    name = "lowbit"
+
+    def check(self, where: str) -> None:
+        """Raise UserError for a value out of its range."""
+        if self.bits not in (1, 2, 4):
+            raise UserError(f"{where}.bits must be 1, 2 or 4, got {self.bits}")
+
+    def coded(self, form: Form) -> dict[str, Form]:
+        """Return the packed values, and the scale or scales in float32."""
+        shape = form[1]
+        several = self.per_channel and len(shape) > 1
+        return {
+            "packed": ("uint8", (-(-prod(shape) * self.bits // 8),)),
+            "scale": ("float32", shape[:1] if several else ()),
+        }
+
+
+@dataclass(frozen=True)
 class TopK(Coding):
     """The largest differences of each tensor, with their places; the others wait for a later round.
 
@@ -194,7 +226,7 @@ class TopK(Coding):
 
 
 CODINGS: Mapping[str, type[Coding]] = MappingProxyType(
-    {each.name: each for each in (Exact, Changed, BFloat16, Float16, Int8, TopK)}
+    {each.name: each for each in (Exact, Changed, BFloat16, Float16, Int8, LowBit, TopK)}
 )
 """Every coding by its name in conf/coding/."""
 

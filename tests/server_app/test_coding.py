@@ -97,6 +97,7 @@ def test_exact_codings_give_the_bits_of_none(tmp_path: Path, exact: Found, down:
         ("bfloat16", 0.55, 0.001),
         ("float16", 0.57, 0.001),
         ("int8", 0.31, 0.002),
+        ("lowbit", 0.15, 0.02),
         ("topk", 0.2, 0.1),
     ],
 )
