@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.processes import REPOSITORY
 from benchmarks.proxy import DOWN, UP
+from benchmarks.study import deciding
 from benchmarks.tables import Figure
 from benchmarks.wire import (
     CASES,
@@ -103,6 +104,13 @@ def test_every_case_can_be_composed_and_is_what_it_is_called(case: object) -> No
         assert up == down
         assert (up.name == "exact") == (case == EXACT)
         compose(setup.experiment, setup.whole)
+
+
+def test_runs_of_before_there_was_a_choice_are_those_with_exact_coding() -> None:
+    now = compose("faces", []).to_dict()
+    strategy = {k: v for k, v in now["strategy"].items() if not k.startswith("coding")}
+    assert deciding(now) == deciding({**now, "strategy": strategy})
+    assert deciding(compose("faces", CASES[1].overrides).to_dict()) != deciding(now)
 
 
 def test_quick_is_the_main_experiment_with_fewer_sites_and_codings() -> None:
