@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
+import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from numpy.typing import NDArray
@@ -114,14 +116,15 @@ def model(network: str) -> dict[str, Tensor]:
 
 
 def play(case: Case, result: Path) -> Cost:
-    """Play a case in this process; write the new state to ``result``, as npz."""
+    """Play a case in this process; write the new state to the safetensors file ``result``."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     state = model(case.network)
     replies = Replies(state, case.count)
     before = resident()
     after, seconds = (_ours if case.side == OURS else _flowers)(case, state, replies)
     cost = Cost(seconds, max(most_resident() - before, 0))
-    np.savez(result, **after)
+    tensors = {name: torch.from_numpy(array).contiguous() for name, array in after.items()}
+    safetensors.torch.save_file(tensors, result)
     return cost
 
 
@@ -130,7 +133,8 @@ def _ours(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
     seconds: dict[str, float] = defaultdict(float)
     expected = {str(site): replies.examples(site) for site in range(case.count)}
-    groups, after = divided(state), {}
+    groups = divided(state)
+    after: dict[str, NDArray[Any]] = {}
     aggregators = {group: make(case.rule, options_of(case)) for group in groups}
     schemas = {
         group: {n: TensorSpec(tuple(state[n].shape), "float32") for n in names}
@@ -208,5 +212,3 @@ def options_of(case: Case) -> dict[str, Any]:
     if case.memory_mb is not None:
         options["memory_mb"] = case.memory_mb
     return dict(options)
-
-

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models.groups import TensorSpec
+from models.tensors import fresh
 
 _CODES = {
     "float64": "F64",
@@ -47,7 +48,7 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def decode(
-    data: bytes, schema: Mapping[str, TensorSpec], *, max_magnitude: float | None
+    data: bytes | bytearray, schema: Mapping[str, TensorSpec], *, max_magnitude: float | None
 ) -> dict[str, Tensor]:
     """Return the tensors in ``data``, which must be exactly those of ``schema``.
 
@@ -56,7 +57,7 @@ def decode(
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or bytearray
         What ``encode`` wrote, possibly tampered with.
     schema : Mapping of str to TensorSpec
         The shape and dtype of every tensor expected; may be empty.
@@ -80,7 +81,7 @@ def decode(
     header_length = _header_length(data, schema, sum(sizes.values()))
     header = _parse(data[_LENGTH_BYTES : _LENGTH_BYTES + header_length])
     begins = _check_header(header, schema, sizes)
-    body = torch.empty(sum(sizes.values()), dtype=torch.uint8)
+    body = fresh([sum(sizes.values())], torch.uint8)
     body.numpy()[:] = np.frombuffer(data, np.uint8, offset=_LENGTH_BYTES + header_length)
     tensors = {}
     for name, spec in schema.items():
@@ -97,7 +98,7 @@ def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
     return dtype
 
 
-def _header_length(data: bytes, schema: Mapping[str, TensorSpec], body: int) -> int:
+def _header_length(data: bytes | bytearray, schema: Mapping[str, TensorSpec], body: int) -> int:
     """Return the length of the header, once it and the whole length agree with the schema."""
     if len(data) < _LENGTH_BYTES:
         raise PayloadError(f"{len(data)} bytes are too few for a safetensors file")
@@ -121,7 +122,7 @@ def _longest_header(schema: Mapping[str, TensorSpec]) -> int:
     )
 
 
-def _parse(header: bytes) -> dict[str, Any]:
+def _parse(header: bytes | bytearray) -> dict[str, Any]:
     try:
         parsed = json.loads(str(header, "utf-8"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
