@@ -136,7 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         case = Case(rule, count, side, told.network, memory)
                         cost = apart(["benchmarks.aggregation"], play, case, Path(name) / side)
                         found[key][side].append(cost)
-                        print(rule, count, side, f"{cost.total:.2f} s", flush=True)
+                        processor = sum(cost.processor.values())
+                        line = f"{cost.total:.2f} s, {processor:.2f} s of processors"
+                        print(rule, count, side, line, flush=True)
                 if found[key][FLOWER]:
                     paths = [Path(name) / side for side in SIDES]
                     difference = largest_difference(*paths)
@@ -161,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "memory_mb": memory,
                 "side": side,
                 "seconds": [cost.seconds for cost in costs],
+                "processor": [cost.processor for cost in costs],
                 "memory": [cost.memory for cost in costs],
             }
             for (rule, count, memory), sides in found.items()

@@ -7,8 +7,8 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,17 @@ class Case:
     memory_mb: float | None = None
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a case took: seconds by group, and bytes beyond those that were there before."""
+def _zeros() -> dict[str, float]:
+    return defaultdict(float)
 
-    seconds: dict[str, float]
-    memory: int
+
+@dataclass
+class Cost:
+    """What a case took: seconds and processor seconds by group, and bytes beyond those before it."""
+
+    seconds: dict[str, float] = field(default_factory=_zeros)
+    processor: dict[str, float] = field(default_factory=_zeros)
+    memory: int = 0
 
     @property
     def total(self) -> float:
@@ -78,27 +83,41 @@ class Replies:
     state: Mapping[str, Tensor]
     count: int
     pool: NDArray[np.float32] = field(init=False)
+    payloads: dict[str, bytearray] = field(init=False)
 
     def __post_init__(self) -> None:
         size = sum(tensor.numel() for tensor in self.state.values()) + SHIFT * self.count
         generator = np.random.default_rng(2026)
         self.pool = generator.standard_normal(size, dtype=np.float32) * np.float32(0.05)
+        self.payloads = {
+            group: bytearray(encode({name: self.state[name] for name in names}))
+            for group, names in divided(self.state).items()
+        }
 
     def examples(self, site: int) -> int:
         """Return the examples that ``site`` reports."""
         return EXAMPLES + site
 
-    def arrays(self, site: int, group: str) -> dict[str, NDArray[np.float32]]:
-        """Return the tensors that ``site`` sends of a group, by name: float32, new memory."""
+    def arrays(self, site: int) -> dict[str, NDArray[np.float32]]:
+        """Return what ``site`` sends, by name: float32."""
         scale = np.float32(1 + (7 * site % self.count) / self.count)
         start, made = SHIFT * site, {}
-        for each, names in divided(self.state).items():
-            for name in names:
-                shape = tuple(self.state[name].shape)
-                if each == group:
-                    made[name] = (self.pool[start : start + prod(shape)] * scale).reshape(shape)
-                start += prod(shape)
+        for name, tensor in self.state.items():
+            values = self.pool[start : start + tensor.numel()]
+            made[name] = (values * scale).reshape(tuple(tensor.shape))
+            start += values.size
         return made
+
+    def coded(self, site: int) -> Iterator[tuple[str, bytes]]:
+        """Yield what ``site`` sends by group, as it travels."""
+        arrays = self.arrays(site)
+        for group, payload in self.payloads.items():
+            begins = 8 + int.from_bytes(payload[:8], "little")
+            body = np.frombuffer(payload, np.uint8, offset=begins)
+            for name, entry in json.loads(payload[8:begins]).items():
+                begin, end = entry["data_offsets"]
+                body[begin:end].view(np.float32)[:] = arrays.pop(name).reshape(-1)
+            yield group, bytes(payload)
 
 
 def divided(names: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -121,17 +140,25 @@ def play(case: Case, result: Path) -> Cost:
     state = model(case.network)
     replies = Replies(state, case.count)
     before = resident()
-    after, seconds = (_ours if case.side == OURS else _flowers)(case, state, replies)
-    cost = Cost(seconds, max(most_resident() - before, 0))
+    cost = Cost()
+    after = (_ours if case.side == OURS else _flowers)(case, state, replies, cost)
+    cost.memory = max(most_resident() - before, 0)
     tensors = {name: torch.from_numpy(array).contiguous() for name, array in after.items()}
     safetensors.torch.save_file(tensors, result)
     return cost
 
 
+@contextmanager
+def _timed(cost: Cost, group: str) -> Iterator[None]:
+    started, processor = time.perf_counter(), time.process_time()
+    yield
+    cost.seconds[group] += time.perf_counter() - started
+    cost.processor[group] += time.process_time() - processor
+
+
 def _ours(
-    case: Case, state: Mapping[str, Tensor], replies: Replies
-) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
-    seconds: dict[str, float] = defaultdict(float)
+    case: Case, state: Mapping[str, Tensor], replies: Replies, cost: Cost
+) -> dict[str, NDArray[Any]]:
     expected = {str(site): replies.examples(site) for site in range(case.count)}
     groups = divided(state)
     after: dict[str, NDArray[Any]] = {}
@@ -140,42 +167,25 @@ def _ours(
         group: {n: TensorSpec(tuple(state[n].shape), "float32") for n in names}
         for group, names in groups.items()
     }
-    payloads = {
-        group: bytearray(encode({name: state[name] for name in names}))
-        for group, names in groups.items()
-    }
     for group, names in groups.items():
         aggregators[group].begin({name: state[name] for name in names}, expected)
     for site in range(case.count):
-        for group, payload in payloads.items():
-            _fill(payload, replies.arrays(site, group))
-            started = time.perf_counter()
-            tensors = decode(payload, schemas[group], max_magnitude=MAX_MAGNITUDE)
-            aggregators[group].add(str(site), tensors, replies.examples(site))
-            seconds[group] += time.perf_counter() - started
-            del tensors
+        for group, data in replies.coded(site):
+            with _timed(cost, group):
+                tensors = decode(data, schemas[group], max_magnitude=MAX_MAGNITUDE, borrow=True)
+                aggregators[group].add(str(site), tensors, replies.examples(site))
+                del tensors
     for group, aggregator in aggregators.items():
-        started = time.perf_counter()
-        made = aggregator.finish()
-        seconds[group] += time.perf_counter() - started
+        with _timed(cost, group):
+            made = aggregator.finish()
         assert made is not None, aggregator.note
         after |= {name: tensor.numpy() for name, tensor in made.items()}
-    return after, dict(seconds)
-
-
-def _fill(payload: bytearray, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-    """Put ``arrays`` where the header of ``payload``, a safetensors file, says."""
-    length = int.from_bytes(payload[:8], "little")
-    header = json.loads(payload[8 : 8 + length])
-    body = np.frombuffer(payload, np.uint8, offset=8 + length)
-    for name, array in arrays.items():
-        begin, end = header[name]["data_offsets"]
-        body[begin:end].view(np.float32)[:] = array.reshape(-1)
+    return after
 
 
 def _flowers(
-    case: Case, state: Mapping[str, Tensor], replies: Replies
-) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    case: Case, state: Mapping[str, Tensor], replies: Replies, cost: Cost
+) -> dict[str, NDArray[Any]]:
     strategies: dict[str, Any] = {
         "fedavg": flower.FedAvg,
         "median": flower.FedMedian,
@@ -184,18 +194,16 @@ def _flowers(
     }
     messages = list(_messages(case, replies))
     strategy = strategies[case.rule]()
-    started = time.perf_counter()
-    arrays, _ = strategy.aggregate_train(1, messages)
-    seconds = time.perf_counter() - started
+    with _timed(cost, "all"):
+        arrays, _ = strategy.aggregate_train(1, messages)
     assert arrays is not None
-    return {name: array.numpy() for name, array in arrays.items()}, {"all": seconds}
+    return {name: array.numpy() for name, array in arrays.items()}
 
 
 def _messages(case: Case, replies: Replies) -> Iterator[Message]:
     """Yield the replies as Flower's strategy gets them: one array record, all layers."""
     for site in range(case.count):
-        layers = {n: a for group in GROUPS for n, a in replies.arrays(site, group).items()}
-        arrays = ArrayRecord({name: Array(array) for name, array in layers.items()})
+        arrays = ArrayRecord({n: Array(array) for n, array in replies.arrays(site).items()})
         # Ours weighs no site in Krum; equal numbers of examples are the same of Flower's.
         examples = EXAMPLES if case.rule == "krum" else replies.examples(site)
         metrics = MetricRecord({"num-examples": examples})
