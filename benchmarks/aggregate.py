@@ -18,13 +18,12 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from benchmarks.aggregation import FLOWER, OURS, SIDES, Case, Cost, model, play
+from benchmarks.aggregation import FLOWER, OURS, RULES, SIDES, Case, Cost, model, play
 from benchmarks.apart import apart
 from benchmarks.command_line import command_of, with_output
 from benchmarks.limits import Limits, limits
 from benchmarks.tables import Table, write
 
-RULES = ("fedavg", "median", "trimmed_mean", "krum")
 COUNTS = (10, 100, 1000)
 ROBUST_COUNTS = (10, 100)
 PER_REPLY = 5  # times its bytes: read once, and twice as wide a sum read and written

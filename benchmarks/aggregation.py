@@ -30,6 +30,7 @@ from strategies.payload import decode, encode
 
 OURS, FLOWER = "fedstrata", "Flower"
 SIDES = (OURS, FLOWER)
+RULES = ("fedavg", "median", "trimmed_mean", "krum")
 GROUPS = {"task": ("layer4.", "head."), "common": ("",)}  # group to the starts of its names
 SHIFT = 1031  # elements of the pool between the values of one site and the next
 EXAMPLES = 100  # of the first site; each has one more than the one before

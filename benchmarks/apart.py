@@ -45,6 +45,7 @@ def apart(preload: Sequence[str], do: Callable[..., Made], *arguments: Any) -> M
 
 @cache
 def _context(preload: tuple[str, ...]) -> Any:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as both apps set it
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     return context

@@ -34,7 +34,7 @@ class Aggregator(ABC):
     Attributes
     ----------
     needs_all : bool
-        True where every reply is held until the round ends, so that memory grows with the sites.
+        True where every reply is kept until the round ends: in memory up to a limit, then on disk.
     note : str or None
         What is worth knowing about the last ``finish``, such as why the state was kept.
     """

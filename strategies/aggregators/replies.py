@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Replies:
 
     def __init__(self, like: Tensors, limit: int) -> None:
         self._like, self._limit = like, limit
+        self._width = max((_dtype(tensor).itemsize for tensor in like.values()), default=1)
         self._held: dict[str, dict[str, Tensor]] = {}  # by site and name, one dimension each
         self._places: dict[str, dict[str, int]] = {}  # by site and name: where it begins
         self._file: IO[bytes] | None = None
@@ -126,7 +127,7 @@ class Replies:
     ) -> Iterator[tuple[slice, Numbers]]:
         """Yield what a cache holds of ``span``, relative to its start, with the rows of ``sites``."""
         width = span.stop - span.start
-        dtype = numbers(torch.empty(0, dtype=self._like[name].dtype)).dtype
+        dtype = _dtype(self._like[name])
         rows = room[: len(sites) * width * dtype.itemsize].view(dtype).reshape(len(sites), width)
         for site, row in zip(sites, rows, strict=True):
             self._read(site, name, span, row)
@@ -142,12 +143,12 @@ class Replies:
         """
         elements = BLOCK_OF_ALL
         if self._places:
-            elements = max(elements, int((1 - _HELD) * self._limit) // (8 * threads))
+            elements = max(elements, int((1 - _HELD) * self._limit) // (self._width * threads))
         return max(1, elements // count)
 
     def _room(self, count: int, step: int) -> NDArray[np.uint8]:
         longest = max((tensor.numel() for tensor in self._like.values()), default=0)
-        return np.empty(count * min(step, longest) * 8, np.uint8)
+        return np.empty(count * min(step, longest) * self._width, np.uint8)
 
     def _read(self, site: str, name: str, span: slice, row: Numbers) -> None:
         if site in self._held:
@@ -176,6 +177,11 @@ class Replies:
                 left, place = left[done:], place + done
         self._ends = place
         return places
+
+
+def _dtype(tensor: Tensor) -> np.dtype[Any]:
+    """Return the dtype in which the numbers of ``tensor`` are worked on."""
+    return numbers(torch.empty(0, dtype=tensor.dtype)).dtype
 
 
 def _folder() -> Path:
