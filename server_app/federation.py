@@ -14,6 +14,7 @@ from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import measure
 from server_app.start import Checkpoint, Recipe
 from strategies import wire
+from strategies.aggregators.held import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, Plan
@@ -126,8 +127,11 @@ class Federation:
         self.joined = True
         for key, aggregator in sorted(self.learnt.aggregators.items()):
             name = type(aggregator).__name__
-            if aggregator.needs_all:
-                self.log(f"{key}: {name} holds all updates of a round in memory")
+            if isinstance(aggregator, HoldingAggregator):
+                self.log(
+                    f"{key}: {name} needs all updates of a round: up to "
+                    f"{aggregator.memory_mb:g} MB of them in memory, the others on disk"
+                )
             statistics = [n for n in self.learnt.states[key] if n.endswith("running_var")]
             if isinstance(aggregator, ServerOptimizer) and statistics:
                 self.log(

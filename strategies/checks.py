@@ -18,7 +18,10 @@ from strategies.wire import NotNow, Refused, RoundReport
 
 @dataclass(frozen=True)
 class Update:
-    """An answer that passed: the report, the tensors and the bytes of each exchanged group."""
+    """An answer that passed: the report, the tensors and the bytes of each exchanged group.
+
+    The tensors are views of the answer's own bytes: to be read, not written to.
+    """
 
     report: RoundReport
     tensors: dict[str, dict[str, Tensor]]
@@ -76,7 +79,7 @@ def checked_update(
     for group, data in payloads.items():
         try:
             schema = partition.schema(group)
-            tensors[group] = decode(data, schema, max_magnitude=MAX_MAGNITUDE)
+            tensors[group] = decode(data, schema, max_magnitude=MAX_MAGNITUDE, borrow=True)
         except PayloadError as error:
             raise Refused(f"group {group}: {error}") from None
     return Update(report, tensors, {group: len(data) for group, data in payloads.items()})

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from models.errors import UserError
+from models.tensors import fresh
 
 Tensors = Mapping[str, Tensor]
-
-# Elements worked on at a time: temporaries stay in the cache, and below 2**15 torch uses one
-# thread, which on a machine busy with other work is many times as fast as waiting for a second.
-BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Aggregator(ABC):
     Attributes
     ----------
     needs_all : bool
-        True where every reply is held until the round ends, so that memory grows with the sites.
+        True where every reply is kept until the round ends: in memory up to a limit, then on disk.
     note : str or None
         What is worth knowing about the last ``finish``, such as why the state was kept.
     """
@@ -139,22 +135,10 @@ def require(holds: bool, where: str, rule: str, value: float) -> None:
         raise UserError(f"{where} must be {rule}, got {value}")
 
 
-def spans(length: int, rows: int = 1) -> Iterator[slice]:
-    """Yield slices that cover ``range(length)``, each of at most ``BLOCK`` elements in ``rows``."""
-    step = max(1, BLOCK // rows)
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
-
-
-def flat(tensor: Tensor) -> Tensor:
-    """Return the elements of ``tensor`` in one dimension, without its graph; a view if possible."""
-    return tensor.detach().reshape(-1)
-
-
 def copied(tensors: Tensors) -> dict[str, Tensor]:
     """Return contiguous copies of ``tensors``."""
     return {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        name: fresh(tensor.shape, tensor.dtype).copy_(tensor.detach())
         for name, tensor in tensors.items()
     }
 

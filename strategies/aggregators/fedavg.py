@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from strategies.aggregators.base import Aggregator, Options, Tensors, copied, flat, spans
+from strategies.aggregators.base import Aggregator, Options, Tensors, copied
+from strategies.aggregators.blocks import (
+    BLOCK,
+    Block,
+    flat,
+    made_of_blocks,
+    numbers,
+    on_all_cores,
+    scratch,
+)
 
 MAX_MAGNITUDE = 2.0**24
 """The largest magnitude of a value that may be added; a reply with a larger one must be refused."""
@@ -33,8 +44,8 @@ class FedAvg(Aggregator):
     float32 rounding of a weight near 1. To this come float64 roundings, of relative size 2**-53,
     and the one to the tensor's own dtype. Values far below 2**-37 average to zero.
 
-    Memory: one int64 accumulator (two float32 models) and the update being added. The mean of one
-    update is that update, bit for bit.
+    Memory: one int64 accumulator (two float32 models) and the update being added. Integers also add
+    alike however many threads share the work. The mean of one update is that update, bit for bit.
     """
 
     needs_all: ClassVar[bool] = False
@@ -53,7 +64,7 @@ class FedAvg(Aggregator):
 
     def _reset(self) -> None:
         super()._reset()
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, NDArray[np.int64]] = {}
         self._only: tuple[Tensors, int] | None = None  # the first update, until there is a second
 
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
@@ -66,30 +77,38 @@ class FedAvg(Aggregator):
             self._only = (update, examples)
             return
         if self._only is not None:
-            self._sums = {
-                name: torch.zeros(tensor.numel(), dtype=torch.int64)
-                for name, tensor in update.items()
-            }
+            self._sums = {name: np.zeros(t.numel(), np.int64) for name, t in update.items()}
             self._accumulate(*self._only)
             self._only = None
         self._accumulate(update, examples)
 
     def _accumulate(self, update: Tensors, examples: int) -> None:
         scale = examples * 2.0**self._shift
-        for name, tensor in update.items():
-            values, sums = flat(tensor), self._sums[name]
-            for span in spans(len(values)):
-                sums[span].add_((values[span].double() * scale).long())
+        values = {name: flat(tensor) for name, tensor in update.items()}
+
+        def add(blocks: Iterator[Block]) -> None:
+            products, cut = scratch(np.float64), scratch(np.int64)
+            for name, span in blocks:
+                given, sums = numbers(values[name][span]), self._sums[name][span]
+                product, whole = products[: len(given)], cut[: len(given)]
+                np.multiply(given, scale, out=product, dtype=np.float64)
+                np.copyto(whole, product, casting="unsafe")
+                np.add(sums, whole, out=sums)
+
+        on_all_cores({name: len(tensor) for name, tensor in values.items()}, BLOCK, add)
 
     def _combine(self) -> dict[str, Tensor]:
         if self._only is not None:
             return copied(self._only[0])
         scale = sum(self._answered.values()) * 2.0**self._shift
-        return {name: self._mean(name, scale) for name in self._current}
+        # One by one, so that of sums and means together there are never more than the sums were.
+        return {name: self._mean(name, tensor, scale) for name, tensor in self._current.items()}
 
-    def _mean(self, name: str, scale: float) -> Tensor:
-        mean = torch.empty(self._current[name].shape, dtype=self._current[name].dtype)
-        values, sums = flat(mean), self._sums[name]
-        for span in spans(len(values)):
-            values[span] = sums[span].double().div_(scale)
-        return mean
+    def _mean(self, name: str, like: Tensor, scale: float) -> Tensor:
+        sums = self._sums.pop(name)
+
+        def divide(blocks: Iterator[tuple[Block, Tensor]]) -> None:
+            for (_, span), mean in blocks:
+                mean.copy_(torch.from_numpy(np.divide(sums[span], scale)))
+
+        return made_of_blocks({name: like}, BLOCK, divide)[name]
