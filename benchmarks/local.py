@@ -193,7 +193,9 @@ def largest_difference(left: Path, right: Path) -> float:
     """Return the largest norm of the difference of a tensor, relative to that of the right one."""
     one, other = safetensors.torch.load_file(left), safetensors.torch.load_file(right)
     assert one.keys() == other.keys()
-    return max(float((t - other[n]).norm() / other[n].norm()) for n, t in one.items())
+    return max(
+        float((t - other[n]).norm() / other[n].norm().clamp(min=1e-30)) for n, t in one.items()
+    )
 
 
 def table(found: Mapping[Case, Mapping[str, Sequence[Cost]]], at_best: Limits) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from benchmarks.limits import Limits
 from benchmarks.local import (
@@ -30,6 +31,9 @@ def test_the_three_learn_the_same(tmp_path: Path) -> None:
     for side in SIDES:
         play(SMALL, side, tmp_path / "cache", tmp_path / side)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+    start = {name: tensor.detach() for name, tensor in site_of(SMALL).trained.items()}
+    safetensors.torch.save_file(start, tmp_path / "start")
+    assert largest_difference(tmp_path / TUTORIAL, tmp_path / "start") > 10 * TOLERANCE
     for side in (COLD, WARM):
         assert largest_difference(tmp_path / side, tmp_path / TUTORIAL) <= TOLERANCE
 
