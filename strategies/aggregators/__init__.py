@@ -10,7 +10,13 @@ from models.errors import UserError, nearest
 from models.options import read_options
 from strategies.aggregators.base import Aggregator, Options, Tensors
 from strategies.aggregators.coordinatewise import Median, TrimmedMean, TrimmedMeanOptions
-from strategies.aggregators.fedavg import EXAMPLES_SLACK, MAX_MAGNITUDE, FedAvg
+from strategies.aggregators.fedavg import (
+    EXAMPLES_SLACK,
+    MAX_MAGNITUDE,
+    FedAvg,
+    FixedPointSum,
+    shift_of,
+)
 from strategies.aggregators.krum import Krum, KrumOptions
 from strategies.aggregators.server_optimizers import (
     AdaptiveOptions,
@@ -20,7 +26,16 @@ from strategies.aggregators.server_optimizers import (
     FedYogi,
 )
 
-__all__ = ["AGGREGATORS", "EXAMPLES_SLACK", "MAX_MAGNITUDE", "Aggregator", "Tensors", "make"]
+__all__ = [
+    "AGGREGATORS",
+    "EXAMPLES_SLACK",
+    "MAX_MAGNITUDE",
+    "Aggregator",
+    "FixedPointSum",
+    "Tensors",
+    "make",
+    "shift_of",
+]
 
 
 class _Entry(NamedTuple):
