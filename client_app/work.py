@@ -94,12 +94,16 @@ class Bench:
         return DiskStore(self.site.state_dir, self.plan.federation, self.holding.site)
 
 
-def open_bench(site: Site, plan: Plan) -> Bench:
-    """Load the site's data and build the plan's model; raise UserError where that cannot be."""
+def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
+    """Load the site's data and build the plan's model; raise UserError where that cannot be.
+
+    With ``holding`` the data are there already.
+    """
     if site.threads is not None:
         torch.set_num_threads(site.threads)
     checked_name(plan.federation, "federation")
-    holding = _open_data(json.dumps(plan.data, sort_keys=True), plan.seed, site)
+    if holding is None:
+        holding = _open_data(data_key(plan), plan.seed, site)
     _check_inputs(holding, str(plan.model["name"]))
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
     blueprint, start = _open_model(
@@ -238,11 +242,19 @@ def train(
     received = received_tensors(bench, payloads)
     report = play(bench, round_number, received, bench.store)
     division = bench.blueprint.partition
+    learnt = exchanged_tensors(bench)
     update = {
-        group: encode(bench.blueprint.tensors(division.exchanged_names(group)))
+        group: encode({name: learnt[name] for name in division.exchanged_names(group)})
         for group in division.exchanged_groups()
     }
     return report, update
+
+
+def exchanged_tensors(bench: Bench) -> dict[str, Tensor]:
+    """Return copies of what the bench's model exchanges now, by name."""
+    division = bench.blueprint.partition
+    names = [n for group in division.exchanged_groups() for n in division.exchanged_names(group)]
+    return bench.blueprint.tensors(names)
 
 
 def evaluate_received(
@@ -264,7 +276,7 @@ def train_alone(bench: Bench) -> RoundReport:
     started = time.perf_counter()
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
-    alone = replace(open_bench(bench.site, alone_plan), pieces=bench.pieces)
+    alone = replace(open_bench(bench.site, alone_plan, bench.holding), pieces=bench.pieces)
     store = MemoryStore()
     for number in bench.plan.rounds_of_a_site():
         play(alone, number, {}, store, measure=False)
@@ -512,8 +524,18 @@ def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
         )
 
 
+def data_key(plan: Plan) -> str:
+    """Return the plan's choice of data as a text: equal ones give a site the same data."""
+    return json.dumps(plan.data, sort_keys=True)
+
+
 @lru_cache(maxsize=_HOLDINGS)
 def _open_data(options: str, seed: int, site: Site) -> Holding:
+    return read_data(options, seed, site)
+
+
+def read_data(options: str, seed: int, site: Site) -> Holding:
+    """Read the site's data; ``options`` is as `data_key` gives it. UserError where it cannot be."""
     data = json.loads(options)
     seat = Seat(site.name, site.task, site.index, site.count, site.data_root, site.models_dir)
     with reading_data():

@@ -90,6 +90,12 @@ def decode(
     return tensors
 
 
+def check_values(tensors: Mapping[str, Tensor], max_magnitude: float | None) -> None:
+    """Raise PayloadError for a value that is not finite, or above ``max_magnitude``; see `decode`."""
+    for name, tensor in tensors.items():
+        _check_values(name, tensor, max_magnitude)
+
+
 def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
     if spec.dtype not in _CODES:
         raise TypeError(f"{name}: {spec.dtype} cannot travel; there is {', '.join(_CODES)}")

@@ -15,6 +15,7 @@ from strategies.aggregators.fedavg import (
     MAX_MAGNITUDE,
     FedAvg,
     FixedPointSum,
+    largest_sum,
     shift_of,
 )
 from strategies.aggregators.krum import Krum, KrumOptions
@@ -33,6 +34,7 @@ __all__ = [
     "Aggregator",
     "FixedPointSum",
     "Tensors",
+    "largest_sum",
     "make",
     "shift_of",
 ]

@@ -118,8 +118,8 @@ class Aggregator(ABC):
         TypeError
             For another dtype, and where the rule needs each site's own update (``takes_sums``).
         ValueError
-            As `add`, and for sums that are larger than the sites' can be. The round is as it was
-            before the call, after each of these errors.
+            As `add`. The round is as it was before the call, after each of these errors. That no
+            sum is above `largest_sum`, whoever checks the replies sees to.
         """
         if not self.takes_sums:
             raise TypeError(f"{type(self).__name__} needs each site's own update")
