@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from client_app import work
 from client_app.data.seat import Holding
 from client_app.faults import leaving
 from client_app.site import Site
+from client_app.together import play_together
 from client_app.work import Bench, within_memory
 from models.errors import UserError
 from strategies import wire
@@ -152,19 +153,25 @@ def train(
 
 
 def _played(
-    benches: Iterable[Bench], number: int, payloads: Mapping[str, bytes]
+    benches: Sequence[Bench], number: int, payloads: Mapping[str, bytes]
 ) -> Iterator[Outcome]:
-    """Yield each site's report and what it exchanges, one site after the other."""
+    """Yield each site's report and what it exchanges, as sites are done."""
     received = Received(payloads)
 
     def play(bench: Bench) -> RoundReport:
         return work.play(bench, number, received.at(bench), bench.store)
 
-    for bench in benches:
-        try:
-            yield bench, within_memory(bench, play), work.exchanged_tensors(bench)
-        except Exception as error:
-            yield bench, _failed(bench, number, _reason(error, bench.site, bench.holding.site)), {}
+    for alone, together in play_together(benches, number, received.at):
+        for bench, told, tensors in together:
+            if isinstance(told, Exception):
+                told = _failed(bench, number, _reason(told, bench.site, bench.holding.site))
+            yield bench, told, tensors
+        for bench in alone:
+            try:
+                yield bench, within_memory(bench, play), work.exchanged_tensors(bench)
+            except Exception as error:
+                reason = _reason(error, bench.site, bench.holding.site)
+                yield bench, _failed(bench, number, reason), {}
 
 
 class Received:
@@ -181,12 +188,19 @@ class Received:
         self._read: dict[tuple[int, str], dict[str, Tensor]] = {}
 
     def at(self, bench: Bench) -> dict[str, Tensor]:
-        """Return the tensors for the site of ``bench``, not to be changed; UserError if they lack."""
-        task = bench.holding.data.task
-        key = (id(bench.blueprint), task)
-        if key not in self._read:
-            self._read[key] = work.received_tensors(bench, self.by_group(bench))
-        return self._read[key]
+        """Return the tensors for the site of ``bench``, not to be changed; UserError if they lack.
+
+        Sites of one model get the same objects of a scope.
+        """
+        found: dict[str, Tensor] = {}
+        for group, key in keys_of(bench.blueprint.partition, bench.holding.data.task).items():
+            if key not in self._payloads:
+                raise UserError(f"the server sent nothing of {key!r}, which this site exchanges")
+            read = (id(bench.blueprint), key)
+            if read not in self._read:
+                self._read[read] = work.received_group(bench, group, self._payloads[key])
+            found |= self._read[read]
+        return found
 
     def by_group(self, bench: Bench) -> dict[str, bytes]:
         """Return the payload of each group for the site of ``bench``, as far as it is there."""

@@ -225,11 +225,16 @@ def received_tensors(bench: Bench, payloads: Mapping[str, bytes]) -> dict[str, T
         )
     tensors: dict[str, Tensor] = {}
     for group, data in payloads.items():
-        try:
-            tensors |= decode(data, division.schema(group), max_magnitude=None)
-        except PayloadError as error:
-            raise UserError(f"group {group} from the server: {error}") from None
+        tensors |= received_group(bench, group, data)
     return tensors
+
+
+def received_group(bench: Bench, group: str, data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of one group of an order; UserError where they are not the model's."""
+    try:
+        return decode(data, bench.blueprint.partition.schema(group), max_magnitude=None)
+    except PayloadError as error:
+        raise UserError(f"group {group} from the server: {error}") from None
 
 
 def train(
@@ -262,7 +267,7 @@ def evaluate_received(
 ) -> RoundReport:
     """Return the metrics of the received layers together with the site's own; train nothing."""
     started = time.perf_counter()
-    seat = _set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
+    seat = set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
     return _report(bench, round_number, started, _metrics(bench, seat), seat)
 
 
@@ -281,7 +286,7 @@ def train_alone(bench: Bench) -> RoundReport:
     for number in bench.plan.rounds_of_a_site():
         play(alone, number, {}, store, measure=False)
     last = bench.plan.rounds + 1
-    seat = _set_up(alone, last, {}, store)
+    seat = set_up(alone, last, {}, store)
     return _report(alone, last, started, _metrics(alone, seat), seat)
 
 
@@ -299,7 +304,7 @@ def deploy(bench: Bench, round_number: int, payloads: Mapping[str, bytes]) -> De
     """
     started = time.perf_counter()
     tuning = bench.plan.tuning
-    seat = _set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
+    seat = set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
     before = _metrics(bench, seat)
     site_round = seat.site_round
     chosen = site_round.trainable(tuning.groups)
@@ -311,7 +316,7 @@ def deploy(bench: Bench, round_number: int, payloads: Mapping[str, bytes]) -> De
         site_round.settings = replace(site_round.settings, lr=lr)
         site_round.optimizer_state = {}
         bench.method.tune(site_round, tuning.groups, tuning.epochs)
-        _check_finite(bench.blueprint)
+        check_finite(bench.blueprint)
         after = _metrics(bench, seat)
     _keep_deployed(bench, site_round, chosen)
     done = _report(bench, round_number, started, after, seat)
@@ -355,10 +360,10 @@ def play(
         Where the training did not stay finite; nothing is kept then.
     """
     started = time.perf_counter()
-    seat = _set_up(bench, round_number, received, store)
+    seat = set_up(bench, round_number, received, store)
     metrics = _metrics(bench, seat) if measure else {}
     seat.train_round()
-    _check_finite(bench.blueprint)
+    check_finite(bench.blueprint)
     site_round = seat.site_round
     kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
     memory = {name: t.detach().cpu().contiguous() for name, t in site_round.memory.items()}
@@ -366,14 +371,15 @@ def play(
     return _report(bench, round_number, started, metrics, seat)
 
 
-def _check_finite(blueprint: Blueprint) -> None:
+def check_finite(blueprint: Blueprint) -> None:
+    """Raise Diverged where a tensor of the model is not finite."""
     for name, tensor in blueprint.model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
 
 
 @dataclass
-class _Seat:
+class Prepared:
     """A round set up: the method's view of it, and the splits to measure on."""
 
     site_round: SiteRound
@@ -381,10 +387,20 @@ class _Seat:
     measured: Mapping[str, Split]
 
     def train_round(self) -> None:
+        """Train, as the method does."""
         self.method.train(self.site_round)
 
 
-def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store) -> _Seat:
+def set_up(
+    bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store
+) -> Prepared:
+    """Load what the site kept and what arrived into the model, and seed the round.
+
+    Raises
+    ------
+    UserError
+        Where the pre-trained checkpoint is not there, or what was kept does not fit.
+    """
     blueprint, data, device = bench.blueprint, bench.holding.data, bench.device
     if (
         bench.plan.weights
@@ -394,7 +410,7 @@ def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], sto
             f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
         )
     kept = store.before(round_number) or Keepsake()
-    _check_kept(kept, blueprint, bench.holding.site)
+    check_kept(kept, blueprint, bench.holding.site)
     blueprint.load(bench.start)
     blueprint.load(kept.tensors)
     blueprint.load(received)
@@ -410,14 +426,14 @@ def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], sto
         train=splits["train"],
         classes=len(data.classes),
         settings=_settings(bench, round_number),
-        loss=_loss(bench.plan.train, splits["train"], len(data.classes), device),
+        loss=site_loss(bench.plan.train, splits["train"], len(data.classes), device),
         generator=generator,
         device=device,
         memory=dict(kept.memory),
         optimizer_state=dict(kept.optimizer),
         most_steps=bench.site.most_steps,
     )
-    return _Seat(site_round, bench.method, {name: splits[name] for name in SPLITS})
+    return Prepared(site_round, bench.method, {name: splits[name] for name in SPLITS})
 
 
 def _move(model: nn.Module, device: torch.device) -> None:
@@ -428,16 +444,28 @@ def _move(model: nn.Module, device: torch.device) -> None:
         model.to(device)
 
 
+def caches_features(bench: Bench) -> bool:
+    """Return whether the frozen prefix runs once, and its outputs are kept."""
+    config = bench.plan.train
+    return bool(bench.blueprint.cut) and config.cache_features and config.augment == "none"
+
+
 def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
     """Return what is left to run each step, over the outputs of the frozen prefix where cached."""
-    data, config = bench.holding.data, bench.plan.train
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    cut = bench.blueprint.cut
-    if not cut or not config.cache_features or config.augment != "none":
+    data, cut = bench.holding.data, bench.blueprint.cut
+    if not caches_features(bench):
+        splits = {"train": data.train, "validation": data.validation, "test": data.test}
         return bench.blueprint.network, splits
     prefix, tail = split(bench.blueprint.network, cut)
     digest = prefix_digest(bench.blueprint.network, cut)
-    made = {
+    return tail, features_of(bench, prefix, digest)
+
+
+def features_of(bench: Bench, prefix: nn.Module, digest: str) -> dict[str, Split]:
+    """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
+    data = bench.holding.data
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
         name: cached(
             prefix,
             digest,
@@ -449,10 +477,9 @@ def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
         )
         for name, part in splits.items()
     }
-    return tail, made
 
 
-def _metrics(bench: Bench, seat: _Seat) -> dict[str, dict[str, float | None]]:
+def _metrics(bench: Bench, seat: Prepared) -> dict[str, dict[str, float | None]]:
     network = seat.method.predictor(seat.site_round)
     return {
         name: evaluate(
@@ -472,7 +499,7 @@ def _report(
     round_number: int,
     started: float,
     metrics: dict[str, dict[str, float | None]],
-    seat: _Seat,
+    seat: Prepared,
 ) -> RoundReport:
     fits = seat.site_round.fits
     return RoundReport(
@@ -495,7 +522,8 @@ def _settings(bench: Bench, round_number: int) -> Settings:
     return replace(settings, pieces=bench.pieces)
 
 
-def _loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+    """Return what a site minimises, its class weights included."""
     if config.class_weights == "none":
         return functional.cross_entropy
     return WeightedLoss(class_weights(train.labels, classes).to(device))
@@ -510,7 +538,8 @@ def _check_inputs(holding: Holding, model: str) -> None:
         raise UserError(f"the data are {told}, which model={model} does not take: choose {other}")
 
 
-def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
+def check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
+    """Raise UserError where what the site kept is not of the model."""
     own = blueprint.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}
     found = {name: tuple(tensor.shape) for name, tensor in kept.tensors.items()}

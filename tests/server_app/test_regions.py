@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
+import torch
 from flwr.app import ConfigRecord, Message
 
-from client_app import work
+from client_app import together, work
 from client_app.site import Site
 from client_app.store import DiskStore
+from models import weights
 from models.errors import UserError
+from models.networks import build
 from strategies import wire
 from tests.loopback import LoopbackGrid, failed, simulate
 from tests.server_app.test_run import DOCS, GROUPS, Crash
@@ -276,3 +280,156 @@ def test_sites_of_a_region_cannot_be_many_where_the_run_has_none(tmp_path: Path)
 def test_a_number_of_sites_that_makes_no_sense_is_refused(tmp_path: Path, sites: int) -> None:
     with pytest.raises(UserError, match=r"cohort\.sites must be a number of sites from 1"):
         simulate(tmp_path, "faces", [*PLAIN, f"cohort.sites={sites}"])
+
+
+# -- sites that train as one -----------------------------------------------------------------------
+
+HAR = [
+    "strategy.rounds=3",
+    "strategy.poll=0.01",
+    "baselines.alone=false",
+    "model.hidden=[12,8]",
+    "groups.common=[fc1]",
+    "groups.personal=[fc2,head]",
+]
+
+
+def har_file(folder: Path, subjects: int = 6) -> Path:
+    """Write measurements of so many subjects, some with more windows than others."""
+    generator = np.random.default_rng(1)
+    counts = [30 + 7 * (i % 4 // 2) for i in range(subjects)]
+    subject = np.repeat(np.arange(1, subjects + 1), counts)
+    y = np.concatenate([np.arange(count) % 6 + 1 for count in counts])
+    centres = generator.normal(size=(7, 561))
+    x = (centres[y] + generator.normal(size=(len(subject), 561))).astype(np.float32)
+    path = folder / "har.npz"
+    np.savez(path, x=x, y=y, subject=subject)
+    return path
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["method=fedavg", "train.class_weights=balanced"],
+        ["method=fedavg", "model=mlp_bn", "strategy.fraction=0.6"],
+        ["method=fedbn", "model=mlp_bn", "train.clip=null", "train.optimizer.momentum=0"],
+        ["groups.pretrained=[fc1]", "groups.common=[fc2]", "groups.personal=[head]"],
+    ],
+    ids=["layers", "fedavg", "batchnorm", "fedbn", "frozen"],
+)
+def test_sites_that_train_as_one_end_where_they_end_apart(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = har_file(tmp_path)
+    if "groups.pretrained=[fc1]" in overrides:
+        torch.manual_seed(1)
+        body = build("mlp", input_shape=(561,), classes=6, head=[], hidden=[12, 8]).state_dict()
+        weights.save(tmp_path / "body.safetensors", {n: body[n] for n in body if "fc1" in n}, {})
+        overrides = [*overrides, "weights=file", f"weights.path={tmp_path / 'body.safetensors'}"]
+    teams: list[int] = []
+    plain = together._play
+
+    def play(team: Any) -> Any:
+        teams.append(len(team.places))
+        return plain(team)
+
+    monkeypatch.setattr(together, "_play", play)
+    runs = {}
+    for nodes, as_one in ((6, False), (2, False), (2, True)):
+        output = tmp_path / f"{nodes}-{as_one}"
+        told = [
+            *HAR,
+            *overrides,
+            f"cohort.sites={6 // nodes}",
+            f"cohort.together={str(as_one).lower()}",
+        ]
+        grid = grid_of(output, nodes, data_root=str(root))
+        runs[nodes, as_one] = simulate(output, "har", told, grid=grid)[0]
+        assert bool(teams) == as_one
+    expected, apart, one = (
+        states(tmp_path / f"{nodes}-{as_one}", told["run"])
+        for (nodes, as_one), told in runs.items()
+    )
+    assert same(expected, apart)
+    assert expected.keys() == one.keys()
+    assert expected
+    for name, tensor in expected.items():
+        assert float((tensor.double() - one[name].double()).abs().max()) <= 1e-5, name
+    mine, theirs = runs[2, True], runs[6, False]
+    assert mine["participation"] == theirs["participation"]
+    for got, wanted in zip(mine["rounds"], theirs["rounds"], strict=True):
+        assert close(got["sites"], wanted["sites"])
+        assert close(got["tasks"], wanted["tasks"])
+    assert close(mine["final"]["sites"], theirs["final"]["sites"])
+    for site in theirs["sites"]:
+        kept = [
+            DiskStore(tmp_path / f"{nodes}-{as_one}", told["federation"], site).before(4)
+            for (nodes, as_one), told in runs.items()
+            if (nodes, as_one) != (2, False)
+        ]
+        if kept[0] is None or kept[1] is None:
+            assert kept == [None, None]
+            continue
+        before, after = kept[0].flat(), kept[1].flat()
+        assert before.keys() == after.keys()
+        for name, tensor in before.items():
+            assert float((tensor.double() - after[name].double()).abs().max()) <= 1e-5, name
+
+
+def close(mine: Any, theirs: Any) -> bool:
+    """Return whether two results are the same but for rounding, and for times."""
+    if isinstance(theirs, dict):
+        return mine.keys() == theirs.keys() and all(
+            close(mine[k], theirs[k]) for k in theirs if k != "seconds"
+        )
+    if isinstance(theirs, float):
+        return bool(mine == pytest.approx(theirs, abs=1e-5))
+    return bool(mine == theirs)
+
+
+def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
+    tmp_path: Path,
+) -> None:
+    root = har_file(tmp_path)
+    held = dict(np.load(root))
+    held["x"][held["subject"] == 2] *= np.float32(1e30)
+    np.savez(root, **held)
+    runs = []
+    for nodes in (6, 1):
+        output = tmp_path / str(nodes)
+        told = [*HAR, "method=fedavg", "train.clip=null", f"cohort.sites={6 // nodes}"]
+        grid = grid_of(output, nodes, data_root=str(root))
+        runs.append(simulate(output, "har", told, grid=grid)[0])
+        refused = runs[-1]["rounds"][0]["refused"]
+        assert list(refused) == ["subject-02"]
+        assert "lower train.optimizer.lr" in refused["subject-02"]
+    apart, one = (states(tmp_path / n, told["run"]) for n, told in zip("61", runs, strict=True))
+    assert all(float((apart[n] - one[n]).abs().max()) <= 1e-5 for n in apart)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["method=fedprox", "method.mu=0.1"], "method fedprox has a way of its own"),
+        (["train.optimizer.name=adam"], "rounding"),
+        (["model.dropout=0.5", "model.head=[8]"], "Dropout"),
+        (["cohort.together=false"], "cohort.together=false"),
+    ],
+)
+def test_what_cannot_train_as_one_trains_one_after_the_other_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, overrides: list[str], reason: str
+) -> None:
+    root = har_file(tmp_path)
+    together._say_once.cache_clear()
+    caplog.set_level("INFO", logger="flwr")
+    runs = {}
+    for nodes in (6, 2):
+        output = tmp_path / str(nodes)
+        told = [*HAR, *overrides, f"cohort.sites={6 // nodes}"]
+        grid = grid_of(output, nodes, data_root=str(root))
+        runs[nodes] = states(output, simulate(output, "har", told, grid=grid)[0]["run"])
+    assert same(runs[6], runs[2])
+    said = [r.message for r in caplog.records if "one after the other" in r.message]
+    assert len(said) == 1
+    assert reason in said[0]
