@@ -199,7 +199,8 @@ def _clipping(gradients: Mapping[str, Tensor], most: float | None) -> Tensor | N
         return None
     norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients.values()]
     total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    return (most / (total + 1e-6)).clamp(max=1.0)
+    factor: Tensor = most / (total + 1e-6)
+    return factor.clamp(max=1.0)
 
 
 def _divergence(losses: Tensor, planned: int) -> str:

@@ -313,7 +313,7 @@ def har_file(folder: Path, subjects: int = 6) -> Path:
         [],
         ["method=fedavg", "train.class_weights=balanced"],
         ["method=fedavg", "model=mlp_bn", "strategy.fraction=0.6"],
-        ["method=fedbn", "model=mlp_bn", "train.clip=null", "train.optimizer.momentum=0"],
+        ["method=fedbn", "model=mlp_bn", "train.clip=0.1", "train.optimizer.momentum=0"],
         ["groups.pretrained=[fc1]", "groups.common=[fc2]", "groups.personal=[head]"],
     ],
     ids=["layers", "fedavg", "batchnorm", "fedbn", "frozen"],
