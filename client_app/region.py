@@ -116,7 +116,7 @@ def open_region(site: Site, plan: Plan) -> Region:
                 shelf[index] = work.read_data(work.data_key(plan), plan.seed, seat)
             held.append((seat, shelf[index]))
         except Exception as error:
-            unfit.setdefault(_reason(error, seat, f"site {index}"), []).append(index)
+            unfit.setdefault(_reason(error, seat, f"at seat {index}"), []).append(index)
     held.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
     benches: dict[str, Bench] = {}
     before: Bench | None = None
