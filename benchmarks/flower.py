@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,15 +103,21 @@ class Simulator:
                 self.superlink.wait(15)
         self.superlink = None
 
-    def command(self, sites: int, run_config: dict[str, str], app: str = ".") -> list[str]:
+    def command(self, sites: int, run_config: Mapping[str, str | int], app: str = ".") -> list[str]:
         """Return the `flwr run` command of a run of ``app``, a folder; ours when omitted."""
         federation = f"num-supernodes={sites} client-resources-num-cpus=1"
         federation += f" init-args-num-cpus={self.actors}"
-        pairs = " ".join(f'{key}="{value}"' for key, value in run_config.items() if value)
+        pairs = " ".join(
+            f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
+            for key, value in run_config.items()
+            if value
+        )
         program = ["flwr", "run", app, "bench", "--stream"]
         return [*program, "--federation-config", federation, "-c", pairs]
 
-    def run(self, name: str, sites: int, run_config: dict[str, str], app: str = ".") -> str:
+    def run(
+        self, name: str, sites: int, run_config: Mapping[str, str | int], app: str = "."
+    ) -> str:
         """Run ``app`` to the end, again where Ray did not start; return what it wrote."""
         if self.superlink is None:
             self.start()

@@ -157,9 +157,9 @@ def play(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path)
     name = f"{sites}-{CASES.index(case)}"
     with Watch(simulator.superlink.pid, output) as watch:
         if case == STOCK:
-            told = {"num-server-rounds": str(rounds), "local-epochs": str(EPOCHS)}
-            told |= {"data": str(folder), "output": str(output)}
-            simulator.run(name, sites, told, app=str(_stock_app(folder)))
+            stock: dict[str, str | int] = {"num-server-rounds": rounds, "local-epochs": EPOCHS}
+            stock |= {"data": str(folder), "output": str(output)}
+            simulator.run(name, sites, stock, app=str(_stock_app(folder)))
         else:
             nodes = NODES if case == COHORT else sites
             overrides = [*OURS, f"strategy.rounds={rounds}", f"cohort.sites={sites // nodes}"]
