@@ -186,7 +186,7 @@ def least_operations(case: Case) -> float:
     with FlopCounterMode(display=False) as again:
         tail(features).sum().backward()
     passes = case.epochs * case.rounds
-    return case.images / 2 * (once.get_total_flops() + passes * again.get_total_flops())
+    return float(case.images / 2 * (once.get_total_flops() + passes * again.get_total_flops()))
 
 
 def largest_difference(left: Path, right: Path) -> float:

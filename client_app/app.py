@@ -114,10 +114,15 @@ def _handle(
     try:
         site = read_site(context.node_config, context.run_config)
         name = site.name or ""
-        plan, number, payloads = read_order(message)
+        text, number, payloads = read_order(message)
+        plan = plan_from_json(text)
+        if plan.cohort.sites > 1:
+            from client_app.region import answer_region
+
+            return answer_region(message, site, plan, number, payloads)
         from client_app.work import open_bench, within_memory
 
-        bench = open_bench(site, plan_from_json(plan))
+        bench = open_bench(site, plan)
         name = bench.holding.site
         return within_memory(bench, lambda smaller: do(smaller, number, payloads))
     except UserError as error:

@@ -94,12 +94,16 @@ class Bench:
         return DiskStore(self.site.state_dir, self.plan.federation, self.holding.site)
 
 
-def open_bench(site: Site, plan: Plan) -> Bench:
-    """Load the site's data and build the plan's model; raise UserError where that cannot be."""
+def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
+    """Load the site's data and build the plan's model; raise UserError where that cannot be.
+
+    With ``holding`` the data are there already.
+    """
     if site.threads is not None:
         torch.set_num_threads(site.threads)
     checked_name(plan.federation, "federation")
-    holding = _open_data(json.dumps(plan.data, sort_keys=True), plan.seed, site)
+    if holding is None:
+        holding = _open_data(data_key(plan), plan.seed, site)
     _check_inputs(holding, str(plan.model["name"]))
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
     blueprint, start = _open_model(
@@ -221,11 +225,16 @@ def received_tensors(bench: Bench, payloads: Mapping[str, bytes]) -> dict[str, T
         )
     tensors: dict[str, Tensor] = {}
     for group, data in payloads.items():
-        try:
-            tensors |= decode(data, division.schema(group), max_magnitude=None)
-        except PayloadError as error:
-            raise UserError(f"group {group} from the server: {error}") from None
+        tensors |= received_group(bench, group, data)
     return tensors
+
+
+def received_group(bench: Bench, group: str, data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of one group of an order; UserError where they are not the model's."""
+    try:
+        return decode(data, bench.blueprint.partition.schema(group), max_magnitude=None)
+    except PayloadError as error:
+        raise UserError(f"group {group} from the server: {error}") from None
 
 
 def train(
@@ -238,11 +247,19 @@ def train(
     received = received_tensors(bench, payloads)
     report = play(bench, round_number, received, bench.store)
     division = bench.blueprint.partition
+    learnt = exchanged_tensors(bench)
     update = {
-        group: encode(bench.blueprint.tensors(division.exchanged_names(group)))
+        group: encode({name: learnt[name] for name in division.exchanged_names(group)})
         for group in division.exchanged_groups()
     }
     return report, update
+
+
+def exchanged_tensors(bench: Bench) -> dict[str, Tensor]:
+    """Return copies of what the bench's model exchanges now, by name."""
+    division = bench.blueprint.partition
+    names = [n for group in division.exchanged_groups() for n in division.exchanged_names(group)]
+    return bench.blueprint.tensors(names)
 
 
 def evaluate_received(
@@ -250,7 +267,7 @@ def evaluate_received(
 ) -> RoundReport:
     """Return the metrics of the received layers together with the site's own; train nothing."""
     started = time.perf_counter()
-    seat = _set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
+    seat = set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
     return _report(bench, round_number, started, _metrics(bench, seat), seat)
 
 
@@ -264,12 +281,12 @@ def train_alone(bench: Bench) -> RoundReport:
     started = time.perf_counter()
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
-    alone = replace(open_bench(bench.site, alone_plan), pieces=bench.pieces)
+    alone = replace(open_bench(bench.site, alone_plan, bench.holding), pieces=bench.pieces)
     store = MemoryStore()
     for number in bench.plan.rounds_of_a_site():
         play(alone, number, {}, store, measure=False)
     last = bench.plan.rounds + 1
-    seat = _set_up(alone, last, {}, store)
+    seat = set_up(alone, last, {}, store)
     return _report(alone, last, started, _metrics(alone, seat), seat)
 
 
@@ -287,7 +304,7 @@ def deploy(bench: Bench, round_number: int, payloads: Mapping[str, bytes]) -> De
     """
     started = time.perf_counter()
     tuning = bench.plan.tuning
-    seat = _set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
+    seat = set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
     before = _metrics(bench, seat)
     site_round = seat.site_round
     chosen = site_round.trainable(tuning.groups)
@@ -299,7 +316,7 @@ def deploy(bench: Bench, round_number: int, payloads: Mapping[str, bytes]) -> De
         site_round.settings = replace(site_round.settings, lr=lr)
         site_round.optimizer_state = {}
         bench.method.tune(site_round, tuning.groups, tuning.epochs)
-        _check_finite(bench.blueprint)
+        check_finite(bench.blueprint)
         after = _metrics(bench, seat)
     _keep_deployed(bench, site_round, chosen)
     done = _report(bench, round_number, started, after, seat)
@@ -343,10 +360,10 @@ def play(
         Where the training did not stay finite; nothing is kept then.
     """
     started = time.perf_counter()
-    seat = _set_up(bench, round_number, received, store)
+    seat = set_up(bench, round_number, received, store)
     metrics = _metrics(bench, seat) if measure else {}
     seat.train_round()
-    _check_finite(bench.blueprint)
+    check_finite(bench.blueprint)
     site_round = seat.site_round
     kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
     memory = {name: t.detach().cpu().contiguous() for name, t in site_round.memory.items()}
@@ -354,14 +371,15 @@ def play(
     return _report(bench, round_number, started, metrics, seat)
 
 
-def _check_finite(blueprint: Blueprint) -> None:
+def check_finite(blueprint: Blueprint) -> None:
+    """Raise Diverged where a tensor of the model is not finite."""
     for name, tensor in blueprint.model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
 
 
 @dataclass
-class _Seat:
+class Prepared:
     """A round set up: the method's view of it, and the splits to measure on."""
 
     site_round: SiteRound
@@ -369,10 +387,20 @@ class _Seat:
     measured: Mapping[str, Split]
 
     def train_round(self) -> None:
+        """Train, as the method does."""
         self.method.train(self.site_round)
 
 
-def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store) -> _Seat:
+def set_up(
+    bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store
+) -> Prepared:
+    """Load what the site kept and what arrived into the model, and seed the round.
+
+    Raises
+    ------
+    UserError
+        Where the pre-trained checkpoint is not there, or what was kept does not fit.
+    """
     blueprint, data, device = bench.blueprint, bench.holding.data, bench.device
     if (
         bench.plan.weights
@@ -382,7 +410,7 @@ def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], sto
             f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
         )
     kept = store.before(round_number) or Keepsake()
-    _check_kept(kept, blueprint, bench.holding.site)
+    check_kept(kept, blueprint, bench.holding.site)
     blueprint.load(bench.start)
     blueprint.load(kept.tensors)
     blueprint.load(received)
@@ -398,14 +426,14 @@ def _set_up(bench: Bench, round_number: int, received: Mapping[str, Tensor], sto
         train=splits["train"],
         classes=len(data.classes),
         settings=_settings(bench, round_number),
-        loss=_loss(bench.plan.train, splits["train"], len(data.classes), device),
+        loss=site_loss(bench.plan.train, splits["train"], len(data.classes), device),
         generator=generator,
         device=device,
         memory=dict(kept.memory),
         optimizer_state=dict(kept.optimizer),
         most_steps=bench.site.most_steps,
     )
-    return _Seat(site_round, bench.method, {name: splits[name] for name in SPLITS})
+    return Prepared(site_round, bench.method, {name: splits[name] for name in SPLITS})
 
 
 def _move(model: nn.Module, device: torch.device) -> None:
@@ -416,16 +444,28 @@ def _move(model: nn.Module, device: torch.device) -> None:
         model.to(device)
 
 
+def caches_features(bench: Bench) -> bool:
+    """Return whether the frozen prefix runs once, and its outputs are kept."""
+    config = bench.plan.train
+    return bool(bench.blueprint.cut) and config.cache_features and config.augment == "none"
+
+
 def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
     """Return what is left to run each step, over the outputs of the frozen prefix where cached."""
-    data, config = bench.holding.data, bench.plan.train
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    cut = bench.blueprint.cut
-    if not cut or not config.cache_features or config.augment != "none":
+    data, cut = bench.holding.data, bench.blueprint.cut
+    if not caches_features(bench):
+        splits = {"train": data.train, "validation": data.validation, "test": data.test}
         return bench.blueprint.network, splits
     prefix, tail = split(bench.blueprint.network, cut)
     digest = prefix_digest(bench.blueprint.network, cut)
-    made = {
+    return tail, features_of(bench, prefix, digest)
+
+
+def features_of(bench: Bench, prefix: nn.Module, digest: str) -> dict[str, Split]:
+    """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
+    data = bench.holding.data
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
         name: cached(
             prefix,
             digest,
@@ -437,10 +477,9 @@ def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
         )
         for name, part in splits.items()
     }
-    return tail, made
 
 
-def _metrics(bench: Bench, seat: _Seat) -> dict[str, dict[str, float | None]]:
+def _metrics(bench: Bench, seat: Prepared) -> dict[str, dict[str, float | None]]:
     network = seat.method.predictor(seat.site_round)
     return {
         name: evaluate(
@@ -460,7 +499,7 @@ def _report(
     round_number: int,
     started: float,
     metrics: dict[str, dict[str, float | None]],
-    seat: _Seat,
+    seat: Prepared,
 ) -> RoundReport:
     fits = seat.site_round.fits
     return RoundReport(
@@ -483,7 +522,8 @@ def _settings(bench: Bench, round_number: int) -> Settings:
     return replace(settings, pieces=bench.pieces)
 
 
-def _loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+    """Return what a site minimises, its class weights included."""
     if config.class_weights == "none":
         return functional.cross_entropy
     return WeightedLoss(class_weights(train.labels, classes).to(device))
@@ -498,7 +538,8 @@ def _check_inputs(holding: Holding, model: str) -> None:
         raise UserError(f"the data are {told}, which model={model} does not take: choose {other}")
 
 
-def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
+def check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
+    """Raise UserError where what the site kept is not of the model."""
     own = blueprint.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}
     found = {name: tuple(tensor.shape) for name, tensor in kept.tensors.items()}
@@ -512,8 +553,18 @@ def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
         )
 
 
+def data_key(plan: Plan) -> str:
+    """Return the plan's choice of data as a text: equal ones give a site the same data."""
+    return json.dumps(plan.data, sort_keys=True)
+
+
 @lru_cache(maxsize=_HOLDINGS)
 def _open_data(options: str, seed: int, site: Site) -> Holding:
+    return read_data(options, seed, site)
+
+
+def read_data(options: str, seed: int, site: Site) -> Holding:
+    """Read the site's data; ``options`` is as `data_key` gives it. UserError where it cannot be."""
     data = json.loads(options)
     seat = Seat(site.name, site.task, site.index, site.count, site.data_root, site.models_dir)
     with reading_data():

@@ -22,7 +22,8 @@ from strategies.method import make_method
 from strategies.payload import encode
 from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
-from strategies.rounds import Learnt, Rounds, exchanged, scope_key
+from strategies.rounds import Learnt, Rounds
+from strategies.scopes import exchanged, scope_key
 from strategies.wire import Refused, SiteReport
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = make_method(self.plan.method)
-        self.learnt = Learnt(self.method, self.config.strategy.aggregators)
+        regional = self.config.cohort.sites > 1
+        self.learnt = Learnt(self.method, self.config.strategy.aggregators, regional)
         self.rounds = Rounds(
             grid=self.roster.grid,
             roster=self.roster,

@@ -13,6 +13,8 @@ from models.errors import UserError
 from models.optimizer import OptimizerConfig
 from models.options import read_options
 
+MOST_IN_COHORT = 10_000  # sites that one node holds
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -73,6 +75,22 @@ class StrategyConfig:
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
         _one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
+
+
+@dataclass(frozen=True)
+class CohortConfig:
+    """How many sites of a simulation each node holds; see conf/config.yaml."""
+
+    sites: int
+    together: bool
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        if not 1 <= self.sites <= MOST_IN_COHORT:
+            raise UserError(
+                f"cohort.sites must be a number of sites from 1 to {MOST_IN_COHORT} for each "
+                f"SuperNode, got {self.sites}"
+            )
 
 
 @dataclass(frozen=True)
@@ -141,12 +159,14 @@ class Config:
     strategy: StrategyConfig
     baselines: BaselinesConfig
     deployment: DeploymentConfig
+    cohort: CohortConfig
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
         self.train.check()
         self.strategy.check()
         self.deployment.check()
+        self.cohort.check()
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
@@ -163,7 +183,7 @@ class Plan:
     ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
     ``rounds`` is the number of rounds planned, for schedules, and ``fraction`` the share of the sites
     asked in each; both say how much a site trains alone. ``tuning`` is told to all; the names of
-    newcomers are not.
+    newcomers are not. ``cohort`` says how many sites a node of a simulation holds.
     """
 
     federation: str
@@ -177,6 +197,7 @@ class Plan:
     method: dict[str, Any]
     train: TrainConfig
     tuning: Tuning
+    cohort: CohortConfig
 
     def to_json(self) -> str:
         """Return the plan as it travels."""
@@ -220,6 +241,7 @@ def plan_from_json(text: str) -> Plan:
         )
     plan.train.check()
     plan.tuning.check()
+    plan.cohort.check()
     return plan
 
 

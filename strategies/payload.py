@@ -98,6 +98,12 @@ def decode(
     return tensors
 
 
+def check_values(tensors: Mapping[str, Tensor], max_magnitude: float | None) -> None:
+    """Raise PayloadError for a value that is not finite, or above ``max_magnitude``; see `decode`."""
+    for name, tensor in tensors.items():
+        _check_values(name, tensor, max_magnitude)
+
+
 def _body(data: bytes | bytearray, offset: int, *, borrow: bool) -> Tensor:
     """Return the bytes from ``offset``: uint8, those of ``data`` themselves or a copy."""
     raw = np.frombuffer(data, np.uint8, offset=offset)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from models.errors import UserError
@@ -35,11 +36,14 @@ class Aggregator(ABC):
     ----------
     needs_all : bool
         True where every reply is kept until the round ends: in memory up to a limit, then on disk.
+    takes_sums : bool
+        True where sums over several sites will do in place of each site's own update.
     note : str or None
         What is worth knowing about the last ``finish``, such as why the state was kept.
     """
 
     needs_all: ClassVar[bool]
+    takes_sums: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.note: str | None = None
@@ -90,15 +94,45 @@ class Aggregator(ABC):
             For an unknown or repeated site, no examples, another name or shape. The round is as it
             was before the call, after each of these errors.
         """
+        self._check_site(site, examples)
+        _check_alike(update, self._current)
+        self._fold(site, update, examples)
+        self._answered[site] = examples
+
+    def add_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
+        """Take what several sites' updates add up to, as `FixedPointSum` sums them.
+
+        Parameters
+        ----------
+        sites : Mapping of str to int
+            The sites that are in the sum, with the examples that each trained on.
+        sums : Tensors
+            int64, the names and shapes of the current state; to the shift that `shift_of` gives
+            for the examples expected of all sites asked.
+
+        Raises
+        ------
+        TypeError
+            For another dtype, and where the rule needs each site's own update (``takes_sums``).
+        ValueError
+            As `add`. The round is as it was before the call, after each of these errors. That no
+            sum is above `largest_sum`, whoever checks the replies sees to.
+        """
+        if not self.takes_sums:
+            raise TypeError(f"{type(self).__name__} needs each site's own update")
+        for site, examples in sites.items():
+            self._check_site(site, examples)
+        _check_alike(sums, self._current, dtype=torch.int64)
+        self._fold_sum(sites, sums)
+        self._answered.update(sites)
+
+    def _check_site(self, site: str, examples: int) -> None:
         if site not in self._expected:
             raise ValueError(f"site {site!r} was not asked this round")
         if site in self._answered:
             raise ValueError(f"site {site!r} has answered this round already")
         if examples < 1:
             raise ValueError(f"site {site!r} reports {examples} examples, at least 1 is needed")
-        _check_alike(update, self._current)
-        self._fold(site, update, examples)
-        self._answered[site] = examples
 
     def finish(self) -> dict[str, Tensor] | None:
         """End the round; return the group's next state, or None where it stays as it was."""
@@ -124,6 +158,10 @@ class Aggregator(ABC):
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
         """Take one checked update; change nothing where it raises."""
 
+    def _fold_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
+        """Take checked sums; change nothing where it raises. Only where ``takes_sums``."""
+        raise NotImplementedError
+
     @abstractmethod
     def _combine(self) -> dict[str, Tensor] | None:
         """Return the next state from at least one update."""
@@ -143,13 +181,14 @@ def copied(tensors: Tensors) -> dict[str, Tensor]:
     }
 
 
-def _check_alike(update: Tensors, current: Tensors) -> None:
+def _check_alike(update: Tensors, current: Tensors, dtype: torch.dtype | None = None) -> None:
     if update.keys() != current.keys():
         odd = sorted(update.keys() ^ current.keys())
         raise ValueError(f"the update and the state differ in the tensors {odd}")
     for name, tensor in update.items():
-        if tensor.dtype != current[name].dtype:
-            raise TypeError(f"{name}: {tensor.dtype}, the state has {current[name].dtype}")
+        wanted = dtype or current[name].dtype
+        if tensor.dtype != wanted:
+            raise TypeError(f"{name}: {tensor.dtype}, needed is {wanted}")
         if tensor.shape != current[name].shape:
             want = tuple(current[name].shape)
             raise ValueError(f"{name}: shape {tuple(tensor.shape)}, the state has {want}")

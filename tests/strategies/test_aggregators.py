@@ -338,7 +338,7 @@ def test_fedavg_holds_no_more_than_one_update_while_they_arrive():
     for site, update in updates.items():
         aggregator.add(site, update, examples[site])
     assert aggregator._only is None
-    assert sum(t.nbytes for t in aggregator._sums.values()) == 2 * sum(
+    assert sum(t.nbytes for t in aggregator._sum.tensors.values()) == 2 * sum(
         t.nbytes for t in current.values()
     )
 
