@@ -20,6 +20,9 @@ TITLES = {
     "transfer": "Every way of transfer",
     "deployment": "Personalised deployment: before and after, alone, pooled, newcomers",
     "rounds": "A deployed round: stock Flower, a process per message, a warm process",
+    "local": "Training at one site: the tutorial loop and ours",
+    "aggregate": "Aggregating replies: Flower and ours",
+    "startup": "What starts take",
     "faults": "Faults on purpose: killed, paused, cut off",
 }
 OPENING = """# Results

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,20 +103,26 @@ class Simulator:
                 self.superlink.wait(15)
         self.superlink = None
 
-    def command(self, sites: int, run_config: dict[str, str]) -> list[str]:
-        """Return the `flwr run` command of a run."""
+    def command(self, sites: int, run_config: Mapping[str, str | int], app: str = ".") -> list[str]:
+        """Return the `flwr run` command of a run of ``app``, a folder; ours when omitted."""
         federation = f"num-supernodes={sites} client-resources-num-cpus=1"
         federation += f" init-args-num-cpus={self.actors}"
-        pairs = " ".join(f'{key}="{value}"' for key, value in run_config.items() if value)
-        program = ["flwr", "run", ".", "bench", "--stream"]
+        pairs = " ".join(
+            f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
+            for key, value in run_config.items()
+            if value
+        )
+        program = ["flwr", "run", app, "bench", "--stream"]
         return [*program, "--federation-config", federation, "-c", pairs]
 
-    def run(self, name: str, sites: int, run_config: dict[str, str]) -> str:
-        """Run to the end, again where Ray did not start; return what it wrote."""
+    def run(
+        self, name: str, sites: int, run_config: Mapping[str, str | int], app: str = "."
+    ) -> str:
+        """Run ``app`` to the end, again where Ray did not start; return what it wrote."""
         if self.superlink is None:
             self.start()
         for attempt in range(1, ATTEMPTS + 1):
-            text = self._once(name, self.command(sites, run_config))
+            text = self._once(name, self.command(sites, run_config, app))
             if not any(said in text for said in RAY_DID_NOT_START):
                 break
             print(f"{name}: Ray did not start, attempt {attempt} of {ATTEMPTS}", flush=True)

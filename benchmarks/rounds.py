@@ -26,6 +26,7 @@ import numpy as np
 from benchmarks.command_line import command_of, with_output
 from benchmarks.processes import (
     REPOSITORY,
+    Process,
     Processes,
     SuperLink,
     free_port,
@@ -91,15 +92,38 @@ class Deployment:
     def play(self) -> list[Timing]:
         """Run ``rounds`` rounds; return what each but the first took."""
         with Processes(self.folder) as processes:
-            superlink = SuperLink(processes)
-            superlink.start()
-            for index in range(SITES):
-                self._start_site(processes, superlink, index)
-            return (
-                self._stock(processes, superlink)
-                if self.case == STOCK
-                else self._ours(processes, superlink)
-            )
+            superlink = self.start(processes)
+            run = self.submit(processes, superlink)
+            return self._stock(processes, run) if self.case == STOCK else self._ours(processes, run)
+
+    def start(self, processes: Processes) -> SuperLink:
+        """Start the SuperLink and the sites; return the SuperLink."""
+        superlink = SuperLink(processes)
+        superlink.start()
+        for index in range(SITES):
+            self._start_site(processes, superlink, index)
+        return superlink
+
+    def submit(self, processes: Processes, superlink: SuperLink) -> Process:
+        """Give the `flwr run` command of the case."""
+        if self.case == STOCK:
+            app = self.folder / "app"
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(REPOSITORY / "benchmarks" / "stock_app", app, ignore=ignored)
+            pairs = f'num-server-rounds={self.rounds} output="{self._stock_output}"'
+            command = ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
+            return processes.start("run", command)
+        overrides = " ".join([*OURS, f"strategy.rounds={self.rounds}"])
+        told = {"output-dir": str(self._output), "overrides": overrides}
+        return processes.flwr_run("run", superlink.name, told)
+
+    @property
+    def _stock_output(self) -> Path:
+        return self.folder / "rounds.json"
+
+    @property
+    def _output(self) -> Path:
+        return self.folder / "output"
 
     def _start_site(self, processes: Processes, superlink: SuperLink, index: int) -> None:
         name, port = f"site-{index}", free_port()
@@ -117,29 +141,20 @@ class Deployment:
             told |= {"state-dir": folder / "state", "cache-dir": folder / "cache"}
         start_supernode(processes, name, superlink.fleet, node_config=told)
 
-    def _stock(self, processes: Processes, superlink: SuperLink) -> list[Timing]:
-        app, output = self.folder / "app", self.folder / "rounds.json"
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPOSITORY / "benchmarks" / "stock_app", app, ignore=ignored)
-        pairs = f'num-server-rounds={self.rounds} output="{output}"'
-        command = ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
-        processes.finish(processes.start("run", command), seconds=self._patience)
-        told = json.loads(output.read_text())["rounds"]
+    def _stock(self, processes: Processes, run: Process) -> list[Timing]:
+        processes.finish(run, seconds=self._patience)
+        told = json.loads(self._stock_output.read_text())["rounds"]
         return timings([each["ended"] for each in told], [each["worked"] for each in told])
 
-    def _ours(self, processes: Processes, superlink: SuperLink) -> list[Timing]:
-        output = self.folder / "output"
-        overrides = " ".join([*OURS, f"strategy.rounds={self.rounds}"])
-        told = {"output-dir": str(output), "overrides": overrides}
-        run = processes.flwr_run("run", superlink.name, told)
+    def _ours(self, processes: Processes, run: Process) -> list[Timing]:
         ended: dict[str, float] = {}
 
         def over() -> bool:
-            note_checkpoints(output, ended)
+            note_checkpoints(self._output, ended)
             return run.ended
 
         processes.wait_for(f"the end of {run.name}", over, seconds=self._patience)
-        paths = list(output.glob("*/results.json"))
+        paths = list(self._output.glob("*/results.json"))
         if not paths:
             raise SystemExit(f"the run left no results:\n{processes.logs()}")
         results: dict[str, Any] = json.loads(paths[0].read_text())

@@ -118,9 +118,14 @@ def _handle(
         name = site.name or ""
         order = read_order(message)
         number = order.round
+        plan = plan_from_json(order.plan)
+        if plan.cohort.sites > 1:
+            from client_app.region import answer_region
+
+            return answer_region(message, site, plan, number, order.payloads)
         from client_app.work import open_bench, within_memory
 
-        bench = open_bench(site, plan_from_json(order.plan))
+        bench = open_bench(site, plan)
         name = bench.holding.site
         return within_memory(bench, lambda smaller: do(smaller, order))
     except UserError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -89,18 +90,19 @@ class Exchange:
             )
         received = Received()
         for group in self.division.exchanged_groups():
-            try:
-                if group in coded:
-                    tensors = self._stepped(group, payloads, coded[group])
-                    received.hashes[group] = coded[group].state
-                    received.held.update(tensors)
-                else:
-                    schema = self.division.schema(group)
-                    tensors = payload.decode(payloads[group], schema, max_magnitude=None)
-            except PayloadError as error:
-                raise UserError(f"group {group} from the server: {error}") from None
+            if group in coded:
+                tensors = self._stepped(group, payloads, coded[group])
+                received.hashes[group] = coded[group].state
+                received.held.update(tensors)
+            else:
+                tensors = self.whole(group, payloads[group])
             received.tensors.update(tensors)
         return received
+
+    def whole(self, group: str, data: bytes) -> dict[str, Tensor]:
+        """Return the tensors of a group that travels whole; UserError where they are not the model's."""
+        with _told_of(group):
+            return payload.decode(data, self.division.schema(group), max_magnitude=None)
 
     def write(
         self,
@@ -136,14 +138,13 @@ class Exchange:
         if coded.tensors != own:
             raise UserError(f"the server's tensors of group {group} are not those of this site")
         if not coded.base:
-            data = payloads[step_key(group, 0)]
-            state = payload.decode(data, schema, max_magnitude=None)
+            state = self.whole(group, payloads[step_key(group, 0)])
         else:
-            state = self._base(group, coded.base)
+            state, coding = self._base(group, coded.base), self.codings.to_site(group)
             for number in range(coded.steps):
                 data = payloads[step_key(group, number)]
-                coding = self.codings.to_site(group)
-                state = applied(decode(data, schema, coding, max_magnitude=None), state)
+                with _told_of(group):
+                    state = applied(decode(data, schema, coding, max_magnitude=None), state)
         if content_hash(state) != coded.state:
             raise UserError(
                 f"group {group} from the server: what comes out is not the state that it tells of; "
@@ -168,3 +169,12 @@ class Exchange:
 
     def _start(self, group: str) -> dict[str, Tensor]:
         return {name: self.start[name] for name in self.division.exchanged_names(group)}
+
+
+@contextmanager
+def _told_of(group: str) -> Iterator[None]:
+    """Turn what is wrong with a payload from the server into a UserError."""
+    try:
+        yield
+    except PayloadError as error:
+        raise UserError(f"group {group} from the server: {error}") from None

@@ -125,12 +125,15 @@ class DiskStore:
         """Write the file of the round durably, then drop files that no re-sent round can need.
 
         Those of later rounds are of a history that the run gave up: it was resumed before them.
+        Where nothing stays at the site, nothing is written.
 
         Raises
         ------
         UserError
             Where it cannot be written; what earlier rounds left is as it was.
         """
+        if not kept.flat() and not self.rounds():  # nothing stays here, and nothing ever did
+            return
         with writing("the personal layers"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             told = {"round": str(round_number), "received": json.dumps(kept.hashes)}

@@ -101,12 +101,16 @@ class Bench:
         return Exchange(self.blueprint.partition, self.plan.codings, self.start, self.store)
 
 
-def open_bench(site: Site, plan: Plan) -> Bench:
-    """Load the site's data and build the plan's model; raise UserError where that cannot be."""
+def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
+    """Load the site's data and build the plan's model; raise UserError where that cannot be.
+
+    With ``holding`` the data are there already.
+    """
     if site.threads is not None:
         torch.set_num_threads(site.threads)
     checked_name(plan.federation, "federation")
-    holding = _open_data(json.dumps(plan.data, sort_keys=True), plan.seed, site)
+    if holding is None:
+        holding = _open_data(data_key(plan), plan.seed, site)
     _check_inputs(holding, str(plan.model["name"]))
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
     blueprint, start = _open_model(
@@ -229,7 +233,14 @@ def train(
     What stays at the site is on its disk before this returns.
     """
     received = bench.exchange.read(payloads, coded)
-    return _play(bench, round_number, received, bench.store)
+    return _play(bench, round_number, received, bench.store, send=True)
+
+
+def exchanged_tensors(bench: Bench) -> dict[str, Tensor]:
+    """Return copies of what the bench's model exchanges now, by name."""
+    division = bench.blueprint.partition
+    names = [n for group in division.exchanged_groups() for n in division.exchanged_names(group)]
+    return bench.blueprint.tensors(names)
 
 
 def evaluate_received(
@@ -241,7 +252,7 @@ def evaluate_received(
     """Return the metrics of the received layers together with the site's own; train nothing."""
     started = time.perf_counter()
     received = bench.exchange.read(payloads, coded)
-    seat = _set_up(bench, round_number, received.tensors, _kept(bench, round_number, bench.store))
+    seat = set_up(bench, round_number, received.tensors, bench.store)
     return _report(bench, round_number, started, _metrics(bench, seat), seat)
 
 
@@ -255,12 +266,12 @@ def train_alone(bench: Bench) -> RoundReport:
     started = time.perf_counter()
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
-    alone = replace(open_bench(bench.site, alone_plan), pieces=bench.pieces)
+    alone = replace(open_bench(bench.site, alone_plan, bench.holding), pieces=bench.pieces)
     store = MemoryStore()
     for number in bench.plan.rounds_of_a_site():
         play(alone, number, {}, store, measure=False)
     last = bench.plan.rounds + 1
-    seat = _set_up(alone, last, {}, _kept(alone, last, store))
+    seat = set_up(alone, last, {}, store)
     return _report(alone, last, started, _metrics(alone, seat), seat)
 
 
@@ -284,7 +295,7 @@ def deploy(
     started = time.perf_counter()
     tuning = bench.plan.tuning
     received = bench.exchange.read(payloads, coded)
-    seat = _set_up(bench, round_number, received.tensors, _kept(bench, round_number, bench.store))
+    seat = set_up(bench, round_number, received.tensors, bench.store)
     before = _metrics(bench, seat)
     site_round = seat.site_round
     chosen = site_round.trainable(tuning.groups)
@@ -296,7 +307,7 @@ def deploy(
         site_round.settings = replace(site_round.settings, lr=lr)
         site_round.optimizer_state = {}
         bench.method.tune(site_round, tuning.groups, tuning.epochs)
-        _check_finite(bench.blueprint)
+        check_finite(bench.blueprint)
         after = _metrics(bench, seat)
     _keep_deployed(bench, site_round, chosen)
     done = _report(bench, round_number, started, after, seat)
@@ -343,21 +354,25 @@ def play(
 
 
 def _play(
-    bench: Bench, round_number: int, received: Received, store: Store, *, measure: bool = True
+    bench: Bench,
+    round_number: int,
+    received: Received,
+    store: Store,
+    *,
+    measure: bool = True,
+    send: bool = False,
 ) -> tuple[RoundReport, dict[str, bytes]]:
-    """Play one round; return the report, and the payload of each exchanged group."""
+    """Play one round; return the report and, to ``send``, the payload of each exchanged group."""
     started = time.perf_counter()
-    before = _kept(bench, round_number, store)
-    seat = _set_up(bench, round_number, received.tensors, before)
+    seat = set_up(bench, round_number, received.tensors, store)
     metrics = _metrics(bench, seat) if measure else {}
     seat.train_round()
-    _check_finite(bench.blueprint)
-    site_round, division = seat.site_round, bench.blueprint.partition
-    sent = [n for g in division.exchanged_groups() for n in division.exchanged_names(g)]
-    update, owed = bench.exchange.write(
-        bench.blueprint.tensors(sent), received.tensors, before.owed
-    )
-    kept = bench.blueprint.tensors(division.kept_names())
+    check_finite(bench.blueprint)
+    update, owed = dict[str, bytes](), dict(seat.owed)
+    if send:
+        update, owed = bench.exchange.write(exchanged_tensors(bench), received.tensors, owed)
+    site_round = seat.site_round
+    kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
     memory = {name: t.detach().cpu().contiguous() for name, t in site_round.memory.items()}
     store.save(
         round_number,
@@ -366,34 +381,37 @@ def _play(
     return _report(bench, round_number, started, metrics, seat), update
 
 
-def _check_finite(blueprint: Blueprint) -> None:
+def check_finite(blueprint: Blueprint) -> None:
+    """Raise Diverged where a tensor of the model is not finite."""
     for name, tensor in blueprint.model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
 
 
 @dataclass
-class _Seat:
-    """A round set up: the method's view of it, and the splits to measure on."""
+class Prepared:
+    """A round set up: the method's view of it, the splits to measure on, what the site owes."""
 
     site_round: SiteRound
     method: Method
     measured: Mapping[str, Split]
+    owed: Mapping[str, Tensor]
 
     def train_round(self) -> None:
+        """Train, as the method does."""
         self.method.train(self.site_round)
 
 
-def _kept(bench: Bench, round_number: int, store: Store) -> Keepsake:
-    """Return what earlier rounds left at the site, checked against the model."""
-    kept = store.before(round_number) or Keepsake()
-    _check_kept(kept, bench.blueprint, bench.holding.site)
-    return kept
+def set_up(
+    bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store
+) -> Prepared:
+    """Load what the site kept and what arrived into the model, and seed the round.
 
-
-def _set_up(
-    bench: Bench, round_number: int, received: Mapping[str, Tensor], kept: Keepsake
-) -> _Seat:
+    Raises
+    ------
+    UserError
+        Where the pre-trained checkpoint is not there, or what was kept does not fit.
+    """
     blueprint, data, device = bench.blueprint, bench.holding.data, bench.device
     if (
         bench.plan.weights
@@ -402,6 +420,8 @@ def _set_up(
         raise UserError(
             f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
         )
+    kept = store.before(round_number) or Keepsake()
+    check_kept(kept, blueprint, bench.holding.site)
     blueprint.load(bench.start)
     blueprint.load(kept.tensors)
     blueprint.load(received)
@@ -417,14 +437,15 @@ def _set_up(
         train=splits["train"],
         classes=len(data.classes),
         settings=_settings(bench, round_number),
-        loss=_loss(bench.plan.train, splits["train"], len(data.classes), device),
+        loss=site_loss(bench.plan.train, splits["train"], len(data.classes), device),
         generator=generator,
         device=device,
         memory=dict(kept.memory),
         optimizer_state=dict(kept.optimizer),
         most_steps=bench.site.most_steps,
     )
-    return _Seat(site_round, bench.method, {name: splits[name] for name in SPLITS})
+    measured = {name: splits[name] for name in SPLITS}
+    return Prepared(site_round, bench.method, measured, kept.owed)
 
 
 def _move(model: nn.Module, device: torch.device) -> None:
@@ -435,16 +456,28 @@ def _move(model: nn.Module, device: torch.device) -> None:
         model.to(device)
 
 
+def caches_features(bench: Bench) -> bool:
+    """Return whether the frozen prefix runs once, and its outputs are kept."""
+    config = bench.plan.train
+    return bool(bench.blueprint.cut) and config.cache_features and config.augment == "none"
+
+
 def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
     """Return what is left to run each step, over the outputs of the frozen prefix where cached."""
-    data, config = bench.holding.data, bench.plan.train
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    cut = bench.blueprint.cut
-    if not cut or not config.cache_features or config.augment != "none":
+    data, cut = bench.holding.data, bench.blueprint.cut
+    if not caches_features(bench):
+        splits = {"train": data.train, "validation": data.validation, "test": data.test}
         return bench.blueprint.network, splits
     prefix, tail = split(bench.blueprint.network, cut)
     digest = prefix_digest(bench.blueprint.network, cut)
-    made = {
+    return tail, features_of(bench, prefix, digest)
+
+
+def features_of(bench: Bench, prefix: nn.Module, digest: str) -> dict[str, Split]:
+    """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
+    data = bench.holding.data
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
         name: cached(
             prefix,
             digest,
@@ -456,10 +489,9 @@ def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
         )
         for name, part in splits.items()
     }
-    return tail, made
 
 
-def _metrics(bench: Bench, seat: _Seat) -> dict[str, dict[str, float | None]]:
+def _metrics(bench: Bench, seat: Prepared) -> dict[str, dict[str, float | None]]:
     network = seat.method.predictor(seat.site_round)
     return {
         name: evaluate(
@@ -479,7 +511,7 @@ def _report(
     round_number: int,
     started: float,
     metrics: dict[str, dict[str, float | None]],
-    seat: _Seat,
+    seat: Prepared,
 ) -> RoundReport:
     fits = seat.site_round.fits
     return RoundReport(
@@ -502,7 +534,8 @@ def _settings(bench: Bench, round_number: int) -> Settings:
     return replace(settings, pieces=bench.pieces)
 
 
-def _loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+    """Return what a site minimises, its class weights included."""
     if config.class_weights == "none":
         return functional.cross_entropy
     return WeightedLoss(class_weights(train.labels, classes).to(device))
@@ -517,7 +550,8 @@ def _check_inputs(holding: Holding, model: str) -> None:
         raise UserError(f"the data are {told}, which model={model} does not take: choose {other}")
 
 
-def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
+def check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
+    """Raise UserError where what the site kept is not of the model."""
     own = blueprint.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}
     found = {name: tuple(tensor.shape) for name, tensor in kept.tensors.items()}
@@ -534,8 +568,18 @@ def _check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
         )
 
 
+def data_key(plan: Plan) -> str:
+    """Return the plan's choice of data as a text: equal ones give a site the same data."""
+    return json.dumps(plan.data, sort_keys=True)
+
+
 @lru_cache(maxsize=_HOLDINGS)
 def _open_data(options: str, seed: int, site: Site) -> Holding:
+    return read_data(options, seed, site)
+
+
+def read_data(options: str, seed: int, site: Site) -> Holding:
+    """Read the site's data; ``options`` is as `data_key` gives it. UserError where it cannot be."""
     data = json.loads(options)
     seat = Seat(site.name, site.task, site.index, site.count, site.data_root, site.models_dir)
     with reading_data():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -35,6 +37,18 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
         seen.update(json.dumps(head).encode() + b"\n")
         seen.update(_little_endian(tensor))
     return seen.hexdigest()
+
+
+def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return a new CPU tensor with any values.
+
+    Its memory is numpy's, which asks Linux for large pages: of 45 MB, a tensor of torch's own spends
+    30 ms on page faults when it is first written to, this one 5.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return torch.empty(tuple(shape), dtype=dtype)
+    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).reshape(tuple(shape))
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -86,7 +86,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     newcomers = frozenset(config.deployment.newcomers)
     enrolled = find_roster()
     say(roster_line(enrolled))
-    roster = Roster(grid, plan.to_json(), newcomers, enrolled)
+    roster = Roster(grid, plan.to_json(), newcomers, enrolled, config.cohort.sites)
     found, refused = gather(
         roster,
         least=settings.min_sites + len(newcomers),

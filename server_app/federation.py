@@ -14,6 +14,7 @@ from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import measure
 from server_app.start import Checkpoint, Recipe
 from strategies import wire
+from strategies.aggregators.held import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, Plan
@@ -21,7 +22,8 @@ from strategies.method import check_codings, make_method
 from strategies.payload import encode
 from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
-from strategies.rounds import Kept, Learnt, Rounds, exchanged, scope_key
+from strategies.rounds import Kept, Learnt, Rounds
+from strategies.scopes import exchanged, scope_key
 from strategies.wire import Refused, SiteReport
 
 if TYPE_CHECKING:
@@ -61,9 +63,9 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = make_method(self.plan.method)
-        strategy = self.config.strategy
+        strategy, regional = self.config.strategy, self.config.cohort.sites > 1
         check_codings(self.method, strategy.codings)
-        self.learnt = Learnt(self.method, strategy.aggregators, codings=strategy.codings)
+        self.learnt = Learnt(self.method, strategy.aggregators, regional, strategy.codings)
         self.rounds = Rounds(
             grid=self.roster.grid,
             roster=self.roster,
@@ -131,8 +133,11 @@ class Federation:
         self.joined = True
         for key, aggregator in sorted(self.learnt.aggregators.items()):
             name = type(aggregator).__name__
-            if aggregator.needs_all:
-                self.log(f"{key}: {name} holds all updates of a round in memory")
+            if isinstance(aggregator, HoldingAggregator):
+                self.log(
+                    f"{key}: {name} needs all updates of a round: up to "
+                    f"{aggregator.memory_mb:g} MB of them in memory, the others on disk"
+                )
             statistics = [n for n in self.learnt.states[key] if n.endswith("running_var")]
             if isinstance(aggregator, ServerOptimizer) and statistics:
                 self.log(

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
 from torch import Tensor
 
-from models.groups import Partition
-from strategies import wire
-from strategies.aggregators import MAX_MAGNITUDE
-from strategies.codec import Change, decode, same_bits
+from models.groups import Partition, TensorSpec
+from strategies import codec, wire
+from strategies.aggregators import MAX_MAGNITUDE, largest_sum
+from strategies.codec import Change, same_bits
 from strategies.codings import EXACT, Coding
 from strategies.method import Method
-from strategies.payload import PayloadError
+from strategies.payload import PayloadError, decode
 from strategies.roster import Member
+from strategies.scopes import group_of, keys_of
 from strategies.wire import NotNow, Refused, RoundReport
 
 
 @dataclass(frozen=True)
 class Update:
-    """An answer that passed: the report, the tensors and the bytes of each exchanged group."""
+    """An answer that passed: the report, the tensors and the bytes of each exchanged group.
+
+    The tensors are views of the answer's own bytes: to be read, not written to.
+    """
 
     report: RoundReport
     tensors: dict[str, dict[str, Tensor]]
@@ -95,6 +99,170 @@ def checked_update(
     payloads = wire.read_payloads(reply)
     if report.error:
         raise (NotNow if report.later else Refused)(report.error)
+    _check_report(report, member, round_number, method)
+    allowed = set(partition.exchanged_groups())
+    if extra := set(payloads) - allowed:
+        raise Refused(f"sends groups that may not leave a site: {', '.join(sorted(extra))}")
+    if missing := allowed - set(payloads):
+        raise Refused(f"does not send group {', '.join(sorted(missing))}")
+    tensors = {}
+    for group, data in payloads.items():
+        try:
+            tensors[group] = _learnt(data, partition.schema(group), (sent or {}).get(group))
+        except PayloadError as error:
+            raise Refused(f"group {group}: {error}") from None
+    return Update(report, tensors, {group: len(data) for group, data in payloads.items()})
+
+
+def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Sent | None) -> dict[str, Tensor]:
+    """Return a group's tensors after training, from what a site answered; PayloadError if it is none."""
+    coding = sent.coding if sent else EXACT
+    changes = codec.decode(data, schema, coding, max_magnitude=MAX_MAGNITUDE, borrow=True)
+    tensors = {}
+    for name, change in changes.items():
+        if sent is None and change.value is None:
+            raise PayloadError(f"{name!r} is unchanged, but nothing was sent")
+        tensor = change.value if sent is None else sent.update(name, change)
+        assert tensor is not None
+        if tensor is not change.value and not (tensor.abs() <= MAX_MAGNITUDE).all():
+            raise PayloadError(f"{name!r} has a magnitude above {MAX_MAGNITUDE:g}")
+        tensors[name] = tensor
+    return tensors
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a region sends of one scope.
+
+    Parameters
+    ----------
+    sites : dict of str to int
+        Who is in it, with the examples that each trained on.
+    tensors : dict of str to Tensor
+        The one site's update; of several sites, their sum in int64, see `FixedPointSum`.
+    size : int
+        In bytes, as it travelled.
+    """
+
+    sites: dict[str, int]
+    tensors: dict[str, Tensor]
+    size: int
+
+
+@dataclass(frozen=True)
+class RegionUpdate:
+    """A region's answer that passed.
+
+    Parameters
+    ----------
+    reports : dict of str to RoundReport
+        Of the sites that trained, by name.
+    problems : dict of str to Refused
+        Why the other sites that were asked did not, by name.
+    shares : dict of str to Share
+        By scope key.
+    """
+
+    reports: dict[str, RoundReport]
+    problems: dict[str, Refused]
+    shares: dict[str, Share]
+
+
+def checked_region(
+    reply: Message,
+    members: Sequence[Member],
+    round_number: int,
+    partitions: Mapping[str, Partition],
+    expected: Mapping[str, int],
+    method: Method,
+) -> RegionUpdate:
+    """Return what a region's sites learnt, or raise Refused with the reason why it is not taken.
+
+    A site that says why it did not train is not in the sums. Where anything is wrong with one that
+    did, nothing of the region can be taken: its update cannot be told from the others'.
+
+    Parameters
+    ----------
+    reply : Message
+        The answer to the order of a round, with content.
+    members : sequence of Member
+        The sites that were asked.
+    round_number : int
+        The round they were asked for.
+    partitions : mapping of str to Partition
+        By task: the allow-list of tensors, with their shapes.
+    expected : mapping of str to int
+        By scope key, the examples of all sites asked.
+    method : Method
+        Says whether partial work is taken.
+
+    Raises
+    ------
+    Refused
+        As `checked_update`; for a site that was not asked, or is not spoken of; for a scope too
+        many or too few, and sums that are larger than such sites' can be.
+    """
+    letters = wire.letters(reply, len(members))
+    if not letters:  # one report for all: the region could not do it
+        told = wire.read_round_report(reply)
+        raise (NotNow if told.later else Refused)(
+            told.error or "is a region, and answers as a site"
+        )
+    reports, problems = _region_reports(letters, members, round_number, method)
+    contents: dict[str, dict[str, int]] = {}
+    schemas: dict[str, dict[str, TensorSpec]] = {}
+    for member in members:
+        if member.site in reports:
+            for group, key in keys_of(partitions[member.task], member.task).items():
+                contents.setdefault(key, {})[member.site] = reports[member.site].examples
+                schemas[key] = partitions[member.task].schema(group)
+    payloads = wire.read_payloads(reply)
+    if extra := payloads.keys() - contents.keys():
+        raise Refused(f"sends groups that may not leave a site: {', '.join(sorted(extra))}")
+    if missing := contents.keys() - payloads.keys():
+        raise Refused(f"does not send group {', '.join(sorted(missing))}")
+    shares = {}
+    for key, data in payloads.items():
+        schema, most = schemas[key], MAX_MAGNITUDE
+        if len(contents[key]) > 1:
+            schema = {name: TensorSpec(spec.shape, "int64") for name, spec in schema.items()}
+            most = largest_sum(sum(contents[key].values()), expected[key])
+        try:
+            tensors = decode(data, schema, max_magnitude=most)
+        except PayloadError as error:
+            raise Refused(f"group {group_of(key)}: {error}") from None
+        shares[key] = Share(contents[key], tensors, len(data))
+    return RegionUpdate(reports, problems, shares)
+
+
+def _region_reports(
+    letters: Sequence[Message], members: Sequence[Member], round_number: int, method: Method
+) -> tuple[dict[str, RoundReport], dict[str, Refused]]:
+    """Return the reports of the sites that trained, and why the others did not, by site."""
+    by_name = {member.site: member for member in members}
+    reports: dict[str, RoundReport] = {}
+    problems: dict[str, Refused] = {}
+    for letter in letters:
+        told = wire.read_round_report(letter)
+        member = by_name.pop(told.site, None)
+        if member is None:
+            shown = wire.printable(told.site)[:80]
+            raise Refused(f"the region answers for {shown!r}, which it was not asked for")
+        if told.error:
+            problems[told.site] = (NotNow if told.later else Refused)(told.error)
+            continue
+        try:
+            _check_report(told, member, round_number, method)
+        except Refused as error:
+            raise Refused(f"in the region's sum is {told.site}: {error}") from None
+        reports[told.site] = told
+    if by_name:
+        raise Refused(f"the region says nothing of {', '.join(sorted(by_name))}")
+    return reports, problems
+
+
+def _check_report(report: RoundReport, member: Member, round_number: int, method: Method) -> None:
+    """Raise Refused for a report without an error that is not of the member's work in the round."""
     if report.site != member.site:
         raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
     if report.round != round_number:
@@ -108,30 +276,3 @@ def checked_update(
         raise Refused("carries no metrics of the test data")
     if reason := method.refuses(report.steps, report.planned):
         raise Refused(reason)
-    allowed = set(partition.exchanged_groups())
-    if extra := set(payloads) - allowed:
-        raise Refused(f"sends groups that may not leave a site: {', '.join(sorted(extra))}")
-    if missing := allowed - set(payloads):
-        raise Refused(f"does not send group {', '.join(sorted(missing))}")
-    tensors = {}
-    for group, data in payloads.items():
-        try:
-            tensors[group] = _tensors(data, group, partition, (sent or {}).get(group))
-        except PayloadError as error:
-            raise Refused(f"group {group}: {error}") from None
-    return Update(report, tensors, {group: len(data) for group, data in payloads.items()})
-
-
-def _tensors(data: bytes, group: str, partition: Partition, sent: Sent | None) -> dict[str, Tensor]:
-    coding = sent.coding if sent else EXACT
-    changes = decode(data, partition.schema(group), coding, max_magnitude=MAX_MAGNITUDE)
-    tensors = {}
-    for name, change in changes.items():
-        if sent is None and change.value is None:
-            raise PayloadError(f"{name!r} is unchanged, but nothing was sent")
-        tensor = change.value if sent is None else sent.update(name, change)
-        assert tensor is not None
-        if tensor is not change.value and not (tensor.abs() <= MAX_MAGNITUDE).all():
-            raise PayloadError(f"{name!r} has a magnitude above {MAX_MAGNITUDE:g}")
-        tensors[name] = tensor
-    return tensors

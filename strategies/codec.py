@@ -96,7 +96,12 @@ def encode(
 
 
 def decode(
-    data: bytes, schema: Mapping[str, TensorSpec], coding: Coding, *, max_magnitude: float | None
+    data: bytes,
+    schema: Mapping[str, TensorSpec],
+    coding: Coding,
+    *,
+    max_magnitude: float | None,
+    borrow: bool = False,
 ) -> dict[str, Change]:
     """Return what ``data`` says of each tensor of ``schema``.
 
@@ -114,6 +119,8 @@ def decode(
         How they are written.
     max_magnitude : float or None
         The largest magnitude of a value or a difference; None for any finite one.
+    borrow : bool
+        Let values that are written exactly be views of ``data``, which are read and never written to.
 
     Raises
     ------
@@ -122,9 +129,8 @@ def decode(
     """
     wanted, most = forms(schema), _specs(variants(forms(schema), coding))
     there = payload.names_in(data, most)
-    arrays = payload.decode(
-        data, _specs(expected(wanted, coding, there)), max_magnitude=max_magnitude
-    )
+    listed = _specs(expected(wanted, coding, there))
+    arrays = payload.decode(data, listed, max_magnitude=max_magnitude, borrow=borrow)
     changes = {}
     for name, form in wanted.items():
         if unchanged(name) in there:
@@ -233,12 +239,13 @@ def _read_lowbit(coding: LowBit, name: str, form: Form, parts: Parts) -> Tensor:
     size = TensorSpec(form[1], form[0]).numel
     each = 8 // coding.bits
     shifts = torch.arange(each, dtype=torch.uint8) * coding.bits
-    codes = (parts["packed"][:, None] >> shifts) & (2**coding.bits - 1)
+    codes: Tensor = (parts["packed"][:, None] >> shifts) & (2**coding.bits - 1)
     codes = codes.reshape(-1)
     if codes[size:].any():
         raise PayloadError(f"{name!r} has bits set behind its last value")
     levels = codes[:size].float() + (0.5 - 2 ** (coding.bits - 1))
-    return levels.reshape(form[1]) * _along(_scale(name, parts["scale"]), form)
+    read: Tensor = levels.reshape(form[1]) * _along(_scale(name, parts["scale"]), form)
+    return read
 
 
 def _packed(codes: Tensor, bits: int) -> Tensor:

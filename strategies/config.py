@@ -12,7 +12,9 @@ from typing import Any
 from models.errors import UserError
 from models.optimizer import OptimizerConfig
 from models.options import read_options
-from strategies.codings import Codings, read_codings
+from strategies.codings import EXACT, Codings, read_codings
+
+MOST_IN_COHORT = 10_000  # sites that one node holds
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,34 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True)
+class CohortConfig:
+    """How many sites of a simulation each node holds; see conf/config.yaml."""
+
+    sites: int
+    together: bool
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        if not 1 <= self.sites <= MOST_IN_COHORT:
+            raise UserError(
+                f"cohort.sites must be a number of sites from 1 to {MOST_IN_COHORT} for each "
+                f"SuperNode, got {self.sites}"
+            )
+
+
+def check_regions(cohort: CohortConfig, codings: Codings) -> None:
+    """Raise UserError where nodes send sums over several sites, which travel exactly, and coded."""
+    for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
+        for group, coding in chosen.items():
+            if cohort.sites > 1 and coding != EXACT:
+                raise UserError(
+                    f"strategy.{way}.{group}={coding.name}: with cohort.sites above 1 a node sends "
+                    f"the sum over its sites, which travels exactly: write strategy.{way}.{group}="
+                    "exact, or cohort.sites=1 with a SuperNode for each site"
+                )
+
+
+@dataclass(frozen=True)
 class BaselinesConfig:
     """What is trained besides the federation, to compare with."""
 
@@ -150,12 +180,15 @@ class Config:
     strategy: StrategyConfig
     baselines: BaselinesConfig
     deployment: DeploymentConfig
+    cohort: CohortConfig
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
         self.train.check()
         self.strategy.check()
         self.deployment.check()
+        self.cohort.check()
+        check_regions(self.cohort, self.strategy.codings)
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
@@ -172,7 +205,8 @@ class Plan:
     ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
     ``rounds`` is the number of rounds planned, for schedules, and ``fraction`` the share of the sites
     asked in each; both say how much a site trains alone. ``tuning`` is told to all; the names of
-    newcomers are not. ``coding`` and ``coding_down`` say by group how layers travel.
+    newcomers are not. ``cohort`` says how many sites a node of a simulation holds, ``coding`` and
+    ``coding_down`` by group how layers travel.
     """
 
     federation: str
@@ -188,6 +222,7 @@ class Plan:
     method: dict[str, Any]
     train: TrainConfig
     tuning: Tuning
+    cohort: CohortConfig
 
     def to_json(self) -> str:
         """Return the plan as it travels."""
@@ -238,7 +273,8 @@ def plan_from_json(text: str) -> Plan:
         )
     plan.train.check()
     plan.tuning.check()
-    read_codings(plan.coding, plan.coding_down)
+    plan.cohort.check()
+    check_regions(plan.cohort, read_codings(plan.coding, plan.coding_down))
     return plan
 
 

@@ -122,7 +122,7 @@ class SiteRound:
         if self.most_steps is not None:
             left = max(self.most_steps - sum(f.steps for f in self.fits), 0)
         if network is None:
-            self._set_modes(set(parameters))
+            self.set_modes(set(parameters))
         kept = {n: s for n, s in self.optimizer_state.items() if n in parameters}
         report = fit(
             self.tail if network is None else network,
@@ -141,7 +141,7 @@ class SiteRound:
         self.optimizer_state.update({n: s for n, s in kept.items() if n in staying})
         return report
 
-    def _set_modes(self, trained: set[str]) -> None:
+    def set_modes(self, trained: set[str]) -> None:
         """Put modules in train mode, but those that own tensors and train none in eval mode."""
         self.model.train()
         set_train_mode(self.network, self.partition)

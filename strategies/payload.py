@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 
 from models.groups import TensorSpec
+from models.tensors import fresh
 from strategies.codings import SAFETENSORS
 
 _LENGTH_BYTES = 8  # a payload opens with the length of its JSON header, little-endian
 _PADDING = 16  # the braces of the header, and spaces up to a multiple of eight bytes
+_WIDEST = 8  # bytes of the widest number: tensors begin at multiples of their numbers' width
 _SHOWN = 80  # characters of a foreign name that an error repeats
 
 
@@ -37,26 +40,32 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def decode(
-    data: bytes, schema: Mapping[str, TensorSpec], *, max_magnitude: float | None
+    data: bytes | bytearray,
+    schema: Mapping[str, TensorSpec],
+    *,
+    max_magnitude: float | None,
+    borrow: bool = False,
 ) -> dict[str, Tensor]:
     """Return the tensors in ``data``, which must be exactly those of ``schema``.
 
     The header is compared with the schema before any tensor is made, and nothing is allocated by
-    what it says: the memory used is that of ``data`` and one copy of its tensors.
+    what it says: the memory used is that of ``data`` and one copy of its tensors, or none.
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or bytearray
         What ``encode`` wrote, possibly tampered with.
     schema : Mapping of str to TensorSpec
         The shape and dtype of every tensor expected; may be empty.
     max_magnitude : float or None
         The largest magnitude a value may have; None for any finite one.
+    borrow : bool
+        Return views of ``data``, which are read and never written to, instead of copies.
 
     Returns
     -------
     dict of str to Tensor
-        CPU tensors in the order of the schema, writable, in memory of their own.
+        CPU tensors in the order of the schema, writable, in memory of their own; where borrowed, neither.
 
     Raises
     ------
@@ -70,8 +79,7 @@ def decode(
     header_length = _header_length(data, schema, sum(sizes.values()))
     header = _parse(data[_LENGTH_BYTES : _LENGTH_BYTES + header_length])
     begins = _check_header(header, schema, sizes)
-    body = torch.empty(sum(sizes.values()), dtype=torch.uint8)
-    body.numpy()[:] = np.frombuffer(data, np.uint8, offset=_LENGTH_BYTES + header_length)
+    body = _body(data, _LENGTH_BYTES + header_length, borrow=borrow)
     tensors = {}
     for name, spec in schema.items():
         raw = body[begins[name] : begins[name] + sizes[name]]
@@ -99,6 +107,24 @@ def names_in(data: bytes, schema: Mapping[str, TensorSpec]) -> frozenset[str]:
     return frozenset(_parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length]))
 
 
+def check_values(tensors: Mapping[str, Tensor], max_magnitude: float | None) -> None:
+    """Raise PayloadError for a value that is not finite, or above ``max_magnitude``; see `decode`."""
+    for name, tensor in tensors.items():
+        _check_values(name, tensor, max_magnitude)
+
+
+def _body(data: bytes | bytearray, offset: int, *, borrow: bool) -> Tensor:
+    """Return the bytes from ``offset``: uint8, those of ``data`` themselves or a copy."""
+    raw = np.frombuffer(data, np.uint8, offset=offset)
+    if borrow and len(raw) and raw.ctypes.data % _WIDEST == 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that nobody may write to it
+            return torch.from_numpy(raw)
+    body = fresh([len(raw)], torch.uint8)
+    body.numpy()[:] = raw
+    return body
+
+
 def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
     if spec.dtype not in SAFETENSORS:
         raise TypeError(f"{name}: {spec.dtype} cannot travel; there is {', '.join(SAFETENSORS)}")
@@ -106,7 +132,7 @@ def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
     return dtype
 
 
-def _header_length(data: bytes, schema: Mapping[str, TensorSpec], body: int) -> int:
+def _header_length(data: bytes | bytearray, schema: Mapping[str, TensorSpec], body: int) -> int:
     """Return the length of the header, once it and the whole length agree with the schema."""
     if len(data) < _LENGTH_BYTES:
         raise PayloadError(f"{len(data)} bytes are too few for a safetensors file")
@@ -130,7 +156,7 @@ def _longest_header(schema: Mapping[str, TensorSpec]) -> int:
     )
 
 
-def _parse(header: bytes) -> dict[str, Any]:
+def _parse(header: bytes | bytearray) -> dict[str, Any]:
     try:
         parsed = json.loads(str(header, "utf-8"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:

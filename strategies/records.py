@@ -29,10 +29,10 @@ class RoundRecord:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def took_part(self, member: Member, report: RoundReport) -> None:
-        """Note a site's answer; lists and mappings stay sorted, whatever the order of arrival."""
-        self.participants = sorted([*self.participants, member.site])
-        self.sites[member.site] = site_record(member, report)
+    def took_part(self, reports: Sequence[tuple[Member, RoundReport]]) -> None:
+        """Note sites' answers; lists and mappings stay sorted, whatever the order of arrival."""
+        self.participants = sorted([*self.participants, *(member.site for member, _ in reports)])
+        self.sites |= {member.site: site_record(member, told) for member, told in reports}
         self.sites = dict(sorted(self.sites.items()))
 
     def to_dict(self) -> dict[str, Any]:

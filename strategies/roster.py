@@ -23,10 +23,14 @@ MOST_WAIT = 600.0  # seconds until a node that cannot take part is asked again
 
 @dataclass(frozen=True)
 class Member:
-    """A site that takes part, and the node under which it can be reached now."""
+    """A site that takes part, and the node under which it can be reached now.
+
+    ``regional`` is whether that node is a region, which may hold other sites too.
+    """
 
     node_id: int
     report: SiteReport
+    regional: bool = False
 
     @property
     def site(self) -> str:
@@ -95,15 +99,18 @@ class Roster:
         Names of the sites that are newcomers.
     enrolled : Enrolment, optional
         Which node may be which site; without it, each is who it says it is.
+    most : int
+        Sites that one node may answer for, as a region; with 1 there are no regions.
     """
 
     grid: Grid
     plan: str
     apart: frozenset[str] = frozenset()
     enrolled: Enrolment | None = None
+    most: int = 1
     members: dict[str, Member] = field(default_factory=dict)
     newcomers: dict[str, Member] = field(default_factory=dict)
-    strangers: dict[int, Stranger] = field(default_factory=dict)
+    _strangers: dict[int, list[Stranger]] = field(default_factory=dict)  # by node
     _asked: dict[str, int] = field(default_factory=dict)
     _again: dict[int, tuple[float, float]] = field(default_factory=dict)  # when, and how long then
     _turned_away: list[Stranger] = field(default_factory=list)
@@ -111,6 +118,11 @@ class Roster:
 
     def __post_init__(self) -> None:
         self._mail = Mail(self.grid)
+
+    @property
+    def strangers(self) -> list[Stranger]:
+        """Return what is known of nodes, or sites of a region, that cannot take part."""
+        return [stranger for told in self._strangers.values() for stranger in told]
 
     def connected(self) -> set[int]:
         """Return the ids of the nodes that the SuperLink sees now."""
@@ -151,11 +163,12 @@ class Roster:
             they have not given before.
         """
         connected = self.connected()
-        self.strangers = {n: stranger for n, stranger in self.strangers.items() if n in connected}
-        self._again = {n: when for n, when in self._again.items() if n in self.strangers}
+        self._strangers = {n: told for n, told in self._strangers.items() if n in connected}
+        self._again = {n: when for n, when in self._again.items() if n in self._strangers}
         now = time.monotonic()
-        hopeless = {n for n in self.strangers if n not in self._again or self._again[n][0] > now}
-        known = {m.node_id for m in self.everyone.values()} | hopeless
+        due = {n for n in self._strangers if n in self._again and self._again[n][0] <= now}
+        hopeless = self._strangers.keys() - due
+        known = {m.node_id for m in self.everyone.values()} - due | hopeless
         for node_id in sorted(connected - known - set(self._asked.values())):
             question = wire.order(
                 wire.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
@@ -166,24 +179,30 @@ class Roster:
         for message_id, reply in self._mail.fetch(list(self._asked)):
             if message_id not in self._asked:
                 continue
-            found = _identified(self._asked.pop(message_id), reply, self.enrolled)
-            before = self.strangers.pop(found.node_id, None)
-            if isinstance(found, Member):
-                members.append(found)
+            node_id = self._asked.pop(message_id)
+            found = _identified(node_id, reply, self.enrolled, self.most)
+            before = self._strangers.pop(node_id, [])
+            members += [m for m in found if isinstance(m, Member) and not self._is_known(m)]
+            told = [stranger for stranger in found if isinstance(stranger, Stranger)]
+            strangers += [stranger for stranger in told if stranger not in before]
+            self._turned_away += [stranger for stranger in told if stranger.turned_away]
+            if not told:
                 continue
-            self.strangers[found.node_id] = found
-            if found.turned_away:
-                self._turned_away.append(found)
-                self._again.pop(found.node_id, None)
+            self._strangers[node_id] = told
+            if any(stranger.turned_away for stranger in told):
+                self._again.pop(node_id, None)
             else:
-                self._ask_again(found.node_id)
-            if found != before:
-                strangers.append(found)
+                self._ask_again(node_id)
         return members, strangers
+
+    def _is_known(self, member: Member) -> bool:
+        """Whether a region was asked again for another site's sake, and this one is as it was."""
+        return member.regional and self.everyone.get(member.site) == member
 
     def set_aside(self, stranger: Stranger) -> None:
         """Note a node that answered, but does not fit."""
-        self.strangers[stranger.node_id] = stranger
+        told = self._strangers.setdefault(stranger.node_id, [])
+        told[:] = [other for other in told if other.site != stranger.site] + [stranger]
         self._ask_again(stranger.node_id)
 
     def _ask_again(self, node_id: int) -> None:
@@ -193,11 +212,13 @@ class Roster:
 
     def unfit(self) -> dict[str, str]:
         """Return why each site that is there, under its own name, cannot take part; by name."""
-        there = {member.node_id for member in self.everyone.values()}
+        there = {(member.node_id, member.site) for member in self.everyone.values()}
         return {
             stranger.site: f"cannot take part: {stranger.reason}"
-            for stranger in self.strangers.values()
-            if stranger.site and not stranger.turned_away and stranger.node_id not in there
+            for stranger in self.strangers
+            if stranger.site
+            and not stranger.turned_away
+            and (stranger.node_id, stranger.site) not in there
         }
 
     def take_turned_away(self) -> list[Stranger]:
@@ -233,7 +254,7 @@ class Roster:
         """Return why the site of a node of the roster has not joined."""
         if node_id not in connected:
             return "not connected since the run began"
-        turned_away = node_id in self.strangers
+        turned_away = node_id in self._strangers
         return "connected, but not as itself" if turned_away else "connected, has not answered"
 
     def described(self, site: str) -> str:
@@ -313,7 +334,7 @@ def gather(
         now = time.monotonic()
         unfit = [
             stranger
-            for stranger in roster.strangers.values()
+            for stranger in roster.strangers
             if not stranger.turned_away and stranger.site not in found
         ]
         refused = [*unfit, *turned_away]
@@ -406,7 +427,27 @@ def reply_problem(reply: Message) -> str | None:
     return None
 
 
-def _identified(node_id: int, reply: Message, enrolled: Enrolment | None) -> Member | Stranger:
+def _identified(
+    node_id: int, reply: Message, enrolled: Enrolment | None, most: int
+) -> list[Member | Stranger]:
+    """Return who answers: a site, or a region's sites, of which each has a name of its own."""
+    try:
+        letters = [] if reply.has_error() else wire.letters(reply, most)
+    except Refused as error:
+        return [Stranger(node_id, "", str(error))]
+    if not letters:
+        return [_alone(node_id, reply, enrolled)]
+    if enrolled is not None:
+        why = f"answers for {len(letters)} sites, but the roster has one site for each key"
+        return [Stranger(node_id, "", why, turned_away=True)]
+    found = [_introduced(node_id, letter) for letter in letters]
+    named = [one.site for one in found if one.site]
+    if twice := sorted({site for site in named if named.count(site) > 1}):
+        return [Stranger(node_id, "", f"answers twice for {', '.join(twice)}")]
+    return [replace(one, regional=True) if isinstance(one, Member) else one for one in found]
+
+
+def _alone(node_id: int, reply: Message, enrolled: Enrolment | None) -> Member | Stranger:
     """Return who answers; with a roster, only the node that it binds to a site can be that site."""
     found = _introduced(node_id, reply)
     if enrolled is None:

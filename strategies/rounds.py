@@ -16,11 +16,11 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from models.errors import UserError
-from models.groups import Partition, Scope
+from models.groups import Partition
 from models.seeds import derive_seed
 from strategies import wire
 from strategies.aggregators import Aggregator, make
-from strategies.checks import Sent, checked_update
+from strategies.checks import RegionUpdate, Sent, Share, checked_region, checked_update
 from strategies.codings import Codings
 from strategies.config import StrategyConfig
 from strategies.downlink import Downlink, Published
@@ -29,6 +29,7 @@ from strategies.method import Method
 from strategies.payload import encode
 from strategies.records import RoundRecord, task_metrics
 from strategies.roster import Member, Reminder, Roster, collect, reply_problem, send
+from strategies.scopes import exchanged, group_of, keys_of
 from strategies.wire import Coded, NotNow, Refused
 
 Log = Callable[[str], None]
@@ -38,24 +39,7 @@ TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the
 NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
 MOST_TIMES = 2  # the layers that a site was sent: so large may those be that it answers with
 LONGEST_PAUSE = 30.0  # seconds between two attempts at a round
-
-
-def exchanged(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
-    """Return the tensors that sites of ``task`` share, by scope key."""
-    return {
-        scope_key(partition, group, task): partition.exchanged_names(group)
-        for group in partition.exchanged_groups()
-    }
-
-
-def scope_key(partition: Partition, group: str, task: str) -> str:
-    """Return the name of the state that sites of ``task`` share in ``group``: ``task/gender``."""
-    return f"{group}/{task}" if partition.group(group).scope is Scope.SAME_TASK else group
-
-
-def group_of(key: str) -> str:
-    """Return the group of a scope key."""
-    return key.split("/")[0]
+Party = tuple[Member, ...]  # who shares an order: a site alone, or the sites of a region
 
 
 @dataclass(frozen=True)
@@ -91,6 +75,8 @@ class Learnt:
         Scope key to aggregator.
     unclaimed : dict
         Scope key to what a checkpoint holds of tasks whose sites are not back yet.
+    regional : bool
+        Whether nodes may answer with the sums over several sites.
     codings : Codings
         How each group travels.
     downlink : Downlink
@@ -99,6 +85,7 @@ class Learnt:
 
     method: Method
     configured: Mapping[str, Any]
+    regional: bool = False
     codings: Codings = field(default_factory=lambda: Codings({}, {}))
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -110,7 +97,13 @@ class Learnt:
         self.downlink = Downlink(self.codings)
 
     def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
-        """Take in a task: its partition, and the tensors its groups start from."""
+        """Take in a task: its partition, and the tensors its groups start from.
+
+        Raises
+        ------
+        UserError
+            Where a group has no aggregator, or one that needs what regions do not send.
+        """
         self.partitions[task] = partition
         for key, names in exchanged(partition, task).items():
             if key not in self.states:
@@ -156,8 +149,7 @@ class Learnt:
 
     def keys_of(self, task: str) -> dict[str, str]:
         """Return the scope key of each exchanged group, for sites of ``task``."""
-        partition = self.partitions[task]
-        return {g: scope_key(partition, g, task) for g in partition.exchanged_groups()}
+        return keys_of(self.partitions[task], task)
 
     def size(self, task: str) -> int:
         """Return the bytes of the exchanged tensors of ``task``."""
@@ -175,7 +167,15 @@ class Learnt:
             where = f"strategy.aggregators.{group}"
             return make(str(options.pop("name", "")), options, where)
 
-        return self.method.aggregator(group, configured)
+        chosen = self.method.aggregator(group, configured)
+        if self.regional and not chosen.takes_sums:
+            raise UserError(
+                f"strategy.aggregators.{group}: {type(chosen).__name__} needs each site's own "
+                "update, and with cohort.sites above 1 a node sends the sum over its sites: choose "
+                f"'aggregator@strategy.aggregators.{group}=fedavg' (or fedavgm, fedadam, fedyogi), "
+                "or cohort.sites=1 with a SuperNode for each site"
+            )
+        return chosen
 
 
 @dataclass
@@ -246,28 +246,34 @@ class Rounds:
         connected = self._wait_for_enough(number)
         asked, record = self._sample(number, attempt, connected)
         counts = {member.site: member.report.examples["train"] for member in asked}
-        arrived = self._begin(asked, counts)
+        expected = self._begin(asked, counts)
+        arrived = dict.fromkeys(expected, 0)
         later = False
-        for member, reply in self.ask(wire.TRAIN, asked, number, record, self.settings.deadline):
-            partition = self.learnt.partitions[member.task]
+        for party, reply in self._ask(
+            wire.TRAIN, asked, number, record, self.settings.deadline, expected=expected
+        ):
             try:
-                sent = self.learnt.sent(member.task)
-                update = checked_update(reply, member, number, partition, self.learnt.method, sent)
-            except NotNow as error:
-                later = True
-                record.refused[member.site] = str(error)
-                continue
+                update = self._checked(reply, party, number, expected)
             except Refused as error:
-                record.refused[member.site] = str(error)
-                self.learnt.downlink.failed(member.site)
+                later |= isinstance(error, NotNow)
+                record.refused |= {member.site: str(error) for member in party}
+                if not isinstance(error, NotNow):
+                    self._forget(party)
                 continue
-            self.learnt.downlink.answered(member.site, self.learnt.keys_of(member.task))
-            for group, tensors in update.tensors.items():
-                key = scope_key(partition, group, member.task)
-                self.learnt.aggregators[key].add(member.site, tensors, update.report.examples)
-                arrived[key] += 1
-                record.bytes_up[group] = record.bytes_up.get(group, 0) + update.sizes[group]
-            record.took_part(member, update.report)
+            for site, problem in update.problems.items():
+                later |= isinstance(problem, NotNow)
+                record.refused[site] = str(problem)
+            for key, share in update.shares.items():
+                self._add(key, share)
+                arrived[key] += len(share.sites)
+                group = group_of(key)
+                record.bytes_up[group] = record.bytes_up.get(group, 0) + share.size
+            reports = update.reports
+            for member in party:
+                if member.site in reports:
+                    keys = self.learnt.keys_of(member.task)
+                    self.learnt.downlink.answered(member.site, keys)
+            record.took_part([(m, reports[m.site]) for m in party if m.site in reports])
         if not later:
             self._stop_if_all_refused(record, connected)
         short = self._too_few(arrived) if record.participants else "nobody took part"
@@ -276,6 +282,36 @@ class Rounds:
         self._note_the_others(record)
         record.tasks = task_metrics(record.sites)
         return record, short
+
+    def _checked(
+        self, reply: Message, party: Party, number: int, expected: Mapping[str, int]
+    ) -> RegionUpdate:
+        """Return what one site, or a region's sites, learnt; or raise Refused."""
+        partitions, method = self.learnt.partitions, self.learnt.method
+        if party[0].regional:
+            return checked_region(reply, party, number, partitions, expected, method)
+        (member,) = party
+        sent = self.learnt.sent(member.task)
+        update = checked_update(reply, member, number, partitions[member.task], method, sent)
+        keys, examples = self.learnt.keys_of(member.task), update.report.examples
+        shares = {
+            keys[group]: Share({member.site: examples}, tensors, update.sizes[group])
+            for group, tensors in update.tensors.items()
+        }
+        return RegionUpdate({member.site: update.report}, {}, shares)
+
+    def _forget(self, party: Party) -> None:
+        """Take it that sites whose answer is wrong hold nothing: they are sent the whole next time."""
+        for member in party:
+            self.learnt.downlink.failed(member.site)
+
+    def _add(self, key: str, share: Share) -> None:
+        """Give what arrived to its aggregator: one site's update, or the sum over several."""
+        if len(share.sites) > 1:
+            self.learnt.aggregators[key].add_sum(share.sites, share.tensors)
+            return
+        ((site, examples),) = share.sites.items()
+        self.learnt.aggregators[key].add(site, share.tensors, examples)
 
     def _note_the_others(self, record: RoundRecord) -> None:
         """Note the sites that could not be asked at all: they never joined, or cannot take part."""
@@ -304,39 +340,68 @@ class Rounds:
         *,
         layers: Mapping[str, Array] | None = None,
     ) -> Iterator[tuple[Member, Message]]:
-        """Send one order to each member, and yield the answers as they arrive.
+        """Send one order to each member, and yield the answers as they arrive, reports alone.
 
         The order carries ``layers``; when omitted, those of the member's exchanged groups. Who
-        does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent.
+        does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent. The
+        sites of a region share one order and one answer, of which each gets its own part.
         """
+        for party, reply in self._ask(kind, members, number, record, seconds, layers=layers):
+            if not party[0].regional:
+                yield party[0], reply
+                continue
+            try:
+                found = _letters_of(party, reply)
+            except Refused as error:
+                record.refused |= {member.site: str(error) for member in party}
+                continue
+            yield from found
+
+    def _ask(
+        self,
+        kind: str,
+        members: Iterable[Member],
+        number: int,
+        record: RoundRecord,
+        seconds: float,
+        *,
+        layers: Mapping[str, Array] | None = None,
+        expected: Mapping[str, int] | None = None,
+    ) -> Iterator[tuple[Party, Message]]:
+        """Do what `ask` does, and yield each answer whole, with all whom it is of."""
         arrays: dict[str, Array] = {}
-        pending: dict[str, Member] = {}
+        pending: dict[str, Party] = {}
         deadline = time.monotonic() + seconds
         largest = 0
-        for member in members:
+        for party in _parties(members):
             sent_layers, coded = layers, dict[str, Coded]()
             if sent_layers is None:
-                sent_layers, coded = self._layers(member, number, arrays)
-                largest = max(largest, self.learnt.size(member.task))
+                sent_layers, coded = self._layers(party, number, arrays)
+                largest = max(largest, *(self.learnt.size(member.task) for member in party))
             largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
+            regional = party[0].regional
             message = wire.order(
                 kind,
-                member.node_id,
+                party[0].node_id,
                 plan=self.roster.plan,
                 round_number=number,
                 layers=sent_layers,
                 ttl=seconds + TTL_MARGIN,
+                members=[member.site for member in party] if regional else (),
+                expected=expected if regional else None,
                 coded=coded,
             )
             sent = send(self.grid, [message])
             if not sent:
-                record.absent[member.site] = "its node is gone: the message could not be sent"
+                why = "its node is gone: the message could not be sent"
+                record.absent |= {member.site: why for member in party}
                 continue
-            pending[sent[0]] = member
+            pending[sent[0]] = party
             if kind == wire.TRAIN:
-                self.learnt.downlink.asked(member.site)
+                for member in party:
+                    self.learnt.downlink.asked(member.site)
             for key, array in sent_layers.items():
-                group = wire.group_of_payload(key)
+                group = group_of(key)
                 record.bytes_down[group] = record.bytes_down.get(group, 0) + len(array.data)
             for group in coded:
                 record.bytes_down.setdefault(group, 0)
@@ -345,41 +410,48 @@ class Rounds:
         def idle() -> set[str]:
             return self._gone(pending, record)
 
-        waiting = {message_id: member.node_id for message_id, member in pending.items()}
+        waiting = {message_id: party[0].node_id for message_id, party in pending.items()}
         mail = Mail(self.grid, MOST_BESIDES + MOST_TIMES * largest)
         for message_id, reply in collect(
             mail, waiting, deadline=deadline, poll=self.settings.poll, idle=idle
         ):
-            member = pending.pop(message_id)
+            party = pending.pop(message_id)
             if problem := reply_problem(reply):
                 unreachable = reply.error.code in (
                     ErrorCode.NODE_UNAVAILABLE,
                     ErrorCode.MESSAGE_UNAVAILABLE,
                     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
                 )
-                (record.absent if unreachable else record.refused)[member.site] = problem
+                missed = record.absent if unreachable else record.refused
+                missed |= {member.site: problem for member in party}
                 continue
-            yield member, reply
-        for member in pending.values():
+            yield party, reply
+        for member in itertools.chain.from_iterable(pending.values()):
             if member.site not in record.absent:
                 record.late[member.site] = f"no answer within {seconds:g} s"
 
     def _layers(
-        self, member: Member, number: int, arrays: dict[str, Array]
+        self, party: Party, number: int, arrays: dict[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Coded]]:
-        """Return the payloads of each group for a site, and what is coded; equal ones are made once."""
+        """Return the payload of each group for a site, or of each scope for a region's sites.
+
+        Equal ones are made once. Of groups that travel as differences, there are as many payloads
+        as steps, and the second mapping says what they are; a region has no such groups.
+        """
         layers: dict[str, Array] = {}
         coded: dict[str, Coded] = {}
-        for group, key in self.learnt.keys_of(member.task).items():
-            state = self.learnt.states[key]
-            if self.learnt.downlink.remembers(group):
-                parcel = self.learnt.downlink.parcel(member.site, group, key, number, state)
-                layers |= parcel[0]
-                coded[group] = parcel[1]
-                continue
-            if key not in arrays:
-                arrays[key] = wire.payload_array(encode(state))
-            layers[group] = arrays[key]
+        for task in {member.task: None for member in party}:
+            for group, key in self.learnt.keys_of(task).items():
+                state = self.learnt.states[key]
+                if self.learnt.downlink.remembers(group):
+                    site = party[0].site
+                    steps, told = self.learnt.downlink.parcel(site, group, key, number, state)
+                    layers |= steps
+                    coded[group] = told
+                    continue
+                if key not in arrays:
+                    arrays[key] = wire.payload_array(encode(state))
+                layers[key if party[0].regional else group] = arrays[key]
         return layers, coded
 
     def _sample(
@@ -426,14 +498,14 @@ class Rounds:
         return ", ".join(short)
 
     def _begin(self, asked: list[Member], counts: Mapping[str, int]) -> dict[str, int]:
-        """Open the aggregators of every scope that is asked; return the replies counted so far."""
+        """Open the aggregators of every scope that is asked; return each one's examples in all."""
         expected: dict[str, dict[str, int]] = {}
         for member in asked:
             for key in self.learnt.keys_of(member.task).values():
                 expected.setdefault(key, {})[member.site] = counts[member.site]
         for key, sites in expected.items():
             self.learnt.aggregators[key].begin(self.learnt.states[key], sites)
-        return dict.fromkeys(expected, 0)
+        return {key: sum(sites.values()) for key, sites in expected.items()}
 
     def _finish(self, arrived: Mapping[str, int], record: RoundRecord) -> None:
         """Close the round's aggregators; a group that nobody answered for keeps its state."""
@@ -493,18 +565,45 @@ class Rounds:
             self.admit(members)
         return members
 
-    def _gone(self, pending: Mapping[str, Member], record: RoundRecord) -> set[str]:
+    def _gone(self, pending: Mapping[str, Party], record: RoundRecord) -> set[str]:
         """Return the messages whose sites cannot answer any more, and note why."""
         connected = self.roster.connected()
         self._welcome(connected)
         gone = set()
-        for message_id, member in pending.items():
-            now = self.roster.everyone.get(member.site)
-            if now is not None and now.node_id != member.node_id:
-                record.absent[member.site] = "was started again; what it was doing is lost"
-            elif member.node_id not in connected:
-                record.absent[member.site] = "disconnected"
-            else:
-                continue
-            gone.add(message_id)
+        for message_id, party in pending.items():
+            for member in party:
+                now = self.roster.everyone.get(member.site)
+                if now is not None and now.node_id != member.node_id:
+                    record.absent[member.site] = "was started again; what it was doing is lost"
+                elif member.node_id not in connected:
+                    record.absent[member.site] = "disconnected"
+                else:
+                    continue
+                gone.add(message_id)
         return gone
+
+
+def _parties(members: Iterable[Member]) -> list[Party]:
+    """Return who shares an order: the sites of one region do, any other site has its own."""
+    parties: list[list[Member]] = []
+    regions: dict[int, list[Member]] = {}
+    for member in members:
+        if member.regional and member.node_id in regions:
+            regions[member.node_id].append(member)
+            continue
+        parties.append([member])
+        if member.regional:
+            regions[member.node_id] = parties[-1]
+    return [tuple(party) for party in parties]
+
+
+def _letters_of(party: Party, reply: Message) -> list[tuple[Member, Message]]:
+    """Return each site's part of a region's answer; raise Refused where it is not of these sites."""
+    wire.expect_no_layers(reply)
+    letters = wire.letters(reply, len(party))
+    if not letters:  # one report for all: the region could not do it
+        return [(member, reply) for member in party]
+    found = dict(zip((wire.site_of(letter) for letter in letters), letters, strict=True))
+    if found.keys() != {member.site for member in party}:
+        raise Refused("the region does not answer for the sites that it was asked for")
+    return [(member, found[member.site]) for member in party]

@@ -5,6 +5,9 @@ groups, each group one safetensors payload; or, where the server sends differenc
 as there are steps from what the site holds, as `Coded` tells. An answer carries a report and, after
 training, the layers of the groups on the allow-list. Records that are not named here make an answer
 invalid.
+
+A region, a node that holds several sites, gets one order for those of them that are asked, with the
+layers of each scope (``common``, ``task/gender``); it answers with a report of each.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import NamedTuple, TypeVar
 
 import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app.message import make_message
 
 from models.errors import UserError
 
@@ -31,6 +35,7 @@ QUERY, WEIGHTS, TRAIN, ALONE, DEPLOY, EVALUATE = (
     "evaluate",
 )
 Report = TypeVar("Report")
+Item = TypeVar("Item")
 Metrics = dict[str, dict[str, float | None]]  # by split, then by name
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
@@ -254,8 +259,13 @@ def order(
     layers: Mapping[str, Array],
     ttl: float,
     coded: Mapping[str, Coded] | None = None,
+    members: Sequence[str] = (),
+    expected: Mapping[str, int] | None = None,
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
+
+    To a region it names the ``members`` that are asked and, by scope, the examples ``expected`` of
+    all sites asked, on which the sums' fixed point hangs.
 
     Flower names a message by the SHA-256 of its content, and takes whoever writes that name under
     an answer for the node that was asked. So each order holds a random number: nobody but the node
@@ -264,6 +274,10 @@ def order(
     told = ConfigRecord({"round": round_number, "nonce": secrets.token_hex(16)})
     if coded:
         told["coded"] = json.dumps({group: asdict(each) for group, each in coded.items()})
+    if members:
+        told["members"] = list(members)
+    if expected:
+        told["scopes"], told["expected"] = list(expected), list(expected.values())
     content = RecordDict(
         {
             PLAN: ConfigRecord({"json": plan}),
@@ -287,20 +301,39 @@ def answer(
     return Message(content, reply_to=message)
 
 
+def answer_all(
+    message: Message,
+    reports: Sequence[SiteReport | RoundReport | DeployReport],
+    layers: Mapping[str, bytes],
+) -> Message:
+    """Return a region's answer: a report of each site, and the payload of each scope's sum."""
+    content = RecordDict(
+        {
+            REPORT: ConfigRecord({"json": [json.dumps(asdict(report)) for report in reports]}),
+            LAYERS: ArrayRecord({scope: payload_array(data) for scope, data in layers.items()}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
 def failure(
     message: Message, site: str, round_number: int, reason: str, *, later: bool = False
 ) -> Message:
     """Return the answer that says why ``site`` cannot do what ``message`` asks; it has no layers."""
     kind = message.metadata.message_type
+    return answer(message, failed(kind, site, round_number, reason, later=later), {})
+
+
+def failed(
+    kind: str, site: str, round_number: int, reason: str, *, later: bool = False
+) -> SiteReport | RoundReport | DeployReport:
+    """Return the report that says why ``site`` cannot do what an order of ``kind`` asks."""
     why = reason[:MOST_REASON_CHARACTERS]
-    report: SiteReport | RoundReport | DeployReport
     if kind.startswith(QUERY):
-        report = SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why)
-    elif kind == DEPLOY:
-        report = DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why)
-    else:
-        report = RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
-    return answer(message, report, {})
+        return SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why)
+    if kind == DEPLOY:
+        return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why)
+    return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
 
 
 def read_order(message: Message) -> Order:
@@ -350,6 +383,67 @@ def read_coded(message: Message) -> dict[str, Coded]:
         if not each.base and each.steps != 1:
             raise Refused(f"the whole of group {group!r} is in {each.steps} payloads")
     return coded
+
+
+def read_members(message: Message) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the members that an order to a region names, and the examples expected by scope.
+
+    Both are empty in an order to a site, and in a query of whoever is there.
+
+    Raises
+    ------
+    UserError
+        Where the message is not one that this version of the app sends.
+    """
+    told = message.content[ORDER]
+    members, scopes = (_all(str, told.get(key, [])) for key in ("members", "scopes"))
+    expected = _all(int, told.get("expected", []))
+    if len(scopes) != len(expected):
+        raise UserError("the server's message cannot be read: scopes without their examples")
+    return tuple(members), dict(zip(scopes, expected, strict=True))
+
+
+def _all(kind: type[Item], values: object) -> list[Item]:
+    """Return ``values``, a list of ``kind`` and nothing else; or raise UserError."""
+    if isinstance(values, list) and all(type(value) is kind for value in values):
+        return values
+    raise UserError("the server's message cannot be read: members or scopes have the wrong type")
+
+
+def letters(message: Message, most: int) -> list[Message]:
+    """Return a region's answer as one message for each report in it, without layers.
+
+    Empty for the answer of a site.
+
+    Raises
+    ------
+    Refused
+        Where it has more than ``most`` reports.
+    """
+    try:
+        texts = message.content[REPORT]["json"]
+    except (KeyError, TypeError):
+        return []
+    if not isinstance(texts, list):
+        return []
+    if not 0 < len(texts) <= most:
+        raise Refused(f"answers for {len(texts)} sites, at most {most} are taken (cohort.sites)")
+    return [
+        make_message(
+            metadata=message.metadata,
+            content=RecordDict({REPORT: ConfigRecord({"json": text})}),
+        )
+        for text in texts
+    ]
+
+
+def site_of(message: Message) -> str:
+    """Return the name under which a report is given; raise Refused where it has none."""
+    try:
+        told = json.loads(str(message.content[REPORT]["json"]))["site"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Refused(f"{REPORT!r} cannot be read: {error}") from None
+    return str(told)
 
 
 def read_site_report(message: Message) -> SiteReport:

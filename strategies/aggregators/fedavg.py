@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Aggregator, Options, Tensors, copied, flat, spans
+from strategies.aggregators.base import Aggregator, Options, Tensors, copied
+from strategies.aggregators.blocks import (
+    BLOCK,
+    Block,
+    flat,
+    made_of_blocks,
+    numbers,
+    on_all_cores,
+    scratch,
+)
 
 MAX_MAGNITUDE = 2.0**24
 """The largest magnitude of a value that may be added; a reply with a larger one must be refused."""
@@ -18,6 +28,84 @@ EXAMPLES_SLACK = 2
 
 _MAGNITUDE_BITS = 24
 _INT64_BITS = 63
+
+
+def shift_of(expected: int) -> int:
+    """Return s for which sums of n_k * w_k * 2**s fit into 64 bits; see `FedAvg`.
+
+    Parameters
+    ----------
+    expected : int
+        The examples expected of all sites asked.
+
+    Raises
+    ------
+    ValueError
+        For 2**48 examples or more.
+    """
+    limit = EXAMPLES_SLACK * expected
+    if limit >= EXAMPLES_SLACK << 48:
+        raise ValueError(f"{expected} examples expected, must be below 2**48")
+    return _INT64_BITS - _MAGNITUDE_BITS - limit.bit_length()
+
+
+def largest_sum(examples: int, expected: int) -> float:
+    """Return the largest magnitude of a sum over updates with ``examples`` together.
+
+    Parameters
+    ----------
+    examples, expected : int
+        Of the sites in the sum, and of all sites asked.
+    """
+    return MAX_MAGNITUDE * examples * 2.0 ** shift_of(expected)
+
+
+class FixedPointSum:
+    """The sum of n_k * w_k over updates, in 64-bit fixed point: multiples of 2**-shift.
+
+    Integers add exactly: sums of parts of the sites, added up, have the bits of the sum over all.
+
+    Parameters
+    ----------
+    shift : int
+        As `shift_of` gives it.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        The sums so far: int64, of the updates' shapes; empty before the first.
+    """
+
+    def __init__(self, shift: int) -> None:
+        self.shift = shift
+        self.tensors: dict[str, Tensor] = {}
+
+    def add(self, update: Tensors, examples: int) -> None:
+        """Add ``examples`` times ``update``: floating point, finite, at most `MAX_MAGNITUDE`."""
+        scale = examples * 2.0**self.shift
+        values = {name: flat(tensor) for name, tensor in update.items()}
+        totals = {name: flat(self._of(name, tensor)).numpy() for name, tensor in update.items()}
+
+        def add(blocks: Iterator[Block]) -> None:
+            products, cut = scratch(np.float64), scratch(np.int64)
+            for name, span in blocks:
+                given, sums = numbers(values[name][span]), totals[name][span]
+                product, whole = products[: len(given)], cut[: len(given)]
+                np.multiply(given, scale, out=product, dtype=np.float64)
+                np.copyto(whole, product, casting="unsafe")
+                np.add(sums, whole, out=sums)
+
+        on_all_cores({name: len(tensor) for name, tensor in values.items()}, BLOCK, add)
+
+    def add_sums(self, sums: Tensors) -> None:
+        """Add the sums of others: int64, of the same shift."""
+        for name, tensor in sums.items():
+            self._of(name, tensor).add_(tensor)
+
+    def _of(self, name: str, like: Tensor) -> Tensor:
+        if name not in self.tensors:
+            self.tensors[name] = torch.zeros(like.shape, dtype=torch.int64)
+        return self.tensors[name]
 
 
 class FedAvg(Aggregator):
@@ -33,11 +121,12 @@ class FedAvg(Aggregator):
     float32 rounding of a weight near 1. To this come float64 roundings, of relative size 2**-53,
     and the one to the tensor's own dtype. Values far below 2**-37 average to zero.
 
-    Memory: one int64 accumulator (two float32 models) and the update being added. The mean of one
-    update is that update, bit for bit.
+    Memory: one int64 accumulator (two float32 models) and the update being added. Integers also add
+    alike however many threads share the work. The mean of one update is that update, bit for bit.
     """
 
     needs_all: ClassVar[bool] = False
+    takes_sums: ClassVar[bool] = True
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -45,51 +134,55 @@ class FedAvg(Aggregator):
 
     def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
         """Start a round; see the base class. ValueError for 2**48 expected examples or more."""
-        limit = EXAMPLES_SLACK * sum(expected.values())
-        if limit >= EXAMPLES_SLACK << 48:
-            raise ValueError(f"{limit // EXAMPLES_SLACK} examples expected, must be below 2**48")
+        self._shift = shift_of(sum(expected.values()))
         super().begin(current, expected)
-        self._shift = _INT64_BITS - _MAGNITUDE_BITS - limit.bit_length()
 
     def _reset(self) -> None:
         super()._reset()
-        self._sums: dict[str, Tensor] = {}
+        self._sum = FixedPointSum(0)
         self._only: tuple[Tensors, int] | None = None  # the first update, until there is a second
 
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
+        self._check_examples(site, examples)
+        if not self._answered:
+            self._only = (update, examples)
+            return
+        self._open_sum()
+        self._sum.add(update, examples)
+
+    def _fold_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
+        for site, examples in sites.items():
+            self._check_examples(site, examples)
+        self._open_sum()
+        self._sum.add_sums(sums)
+
+    def _check_examples(self, site: str, examples: int) -> None:
         if examples > EXAMPLES_SLACK * self._expected[site]:
             raise ValueError(
                 f"site {site!r} reports {examples} examples, {self._expected[site]} were expected; "
                 f"at most {EXAMPLES_SLACK} times as many are taken"
             )
-        if not self._answered:
-            self._only = (update, examples)
-            return
-        if self._only is not None:
-            self._sums = {
-                name: torch.zeros(tensor.numel(), dtype=torch.int64)
-                for name, tensor in update.items()
-            }
-            self._accumulate(*self._only)
-            self._only = None
-        self._accumulate(update, examples)
 
-    def _accumulate(self, update: Tensors, examples: int) -> None:
-        scale = examples * 2.0**self._shift
-        for name, tensor in update.items():
-            values, sums = flat(tensor), self._sums[name]
-            for span in spans(len(values)):
-                sums[span].add_((values[span].double() * scale).long())
+    def _open_sum(self) -> None:
+        """Begin the sum, if that is still to do, with the update that was alone so far."""
+        if not self._sum.tensors:
+            self._sum = FixedPointSum(self._shift)
+        if self._only is not None:
+            self._sum.add(*self._only)
+            self._only = None
 
     def _combine(self) -> dict[str, Tensor]:
         if self._only is not None:
             return copied(self._only[0])
         scale = sum(self._answered.values()) * 2.0**self._shift
-        return {name: self._mean(name, scale) for name in self._current}
+        # One by one, so that of sums and means together there are never more than the sums were.
+        return {name: self._mean(name, tensor, scale) for name, tensor in self._current.items()}
 
-    def _mean(self, name: str, scale: float) -> Tensor:
-        mean = torch.empty(self._current[name].shape, dtype=self._current[name].dtype)
-        values, sums = flat(mean), self._sums[name]
-        for span in spans(len(values)):
-            values[span] = sums[span].double().div_(scale)
-        return mean
+    def _mean(self, name: str, like: Tensor, scale: float) -> Tensor:
+        sums = flat(self._sum.tensors.pop(name)).numpy()
+
+        def divide(blocks: Iterator[tuple[Block, Tensor]]) -> None:
+            for (_, span), mean in blocks:
+                mean.copy_(torch.from_numpy(np.divide(sums[span], scale)))
+
+        return made_of_blocks({name: like}, BLOCK, divide)[name]

@@ -1,18 +1,27 @@
-"""What the robust aggregators share: they hold every reply until the round ends."""
+"""What the robust aggregators share: they need every reply of a round at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
+from strategies.aggregators.base import Aggregator, Options, Tensors, require
+from strategies.aggregators.replies import Replies
 
-from strategies.aggregators.base import Aggregator, Tensors, flat, spans
+
+@dataclass(frozen=True)
+class HoldingOptions(Options):
+    """The memory for a round's replies; see conf/aggregator/median.yaml."""
+
+    memory_mb: float
+
+    def check(self, where: str) -> None:
+        """Raise UserError for a value out of its range."""
+        require(self.memory_mb > 0, f"{where}.memory_mb", "greater than 0", self.memory_mb)
 
 
 class HoldingAggregator(Aggregator):
-    """Holds the updates, by site, until ``finish``: memory grows with the number of sites.
+    """Keeps the updates, by site, until ``finish``: in ``memory_mb`` of memory, the rest on disk.
 
     A site weighs the same whatever number of examples it reports, for that number is the site's
     own word. The updates are worked on in the order of the sites' names.
@@ -20,35 +29,16 @@ class HoldingAggregator(Aggregator):
 
     needs_all: ClassVar[bool] = True
 
+    def __init__(self, options: HoldingOptions) -> None:
+        super().__init__()
+        self.memory_mb = options.memory_mb
+        self._replies = Replies({}, 0)
+
     def _reset(self) -> None:
         super()._reset()
-        self._updates: dict[str, Tensors] = {}
+        self._replies.close()
 
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
-        self._updates[site] = update
-
-    def _by_site(self) -> dict[str, Tensors]:
-        return dict(sorted(self._updates.items()))
-
-
-def reduce_blockwise(
-    updates: Mapping[str, Tensors], reduce: Callable[[Tensor], Tensor]
-) -> dict[str, Tensor]:
-    """Return the tensors whose elements ``reduce`` makes of the same elements of all ``updates``.
-
-    Parameters
-    ----------
-    updates : Mapping of str to Tensors
-        n updates alike in names, shapes and dtypes, by site.
-    reduce : callable
-        Takes shape ``(n, b)`` in the tensor's dtype, returns ``(b,)`` in any floating dtype.
-    """
-    first = next(iter(updates.values()))
-    reduced = {}
-    for name, tensor in first.items():
-        reduced[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
-        values = flat(reduced[name])
-        sources = [flat(update[name]) for update in updates.values()]
-        for span in spans(len(values), rows=len(sources)):
-            values[span] = reduce(torch.stack([source[span] for source in sources]))
-    return reduced
+        if not len(self._replies):
+            self._replies = Replies(self._current, int(self.memory_mb * 1e6))
+        self._replies.add(site, update)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Options, Tensors, copied, flat, require, spans
-from strategies.aggregators.held import HoldingAggregator, reduce_blockwise
+from strategies.aggregators.base import Tensors, require
+from strategies.aggregators.blocks import Numbers, flat, numbers
+from strategies.aggregators.held import HoldingAggregator, HoldingOptions
+from strategies.aggregators.replies import Replies
 
 
 @dataclass(frozen=True)
-class KrumOptions(Options):
+class KrumOptions(HoldingOptions):
     """See conf/aggregator/krum.yaml."""
 
     num_malicious: int
@@ -21,6 +24,7 @@ class KrumOptions(Options):
 
     def check(self, where: str) -> None:
         """Raise UserError for a value out of its range."""
+        super().check(where)
         malicious, keep = self.num_malicious, self.num_to_keep
         require(malicious >= 0, f"{where}.num_malicious", "at least 0", malicious)
         require(keep >= 1, f"{where}.num_to_keep", "at least 1", keep)
@@ -35,25 +39,23 @@ class Krum(HoldingAggregator):
 
     Fewer than 2f+3 updates (the paper's condition), or fewer than ``num_to_keep`` + f (one would
     have to be kept that nobody vouches for), leave the state as it was, and ``note`` says so.
-    Holds every reply.
+    Needs every reply.
     """
 
     def __init__(self, options: KrumOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.options = options
 
     def _combine(self) -> dict[str, Tensor] | None:
-        updates, f = self._by_site(), self.options.num_malicious
-        if reason := self._too_few(len(updates)):
-            self.note = f"krum needs at least {reason} updates, got {len(updates)}: state kept"
+        replies, f = self._replies, self.options.num_malicious
+        if reason := self._too_few(len(replies)):
+            self.note = f"krum needs at least {reason} updates, got {len(replies)}: state kept"
             return None
-        scores = krum_scores(squared_distances(list(updates.values()), self._current), f)
-        ranked = sorted(zip(scores.tolist(), updates, strict=True))
-        kept = {site: updates[site] for _, site in sorted(ranked[: self.options.num_to_keep])}
-        self.note = f"krum kept {len(kept)} of {len(updates)} updates: {', '.join(sorted(kept))}"
-        if len(kept) == 1:
-            return copied(next(iter(kept.values())))
-        return reduce_blockwise(kept, lambda values: values.double().mean(dim=0))
+        scores = krum_scores(squared_distances(replies, self._current), f)
+        ranked = sorted(zip(scores.tolist(), replies.sites, strict=True))
+        kept = sorted(site for _, site in ranked[: self.options.num_to_keep])
+        self.note = f"krum kept {len(kept)} of {len(replies)} updates: {', '.join(kept)}"
+        return replies.reduced(kept, _only if len(kept) == 1 else _mean)
 
     def _too_few(self, count: int) -> str:
         """Return how many updates are needed and why, or "" where ``count`` of them are enough."""
@@ -63,7 +65,17 @@ class Krum(HoldingAggregator):
         return f"num_to_keep+f = {keep + f}" if count < keep + f else ""
 
 
-def squared_distances(updates: list[Tensors], origin: Tensors) -> Tensor:
+def _only(rows: Numbers) -> Numbers:
+    only: Numbers = rows[0]
+    return only
+
+
+def _mean(rows: Numbers) -> Numbers:
+    mean: Numbers = rows.mean(axis=0, dtype=np.float64)
+    return mean
+
+
+def squared_distances(replies: Replies, origin: Tensors) -> Tensor:
     """Return the squared Euclidean distances between n updates: float64, shape ``(n, n)``.
 
     They come from inner products of ``update - origin``. With the state the sites started from as
@@ -71,21 +83,22 @@ def squared_distances(updates: list[Tensors], origin: Tensors) -> Tensor:
 
     Parameters
     ----------
-    updates : list of Tensors
-        Alike in names and shapes.
+    replies : Replies
+        The updates; rows and columns are in the order of their sites.
     origin : Mapping of str to Tensor
         A point near the honest updates.
     """
-    products = torch.zeros(len(updates), len(updates), dtype=torch.float64)
-    for name, start in origin.items():
-        centre = flat(start)
-        sources = [flat(update[name]) for update in updates]
-        for span in spans(len(centre), rows=len(sources)):
-            offsets = torch.stack([source[span] for source in sources]).double()
-            offsets -= centre[span].double()
-            products += offsets @ offsets.t()
+    products = np.zeros((len(replies), len(replies)))
+    room = np.empty(0)
+    for name, span, rows in replies.blocks(replies.sites):
+        if room.size < rows.size:
+            room = np.empty(rows.size)
+        offsets = room[: rows.size].reshape(rows.shape)
+        np.subtract(rows, numbers(flat(origin[name])[span]), out=offsets, dtype=np.float64)
+        products += offsets @ offsets.T  # numpy sees the symmetry, and does half of the products
     squares = products.diagonal()
-    return (squares[:, None] + squares[None, :] - 2 * products).clamp_(min=0)
+    distances = squares[:, None] + squares[None, :] - 2 * products
+    return torch.from_numpy(distances.clip(min=0))
 
 
 def krum_scores(distances: Tensor, num_malicious: int) -> Tensor:

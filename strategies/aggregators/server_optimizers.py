@@ -24,6 +24,7 @@ class ServerOptimizer(Aggregator):
     """
 
     needs_all: ClassVar[bool] = False
+    takes_sums: ClassVar[bool] = True
     moments: ClassVar[tuple[str, ...]]  # the running quantities that each tensor has
 
     def __init__(self) -> None:
@@ -56,6 +57,9 @@ class ServerOptimizer(Aggregator):
 
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
         self._mean.add(site, update, examples)
+
+    def _fold_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
+        self._mean.add_sum(sites, sums)
 
     def _combine(self) -> dict[str, Tensor] | None:
         mean = self._mean.finish()

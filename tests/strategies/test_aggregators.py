@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from models.errors import UserError
 from strategies.aggregators import AGGREGATORS, EXAMPLES_SLACK, MAX_MAGNITUDE, make
-from strategies.aggregators.base import BLOCK
+from strategies.aggregators.blocks import BLOCK
 from strategies.aggregators.krum import krum_scores, squared_distances
+from strategies.aggregators.replies import Replies
 
 torch.set_num_threads(1)
 
@@ -337,7 +338,7 @@ def test_fedavg_holds_no_more_than_one_update_while_they_arrive():
     for site, update in updates.items():
         aggregator.add(site, update, examples[site])
     assert aggregator._only is None
-    assert sum(t.nbytes for t in aggregator._sums.values()) == 2 * sum(
+    assert sum(t.nbytes for t in aggregator._sum.tensors.values()) == 2 * sum(
         t.nbytes for t in current.values()
     )
 
@@ -462,6 +463,14 @@ def test_two_hostile_sites_of_seven_cannot_move_the_result_far(name, options):
         assert (tensor <= values.amax(0) + 1e-6).all()
 
 
+def kept(updates, limit=10**9):
+    """Return ``updates``, by site, as a round's replies."""
+    replies = Replies(next(iter(updates.values())), limit)
+    for site, update in updates.items():
+        replies.add(site, update)
+    return replies
+
+
 def test_krum_distances_are_exact_beside_a_huge_update():
     current, updates, _ = draw_round(4)
     updates["site-0"] = {name: torch.full_like(t, 2.0**24) for name, t in current.items()}
@@ -469,7 +478,7 @@ def test_krum_distances_are_exact_beside_a_huge_update():
         [torch.cat([t.double().flatten() for t in u.values()]) for u in updates.values()]
     )
     direct = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
-    found = squared_distances(list(updates.values()), current)
+    found = squared_distances(kept(updates), current)
     torch.testing.assert_close(found[1:, 1:], direct[1:, 1:], rtol=1e-12, atol=1e-11)
     torch.testing.assert_close(found[0, 1:], direct[0, 1:], rtol=1e-12, atol=0.0)
 
@@ -477,7 +486,7 @@ def test_krum_distances_are_exact_beside_a_huge_update():
 def test_krum_distances_are_exact_far_from_zero_and_never_negative():
     origin = {"w": torch.full((400,), 1e6, dtype=torch.float64)}
     near = draw(1, {"w": (5, 400)}, torch.float64, scale=1e-3)["w"]
-    updates = [{"w": origin["w"] + offset} for offset in near]
+    updates = kept({str(k): {"w": origin["w"] + offset} for k, offset in enumerate(near)})
     direct = (near[:, None] - near[None, :]).square().sum(-1)
     torch.testing.assert_close(squared_distances(updates, origin), direct, rtol=1e-5, atol=1e-9)
     assert (squared_distances(updates, {"w": torch.zeros(400)}) >= 0).all()

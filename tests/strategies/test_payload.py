@@ -75,6 +75,24 @@ def test_views_and_shared_tensors_travel_as_themselves():
     assert all(torch.equal(found[name], tied[name]) for name in tied)
 
 
+@pytest.mark.filterwarnings("error")
+def test_borrowed_tensors_are_the_bytes_themselves_where_these_are_aligned():
+    data = bytearray(encode(SMALL))
+    found = decode(data, SMALL_SCHEMA, max_magnitude=None, borrow=True)
+    for name, tensor in SMALL.items():
+        assert torch.equal(found[name], tensor)
+    start = 8 + int.from_bytes(data[:8], "little")
+    data[start:] = bytes(len(data) - start)
+    assert not any(tensor.any() for tensor in found.values())
+    data = encode(SMALL)
+    moved = pack(data[8:start] + b" ", data[start:])
+    again = decode(moved, SMALL_SCHEMA, max_magnitude=None, borrow=True)
+    for name, tensor in SMALL.items():
+        assert torch.equal(again[name], tensor)
+        assert again[name].data_ptr() % tensor.element_size() == 0
+    assert torch.equal(decode(encode(SMALL), SMALL_SCHEMA, max_magnitude=None)["a"], SMALL["a"])
+
+
 def test_decoded_tensors_are_writable_and_leave_the_bytes_alone():
     data = encode(SMALL)
     kept = bytes(bytearray(data))

@@ -1,0 +1,298 @@
+"""Fine-tuning at one site over a frozen backbone: `python -m benchmarks.local`.
+
+As the usual tutorial loop writes it (every batch through the whole network, every epoch) and ours,
+which runs the frozen layers once and keeps what they gave: with an empty cache and with a full one.
+Each in a fresh process, in turn, from the same start, over the same batches: the trained layers that
+come out are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.apart import apart, most_resident, resident
+from benchmarks.command_line import command_of, with_output
+from benchmarks.limits import Limits, limits
+from benchmarks.tables import Table, write
+from client_app.features import cached
+from models.data import ArrayInputs, Split
+from models.groups import freeze, partition, set_train_mode
+from models.networks import build
+from models.prefix import frozen_cut, prefix_digest, split
+from models.training import Settings, batches, fit, parameters_of
+
+TUTORIAL, COLD, WARM = "tutorial loop", "ours, empty cache", "ours, full cache"
+SIDES = (TUTORIAL, COLD, WARM)
+TRAINED: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("resnet18", "head"): ("head",),
+    ("resnet18", "last stage"): ("layer4", "head"),
+    ("vgg16", "head"): ("head",),
+    ("vgg16", "last stage"): ("features.24", "features.26", "features.28", "head"),
+}
+CLASSES, SEED = 2, 2026
+EVALUATION_BATCH = 256  # as conf/train/default.yaml has it
+TOLERANCE = 1e-4  # of the norm of a tensor: batches of another size round otherwise
+SETTINGS = Settings(
+    epochs=5,
+    steps=None,
+    batch_size=32,
+    optimizer="sgd",
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=1e-4,
+    clip=None,
+    augment="none",
+    autocast=False,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is fine-tuned: a network at a picture size, its trained part, and for how long."""
+
+    network: str
+    size: int
+    trained: str
+    images: int
+    epochs: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        """Return how a row of the table is called."""
+        return f"{self.network}, {self.size}x{self.size}, {self.trained}"
+
+    @property
+    def settings(self) -> Settings:
+        """Return how to train in one round."""
+        return replace(SETTINGS, epochs=self.epochs)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one side took: seconds, and bytes beyond a process with the model and the pictures."""
+
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """A case set up: the network, its trained parameters, where it can be cut, and the pictures."""
+
+    network: nn.Sequential
+    trained: dict[str, nn.Parameter]
+    cut: int
+    data: Split
+
+
+def site_of(case: Case) -> Site:
+    """Return the network from a seed, frozen but for its trained part, and random pictures."""
+    torch.manual_seed(SEED)
+    shape = (3, case.size, case.size)
+    options: dict[str, Any] = {"classifier": False} if case.network.startswith("vgg") else {}
+    network = build(case.network, input_shape=shape, classes=CLASSES, head=(), **options)
+    groups = {"pretrained": ["..."], "common": list(TRAINED[case.network, case.trained])}
+    division = partition(network, groups)
+    freeze(network, division)
+    network.train()
+    set_train_mode(network, division)
+    generator = np.random.default_rng(SEED)
+    pixels = generator.integers(0, 256, (case.images, case.size, case.size, 3), np.uint8)
+    labels = generator.integers(0, CLASSES, case.images)
+    inputs = ArrayInputs(pixels, (0.5,), (0.25,))
+    names = division.names("common")
+    trained = parameters_of(network, names)
+    return Site(network, trained, frozen_cut(network, division), Split(inputs, labels))
+
+
+def play(case: Case, side: str, cache: Path, result: Path) -> Cost:
+    """Fine-tune in this process; write the trained parameters to the safetensors file ``result``."""
+    site = site_of(case)
+    before, started = resident(), time.perf_counter()
+    (_tutorial if side == TUTORIAL else _ours)(case, site, cache)
+    cost = Cost(time.perf_counter() - started, max(most_resident() - before, 0))
+    kept = {name: tensor.detach().contiguous() for name, tensor in site.trained.items()}
+    safetensors.torch.save_file(kept, result)
+    return cost
+
+
+def _tutorial(case: Case, site: Site, cache: Path) -> None:
+    del cache
+    settings = case.settings
+    for number in range(case.rounds):
+        optimizer = torch.optim.SGD(
+            site.trained.values(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        for indices in batches(len(site.data), settings, np.random.default_rng(number)):
+            inputs, labels = site.data.inputs.batch(indices), site.data.labels[indices]
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(site.network(inputs), torch.from_numpy(labels))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+def _ours(case: Case, site: Site, cache: Path) -> None:
+    cpu = torch.device("cpu")
+    for number in range(case.rounds):  # as client_app/work.py sets up every round
+        prefix, tail = split(site.network, site.cut)
+        features = cached(
+            prefix,
+            prefix_digest(site.network, site.cut),
+            site.data,
+            cache,
+            batch_size=EVALUATION_BATCH,
+            device=cpu,
+            autocast=False,
+        )
+        fit(
+            tail,
+            features,
+            case.settings,
+            trained=site.trained,
+            generator=np.random.default_rng(number),
+            device=cpu,
+        )
+
+
+def least_operations(case: Case) -> float:
+    """Return the floating point operations that cannot be left out.
+
+    One pass of each picture through the frozen layers, and for each step forward and backward
+    through the trained ones.
+    """
+    site = site_of(replace(case, images=2))
+    prefix, tail = split(site.network, site.cut)
+    inputs = site.data.inputs.batch(np.arange(2))
+    with torch.no_grad(), FlopCounterMode(display=False) as once:
+        features = prefix(inputs)
+    with FlopCounterMode(display=False) as again:
+        tail(features).sum().backward()
+    passes = case.epochs * case.rounds
+    return float(case.images / 2 * (once.get_total_flops() + passes * again.get_total_flops()))
+
+
+def largest_difference(left: Path, right: Path) -> float:
+    """Return the largest norm of the difference of a tensor, relative to that of the right one."""
+    one, other = safetensors.torch.load_file(left), safetensors.torch.load_file(right)
+    assert one.keys() == other.keys()
+    return max(
+        float((t - other[n]).norm() / other[n].norm().clamp(min=1e-30)) for n, t in one.items()
+    )
+
+
+def table(found: Mapping[Case, Mapping[str, Sequence[Cost]]], at_best: Limits) -> Table:
+    """Return medians, ratios and limits."""
+    made = Table(
+        "Fine-tuning over a frozen backbone",
+        (
+            "network, pictures, trained",
+            "tutorial, s",
+            "empty cache, s",
+            "full cache, s",
+            "tutorial / empty",
+            "at best, s",
+            "empty / at best",
+            "memory: tutorial, empty, full",
+        ),
+    )
+    for case, sides in found.items():
+        medians = {s: statistics.median(cost.seconds for cost in sides[s]) for s in SIDES}
+        memory = (statistics.median(cost.memory for cost in sides[s]) for s in SIDES)
+        least = least_operations(case) / at_best.product
+        made.rows[case.name] = (
+            *(f"{medians[side]:.2f}" for side in SIDES),
+            f"{medians[TUTORIAL] / medians[COLD]:.1f}",
+            f"{least:.2f}",
+            f"{medians[COLD] / least:.1f}",
+            ", ".join(f"{each / 1e6:.0f}" for each in memory) + " MB",
+        )
+    return made
+
+
+def cases(told: argparse.Namespace) -> list[Case]:
+    """Return what to fine-tune, as the command line says."""
+    if told.quick:
+        return [Case("resnet18", 64, trained, 64, 2, 2) for trained in ("head", "last stage")]
+    kinds = [("resnet18", 224), ("vgg16", 224), ("resnet18", 64)]
+    return [
+        Case(network, size, trained, told.images, told.epochs, told.rounds)
+        for network, size in kinds
+        for trained in ("head", "last stage")
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play the cases in turn, compare what was learnt, and write the table."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.local", description=__doc__)
+    parser.add_argument("--images", type=int, default=256, help="training pictures of the site")
+    parser.add_argument("--epochs", type=int, default=5, help="of a round")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--repeat", type=int, default=3, help="of each case on each side, in turn")
+    parser.add_argument("--quick", action="store_true", help="one small network, once")
+    told = with_output(parser).parse_args(given)
+    found: dict[Case, dict[str, list[Cost]]] = {}
+    differences: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases(told):
+            found[case] = {side: [] for side in SIDES}
+            for number in range(1 if told.quick else told.repeat):
+                cache = Path(folder) / f"{len(found)}-{number}"
+                for side in SIDES:
+                    result = Path(folder) / side
+                    cost = apart(["benchmarks.local"], play, case, side, cache, result)
+                    found[case][side].append(cost)
+                    print(case.name, side, f"{cost.seconds:.2f} s", flush=True)
+            for side in (COLD, WARM):
+                difference = largest_difference(Path(folder) / side, Path(folder) / TUTORIAL)
+                differences[f"{case.name}, {side}"] = difference
+                if not difference <= TOLERANCE:
+                    raise SystemExit(f"{case.name}: {side} differs by {difference:g}")
+    at_best = limits()
+    notes = [
+        at_best.told(),
+        f"{told.epochs} epochs in each of {told.rounds} rounds on {told.images} pictures, batches of "
+        f"{SETTINGS.batch_size}."
+        if not told.quick
+        else "Two epochs in each of two rounds on 64 pictures: too little for a figure.",
+        "Medians, in a process that has the model and the pictures, of which memory is what is added. "
+        "At best: one pass of each picture through the frozen layers and the steps of the trained ones, "
+        "at the rate of a large matrix product. The trained layers of the two differ by at most "
+        f"{max(differences.values()):.1e} of a tensor's norm.",
+    ]
+    more = {
+        "costs": [
+            {**asdict(case), "side": side, **asdict(cost)}
+            for case, sides in found.items()
+            for side, costs in sides.items()
+            for cost in costs
+        ],
+        "differences": differences,
+        "limits": asdict(at_best),
+    }
+    command = command_of("benchmarks.local", given)
+    output = told.output.resolve()
+    write(output, "local", [table(found, at_best)], command=command, notes=notes, more=more)
+
+
+if __name__ == "__main__":
+    main()

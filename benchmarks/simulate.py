@@ -1,0 +1,275 @@
+"""Many simulated sites on one machine: `python -m benchmarks.simulate`.
+
+`flwr run` with 10, 100 and 500 sites: stock Flower FedAvg as its quickstart writes it, ours with a
+node for each site, and ours in cohorts (two nodes that hold all sites). One perceptron (561 features,
+79,110 parameters) on seeded measurements, the same at all three, who begin from the same weights and
+take each site's examples as one batch, so that they must end at the same average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.central import holdings
+from benchmarks.command_line import command_of, with_output
+from benchmarks.flower import Simulator
+from benchmarks.processes import REPOSITORY, children
+from benchmarks.rounds import note_checkpoints
+from benchmarks.tables import Table, write
+from models import weights
+from server_app.compose import compose
+from strategies.blueprint import draw_up
+from strategies.config import plan_for
+from strategies.method import make_method
+
+STOCK, APART, COHORT = "stock Flower FedAvg", "ours, a node for each site", "ours, in cohorts"
+CASES = (COHORT, APART, STOCK)
+SIZES = (10, 100, 500)
+NODES, WINDOWS, FEATURES, CLASSES = 2, 36, 561, 6
+RATE, BATCH, EPOCHS = 0.02, 32, 3
+OURS = (
+    "method=fedavg",
+    f"train.epochs={EPOCHS}",
+    f"train.batch_size={BATCH}",
+    f"train.optimizer.lr={RATE}",
+    # As the quickstart trains.
+    "train.optimizer.weight_decay=0",
+    "train.clip=null",
+    "train.schedule=constant",
+    "baselines.alone=false",
+)
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a run cost and gave.
+
+    Parameters
+    ----------
+    rate : float
+        Rounds times sites per second, without the first round.
+    memory : float
+        Most bytes of all processes together, memory that they share counted once.
+    average : tuple of NDArray
+        The parameters at the end, in the network's order.
+    """
+
+    rate: float
+    memory: float
+    average: tuple[NDArray[np.float32], ...]
+
+
+@dataclass
+class Watch:
+    """Looks at a run's processes and checkpoints, twice a second, in a thread of its own.
+
+    Parameters
+    ----------
+    leader : int
+        The process that all others descend from.
+    output : Path
+        Where our runs are.
+    """
+
+    leader: int
+    output: Path
+    most: float = 0.0
+    ended: dict[str, float] = field(default_factory=dict)
+
+    def __enter__(self) -> Watch:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.5):
+            self.look()
+
+    def look(self) -> None:
+        """Note what there is now."""
+        note_checkpoints(self.output, self.ended)
+        self.most = max(self.most, sum(map(memory_of, [self.leader, *children(self.leader, "")])))
+
+
+def memory_of(pid: int) -> float:
+    """Return the bytes of a process, of what it shares its part (PSS); 0 where it has ended."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return 1024.0 * int(line.split()[1])
+    return 0.0
+
+
+def draw(folder: Path, sites: int) -> None:
+    """Write the sites' measurements as ours reads them, and the very same splits for stock Flower."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(sites)
+    subject = np.repeat(np.arange(1, sites + 1), WINDOWS)
+    y = np.tile(np.arange(WINDOWS) % CLASSES + 1, sites)
+    centres = generator.normal(size=(CLASSES + 1, FEATURES))
+    x = 0.3 * centres[y] + generator.normal(size=(len(y), FEATURES))
+    np.savez(folder / "har.npz", x=x.astype(np.float32), y=y, subject=subject)
+    config = compose("har", OURS)
+    kept: dict[str, list[NDArray[Any]]] = {}
+    for index, holding in enumerate(holdings(config, sites, folder / "har.npz")):
+        for split in ("train", "test"):
+            part = getattr(holding.data, split)
+            for what, values in (
+                ("x", part.inputs.values),
+                ("y", part.labels),
+                ("site", np.full(len(part), index)),
+            ):
+                kept.setdefault(f"{split}_{what}", []).append(values)
+    pooled: dict[str, Any] = {name: np.concatenate(parts) for name, parts in kept.items()}
+    np.savez(folder / "sites.npz", **pooled)
+    plan = plan_for(config, federation="start", weights="")
+    method = make_method(plan.method)
+    blueprint = draw_up(plan, method, input_shape=(FEATURES,), classes=CLASSES)
+    parameters = enumerate(blueprint.network.parameters())
+    start: dict[str, Any] = {f"{number:02d}": each.detach().numpy() for number, each in parameters}
+    np.savez(folder / "start.npz", **start)
+
+
+def play(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path) -> Played:
+    """Run ``rounds`` rounds of one case over ``sites`` sites, whose data are in ``folder``."""
+    output = folder / f"output-{CASES.index(case)}"
+    output.mkdir(parents=True)
+    simulator.start()
+    assert simulator.superlink is not None
+    name = f"{sites}-{CASES.index(case)}"
+    with Watch(simulator.superlink.pid, output) as watch:
+        if case == STOCK:
+            stock: dict[str, str | int] = {"num-server-rounds": rounds, "local-epochs": EPOCHS}
+            stock |= {"data": str(folder), "output": str(output)}
+            simulator.run(name, sites, stock, app=str(_stock_app(folder)))
+        else:
+            nodes = NODES if case == COHORT else sites
+            overrides = [*OURS, f"strategy.rounds={rounds}", f"cohort.sites={sites // nodes}"]
+            told = {"experiment": "har", "data-root": str(folder / "har.npz")}
+            told |= {"output-dir": str(output), "overrides": " ".join(overrides)}
+            simulator.run(name, nodes, told)
+        watch.look()
+    simulator.stop()
+    ended, average = _stock_result(output) if case == STOCK else _our_result(output, watch)
+    seconds = ended[-1] - ended[0]
+    return Played((len(ended) - 1) * sites / seconds, watch.most, average)
+
+
+def _stock_app(folder: Path) -> Path:
+    app = folder / "app"
+    if not app.exists():
+        source = REPOSITORY / "benchmarks" / "stock_app_sites"
+        shutil.copytree(source, app, ignore=shutil.ignore_patterns("__pycache__"))
+    return app
+
+
+def _stock_result(output: Path) -> tuple[list[float], tuple[NDArray[np.float32], ...]]:
+    ended = json.loads((output / "rounds.json").read_text())["ended"]
+    with np.load(output / "average.npz", allow_pickle=False) as held:
+        return ended, tuple(held[name] for name in sorted(held))
+
+
+def _our_result(output: Path, watch: Watch) -> tuple[list[float], tuple[NDArray[np.float32], ...]]:
+    last = max(output.glob("*/checkpoints/round-*"))
+    state, _ = weights.load(last / "state.safetensors")
+    config = compose("har", OURS)
+    plan = plan_for(config, federation="end", weights="")
+    method = make_method(plan.method)
+    blueprint = draw_up(plan, method, input_shape=(FEATURES,), classes=CLASSES)
+    names = [name for name, _ in blueprint.network.named_parameters()]
+    average = tuple(state[f"state/common//{name}"].numpy() for name in names)
+    return [when for _, when in sorted(watch.ended.items())], average
+
+
+def apart(one: Played, other: Played) -> float:
+    """Return the largest difference between two averages."""
+    pairs = zip(one.average, other.average, strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+def table(found: dict[int, dict[str, Played]]) -> Table:
+    """Return rates, memory, and how far each average is from stock Flower's."""
+    made = Table(
+        f"{' and '.join(map(str, found))} simulated sites, a perceptron",
+        ("sites, case", "sites x rounds / s", "against stock", "memory, MB", "average apart"),
+    )
+    for sites, cases in found.items():
+        stock = cases[STOCK]
+        for case, played in cases.items():
+            made.rows[f"{sites}, {case}"] = (
+                f"{played.rate:.1f}",
+                "-" if case == STOCK else f"{played.rate / stock.rate:.1f} times",
+                f"{played.memory / MEGABYTE:.0f}",
+                "-" if case == STOCK else f"{apart(played, stock):.1e}",
+            )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play the three cases at each number of sites in turn, and write the table."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
+    parser.add_argument("--sites", type=int, nargs="+", default=list(SIZES), help="even numbers")
+    parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")
+    parser.add_argument("--quick", action="store_true", help="two rounds of ten sites")
+    told = with_output(parser).parse_args(given)
+    sizes, rounds = ([10], 2) if told.quick else (told.sites, told.rounds)
+    if rounds < 2 or any(size < NODES or size % NODES for size in sizes):
+        parser.error(f"--rounds from 2 on, and --sites that {NODES} nodes can share evenly")
+    found: dict[int, dict[str, Played]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for sites in sizes:
+            data = Path(name) / str(sites)
+            draw(data, sites)
+            for case in CASES:
+                with Simulator(Path(name) / "flower") as simulator:
+                    started = time.monotonic()
+                    played = play(simulator, case, sites, rounds, data)
+                found.setdefault(sites, {})[case] = played
+                print(
+                    f"{sites} sites, {case}: {played.rate:.1f} sites x rounds / s, "
+                    f"{played.memory / MEGABYTE:.0f} MB, {time.monotonic() - started:.0f} s in all",
+                    flush=True,
+                )
+    notes = [
+        f"One run of {rounds} rounds each; the rate is of the rounds after the first, from the end of "
+        "one to the end of the next: ours ends with a checkpoint on the disk, and measures each "
+        "site's validation data besides its test data, which stock Flower has not. Memory is the "
+        "most, at looks half a second apart, of the SuperLink and all processes that it started, "
+        "shared pages counted once. The averages are those after the last round, and the largest "
+        "difference of a parameter from stock Flower's."
+    ]
+    more = {
+        "played": {
+            str(sites): {case: [each.rate, each.memory] for case, each in cases.items()}
+            for sites, cases in found.items()
+        }
+    }
+    command = command_of("benchmarks.simulate", given)
+    write(
+        told.output.resolve(), "simulate", [table(found)], command=command, notes=notes, more=more
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What starts take: imports, and `flwr run` up to the first round: `python -m benchmarks.startup`.
+
+Each package is imported in fresh interpreters, beside an empty one, Flower alone and the apps of
+Flower's PyTorch quickstart. Runs are of three deployed sites that are connected before the command is
+given: stock Flower, ours with a process per message, and ours with the sites' warm process, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.command_line import command_of, with_output
+from benchmarks.processes import REPOSITORY, Processes
+from benchmarks.rounds import CASES, COLD, SITES, STOCK, WARM, Deployment, draw
+from benchmarks.tables import Table, write
+
+NOTHING, FLOWER = "an empty interpreter", "Flower's app API"
+# What is imported for each row, ours and what a user would import instead.
+IMPORTS: Mapping[str, str] = {
+    NOTHING: "sys",
+    FLOWER: "flwr.serverapp",
+    "torch": "torch",
+    "quickstart's ServerApp": "stock.server_app",
+    "quickstart's ClientApp": "stock.client_app",
+    "server_app.app": "server_app.app",
+    "client_app.app": "client_app.app",
+    "strategies.wire": "strategies.wire",
+    "strategies.rounds": "strategies.rounds",
+    "client_app.work": "client_app.work",
+    "models.networks": "models.networks",
+    "conf": "conf",
+    "server_app.compose": "server_app.compose",
+    "site_guard.main": "site_guard.main",
+    "site_guard.node": "site_guard.node",
+    "consortium.main": "consortium.main",
+}
+WITH_TORCH = {"strategies.rounds", "client_app.work", "models.networks"}
+"""Those of ours that need torch; no other may import it."""
+LEAST = {"server_app.app": FLOWER, "client_app.app": FLOWER, "strategies.wire": FLOWER}
+LEAST |= {"consortium.main": FLOWER, **dict.fromkeys(WITH_TORCH, "torch")}
+QUICK = ("server_app.app", "client_app.app", "site_guard.main", "consortium.main")
+FIRST_ROUND = {STOCK: "[ROUND 1/", COLD: "results go to", WARM: "results go to"}
+PATIENCE = 300.0  # seconds for a run to begin its first round
+_TIMED = """
+import sys, time
+started, before = time.perf_counter(), time.process_time()
+import {module}
+print(time.perf_counter() - started, time.process_time() - before, "torch" in sys.modules)
+"""
+
+
+@dataclass(frozen=True)
+class Import:
+    """What importing a module took in a fresh interpreter.
+
+    Parameters
+    ----------
+    seconds, processor : float
+        Time that passed, and that of the processors.
+    torch : bool
+        Whether torch came along.
+    """
+
+    seconds: float
+    processor: float
+    torch: bool
+
+
+def import_of(module: str) -> Import:
+    """Import ``module`` in a fresh interpreter; the interpreter's own start is not counted."""
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "benchmarks" / "stock_app")])
+    environment = {**os.environ, "PYTHONPATH": path, "FLWR_TELEMETRY_ENABLED": "0"}
+    code = _TIMED.format(module=module)
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    seconds, processor, torch = told.stdout.split()[-3:]
+    return Import(float(seconds), float(processor), torch == "True")
+
+
+def until_first_round(case: str, folder: Path, data: Path) -> float:
+    """Return the seconds from `flwr run` to its first round, as its stream tells it.
+
+    The SuperLink and the sites run already, and the sites are connected.
+    """
+    deployment = Deployment(case, folder, 1, data)
+    with Processes(folder) as processes:
+        superlink = deployment.start(processes)
+        connected = "Activated node_id"  # what the SuperLink's log says of each SuperNode
+        log = superlink.process
+        assert log is not None
+        processes.wait_for(
+            "the sites to connect",
+            lambda: log.text.count(connected) >= SITES,
+            seconds=PATIENCE,
+        )
+        started = time.monotonic()
+        run = deployment.submit(processes, superlink)
+        processes.wait_for(
+            "the first round",
+            lambda: FIRST_ROUND[case] in run.text,
+            seconds=PATIENCE,
+            watch=[run],
+            poll=0.02,
+        )
+        return time.monotonic() - started
+
+
+def imports_table(found: Mapping[str, Sequence[Import]]) -> Table:
+    """Return the medians, beside what cannot be left out."""
+    made = Table("Importing", ("module", "seconds", "of processors", "at best", "torch"))
+    medians = {name: statistics.median(i.seconds for i in each) for name, each in found.items()}
+    for name, each in found.items():
+        least = LEAST.get(name)
+        made.rows[name] = (
+            f"{medians[name]:.2f}",
+            f"{statistics.median(one.processor for one in each):.2f}",
+            f"{medians[least]:.2f} ({least})" if least in medians else "-",
+            "yes" if any(one.torch for one in each) else "no",
+        )
+    return made
+
+
+def runs_table(found: Mapping[str, Sequence[float]]) -> Table:
+    """Return the medians, and how many times longer stock Flower takes."""
+    made = Table(
+        f"`flwr run` to the first round, {SITES} deployed sites",
+        ("case", "seconds", "stock Flower / this"),
+    )
+    stock = statistics.median(found[STOCK])
+    for case, seconds in found.items():
+        median = statistics.median(seconds)
+        made.rows[case] = (f"{median:.1f}", "-" if case == STOCK else f"{stock / median:.1f}")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure imports and runs in turn, and write the tables."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
+    parser.add_argument("--repeat", type=int, default=5, help="of each import and each run")
+    parser.add_argument("--no-runs", action="store_true", help="imports alone")
+    parser.add_argument("--quick", action="store_true", help="each once, a few imports")
+    told = with_output(parser).parse_args(given)
+    repeat = 1 if told.quick else told.repeat
+    chosen = {NOTHING, FLOWER, *QUICK} if told.quick else set(IMPORTS)
+    imports: dict[str, list[Import]] = {name: [] for name in IMPORTS if name in chosen}
+    for _ in range(repeat):
+        for name, each in imports.items():
+            each.append(import_of(IMPORTS[name]))
+    runs: dict[str, list[float]] = {} if told.no_runs else {case: [] for case in CASES}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if runs:
+            draw(folder / "data")
+        for number in range(repeat):
+            for case, seconds in runs.items():
+                place = folder / f"{number}-{CASES.index(case)}"
+                seconds.append(until_first_round(case, place, folder / "data"))
+                print(case, f"{seconds[-1]:.1f} s", flush=True)
+    notes = [
+        "Medians. An import is timed within a fresh interpreter, files in the system's cache; at "
+        "best is what it cannot do without: torch where it computes, Flower's own modules where it "
+        "talks to Flower.",
+    ]
+    if runs:
+        notes.append(
+            "A run: SuperLink and sites are up and connected, and the time is from giving `flwr run` "
+            "to the first line of its stream that says that the rounds begin. Until then ours has "
+            "also asked every site who it is, so that each has imported torch, read its data and "
+            "built its model; stock Flower has asked nobody."
+        )
+    more = {
+        "imports": {name: [asdict(one) for one in each] for name, each in imports.items()},
+        "runs": runs,
+    }
+    tables = [imports_table(imports), *([runs_table(runs)] if runs else [])]
+    command = command_of("benchmarks.startup", given)
+    write(told.output.resolve(), "startup", tables, command=command, notes=notes, more=more)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""FedAvg over a perceptron with Flower's own strategy."""

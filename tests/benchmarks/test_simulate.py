@@ -1,0 +1,63 @@
+"""What the benchmark of many simulated sites compares is the same work on the same data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.central import holdings
+from benchmarks.simulate import (
+    APART,
+    BATCH,
+    COHORT,
+    OURS,
+    STOCK,
+    Played,
+    draw,
+    main,
+    memory_of,
+    table,
+)
+from server_app.compose import compose
+
+
+def test_stock_flower_gets_the_very_examples_that_ours_holds(tmp_path: Path) -> None:
+    draw(tmp_path, 4)
+    with np.load(tmp_path / "sites.npz", allow_pickle=False) as kept:
+        for index, holding in enumerate(holdings(compose("har", OURS), 4, tmp_path / "har.npz")):
+            for split in ("train", "test"):
+                part = getattr(holding.data, split)
+                mine = kept[f"{split}_site"] == index
+                assert np.array_equal(kept[f"{split}_x"][mine], part.inputs.values)
+                assert np.array_equal(kept[f"{split}_y"][mine], part.labels)
+            assert len(holding.data.train) <= BATCH  # one batch: its order changes nothing
+
+
+def test_the_table_says_how_much_faster_and_how_far_apart() -> None:
+    average = (np.zeros(2, dtype=np.float32),)
+    near = (np.array([0, 1e-6], dtype=np.float32),)
+    found = {
+        10: {
+            COHORT: Played(50.0, 2e9, near),
+            APART: Played(4.0, 3e9, average),
+            STOCK: Played(5.0, 2.5e9, average),
+        }
+    }
+    rows = table(found).rows
+    assert rows[f"10, {COHORT}"] == ("50.0", "10.0 times", "2000", "1.0e-06")
+    assert rows[f"10, {APART}"] == ("4.0", "0.8 times", "3000", "0.0e+00")
+    assert rows[f"10, {STOCK}"] == ("5.0", "-", "2500", "-")
+
+
+def test_memory_is_that_of_a_living_process() -> None:
+    assert memory_of(os.getpid()) > 1e6
+    assert memory_of(2**22 + 1) == 0.0
+
+
+@pytest.mark.parametrize("given", [["--sites", "9"], ["--sites", "0"], ["--rounds", "1"]])
+def test_sites_that_cannot_be_shared_evenly_are_refused(given: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(given)

@@ -1,0 +1,103 @@
+"""Who imports torch, and what the benchmark of starts says of what it measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from benchmarks.processes import REPOSITORY, clean_environment
+from benchmarks.rounds import COLD, STOCK, WARM
+from benchmarks.startup import (
+    FLOWER,
+    IMPORTS,
+    LEAST,
+    WITH_TORCH,
+    Import,
+    import_of,
+    imports_table,
+    main,
+    runs_table,
+)
+
+FLWR_RUN = """
+import atexit, sys
+atexit.register(lambda: print("torch:", "torch" in sys.modules))
+sys.argv = ["flwr", "run", ".", "nowhere"]
+from flwr.cli.app import app
+app()
+"""
+OURS = [
+    name
+    for name, module in IMPORTS.items()
+    if (REPOSITORY / module.split(".")[0] / "__init__.py").exists()
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - WITH_TORCH))
+def test_torch_is_imported_by_nobody_who_does_not_need_it(name: str) -> None:
+    assert not import_of(IMPORTS[name]).torch
+
+
+def test_flwr_run_imports_no_torch(tmp_path: Path) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))  # knows no method
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    environment = clean_environment(tmp_path / "home", tmp_path, threads=1)
+    connection = f'[superlink.nowhere]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    (tmp_path / "config.toml").write_text(connection)
+    try:
+        told = subprocess.run(
+            [sys.executable, "-c", FLWR_RUN],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        server.stop(None)
+    assert "torch: False" in told.stdout, told.stdout + told.stderr
+    # The answer to what it sent: so it has done what it does before the stream.
+    assert "Method not found" in told.stdout + told.stderr
+
+
+def test_imports_are_timed_and_written_down(tmp_path: Path) -> None:
+    main(["--quick", "--no-runs", "--output", str(tmp_path)])
+    told = json.loads((tmp_path / "startup.json").read_text())
+    assert FLOWER in told["imports"]
+    assert all(len(each) == 1 and each[0]["seconds"] > 0 for each in told["imports"].values())
+    assert told["versions"]
+    assert os.cpu_count() == told["machine"]["cores"]
+
+
+def test_the_tables_are_of_medians() -> None:
+    imports = {
+        FLOWER: [Import(1.0, 0.9, False)],
+        "server_app.app": [Import(s, s / 2, False) for s in (2.0, 9.0, 1.2)],
+    }
+    assert imports_table(imports).rows["server_app.app"] == (
+        "2.00",
+        "1.00",
+        f"1.00 ({FLOWER})",
+        "no",
+    )
+    runs = {WARM: [5.0, 4.0, 90.0], COLD: [10.0], STOCK: [10.0, 20.0]}
+    assert runs_table(runs).rows == {
+        WARM: ("5.0", "3.0"),
+        COLD: ("10.0", "1.5"),
+        STOCK: ("15.0", "-"),
+    }
+
+
+def test_what_a_module_cannot_do_without_is_measured_too() -> None:
+    assert set(LEAST) <= set(IMPORTS)
+    assert set(LEAST.values()) <= set(IMPORTS)
+    assert set(IMPORTS) >= WITH_TORCH

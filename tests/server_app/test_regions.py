@@ -1,0 +1,435 @@
+"""Nodes that hold many sites: the same results as with a node for each site."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message
+
+from client_app import together, work
+from client_app.site import Site
+from client_app.store import DiskStore
+from models import weights
+from models.errors import UserError
+from models.networks import build
+from strategies import wire
+from tests.loopback import LoopbackGrid, failed, simulate
+from tests.server_app.test_run import DOCS, GROUPS, Crash
+from tests.strategies.test_equalities import SMALL, same, states
+
+PLAIN = [*SMALL, *GROUPS]
+
+
+def grid_of(output: Path, nodes: int, tamper: Any = None, data_root: str = "") -> LoopbackGrid:
+    seats = {100 + i: {"partition-id": i, "num-partitions": nodes} for i in range(nodes)}
+    grid = LoopbackGrid(seats, {"output-dir": str(output), "data-root": data_root})
+    if tamper:
+        grid.tamper = tamper
+    return grid
+
+
+def played(
+    output: Path, overrides: list[str], nodes: int, sites: int, **more: Any
+) -> dict[str, Any]:
+    """Play a run over ``nodes`` nodes of ``sites`` sites each, one after the other within a node."""
+    told = [*overrides, f"cohort.sites={sites}", "cohort.together=false"]
+    grid = grid_of(output, nodes, more.pop("tamper", None))
+    return simulate(output, "faces", told, grid=grid, **more)[0]
+
+
+def without_seconds(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {k: without_seconds(v) for k, v in told.items() if k != "seconds"}
+    return [without_seconds(each) for each in told] if isinstance(told, list) else told
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method=fedavg"],
+        [*GROUPS, "baselines.alone=true", "deployment.epochs=1"],
+        [
+            "method=fedper",
+            "aggregator@strategy.aggregators.common=fedadam",
+            "strategy.fraction=0.5",
+        ],
+    ],
+    ids=["common", "all groups", "some sites"],
+)
+def test_regions_give_what_a_node_for_each_site_gives_bit_for_bit(
+    tmp_path: Path, nodes: int, overrides: list[str]
+) -> None:
+    apart = played(tmp_path / "apart", [*SMALL, *overrides], 6, 1)
+    together = played(tmp_path / "together", [*SMALL, *overrides], nodes, 6 // nodes)
+    expected = states(tmp_path / "apart", apart["run"])
+    assert same(expected, states(tmp_path / "together", together["run"]))
+    for key in ("sites", "participation", "final", "deployment"):
+        assert without_seconds(together[key]) == without_seconds(apart[key])
+    for mine, theirs in zip(together["rounds"], apart["rounds"], strict=True):
+        for key in ("participants", "sites", "tasks", "refused", "late", "absent", "kept"):
+            assert without_seconds(mine[key]) == without_seconds(theirs[key])
+    for site in apart["sites"]:
+        kept = [
+            DiskStore(tmp_path / name, told["federation"], site).before(3)
+            for name, told in (("apart", apart), ("together", together))
+        ]
+        if kept[0] is None or kept[1] is None:
+            assert kept == [None, None]
+            continue
+        assert same(kept[0].flat(), kept[1].flat())
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+def in_round_1(change: Any) -> Any:
+    """Return a tamper that changes the first node's answer to the order of round 1."""
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        if message.metadata.message_type != wire.TRAIN or message.metadata.group_id != "1":
+            return reply
+        return change(message, reply) if message.metadata.dst_node_id == 100 else reply
+
+    return tamper
+
+
+def with_reports(change: Any) -> Any:
+    """Return a change of the reports of a region's answer, a list of dicts."""
+
+    def changed(_: Message, reply: Message) -> Message:
+        told = [json.loads(text) for text in reply.content["report"]["json"]]  # type: ignore[union-attr]
+        texts = [json.dumps(each) for each in change(told)]
+        reply.content["report"] = ConfigRecord({"json": texts})
+        return reply
+
+    return changed
+
+
+def with_site(number: int, **values: Any) -> Any:
+    def change(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [each | values if i == number else each for i, each in enumerate(told)]
+
+    return with_reports(change)
+
+
+def with_a_sum_of(value: int) -> Any:
+    def change(_: Message, reply: Message) -> Message:
+        payload = bytearray(wire.read_payloads(reply)["common"])
+        payload[-8:] = value.to_bytes(8, "little", signed=True)
+        reply.content["layers"]["common"] = wire.payload_array(bytes(payload))  # type: ignore[index]
+        return reply
+
+    return change
+
+
+def with_an_extra_scope(_: Message, reply: Message) -> Message:
+    reply.content["layers"]["personal"] = wire.payload_array(b"")  # type: ignore[index]
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "reason"),
+    [
+        (with_site(0, round=7), "refused", "in the region's sum is .*answers round 7 in round 1"),
+        (with_site(0, examples=10**9), "refused", "announced 24"),
+        (
+            with_site(0, site="stranger"),
+            "refused",
+            "answers for 'stranger', which it was not asked",
+        ),
+        (with_reports(lambda told: told[1:]), "refused", "says nothing of site-00"),
+        (with_reports(lambda told: told[:1] * 4), "refused", "at most 3 are taken"),
+        (with_a_sum_of(2**62), "refused", "group common: .* magnitude"),
+        (with_an_extra_scope, "refused", "sends groups that may not leave a site: personal"),
+        (lambda *_: None, "late", "no answer within"),
+        (lambda message, _: failed(message), "absent", "gone"),
+        (lambda message, _: wire.failure(message, "", 1, "no disk"), "refused", "no disk"),
+    ],
+)
+def test_an_answer_in_which_anything_is_wrong_costs_the_whole_region_that_round(
+    tmp_path: Path, change: Any, where: str, reason: str
+) -> None:
+    overrides = [*PLAIN, "strategy.deadline=3"]
+    results = played(tmp_path, overrides, 2, 3, tamper=in_round_1(change))
+    schema = json.loads((DOCS / "results.schema.json").read_text())
+    jsonschema.validate(results, schema)
+    first = results["rounds"][0]
+    assert set(first[where]) == {"site-00", "site-01", "site-02"}
+    assert all(re.search(reason, told) for told in first[where].values())
+    assert first["participants"] == ["site-03", "site-04", "site-05"]
+    assert results["rounds"][1]["participants"] == [f"site-0{i}" for i in range(6)]
+
+
+def test_a_site_that_fails_costs_its_own_contribution_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = work.play
+
+    def play(bench: work.Bench, number: int, *rest: Any, **more: Any) -> Any:
+        if bench.holding.site == "site-01" and number == 1:
+            raise UserError("the disk is full")
+        return plain(bench, number, *rest, **more)
+
+    monkeypatch.setattr(work, "play", play)
+    runs = [played(tmp_path / str(n), PLAIN, n, 4 // n) for n in (4, 2, 1)]
+    for results in runs:
+        assert results["rounds"][0]["refused"] == {"site-01": "the disk is full"}
+        assert results["participation"]["site-01"] == ["refused", "took part"]
+    after = [
+        states(tmp_path / str(n), told["run"]) for n, told in zip((4, 2, 1), runs, strict=True)
+    ]
+    assert same(after[0], after[1])
+    assert same(after[0], after[2])
+
+
+def test_a_site_without_data_is_excluded_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = work.read_data
+
+    def read(options: str, seed: int, site: Site) -> Any:
+        if site.index in (1, 2):
+            raise UserError("no examples in train")
+        return plain(options, seed, site)
+
+    monkeypatch.setattr(work, "read_data", read)
+    with pytest.raises(UserError, match=r"no examples in train \(virtual sites 1, 2\)"):
+        played(tmp_path, PLAIN, 1, 4)
+    overrides = [*PLAIN, "strategy.on_site_error=exclude"]
+    assert set(played(tmp_path, overrides, 1, 4)["sites"]) == {"site-00", "site-03"}
+
+
+def test_a_group_counts_the_sites_of_a_region_one_by_one(tmp_path: Path) -> None:
+    overrides = [*PLAIN, "strategy.minimum.common=4", "strategy.give_up=3", "strategy.deadline=1"]
+    assert len(played(tmp_path / "all", overrides, 2, 2)["rounds"]) == 2
+    with pytest.raises(UserError, match="group 'common' has 2 of at least 4 sites"):
+        played(tmp_path / "two", overrides, 2, 2, tamper=in_round_1(lambda *_: None))
+
+
+def test_a_run_resumed_gives_the_same_bits_also_with_other_regions(tmp_path: Path) -> None:
+    overrides = [*PLAIN, "strategy.rounds=3"]
+    whole = played(tmp_path / "whole", overrides, 2, 2)
+
+    def dies(message: Message, reply: Message) -> Message:
+        if message.metadata.group_id == "2" and message.metadata.message_type == wire.TRAIN:
+            raise Crash
+        return reply
+
+    for number, nodes in enumerate((2, 4, 1)):
+        output = tmp_path / str(number)
+        with pytest.raises(Crash):
+            played(output, overrides, 2, 2, tamper=dies)
+        resumed = played(output, overrides, nodes, 4 // nodes, resume="latest")
+        assert same(states(tmp_path / "whole", whole["run"]), states(output, resumed["run"]))
+
+
+def test_a_personal_layer_is_in_no_message_of_a_region(tmp_path: Path) -> None:
+    replies: list[bytes] = []
+
+    def keep(_: Message, reply: Message) -> Message:
+        replies.extend(wire.read_payloads(reply).values())
+        return reply
+
+    told = played(tmp_path, PLAIN, 2, 2, tamper=keep)
+    for site in told["sites"]:
+        kept = DiskStore(tmp_path, told["federation"], site).before(2)
+        assert kept is not None
+        secret = kept.tensors["head.out.weight"].numpy().tobytes()
+        assert not any(secret in payload for payload in replies)
+    assert all(b"head.out" not in payload for payload in replies)
+
+
+# -- what a region may not do ----------------------------------------------------------------------
+
+
+def test_what_needs_each_site_s_own_update_is_refused_before_training(tmp_path: Path) -> None:
+    for name in ("median", "trimmed_mean", "krum"):
+        choice = f"aggregator@strategy.aggregators.common={name}"
+        with pytest.raises(UserError, match=r"needs each site's own update.*or cohort.sites=1"):
+            played(tmp_path, [*PLAIN, choice], 2, 2)
+        assert not list(tmp_path.rglob("round-*"))
+
+
+def test_a_node_that_is_one_site_by_its_own_settings_is_no_region(tmp_path: Path) -> None:
+    grid = grid_of(tmp_path, 2)
+    for number, node in enumerate(grid.nodes.values()):
+        node |= {"site": f"clinic-{number}"}
+    with pytest.raises(UserError, match="this node is one site by its own settings"):
+        simulate(tmp_path, "faces", [*PLAIN, "cohort.sites=2"], grid=grid)
+
+
+def test_sites_of_a_region_cannot_be_many_where_the_run_has_none(tmp_path: Path) -> None:
+    def many(message: Message, reply: Message) -> Message:
+        text = str(reply.content["report"]["json"])
+        reply.content["report"] = ConfigRecord({"json": [text, text]})
+        return reply
+
+    with pytest.raises(UserError, match=r"answers for 2 sites, at most 1 are taken"):
+        simulate(tmp_path, "faces", PLAIN, sites=1, tamper=many)
+
+
+@pytest.mark.parametrize("sites", [0, -1, 10_001])
+def test_a_number_of_sites_that_makes_no_sense_is_refused(tmp_path: Path, sites: int) -> None:
+    with pytest.raises(UserError, match=r"cohort\.sites must be a number of sites from 1"):
+        simulate(tmp_path, "faces", [*PLAIN, f"cohort.sites={sites}"])
+
+
+# -- sites that train as one -----------------------------------------------------------------------
+
+HAR = [
+    "strategy.rounds=3",
+    "strategy.poll=0.01",
+    "baselines.alone=false",
+    "model.hidden=[12,8]",
+    "groups.common=[fc1]",
+    "groups.personal=[fc2,head]",
+]
+
+
+def har_file(folder: Path, subjects: int = 6) -> Path:
+    """Write measurements of so many subjects, some with more windows than others."""
+    generator = np.random.default_rng(1)
+    counts = [30 + 7 * (i % 4 // 2) for i in range(subjects)]
+    subject = np.repeat(np.arange(1, subjects + 1), counts)
+    y = np.concatenate([np.arange(count) % 6 + 1 for count in counts])
+    centres = generator.normal(size=(7, 561))
+    x = (centres[y] + generator.normal(size=(len(subject), 561))).astype(np.float32)
+    path = folder / "har.npz"
+    np.savez(path, x=x, y=y, subject=subject)
+    return path
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["method=fedavg", "train.class_weights=balanced"],
+        ["method=fedavg", "model=mlp_bn", "strategy.fraction=0.6"],
+        ["method=fedbn", "model=mlp_bn", "train.clip=0.1", "train.optimizer.momentum=0"],
+        ["groups.pretrained=[fc1]", "groups.common=[fc2]", "groups.personal=[head]"],
+    ],
+    ids=["layers", "fedavg", "batchnorm", "fedbn", "frozen"],
+)
+def test_sites_that_train_as_one_end_where_they_end_apart(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = har_file(tmp_path)
+    if "groups.pretrained=[fc1]" in overrides:
+        torch.manual_seed(1)
+        body = build("mlp", input_shape=(561,), classes=6, head=[], hidden=[12, 8]).state_dict()
+        weights.save(tmp_path / "body.safetensors", {n: body[n] for n in body if "fc1" in n}, {})
+        overrides = [*overrides, "weights=file", f"weights.path={tmp_path / 'body.safetensors'}"]
+    teams: list[int] = []
+    plain = together._play
+
+    def play(team: Any) -> Any:
+        teams.append(len(team.places))
+        return plain(team)
+
+    monkeypatch.setattr(together, "_play", play)
+    runs = {}
+    for nodes, as_one in ((6, False), (2, False), (2, True)):
+        output = tmp_path / f"{nodes}-{as_one}"
+        told = [
+            *HAR,
+            *overrides,
+            f"cohort.sites={6 // nodes}",
+            f"cohort.together={str(as_one).lower()}",
+        ]
+        grid = grid_of(output, nodes, data_root=str(root))
+        runs[nodes, as_one] = simulate(output, "har", told, grid=grid)[0]
+        assert bool(teams) == as_one
+    expected, apart, one = (
+        states(tmp_path / f"{nodes}-{as_one}", told["run"])
+        for (nodes, as_one), told in runs.items()
+    )
+    assert same(expected, apart)
+    assert expected.keys() == one.keys()
+    assert expected
+    for name, tensor in expected.items():
+        assert float((tensor.double() - one[name].double()).abs().max()) <= 1e-5, name
+    mine, theirs = runs[2, True], runs[6, False]
+    assert mine["participation"] == theirs["participation"]
+    for got, wanted in zip(mine["rounds"], theirs["rounds"], strict=True):
+        assert close(got["sites"], wanted["sites"])
+        assert close(got["tasks"], wanted["tasks"])
+    assert close(mine["final"]["sites"], theirs["final"]["sites"])
+    for site in theirs["sites"]:
+        kept = [
+            DiskStore(tmp_path / f"{nodes}-{as_one}", told["federation"], site).before(4)
+            for (nodes, as_one), told in runs.items()
+            if (nodes, as_one) != (2, False)
+        ]
+        if kept[0] is None or kept[1] is None:
+            assert kept == [None, None]
+            continue
+        before, after = kept[0].flat(), kept[1].flat()
+        assert before.keys() == after.keys()
+        for name, tensor in before.items():
+            assert float((tensor.double() - after[name].double()).abs().max()) <= 1e-5, name
+
+
+def close(mine: Any, theirs: Any) -> bool:
+    """Return whether two results are the same but for rounding, and for times."""
+    if isinstance(theirs, dict):
+        return mine.keys() == theirs.keys() and all(
+            close(mine[k], theirs[k]) for k in theirs if k != "seconds"
+        )
+    if isinstance(theirs, float):
+        return bool(mine == pytest.approx(theirs, abs=1e-5))
+    return bool(mine == theirs)
+
+
+def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
+    tmp_path: Path,
+) -> None:
+    root = har_file(tmp_path)
+    held = dict(np.load(root))
+    held["x"][held["subject"] == 2] *= np.float32(1e30)
+    np.savez(root, **held)
+    runs = []
+    for nodes in (6, 1):
+        output = tmp_path / str(nodes)
+        told = [*HAR, "method=fedavg", "train.clip=null", f"cohort.sites={6 // nodes}"]
+        grid = grid_of(output, nodes, data_root=str(root))
+        runs.append(simulate(output, "har", told, grid=grid)[0])
+        refused = runs[-1]["rounds"][0]["refused"]
+        assert list(refused) == ["subject-02"]
+        assert "lower train.optimizer.lr" in refused["subject-02"]
+    apart, one = (states(tmp_path / n, told["run"]) for n, told in zip("61", runs, strict=True))
+    assert all(float((apart[n] - one[n]).abs().max()) <= 1e-5 for n in apart)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["method=fedprox", "method.mu=0.1"], "method fedprox has a way of its own"),
+        (["train.optimizer.name=adam"], "rounding"),
+        (["model.dropout=0.5", "model.head=[8]"], "Dropout"),
+        (["cohort.together=false"], "cohort.together=false"),
+    ],
+)
+def test_what_cannot_train_as_one_trains_one_after_the_other_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, overrides: list[str], reason: str
+) -> None:
+    root = har_file(tmp_path)
+    together._say_once.cache_clear()
+    caplog.set_level("INFO", logger="flwr")
+    runs = {}
+    for nodes in (6, 2):
+        output = tmp_path / str(nodes)
+        told = [*HAR, *overrides, f"cohort.sites={6 // nodes}"]
+        grid = grid_of(output, nodes, data_root=str(root))
+        runs[nodes] = states(output, simulate(output, "har", told, grid=grid)[0]["run"])
+    assert same(runs[6], runs[2])
+    said = [r.message for r in caplog.records if "one after the other" in r.message]
+    assert len(said) == 1
+    assert reason in said[0]
