@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -104,7 +105,7 @@ def site_of(case: Case) -> Site:
     """Return the network from a seed, frozen but for its trained part, and random pictures."""
     torch.manual_seed(SEED)
     shape = (3, case.size, case.size)
-    options = {"classifier": False} if case.network.startswith("vgg") else {}
+    options: dict[str, Any] = {"classifier": False} if case.network.startswith("vgg") else {}
     network = build(case.network, input_shape=shape, classes=CLASSES, head=(), **options)
     groups = {"pretrained": ["..."], "common": list(TRAINED[case.network, case.trained])}
     division = partition(network, groups)
@@ -186,7 +187,10 @@ def least_operations(case: Case) -> float:
     with FlopCounterMode(display=False) as again:
         tail(features).sum().backward()
     passes = case.epochs * case.rounds
-    return case.images / 2 * (once.get_total_flops() + passes * again.get_total_flops())
+    operations: float = (
+        case.images / 2 * (once.get_total_flops() + passes * again.get_total_flops())
+    )
+    return operations
 
 
 def largest_difference(left: Path, right: Path) -> float:
