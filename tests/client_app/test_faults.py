@@ -165,7 +165,7 @@ def test_damaged_files_of_the_site_are_told_without_their_names(
 ) -> None:
     folders = {"state-dir": str(tmp_path / "Ann Lee"), "cache-dir": str(tmp_path / "1961")}
     bench = bench_of(plan, **folders)
-    bench.store.save(1, Keepsake())
+    bench.store.save(1, Keepsake({"a": torch.ones(1)}))
     bench.store.path(1).write_bytes(b"damaged")
     path = work.checkpoint_path(bench.site.cache_dir, plan.weights)
     path.parent.mkdir(parents=True)
