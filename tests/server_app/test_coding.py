@@ -351,6 +351,13 @@ def test_a_wrong_choice_is_told_before_any_training(
     assert not [m for m in grid.sent if m.metadata.message_type == wire.TRAIN]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_nodes_that_send_sums_send_them_exactly(way: str) -> None:
+    with pytest.raises(UserError, match=rf"write strategy\.{way}\.task=exact, or cohort\.sites=1"):
+        compose("faces", ["cohort.sites=2", f"strategy.{way}.task=bfloat16"])
+    compose("faces", ["cohort.sites=2"])
+
+
 def test_a_method_whose_payload_is_no_layer_cannot_be_coded_with_losses() -> None:
     from strategies.codings import read_codings
     from tests.strategies.test_method import FedProto
