@@ -294,11 +294,19 @@ def answer(
     """Return the answer to ``message``: the report and the payload of each exchanged group."""
     content = RecordDict(
         {
-            REPORT: ConfigRecord({"json": json.dumps(asdict(report))}),
+            REPORT: ConfigRecord({"json": _written(report)}),
             LAYERS: ArrayRecord({group: payload_array(data) for group, data in layers.items()}),
         }
     )
     return Message(content, reply_to=message)
+
+
+def _written(report: SiteReport | RoundReport | DeployReport) -> str:
+    """Return a report as it travels: as before there were differences, where a site holds none."""
+    told = asdict(report)
+    if not told.get("held", True):
+        del told["held"]  # the processes of sites that were installed before do not know it
+    return json.dumps(told)
 
 
 def answer_all(
@@ -309,7 +317,7 @@ def answer_all(
     """Return a region's answer: a report of each site, and the payload of each scope's sum."""
     content = RecordDict(
         {
-            REPORT: ConfigRecord({"json": [json.dumps(asdict(report)) for report in reports]}),
+            REPORT: ConfigRecord({"json": [_written(report) for report in reports]}),
             LAYERS: ArrayRecord({scope: payload_array(data) for scope, data in layers.items()}),
         }
     )
@@ -568,11 +576,12 @@ def _read_report(cls: type[Report], message: Message) -> Report:
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    optional = {"held"} & known
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
             raise Refused(f"{REPORT!r} is no JSON object")
-        if record.keys() != known:
+        if not known - optional <= record.keys() <= known:
             wrong = ", ".join(sorted(record.keys() ^ known))
             raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
         return msgspec.convert(record, cls)

@@ -150,3 +150,13 @@ def test_anything_in_place_of_what_is_coded_is_read_or_refused(text: Any) -> Non
         assert wire.read_coded(order_of(text)) == {}
     except Refused:
         return
+
+
+def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
+    asked = wire.order(wire.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
+    who = wire.failed(wire.QUERY, "clinic", 0, "no data")
+    assert isinstance(who, wire.SiteReport)
+    for held in ({}, {"common": ("0" * 64,)}):
+        sent = wire.answer(asked, replace(who, held=held), {})
+        assert ("held" in json.loads(str(sent.content["report"]["json"]))) == bool(held)
+        assert wire.read_site_report(sent).error == "no data"
