@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 UP, DOWN = "up", "down"  # from the site, to the site
 
@@ -19,7 +20,7 @@ class Proxy:
     _sockets: list[socket.socket] = field(default_factory=list)
     _cut: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()

@@ -216,8 +216,14 @@ def _key(config: Mapping[str, Any]) -> str:
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` without what a run does about lost sites: a simulation loses none."""
+    """Return ``config`` without what changes nothing: what a run does about lost sites, exact coding.
+
+    A simulation loses no sites; and runs of before there was a choice of codings did not tell it.
+    """
     strategy = {k: v for k, v in config["strategy"].items() if k not in ("give_up", "minimum")}
+    for way in ("coding", "coding_down"):
+        chosen = {g: c for g, c in strategy.pop(way, {}).items() if c != {"name": "exact"}}
+        strategy |= {way: chosen} if chosen else {}
     return {**config, "strategy": strategy}
 
 

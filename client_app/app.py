@@ -14,7 +14,7 @@ from client_app.faults import leaving
 from client_app.site import Site, is_simulated, read_site
 from models.errors import UserError
 from strategies.config import plan_from_json
-from strategies.wire import answer, failure, read_order
+from strategies.wire import Order, answer, failure, read_order
 
 if TYPE_CHECKING:
     from client_app.work import Bench
@@ -29,7 +29,7 @@ app = ClientApp()
 def query(message: Message, context: Context) -> Message:
     """Say who this site is."""
 
-    def say(bench: Bench, _: int, __: dict[str, bytes]) -> Message:
+    def say(bench: Bench, _: Order) -> Message:
         from client_app.work import who
 
         return answer(message, who(bench), {})
@@ -41,11 +41,11 @@ def query(message: Message, context: Context) -> Message:
 def receive_weights(message: Message, context: Context) -> Message:
     """Keep the pre-trained checkpoint that the server sends to a site that lacks it."""
 
-    def keep(bench: Bench, _: int, payloads: dict[str, bytes]) -> Message:
-        from client_app.work import keep_checkpoint, who
+    def keep(bench: Bench, order: Order) -> Message:
+        from client_app.work import keep_checkpoint, reopened, who
 
-        keep_checkpoint(bench, payloads)
-        return answer(message, who(bench), {})
+        keep_checkpoint(bench, order.payloads)
+        return answer(message, who(reopened(bench)), {})
 
     return _handle(message, context, keep)
 
@@ -54,10 +54,10 @@ def receive_weights(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train one round; answer with the update and the metrics of the model as received."""
 
-    def play(bench: Bench, number: int, payloads: dict[str, bytes]) -> Message:
+    def play(bench: Bench, order: Order) -> Message:
         from client_app import work
 
-        report, update = work.train(bench, number, payloads)
+        report, update = work.train(bench, order.round, order.payloads, order.coded)
         return answer(message, report, update)
 
     return _handle(message, context, play)
@@ -67,7 +67,7 @@ def train(message: Message, context: Context) -> Message:
 def train_alone(message: Message, context: Context) -> Message:
     """Train without the others, to compare; answer with metrics alone."""
 
-    def play(bench: Bench, _: int, __: dict[str, bytes]) -> Message:
+    def play(bench: Bench, _: Order) -> Message:
         from client_app import work
 
         return answer(message, work.train_alone(bench), {})
@@ -79,10 +79,11 @@ def train_alone(message: Message, context: Context) -> Message:
 def deploy(message: Message, context: Context) -> Message:
     """Fine-tune the final model by itself; answer with metrics alone, before and after."""
 
-    def play(bench: Bench, number: int, payloads: dict[str, bytes]) -> Message:
+    def play(bench: Bench, order: Order) -> Message:
         from client_app import work
 
-        return answer(message, work.deploy(bench, number, payloads), {})
+        report = work.deploy(bench, order.round, order.payloads, order.coded)
+        return answer(message, report, {})
 
     return _handle(message, context, play)
 
@@ -91,10 +92,11 @@ def deploy(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Answer with the metrics of the model as received."""
 
-    def measure(bench: Bench, number: int, payloads: dict[str, bytes]) -> Message:
+    def measure(bench: Bench, order: Order) -> Message:
         from client_app import work
 
-        return answer(message, work.evaluate_received(bench, number, payloads), {})
+        report = work.evaluate_received(bench, order.round, order.payloads, order.coded)
+        return answer(message, report, {})
 
     return _handle(message, context, measure)
 
@@ -102,7 +104,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _handle(
     message: Message,
     context: Context,
-    do: Callable[[Bench, int, dict[str, bytes]], Message],
+    do: Callable[[Bench, Order], Message],
 ) -> Message:
     """Open the site for the message's plan and ``do`` it; answer with the reason where it fails.
 
@@ -114,17 +116,18 @@ def _handle(
     try:
         site = read_site(context.node_config, context.run_config)
         name = site.name or ""
-        text, number, payloads = read_order(message)
-        plan = plan_from_json(text)
+        order = read_order(message)
+        number = order.round
+        plan = plan_from_json(order.plan)
         if plan.cohort.sites > 1:
             from client_app.region import answer_region
 
-            return answer_region(message, site, plan, number, payloads)
+            return answer_region(message, site, plan, number, order.payloads)
         from client_app.work import open_bench, within_memory
 
         bench = open_bench(site, plan)
         name = bench.holding.site
-        return within_memory(bench, lambda smaller: do(smaller, number, payloads))
+        return within_memory(bench, lambda smaller: do(smaller, order))
     except UserError as error:
         logger.error("site %s: %s", name or "(unnamed)", error)
         return failure(message, name, number, leaving(error, site, simulated=simulated))

@@ -198,7 +198,7 @@ class Received:
                 raise UserError(f"the server sent nothing of {key!r}, which this site exchanges")
             read = (id(bench.blueprint), key)
             if read not in self._read:
-                self._read[read] = work.received_group(bench, group, self._payloads[key])
+                self._read[read] = bench.exchange.whole(group, self._payloads[key])
             found |= self._read[read]
         return found
 

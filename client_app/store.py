@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from client_app.faults import writing
 from client_app.site import checked_name
-from models import weights
+from models import tensors, weights
 from models.errors import UserError, private, private_reason
 from models.training import OptimizerState
 
 KEPT_ROUNDS = 3
+RECEIVED = "received/"  # before the names of the layers that a round began with
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
 
 
@@ -32,16 +34,28 @@ class Keepsake:
         Optimiser state of personal parameters: parameter name, then the optimiser's key.
     memory : dict
         The method's own tensors.
+    owed : dict
+        What coding lost of the updates so far, by tensor name: it is added to the next.
+    received : dict
+        The layers that the round began with, by tensor name, where the next may arrive as
+        differences to them.
+    hashes : dict
+        Content hash of each group of ``received``.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     optimizer: OptimizerState = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
+    owed: dict[str, Tensor] = field(default_factory=dict)
+    received: dict[str, Tensor] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Tensor]:
         """Return all tensors under one name each."""
         flat = {f"tensor/{name}": t for name, t in self.tensors.items()}
         flat |= {f"memory/{name}": t for name, t in self.memory.items()}
+        flat |= {f"owed/{name}": t for name, t in self.owed.items()}
+        flat |= {f"{RECEIVED}{name}": t for name, t in self.received.items()}
         for name, state in self.optimizer.items():
             flat |= {f"optimizer/{key}/{name}": t for key, t in state.items()}
         return flat
@@ -50,13 +64,19 @@ class Keepsake:
     def of_flat(cls, flat: dict[str, Tensor]) -> Keepsake:
         """Undo :meth:`flat`."""
         kept = cls()
+        plain = {
+            "tensor": kept.tensors,
+            "memory": kept.memory,
+            "owed": kept.owed,
+            "received": kept.received,
+        }
         for name, tensor in flat.items():
             kind, _, rest = name.partition("/")
             if kind == "optimizer":
                 key, _, parameter = rest.partition("/")
                 kept.optimizer.setdefault(parameter, {})[key] = tensor
-            elif kind in ("tensor", "memory"):
-                (kept.tensors if kind == "tensor" else kept.memory)[rest] = tensor
+            elif kind in plain:
+                plain[kind][rest] = tensor
             else:
                 held = private(repr(name), "a tensor")
                 raise UserError(
@@ -116,25 +136,49 @@ class DiskStore:
             return
         with writing("the personal layers"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            weights.save(self.path(round_number), kept.flat(), {"round": str(round_number)})
+            told = {"round": str(round_number), "received": json.dumps(kept.hashes)}
+            weights.save(self.path(round_number), kept.flat(), told)
             there = self.rounds()
             later = [number for number in there if number > round_number]
             for number in (*later, *there[: len(there) - len(later)][:-KEPT_ROUNDS]):
                 self.path(number).unlink(missing_ok=True)
 
-    def deploy(self, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
+    def held(self, group: str) -> tuple[str, ...]:
+        """Return the content hashes of what the last rounds began with in ``group``, latest first."""
+        found = (self._hashes(number).get(group) for number in reversed(self.rounds()))
+        return tuple(dict.fromkeys(each for each in found if each))
+
+    def received(self, group: str, content_hash: str) -> dict[str, Tensor] | None:
+        """Return the layers, of all groups, that a round began with whose ``group`` has that hash.
+
+        None where there is no such round. Files that cannot be read are passed over.
+        """
+        for number in reversed(self.rounds()):
+            if self._hashes(number).get(group) == content_hash:
+                return tensors.load(self.path(number), RECEIVED)[0]
+        return None
+
+    def _hashes(self, round_number: int) -> dict[str, str]:
+        """Return the content hash of each group that a round began with, where it was kept."""
+        try:
+            told = json.loads(tensors.told(self.path(round_number)).get("received", "{}"))
+        except (UserError, ValueError):  # it is told of where it is needed
+            return {}
+        return {str(group): str(each) for group, each in told.items()}
+
+    def deploy(self, model: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
         """Write the model that the site is to use, whole, beside the files of the rounds.
 
         Parameters
         ----------
-        tensors : mapping of str to Tensor
+        model : mapping of str to Tensor
             By the model's names; `models.weights.load` reads them, and so does ``weights=file``.
         told : mapping of str to str
             What the file is of.
         """
         with writing("the fine-tuned model"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            weights.save(self.deployed, tensors, told)
+            weights.save(self.deployed, model, told)
 
     @property
     def deployed(self) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn import functional
 
 from client_app.data.registry import load as load_data
 from client_app.data.seat import Holding, Seat
+from client_app.exchange import Exchange, Received
 from client_app.faults import reading_data, writing
 from client_app.features import cached
 from client_app.memory import in_pieces
@@ -45,9 +47,8 @@ from models.training import (
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Plan, TrainConfig, plan_from_json
 from strategies.method import Method, SiteRound, make_method
-from strategies.payload import PayloadError, decode, encode
 from strategies.settings import settings_of
-from strategies.wire import DeployReport, RoundReport, SiteReport
+from strategies.wire import Coded, DeployReport, RoundReport, SiteReport
 
 Done = TypeVar("Done")
 SPLITS = ("validation", "test")
@@ -57,6 +58,7 @@ SPLITS = ("validation", "test")
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
 _BLUEPRINTS, _HOLDINGS = 2, 128
 _CHECKPOINT = "the pre-trained checkpoint"
+NOTHING_CODED: Mapping[str, Coded] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Bench:
         """Where this site's personal layers of this federation are."""
         return DiskStore(self.site.state_dir, self.plan.federation, self.holding.site)
 
+    @property
+    def exchange(self) -> Exchange:
+        """How layers reach this site and leave it."""
+        return Exchange(self.blueprint.partition, self.plan.codings, self.start, self.store)
+
 
 def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
     """Load the site's data and build the plan's model; raise UserError where that cannot be.
@@ -115,6 +122,11 @@ def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
     )
     device = choose_device(site.device)
     return Bench(site, plan, holding, make_method(plan.method), blueprint, start, device)
+
+
+def reopened(bench: Bench) -> Bench:
+    """Return the bench again, with a checkpoint that has arrived since."""
+    return replace(open_bench(bench.site, bench.plan), pieces=bench.pieces)
 
 
 def within_memory(bench: Bench, do: Callable[[Bench], Done]) -> Done:
@@ -178,6 +190,7 @@ def who(bench: Bench) -> SiteReport:
     commonest = int(np.lexsort(counts)[-1])
     groups = division.exchanged_groups()
     plan = bench.plan
+    holds_weights = not plan.weights or checkpoint_path(bench.site.cache_dir, plan.weights).exists()
     return SiteReport(
         site=bench.holding.site,
         task=data.task,
@@ -197,8 +210,7 @@ def who(bench: Bench) -> SiteReport:
             }
             for group in groups
         },
-        holds_weights=not plan.weights
-        or checkpoint_path(bench.site.cache_dir, plan.weights).exists(),
+        holds_weights=holds_weights,
         device=str(bench.device),
         versions={
             "python": platform.python_version(),
@@ -206,53 +218,22 @@ def who(bench: Bench) -> SiteReport:
             "flwr": version("flwr"),
         },
         error="",
+        held=bench.exchange.held(started=holds_weights),
     )
 
 
-def received_tensors(bench: Bench, payloads: Mapping[str, bytes]) -> dict[str, Tensor]:
-    """Return the tensors of an order, checked against the site's own model.
-
-    Raises
-    ------
-    UserError
-        Where a group is missing, too many, or not what the site's model has.
-    """
-    division = bench.blueprint.partition
-    if set(payloads) != set(division.exchanged_groups()):
-        raise UserError(
-            f"the server sent the groups {sorted(payloads)}, "
-            f"this site exchanges {sorted(division.exchanged_groups())}"
-        )
-    tensors: dict[str, Tensor] = {}
-    for group, data in payloads.items():
-        tensors |= received_group(bench, group, data)
-    return tensors
-
-
-def received_group(bench: Bench, group: str, data: bytes) -> dict[str, Tensor]:
-    """Return the tensors of one group of an order; UserError where they are not the model's."""
-    try:
-        return decode(data, bench.blueprint.partition.schema(group), max_magnitude=None)
-    except PayloadError as error:
-        raise UserError(f"group {group} from the server: {error}") from None
-
-
 def train(
-    bench: Bench, round_number: int, payloads: Mapping[str, bytes]
+    bench: Bench,
+    round_number: int,
+    payloads: Mapping[str, bytes],
+    coded: Mapping[str, Coded] = NOTHING_CODED,
 ) -> tuple[RoundReport, dict[str, bytes]]:
     """Train one round from what was received; return the report and the exchanged groups.
 
     What stays at the site is on its disk before this returns.
     """
-    received = received_tensors(bench, payloads)
-    report = play(bench, round_number, received, bench.store)
-    division = bench.blueprint.partition
-    learnt = exchanged_tensors(bench)
-    update = {
-        group: encode({name: learnt[name] for name in division.exchanged_names(group)})
-        for group in division.exchanged_groups()
-    }
-    return report, update
+    received = bench.exchange.read(payloads, coded)
+    return _play(bench, round_number, received, bench.store, send=True)
 
 
 def exchanged_tensors(bench: Bench) -> dict[str, Tensor]:
@@ -263,11 +244,15 @@ def exchanged_tensors(bench: Bench) -> dict[str, Tensor]:
 
 
 def evaluate_received(
-    bench: Bench, round_number: int, payloads: Mapping[str, bytes]
+    bench: Bench,
+    round_number: int,
+    payloads: Mapping[str, bytes],
+    coded: Mapping[str, Coded] = NOTHING_CODED,
 ) -> RoundReport:
     """Return the metrics of the received layers together with the site's own; train nothing."""
     started = time.perf_counter()
-    seat = set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
+    received = bench.exchange.read(payloads, coded)
+    seat = set_up(bench, round_number, received.tensors, bench.store)
     return _report(bench, round_number, started, _metrics(bench, seat), seat)
 
 
@@ -290,7 +275,12 @@ def train_alone(bench: Bench) -> RoundReport:
     return _report(alone, last, started, _metrics(alone, seat), seat)
 
 
-def deploy(bench: Bench, round_number: int, payloads: Mapping[str, bytes]) -> DeployReport:
+def deploy(
+    bench: Bench,
+    round_number: int,
+    payloads: Mapping[str, bytes],
+    coded: Mapping[str, Coded] = NOTHING_CODED,
+) -> DeployReport:
     """Fine-tune the plan's groups of the final model by the site alone; measure before and after.
 
     Starts from the received layers and the site's own personal ones; those of a site that took
@@ -304,7 +294,8 @@ def deploy(bench: Bench, round_number: int, payloads: Mapping[str, bytes]) -> De
     """
     started = time.perf_counter()
     tuning = bench.plan.tuning
-    seat = set_up(bench, round_number, received_tensors(bench, payloads), bench.store)
+    received = bench.exchange.read(payloads, coded)
+    seat = set_up(bench, round_number, received.tensors, bench.store)
     before = _metrics(bench, seat)
     site_round = seat.site_round
     chosen = site_round.trainable(tuning.groups)
@@ -359,16 +350,35 @@ def play(
     Diverged
         Where the training did not stay finite; nothing is kept then.
     """
+    return _play(bench, round_number, Received(dict(received)), store, measure=measure)[0]
+
+
+def _play(
+    bench: Bench,
+    round_number: int,
+    received: Received,
+    store: Store,
+    *,
+    measure: bool = True,
+    send: bool = False,
+) -> tuple[RoundReport, dict[str, bytes]]:
+    """Play one round; return the report and, to ``send``, the payload of each exchanged group."""
     started = time.perf_counter()
-    seat = set_up(bench, round_number, received, store)
+    seat = set_up(bench, round_number, received.tensors, store)
     metrics = _metrics(bench, seat) if measure else {}
     seat.train_round()
     check_finite(bench.blueprint)
+    update, owed = dict[str, bytes](), dict(seat.owed)
+    if send:
+        update, owed = bench.exchange.write(exchanged_tensors(bench), received.tensors, owed)
     site_round = seat.site_round
     kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
     memory = {name: t.detach().cpu().contiguous() for name, t in site_round.memory.items()}
-    store.save(round_number, Keepsake(kept, site_round.optimizer_state, memory))
-    return _report(bench, round_number, started, metrics, seat)
+    store.save(
+        round_number,
+        Keepsake(kept, site_round.optimizer_state, memory, owed, received.held, received.hashes),
+    )
+    return _report(bench, round_number, started, metrics, seat), update
 
 
 def check_finite(blueprint: Blueprint) -> None:
@@ -380,11 +390,12 @@ def check_finite(blueprint: Blueprint) -> None:
 
 @dataclass
 class Prepared:
-    """A round set up: the method's view of it, and the splits to measure on."""
+    """A round set up: the method's view of it, the splits to measure on, what the site owes."""
 
     site_round: SiteRound
     method: Method
     measured: Mapping[str, Split]
+    owed: Mapping[str, Tensor]
 
     def train_round(self) -> None:
         """Train, as the method does."""
@@ -433,7 +444,8 @@ def set_up(
         optimizer_state=dict(kept.optimizer),
         most_steps=bench.site.most_steps,
     )
-    return Prepared(site_round, bench.method, {name: splits[name] for name in SPLITS})
+    measured = {name: splits[name] for name in SPLITS}
+    return Prepared(site_round, bench.method, measured, kept.owed)
 
 
 def _move(model: nn.Module, device: torch.device) -> None:
@@ -543,8 +555,11 @@ def check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
     own = blueprint.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}
     found = {name: tuple(tensor.shape) for name, tensor in kept.tensors.items()}
-    if kept.tensors and found != expected:
-        names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+    sent = {n: own.specs[n].shape for g in own.exchanged_groups() for n in own.exchanged_names(g)}
+    strange = [n for n, t in kept.owed.items() if sent.get(n) != tuple(t.shape)]
+    if strange or (kept.tensors and found != expected):
+        differ = (n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        names = sorted([*strange, *(differ if kept.tensors else [])])
         raise UserError(
             "the personal layers kept" + private(f" for {site}") + " do not fit the model of this "
             "run: "

@@ -8,8 +8,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -69,18 +71,39 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors, on the CPU, and the metadata of a file that `save` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    prefix : str
+        Only the tensors whose names begin so, named without it.
 
     Raises
     ------
     UserError
         If the file is missing, cut short or no safetensors file.
     """
+    with _opened(path) as opened:
+        names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118
+        tensors = {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
+        return tensors, dict(opened.metadata() or {})
+
+
+def told(path: Path) -> dict[str, str]:
+    """Return the metadata of a file that `save` wrote; UserError where it is none."""
+    with _opened(path) as opened:
+        return dict(opened.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; turn what is wrong with it into a UserError."""
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, dict(opened.metadata() or {})
+            yield opened
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (safetensors.SafetensorError, OSError, ValueError) as error:

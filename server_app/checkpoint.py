@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -34,6 +34,9 @@ _MAY_CHANGE = (
 )
 
 
+_NEW = ("strategy.coding.", "strategy.coding_down.")  # which runs of before did not write down
+
+
 @dataclass(frozen=True)
 class Saved:
     """A checkpoint as it is read back.
@@ -48,12 +51,15 @@ class Saved:
         Scope key to the aggregator's own tensors.
     history : list
         The records of all rounds so far, as plain data.
+    published : dict
+        Scope key to what sites hold, for groups that travel to them as differences.
     """
 
     round: int
     states: dict[str, dict[str, Tensor]]
     optimizers: dict[str, dict[str, Tensor]]
     history: list[dict[str, Any]]
+    published: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -157,6 +163,7 @@ class RunFolder:
         optimizers: dict[str, dict[str, Tensor]],
         history: list[dict[str, Any]],
         seed: int,
+        published: dict[str, dict[str, Tensor]] | None = None,
     ) -> None:
         """Write the checkpoint of a round: complete under its name, or not there at all.
 
@@ -169,9 +176,12 @@ class RunFolder:
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        flat = {f"state/{k}//{n}": t for k, group in states.items() for n, t in group.items()}
-        flat |= {
-            f"optimizer/{k}//{n}": t for k, group in optimizers.items() for n, t in group.items()
+        kinds = {"state": states, "optimizer": optimizers, "published": published or {}}
+        flat = {
+            f"{kind}/{key}//{name}": tensor
+            for kind, groups in kinds.items()
+            for key, group in groups.items()
+            for name, tensor in group.items()
         }
         weights.save(temporary / "state.safetensors", flat, {"round": str(round_number)})
         random_state = {"seed": seed, "next_round": round_number + 1}
@@ -209,11 +219,15 @@ class RunFolder:
         folder = self._checkpoint(number)
         told = json.loads((folder / "history.json").read_text())
         saved = Saved(int(told["round"]), {}, {}, list(told["history"]))
+        kinds = {
+            "state": saved.states,
+            "optimizer": saved.optimizers,
+            "published": saved.published,
+        }
         for name, tensor in weights.load(folder / "state.safetensors")[0].items():
             kind, _, rest = name.partition("/")
             key, _, tensor_name = rest.partition("//")
-            holder = saved.states if kind == "state" else saved.optimizers
-            holder.setdefault(key, {})[tensor_name] = tensor
+            kinds[kind].setdefault(key, {})[tensor_name] = tensor
         return saved
 
     def _checkpoint(self, number: int) -> Path:
@@ -300,7 +314,9 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
         key
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in _MAY_CHANGE
+        if old.get(key) != new.get(key)
+        and key not in _MAY_CHANGE
+        and not (key.startswith(_NEW) and old.get(key) is None and new.get(key) == "exact")
     ]
     if changed:
         shown = [f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:5]]

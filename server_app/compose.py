@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from models.home import home
 from strategies.config import Config, config_from_dict
 
 CONF = Path(conf.__file__).resolve().parent
+_CODING = re.compile(r"\+?(strategy\.coding(?:_down)?\.\w+)=(\w+)")
+_CODED_GROUPS = ("common", "task")  # those whose coding stands in conf/config.yaml
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
     from omegaconf.errors import OmegaConfBaseException
 
     _known("experiment", experiment)
+    overrides = [_chosen(override) for override in overrides]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -114,11 +118,25 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
     return config_from_dict({str(key): value for key, value in loaded.items()})
 
 
-def _known(group: str, name: str) -> None:
-    """Raise UserError unless conf/<group>/<name>.yaml exists."""
+def _chosen(override: str) -> str:
+    """Return ``strategy.coding.common=int8``, the coding of a group, as Hydra writes that choice."""
+    found = _CODING.fullmatch(override)
+    if found is None:
+        return override
+    key, value = found[1], found[2]
+    _known("coding", value, f"{key}: ")
+    given = key.rpartition(".")[2] in _CODED_GROUPS
+    return f"{'' if given else '+'}coding@{key}={value}"
+
+
+def _known(group: str, name: str, where: str = "") -> None:
+    """Raise UserError unless conf/<group>/<name>.yaml exists; ``where`` begins the text."""
     names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if name not in names:
-        raise UserError(f"{group} {name!r} does not exist; there are: {', '.join(names)}")
+        raise UserError(
+            f"{where}{group} {name!r} does not exist; there are: {', '.join(names)} "
+            f"(nearest: {nearest(name, names)})"
+        )
 
 
 def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str:

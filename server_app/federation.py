@@ -18,11 +18,11 @@ from strategies.aggregators.held import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.blueprint import Blueprint, draw_up
 from strategies.config import Config, Plan
-from strategies.method import make_method
+from strategies.method import check_codings, make_method
 from strategies.payload import encode
 from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
-from strategies.rounds import Learnt, Rounds
+from strategies.rounds import Kept, Learnt, Rounds
 from strategies.scopes import exchanged, scope_key
 from strategies.wire import Refused, SiteReport
 
@@ -63,8 +63,9 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = make_method(self.plan.method)
-        regional = self.config.cohort.sites > 1
-        self.learnt = Learnt(self.method, self.config.strategy.aggregators, regional)
+        strategy, regional = self.config.strategy, self.config.cohort.sites > 1
+        check_codings(self.method, strategy.codings)
+        self.learnt = Learnt(self.method, strategy.aggregators, regional, strategy.codings)
         self.rounds = Rounds(
             grid=self.roster.grid,
             roster=self.roster,
@@ -126,6 +127,9 @@ class Federation:
         check_newcomers(self.roster, self.learnt.partitions)
         if self.roster.newcomers:
             self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
+        for group, each in self.coding().items():
+            if any(way["name"] != "exact" for way in each.values()):
+                self.log(f"{group} travels coded: {self.learnt.codings.told(group)}")
         self.joined = True
         for key, aggregator in sorted(self.learnt.aggregators.items()):
             name = type(aggregator).__name__
@@ -156,6 +160,7 @@ class Federation:
                 self.roster.set_aside(problems[-1])
                 continue
             fitting.append(member)
+            self.learnt.downlink.introduced(member.site, member.report.held)
             back = self.roster.place(member)
             if self.joined:
                 self.log(f"site {member.site} {'is back' if back else 'joined'}")
@@ -297,6 +302,8 @@ class Federation:
                 continue
             if told.error or not told.holds_weights:
                 record.refused[member.site] = told.error or "did not keep the checkpoint"
+                continue
+            self.learnt.downlink.introduced(member.site, told.held)
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
 
@@ -337,6 +344,7 @@ class Federation:
                 continue
             if not told.holds_weights:
                 lacking.append(member)
+            self.learnt.downlink.introduced(member.site, told.held)
         return lacking
 
     # -- the rounds ------------------------------------------------------------------------------
@@ -344,7 +352,8 @@ class Federation:
     def _take_up(self, saved: Saved) -> None:
         """Continue from a checkpoint; it must hold what the model of now exchanges."""
         self.learnt.unclaimed = {
-            key: (state, saved.optimizers.get(key, {})) for key, state in saved.states.items()
+            key: Kept(state, saved.optimizers.get(key, {}), saved.published.get(key, {}))
+            for key, state in saved.states.items()
         }
         for key, state in self.learnt.states.items():
             if self._is_of_another_model(key, state):
@@ -353,24 +362,25 @@ class Federation:
         self.history = saved.history
 
     def _is_of_another_model(self, key: str, state: Mapping[str, Tensor]) -> bool:
-        before = self.learnt.unclaimed.get(key, (state, {}))[0]
+        kept = self.learnt.unclaimed.get(key)
+        before = state if kept is None else kept.state
         return {n: t.shape for n, t in before.items()} != {n: t.shape for n, t in state.items()}
 
     def _claim(self, keys: Iterable[str]) -> None:
         """Go on from what the checkpoint holds of ``keys``: now that a site is there to learn it."""
         for key in keys:
-            if key in self.learnt.unclaimed:
-                before, optimizer = self.learnt.unclaimed.pop(key)
-                self.learnt.states[key] = {name: before[name] for name in self.learnt.states[key]}
-                self.learnt.aggregators[key].load_state_dict(optimizer)
+            self.learnt.claim(key)
 
     def _keep(self, number: int) -> None:
-        states = {
-            key: state for key, (state, _) in self.learnt.unclaimed.items()
-        } | self.learnt.states
-        optimizers = {key: optimizer for key, (_, optimizer) in self.learnt.unclaimed.items()}
-        optimizers |= {k: a.state_dict() for k, a in self.learnt.aggregators.items()}
-        self.folder.save(number, states, optimizers, self.history, self.config.seed)
+        kept = self.learnt.keep()
+        self.folder.save(
+            number,
+            {key: each.state for key, each in kept.items()},
+            {key: each.optimizer for key, each in kept.items()},
+            self.history,
+            self.config.seed,
+            {key: each.published for key, each in kept.items()},
+        )
 
     def sites(self) -> dict[str, dict[str, Any]]:
         """Return who takes part in the rounds, as results.json says it."""
@@ -382,6 +392,18 @@ class Federation:
                 "majority_accuracy": site["majority_accuracy"],
             }
             for name, site in told.items()
+        }
+
+    def coding(self) -> dict[str, dict[str, Any]]:
+        """Return how each exchanged group travels, up and down, as results.json says it."""
+        groups = {g for p in self.learnt.partitions.values() for g in p.exchanged_groups()}
+        codings = self.learnt.codings
+        return {
+            group: {
+                "up": codings.from_site(group).to_dict(),
+                "down": codings.to_site(group).to_dict(),
+            }
+            for group in sorted(groups)
         }
 
     def results(
@@ -401,6 +423,7 @@ class Federation:
             if self.checkpoint
             else None,
             "partition": self.summaries,
+            "coding": self.coding(),
             "sites": self.sites(),
             "rounds": self.history,
             "participation": participation(self.history, self.roster.members),

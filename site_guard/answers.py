@@ -13,8 +13,19 @@ import safetensors
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from safetensors import SafetensorError
 
+from models.errors import UserError
 from site_guard.settings import SiteSettings
 from strategies import wire
+from strategies.codings import (
+    SAFETENSORS,
+    Coding,
+    Codings,
+    Form,
+    described,
+    expected,
+    read_codings,
+    read_form,
+)
 from strategies.wire import DeployReport, Refused, RoundReport, SiteReport
 
 logger = logging.getLogger("flwr")
@@ -30,7 +41,9 @@ _PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
 _NAME = re.compile(r"[\w.]{1,200}", re.ASCII)  # of a tensor
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _SPEC = re.compile(r"(bfloat16|float(?:16|32|64)|u?int(?:8|16|32|64)|bool)\[([0-9, ]{0,100})\]")
-Form = tuple[str, tuple[int, ...]]  # of a tensor: dtype as safetensors has it, and shape
+_DTYPES = {code: dtype for dtype, code in SAFETENSORS.items()}
+Written = tuple[str, tuple[int, ...]]  # of an array: dtype as safetensors has it, and shape
+Schema = dict[str, Form]
 
 
 @dataclass
@@ -44,7 +57,7 @@ class Doorkeeper:
     """
 
     settings: SiteSettings
-    _announced: dict[int, frozenset[str]] = field(default_factory=dict)
+    _announced: dict[int, dict[str, str]] = field(default_factory=dict)
     _classes: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _schemas: dict[tuple[int, str], object] = field(default_factory=dict)
 
@@ -55,9 +68,10 @@ class Doorkeeper:
         """
         if message.metadata.message_type != wire.TRAIN:
             return
-        for group, payload in _layers(message).items():
+        for group, schema in _schemas(message).items():
             self._refuse_group(group)
-            self._refuse_kept(group, _forms(group, payload))
+            self._refuse_kept(group, schema)
+        _codings(message)
 
     def answer(self, order: Message, answered: Message) -> Message:
         """Return the answer to ``order`` that leaves, made of the report and the allowed layers.
@@ -103,13 +117,16 @@ class Doorkeeper:
         if kind != wire.TRAIN:
             wire.expect_no_layers(answered)
             return wire.answer(order, report, {})
-        wanted = _layers(order)
+        wanted, codings = _schemas(order), _codings(order)
         layers = {}
         for group, payload in wire.read_payloads(answered).items():
             self._refuse_group(group)
             if group not in wanted:
                 raise Refused(f"the app sends group {group!r}, which the server did not ask for")
-            layers[group] = self._checked(order.metadata.run_id, group, payload, wanted[group])
+            coding = codings.from_site(group)
+            layers[group] = self._checked(
+                order.metadata.run_id, group, payload, wanted[group], coding
+            )
         return wire.answer(order, report, layers)
 
     def error(self, text: str) -> str:
@@ -141,9 +158,11 @@ class Doorkeeper:
         told = (report.input_shape, report.fingerprints, schemas)
         if self._schemas.setdefault((run, _plan_of(order)), told) != told:
             raise Refused("the app names other layers than before for the same plan")
-        self._announced[run] = frozenset(
-            f"{group}/{name}" for group, schema in schemas.items() for name in schema
-        )
+        self._announced[run] = {
+            f"{group}/{name}": text
+            for group, schema in schemas.items()
+            for name, text in schema.items()
+        }
         return replace(report, schemas=schemas)
 
     def _refuse_group(self, group: str) -> None:
@@ -162,23 +181,36 @@ class Doorkeeper:
                 "which may never leave this site"
             )
 
-    def _checked(self, run: int, group: str, payload: bytes, received: bytes) -> bytes:
-        """Return the group's tensors as a new payload: the names, shapes and dtypes received."""
-        expected, found = _forms(group, received), _forms(group, payload)
-        if extra := sorted(set(found) - set(expected)):
+    def _checked(
+        self, run: int, group: str, payload: bytes, schema: Schema, coding: Coding
+    ) -> bytes:
+        """Return the group's tensors as a new payload: the names, shapes and dtypes asked for.
+
+        Coded, a tensor is as many arrays as its form and the plan's coding decide, or says that it
+        is unchanged.
+        """
+        found = _forms(group, payload)
+        arrays: dict[str, Written] = {
+            name: (SAFETENSORS[dtype], shape)
+            for name, (dtype, shape) in expected(schema, coding, found.keys()).items()
+        }
+        if extra := sorted(set(found) - set(arrays)):
             raise Refused(
                 f"the app sends {_some(extra)} in the group {group!r}, which are not of it"
             )
-        if missing := sorted(set(expected) - set(found)):
+        if missing := sorted(set(arrays) - set(found)):
             raise Refused(f"the app does not send {_some(missing)} of the group {group!r}")
         for name, form in found.items():
-            if form != expected[name]:
-                raise Refused(f"the app sends {name!r} as {form}, and it is {expected[name]}")
+            if form != arrays[name]:
+                raise Refused(f"the app sends {name!r} as {form}, and it is {arrays[name]}")
         announced = self._announced.get(run)
         if announced is not None:
-            new = sorted(name for name in found if f"{group}/{name}" not in announced)
+            new = sorted(name for name in schema if f"{group}/{name}" not in announced)
             if new:
                 raise Refused(f"the app sends {_some(new)} in {group!r}, which it did not announce")
+            for name, form in schema.items():
+                if announced[f"{group}/{name}"] != described(form):
+                    raise Refused(f"the order has another shape or dtype of {name!r} than the app")
         return _rewritten(payload)
 
 
@@ -195,10 +227,49 @@ def _plan_of(message: Message) -> str:
     return hashlib.sha256(str(text).encode()).hexdigest()
 
 
+def _codings(message: Message) -> Codings:
+    """Return how each group travels in the plan of an order."""
+    record = message.content.get(wire.PLAN)
+    text = record.get("json") if isinstance(record, ConfigRecord) else None
+    try:
+        plan = json.loads(text) if isinstance(text, str) else {}
+        up, down = plan.get("coding", {}), plan.get("coding_down", {})
+        return read_codings(dict(up), dict(down))
+    except UserError as error:
+        raise Refused(f"the plan's coding is unknown here: {error}") from None
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        raise Refused("the plan's coding cannot be read") from None
+
+
+def _schemas(message: Message) -> dict[str, Schema]:
+    """Return the form of each tensor that an order asks for, by group."""
+    coded = wire.read_coded(message)
+    schemas: dict[str, Schema] = {}
+    for group, each in coded.items():
+        try:
+            schemas[group] = {name: read_form(text) for name, text in each.tensors.items()}
+        except ValueError as error:
+            raise Refused(f"the order describes a tensor so: {error}") from None
+    for key, payload in _layers(message).items():
+        if wire.group_of_payload(key) not in coded:
+            schemas[key] = {
+                name: (_DTYPES.get(code, code), shape)
+                for name, (code, shape) in _forms(key, payload).items()
+            }
+    for schema in schemas.values():
+        for name, (dtype, shape) in schema.items():
+            if dtype not in SAFETENSORS:
+                raise Refused(f"the order asks for {_some([name])} as {dtype[:20]!r}")
+            _check_shape(repr(name), shape)
+    return schemas
+
+
 def _check_text(report: SiteReport) -> None:
     """Raise Refused for more or other text than the answer to a query needs."""
     if set(report.fingerprints) != set(report.schemas):
         raise Refused("the app names other groups in its fingerprints than in its schemas")
+    if not set(report.held) <= set(report.schemas):
+        raise Refused("the app holds other groups than those in its schemas")
     if not all(_FINGERPRINT.fullmatch(text) for text in report.fingerprints.values()):
         raise Refused("the app's fingerprints are not SHA-256 in hexadecimal digits")
     told = {report.device, *report.versions, *report.versions.values()}
@@ -263,7 +334,7 @@ def _layers(message: Message) -> dict[str, bytes]:
     return {str(group): array.data for group, array in record.items()}
 
 
-def _forms(group: str, payload: bytes) -> dict[str, Form]:
+def _forms(group: str, payload: bytes) -> dict[str, Written]:
     """Return dtype and shape of each tensor of a payload; raise Refused where it is none."""
     try:
         tensors = safetensors.deserialize(payload)  # type: ignore[no-untyped-call]

@@ -9,8 +9,10 @@ from flwr.app import Message
 from torch import Tensor
 
 from models.groups import Partition, TensorSpec
-from strategies import wire
+from strategies import codec, wire
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
+from strategies.codec import Change, same_bits
+from strategies.codings import EXACT, Coding
 from strategies.method import Method
 from strategies.payload import PayloadError, decode
 from strategies.roster import Member
@@ -30,8 +32,44 @@ class Update:
     sizes: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What a site trains a group from, and how it answers.
+
+    Parameters
+    ----------
+    coding : Coding
+        Of the answer.
+    received : mapping of str to Tensor
+        What the site was sent: differences and unchanged tensors are to that.
+    current : mapping of str to Tensor
+        The group's state at the server, which is more exact where layers travel down coded. The
+        same tensors where they do not.
+    """
+
+    coding: Coding
+    received: Mapping[str, Tensor]
+    current: Mapping[str, Tensor]
+
+    def update(self, name: str, change: Change) -> Tensor:
+        """Return a tensor as if the site had trained from ``current``; a new one, or the state's own."""
+        current, received = self.current[name], self.received[name]
+        if change.difference is not None:
+            return current + change.difference
+        if change.value is None:
+            return current
+        if current is received or same_bits(current, received):
+            return change.value
+        return current + (change.value - received)
+
+
 def checked_update(
-    reply: Message, member: Member, round_number: int, partition: Partition, method: Method
+    reply: Message,
+    member: Member,
+    round_number: int,
+    partition: Partition,
+    method: Method,
+    sent: Mapping[str, Sent] | None = None,
 ) -> Update:
     """Return what a site learnt, or raise Refused with the reason why it is not taken.
 
@@ -47,6 +85,8 @@ def checked_update(
         Of the member's task: the allow-list of tensors, with their shapes and dtypes.
     method : Method
         Says whether partial work is taken.
+    sent : mapping of str to Sent, optional
+        By group, what the site had; without it all that is taken is whole tensors.
 
     Raises
     ------
@@ -68,11 +108,26 @@ def checked_update(
     tensors = {}
     for group, data in payloads.items():
         try:
-            schema = partition.schema(group)
-            tensors[group] = decode(data, schema, max_magnitude=MAX_MAGNITUDE, borrow=True)
+            tensors[group] = _learnt(data, partition.schema(group), (sent or {}).get(group))
         except PayloadError as error:
             raise Refused(f"group {group}: {error}") from None
     return Update(report, tensors, {group: len(data) for group, data in payloads.items()})
+
+
+def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Sent | None) -> dict[str, Tensor]:
+    """Return a group's tensors after training, from what a site answered; PayloadError if it is none."""
+    coding = sent.coding if sent else EXACT
+    changes = codec.decode(data, schema, coding, max_magnitude=MAX_MAGNITUDE, borrow=True)
+    tensors = {}
+    for name, change in changes.items():
+        if sent is None and change.value is None:
+            raise PayloadError(f"{name!r} is unchanged, but nothing was sent")
+        tensor = change.value if sent is None else sent.update(name, change)
+        assert tensor is not None
+        if tensor is not change.value and not (tensor.abs() <= MAX_MAGNITUDE).all():
+            raise PayloadError(f"{name!r} has a magnitude above {MAX_MAGNITUDE:g}")
+        tensors[name] = tensor
+    return tensors
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from models.errors import UserError
 from models.optimizer import OptimizerConfig
 from models.options import read_options
+from strategies.codings import EXACT, Codings, read_codings
 
 MOST_IN_COHORT = 10_000  # sites that one node holds
 
@@ -62,6 +63,8 @@ class StrategyConfig:
     poll: float
     final_timeout: float
     aggregators: dict[str, Any]
+    coding: dict[str, Any]
+    coding_down: dict[str, Any]
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
@@ -75,6 +78,12 @@ class StrategyConfig:
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
         _one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
+        read_codings(self.coding, self.coding_down)
+
+    @cached_property
+    def codings(self) -> Codings:
+        """Return how each group travels."""
+        return read_codings(self.coding, self.coding_down)
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,18 @@ class CohortConfig:
                 f"cohort.sites must be a number of sites from 1 to {MOST_IN_COHORT} for each "
                 f"SuperNode, got {self.sites}"
             )
+
+
+def check_regions(cohort: CohortConfig, codings: Codings) -> None:
+    """Raise UserError where nodes send sums over several sites, which travel exactly, and coded."""
+    for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
+        for group, coding in chosen.items():
+            if cohort.sites > 1 and coding != EXACT:
+                raise UserError(
+                    f"strategy.{way}.{group}={coding.name}: with cohort.sites above 1 a node sends "
+                    f"the sum over its sites, which travels exactly: write strategy.{way}.{group}="
+                    "exact, or cohort.sites=1 with a SuperNode for each site"
+                )
 
 
 @dataclass(frozen=True)
@@ -167,6 +188,7 @@ class Config:
         self.strategy.check()
         self.deployment.check()
         self.cohort.check()
+        check_regions(self.cohort, self.strategy.codings)
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
@@ -183,13 +205,16 @@ class Plan:
     ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
     ``rounds`` is the number of rounds planned, for schedules, and ``fraction`` the share of the sites
     asked in each; both say how much a site trains alone. ``tuning`` is told to all; the names of
-    newcomers are not. ``cohort`` says how many sites a node of a simulation holds.
+    newcomers are not. ``cohort`` says how many sites a node of a simulation holds, ``coding`` and
+    ``coding_down`` by group how layers travel.
     """
 
     federation: str
     seed: int
     rounds: int
     fraction: float
+    coding: dict[str, Any]
+    coding_down: dict[str, Any]
     model: dict[str, Any]
     weights: str
     data: dict[str, Any]
@@ -202,6 +227,11 @@ class Plan:
     def to_json(self) -> str:
         """Return the plan as it travels."""
         return json.dumps(asdict(self), sort_keys=True)
+
+    @cached_property
+    def codings(self) -> Codings:
+        """Return how each group travels."""
+        return read_codings(self.coding, self.coding_down)
 
     def rounds_of_a_site(self) -> list[int]:
         """Return the rounds, counted from 1, in which an average site trains: evenly spaced."""
@@ -217,6 +247,8 @@ def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
         federation=federation,
         rounds=config.strategy.rounds,
         fraction=config.strategy.fraction,
+        coding=config.strategy.coding,
+        coding_down=config.strategy.coding_down,
         **{name: getattr(config, name) for name in shared if name != "weights"},
         weights=weights,
         tuning=config.deployment.tuning,
@@ -242,6 +274,7 @@ def plan_from_json(text: str) -> Plan:
     plan.train.check()
     plan.tuning.check()
     plan.cohort.check()
+    check_regions(plan.cohort, read_codings(plan.coding, plan.coding_down))
     return plan
 
 

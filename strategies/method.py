@@ -24,6 +24,7 @@ from models.groups import FOUR_GROUPS, Group, Partition, set_train_mode
 from models.options import read_options
 from models.training import FitReport, Loss, OptimizerState, Settings, fit, parameters_of
 from strategies.aggregators import Aggregator
+from strategies.codings import Codings
 
 Groups = Mapping[str, Sequence[str]]
 
@@ -173,6 +174,14 @@ class Method:
         del network, classes
         return None
 
+    def differs(self, group: str) -> bool:
+        """Return whether what leaves the site in ``group`` is what it received there, trained on.
+
+        Only then can a lossy coding of the difference be made up for by the next one. Here it is
+        what is true of layers; not of what a method adds and makes anew each round.
+        """
+        return group in FOUR_GROUPS
+
     # -- the site's half -------------------------------------------------------------------------
 
     def train(self, site: SiteRound) -> None:
@@ -237,6 +246,27 @@ def make_method(options: Mapping[str, Any]) -> Method:
         )
     rest = {key: value for key, value in options.items() if key != "name"}
     return read_options(known[name], rest, "method")
+
+
+def check_codings(method: Method, codings: Codings) -> None:
+    """Raise UserError where a configured coding cannot be that of a group of the method."""
+    kinds = method.kinds()
+    sent = [name for name, group in kinds.items() if group.exchanged]
+    for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
+        for group, coding in chosen.items():
+            where = f"strategy.{way}.{group}"
+            if group not in sent:
+                why = "never leaves its site" if group in kinds else "does not exist"
+                raise UserError(
+                    f"{where}: group {group!r} {why}; groups that travel are {', '.join(sent)} "
+                    f"(nearest: {nearest(group, sent)})"
+                )
+            if coding.lossy and not method.differs(group):
+                raise UserError(
+                    f"{where}={coding.name}: method {method.name} makes what it sends in group "
+                    f"{group!r} anew each round, so what the coding loses of a difference cannot "
+                    f"be made up for later; write {where}=exact"
+                )
 
 
 def everything_else(

@@ -15,18 +15,8 @@ from torch import Tensor
 
 from models.groups import TensorSpec
 from models.tensors import fresh
+from strategies.codings import SAFETENSORS
 
-_CODES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint8": "U8",
-}  # the dtypes that may travel, with their names in a safetensors header
 _LENGTH_BYTES = 8  # a payload opens with the length of its JSON header, little-endian
 _PADDING = 16  # the braces of the header, and spaces up to a multiple of eight bytes
 _WIDEST = 8  # bytes of the widest number: tensors begin at multiples of their numbers' width
@@ -98,6 +88,25 @@ def decode(
     return tensors
 
 
+def names_in(data: bytes, schema: Mapping[str, TensorSpec]) -> frozenset[str]:
+    """Return the names in the header of ``data``, of which nothing else is looked at.
+
+    What they are worth only `decode` says. Memory: that of a header with every tensor of ``schema``.
+
+    Raises
+    ------
+    PayloadError
+        For bytes without a header, and for one that is longer than ``schema`` needs.
+    """
+    if len(data) < _LENGTH_BYTES:
+        raise PayloadError(f"{len(data)} bytes are too few for a safetensors file")
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if length > _longest_header(schema):
+        most = _longest_header(schema)
+        raise PayloadError(f"a header of {length} bytes, where at most {most} are needed")
+    return frozenset(_parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length]))
+
+
 def check_values(tensors: Mapping[str, Tensor], max_magnitude: float | None) -> None:
     """Raise PayloadError for a value that is not finite, or above ``max_magnitude``; see `decode`."""
     for name, tensor in tensors.items():
@@ -117,8 +126,8 @@ def _body(data: bytes | bytearray, offset: int, *, borrow: bool) -> Tensor:
 
 
 def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
-    if spec.dtype not in _CODES:
-        raise TypeError(f"{name}: {spec.dtype} cannot travel; there is {', '.join(_CODES)}")
+    if spec.dtype not in SAFETENSORS:
+        raise TypeError(f"{name}: {spec.dtype} cannot travel; there is {', '.join(SAFETENSORS)}")
     dtype: torch.dtype = getattr(torch, spec.dtype)
     return dtype
 
@@ -188,9 +197,9 @@ def _begin(name: str, entry: object, spec: TensorSpec, size: int) -> int:
     """Return the first byte of one tensor, once its entry in the header is what it must be."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise PayloadError(f"{name!r} needs a dtype, a shape and offsets in the header")
-    if entry["dtype"] != _CODES[spec.dtype]:
+    if entry["dtype"] != SAFETENSORS[spec.dtype]:
         found = _shown(entry["dtype"])
-        raise PayloadError(f"{name!r} has the dtype {found}, not {_CODES[spec.dtype]!r}")
+        raise PayloadError(f"{name!r} has the dtype {found}, not {SAFETENSORS[spec.dtype]!r}")
     if not _is_integers(entry["shape"]) or tuple(entry["shape"]) != tuple(spec.shape):
         found = entry["shape"] if _is_integers(entry["shape"]) else "of something else"
         raise PayloadError(f"{name!r} has the shape {found}, not {list(spec.shape)}")

@@ -20,15 +20,17 @@ from models.groups import Partition
 from models.seeds import derive_seed
 from strategies import wire
 from strategies.aggregators import Aggregator, make
-from strategies.checks import RegionUpdate, Share, checked_region, checked_update
+from strategies.checks import RegionUpdate, Sent, Share, checked_region, checked_update
+from strategies.codings import Codings
 from strategies.config import StrategyConfig
+from strategies.downlink import Downlink, Published
 from strategies.mail import MOST_BESIDES, Mail
 from strategies.method import Method
 from strategies.payload import encode
 from strategies.records import RoundRecord, task_metrics
 from strategies.roster import Member, Reminder, Roster, collect, reply_problem, send
 from strategies.scopes import exchanged, group_of, keys_of
-from strategies.wire import NotNow, Refused
+from strategies.wire import Coded, NotNow, Refused
 
 Log = Callable[[str], None]
 TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink
@@ -38,6 +40,25 @@ NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of th
 MOST_TIMES = 2  # the layers that a site was sent: so large may those be that it answers with
 LONGEST_PAUSE = 30.0  # seconds between two attempts at a round
 Party = tuple[Member, ...]  # who shares an order: a site alone, or the sites of a region
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint holds of a group and scope: all by name, empty where there is none.
+
+    Parameters
+    ----------
+    state : dict
+        What was learnt.
+    optimizer : dict
+        The aggregator's own tensors.
+    published : dict
+        What sites hold, where the group travels down as differences.
+    """
+
+    state: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    published: dict[str, Tensor]
 
 
 @dataclass
@@ -53,19 +74,27 @@ class Learnt:
     aggregators : dict
         Scope key to aggregator.
     unclaimed : dict
-        Scope key to what a checkpoint holds of tasks whose sites are not back yet: the state, and
-        the aggregator's own tensors.
+        Scope key to what a checkpoint holds of tasks whose sites are not back yet.
     regional : bool
         Whether nodes may answer with the sums over several sites.
+    codings : Codings
+        How each group travels.
+    downlink : Downlink
+        What sites hold of the groups that travel down as differences.
     """
 
     method: Method
     configured: Mapping[str, Any]
     regional: bool = False
+    codings: Codings = field(default_factory=lambda: Codings({}, {}))
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
-    unclaimed: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = field(default_factory=dict)
+    unclaimed: dict[str, Kept] = field(default_factory=dict)
+    downlink: Downlink = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.downlink = Downlink(self.codings)
 
     def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
         """Take in a task: its partition, and the tensors its groups start from.
@@ -79,12 +108,53 @@ class Learnt:
         for key, names in exchanged(partition, task).items():
             if key not in self.states:
                 self.states[key] = {name: start[name] for name in names}
+                self.downlink.begin(group_of(key), key, self.states[key])
             if key not in self.aggregators:
                 self.aggregators[key] = self._aggregator(group_of(key))
+
+    def claim(self, key: str) -> None:
+        """Go on from what a checkpoint holds of ``key``, if it does: a site is there to learn it."""
+        kept = self.unclaimed.pop(key, None)
+        if kept is None:
+            return
+        self.states[key] = {name: kept.state[name] for name in self.states[key]}
+        self.aggregators[key].load_state_dict(kept.optimizer)
+        if self.downlink.remembers(group_of(key)):
+            published = kept.published or kept.state
+            tensors = {name: published[name] for name in self.states[key]}
+            self.downlink.published[key] = Published(tensors)
+
+    def keep(self) -> dict[str, Kept]:
+        """Return what a checkpoint has to hold, by scope key; what nobody claimed is still in it."""
+        published = self.downlink.published
+        return self.unclaimed | {
+            key: Kept(
+                state,
+                self.aggregators[key].state_dict(),
+                published[key].tensors if key in published else {},
+            )
+            for key, state in self.states.items()
+        }
+
+    def sent(self, task: str) -> dict[str, Sent]:
+        """Return what sites of ``task`` train from in this round, and how they answer, by group."""
+        return {
+            group: Sent(
+                self.codings.from_site(group),
+                self.downlink.received(key, self.states[key]),
+                self.states[key],
+            )
+            for group, key in self.keys_of(task).items()
+        }
 
     def keys_of(self, task: str) -> dict[str, str]:
         """Return the scope key of each exchanged group, for sites of ``task``."""
         return keys_of(self.partitions[task], task)
+
+    def size(self, task: str) -> int:
+        """Return the bytes of the exchanged tensors of ``task``."""
+        states = [self.states[key] for key in self.keys_of(task).values()]
+        return sum(t.numel() * t.element_size() for state in states for t in state.values())
 
     def _aggregator(self, group: str) -> Aggregator:
         def configured() -> Aggregator:
@@ -187,6 +257,8 @@ class Rounds:
             except Refused as error:
                 later |= isinstance(error, NotNow)
                 record.refused |= {member.site: str(error) for member in party}
+                if not isinstance(error, NotNow):
+                    self._forget(party)
                 continue
             for site, problem in update.problems.items():
                 later |= isinstance(problem, NotNow)
@@ -197,6 +269,10 @@ class Rounds:
                 group = group_of(key)
                 record.bytes_up[group] = record.bytes_up.get(group, 0) + share.size
             reports = update.reports
+            for member in party:
+                if member.site in reports:
+                    keys = self.learnt.keys_of(member.task)
+                    self.learnt.downlink.answered(member.site, keys)
             record.took_part([(m, reports[m.site]) for m in party if m.site in reports])
         if not later:
             self._stop_if_all_refused(record, connected)
@@ -215,13 +291,19 @@ class Rounds:
         if party[0].regional:
             return checked_region(reply, party, number, partitions, expected, method)
         (member,) = party
-        update = checked_update(reply, member, number, partitions[member.task], method)
+        sent = self.learnt.sent(member.task)
+        update = checked_update(reply, member, number, partitions[member.task], method, sent)
         keys, examples = self.learnt.keys_of(member.task), update.report.examples
         shares = {
             keys[group]: Share({member.site: examples}, tensors, update.sizes[group])
             for group, tensors in update.tensors.items()
         }
         return RegionUpdate({member.site: update.report}, {}, shares)
+
+    def _forget(self, party: Party) -> None:
+        """Take it that sites whose answer is wrong hold nothing: they are sent the whole next time."""
+        for member in party:
+            self.learnt.downlink.failed(member.site)
 
     def _add(self, key: str, share: Share) -> None:
         """Give what arrived to its aggregator: one site's update, or the sum over several."""
@@ -292,7 +374,10 @@ class Rounds:
         deadline = time.monotonic() + seconds
         largest = 0
         for party in _parties(members):
-            sent_layers = self._layers(party, arrays) if layers is None else layers
+            sent_layers, coded = layers, dict[str, Coded]()
+            if sent_layers is None:
+                sent_layers, coded = self._layers(party, number, arrays)
+                largest = max(largest, *(self.learnt.size(member.task) for member in party))
             largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
             regional = party[0].regional
             message = wire.order(
@@ -304,6 +389,7 @@ class Rounds:
                 ttl=seconds + TTL_MARGIN,
                 members=[member.site for member in party] if regional else (),
                 expected=expected if regional else None,
+                coded=coded,
             )
             sent = send(self.grid, [message])
             if not sent:
@@ -311,9 +397,14 @@ class Rounds:
                 record.absent |= {member.site: why for member in party}
                 continue
             pending[sent[0]] = party
+            if kind == wire.TRAIN:
+                for member in party:
+                    self.learnt.downlink.asked(member.site)
             for key, array in sent_layers.items():
                 group = group_of(key)
                 record.bytes_down[group] = record.bytes_down.get(group, 0) + len(array.data)
+            for group in coded:
+                record.bytes_down.setdefault(group, 0)
         arrays.clear()
 
         def idle() -> set[str]:
@@ -339,18 +430,29 @@ class Rounds:
             if member.site not in record.absent:
                 record.late[member.site] = f"no answer within {seconds:g} s"
 
-    def _layers(self, party: Party, arrays: dict[str, Array]) -> dict[str, Array]:
+    def _layers(
+        self, party: Party, number: int, arrays: dict[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Coded]]:
         """Return the payload of each group for a site, or of each scope for a region's sites.
 
-        Equal ones are made once.
+        Equal ones are made once. Of groups that travel as differences, there are as many payloads
+        as steps, and the second mapping says what they are; a region has no such groups.
         """
         layers: dict[str, Array] = {}
+        coded: dict[str, Coded] = {}
         for task in {member.task: None for member in party}:
             for group, key in self.learnt.keys_of(task).items():
+                state = self.learnt.states[key]
+                if self.learnt.downlink.remembers(group):
+                    site = party[0].site
+                    steps, told = self.learnt.downlink.parcel(site, group, key, number, state)
+                    layers |= steps
+                    coded[group] = told
+                    continue
                 if key not in arrays:
-                    arrays[key] = wire.payload_array(encode(self.learnt.states[key]))
+                    arrays[key] = wire.payload_array(encode(state))
                 layers[key if party[0].regional else group] = arrays[key]
-        return layers
+        return layers, coded
 
     def _sample(
         self, number: int, attempt: int, connected: set[int]

@@ -1,8 +1,10 @@
 """Every message there is: what the server asks, what a site answers, and nothing besides.
 
 A message carries a plan (what is learnt), an order (which round), and the layers of exchanged
-groups, each group one safetensors payload. An answer carries a report and, after training, the
-layers of the groups on the allow-list. Records that are not named here make an answer invalid.
+groups, each group one safetensors payload; or, where the server sends differences, as many payloads
+as there are steps from what the site holds, as `Coded` tells. An answer carries a report and, after
+training, the layers of the groups on the allow-list. Records that are not named here make an answer
+invalid.
 
 A region, a node that holds several sites, gets one order for those of them that are asked, with the
 layers of each scope (``common``, ``task/gender``); it answers with a report of each.
@@ -15,8 +17,8 @@ import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -47,6 +49,9 @@ METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
 MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
 MOST_COUNTED = 2**40  # of anything that a report counts
 MOST_WORD = 200  # characters of a class's name, a device, a version
+MOST_STEPS = 32  # differences one after the other that a group may travel as
+MOST_HELD = 4  # states of a group that a site says it holds
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 MOST_CLASSES, MOST_AXES, MOST_VALUES = 2**16, 8, 2**26  # of a task; of one input, which has values
 
 
@@ -99,6 +104,9 @@ class SiteReport:
         Of the packages that matter.
     error : str
         Why the site cannot take part, or "".
+    held : mapping
+        Per exchanged group whose layers may arrive as differences, content hashes of the states
+        that the site has: what it starts from, and what it received lately.
     """
 
     site: str
@@ -113,6 +121,7 @@ class SiteReport:
     device: str
     versions: dict[str, str]
     error: str
+    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,6 +203,48 @@ class DeployReport:
     error: str
 
 
+@dataclass(frozen=True)
+class Coded:
+    """What an order says of a group that it does not simply carry whole.
+
+    Parameters
+    ----------
+    base : str
+        Content hash of the state that the steps start from, which the site holds; "" where the one
+        payload is the whole state, exactly.
+    state : str
+        Content hash of what comes out.
+    steps : int
+        How many payloads there are, called ``<group>/0`` and so on; none where the site has it all.
+    tensors : mapping
+        Dtype and shape of the group's tensors by name, as in a query: ``float32[64, 3, 7, 7]``.
+    """
+
+    base: str
+    state: str
+    steps: int
+    tensors: dict[str, str]
+
+
+class Order(NamedTuple):
+    """An order as a site reads it: the plan's JSON, the round, payloads, and what is coded."""
+
+    plan: str
+    round: int
+    payloads: dict[str, bytes]
+    coded: dict[str, Coded]
+
+
+def step_key(group: str, number: int) -> str:
+    """Return the name of the payload of a step."""
+    return f"{group}/{number}"
+
+
+def group_of_payload(key: str) -> str:
+    """Return the group of a payload of an order."""
+    return key.partition("/")[0]
+
+
 def payload_array(data: bytes) -> Array:
     """Wrap safetensors bytes as the array that Flower carries; equal bytes are stored once."""
     return Array(dtype="uint8", shape=(len(data),), stype=SAFETENSORS, data=data)
@@ -207,6 +258,7 @@ def order(
     round_number: int,
     layers: Mapping[str, Array],
     ttl: float,
+    coded: Mapping[str, Coded] | None = None,
     members: Sequence[str] = (),
     expected: Mapping[str, int] | None = None,
 ) -> Message:
@@ -220,6 +272,8 @@ def order(
     that got it, not even one that got the same layers at the same time, can name it.
     """
     told = ConfigRecord({"round": round_number, "nonce": secrets.token_hex(16)})
+    if coded:
+        told["coded"] = json.dumps({group: asdict(each) for group, each in coded.items()})
     if members:
         told["members"] = list(members)
     if expected:
@@ -240,11 +294,19 @@ def answer(
     """Return the answer to ``message``: the report and the payload of each exchanged group."""
     content = RecordDict(
         {
-            REPORT: ConfigRecord({"json": json.dumps(asdict(report))}),
+            REPORT: ConfigRecord({"json": _written(report)}),
             LAYERS: ArrayRecord({group: payload_array(data) for group, data in layers.items()}),
         }
     )
     return Message(content, reply_to=message)
+
+
+def _written(report: SiteReport | RoundReport | DeployReport) -> str:
+    """Return a report as it travels: as before there were differences, where a site holds none."""
+    told = asdict(report)
+    if not told.get("held", True):
+        del told["held"]  # the processes of sites that were installed before do not know it
+    return json.dumps(told)
 
 
 def answer_all(
@@ -255,7 +317,7 @@ def answer_all(
     """Return a region's answer: a report of each site, and the payload of each scope's sum."""
     content = RecordDict(
         {
-            REPORT: ConfigRecord({"json": [json.dumps(asdict(report)) for report in reports]}),
+            REPORT: ConfigRecord({"json": [_written(report) for report in reports]}),
             LAYERS: ArrayRecord({scope: payload_array(data) for scope, data in layers.items()}),
         }
     )
@@ -282,8 +344,8 @@ def failed(
     return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
 
 
-def read_order(message: Message) -> tuple[str, int, dict[str, bytes]]:
-    """Return the plan's JSON, the round and the payloads of an order, checked for shape alone.
+def read_order(message: Message) -> Order:
+    """Return an order, checked for shape alone.
 
     Raises
     ------
@@ -294,11 +356,41 @@ def read_order(message: Message) -> tuple[str, int, dict[str, bytes]]:
     try:
         plan, number = content[PLAN]["json"], content[ORDER]["round"]
         payloads = _payloads(content)
+        coded = read_coded(message)
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
         raise UserError("the server's message cannot be read: plan or round has the wrong type")
-    return plan, number, payloads
+    return Order(plan, number, payloads, coded)
+
+
+def read_coded(message: Message) -> dict[str, Coded]:
+    """Return what an order says of each group that it does not simply carry whole.
+
+    Raises
+    ------
+    Refused
+        Where it cannot be read, or the payloads are not those that it tells of.
+    """
+    record = message.content.get(ORDER)
+    text = record.get("coded", "{}") if isinstance(record, ConfigRecord) else "{}"
+    if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
+        raise Refused("what is coded is no text, or a long one")
+    try:
+        coded = msgspec.json.decode(text, type=dict[str, Coded])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Refused(f"what is coded cannot be read: {error}") from None
+    layers = message.content.get(LAYERS)
+    carried = set(layers) if isinstance(layers, ArrayRecord) else set()
+    for group, each in coded.items():
+        if not 0 <= each.steps <= MOST_STEPS:
+            raise Refused(f"group {group!r} in {each.steps} steps, at most {MOST_STEPS} are taken")
+        wanted = {step_key(group, number) for number in range(each.steps)}
+        if {key for key in carried if group_of_payload(key) == group} != wanted:
+            raise Refused(f"the payloads of group {group!r} are not its {each.steps} steps")
+        if not each.base and each.steps != 1:
+            raise Refused(f"the whole of group {group!r} is in {each.steps} payloads")
+    return coded
 
 
 def read_members(message: Message) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -386,6 +478,9 @@ def read_site_report(message: Message) -> SiteReport:
             "class names, device and versions must be printable, at most "
             f"{MOST_WORD} characters each"
         )
+    for group, hashes in report.held.items():
+        if len(hashes) > MOST_HELD or not all(_DIGEST.fullmatch(each) for each in hashes):
+            raise Refused(f"what it holds of {printable(group)[:80]!r} is no list of SHA-256")
     if len(report.classes) > MOST_CLASSES:
         raise Refused(f"names {len(report.classes)} classes, at most {MOST_CLASSES} are taken")
     shape = report.input_shape
@@ -481,11 +576,12 @@ def _read_report(cls: type[Report], message: Message) -> Report:
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    optional = {"held"} & known
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
             raise Refused(f"{REPORT!r} is no JSON object")
-        if record.keys() != known:
+        if not known - optional <= record.keys() <= known:
             wrong = ", ".join(sorted(record.keys() ^ known))
             raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
         return msgspec.convert(record, cls)

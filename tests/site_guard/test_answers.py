@@ -17,7 +17,8 @@ from torch import Tensor
 
 from site_guard.answers import Doorkeeper
 from site_guard.settings import SiteSettings
-from strategies import wire
+from strategies import codec, wire
+from strategies.codings import read_codings
 from strategies.payload import encode
 from strategies.wire import Refused, RoundReport, SiteReport
 
@@ -269,6 +270,188 @@ def test_what_was_not_announced_cannot_be_sent_later() -> None:
     layers = {"common": encode(larger), "task": encode(TASK)}
     with pytest.raises(Refused, match=r"'head\.out' in 'common', which it did not announce"):
         keeper.answer(asked, answered(asked, **layers))
+
+
+# Coded layers ------------------------------------------------------------------------------------
+
+INT8 = {"name": "int8", "per_channel": False}
+TOPK = {"name": "topk", "fraction": 0.5, "values": "bfloat16", "least": 0}
+FORMS = {"conv.weight": "float32[2, 3]", "conv.bias": "float32[2]"}
+MARK = torch.empty(0, dtype=torch.uint8)
+
+
+def coded_order(
+    coding: Any, *, down: bool = False, tensors: Mapping[str, str] = FORMS
+) -> tuple[Message, Message]:
+    """Return an order whose answer is to be coded, and a query of the same plan."""
+    plan = json.dumps({"coding": {"common": coding}})
+    layers = {"common": wire.payload_array(encode(COMMON))}
+    coded = None
+    if down:
+        layers = {"common/0": wire.payload_array(encode({"conv.weight/unchanged": MARK}))}
+        coded = {"common": wire.Coded("a" * 64, "b" * 64, 1, dict(tensors))}
+    message = wire.order(
+        wire.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0, coded=coded
+    )
+    return message, wire.order(wire.QUERY, 7, plan=plan, round_number=0, layers={}, ttl=60.0)
+
+
+def coded(coding: Any, **changes: Tensor | None) -> bytes:
+    """Return an update of COMMON, coded, with these arrays besides or, where None, without them."""
+    new = {name: tensor + torch.rand_like(tensor) for name, tensor in COMMON.items()}
+    data, _ = codec.encode(read_codings({"common": coding}, {}).up["common"], new, COMMON, {})
+    arrays = safetensors.torch.load(data)
+    for name, tensor in changes.items():
+        arrays.pop(name, None)
+        if tensor is not None:
+            arrays[name] = tensor
+    return encode(arrays)
+
+
+@pytest.mark.parametrize("coding", [INT8, TOPK, {"name": "bfloat16"}, {"name": "float16"}])
+@pytest.mark.parametrize("down", [False, True])
+def test_honest_coded_layers_leave_as_they_are(coding: Any, down: bool) -> None:
+    keeper = Doorkeeper(HERE)
+    asked, query = coded_order(coding, down=down)
+    keeper.answer(query, answered(query, WHO))
+    keeper.check_order(asked)
+    for data in (coded(coding), unchanged_bias(coding)):
+        left = keeper.answer(asked, answered(asked, common=data))
+        assert wire.read_payloads(left) == {"common": data}
+
+
+def unchanged_bias(coding: Any) -> bytes:
+    new = {**COMMON, "conv.weight": COMMON["conv.weight"] + 1}
+    return codec.encode(read_codings({"c": coding}, {}).up["c"], new, COMMON, {})[0]
+
+
+def bytes_of(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("coding", "changes", "told"),
+    [
+        (INT8, {"head.out": bytes_of(2)}, "'head.out' in the group 'common', which are not of it"),
+        (INT8, {"head.out/scale": torch.ones(())}, "'head.out/scale'"),
+        (INT8, {"conv.weight/note": bytes_of(9)}, "'conv.weight/note'"),
+        (INT8, {"conv.weight": None}, "does not send 'conv.weight'"),
+        (INT8, {"conv.weight/scale": None}, "does not send 'conv.weight/scale'"),
+        (INT8, {"conv.weight": torch.ones(2, 3)}, "'conv.weight' as .*F32"),
+        (INT8, {"conv.weight": torch.ones(99, 3).char()}, "'conv.weight' as .*99"),
+        (INT8, {"conv.weight/scale": torch.ones(1000)}, "'conv.weight/scale' as .*1000"),
+        (INT8, {"conv.weight/unchanged": bytes_of(0)}, "'conv.weight'.*not of it"),
+        (INT8, {"head.out/unchanged": bytes_of(0)}, "'head.out/unchanged'"),
+        (TOPK, {"conv.weight/values": torch.ones(4).bfloat16()}, "'conv.weight/values' as"),
+        (TOPK, {"conv.weight/indices": bytes_of(200)}, "'conv.weight/indices' as .*200"),
+        (TOPK, {"conv.weight": torch.ones(2, 3)}, "'conv.weight'.*not of it"),
+        ({"name": "exact"}, {"conv.bias/unchanged": bytes_of(1), "conv.bias": None}, "as .*1"),
+    ],
+)
+@pytest.mark.parametrize("down", [False, True])
+def test_nothing_but_the_coded_form_of_what_was_asked_for_leaves(
+    coding: Any, changes: dict[str, Tensor | None], told: str, down: bool
+) -> None:
+    asked, _ = coded_order(coding, down=down)
+    with pytest.raises(Refused, match=told):
+        Doorkeeper(HERE).answer(asked, answered(asked, common=coded(coding, **changes)))
+
+
+def test_a_coded_order_asks_for_what_the_site_shares_and_has() -> None:
+    asked, query = coded_order(INT8, down=True)
+    with pytest.raises(Refused, match=r"'conv\.bias', 'conv\.weight' in the group 'common'"):
+        Doorkeeper(replace_settings(keep=("conv",))).check_order(asked)
+    with pytest.raises(Refused, match="'common', and this site shares task"):
+        Doorkeeper(replace_settings(share=("task",))).check_order(asked)
+    larger = {**FORMS, "conv.bias": "float32[1000000]"}
+    keeper = Doorkeeper(HERE)
+    keeper.answer(query, answered(query, WHO))
+    asked, _ = coded_order({"name": "exact"}, down=True, tensors=larger)
+    data = encode({"conv.weight/unchanged": MARK, "conv.bias": torch.ones(1000000)})
+    with pytest.raises(Refused, match=r"another shape or dtype of 'conv\.bias' than the app"):
+        keeper.answer(asked, answered(asked, common=data))
+    more, _ = coded_order({"name": "exact"}, down=True, tensors={**FORMS, "head.out": "float32[2]"})
+    data = encode({**COMMON, "head.out": torch.ones(2)})
+    with pytest.raises(Refused, match=r"'head\.out' in 'common', which it did not announce"):
+        keeper.answer(more, answered(more, common=data))
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ('{"coding": {"common": {"name": "zip"}}}', "no coding is called 'zip'"),
+        ('{"coding": {"common": {"name": "topk", "fraction": 7}}}', "coding is unknown here"),
+        ('{"coding": [1]}', "cannot be read"),
+        ('{"coding": 5}', "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ("no JSON", "cannot be read"),
+        ("[]", "cannot be read"),
+    ],
+)
+def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, told: str) -> None:
+    layers = {"common": wire.payload_array(encode(COMMON))}
+    asked = wire.order(wire.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0)
+    with pytest.raises(Refused, match=told):
+        Doorkeeper(HERE).check_order(asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"common": {}}', "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        (json.dumps({"common": asdict(wire.Coded("", "", 99, {}))}), "99 steps"),
+        (json.dumps({"common": asdict(wire.Coded("a", "", -1, {}))}), "-1 steps"),
+        (json.dumps({"common": asdict(wire.Coded("a", "", 2, {}))}), "are not its 2 steps"),
+        (json.dumps({"task": asdict(wire.Coded("", "", 0, {}))}), "in 0 payloads"),
+        (json.dumps({"common": asdict(wire.Coded("a", "", 1, {"w": "x"}))}), "describes a tensor"),
+        (json.dumps({"common": asdict(wire.Coded("a", "", 1, {"w": "bool[2]"}))}), "as 'bool'"),
+        (
+            json.dumps({"common": asdict(wire.Coded("a", "", 1, {"w": f"int8[{2**40}]"}))}),
+            "has the shape",
+        ),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused(text: str, told: str) -> None:
+    asked, _ = coded_order(INT8, down=True)
+    asked.content["order"]["coded"] = text  # type: ignore[index]
+    with pytest.raises(Refused, match=told):
+        Doorkeeper(HERE).check_order(asked)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=200), cut=st.integers(0, 200), at=st.integers(0, 300))
+def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
+    data: bytes, cut: int, at: int
+) -> None:
+    asked, _ = coded_order(TOPK, down=True)
+    whole = coded(TOPK)
+    try:
+        left = Doorkeeper(HERE).answer(
+            asked, answered(asked, common=whole[:at] + data + whole[at + cut :])
+        )
+    except Refused:
+        return
+    names = set(safetensors.torch.load(wire.read_payloads(left)["common"]))
+    parts = {f"{n}/{p}" for n in COMMON for p in ("indices", "values", "unchanged")}
+    assert names <= parts
+    assert len(wire.read_payloads(left)["common"]) <= len(whole)
+
+
+def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
+    asked = order(wire.QUERY)
+    held = {"common": ("0" * 64,)}
+    left = Doorkeeper(HERE).answer(asked, answered(asked, replace(WHO, held=held)))
+    assert wire.read_site_report(left).held == held
+    for wrong in (
+        {"personal": ("0" * 64,)},
+        {"common": ("Jane Doe",)},
+        {"common": ("0" * 64,) * 9},
+    ):
+        with pytest.raises(Refused, match="hold"):
+            Doorkeeper(HERE).answer(asked, answered(asked, replace(WHO, held=wrong)))
 
 
 @settings(max_examples=200, deadline=None)

@@ -223,6 +223,7 @@ WHO = {
     "device": "cpu",
     "versions": {},
     "error": "",
+    "held": {},
 }
 
 
@@ -249,6 +250,8 @@ def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(
         ({"versions": {"a\nb": "1"}}, "versions"),
         ({"classes": ["low", "high" * 51]}, "class names"),
         ({"classes": [str(number) for number in range(2**16 + 1)]}, "names 65537 classes"),
+        ({"held": {"common": ["x"]}}, "no list of SHA-256"),
+        ({"held": {"common": ["0" * 64] * 5}}, "no list of SHA-256"),
         ({"input_shape": []}, "shape of one input"),
         ({"input_shape": [3, -1]}, "shape of one input"),
         ({"input_shape": [1] * 9}, "shape of one input"),

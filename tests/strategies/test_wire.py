@@ -1,4 +1,4 @@
-"""Whatever a site answers about its fine-tuning is read, or refused with the reason."""
+"""Whatever a site answers about its fine-tuning, or an order tells of codings, is read or refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.errors import UserError
 from strategies import wire
 from strategies.wire import DeployReport, Refused
 from tests.strategies.test_checks import METRIC, json_values
@@ -95,3 +96,67 @@ def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> N
 def test_any_report_at_all_is_read_or_refused(text: Any) -> None:
     with pytest.raises(Refused):
         wire.read_deploy_report(told(text))
+
+
+# What an order says of coded groups ---------------------------------------------------------------
+
+CODED = wire.Coded("a" * 64, "b" * 64, 2, {"w": "float32[2, 3]"})
+
+
+def order_of(coded: Any, *payloads: str) -> Message:
+    layers = {key: wire.payload_array(b"x") for key in payloads}
+    message = wire.order(wire.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60)
+    if coded is not None:
+        message.content["order"]["coded"] = coded  # type: ignore[index]
+    return message
+
+
+def test_a_coded_order_arrives_as_it_was_sent() -> None:
+    layers = {key: wire.payload_array(key.encode()) for key in ("common/0", "common/1", "task")}
+    message = wire.order(
+        wire.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60, coded={"common": CODED}
+    )
+    read = wire.read_order(message)
+    assert read.coded == {"common": CODED}
+    assert read.payloads == {key: key.encode() for key in layers}
+    assert {wire.group_of_payload(key) for key in read.payloads} == {"common", "task"}
+    assert wire.read_order(order_of(None, "common")).coded == {}
+
+
+@pytest.mark.parametrize("payloads", [(), ("common/0",), ("common/0", "common/2"), ("common",)])
+def test_steps_that_are_not_all_there_are_refused(payloads: tuple[str, ...]) -> None:
+    told = json.dumps({"common": asdict(CODED)})
+    with pytest.raises(Refused, match="are not its 2 steps"):
+        wire.read_coded(order_of(told, *payloads))
+    with pytest.raises(UserError, match="cannot be read"):
+        wire.read_order(order_of(told, *payloads))
+
+
+@given(field=st.sampled_from(sorted(asdict(CODED))), value=json_values, steps=st.integers(0, 3))
+def test_any_value_in_any_field_of_a_coded_group_is_right_or_refused(
+    field: str, value: Any, steps: int
+) -> None:
+    told = json.dumps({"common": {**asdict(CODED), field: value}})
+    try:
+        read = wire.read_coded(order_of(told, *(f"common/{n}" for n in range(steps))))
+    except Refused:
+        return
+    assert read["common"].steps == steps <= wire.MOST_STEPS
+
+
+@given(text=st.text(max_size=100) | st.binary(max_size=50) | st.integers(-9, 9) | st.floats())
+def test_anything_in_place_of_what_is_coded_is_read_or_refused(text: Any) -> None:
+    try:
+        assert wire.read_coded(order_of(text)) == {}
+    except Refused:
+        return
+
+
+def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
+    asked = wire.order(wire.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
+    who = wire.failed(wire.QUERY, "clinic", 0, "no data")
+    assert isinstance(who, wire.SiteReport)
+    for held in ({}, {"common": ("0" * 64,)}):
+        sent = wire.answer(asked, replace(who, held=held), {})
+        assert ("held" in json.loads(str(sent.content["report"]["json"]))) == bool(held)
+        assert wire.read_site_report(sent).error == "no data"

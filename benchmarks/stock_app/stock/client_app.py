@@ -18,7 +18,10 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the received model on local data."""
-    model, received = network(), message.content["arrays"].to_torch_state_dict()
+    model, received = (
+        network(str(context.run_config["model"])),
+        message.content["arrays"].to_torch_state_dict(),
+    )
     loader, _ = load_data(str(context.node_config["data"]), int(context.run_config["batch-size"]))
     started = time.perf_counter()
     model.load_state_dict(received)
@@ -39,7 +42,10 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the received model on local data."""
-    model, received = network(), message.content["arrays"].to_torch_state_dict()
+    model, received = (
+        network(str(context.run_config["model"])),
+        message.content["arrays"].to_torch_state_dict(),
+    )
     _, loader = load_data(str(context.node_config["data"]), int(context.run_config["batch-size"]))
     started = time.perf_counter()
     model.load_state_dict(received)

@@ -15,7 +15,6 @@ from flwr.serverapp.strategy import FedAvg
 from stock.task import network
 
 app = ServerApp()
-SITES = 3
 
 
 class Timed(FedAvg):
@@ -53,16 +52,17 @@ class Timed(FedAvg):
 def main(grid: Grid, context: Context) -> None:
     """Run FedAvg."""
     torch.manual_seed(1)
+    sites = int(context.run_config["sites"])
     strategy = Timed(
         fraction_train=1.0,
         fraction_evaluate=1.0,
-        min_train_nodes=SITES,
-        min_evaluate_nodes=SITES,
-        min_available_nodes=SITES,
+        min_train_nodes=sites,
+        min_evaluate_nodes=sites,
+        min_available_nodes=sites,
     )
     result = strategy.start(
         grid=grid,
-        initial_arrays=ArrayRecord(network().state_dict()),
+        initial_arrays=ArrayRecord(network(str(context.run_config["model"])).state_dict()),
         num_rounds=int(context.run_config["num-server-rounds"]),
     )
     told = {"rounds": strategy.rounds, "metrics": str(result.evaluate_metrics_clientapp)}

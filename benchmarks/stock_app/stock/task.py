@@ -1,7 +1,8 @@
-"""The network, the data of a site, and the usual loops over it."""
+"""The networks, the data of a site, and the usual loops over it."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18
 
 
-def network() -> nn.Module:
-    """Return a ResNet-18 for two classes."""
+def network(name: str) -> nn.Module:
+    """Return a ResNet-18 for two classes; or ``mlp``, for the 561 features and 6 classes of UCI HAR."""
+    if name == "mlp":
+        sizes = (561, 128, 64, 32)
+        layers = [[nn.Linear(a, b), nn.ReLU()] for a, b in pairwise(sizes)]
+        return nn.Sequential(*(each for pair in layers for each in pair), nn.Linear(32, 6))
     return resnet18(num_classes=2)
 
 
@@ -21,9 +26,11 @@ def load_data(path: str, batch_size: int) -> tuple[DataLoader[Any], DataLoader[A
     held = np.load(path, allow_pickle=False)
 
     def loader(split: str, *, shuffle: bool) -> DataLoader[Any]:
-        pixels = torch.from_numpy(held[f"{split}_x"]).permute(0, 3, 1, 2).float() / 255
+        inputs = torch.from_numpy(held[f"{split}_x"]).float()
+        if inputs.dim() == 4:
+            inputs = (inputs.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
         labels = torch.from_numpy(held[f"{split}_y"])
-        pairs = TensorDataset((pixels - 0.5) / 0.25, labels)
+        pairs = TensorDataset(inputs, labels)
         return DataLoader(pairs, batch_size=batch_size, shuffle=shuffle)
 
     return loader("train", shuffle=True), loader("test", shuffle=False)

@@ -1,0 +1,430 @@
+"""How many bytes a site sends and is sent: `python -m benchmarks.wire --har /data/har.npz`.
+
+Stock Flower's FedAvg of the whole model, and ours with each coding of the exchanged groups: real
+processes over real sockets, each byte counted on the TCP connection between a site and the SuperLink.
+Beside them the accuracy after equally many rounds, from Flower's simulation of all sites. ``--quick``
+plays two rounds of two sites, whose accuracy says nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.command_line import command_of, with_data, with_places
+from benchmarks.flower import Simulator
+from benchmarks.outcome import mean_accuracy
+from benchmarks.processes import (
+    REPOSITORY,
+    Processes,
+    SuperLink,
+    free_port,
+    listening,
+    start_site,
+    start_supernode,
+)
+from benchmarks.proxy import DOWN, UP, Proxy
+from benchmarks.study import Case, Study
+from benchmarks.tables import Figure, Table, write
+
+STOCK = "whole model, stock Flower FedAvg"
+WAYS = (UP, DOWN)
+MEGABYTE = 1e6
+GROUPS = ("common", "task")
+
+
+def coded(name: str, coding: str, *options: str, groups: Sequence[str] = GROUPS) -> Case:
+    """Return a case in which ``groups`` travel so, both ways."""
+    places = [f"strategy.{way}.{group}" for way in ("coding", "coding_down") for group in groups]
+    chosen = [f"{place}={coding}" for place in places]
+    more = [f"{place}.{option}" for place in places for option in options]
+    return Case(name, (*chosen, *more))
+
+
+EXACT = Case("exchanged groups, exact", ())
+CASES = (
+    EXACT,
+    coded("bfloat16", "bfloat16"),
+    coded("float16", "float16"),
+    coded("int8", "int8"),
+    coded("int8, a scale per filter", "int8", "per_channel=true"),
+    coded("2 bits", "lowbit", "bits=2"),
+    coded("1 bit", "lowbit", "bits=1"),
+    coded("top 5 %", "topk", "fraction=0.05"),
+    coded("top 2 %", "topk", "fraction=0.02"),
+)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Data, model and sites.
+
+    Parameters
+    ----------
+    name, title : str
+        Of the files, and for people.
+    experiment : str
+        A file of conf/experiment.
+    root : Path or None
+        The data, absolute.
+    tasks : tuple of str
+        Of the sites whose bytes are counted, one each.
+    counted : tuple of str
+        Overrides of the deployment: its bytes do not depend on how much data there is.
+    stock : str
+        The network of the stock app.
+    sites : int
+        In the simulation.
+    whole : tuple of str
+        Overrides of the simulation that make it FedAvg of the whole model.
+    cases : tuple of Case
+        The codings.
+    """
+
+    name: str
+    title: str
+    experiment: str
+    root: Path | None
+    tasks: tuple[str, ...]
+    counted: tuple[str, ...]
+    stock: str
+    sites: int
+    whole: tuple[str, ...]
+    cases: tuple[Case, ...] = CASES
+
+
+def faces(body: Path) -> Setup:
+    """Return the main experiment; the deployment starts from the ResNet-18 in the file ``body``."""
+    few = ("data.train=32", "data.validation=4", "data.test=8", "data.tasks=[gender]")
+    start = ("weights=file", f"weights.path={body}")
+    return Setup(
+        "faces",
+        "drawn faces, ResNet-18",
+        "faces",
+        None,
+        ("gender",) * 3,
+        (*few, *start, "train.epochs=1"),
+        "resnet18",
+        10,
+        ("method=fedavg", "groups=all_common"),
+    )
+
+
+def har(root: Path) -> Setup:
+    """Return UCI HAR, an MLP; the first three subjects are deployed."""
+    return Setup(
+        "har",
+        "UCI HAR, MLP",
+        "har",
+        root,
+        tuple(f"subject-{number:02}" for number in (1, 2, 3)),
+        ("data.subjects=[1,2,3]", "train.epochs=1"),
+        "mlp",
+        30,
+        ("method=fedavg", "groups=all_common"),
+    )
+
+
+def quick(body: Path) -> Setup:
+    """Return two sites of the main experiment and few codings, for a look at whether it works."""
+    whole = faces(body)
+    cases = (EXACT, CASES[3], CASES[5], CASES[7])
+    return replace(whole, name="quick", tasks=whole.tasks[:2], sites=2, cases=cases)
+
+
+@dataclass
+class Meter(Proxy):
+    """A line between a site and the SuperLink that notes how many bytes passed, and when."""
+
+    passed: list[tuple[str, float, int]] = field(default_factory=list)
+
+    def passing(self, way: str) -> Callable[[bytes], object]:
+        """Return what counts the pieces of a new connection."""
+        return lambda data: self.passed.append((way, time.time(), len(data)))
+
+    def between(self, start: float, end: float, way: str) -> int:
+        """Return the bytes that passed in ``way`` from ``start`` to ``end``, seconds of the clock."""
+        return sum(size for w, when, size in list(self.passed) if w == way and start < when <= end)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Bytes of a site and round, the mean over the sites and the rounds that count.
+
+    Parameters
+    ----------
+    up, down : float
+        From the site, and to it.
+    """
+
+    up: float
+    down: float
+
+    @property
+    def both(self) -> float:
+        """Both ways."""
+        return self.up + self.down
+
+
+def counted(meters: Sequence[Meter], ended: Sequence[float]) -> Counted:
+    """Return what passed from the end of the first round to that of the last, a site and round.
+
+    Of a run of one round, all of it.
+    """
+    first = ended[0] if len(ended) > 1 else 0.0
+    shares = len(meters) * max(len(ended) - 1, 1)
+    sums = [sum(m.between(first, ended[-1], way) for m in meters) for way in WAYS]
+    return Counted(*(each / shares for each in sums))
+
+
+@dataclass
+class Deployment:
+    """A SuperLink and some sites, each behind a meter."""
+
+    setup: Setup
+    folder: Path
+    rounds: int
+
+    def ours(self) -> tuple[dict[str, Counted], dict[str, float], float]:
+        """Play every case in turn; return its bytes and accuracy, and what came before.
+
+        The last is the mean over the sites of all bytes until the first round of the first case
+        has ended: the app, introductions, the pre-trained checkpoint, and that round.
+        """
+        output = self.folder / "output"
+        with ExitStack() as stack:
+            processes = stack.enter_context(Processes(self.folder))
+            superlink = SuperLink(processes)
+            superlink.start()
+            meters = [stack.enter_context(Meter(superlink.fleet)) for _ in self.setup.tasks]
+            for index, (task, meter) in enumerate(zip(self.setup.tasks, meters, strict=True)):
+                self._start_site(processes, index, task, meter)
+            fixed = (
+                *self.setup.counted,
+                f"strategy.rounds={self.rounds}",
+                f"strategy.min_sites={len(meters)}",
+                "baselines.alone=false",
+            )
+            sets = " ; ".join(" ".join((*fixed, *case.overrides)) for case in self.setup.cases)
+            told = {"experiment": self.setup.experiment, "overrides": sets}
+            told |= {"output-dir": str(output), "data-root": str(self.setup.root or "")}
+            run = processes.flwr_run("run", superlink.name, {k: v for k, v in told.items() if v})
+            ended: dict[Path, dict[str, float]] = {}
+
+            def over() -> bool:
+                note_rounds(output, ended)
+                return run.ended
+
+            processes.wait_for("the end of the runs", over, seconds=self._patience)
+            note_rounds(output, ended)
+            folders = sorted(ended, key=lambda folder: min(ended[folder].values()))
+            if len(folders) != len(self.setup.cases):
+                raise SystemExit(f"{len(folders)} runs of {self.setup.cases}:\n{processes.logs()}")
+            found, accuracy = {}, {}
+            for case, folder in zip(self.setup.cases, folders, strict=True):
+                times = [when for _, when in sorted(ended[folder].items())]
+                found[case.name] = counted(meters, times)
+                results = json.loads((folder / "results.json").read_text())
+                check(results, case.name, len(meters))
+                accuracy[case.name] = mean_accuracy(results)
+            first = min(ended[folders[0]].values())
+            before = sum(m.between(0, first, way) for m in meters for way in WAYS) / len(meters)
+            return found, accuracy, before
+
+    def stock(self, data: Path) -> Counted:
+        """Play stock Flower's FedAvg over the npz files in ``data``; return its bytes."""
+        app, output = self.folder / "app", self.folder / "rounds.json"
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / "benchmarks" / "stock_app", app, ignore=ignored)
+        with ExitStack() as stack:
+            processes = stack.enter_context(Processes(self.folder))
+            superlink = SuperLink(processes)
+            superlink.start()
+            meters = [stack.enter_context(Meter(superlink.fleet)) for _ in self.setup.tasks]
+            for index, meter in enumerate(meters):
+                told = {"data": data / f"{index}.npz"}
+                start_supernode(processes, f"stock-{index}", meter.port, node_config=told)
+            pairs = f'num-server-rounds={self.rounds} output="{output}" model="{self.setup.stock}"'
+            pairs += f" sites={len(meters)}"
+            command = ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
+            processes.finish(processes.start("run", command), seconds=self._patience)
+            if not output.exists():
+                raise SystemExit(f"stock Flower left no results:\n{processes.logs()}")
+            clock = time.time() - time.monotonic()
+            rounds = json.loads(output.read_text())["rounds"]
+            return counted(meters, [clock + each["ended"] for each in rounds])
+
+    def _start_site(self, processes: Processes, index: int, task: str, meter: Meter) -> None:
+        name, port = f"site-{index}", free_port()
+        options = ("--isolation", "process")
+        node = start_supernode(processes, f"{name}-node", meter.port, *options, port=port)
+        processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])
+        place: dict[str, Any] = {"partition-id": index, "num-partitions": len(self.setup.tasks)}
+        if self.setup.root is not None:
+            place = {"data": str(self.setup.root)}
+        start_site(processes, name, port, task=task, **place)
+
+    @property
+    def _patience(self) -> float:
+        return 300.0 + 60.0 * self.rounds * (len(self.setup.cases) + 1)
+
+
+def note_rounds(output: Path, ended: dict[Path, dict[str, float]]) -> None:
+    """Note in ``ended`` when each checkpoint that is there was complete, by run and round."""
+    for path in output.glob("*/checkpoints/round-*"):
+        try:
+            when = path.stat().st_mtime
+        except FileNotFoundError:  # an old one, which was just deleted
+            continue
+        ended.setdefault(path.parents[1], {}).setdefault(path.name, when)
+
+
+def check(results: Mapping[str, Any], case: str, sites: int) -> None:
+    """Leave with an error where a run did not go as planned: its bytes would be of something else."""
+    short = [r["round"] for r in results["rounds"] if len(r["participants"]) != sites]
+    if short or results["final"] is None:
+        raise SystemExit(f"{case}: sites missed the rounds {short}: {results['rounds']}")
+
+
+def draw(setup: Setup, folder: Path) -> None:
+    """Write what each site holds for stock Flower."""
+    from benchmarks.central import holdings
+    from server_app.compose import compose
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = compose(setup.experiment, setup.counted)
+    for index, holding in enumerate(holdings(config, len(setup.tasks), setup.root)):
+        kept = {}
+        for split in ("train", "test"):
+            part = getattr(holding.data, split)
+            kept[f"{split}_x"] = part.inputs.values
+            kept[f"{split}_y"] = part.labels
+        np.savez(folder / f"{index}.npz", **kept)
+
+
+def pretrained(path: Path) -> Path:
+    """Write a ResNet-18 without its head, as it is drawn at random, and return ``path``."""
+    import torch
+
+    from models import weights
+    from models.networks import build
+
+    torch.manual_seed(1)
+    network = build("resnet18", input_shape=(3, 64, 64), classes=2, head=[128, 64])
+    body = {n: t for n, t in network.state_dict().items() if not n.startswith("head")}
+    weights.save(path, body, {})
+    return path
+
+
+def table(
+    setup: Setup, bytes_: Mapping[str, Counted], accuracy: Mapping[str, Figure | None]
+) -> Table:
+    """Return bytes and accuracy of every case, beside those of the whole model."""
+    made = Table(
+        f"A site and round: {setup.title}",
+        ("case", "MB up", "MB down", "MB both", "times fewer", "accuracy, %", "points"),
+    )
+    whole, best = bytes_[STOCK], accuracy.get(STOCK)
+    for case, found in bytes_.items():
+        mine = accuracy.get(case)
+        points = f"{100 * (mine.mean - best.mean):+.2f}" if mine and best and case != STOCK else "-"
+        made.rows[case] = (
+            *(f"{size / MEGABYTE:.3f}" for size in (found.up, found.down, found.both)),
+            "-" if case == STOCK else f"{whole.both / found.both:.1f}",
+            mine,
+            points,
+        )
+    return made
+
+
+def measured(setup: Setup, told: argparse.Namespace) -> dict[str, Figure | None]:
+    """Return the accuracy of every case after equally many rounds, over the seeds."""
+    study = Study("wire", setup.experiment, setup.sites, setup.root, (), tuple(told.seeds))
+    cases = [Case(STOCK, setup.whole), *setup.cases]
+    with Simulator(told.work.resolve()) as simulator:
+        played = study.play(simulator, cases)
+    return {
+        name: Figure(tuple(mean_accuracy(results) for results in each))
+        for name, each in played.items()
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, measure, and write a table for each set of data."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.wire", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=4, help="counted; the first is left out")
+    parser.add_argument("--bytes-only", action="store_true", help="no simulation, no accuracy")
+    parser.add_argument("--quick", action="store_true", help="two sites, two rounds, few codings")
+    with_data(parser, "--har", "har.npz", "UCI HAR, left out where it is not there")
+    told = with_places(parser).parse_args(given)
+    rounds = 2 if told.quick else told.rounds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        body = pretrained(folder / "body.safetensors")
+        if told.quick:
+            setups = [quick(body)]
+        else:
+            setups = [faces(body)]
+            if told.har is not None and told.har.exists():
+                setups.append(har(told.har.resolve()))
+        for setup in setups:
+            play(setup, folder / setup.name, rounds, told, command_of("benchmarks.wire", given))
+
+
+def play(setup: Setup, folder: Path, rounds: int, told: argparse.Namespace, command: str) -> None:
+    """Count and measure one set of data, and write what was found."""
+    bytes_, deployed, before = Deployment(setup, folder / "ours", rounds).ours()
+    draw(setup, folder / "data")
+    stock = Deployment(setup, folder / "stock", 1 if told.quick else rounds)
+    bytes_ = {STOCK: stock.stock(folder / "data"), **bytes_}
+    simulated = not (told.quick or told.bytes_only)
+    accuracy = measured(setup, told) if simulated else {}
+    if told.quick:
+        accuracy = {case: Figure((value,)) for case, value in deployed.items()}
+    which = (
+        "its only round of stock Flower, the second of ours"
+        if told.quick
+        else (f"{rounds - 1} of {rounds} rounds, without the first")
+    )
+    simulated_ = (
+        f"Accuracy: mean over {setup.sites} simulated sites after the rounds of the experiment, the "
+        "same for all; the whole model's is that of FedAvg in this app, which gives what Flower's "
+        "does to 1e-6."
+    )
+    deployed_ = "Accuracy: of the deployed sites after two rounds, which says nothing."
+    notes = [
+        "Bytes on the TCP connection between a site and the SuperLink, without TLS, mean over "
+        f"{len(setup.tasks)} deployed sites and {which}: layers, and all that Flower and we send "
+        "besides (plans, reports, polling). Stock Flower sends a site two messages a round, each "
+        "with the whole model, and is sent it once; ours one message. Before and in the first round "
+        f"{before / MEGABYTE:.2f} MB passed a site of ours, which is not in the table: the app, "
+        "introductions, the pre-trained checkpoint where there is one, and the first round of the "
+        "exact case.",
+        simulated_ if simulated else deployed_ if told.quick else "Accuracy was not measured.",
+    ]
+    more = {"bytes": {case: [found.up, found.down] for case, found in bytes_.items()}}
+    more["before"] = before  # type: ignore[assignment]
+    write(
+        told.output.resolve(),
+        f"wire-{setup.name}",
+        [table(setup, bytes_, accuracy)],
+        command=command,
+        notes=notes,
+        more=more,
+    )
+
+
+if __name__ == "__main__":
+    main()

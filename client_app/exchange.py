@@ -1,0 +1,180 @@
+"""The layers that reach a site and leave it: read from what it holds, written with what it owes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from client_app.store import DiskStore
+from models.errors import UserError, private_reason
+from models.groups import Partition
+from models.tensors import content_hash
+from strategies import payload
+from strategies.codec import applied, decode, encode, forms
+from strategies.codings import Codings, described
+from strategies.payload import PayloadError
+from strategies.wire import Coded, step_key
+
+
+@dataclass(frozen=True)
+class Received:
+    """The layers of an order.
+
+    Parameters
+    ----------
+    tensors : dict
+        Every exchanged tensor by name.
+    held : dict
+        Those of the groups that the site has to keep, to read the next order from.
+    hashes : dict
+        The content hash of each such group.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    held: dict[str, Tensor] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """How a site reads and writes layers in one run.
+
+    Parameters
+    ----------
+    division : Partition
+        Which tensors are exchanged.
+    codings : Codings
+        How each group travels.
+    start : mapping of str to Tensor
+        The tensors that the run starts from at every site, the exchanged ones among them.
+    store : DiskStore
+        What the site keeps.
+    """
+
+    division: Partition
+    codings: Codings
+    start: Mapping[str, Tensor]
+    store: DiskStore
+
+    def held(self, *, started: bool) -> dict[str, tuple[str, ...]]:
+        """Return the hashes of what the site has, of each group that may arrive as differences.
+
+        ``started`` is whether it has what the run starts from.
+        """
+        return {
+            group: (
+                *([content_hash(self._start(group))] if started else []),
+                *self.store.held(group),
+            )
+            for group in self.division.exchanged_groups()
+            if self.codings.to_site(group).remembers
+        }
+
+    def read(self, payloads: Mapping[str, bytes], coded: Mapping[str, Coded]) -> Received:
+        """Return the layers of an order, checked against the site's own model.
+
+        Raises
+        ------
+        UserError
+            Where a group is missing, too many, or not what the site's model has; where the site
+            does not hold what the differences are to, or they lead to something else.
+        """
+        groups = set(self.division.exchanged_groups())
+        there = {key for key in payloads if key.partition("/")[0] not in coded} | set(coded)
+        if there != groups:
+            raise UserError(
+                f"the server sent the groups {sorted(there)}, this site exchanges {sorted(groups)}"
+            )
+        received = Received()
+        for group in self.division.exchanged_groups():
+            if group in coded:
+                tensors = self._stepped(group, payloads, coded[group])
+                received.hashes[group] = coded[group].state
+                received.held.update(tensors)
+            else:
+                tensors = self.whole(group, payloads[group])
+            received.tensors.update(tensors)
+        return received
+
+    def whole(self, group: str, data: bytes) -> dict[str, Tensor]:
+        """Return the tensors of a group that travels whole; UserError where they are not the model's."""
+        with _told_of(group):
+            return payload.decode(data, self.division.schema(group), max_magnitude=None)
+
+    def write(
+        self,
+        trained: Mapping[str, Tensor],
+        received: Mapping[str, Tensor],
+        owed: Mapping[str, Tensor],
+    ) -> tuple[dict[str, bytes], dict[str, Tensor]]:
+        """Return the payload of each group, and what the site owes afterwards.
+
+        Parameters
+        ----------
+        trained, received, owed : mapping of str to Tensor
+            The exchanged tensors after training and as they arrived; what earlier payloads lack.
+        """
+        update, left = {}, {}
+        for group in self.division.exchanged_groups():
+            names = self.division.exchanged_names(group)
+            update[group], lost = encode(
+                self.codings.from_site(group),
+                {name: trained[name] for name in names},
+                received,
+                owed,
+            )
+            left.update(lost)
+        return update, left
+
+    def _stepped(
+        self, group: str, payloads: Mapping[str, bytes], coded: Coded
+    ) -> dict[str, Tensor]:
+        """Return a group's state after the steps of an order."""
+        schema = self.division.schema(group)
+        own = {name: described(form) for name, form in forms(schema).items()}
+        if coded.tensors != own:
+            raise UserError(f"the server's tensors of group {group} are not those of this site")
+        if not coded.base:
+            state = self.whole(group, payloads[step_key(group, 0)])
+        else:
+            state, coding = self._base(group, coded.base), self.codings.to_site(group)
+            for number in range(coded.steps):
+                data = payloads[step_key(group, number)]
+                with _told_of(group):
+                    state = applied(decode(data, schema, coding, max_magnitude=None), state)
+        if content_hash(state) != coded.state:
+            raise UserError(
+                f"group {group} from the server: what comes out is not the state that it tells of; "
+                "it is sent whole the next time"
+            )
+        return state
+
+    def _base(self, group: str, wanted: str) -> dict[str, Tensor]:
+        """Return the state of that content hash, of the run's start or of what the site received."""
+        with private_reason("what the site received before cannot be read"):
+            tensors = self.store.received(group, wanted)
+        names = self.division.exchanged_names(group)
+        if tensors is not None and tensors.keys() >= set(names):
+            return {name: tensors[name] for name in names}
+        start = self._start(group)
+        if content_hash(start) == wanted:
+            return start
+        raise UserError(
+            f"this site does not hold what the server's differences of group {group} are to; it is "
+            "sent the whole the next time"
+        )
+
+    def _start(self, group: str) -> dict[str, Tensor]:
+        return {name: self.start[name] for name in self.division.exchanged_names(group)}
+
+
+@contextmanager
+def _told_of(group: str) -> Iterator[None]:
+    """Turn what is wrong with a payload from the server into a UserError."""
+    try:
+        yield
+    except PayloadError as error:
+        raise UserError(f"group {group} from the server: {error}") from None

@@ -1,0 +1,387 @@
+"""Whole runs in which layers travel coded: what is learnt and sent, who misses rounds, resuming."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from flwr.app import Message
+from torch import Tensor
+
+from client_app.store import DiskStore
+from models.errors import UserError
+from server_app.compose import compose
+from strategies import method as methods
+from strategies import wire
+from tests.loopback import LoopbackGrid, simulate
+from tests.server_app.test_k_of_n import grid_of, of_round
+from tests.server_app.test_run import (
+    DOCS,
+    GROUPS,
+    Crash,
+    one_in,
+    silent,
+    with_report,
+    without_times,
+)
+from tests.strategies.test_equalities import SMALL, same, states
+
+RUN = [*SMALL, *GROUPS, "strategy.rounds=4"]
+WAYS = ("coding", "coding_down")
+TOPK = [
+    f"strategy.{way}.{group}.{key}"
+    for way in WAYS
+    for group in ("common", "task")
+    for key in ("least=64", "fraction=0.1")
+]
+Found = tuple[dict[str, Any], dict[str, Tensor]]
+
+
+def both(coding: str, *groups: str) -> list[str]:
+    """Return the overrides that code these groups, all without any, in both ways."""
+    return [f"strategy.{way}.{g}={coding}" for way in WAYS for g in groups or ("common", "task")]
+
+
+SPARSE = [*both("topk"), *TOPK]
+
+
+def played(folder: Path, *overrides: str, **more: Any) -> Found:
+    results, _ = simulate(folder, "faces", [*RUN, *overrides], **more)
+    return results, states(folder, results["run"])
+
+
+def sent(results: dict[str, Any], way: str, group: str = "common") -> list[int]:
+    return [record[way].get(group, -1) for record in results["rounds"]]
+
+
+def learnt(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in found.items() if name.startswith("state/")}
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Return how far the trained common layers of two states are apart, over their length."""
+    names = [n for n in one if n.startswith("state/common//") and "running" not in n]
+    length = torch.stack([one[n].norm() for n in names]).norm()
+    return float(torch.stack([(one[n] - other[n]).norm() for n in names]).norm() / length)
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return played(tmp_path_factory.mktemp("exact"))
+
+
+# -- what is learnt, and in how many bytes -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("down", ["exact", "changed"])
+def test_exact_codings_give_the_bits_of_none(tmp_path: Path, exact: Found, down: str) -> None:
+    overrides = [f"strategy.coding_down.{group}={down}" for group in ("common", "task")]
+    results, found = played(tmp_path, *overrides)
+    assert same(learnt(found), learnt(exact[1]))
+    assert without_times(results["final"]) == without_times(exact[0]["final"])
+    if down == "changed":  # what a run starts from every site makes itself
+        assert 0 <= sent(results, "bytes_down")[0] < 4_000
+        assert sent(results, "bytes_down")[1] > 80_000
+
+
+@pytest.mark.parametrize(
+    ("coding", "share", "near"),
+    [
+        ("bfloat16", 0.55, 0.001),
+        ("float16", 0.57, 0.001),
+        ("int8", 0.31, 0.002),
+        ("lowbit", 0.15, 0.02),
+        ("topk", 0.2, 0.1),
+    ],
+)
+def test_each_coding_comes_near_to_exact_in_fewer_bytes(
+    tmp_path: Path, exact: Found, coding: str, share: float, near: float
+) -> None:
+    overrides = [*both(coding), *(TOPK if coding == "topk" else [])]
+    results, found = played(tmp_path, *overrides)
+    assert all(len(record["participants"]) == 4 for record in results["rounds"])
+    for way in ("bytes_up", "bytes_down"):
+        assert sum(sent(results, way)) < share * sum(sent(exact[0], way))
+    assert 0 < apart(found, exact[1]) < near
+    assert all((tensor >= 0).all() for name, tensor in found.items() if "running_var" in name)
+    schema = json.loads((DOCS / "results.schema.json").read_text())
+    jsonschema.validate(results, schema)
+    assert results["coding"]["common"]["up"]["name"] == coding
+    assert results["coding"]["task"]["down"]["name"] == coding
+
+
+def test_without_what_was_lost_the_layers_end_elsewhere(
+    tmp_path: Path, exact: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Error feedback at the site: without it, sparse updates are further from the exact ones."""
+    _, found = played(tmp_path / "with", *SPARSE)
+    monkeypatch.setattr("client_app.exchange.Exchange.write", _forgetful())
+    _, without = played(tmp_path / "without", *SPARSE)
+    assert apart(found, exact[1]) < apart(without, exact[1])
+
+
+def _forgetful() -> Callable[..., Any]:
+    from client_app.exchange import Exchange
+
+    write = Exchange.write
+    return lambda self, trained, received, owed: write(self, trained, received, {})
+
+
+@pytest.mark.parametrize("aggregator", ["fedadam", "fedavgm", "median"])
+def test_aggregators_act_on_what_was_decoded(tmp_path: Path, aggregator: str) -> None:
+    overrides = [
+        "groups.personal=[head.out, 'type:BatchNorm2d']",
+        f"aggregator@strategy.aggregators.common={aggregator}",
+    ]
+    _, plain = played(tmp_path / "exact", *overrides)
+    results, found = played(tmp_path / "coded", *overrides, *both("bfloat16"))
+    assert all(len(record["participants"]) == 4 for record in results["rounds"])
+    assert apart(found, plain) < (0.2 if aggregator == "fedadam" else 0.01)  # of sign(delta), early
+
+
+def test_fedprox_holds_back_to_what_was_received(tmp_path: Path) -> None:
+    prox = ["method=fedprox", "method.mu=1"]
+    _, plain = played(tmp_path / "exact", *prox)
+    _, found = played(tmp_path / "coded", *prox, *both("int8"))
+    assert apart(found, plain) < 0.002
+
+
+def test_the_order_of_arrival_changes_no_bit(tmp_path: Path) -> None:
+    class Backwards(LoopbackGrid):
+        def get_node_ids(self) -> list[int]:
+            return list(self.nodes)
+
+        def pull_messages(self, message_ids: Any) -> list[Message]:
+            return list(super().pull_messages(list(message_ids)[::-1]))
+
+    _, found = played(tmp_path / "a", *SPARSE)
+    grid = grid_of(tmp_path / "b")
+    _, other = played(tmp_path / "b", *SPARSE, grid=Backwards(grid.nodes, grid.run_config))
+    assert same(found, other)
+
+
+# -- who misses rounds -------------------------------------------------------------------------------
+
+
+@dataclass
+class Line:
+    """Keeps what the server says of the common layers to each node, by round; may tamper."""
+
+    tamper: Callable[[Message, Message], Message | None] = lambda _, reply: reply
+    coded: dict[tuple[int, int], wire.Coded] = field(default_factory=dict)
+
+    def __call__(self, message: Message, reply: Message) -> Message | None:
+        if number := of_round(message):
+            node = message.metadata.dst_node_id
+            self.coded[number, node] = wire.read_coded(message)["common"]
+        return self.tamper(message, reply)
+
+
+def test_a_site_that_missed_rounds_is_sent_the_differences_since(tmp_path: Path) -> None:
+    line = Line()
+    results, _ = played(tmp_path, *SPARSE, "strategy.fraction=0.5", tamper=line)
+    steps = {key: coded.steps for key, coded in line.coded.items()}
+    assert all(coded.base for coded in line.coded.values())  # never the whole
+    assert max(steps.values()) > 1
+    line_of = {
+        number: {c.state for (n, _), c in line.coded.items() if n == number}
+        for number in range(1, 5)
+    }
+    assert all(len(states) == 1 for states in line_of.values())  # one published state for all
+    assert results["rounds"][-1]["participants"]
+
+
+def test_a_site_without_what_it_held_says_so_and_is_sent_the_whole(tmp_path: Path) -> None:
+    def wipes(message: Message, reply: Message) -> Message:
+        if of_round(message) == 2 and message.metadata.dst_node_id == 102:
+            for folder in tmp_path.glob("*/sites/site-02"):
+                shutil.rmtree(folder)
+        return reply
+
+    line = Line(wipes)
+    results, _ = played(tmp_path, *SPARSE, tamper=line)
+    assert "does not hold" in results["rounds"][2]["refused"]["site-02"]
+    assert line.coded[3, 102].base
+    assert line.coded[4, 102].base == ""
+    assert line.coded[4, 101].base
+    assert "site-02" in results["rounds"][3]["participants"]
+
+
+def test_a_late_site_goes_on_from_what_it_last_answered_with(tmp_path: Path) -> None:
+    late = Line(one_in(2, "site-02", silent))
+    results, _ = played(tmp_path, *SPARSE, "strategy.deadline=3", tamper=late)
+    assert results["participation"]["site-02"] == ["took part", "late", "took part", "took part"]
+    assert late.coded[3, 102].steps == 2
+    assert late.coded[3, 101].steps == 1
+    assert late.coded[3, 102].state == late.coded[3, 101].state
+
+
+def test_a_refused_site_is_sent_the_whole(tmp_path: Path) -> None:
+    line = Line(one_in(2, "site-02", with_report(examples=10**9)))
+    results, _ = played(tmp_path, *SPARSE, tamper=line)
+    assert "site-02" in results["rounds"][1]["refused"]
+    assert line.coded[3, 102].base == ""
+    assert "site-02" in results["rounds"][2]["participants"]
+
+
+def test_a_state_that_comes_out_otherwise_is_refused_at_the_site(tmp_path: Path) -> None:
+    class Damaging(LoopbackGrid):
+        def push_messages(self, messages: Any) -> list[str]:
+            changed = []
+            for message in messages:
+                if of_round(message) == 2 and message.metadata.dst_node_id == 102:
+                    data = bytearray(message.content["layers"]["common/0"].data)  # type: ignore[index]
+                    data[8 + int.from_bytes(data[:8], "little")] ^= 1  # of a BatchNorm's mean
+                    message.content["layers"]["common/0"] = wire.payload_array(bytes(data))  # type: ignore[index]
+                changed.append(message)
+            return list(super().push_messages(changed))
+
+    grid = grid_of(tmp_path)
+    results, _ = played(tmp_path, *SPARSE, grid=Damaging(grid.nodes, grid.run_config))
+    assert "not the state that it tells of" in results["rounds"][1]["refused"]["site-02"]
+    assert "site-02" in results["rounds"][2]["participants"]
+
+
+# -- what stays, what comes back ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [[], ["strategy.fraction=0.5"]])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, more: list[str]) -> None:
+    def dies(message: Message, reply: Message) -> Message:
+        if of_round(message) == 3:
+            raise Crash
+        return reply
+
+    overrides = [*RUN, *SPARSE, *more]
+    whole, _ = simulate(tmp_path / "whole", "faces", overrides)
+    with pytest.raises(Crash):
+        simulate(tmp_path / "cut", "faces", overrides, tamper=dies)
+    line = Line()
+    resumed, _ = simulate(tmp_path / "cut", "faces", overrides, resume="latest", tamper=line)
+    assert same(states(tmp_path / "whole", whole["run"]), states(tmp_path / "cut", resumed["run"]))
+    assert without_times(whole["final"]) == without_times(resumed["final"])
+    if not more:  # the sites say what they hold: nobody is sent the whole, nor anything twice
+        assert all(coded.base for coded in line.coded.values())
+        assert [line.coded[3, node].steps for node in range(100, 104)] == [0, 1, 1, 1]
+
+
+def test_what_is_owed_is_kept_at_the_site_and_never_sent(tmp_path: Path) -> None:
+    messages: list[bytes] = []
+
+    def listen(message: Message, reply: Message) -> Message:
+        for content in (message.content, reply.content):
+            layers = content.get("layers", {})
+            messages.extend(array.data for array in layers.values())  # type: ignore[union-attr]
+        return reply
+
+    results, _ = played(tmp_path, *both("int8", "common"), tamper=listen)
+    for site in results["sites"]:
+        kept = DiskStore(tmp_path, results["federation"], site).before(9)
+        assert kept is not None
+        assert set(kept.owed) == {n for n in kept.received if "running" not in n}
+        assert not any(name.startswith("head.0") for name in kept.owed)  # task is exact here
+        for tensor in kept.owed.values():
+            raw = tensor.numpy().tobytes()[:64]
+            assert not any(raw in data for data in messages)
+
+
+def test_a_round_that_is_sent_again_is_answered_with_the_same_bytes(tmp_path: Path) -> None:
+    asked: list[Message] = []
+    _, grid = simulate(tmp_path, "faces", [*RUN, *SPARSE])
+    asked = [m for m in grid.sent if of_round(m) == 4 and m.metadata.dst_node_id == 101]
+    grid.replies.clear()
+    (message_id,) = grid.push_messages(asked[:1])
+    first = wire.read_payloads(grid.replies[message_id])
+    (message_id,) = grid.push_messages(asked[:1])
+    assert wire.read_payloads(grid.replies[message_id]) == first
+
+
+def test_fine_tuning_and_newcomers_get_the_last_state(tmp_path: Path) -> None:
+    tuning = ["deployment.epochs=1", "deployment.newcomers=[site-03]"]
+    results, _ = played(tmp_path, *SPARSE, *tuning)
+    assert set(results["deployment"]["newcomers"]) == {"site-03"}
+    assert len(results["deployment"]["sites"]) == 3
+    assert not results["deployment"]["refused"]
+    before = {s: e["before"]["accuracy"] for s, e in results["deployment"]["sites"].items()}
+    assert before == {s: e["accuracy"] for s, e in results["final"]["sites"].items()}
+
+
+# -- the choice --------------------------------------------------------------------------------------
+
+
+def test_the_choice_is_written_as_people_would_or_as_hydra_does() -> None:
+    plain = compose(
+        "faces", ["strategy.coding.common=topk", "strategy.coding.common.fraction=0.01"]
+    )
+    full = compose(
+        "faces", ["coding@strategy.coding.common=topk", "strategy.coding.common.fraction=0.01"]
+    )
+    assert plain == full
+    assert plain.strategy.codings.from_site("common").to_dict() == {
+        "name": "topk",
+        "fraction": 0.01,
+        "values": "bfloat16",
+        "least": 1024,
+    }
+    assert plain.strategy.codings.from_site("task").name == "exact"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("strategy.coding.common=int9", "coding 'int9' does not exist.*nearest: 'int8'"),
+        ("strategy.coding.common=changed", "write strategy.coding.common=exact"),
+        ("strategy.coding.personal=int8", "'personal' never leaves its site"),
+        ("strategy.coding.comon=int8", "group 'comon' does not exist.*nearest: 'common'"),
+    ],
+)
+def test_a_wrong_choice_is_told_before_any_training(
+    tmp_path: Path, override: str, told: str
+) -> None:
+    grid = grid_of(tmp_path)
+    with pytest.raises(UserError, match=told):
+        simulate(tmp_path, "faces", [*RUN, override], grid=grid)
+    assert not [m for m in grid.sent if m.metadata.message_type == wire.TRAIN]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nodes_that_send_sums_send_them_exactly(way: str) -> None:
+    with pytest.raises(UserError, match=rf"write strategy\.{way}\.task=exact, or cohort\.sites=1"):
+        compose("faces", ["cohort.sites=2", f"strategy.{way}.task=bfloat16"])
+    compose("faces", ["cohort.sites=2"])
+
+
+def test_a_method_whose_payload_is_no_layer_cannot_be_coded_with_losses() -> None:
+    from strategies.codings import read_codings
+    from tests.strategies.test_method import FedProto
+
+    lossy = read_codings({"prototypes": {"name": "bfloat16"}}, {})
+    with pytest.raises(UserError, match=r"write strategy\.coding\.prototypes=exact"):
+        methods.check_codings(FedProto(1.0), lossy)
+    methods.check_codings(FedProto(1.0), read_codings({}, {"prototypes": {"name": "changed"}}))
+
+
+def test_a_run_of_before_there_was_a_choice_can_be_resumed(tmp_path: Path) -> None:
+    def dies(message: Message, reply: Message) -> Message:
+        if of_round(message) == 3:
+            raise Crash
+        return reply
+
+    with pytest.raises(Crash):
+        simulate(tmp_path, "faces", RUN, tamper=dies)
+    (path,) = tmp_path.glob("*/run.json")
+    told = json.loads(path.read_text())
+    for way in WAYS:
+        del told["config"]["strategy"][way]
+    path.write_text(json.dumps(told))
+    results, _ = simulate(tmp_path, "faces", RUN, resume="latest")
+    assert len(results["rounds"]) == 4
+    with pytest.raises(UserError, match=r"strategy\.coding\.common\.name: was None, now 'int8'"):
+        simulate(tmp_path, "faces", [*RUN, "strategy.coding.common=int8"], resume="latest")

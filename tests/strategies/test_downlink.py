@@ -1,0 +1,126 @@
+"""What is published: once a round, nearer each time, and reached from whatever a site holds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from models.groups import TensorSpec
+from models.tensors import content_hash
+from strategies import payload
+from strategies.codec import applied, decode
+from strategies.codings import Codings, Int8, TopK, read_codings
+from strategies.downlink import MOST_UNANSWERED, Downlink, Published
+from strategies.wire import MOST_STEPS, Coded
+
+START = {"w": torch.zeros(50, 40), "bn.running_var": torch.ones(5)}
+SCHEMA = {name: TensorSpec.of(tensor) for name, tensor in START.items()}
+SPARSE = TopK(fraction=0.02, values="float32", least=0)
+TOPK = {"name": "topk", "fraction": 0.02, "values": "float32", "least": 0}
+
+
+def learnt(seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return {"w": torch.randn(50, 40), "bn.running_var": torch.rand(5)}
+
+
+def read(
+    downlink: Downlink, site: str, number: int, base: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], Coded]:
+    """Return what a site that has ``base`` gets out of its parcel."""
+    arrays, coded = downlink.parcel(site, "common", "common", number, learnt(number))
+    if not coded.base:
+        return payload.decode(arrays["common/0"].data, SCHEMA, max_magnitude=None), coded
+    assert content_hash(base) == coded.base
+    for step in range(coded.steps):
+        data = arrays[f"common/{step}"].data
+        base = applied(decode(data, SCHEMA, SPARSE, max_magnitude=None), base)
+    return base, coded
+
+
+def downlink() -> Downlink:
+    made = Downlink(read_codings({}, {"common": TOPK}))
+    made.begin("common", "common", START)
+    return made
+
+
+def test_what_sites_read_is_what_the_server_thinks_and_comes_nearer_each_round() -> None:
+    published = Published(dict(START))
+    wanted = learnt(1)
+    apart = [float((wanted["w"] - published.tensors["w"]).norm())]
+    for number in range(1, 60):
+        published.publish(SPARSE, number, wanted)
+        apart.append(float((wanted["w"] - published.tensors["w"]).norm()))
+        assert torch.equal(published.tensors["bn.running_var"], wanted["bn.running_var"])
+    assert all(after <= before for before, after in pairwise(apart))
+    assert apart[-1] < 1e-5
+    assert len(published.steps) <= MOST_STEPS
+
+
+def test_a_round_is_published_once_whatever_is_learnt_meanwhile() -> None:
+    published = Published(dict(START))
+    published.publish(SPARSE, 1, learnt(1))
+    before = published.hash
+    published.publish(SPARSE, 1, learnt(2))
+    assert published.hash == before
+    assert len(published.steps) == 1
+
+
+def test_nothing_new_is_no_step() -> None:
+    published = Published(dict(START))
+    published.publish(Int8(per_channel=False), 1, START)
+    assert published.steps == []
+    assert published.since(frozenset([content_hash(START)])) == []
+
+
+def test_steps_are_dropped_when_the_state_itself_is_smaller() -> None:
+    published = Published(dict(START))
+    for number in range(1, 12):
+        published.publish(Int8(per_channel=False), number, learnt(number))
+        assert sum(len(s.array.data) for s in published.steps) < published.size
+    assert len(published.steps) == 3  # a quarter each, and their headers
+
+
+def test_each_site_is_led_from_what_it_holds_to_the_one_state() -> None:
+    line = downlink()
+    line.introduced("new", {"common": (content_hash(START),)})
+    line.introduced("a", {"common": (content_hash(START),)})
+    held = {"a": START}
+    for number in (1, 2, 3):
+        held["a"], coded = read(line, "a", number, held["a"])
+        assert coded.steps == 1
+        line.answered("a", {"common": "common"})
+    found, coded = read(line, "new", 3, START)
+    assert coded.steps == 3
+    unknown, whole = read(line, "stranger", 3, {})
+    assert (whole.base, whole.steps) == ("", 1)
+    for state in (found, unknown, held["a"]):
+        assert content_hash(state) == coded.state == whole.state
+    again, coded = read(line, "a", 3, held["a"])
+    assert coded.steps == 0
+    assert again is held["a"]
+
+
+def test_who_failed_or_long_did_not_answer_is_sent_the_whole() -> None:
+    line = downlink()
+    line.introduced("a", {"common": (content_hash(START),)})
+    for _ in range(MOST_UNANSWERED):
+        assert read(line, "a", 1, START)[1].base
+        line.asked("a")
+    assert not read(line, "a", 1, START)[1].base
+    line.answered("a", {"common": "common"})
+    assert line.parcel("a", "common", "common", 1, learnt(1))[1].steps == 0
+    line.failed("a")
+    assert not read(line, "a", 1, START)[1].base
+
+
+def test_only_groups_with_a_coding_are_remembered() -> None:
+    line = downlink()
+    line.begin("task", "task/x", START)
+    assert line.remembers("common")
+    assert not line.remembers("task")
+    assert set(line.published) == {"common"}
+    assert line.received("task/x", START) is START
+    assert not Downlink(Codings({}, {})).remembers("common")
