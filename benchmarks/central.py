@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.data import Holding, Seat, load
-from client_app.features import Features, cached
+from client_app.features import Cache, Features, cached
+from client_app.site import DEFAULT_CACHE_GB
 from models import prefix, training
 from models.data import ArrayInputs, Inputs, Split
 from models.groups import set_train_mode
@@ -86,7 +87,8 @@ def pooled(parts: Sequence[Split]) -> Inputs:
     """Return the inputs of ``parts`` one after the other: in one array where they are arrays alike."""
     inputs = [part.inputs for part in parts]
     if all(isinstance(each, Features) for each in inputs):
-        return ArrayInputs(np.concatenate([each.values for each in inputs]))  # type: ignore[attr-defined]
+        values = np.concatenate([each.values for each in inputs])  # type: ignore[attr-defined]
+        return ArrayInputs(values.astype(np.float32, copy=False))
     arrays = [each for each in inputs if isinstance(each, ArrayInputs)]
     if len(arrays) == len(inputs) and len({(each.mean, each.std) for each in arrays}) == 1:
         values = np.concatenate([each.values for each in arrays])
@@ -281,12 +283,13 @@ def _features(
         return splits
     frozen, _ = prefix.split(blueprint.network, cut)
     digest = prefix.prefix_digest(blueprint.network, cut)
+    kept = Cache(cache / "features", DEFAULT_CACHE_GB * 10**9, config.train.feature_dtype)
     return {
         name: cached(
             frozen,
             digest,
             part,
-            cache / "features",
+            kept,
             batch_size=config.train.evaluation_batch_size,
             device=DEVICE,
             autocast=False,

@@ -29,7 +29,8 @@ from benchmarks.apart import apart, most_resident, resident
 from benchmarks.command_line import command_of, with_output
 from benchmarks.limits import Limits, limits
 from benchmarks.tables import Table, write
-from client_app.features import cached
+from client_app.features import Cache, cached
+from client_app.site import DEFAULT_CACHE_GB
 from models.data import ArrayInputs, Split
 from models.groups import freeze, partition, set_train_mode
 from models.networks import build
@@ -46,7 +47,8 @@ TRAINED: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 CLASSES, SEED = 2, 2026
 EVALUATION_BATCH = 256  # as conf/train/default.yaml has it
-TOLERANCE = 1e-4  # of the norm of a tensor: batches of another size round otherwise
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
+"""Of the norm of a tensor, by what the cache keeps: batches of another size round otherwise."""
 SETTINGS = Settings(
     epochs=5,
     steps=None,
@@ -71,6 +73,7 @@ class Case:
     images: int
     epochs: int
     rounds: int
+    dtype: str = "float16"  # of the cache
 
     @property
     def name(self) -> str:
@@ -158,7 +161,7 @@ def _ours(case: Case, site: Site, cache: Path) -> None:
             prefix,
             prefix_digest(site.network, site.cut),
             site.data,
-            cache,
+            Cache(cache, DEFAULT_CACHE_GB * 10**9, case.dtype),
             batch_size=EVALUATION_BATCH,
             device=cpu,
             autocast=False,
@@ -231,10 +234,12 @@ def table(found: Mapping[Case, Mapping[str, Sequence[Cost]]], at_best: Limits) -
 def cases(told: argparse.Namespace) -> list[Case]:
     """Return what to fine-tune, as the command line says."""
     if told.quick:
-        return [Case("resnet18", 64, trained, 64, 2, 2) for trained in ("head", "last stage")]
+        return [
+            Case("resnet18", 64, trained, 64, 2, 2, told.dtype) for trained in ("head", "last stage")
+        ]
     kinds = [("resnet18", 224), ("vgg16", 224), ("resnet18", 64)]
     return [
-        Case(network, size, trained, told.images, told.epochs, told.rounds)
+        Case(network, size, trained, told.images, told.epochs, told.rounds, told.dtype)
         for network, size in kinds
         for trained in ("head", "last stage")
     ]
@@ -247,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=256, help="training pictures of the site")
     parser.add_argument("--epochs", type=int, default=5, help="of a round")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--dtype", choices=TOLERANCES, default="float16", help="of the cache")
     parser.add_argument("--repeat", type=int, default=3, help="of each case on each side, in turn")
     parser.add_argument("--quick", action="store_true", help="one small network, once")
     told = with_output(parser).parse_args(given)
@@ -265,13 +271,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for side in (COLD, WARM):
                 difference = largest_difference(Path(folder) / side, Path(folder) / TUTORIAL)
                 differences[f"{case.name}, {side}"] = difference
-                if not difference <= TOLERANCE:
+                if not difference <= TOLERANCES[case.dtype]:
                     raise SystemExit(f"{case.name}: {side} differs by {difference:g}")
     at_best = limits()
     notes = [
         at_best.told(),
         f"{told.epochs} epochs in each of {told.rounds} rounds on {told.images} pictures, batches of "
-        f"{SETTINGS.batch_size}."
+        f"{SETTINGS.batch_size}; the cache is in {told.dtype}."
         if not told.quick
         else "Two epochs in each of two rounds on 64 pictures: too little for a figure.",
         "Medians, in a process that has the model and the pictures, of which memory is what is added. "

@@ -12,6 +12,8 @@ from models.folders import default_models_dir
 from models.home import home
 from strategies.wire import NAME
 
+DEFAULT_CACHE_GB = 20
+
 
 @dataclass(frozen=True)
 class Site:
@@ -29,6 +31,8 @@ class Site:
         ``state-dir``: personal layers, by federation and site.
     cache_dir : Path
         ``cache-dir``: pre-trained checkpoints and outputs of frozen layers, by content hash.
+    cache_gb : int
+        ``cache-gb``: the most that outputs of frozen layers may take there, in 10^9 bytes.
     models_dir : Path
         ``models-dir``: folders with models made elsewhere, which a run names without their path.
     device : str
@@ -48,6 +52,7 @@ class Site:
     data_root: Path | None
     state_dir: Path
     cache_dir: Path
+    cache_gb: int
     models_dir: Path
     device: str
     threads: int | None
@@ -63,6 +68,7 @@ KEYS = (
     "data-root",
     "state-dir",
     "cache-dir",
+    "cache-gb",
     "models-dir",
     "device",
     "threads",
@@ -95,6 +101,7 @@ def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> 
     simulated = is_simulated(node_config)
     data_root = _path(node_config, "data-root")
     state_dir = _path(node_config, "state-dir")
+    cache_gb = _count(node_config, "cache-gb", least=0)
     if simulated:
         data_root = data_root or _path(run_config, "data-root")
         state_dir = state_dir or (_path(run_config, "output-dir") or home() / "runs")
@@ -106,6 +113,7 @@ def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> 
         data_root=data_root,
         state_dir=state_dir or home() / "sites",
         cache_dir=_path(node_config, "cache-dir") or home() / "cache",
+        cache_gb=DEFAULT_CACHE_GB if cache_gb is None else cache_gb,
         models_dir=_path(node_config, "models-dir") or default_models_dir(),
         device=str(node_config.get("device", "auto")),
         threads=_count(node_config, "threads", least=1),

@@ -24,7 +24,7 @@ from client_app.data.registry import load as load_data
 from client_app.data.seat import Holding, Seat
 from client_app.exchange import Exchange, Received
 from client_app.faults import reading_data, writing
-from client_app.features import cached
+from client_app.features import Cache, cached
 from client_app.memory import in_pieces
 from client_app.site import Site, checked_name
 from client_app.store import DiskStore, Keepsake, MemoryStore, Store
@@ -477,12 +477,16 @@ def features_of(bench: Bench, prefix: nn.Module, digest: str) -> dict[str, Split
     """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
     data = bench.holding.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    site = bench.site
+    cache = Cache(
+        site.cache_dir / "features", site.cache_gb * 10**9, bench.plan.train.feature_dtype
+    )
     return {
         name: cached(
             prefix,
             digest,
             part,
-            bench.site.cache_dir / "features",
+            cache,
             batch_size=bench.evaluation_batch,
             device=bench.device,
             autocast=bench.autocast,

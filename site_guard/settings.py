@@ -50,6 +50,8 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         Folders of the site's personal layers, and of checkpoints, features and bundles.
     models : str
         Folder with models made elsewhere; empty where there are none.
+    cache_gb : int or None
+        The most that features may take in ``cache``, in 10^9 bytes; None for the app's default.
     share : tuple of str
         Groups that the site is willing to send: ``common``, ``task``, both, or none.
     keep : tuple of str
@@ -79,6 +81,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     share: tuple[str, ...]
     data: str = ""
     models: str = ""
+    cache_gb: int | None = None
     keep: tuple[str, ...] = ()
     device: str = "auto"
     threads: int | None = None
@@ -98,6 +101,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             "data-root": self.data or None,
             "state-dir": self.state,
             "cache-dir": self.cache,
+            "cache-gb": self.cache_gb,
             "models-dir": self.models or None,
             "device": self.device,
             "threads": self.threads,
@@ -191,6 +195,7 @@ def _check(settings: SiteSettings, path: Path) -> None:
     if not settings.bundles.keep_warm >= 0:
         raise UserError(f"{path}: bundles.keep-warm is a number of seconds, at least 0")
     for entry, least in (
+        ("cache_gb", 0),
         ("threads", 1),
         ("max_steps", 1),
         ("partition_id", 0),

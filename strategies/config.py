@@ -30,6 +30,7 @@ class TrainConfig:
     class_weights: str
     augment: str
     cache_features: bool
+    feature_dtype: str
     precision: str
     evaluation_batch_size: int
 
@@ -45,6 +46,7 @@ class TrainConfig:
         _one_of("train.schedule", self.schedule, ("constant", "cosine"))
         _one_of("train.class_weights", self.class_weights, ("none", "balanced"))
         _one_of("train.augment", self.augment, ("none", "flip", "flip_crop"))
+        _one_of("train.feature_dtype", self.feature_dtype, ("float16", "float32"))
         _one_of("train.precision", self.precision, ("auto", "float32"))
 
 

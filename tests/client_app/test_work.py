@@ -60,7 +60,8 @@ def received(bench: work.Bench) -> dict[str, torch.Tensor]:
 def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan) -> None:
     results = []
     for cache in (True, False):
-        bench = bench_of(replace(plan, train=replace(plan.train, cache_features=cache)))
+        config = replace(plan.train, cache_features=cache, feature_dtype="float32")
+        bench = bench_of(replace(plan, train=config))
         assert bench.blueprint.cut > 0
         store = MemoryStore()
         report = work.play(bench, 1, received(bench), store)

@@ -1,0 +1,187 @@
+"""The feature cache: bounded, in the dtype asked for, and never in the way of training."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from client_app import features
+from client_app.features import Cache, Computed, Features, cached
+from models.data import ArrayInputs, Split
+from models.errors import UserError
+
+ROWS, WIDTH = 50, 6
+CPU = torch.device("cpu")
+
+
+class Counting(nn.Module):
+    """Passes its inputs on, times a factor, and notes how many came at once."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+        self.seen: list[int] = []
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(inputs))
+        return inputs * self.factor
+
+
+def split_of(seed: int, rows: int = ROWS) -> Split:
+    values = np.random.default_rng(seed).normal(size=(rows, WIDTH)).astype(np.float32)
+    return Split(ArrayInputs(values), np.zeros(rows, dtype=np.int64))
+
+
+def kept(
+    split: Split, cache: Cache, prefix: nn.Module | None = None, batch_size: int = 16
+) -> Features | Computed:
+    found = cached(
+        prefix or Counting(),
+        "prefix",
+        split,
+        cache,
+        batch_size=batch_size,
+        device=CPU,
+        autocast=False,
+    )
+    assert found.labels is split.labels
+    assert isinstance(found.inputs, Features | Computed)
+    return found.inputs
+
+
+def everything(inputs: Features | Computed) -> torch.Tensor:
+    return inputs.batch(np.arange(len(inputs)))
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2)])
+def test_a_file_has_every_row_in_the_dtype_asked_for(tmp_path: Path, dtype: str, size: int) -> None:
+    split = split_of(1)
+    inputs = kept(split, Cache(tmp_path / "f", 10**6, dtype))
+    assert isinstance(inputs, Features)
+    assert isinstance(inputs.values, np.memmap)
+    assert inputs.values.itemsize == size
+    expected = split.inputs.batch(np.arange(ROWS)).to(getattr(torch, dtype)).float()
+    assert torch.equal(everything(inputs), expected)
+    assert inputs.batch(np.array([3, 1])).dtype == torch.float32
+    assert torch.equal(inputs.batch(np.array([3, 1])), expected[[3, 1]])
+
+
+def test_what_is_there_is_not_computed_again_and_dtypes_do_not_meet(tmp_path: Path) -> None:
+    split, prefix = split_of(1), Counting()
+    cache = Cache(tmp_path, 10**6, "float16")
+    kept(split, cache, prefix)
+    passed = len(prefix.seen)
+    kept(split, cache, prefix)
+    assert len(prefix.seen) == passed
+    kept(split, Cache(tmp_path, 10**6, "float32"), prefix)
+    assert len(prefix.seen) > passed
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_rows_pass_the_prefix_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = Counting()
+    kept(split_of(1), Cache(tmp_path / "a", 10**6, "float32"), prefix, batch_size=20)
+    assert prefix.seen == [1, 20, 20, 10]  # the first tells the shape
+    monkeypatch.setattr(features, "AT_ONCE", 15 * WIDTH * 4)
+    small = Counting()
+    kept(split_of(1), Cache(tmp_path / "b", 10**6, "float32"), small, batch_size=20)
+    assert small.seen == [1, 15, 15, 15, 5]
+
+
+def test_what_was_not_used_for_long_makes_room(tmp_path: Path) -> None:
+    size = kept_size(tmp_path / "one")
+    cache = Cache(tmp_path / "f", 2 * size + size // 2, "float16")
+    for seed in (1, 2):
+        assert isinstance(kept(split_of(seed), cache), Features)
+    first, second = sorted(cache.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    age(first, 3 * features.IN_USE)
+    age(second, 2 * features.IN_USE)
+    still_open = kept(split_of(1), cache)  # used again, and so the younger one
+    assert isinstance(kept(split_of(3), cache), Features)
+    assert first.exists()
+    assert not second.exists()
+    assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= cache.most
+    age(first, 2 * features.IN_USE)
+    assert isinstance(kept(split_of(4), cache), Features)
+    assert not first.exists()
+    expected = split_of(1).inputs.batch(np.arange(ROWS)).half().float()
+    assert torch.equal(everything(still_open), expected)  # who has it open reads on
+
+
+def test_what_was_used_lately_stays_and_the_rest_is_computed_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = kept_size(tmp_path / "one")
+    cache = Cache(tmp_path / "f", size + size // 2, "float16")
+    assert isinstance(kept(split_of(1), cache), Features)
+    (first,) = cache.folder.iterdir()
+    prefix = Counting()
+    other = kept(split_of(2), cache, prefix)
+    assert isinstance(other, Computed)
+    assert list(cache.folder.iterdir()) == [first]
+    assert "no room" in caplog.text
+    expected = split_of(2).inputs.batch(np.arange(ROWS)).half().float()
+    assert torch.equal(everything(other), expected)  # as a file would have it
+    assert other.digest() == kept(split_of(2), Cache(tmp_path / "g", 10**6, "float16")).digest()
+
+
+def test_a_cache_of_no_bytes_keeps_nothing(tmp_path: Path) -> None:
+    assert isinstance(kept(split_of(1), Cache(tmp_path, 0, "float16")), Computed)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_counts_and_goes(tmp_path: Path) -> None:
+    size = kept_size(tmp_path / "one")
+    cache = Cache(tmp_path / "f", size + size // 2, "float16")
+    cache.folder.mkdir()
+    left = cache.folder / ".some.npy.1234.tmp"
+    left.write_bytes(bytes(size))
+    assert isinstance(kept(split_of(1), cache), Computed)
+    age(left, 2 * features.IN_USE)
+    assert isinstance(kept(split_of(1), cache), Features)
+    assert not left.exists()
+
+
+def test_values_beyond_float16_are_told(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 10**6, "float16")
+    with pytest.raises(UserError, match=r"too large for float16: set train\.feature_dtype=float32"):
+        kept(split_of(1), cache, Counting(1e6))
+    assert list(tmp_path.iterdir()) == []
+    assert isinstance(kept(split_of(1), Cache(tmp_path, 10**6, "float32"), Counting(1e6)), Features)
+
+
+def test_a_disk_without_room_is_seen_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: usage)
+    prefix = Counting()
+    assert isinstance(kept(split_of(1), Cache(tmp_path, 10**6, "float16"), prefix), Computed)
+    assert prefix.seen == [1]
+
+
+def test_a_file_of_other_rows_is_told(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 10**6, "float16")
+    kept(split_of(1), cache)
+    (path,) = tmp_path.iterdir()
+    np.save(path, np.zeros((ROWS - 1, WIDTH), dtype=np.float16))
+    with pytest.raises(UserError, match=f"does not hold {ROWS} rows of float16: delete the file"):
+        kept(split_of(1), cache)
+
+
+def kept_size(folder: Path) -> int:
+    """Return the bytes of one split's file."""
+    kept(split_of(0), Cache(folder, 10**6, "float16"))
+    (path,) = folder.iterdir()
+    return path.stat().st_size
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
