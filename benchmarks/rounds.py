@@ -1,7 +1,8 @@
 """How long a round takes where sites are real: `python -m benchmarks.rounds`.
 
-Stock Flower (FedAvg as its PyTorch quickstart writes it), ours with a process per message, and ours
-with the site's warm process: one after the other, several times, on one machine over real sockets.
+Stock Flower (FedAvg as its PyTorch quickstart writes it), ours with a process per message, ours with
+the site's warm process, and that with layers that travel in 8 bits a value: one after the other,
+several times, on one machine over real sockets.
 Three sites, ResNet-18 at 64x64, 256 training pictures a site, training and evaluation. A round lasts
 from the end of the round before to its own end; ours ends with its checkpoint on the disk.
 """
@@ -38,7 +39,8 @@ from benchmarks.tables import Table, write
 
 SITES = 3
 STOCK, COLD, WARM = "stock Flower FedAvg", "ours, a process per message", "ours, warm process"
-CASES = (WARM, COLD, STOCK)
+CODED = "ours, warm process, layers in 8 bits"
+CASES = (CODED, WARM, COLD, STOCK)
 SIZE, TRAIN, TEST, BATCH, RATE = 64, 256, 64, 32, 0.01
 DATA = (
     f"data.size={SIZE}",
@@ -65,6 +67,7 @@ OURS = (
     f"strategy.min_sites={SITES}",
     "baselines.alone=false",
 )
+IN_BYTES = ("strategy.coding.common=int8", "strategy.coding_down.common=int8")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class Deployment:
             pairs = f'num-server-rounds={self.rounds} output="{self._stock_output}"'
             command = ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
             return processes.start("run", command)
-        overrides = " ".join([*OURS, f"strategy.rounds={self.rounds}"])
+        coded = IN_BYTES if self.case == CODED else ()
+        overrides = " ".join([*OURS, *coded, f"strategy.rounds={self.rounds}"])
         told = {"output-dir": str(self._output), "overrides": overrides}
         return processes.flwr_run("run", superlink.name, told)
 
@@ -128,7 +132,7 @@ class Deployment:
     def _start_site(self, processes: Processes, superlink: SuperLink, index: int) -> None:
         name, port = f"site-{index}", free_port()
         place = {"partition-id": index, "num-partitions": SITES}
-        if self.case == WARM:
+        if self.case in (WARM, CODED):
             options = ("--isolation", "process")
             node = start_supernode(processes, f"{name}-node", superlink.fleet, *options, port=port)
             processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])
@@ -222,7 +226,7 @@ def _times(number: int, what: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Play the three cases in turn, and write the table."""
+    """Play the cases in turn, and write the table."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
     parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -25,6 +26,7 @@ from strategies.codings import (
     expected,
     read_codings,
     read_form,
+    size_of,
 )
 from strategies.wire import DeployReport, Refused, RoundReport, SiteReport
 
@@ -36,6 +38,7 @@ MOST_TENSORS, MOST_IN_NAMES = 2_000, 60_000  # tensors of all groups; characters
 MOST_CLASSES, MOST_IN_CLASSES = 1_000, 10_000  # classes; characters of their names
 MOST_VERSIONS = 16
 MOST_AXES, MOST_SIZE = 8, 1 << 31  # of a tensor's shape
+MOST_CLAIMED = 1 << 33  # bytes of the tensors that an order describes and does not carry
 BRIEF = "the app failed: see the site's log"
 _PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
 _NAME = re.compile(r"[\w.]{1,200}", re.ASCII)  # of a tensor
@@ -60,6 +63,7 @@ class Doorkeeper:
     _announced: dict[int, dict[str, str]] = field(default_factory=dict)
     _classes: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _schemas: dict[tuple[int, str], object] = field(default_factory=dict)
+    _read: tuple[weakref.ref[Message], dict[str, Schema]] | None = None
 
     def check_order(self, message: Message) -> None:
         """Raise Refused for an order whose groups the site does not share, before any work on it.
@@ -68,10 +72,22 @@ class Doorkeeper:
         """
         if message.metadata.message_type != wire.TRAIN:
             return
-        for group, schema in _schemas(message).items():
+        for group, schema in self._wanted(message).items():
             self._refuse_group(group)
             self._refuse_kept(group, schema)
         _codings(message)
+
+    def layer_bytes(self, order: Message) -> int:
+        """Return the most bytes that the layers of an answer have; raise Refused for a wrong order."""
+        if order.metadata.message_type != wire.TRAIN:
+            return 0
+        codings = _codings(order)
+        return sum(
+            max(size_of(form), sum(map(size_of, coding.parts(name, form).values())))
+            for group, schema in self._wanted(order).items()
+            for coding in [codings.from_site(group)]
+            for name, form in schema.items()
+        )
 
     def answer(self, order: Message, answered: Message) -> Message:
         """Return the answer to ``order`` that leaves, made of the report and the allowed layers.
@@ -117,7 +133,7 @@ class Doorkeeper:
         if kind != wire.TRAIN:
             wire.expect_no_layers(answered)
             return wire.answer(order, report, {})
-        wanted, codings = _schemas(order), _codings(order)
+        wanted, codings = self._wanted(order), _codings(order)
         layers = {}
         for group, payload in wire.read_payloads(answered).items():
             self._refuse_group(group)
@@ -128,6 +144,12 @@ class Doorkeeper:
                 order.metadata.run_id, group, payload, wanted[group], coding
             )
         return wire.answer(order, report, layers)
+
+    def _wanted(self, order: Message) -> dict[str, Schema]:
+        """Return the form of each tensor that an order asks for, by group; read once an order."""
+        if self._read is None or self._read[0]() is not order:
+            self._read = weakref.ref(order), _schemas(order)
+        return self._read[1]
 
     def error(self, text: str) -> str:
         """Return what leaves of an error in the app's words, which the site's log has whole."""
@@ -261,6 +283,9 @@ def _schemas(message: Message) -> dict[str, Schema]:
             if dtype not in SAFETENSORS:
                 raise Refused(f"the order asks for {_some([name])} as {dtype[:20]!r}")
             _check_shape(repr(name), shape)
+    claimed = sum(size_of(form) for group in coded for form in schemas[group].values())
+    if claimed > MOST_CLAIMED:
+        raise Refused(f"the order is about {claimed} bytes, and {MOST_CLAIMED} are the most")
     return schemas
 
 

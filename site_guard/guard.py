@@ -140,7 +140,14 @@ class Guard:
         before = context.node_config
         context.node_config = dict(self.settings.node_config())
         try:
-            answered = self.process.run(bundle, message, context, left, work.lost)
+            answered = self.process.run(
+                bundle,
+                message,
+                context,
+                left,
+                work.lost,
+                layers=self.doorkeeper.layer_bytes(message),
+            )
         except AppRaised as error:
             raise AppFailed(self.doorkeeper.error(str(error))) from None
         finally:

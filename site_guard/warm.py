@@ -28,7 +28,7 @@ from site_guard.pipe import Pipe, TooLong
 
 logger = logging.getLogger("flwr")
 # Bytes that the app's process may answer with: how it went, its context, and the answer itself
-# beyond the order's own bytes, whose layers come back.
+# beyond its layers.
 MOST_OUTCOME, MOST_CONTEXT, MOST_MORE = 10_000, 16_000_000, 1_000_000
 GRACE = 5.0  # seconds to end by itself
 LAST_WORDS = 1.0  # seconds in which what a dead process left in the pipe is still read
@@ -105,6 +105,8 @@ class WarmProcess:
         context: Context,
         seconds: float,
         lost: threading.Event | None = None,
+        *,
+        layers: int = 0,
     ) -> Message:
         """Let the app answer ``message``; return what it answered, not looked at yet.
 
@@ -122,6 +124,8 @@ class WarmProcess:
             For which the answer is of use.
         lost : Event or None
             Set by another thread where nobody wants the answer any more.
+        layers : int
+            The most bytes that the layers of the answer have.
 
         Raises
         ------
@@ -134,7 +138,7 @@ class WarmProcess:
         task = self._loaded(bundle)
         still = self._watch(seconds, lost or threading.Event())
         try:
-            content, state = self._exchange(task, message, context, still)
+            content, state = self._exchange(task, message, context, still, layers)
             answer = Message(content, reply_to=message)
         except AppRaised:
             raise
@@ -158,7 +162,12 @@ class WarmProcess:
         return answer
 
     def _exchange(
-        self, task: Task, message: Message, context: Context, still: Callable[[], None]
+        self,
+        task: Task,
+        message: Message,
+        context: Context,
+        still: Callable[[], None],
+        layers: int,
     ) -> tuple[RecordDict, RecordDict]:
         """Send an order; return the answer's records, and those that Flower keeps for the app."""
         assert self._pipe is not None
@@ -171,7 +180,7 @@ class WarmProcess:
         if outcome.error:
             raise AppRaised(outcome.error)
         kept = self._pipe.receive(MOST_CONTEXT, still)
-        left = sum(map(len, order)) + MOST_MORE
+        left = layers + MOST_MORE
 
         def receive() -> bytes:
             nonlocal left

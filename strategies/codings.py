@@ -322,6 +322,12 @@ def expected(schema: Mapping[str, Form], coding: Coding, there: Set[str]) -> dic
     return parts
 
 
+def size_of(form: Form) -> int:
+    """Return the bytes of an array."""
+    bits = int("".join(filter(str.isdigit, form[0])))
+    return prod(form[1]) * bits // 8
+
+
 def described(form: Form) -> str:
     """Return a tensor's dtype and shape as text: ``float32[64, 3, 7, 7]``."""
     return f"{form[0]}{list(form[1])}"

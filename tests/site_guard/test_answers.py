@@ -320,6 +320,32 @@ def test_honest_coded_layers_leave_as_they_are(coding: Any, down: bool) -> None:
         assert wire.read_payloads(left) == {"common": data}
 
 
+@pytest.mark.parametrize(
+    "coding", [INT8, TOPK, {**TOPK, "fraction": 1.0, "values": "float32"}, {"name": "exact"}]
+)
+@pytest.mark.parametrize("down", [False, True])
+def test_an_answer_may_be_as_large_as_what_was_asked_for(coding: Any, down: bool) -> None:
+    large = {"conv.weight": torch.zeros(300, 400)}
+    told = {"conv.weight": "float32[300, 400]"}
+    asked, query = coded_order(coding, down=down, tensors=told)
+    if not down:
+        asked.content["layers"] = ArrayRecord({"common": wire.payload_array(encode(large))})
+    most = Doorkeeper(HERE).layer_bytes(asked)
+    how = read_codings({"common": coding}, {}).up["common"]
+    new = {"conv.weight": torch.randn(300, 400)}
+    written, _ = codec.encode(how, new, large, {})
+    assert 0.95 * len(written) <= most + 1000 <= 4 * 300 * 400 * 1.5
+    assert len(written) <= most + 1000  # of its header
+    assert Doorkeeper(HERE).layer_bytes(query) == 0
+
+
+def test_an_order_that_claims_too_much_is_refused() -> None:
+    huge = {"conv.weight": "float32[2147483647, 2]"}
+    asked, _ = coded_order(INT8, down=True, tensors=huge)
+    with pytest.raises(Refused, match="the order is about 17179869176 bytes, and"):
+        Doorkeeper(HERE).check_order(asked)
+
+
 def unchanged_bias(coding: Any) -> bytes:
     new = {**COMMON, "conv.weight": COMMON["conv.weight"] + 1}
     return codec.encode(read_codings({"c": coding}, {}).up["c"], new, COMMON, {})[0]

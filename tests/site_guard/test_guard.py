@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import itertools
+import json
 import os
 import re
 import signal
@@ -44,12 +45,13 @@ METRICS = {
 # An app that does what its plan says; not ours, so that it can misbehave.
 APP = """
 import json, os, socket, struct, subprocess, sys, time
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 app = ClientApp()
 seen = 0
 
+@app.train()
 @app.evaluate()
 def evaluate(message, context):
     global seen
@@ -62,6 +64,11 @@ def evaluate(message, context):
     if wanted == "sleep":
         time.sleep(60)
     pipe = int(sys.argv[1])
+    layers = {}
+    if wanted.startswith("{"):
+        head = json.dumps(json.loads(wanted)["head"]).encode()
+        data = struct.pack("<Q", len(head)) + head + bytes(json.loads(wanted)["size"])
+        layers["common"] = Array("uint8", (len(data),), "safetensors", data)
     if wanted == "half":
         os.write(pipe, bytes(2))
         time.sleep(60)
@@ -87,7 +94,7 @@ def evaluate(message, context):
         "metrics": METRICS, "error": error, "later": False,
     }
     content = RecordDict({
-        "report": ConfigRecord({"json": json.dumps(report)}), "layers": ArrayRecord({}),
+        "report": ConfigRecord({"json": json.dumps(report)}), "layers": ArrayRecord(layers),
     })
     return Message(content, reply_to=message)
 """
@@ -168,6 +175,21 @@ def ask(guard: Guard, content: bytes, plan: str = "", **more: Any) -> RoundRepor
     return wire.read_round_report(answer)
 
 
+def ask_for_layers(guard: Guard, content: bytes, size: int, *, answered: int) -> Message:
+    """Order an update of ``size`` bytes as a difference to what the site holds; the order has none."""
+    described = {"body": f"float32[{size // 4}]"}
+    head = {"body": {"dtype": "F32", "shape": [answered // 4], "data_offsets": [0, answered]}}
+    work = asked(content, json.dumps({"head": head, "size": answered}), kind=wire.TRAIN)
+    coded = {"common": wire.Coded("a" * 64, "a" * 64, 0, described)}
+    plan = work.message.content["plan"]["json"]
+    work.message = wire.order(
+        wire.TRAIN, 7, plan=plan, round_number=3, layers={}, ttl=120.0, coded=coded
+    )
+    guard.handle(work)
+    (answer,) = work.answers
+    return answer
+
+
 def kill(guard: Guard) -> None:
     """Kill the app's process, and wait until it is dead."""
     process, before = guard.process.process_id, time.monotonic()
@@ -200,6 +222,16 @@ def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None
     kill(guard)
     assert ask(guard, tiny).error == ""
     assert guard.process.process_id != process
+
+
+def test_layers_may_come_that_the_order_did_not_carry(guard: Guard, tiny: bytes) -> None:
+    answer = ask_for_layers(guard, tiny, 8_000_000, answered=8_000_000)
+    assert wire.read_round_report(answer).error == ""
+    assert len(wire.read_payloads(answer)["common"]) > 8_000_000
+    told = wire.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=9_100_000))
+    assert "no answer (more than" in told.error
+    told = wire.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=8_000_400))
+    assert "'body' as" in told.error
 
 
 def test_the_app_has_no_network(guard: Guard, tiny: bytes) -> None:
