@@ -1,8 +1,8 @@
 """How long a round takes where sites are real: `python -m benchmarks.rounds`.
 
 Stock Flower (FedAvg as its PyTorch quickstart writes it), ours with a process per message, ours with
-the site's warm process, and that with layers that travel in 8 bits a value: one after the other,
-several times, on one machine over real sockets.
+the site's warm process; that with layers that travel in 8 bits a value, and with training in bfloat16
+besides: one after the other, several times, on one machine over real sockets.
 Three sites, ResNet-18 at 64x64, 256 training pictures a site, training and evaluation. A round lasts
 from the end of the round before to its own end; ours ends with its checkpoint on the disk.
 """
@@ -40,7 +40,8 @@ from benchmarks.tables import Table, write
 SITES = 3
 STOCK, COLD, WARM = "stock Flower FedAvg", "ours, a process per message", "ours, warm process"
 CODED = "ours, warm process, layers in 8 bits"
-CASES = (CODED, WARM, COLD, STOCK)
+BRIEF = "the same, trained in bfloat16"
+CASES = (STOCK, COLD, WARM, CODED, BRIEF)
 SIZE, TRAIN, TEST, BATCH, RATE = 64, 256, 64, 32, 0.01
 DATA = (
     f"data.size={SIZE}",
@@ -68,6 +69,7 @@ OURS = (
     "baselines.alone=false",
 )
 IN_BYTES = ("strategy.coding.common=int8", "strategy.coding_down.common=int8")
+MORE = {CODED: IN_BYTES, BRIEF: (*IN_BYTES, "train.precision=bfloat16")}
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,7 @@ class Deployment:
             pairs = f'num-server-rounds={self.rounds} output="{self._stock_output}"'
             command = ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
             return processes.start("run", command)
-        coded = IN_BYTES if self.case == CODED else ()
-        overrides = " ".join([*OURS, *coded, f"strategy.rounds={self.rounds}"])
+        overrides = " ".join([*OURS, *MORE.get(self.case, ()), f"strategy.rounds={self.rounds}"])
         told = {"output-dir": str(self._output), "overrides": overrides}
         return processes.flwr_run("run", superlink.name, told)
 
@@ -132,7 +133,7 @@ class Deployment:
     def _start_site(self, processes: Processes, superlink: SuperLink, index: int) -> None:
         name, port = f"site-{index}", free_port()
         place = {"partition-id": index, "num-partitions": SITES}
-        if self.case in (WARM, CODED):
+        if self.case in (WARM, *MORE):
             options = ("--isolation", "process")
             node = start_supernode(processes, f"{name}-node", superlink.fleet, *options, port=port)
             processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])

@@ -88,7 +88,8 @@ class Bench:
     @property
     def autocast(self) -> bool:
         """Whether to compute in bfloat16."""
-        return self.device.type == "cuda" and self.plan.train.precision == "auto"
+        wanted = self.plan.train.precision
+        return wanted == "bfloat16" or (wanted == "auto" and self.device.type == "cuda")
 
     @property
     def store(self) -> DiskStore:

@@ -38,7 +38,7 @@ class Settings:
     augment : str
         ``none``, ``flip`` or ``flip_crop``.
     autocast : bool
-        Train in bfloat16 autocast (CUDA).
+        Train in bfloat16 autocast.
     pieces : int
         Into how many pieces each batch is cut to go through the network, where memory is short. The
         gradients of a step add up to those of the whole batch; only BatchNorm normalises each

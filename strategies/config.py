@@ -47,7 +47,7 @@ class TrainConfig:
         _one_of("train.class_weights", self.class_weights, ("none", "balanced"))
         _one_of("train.augment", self.augment, ("none", "flip", "flip_crop"))
         _one_of("train.feature_dtype", self.feature_dtype, ("float16", "float32"))
-        _one_of("train.precision", self.precision, ("auto", "float32"))
+        _one_of("train.precision", self.precision, ("auto", "float32", "bfloat16"))
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,15 @@ def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan)
     assert len(files) == 3  # train, validation, test
 
 
+def test_training_in_bfloat16_on_a_cpu_is_near_that_in_float32(plan: Plan) -> None:
+    losses = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        bench = bench_of(replace(plan, train=replace(plan.train, precision=precision)))
+        losses[precision] = work.play(bench, 1, received(bench), MemoryStore()).loss
+    assert losses["auto"] == losses["float32"] != losses["bfloat16"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
 def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
     bench = bench_of(replace(plan, train=replace(plan.train, augment="flip")))
     before = {n: t.clone() for n, t in bench.start.items()}
