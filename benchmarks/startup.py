@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.command_line import command_of, with_output
 from benchmarks.processes import REPOSITORY, Processes
-from benchmarks.rounds import CASES, COLD, SITES, STOCK, WARM, Deployment, draw
+from benchmarks.rounds import COLD, SITES, STOCK, WARM, Deployment, draw
 from benchmarks.tables import Table, write
 
 NOTHING, FLOWER = "an empty interpreter", "Flower's app API"
@@ -48,6 +48,7 @@ WITH_TORCH = {"strategies.rounds", "client_app.work", "models.networks"}
 LEAST = {"server_app.app": FLOWER, "client_app.app": FLOWER, "strategies.wire": FLOWER}
 LEAST |= {"consortium.main": FLOWER, **dict.fromkeys(WITH_TORCH, "torch")}
 QUICK = ("server_app.app", "client_app.app", "site_guard.main", "consortium.main")
+CASES = (WARM, COLD, STOCK)
 FIRST_ROUND = {STOCK: "[ROUND 1/", COLD: "results go to", WARM: "results go to"}
 PATIENCE = 300.0  # seconds for a run to begin its first round
 _TIMED = """

@@ -306,6 +306,8 @@ def _written(report: SiteReport | RoundReport | DeployReport) -> str:
     told = asdict(report)
     if not told.get("held", True):
         del told["held"]  # the processes of sites that were installed before do not know it
+    if told["error"]:  # in its own letters: escaped, it can be longer than what may leave a site
+        return json.dumps(told, ensure_ascii=False).encode(errors="replace").decode()
     return json.dumps(told)
 
 

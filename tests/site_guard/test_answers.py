@@ -149,6 +149,16 @@ def test_nothing_hides_in_records_or_reports() -> None:
         Doorkeeper(HERE).answer(asked, Message(padded, reply_to=asked))
 
 
+def test_a_long_reason_in_other_letters_leaves_as_it_is() -> None:
+    asked = order(common=COMMON)
+    reason = "Verzeichnis für Ärzte nicht lesbar, \udcff, 🏥 " * 100
+    failed = wire.failure(asked, "a", 3, reason)
+    left = Doorkeeper(HERE).answer(asked, Message(failed.content, reply_to=asked))
+    told = wire.read_round_report(left).error
+    assert len(told) == wire.MOST_REASON_CHARACTERS
+    assert told.startswith("Verzeichnis für Ärzte nicht lesbar, ?, 🏥 ")
+
+
 def test_an_error_carries_its_reason_and_nothing_else() -> None:
     asked = order(wire.QUERY)
     told = replace(WHO, error="no data", classes=("Jane", "Doe"))
