@@ -22,6 +22,7 @@ TITLES = {
     "rounds": "A deployed round: stock Flower, a process per message, a warm process",
     "wire-faces": "Bytes of a site and round, and accuracy: drawn faces",
     "wire-har": "Bytes of a site and round, and accuracy: activities",
+    "cache": "The feature cache: float32 and float16",
     "simulate": "Many simulated sites on one machine",
     "local": "Training at one site: the tutorial loop and ours",
     "aggregate": "Aggregating replies: Flower and ours",

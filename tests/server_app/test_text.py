@@ -11,8 +11,8 @@ import pytest
 import safetensors.torch
 from flwr.app import Message
 
-import client_app.features
 from client_app import work
+from client_app.features import Computed
 from client_app.site import read_site
 from models import weights
 from models.errors import UserError
@@ -74,13 +74,13 @@ def notes(tmp_path: Path, own_home: Path) -> Path:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the texts that go through the frozen encoder."""
     seen: list[int] = []
-    compute = client_app.features._compute
+    pieces = Computed.pieces
 
-    def counted(prefix: Any, inputs: Any, *rest: Any) -> Any:
-        seen.append(len(inputs))
-        return compute(prefix, inputs, *rest)
+    def counted(computed: Computed, batch_size: int) -> Any:
+        seen.append(len(computed))
+        return pieces(computed, batch_size)
 
-    monkeypatch.setattr(client_app.features, "_compute", counted)
+    monkeypatch.setattr(Computed, "pieces", counted)
     return seen
 
 
