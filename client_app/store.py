@@ -136,7 +136,7 @@ class DiskStore:
             return
         with writing("the personal layers"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            told = {"round": str(round_number), "received": json.dumps(kept.hashes)}
+            told = {"received": json.dumps(kept.hashes, sort_keys=True)}
             weights.save(self.path(round_number), kept.flat(), told)
             there = self.rounds()
             later = [number for number in there if number > round_number]

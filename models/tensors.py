@@ -54,13 +54,18 @@ def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write ``tensors`` to the safetensors file ``path``: after a crash the old or the new file.
 
-    Written beside ``path``, synced to disk, then renamed over it. Missing folders are made.
+    Written beside ``path``, synced to disk, then renamed over it. Missing folders are made. Equal
+    tensors and metadata give equal bytes.
 
     Raises
     ------
+    ValueError
+        For metadata of several entries, which safetensors would write in any order.
     OSError
         Where that cannot be done, with its number: no room, no permission.
     """
+    if len(metadata) > 1:
+        raise ValueError(f"{path}: metadata of several entries: {', '.join(sorted(metadata))}")
     with replacing(path) as unfinished:
         try:
             safetensors.torch.save_file(_separate(tensors), unfinished, dict(metadata))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.store import KEPT_ROUNDS, DiskStore, Keepsake
+from models import tensors
 from models.errors import UserError
 
 
@@ -43,6 +45,23 @@ def test_a_resent_round_starts_from_the_same_state(tmp_path: Path) -> None:
     latest = store.before(9)
     assert latest is not None
     assert latest.tensors["head.out.weight"][0, 0] == 2.5
+
+
+def test_a_round_played_again_leaves_the_same_bytes(tmp_path: Path) -> None:
+    files = set()
+    for attempt in range(20):  # safetensors would write metadata of several entries in any order
+        store = DiskStore(tmp_path / str(attempt), "run-1", "clinic")
+        hashes = {"common": "a" * 64, "task": "b" * 64}
+        received = {"conv1.weight": torch.ones(3)}
+        store.save(1, replace(keepsake(1.0), received=received, hashes=hashes))
+        files.add(store.path(1).read_bytes())
+    assert len(files) == 1
+
+
+def test_metadata_of_several_entries_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="several entries: a, b"):
+        tensors.save(tmp_path / "x.safetensors", {}, {"b": "1", "a": "2"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_few_rounds_are_kept_and_sites_and_federations_apart(tmp_path: Path) -> None:
