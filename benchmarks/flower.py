@@ -101,6 +101,9 @@ class Simulator:
                 os.killpg(self.superlink.pid, how)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.superlink.wait(15)
+        deadline = time.monotonic() + 15
+        while _is_there(self.superlink.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)  # what was killed takes its time to be gone
         self.superlink = None
 
     def command(self, sites: int, run_config: Mapping[str, str | int], app: str = ".") -> list[str]:
@@ -148,3 +151,12 @@ class Simulator:
                     print(line.rstrip()[-180:], flush=True)
             process.wait()
         return log.read_text()
+
+
+def _is_there(group: int) -> bool:
+    """Return whether a process group has members."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

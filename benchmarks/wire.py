@@ -328,15 +328,17 @@ def pretrained(path: Path) -> Path:
 def table(
     setup: Setup, bytes_: Mapping[str, Counted], accuracy: Mapping[str, Figure | None]
 ) -> Table:
-    """Return bytes and accuracy of every case, beside those of the whole model."""
+    """Return bytes of every case beside those of the whole model, and accuracy beside exact layers."""
     made = Table(
         f"A site and round: {setup.title}",
-        ("case", "MB up", "MB down", "MB both", "times fewer", "accuracy, %", "points"),
+        ("case", "MB up", "MB down", "MB both", "times fewer", "accuracy, %", "against exact"),
     )
-    whole, best = bytes_[STOCK], accuracy.get(STOCK)
+    whole, best = bytes_[STOCK], accuracy.get(EXACT.name)
     for case, found in bytes_.items():
         mine = accuracy.get(case)
-        points = f"{100 * (mine.mean - best.mean):+.2f}" if mine and best and case != STOCK else "-"
+        points = (
+            f"{100 * (mine.mean - best.mean):+.2f}" if mine and best and case != EXACT.name else "-"
+        )
         made.rows[case] = (
             *(f"{size / MEGABYTE:.3f}" for size in (found.up, found.down, found.both)),
             "-" if case == STOCK else f"{whole.both / found.both:.1f}",

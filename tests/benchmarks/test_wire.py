@@ -76,12 +76,12 @@ def test_rounds_end_with_their_checkpoints_run_by_run(tmp_path: Path) -> None:
 
 def test_the_table_says_how_many_times_fewer() -> None:
     setup = faces(Path("/body"))
-    bytes_ = {STOCK: Counted(40e6, 80e6), EXACT.name: Counted(30e6, 30e6)}
-    accuracy = {STOCK: Figure((0.9,)), EXACT.name: Figure((0.895,))}
+    bytes_ = {STOCK: Counted(40e6, 80e6), EXACT.name: Counted(30e6, 30e6), "few": Counted(1e6, 1e6)}
+    accuracy = {STOCK: Figure((0.6,)), EXACT.name: Figure((0.9,)), "few": Figure((0.895,))}
     rows = table(setup, bytes_, accuracy).rows
     assert rows[STOCK][:4] == ("40.000", "80.000", "120.000", "-")
     assert rows[EXACT.name][:4] == ("30.000", "30.000", "60.000", "2.0")
-    assert rows[EXACT.name][5] == "-0.50"
+    assert (rows[STOCK][5], rows[EXACT.name][5], rows["few"][5]) == ("-30.00", "-", "-0.50")
     assert table(setup, bytes_, {}).rows[EXACT.name][4:] == (None, "-")
 
 
