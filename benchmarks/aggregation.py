@@ -149,6 +149,19 @@ def play(case: Case, result: Path) -> Cost:
     return cost
 
 
+def write_mean(network: str, count: int, result: Path) -> None:
+    """Write the weighted mean of the replies, summed in float64, to the safetensors file ``result``."""
+    state = model(network)
+    replies = Replies(state, count)
+    sums = {name: np.zeros(tuple(t.shape)) for name, t in state.items()}
+    for site in range(count):
+        for name, values in replies.arrays(site).items():
+            sums[name] += values * np.float64(replies.examples(site))
+    total = sum(map(replies.examples, range(count)))
+    means = {name: torch.from_numpy(each / total) for name, each in sums.items()}
+    safetensors.torch.save_file(means, result)
+
+
 @contextmanager
 def _timed(cost: Cost, group: str) -> Iterator[None]:
     started, processor = time.perf_counter(), time.process_time()

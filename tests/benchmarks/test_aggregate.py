@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from benchmarks.aggregate import PER_REPLY, least_seconds, main
-from benchmarks.aggregation import OURS, RULES, Case, Replies, model, options_of
+from benchmarks.aggregate import EXACT, PER_REPLY, least_seconds, main
+from benchmarks.aggregation import FLOWER, OURS, RULES, Case, Replies, model, options_of
 from benchmarks.limits import Limits
 
 
@@ -15,7 +15,9 @@ def test_each_rule_runs_on_both_sides_and_they_agree(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path))
     main(["--quick", "--network", "small_cnn", "--memory-mb", "0.5", "--output", str(tmp_path)])
     told = json.loads((tmp_path / "aggregate.json").read_text())
-    assert told["differences"].keys() == {f"{rule}, 10" for rule in RULES}
+    pairs = {f"{rule}, 10: {FLOWER} and {OURS}" for rule in RULES if rule != "fedavg"}
+    pairs |= {f"fedavg, 10: {side} and {EXACT}" for side in (OURS, FLOWER)}
+    assert told["differences"].keys() == pairs
     assert all(difference <= 1e-6 for difference in told["differences"].values())
     assert len(told["costs"]) == 2 * len(RULES)
     assert told["versions"]
