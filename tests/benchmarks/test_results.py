@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ def test_the_page_is_of_the_results_that_are_there() -> None:
 def test_tables_and_notes_are_those_of_the_json(path: Path) -> None:
     told = json.loads(path.read_text())
     written = path.with_suffix(".md").read_text()
-    first = next(line for line in written.splitlines() if line.startswith("| ")).split(" | ")[0]
+    heads = [head for head, rule in pairwise(written.splitlines()) if rule.startswith("|---")]
     parts = []
-    for each in told["tables"]:
-        columns = (first.removeprefix("| "), *next(iter(each["rows"].values())))
+    for head, each in zip(heads, told["tables"], strict=True):
+        first = head.split(" | ")[0].removeprefix("| ")
+        columns = (first, *next(iter(each["rows"].values())))
         rows = {
             name: tuple(
                 Figure(tuple(cell["values"])) if isinstance(cell, dict) else cell
