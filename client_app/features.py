@@ -79,6 +79,11 @@ class Features:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values as they are kept."""
+        return torch.float16 if self.values.dtype == np.float16 else torch.float32
+
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the features at ``indices``: float32, ``(b, ...)``."""
         return torch.from_numpy(np.ascontiguousarray(self.values[indices])).float()
@@ -104,7 +109,7 @@ class Computed:
 
     @torch.no_grad()
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the outputs at ``indices``: float32, ``(b, ...)``, rounded as a file has them."""
+        """Return the outputs at ``indices``, on the device: float32, rounded as a file has them."""
         chunk = self.inputs.batch(indices).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             outputs: Tensor = self.prefix(chunk).float()
@@ -114,7 +119,7 @@ class Computed:
                 f"the frozen layers give values up to {float(outputs.abs().max()):g}, too large for "
                 "float16: set train.feature_dtype=float32"
             )
-        return kept.cpu()
+        return kept
 
     def digest(self) -> str:
         """Return what `Features` of them would."""
@@ -127,7 +132,7 @@ class Computed:
             batch_size = min(batch_size, AT_ONCE // (first.numel() * first.element_size()) or 1)
         for start in range(0, len(self), batch_size):
             outputs = self.batch(np.arange(start, min(start + batch_size, len(self))))
-            yield outputs.numpy().astype(self.dtype)
+            yield outputs.cpu().numpy().astype(self.dtype)
 
 
 def cached(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +13,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import safetensors
@@ -24,8 +26,9 @@ from client_app.data.registry import load as load_data
 from client_app.data.seat import Holding, Seat
 from client_app.exchange import Exchange, Received
 from client_app.faults import reading_data, writing
-from client_app.features import Cache, cached
+from client_app.features import Cache, Computed, cached
 from client_app.memory import in_pieces
+from client_app.resident import Shelf, room_on
 from client_app.site import Site, checked_name
 from client_app.store import DiskStore, Keepsake, MemoryStore, Store
 from models import weights
@@ -57,6 +60,7 @@ SPLITS = ("validation", "test")
 # worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
 _BLUEPRINTS, _HOLDINGS = 2, 128
+_SHELF = Shelf()
 _CHECKPOINT = "the pre-trained checkpoint"
 NOTHING_CODED: Mapping[str, Coded] = MappingProxyType({})
 
@@ -122,6 +126,8 @@ def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
         site.models_dir,
     )
     device = choose_device(site.device)
+    if plan.train.compile:
+        _check_compiler(device)
     return Bench(site, plan, holding, make_method(plan.method), blueprint, start, device)
 
 
@@ -138,6 +144,8 @@ def within_memory(bench: Bench, do: Callable[[Bench], Done]) -> Done:
     """
 
     def attempt(pieces: int) -> Done:
+        if pieces > 1:
+            _SHELF.clear()
         bench.blueprint.model.zero_grad(set_to_none=True)
         return do(replace(bench, pieces=pieces))
 
@@ -158,6 +166,18 @@ def choose_device(wanted: str) -> torch.device:
         told = "device" + private(f" {wanted!r}")
         raise UserError(told + " was asked for, but torch finds no CUDA device here")
     return device
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise UserError where torch.compile lacks the compiler that it calls."""
+    chosen = os.environ.get("CXX" if device.type == "cpu" else "CC")
+    names = [chosen] if chosen else ["g++"] if device.type == "cpu" else ["gcc", "clang"]
+    if not any(map(shutil.which, names)):
+        told = private(f" ({', '.join(names)})")
+        raise UserError(
+            f"train.compile=true needs a C++ compiler{told}, and there is none here: install one "
+            "or set train.compile=false"
+        )
 
 
 def checkpoint_path(cache_dir: Path, content_hash: str) -> Path:
@@ -426,7 +446,7 @@ def set_up(
     blueprint.load(bench.start)
     blueprint.load(kept.tensors)
     blueprint.load(received)
-    _move(blueprint.model, device)
+    to_device(blueprint.model, device)
     generator, _ = seeded(derive_seed(bench.plan.seed, "round", bench.holding.site, round_number))
     tail, splits = _frozen_once(bench)
     site_round = SiteRound(
@@ -449,7 +469,7 @@ def set_up(
     return Prepared(site_round, bench.method, measured, kept.owed)
 
 
-def _move(model: nn.Module, device: torch.device) -> None:
+def to_device(model: nn.Module, device: torch.device) -> None:
     """Put the model on the device; on CUDA with channels last, as its convolutions are fastest."""
     if device.type == "cuda":
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -468,10 +488,29 @@ def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
     data, cut = bench.holding.data, bench.blueprint.cut
     if not caches_features(bench):
         splits = {"train": data.train, "validation": data.validation, "test": data.test}
-        return bench.blueprint.network, splits
+        return _compiled(bench, bench.blueprint.network), _near(bench, splits)
     prefix, tail = split(bench.blueprint.network, cut)
     digest = prefix_digest(bench.blueprint.network, cut)
-    return tail, features_of(bench, prefix, digest)
+    return _compiled(bench, tail), _near(bench, features_of(bench, prefix, digest))
+
+
+def _compiled(bench: Bench, network: nn.Module) -> nn.Module:
+    """Return the network to run, compiled where that is configured; it shares its tensors."""
+    if not bench.plan.train.compile:
+        return network
+    return cast(nn.Module, torch.compile(network))  # once a process for one structure
+
+
+def _near(bench: Bench, splits: dict[str, Split]) -> dict[str, Split]:
+    """Return the splits, on a GPU with what fits there in its memory."""
+    if bench.device.type != "cuda" or bench.pieces > 1:
+        return splits
+    return {
+        name: part
+        if isinstance(part.inputs, Computed)
+        else _SHELF.on_device(part, bench.device, room_on(bench.device, _SHELF))
+        for name, part in splits.items()
+    }
 
 
 def features_of(bench: Bench, prefix: nn.Module, digest: str) -> dict[str, Split]:

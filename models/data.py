@@ -20,7 +20,7 @@ class Inputs(Protocol):
         ...
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the inputs at ``indices`` as a CPU tensor of shape ``(b, *input_shape)``.
+        """Return the inputs at ``indices``, shape ``(b, *input_shape)``, where they are kept.
 
         float32 numbers, or int64 token ids; the same for all batches of a data set.
         """

@@ -377,7 +377,8 @@ def _normalises_batches(network: nn.Module) -> bool:
 def _on_device(inputs: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     if device.type != "cuda":
         return inputs.to(device), labels.to(device)
-    inputs = inputs.pin_memory().to(device, non_blocking=True)
+    if not inputs.is_cuda:
+        inputs = inputs.pin_memory().to(device, non_blocking=True)
     if inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     return inputs, labels.pin_memory().to(device, non_blocking=True)

@@ -32,6 +32,7 @@ class TrainConfig:
     cache_features: bool
     feature_dtype: str
     precision: str
+    compile: bool
     evaluation_batch_size: int
 
     def check(self) -> None:

@@ -85,6 +85,27 @@ def test_training_in_bfloat16_on_a_cpu_is_near_that_in_float32(plan: Plan) -> No
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
 
 
+def test_compiled_training_is_the_same_but_for_rounding(plan: Plan) -> None:
+    results = []
+    for compiled in (False, True):
+        bench = bench_of(replace(plan, train=replace(plan.train, compile=compiled)))
+        tail = work.set_up(bench, 1, received(bench), MemoryStore()).site_round.tail
+        assert hasattr(tail, "_orig_mod") == compiled  # how torch wraps what it compiles
+        loss = work.play(bench, 1, received(bench), MemoryStore()).loss
+        results.append((loss, bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))))
+    (loss, tensors), (expected, others) = results
+    assert loss == pytest.approx(expected, abs=1e-4)
+    assert all(torch.allclose(tensors[n].float(), t.float(), atol=1e-4) for n, t in others.items())
+
+
+def test_without_a_compiler_compiling_is_refused_before_any_training(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler.* set train\.compile=false"):
+        bench_of(replace(plan, train=replace(plan.train, compile=True)))
+
+
 def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
     bench = bench_of(replace(plan, train=replace(plan.train, augment="flip")))
     before = {n: t.clone() for n, t in bench.start.items()}

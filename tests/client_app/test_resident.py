@@ -1,0 +1,128 @@
+"""Examples in a device's memory: the same numbers, within bounds, and gone when told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from client_app import resident
+from client_app.data.tokens import TokenInputs
+from client_app.features import Cache, Features, cached
+from client_app.resident import OnDevice, Shelf, room_on
+from models.data import ArrayInputs, Inputs, Split
+
+CPU = torch.device("cpu")
+ROWS = 700  # more than one piece
+
+
+def split_of(inputs: Inputs) -> Split:
+    return Split(inputs, np.arange(len(inputs)) % 2)
+
+
+def numbers(seed: int, rows: int = ROWS) -> Split:
+    values = np.random.default_rng(seed).normal(size=(rows, 5)).astype(np.float32)
+    return split_of(ArrayInputs(values, (0.1,), (1.7,)))
+
+
+def pictures() -> Split:
+    values = np.random.default_rng(1).integers(0, 256, (ROWS, 6, 6, 3), np.uint8)
+    return split_of(ArrayInputs(values, (0.5, 0.4, 0.3), (0.25,)))
+
+
+def texts() -> Split:
+    return split_of(TokenInputs(np.random.default_rng(2).integers(0, 90, (ROWS, 8), np.int32)))
+
+
+def features(folder: Path, dtype: str) -> Split:
+    return cached(
+        nn.Identity(),
+        "prefix",
+        numbers(3),
+        Cache(folder, 10**9, dtype),
+        batch_size=64,
+        device=CPU,
+        autocast=False,
+    )
+
+
+@pytest.mark.parametrize("kind", ["numbers", "pictures", "texts", "float16", "float32"])
+def test_it_gives_what_the_inputs_give(kind: str, tmp_path: Path) -> None:
+    made = {"numbers": lambda: numbers(0), "pictures": pictures, "texts": texts}
+    split = made[kind]() if kind in made else features(tmp_path, kind)
+    found = Shelf().on_device(split, CPU, 10**9)
+    assert isinstance(found.inputs, OnDevice)
+    assert found.labels is split.labels
+    assert found.inputs.digest() == split.inputs.digest()
+    for chosen in (np.arange(ROWS), np.array([699, 3, 3, 256]), np.array([0])):
+        given, expected = found.inputs.batch(chosen), split.inputs.batch(chosen)
+        assert given.dtype == expected.dtype
+        assert torch.equal(given, expected)
+
+
+def test_features_take_as_many_bytes_as_in_their_file(tmp_path: Path) -> None:
+    split = features(tmp_path, "float16")
+    assert isinstance(split.inputs, Features)
+    shelf = Shelf()
+    shelf.on_device(split, CPU, 10**9)
+    assert shelf.taken(CPU) == split.inputs.values.nbytes == ROWS * 5 * 2
+
+
+def test_a_batch_is_a_copy_that_may_be_overwritten() -> None:
+    found = Shelf().on_device(numbers(0), CPU, 10**9).inputs
+    before = found.batch(np.arange(ROWS))
+    found.batch(np.arange(ROWS)).zero_()
+    assert torch.equal(found.batch(np.arange(ROWS)), before)
+
+
+def test_a_data_set_is_moved_once() -> None:
+    shelf = Shelf()
+    first = shelf.on_device(numbers(0), CPU, 10**9)
+    again = shelf.on_device(numbers(0), CPU, 10**9)
+    assert first.inputs is again.inputs
+    assert shelf.taken(CPU) == ROWS * 5 * 4
+
+
+def test_what_does_not_fit_stays_where_it_is_and_nothing_makes_room_for_it() -> None:
+    shelf, one, other = Shelf(), numbers(0), numbers(1)
+    most = ROWS * 5 * 4 + 1
+    kept = shelf.on_device(one, CPU, most)
+    assert shelf.on_device(other, CPU, most) is other
+    assert shelf.on_device(one, CPU, most).inputs is kept.inputs
+    assert Shelf().on_device(one, CPU, most - 2) is one
+
+
+def test_what_was_not_used_for_an_hour_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(resident.time, "monotonic", lambda: now)
+    shelf, size = Shelf(), ROWS * 5 * 4
+    oldest, older, used = (shelf.on_device(numbers(seed), CPU, 3 * size) for seed in range(3))
+    now = resident.IN_USE - 1
+    assert shelf.on_device(numbers(2), CPU, 3 * size).inputs is used.inputs
+    now = resident.IN_USE + 1
+    assert isinstance(shelf.on_device(numbers(3), CPU, 3 * size).inputs, OnDevice)
+    assert shelf.taken(CPU) == 3 * size
+    assert shelf.on_device(numbers(1), CPU, 3 * size).inputs is older.inputs
+    assert shelf.on_device(numbers(2), CPU, 3 * size).inputs is used.inputs
+    again = numbers(0)
+    assert shelf.on_device(again, CPU, 3 * size) is again
+    assert len(oldest.inputs) == ROWS  # whoever has it may go on
+
+
+def test_cleared_it_takes_nothing() -> None:
+    shelf = Shelf()
+    shelf.on_device(numbers(0), CPU, 10**9)
+    shelf.clear()
+    assert shelf.taken(CPU) == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_it_gives_what_the_inputs_give() -> None:
+    device, shelf, split = torch.device("cuda"), Shelf(), pictures()
+    found = shelf.on_device(split, device, room_on(device, shelf)).inputs
+    given = found.batch(np.arange(ROWS))
+    assert given.is_cuda
+    assert torch.equal(given.cpu(), split.inputs.batch(np.arange(ROWS)))
