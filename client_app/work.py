@@ -389,6 +389,7 @@ def _play(
     metrics = _metrics(bench, seat) if measure else {}
     seat.train_round()
     check_finite(bench.blueprint)
+    report = _report(bench, round_number, started, metrics, seat)
     update, owed = dict[str, bytes](), dict(seat.owed)
     if send:
         update, owed = bench.exchange.write(exchanged_tensors(bench), received.tensors, owed)
@@ -399,7 +400,7 @@ def _play(
         round_number,
         Keepsake(kept, site_round.optimizer_state, memory, owed, received.held, received.hashes),
     )
-    return _report(bench, round_number, started, metrics, seat), update
+    return report, update
 
 
 def check_finite(blueprint: Blueprint) -> None:

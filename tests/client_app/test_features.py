@@ -126,8 +126,10 @@ def test_what_was_used_lately_stays_and_the_rest_is_computed_each_time(
     assert isinstance(other, Computed)
     assert list(cache.folder.iterdir()) == [first]
     assert "no room" in caplog.text
+    prefix.seen.clear()
     expected = split_of(2).inputs.batch(np.arange(ROWS)).half().float()
     assert torch.equal(everything(other), expected)  # as a file would have it
+    assert prefix.seen == [16, 16, 16, 2]  # however many are asked for
     assert other.digest() == kept(split_of(2), Cache(tmp_path / "g", 10**6, "float16")).digest()
 
 
@@ -140,7 +142,7 @@ def test_what_a_killed_process_left_counts_and_goes(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
     cache = Cache(tmp_path / "f", size + size // 2, "float16")
     cache.folder.mkdir()
-    left = cache.folder / ".some.npy.1234.tmp"
+    left = cache.folder / f".{'0' * 64}.npy.{'1' * 32}.tmp"
     left.write_bytes(bytes(size))
     assert isinstance(kept(split_of(1), cache), Computed)
     age(left, 2 * features.IN_USE)
@@ -150,8 +152,10 @@ def test_what_a_killed_process_left_counts_and_goes(tmp_path: Path) -> None:
 
 def test_values_beyond_float16_are_told(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 10**6, "float16")
-    with pytest.raises(UserError, match=r"too large for float16: set train\.feature_dtype=float32"):
+    told = r"up to \d.* too large for float16: set train\.feature_dtype=float32"
+    with pytest.raises(UserError, match=told) as raised:
         kept(split_of(1), cache, Counting(1e6))
+    assert "up to" not in raised.value.public  # a site's features do not leave it
     assert list(tmp_path.iterdir()) == []
     assert isinstance(kept(split_of(1), Cache(tmp_path, 10**6, "float32"), Counting(1e6)), Features)
 
@@ -159,11 +163,71 @@ def test_values_beyond_float16_are_told(tmp_path: Path) -> None:
 def test_a_disk_without_room_is_seen_before_anything_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: usage)
+    disk(monkeypatch, total=10**12, free=10**9)
     prefix = Counting()
     assert isinstance(kept(split_of(1), Cache(tmp_path, 10**6, "float16"), prefix), Computed)
     assert prefix.seen == [1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_short_disk_makes_what_was_not_used_for_long_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path, 10**9, "float16")
+    kept(split_of(1), cache)
+    (old,) = tmp_path.iterdir()
+    disk(monkeypatch, total=100_000, free=5_000 + old.stat().st_size // 2)
+    assert isinstance(kept(split_of(2), cache), Computed)
+    age(old, 2 * features.IN_USE)
+    assert isinstance(kept(split_of(2), cache), Features)
+    assert not old.exists()
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    size = kept_size(tmp_path / "one")
+    cache = Cache(tmp_path / "f", size, "float16")
+    cache.folder.mkdir()
+    other = cache.folder / "patients.csv"
+    other.write_bytes(bytes(10 * size))
+    age(other, 2 * features.IN_USE)
+    assert isinstance(kept(split_of(1), cache), Features)
+    assert isinstance(kept(split_of(2), cache), Computed)
+    assert other.stat().st_size == 10 * size
+
+
+def test_what_is_being_written_counts_in_full(tmp_path: Path) -> None:
+    size = kept_size(tmp_path / "one")
+    cache = Cache(tmp_path / "f", size + size // 2, "float16")
+    begun = cache.folder / f".{'0' * 64}.npy.{'1' * 32}.tmp"
+    assert cache.reserve(begun, size)
+    assert begun.stat().st_blocks * 512 >= size
+    assert isinstance(kept(split_of(1), cache), Computed)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_outputs_may_lie_in_memory_in_any_order(tmp_path: Path, dtype: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 5, 5, 3), np.uint8)
+    split = Split(ArrayInputs(pixels), np.zeros(10, dtype=np.int64))
+    prefix = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = kept(split, Cache(tmp_path, 10**6, dtype), prefix)
+    assert isinstance(found, Features)
+    with torch.no_grad():
+        expected = prefix(split.inputs.batch(np.arange(10)))
+    assert not expected.is_contiguous()
+    assert torch.allclose(everything(found), expected, atol=1e-2)
+
+
+def test_a_cache_that_can_only_be_read_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path, 10**6, "float16")
+    kept(split_of(1), cache)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(features.os, "utime", refuse)
+    assert isinstance(kept(split_of(1), cache), Features)
 
 
 def test_a_file_of_other_rows_is_told(tmp_path: Path) -> None:
@@ -180,6 +244,11 @@ def kept_size(folder: Path) -> int:
     kept(split_of(0), Cache(folder, 10**6, "float16"))
     (path,) = folder.iterdir()
     return path.stat().st_size
+
+
+def disk(monkeypatch: pytest.MonkeyPatch, *, total: int, free: int) -> None:
+    usage = type("Usage", (), {"total": total, "free": free})
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: usage)
 
 
 def age(path: Path, seconds: float) -> None:
