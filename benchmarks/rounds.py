@@ -10,9 +10,7 @@ from the end of the round before to its own end; ours ends with its checkpoint o
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -22,20 +20,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.command_line import command_of, with_output
-from benchmarks.processes import (
-    REPOSITORY,
-    Process,
-    Processes,
-    SuperLink,
-    free_port,
-    listening,
-    start_site,
-    start_supernode,
+from benchmarks.deployed import (
+    Ended,
+    check,
+    draw,
+    note_rounds,
+    start_warm_site,
+    stock_rounds,
+    submit_stock,
 )
+from benchmarks.processes import Process, Processes, SuperLink, start_supernode
 from benchmarks.tables import Table, write
+from server_app.compose import compose
 
 SITES = 3
 STOCK, COLD, WARM = "stock Flower FedAvg", "ours, a process per message", "ours, warm process"
@@ -65,7 +62,6 @@ OURS = (
     "train.clip=null",
     "train.schedule=constant",
     f"train.evaluation_batch_size={BATCH}",
-    f"strategy.min_sites={SITES}",
     "baselines.alone=false",
 )
 IN_BYTES = ("strategy.coding.common=int8", "strategy.coding_down.common=int8")
@@ -87,12 +83,13 @@ class Timing:
 
 @dataclass
 class Deployment:
-    """A SuperLink and three sites over real sockets, started for one case and ended after it."""
+    """A SuperLink and sites over real sockets, started for one case and ended after it."""
 
     case: str
     folder: Path
     rounds: int
     data: Path
+    sites: int = SITES
 
     def play(self) -> list[Timing]:
         """Run ``rounds`` rounds; return what each but the first took."""
@@ -105,20 +102,19 @@ class Deployment:
         """Start the SuperLink and the sites; return the SuperLink."""
         superlink = SuperLink(processes)
         superlink.start()
-        for index in range(SITES):
+        for index in range(self.sites):
             self._start_site(processes, superlink, index)
         return superlink
 
     def submit(self, processes: Processes, superlink: SuperLink) -> Process:
         """Give the `flwr run` command of the case."""
         if self.case == STOCK:
-            app = self.folder / "app"
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(REPOSITORY / "benchmarks" / "stock_app", app, ignore=ignored)
-            pairs = f'num-server-rounds={self.rounds} output="{self._stock_output}"'
-            command = ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
-            return processes.start("run", command)
-        overrides = " ".join([*OURS, *MORE.get(self.case, ()), f"strategy.rounds={self.rounds}"])
+            output, rounds = self._stock_output, self.rounds
+            return submit_stock(
+                processes, superlink, output, num_server_rounds=rounds, sites=self.sites
+            )
+        counts = (f"strategy.rounds={self.rounds}", f"strategy.min_sites={self.sites}")
+        overrides = " ".join([*OURS, *MORE.get(self.case, ()), *counts])
         told = {"output-dir": str(self._output), "overrides": overrides}
         return processes.flwr_run("run", superlink.name, told)
 
@@ -131,13 +127,10 @@ class Deployment:
         return self.folder / "output"
 
     def _start_site(self, processes: Processes, superlink: SuperLink, index: int) -> None:
-        name, port = f"site-{index}", free_port()
-        place = {"partition-id": index, "num-partitions": SITES}
+        name = f"site-{index}"
+        place = {"partition-id": index, "num-partitions": self.sites}
         if self.case in (WARM, *MORE):
-            options = ("--isolation", "process")
-            node = start_supernode(processes, f"{name}-node", superlink.fleet, *options, port=port)
-            processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])
-            start_site(processes, name, port, task="gender", **place)
+            start_warm_site(processes, name, superlink.fleet, task="gender", **place)
             return
         told: dict[str, Any] = {"data": self.data / f"{index}.npz"}
         if self.case == COLD:
@@ -148,14 +141,14 @@ class Deployment:
 
     def _stock(self, processes: Processes, run: Process) -> list[Timing]:
         processes.finish(run, seconds=self._patience)
-        told = json.loads(self._stock_output.read_text())["rounds"]
+        told = stock_rounds(processes, self._stock_output, self.sites)
         return timings([each["ended"] for each in told], [each["worked"] for each in told])
 
     def _ours(self, processes: Processes, run: Process) -> list[Timing]:
-        ended: dict[str, float] = {}
+        ended: Ended = {}
 
         def over() -> bool:
-            note_checkpoints(self._output, ended)
+            note_rounds(self._output, ended)
             return run.ended
 
         processes.wait_for(f"the end of {run.name}", over, seconds=self._patience)
@@ -163,24 +156,16 @@ class Deployment:
         if not paths:
             raise SystemExit(f"the run left no results:\n{processes.logs()}")
         results: dict[str, Any] = json.loads(paths[0].read_text())
+        check(results, self.case, self.sites)
         worked = [
             max(site["seconds"] for site in each["sites"].values()) for each in results["rounds"]
         ]
-        return timings([when for _, when in sorted(ended.items())], worked)
+        (times,) = ended.values()
+        return timings([when for _, when in sorted(times.items())], worked)
 
     @property
     def _patience(self) -> float:
         return 300.0 + 200.0 * self.rounds
-
-
-def note_checkpoints(output: Path, ended: dict[str, float]) -> None:
-    """Note in ``ended`` when each checkpoint that is there was complete, by its round.
-
-    What is noted stays: old checkpoints are deleted, which gives a folder another time first.
-    """
-    for path in output.glob("*/checkpoints/round-*"):
-        with contextlib.suppress(FileNotFoundError):
-            ended.setdefault(path.name, path.stat().st_mtime)
 
 
 def timings(ended: Sequence[float], worked: Sequence[float]) -> list[Timing]:
@@ -189,25 +174,10 @@ def timings(ended: Sequence[float], worked: Sequence[float]) -> list[Timing]:
     return [Timing(seconds, work) for seconds, work in zip(lasted, worked[1:], strict=True)]
 
 
-def draw(folder: Path) -> None:
-    """Write the pictures of each site for stock Flower, the very ones that ours draws."""
-    from benchmarks.central import holdings
-    from server_app.compose import compose
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, holding in enumerate(holdings(compose("faces", DATA), SITES, None)):
-        kept = {}
-        for split in ("train", "test"):
-            part = getattr(holding.data, split)
-            kept[f"{split}_x"] = part.inputs.values
-            kept[f"{split}_y"] = part.labels
-        np.savez(folder / f"{index}.npz", **kept)
-
-
-def table(found: dict[str, list[Timing]]) -> Table:
+def table(found: dict[str, list[Timing]], sites: int = SITES) -> Table:
     """Return the medians, and how many times less each waits than stock Flower."""
     made = Table(
-        f"A round of {SITES} deployed sites, ResNet-18 at {SIZE}x{SIZE}, {TRAIN} pictures each",
+        f"A round of {_times(sites, 'deployed site')}, ResNet-18 at {SIZE}x{SIZE}, {TRAIN} pictures each",
         ("case", "seconds a round", "working", "waiting", "less waiting than stock"),
     )
     stock = statistics.median(timing.waited for timing in found[STOCK])
@@ -232,17 +202,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
     parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")
     parser.add_argument("--repeat", type=int, default=2, help="runs of each case, in turn")
-    parser.add_argument("--quick", action="store_true", help="two rounds, once")
+    parser.add_argument(
+        "--quick", action="store_true", help="one site, two rounds, once, two cases"
+    )
     told = with_output(parser).parse_args(given)
     rounds, repeat = (2, 1) if told.quick else (told.rounds, told.repeat)
-    found: dict[str, list[Timing]] = {case: [] for case in CASES}
+    sites, cases = (1, (STOCK, WARM)) if told.quick else (SITES, CASES)
+    found: dict[str, list[Timing]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw(folder / "data")
+        draw(compose("faces", DATA), sites, None, folder / "data")
         for number in range(repeat):
-            for case in CASES:
+            for case in cases:
                 place = folder / f"{number}-{CASES.index(case)}"
-                played = Deployment(case, place, rounds, folder / "data").play()
+                played = Deployment(case, place, rounds, folder / "data", sites).play()
                 found[case] += played
                 print(
                     case,
@@ -257,14 +230,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "itself, from loading the received layers into a network that is built, with its data read, "
         "to the end of training and evaluation, for ours with a look for what is not finite; waiting is "
         "the rest: polling, starting processes, importing, reading data, building the network, coding "
-        "and moving layers, for ours also keeping what stays at the site. Both train and evaluate alike, but ours "
-        "sends a site one message a round (it evaluates the model as received, then trains it) and "
-        "stock Flower two (it trains, then evaluates the average). Every process has one thread of "
-        "its own."
+        "and moving layers, for ours also keeping what stays at the site. Both train and evaluate "
+        "alike, but ours sends a site one message a round (it evaluates the model as received, then "
+        "trains it) and stock Flower two (it trains, then evaluates the average). Every process has "
+        "one thread of its own."
     ]
     more = {"timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()}}
     command = command_of("benchmarks.rounds", given)
-    write(told.output.resolve(), "rounds", [table(found)], command=command, notes=notes, more=more)
+    write(
+        told.output.resolve(),
+        "rounds",
+        [table(found, sites)],
+        command=command,
+        notes=notes,
+        more=more,
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 `flwr run` with 10, 100 and 500 sites: stock Flower FedAvg as its quickstart writes it, ours with a
 node for each site, and ours in cohorts (two nodes that hold all sites). One perceptron (561 features,
-79,110 parameters) on seeded measurements, the same at all three, who begin from the same weights and
+82,470 parameters) on seeded measurements, the same at all three, who begin from the same weights and
 take each site's examples as one batch, so that they must end at the same average.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shutil
 import sys
 import tempfile
 import threading
@@ -26,9 +25,9 @@ from numpy.typing import NDArray
 
 from benchmarks.central import holdings
 from benchmarks.command_line import command_of, with_output
+from benchmarks.deployed import Ended, app_copy, note_rounds
 from benchmarks.flower import Simulator
-from benchmarks.processes import REPOSITORY, children
-from benchmarks.rounds import note_checkpoints
+from benchmarks.processes import children
 from benchmarks.tables import Table, write
 from models import weights
 from server_app.compose import compose
@@ -89,7 +88,7 @@ class Watch:
     leader: int
     output: Path
     most: float = 0.0
-    ended: dict[str, float] = field(default_factory=dict)
+    ended: Ended = field(default_factory=dict)
 
     def __enter__(self) -> Watch:
         self._over = threading.Event()
@@ -107,7 +106,7 @@ class Watch:
 
     def look(self) -> None:
         """Note what there is now."""
-        note_checkpoints(self.output, self.ended)
+        note_rounds(self.output, self.ended)
         self.most = max(self.most, sum(map(memory_of, [self.leader, *children(self.leader, "")])))
 
 
@@ -161,7 +160,7 @@ def play(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path)
         if case == STOCK:
             stock: dict[str, str | int] = {"num-server-rounds": rounds, "local-epochs": EPOCHS}
             stock |= {"data": str(folder), "output": str(output)}
-            simulator.run(name, sites, stock, app=str(_stock_app(folder)))
+            simulator.run(name, sites, stock, app=str(app_copy("stock_app_sites", folder)))
         else:
             nodes = NODES if case == COHORT else sites
             overrides = [*OURS, f"strategy.rounds={rounds}", f"cohort.sites={sites // nodes}"]
@@ -173,14 +172,6 @@ def play(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path)
     ended, average = _stock_result(output) if case == STOCK else _our_result(output, watch)
     seconds = ended[-1] - ended[0]
     return Played((len(ended) - 1) * sites / seconds, watch.most, average)
-
-
-def _stock_app(folder: Path) -> Path:
-    app = folder / "app"
-    if not app.exists():
-        source = REPOSITORY / "benchmarks" / "stock_app_sites"
-        shutil.copytree(source, app, ignore=shutil.ignore_patterns("__pycache__"))
-    return app
 
 
 def _stock_result(output: Path) -> tuple[list[float], tuple[NDArray[np.float32], ...]]:
@@ -198,7 +189,8 @@ def _our_result(output: Path, watch: Watch) -> tuple[list[float], tuple[NDArray[
     blueprint = draw_up(plan, method, input_shape=(FEATURES,), classes=CLASSES)
     names = [name for name, _ in blueprint.network.named_parameters()]
     average = tuple(state[f"state/common//{name}"].numpy() for name in names)
-    return [when for _, when in sorted(watch.ended.items())], average
+    (times,) = watch.ended.values()
+    return [when for _, when in sorted(times.items())], average
 
 
 def apart(one: Played, other: Played) -> float:

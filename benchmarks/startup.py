@@ -19,9 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.command_line import command_of, with_output
+from benchmarks.deployed import draw
 from benchmarks.processes import REPOSITORY, Processes
-from benchmarks.rounds import COLD, SITES, STOCK, WARM, Deployment, draw
+from benchmarks.rounds import COLD, DATA, SITES, STOCK, WARM, Deployment
 from benchmarks.tables import Table, write
+from server_app.compose import compose
 
 NOTHING, FLOWER = "an empty interpreter", "Flower's app API"
 # What is imported for each row, ours and what a user would import instead.
@@ -167,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if runs:
-            draw(folder / "data")
+            draw(compose("faces", DATA), SITES, None, folder / "data")
         for number in range(repeat):
             for case, seconds in runs.items():
                 place = folder / f"{number}-{CASES.index(case)}"

@@ -16,7 +16,7 @@ from strategies import payload
 from strategies.codec import applied, decode, encode, forms
 from strategies.codings import Codings, described
 from strategies.payload import PayloadError
-from strategies.wire import Coded, step_key
+from strategies.wire import Coded, group_of_payload, step_key
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Exchange:
             does not hold what the differences are to, or they lead to something else.
         """
         groups = set(self.division.exchanged_groups())
-        there = {key for key in payloads if key.partition("/")[0] not in coded} | set(coded)
+        there = {key for key in payloads if group_of_payload(key) not in coded} | set(coded)
         if there != groups:
             raise UserError(
                 f"the server sent the groups {sorted(there)}, this site exchanges {sorted(groups)}"

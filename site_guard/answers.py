@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import re
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -43,10 +42,35 @@ BRIEF = "the app failed: see the site's log"
 _PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
 _NAME = re.compile(r"[\w.]{1,200}", re.ASCII)  # of a tensor
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_SPEC = re.compile(r"(bfloat16|float(?:16|32|64)|u?int(?:8|16|32|64)|bool)\[([0-9, ]{0,100})\]")
 _DTYPES = {code: dtype for dtype, code in SAFETENSORS.items()}
 Written = tuple[str, tuple[int, ...]]  # of an array: dtype as safetensors has it, and shape
 Schema = dict[str, Form]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an order asks a site to send.
+
+    Parameters
+    ----------
+    schemas : mapping of str to Schema
+        The form of each tensor, by group.
+    codings : Codings
+        How they travel.
+    """
+
+    schemas: Mapping[str, Schema]
+    codings: Codings
+
+    @property
+    def most_bytes(self) -> int:
+        """The most that its tensors take, written so; a payload's header comes to it."""
+        return sum(
+            size_of(part)
+            for group, schema in self.schemas.items()
+            for name, form in schema.items()
+            for part in self.codings.from_site(group).parts(name, form).values()
+        )
 
 
 @dataclass
@@ -60,36 +84,26 @@ class Doorkeeper:
     """
 
     settings: SiteSettings
-    _announced: dict[int, dict[str, str]] = field(default_factory=dict)
+    _announced: dict[int, dict[str, Schema]] = field(default_factory=dict)
     _classes: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _schemas: dict[tuple[int, str], object] = field(default_factory=dict)
-    _read: tuple[weakref.ref[Message], dict[str, Schema]] | None = None
 
-    def check_order(self, message: Message) -> None:
-        """Raise Refused for an order whose groups the site does not share, before any work on it.
+    def check_order(self, message: Message) -> Wanted:
+        """Return what an order asks for; raise Refused, before any work, for what may not leave.
 
-        The layers that a server sends for training are those that it wants back.
+        The layers that a server sends for training are those that it wants back: groups that the
+        site shares, and tensors as the app announced them.
         """
         if message.metadata.message_type != wire.TRAIN:
-            return
-        for group, schema in self._wanted(message).items():
+            return Wanted({}, Codings({}, {}))
+        schemas = _schemas(message)
+        for group, schema in schemas.items():
             self._refuse_group(group)
             self._refuse_kept(group, schema)
-        _codings(message)
+            self._refuse_unannounced(message.metadata.run_id, group, schema)
+        return Wanted(schemas, _codings(message))
 
-    def layer_bytes(self, order: Message) -> int:
-        """Return the most bytes that the layers of an answer have; raise Refused for a wrong order."""
-        if order.metadata.message_type != wire.TRAIN:
-            return 0
-        codings = _codings(order)
-        return sum(
-            max(size_of(form), sum(map(size_of, coding.parts(name, form).values())))
-            for group, schema in self._wanted(order).items()
-            for coding in [codings.from_site(group)]
-            for name, form in schema.items()
-        )
-
-    def answer(self, order: Message, answered: Message) -> Message:
+    def answer(self, order: Message, answered: Message, wanted: Wanted) -> Message:
         """Return the answer to ``order`` that leaves, made of the report and the allowed layers.
 
         Parameters
@@ -98,6 +112,8 @@ class Doorkeeper:
             What the server asked.
         answered : Message
             What the app's process gave for it; nothing about it is trusted.
+        wanted : Wanted
+            What `check_order` said of the order.
 
         Raises
         ------
@@ -133,23 +149,14 @@ class Doorkeeper:
         if kind != wire.TRAIN:
             wire.expect_no_layers(answered)
             return wire.answer(order, report, {})
-        wanted, codings = self._wanted(order), _codings(order)
         layers = {}
         for group, payload in wire.read_payloads(answered).items():
             self._refuse_group(group)
-            if group not in wanted:
+            if group not in wanted.schemas:
                 raise Refused(f"the app sends group {group!r}, which the server did not ask for")
-            coding = codings.from_site(group)
-            layers[group] = self._checked(
-                order.metadata.run_id, group, payload, wanted[group], coding
-            )
+            coding = wanted.codings.from_site(group)
+            layers[group] = _checked(group, payload, wanted.schemas[group], coding)
         return wire.answer(order, report, layers)
-
-    def _wanted(self, order: Message) -> dict[str, Schema]:
-        """Return the form of each tensor that an order asks for, by group; read once an order."""
-        if self._read is None or self._read[0]() is not order:
-            self._read = weakref.ref(order), _schemas(order)
-        return self._read[1]
 
     def error(self, text: str) -> str:
         """Return what leaves of an error in the app's words, which the site's log has whole."""
@@ -170,20 +177,20 @@ class Doorkeeper:
         for group, schema in report.schemas.items():
             self._refuse_group(group)
             self._refuse_kept(group, schema)
-        schemas = {
-            group: {name: _spec(name, text) for name, text in schema.items()}
+        forms = {
+            group: {name: _form(name, text) for name, text in schema.items()}
             for group, schema in report.schemas.items()
         }
         run = order.metadata.run_id
         if self._classes.setdefault(run, report.classes) != report.classes:
             raise Refused("the app names other classes than before in this run")
-        told = (report.input_shape, report.fingerprints, schemas)
+        told = (report.input_shape, report.fingerprints, forms)
         if self._schemas.setdefault((run, _plan_of(order)), told) != told:
             raise Refused("the app names other layers than before for the same plan")
-        self._announced[run] = {
-            f"{group}/{name}": text
-            for group, schema in schemas.items()
-            for name, text in schema.items()
+        self._announced[run] = forms
+        schemas = {
+            group: {name: described(form) for name, form in schema.items()}
+            for group, schema in forms.items()
         }
         return replace(report, schemas=schemas)
 
@@ -203,37 +210,17 @@ class Doorkeeper:
                 "which may never leave this site"
             )
 
-    def _checked(
-        self, run: int, group: str, payload: bytes, schema: Schema, coding: Coding
-    ) -> bytes:
-        """Return the group's tensors as a new payload: the names, shapes and dtypes asked for.
-
-        Coded, a tensor is as many arrays as its form and the plan's coding decide, or says that it
-        is unchanged.
-        """
-        found = _forms(group, payload)
-        arrays: dict[str, Written] = {
-            name: (SAFETENSORS[dtype], shape)
-            for name, (dtype, shape) in expected(schema, coding, found.keys()).items()
-        }
-        if extra := sorted(set(found) - set(arrays)):
+    def _refuse_unannounced(self, run: int, group: str, schema: Schema) -> None:
+        if run not in self._announced:  # this process began after the app's introduction
+            return
+        announced = self._announced[run].get(group, {})
+        if new := sorted(schema.keys() - announced.keys()):
             raise Refused(
-                f"the app sends {_some(extra)} in the group {group!r}, which are not of it"
+                f"the order asks for {_some(new)} of {group!r}, which the app did not announce"
             )
-        if missing := sorted(set(arrays) - set(found)):
-            raise Refused(f"the app does not send {_some(missing)} of the group {group!r}")
-        for name, form in found.items():
-            if form != arrays[name]:
-                raise Refused(f"the app sends {name!r} as {form}, and it is {arrays[name]}")
-        announced = self._announced.get(run)
-        if announced is not None:
-            new = sorted(name for name in schema if f"{group}/{name}" not in announced)
-            if new:
-                raise Refused(f"the app sends {_some(new)} in {group!r}, which it did not announce")
-            for name, form in schema.items():
-                if announced[f"{group}/{name}"] != described(form):
-                    raise Refused(f"the order has another shape or dtype of {name!r} than the app")
-        return _rewritten(payload)
+        for name, form in schema.items():
+            if announced[name] != form:
+                raise Refused(f"the order has another shape or dtype of {name!r} than the app")
 
 
 def round_of(message: Message) -> int:
@@ -282,7 +269,7 @@ def _schemas(message: Message) -> dict[str, Schema]:
         for name, (dtype, shape) in schema.items():
             if dtype not in SAFETENSORS:
                 raise Refused(f"the order asks for {_some([name])} as {dtype[:20]!r}")
-            _check_shape(repr(name), shape)
+            _check_shape("the order", repr(name), shape)
     claimed = sum(size_of(form) for group in coded for form in schemas[group].values())
     if claimed > MOST_CLAIMED:
         raise Refused(f"the order is about {claimed} bytes, and {MOST_CLAIMED} are the most")
@@ -313,25 +300,24 @@ def _check_text(report: SiteReport) -> None:
                 f"the app names {len(texts)} {what} in {length} characters, "
                 f"and at most {most} in {most_in} may leave"
             )
-    _check_shape("the input", report.input_shape)
+    _check_shape("the app", "the input", report.input_shape)
 
 
-def _check_shape(what: str, shape: Sequence[int]) -> None:
+def _check_shape(who: str, what: str, shape: Sequence[int]) -> None:
     if len(shape) > MOST_AXES or not all(0 <= size < MOST_SIZE for size in shape):
-        raise Refused(f"the app says that {what} has the shape {str(tuple(shape))[:80]}")
+        raise Refused(f"{who} says that {what} has the shape {str(tuple(shape))[:80]}")
 
 
-def _spec(name: str, text: str) -> str:
-    """Return dtype and shape of a tensor, written as the app of this project writes them."""
-    found = _SPEC.fullmatch(text)
+def _form(name: str, text: str) -> Form:
+    """Return dtype and shape of a tensor, as the app describes them."""
     try:
-        shape = [int(size) for size in found[2].split(",")] if found and found[2] else []
+        form = read_form(text)
     except ValueError:
-        found = None
-    if found is None:
+        form = ("", ())
+    if form[0] not in SAFETENSORS:
         raise Refused(f"the app describes {name!r} as {wire.printable(text)[:80]!r}")
-    _check_shape(repr(name), shape)
-    return f"{found[1]}{shape}"
+    _check_shape("the app", repr(name), form[1])
+    return form
 
 
 def _check_counts(order: Message, report: RoundReport | DeployReport) -> None:
@@ -368,6 +354,27 @@ def _forms(group: str, payload: bytes) -> dict[str, Written]:
             f"the group {wire.printable(group)[:80]!r} is no safetensors file: {error}"
         ) from None
     return {name: (str(entry["dtype"]), tuple(entry["shape"])) for name, entry in tensors}
+
+
+def _checked(group: str, payload: bytes, schema: Schema, coding: Coding) -> bytes:
+    """Return the group's tensors as a new payload: the names, shapes and dtypes asked for.
+
+    Coded, a tensor is as many arrays as its form and the plan's coding decide, or says that it
+    is unchanged.
+    """
+    found = _forms(group, payload)
+    arrays: dict[str, Written] = {
+        name: (SAFETENSORS[dtype], shape)
+        for name, (dtype, shape) in expected(schema, coding, found.keys()).items()
+    }
+    if extra := sorted(set(found) - set(arrays)):
+        raise Refused(f"the app sends {_some(extra)} in the group {group!r}, which are not of it")
+    if missing := sorted(set(arrays) - set(found)):
+        raise Refused(f"the app does not send {_some(missing)} of the group {group!r}")
+    for name, form in found.items():
+        if form != arrays[name]:
+            raise Refused(f"the app sends {name!r} as {form}, and it is {arrays[name]}")
+    return _rewritten(payload)
 
 
 def _rewritten(payload: bytes) -> bytes:

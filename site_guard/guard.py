@@ -129,7 +129,7 @@ class Guard:
         require_signature(content, context.run_config.get("signature"), self.keys)
         if kind in TRAINS:
             self.settings.refuse_outside_hours(datetime.now())
-        self.doorkeeper.check_order(message)
+        wanted = self.doorkeeper.check_order(message)
         left = message.metadata.created_at + message.metadata.ttl - time.time()
         if left <= 0:
             raise Refused(
@@ -146,14 +146,14 @@ class Guard:
                 context,
                 left,
                 work.lost,
-                layers=self.doorkeeper.layer_bytes(message),
+                layers=wanted.most_bytes,
             )
         except AppRaised as error:
             raise AppFailed(self.doorkeeper.error(str(error))) from None
         finally:
             context.node_config = before
         try:
-            return self.doorkeeper.answer(message, answered)
+            return self.doorkeeper.answer(message, answered, wanted)
         except Refused as error:
             if self.settings.errors == "full":
                 raise

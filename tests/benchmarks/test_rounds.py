@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from benchmarks.central import holdings
 from benchmarks.processes import REPOSITORY
 from benchmarks.rounds import (
     BATCH,
     COLD,
-    DATA,
     OURS,
-    SITES,
     STOCK,
-    TEST,
-    TRAIN,
     WARM,
     Timing,
-    draw,
-    note_checkpoints,
     table,
     timings,
 )
 from server_app.compose import compose
-
-
-def test_stock_flower_gets_the_very_pictures_that_ours_draws(tmp_path: Path) -> None:
-    draw(tmp_path)
-    held = holdings(compose("faces", DATA), SITES, None)
-    for index, holding in enumerate(held):
-        kept = np.load(tmp_path / f"{index}.npz", allow_pickle=False)
-        assert len(kept["train_y"]) == TRAIN
-        assert len(kept["test_y"]) == TEST
-        assert np.array_equal(kept["train_x"], holding.data.train.inputs.values)  # type: ignore[attr-defined]
-        assert np.array_equal(kept["test_y"], holding.data.test.labels)
 
 
 def test_ours_trains_as_the_quickstart_does() -> None:
@@ -55,21 +34,10 @@ def test_ours_trains_as_the_quickstart_does() -> None:
     )
 
 
-def test_a_round_lasts_from_the_end_of_the_last_to_its_own(tmp_path: Path) -> None:
+def test_a_round_lasts_from_the_end_of_the_last_to_its_own() -> None:
     assert timings([100.0, 130.0, 170.5], [9, 10, 11]) == [Timing(30, 10), Timing(40.5, 11)]
     with pytest.raises(ValueError, match="argument"):
         timings([100.0, 130.0], [9, 10, 11])
-    for number, when in (2, 7.0), (3, 9.5):
-        folder = tmp_path / "run" / "checkpoints" / f"round-{number:06d}"
-        folder.mkdir(parents=True)
-        os.utime(folder, (0, when))
-    (tmp_path / "run" / "checkpoints" / ".round-000004.tmp").mkdir()
-    ended: dict[str, float] = {}
-    note_checkpoints(tmp_path, ended)
-    assert ended == {"round-000002": 7.0, "round-000003": 9.5}
-    (folder.with_name("round-000002") / "new").touch()  # as deleting what is in it
-    note_checkpoints(tmp_path, ended)
-    assert ended == {"round-000002": 7.0, "round-000003": 9.5}
 
 
 def test_the_table_is_of_medians_of_what_was_waited() -> None:

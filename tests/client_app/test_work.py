@@ -79,7 +79,8 @@ def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan)
 def test_training_in_bfloat16_on_a_cpu_is_near_that_in_float32(plan: Plan) -> None:
     losses = {}
     for precision in ("auto", "float32", "bfloat16"):
-        bench = bench_of(replace(plan, train=replace(plan.train, precision=precision)))
+        config = replace(plan.train, precision=precision)
+        bench = bench_of(replace(plan, train=config), device="cpu")
         losses[precision] = work.play(bench, 1, received(bench), MemoryStore()).loss
     assert losses["auto"] == losses["float32"] != losses["bfloat16"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)

@@ -18,7 +18,7 @@ app = ServerApp()
 
 
 class Timed(FedAvg):
-    """FedAvg that keeps when each round ended, and the longest that a site worked in it."""
+    """FedAvg that keeps when a round ended, the longest that a site worked, and how many answered."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
@@ -29,7 +29,7 @@ class Timed(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Note how long the slowest site trained."""
         kept = list(replies)
-        self.rounds.append({"worked": self._longest(kept)})
+        self.rounds.append({"worked": self._longest(kept), "replies": self._count(kept)})
         return super().aggregate_train(server_round, kept)
 
     def aggregate_evaluate(
@@ -37,10 +37,16 @@ class Timed(FedAvg):
     ) -> MetricRecord | None:
         """Note how long the slowest site evaluated, and the end of the round."""
         kept = list(replies)
-        self.rounds[-1]["worked"] += self._longest(kept)
+        last = self.rounds[-1]
+        last["worked"] += self._longest(kept)
+        last["replies"] = min(last["replies"], self._count(kept))
         metrics = super().aggregate_evaluate(server_round, kept)
-        self.rounds[-1]["ended"] = time.monotonic()
+        last["ended"] = time.monotonic()
         return metrics
+
+    @staticmethod
+    def _count(replies: list[Message]) -> int:
+        return sum(reply.has_content() for reply in replies)
 
     @staticmethod
     def _longest(replies: list[Message]) -> float:
