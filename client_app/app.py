@@ -57,7 +57,7 @@ def train(message: Message, context: Context) -> Message:
     def play(bench: Bench, order: Order) -> Message:
         from client_app import work
 
-        report, update = work.train(bench, order.round, order.payloads, order.coded)
+        report, update = work.train(bench, order.round, order.payloads, order.coded, order.taken)
         return answer(message, report, update)
 
     return _handle(message, context, play)

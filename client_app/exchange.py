@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from client_app.store import DiskStore
-from models.errors import UserError, private_reason
+from models.errors import UserError, private, private_reason
 from models.groups import Partition
 from models.tensors import content_hash
 from strategies import payload
-from strategies.codec import applied, decode, encode, forms
-from strategies.codings import Codings, described
+from strategies.codec import applied, decode, encode
+from strategies.codings import Codings
 from strategies.payload import PayloadError
-from strategies.wire import Coded, group_of_payload, step_key
+from strategies.wire import Coded, group_of, step_key
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Exchange:
             does not hold what the differences are to, or they lead to something else.
         """
         groups = set(self.division.exchanged_groups())
-        there = {key for key in payloads if group_of_payload(key) not in coded} | set(coded)
+        there = {key for key in payloads if group_of(key) not in coded} | set(coded)
         if there != groups:
             raise UserError(
                 f"the server sent the groups {sorted(there)}, this site exchanges {sorted(groups)}"
@@ -103,6 +103,32 @@ class Exchange:
         """Return the tensors of a group that travels whole; UserError where they are not the model's."""
         with _told_of(group):
             return payload.decode(data, self.division.schema(group), max_magnitude=None)
+
+    def owed(self, taken: Mapping[str, int]) -> dict[str, Tensor]:
+        """Return what coding has lost of the updates that the server took, by tensor name.
+
+        Parameters
+        ----------
+        taken : mapping of str to int
+            Of which round the last one was, by group. What a later one owed went with it.
+
+        Raises
+        ------
+        UserError
+            Where it cannot be read, or is not of this model.
+        """
+        owed: dict[str, Tensor] = {}
+        for group, number in taken.items():
+            if group in self.division.exchanged_groups() and self.codings.from_site(group).lossy:
+                owed |= self.store.owed(number, self.division.exchanged_names(group))
+        specs = self.division.specs
+        if strange := sorted(n for n, t in owed.items() if specs[n].shape != tuple(t.shape)):
+            raise UserError(
+                "what coding has lost so far does not fit the model of this run: "
+                + private(", ".join(strange[:3]), "it")
+                + " differs; start a new run instead of resuming this one"
+            )
+        return owed
 
     def write(
         self,
@@ -134,9 +160,6 @@ class Exchange:
     ) -> dict[str, Tensor]:
         """Return a group's state after the steps of an order."""
         schema = self.division.schema(group)
-        own = {name: described(form) for name, form in forms(schema).items()}
-        if coded.tensors != own:
-            raise UserError(f"the server's tensors of group {group} are not those of this site")
         if not coded.base:
             state = self.whole(group, payloads[step_key(group, 0)])
         else:
@@ -155,10 +178,9 @@ class Exchange:
     def _base(self, group: str, wanted: str) -> dict[str, Tensor]:
         """Return the state of that content hash, of the run's start or of what the site received."""
         with private_reason("what the site received before cannot be read"):
-            tensors = self.store.received(group, wanted)
-        names = self.division.exchanged_names(group)
-        if tensors is not None and tensors.keys() >= set(names):
-            return {name: tensors[name] for name in names}
+            tensors = self.store.received(group, wanted, self.division.exchanged_names(group))
+        if tensors is not None:
+            return tensors
         start = self._start(group)
         if content_hash(start) == wanted:
             return start

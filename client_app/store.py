@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,9 +16,9 @@ from client_app.site import checked_name
 from models import tensors, weights
 from models.errors import UserError, private, private_reason
 from models.training import OptimizerState
+from strategies.wire import HELD_ROUNDS
 
-KEPT_ROUNDS = 3
-RECEIVED = "received/"  # before the names of the layers that a round began with
+RECEIVED, OWED = "received/", "owed/"  # before the names of such tensors in a file
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
 
 
@@ -35,7 +35,8 @@ class Keepsake:
     memory : dict
         The method's own tensors.
     owed : dict
-        What coding lost of the updates so far, by tensor name: it is added to the next.
+        What coding lost of the updates so far, this one included, by tensor name: it is added to
+        the next, if the server has taken this one.
     received : dict
         The layers that the round began with, by tensor name, where the next may arrive as
         differences to them.
@@ -54,7 +55,7 @@ class Keepsake:
         """Return all tensors under one name each."""
         flat = {f"tensor/{name}": t for name, t in self.tensors.items()}
         flat |= {f"memory/{name}": t for name, t in self.memory.items()}
-        flat |= {f"owed/{name}": t for name, t in self.owed.items()}
+        flat |= {f"{OWED}{name}": t for name, t in self.owed.items()}
         flat |= {f"{RECEIVED}{name}": t for name, t in self.received.items()}
         for name, state in self.optimizer.items():
             flat |= {f"optimizer/{key}/{name}": t for key, t in state.items()}
@@ -62,14 +63,9 @@ class Keepsake:
 
     @classmethod
     def of_flat(cls, flat: dict[str, Tensor]) -> Keepsake:
-        """Undo :meth:`flat`."""
+        """Undo :meth:`flat`, but for ``owed`` and ``received``, which are read apart."""
         kept = cls()
-        plain = {
-            "tensor": kept.tensors,
-            "memory": kept.memory,
-            "owed": kept.owed,
-            "received": kept.received,
-        }
+        plain = {"tensor": kept.tensors, "memory": kept.memory}
         for name, tensor in flat.items():
             kind, _, rest = name.partition("/")
             if kind == "optimizer":
@@ -89,11 +85,17 @@ class Store(Protocol):
     """Where a site's keepsakes are."""
 
     def before(self, round_number: int) -> Keepsake | None:
-        """Return what the latest round before ``round_number`` left, or None at the beginning."""
+        """Return what the latest round before ``round_number`` left, or None at the beginning.
+
+        Without ``owed`` and ``received``.
+        """
         ...
 
-    def save(self, round_number: int, kept: Keepsake) -> None:
-        """Keep what ``round_number`` leaves, in place of what it left at an earlier attempt."""
+    def save(self, round_number: int, kept: Keepsake, needed: Collection[int] = ()) -> None:
+        """Keep what ``round_number`` leaves, in place of what it left at an earlier attempt.
+
+        What the rounds ``needed`` left is kept too, however old they are.
+        """
         ...
 
 
@@ -118,10 +120,20 @@ class DiskStore:
         if not earlier:
             return None
         with private_reason("the personal layers on the site's disk cannot be read"):
-            flat, _ = weights.load(self.path(max(earlier)))
+            flat, _ = tensors.load(
+                self.path(max(earlier)), lambda name: not name.startswith((OWED, RECEIVED))
+            )
         return Keepsake.of_flat(flat)
 
-    def save(self, round_number: int, kept: Keepsake) -> None:
+    def owed(self, round_number: int, names: Collection[str]) -> dict[str, Tensor]:
+        """Return what was owed of the tensors ``names`` after a round; nothing where it left none."""
+        path = self.path(round_number)
+        if not path.exists():
+            return {}
+        with private_reason("what coding has lost so far cannot be read from the site's disk"):
+            return _load(path, OWED, names)
+
+    def save(self, round_number: int, kept: Keepsake, needed: Collection[int] = ()) -> None:
         """Write the file of the round durably, then drop files that no re-sent round can need.
 
         Those of later rounds are of a history that the run gave up: it was resumed before them.
@@ -139,24 +151,31 @@ class DiskStore:
             told = {"received": json.dumps(kept.hashes, sort_keys=True)}
             weights.save(self.path(round_number), kept.flat(), told)
             there = self.rounds()
-            later = [number for number in there if number > round_number]
-            for number in (*later, *there[: len(there) - len(later)][:-KEPT_ROUNDS]):
+            latest = [number for number in there if number <= round_number][-HELD_ROUNDS:]
+            for number in set(there) - {*latest, *(n for n in needed if n < round_number)}:
                 self.path(number).unlink(missing_ok=True)
 
     def held(self, group: str) -> tuple[str, ...]:
         """Return the content hashes of what the last rounds began with in ``group``, latest first."""
-        found = (self._hashes(number).get(group) for number in reversed(self.rounds()))
+        found = (self._hashes(number).get(group) for number in reversed(self._latest()))
         return tuple(dict.fromkeys(each for each in found if each))
 
-    def received(self, group: str, content_hash: str) -> dict[str, Tensor] | None:
-        """Return the layers, of all groups, that a round began with whose ``group`` has that hash.
+    def received(
+        self, group: str, content_hash: str, names: Collection[str]
+    ) -> dict[str, Tensor] | None:
+        """Return the layers ``names`` that a round began with whose ``group`` has that hash.
 
-        None where there is no such round. Files that cannot be read are passed over.
+        None where there is no such round, or one without them. Files that cannot be read are
+        passed over.
         """
-        for number in reversed(self.rounds()):
+        for number in reversed(self._latest()):
             if self._hashes(number).get(group) == content_hash:
-                return tensors.load(self.path(number), RECEIVED)[0]
+                found = _load(self.path(number), RECEIVED, names)
+                return found if found.keys() == set(names) else None
         return None
+
+    def _latest(self) -> list[int]:
+        return self.rounds()[-HELD_ROUNDS:]
 
     def _hashes(self, round_number: int) -> dict[str, str]:
         """Return the content hash of each group that a round began with, where it was kept."""
@@ -197,6 +216,13 @@ class DiskStore:
         return self.folder / f"round-{round_number:06d}.safetensors"
 
 
+def _load(path: Path, prefix: str, names: Collection[str]) -> dict[str, Tensor]:
+    """Return those of the tensors ``names`` that are in a file under ``prefix``."""
+    wanted = {f"{prefix}{name}" for name in names}
+    found, _ = tensors.load(path, wanted.__contains__)
+    return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+
+
 class MemoryStore:
     """Keeps the last round in memory: for a model that is trained alone, in one go."""
 
@@ -208,7 +234,7 @@ class MemoryStore:
         del round_number
         return self.kept
 
-    def save(self, round_number: int, kept: Keepsake) -> None:
+    def save(self, round_number: int, kept: Keepsake, needed: Collection[int] = ()) -> None:
         """Keep ``kept``."""
-        del round_number
+        del round_number, needed
         self.kept = kept

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from client_app.data.registry import load as load_data
 from client_app.data.seat import Holding, Seat
-from client_app.exchange import Exchange, Received
+from client_app.exchange import Exchange
 from client_app.faults import reading_data, writing
 from client_app.features import Cache, Computed, cached
 from client_app.memory import in_pieces
@@ -48,6 +48,8 @@ from models.training import (
     seeded,
 )
 from strategies.blueprint import Blueprint, draw_up
+from strategies.codec import forms
+from strategies.codings import described
 from strategies.config import Plan, TrainConfig, plan_from_json
 from strategies.method import Method, SiteRound, make_method
 from strategies.settings import settings_of
@@ -63,6 +65,7 @@ _BLUEPRINTS, _HOLDINGS = 2, 128
 _SHELF = Shelf()
 _CHECKPOINT = "the pre-trained checkpoint"
 NOTHING_CODED: Mapping[str, Coded] = MappingProxyType({})
+NOTHING_TAKEN: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -225,10 +228,7 @@ def who(bench: Bench) -> SiteReport:
         majority_accuracy=float(np.mean(data.test.labels == commonest)),
         fingerprints={group: division.fingerprint(group) for group in groups},
         schemas={
-            group: {
-                name: f"{spec.dtype}{list(spec.shape)}"
-                for name, spec in division.schema(group).items()
-            }
+            group: {name: described(form) for name, form in forms(division.schema(group)).items()}
             for group in groups
         },
         holds_weights=holds_weights,
@@ -248,13 +248,21 @@ def train(
     round_number: int,
     payloads: Mapping[str, bytes],
     coded: Mapping[str, Coded] = NOTHING_CODED,
+    taken: Mapping[str, int] = NOTHING_TAKEN,
 ) -> tuple[RoundReport, dict[str, bytes]]:
     """Train one round from what was received; return the report and the exchanged groups.
 
-    What stays at the site is on its disk before this returns.
+    What stays at the site is on its disk before this returns. ``taken`` is of which round the last
+    update is that the server took, by group: what that one owes goes with this one.
     """
     received = bench.exchange.read(payloads, coded)
-    return _play(bench, round_number, received, bench.store, send=True)
+    owed = bench.exchange.owed(taken)
+    seat, report = trained(bench, round_number, received.tensors, bench.store)
+    update, left = bench.exchange.write(exchanged_tensors(bench), received.tensors, owed)
+    kept = replace(keepsake(seat, bench), owed=left)
+    kept = replace(kept, received=received.held, hashes=received.hashes)
+    bench.store.save(round_number, kept, taken.values())
+    return report, update
 
 
 def exchanged_tensors(bench: Bench) -> dict[str, Tensor]:
@@ -371,36 +379,33 @@ def play(
     Diverged
         Where the training did not stay finite; nothing is kept then.
     """
-    return _play(bench, round_number, Received(dict(received)), store, measure=measure)[0]
+    seat, report = trained(bench, round_number, received, store, measure=measure)
+    store.save(round_number, keepsake(seat, bench))
+    return report
 
 
-def _play(
+def trained(
     bench: Bench,
     round_number: int,
-    received: Received,
+    received: Mapping[str, Tensor],
     store: Store,
     *,
     measure: bool = True,
-    send: bool = False,
-) -> tuple[RoundReport, dict[str, bytes]]:
-    """Play one round; return the report and, to ``send``, the payload of each exchanged group."""
+) -> tuple[Prepared, RoundReport]:
+    """Play one round as `play` does, but keep nothing yet."""
     started = time.perf_counter()
-    seat = set_up(bench, round_number, received.tensors, store)
+    seat = set_up(bench, round_number, received, store)
     metrics = _metrics(bench, seat) if measure else {}
     seat.train_round()
     check_finite(bench.blueprint)
-    report = _report(bench, round_number, started, metrics, seat)
-    update, owed = dict[str, bytes](), dict(seat.owed)
-    if send:
-        update, owed = bench.exchange.write(exchanged_tensors(bench), received.tensors, owed)
-    site_round = seat.site_round
+    return seat, _report(bench, round_number, started, metrics, seat)
+
+
+def keepsake(seat: Prepared, bench: Bench) -> Keepsake:
+    """Return what stays at the site of a round that was played."""
+    memory = {n: t.detach().cpu().contiguous() for n, t in seat.site_round.memory.items()}
     kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
-    memory = {name: t.detach().cpu().contiguous() for name, t in site_round.memory.items()}
-    store.save(
-        round_number,
-        Keepsake(kept, site_round.optimizer_state, memory, owed, received.held, received.hashes),
-    )
-    return report, update
+    return Keepsake(kept, seat.site_round.optimizer_state, memory)
 
 
 def check_finite(blueprint: Blueprint) -> None:
@@ -412,12 +417,11 @@ def check_finite(blueprint: Blueprint) -> None:
 
 @dataclass
 class Prepared:
-    """A round set up: the method's view of it, the splits to measure on, what the site owes."""
+    """A round set up: the method's view of it, and the splits to measure on."""
 
     site_round: SiteRound
     method: Method
     measured: Mapping[str, Split]
-    owed: Mapping[str, Tensor]
 
     def train_round(self) -> None:
         """Train, as the method does."""
@@ -467,7 +471,7 @@ def set_up(
         most_steps=bench.site.most_steps,
     )
     measured = {name: splits[name] for name in SPLITS}
-    return Prepared(site_round, bench.method, measured, kept.owed)
+    return Prepared(site_round, bench.method, measured)
 
 
 def to_device(model: nn.Module, device: torch.device) -> None:
@@ -600,11 +604,8 @@ def check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
     own = blueprint.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}
     found = {name: tuple(tensor.shape) for name, tensor in kept.tensors.items()}
-    sent = {n: own.specs[n].shape for g in own.exchanged_groups() for n in own.exchanged_names(g)}
-    strange = [n for n, t in kept.owed.items() if sent.get(n) != tuple(t.shape)]
-    if strange or (kept.tensors and found != expected):
-        differ = (n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-        names = sorted([*strange, *(differ if kept.tensors else [])])
+    if kept.tensors and found != expected:
+        names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         raise UserError(
             "the personal layers kept" + private(f" for {site}") + " do not fit the model of this "
             "run: "

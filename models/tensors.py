@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,15 +76,17 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
-def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+def load(
+    path: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors, on the CPU, and the metadata of a file that `save` wrote.
 
     Parameters
     ----------
     path : Path
         The file.
-    prefix : str
-        Only the tensors whose names begin so, named without it.
+    wanted : callable
+        Says of a name whether its tensor is read.
 
     Raises
     ------
@@ -92,8 +94,7 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str
         If the file is missing, cut short or no safetensors file.
     """
     with _opened(path) as opened:
-        names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118
-        tensors = {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
+        tensors = {n: opened.get_tensor(n) for n in opened.keys() if wanted(n)}  # noqa: SIM118
         return tensors, dict(opened.metadata() or {})
 
 

@@ -34,7 +34,13 @@ _MAY_CHANGE = (
 )
 
 
-_NEW = ("strategy.coding.", "strategy.coding_down.")  # which runs of before did not write down
+# What runs of before did not write down, and did so.
+_NEW = {
+    "strategy.coding.": "exact",
+    "strategy.coding_down.": "exact",
+    "train.feature_dtype": "float32",
+    "train.compile": False,
+}
 
 
 @dataclass(frozen=True)
@@ -316,7 +322,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
         and key not in _MAY_CHANGE
-        and not (key.startswith(_NEW) and old.get(key) is None and new.get(key) == "exact")
+        and not (old.get(key) is None and _as_before(key, new.get(key)))
     ]
     if changed:
         shown = [f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:5]]
@@ -324,6 +330,10 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
             "resume: the configuration is not the one that the run began with "
             f"({'; '.join(shown)}); give the same overrides, or start a new run"
         )
+
+
+def _as_before(key: str, value: object) -> bool:
+    return any(key.startswith(new) and value == before for new, before in _NEW.items())
 
 
 def write_json(path: Path, content: object) -> None:

@@ -17,6 +17,8 @@ from strategies import wire
 from strategies.aggregators.held import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.blueprint import Blueprint, draw_up
+from strategies.codec import forms
+from strategies.codings import described
 from strategies.config import Config, Plan
 from strategies.method import check_codings, make_method
 from strategies.payload import encode
@@ -74,6 +76,7 @@ class Federation:
             seed=self.config.seed,
             admit=self.admit,
             log=self.log,
+            history=self.history,
         )
         self.references: dict[str, SiteReport] = {}
         self.checkpoint: Checkpoint | None = None
@@ -213,7 +216,7 @@ class Federation:
         """Return how the layers that a site shares differ from its task's, which are ``whose``."""
         for group in partition.exchanged_groups():
             if told.fingerprints.get(group) != partition.fingerprint(group):
-                mine = {n: f"{s.dtype}{list(s.shape)}" for n, s in partition.schema(group).items()}
+                mine = _described(partition.schema(group))
                 return (
                     f"group {group!r} does not fit that of {whose}: "
                     f"{_difference(mine, told.schemas.get(group, {}))}"
@@ -226,11 +229,8 @@ class Federation:
             state = self.learnt.states.get(scope_key(partition, group, task))
             if state is None:
                 continue
-            mine = {n: f"{s.dtype}{list(s.shape)}" for n, s in partition.schema(group).items()}
-            shared = {
-                name: f"{TensorSpec.of(tensor).dtype}{list(tensor.shape)}"
-                for name, tensor in state.items()
-            }
+            mine = _described(partition.schema(group))
+            shared = _described({name: TensorSpec.of(tensor) for name, tensor in state.items()})
             if mine != shared:
                 return (
                     f"group {group!r} is for all sites, but task {task!r} needs another shape: "
@@ -359,7 +359,7 @@ class Federation:
             if self._is_of_another_model(key, state):
                 raise UserError(f"resume: the checkpoint's group {key!r} is of another model")
         self._claim(list(self.learnt.states))
-        self.history = saved.history
+        self.history[:] = saved.history
 
     def _is_of_another_model(self, key: str, state: Mapping[str, Tensor]) -> bool:
         kept = self.learnt.unclaimed.get(key)
@@ -430,6 +430,10 @@ class Federation:
             "final": final,
             "deployment": deployment,
         }
+
+
+def _described(schema: Mapping[str, TensorSpec]) -> dict[str, str]:
+    return {name: described(form) for name, form in forms(schema).items()}
 
 
 def _difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:

@@ -260,7 +260,7 @@ def _schemas(message: Message) -> dict[str, Schema]:
         except ValueError as error:
             raise Refused(f"the order describes a tensor so: {error}") from None
     for key, payload in _layers(message).items():
-        if wire.group_of_payload(key) not in coded:
+        if wire.group_of(key) not in coded:
             schemas[key] = {
                 name: (_DTYPES.get(code, code), shape)
                 for name, (code, shape) in _forms(key, payload).items()

@@ -12,12 +12,12 @@ from models.groups import Partition, TensorSpec
 from strategies import codec, wire
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
 from strategies.codec import Change, same_bits
-from strategies.codings import EXACT, Coding
+from strategies.codings import Coding
 from strategies.method import Method
-from strategies.payload import PayloadError, decode
+from strategies.payload import PayloadError, check_values, decode
 from strategies.roster import Member
-from strategies.scopes import group_of, keys_of
-from strategies.wire import NotNow, Refused, RoundReport
+from strategies.scopes import keys_of
+from strategies.wire import NotNow, Refused, RoundReport, group_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def checked_update(
     round_number: int,
     partition: Partition,
     method: Method,
-    sent: Mapping[str, Sent] | None = None,
+    sent: Mapping[str, Sent],
 ) -> Update:
     """Return what a site learnt, or raise Refused with the reason why it is not taken.
 
@@ -85,8 +85,8 @@ def checked_update(
         Of the member's task: the allow-list of tensors, with their shapes and dtypes.
     method : Method
         Says whether partial work is taken.
-    sent : mapping of str to Sent, optional
-        By group, what the site had; without it all that is taken is whole tensors.
+    sent : mapping of str to Sent
+        By group, what the site trained from.
 
     Raises
     ------
@@ -108,25 +108,18 @@ def checked_update(
     tensors = {}
     for group, data in payloads.items():
         try:
-            tensors[group] = _learnt(data, partition.schema(group), (sent or {}).get(group))
+            tensors[group] = _learnt(data, partition.schema(group), sent[group])
         except PayloadError as error:
             raise Refused(f"group {group}: {error}") from None
     return Update(report, tensors, {group: len(data) for group, data in payloads.items()})
 
 
-def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Sent | None) -> dict[str, Tensor]:
+def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Sent) -> dict[str, Tensor]:
     """Return a group's tensors after training, from what a site answered; PayloadError if it is none."""
-    coding = sent.coding if sent else EXACT
-    changes = codec.decode(data, schema, coding, max_magnitude=MAX_MAGNITUDE, borrow=True)
-    tensors = {}
-    for name, change in changes.items():
-        if sent is None and change.value is None:
-            raise PayloadError(f"{name!r} is unchanged, but nothing was sent")
-        tensor = change.value if sent is None else sent.update(name, change)
-        assert tensor is not None
-        if tensor is not change.value and not (tensor.abs() <= MAX_MAGNITUDE).all():
-            raise PayloadError(f"{name!r} has a magnitude above {MAX_MAGNITUDE:g}")
-        tensors[name] = tensor
+    changes = codec.decode(data, schema, sent.coding, max_magnitude=MAX_MAGNITUDE, borrow=True)
+    tensors = {name: sent.update(name, change) for name, change in changes.items()}
+    moved = {name: t for name, t in tensors.items() if t is not changes[name].value}
+    check_values(moved, MAX_MAGNITUDE)  # decode has seen the others
     return tensors
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -106,8 +107,9 @@ def decode(
     """Return what ``data`` says of each tensor of ``schema``.
 
     Which arrays there are, and their sizes, follow from the schema and the coding; nothing is
-    allocated by what the bytes claim. The memory used is that of ``data``, a copy, and one tensor in
-    full size for each that is coded.
+    allocated by what the bytes claim. The memory used is that of ``data``, a copy, and in full size
+    the tensors that are coded; while one is read, as much again, or with ``topk`` up to 60 bytes
+    for each value that travels.
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ def decode(
         else:
             parts = {part: arrays[part_name(name, part)] for part in coding.coded(form)}
             difference = _read(coding, name, form, parts)
-            _check_magnitude(name, difference, max_magnitude)
+            payload.check_values({f"{name} (the difference)": difference}, max_magnitude)
             changes[name] = Change(difference=difference)
     return changes
 
@@ -173,14 +175,6 @@ def _read(coding: Coding, name: str, form: Form, parts: Parts) -> Tensor:
     return difference.to(dtype).reshape(form[1])
 
 
-def _check_magnitude(name: str, difference: Tensor, most: float | None) -> None:
-    low, high = (float(bound) for bound in difference.aminmax())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise PayloadError(f"{name!r} has differences that are not finite")
-    if most is not None and max(-low, high) > most:
-        raise PayloadError(f"{name!r} has a difference of {max(-low, high):g}, above {most:g}")
-
-
 # The codings. Each writes a difference as parts, and reads it from parts whose forms are right.
 
 
@@ -208,7 +202,10 @@ def _write_int8(coding: Int8, difference: Tensor) -> dict[str, Tensor]:
     rows = _rows(coding, difference)
     scale = (rows.abs().amax(dim=1, keepdim=True) / LEVELS).float()
     levels = _over(rows, scale).round().clamp(-LEVELS, LEVELS).to(torch.int8)
-    return {"": levels.reshape(difference.shape), "scale": _as_part(coding, scale, difference)}
+    return {
+        "": levels.reshape(difference.shape),
+        "scale": scale.reshape(_scales(coding, difference)),
+    }
 
 
 def _read_int8(_: Int8, name: str, form: Form, parts: Parts) -> Tensor:
@@ -231,12 +228,12 @@ def _write_lowbit(coding: LowBit, difference: Tensor) -> dict[str, Tensor]:
     codes = torch.where(rows < 0, most - 1 - levels, most + levels).to(torch.uint8).reshape(-1)
     return {
         "packed": _packed(codes, coding.bits),
-        "scale": _as_part(coding, step, difference),
+        "scale": step.reshape(_scales(coding, difference)),
     }
 
 
 def _read_lowbit(coding: LowBit, name: str, form: Form, parts: Parts) -> Tensor:
-    size = TensorSpec(form[1], form[0]).numel
+    size = prod(form[1])
     each = 8 // coding.bits
     shifts = torch.arange(each, dtype=torch.uint8) * coding.bits
     codes: Tensor = (parts["packed"][:, None] >> shifts) & (2**coding.bits - 1)
@@ -269,7 +266,7 @@ def _write_topk(coding: TopK, difference: Tensor) -> dict[str, Tensor]:
 
 def _read_topk(coding: TopK, name: str, form: Form, parts: Parts) -> Tensor:
     dtype: torch.dtype = getattr(torch, form[0])
-    flat = torch.zeros(TensorSpec(form[1], form[0]).numel, dtype=dtype)
+    flat = torch.zeros(prod(form[1]), dtype=dtype)
     try:
         places = unpack(parts["indices"].numpy(), coding.count(form), flat.numel())
     except PackingError as error:
@@ -280,13 +277,12 @@ def _read_topk(coding: TopK, name: str, form: Form, parts: Parts) -> Tensor:
 
 def _rows(coding: Int8 | LowBit, difference: Tensor) -> Tensor:
     """Return the values that have a scale in common as rows."""
-    several = coding.per_channel and difference.dim() > 1
-    return difference.reshape(difference.shape[0] if several else 1, -1)
+    return difference.reshape(prod(_scales(coding, difference)), -1)
 
 
-def _as_part(coding: Int8 | LowBit, scale: Tensor, difference: Tensor) -> Tensor:
-    """Return the scale of each row in the shape of its part."""
-    return scale.reshape(coding.coded(("", tuple(difference.shape)))["scale"][1])
+def _scales(coding: Int8 | LowBit, difference: Tensor) -> tuple[int, ...]:
+    """Return the shape of a difference's scales."""
+    return coding.coded(("", tuple(difference.shape)))["scale"][1]
 
 
 def _along(scale: Tensor, form: Form) -> Tensor:

@@ -64,7 +64,10 @@ class Coding:
         """Raise UserError for a value out of its range; ``where`` is its place, for the text."""
 
     def exactly(self, name: str, form: Form) -> bool:
-        """Return whether the tensor is written as it is: no floats, statistics, and what is tiny."""
+        """Return whether the tensor is written as it is.
+
+        What is not float32 or float64, BatchNorm's statistics, and empty tensors.
+        """
         dtype, shape = form
         statistic = name.rpartition(".")[2] in STATISTICS
         return not self.lossy or dtype not in CODED_DTYPES or statistic or not prod(shape)
@@ -139,9 +142,7 @@ class Int8(Coding):
 
     def coded(self, form: Form) -> dict[str, Form]:
         """Return an array of the tensor's shape, and the scale or scales in float32."""
-        shape = form[1]
-        several = self.per_channel and len(shape) > 1
-        return {"": ("int8", shape), "scale": ("float32", shape[:1] if several else ())}
+        return {"": ("int8", form[1]), "scale": ("float32", _scales(self.per_channel, form[1]))}
 
 
 @dataclass(frozen=True)
@@ -168,11 +169,9 @@ class LowBit(Coding):
 
     def coded(self, form: Form) -> dict[str, Form]:
         """Return the packed values, and the scale or scales in float32."""
-        shape = form[1]
-        several = self.per_channel and len(shape) > 1
         return {
-            "packed": ("uint8", (-(-prod(shape) * self.bits // 8),)),
-            "scale": ("float32", shape[:1] if several else ()),
+            "packed": ("uint8", (-(-prod(form[1]) * self.bits // 8),)),
+            "scale": ("float32", _scales(self.per_channel, form[1])),
         }
 
 
@@ -223,6 +222,11 @@ class TopK(Coding):
             "indices": ("uint8", (packed_bytes(count, prod(form[1])),)),
             "values": (self.values, (count,)),
         }
+
+
+def _scales(per_channel: bool, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a tensor's scales: one for each index of its first axis, or one for all."""
+    return shape[:1] if per_channel and len(shape) > 1 else ()
 
 
 CODINGS: Mapping[str, type[Coding]] = MappingProxyType(

@@ -277,7 +277,7 @@ def plan_from_json(text: str) -> Plan:
     plan.train.check()
     plan.tuning.check()
     plan.cohort.check()
-    check_regions(plan.cohort, read_codings(plan.coding, plan.coding_down))
+    check_regions(plan.cohort, plan.codings)
     return plan
 
 

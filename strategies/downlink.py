@@ -21,10 +21,7 @@ from models.tensors import content_hash
 from strategies import payload
 from strategies.codec import applied, decode, encode, forms
 from strategies.codings import Coding, Codings, described
-from strategies.wire import MOST_STEPS, Coded, payload_array, step_key
-
-MOST_UNANSWERED = 3
-"""Orders in a row without an update after which a site may have lost the base of its last one."""
+from strategies.wire import HELD_ROUNDS, MOST_STEPS, Coded, payload_array, step_key
 
 
 @dataclass(frozen=True)
@@ -48,16 +45,24 @@ class Published:
         The round it was published for; -1 before the first.
     steps : list of Step
         The last differences, the latest at the end; each begins where the one before ends.
+    hash : str
+        Of the state.
+    schema, described : dict
+        Of its tensors, by name, and as an order has that.
     """
 
     tensors: dict[str, Tensor]
     number: int = -1
     steps: list[Step] = field(default_factory=list)
     hash: str = field(init=False)
+    schema: dict[str, TensorSpec] = field(init=False)
+    described: dict[str, str] = field(init=False)
     _whole: Array | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.hash = content_hash(self.tensors)
+        self.schema = {name: TensorSpec.of(tensor) for name, tensor in self.tensors.items()}
+        self.described = {name: described(form) for name, form in forms(self.schema).items()}
 
     @property
     def size(self) -> int:
@@ -70,8 +75,8 @@ class Published:
             return
         self.number, self._whole = number, None
         data, _ = encode(coding, state, self.tensors, {})
-        schema = {name: TensorSpec.of(tensor) for name, tensor in self.tensors.items()}
-        self.tensors = applied(decode(data, schema, coding, max_magnitude=None), self.tensors)
+        changes = decode(data, self.schema, coding, max_magnitude=None)
+        self.tensors = applied(changes, self.tensors)
         before, self.hash = self.hash, content_hash(self.tensors)
         if before == self.hash:
             return
@@ -136,8 +141,10 @@ class Downlink:
         return self.published[key].tensors if key in self.published else state
 
     def introduced(self, site: str, held: Mapping[str, tuple[str, ...]]) -> None:
-        """Note what a site says that it holds."""
-        self._sites[site] = _Site({group: frozenset(hashes) for group, hashes in held.items()})
+        """Note what a site says that it holds; of groups that it need not hold, nothing."""
+        self._sites[site] = _Site(
+            {group: frozenset(hashes) for group, hashes in held.items() if self.remembers(group)}
+        )
 
     def answered(self, site: str, keys: Mapping[str, str]) -> None:
         """Note that a site sent its update of a round, and so has kept what it was sent.
@@ -152,12 +159,19 @@ class Downlink:
         }
         self._sites[site] = _Site(there)
 
-    def failed(self, site: str) -> None:
-        """Forget what a site holds, which could not do what was asked: it may have lost that."""
-        self._sites.pop(site, None)
+    def failed(self, site: str) -> bool:
+        """Forget what a site holds, which could not do what was asked: it may have lost that.
 
-    def asked(self, site: str) -> None:
-        """Note that a site was ordered to train."""
+        Return whether there was anything to forget.
+        """
+        known = self._sites.pop(site, None)
+        return known is not None and any(known.held.values())
+
+    def unanswered(self, site: str) -> None:
+        """Note that an order to train brought no answer: the site may have trained all the same.
+
+        After as many as it keeps rounds, it may have lost the base of its last update.
+        """
         if site in self._sites:
             self._sites[site].unanswered += 1
 
@@ -173,16 +187,14 @@ class Downlink:
         """
         published = self.published[key]
         published.publish(self.codings.to_site(group), number, state)
-        schema = {name: TensorSpec.of(tensor) for name, tensor in published.tensors.items()}
-        tensors = {name: described(form) for name, form in forms(schema).items()}
         known = self._sites.get(site)
         held = known.held.get(group, frozenset()) if known else frozenset[str]()
-        if known and known.unanswered >= MOST_UNANSWERED:
+        if known and known.unanswered >= HELD_ROUNDS:
             held = frozenset()
         steps = published.since(held)
         if steps is None:
             whole = {step_key(group, 0): published.whole()}
-            return whole, Coded("", published.hash, 1, tensors)
+            return whole, Coded("", published.hash, 1, published.described)
         base = steps[0].base if steps else published.hash
         arrays = {step_key(group, place): step.array for place, step in enumerate(steps)}
-        return arrays, Coded(base, published.hash, len(steps), tensors)
+        return arrays, Coded(base, published.hash, len(steps), published.described)

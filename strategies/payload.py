@@ -76,7 +76,12 @@ def decode(
         For a schema with a dtype that cannot travel.
     """
     sizes = {name: prod(spec.shape) * _dtype(name, spec).itemsize for name, spec in schema.items()}
-    header_length = _header_length(data, schema, sum(sizes.values()))
+    header_length, body_length = _header_length(data, schema), sum(sizes.values())
+    there = len(data) - _LENGTH_BYTES - header_length
+    if there != body_length:
+        raise PayloadError(
+            f"{there} bytes of tensors, the schema has {body_length}: truncated or foreign"
+        )
     header = _parse(data[_LENGTH_BYTES : _LENGTH_BYTES + header_length])
     begins = _check_header(header, schema, sizes)
     body = _body(data, _LENGTH_BYTES + header_length, borrow=borrow)
@@ -98,12 +103,7 @@ def names_in(data: bytes, schema: Mapping[str, TensorSpec]) -> frozenset[str]:
     PayloadError
         For bytes without a header, and for one that is longer than ``schema`` needs.
     """
-    if len(data) < _LENGTH_BYTES:
-        raise PayloadError(f"{len(data)} bytes are too few for a safetensors file")
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    if length > _longest_header(schema):
-        most = _longest_header(schema)
-        raise PayloadError(f"a header of {length} bytes, where at most {most} are needed")
+    length = _header_length(data, schema)
     return frozenset(_parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length]))
 
 
@@ -132,17 +132,14 @@ def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
     return dtype
 
 
-def _header_length(data: bytes | bytearray, schema: Mapping[str, TensorSpec], body: int) -> int:
-    """Return the length of the header, once it and the whole length agree with the schema."""
+def _header_length(data: bytes | bytearray, schema: Mapping[str, TensorSpec]) -> int:
+    """Return the length of the header, which is no longer than the schema needs."""
     if len(data) < _LENGTH_BYTES:
         raise PayloadError(f"{len(data)} bytes are too few for a safetensors file")
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     most = _longest_header(schema)
     if length > most:
         raise PayloadError(f"a header of {length} bytes, where at most {most} are needed")
-    if len(data) != _LENGTH_BYTES + length + body:
-        there = len(data) - _LENGTH_BYTES - length
-        raise PayloadError(f"{there} bytes of tensors, the schema has {body}: truncated or foreign")
     return length
 
 

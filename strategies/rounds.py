@@ -29,8 +29,8 @@ from strategies.method import Method
 from strategies.payload import encode
 from strategies.records import RoundRecord, task_metrics
 from strategies.roster import Member, Reminder, Roster, collect, reply_problem, send
-from strategies.scopes import exchanged, group_of, keys_of
-from strategies.wire import Coded, NotNow, Refused
+from strategies.scopes import exchanged, keys_of
+from strategies.wire import Coded, NotNow, Refused, group_of
 
 Log = Callable[[str], None]
 TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink
@@ -120,8 +120,7 @@ class Learnt:
         self.states[key] = {name: kept.state[name] for name in self.states[key]}
         self.aggregators[key].load_state_dict(kept.optimizer)
         if self.downlink.remembers(group_of(key)):
-            published = kept.published or kept.state
-            tensors = {name: published[name] for name in self.states[key]}
+            tensors = {name: kept.published[name] for name in self.states[key]}
             self.downlink.published[key] = Published(tensors)
 
     def keep(self) -> dict[str, Kept]:
@@ -198,6 +197,8 @@ class Rounds:
         Takes in members that joined or came back while rounds are played.
     log : callable
         Takes one line.
+    history : list of dict
+        The records of the rounds that are complete, in order; whoever plays a round appends it.
     """
 
     grid: Grid
@@ -207,6 +208,7 @@ class Rounds:
     seed: int
     admit: Callable[[list[Member]], None]
     log: Log
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     def play(self, number: int) -> RoundRecord:
         """Play round ``number`` (from 1) and return what happened.
@@ -257,8 +259,8 @@ class Rounds:
             except Refused as error:
                 later |= isinstance(error, NotNow)
                 record.refused |= {member.site: str(error) for member in party}
-                if not isinstance(error, NotNow):
-                    self._forget(party)
+                if not isinstance(error, NotNow):  # who held something is sent the whole: once more
+                    later |= self._forget(party)
                 continue
             for site, problem in update.problems.items():
                 later |= isinstance(problem, NotNow)
@@ -300,10 +302,13 @@ class Rounds:
         }
         return RegionUpdate({member.site: update.report}, {}, shares)
 
-    def _forget(self, party: Party) -> None:
-        """Take it that sites whose answer is wrong hold nothing: they are sent the whole next time."""
-        for member in party:
-            self.learnt.downlink.failed(member.site)
+    def _forget(self, party: Party) -> bool:
+        """Take it that sites whose answer is wrong hold nothing: they are sent the whole next time.
+
+        Return whether one was known to hold something.
+        """
+        forgot = [self.learnt.downlink.failed(member.site) for member in party]
+        return any(forgot)
 
     def _add(self, key: str, share: Share) -> None:
         """Give what arrived to its aggregator: one site's update, or the sum over several."""
@@ -390,6 +395,7 @@ class Rounds:
                 members=[member.site for member in party] if regional else (),
                 expected=expected if regional else None,
                 coded=coded,
+                taken=self._taken(party[0]) if kind == wire.TRAIN and not regional else None,
             )
             sent = send(self.grid, [message])
             if not sent:
@@ -397,9 +403,6 @@ class Rounds:
                 record.absent |= {member.site: why for member in party}
                 continue
             pending[sent[0]] = party
-            if kind == wire.TRAIN:
-                for member in party:
-                    self.learnt.downlink.asked(member.site)
             for key, array in sent_layers.items():
                 group = group_of(key)
                 record.bytes_down[group] = record.bytes_down.get(group, 0) + len(array.data)
@@ -424,11 +427,37 @@ class Rounds:
                 )
                 missed = record.absent if unreachable else record.refused
                 missed |= {member.site: problem for member in party}
+                self._unanswered(kind, party)
                 continue
             yield party, reply
+        for party in pending.values():
+            self._unanswered(kind, party)
         for member in itertools.chain.from_iterable(pending.values()):
             if member.site not in record.absent:
                 record.late[member.site] = f"no answer within {seconds:g} s"
+
+    def _unanswered(self, kind: str, party: Party) -> None:
+        if kind == wire.TRAIN:
+            for member in party:
+                self.learnt.downlink.unanswered(member.site)
+
+    def _taken(self, member: Member) -> dict[str, int]:
+        """Return of which round the site's last update is that was taken, by group; 0 for none.
+
+        Only for groups in which coding loses something, which the site then owes.
+        """
+        return {
+            group: next(
+                (
+                    int(record["round"])
+                    for record in reversed(self.history)
+                    if member.site in record["participants"] and key not in record["kept"]
+                ),
+                0,
+            )
+            for group, key in self.learnt.keys_of(member.task).items()
+            if self.learnt.codings.from_site(group).lossy
+        }
 
     def _layers(
         self, party: Party, number: int, arrays: dict[str, Array]

@@ -21,8 +21,3 @@ def keys_of(partition: Partition, task: str) -> dict[str, str]:
 def scope_key(partition: Partition, group: str, task: str) -> str:
     """Return the name of the state that sites of ``task`` share in ``group``: ``task/gender``."""
     return f"{group}/{task}" if partition.group(group).scope is Scope.SAME_TASK else group
-
-
-def group_of(key: str) -> str:
-    """Return the group of a scope key."""
-    return key.split("/")[0]

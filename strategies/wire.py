@@ -50,7 +50,10 @@ MEASURED = ("validation", "test")  # the splits that a report may carry metrics 
 MOST_COUNTED = 2**40  # of anything that a report counts
 MOST_WORD = 200  # characters of a class's name, a device, a version
 MOST_STEPS = 32  # differences one after the other that a group may travel as
-MOST_HELD = 4  # states of a group that a site says it holds
+HELD_ROUNDS = 3  # the last rounds of which a site keeps what it received
+MOST_HELD = (
+    HELD_ROUNDS + 1
+)  # states of a group that a site says it holds: those and the run's start
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 MOST_CLASSES, MOST_AXES, MOST_VALUES = 2**16, 8, 2**26  # of a task; of one input, which has values
 
@@ -227,12 +230,17 @@ class Coded:
 
 
 class Order(NamedTuple):
-    """An order as a site reads it: the plan's JSON, the round, payloads, and what is coded."""
+    """An order as a site reads it.
+
+    The plan's JSON, the round, payloads, what is coded, and of which round the site's last update
+    was that the server took, by group, for those in which coding loses something.
+    """
 
     plan: str
     round: int
     payloads: dict[str, bytes]
     coded: dict[str, Coded]
+    taken: dict[str, int]
 
 
 def step_key(group: str, number: int) -> str:
@@ -240,8 +248,8 @@ def step_key(group: str, number: int) -> str:
     return f"{group}/{number}"
 
 
-def group_of_payload(key: str) -> str:
-    """Return the group of a payload of an order."""
+def group_of(key: str) -> str:
+    """Return the group of a scope key (``task/gender``), or of a payload's key in an order."""
     return key.partition("/")[0]
 
 
@@ -259,10 +267,13 @@ def order(
     layers: Mapping[str, Array],
     ttl: float,
     coded: Mapping[str, Coded] | None = None,
+    taken: Mapping[str, int] | None = None,
     members: Sequence[str] = (),
     expected: Mapping[str, int] | None = None,
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
+
+    ``taken`` is of which round the site's last update is that was taken, by group; 0 for none.
 
     To a region it names the ``members`` that are asked and, by scope, the examples ``expected`` of
     all sites asked, on which the sums' fixed point hangs.
@@ -274,6 +285,8 @@ def order(
     told = ConfigRecord({"round": round_number, "nonce": secrets.token_hex(16)})
     if coded:
         told["coded"] = json.dumps({group: asdict(each) for group, each in coded.items()})
+    if taken:
+        told["taken"] = json.dumps(dict(taken))
     if members:
         told["members"] = list(members)
     if expected:
@@ -358,12 +371,20 @@ def read_order(message: Message) -> Order:
     try:
         plan, number = content[PLAN]["json"], content[ORDER]["round"]
         payloads = _payloads(content)
-        coded = read_coded(message)
+        coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
         raise UserError("the server's message cannot be read: plan or round has the wrong type")
-    return Order(plan, number, payloads, coded)
+    return Order(plan, number, payloads, coded, taken)
+
+
+def _read_taken(text: object) -> dict[str, int]:
+    try:
+        taken: dict[str, int] = msgspec.json.decode(str(text), type=dict[str, int])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Refused(f"which updates were taken cannot be read: {error}") from None
+    return taken
 
 
 def read_coded(message: Message) -> dict[str, Coded]:
@@ -388,7 +409,7 @@ def read_coded(message: Message) -> dict[str, Coded]:
         if not 0 <= each.steps <= MOST_STEPS:
             raise Refused(f"group {group!r} in {each.steps} steps, at most {MOST_STEPS} are taken")
         wanted = {step_key(group, number) for number in range(each.steps)}
-        if {key for key in carried if group_of_payload(key) == group} != wanted:
+        if {key for key in carried if group_of(key) == group} != wanted:
             raise Refused(f"the payloads of group {group!r} are not its {each.steps} steps")
         if not each.base and each.steps != 1:
             raise Refused(f"the whole of group {group!r} is in {each.steps} payloads")

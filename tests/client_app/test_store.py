@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.store import KEPT_ROUNDS, DiskStore, Keepsake
+from client_app.store import DiskStore, Keepsake
 from models import tensors
 from models.errors import UserError
+from strategies.wire import HELD_ROUNDS
 
 
 def keepsake(value: float) -> Keepsake:
@@ -58,6 +59,36 @@ def test_a_round_played_again_leaves_the_same_bytes(tmp_path: Path) -> None:
     assert len(files) == 1
 
 
+def test_what_is_owed_and_was_received_is_read_apart(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    layers = {"conv1.weight": torch.ones(3), "head.0.weight": torch.zeros(2)}
+    hashes = {"common": "a" * 64, "task": "b" * 64}
+    owed = {name: tensor + 0.5 for name, tensor in layers.items()}
+    store.save(1, replace(keepsake(1.0), received=layers, hashes=hashes, owed=owed))
+    before = store.before(2)
+    assert before is not None
+    assert (before.owed, before.received) == ({}, {})
+    assert store.owed(1, ["conv1.weight", "other"]).keys() == {"conv1.weight"}
+    assert torch.equal(store.owed(1, ["conv1.weight"])["conv1.weight"], torch.ones(3) + 0.5)
+    assert store.owed(2, ["conv1.weight"]) == {}
+    found = store.received("common", "a" * 64, ["conv1.weight"])
+    assert found is not None
+    assert found.keys() == {"conv1.weight"}
+    assert store.received("common", "b" * 64, ["conv1.weight"]) is None
+    assert store.received("common", "a" * 64, ["conv1.weight", "other"]) is None
+
+
+def test_a_round_that_is_needed_is_kept_however_old(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for number in range(1, 8):
+        hashes = {"common": f"{number:064}"}
+        store.save(number, replace(keepsake(number), hashes=hashes), needed=[2, 99])
+    assert store.rounds() == [2, 5, 6, 7]
+    assert store.held("common") == tuple(f"{number:064}" for number in (7, 6, 5))
+    store.save(6, keepsake(6.5), needed=[7])  # a history that was given up
+    assert store.rounds() == [2, 5, 6]
+
+
 def test_metadata_of_several_entries_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="several entries: a, b"):
         tensors.save(tmp_path / "x.safetensors", {}, {"b": "1", "a": "2"})
@@ -69,7 +100,7 @@ def test_a_few_rounds_are_kept_and_sites_and_federations_apart(tmp_path: Path) -
     for number in range(1, 8):
         store.save(number, keepsake(number))
     assert store.rounds() == [5, 6, 7]
-    assert KEPT_ROUNDS == 3
+    assert HELD_ROUNDS == 3
     assert DiskStore(tmp_path, "run-1", "other").before(9) is None
     assert DiskStore(tmp_path, "run-2", "clinic").before(9) is None
     assert store.folder.stat().st_mode & 0o077 == 0

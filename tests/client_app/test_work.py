@@ -132,6 +132,40 @@ def test_a_round_sent_again_gives_the_same_answer(plan: Plan) -> None:
     assert first[0].metrics == again[0].metrics
 
 
+TOPK = {"name": "topk", "fraction": 0.1, "values": "bfloat16", "least": 0}
+SPARSE = {"common": TOPK}
+
+
+def shared(plan: Plan, federation: str) -> work.Bench:
+    """Return a site that exchanges all it trains, the largest differences of it."""
+    groups = {"pretrained": ["conv1", "bn1", "conv2", "bn2"], "common": ["..."]}
+    coded = replace(plan, federation=federation, groups=groups, coding=SPARSE)
+    return bench_of(coded)
+
+
+def test_what_an_update_that_was_not_taken_owed_and_carried_is_owed_again(plan: Plan) -> None:
+    def sent(federation: str, *orders: tuple[int, int]) -> bytes:
+        bench = shared(plan, federation)
+        layers = {"common": encode(received(bench))}
+        for number, taken in orders:
+            _, update = work.train(bench, number, layers, taken={"common": taken})
+        return update["common"]
+
+    without = sent("run-a", (1, 0), (3, 1))
+    assert sent("run-b", (1, 0), (2, 1), (3, 1)) == without  # 2 was late: as if it never was
+    assert sent("run-c", (1, 0), (2, 1), (3, 2)) != without
+    assert sent("run-d", (1, 0), *((n, 1) for n in range(2, 8)), (3, 1)) == without
+
+
+def test_what_is_owed_of_another_model_is_told(plan: Plan) -> None:
+    bench = shared(plan, "run-a")
+    layers = {"common": encode(received(bench))}
+    work.train(bench, 1, layers)
+    weights.save(bench.store.path(1), {"owed/conv3.weight": torch.ones(3)}, {})
+    with pytest.raises(UserError, match="coding has lost so far does not fit the model"):
+        work.train(bench, 2, layers, taken={"common": 1})
+
+
 def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan: Plan) -> None:
     plan = replace(plan, tuning=replace(plan.tuning, epochs=2))
     reports = []

@@ -16,6 +16,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from client_app.store import DiskStore
+from models import weights
 from models.errors import UserError
 from server_app.compose import compose
 from strategies import method as methods
@@ -176,11 +177,13 @@ class Line:
 
     tamper: Callable[[Message, Message], Message | None] = lambda _, reply: reply
     coded: dict[tuple[int, int], wire.Coded] = field(default_factory=dict)
+    taken: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)
 
     def __call__(self, message: Message, reply: Message) -> Message | None:
         if number := of_round(message):
             node = message.metadata.dst_node_id
             self.coded[number, node] = wire.read_coded(message)["common"]
+            self.taken[number, node] = wire.read_order(message).taken
         return self.tamper(message, reply)
 
 
@@ -221,6 +224,77 @@ def test_a_late_site_goes_on_from_what_it_last_answered_with(tmp_path: Path) -> 
     assert late.coded[3, 102].steps == 2
     assert late.coded[3, 101].steps == 1
     assert late.coded[3, 102].state == late.coded[3, 101].state
+    taken = {key: set(rounds.values()) for key, rounds in late.taken.items()}
+    assert [taken[number, 102] for number in range(1, 5)] == [{0}, {1}, {1}, {3}]
+    assert [taken[number, 101] for number in range(1, 5)] == [{0}, {1}, {2}, {3}]
+
+
+def test_where_all_have_lost_what_they_held_the_round_is_played_again(tmp_path: Path) -> None:
+    def wipes(message: Message, reply: Message) -> Message:
+        if of_round(message) == 2:
+            for folder in tmp_path.glob("*/sites/*"):
+                shutil.rmtree(folder)
+        return reply
+
+    line = Line(wipes)
+    results, _ = played(tmp_path, *SPARSE, tamper=line)
+    assert [len(record["participants"]) for record in results["rounds"]] == [4, 4, 4, 4]
+    assert all(line.coded[3, node].base == "" for node in range(100, 104))
+    assert all(line.coded[4, node].base for node in range(100, 104))
+
+
+def test_a_fault_that_the_whole_does_not_heal_still_ends_the_run(tmp_path: Path) -> None:
+    line = Line(one_in_all(2, with_report(examples=10**9)))
+    with pytest.raises(UserError, match="round 2: no site could take part"):
+        played(tmp_path, *SPARSE, tamper=line)
+    assert all(line.coded[2, node].base == "" for node in range(100, 104))
+
+
+def one_in_all(number: int, change: Any) -> Any:
+    return lambda message, reply: change(message, reply) if of_round(message) == number else reply
+
+
+def test_a_site_that_says_not_now_keeps_what_it_holds(tmp_path: Path) -> None:
+    def not_now(message: Message, reply: Message) -> Message:
+        number = of_round(message) or 0
+        if 2 <= number <= 6 and message.metadata.dst_node_id == 102:
+            return wire.failure(message, "site-02", number, "at night", later=True)
+        return reply
+
+    line = Line(not_now)
+    results, _ = played(tmp_path, *SPARSE, "strategy.rounds=7", tamper=line)
+    assert all(line.coded[number, 102].base for number in range(1, 8))
+    assert line.coded[7, 102].steps == 6
+    assert "site-02" in results["rounds"][6]["participants"]
+
+
+def test_a_site_that_is_silent_for_long_is_sent_the_whole(tmp_path: Path) -> None:
+    def mute(message: Message, reply: Message) -> Message | None:
+        late = 2 <= (of_round(message) or 0) <= 4 and message.metadata.dst_node_id == 102
+        return None if late else reply
+
+    line = Line(mute)
+    rounds = ["strategy.rounds=5", "strategy.deadline=1"]
+    results, _ = played(tmp_path, *SPARSE, *rounds, tamper=line)
+    assert [line.coded[number, 102].base != "" for number in range(1, 6)] == [True] * 4 + [False]
+    assert "site-02" in results["rounds"][4]["participants"]
+    assert set(line.taken[5, 102].values()) == {1}
+
+
+def test_nothing_is_sent_for_a_start_that_the_sites_have_from_a_checkpoint(tmp_path: Path) -> None:
+    start = ["weights=central", "weights.examples=20", "weights.identities=4", "weights.epochs=1"]
+    line = Line()
+    results, _ = played(tmp_path, *SPARSE, *start, tamper=line)
+    assert [line.coded[1, node].steps for node in range(100, 104)] == [0, 0, 0, 0]
+    assert len(results["rounds"][0]["participants"]) == 4
+
+
+def test_layers_that_travel_down_coded_and_up_exactly_come_near(
+    tmp_path: Path, exact: Found
+) -> None:
+    down = [each for each in SPARSE if "coding_down" in each]
+    _, found = played(tmp_path, *down)
+    assert 0 < apart(found, exact[1]) < 0.002
 
 
 def test_a_refused_site_is_sent_the_whole(tmp_path: Path) -> None:
@@ -283,11 +357,13 @@ def test_what_is_owed_is_kept_at_the_site_and_never_sent(tmp_path: Path) -> None
 
     results, _ = played(tmp_path, *both("int8", "common"), tamper=listen)
     for site in results["sites"]:
-        kept = DiskStore(tmp_path, results["federation"], site).before(9)
-        assert kept is not None
-        assert set(kept.owed) == {n for n in kept.received if "running" not in n}
-        assert not any(name.startswith("head.0") for name in kept.owed)  # task is exact here
-        for tensor in kept.owed.values():
+        store = DiskStore(tmp_path, results["federation"], site)
+        flat, _ = weights.load(store.path(store.rounds()[-1]))
+        received = {n.removeprefix("received/") for n in flat if n.startswith("received/")}
+        owed = {n.removeprefix("owed/"): t for n, t in flat.items() if n.startswith("owed/")}
+        assert set(owed) == {n for n in received if "running" not in n}
+        assert not any(name.startswith("head.0") for name in owed)  # task is exact here
+        for tensor in owed.values():
             raw = tensor.numpy().tobytes()[:64]
             assert not any(raw in data for data in messages)
 
@@ -380,8 +456,13 @@ def test_a_run_of_before_there_was_a_choice_can_be_resumed(tmp_path: Path) -> No
     told = json.loads(path.read_text())
     for way in WAYS:
         del told["config"]["strategy"][way]
+    for key in ("feature_dtype", "compile"):
+        del told["config"]["train"][key]
     path.write_text(json.dumps(told))
-    results, _ = simulate(tmp_path, "faces", RUN, resume="latest")
+    as_before = [*RUN, "train.feature_dtype=float32"]
+    results, _ = simulate(tmp_path, "faces", as_before, resume="latest")
     assert len(results["rounds"]) == 4
+    with pytest.raises(UserError, match=r"train\.feature_dtype: was None, now 'float16'"):
+        simulate(tmp_path, "faces", RUN, resume="latest")
     with pytest.raises(UserError, match=r"strategy\.coding\.common\.name: was None, now 'int8'"):
-        simulate(tmp_path, "faces", [*RUN, "strategy.coding.common=int8"], resume="latest")
+        simulate(tmp_path, "faces", [*as_before, "strategy.coding.common=int8"], resume="latest")

@@ -171,14 +171,14 @@ def test_an_answer_in_which_anything_is_wrong_costs_the_whole_region_that_round(
 def test_a_site_that_fails_costs_its_own_contribution_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = work._play
+    plain = work.trained
 
     def play(bench: work.Bench, number: int, *rest: Any, **more: Any) -> Any:
         if bench.holding.site == "site-01" and number == 1:
             raise UserError("the disk is full")
         return plain(bench, number, *rest, **more)
 
-    monkeypatch.setattr(work, "_play", play)
+    monkeypatch.setattr(work, "trained", play)
     runs = [played(tmp_path / str(n), PLAIN, n, 4 // n) for n in (4, 2, 1)]
     for results in runs:
         assert results["rounds"][0]["refused"] == {"site-01": "the disk is full"}

@@ -273,7 +273,7 @@ class Device:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fits = 1000
         self.failed: list[int] = []
-        play = work._play
+        play = work.trained
 
         def watched(bench: work.Bench, *args: Any, **more: Any) -> Any:
             clinic = bench.holding.site == "clinic"
@@ -285,7 +285,7 @@ class Device:
                 if hook is not None:
                     hook.remove()
 
-        monkeypatch.setattr(work, "_play", watched)
+        monkeypatch.setattr(work, "trained", watched)
 
     def check(self, _: nn.Module, given: tuple[Tensor]) -> None:
         if len(given[0]) > self.fits:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from models.groups import partition
 from models.networks import build
-from strategies import wire
-from strategies.checks import checked_update
+from strategies import codec, wire
+from strategies.aggregators import MAX_MAGNITUDE
+from strategies.checks import Sent, checked_update
+from strategies.codings import EXACT, read_codings
 from strategies.method import make_method
 from strategies.payload import encode
 from strategies.roster import Member
@@ -63,7 +65,8 @@ def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> M
 
 
 def check(message: Message) -> Any:
-    return checked_update(message, MEMBER, 3, DIVISION, METHOD)
+    sent = {group: Sent(EXACT, state, state) for group, state in layers().items()}
+    return checked_update(message, MEMBER, 3, DIVISION, METHOD, sent)
 
 
 def test_a_right_answer_passes_unchanged() -> None:
@@ -71,6 +74,33 @@ def test_a_right_answer_passes_unchanged() -> None:
     assert update.report == GOOD
     for group, tensors in layers().items():
         assert all(torch.equal(update.tensors[group][name], t) for name, t in tensors.items())
+
+
+def test_a_difference_is_bounded_together_with_what_it_is_to() -> None:
+    int8 = read_codings({"common": {"name": "int8", "per_channel": False}}, {}).up["common"]
+    state = {n: torch.full_like(t, 0.9 * MAX_MAGNITUDE) for n, t in layers()["common"].items()}
+    for more, fine in ((0.05, True), (0.2, False)):
+        target = {name: t + more * MAX_MAGNITUDE for name, t in state.items()}
+        data, _ = codec.encode(int8, target, state, {})
+        task = layers()["task"]
+        message = wire.answer(asked(), GOOD, {"common": data, "task": encode(task)})
+        sent = {"common": Sent(int8, state, state), "task": Sent(EXACT, task, task)}
+        if fine:
+            found = checked_update(message, MEMBER, 3, DIVISION, METHOD, sent).tensors["common"]
+            assert all(torch.allclose(found[n], t) for n, t in target.items())
+            continue
+        with pytest.raises(Refused, match=r"group common: 'fc1.* has a magnitude of"):
+            checked_update(message, MEMBER, 3, DIVISION, METHOD, sent)
+
+
+def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None:
+    current = layers()["common"]
+    received = {name: tensor + 0.25 for name, tensor in current.items()}
+    answer = {"common": {n: t + 1 for n, t in received.items()}, "task": layers()["task"]}
+    sent = {"common": Sent(EXACT, received, current)}
+    sent["task"] = Sent(EXACT, answer["task"], answer["task"])
+    found = checked_update(reply(GOOD, answer), MEMBER, 3, DIVISION, METHOD, sent).tensors
+    assert all(torch.allclose(found["common"][n], t + 1) for n, t in current.items())
 
 
 @pytest.mark.parametrize(

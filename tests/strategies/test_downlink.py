@@ -12,8 +12,8 @@ from models.tensors import content_hash
 from strategies import payload
 from strategies.codec import applied, decode
 from strategies.codings import Codings, Int8, TopK, read_codings
-from strategies.downlink import MOST_UNANSWERED, Downlink, Published
-from strategies.wire import MOST_STEPS, Coded
+from strategies.downlink import Downlink, Published
+from strategies.wire import HELD_ROUNDS, MOST_STEPS, Coded
 
 START = {"w": torch.zeros(50, 40), "bn.running_var": torch.ones(5)}
 SCHEMA = {name: TensorSpec.of(tensor) for name, tensor in START.items()}
@@ -106,14 +106,29 @@ def test_each_site_is_led_from_what_it_holds_to_the_one_state() -> None:
 def test_who_failed_or_long_did_not_answer_is_sent_the_whole() -> None:
     line = downlink()
     line.introduced("a", {"common": (content_hash(START),)})
-    for _ in range(MOST_UNANSWERED):
+    for _ in range(HELD_ROUNDS):
         assert read(line, "a", 1, START)[1].base
-        line.asked("a")
+        line.unanswered("a")
     assert not read(line, "a", 1, START)[1].base
     line.answered("a", {"common": "common"})
     assert line.parcel("a", "common", "common", 1, learnt(1))[1].steps == 0
-    line.failed("a")
+    assert line.failed("a")
     assert not read(line, "a", 1, START)[1].base
+    assert not line.failed("a")  # there is nothing left to forget
+
+
+def test_the_whole_is_that_of_the_round() -> None:
+    line = downlink()
+    for number in (1, 2):
+        found, coded = read(line, "stranger", number, {})
+        assert coded.base == ""
+        assert content_hash(found) == coded.state
+
+
+def test_what_a_site_says_of_groups_that_it_need_not_hold_is_not_kept() -> None:
+    line = downlink()
+    line.introduced("a", {f"strange-{number}": (content_hash(START),) for number in range(9)})
+    assert not line.failed("a")
 
 
 def test_only_groups_with_a_coding_are_remembered() -> None:

@@ -119,7 +119,7 @@ def test_a_coded_order_arrives_as_it_was_sent() -> None:
     read = wire.read_order(message)
     assert read.coded == {"common": CODED}
     assert read.payloads == {key: key.encode() for key in layers}
-    assert {wire.group_of_payload(key) for key in read.payloads} == {"common", "task"}
+    assert {wire.group_of(key) for key in read.payloads} == {"common", "task"}
     assert wire.read_order(order_of(None, "common")).coded == {}
 
 
