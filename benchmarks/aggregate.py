@@ -30,7 +30,7 @@ from benchmarks.aggregation import (
     write_mean,
 )
 from benchmarks.apart import apart
-from benchmarks.command_line import command_of, with_output
+from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.limits import Limits, limits
 from benchmarks.tables import Table, write
 
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "limits": {"copy": limits().copy, "product": limits().product},
     }
     command = command_of("benchmarks.aggregate", given)
-    output = told.output.resolve()
+    output = output_of(told)
     write(output, "aggregate", [table(found, size)], command=command, notes=notes, more=more)
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.command_line import command_of, with_places
+from benchmarks.command_line import command_of, output_of, with_places
 from benchmarks.flower import Simulator
 from benchmarks.outcome import mean_accuracy
 from benchmarks.study import Case, Study
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *(["Two rounds of one seed: too little for a figure."] if told.quick else []),
     ]
     command = command_of("benchmarks.cache", given)
-    output = told.output.resolve()
+    output = output_of(told)
     write(output, "cache", [table(played)], command=command, notes=notes, more={})
 
 

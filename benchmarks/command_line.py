@@ -31,8 +31,17 @@ def with_places(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add the folder of results."""
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmarks" / "results")
+    told = "folder of the results (benchmarks/results; outputs/quick with --quick)"
+    parser.add_argument("--output", type=Path, help=told)
     return parser
+
+
+def output_of(told: argparse.Namespace) -> Path:
+    """Return the absolute folder of results; those of a quick look are not kept with the others."""
+    if told.output is not None:
+        return Path(told.output).resolve()
+    quick = getattr(told, "quick", False)
+    return REPOSITORY / ("outputs/quick" if quick else "benchmarks/results")
 
 
 def with_data(

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command_line import command_of, with_output
+from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.processes import (
     Process,
     Processes,
@@ -448,7 +448,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         outcomes, broken = disturb(Path(name), told.seed, count)
     table = tally(outcomes)
     command = command_of("benchmarks.faults", given)
-    write(told.output.resolve(), "faults", [table], command=command, notes=_notes(outcomes, broken))
+    write(output_of(told), "faults", [table], command=command, notes=_notes(outcomes, broken))
     if broken:
         sys.exit("\n".join(broken))
 

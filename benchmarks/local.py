@@ -28,7 +28,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.apart import apart, most_resident, resident
-from benchmarks.command_line import command_of, with_output
+from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.limits import Limits, limits
 from benchmarks.tables import Table, write
 from client_app.features import Cache, cached
@@ -320,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "limits": asdict(at_best),
     }
     command = command_of("benchmarks.local", given)
-    output = told.output.resolve()
+    output = output_of(told)
     name = "local" if on_cpu else "local-gpu"
     write(output, name, [table(found, at_best)], command=command, notes=notes, more=more)
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.command_line import check_data, command_of, with_data, with_places
+from benchmarks.command_line import check_data, command_of, output_of, with_data, with_places
 from benchmarks.flower import Simulator
 
 FACES = ("utkface", "drawn")
@@ -64,7 +64,7 @@ def table3(told: argparse.Namespace, simulator: Simulator, command: str) -> None
         else:
             faces = drawn(told.rounds or 40)
         table = Table3(faces, told.weights.resolve(), tuple(told.seeds))
-        table.run(simulator, told.output.resolve(), command)
+        table.run(simulator, output_of(told), command)
 
 
 def table4(told: argparse.Namespace, simulator: Simulator, command: str) -> None:
@@ -72,7 +72,7 @@ def table4(told: argparse.Namespace, simulator: Simulator, command: str) -> None
     from benchmarks.table4 import Table4
 
     table = Table4(told.har.resolve(), tuple(told.seeds), told.rounds or 150)
-    table.run(simulator, told.output.resolve(), command, told.splits, told.grid_split)
+    table.run(simulator, output_of(told), command, told.splits, told.grid_split)
 
 
 if __name__ == "__main__":

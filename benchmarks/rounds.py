@@ -14,13 +14,15 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import command_of, with_output
+from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.deployed import (
     Ended,
     check,
@@ -92,11 +94,19 @@ class Deployment:
     sites: int = SITES
 
     def play(self) -> list[Timing]:
-        """Run ``rounds`` rounds; return what each but the first took."""
+        """Run ``rounds`` rounds; return what each but the first took.
+
+        Where there is only one, it is what that took from the command on.
+        """
         with Processes(self.folder) as processes:
             superlink = self.start(processes)
+            begun = time.monotonic() if self.case == STOCK else time.time()
             run = self.submit(processes, superlink)
-            return self._stock(processes, run) if self.case == STOCK else self._ours(processes, run)
+            play = self._stock if self.case == STOCK else self._ours
+            ended, worked = play(processes, run)
+        if self.rounds == 1:
+            ended, worked = [begun, *ended], [0.0, *worked]
+        return timings(ended, worked)
 
     def start(self, processes: Processes) -> SuperLink:
         """Start the SuperLink and the sites; return the SuperLink."""
@@ -139,12 +149,14 @@ class Deployment:
             told |= {"state-dir": folder / "state", "cache-dir": folder / "cache"}
         start_supernode(processes, name, superlink.fleet, node_config=told)
 
-    def _stock(self, processes: Processes, run: Process) -> list[Timing]:
+    def _stock(self, processes: Processes, run: Process) -> tuple[list[float], list[float]]:
+        """Return when each round ended, on the clock of `time.monotonic`, and the work in it."""
         processes.finish(run, seconds=self._patience)
         told = stock_rounds(processes, self._stock_output, self.sites)
-        return timings([each["ended"] for each in told], [each["worked"] for each in told])
+        return [each["ended"] for each in told], [each["worked"] for each in told]
 
-    def _ours(self, processes: Processes, run: Process) -> list[Timing]:
+    def _ours(self, processes: Processes, run: Process) -> tuple[list[float], list[float]]:
+        """Return when each round ended, on the clock of `time.time`, and the work in it."""
         ended: Ended = {}
 
         def over() -> bool:
@@ -161,7 +173,7 @@ class Deployment:
             max(site["seconds"] for site in each["sites"].values()) for each in results["rounds"]
         ]
         (times,) = ended.values()
-        return timings([when for _, when in sorted(times.items())], worked)
+        return [when for _, when in sorted(times.items())], worked
 
     @property
     def _patience(self) -> float:
@@ -203,29 +215,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")
     parser.add_argument("--repeat", type=int, default=2, help="runs of each case, in turn")
     parser.add_argument(
-        "--quick", action="store_true", help="one site, two rounds, once, two cases"
+        "--quick", action="store_true", help="one site, one round, two cases side by side"
     )
     told = with_output(parser).parse_args(given)
-    rounds, repeat = (2, 1) if told.quick else (told.rounds, told.repeat)
+    rounds, repeat = (1, 1) if told.quick else (told.rounds, told.repeat)
     sites, cases = (1, (STOCK, WARM)) if told.quick else (SITES, CASES)
     found: dict[str, list[Timing]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw(compose("faces", DATA), sites, None, folder / "data")
-        for number in range(repeat):
-            for case in cases:
-                place = folder / f"{number}-{CASES.index(case)}"
-                played = Deployment(case, place, rounds, folder / "data", sites).play()
-                found[case] += played
-                print(
-                    case,
-                    [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in played],
-                    flush=True,
-                )
+
+        def play(case: str, number: int) -> None:
+            place = folder / f"{number}-{CASES.index(case)}"
+            played = Deployment(case, place, rounds, folder / "data", sites).play()
+            found[case] += played
+            shown = [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in played]
+            print(case, shown, flush=True)
+
+        with ThreadPoolExecutor(len(cases) if told.quick else 1) as pool:
+            for number in range(repeat):
+                list(pool.map(play, cases, [number] * len(cases)))
+    counted = (
+        "The only round of each case, from the command on and side by side: no figures to keep. "
+        if told.quick
+        else f"Medians over {_times(rounds - 1, 'round')} of {_times(repeat, 'run')} a case, without "
+        "each run's first round (imports, the first look at the data). A round lasts from the end of "
+        "the one before to its own. "
+    )
     notes = [
-        f"Medians over {_times(rounds - 1, 'round')} of {_times(repeat, 'run')} a case, without each "
-        "run's first round (imports, the first look at the data). A round lasts from the end of the "
-        "one before to its own; what the server writes is in it, which is a checkpoint and "
+        counted + "What the server writes is in it, which is a checkpoint and "
         "results.json for ours and nothing for stock. Working is the slowest site's time, as it says "
         "itself, from loading the received layers into a network that is built, with its data read, "
         "to the end of training and evaluation, for ours with a look for what is not finite; waiting is "
@@ -238,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     more = {"timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()}}
     command = command_of("benchmarks.rounds", given)
     write(
-        told.output.resolve(),
+        output_of(told),
         "rounds",
         [table(found, sites)],
         command=command,

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.central import holdings
-from benchmarks.command_line import command_of, with_output
+from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.deployed import Ended, app_copy, note_rounds
 from benchmarks.flower import Simulator
 from benchmarks.processes import children
@@ -258,9 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
     }
     command = command_of("benchmarks.simulate", given)
-    write(
-        told.output.resolve(), "simulate", [table(found)], command=command, notes=notes, more=more
-    )
+    write(output_of(told), "simulate", [table(found)], command=command, notes=notes, more=more)
 
 
 if __name__ == "__main__":

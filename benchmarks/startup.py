@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.command_line import command_of, with_output
+from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.deployed import draw
 from benchmarks.processes import REPOSITORY, Processes
 from benchmarks.rounds import COLD, DATA, SITES, STOCK, WARM, Deployment
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     tables = [imports_table(imports), *([runs_table(runs)] if runs else [])]
     command = command_of("benchmarks.startup", given)
-    write(told.output.resolve(), "startup", tables, command=command, notes=notes, more=more)
+    write(output_of(told), "startup", tables, command=command, notes=notes, more=more)
 
 
 if __name__ == "__main__":

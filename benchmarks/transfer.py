@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import central, pictures, prepare, ways
 from benchmarks.central import holdings
-from benchmarks.command_line import check_data, command_of, with_data, with_places
+from benchmarks.command_line import check_data, command_of, output_of, with_data, with_places
 from benchmarks.flower import Simulator
 from benchmarks.footprint import footprint
 from benchmarks.outcome import (
@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_data(parser(), told, [option for name in told.sets for option in READS.get(name, ())])
     if "text" in told.sets and not (told.texts and told.encoder):
         parser().error("the set text needs --texts and --encoder")
-    seeds, output = tuple(told.seeds), told.output.resolve()
+    seeds, output = tuple(told.seeds), output_of(told)
     # What central training looks up lies where the simulations have it.
     os.environ["FEDSTRATA_HOME"] = str(told.work.resolve() / "home")
     with Simulator(told.work.resolve()) as simulator:
