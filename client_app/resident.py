@@ -73,10 +73,15 @@ class Shelf:
         key = (inputs.digest(), device)
         now = time.monotonic()
         if key not in self._kept:
-            size = len(inputs) * inputs.batch(np.arange(1)).numel() * _dtype(inputs).itemsize
+            first = inputs.batch(np.arange(1))
+            # Features as their file has them; what they hand out is float32.
+            dtype = inputs.dtype if isinstance(inputs, Features) else first.dtype
+            size = len(inputs) * first.numel() * dtype.itemsize
             if not self._make_room(size, device, most, now):
                 return split
-            self._kept[key] = OnDevice(_moved(inputs, device), key[0])
+            values = torch.empty((len(inputs), *first.shape[1:]), dtype=dtype, device=device)
+            _fill(values, inputs)
+            self._kept[key] = OnDevice(values, key[0])
         self._used[key] = now
         return Split(self._kept[key], split.labels)
 
@@ -113,18 +118,8 @@ def room_on(device: torch.device, shelf: Shelf) -> int:
     return int(min(SHARE * own, shelf.taken(device) + free / 2))
 
 
-def _dtype(inputs: Inputs) -> torch.dtype:
-    """Return in what the inputs are kept: features as their file has them."""
-    if isinstance(inputs, Features):
-        return inputs.dtype
-    return inputs.batch(np.arange(1)).dtype
-
-
-def _moved(inputs: Inputs, device: torch.device) -> Tensor:
-    """Return all inputs on ``device``, in pieces, so that no second copy of all is made."""
-    shape = inputs.batch(np.arange(1)).shape[1:]
-    values = torch.empty((len(inputs), *shape), dtype=_dtype(inputs), device=device)
+def _fill(values: Tensor, inputs: Inputs) -> None:
+    """Write all inputs to ``values``, in pieces, so that no second copy of all is made."""
     for start in range(0, len(inputs), PIECE):
         indices = np.arange(start, min(start + PIECE, len(inputs)))
         values[start : start + PIECE] = inputs.batch(indices).to(values.dtype)
-    return values
