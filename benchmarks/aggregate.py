@@ -36,11 +36,13 @@ from benchmarks.tables import Table, write
 
 COUNTS = (10, 100, 1000)
 ROBUST_COUNTS = (10, 100)
+QUICK_COUNTS = (5,)
 PER_REPLY = 5  # times its bytes: read once, and twice as wide a sum read and written
 TOLERANCE = 1e-6
 EXACT = "the mean in float64"
 ROUNDING = 1e-4
 """What float32 sums of many replies, as Flower's are, may lie from their mean."""
+PRELOAD = ("benchmarks.aggregation", "torchvision")
 FREE = 0.7  # share of the free memory that Flower's replies may take
 
 
@@ -128,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--memory-mb", type=float, help="for the rules that need all replies, as in conf/"
     )
     parser.add_argument("--network", default="resnet18", help="whose layers the replies are")
-    parser.add_argument("--quick", action="store_true", help="10 replies, once")
+    parser.add_argument("--quick", action="store_true", help="5 replies, once")
     told = with_output(parser).parse_args(given)
     found: dict[tuple[str, int, float | None], dict[str, list[Cost]]] = {}
     differences: dict[str, float] = {}
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(name)
         for rule in told.rules:
             counts = COUNTS if rule == "fedavg" else ROBUST_COUNTS
-            for count in told.counts or (counts[:1] if told.quick else counts):
+            for count in told.counts or (QUICK_COUNTS if told.quick else counts):
                 memory = told.memory_mb if rule != "fedavg" else None
                 key = rule, count, memory
                 found[key] = {side: [] for side in SIDES}
@@ -147,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         if side == FLOWER and not room_for_flower(count, size):
                             continue
                         case = Case(rule, count, side, told.network, memory)
-                        cost = apart(["benchmarks.aggregation"], play, case, folder / side)
+                        cost = apart(PRELOAD, play, case, folder / side)
                         found[key][side].append(cost)
                         processor = sum(cost.processor.values())
                         line = f"{cost.total:.2f} s, {processor:.2f} s of processors"
@@ -156,9 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 other = OURS
                 if rule == "fedavg":
                     other = EXACT
-                    apart(
-                        ["benchmarks.aggregation"], write_mean, told.network, count, folder / other
-                    )
+                    apart(PRELOAD, write_mean, told.network, count, folder / other)
                 for side in sides:
                     if side == other:
                         continue

@@ -8,22 +8,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import REPOSITORY, clean_environment, free_port
 
-# Ray now and then does not start on a busy machine; the run then ends before anything is done.
-RAY_DID_NOT_START = (
-    "timed out during startup",
-    "Timed out waiting for file",
-    "Failed to start GCS",
-    "GCS cannot be reached",
-    "Failed to connect to GCS",
-)
-ATTEMPTS = 4
 SHOWN = ("run ", "round ", "mean over sites", "error", "Error", "WARNING", "stage 1")
 
 
@@ -121,17 +112,10 @@ class Simulator:
     def run(
         self, name: str, sites: int, run_config: Mapping[str, str | int], app: str = "."
     ) -> str:
-        """Run ``app`` to the end, again where Ray did not start; return what it wrote."""
+        """Run ``app`` to the end; return what it wrote."""
         if self.superlink is None:
             self.start()
-        for attempt in range(1, ATTEMPTS + 1):
-            text = self._once(name, self.command(sites, run_config, app))
-            if not any(said in text for said in RAY_DID_NOT_START):
-                break
-            print(f"{name}: Ray did not start, attempt {attempt} of {ATTEMPTS}", flush=True)
-        return text
-
-    def _once(self, name: str, command: Sequence[str]) -> str:
+        command = self.command(sites, run_config, app)
         log = self.folder / "logs" / f"{name}-{time.strftime('%H%M%S')}.log"
         with log.open("w") as kept:
             process = subprocess.Popen(

@@ -33,7 +33,7 @@ from benchmarks.deployed import (
     submit_stock,
 )
 from benchmarks.processes import Process, Processes, SuperLink, start_supernode
-from benchmarks.tables import Table, write
+from benchmarks.tables import Table, times, write
 from server_app.compose import compose
 
 SITES = 3
@@ -189,7 +189,7 @@ def timings(ended: Sequence[float], worked: Sequence[float]) -> list[Timing]:
 def table(found: dict[str, list[Timing]], sites: int = SITES) -> Table:
     """Return the medians, and how many times less each waits than stock Flower."""
     made = Table(
-        f"A round of {_times(sites, 'deployed site')}, ResNet-18 at {SIZE}x{SIZE}, {TRAIN} pictures each",
+        f"A round of {times(sites, 'deployed site')}, ResNet-18 at {SIZE}x{SIZE}, {TRAIN} pictures each",
         ("case", "seconds a round", "working", "waiting", "less waiting than stock"),
     )
     stock = statistics.median(timing.waited for timing in found[STOCK])
@@ -202,10 +202,6 @@ def table(found: dict[str, list[Timing]], sites: int = SITES) -> Table:
             "-" if case == STOCK else f"{stock / waited:.1f} times",
         )
     return made
-
-
-def _times(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -238,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     counted = (
         "The only round of each case, from the command on and side by side: no figures to keep. "
         if told.quick
-        else f"Medians over {_times(rounds - 1, 'round')} of {_times(repeat, 'run')} a case, without "
+        else f"Medians over {times(rounds - 1, 'round')} of {times(repeat, 'run')} a case, without "
         "each run's first round (imports, the first look at the data). A round lasts from the end of "
         "the one before to its own. "
     )

@@ -1,8 +1,8 @@
 """What starts take: imports, and `flwr run` up to the first round: `python -m benchmarks.startup`.
 
 Each package is imported in fresh interpreters, beside an empty one, Flower alone and the apps of
-Flower's PyTorch quickstart. Runs are of three deployed sites that are connected before the command is
-given: stock Flower, ours with a process per message, and ours with the sites' warm process, in turn.
+Flower's PyTorch quickstart. Runs are of three deployed sites that are connected for a while before the command
+is given: stock Flower, ours with a process per message, and ours with the sites' warm process, in turn.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.deployed import draw
 from benchmarks.processes import REPOSITORY, Processes
 from benchmarks.rounds import COLD, DATA, SITES, STOCK, WARM, Deployment
-from benchmarks.tables import Table, write
+from benchmarks.tables import Table, times, write
 from server_app.compose import compose
 
 NOTHING, FLOWER = "an empty interpreter", "Flower's app API"
@@ -52,6 +53,7 @@ LEAST |= {"consortium.main": FLOWER, **dict.fromkeys(WITH_TORCH, "torch")}
 QUICK = ("server_app.app", "client_app.app", "site_guard.main", "consortium.main")
 CASES = (WARM, COLD, STOCK)
 FIRST_ROUND = {STOCK: "[ROUND 1/", COLD: "results go to", WARM: "results go to"}
+SETTLE = 20.0  # seconds in which the sites' warm processes import what they need
 PATIENCE = 300.0  # seconds for a run to begin its first round
 _TIMED = """
 import sys, time
@@ -95,12 +97,12 @@ def import_of(module: str) -> Import:
     return Import(float(seconds), float(processor), torch == "True")
 
 
-def until_first_round(case: str, folder: Path, data: Path) -> float:
+def until_first_round(case: str, folder: Path, data: Path, sites: int, settle: float) -> float:
     """Return the seconds from `flwr run` to its first round, as its stream tells it.
 
-    The SuperLink and the sites run already, and the sites are connected.
+    The SuperLink and the sites run already; the sites have been connected for ``settle`` seconds.
     """
-    deployment = Deployment(case, folder, 1, data)
+    deployment = Deployment(case, folder, 1, data, sites)
     with Processes(folder) as processes:
         superlink = deployment.start(processes)
         connected = "Activated node_id"  # what the SuperLink's log says of each SuperNode
@@ -108,9 +110,10 @@ def until_first_round(case: str, folder: Path, data: Path) -> float:
         assert log is not None
         processes.wait_for(
             "the sites to connect",
-            lambda: log.text.count(connected) >= SITES,
+            lambda: log.text.count(connected) >= sites,
             seconds=PATIENCE,
         )
+        time.sleep(settle)
         started = time.monotonic()
         run = deployment.submit(processes, superlink)
         processes.wait_for(
@@ -138,10 +141,10 @@ def imports_table(found: Mapping[str, Sequence[Import]]) -> Table:
     return made
 
 
-def runs_table(found: Mapping[str, Sequence[float]]) -> Table:
+def runs_table(found: Mapping[str, Sequence[float]], sites: int) -> Table:
     """Return the medians, and how many times longer stock Flower takes."""
     made = Table(
-        f"`flwr run` to the first round, {SITES} deployed sites",
+        f"`flwr run` to the first round, {times(sites, 'deployed site')}",
         ("case", "seconds", "stock Flower / this"),
     )
     stock = statistics.median(found[STOCK])
@@ -157,24 +160,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
     parser.add_argument("--repeat", type=int, default=5, help="of each import and each run")
     parser.add_argument("--no-runs", action="store_true", help="imports alone")
-    parser.add_argument("--quick", action="store_true", help="each once, a few imports")
+    parser.add_argument(
+        "--quick", action="store_true", help="once, a few imports, one site, two cases side by side"
+    )
     told = with_output(parser).parse_args(given)
-    repeat = 1 if told.quick else told.repeat
+    repeat, sites = (1, 1) if told.quick else (told.repeat, SITES)
     chosen = {NOTHING, FLOWER, *QUICK} if told.quick else set(IMPORTS)
     imports: dict[str, list[Import]] = {name: [] for name in IMPORTS if name in chosen}
     for _ in range(repeat):
         for name, each in imports.items():
             each.append(import_of(IMPORTS[name]))
-    runs: dict[str, list[float]] = {} if told.no_runs else {case: [] for case in CASES}
+    cases = (WARM, STOCK) if told.quick else CASES
+    runs: dict[str, list[float]] = {} if told.no_runs else {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if runs:
-            draw(compose("faces", DATA), SITES, None, folder / "data")
-        for number in range(repeat):
-            for case, seconds in runs.items():
-                place = folder / f"{number}-{CASES.index(case)}"
-                seconds.append(until_first_round(case, place, folder / "data"))
-                print(case, f"{seconds[-1]:.1f} s", flush=True)
+            draw(compose("faces", DATA), sites, None, folder / "data")
+
+        def play(case: str, number: int) -> None:
+            place = folder / f"{number}-{CASES.index(case)}"
+            settle = 0 if told.quick else SETTLE
+            seconds = until_first_round(case, place, folder / "data", sites, settle)
+            runs[case].append(seconds)
+            print(case, f"{seconds:.1f} s", flush=True)
+
+        with ThreadPoolExecutor(len(cases) if told.quick else 1) as pool:
+            for number in range(repeat):
+                list(pool.map(play, runs, [number] * len(runs)))
     notes = [
         "Medians. An import is timed within a fresh interpreter, files in the system's cache; at "
         "best is what it cannot do without: torch where it computes, Flower's own modules where it "
@@ -182,7 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     if runs:
         notes.append(
-            "A run: SuperLink and sites are up and connected, and the time is from giving `flwr run` "
+            ("Each once and side by side: no figures to keep. " if told.quick else "")
+            + "A run: SuperLink and sites are up and connected"
+            + ("" if told.quick else f" for {SETTLE:g} s")
+            + ", and the time is from giving `flwr run` "
             "to the first line of its stream that says that the rounds begin. Until then ours has "
             "also asked every site who it is, so that each has imported torch, read its data and "
             "built its model; stock Flower has asked nobody."
@@ -191,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "imports": {name: [asdict(one) for one in each] for name, each in imports.items()},
         "runs": runs,
     }
-    tables = [imports_table(imports), *([runs_table(runs)] if runs else [])]
+    tables = [imports_table(imports), *([runs_table(runs, sites)] if runs else [])]
     command = command_of("benchmarks.startup", given)
     write(output_of(told), "startup", tables, command=command, notes=notes, more=more)
 

@@ -15,6 +15,11 @@ import numpy as np
 from server_app.report import versions
 
 
+def times(number: int, what: str) -> str:
+    """Return ``3 sites`` of 3 and "site", and ``1 site`` of one."""
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
 @dataclass(frozen=True)
 class Figure:
     """One measured quantity over seeds.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from models.errors import UserError
 from models.home import home
@@ -73,8 +75,9 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
 def run(grid: Grid, wanted: RunConfig) -> None:
     """Compose, ask who is there, start or resume, play the rounds, say where the results are.
 
-    The sites are asked before anything heavy is imported or trained: what is wrong with their
-    data or with the groups is known first, and a simulation's processes start undisturbed.
+    The sites are asked before anything is trained: what is wrong with their data or with the groups
+    is known first. While sites of a deployment answer, torch is imported here; a simulation's, on
+    the same machine, start undisturbed.
     """
     config = compose(wanted.experiment, wanted.overrides)
     settings = config.strategy
@@ -86,6 +89,9 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     newcomers = frozenset(config.deployment.newcomers)
     enrolled = find_roster()
     say(roster_line(enrolled))
+    if isinstance(grid, GrpcGrid):
+        model = str(config.model["name"])
+        threading.Thread(target=_import_ahead, args=(model,), daemon=True).start()
     roster = Roster(grid, plan.to_json(), newcomers, enrolled, config.cohort.sites)
     found, refused = gather(
         roster,
@@ -121,3 +127,11 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         say(deployment_tables(results["deployment"]))
         say(deployment_verdict(results["deployment"]))
     say(f"results: {folder.path / 'results.json'}")
+
+
+def _import_ahead(model: str) -> None:
+    """Import what the rounds will need, which takes seconds."""
+    import server_app.federation  # noqa: F401
+    from models.networks import prepare
+
+    prepare(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -40,6 +41,16 @@ MODELS: Mapping[str, Callable[..., Layers]] = {
 }
 # These take token ids, int64 (b, length); all others take float32.
 OF_TOKENS = ("text_encoder",)
+# An input of usual size takes milliseconds through these. On the meta device torch would import its
+# compiler (4 s of a server's start), which torchvision has imported where the others are built.
+_LIGHT = ("small_cnn", "mlp", "mlp_bn")
+_USUAL = 2**22  # values of an input: sites say the shape, and what they say must cost nothing
+
+
+def prepare(name: str) -> None:
+    """Import what building the network ``name`` will import, which may take seconds."""
+    if name not in (*_LIGHT, *OF_TOKENS):
+        import torchvision  # noqa: F401
 
 
 def input_dtype(name: str) -> torch.dtype:
@@ -129,10 +140,11 @@ def _check_options(name: str, options: Mapping[str, object]) -> None:
 
 def _features(body: nn.Sequential, name: str, shape: tuple[int, ...]) -> int:
     """Return how many features ``body`` makes of one input."""
+    device = "cpu" if name in _LIGHT and math.prod(shape) <= _USUAL else "meta"
     try:
-        return _output_width(body, shape)
+        return _output_width(body, shape, device)
     except RuntimeError as error:
-        least = next((n for n in range(1, 257) if _runs(body, (shape[0], n, n))), None)
+        least = next((n for n in range(1, 257) if _runs(body, (shape[0], n, n), device)), None)
         if least is None:
             raise
         raise UserError(
@@ -140,17 +152,18 @@ def _features(body: nn.Sequential, name: str, shape: tuple[int, ...]) -> int:
         ) from error
 
 
-def _runs(body: nn.Sequential, shape: tuple[int, ...]) -> bool:
+def _runs(body: nn.Sequential, shape: tuple[int, ...], device: str) -> bool:
     try:
-        return _output_width(body, shape) > 0
+        return _output_width(body, shape, device) > 0
     except RuntimeError:
         return False
 
 
-def _output_width(body: nn.Sequential, shape: tuple[int, ...]) -> int:
-    """Return the width of the output, from shapes alone: nothing is computed or drawn."""
-    weightless = {name: tensor.to("meta") for name, tensor in body.state_dict().items()}
-    one = torch.empty(1, *shape, device="meta")
-    outputs = functional_call(body.eval(), weightless, (one,))
+@torch.no_grad()
+def _output_width(body: nn.Sequential, shape: tuple[int, ...], device: str) -> int:
+    """Return the width of the output; on the device "meta" from shapes alone, without computing."""
+    state = {name: tensor.to(device) for name, tensor in body.state_dict().items()}
+    one = torch.zeros(1, *shape, device=device)
+    outputs = functional_call(body.eval(), state, (one,))
     body.train()
     return int(outputs.shape[1])

@@ -15,8 +15,8 @@ def test_each_rule_runs_on_both_sides_and_they_agree(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path))
     main(["--quick", "--network", "small_cnn", "--memory-mb", "0.5", "--output", str(tmp_path)])
     told = json.loads((tmp_path / "aggregate.json").read_text())
-    pairs = {f"{rule}, 10: {FLOWER} and {OURS}" for rule in RULES if rule != "fedavg"}
-    pairs |= {f"fedavg, 10: {side} and {EXACT}" for side in (OURS, FLOWER)}
+    pairs = {f"{rule}, 5: {FLOWER} and {OURS}" for rule in RULES if rule != "fedavg"}
+    pairs |= {f"fedavg, 5: {side} and {EXACT}" for side in (OURS, FLOWER)}
     assert told["differences"].keys() == pairs
     assert all(difference <= 1e-6 for difference in told["differences"].values())
     assert len(told["costs"]) == 2 * len(RULES)

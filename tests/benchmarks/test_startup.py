@@ -90,7 +90,7 @@ def test_the_tables_are_of_medians() -> None:
         "no",
     )
     runs = {WARM: [5.0, 4.0, 90.0], COLD: [10.0], STOCK: [10.0, 20.0]}
-    assert runs_table(runs).rows == {
+    assert runs_table(runs, 3).rows == {
         WARM: ("5.0", "3.0"),
         COLD: ("10.0", "1.5"),
         STOCK: ("15.0", "-"),

@@ -9,13 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.flower import ATTEMPTS, RAY_DID_NOT_START
 from benchmarks.processes import Processes
 from tests.system import federation
-
-# Ray forks its daemons in a process that has other threads at work; on a busy machine one hangs
-# now and then before it has begun. It is tried again: what is tested here is not Ray.
-__all__ = ["ATTEMPTS", "RAY_DID_NOT_START"]
 
 
 @dataclass
@@ -47,16 +42,13 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 def simulation(local: Processes, body: Path) -> Simulation:
     """Run the small federation in Flower's local simulation."""
     output = local.folder / "output"
-    for attempt in range(1, ATTEMPTS + 1):
-        started = local.flwr_run(
-            "simulation",
-            "local",
-            {"output-dir": str(output), "overrides": federation.overrides(body)},
-            options=["--federation-config", "num-supernodes=3"],
-        )
-        log = local.finish(started, seconds=180)
-        if list(output.glob("*/results.json")):
-            return Simulation(local, log, output, federation.results(output))
-        if attempt == ATTEMPTS or not any(said in log for said in RAY_DID_NOT_START):
-            break
-    raise AssertionError(f"no results.json\n{local.logs()}")
+    started = local.flwr_run(
+        "simulation",
+        "local",
+        {"output-dir": str(output), "overrides": federation.overrides(body)},
+        options=["--federation-config", "num-supernodes=3"],
+    )
+    log = local.finish(started, seconds=180)
+    if not list(output.glob("*/results.json")):
+        raise AssertionError(f"no results.json\n{local.logs()}")
+    return Simulation(local, log, output, federation.results(output))

@@ -9,7 +9,6 @@ import jsonschema
 import pytest
 
 from benchmarks.processes import REPOSITORY, Processes
-from tests.system.conftest import ATTEMPTS, RAY_DID_NOT_START
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 
@@ -17,14 +16,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 def run(processes: Processes, name: str, output: Path, overrides: str = "") -> str:
     """Run `flwr run . --stream`, all cores to the run, and return the log."""
     run_config = {"output-dir": str(output), "overrides": overrides}
-    for _ in range(ATTEMPTS):
-        started = processes.flwr_run(
-            name, "local", run_config, environment={"OMP_NUM_THREADS": "2"}
-        )
-        log = processes.finish(started, seconds=700)
-        if not any(said in log for said in RAY_DID_NOT_START):
-            break
-    return log
+    started = processes.flwr_run(name, "local", run_config, environment={"OMP_NUM_THREADS": "2"})
+    return processes.finish(started, seconds=700)
 
 
 def test_the_main_job_keeps_what_the_readme_promises(local: Processes) -> None:
