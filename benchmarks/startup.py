@@ -1,8 +1,9 @@
 """What starts take: imports, and `flwr run` up to the first round: `python -m benchmarks.startup`.
 
 Each package is imported in fresh interpreters, beside an empty one, Flower alone and the apps of
-Flower's PyTorch quickstart. Runs are of three deployed sites that are connected for a while before the command
-is given: stock Flower, ours with a process per message, and ours with the sites' warm process, in turn.
+Flower's PyTorch quickstart. Runs are of three deployed sites that are connected for a while before the
+command is given: stock Flower, ours with a process per message, and ours with the sites' warm process,
+in turn.
 """
 
 from __future__ import annotations

@@ -69,6 +69,16 @@ def test_what_need_not_import_torch_does_not(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.parametrize(("model", "torchvision"), [("resnet18", True), ("mlp", False)])
+def test_a_server_imports_ahead_what_the_rounds_need(model: str, torchvision: bool) -> None:
+    code = (
+        f"import sys, server_app.app as app; app._import_ahead({model!r})\n"
+        "assert 'server_app.federation' in sys.modules\n"
+        f"assert ('torchvision' in sys.modules) is {torchvision}"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def calls(path: Path) -> list[tuple[str, dict[str, object]]]:
     """Return each call in a file: the dotted name, and the keywords that are constants."""
     found = []

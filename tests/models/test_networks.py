@@ -222,3 +222,20 @@ def test_importing_models_does_not_import_torch():
     code = "import models, sys; raise SystemExit('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_building_our_own_networks_does_not_import_torchs_compiler():
+    code = (
+        "import sys\n"
+        "from models.networks import build\n"
+        "build('small_cnn', input_shape=(3, 64, 64), classes=2, head=[4])\n"
+        "build('mlp', input_shape=(9,), classes=2, head=[], hidden=[4])\n"
+        "sys.exit('torch._dynamo' in sys.modules or 'torchvision' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_a_shape_that_a_site_only_says_costs_no_memory():
+    model = build("small_cnn", input_shape=(3, 10**6, 10**6), classes=2, head=[])
+    assert model.head.out.in_features == 256
