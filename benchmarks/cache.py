@@ -25,6 +25,7 @@ QUICK = (
     "strategy.rounds=2",
     "weights.epochs=1",
     "weights.examples=32",
+    "weights.batch_size=2",
     "data.train=24",
     "data.test=40",
 )

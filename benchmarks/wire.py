@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import command_of, output_of, with_data, with_places
+from benchmarks.command_line import check_data, command_of, output_of, with_data, with_places
 from benchmarks.deployed import (
     Ended,
     check,
@@ -42,6 +42,7 @@ STOCK = "whole model, stock Flower FedAvg"
 WAYS = (UP, DOWN)
 MEGABYTE = 1e6
 GROUPS = ("common", "task")
+SETS = ("faces", "har")
 ALONE = ("baselines.alone=false",)
 
 
@@ -332,8 +333,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=4, help="counted; the first is left out")
     parser.add_argument("--bytes-only", action="store_true", help="no simulation, no accuracy")
     parser.add_argument("--quick", action="store_true", help="one site, two rounds, few codings")
-    with_data(parser, "--har", "har.npz", "UCI HAR, left out where it is not there")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="faces, and har where it is there")
+    with_data(parser, "--har", "har.npz", "UCI HAR")
     told = with_places(parser).parse_args(given)
+    if "har" in (told.sets or ()):
+        check_data(parser, told, ["--har"])
+    there = told.har is not None and told.har.exists()
+    sets = told.sets or (SETS if there else SETS[:1])
     rounds = 2 if told.quick else told.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -341,9 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if told.quick:
             setups = [quick(body)]
         else:
-            setups = [faces(body)]
-            if told.har is not None and told.har.exists():
-                setups.append(har(told.har.resolve()))
+            setups = [faces(body) if each == "faces" else har(told.har.resolve()) for each in sets]
         for setup in setups:
             play(setup, folder / setup.name, rounds, told, command_of("benchmarks.wire", given))
 
