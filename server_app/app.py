@@ -91,7 +91,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     say(roster_line(enrolled))
     if isinstance(grid, GrpcGrid):
         model = str(config.model["name"])
-        threading.Thread(target=_import_ahead, args=(model,), daemon=True).start()
+        threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
     roster = Roster(grid, plan.to_json(), newcomers, enrolled, config.cohort.sites)
     found, refused = gather(
         roster,

@@ -1,0 +1,67 @@
+"""Each benchmark over real processes runs, as `--quick` does, and both sides compute the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.processes import REPOSITORY, clean_environment
+from benchmarks.simulate import COHORT, STOCK
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+
+def quick(name: str, folder: Path, *options: str) -> dict[str, Any]:
+    """Run ``python -m benchmarks.<name> --quick`` and return what it wrote."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--output", str(folder)]
+    told = subprocess.run(
+        [*command, *options],
+        cwd=REPOSITORY,
+        env=clean_environment(folder / "home", folder / "flwr", threads=1),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout[-4000:] + told.stderr[-4000:]
+    (path,) = folder.glob("*.json")
+    written: dict[str, Any] = json.loads(path.read_text())
+    assert path.with_suffix(".md").exists()
+    return written
+
+
+def test_simulated_sites_end_at_the_average_of_stock_flowers(tmp_path: Path) -> None:
+    (table,) = quick("simulate", tmp_path)["tables"]
+    rows = table["rows"]
+    assert set(rows) == {f"10, {COHORT}", f"10, {STOCK}"}
+    assert float(rows[f"10, {COHORT}"]["average apart"]) < 1e-5
+
+
+def test_a_deployed_round_is_timed_beside_stock_flowers(tmp_path: Path) -> None:
+    timings = quick("rounds", tmp_path)["timings"]
+    assert len(timings) == 2
+    assert all(0 < worked < seconds for ((seconds, worked),) in timings.values())
+
+
+def test_coded_layers_take_fewer_bytes_than_exact_ones_and_those_than_stock_flowers(
+    tmp_path: Path,
+) -> None:
+    counted = quick("wire", tmp_path)["bytes"]
+    stock, exact, coded = (sum(counted[case]) for case in counted)
+    assert coded < exact < stock
+
+
+def test_starts_are_timed_with_runs(tmp_path: Path) -> None:
+    runs = quick("startup", tmp_path)["runs"]
+    assert len(runs) == 2
+    assert all(seconds > 0 for (seconds,) in runs.values())
+
+
+def test_the_caches_dtypes_are_played_from_the_same_start(tmp_path: Path) -> None:
+    (table,) = quick("cache", tmp_path, "--work", str(tmp_path / "work"))["tables"]
+    assert len(table["rows"]) == 2
