@@ -3,7 +3,7 @@
 Stock Flower's FedAvg of the whole model, and ours with each coding of the exchanged groups: real
 processes over real sockets, each byte counted on the TCP connection between a site and the SuperLink.
 Beside them the accuracy after equally many rounds, from Flower's simulation of all sites. ``--quick``
-plays two rounds of one site, whose accuracy says nothing.
+plays two rounds of one site with seeded measurements, whose accuracy says nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from benchmarks.flower import Simulator
 from benchmarks.outcome import mean_accuracy
 from benchmarks.processes import Processes, SuperLink, start_supernode
 from benchmarks.proxy import DOWN, UP, Proxy
+from benchmarks.simulate import draw as draw_measurements
 from benchmarks.study import Case, Study
 from benchmarks.tables import Figure, Table, write
 from server_app.compose import compose
@@ -136,11 +137,12 @@ def har(root: Path) -> Setup:
     )
 
 
-def quick(body: Path) -> Setup:
-    """Return one site of the main experiment and few codings, for a look at whether it works."""
-    whole = faces(body)
+def quick(root: Path) -> Setup:
+    """Return one site of measurements and few codings, for a look at whether it works."""
     cases = tuple(case for case in CASES if case.name in (EXACT.name, "top 2 %"))
-    return replace(whole, name="quick", tasks=whole.tasks[:1], sites=1, cases=cases)
+    few = ("data.subjects=[1]", "train.epochs=1")
+    whole = replace(har(root), name="quick", title="seeded measurements, MLP", counted=few)
+    return replace(whole, tasks=whole.tasks[:1], sites=1, cases=cases)
 
 
 @dataclass
@@ -343,10 +345,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rounds = 2 if told.quick else told.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        body = pretrained(folder / "body.safetensors")
         if told.quick:
-            setups = [quick(body)]
+            draw_measurements(folder, 1)
+            setups = [quick(folder / "har.npz")]
         else:
+            body = pretrained(folder / "body.safetensors")
             setups = [faces(body) if each == "faces" else har(told.har.resolve()) for each in sets]
         for setup in setups:
             play(setup, folder / setup.name, rounds, told, command_of("benchmarks.wire", given))

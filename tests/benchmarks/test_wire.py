@@ -93,9 +93,9 @@ def test_runs_of_before_there_was_a_choice_are_those_with_exact_coding() -> None
     assert deciding(compose("faces", CASES[1].overrides).to_dict()) != deciding(now)
 
 
-def test_quick_is_the_main_experiment_with_fewer_sites_and_codings() -> None:
-    short, whole = quick(Path("/body")), faces(Path("/body"))
-    assert short.counted == whole.counted
+def test_quick_is_of_measurements_with_fewer_sites_and_codings() -> None:
+    short, whole = quick(Path("/har.npz")), har(Path("/har.npz"))
+    assert (short.experiment, short.stock, short.root) == (whole.experiment, "mlp", whole.root)
     assert short.name != whole.name
     assert len(short.tasks) == 1
     assert {case.name for case in short.cases} < {case.name for case in whole.cases}
