@@ -122,15 +122,20 @@ def memory_of(pid: int) -> float:
     return 0.0
 
 
-def draw(folder: Path, sites: int) -> None:
-    """Write the sites' measurements as ours reads them, and the very same splits for stock Flower."""
-    folder.mkdir(parents=True, exist_ok=True)
+def draw_measurements(path: Path, sites: int) -> None:
+    """Write seeded measurements of ``sites`` subjects to the npz file ``path``, as UCI HAR has them."""
     generator = np.random.default_rng(sites)
     subject = np.repeat(np.arange(1, sites + 1), WINDOWS)
     y = np.tile(np.arange(WINDOWS) % CLASSES + 1, sites)
     centres = generator.normal(size=(CLASSES + 1, FEATURES))
     x = 0.3 * centres[y] + generator.normal(size=(len(y), FEATURES))
-    np.savez(folder / "har.npz", x=x.astype(np.float32), y=y, subject=subject)
+    np.savez(path, x=x.astype(np.float32), y=y, subject=subject)
+
+
+def draw(folder: Path, sites: int) -> None:
+    """Write the sites' measurements as ours reads them, and the very same splits for stock Flower."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_measurements(folder / "har.npz", sites)
     config = compose("har", OURS)
     kept: dict[str, list[NDArray[Any]]] = {}
     for index, holding in enumerate(holdings(config, sites, folder / "har.npz")):

@@ -34,7 +34,7 @@ from benchmarks.flower import Simulator
 from benchmarks.outcome import mean_accuracy
 from benchmarks.processes import Processes, SuperLink, start_supernode
 from benchmarks.proxy import DOWN, UP, Proxy
-from benchmarks.simulate import draw as draw_measurements
+from benchmarks.simulate import draw_measurements
 from benchmarks.study import Case, Study
 from benchmarks.tables import Figure, Table, write
 from server_app.compose import compose
@@ -346,8 +346,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if told.quick:
-            draw_measurements(folder, 1)
-            setups = [quick(folder / "har.npz")]
+            measurements = folder / "har.npz"
+            draw_measurements(measurements, 1)
+            setups = [quick(measurements)]
         else:
             body = pretrained(folder / "body.safetensors")
             setups = [faces(body) if each == "faces" else har(told.har.resolve()) for each in sets]
