@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 COPIED = 256 * 2**20  # bytes of a copy: many times what caches hold
 SIDE = 2048  # of the square matrices on a CPU; on a GPU SIDE_GPU
@@ -56,6 +57,13 @@ def limits(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Limits:
     left = torch.rand(side, side, device=where).to(dtype)
     product = 2 * side**3 / _best(lambda: left @ left, where)
     return Limits(moved, product, str(dtype).removeprefix("torch."), torch.get_num_threads())
+
+
+def operations(do: Callable[[], object]) -> float:
+    """Return the floating point operations of products and convolutions, backward too, in ``do``."""
+    with FlopCounterMode(display=False) as counter:
+        do()
+    return float(counter.get_total_flops())
 
 
 def _best(do: Callable[[], object], device: torch.device) -> float:

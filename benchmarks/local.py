@@ -25,11 +25,10 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.apart import apart, most_resident, resident
 from benchmarks.command_line import command_of, output_of, with_output
-from benchmarks.limits import Limits, limits
+from benchmarks.limits import Limits, limits, operations
 from benchmarks.tables import Table, write
 from client_app.features import Cache, cached
 from client_app.resident import Shelf, room_on
@@ -209,12 +208,11 @@ def least_operations(case: Case) -> float:
     site = site_of(replace(case, images=2))
     prefix, tail = split(site.network, site.cut)
     inputs = site.data.inputs.batch(np.arange(2))
-    with torch.no_grad(), FlopCounterMode(display=False) as once:
+    with torch.no_grad():
+        once = operations(lambda: prefix(inputs))
         features = prefix(inputs)
-    with FlopCounterMode(display=False) as again:
-        tail(features).sum().backward()
-    passes = case.epochs * case.rounds
-    return float(case.images / 2 * (once.get_total_flops() + passes * again.get_total_flops()))
+    again = operations(lambda: tail(features).sum().backward())
+    return case.images / 2 * (once + case.epochs * case.rounds * again)
 
 
 def largest_difference(left: Path, right: Path) -> float:

@@ -15,12 +15,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.deployed import (
@@ -32,8 +34,10 @@ from benchmarks.deployed import (
     stock_rounds,
     submit_stock,
 )
+from benchmarks.limits import Limits, limits, operations
 from benchmarks.processes import Process, Processes, SuperLink, start_supernode
 from benchmarks.tables import Table, times, write
+from models.networks import build
 from server_app.compose import compose
 
 SITES = 3
@@ -186,17 +190,44 @@ def timings(ended: Sequence[float], worked: Sequence[float]) -> list[Timing]:
     return [Timing(seconds, work) for seconds, work in zip(lasted, worked[1:], strict=True)]
 
 
-def table(found: dict[str, list[Timing]], sites: int = SITES) -> Table:
-    """Return the medians, and how many times less each waits than stock Flower."""
+def least_operations(sites: int) -> float:
+    """Return the floating point operations of a round: of training and of the test data."""
+    network = build("resnet18", input_shape=(3, SIZE, SIZE), classes=2, head=())
+    pictures = torch.zeros(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        forward = operations(lambda: network(pictures))
+    both = operations(lambda: network(pictures).sum().backward())
+    return sites * (TRAIN * both + TEST * forward) / 2
+
+
+def table(
+    found: Mapping[str, Sequence[Timing]], at_best: Mapping[str, float], sites: int = SITES
+) -> Table:
+    """Return the medians, and how many times less each waits than stock Flower.
+
+    ``at_best`` are the seconds that the arithmetic alone takes, by the type that a case trains in.
+    """
     made = Table(
         f"A round of {times(sites, 'deployed site')}, ResNet-18 at {SIZE}x{SIZE}, {TRAIN} pictures each",
-        ("case", "seconds a round", "working", "waiting", "less waiting than stock"),
+        (
+            "case",
+            "seconds a round",
+            "at best",
+            "this / at best",
+            "working",
+            "waiting",
+            "less waiting than stock",
+        ),
     )
     stock = statistics.median(timing.waited for timing in found[STOCK])
     for case, timings in found.items():
+        seconds = statistics.median(timing.seconds for timing in timings)
         waited = statistics.median(timing.waited for timing in timings)
+        least = at_best["bfloat16" if case == BRIEF else "float32"]
         made.rows[case] = (
-            f"{statistics.median(timing.seconds for timing in timings):.1f}",
+            f"{seconds:.1f}",
+            f"{least:.1f}",
+            f"{seconds / least:.1f}",
             f"{statistics.median(timing.worked for timing in timings):.1f}",
             f"{waited:.1f}",
             "-" if case == STOCK else f"{stock / waited:.1f} times",
@@ -231,6 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with ThreadPoolExecutor(len(cases) if told.quick else 1) as pool:
             for number in range(repeat):
                 list(pool.map(play, cases, [number] * len(cases)))
+    kinds = (torch.float32,) if told.quick else (torch.float32, torch.bfloat16)
+    machine: dict[str, Limits] = {each.dtype: each for each in (limits("cpu", t) for t in kinds)}
+    least = least_operations(sites)
     counted = (
         "The only round of each case, from the command on and side by side: no figures to keep. "
         if told.quick
@@ -247,14 +281,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "and moving layers, for ours also keeping what stays at the site. Both train and evaluate "
         "alike, but ours sends a site one message a round (it evaluates the model as received, then "
         "trains it) and stock Flower two (it trains, then evaluates the average). Every process has "
-        "one thread of its own."
+        f"one thread of its own. At best: the {least / 1e9:.0f} GFLOP of all sites' training and test "
+        "data, at the rate of a large matrix product on all cores. "
+        + " ".join(each.told() for each in machine.values())
     ]
-    more = {"timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()}}
+    more = {
+        "timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()},
+        "operations": least,
+        "limits": {dtype: asdict(each) for dtype, each in machine.items()},
+    }
+    at_best = {dtype: least / each.product for dtype, each in machine.items()}
     command = command_of("benchmarks.rounds", given)
     write(
         output_of(told),
         "rounds",
-        [table(found, sites)],
+        [table(found, at_best, sites)],
         command=command,
         notes=notes,
         more=more,

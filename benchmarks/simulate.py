@@ -12,26 +12,30 @@ import argparse
 import contextlib
 import json
 import os
+import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks.central import holdings
 from benchmarks.command_line import command_of, output_of, with_output
 from benchmarks.deployed import Ended, app_copy, note_rounds
 from benchmarks.flower import Simulator
+from benchmarks.limits import limits, operations
 from benchmarks.processes import children
-from benchmarks.tables import Table, write
+from benchmarks.tables import Table, times, write
 from models import weights
 from server_app.compose import compose
 from strategies.blueprint import draw_up
@@ -149,12 +153,30 @@ def draw(folder: Path, sites: int) -> None:
                 kept.setdefault(f"{split}_{what}", []).append(values)
     pooled: dict[str, Any] = {name: np.concatenate(parts) for name, parts in kept.items()}
     np.savez(folder / "sites.npz", **pooled)
-    plan = plan_for(config, federation="start", weights="")
-    method = make_method(plan.method)
-    blueprint = draw_up(plan, method, input_shape=(FEATURES,), classes=CLASSES)
-    parameters = enumerate(blueprint.network.parameters())
+    parameters = enumerate(perceptron().parameters())
     start: dict[str, Any] = {f"{number:02d}": each.detach().numpy() for number, each in parameters}
     np.savez(folder / "start.npz", **start)
+
+
+def perceptron() -> nn.Module:
+    """Return the network as every run of ours begins with it."""
+    plan = plan_for(compose("har", OURS), federation="start", weights="")
+    method = make_method(plan.method)
+    return draw_up(plan, method, input_shape=(FEATURES,), classes=CLASSES).network
+
+
+def least_operations(sites: Path) -> float:
+    """Return the floating point operations of a round of all sites that `draw` wrote into ``sites``.
+
+    Forward and backward over each training example, as often as there are epochs, and forward over
+    each test example.
+    """
+    network = perceptron()
+    one = torch.zeros(1, FEATURES)
+    forward = operations(lambda: network(one))
+    both = operations(lambda: network(one).sum().backward())
+    with np.load(sites / "sites.npz", allow_pickle=False) as kept:
+        return EPOCHS * len(kept["train_y"]) * both + len(kept["test_y"]) * forward
 
 
 def play(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path) -> Played:
@@ -191,11 +213,7 @@ def _stock_result(output: Path) -> tuple[list[float], tuple[NDArray[np.float32],
 def _our_result(output: Path, watch: Watch) -> tuple[list[float], tuple[NDArray[np.float32], ...]]:
     last = max(output.glob("*/checkpoints/round-*"))
     state, _ = weights.load(last / "state.safetensors")
-    config = compose("har", OURS)
-    plan = plan_for(config, federation="end", weights="")
-    method = make_method(plan.method)
-    blueprint = draw_up(plan, method, input_shape=(FEATURES,), classes=CLASSES)
-    names = [name for name, _ in blueprint.network.named_parameters()]
+    names = [name for name, _ in perceptron().named_parameters()]
     average = tuple(state[f"state/common//{name}"].numpy() for name in names)
     (times,) = watch.ended.values()
     return [when for _, when in sorted(times.items())], average
@@ -230,20 +248,34 @@ def apart(one: Played, other: Played) -> float:
     return max(float(np.abs(a - b).max()) for a, b in pairs)
 
 
-def table(found: dict[int, dict[str, Played]]) -> Table:
-    """Return rates, memory, and how far each average is from stock Flower's."""
+def table(found: Mapping[int, Mapping[str, Sequence[Played]]], at_best: float) -> Table:
+    """Return median rates and memory, and how far each average is from stock Flower's at the most.
+
+    ``at_best`` is the sites x rounds per second that the arithmetic alone allows.
+    """
     made = Table(
         f"{' and '.join(map(str, found))} simulated sites, a perceptron",
-        ("sites, case", "sites x rounds / s", "against stock", "memory, MB", "average apart"),
+        (
+            "sites, case",
+            "sites x rounds / s",
+            "against stock",
+            "at best",
+            "at best / this",
+            "memory, MB",
+            "average apart",
+        ),
     )
     for sites, cases in found.items():
-        stock = cases[STOCK]
-        for case, played in cases.items():
+        rates = {case: statistics.median(one.rate for one in each) for case, each in cases.items()}
+        for case, each in cases.items():
+            pairs = zip(each, cases[STOCK], strict=True)
             made.rows[f"{sites}, {case}"] = (
-                f"{played.rate:.1f}",
-                "-" if case == STOCK else f"{played.rate / stock.rate:.1f} times",
-                f"{played.memory / MEGABYTE:.0f}",
-                "-" if case == STOCK else f"{apart(played, stock):.1e}",
+                f"{rates[case]:.1f}",
+                "-" if case == STOCK else f"{rates[case] / rates[STOCK]:.1f} times",
+                f"{at_best:.0f}",
+                f"{at_best / rates[case]:.0f}",
+                f"{statistics.median(one.memory for one in each) / MEGABYTE:.0f}",
+                "-" if case == STOCK else f"{max(apart(*pair) for pair in pairs):.1e}",
             )
     return made
 
@@ -254,36 +286,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
     parser.add_argument("--sites", type=int, nargs="+", default=list(SIZES), help="even numbers")
     parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each case, in turn")
     parser.add_argument(
-        "--quick", action="store_true", help="two rounds of ten sites, two cases side by side"
+        "--quick", action="store_true", help="two rounds of ten sites, two cases side by side, once"
     )
     told = with_output(parser).parse_args(given)
-    sizes, rounds = ([10], 2) if told.quick else (told.sites, told.rounds)
+    sizes, rounds, repeat = ([10], 2, 1) if told.quick else (told.sites, told.rounds, told.repeat)
     cases = (COHORT, STOCK) if told.quick else CASES
-    if rounds < 2 or any(size < NODES or size % NODES for size in sizes):
-        parser.error(f"--rounds from 2 on, and --sites that {NODES} nodes can share evenly")
+    if rounds < 2 or repeat < 1 or any(size < NODES or size % NODES for size in sizes):
+        parser.error(
+            f"--rounds from 2 on, --repeat from 1, and --sites that {NODES} nodes can share evenly"
+        )
+    found: dict[int, dict[str, list[Played]]] = {
+        sites: {case: [] for case in cases} for sites in sizes
+    }
     with tempfile.TemporaryDirectory() as name:
-        found = {
-            sites: compare(cases, sites, rounds, Path(name) / str(sites), side_by_side=told.quick)
-            for sites in sizes
-        }
+        for number in range(repeat):
+            for sites in sizes:
+                folder = Path(name) / f"{sites}-{number}"
+                played = compare(cases, sites, rounds, folder, side_by_side=told.quick)
+                for case, one in played.items():
+                    found[sites][case].append(one)
+        operations_ = least_operations(folder) / sites
+    machine = limits()
     notes = [
+        machine.told(),
         ("Side by side: no figures to keep. " if told.quick else "")
-        + f"One run of {rounds} rounds each; the rate is of the rounds after the first, from the end of "
+        + f"Medians of {times(repeat, 'run')} of {rounds} rounds each; the rate is of the rounds after "
+        "the first, from the end of "
         "one to the end of the next: ours ends with a checkpoint on the disk, and measures each "
-        "site's validation data besides its test data, which stock Flower has not. Memory is the "
+        "site's validation data besides its test data, which stock Flower has not. At best: the "
+        f"{operations_ / 1e6:.0f} MFLOP of a site and round (training and test data), at the rate of a "
+        "large matrix product. Memory is the "
         "most, at looks half a second apart, of the SuperLink and all processes that it started, "
         "shared pages counted once. The averages are those after the last round, and the largest "
-        "difference of a parameter from stock Flower's."
+        "difference of a parameter from stock Flower's.",
     ]
     more = {
         "played": {
-            str(sites): {case: [each.rate, each.memory] for case, each in cases.items()}
+            str(sites): {
+                case: [[one.rate, one.memory] for one in each] for case, each in cases.items()
+            }
             for sites, cases in found.items()
-        }
+        },
+        "operations": operations_,
+        "limits": asdict(machine),
     }
     command = command_of("benchmarks.simulate", given)
-    write(output_of(told), "simulate", [table(found)], command=command, notes=notes, more=more)
+    made = table(found, machine.product / operations_)
+    write(output_of(told), "simulate", [made], command=command, notes=notes, more=more)
 
 
 if __name__ == "__main__":

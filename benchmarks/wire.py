@@ -36,7 +36,7 @@ from benchmarks.processes import Processes, SuperLink, start_supernode
 from benchmarks.proxy import DOWN, UP, Proxy
 from benchmarks.simulate import draw_measurements
 from benchmarks.study import Case, Study
-from benchmarks.tables import Figure, Table, write
+from benchmarks.tables import Figure, Table, times, write
 from server_app.compose import compose
 
 STOCK = "whole model, stock Flower FedAvg"
@@ -168,10 +168,13 @@ class Counted:
     ----------
     up, down : float
         From the site, and to it.
+    layers : float
+        Of both, those of the layers alone.
     """
 
     up: float
     down: float
+    layers: float
 
     @property
     def both(self) -> float:
@@ -179,15 +182,16 @@ class Counted:
         return self.up + self.down
 
 
-def counted(meters: Sequence[Meter], ended: Sequence[float]) -> Counted:
+def counted(meters: Sequence[Meter], ended: Sequence[float], layers: Sequence[float]) -> Counted:
     """Return what passed from the end of the first round to that of the last, a site and round.
 
-    Of a run of one round, all of it.
+    Of a run of one round, all of it. ``layers`` are the bytes of all sites' layers in each round.
     """
     first = ended[0] if len(ended) > 1 else 0.0
     shares = len(meters) * max(len(ended) - 1, 1)
-    sums = [sum(m.between(first, ended[-1], way) for m in meters) for way in WAYS]
-    return Counted(*(each / shares for each in sums))
+    up, down = (sum(m.between(first, ended[-1], way) for m in meters) for way in WAYS)
+    alone = sum(layers[1:] or layers)
+    return Counted(up / shares, down / shares, alone / shares)
 
 
 @dataclass
@@ -235,10 +239,14 @@ class Deployment:
                 raise SystemExit(f"{len(folders)} runs of {self.setup.cases}:\n{processes.logs()}")
             found, accuracy = {}, {}
             for case, folder in zip(self.setup.cases, folders, strict=True):
-                times = [when for _, when in sorted(ended[folder].items())]
-                found[case.name] = counted(meters, times)
+                whens = [when for _, when in sorted(ended[folder].items())]
                 results = json.loads((folder / "results.json").read_text())
                 check(results, case.name, len(meters))
+                layers = [
+                    sum((*each["bytes_up"].values(), *each["bytes_down"].values()))
+                    for each in results["rounds"]
+                ]
+                found[case.name] = counted(meters, whens, layers)
                 accuracy[case.name] = mean_accuracy(results)
             first = min(ended[folders[0]].values())
             before = sum(m.between(0, first, way) for m in meters for way in WAYS) / len(meters)
@@ -266,7 +274,10 @@ class Deployment:
             processes.finish(run, seconds=self._patience)
             clock = time.time() - time.monotonic()
             rounds = stock_rounds(processes, output, len(meters))
-            return counted(meters, [clock + each["ended"] for each in rounds])
+            # A site sends the model once, and is sent it to train and to evaluate.
+            layers = 3 * len(meters) * json.loads(output.read_text())["model"]
+            ended = [clock + each["ended"] for each in rounds]
+            return counted(meters, ended, [layers] * len(rounds))
 
     def _start_site(self, processes: Processes, index: int, task: str, meter: Meter) -> None:
         place: dict[str, Any] = {"partition-id": index, "num-partitions": len(self.setup.tasks)}
@@ -299,7 +310,17 @@ def table(
     """Return bytes of every case beside those of the whole model, and accuracy beside exact layers."""
     made = Table(
         f"A site and round: {setup.title}",
-        ("case", "MB up", "MB down", "MB both", "times fewer", "accuracy, %", "against exact"),
+        (
+            "case",
+            "MB up",
+            "MB down",
+            "MB both",
+            "layers alone",
+            "both / layers",
+            "times fewer",
+            "accuracy, %",
+            "against exact",
+        ),
     )
     whole, best = bytes_[STOCK], accuracy.get(EXACT.name)
     for case, found in bytes_.items():
@@ -308,7 +329,11 @@ def table(
             f"{100 * (mine.mean - best.mean):+.2f}" if mine and best and case != EXACT.name else "-"
         )
         made.rows[case] = (
-            *(f"{size / MEGABYTE:.3f}" for size in (found.up, found.down, found.both)),
+            *(
+                f"{size / MEGABYTE:.3f}"
+                for size in (found.up, found.down, found.both, found.layers)
+            ),
+            f"{found.both / found.layers:.2f}",
             "-" if case == STOCK else f"{whole.both / found.both:.1f}",
             mine,
             points,
@@ -382,15 +407,16 @@ def play(setup: Setup, folder: Path, rounds: int, told: argparse.Namespace, comm
     deployed_ = "Accuracy: of the deployed sites after two rounds, which says nothing."
     notes = [
         "Bytes on the TCP connection between a site and the SuperLink, without TLS, mean over "
-        f"{len(setup.tasks)} deployed sites and {which}: layers, and all that Flower and we send "
-        "besides (plans, reports, polling). Stock Flower sends a site two messages a round, each "
-        "with the whole model, and is sent it once; ours one message. Before and in the first round "
-        f"{before / MEGABYTE:.2f} MB passed a site of ours, which is not in the table: the app, "
-        "introductions, the pre-trained checkpoint where there is one, and the first round of the "
-        "exact case.",
+        f"{times(len(setup.tasks), 'deployed site')} and {which}: layers, and all that Flower and "
+        "we send besides (plans, reports, polling). Stock Flower sends a site two messages a round, each "
+        "with the whole model, and is sent it once; ours one message. Layers alone: the "
+        "coded layers as Flower's arrays hold them, which no protocol can do without. Before and in "
+        f"the first round {before / MEGABYTE:.2f} MB passed a site of ours, which is not in the table: "
+        "the app, introductions, the pre-trained checkpoint where there is one, and the first round of "
+        "the exact case.",
         simulated_ if simulated else deployed_ if told.quick else "Accuracy was not measured.",
     ]
-    more = {"bytes": {case: [found.up, found.down] for case, found in bytes_.items()}}
+    more = {"bytes": {c: [found.up, found.down, found.layers] for c, found in bytes_.items()}}
     more["before"] = before  # type: ignore[assignment]
     write(
         output_of(told),

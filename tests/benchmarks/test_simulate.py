@@ -13,12 +13,15 @@ from benchmarks.simulate import (
     APART,
     BATCH,
     COHORT,
+    EPOCHS,
     OURS,
     STOCK,
     Played,
     draw,
+    least_operations,
     main,
     memory_of,
+    perceptron,
     table,
 )
 from server_app.compose import compose
@@ -41,15 +44,27 @@ def test_the_table_says_how_much_faster_and_how_far_apart() -> None:
     near = (np.array([0, 1e-6], dtype=np.float32),)
     found = {
         10: {
-            COHORT: Played(50.0, 2e9, near),
-            APART: Played(4.0, 3e9, average),
-            STOCK: Played(5.0, 2.5e9, average),
+            COHORT: [Played(50.0, 2e9, average), Played(70.0, 1e9, average), Played(1, 3e9, near)],
+            APART: [Played(4.0, 3e9, average)] * 3,
+            STOCK: [Played(5.0, 2.5e9, average)] * 3,
         }
     }
-    rows = table(found).rows
-    assert rows[f"10, {COHORT}"] == ("50.0", "10.0 times", "2000", "1.0e-06")
-    assert rows[f"10, {APART}"] == ("4.0", "0.8 times", "3000", "0.0e+00")
-    assert rows[f"10, {STOCK}"] == ("5.0", "-", "2500", "-")
+    rows = table(found, 1000).rows
+    assert rows[f"10, {COHORT}"] == ("50.0", "10.0 times", "1000", "20", "2000", "1.0e-06")
+    assert rows[f"10, {APART}"] == ("4.0", "0.8 times", "1000", "250", "3000", "0.0e+00")
+    assert rows[f"10, {STOCK}"] == ("5.0", "-", "1000", "200", "2500", "-")
+
+
+def test_the_limit_is_the_arithmetic_of_the_sites_own_examples(tmp_path: Path) -> None:
+    draw(tmp_path, 4)
+    with np.load(tmp_path / "sites.npz", allow_pickle=False) as kept:
+        trained, tested = len(kept["train_y"]), len(kept["test_y"])
+    weights = [each.numel() for each in perceptron().parameters() if each.dim() == 2]
+    # A product and a sum a weight; backward as much again to the weights, and to all inputs but
+    # the first layer's.
+    forward, backward = 2 * sum(weights), 2 * sum(weights) + 2 * sum(weights[1:])
+    expected = EPOCHS * trained * (forward + backward) + tested * forward
+    assert least_operations(tmp_path) == expected
 
 
 def test_memory_is_that_of_a_living_process() -> None:
@@ -57,7 +72,11 @@ def test_memory_is_that_of_a_living_process() -> None:
     assert memory_of(2**22 + 1) == 0.0
 
 
-@pytest.mark.parametrize("given", [["--sites", "9"], ["--sites", "0"], ["--rounds", "1"]])
-def test_sites_that_cannot_be_shared_evenly_are_refused(given: list[str]) -> None:
+@pytest.mark.parametrize(
+    "given", [["--sites", "9"], ["--sites", "0"], ["--rounds", "1"], ["--repeat", "0"]]
+)
+def test_sites_that_cannot_be_shared_evenly_and_too_few_rounds_are_refused(
+    given: list[str],
+) -> None:
     with pytest.raises(SystemExit):
         main(given)

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.processes import REPOSITORY, clean_environment
 from benchmarks.rounds import COLD, STOCK, WARM
 from benchmarks.startup import (
+    ALWAYS,
     FLOWER,
     IMPORTS,
     LEAST,
@@ -90,14 +91,15 @@ def test_the_tables_are_of_medians() -> None:
         "no",
     )
     runs = {WARM: [5.0, 4.0, 90.0], COLD: [10.0], STOCK: [10.0, 20.0]}
-    assert runs_table(runs, 3).rows == {
-        WARM: ("5.0", "3.0"),
-        COLD: ("10.0", "1.5"),
-        STOCK: ("15.0", "-"),
+    imports["torch"] = [Import(3.0, 3.0, True)]
+    assert runs_table(runs, imports, 3).rows == {
+        WARM: ("5.0", "3.0", "5.0", "1.0"),
+        COLD: ("10.0", "1.5", "5.0", "2.0"),
+        STOCK: ("15.0", "-", "5.0", "3.0"),
     }
 
 
 def test_what_a_module_cannot_do_without_is_measured_too() -> None:
     assert set(LEAST) <= set(IMPORTS)
-    assert set(LEAST.values()) <= set(IMPORTS)
+    assert {*LEAST.values(), *ALWAYS} <= set(IMPORTS)
     assert set(IMPORTS) >= WITH_TORCH

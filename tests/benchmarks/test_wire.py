@@ -58,19 +58,24 @@ def test_a_round_is_the_mean_over_sites_and_rounds_after_the_first() -> None:
     for meter in meters:
         meter.passed += [(UP, 1.0, 999), (UP, 11.0, 10), (DOWN, 12.0, 40), (UP, 25.0, 30)]
         meter.passed += [(DOWN, 31.0, 999)]
-    assert counted(meters, [10.0, 20.0, 30.0]) == Counted(20.0, 20.0)
-    assert counted(meters, [30.0]) == Counted(1039.0, 40.0)
+    assert counted(meters, [10.0, 20.0, 30.0], [999, 60, 80]) == Counted(20.0, 20.0, 35.0)
+    assert counted(meters, [30.0], [60]) == Counted(1039.0, 40.0, 30.0)
 
 
 def test_the_table_says_how_many_times_fewer() -> None:
     setup = faces(Path("/body"))
-    bytes_ = {STOCK: Counted(40e6, 80e6), EXACT.name: Counted(30e6, 30e6), "few": Counted(1e6, 1e6)}
+    bytes_ = {
+        STOCK: Counted(40e6, 80e6, 100e6),
+        EXACT.name: Counted(30e6, 30e6, 60e6),
+        "few": Counted(1e6, 1e6, 1e6),
+    }
     accuracy = {STOCK: Figure((0.6,)), EXACT.name: Figure((0.9,)), "few": Figure((0.895,))}
     rows = table(setup, bytes_, accuracy).rows
-    assert rows[STOCK][:4] == ("40.000", "80.000", "120.000", "-")
-    assert rows[EXACT.name][:4] == ("30.000", "30.000", "60.000", "2.0")
-    assert (rows[STOCK][5], rows[EXACT.name][5], rows["few"][5]) == ("-30.00", "-", "-0.50")
-    assert table(setup, bytes_, {}).rows[EXACT.name][4:] == (None, "-")
+    assert rows[STOCK][:6] == ("40.000", "80.000", "120.000", "100.000", "1.20", "-")
+    assert rows[EXACT.name][:6] == ("30.000", "30.000", "60.000", "60.000", "1.00", "2.0")
+    assert rows["few"][3:6] == ("1.000", "2.00", "60.0")
+    assert [rows[case][7] for case in bytes_] == ["-30.00", "-", "-0.50"]
+    assert table(setup, bytes_, {}).rows[EXACT.name][6:] == (None, "-")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

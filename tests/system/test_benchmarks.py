@@ -52,8 +52,9 @@ def test_coded_layers_take_fewer_bytes_than_exact_ones_and_those_than_stock_flow
     tmp_path: Path,
 ) -> None:
     counted = quick("wire", tmp_path)["bytes"]
-    stock, exact, coded = (sum(counted[case]) for case in counted)
+    stock, exact, coded = (up + down for up, down, _ in counted.values())
     assert coded < exact < stock
+    assert all(0 < layers < up + down for up, down, layers in counted.values())
 
 
 def test_starts_are_timed_with_runs(tmp_path: Path) -> None:
