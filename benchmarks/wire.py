@@ -239,14 +239,14 @@ class Deployment:
                 raise SystemExit(f"{len(folders)} runs of {self.setup.cases}:\n{processes.logs()}")
             found, accuracy = {}, {}
             for case, folder in zip(self.setup.cases, folders, strict=True):
-                whens = [when for _, when in sorted(ended[folder].items())]
+                moments = [when for _, when in sorted(ended[folder].items())]
                 results = json.loads((folder / "results.json").read_text())
                 check(results, case.name, len(meters))
                 layers = [
                     sum((*each["bytes_up"].values(), *each["bytes_down"].values()))
                     for each in results["rounds"]
                 ]
-                found[case.name] = counted(meters, whens, layers)
+                found[case.name] = counted(meters, moments, layers)
                 accuracy[case.name] = mean_accuracy(results)
             first = min(ended[folders[0]].values())
             before = sum(m.between(0, first, way) for m in meters for way in WAYS) / len(meters)
