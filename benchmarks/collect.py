@@ -37,8 +37,9 @@ and faults are real processes over real sockets, as said there); "pooled", "cent
 are the same trainer, networks, groups and number of passes on the data of all sites in one place;
 "alone" and "separate" are method `local`. Figures are means ± standard deviation over the seeds,
 of the last round on the test data, which chose nothing where a table does not say so. The JSON beside
-each table has every seed's value, the curves, and the `flwr run` command of every row that is a run of
-its own: central rows, the majority class and rows taken from another row's run have none.
+each table has every seed's value; beside tables III and IV, transfer and deployment also the curves,
+and the `flwr run` command of every row that is a run of its own: central rows, the majority class and
+rows taken from another row's run have none.
 """
 
 

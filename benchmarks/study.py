@@ -198,7 +198,7 @@ def finished(output: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(output.glob("*/results.json")):
         results = json.loads(path.read_text())
-        if results["final"] is not None:
+        if _over(results):
             found[_key(results["config"])] = results
     return found
 
@@ -206,9 +206,15 @@ def finished(output: Path) -> dict[str, dict[str, Any]]:
 def tidy(output: Path) -> None:
     """Delete checkpoints and personal layers of finished runs: results.json is what is kept."""
     for path in output.glob("*/results.json"):
-        if json.loads(path.read_text())["final"] is not None:
+        if _over(json.loads(path.read_text())):
             for folder in ("checkpoints", "sites"):
                 shutil.rmtree(path.parent / folder, ignore_errors=True)
+
+
+def _over(results: Mapping[str, Any]) -> bool:
+    """Return whether a run came to its end, which fine-tuning is where there is any."""
+    tuned = not results["config"]["deployment"]["epochs"] or results["deployment"] is not None
+    return results["final"] is not None and tuned
 
 
 def _key(config: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ STOCK = "whole model, stock Flower FedAvg"
 WAYS = (UP, DOWN)
 MEGABYTE = 1e6
 GROUPS = ("common", "task")
+ACCURACY = "accuracy, %"
 SETS = ("faces", "har")
 ALONE = ("baselines.alone=false",)
 
@@ -318,7 +319,7 @@ def table(
             "layers alone",
             "both / layers",
             "times fewer",
-            "accuracy, %",
+            ACCURACY,
             "against exact",
         ),
     )
@@ -353,12 +354,25 @@ def measured(setup: Setup, told: argparse.Namespace) -> dict[str, Figure | None]
     }
 
 
+def measured_before(results: Path) -> dict[str, Figure | None]:
+    """Return the accuracy of every case that the JSON file ``results`` has; none without a file."""
+    if not results.exists():
+        return {}
+    rows = json.loads(results.read_text())["tables"][0]["rows"]
+    cells = {case: row[ACCURACY] for case, row in rows.items()}
+    return {case: cell and Figure(tuple(cell["values"])) for case, cell in cells.items()}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, measure, and write a table for each set of data."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wire", description=__doc__)
     parser.add_argument("--rounds", type=int, default=4, help="counted; the first is left out")
-    parser.add_argument("--bytes-only", action="store_true", help="no simulation, no accuracy")
+    parser.add_argument(
+        "--bytes-only",
+        action="store_true",
+        help="no simulation: the accuracy is that of the results that are there, or none",
+    )
     parser.add_argument("--quick", action="store_true", help="one site, two rounds, few codings")
     parser.add_argument("--sets", nargs="+", choices=SETS, help="faces, and har where it is there")
     with_data(parser, "--har", "har.npz", "UCI HAR")
@@ -391,18 +405,23 @@ def play(setup: Setup, folder: Path, rounds: int, told: argparse.Namespace, comm
         bytes_, deployed, before = Deployment(setup, folder / "ours", rounds).ours()
         bytes_ = {STOCK: counting.result(), **bytes_}
     simulated = not (told.quick or told.bytes_only)
-    accuracy = measured(setup, told) if simulated else {}
-    if told.quick:
+    accuracy: Mapping[str, Figure | None]
+    if simulated:
+        accuracy = measured(setup, told)
+    elif told.quick:
         accuracy = {case: Figure((value,)) for case, value in deployed.items()}
+    else:
+        accuracy = measured_before(output_of(told) / f"wire-{setup.name}.json")
     which = (
         "its only round of stock Flower, the second of ours"
         if told.quick
         else (f"{rounds - 1} of {rounds} rounds, without the first")
     )
+    when = "" if simulated else ", measured before the bytes"
     simulated_ = (
-        f"Accuracy: mean over {setup.sites} simulated sites after the rounds of the experiment, the "
-        "same for all, which train as the experiment does; the whole model's is that of FedAvg in this "
-        "app, whose mean is Flower's but for rounding."
+        f"Accuracy{when}: mean over {setup.sites} simulated sites after the rounds of the experiment, "
+        "the same for all, which train as the experiment does; the whole model's is that of FedAvg in "
+        "this app, whose mean is Flower's but for rounding."
     )
     deployed_ = "Accuracy: of the deployed sites after two rounds, which says nothing."
     notes = [
@@ -414,7 +433,7 @@ def play(setup: Setup, folder: Path, rounds: int, told: argparse.Namespace, comm
         f"the first round {before / MEGABYTE:.2f} MB passed a site of ours, which is not in the table: "
         "the app, introductions, the pre-trained checkpoint where there is one, and the first round of "
         "the exact case.",
-        simulated_ if simulated else deployed_ if told.quick else "Accuracy was not measured.",
+        deployed_ if told.quick else simulated_ if accuracy else "Accuracy was not measured.",
     ]
     more = {"bytes": {c: [found.up, found.down, found.layers] for c, found in bytes_.items()}}
     more["before"] = before  # type: ignore[assignment]

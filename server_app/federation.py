@@ -138,8 +138,8 @@ class Federation:
             name = type(aggregator).__name__
             if isinstance(aggregator, HoldingAggregator):
                 self.log(
-                    f"{key}: {name} needs all updates of a round: up to "
-                    f"{aggregator.memory_mb:g} MB of them in memory, the others on disk"
+                    f"{key}: {name} needs all updates of a round: within "
+                    f"{aggregator.memory_mb:g} MB of memory, the others on disk"
                 )
             statistics = [n for n in self.learnt.states[key] if n.endswith("running_var")]
             if isinstance(aggregator, ServerOptimizer) and statistics:

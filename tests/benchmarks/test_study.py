@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import outcome
 from benchmarks.flower import SimulationFailed, Simulator
-from benchmarks.study import Case, Study, deciding
+from benchmarks.study import Case, Study, deciding, finished
 from benchmarks.tables import Figure, Table, write
 from server_app.app import run_all
 from server_app.compose import RunConfig
@@ -60,6 +60,20 @@ def test_a_run_that_left_no_results_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(SimulationFailed, match="4 runs left no results"):
         STUDY.play(Broken(tmp_path), CASES)
+
+
+def test_a_run_that_died_while_it_was_fine_tuned_is_not_taken_for_finished(tmp_path: Path) -> None:
+    results = {"config": STUDY.config(CASES[0], 1).to_dict(), "final": {}, "deployment": None}
+    path = tmp_path / "run" / "results.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(results))
+    assert len(finished(tmp_path)) == 1
+    results["config"]["deployment"]["epochs"] = 4
+    path.write_text(json.dumps(results))
+    assert finished(tmp_path) == {}
+    results["deployment"] = {}
+    path.write_text(json.dumps(results))
+    assert len(finished(tmp_path)) == 1
 
 
 def test_the_command_is_the_one_that_the_overrides_mean() -> None:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.processes import REPOSITORY
 from benchmarks.proxy import DOWN, UP
 from benchmarks.study import Case, deciding
-from benchmarks.tables import Figure
+from benchmarks.tables import Figure, write
 from benchmarks.wire import (
     CASES,
     EXACT,
@@ -23,6 +23,7 @@ from benchmarks.wire import (
     counted,
     faces,
     har,
+    measured_before,
     quick,
     table,
 )
@@ -76,6 +77,15 @@ def test_the_table_says_how_many_times_fewer() -> None:
     assert rows["few"][3:6] == ("1.000", "2.00", "60.0")
     assert [rows[case][7] for case in bytes_] == ["-30.00", "-", "-0.50"]
     assert table(setup, bytes_, {}).rows[EXACT.name][6:] == (None, "-")
+
+
+def test_bytes_that_are_counted_again_keep_the_accuracy(tmp_path: Path) -> None:
+    setup = faces(Path("/body"))
+    bytes_ = {STOCK: Counted(4, 8, 10), EXACT.name: Counted(3, 3, 6)}
+    accuracy = {STOCK: Figure((0.6, 0.7)), EXACT.name: None}
+    write(tmp_path, "wire-faces", [table(setup, bytes_, accuracy)], command="any")
+    assert measured_before(tmp_path / "wire-faces.json") == accuracy
+    assert measured_before(tmp_path / "wire-har.json") == {}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

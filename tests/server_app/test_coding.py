@@ -229,6 +229,21 @@ def test_a_late_site_goes_on_from_what_it_last_answered_with(tmp_path: Path) -> 
     assert [taken[number, 101] for number in range(1, 5)] == [{0}, {1}, {2}, {3}]
 
 
+def test_an_update_of_a_group_whose_state_was_kept_was_not_taken(tmp_path: Path) -> None:
+    """Krum wants three updates and gets two in round 2: what was lost in them is owed once more."""
+
+    def two_silent(message: Message, reply: Message) -> Message | None:
+        late = of_round(message) == 2 and message.metadata.dst_node_id in (102, 103)
+        return None if late else reply
+
+    line = Line(two_silent)
+    krum = "aggregator@strategy.aggregators.common=krum"
+    results, _ = played(tmp_path, *SPARSE, krum, "strategy.deadline=3", tamper=line)
+    assert [list(record["kept"]) for record in results["rounds"]] == [[], ["common"], [], []]
+    assert line.taken[3, 100] == {"common": 1, "task": 2}
+    assert line.taken[4, 100] == {"common": 3, "task": 3}
+
+
 def test_where_all_have_lost_what_they_held_the_round_is_played_again(tmp_path: Path) -> None:
     def wipes(message: Message, reply: Message) -> Message:
         if of_round(message) == 2:
