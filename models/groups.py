@@ -254,22 +254,6 @@ def set_train_mode(model: nn.Module, partition: Partition) -> None:
             _mark_eval(model, name.rpartition(".")[0])
 
 
-def describe_mismatch(
-    mine: Mapping[str, TensorSpec], theirs: Mapping[str, TensorSpec], *, most: int = 3
-) -> str:
-    """Say how ``theirs`` differs from ``mine``: the first ``most`` tensors; empty if equal."""
-    found = [f"{name} is missing" for name in mine if name not in theirs]
-    found += [f"{name} is not ours" for name in theirs if name not in mine]
-    for name in mine.keys() & theirs.keys():
-        ours, other = mine[name], theirs[name]
-        if ours.shape != other.shape:
-            found.append(f"{name} has shape {other.shape}, ours has {ours.shape}")
-        elif ours.dtype != other.dtype:
-            found.append(f"{name} is {other.dtype}, ours is {ours.dtype}")
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return "; ".join(sorted(found)[:most]) + more
-
-
 @dataclass(frozen=True)
 class _Claim:
     """An entry that matches a tensor, how strong it is, and for which group."""

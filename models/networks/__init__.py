@@ -105,8 +105,8 @@ def build(
     Raises
     ------
     UserError
-        For an unknown name, an unknown or missing option, a width below 1, images too small,
-        texts too long, a folder that is not there.
+        For an unknown name, an unknown or missing option, a width below 1, a layer that is too
+        large, images too small or of too many channels, texts too long, a folder that is not there.
     """
     if name not in MODELS:
         raise UserError(f"no model {name!r}; there are {', '.join(MODELS)}")

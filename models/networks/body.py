@@ -13,12 +13,33 @@ from models.errors import UserError
 Layers: TypeAlias = "OrderedDict[str, nn.Module]"
 
 
+MOST_CHANNELS = 4096  # of an image
+MOST_WEIGHTS = 2**28  # of one linear layer: 1 GB in float32
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """Return a linear layer; raise `UserError` for one that is larger than any of use.
+
+    Sites say how large an input is, and the server builds what they say.
+    """
+    if inputs * outputs > MOST_WEIGHTS:
+        raise UserError(
+            f"a linear layer from {inputs} to {outputs} values has more than {MOST_WEIGHTS} weights: "
+            "make the inputs or the layer smaller"
+        )
+    return nn.Linear(inputs, outputs)
+
+
 def image_channels(name: str, input_shape: tuple[int, ...]) -> int:
     """Return the channels of ``(channels, height, width)``; raise `UserError` if it is not that."""
     if len(input_shape) != 3:
         raise UserError(
             f"{name} takes images (channels, height, width), but one input is {input_shape}; "
             "for anything but images choose model=mlp"
+        )
+    if input_shape[0] > MOST_CHANNELS:
+        raise UserError(
+            f"{name}: images of {input_shape[0]} channels, at most {MOST_CHANNELS} are taken"
         )
     return input_shape[0]
 

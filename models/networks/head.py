@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from models.errors import UserError
-from models.networks.body import widths
+from models.networks.body import linear, widths
 
 
 def head(
@@ -22,17 +22,18 @@ def head(
     Raises
     ------
     UserError
-        For a width or number of classes below 1, or a ``dropout`` outside [0, 1).
+        For a width or number of classes below 1, a layer that `linear` refuses, or a ``dropout``
+        outside [0, 1).
     """
     if not 0 <= dropout < 1:
         raise UserError(f"dropout must be at least 0 and below 1, not {dropout!r}")
     layers = nn.Sequential()
     for index, width in enumerate(widths("head", hidden)):
-        layers.add_module(str(index), nn.Linear(in_features, width))
+        layers.add_module(str(index), linear(in_features, width))
         layers.add_module(f"relu{index}", nn.ReLU(inplace=True))
         if dropout:
             layers.add_module(f"drop{index}", nn.Dropout(dropout))
         in_features = width
     (outputs,) = widths("classes", [classes])
-    layers.add_module("out", nn.Linear(in_features, outputs))
+    layers.add_module("out", linear(in_features, outputs))
     return layers

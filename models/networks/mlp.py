@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.networks.body import Layers, widths
+from models.networks.body import Layers, linear, widths
 
 
 def mlp(name: str, input_shape: tuple[int, ...], *, hidden: Sequence[int]) -> Layers:
@@ -20,7 +20,7 @@ def mlp(name: str, input_shape: tuple[int, ...], *, hidden: Sequence[int]) -> La
     features = math.prod(input_shape)
     layers: Layers = OrderedDict(flatten=nn.Flatten())
     for index, width in enumerate(widths("hidden", hidden), start=1):
-        layers[f"fc{index}"] = nn.Linear(features, width)
+        layers[f"fc{index}"] = linear(features, width)
         if name == "mlp_bn":
             layers[f"bn{index}"] = nn.BatchNorm1d(width)
         layers[f"relu{index}"] = nn.ReLU(inplace=True)

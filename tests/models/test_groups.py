@@ -20,7 +20,6 @@ from models.groups import (
     PartitionError,
     Scope,
     TensorSpec,
-    describe_mismatch,
     freeze,
     partition,
     set_train_mode,
@@ -489,23 +488,6 @@ def test_the_fingerprint_ignores_what_is_not_exchanged(four):
     )
     for group in ("common", "task"):
         assert other.fingerprint(group) == four.fingerprint(group)
-
-
-@settings(max_examples=100, deadline=None)
-@given(SPECS, SPECS)
-def test_a_mismatch_is_described_just_where_there_is_one(mine, theirs):
-    assert (describe_mismatch(mine, theirs) == "") == (mine == theirs)
-
-
-def test_a_mismatch_names_the_tensors():
-    a, b = TensorSpec((2, 3), "float32"), TensorSpec((2, 4), "float32")
-    assert describe_mismatch({"w": a}, {}) == "w is missing"
-    assert describe_mismatch({}, {"w": a}) == "w is not ours"
-    assert describe_mismatch({"w": a}, {"w": b}) == "w has shape (2, 4), ours has (2, 3)"
-    half = TensorSpec((2, 3), "float16")
-    assert describe_mismatch({"w": a}, {"w": half}) == "w is float16, ours is float32"
-    many = describe_mismatch({f"w{i}": a for i in range(5)}, {})
-    assert many == "w0 is missing; w1 is missing; w2 is missing and 2 more"
 
 
 # -- training ------------------------------------------------------------------------------------

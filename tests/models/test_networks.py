@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -239,3 +240,19 @@ def test_building_our_own_networks_does_not_import_torchs_compiler():
 def test_a_shape_that_a_site_only_says_costs_no_memory():
     model = build("small_cnn", input_shape=(3, 10**6, 10**6), classes=2, head=[])
     assert model.head.out.in_features == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "told"),
+    [
+        ("mlp", (2**26,), {"hidden": [128]}, "a linear layer from 67108864 to 128 values"),
+        ("mlp", (2**26,), {"hidden": []}, "a linear layer from 67108864 to 64 values"),
+        ("small_cnn", (2**20, 8, 8), {}, "images of 1048576 channels, at most 4096"),
+        ("resnet18", (2**26, 1, 1), {}, "images of 67108864 channels, at most 4096"),
+    ],
+)
+def test_a_shape_that_a_site_claims_costs_no_memory(
+    name: str, shape: tuple[int, ...], options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        build(name, input_shape=shape, classes=64, head=[], **options)
