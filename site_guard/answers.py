@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import safetensors
@@ -39,6 +39,15 @@ MOST_VERSIONS = 16
 MOST_AXES, MOST_SIZE = 8, 1 << 31  # of a tensor's shape
 MOST_CLAIMED = 1 << 33  # bytes of the tensors that an order describes and does not carry
 BRIEF = "the app failed: see the site's log"
+READERS: Mapping[str, Callable[[Message], SiteReport | RoundReport | DeployReport]] = {
+    wire.QUERY: wire.read_site_report,
+    wire.WEIGHTS: wire.read_site_report,
+    wire.TRAIN: wire.read_round_report,
+    wire.ALONE: wire.read_round_report,
+    wire.EVALUATE: wire.read_round_report,
+    wire.DEPLOY: wire.read_deploy_report,
+}
+"""By what a server can ask: what reads the report of the answer."""
 _PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
 _NAME = re.compile(r"[\w.]{1,200}", re.ASCII)  # of a tensor
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -91,10 +100,17 @@ class Doorkeeper:
     def check_order(self, message: Message) -> Wanted:
         """Return what an order asks for; raise Refused, before any work, for what may not leave.
 
+        Nor is any work done for an order of a kind that is none of `READERS`.
+
         The layers that a server sends for training are those that it wants back: groups that the
         site shares, and tensors as the app announced them.
         """
-        if message.metadata.message_type != wire.TRAIN:
+        kind = message.metadata.message_type
+        if kind not in READERS:  # an app takes "train.default" for "train", our rules do not
+            raise Refused(
+                f"the server asks for {wire.printable(kind)[:80]!r}, which is unknown here"
+            )
+        if kind != wire.TRAIN:
             return Wanted({}, Codings({}, {}))
         schemas = _schemas(message)
         for group, schema in schemas.items():
@@ -124,17 +140,7 @@ class Doorkeeper:
         """
         kind = order.metadata.message_type
         _refuse_large(kind, answered)
-        report: SiteReport | RoundReport | DeployReport
-        if kind in (wire.QUERY, wire.WEIGHTS):
-            report = wire.read_site_report(answered)
-        elif kind == wire.DEPLOY:
-            report = wire.read_deploy_report(answered)
-        elif kind in (wire.TRAIN, wire.ALONE, wire.EVALUATE):
-            report = wire.read_round_report(answered)
-        else:
-            raise Refused(
-                f"the server asks for {wire.printable(kind)[:80]!r}, which is unknown here"
-            )
+        report = READERS[kind](answered)
         if report.site != self.settings.site:
             raise Refused(
                 f"the app speaks as {report.site!r}, and this site is {self.settings.site!r}"

@@ -112,6 +112,13 @@ def test_a_site_that_shares_less_refuses_before_training() -> None:
         leaving(keeper, asked, answered(asked, WHO))
 
 
+@pytest.mark.parametrize("kind", ["train.default", "evaluate.other", "query.more"])
+def test_what_no_server_of_ours_asks_is_refused_before_any_work(kind: str) -> None:
+    """Flower's app would take the first for training, past the site's hours and what it shares."""
+    with pytest.raises(Refused, match=f"asks for '{kind}', which is unknown here"):
+        Doorkeeper(HERE).check_order(order(kind, common=COMMON, secret=TASK))
+
+
 def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
     keeper = Doorkeeper(replace_settings(keep=("conv",)))
     with pytest.raises(Refused, match=r"'conv\.bias', 'conv\.weight' in the group 'common'"):
