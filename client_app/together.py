@@ -68,6 +68,7 @@ class _Team:
     trained: list[str]  # parameters
     own: list[str]  # every tensor that can differ between sites
     places: list[_Place]
+    loaded: _Place  # whose tensors the tail itself holds
 
     def stack(self, names: Sequence[str]) -> Stack:
         """Return the sites' tensors as they begin, copied, on the device."""
@@ -143,7 +144,7 @@ def _play_alike(
             alone.append(places[0].bench)
             continue
         to_train()
-        team = _Team(number, seat.tail, to_train, seat.settings, trained, own, list(places))
+        team = _Team(number, seat.tail, to_train, seat.settings, trained, own, list(places), first)
         try:
             outcomes = _play(team)
         except (RuntimeError, MemoryError) as error:
@@ -206,7 +207,7 @@ def _measured(team: _Team) -> list[Metrics]:
     differing = [
         name
         for name in team.own
-        if any(place.tensor(name) is not first.tensor(name) for place in team.places)
+        if any(place.tensor(name) is not team.loaded.tensor(name) for place in team.places)
     ]
     stack = team.stack(differing)
     found: list[Metrics] = [{} for _ in team.places]

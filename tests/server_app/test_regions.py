@@ -377,6 +377,30 @@ def test_sites_that_train_as_one_end_where_they_end_apart(
             assert float((tensor.double() - after[name].double()).abs().max()) <= 1e-5, name
 
 
+def test_a_team_is_measured_with_its_own_layers_whoever_was_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sites of one task stack apart from another's where their numbers of examples differ."""
+
+    def by_task(tail: Any, ready: Any, elements: int) -> Any:
+        tasks: dict[str, list[Any]] = {}
+        for place in ready:
+            tasks.setdefault(place.bench.holding.data.task, []).append(place)
+        yield from tasks.values()
+
+    monkeypatch.setattr(together, "_teams", by_task)
+    groups = ["groups.common=[fc1]", "groups.task=[fc2]", "groups.personal=[head]"]
+    told = [*SMALL, "model=mlp", "model.hidden=[12,8]", "model.head=[]", *groups, "cohort.sites=4"]
+    found = {}
+    for as_one in (False, True):
+        output = tmp_path / str(as_one)
+        overrides = [*told, f"cohort.together={str(as_one).lower()}", "strategy.rounds=3"]
+        found[as_one] = simulate(output, "faces", overrides, grid=grid_of(output, 1))[0]
+    assert len({site["task"] for site in found[True]["sites"].values()}) == 2
+    for mine, theirs in zip(found[True]["rounds"], found[False]["rounds"], strict=True):
+        assert close(mine["sites"], theirs["sites"])
+
+
 def close(mine: Any, theirs: Any) -> bool:
     """Return whether two results are the same but for rounding, and for times."""
     if isinstance(theirs, dict):
