@@ -112,9 +112,24 @@ def _spans(numbers: Sequence[int]) -> str:
 
 def final_tables(final: Mapping[str, Any]) -> str:
     """Return the tables of the end: per task and per site, beside the majority class and alone."""
-    return rendered(_final_table("task", final["tasks"])) + rendered(
-        _final_table("site", final["sites"])
-    )
+    sites = _with_gains(final["sites"])
+    tasks = {
+        task: {
+            **row,
+            "gain": weighted_mean((s for s in sites.values() if s["task"] == task), "gain"),
+        }
+        for task, row in final["tasks"].items()
+    }
+    return rendered(_final_table("task", tasks)) + rendered(_final_table("site", sites))
+
+
+def _with_gains(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the sites with ``gain``: accuracy over that alone, None for who was not trained alone."""
+    apart = {name: site.get("alone_accuracy") for name, site in sites.items()}
+    return {
+        name: {**site, "gain": None if apart[name] is None else site["accuracy"] - apart[name]}
+        for name, site in sites.items()
+    }
 
 
 def deployment_tables(deployment: Mapping[str, Any]) -> str:
@@ -203,12 +218,13 @@ def verdict(final: Mapping[str, Any]) -> str:
         return "no site answered the final evaluation"
     text = f"mean over sites: federation {100 * mean:.2f} %, majority class {100 * majority:.2f} %"
     if alone is not None:
-        text += f", alone {100 * alone:.2f} %: the federation is {100 * (mean - alone):+.2f} points"
-        losing = [
-            name
-            for name, site in final["sites"].items()
-            if site.get("alone_accuracy") is not None and site["accuracy"] < site["alone_accuracy"]
-        ]
+        sites = _with_gains(final["sites"])
+        gains = {name: site["gain"] for name, site in sites.items() if site["gain"] is not None}
+        gain = sum(gains.values()) / len(gains)
+        text += f", alone {100 * alone:.2f} %: the federation is {100 * gain:+.2f} points"
+        if len(gains) < len(sites):
+            text += f" at the {len(gains)} of {len(sites)} sites that were trained alone"
+        losing = [name for name, each in gains.items() if each < 0]
         if losing:
             text += f"; alone is better at {', '.join(losing)}"
     return text
@@ -229,8 +245,6 @@ def _final_table(kind: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("task", "site") else "right")
     for name, row in rows.items():
-        alone = row.get("alone_accuracy")
-        gain = None if alone is None else row["accuracy"] - alone
         table.add_row(
             name,
             str(row["task" if kind == "site" else "sites"]),
@@ -238,8 +252,8 @@ def _final_table(kind: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
             _percent(row["balanced_accuracy"]),
             "-" if row["auroc"] is None else f"{row['auroc']:.3f}",
             _percent(row["majority_accuracy"]),
-            _percent(alone),
-            _points(gain),
+            _percent(row.get("alone_accuracy")),
+            _points(row["gain"]),
         )
     return table
 
