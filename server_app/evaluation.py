@@ -105,6 +105,7 @@ def ask_reports(
         except Refused as error:
             told.pop(member.site, None)
             record.refused[member.site] = str(error)
+            rounds.learnt.downlink.failed(member.site)  # it is sent the whole the next time
     for why, reasons in missing(record).items():
         for name, reason in reasons.items():
             rounds.log(f"{what}{why}: {name}: {reason}")
@@ -134,6 +135,9 @@ def _checked(told: Told, member: Member, number: int) -> Told:
         raise Refused(f"answers round {told.round} in round {number}")
     if isinstance(told, RoundReport) and "test" not in told.metrics:
         raise Refused("carries no metrics of the test data")
+    measured = (told.metrics,) if isinstance(told, RoundReport) else (told.before, told.after)
+    for metrics in measured:
+        wire.check_counted(metrics, member.report.examples)
     announced = member.report.examples["train"]
     if not 0 < told.examples <= announced:
         raise Refused(f"has {told.examples} training examples, it announced {announced}")

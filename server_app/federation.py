@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +75,13 @@ class Federation:
             settings=self.config.strategy,
             seed=self.config.seed,
             admit=self.admit,
+            serve=self._serve,
             log=self.log,
             history=self.history,
         )
         self.references: dict[str, SiteReport] = {}
         self.checkpoint: Checkpoint | None = None
+        self.unserved: set[str] = set()  # sites that may not have the checkpoint on their disk
         self.joined = False
 
     def run(self, saved: Saved | None) -> dict[str, Any]:
@@ -99,6 +101,7 @@ class Federation:
             self._keep(number)
             self.log(report.round_line(record, total))
             write_json(self.folder.path / "results.json", self.results(None))
+        self._serve()
         final = measure(self.rounds, alone=self.config.baselines.alone)
         results = self.results(final)
         if self.config.deployment.epochs:
@@ -149,7 +152,7 @@ class Federation:
                 )
 
     def admit(self, members: list[Member]) -> None:
-        """Take in members: check them against their task, and send the checkpoint to who lacks it.
+        """Take in members: check them against their task, and note who lacks the checkpoint.
 
         Raises
         ------
@@ -172,7 +175,7 @@ class Federation:
         else:
             for stranger in problems:
                 self.log(str(stranger))
-        self._distribute([m for m in fitting if not m.report.holds_weights])
+        self.unserved |= {m.site for m in fitting if not m.report.holds_weights}
 
     def _misfit(self, member: Member) -> str | None:
         """Return why a site does not fit its task, or None; the first that fits defines its task."""
@@ -303,22 +306,38 @@ class Federation:
             if told.error or not told.holds_weights:
                 record.refused[member.site] = told.error or "did not keep the checkpoint"
                 continue
+            self.unserved.discard(member.site)
             self.learnt.downlink.introduced(member.site, told.held)
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
 
     def _start_from(self, start: Checkpoint | Recipe) -> None:
-        """Take the pre-trained start, and send it to the sites that lack it."""
+        """Take the pre-trained start; the sites that lack it get it before the next round."""
         made = start.follow(self.log) if isinstance(start, Recipe) else start
         self.checkpoint = made
         self.plan = replace(self.plan, weights=made.content_hash)
-        self.roster.plan = self.plan.to_json()
+        self.roster.change_plan(self.plan.to_json())
         self.learnt.states.clear()
         for task, told in self.references.items():
             blueprint = self._blueprint(told)
             self._check_frozen(blueprint, made)
             self.learnt.add_task(task, blueprint.partition, self._start(blueprint))
-        self._distribute(self._lacking())
+        self.unserved = set(self.roster.everyone)
+
+    def _serve(self) -> bool:
+        """Send the checkpoint to the sites that are there and lack it; return whether any were asked.
+
+        Who does not take it is asked again before the next round, and so is who refused the last:
+        a cache may have been emptied.
+        """
+        if self.checkpoint is None:
+            return False
+        refused = self.history[-1]["refused"].keys() if self.history else set()
+        connected = self.roster.connected()
+        there = [m for m in self.roster.everyone.values() if m.node_id in connected]
+        asked = [member for member in there if member.site in self.unserved | refused]
+        self._distribute(self._lacking(asked, refused))
+        return bool(asked)
 
     def _check_frozen(self, blueprint: Blueprint, made: Checkpoint) -> None:
         """Refuse to freeze tensors that the checkpoint does not have: they would stay random."""
@@ -330,21 +349,30 @@ class Federation:
             )
         blueprint.load(made.tensors)
 
-    def _lacking(self) -> list[Member]:
-        """Return the sites that do not have the run's checkpoint on their disk."""
+    def _lacking(self, members: list[Member], refused: Collection[str]) -> list[Member]:
+        """Return which of these sites do not have the run's checkpoint on their disk.
+
+        What they say that they hold counts, but of ``refused``: these could not use it in the last round.
+        """
         record = RoundRecord(0)
         lacking = []
-        members = list(self.roster.everyone.values())
         deadline = self.config.strategy.deadline
         for member, reply in self.rounds.ask(wire.QUERY, members, 0, record, deadline, layers={}):
             try:
                 told = wire.read_site_report(reply)
             except Refused as error:
-                self.log(f"site {member.site}: {error}")
+                record.refused[member.site] = str(error)
                 continue
-            if not told.holds_weights:
+            if told.error:
+                record.refused[member.site] = told.error
+            elif told.holds_weights:
+                self.unserved.discard(member.site)
+            else:
                 lacking.append(member)
-            self.learnt.downlink.introduced(member.site, told.held)
+            if member.site not in refused:
+                self.learnt.downlink.introduced(member.site, told.held)
+        for site, reason in {**record.refused, **record.late, **record.absent}.items():
+            self.log(f"site {site} does not say whether it has the checkpoint: {reason}")
         return lacking
 
     # -- the rounds ------------------------------------------------------------------------------

@@ -267,5 +267,6 @@ def _check_report(report: RoundReport, member: Member, round_number: int, method
         raise Refused(f"did {report.steps} of {report.planned} steps")
     if "test" not in report.metrics:
         raise Refused("carries no metrics of the test data")
+    wire.check_counted(report.metrics, member.report.examples)
     if reason := method.refuses(report.steps, report.planned):
         raise Refused(reason)

@@ -26,6 +26,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 AT_ONCE = 4  # answers of which something is in memory
 MOST_BESIDES = 16_000_000  # bytes of an answer besides layers: its report
+MOST_OBJECTS = 100_000  # that an answer is made of: each is asked for by itself
 
 
 @dataclass
@@ -115,12 +116,16 @@ class _Letter:
 
     def read(self, pull: Callable[[str], bytes], most_bytes: int) -> None:
         """Take what is there; raise ObjectUnavailableError where that is not all of it."""
+        if len(self.objects) > MOST_OBJECTS:
+            raise _TooLarge(f"it is made of more than {MOST_OBJECTS} objects")
         first = [self.missing] if self.missing else []
+        size = sum(map(len, self.contents.values()))
         for object_id in [*first, *self.objects]:
             if object_id not in self.contents:
                 self.missing = object_id
                 self.contents[object_id] = pull(object_id)
-                if sum(map(len, self.contents.values())) > most_bytes:
+                size += len(self.contents[object_id])
+                if size > most_bytes:
                     self.contents.clear()
                     raise _TooLarge(f"it is larger than {most_bytes / 1e6:.0f} MB")
 

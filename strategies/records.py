@@ -29,6 +29,15 @@ class RoundRecord:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def moved_too(self, before: RoundRecord) -> None:
+        """Count the bytes of an attempt ``before`` this one that did not suffice."""
+        for mine, theirs in (
+            (self.bytes_down, before.bytes_down),
+            (self.bytes_up, before.bytes_up),
+        ):
+            for group, size in theirs.items():
+                mine[group] = mine.get(group, 0) + size
+
     def took_part(self, reports: Sequence[tuple[Member, RoundReport]]) -> None:
         """Note sites' answers; lists and mappings stay sorted, whatever the order of arrival."""
         self.participants = sorted([*self.participants, *(member.site for member, _ in reports)])

@@ -144,6 +144,11 @@ class Roster:
         side[member.site] = member
         return known
 
+    def change_plan(self, plan: str) -> None:
+        """Ask with another plan from now on, and again who has not answered to the one before."""
+        self.plan = plan
+        self._asked.clear()
+
     def clear(self) -> None:
         """Forget who takes part."""
         self.members.clear()

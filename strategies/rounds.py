@@ -112,6 +112,10 @@ class Learnt:
             if key not in self.aggregators:
                 self.aggregators[key] = self._aggregator(group_of(key))
 
+    def keys(self) -> list[str]:
+        """Return every scope of which there is a state, also where none of its sites is there."""
+        return sorted({*self.states, *self.unclaimed})
+
     def claim(self, key: str) -> None:
         """Go on from what a checkpoint holds of ``key``, if it does: a site is there to learn it."""
         kept = self.unclaimed.pop(key, None)
@@ -194,7 +198,10 @@ class Rounds:
     seed : int
         The run's seed; who is asked in a round follows from it and the round's number.
     admit : callable
-        Takes in members that joined or came back while rounds are played.
+        Takes in members that joined or came back while rounds are played; waits for none.
+    serve : callable
+        Gives the sites that are there what they lack, before a round asks them; may wait. Returns
+        whether there were any.
     log : callable
         Takes one line.
     history : list of dict
@@ -207,6 +214,7 @@ class Rounds:
     settings: StrategyConfig
     seed: int
     admit: Callable[[list[Member]], None]
+    serve: Callable[[], bool]
     log: Log
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -223,8 +231,11 @@ class Rounds:
         """
         started = time.monotonic()
         remind, give_up = Reminder(self.log), math.inf
+        before = RoundRecord(number)
         for attempt in itertools.count():
             record, short = self._attempt(number, attempt)
+            record.moved_too(before)
+            before = record
             if not short:
                 break
             give_up = min(give_up, time.monotonic() + self.settings.give_up)
@@ -246,6 +257,7 @@ class Rounds:
         Also returns what was too few for a round; where that is not "", nothing has changed.
         """
         connected = self._wait_for_enough(number)
+        needed = self.learnt.keys()  # a task that joins meanwhile is not waited for
         asked, record = self._sample(number, attempt, connected)
         counts = {member.site: member.report.examples["train"] for member in asked}
         expected = self._begin(asked, counts)
@@ -278,7 +290,7 @@ class Rounds:
             record.took_part([(m, reports[m.site]) for m in party if m.site in reports])
         if not later:
             self._stop_if_all_refused(record, connected)
-        short = self._too_few(arrived) if record.participants else "nobody took part"
+        short = self._too_few(needed, arrived) if record.participants else "nobody took part"
         if not short:
             self._finish(arrived, record)
         self._note_the_others(record)
@@ -517,10 +529,10 @@ class Rounds:
                 able[key] = able.get(key, 0) + min(there, self._share(members))
         return able
 
-    def _too_few(self, answers: Mapping[str, int]) -> str:
-        """Return which groups have fewer than ``strategy.minimum`` answers, or ""."""
+    def _too_few(self, keys: Iterable[str], answers: Mapping[str, int]) -> str:
+        """Return which of ``keys`` have fewer than ``strategy.minimum`` answers, or ""."""
         short = []
-        for key in sorted({*self.learnt.states, *self.learnt.unclaimed}):
+        for key in keys:
             least = self.settings.minimum.get(group_of(key), 0)
             if answers.get(key, 0) < least:
                 short.append(f"group {key!r} has {answers.get(key, 0)} of at least {least} sites")
@@ -548,6 +560,8 @@ class Rounds:
                 record.kept[key] = aggregator.note or "no update"
             else:
                 self.learnt.states[key] = after
+                if aggregator.note:
+                    self.log(f"round {record.round}: {key}: {aggregator.note}")
 
     def _wait_for_enough(self, number: int) -> set[int]:
         """Return who is connected, once that is enough sites for a round.
@@ -558,15 +572,19 @@ class Rounds:
             Where it is not enough within ``strategy.give_up``; names who is missing.
         """
         give_up = time.monotonic() + self.settings.give_up
-        remind, waited = Reminder(self.log), False
+        remind, waited, served = Reminder(self.log), False, False
         while True:
             connected = self.roster.connected()
             self._welcome(connected)
             there = sum(m.node_id in connected for m in self.roster.members.values())
-            short = self._too_few(self._could_answer(connected))
+            short = self._too_few(self.learnt.keys(), self._could_answer(connected))
             if there >= self.settings.min_sites and not short:
                 if waited:
                     self.log(f"round {number}: {there} sites are there, it goes on")
+                if not served:
+                    served = True
+                    if self.serve():
+                        continue  # it took a while: who is connected now?
                 return connected
             missing = self.roster.unavailable(connected)
             told = [f"{self.roster.described(site)}: {why}" for site, why in missing.items()]

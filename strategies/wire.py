@@ -48,6 +48,10 @@ MOST_RUN_NAME = 55  # characters that a person may choose: the federation's name
 METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
 MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
 MOST_COUNTED = 2**40  # of anything that a report counts
+# Examples of a split that a site may announce: the sums of all sites' layers have a fixed point that
+# follows from them, and who announces more than there are makes it coarse for all.
+MOST_EXAMPLES = 2**24
+MOST_LOSS = 1e39  # above any that is finite in float32
 MOST_WORD = 200  # characters of a class's name, a device, a version
 MOST_STEPS = 32  # differences one after the other that a group may travel as
 HELD_ROUNDS = 3  # the last rounds of which a site keeps what it received
@@ -486,9 +490,11 @@ def read_site_report(message: Message) -> SiteReport:
         raise Refused(f"names the task {printable(report.task)[:80]!r}, which is no task's name")
     counts = report.examples
     if set(counts) != {"train", "validation", "test"} or not all(
-        0 < n < MOST_COUNTED for n in counts.values()
+        0 < n <= MOST_EXAMPLES for n in counts.values()
     ):
-        raise Refused(f"examples of {report.site!r} make no sense: {counts}")
+        raise Refused(
+            f"examples of {report.site!r} make no sense: {counts}; each split has 1 to {MOST_EXAMPLES}"
+        )
     if not report.site or len(report.classes) < 2:
         raise Refused("a site needs a name and at least two classes")
     if not 0 <= report.majority_accuracy <= 1:
@@ -550,13 +556,21 @@ def _check_metrics(metrics: Metrics) -> None:
         if split not in MEASURED or set(values) != set(METRICS):
             raise Refused(f"metrics of {printable(split)[:80]!r} are not {', '.join(METRICS)}")
         for name, value in values.items():
-            bounded = name not in ("examples", "loss")
             if value is None and name == "auroc":
                 continue
-            if value is None or not 0 <= value <= (1 if bounded else math.inf):
+            most = {"examples": MOST_EXAMPLES, "loss": MOST_LOSS}.get(name, 1)
+            if value is None or not 0 <= value <= most:
                 raise Refused(f"metric {split}.{name} is {value}")
-            if not math.isfinite(value):
-                raise Refused(f"metric {split}.{name} is {value}")
+
+
+def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
+    """Raise Refused for metrics of more examples than a site has, or of none: means weigh by them."""
+    for split, values in metrics.items():
+        measured = values["examples"] or 0
+        if not 0 < measured <= announced[split]:
+            raise Refused(
+                f"measured {measured:g} {split} examples, it announced {announced[split]}"
+            )
 
 
 def _check_finite(report: RoundReport | DeployReport) -> None:

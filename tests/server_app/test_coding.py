@@ -394,6 +394,18 @@ def test_a_round_that_is_sent_again_is_answered_with_the_same_bytes(tmp_path: Pa
     assert wire.read_payloads(grid.replies[message_id]) == first
 
 
+def test_who_lost_what_it_held_at_the_end_is_sent_the_whole_to_fine_tune(tmp_path: Path) -> None:
+    def wipes(message: Message, reply: Message) -> Message:
+        if of_round(message) == 4 and message.metadata.dst_node_id == 102:
+            for folder in tmp_path.glob("*/sites/site-02"):
+                shutil.rmtree(folder)
+        return reply
+
+    results, _ = played(tmp_path, *SPARSE, "deployment.epochs=1", tamper=wipes)
+    assert "does not hold" in results["final"]["refused"]["site-02"]
+    assert list(results["deployment"]["sites"]) == ["site-00", "site-01", "site-02", "site-03"]
+
+
 def test_fine_tuning_and_newcomers_get_the_last_state(tmp_path: Path) -> None:
     tuning = ["deployment.epochs=1", "deployment.newcomers=[site-03]"]
     results, _ = played(tmp_path, *SPARSE, *tuning)

@@ -325,6 +325,29 @@ def test_a_round_with_too_few_answers_for_a_group_changes_nothing_and_is_played_
     assert "group 'common' has 3 of at least 4 sites (site-03 (task pose, node 103)" in line
     assert "its app died" in line
     assert same(states(tmp_path / "a", whole["run"]), states(tmp_path / "b", results["run"]))
+    for way, times in (("bytes_down", 8), ("bytes_up", 7)):  # of four sites' once
+        (twice, once) = (each["rounds"][1][way]["common"] for each in (results, whole))
+        assert twice == once * times // 4
+
+
+def test_a_task_that_joins_in_mid_round_does_not_make_it_too_few(tmp_path: Path) -> None:
+    grid = plot(tmp_path)
+    late = grid.nodes.pop(101), grid.nodes.pop(103)
+    grid.when(1, lambda: grid.nodes.update({101: late[0]}))
+    joins = grid.tamper
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        silent = of_round(message) == 1 and message.metadata.dst_node_id == 102
+        answer = joins(message, reply)
+        return None if silent else answer
+
+    grid.tamper = tamper
+    overrides = [*PLAIN, "strategy.minimum.task=1", "strategy.deadline=5"]
+    results, _ = simulate(tmp_path, "faces", overrides, grid=grid)
+    asked = [m for m in grid.sent if of_round(m) == 1 and m.metadata.dst_node_id == 100]
+    assert len(asked) == 1
+    assert results["participation"]["site-01"] == ["not asked", "took part"]
+    assert results["participation"]["site-02"] == ["late", "took part"]
 
 
 def test_a_group_that_cannot_reach_its_minimum_gives_up_by_name(tmp_path: Path) -> None:
@@ -351,6 +374,10 @@ def test_a_minimum_below_zero_is_refused(tmp_path: Path) -> None:
     ("told", "reason"),
     [
         ({"task": "age", "input_shape": [3, 1, 1]}, "task 'age': images of 1x1 are too small"),
+        (
+            {"task": "age", "input_shape": [2**26, 1, 1]},
+            "task 'age': small_cnn: images of 67108864",
+        ),
         ({"classes": ["a"] * 999}, "has the classes a, a, "),
         ({"task": "age", "fingerprints": {}}, "group 'common' does not fit that of the server"),
         ({"fingerprints": {}, "schemas": {"common": {"\x1b[2J": "\n"}}}, "group 'common'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from strategies import wire
 from strategies.config import Tuning, plan_for, plan_from_json
 from strategies.method import SiteRound
 from strategies.methods.layers import Layers
-from tests.loopback import LoopbackGrid, simulate
+from strategies.roster import Roster
+from tests.loopback import LoopbackGrid, failed, simulate
+from tests.server_app.test_k_of_n import of_round
 from tests.server_app.test_run import DOCS, GROUPS, with_report, without_times
 from tests.strategies.test_equalities import SMALL, same, states
 
@@ -376,6 +379,77 @@ def test_a_newcomer_gets_the_pretrained_checkpoint_if_it_lacks_it(tmp_path: Path
     assert kinds_to(grid, NODE) == {wire.QUERY, wire.WEIGHTS, wire.DEPLOY}
     assert list(results["deployment"]["newcomers"]) == [NEWCOMER]
     assert list((tmp_path / "cache-3" / "weights").glob("*.safetensors"))
+
+
+def test_a_site_that_did_not_take_the_checkpoint_gets_it_before_the_next_round(
+    tmp_path: Path,
+) -> None:
+    grid = lacking(tmp_path)
+    lost: list[Message] = []
+
+    def tamper(message: Message, reply: Message) -> Message:
+        sent = message.metadata.message_type == wire.WEIGHTS
+        if not sent or message.metadata.dst_node_id != NODE or lost:
+            return reply
+        lost.append(reply)
+        shutil.rmtree(tmp_path / "cache-3" / "weights")
+        return failed(message)
+
+    grid.tamper = tamper
+    results, _ = simulate(tmp_path / "out", "faces", pretrained(tmp_path), grid=grid)
+    assert lost
+    assert results["participation"][NEWCOMER] == ["refused", "took part"]
+
+
+def test_a_site_that_lost_the_checkpoint_gets_it_again(tmp_path: Path) -> None:
+    grid = lacking(tmp_path)
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) == 1 and message.metadata.dst_node_id == NODE:
+            shutil.rmtree(tmp_path / "cache-3" / "weights")
+        return reply
+
+    grid.tamper = tamper
+    overrides = [*pretrained(tmp_path), "strategy.rounds=3"]
+    results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
+    assert results["participation"][NEWCOMER] == ["took part", "refused", "took part"]
+    assert "checkpoint" in results["rounds"][1]["refused"][NEWCOMER]
+
+
+def test_a_site_that_joins_in_mid_round_is_sent_the_checkpoint_after_it(tmp_path: Path) -> None:
+    """Sending it takes as long as the site's line does, and nobody else's answer would be fetched."""
+    grid = lacking(tmp_path)
+    late = grid.nodes.pop(NODE)
+    sent: list[bool] = []
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        node = message.metadata.dst_node_id
+        if of_round(message) == 1:
+            grid.nodes[NODE] = late
+            return None if node == 102 else reply  # the round is open until the deadline
+        if message.metadata.message_type == wire.WEIGHTS and node == NODE:
+            sent.append(bool(list(tmp_path.glob("out/*/checkpoints/round-000001"))))
+        return reply
+
+    grid.tamper = tamper
+    overrides = [*pretrained(tmp_path), "strategy.deadline=5"]
+    results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
+    assert sent == [True]
+    assert results["participation"][NEWCOMER] == ["not asked", "took part"]
+
+
+def test_who_was_asked_with_another_plan_is_asked_again(tmp_path: Path) -> None:
+    """What it would say of a checkpoint would be of none, or of another."""
+    grid = lacking(tmp_path)
+    grid.tamper = lambda message, reply: None
+    roster = Roster(grid, "{}")
+    roster.greet()
+    roster.greet()
+    assert len(grid.sent) == len(grid.nodes)
+    roster.change_plan('{"weights": "other"}')
+    roster.greet()
+    assert len(grid.sent) == 2 * len(grid.nodes)
+    assert "other" in str(grid.sent[-1].content["plan"]["json"])
 
 
 def test_a_site_that_does_not_fit_gets_no_checkpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,13 @@ def test_heads_of_other_widths_cannot_be_common(tmp_path: Path) -> None:
 def test_frozen_layers_without_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="weights=none leaves them random"):
         simulate(tmp_path, "faces", [*SMALL, "groups.pretrained=[conv1]"], sites=2)
+
+
+def test_what_an_aggregator_made_of_the_updates_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    trimmed = "aggregator@strategy.aggregators.common=trimmed_mean"
+    simulate(tmp_path, "faces", [*SMALL, trimmed])
+    told = [r.message for r in caplog.records if "nothing to cut from 4 updates" in r.message]
+    assert [line.split(": ")[:2] for line in told] == [["round 1", "common"], ["round 2", "common"]]

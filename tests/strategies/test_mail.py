@@ -172,6 +172,17 @@ def test_an_answer_that_is_too_large_is_refused_before_all_of_it_is_here(
     assert sum(stub.pulled[part] for part in parts) < len(parts)
 
 
+def test_an_answer_of_too_many_objects_is_refused_before_any_of_it_is_here(
+    grid: GrpcGrid, stub: SuperLinkStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mail, "MOST_OBJECTS", 4)
+    parts = stub.post("a", content(1))
+    assert len(parts) > 4
+    found = dict(Mail(grid).fetch(["a"]))
+    assert found["a"].error.reason == "its answer cannot be read: it is made of more than 4 objects"
+    assert not any(stub.pulled[part] for part in parts)
+
+
 def test_an_answer_that_is_none_is_told_in_words(grid: GrpcGrid, stub: SuperLinkStub) -> None:
     parts = stub.post("a", content(1))
     stub.objects |= dict.fromkeys(parts, b"\x00nonsense")
