@@ -192,7 +192,7 @@ def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> d
     train = Split(pool, np.concatenate(codes))
     objective = _objective(joint, names, most) if apart else None
     network = joint.body if apart else joint.network(names[0])
-    generator, _ = training.seeded(derive_seed(config.seed, "central"))
+    generator = training.seeded(derive_seed(config.seed, "central"))
     state: training.OptimizerState = {}
     curve = []
     for number in range(1, config.strategy.rounds + 1):

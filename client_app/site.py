@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -76,9 +77,17 @@ KEYS = (
 )
 
 
+def in_simulation() -> bool:
+    """Return whether this process is one of Flower's simulation: Ray started it, and is in it."""
+    return "ray" in sys.modules
+
+
 def is_simulated(node_config: Mapping[str, Any]) -> bool:
-    """Return whether the node config is one of a simulation: Flower gives it a partition alone."""
-    return node_config.keys() == {"partition-id", "num-partitions"}
+    """Return whether a node is one of a simulation: Flower gives it a partition alone.
+
+    A deployed SuperNode may have been given no more than that, and is no simulation for it.
+    """
+    return in_simulation() and node_config.keys() == {"partition-id", "num-partitions"}
 
 
 def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> Site:

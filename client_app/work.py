@@ -62,6 +62,7 @@ SPLITS = ("validation", "test")
 # worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
 _BLUEPRINTS, _HOLDINGS = 2, 128
+_OWN: dict[Site, tuple[tuple[str, str, int], Holding]] = {}  # of the last run, by deployed site
 _SHELF = Shelf()
 _CHECKPOINT = "the pre-trained checkpoint"
 NOTHING_CODED: Mapping[str, Coded] = MappingProxyType({})
@@ -118,7 +119,8 @@ def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
         torch.set_num_threads(site.threads)
     checked_name(plan.federation, "federation")
     if holding is None:
-        holding = _open_data(data_key(plan), plan.seed, site)
+        told = data_key(plan), plan.seed, site
+        holding = _open_data(*told) if site.simulated else _open_own(plan.federation, *told)
     _check_inputs(holding, str(plan.model["name"]))
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
     blueprint, start = _open_model(
@@ -330,7 +332,7 @@ def deploy(
     chosen = site_round.trainable(tuning.groups)
     after = before
     if chosen:
-        generator, _ = seeded(derive_seed(bench.plan.seed, "deploy", bench.holding.site))
+        generator = seeded(derive_seed(bench.plan.seed, "deploy", bench.holding.site))
         lr = bench.plan.train.optimizer.lr * tuning.lr_factor
         site_round.generator = generator
         site_round.settings = replace(site_round.settings, lr=lr)
@@ -452,7 +454,7 @@ def set_up(
     blueprint.load(kept.tensors)
     blueprint.load(received)
     to_device(blueprint.model, device)
-    generator, _ = seeded(derive_seed(bench.plan.seed, "round", bench.holding.site, round_number))
+    generator = seeded(derive_seed(bench.plan.seed, "round", bench.holding.site, round_number))
     tail, splits = _frozen_once(bench)
     site_round = SiteRound(
         model=blueprint.model,
@@ -622,6 +624,15 @@ def data_key(plan: Plan) -> str:
 @lru_cache(maxsize=_HOLDINGS)
 def _open_data(options: str, seed: int, site: Site) -> Holding:
     return read_data(options, seed, site)
+
+
+def _open_own(federation: str, options: str, seed: int, site: Site) -> Holding:
+    """Read what a deployed site holds, anew for each run: what is there may have been mended."""
+    run = federation, options, seed
+    if _OWN.get(site, (None,))[0] != run:
+        _OWN.pop(site, None)  # not two in memory
+        _OWN[site] = run, read_data(options, seed, site)
+    return _OWN[site][1]
 
 
 def read_data(options: str, seed: int, site: Site) -> Holding:

@@ -86,7 +86,7 @@ def pretrain(
     """
     public = public_set(settings, seed)
     options = {key: value for key, value in model.items() if key not in ("name", "head")}
-    generator, _ = training.seeded(derive_seed(seed, "pretraining"))
+    generator = training.seeded(derive_seed(seed, "pretraining"))
     network = networks.build(
         str(model["name"]),
         input_shape=tuple(public.split.inputs.batch(np.arange(1)).shape[1:]),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError
+from models.errors import UserError, private
 
 LARGEST_TEXT = 64 << 20  # bytes of config.json and tokenizer files; vocabularies take up to 20 MB
 VOCABULARIES = (
@@ -95,7 +95,8 @@ def random_model(folder: Path) -> nn.Module:
             config, dtype=torch.float32, trust_remote_code=False
         )
     except Exception as error:
-        raise UserError(f"{folder / 'config.json'}: {_first_line(error)}") from error
+        place = private(folder / "config.json", "config.json of the model's folder")
+        raise UserError(place + f": {_first_line(error)}") from error
     return _without_pooler(made)
 
 

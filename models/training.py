@@ -392,7 +392,9 @@ def _restore(
     for name, parameter in trained.items():
         if saved is not None and name in saved:
             stepper.state[parameter] = {
-                key: value.clone().to(parameter.device) for key, value in saved[name].items()
+                # Adam counts its steps on the CPU: on a GPU it would wait for the number each time.
+                key: value.clone().to("cpu" if key == "step" else parameter.device)
+                for key, value in saved[name].items()
             }
 
 
@@ -410,10 +412,10 @@ def _save(
             saved[name] = tensors
 
 
-def seeded(seed: int) -> tuple[np.random.Generator, torch.Generator]:
-    """Seed torch's global state (dropout) and return numpy and torch generators of the same seed."""
+def seeded(seed: int) -> np.random.Generator:
+    """Seed torch's global state (Dropout), and return a generator of the same seed."""
     torch.manual_seed(seed)
-    return np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    return np.random.default_rng(seed)
 
 
 def parameters_of(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:

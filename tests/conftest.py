@@ -28,6 +28,14 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     return home
 
 
+@pytest.fixture(autouse=True, scope="session")
+def simulated() -> Iterator[None]:
+    """Let the app be in a simulation here, where no Ray started it: tests/loopback.py stands in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("client_app.site.in_simulation", lambda: True)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Keep torch to one thread: sums have the same order everywhere."""

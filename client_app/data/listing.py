@@ -122,7 +122,7 @@ def _subfolders(root: Path, folder: Path) -> list[Path]:
 
 def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
     refuse_escape(root, folder)
-    pictures = [path for path in _visible(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    pictures = [path for path in _below(folder) if path.suffix.lower() in SUFFIXES]
     if not pictures:
         told = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
         raise UserError(a_folder(root, folder) + told)
@@ -131,6 +131,15 @@ def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry
         if not path.is_file():
             raise UserError(a_file(path) + ": is not a file")
         yield Entry(path, folder.name, split, "")
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return what lies in a folder and its folders; not what is hidden, or in a hidden one."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def _visible(paths: Iterator[Path]) -> list[Path]:

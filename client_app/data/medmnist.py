@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -98,9 +99,15 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     sides = [rows[held.side[rows] == side] for side in range(3)]
     if settings.measure_on_all:
         sides[1:] = [np.flatnonzero(held.side == side) for side in (1, 2)]
-    splits = [_split(settings, held, chosen, path) for chosen in sides]
     height, width = held.images.shape[1:3]
     shape = (settings.channels, settings.size or height, settings.size or width)
+    size = math.prod(shape) * sum(map(len, sides))
+    if size > settings.largest_mb << 20:
+        raise UserError(
+            f"the pictures would take {size >> 20} MB with data.size={settings.size} and data.channels="
+            f"{settings.channels}, and data.largest_mb is {settings.largest_mb}: lower or raise it"
+        )
+    splits = [_split(settings, held, chosen, path) for chosen in sides]
     return refuse_empty(Holding(name, SiteData(task, classes, shape, *splits)))
 
 

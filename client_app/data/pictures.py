@@ -168,7 +168,8 @@ def prepare(path: Path, content: bytes, size: int) -> Square:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             side = min(width, height)
             left, upper = (width - side) // 2, (height - side) // 2
-            square = _rgb(path, image.crop((left, upper, left + side, upper + side)))
+            crop = image.crop((left, upper, left + side, upper + side))
+            square = _rgb(path, crop, image.format)
             scaled = square.resize((size, size), Image.Resampling.BILINEAR)
     except UserError:
         raise
@@ -180,9 +181,12 @@ def prepare(path: Path, content: bytes, size: int) -> Square:
     return np.asarray(scaled, dtype=np.uint8)
 
 
-def _rgb(path: Path, image: Image.Image) -> Image.Image:
-    """Convert to RGB; Pillow itself would clip grey values above 255 instead of scaling them."""
-    if image.mode.startswith("I;16"):
+def _rgb(path: Path, image: Image.Image, kind: str | None) -> Image.Image:
+    """Convert to RGB; Pillow itself would clip grey values above 255 instead of scaling them.
+
+    A PGM of more than 8 bits it scales to 16, in an image of 32.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):
         wide = np.asarray(image).astype(np.uint16)
         return Image.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

@@ -43,6 +43,7 @@ class TokenInputs:
 
 
 # Capitals, accents, digits and signs: what tokenizers of one vocabulary may yet treat differently.
+AT_ONCE = 1000  # texts: the tokenizer takes much more memory for each than its ids
 SAMPLE = "The Patient's 2nd naïve Cough: 37.5 °C (ÄÖß) — 患者 now?"
 
 
@@ -88,24 +89,28 @@ def token_ids(
         special = len(tokenizer.encode(""))
         if length <= special:
             raise UserError(f"data.length: {length} tokens, of which {special} are special ones")
-        made = tokenizer(
-            list(texts),
-            padding="max_length",
-            truncation=True,
-            max_length=length,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
-        ids = np.asarray(made["input_ids"], dtype=np.int64).reshape(len(texts), length)
+        ids = np.empty((len(texts), length), np.int32)
+        for start in range(0, len(texts), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            made = tokenizer(
+                list(texts[some]),
+                padding="max_length",
+                truncation=True,
+                max_length=length,
+                split_special_tokens=True,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            given = np.asarray(made["input_ids"], dtype=np.int64).reshape(-1, length)
+            _refuse_beyond(given, places[some], vocabulary)
+            ids[some] = given
     except UserError:
         raise
     except Exception as error:  # of Rust, of Python, of each tokenizer its own
         kind, why = type(error).__name__, private(f": {str(error)[:200]}")
         raise UserError(_first_of(places) + f": the tokenizer fails with {kind}" + why) from error
-    _refuse_beyond(ids, places, vocabulary)
     _refuse_unreadable(tokenizer, ids, places)
-    return ids.astype(np.int32)
+    return ids
 
 
 def _first_of(places: Sequence[Told]) -> Told:
@@ -123,7 +128,7 @@ def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[Told], vocabulary: i
         )
 
 
-def _refuse_unreadable(tokenizer: Any, ids: NDArray[np.int64], places: Sequence[Told]) -> None:
+def _refuse_unreadable(tokenizer: Any, ids: NDArray[np.int32], places: Sequence[Told]) -> None:
     """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""
     special = set(tokenizer.all_special_ids)
     known = ~np.isin(ids, sorted(special))

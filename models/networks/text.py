@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError
+from models.errors import UserError, private
 from models.folders import model_folder
 from models.networks.body import Layers
 from models.text_folders import Architecture, architecture, random_model, stored_tensors
@@ -65,7 +65,8 @@ def text_encoder(
     told = architecture(place)
     if told.longest is not None and input_shape[0] > told.longest:
         raise UserError(
-            f"{place}: the model takes at most {told.longest} tokens, not {input_shape[0]}: "
+            private(place, "the folder of model.folder")
+            + f": the model takes at most {told.longest} tokens, not {input_shape[0]}: "
             "lower data.length"
         )
     return OrderedDict(encoder=Encoder(random_model(place), told))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.site import checked_name, is_simulated, read_site
+from client_app.site import checked_name, in_simulation, is_simulated, read_site
 from models.errors import UserError
+
+IN_SIMULATION = in_simulation  # before tests/conftest.py takes its place
 
 
 def test_a_simulated_site_takes_folders_from_the_run_config(own_home: Path) -> None:
@@ -34,6 +38,18 @@ def test_nothing_the_server_says_chooses_a_folder_at_a_deployed_site(own_home: P
 def test_a_node_that_was_told_nothing_is_not_simulated() -> None:
     assert not is_simulated({})
     assert read_site({}, {"data-root": "/etc"}).data_root is None
+
+
+def test_a_deployed_node_with_a_partition_alone_is_not_simulated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("client_app.site.in_simulation", IN_SIMULATION)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    site = read_site({"partition-id": 0, "num-partitions": 3}, {"data-root": "/etc"})
+    assert not site.simulated
+    assert site.data_root is None
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    assert read_site({"partition-id": 0, "num-partitions": 3}, {}).simulated
 
 
 @pytest.mark.parametrize("more", [{"state-dir": "/srv"}, {"task": "grade"}, {"max-steps": 4}])

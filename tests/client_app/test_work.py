@@ -287,3 +287,26 @@ def test_a_simulation_of_a_hundred_sites_reads_each_site_s_data_once(
             site = read_site({"partition-id": index, "num-partitions": 100}, {})
             work._open_data('{"name": "counted"}', 1, site)
     assert read == list(range(100))
+
+
+def test_a_deployed_site_reads_its_data_anew_in_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process stays warm between runs, and the hospital may have mended its labels."""
+    read = []
+
+    def counted(name: str, options: object, seat: Seat, seed: int) -> Holding:
+        read.append(seat.site)
+        inputs = ArrayInputs(np.zeros((1, 2), dtype=np.float32))
+        one = Split(inputs, np.zeros(1, dtype=np.int64))
+        return Holding(str(seat.site), SiteData("task", ("a", "b"), (2,), one, one, one))
+
+    monkeypatch.setattr(work, "load_data", counted)
+    monkeypatch.setattr(work, "_OWN", {})
+    plan = plan_for(
+        compose("har", ["groups=all_common", "weights=none"]), federation="a", weights=""
+    )
+    for federation in ("a", "a", "b", "b"):
+        for name in ("north", "south"):
+            site = read_site({"site": name}, {})
+            work.open_bench(site, replace(plan, federation=federation))
+    assert read == ["north", "south"] * 2
+    assert len(work._OWN) == 2

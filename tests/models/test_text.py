@@ -209,8 +209,11 @@ def test_a_wrong_configuration_is_told_and_no_code_is_run(models_dir, config, sa
 
 
 def test_inputs_that_do_not_fit_are_told(models_dir):
-    with pytest.raises(UserError, match="at most 24 tokens, not 25"):
+    with pytest.raises(UserError, match="at most 24 tokens, not 25") as caught:
         network(models_dir, length=25)
+    assert caught.value.public == (
+        "the folder of model.folder: the model takes at most 24 tokens, not 25: lower data.length"
+    )
     with pytest.raises(UserError, match="takes texts, as rows of token ids"):
         build(
             "text_encoder",

@@ -169,7 +169,7 @@ def test_a_data_folder_that_vanishes_costs_one_contribution(
     def gone() -> None:
         vanish(pictures)()
         if fresh:  # as in a process that was started for the message
-            work._open_data.cache_clear()
+            work._OWN.clear()
 
     grid.tamper = both(after_round(1, gone), after_round(2, come_back(pictures)))
     results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
@@ -201,7 +201,7 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
         nonlocal locked
         locked = True
         pictures.chmod(0)
-        work._open_data.cache_clear()
+        work._OWN.clear()
 
     def unlock() -> None:
         nonlocal locked

@@ -79,6 +79,14 @@ def test_class_folders_become_a_task(folders, options, seat) -> None:
         assert path.parent.name == data.classes[label]
 
 
+def test_hidden_folders_are_no_examples(folders, options, seat) -> None:
+    """Programs keep originals and thumbnails there: other bytes of the same pictures."""
+    for hidden in (".thumbnails", "ward/.originals"):
+        fill(folders / "cat" / hidden, 60, 5)
+    data = load("images", options("images", **SMALL), seat(root=folders), seed=1).data
+    assert sum(map(len, files(data))) == 50
+
+
 def test_splits_are_disjoint_cover_everything_and_follow_the_seed(folders, options, seat) -> None:
     def drawn(seed: int) -> list[set[str]]:
         return files(load("images", options("images", **SMALL), seat(root=folders), seed).data)
@@ -448,6 +456,9 @@ def test_grey_wide_and_transparent_pictures_become_rgb() -> None:
     for image in (Image.fromarray(grey), wide, Image.fromarray(grey).convert("RGBA")):
         square = prepare(Path("a.png"), encoded(image), 8)
         assert (square == grey[..., None]).all()
+    maximum = 65535
+    pgm = f"P5 8 8 {maximum}\n".encode() + (grey.astype(np.uint16) * 256).astype(">u2").tobytes()
+    assert (prepare(Path("a.pgm"), pgm, 8) == grey[..., None]).all()
     deep = Image.fromarray(np.zeros((4, 4), np.float32))
     with pytest.raises(UserError, match="32 bits per pixel"):
         prepare(Path("a.tif"), encoded(deep, "TIFF"), 8)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_app.data import Seat, load
+from client_app.data import Seat, load, medmnist
 from models.errors import UserError
 
 
@@ -162,6 +162,15 @@ def test_a_wrong_file_is_told(tmp_path, options, seat, changes, told) -> None:
     np.savez(tmp_path / "blood.npz", **arrays(**changes))
     with pytest.raises(UserError, match=told):
         load("medmnist", options("medmnist"), seat(root=tmp_path), seed=1)
+
+
+def test_pictures_that_would_be_too_large_are_told_before_memory_is_taken(
+    folder, options, seat, monkeypatch
+) -> None:
+    monkeypatch.setattr(medmnist, "_split", lambda *_: pytest.fail("made"))
+    chosen = options("medmnist", size=512, largest_mb=1)
+    with pytest.raises(UserError, match=r"would take \d+ MB with data\.size=512"):
+        load("medmnist", chosen, seat(index=0, count=2, root=folder), seed=1)
 
 
 def test_wrong_options_are_told(folder, options, seat) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_app.data import Seat, load
+from client_app.data import Seat, load, tokens
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from models.errors import UserError
 from models.text_folders import read_tokenizer
@@ -95,6 +95,17 @@ def test_ids_are_the_tokenizers_cut_and_filled_up(models_dir) -> None:
     assert 0 not in ids[2]  # what a text says is text: no padding, no separator
     assert (ids[2] == 3).sum() == 1
     assert token_ids(tokenizer, [], [], length=6, vocabulary=14).shape == (0, 6)
+
+
+def test_a_few_texts_at_a_time_give_the_same_ids(models_dir, monkeypatch) -> None:
+    tokenizer = read_tokenizer(models_dir / "tiny-bert")
+    texts, places = ["the cough", "has fever", "cough", "the patient"], list("abcd")
+    whole = token_ids(tokenizer, texts, places, length=6, vocabulary=14)
+    monkeypatch.setattr(tokens, "AT_ONCE", 3)
+    assert np.array_equal(token_ids(tokenizer, texts, places, length=6, vocabulary=14), whole)
+    monkeypatch.setattr(tokens, "AT_ONCE", 1)
+    with pytest.raises(UserError, match=r"^d: the tokenizer gives"):
+        token_ids(tokenizer, texts, places, length=6, vocabulary=int(whole[:3].max()) + 1)
 
 
 def test_the_digest_follows_ids_and_shape() -> None:
