@@ -103,11 +103,17 @@ def sign(arguments: Sequence[str] | None = None) -> None:
 
 
 def _sign(told: argparse.Namespace) -> None:
+    import click
     from flwr.cli.build import build_fab_from_disk
 
     from site_guard import signatures
 
-    print(signatures.sign(build_fab_from_disk(told.app), signatures.private_key(told.key)))
+    key = signatures.private_key(told.key)
+    try:
+        bundle = build_fab_from_disk(told.app)
+    except (ValueError, OSError, click.ClickException) as error:
+        raise UserError(f"{told.app} is no app that can be bundled: {error}") from None
+    print(signatures.sign(bundle, key))
 
 
 def _ends_with_a_sentence(do: Callable[[], None]) -> None:

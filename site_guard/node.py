@@ -16,6 +16,7 @@ BESIDE = 0.1  # seconds between two looks for what the site's own process has pu
 FLOWERS = (3, 0.5)  # seconds that Flower's loop sleeps in either case
 SENDING = "yield_object_contents"  # the function in which Flower waits for the pieces of an answer
 PATIENCE = 60.0  # seconds for one piece
+PAUSE = 5.0  # seconds without a look at a piece after which a wait for it has ended
 
 
 def node(arguments: Sequence[str] | None = None) -> None:
@@ -69,6 +70,7 @@ class _Sleep:
     poll: float
     _piece: str = ""  # of an answer: what is waited for
     _since: float = 0.0
+    _seen: float = 0.0
 
     def __call__(self, seconds: float) -> None:
         """Sleep for ``seconds`` or less; raise TimeoutError where an answer never becomes whole."""
@@ -80,8 +82,9 @@ class _Sleep:
 
     def _still(self, piece: str) -> None:
         now = time.monotonic()
-        if piece != self._piece:
+        if piece != self._piece or now - self._seen > PAUSE:  # or the wait before has ended
             self._piece, self._since = piece, now
+        self._seen = now
         if now - self._since > PATIENCE:
             self._piece = ""
             raise TimeoutError(f"its app did not hand over all of it within {PATIENCE:.0f} s")

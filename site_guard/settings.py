@@ -113,9 +113,10 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
     def stays(self, tensor: str) -> bool:
         """Whether a tensor may never leave the site."""
+        parts = tensor.split(".")
+        paths = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
         return any(
-            tensor == pattern or tensor.startswith(f"{pattern}.") or fnmatchcase(tensor, pattern)
-            for pattern in self.keep
+            path == pattern or fnmatchcase(path, pattern) for path in paths for pattern in self.keep
         )
 
     def refuse_outside_hours(self, now: datetime) -> None:

@@ -92,6 +92,23 @@ def test_an_answer_of_which_a_piece_never_comes_is_given_up(
     assert deleted == [{answer.metadata.message_id, answer.metadata.reply_to_message_id}]
 
 
+def test_the_same_piece_of_a_later_answer_is_waited_for_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    sleep = node._Sleep(0.5)
+    sleep._still("piece")
+    now[0] += node.PATIENCE + 1  # it came, the answer was sent, and much later another has it too
+    sleep._still("piece")
+    for _ in range(int(node.PATIENCE) - 1):
+        now[0] += 1
+        sleep._still("piece")
+    now[0] += 2
+    with pytest.raises(TimeoutError):
+        sleep._still("piece")
+
+
 def make_answer() -> tuple[Message, dict[str, bytes]]:
     """Return an answer and what it is made of."""
     order = Message(RecordDict({"order": ConfigRecord({"round": 1})}), 7, "train")

@@ -121,6 +121,13 @@ def test_what_is_kept_is_a_path_or_a_glob() -> None:
     assert not held.stays("head.output.weight")
 
 
+@pytest.mark.parametrize("glob", ["layer4.*.bn1", "*.bn1", "layer[34]", "layer4.0"])
+def test_a_glob_of_modules_keeps_what_is_in_them(glob: str) -> None:
+    """As the run's own groups take it: a glob may name a module."""
+    assert settings(keep=(glob,)).stays("layer4.0.bn1.weight")
+    assert not settings(keep=(glob,)).stays("layer2.0.conv1.weight")
+
+
 def test_the_documented_file_is_one() -> None:
     path = Path(__file__).resolve().parents[2] / "docs" / "site.yaml"
     told = read_settings(path)
