@@ -87,7 +87,7 @@ def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator
 
 def refused(consortium: Consortium, node: Process, *words: str) -> None:
     """Wait until a SuperNode gave up, and check what it says."""
-    consortium.processes.wait_for("it gives up", lambda: node.ended, seconds=90)
+    consortium.processes.wait_for("it gives up", lambda: node.ended, seconds=180)
     assert node.popen.returncode != 0
     assert any(word in node.text for word in words), node.text
 
