@@ -187,6 +187,18 @@ class Line:
         return self.tamper(message, reply)
 
 
+def wiped(output: Path, number: int) -> Callable[[Message, Message], Message]:
+    """Return what deletes all that site-02 holds once it has trained in round ``number``."""
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) == number and message.metadata.dst_node_id == 102:
+            for folder in output.glob("*/sites/site-02"):
+                shutil.rmtree(folder)
+        return reply
+
+    return tamper
+
+
 def test_a_site_that_missed_rounds_is_sent_the_differences_since(tmp_path: Path) -> None:
     line = Line()
     results, _ = played(tmp_path, *SPARSE, "strategy.fraction=0.5", tamper=line)
@@ -202,13 +214,7 @@ def test_a_site_that_missed_rounds_is_sent_the_differences_since(tmp_path: Path)
 
 
 def test_a_site_without_what_it_held_says_so_and_is_sent_the_whole(tmp_path: Path) -> None:
-    def wipes(message: Message, reply: Message) -> Message:
-        if of_round(message) == 2 and message.metadata.dst_node_id == 102:
-            for folder in tmp_path.glob("*/sites/site-02"):
-                shutil.rmtree(folder)
-        return reply
-
-    line = Line(wipes)
+    line = Line(wiped(tmp_path, 2))
     results, _ = played(tmp_path, *SPARSE, tamper=line)
     assert "does not hold" in results["rounds"][2]["refused"]["site-02"]
     assert line.coded[3, 102].base
@@ -395,13 +401,7 @@ def test_a_round_that_is_sent_again_is_answered_with_the_same_bytes(tmp_path: Pa
 
 
 def test_who_lost_what_it_held_at_the_end_is_sent_the_whole_to_fine_tune(tmp_path: Path) -> None:
-    def wipes(message: Message, reply: Message) -> Message:
-        if of_round(message) == 4 and message.metadata.dst_node_id == 102:
-            for folder in tmp_path.glob("*/sites/site-02"):
-                shutil.rmtree(folder)
-        return reply
-
-    results, _ = played(tmp_path, *SPARSE, "deployment.epochs=1", tamper=wipes)
+    results, _ = played(tmp_path, *SPARSE, "deployment.epochs=1", tamper=wiped(tmp_path, 4))
     assert "does not hold" in results["final"]["refused"]["site-02"]
     assert list(results["deployment"]["sites"]) == ["site-00", "site-01", "site-02", "site-03"]
 
