@@ -32,8 +32,16 @@ def with_places(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def with_output(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add the folder of results."""
     told = "folder of the results (benchmarks/results; outputs/quick with --quick)"
-    parser.add_argument("--output", type=Path, help=told)
+    parser.add_argument("--output", type=_folder, help=told)
     return parser
+
+
+def _folder(told: str) -> Path:
+    """Return the path of a folder, which need not be there yet; no file may be in its way."""
+    path = Path(told)
+    if not next(each for each in (path, *path.absolute().parents) if each.exists()).is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is not a folder, nor can one be made there")
+    return path
 
 
 def output_of(told: argparse.Namespace) -> Path:

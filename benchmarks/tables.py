@@ -7,12 +7,19 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from server_app.report import versions
+
+UNCOMPILED = (
+    "Python's bytecode of the installed packages is not kept here: each process compiled them anew, "
+    "which is in every figure that starts one. `python -m compileall -q` on the folder of installed "
+    "packages mends it."
+)
 
 
 def times(number: int, what: str) -> str:
@@ -108,7 +115,18 @@ def machine() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "memory_gib": round(memory / 2**30, 1),
         "system": platform.system(),
+        "compiled": compiled("torch"),
     }
+
+
+def compiled(package: str) -> bool:
+    """Return whether the bytecode of ``package`` is kept, which is not imported.
+
+    Where it is not, as after ``uv pip install`` without ``--compile-bytecode`` and with
+    ``PYTHONDONTWRITEBYTECODE`` set, each process compiles all that it imports anew.
+    """
+    found = find_spec(package)
+    return found is not None and found.cached is not None and Path(found.cached).exists()
 
 
 def write(
@@ -122,12 +140,15 @@ def write(
 ) -> None:
     """Write ``<name>.md`` and ``<name>.json`` into ``folder``, and print the tables."""
     folder.mkdir(parents=True, exist_ok=True)
+    measured_on = machine()
+    if not measured_on["compiled"]:
+        notes = [*notes, UNCOMPILED]
     text = "\n".join([*(table.markdown() for table in tables), *notes]) + "\n"
     (folder / f"{name}.md").write_text(text)
     told = {
         "command": command,
         "versions": versions(),
-        "machine": machine(),
+        "machine": measured_on,
         "tables": [table.to_dict() for table in tables],
         "notes": list(notes),
         **(more or {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import py_compile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks import ways
+from benchmarks import tables, ways
 from benchmarks.collect import main as collect
 from benchmarks.command_line import anywhere, command_of
 from benchmarks.faults import main as faults
@@ -214,3 +215,24 @@ def test_rates_of_table_4_are_chosen_on_the_split_they_are_for(
     chosen = {"separate": Chosen(0.02, 16)}
     note = table._settings(chosen, "blocks", chosen_on)
     assert ("some of which are test windows" in note) == (chosen_on == "random")
+
+
+def test_a_result_says_when_every_process_compiled_what_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "drawn_package" / "__init__.py"
+    package.parent.mkdir()
+    package.write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not tables.compiled("drawn_package")
+    assert not tables.compiled("drawn_nowhere")
+    py_compile.compile(str(package))
+    assert tables.compiled("drawn_package")
+
+    for kept in (True, False):
+        monkeypatch.setattr(tables, "compiled", lambda package, kept=kept: kept)
+        tables.write(tmp_path, "it", [tables.Table("it", ("name", "s"))], command="python -m it")
+        told = json.loads((tmp_path / "it.json").read_text())
+        assert told["machine"]["compiled"] is kept
+        assert (tables.UNCOMPILED in told["notes"]) is not kept
+        assert (tables.UNCOMPILED in (tmp_path / "it.md").read_text()) is not kept
