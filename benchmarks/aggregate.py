@@ -13,9 +13,9 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from benchmarks.aggregation import (
@@ -29,8 +29,8 @@ from benchmarks.aggregation import (
     play,
     write_mean,
 )
-from benchmarks.apart import apart
-from benchmarks.command_line import command_of, output_of, with_output
+from benchmarks.apart import apart, largest_difference
+from benchmarks.command_line import at_least, command_of, output_of, with_output
 from benchmarks.limits import Limits, limits
 from benchmarks.tables import Table, write
 
@@ -44,16 +44,6 @@ ROUNDING = 1e-4
 """What float32 sums of many replies, as Flower's are, may lie from their mean."""
 PRELOAD = ("benchmarks.aggregation", "torchvision")
 FREE = 0.7  # share of the free memory that Flower's replies may take
-
-
-def largest_difference(left: Path, right: Path) -> float:
-    """Return the largest norm of the difference of a tensor, relative to that of the right one."""
-    one, other = safetensors.torch.load_file(left), safetensors.torch.load_file(right)
-    assert one.keys() == other.keys()
-    return max(
-        float((tensor.double() - other[name]).norm() / other[name].double().norm().clamp(min=1e-30))
-        for name, tensor in one.items()
-    )
 
 
 def least_seconds(rule: str, count: int, size: int, at_best: Limits, doubles: Limits) -> float:
@@ -80,9 +70,15 @@ def room_for_flower(count: int, size: int) -> bool:
 
 
 def table(
-    found: Mapping[tuple[str, int, float | None], Mapping[str, list[Cost]]], size: int
+    found: Mapping[tuple[str, int, float | None], Mapping[str, list[Cost]]],
+    size: int,
+    at_best: Limits,
+    doubles: Limits,
 ) -> Table:
-    """Return medians, the ratio and the limit of every rule and number of replies."""
+    """Return medians, the ratio and the limit of every rule and number of replies.
+
+    ``doubles`` are the limits with products in float64.
+    """
     made = Table(
         f"Aggregating replies of {size / 1e6:.0f} MB",
         (
@@ -96,7 +92,6 @@ def table(
             "Flower, memory",
         ),
     )
-    at_best, doubles = limits("cpu", torch.float32), limits("cpu", torch.float64)
     for (rule, count, memory), sides in found.items():
         ours = statistics.median(cost.total for cost in sides[OURS])
         theirs = statistics.median([cost.total for cost in sides[FLOWER]] or [float("nan")])
@@ -123,9 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Play the cases in turn, compare what came out, and write the table."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.aggregate", description=__doc__)
-    parser.add_argument("--repeat", type=int, default=5, help="of each case on each side, in turn")
+    repeat_told = "of each case on each side, in turn"
+    parser.add_argument("--repeat", type=at_least(1), default=5, help=repeat_told)
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
-    parser.add_argument("--counts", type=int, nargs="+", help="replies, instead of the usual")
+    parser.add_argument(
+        "--counts", type=at_least(1), nargs="+", help="replies, instead of the usual"
+    )
     parser.add_argument(
         "--memory-mb", type=float, help="for the rules that need all replies, as in conf/"
     )
@@ -168,14 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         raise SystemExit(
                             f"{rule}, {count}: {side} and {other} differ by {difference:g}"
                         )
+    at_best, doubles = limits("cpu", torch.float32), limits("cpu", torch.float64)
     notes = [
-        limits("cpu", torch.float32).told(),
-        limits("cpu", torch.float64).told(),
+        at_best.told(),
+        doubles.told(),
         "Medians. Ours: from a reply's bytes through the checks to the new state of both groups. "
-        "Flower: from its replies, all of them in memory, to the new arrays. Memory: the most that "
-        "is added to a process that has the model; ours has one reply as bytes in it. At best: the "
-        "bytes that must be moved, at the rate of a large copy, or for Krum the inner products at "
-        "that of a large matrix product. "
+        "Flower: from its replies, all of them in memory, to the new arrays, as bytes to be sent. "
+        "Memory: the most that is added to a process that has the model; ours has one reply as bytes "
+        "in it. At best: the bytes that must be moved, at the rate of a large copy, or for Krum the "
+        "inner products at that of a large matrix product. "
         "Relative differences of a tensor, the largest: "
         + "; ".join(f"{which} {each:.1e}" for which, each in differences.items())
         + ".",
@@ -195,11 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for side, costs in sides.items()
         ],
         "differences": differences,
-        "limits": {"copy": limits().copy, "product": limits().product},
+        "limits": {each.dtype: asdict(each) for each in (at_best, doubles)},
     }
     command = command_of("benchmarks.aggregate", given)
     output = output_of(told)
-    write(output, "aggregate", [table(found, size)], command=command, notes=notes, more=more)
+    made = table(found, size, at_best, doubles)
+    write(output, "aggregate", [made], command=command, notes=notes, more=more)
 
 
 if __name__ == "__main__":

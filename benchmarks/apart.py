@@ -25,6 +25,21 @@ def most_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def largest_difference(left: Path, right: Path) -> float:
+    """Return how far the tensors of two safetensors files are apart, at the most.
+
+    The norm of the difference relative to that of the tensor in ``right``, both in float64.
+    """
+    import safetensors.torch
+
+    one, other = (safetensors.torch.load_file(path) for path in (left, right))
+    assert one.keys() == other.keys()
+    return max(
+        float((tensor.double() - other[name]).norm() / other[name].double().norm().clamp(min=1e-30))
+        for name, tensor in one.items()
+    )
+
+
 def apart(preload: Sequence[str], do: Callable[..., Made], *arguments: Any) -> Made:
     """Return ``do(*arguments)``, called in a fresh process.
 

@@ -6,10 +6,11 @@ import argparse
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.processes import REPOSITORY
+from benchmarks.tables import UNCOMPILED, compiled
 from models.home import home
 
 DATA = "FEDSTRATA_DATA"  # names the folder of real data
@@ -42,6 +43,23 @@ def _folder(told: str) -> Path:
     if not next(each for each in (path, *path.absolute().parents) if each.exists()).is_dir():
         raise argparse.ArgumentTypeError(f"{path} is not a folder, nor can one be made there")
     return path
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number from ``least`` on."""
+
+    def number(told: str) -> int:
+        if not told.isdecimal() or int(told) < least:
+            raise argparse.ArgumentTypeError(f"{told!r} is not a whole number from {least} on")
+        return int(told)
+
+    return number
+
+
+def check_compiled(parser: argparse.ArgumentParser, told: argparse.Namespace) -> None:
+    """Leave with an error where starts are to be timed, and each would compile what it imports."""
+    if not (told.quick or compiled("torch")):
+        parser.error(UNCOMPILED)
 
 
 def output_of(told: argparse.Namespace) -> Path:

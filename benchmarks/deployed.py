@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,13 @@ def submit_stock(
     )
 
 
-def stock_rounds(processes: Processes, output: Path, sites: int) -> list[dict[str, float]]:
-    """Return each round's ``worked`` and ``ended`` (seconds); leave where a site missed one."""
+def stock_rounds(output: Path, sites: int, logs: Callable[[], str] = str) -> list[dict[str, float]]:
+    """Return each round as stock Flower's app wrote it; leave, with ``logs``, where a site missed one."""
     if not output.exists():
-        raise SystemExit(f"stock Flower left no results:\n{processes.logs()}")
+        raise SystemExit(f"stock Flower left no results:\n{logs()}")
     rounds: list[dict[str, float]] = json.loads(output.read_text())["rounds"]
     if short := [number for number, each in enumerate(rounds, 1) if each["replies"] != sites]:
-        raise SystemExit(f"stock Flower: sites missed the rounds {short}:\n{processes.logs()}")
+        raise SystemExit(f"stock Flower: sites missed the rounds {short}:\n{logs()}")
     return rounds
 
 
@@ -93,8 +93,34 @@ def note_rounds(output: Path, ended: Ended) -> None:
             ended.setdefault(path.parents[1], {}).setdefault(path.name, when)
 
 
-def check(results: Mapping[str, Any], case: str, sites: int) -> None:
-    """Leave with an error where a run did not go as planned: what it took would be of something else."""
-    short = [r["round"] for r in results["rounds"] if len(r["participants"]) != sites]
+def watch(processes: Processes, run: Process, output: Path, patience: float) -> Ended:
+    """Wait for the end of ``run``; return when each round of its runs in ``output`` ended."""
+    ended: Ended = {}
+
+    def over() -> bool:
+        note_rounds(output, ended)
+        return run.ended
+
+    processes.wait_for(f"the end of {run.name}", over, seconds=patience)
+    note_rounds(output, ended)
+    return ended
+
+
+def our_rounds(
+    ended: Ended, case: str, sites: int, logs: Callable[[], str] = str
+) -> tuple[dict[str, Any], list[float]]:
+    """Return results.json of the one run in ``ended``, and when each of its rounds ended.
+
+    Leaves, with ``logs``, where a run did not go as planned: what it took would be of something else.
+    """
+    paths = [folder / "results.json" for folder in ended]
+    if len(paths) != 1 or not paths[0].exists():
+        raise SystemExit(f"{case}: one run was to leave results, and {len(paths)} began:\n{logs()}")
+    results: dict[str, Any] = json.loads(paths[0].read_text())
+    (moments,), rounds = ended.values(), results["rounds"]
+    short = [each["round"] for each in rounds if len(each["participants"]) != sites]
     if short or results["final"] is None:
-        raise SystemExit(f"{case}: sites missed the rounds {short}: {results['rounds']}")
+        raise SystemExit(f"{case}: sites missed the rounds {short}: {rounds}\n{logs()}")
+    if len(moments) != len(rounds):
+        raise SystemExit(f"{case}: {len(moments)} of {len(rounds)} rounds were seen to end")
+    return results, [when for _, when in sorted(moments.items())]

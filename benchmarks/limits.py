@@ -47,7 +47,7 @@ class Limits:
 
 
 @cache
-def limits(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Limits:
+def limits(device: str, dtype: torch.dtype) -> Limits:
     """Measure ``device`` with as many threads as torch may use now; seconds, once a process."""
     where = torch.device(device)
     source = torch.ones(COPIED // 4, device=where)

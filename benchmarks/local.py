@@ -26,8 +26,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.apart import apart, most_resident, resident
-from benchmarks.command_line import command_of, output_of, with_output
+from benchmarks.apart import apart, largest_difference, most_resident, resident
+from benchmarks.command_line import at_least, command_of, output_of, with_output
 from benchmarks.limits import Limits, limits, operations
 from benchmarks.tables import Table, write
 from client_app.features import Cache, cached
@@ -215,15 +215,6 @@ def least_operations(case: Case) -> float:
     return case.images / 2 * (once + case.epochs * case.rounds * again)
 
 
-def largest_difference(left: Path, right: Path) -> float:
-    """Return the largest norm of the difference of a tensor, relative to that of the right one."""
-    one, other = safetensors.torch.load_file(left), safetensors.torch.load_file(right)
-    assert one.keys() == other.keys()
-    return max(
-        float((t - other[n]).norm() / other[n].norm().clamp(min=1e-30)) for n, t in one.items()
-    )
-
-
 def table(found: Mapping[Case, Mapping[str, Sequence[Cost]]], at_best: Limits) -> Table:
     """Return medians, ratios and limits."""
     made = Table(
@@ -270,10 +261,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Play the cases in turn, compare what was learnt, and write the table."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.local", description=__doc__)
-    parser.add_argument("--images", type=int, default=256, help="training pictures of the site")
-    parser.add_argument("--epochs", type=int, default=5, help="of a round")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--repeat", type=int, default=3, help="of each case on each side, in turn")
+    parser.add_argument(
+        "--images", type=at_least(1), default=256, help="training pictures of the site"
+    )
+    parser.add_argument("--epochs", type=at_least(1), default=5, help="of a round")
+    parser.add_argument("--rounds", type=at_least(1), default=10)
+    repeat_told = "of each case on each side, in turn"
+    parser.add_argument("--repeat", type=at_least(1), default=3, help=repeat_told)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--quick", action="store_true", help="one small network, once")
     told = with_output(parser).parse_args(given)

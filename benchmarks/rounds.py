@@ -10,7 +10,6 @@ from the end of the round before to its own end; ours ends with its checkpoint o
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -24,15 +23,20 @@ from typing import Any
 
 import torch
 
-from benchmarks.command_line import command_of, output_of, with_output
+from benchmarks.command_line import (
+    at_least,
+    check_compiled,
+    command_of,
+    output_of,
+    with_output,
+)
 from benchmarks.deployed import (
-    Ended,
-    check,
     draw,
-    note_rounds,
+    our_rounds,
     start_warm_site,
     stock_rounds,
     submit_stock,
+    watch,
 )
 from benchmarks.limits import Limits, limits, operations
 from benchmarks.processes import Process, Processes, SuperLink, start_supernode
@@ -156,28 +160,17 @@ class Deployment:
     def _stock(self, processes: Processes, run: Process) -> tuple[list[float], list[float]]:
         """Return when each round ended, on the clock of `time.monotonic`, and the work in it."""
         processes.finish(run, seconds=self._patience)
-        told = stock_rounds(processes, self._stock_output, self.sites)
+        told = stock_rounds(self._stock_output, self.sites, processes.logs)
         return [each["ended"] for each in told], [each["worked"] for each in told]
 
     def _ours(self, processes: Processes, run: Process) -> tuple[list[float], list[float]]:
         """Return when each round ended, on the clock of `time.time`, and the work in it."""
-        ended: Ended = {}
-
-        def over() -> bool:
-            note_rounds(self._output, ended)
-            return run.ended
-
-        processes.wait_for(f"the end of {run.name}", over, seconds=self._patience)
-        paths = list(self._output.glob("*/results.json"))
-        if not paths:
-            raise SystemExit(f"the run left no results:\n{processes.logs()}")
-        results: dict[str, Any] = json.loads(paths[0].read_text())
-        check(results, self.case, self.sites)
+        ended = watch(processes, run, self._output, self._patience)
+        results, moments = our_rounds(ended, self.case, self.sites, processes.logs)
         worked = [
             max(site["seconds"] for site in each["sites"].values()) for each in results["rounds"]
         ]
-        (times,) = ended.values()
-        return [when for _, when in sorted(times.items())], worked
+        return moments, worked
 
     @property
     def _patience(self) -> float:
@@ -239,12 +232,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Play the cases in turn, and write the table."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")
-    parser.add_argument("--repeat", type=int, default=2, help="runs of each case, in turn")
+    rounds_told = "of each run; the first is not timed"
+    parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_told)
+    parser.add_argument("--repeat", type=at_least(1), default=2, help="runs of each case, in turn")
     parser.add_argument(
         "--quick", action="store_true", help="one site, one round, two cases side by side"
     )
     told = with_output(parser).parse_args(given)
+    check_compiled(parser, told)
     rounds, repeat = (1, 1) if told.quick else (told.rounds, told.repeat)
     sites, cases = (1, (STOCK, WARM)) if told.quick else (SITES, CASES)
     found: dict[str, list[Timing]] = {case: [] for case in cases}
@@ -282,7 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "alike, but ours sends a site one message a round (it evaluates the model as received, then "
         "trains it) and stock Flower two (it trains, then evaluates the average). Every process has "
         f"one thread of its own. At best: the {least / 1e9:.0f} GFLOP of all sites' training and test "
-        "data, at the rate of a large matrix product on all cores. "
+        "data, with each convolution as it is defined, at the rate of a large matrix product on all "
+        "cores; fast convolutions need fewer. Ours sends each site one more message after the last "
+        "round, to measure the final model, which is in no round here. "
         + " ".join(each.told() for each in machine.values())
     ]
     more = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -30,8 +29,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.central import holdings
-from benchmarks.command_line import command_of, output_of, with_output
-from benchmarks.deployed import Ended, app_copy, note_rounds
+from benchmarks.command_line import at_least, command_of, output_of, with_output
+from benchmarks.deployed import Ended, app_copy, note_rounds, our_rounds, stock_rounds
 from benchmarks.flower import Simulator
 from benchmarks.limits import limits, operations
 from benchmarks.processes import children
@@ -59,6 +58,9 @@ OURS = (
     "baselines.alone=false",
 )
 MEGABYTE = 1e6
+TOLERANCE = 1e-5  # what a parameter of two averages may differ by
+Result = tuple[list[float], tuple[NDArray[np.float32], ...]]
+"""When each round ended, seconds of the clock, and the parameters at the end."""
 
 
 @dataclass(frozen=True)
@@ -199,24 +201,27 @@ def play(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path)
             simulator.run(name, nodes, told)
         watch.look()
     simulator.stop()
-    ended, average = _stock_result(output) if case == STOCK else _our_result(output, watch)
+    if case == STOCK:
+        ended, average = _stock_result(output, sites)
+    else:
+        ended, average = _our_result(output, watch.ended, case, sites)
     seconds = ended[-1] - ended[0]
     return Played((len(ended) - 1) * sites / seconds, watch.most, average)
 
 
-def _stock_result(output: Path) -> tuple[list[float], tuple[NDArray[np.float32], ...]]:
-    ended = json.loads((output / "rounds.json").read_text())["ended"]
+def _stock_result(output: Path, sites: int) -> Result:
+    ended = [each["ended"] for each in stock_rounds(output / "rounds.json", sites)]
     with np.load(output / "average.npz", allow_pickle=False) as held:
         return ended, tuple(held[name] for name in sorted(held))
 
 
-def _our_result(output: Path, watch: Watch) -> tuple[list[float], tuple[NDArray[np.float32], ...]]:
+def _our_result(output: Path, ended: Ended, case: str, sites: int) -> Result:
+    _, moments = our_rounds(ended, case, sites)
     last = max(output.glob("*/checkpoints/round-*"))
     state, _ = weights.load(last / "state.safetensors")
     names = [name for name, _ in perceptron().named_parameters()]
     average = tuple(state[f"state/common//{name}"].numpy() for name in names)
-    (times,) = watch.ended.values()
-    return [when for _, when in sorted(times.items())], average
+    return moments, average
 
 
 def compare(
@@ -239,7 +244,11 @@ def compare(
     with ExitStack() as stack, ThreadPoolExecutor(len(cases) if side_by_side else 1) as pool:
         homes = [folder / f"flower-{CASES.index(case)}" for case in cases]
         simulators = [stack.enter_context(Simulator(home, actors)) for home in homes]
-        return dict(zip(cases, pool.map(measure, cases, simulators), strict=True))
+        played = dict(zip(cases, pool.map(measure, cases, simulators), strict=True))
+    for case, one in played.items():
+        if not (far := apart(one, played[STOCK])) <= TOLERANCE:
+            raise SystemExit(f"{sites} sites: {case} and {STOCK} differ by {far:g}")
+    return played
 
 
 def apart(one: Played, other: Played) -> float:
@@ -285,18 +294,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
     parser.add_argument("--sites", type=int, nargs="+", default=list(SIZES), help="even numbers")
-    parser.add_argument("--rounds", type=int, default=4, help="of each run; the first is not timed")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each case, in turn")
+    rounds_told = "of each run; the first is not timed"
+    parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_told)
+    parser.add_argument("--repeat", type=at_least(1), default=3, help="runs of each case, in turn")
     parser.add_argument(
         "--quick", action="store_true", help="two rounds of ten sites, two cases side by side, once"
     )
     told = with_output(parser).parse_args(given)
     sizes, rounds, repeat = ([10], 2, 1) if told.quick else (told.sites, told.rounds, told.repeat)
     cases = (COHORT, STOCK) if told.quick else CASES
-    if rounds < 2 or repeat < 1 or any(size < NODES or size % NODES for size in sizes):
-        parser.error(
-            f"--rounds from 2 on, --repeat from 1, and --sites that {NODES} nodes can share evenly"
-        )
+    if any(size < NODES or size % NODES for size in sizes):
+        parser.error(f"--sites that {NODES} nodes can share evenly")
     found: dict[int, dict[str, list[Played]]] = {
         sites: {case: [] for case in cases} for sites in sizes
     }
@@ -308,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for case, one in played.items():
                     found[sites][case].append(one)
         operations_ = least_operations(folder) / sites
-    machine = limits()
+    machine = limits("cpu", torch.float32)
     notes = [
         machine.told(),
         ("Side by side: no figures to keep. " if told.quick else "")

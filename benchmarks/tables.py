@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -16,8 +17,8 @@ import numpy as np
 from server_app.report import versions
 
 UNCOMPILED = (
-    "Python's bytecode of the installed packages is not kept here: each process compiled them anew, "
-    "which is in every figure that starts one. `python -m compileall -q` on the folder of installed "
+    "Python's bytecode of the installed packages is not kept here: each process compiles them anew, "
+    "which is in the time of every start. `python -m compileall -q` on the folder of installed "
     "packages mends it."
 )
 
@@ -111,12 +112,21 @@ def machine() -> dict[str, Any]:
     """Return what the figures were measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cores": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
         "memory_gib": round(memory / 2**30, 1),
         "system": platform.system(),
         "compiled": compiled("torch"),
     }
+
+
+def _processor() -> str:
+    """Return the name of the processor's model, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def compiled(package: str) -> bool:

@@ -19,7 +19,14 @@ import numpy as np
 
 from benchmarks import central, pictures, prepare, ways
 from benchmarks.central import holdings
-from benchmarks.command_line import check_data, command_of, output_of, with_data, with_places
+from benchmarks.command_line import (
+    at_least,
+    check_data,
+    command_of,
+    output_of,
+    with_data,
+    with_places,
+)
 from benchmarks.flower import Simulator
 from benchmarks.footprint import footprint
 from benchmarks.outcome import (
@@ -44,6 +51,7 @@ READS = {
     "pneumonia": ("--pneumonia", "--weights"),
     "skewed": ("--pneumonia", "--weights"),
     "pacs": ("--pacs", "--weights"),
+    "text": ("--texts", "--encoder"),
 }
 MEGABYTE = 1e6
 
@@ -247,16 +255,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--sets", choices=SETS, nargs="+", default=[name for name in SETS if name != "text"]
     )
-    made.add_argument("--labels", nargs="+", default=["10"], help="a class and site; or all")
-    made.add_argument("--rounds", type=int, default=8)
+    labels_told = "a class and site; or all"
+    made.add_argument("--labels", nargs="+", type=_labels, default=[10], help=labels_told)
+    made.add_argument("--rounds", type=at_least(1), default=8)
     with_data(made, "--pneumonia", "pneumoniamnist.npz", "PneumoniaMNIST")
     with_data(made, "--pacs", "pacs_subset.zip", "PACS, a folder or a zip archive")
     with_data(made, "--weights", "squeezenet1_1_torchvision.npz", "ImageNet's SqueezeNet 1.1")
     made.add_argument("--texts", type=Path, help="a CSV file (text, label), for the set text")
     made.add_argument("--encoder", type=Path, help="the folder of a text encoder, for the set text")
     made.add_argument("--topic", help="the column of --texts by which the sites share it")
-    made.add_argument("--text-sites", type=int, default=4)
+    made.add_argument("--text-sites", type=at_least(1), default=4)
     return with_places(made)
+
+
+def _labels(told: str) -> int | None:
+    """Return the labelled pictures of a class and site, none for all."""
+    return None if told == "all" else at_least(1)(told)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -265,17 +279,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = parser().parse_args(given)
     command = command_of("benchmarks.transfer", given)
     check_data(parser(), told, [option for name in told.sets for option in READS.get(name, ())])
-    if "text" in told.sets and not (told.texts and told.encoder):
-        parser().error("the set text needs --texts and --encoder")
     seeds, output = tuple(told.seeds), output_of(told)
     # What central training looks up lies where the simulations have it.
     os.environ["FEDSTRATA_HOME"] = str(told.work.resolve() / "home")
     with Simulator(told.work.resolve()) as simulator:
-        for labels in (None if text == "all" else int(text) for text in told.labels):
-            for name in told.sets:
-                if name != "deployment":
-                    held = chosen(name, told, simulator.folder, labels)
-                    Transfer(held, seeds).run(simulator, output, command)
+        sets = [
+            chosen(name, told, simulator.folder, labels)
+            for labels in told.labels
+            for name in told.sets
+            if name != "deployment"
+        ]
+        for each in sets:
+            Transfer(each, seeds).run(simulator, output, command)
         if "deployment" in told.sets:
             Deployment(ways.deployment(told.rounds), seeds).run(simulator, output, command)
 

@@ -20,15 +20,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import check_data, command_of, output_of, with_data, with_places
+from benchmarks.command_line import (
+    at_least,
+    check_data,
+    command_of,
+    output_of,
+    with_data,
+    with_places,
+)
 from benchmarks.deployed import (
-    Ended,
-    check,
     draw,
-    note_rounds,
+    our_rounds,
     start_warm_site,
     stock_rounds,
     submit_stock,
+    watch,
 )
 from benchmarks.flower import Simulator
 from benchmarks.outcome import mean_accuracy
@@ -45,6 +51,7 @@ MEGABYTE = 1e6
 GROUPS = ("common", "task")
 ACCURACY = "accuracy, %"
 SETS = ("faces", "har")
+MADE_WITH = ("command", "versions", "machine")
 ALONE = ("baselines.alone=false",)
 
 
@@ -227,22 +234,15 @@ class Deployment:
             told = {"experiment": self.setup.experiment, "overrides": sets}
             told |= {"output-dir": str(output), "data-root": str(self.setup.root or "")}
             run = processes.flwr_run("run", superlink.name, {k: v for k, v in told.items() if v})
-            ended: Ended = {}
-
-            def over() -> bool:
-                note_rounds(output, ended)
-                return run.ended
-
-            processes.wait_for("the end of the runs", over, seconds=self._patience)
-            note_rounds(output, ended)
+            ended = watch(processes, run, output, self._patience)
             folders = sorted(ended, key=lambda folder: min(ended[folder].values()))
             if len(folders) != len(self.setup.cases):
                 raise SystemExit(f"{len(folders)} runs of {self.setup.cases}:\n{processes.logs()}")
             found, accuracy = {}, {}
             for case, folder in zip(self.setup.cases, folders, strict=True):
-                moments = [when for _, when in sorted(ended[folder].items())]
-                results = json.loads((folder / "results.json").read_text())
-                check(results, case.name, len(meters))
+                results, moments = our_rounds(
+                    {folder: ended[folder]}, case.name, len(meters), processes.logs
+                )
                 layers = [
                     sum((*each["bytes_up"].values(), *each["bytes_down"].values()))
                     for each in results["rounds"]
@@ -274,7 +274,7 @@ class Deployment:
             )
             processes.finish(run, seconds=self._patience)
             clock = time.time() - time.monotonic()
-            rounds = stock_rounds(processes, output, len(meters))
+            rounds = stock_rounds(output, len(meters), processes.logs)
             # A site sends the model once, and is sent it to train and to evaluate.
             layers = 3 * len(meters) * json.loads(output.read_text())["model"]
             ended = [clock + each["ended"] for each in rounds]
@@ -354,20 +354,30 @@ def measured(setup: Setup, told: argparse.Namespace) -> dict[str, Figure | None]
     }
 
 
-def measured_before(results: Path) -> dict[str, Figure | None]:
-    """Return the accuracy of every case that the JSON file ``results`` has; none without a file."""
+def measured_before(
+    results: Path,
+) -> tuple[dict[str, Figure | None], dict[str, Any] | None]:
+    """Return the accuracy of every case that the JSON file ``results`` has, and what it was made with.
+
+    Nothing without a file.
+    """
     if not results.exists():
-        return {}
-    rows = json.loads(results.read_text())["tables"][0]["rows"]
-    cells = {case: row[ACCURACY] for case, row in rows.items()}
-    return {case: cell and Figure(tuple(cell["values"])) for case, cell in cells.items()}
+        return {}, None
+    told = json.loads(results.read_text())
+    cells = {case: row[ACCURACY] for case, row in told["tables"][0]["rows"].items()}
+    made_with = told.get("accuracy_from") or {each: told[each] for each in MADE_WITH}
+    return (
+        {case: cell and Figure(tuple(cell["values"])) for case, cell in cells.items()},
+        made_with,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, measure, and write a table for each set of data."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wire", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4, help="counted; the first is left out")
+    rounds_told = "counted; the first is left out"
+    parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_told)
     parser.add_argument(
         "--bytes-only",
         action="store_true",
@@ -377,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, help="faces, and har where it is there")
     with_data(parser, "--har", "har.npz", "UCI HAR")
     told = with_places(parser).parse_args(given)
-    if "har" in (told.sets or ()):
+    if "har" in (told.sets or ()) or told.har != parser.get_default("har"):
         check_data(parser, told, ["--har"])
     there = told.har is not None and told.har.exists()
     sets = told.sets or (SETS if there else SETS[:1])
@@ -400,24 +410,26 @@ def play(setup: Setup, folder: Path, rounds: int, told: argparse.Namespace, comm
     config = compose(setup.experiment, setup.counted)
     draw(config, len(setup.tasks), setup.root, folder / "data")
     stock = Deployment(setup, folder / "stock", 1 if told.quick else rounds)
-    with ThreadPoolExecutor() as pool:  # bytes do not depend on what else runs
+    with ThreadPoolExecutor() as pool:  # side by side: but for polling, bytes do not depend on it
         counting = pool.submit(stock.stock, folder / "data")
         bytes_, deployed, before = Deployment(setup, folder / "ours", rounds).ours()
         bytes_ = {STOCK: counting.result(), **bytes_}
     simulated = not (told.quick or told.bytes_only)
     accuracy: Mapping[str, Figure | None]
+    accuracy_from: Mapping[str, Any] | None = None
     if simulated:
         accuracy = measured(setup, told)
     elif told.quick:
         accuracy = {case: Figure((value,)) for case, value in deployed.items()}
     else:
-        accuracy = measured_before(output_of(told) / f"wire-{setup.name}.json")
+        before_ = output_of(told) / f"wire-{setup.name}.json"
+        accuracy, accuracy_from = measured_before(before_)
     which = (
         "its only round of stock Flower, the second of ours"
         if told.quick
         else (f"{rounds - 1} of {rounds} rounds, without the first")
     )
-    when = "" if simulated else ", measured before the bytes"
+    when = "" if simulated else ", measured before the bytes (`accuracy_from` in the JSON file)"
     simulated_ = (
         f"Accuracy{when}: mean over {setup.sites} simulated sites after the rounds of the experiment, "
         "the same for all, which train as the experiment does; the whole model's is that of FedAvg in "
@@ -428,15 +440,20 @@ def play(setup: Setup, folder: Path, rounds: int, told: argparse.Namespace, comm
         "Bytes on the TCP connection between a site and the SuperLink, without TLS, mean over "
         f"{times(len(setup.tasks), 'deployed site')} and {which}: layers, and all that Flower and "
         "we send besides (plans, reports, polling). Stock Flower sends a site two messages a round, each "
-        "with the whole model, and is sent it once; ours one message. Layers alone: the "
-        "coded layers as Flower's arrays hold them, which no protocol can do without. Before and in "
+        "with the whole model, and is sent it once; ours one message, and one more after the last round, "
+        "which is not counted. Stock Flower and ours ran side by side, once. Layers alone: the coded "
+        "layers as Flower's arrays hold them, which no protocol can do without. Before and in "
         f"the first round {before / MEGABYTE:.2f} MB passed a site of ours, which is not in the table: "
         "the app, introductions, the pre-trained checkpoint where there is one, and the first round of "
         "the exact case.",
         deployed_ if told.quick else simulated_ if accuracy else "Accuracy was not measured.",
     ]
-    more = {"bytes": {c: [found.up, found.down, found.layers] for c, found in bytes_.items()}}
-    more["before"] = before  # type: ignore[assignment]
+    more: dict[str, Any] = {
+        "bytes": {c: [found.up, found.down, found.layers] for c, found in bytes_.items()},
+        "before": before,
+    }
+    if accuracy_from is not None:
+        more["accuracy_from"] = accuracy_from
     write(
         output_of(told),
         f"wire-{setup.name}",

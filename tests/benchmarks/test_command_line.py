@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.command_line import output_of, with_output
+from benchmarks import command_line
+from benchmarks.command_line import at_least, check_compiled, output_of, with_output
 from benchmarks.processes import REPOSITORY
 
 
@@ -28,3 +29,25 @@ def test_a_file_in_the_place_of_results_is_told_before_anything_is_measured(
     with pytest.raises(SystemExit):
         with_output(argparse.ArgumentParser()).parse_args(["--output", str(tmp_path / told)])
     assert f"{tmp_path / told} is not a folder" in capsys.readouterr().err
+
+
+def test_a_number_of_rounds_or_runs_is_a_whole_one_from_its_least_on() -> None:
+    assert at_least(2)("2") == 2
+    for told in ("1", "-3", "2.5", "all", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number from 2 on"):
+            at_least(2)(told)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("kept", [True, False])
+def test_starts_are_not_timed_where_each_compiles_what_it_imports(
+    quick: bool, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_line, "compiled", lambda package: kept)
+    parser, told = argparse.ArgumentParser(), argparse.Namespace(quick=quick)
+    if quick or kept:
+        check_compiled(parser, told)
+        return
+    with pytest.raises(SystemExit):
+        check_compiled(parser, told)
+    assert "compileall" in capsys.readouterr().err

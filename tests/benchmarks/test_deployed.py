@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.central import holdings
-from benchmarks.deployed import Ended, check, draw, note_rounds, stock_rounds
-from benchmarks.processes import Processes
+from benchmarks.deployed import Ended, draw, note_rounds, our_rounds, stock_rounds
 from benchmarks.rounds import DATA, SITES, TEST, TRAIN
 from server_app.compose import compose
 
@@ -45,21 +44,28 @@ def test_rounds_end_with_their_checkpoints_run_by_run(tmp_path: Path) -> None:
     assert ended == expected
 
 
-def test_a_run_that_lost_a_site_is_not_counted() -> None:
-    fine = {"rounds": [{"round": 1, "participants": ["a", "b"]}], "final": {}}
-    check(fine, "exact", 2)
-    with pytest.raises(SystemExit, match=r"sites missed the rounds \[1\]"):
-        check(fine, "exact", 3)
+def test_a_run_that_lost_a_site_or_that_nobody_saw_is_not_counted(tmp_path: Path) -> None:
+    fine = {"rounds": [{"round": n, "participants": ["a", "b"]} for n in (1, 2)], "final": {}}
+    ended: Ended = {tmp_path: {"round-000002": 7.0, "round-000001": 5.0}}
+    with pytest.raises(SystemExit, match="1 began:\nit broke"):
+        our_rounds(ended, "exact", 2, lambda: "it broke")
+    (tmp_path / "results.json").write_text(json.dumps(fine))
+    assert our_rounds(ended, "exact", 2) == (fine, [5.0, 7.0])
+    with pytest.raises(SystemExit, match=r"sites missed the rounds \[1, 2\]"):
+        our_rounds(ended, "exact", 3)
+    with pytest.raises(SystemExit, match="1 of 2 rounds were seen to end"):
+        our_rounds({tmp_path: {"round-000002": 7.0}}, "exact", 2)
+    with pytest.raises(SystemExit, match="0 began"):
+        our_rounds({}, "exact", 2)
 
 
 def test_a_run_of_stock_flower_that_lost_a_site_is_not_counted(tmp_path: Path) -> None:
     rounds = [{"worked": 1.0, "ended": 2.0, "replies": n} for n in (3, 2)]
     output = tmp_path / "rounds.json"
-    with Processes(tmp_path) as processes:
-        with pytest.raises(SystemExit, match="left no results"):
-            stock_rounds(processes, output, 3)
-        output.write_text(json.dumps({"rounds": rounds}))
-        with pytest.raises(SystemExit, match=r"sites missed the rounds \[2\]"):
-            stock_rounds(processes, output, 3)
-        output.write_text(json.dumps({"rounds": rounds[:1]}))
-        assert stock_rounds(processes, output, 3) == rounds[:1]
+    with pytest.raises(SystemExit, match="left no results:\nit broke"):
+        stock_rounds(output, 3, lambda: "it broke")
+    output.write_text(json.dumps({"rounds": rounds}))
+    with pytest.raises(SystemExit, match=r"sites missed the rounds \[2\]"):
+        stock_rounds(output, 3)
+    output.write_text(json.dumps({"rounds": rounds[:1]}))
+    assert stock_rounds(output, 3) == rounds[:1]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import tomllib
+from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks.deployed import draw
 from benchmarks.processes import REPOSITORY
 from benchmarks.rounds import (
     BATCH,
     BRIEF,
     COLD,
     OURS,
+    RATE,
     SIZE,
     STOCK,
     TEST,
@@ -22,7 +27,12 @@ from benchmarks.rounds import (
     table,
     timings,
 )
+from models import weights
 from server_app.compose import compose
+from strategies.blueprint import draw_up
+from strategies.config import plan_for
+from strategies.method import make_method
+from tests.loopback import simulate
 
 
 def test_ours_trains_as_the_quickstart_does() -> None:
@@ -37,6 +47,38 @@ def test_ours_trains_as_the_quickstart_does() -> None:
         stock["lr"],
         stock["batch-size"],
     )
+
+
+def test_a_step_of_ours_is_that_of_the_stock_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks/stock_app"))
+    stock = importlib.import_module("stock.task")
+    overrides = (*OURS, f"data.train={BATCH}", "data.test=4", "strategy.rounds=1")
+    config = compose("faces", overrides)
+    draw(config, 1, None, tmp_path / "data")
+    plan = plan_for(config, federation="start", weights="")
+    started = draw_up(plan, make_method(plan.method), input_shape=(3, SIZE, SIZE), classes=2)
+    start = started.network.state_dict()
+
+    network = stock.network("resnet18")
+    names = list(network.state_dict())
+    network.load_state_dict(dict(zip(names, start.values(), strict=True)))
+    loader, _ = stock.load_data(str(tmp_path / "data" / "0.npz"), BATCH)
+    assert len(loader) == 1  # one batch: its order changes nothing but rounding
+    stock.train(network, loader, 1, RATE)
+
+    simulate(tmp_path / "output", "faces", overrides, sites=1)
+    (saved,) = tmp_path.glob("output/*/checkpoints/round-*/state.safetensors")
+    ours, _ = weights.load(saved)
+    pairs = zip(start, network.state_dict().values(), strict=True)
+    theirs = {name: tensor for name, tensor in pairs if tensor.is_floating_point()}
+    assert {f"state/common//{name}" for name in theirs} == ours.keys()
+    moved = 0.0
+    for name, tensor in theirs.items():
+        assert torch.allclose(ours[f"state/common//{name}"], tensor, rtol=1e-4, atol=1e-5), name
+        moved = max(moved, float((tensor - start[name]).abs().max()))
+    assert moved > 1e-3
 
 
 def test_a_round_lasts_from_the_end_of_the_last_to_its_own() -> None:

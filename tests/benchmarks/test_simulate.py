@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import benchmarks.simulate
 from benchmarks.central import holdings
 from benchmarks.simulate import (
     APART,
@@ -17,6 +18,7 @@ from benchmarks.simulate import (
     OURS,
     STOCK,
     Played,
+    compare,
     draw,
     least_operations,
     main,
@@ -65,6 +67,19 @@ def test_the_limit_is_the_arithmetic_of_the_sites_own_examples(tmp_path: Path) -
     forward, backward = 2 * sum(weights), 2 * sum(weights) + 2 * sum(weights[1:])
     expected = EPOCHS * trained * (forward + backward) + tested * forward
     assert least_operations(tmp_path) == expected
+
+
+def test_an_average_that_is_not_stock_flowers_ends_the_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play(simulator: object, case: str, *_: object) -> Played:
+        return Played(1.0, 1.0, (np.full(2, 2e-5 * (case == COHORT), dtype=np.float32),))
+
+    monkeypatch.setattr(benchmarks.simulate, "play", play)
+    alike = compare([APART, STOCK], 2, 2, tmp_path, side_by_side=False)
+    assert set(alike) == {APART, STOCK}
+    with pytest.raises(SystemExit, match=f"{COHORT} and {STOCK} differ by 2e-05"):
+        compare([COHORT, STOCK], 2, 2, tmp_path, side_by_side=False)
 
 
 def test_memory_is_that_of_a_living_process() -> None:

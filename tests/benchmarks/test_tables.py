@@ -158,7 +158,10 @@ def test_results_do_not_tell_where_this_machine_keeps_things() -> None:
 
 def test_the_command_lines() -> None:
     assert paper_parser().parse_args(["--table", "4", "--seeds", "1", "2"]).seeds == [1, 2]
-    assert transfer_parser().parse_args([]).labels == ["10"]
+    assert transfer_parser().parse_args([]).labels == [10]
+    assert transfer_parser().parse_args(["--labels", "4", "all"]).labels == [4, None]
+    with pytest.raises(SystemExit):
+        transfer_parser().parse_args(["--labels", "10", "al"])
     with pytest.raises(SystemExit):
         paper_parser().parse_args(["--table", "5"])
 
@@ -184,6 +187,7 @@ def test_data_is_where_it_is_told(
         (paper, ["--table", "4"], "--har"),
         (paper, ["--table", "3", "--faces", "drawn"], "--weights"),
         (transfer, ["--sets", "faces", "pacs"], "--pacs"),
+        (transfer, ["--sets", "faces", "text"], "--texts"),
     ):
         with pytest.raises(SystemExit):
             main(words)

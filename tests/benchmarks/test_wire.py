@@ -23,6 +23,7 @@ from benchmarks.wire import (
     counted,
     faces,
     har,
+    main,
     measured_before,
     quick,
     table,
@@ -83,9 +84,23 @@ def test_bytes_that_are_counted_again_keep_the_accuracy(tmp_path: Path) -> None:
     setup = faces(Path("/body"))
     bytes_ = {STOCK: Counted(4, 8, 10), EXACT.name: Counted(3, 3, 6)}
     accuracy = {STOCK: Figure((0.6, 0.7)), EXACT.name: None}
-    write(tmp_path, "wire-faces", [table(setup, bytes_, accuracy)], command="any")
-    assert measured_before(tmp_path / "wire-faces.json") == accuracy
-    assert measured_before(tmp_path / "wire-har.json") == {}
+    written, made = tmp_path / "wire-faces.json", [table(setup, bytes_, accuracy)]
+    write(tmp_path, "wire-faces", made, command="with seeds")
+    found, made_with = measured_before(written)
+    assert found == accuracy
+    assert made_with is not None
+    assert made_with["command"] == "with seeds"
+    write(tmp_path, "wire-faces", made, command="again", more={"accuracy_from": made_with})
+    assert measured_before(written) == (accuracy, made_with)
+    assert measured_before(tmp_path / "wire-har.json") == ({}, None)
+
+
+def test_data_that_is_named_and_not_there_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--har", str(tmp_path / "har.npz"), "--bytes-only"])
+    assert f"--har: there is no {tmp_path / 'har.npz'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -18,18 +18,28 @@ app = ServerApp()
 
 
 class Timed(FedAvg):
-    """FedAvg that keeps when each round ended."""
+    """FedAvg that keeps when each round ended, and how many sites answered."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
-        self.ended: list[float] = []
+        self.rounds: list[dict[str, float]] = []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Note how many trained."""
+        kept = list(replies)
+        self.rounds.append({"replies": sum(reply.has_content() for reply in kept)})
+        return super().aggregate_train(server_round, kept)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Note the end of the round."""
-        metrics = super().aggregate_evaluate(server_round, replies)
-        self.ended.append(time.time())
+        """Note how many evaluated too, and the end of the round."""
+        kept, last = list(replies), self.rounds[-1]
+        last["replies"] = min(last["replies"], sum(reply.has_content() for reply in kept))
+        metrics = super().aggregate_evaluate(server_round, kept)
+        last["ended"] = time.time()
         return metrics
 
 
@@ -46,4 +56,4 @@ def main(grid: Grid, context: Context) -> None:
     output = Path(str(told["output"]))
     average = [array.numpy() for array in result.arrays.values()]
     np.savez(output / "average.npz", **{f"{i:02d}": a for i, a in enumerate(average)})
-    (output / "rounds.json").write_text(json.dumps({"ended": strategy.ended}))
+    (output / "rounds.json").write_text(json.dumps({"rounds": strategy.rounds}))
