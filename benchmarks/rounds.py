@@ -50,6 +50,7 @@ CODED = "ours, warm process, layers in 8 bits"
 BRIEF = "the same, trained in bfloat16"
 CASES = (STOCK, COLD, WARM, CODED, BRIEF)
 SIZE, TRAIN, TEST, BATCH, RATE = 64, 256, 64, 32, 0.01
+TRAIN_QUICK = BATCH
 DATA = (
     f"data.size={SIZE}",
     f"data.train={TRAIN}",
@@ -100,6 +101,7 @@ class Deployment:
     rounds: int
     data: Path
     sites: int = SITES
+    train: int = TRAIN
 
     def play(self) -> list[Timing]:
         """Run ``rounds`` rounds; return what each but the first took.
@@ -132,6 +134,7 @@ class Deployment:
                 processes, superlink, output, num_server_rounds=rounds, sites=self.sites
             )
         counts = (f"strategy.rounds={self.rounds}", f"strategy.min_sites={self.sites}")
+        counts += (f"data.train={self.train}",)
         overrides = " ".join([*OURS, *MORE.get(self.case, ()), *counts])
         told = {"output-dir": str(self._output), "overrides": overrides}
         return processes.flwr_run("run", superlink.name, told)
@@ -183,25 +186,28 @@ def timings(ended: Sequence[float], worked: Sequence[float]) -> list[Timing]:
     return [Timing(seconds, work) for seconds, work in zip(lasted, worked[1:], strict=True)]
 
 
-def least_operations(sites: int) -> float:
+def least_operations(sites: int, train: int = TRAIN) -> float:
     """Return the floating point operations of a round: of training and of the test data."""
     network = build("resnet18", input_shape=(3, SIZE, SIZE), classes=2, head=())
     pictures = torch.zeros(2, 3, SIZE, SIZE)
     with torch.no_grad():
         forward = operations(lambda: network(pictures))
     both = operations(lambda: network(pictures).sum().backward())
-    return sites * (TRAIN * both + TEST * forward) / 2
+    return sites * (train * both + TEST * forward) / 2
 
 
 def table(
-    found: Mapping[str, Sequence[Timing]], at_best: Mapping[str, float], sites: int = SITES
+    found: Mapping[str, Sequence[Timing]],
+    at_best: Mapping[str, float],
+    sites: int = SITES,
+    train: int = TRAIN,
 ) -> Table:
     """Return the medians, and how many times less each waits than stock Flower.
 
     ``at_best`` are the seconds that the arithmetic alone takes, by the type that a case trains in.
     """
     made = Table(
-        f"A round of {times(sites, 'deployed site')}, ResNet-18 at {SIZE}x{SIZE}, {TRAIN} pictures each",
+        f"A round of {times(sites, 'deployed site')}, ResNet-18 at {SIZE}x{SIZE}, {train} pictures each",
         (
             "case",
             "seconds a round",
@@ -236,20 +242,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_told)
     parser.add_argument("--repeat", type=at_least(1), default=2, help="runs of each case, in turn")
     parser.add_argument(
-        "--quick", action="store_true", help="one site, one round, two cases side by side"
+        "--quick", action="store_true", help="one site, one batch, one round, two cases side by side"
     )
     told = with_output(parser).parse_args(given)
     check_compiled(parser, told)
     rounds, repeat = (1, 1) if told.quick else (told.rounds, told.repeat)
     sites, cases = (1, (STOCK, WARM)) if told.quick else (SITES, CASES)
+    train = TRAIN_QUICK if told.quick else TRAIN
     found: dict[str, list[Timing]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw(compose("faces", DATA), sites, None, folder / "data")
+        draw(compose("faces", (*DATA, f"data.train={train}")), sites, None, folder / "data")
 
         def play(case: str, number: int) -> None:
             place = folder / f"{number}-{CASES.index(case)}"
-            played = Deployment(case, place, rounds, folder / "data", sites).play()
+            played = Deployment(case, place, rounds, folder / "data", sites, train).play()
             found[case] += played
             shown = [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in played]
             print(case, shown, flush=True)
@@ -259,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 list(pool.map(play, cases, [number] * len(cases)))
     kinds = (torch.float32,) if told.quick else (torch.float32, torch.bfloat16)
     machine: dict[str, Limits] = {each.dtype: each for each in (limits("cpu", t) for t in kinds)}
-    least = least_operations(sites)
+    least = least_operations(sites, train)
     counted = (
         "The only round of each case, from the command on and side by side: no figures to keep. "
         if told.quick
@@ -292,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(
         output_of(told),
         "rounds",
-        [table(found, at_best, sites)],
+        [table(found, at_best, sites, train)],
         command=command,
         notes=notes,
         more=more,
