@@ -669,5 +669,5 @@ def _open_model(
         if weights.content_hash(tensors) != read.weights:
             here = private(checkpoint, _CHECKPOINT)
             raise UserError(here + " is damaged: delete it, it will be sent again")
-        blueprint.load(tensors)
+        blueprint.start_from(tensors)
     return blueprint, blueprint.tensors(list(blueprint.model.state_dict()))

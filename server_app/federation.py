@@ -188,6 +188,11 @@ class Federation:
                 f"task {task!r} has the classes {', '.join(told.classes)} here, "
                 f"but {', '.join(reference.classes)} at {reference.site}: configure data.classes"
             )
+        if self.start is not None and told.input_shape != reference.input_shape:
+            try:
+                self._start(self._blueprint(told))
+            except UserError as error:
+                return f"task {task!r}: {error}"
         partition = self.learnt.partitions[task]
         return self._other_shapes(told, partition, reference.site) or self._across_tasks(
             task, partition
@@ -197,11 +202,12 @@ class Federation:
         """Take in a task with its first site, or return why that cannot be."""
         try:
             blueprint = self._blueprint(told)
+            start = self._start(blueprint)
         except UserError as error:
             if not self.references:  # it is the configuration that is wrong
                 raise
             return f"task {task!r}: {error}"
-        partition, start = blueprint.partition, self._start(blueprint)
+        partition = blueprint.partition
         for key, names in exchanged(partition, task).items():
             if self._is_of_another_model(key, {name: start[name] for name in names}):
                 return f"the checkpoint's group {key!r} is of another model"
@@ -268,8 +274,20 @@ class Federation:
         return blueprint
 
     def _start(self, blueprint: Blueprint) -> dict[str, Any]:
-        if self.checkpoint is not None:
-            blueprint.load(self.checkpoint.tensors)
+        """Return what a task's model starts from.
+
+        Before the pre-training of a `Recipe` that is compared with what will come of it.
+
+        Raises
+        ------
+        UserError
+            Where the pre-trained start does not fit, or lacks what is frozen.
+        """
+        start = self.checkpoint or self.start
+        if start is not None:
+            self._check_start(blueprint, start)
+        if isinstance(start, Checkpoint):
+            blueprint.start_from(start.tensors)
         return blueprint.tensors(list(blueprint.model.state_dict()))
 
     def _announce(self, task: str, blueprint: Blueprint) -> None:
@@ -320,7 +338,6 @@ class Federation:
         self.learnt.states.clear()
         for task, told in self.references.items():
             blueprint = self._blueprint(told)
-            self._check_frozen(blueprint, made)
             self.learnt.add_task(task, blueprint.partition, self._start(blueprint))
         self.unserved = set(self.roster.everyone)
 
@@ -339,15 +356,16 @@ class Federation:
         self._distribute(self._lacking(asked, refused))
         return bool(asked)
 
-    def _check_frozen(self, blueprint: Blueprint, made: Checkpoint) -> None:
-        """Refuse to freeze tensors that the checkpoint does not have: they would stay random."""
+    def _check_start(self, blueprint: Blueprint, start: Checkpoint | Recipe) -> None:
+        """Raise UserError where the start does not fit, or lacks what is frozen."""
         frozen = blueprint.partition.names(PRETRAINED.name)
-        if missing := [name for name in frozen if name not in made.tensors]:
+        had = start.shapes.keys() - blueprint.left_alone(start.shapes)
+        if missing := [name for name in frozen if name not in had]:
             raise UserError(
                 f"groups.pretrained freezes {len(missing)} tensors that the weights "
-                f"({made.told}) do not have: {', '.join(missing[:4])}; put them into another group"
+                f"({start.told}) do not have, or not in this shape: {', '.join(missing[:4])}; "
+                "put them into another group"
             )
-        blueprint.load(made.tensors)
 
     def _lacking(self, members: list[Member], refused: Collection[str]) -> list[Member]:
         """Return which of these sites do not have the run's checkpoint on their disk.

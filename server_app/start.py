@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,11 @@ class Checkpoint:
     content_hash: str
     tensors: Mapping[str, Tensor]
     told: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,30 @@ class Recipe:
     model: Mapping[str, Any]
     seed: int
     cache: Path
+    told: ClassVar[str] = "central pre-training"
 
     @property
     def note(self) -> Path:
         """Where it is written down what the recipe gave."""
         return self.cache / "central" / f"{recipe_hash(self.settings, self.model, self.seed)}.json"
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor that pre-training will give, by name: none is of the head.
+
+        The public pictures are square, and in colour.
+        """
+        size = self.settings.size
+        options = {key: value for key, value in self.model.items() if key not in ("name", "head")}
+        with torch.random.fork_rng(devices=[]):
+            network = build(
+                str(self.model["name"]), input_shape=(3, size, size), classes=2, head=[], **options
+            )
+        return {
+            name: tuple(tensor.shape)
+            for name, tensor in network.state_dict().items()
+            if not name.startswith("head.")
+        }
 
     def follow(self, log: Log) -> Checkpoint:
         """Pre-train, and keep the result by its content hash."""
@@ -79,7 +104,7 @@ class Recipe:
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
-        made = _kept(tensors, "central pre-training", self.cache)
+        made = _kept(tensors, self.told, self.cache)
         with replacing(self.note) as unfinished:
             unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
         return made
@@ -156,7 +181,7 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
         return None
     if weights.content_hash(tensors) != content_hash:
         return None
-    return Checkpoint(content_hash, tensors, "central pre-training")
+    return Checkpoint(content_hash, tensors, Recipe.told)
 
 
 def _fitted(

@@ -54,11 +54,47 @@ class Blueprint:
     cut: int
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy ``tensors`` into the model by name; all must exist there."""
+        """Copy ``tensors`` into the model by name; all must exist there.
+
+        Raises
+        ------
+        UserError
+            Where one has another shape than the model's; nothing is copied then.
+        """
         own = self.model.state_dict()
+        for name, tensor in tensors.items():
+            if tensor.shape != own[name].shape:
+                raise UserError(_other_shape(name, tensor.shape, own[name].shape))
         with torch.no_grad():
             for name, tensor in tensors.items():
                 own[name].copy_(tensor)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy pre-trained weights into the model, but for what `left_alone` names."""
+        alone = self.left_alone({name: tuple(tensor.shape) for name, tensor in weights.items()})
+        self.load({name: tensor for name, tensor in weights.items() if name not in alone})
+
+    def left_alone(self, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
+        """Return which pre-trained tensors of these shapes the model does not take.
+
+        Those of its head in another shape, as `models.weights.load_into` has it: a task may have
+        more classes than what was trained elsewhere.
+
+        Raises
+        ------
+        UserError
+            Where a tensor besides the head has another shape: the weights are for other inputs.
+        """
+        own = self.model.state_dict()
+        alone = {name for name, shape in shapes.items() if shape != tuple(own[name].shape)}
+        for name in sorted(alone):
+            if name.partition(".")[0] != "head":
+                raise UserError(
+                    "the pre-trained weights are for other inputs: "
+                    f"{_other_shape(name, shapes[name], own[name].shape)}; let the data be as the "
+                    "weights need them (such as data.channels=3), or choose weights=none"
+                )
+        return alone
 
     def tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return copies of the named tensors, contiguous, on the CPU."""
@@ -118,6 +154,10 @@ def draw_up(
         _check_tuned(division, plan.tuning.groups)
     freeze(model, division)
     return Blueprint(model, network, division, frozen_cut(network, division))
+
+
+def _other_shape(name: str, given: Sequence[int], own: Sequence[int]) -> str:
+    return f"{name} is {tuple(given)}, the model's is {tuple(own)}"
 
 
 def _check_tuned(division: Partition, groups: Sequence[str]) -> None:

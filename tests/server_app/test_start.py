@@ -1,0 +1,141 @@
+"""What a run starts from is compared with what the sites hold before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+
+from models import weights
+from models.errors import UserError
+from models.networks import build
+from server_app import start
+from server_app.app import run_all
+from server_app.compose import RunConfig
+from strategies import wire
+from tests.loopback import LoopbackGrid, simulate
+from tests.server_app.test_coming_back import Plot, plot
+from tests.server_app.test_k_of_n import PLAIN
+from tests.server_app.test_run import with_report
+from tests.strategies.test_equalities import SMALL
+
+QUICK = ["strategy.rounds=1", "strategy.poll=0.01", "baselines.alone=false"]
+OTHER_INPUTS = r"conv1\.weight is \(16, 3, 3, 3\), the model's is \(16, 1, 3, 3\)"
+
+
+def pictures(folder: Path, **tasks: int) -> Path:
+    """Write a MedMNIST file of grey pictures for each task with so many classes."""
+    folder.mkdir()
+    for task, classes in tasks.items():
+        rng = np.random.default_rng(classes)
+        arrays = {}
+        for split, size in {"train": 30, "val": 9, "test": 9}.items():
+            arrays[f"{split}_images"] = rng.integers(0, 255, (size, 28, 28), dtype=np.uint8)
+            arrays[f"{split}_labels"] = (np.arange(size) % classes)[:, None].astype(np.uint8)
+        np.savez(folder / f"{task}.npz", **arrays)
+    return folder
+
+
+def weights_of(folder: Path, head: int, channels: int = 3) -> list[str]:
+    """Return the overrides of a start from a whole small_cnn for two classes, in a file."""
+    torch.manual_seed(5)
+    network = build("small_cnn", input_shape=(channels, 28, 28), classes=2, head=[head])
+    weights.save(folder / "start.safetensors", network.state_dict(), {})
+    return ["weights=file", f"weights.path={folder / 'start.safetensors'}"]
+
+
+def medmnist(tmp_path: Path, overrides: list[str], **tasks: int) -> tuple[Any, LoopbackGrid]:
+    root = pictures(tmp_path / "data", **tasks)
+    grid = grid_over(tmp_path, root, sites=len(tasks))
+    results, _ = simulate(tmp_path / "out", "medmnist", [*QUICK, *overrides], grid=grid)
+    return results, grid
+
+
+def grid_over(tmp_path: Path, root: Path, sites: int) -> LoopbackGrid:
+    nodes = {100 + i: {"partition-id": i, "num-partitions": sites} for i in range(sites)}
+    return LoopbackGrid(nodes, {"output-dir": str(tmp_path / "out"), "data-root": str(root)})
+
+
+def test_weights_for_other_inputs_are_refused_when_the_sites_join(tmp_path: Path) -> None:
+    chosen = [*weights_of(tmp_path, head=64), "groups.pretrained=[conv1,bn1]"]
+    with pytest.raises(UserError, match=OTHER_INPUTS + r".*data\.channels=3"):
+        medmnist(tmp_path, chosen, two=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_task_with_more_classes_than_the_weights_begins_its_head_afresh(tmp_path: Path) -> None:
+    coded = [f"strategy.coding_down.{group}=changed" for group in ("common", "task")]
+    chosen = [*weights_of(tmp_path, head=64, channels=1), *coded]
+    results, _ = medmnist(tmp_path, chosen, two=2, three=3)
+    assert set(results["final"]["tasks"]) == {"two", "three"}
+    # Nothing was sent, so what both sites made themselves has the hashes of what the server did.
+    assert results["rounds"][0]["bytes_down"] == {"common": 0, "task": 0}
+
+
+@pytest.mark.parametrize("told", [{"task": "age"}, {}], ids=["new task", "task of others"])
+def test_a_site_with_other_inputs_than_the_weights_costs_nobody_the_run(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    def grey(message: Message, reply: Message) -> Message | None:
+        answer = joins(message, reply)
+        other = message.metadata.message_type == wire.QUERY and message.metadata.dst_node_id == 103
+        if not other or answer is None:
+            return answer
+        return with_report(input_shape=[1, 28, 28], **told)(message, answer)
+
+    grid: Plot = plot(tmp_path)
+    late = grid.nodes.pop(103)
+    grid.when(1, lambda: grid.nodes.update({103: late}))
+    joins = grid.tamper
+    grid.tamper = grey
+    overrides = [
+        *PLAIN,
+        *weights_of(tmp_path, head=8),
+        "strategy.rounds=3",
+        "strategy.on_site_error=exclude",
+    ]
+    results, _ = simulate(tmp_path, "faces", overrides, grid=grid)
+    task = told.get("task", "pose")
+    why = f"cannot take part: task {task!r}: the pre-trained weights are for other inputs"
+    assert why in results["rounds"][2]["absent"]["site-03"]
+    assert results["rounds"][2]["participants"] == ["site-00", "site-01", "site-02"]
+    again, _ = simulate(tmp_path, "faces", overrides, grid=grid, resume="latest")
+    assert set(again["final"]["sites"]) == {"site-00", "site-01", "site-02"}
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretrain(*_: Any, **__: Any) -> None:
+        raise AssertionError("the pre-training has begun")
+
+    monkeypatch.setattr(start, "pretrain", pretrain)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_frozen_head_is_refused_before_the_pretraining(tmp_path: Path) -> None:
+    groups = ["groups=body_common_head_task", "groups.pretrained=[conv1,head.0]"]
+    told = r"freezes 2 tensors .*central pre-training\) do not have.*head\.0\.weight"
+    with pytest.raises(UserError, match=told):
+        simulate(tmp_path, "faces", [*SMALL, "weights=central", *groups], sites=2)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_grey_pictures_are_refused_before_the_pretraining_in_colour(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=OTHER_INPUTS):
+        medmnist(tmp_path, ["weights=central"], two=2)
+
+
+def test_weights_that_do_not_fit_one_run_end_no_other(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "data", two=2)
+    colour = ["data.channels=3", "data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]"]
+    both = [*QUICK, *weights_of(tmp_path, head=64)]
+    wanted = RunConfig("medmnist", (*both, ";", *both, *colour), tmp_path / "out", "")
+    with pytest.raises(UserError, match=rf"1 of 2 runs failed:\n.*{OTHER_INPUTS}"):
+        run_all(grid_over(tmp_path, root, sites=1), wanted)
+    (path,) = (tmp_path / "out").glob("*/results.json")
+    assert json.loads(path.read_text())["config"]["data"]["channels"] == 3

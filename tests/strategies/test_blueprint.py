@@ -1,0 +1,50 @@
+"""Tensors are loaded into a drawn model only where they fit; of pre-trained weights a head may differ."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.errors import UserError
+from server_app.compose import compose
+from strategies.blueprint import Blueprint, draw_up
+from strategies.config import plan_for
+from strategies.method import make_method
+from tests.strategies.test_equalities import SMALL
+
+
+def drawn(channels: int = 3, classes: int = 2) -> Blueprint:
+    plan = plan_for(compose("faces", SMALL), federation="f", weights="")
+    shape = (channels, 28, 28)
+    return draw_up(plan, make_method(plan.method), input_shape=shape, classes=classes)
+
+
+def everything(blueprint: Blueprint) -> dict[str, torch.Tensor]:
+    return blueprint.tensors(list(blueprint.model.state_dict()))
+
+
+def test_a_tensor_that_would_be_broadcast_is_refused_and_nothing_is_copied() -> None:
+    blueprint, before = drawn(), everything(drawn())
+    others = {
+        "bn1.weight": torch.zeros_like(before["bn1.weight"]),
+        "conv1.weight": everything(drawn(channels=1))["conv1.weight"],
+    }
+    told = r"conv1\.weight is \(16, 1, 3, 3\), the model's is \(16, 3, 3, 3\)"
+    with pytest.raises(UserError, match=told):
+        blueprint.load(others)
+    assert all(torch.equal(t, before[n]) for n, t in everything(blueprint).items())
+
+
+def test_pretrained_weights_of_other_inputs_are_refused_with_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"conv1\.weight is .*data\.channels=3.*weights=none"):
+        drawn(channels=1).start_from(everything(drawn()))
+
+
+def test_a_head_for_other_classes_stays_as_it_was_drawn() -> None:
+    blueprint, before = drawn(classes=3), everything(drawn(classes=3))
+    given = {name: tensor + 1 for name, tensor in everything(drawn()).items()}
+    blueprint.start_from(given)
+    after = everything(blueprint)
+    kept = {name for name in after if torch.equal(after[name], before[name])}
+    assert kept == {"head.out.weight", "head.out.bias"}
+    assert all(torch.equal(after[name], given[name]) for name in after.keys() - kept)
