@@ -43,8 +43,8 @@ def main(grid: Grid, context: Context) -> None:
 def run_all(grid: Grid, wanted: RunConfig) -> None:
     """Run each set of overrides in turn, all over the same sites.
 
-    Each is composed, and so checked, before the first begins. One that fails later is told and
-    left, the others go on.
+    Each is composed and checked before the first begins. One that fails later is told and left,
+    the others go on.
 
     Raises
     ------
@@ -56,8 +56,10 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
         return run(grid, several[0])
     if wanted.resume or wanted.name:
         raise UserError("resume and name are of one run: give the overrides of that run alone")
+    from server_app.federation import checked
+
     for each in several:
-        compose(each.experiment, each.overrides)
+        checked(compose(each.experiment, each.overrides))
     failed: dict[str, str] = {}
     for number, each in enumerate(several, start=1):
         told = " ".join(each.overrides)

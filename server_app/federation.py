@@ -12,7 +12,7 @@ from server_app import report
 from server_app.checkpoint import RunFolder, Saved, write_json
 from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import measure
-from server_app.start import Checkpoint, Recipe
+from server_app.start import Checkpoint, Recipe, read_weights
 from strategies import wire
 from strategies.aggregators.held import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
@@ -20,7 +20,7 @@ from strategies.blueprint import Blueprint, draw_up
 from strategies.codec import forms
 from strategies.codings import described
 from strategies.config import Config, Plan
-from strategies.method import check_codings, make_method
+from strategies.method import check_codings, check_travels, make_method
 from strategies.payload import encode
 from strategies.records import RoundRecord, participation
 from strategies.roster import Member, Roster, Stranger
@@ -32,6 +32,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Log = Callable[[str], None]
+
+
+def checked(config: Config) -> Learnt:
+    """Return what the server of a run begins with, once all is checked that hangs on no site.
+
+    Raises
+    ------
+    UserError
+        For a method, an aggregator, a coding or weights that do not exist, whose options are wrong,
+        or that do not go together; and for settings of a group that does not travel.
+    """
+    method, strategy = make_method(config.method), config.strategy
+    check_codings(method, strategy.codings)
+    check_travels(method, "strategy.minimum", strategy.minimum)
+    check_travels(method, "strategy.aggregators", strategy.aggregators)
+    read_weights(config)
+    learnt = Learnt(method, strategy.aggregators, config.cohort.sites > 1, strategy.codings)
+    for group in strategy.aggregators:
+        learnt.aggregator(group)
+    return learnt
 
 
 @dataclass
@@ -64,10 +84,8 @@ class Federation:
     summaries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.method = make_method(self.plan.method)
-        strategy, regional = self.config.strategy, self.config.cohort.sites > 1
-        check_codings(self.method, strategy.codings)
-        self.learnt = Learnt(self.method, strategy.aggregators, regional, strategy.codings)
+        self.learnt = checked(self.config)
+        self.method = self.learnt.method
         self.rounds = Rounds(
             grid=self.roster.grid,
             roster=self.roster,

@@ -19,11 +19,12 @@ from models.folders import default_models_dir
 from models.networks import build, usual_shape
 from models.networks.text import folder_tensors
 from models.options import read_options
-from models.pretraining import Pretraining, pretrain, recipe_hash
+from models.pretraining import PUBLIC, Pretraining, pretrain, recipe_hash
 from strategies.config import Config
 
 Log = Callable[[str], None]
 SOURCES = ("none", "central", "file", "folder", "torchvision")
+TARGETS = ("attributes", "identity")  # of weights=central
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class TorchvisionWeights:
 
     source: str
     name: str
+
+
+Weights = Pretraining | FileWeights | FolderWeights | TorchvisionWeights
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,51 @@ class Recipe:
         return made
 
 
+def read_weights(config: Config) -> Weights | None:
+    """Return the checked options of ``config.weights``, or None for ``source: none``.
+
+    Raises
+    ------
+    UserError
+        For an unknown source, public data or target, an option that is unknown or missing, a
+        relative path, and a folder's weights for a model that has none.
+    """
+    source = str(config.weights.get("source"))
+    if source not in SOURCES:
+        raise UserError(
+            f"weights.source {source!r} does not exist; there are {', '.join(SOURCES)} "
+            f"(nearest: {nearest(source, SOURCES)})"
+        )
+    if source == "none":
+        return None
+    if source == "central":
+        return _central(read_options(Pretraining, config.weights, "weights"))
+    if source == "file":
+        file = read_options(FileWeights, config.weights, "weights")
+        if not Path(file.path).is_absolute():
+            raise UserError(f"weights.path must be an absolute path, got {file.path!r}")
+        return file
+    if source == "folder":
+        if config.model.get("folder") is None:
+            raise UserError(
+                f"weights=folder: model={config.model['name']} has no folder to take them from; "
+                "choose model=text_encoder, or weights=file"
+            )
+        return read_options(FolderWeights, config.weights, "weights")
+    return read_options(TorchvisionWeights, config.weights, "weights")
+
+
+def _central(settings: Pretraining) -> Pretraining:
+    """Return the settings if there are such data and such a target; or raise UserError."""
+    if settings.data not in PUBLIC:
+        raise UserError(
+            f"weights.data {settings.data!r} does not exist; there is {', '.join(PUBLIC)}"
+        )
+    if settings.target not in TARGETS:
+        raise UserError(f"weights.target is {' or '.join(TARGETS)}, not {settings.target!r}")
+    return settings
+
+
 def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | None:
     """Return the checkpoint that ``config.weights`` asks for, or None for ``source: none``.
 
@@ -130,41 +179,25 @@ def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | N
     Raises
     ------
     UserError
-        For an unknown source, or weights that cannot be read or do not fit.
+        As `read_weights`, and for weights that cannot be read or do not fit.
     """
-    source = str(config.weights.get("source"))
-    if source not in SOURCES:
-        raise UserError(
-            f"weights.source {source!r} does not exist; there are {', '.join(SOURCES)} "
-            f"(nearest: {nearest(source, SOURCES)})"
-        )
-    if source == "none":
+    wanted = read_weights(config)
+    if wanted is None:
         return None
-    if source == "central":
-        settings = read_options(Pretraining, config.weights, "weights")
-        recipe = Recipe(settings, config.model, config.seed, cache)
+    if isinstance(wanted, Pretraining):
+        recipe = Recipe(wanted, config.model, config.seed, cache)
         if found := _remembered(recipe.note, cache):
             log(f"stage 1: pre-trained weights {found.content_hash[:12]} found, training skipped")
             return found
         return recipe
-    if source == "file":
-        file = read_options(FileWeights, config.weights, "weights")
-        if not Path(file.path).is_absolute():
-            raise UserError(f"weights.path must be an absolute path, got {file.path!r}")
-        return _fitted(config, weights.read_file(Path(file.path)), file.path, cache, log)
-    if source == "folder":
-        read_options(FolderWeights, config.weights, "weights")
-        folder = config.model.get("folder")
-        if folder is None:
-            raise UserError(
-                f"weights=folder: model={config.model['name']} has no folder to take them from; "
-                "choose model=text_encoder, or weights=file"
-            )
+    if isinstance(wanted, FileWeights):
+        return _fitted(config, weights.read_file(Path(wanted.path)), wanted.path, cache, log)
+    if isinstance(wanted, FolderWeights):
+        folder = config.model["folder"]
         tensors = folder_tensors(folder, default_models_dir())
         return _fitted(config, tensors, f"folder {folder}", cache, log)
-    named = read_options(TorchvisionWeights, config.weights, "weights")
-    tensors = weights.torchvision_weights(str(config.model["name"]), named.name)
-    return _fitted(config, tensors, named.name, cache, log)
+    tensors = weights.torchvision_weights(str(config.model["name"]), wanted.name)
+    return _fitted(config, tensors, wanted.name, cache, log)
 
 
 def path_of(cache: Path, content_hash: str) -> Path:

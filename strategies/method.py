@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -250,23 +250,29 @@ def make_method(options: Mapping[str, Any]) -> Method:
 
 def check_codings(method: Method, codings: Codings) -> None:
     """Raise UserError where a configured coding cannot be that of a group of the method."""
-    kinds = method.kinds()
-    sent = [name for name, group in kinds.items() if group.exchanged]
     for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
+        check_travels(method, f"strategy.{way}", chosen)
         for group, coding in chosen.items():
             where = f"strategy.{way}.{group}"
-            if group not in sent:
-                why = "never leaves its site" if group in kinds else "does not exist"
-                raise UserError(
-                    f"{where}: group {group!r} {why}; groups that travel are {', '.join(sent)} "
-                    f"(nearest: {nearest(group, sent)})"
-                )
             if coding.lossy and not method.differs(group):
                 raise UserError(
                     f"{where}={coding.name}: method {method.name} makes what it sends in group "
                     f"{group!r} anew each round, so what the coding loses of a difference cannot "
                     f"be made up for later; write {where}=exact"
                 )
+
+
+def check_travels(method: Method, where: str, groups: Iterable[str]) -> None:
+    """Raise UserError where a setting, whose place is ``where``, is of a group that never travels."""
+    kinds = method.kinds()
+    sent = [name for name, group in kinds.items() if group.exchanged]
+    for group in groups:
+        if group not in sent:
+            why = "never leaves its site" if group in kinds else "does not exist"
+            raise UserError(
+                f"{where}.{group}: group {group!r} {why}; groups that travel are {', '.join(sent)} "
+                f"(nearest: {nearest(group, sent)})"
+            )
 
 
 def everything_else(

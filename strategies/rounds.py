@@ -110,7 +110,7 @@ class Learnt:
                 self.states[key] = {name: start[name] for name in names}
                 self.downlink.begin(group_of(key), key, self.states[key])
             if key not in self.aggregators:
-                self.aggregators[key] = self._aggregator(group_of(key))
+                self.aggregators[key] = self.aggregator(group_of(key))
 
     def keys(self) -> list[str]:
         """Return every scope of which there is a state, also where none of its sites is there."""
@@ -159,7 +159,9 @@ class Learnt:
         states = [self.states[key] for key in self.keys_of(task).values()]
         return sum(t.numel() * t.element_size() for state in states for t in state.values())
 
-    def _aggregator(self, group: str) -> Aggregator:
+    def aggregator(self, group: str) -> Aggregator:
+        """Return a new aggregator for ``group``; UserError where there is none, or it cannot be."""
+
         def configured() -> Aggregator:
             if group not in self.configured:
                 raise UserError(

@@ -12,6 +12,7 @@ from models.errors import UserError
 from models.groups import partition
 from models.networks import OF_TOKENS, build
 from server_app.compose import CONF, compose, read_run_config
+from server_app.federation import checked
 from strategies.config import Plan, plan_for, plan_from_json
 from strategies.method import make_method, registry
 from tests.text_models import tiny_bert
@@ -82,6 +83,19 @@ def test_a_mistake_is_answered_with_what_exists(
         compose(experiment, overrides)
     for word in told:
         assert word in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("+strategy.minimum.personal=1", r"minimum\.personal: group 'personal' never leaves its site"),
+        ("+strategy.minimum.comon=2", r"minimum\.comon: group 'comon' does not exist.*'common'"),
+        ("+aggregator@strategy.aggregators.pretrained=median", "group 'pretrained' never leaves"),
+    ],
+)
+def test_a_setting_of_a_group_that_never_travels_is_refused(override: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        checked(compose("faces", [override]))
 
 
 @pytest.mark.parametrize("key", ["output-dir", "data-root"])

@@ -64,6 +64,29 @@ def test_a_mistake_in_the_last_run_ends_all_before_the_first(tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["method=fedprox", "method.mu=0.1,-1"], r"method\.mu must be 0 or greater"),
+        (
+            ["aggregator@strategy.aggregators.common=fedavg,median", "cohort.sites=50"],
+            "Median needs each site's own update",
+        ),
+        (["strategy.aggregators.task.name=fedavg,fedavgg"], "no aggregator is called 'fedavgg'"),
+        (["weights.source=none,centrall"], "weights.source 'centrall' does not exist"),
+        (["weights=none,folder"], "model=small_cnn has no folder"),
+        (["weights=none,central", "++weights.target=sex"], "target is attributes or identity"),
+        ([";", "+coding@strategy.coding.personal=int8"], "never leaves its site"),
+    ],
+)
+def test_what_hangs_on_no_site_is_checked_in_all_runs_before_the_first(
+    tmp_path: Path, overrides: list[str], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        run_on_loopback(tmp_path, ["strategy.rounds=1", *overrides])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_fails_does_not_take_the_others_along(tmp_path: Path) -> None:
     frozen = "groups.pretrained=[],[conv1,bn1]"  # there are no weights to freeze
     with pytest.raises(UserError, match=r"1 of 2 runs failed"):
