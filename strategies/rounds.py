@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,8 @@ TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the
 NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
 MOST_TIMES = 2  # the layers that a site was sent: so large may those be that it answers with
 LONGEST_PAUSE = 30.0  # seconds between two attempts at a round
+LONGEST_CLOSED = 600.0  # and where it is sites' own hours that leave it short
+LOOK = 2.0  # seconds of a pause between two looks at who is there
 Party = tuple[Member, ...]  # who shares an order: a site alone, or the sites of a region
 
 
@@ -235,7 +238,7 @@ class Rounds:
         remind, give_up = Reminder(self.log), math.inf
         before = RoundRecord(number)
         for attempt in itertools.count():
-            record, short = self._attempt(number, attempt)
+            record, short, closed = self._attempt(number, attempt)
             record.moved_too(before)
             before = record
             if not short:
@@ -247,16 +250,38 @@ class Rounds:
             if time.monotonic() >= give_up:
                 raise UserError(f"{text}; {self._gave_up(number)}")
             remind(f"{text}; it is played again")
-            time.sleep(min(LONGEST_PAUSE, self.settings.poll * 2 ** min(attempt, 16)))
+            self.pause(attempt, give_up, closed=closed)
         for stranger in self.roster.take_turned_away():
             record.turned_away[str(stranger.node_id)] = stranger.reason
         record.seconds = time.monotonic() - started
         return record
 
-    def _attempt(self, number: int, attempt: int) -> tuple[RoundRecord, str]:
+    def pause(self, attempt: int, until: float, *, closed: bool) -> None:
+        """Wait before sites are asked again, each time for longer; a site that joins ends it.
+
+        Parameters
+        ----------
+        attempt : int
+            How often they were asked before the last time.
+        until : float
+            When waiting ends at the latest, in monotonic seconds.
+        closed : bool
+            Whether all that is missing is outside its own hours: then nothing is gained by asking
+            soon, and who could train would do so in vain.
+        """
+        longest = LONGEST_CLOSED if closed else LONGEST_PAUSE
+        wait = min(longest, self.settings.poll * 2 ** min(attempt, 16))
+        until = min(until, time.monotonic() + wait)
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK))
+            if left > LOOK and self._welcome(self.roster.connected()):
+                return
+
+    def _attempt(self, number: int, attempt: int) -> tuple[RoundRecord, str, bool]:
         """Ask, check and aggregate once; another ``attempt`` asks another share of the sites.
 
-        Also returns what was too few for a round; where that is not "", nothing has changed.
+        Also returns what was too few for a round; where that is not "", nothing has changed. And
+        whether it would be too few if all answered that are not outside their hours.
         """
         connected = self._wait_for_enough(number)
         needed = self.learnt.keys()  # a task that joins meanwhile is not waited for
@@ -264,21 +289,23 @@ class Rounds:
         counts = {member.site: member.report.examples["train"] for member in asked}
         expected = self._begin(asked, counts)
         arrived = dict.fromkeys(expected, 0)
-        later = False
+        later, closed = False, set[str]()
         for party, reply in self._ask(
             wire.TRAIN, asked, number, record, self.settings.deadline, expected=expected
         ):
             try:
                 update = self._checked(reply, party, number, expected)
             except Refused as error:
-                later |= isinstance(error, NotNow)
                 record.refused |= {member.site: str(error) for member in party}
-                if not isinstance(error, NotNow):  # who held something is sent the whole: once more
+                if isinstance(error, NotNow):
+                    closed |= {member.site for member in party}
+                else:  # who held something is sent the whole: once more
                     later |= self._forget(party)
                 continue
             for site, problem in update.problems.items():
-                later |= isinstance(problem, NotNow)
                 record.refused[site] = str(problem)
+                if isinstance(problem, NotNow):
+                    closed.add(site)
             for key, share in update.shares.items():
                 self._add(key, share)
                 arrived[key] += len(share.sites)
@@ -290,14 +317,18 @@ class Rounds:
                     keys = self.learnt.keys_of(member.task)
                     self.learnt.downlink.answered(member.site, keys)
             record.took_part([(m, reports[m.site]) for m in party if m.site in reports])
-        if not later:
+        if not later and not closed:
             self._stop_if_all_refused(record, connected)
         short = self._too_few(needed, arrived) if record.participants else "nobody took part"
         if not short:
             self._finish(arrived, record)
         self._note_the_others(record)
         record.tasks = task_metrics(record.sites)
-        return record, short
+        open_now = [member for member in asked if member.site not in closed]
+        could = Counter(
+            key for member in open_now for key in self.learnt.keys_of(member.task).values()
+        )
+        return record, short, bool(closed and (not open_now or self._too_few(needed, could)))
 
     def _checked(
         self, reply: Message, party: Party, number: int, expected: Mapping[str, int]

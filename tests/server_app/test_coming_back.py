@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from models import weights
 from models.errors import UserError
 from server_app import checkpoint
 from server_app.checkpoint import RunFolder
-from strategies import roster, wire
+from strategies import roster, rounds, wire
 from tests.loopback import LoopbackGrid, failed, simulate
 from tests.server_app.test_k_of_n import PLAIN, grid_of, lines, of_round
 from tests.server_app.test_run import Crash, with_report
@@ -299,6 +301,70 @@ def test_a_run_waits_for_sites_that_do_not_train_now(tmp_path: Path) -> None:
     results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path, tamper))
     assert len(refusals) == 8
     assert len(results["rounds"][0]["participants"]) == 4
+
+
+class Clock:
+    """Time that passes at once where the rounds sleep."""
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.slept
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "failing"])
+def test_sites_outside_their_hours_are_asked_ever_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(rounds, "time", clock)
+    asked: list[float] = []
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) != 1 or message.metadata.dst_node_id != 103:
+            return reply
+        asked.append(clock.slept)
+        if len(asked) > 9:
+            return reply
+        if closed:
+            return wire.failure(message, "site-03", 1, "at night", later=True)
+        return failed(message, code=2, reason="its app died")
+
+    overrides = [*PLAIN, "strategy.minimum.common=4", "strategy.give_up=3600", "strategy.poll=0.5"]
+    results, _ = simulate(tmp_path, "faces", overrides, grid=grid_of(tmp_path, tamper))
+    pauses = [after - before for before, after in itertools.pairwise(asked)]
+    longest = [64, 128] if closed else [30, 30]
+    assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 32 if closed else 30, *longest], rel=0.05)
+    assert len(results["rounds"][0]["participants"]) == 4
+
+
+def test_a_site_that_joins_ends_a_long_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(rounds, "time", clock)
+    grid = grid_of(tmp_path)
+    late = grid.nodes.pop(102)
+    asked: list[float] = []
+
+    def tamper(message: Message, reply: Message) -> Message:
+        if of_round(message) == 1 and message.metadata.dst_node_id == 103:
+            asked.append(clock.slept)
+            grid.nodes.update({102: late} if len(asked) == 2 else {})
+            return wire.failure(message, "site-03", 1, "at night", later=True)
+        return reply
+
+    grid.tamper = tamper
+    overrides = [*PLAIN, "strategy.minimum.common=3", "strategy.min_sites=3", "strategy.poll=20"]
+    monkeypatch.setattr(roster.time, "sleep", lambda _: None)  # for a poll, in real time
+    results, _ = simulate(tmp_path, "faces", overrides, grid=grid)
+    assert results["rounds"][0]["participants"] == ["site-00", "site-01", "site-02"]
+    assert asked[1] - asked[0] == pytest.approx(20, rel=0.05)
+    assert asked[2] - asked[1] < 5  # of 40
 
 
 # -- minimum of answers ----------------------------------------------------------------------------
