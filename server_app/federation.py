@@ -93,13 +93,14 @@ class Federation:
             settings=self.config.strategy,
             seed=self.config.seed,
             admit=self.admit,
-            serve=self._serve,
+            serve=lambda: self._serve(self.roster.members.keys() - self.silent),
             log=self.log,
             history=self.history,
         )
         self.references: dict[str, SiteReport] = {}
         self.checkpoint: Checkpoint | None = None
         self.unserved: set[str] = set()  # sites that may not have the checkpoint on their disk
+        self.silent: set[str] = set()  # and those of them that left the last question unanswered
         self.joined = False
 
     def run(self, saved: Saved | None) -> dict[str, Any]:
@@ -116,10 +117,11 @@ class Federation:
         for number in range(first, total + 1):
             record = self.rounds.play(number)
             self.history.append(record.to_dict())
+            self.silent -= {*record.participants, *record.refused}
             self._keep(number)
             self.log(report.round_line(record, total))
             write_json(self.folder.path / "results.json", self.results(None))
-        self._serve()
+        self._serve(self.roster.everyone)
         final = measure(self.rounds, alone=self.config.baselines.alone)
         results = self.results(final)
         if self.config.deployment.epochs:
@@ -194,6 +196,7 @@ class Federation:
             for stranger in problems:
                 self.log(str(stranger))
         self.unserved |= {m.site for m in fitting if not m.report.holds_weights}
+        self.silent -= {m.site for m in fitting}
 
     def _misfit(self, member: Member) -> str | None:
         """Return why a site does not fit its task, or None; the first that fits defines its task."""
@@ -344,6 +347,7 @@ class Federation:
                 continue
             self.unserved.discard(member.site)
             self.learnt.downlink.introduced(member.site, told.held)
+        self.silent |= record.late.keys()
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
 
@@ -359,18 +363,20 @@ class Federation:
             self.learnt.add_task(task, blueprint.partition, self._start(blueprint))
         self.unserved = set(self.roster.everyone)
 
-    def _serve(self) -> bool:
-        """Send the checkpoint to the sites that are there and lack it; return whether any were asked.
+    def _serve(self, sites: Collection[str]) -> bool:
+        """Send the checkpoint to those of ``sites`` that are there and lack it.
 
-        Who does not take it is asked again before the next round, and so is who refused the last:
-        a cache may have been emptied.
+        Returns whether any were asked. Who does not take it is asked again before the next round,
+        and so is who refused the last: a cache may have been emptied. Who does not answer is not,
+        as long as nothing else is heard of it: waiting for it would cost each round a deadline.
         """
         if self.checkpoint is None:
             return False
         refused = self.history[-1]["refused"].keys() if self.history else set()
         connected = self.roster.connected()
         there = [m for m in self.roster.everyone.values() if m.node_id in connected]
-        asked = [member for member in there if member.site in self.unserved | refused]
+        wanted = (self.unserved | refused) & set(sites)
+        asked = [member for member in there if member.site in wanted]
         self._distribute(self._lacking(asked, refused))
         return bool(asked)
 
@@ -407,6 +413,7 @@ class Federation:
                 lacking.append(member)
             if member.site not in refused:
                 self.learnt.downlink.introduced(member.site, told.held)
+        self.silent |= record.late.keys()
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} does not say whether it has the checkpoint: {reason}")
         return lacking

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -436,6 +437,52 @@ def test_a_site_that_joins_in_mid_round_is_sent_the_checkpoint_after_it(tmp_path
     results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
     assert sent == [True]
     assert results["participation"][NEWCOMER] == ["not asked", "took part"]
+
+
+def silent(kinds: Sequence[str], times: float) -> Callable[[Message, Message], Message | None]:
+    """Return a tamper: the node leaves orders of these kinds unanswered, but for its introduction."""
+    asked: list[Message] = []
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        if message.metadata.dst_node_id != NODE or message.metadata.message_type not in kinds:
+            return reply
+        asked.append(message)
+        return None if 1 < len(asked) <= times + 1 else reply
+
+    return tamper
+
+
+def questions(grid: LoopbackGrid) -> int:
+    """Return how often the node was asked who it is."""
+    kinds = [m.metadata.message_type for m in grid.sent if m.metadata.dst_node_id == NODE]
+    return kinds.count(wire.QUERY)
+
+
+@pytest.mark.parametrize("newcomer", [False, True])
+def test_a_site_that_says_nothing_does_not_keep_every_round_waiting(
+    tmp_path: Path, newcomer: bool
+) -> None:
+    grid = lacking(tmp_path)
+    grid.tamper = silent([wire.QUERY, wire.TRAIN, wire.EVALUATE, wire.DEPLOY], math.inf)
+    overrides = [
+        *pretrained(tmp_path),
+        f"deployment.newcomers=[{NEWCOMER if newcomer else ''}]",
+        "strategy.rounds=3",
+        "strategy.deadline=1",
+        "strategy.final_timeout=1",
+    ]
+    results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
+    assert [len(record["participants"]) for record in results["rounds"]] == [3, 3, 3]
+    # when it joined, before the first round, where it takes part in that, and after the last
+    assert questions(grid) == (2 if newcomer else 3)
+
+
+def test_a_site_that_is_heard_of_again_is_asked_again(tmp_path: Path) -> None:
+    grid = lacking(tmp_path)
+    grid.tamper = silent([wire.QUERY], 1)
+    overrides = [*pretrained(tmp_path), "strategy.deadline=2"]
+    results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
+    assert results["participation"][NEWCOMER] == ["refused", "took part"]
 
 
 def test_who_was_asked_with_another_plan_is_asked_again(tmp_path: Path) -> None:
