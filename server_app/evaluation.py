@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -9,9 +12,9 @@ from flwr.app import Array, Message
 
 from strategies import wire
 from strategies.records import MEASURES, RoundRecord, site_record, task_metrics, weighted_mean
-from strategies.roster import Member
+from strategies.roster import Member, Reminder
 from strategies.rounds import Rounds
-from strategies.wire import DeployReport, Refused, RoundReport
+from strategies.wire import DeployReport, NotNow, Refused, RoundReport
 
 Told = TypeVar("Told", RoundReport, DeployReport)
 MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
@@ -72,6 +75,8 @@ def ask_reports(
 ) -> tuple[dict[str, Told], RoundRecord]:
     """Ask sites for a report, and nothing but a report, after the last round.
 
+    Who is outside its hours is asked again, until ``strategy.give_up`` seconds have passed.
+
     Parameters
     ----------
     rounds : Rounds
@@ -96,16 +101,34 @@ def ask_reports(
     record = RoundRecord(number)
     asked = sorted(members, key=lambda member: member.site)
     told: dict[str, Told] = {}
-    for member, reply in rounds.ask(
-        kind, asked, number, record, rounds.settings.final_timeout, layers=layers
-    ):
-        try:
-            told[member.site] = _checked(read(reply), member, number)
-            wire.expect_no_layers(reply)
-        except Refused as error:
-            told.pop(member.site, None)
-            record.refused[member.site] = str(error)
-            rounds.learnt.downlink.failed(member.site)  # it is sent the whole the next time
+    remind, give_up = Reminder(rounds.log), math.inf
+    for attempt in itertools.count():
+        closed: dict[str, str] = {}
+        for member, reply in rounds.ask(
+            kind, asked, number, record, rounds.settings.final_timeout, layers=layers
+        ):
+            try:
+                told[member.site] = _checked(read(reply), member, number)
+                wire.expect_no_layers(reply)
+            except NotNow as error:
+                closed[member.site] = str(error)
+            except Refused as error:
+                told.pop(member.site, None)
+                record.refused[member.site] = str(error)
+                rounds.learnt.downlink.failed(member.site)  # it is sent the whole the next time
+        give_up = min(give_up, time.monotonic() + rounds.settings.give_up)
+        if not closed or time.monotonic() >= give_up:
+            break
+        said = "; ".join(f"{site}: {reason}" for site, reason in sorted(closed.items()))
+        remind(f"{what}asked again later: {said}")
+        rounds.pause(attempt, give_up, closed=True)
+        asked = [rounds.roster.everyone[site] for site in sorted(closed)]
+    if closed:
+        rounds.log(
+            f"{what}gave up on {', '.join(sorted(closed))} after {rounds.settings.give_up:g} s "
+            "(strategy.give_up); the same command with resume asks them again"
+        )
+    record.refused |= closed
     for why, reasons in missing(record).items():
         for name, reason in reasons.items():
             rounds.log(f"{what}{why}: {name}: {reason}")
@@ -128,7 +151,7 @@ def mean(values: Iterable[float | None]) -> float | None:
 def _checked(told: Told, member: Member, number: int) -> Told:
     """Return a report that is the member's, of this order, and has metrics; or raise Refused."""
     if told.error:
-        raise Refused(told.error)
+        raise (NotNow if told.later else Refused)(told.error)
     if told.site != member.site:
         raise Refused(f"answers as {told.site!r}, but this node is {member.site!r}")
     if told.round != number:

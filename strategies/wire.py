@@ -18,6 +18,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -193,6 +194,8 @@ class DeployReport:
         layers, and of the same fine-tuned.
     error : str
         Why there are no metrics, or "".
+    later : bool
+        Whether the same order may be answered at another time: the site does not train now.
     """
 
     site: str
@@ -206,6 +209,13 @@ class DeployReport:
     before: Metrics
     after: Metrics
     error: str
+    later: bool = False
+
+
+OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
+    {SiteReport: ("held",), DeployReport: ("later",)}
+)
+"""The fields of a report that came to it later, and that it may lack."""
 
 
 @dataclass(frozen=True)
@@ -317,10 +327,11 @@ def answer(
 
 
 def _written(report: SiteReport | RoundReport | DeployReport) -> str:
-    """Return a report as it travels: as before there were differences, where a site holds none."""
+    """Return a report as it travels: without what is optional, where that says nothing."""
     told = asdict(report)
-    if not told.get("held", True):
-        del told["held"]  # the processes of sites that were installed before do not know it
+    for name in OPTIONAL.get(type(report), ()):
+        if not told[name]:
+            del told[name]  # the processes of sites that were installed before do not know it
     if told["error"]:  # in its own letters: escaped, it can be longer than what may leave a site
         return json.dumps(told, ensure_ascii=False).encode(errors="replace").decode()
     return json.dumps(told)
@@ -357,7 +368,7 @@ def failed(
     if kind.startswith(QUERY):
         return SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why)
     if kind == DEPLOY:
-        return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why)
+        return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why, later)
     return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
 
 
@@ -611,7 +622,7 @@ def _read_report(cls: type[Report], message: Message) -> Report:
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    optional = {"held"} & known
+    optional = set(OPTIONAL.get(cls, ()))
     try:
         record = json.loads(text)
         if not isinstance(record, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -483,6 +484,47 @@ def test_a_site_that_is_heard_of_again_is_asked_again(tmp_path: Path) -> None:
     overrides = [*pretrained(tmp_path), "strategy.deadline=2"]
     results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
     assert results["participation"][NEWCOMER] == ["refused", "took part"]
+
+
+class Closed:
+    """Lets the node be outside its hours when it gets orders of a kind, so many times."""
+
+    def __init__(self, times: float, *kinds: str) -> None:
+        self.times = dict.fromkeys(kinds, times)
+
+    def __call__(self, message: Message, reply: Message) -> Message:
+        kind = message.metadata.message_type
+        if message.metadata.dst_node_id != NODE or not self.times.get(kind):
+            return reply
+        self.times[kind] -= 1
+        return wire.failure(message, NEWCOMER, 3, "at night", later=True)
+
+
+BOTH = [*TUNED, "baselines.alone=true"]
+
+
+def test_sites_that_are_closed_after_the_rounds_are_asked_again(tmp_path: Path) -> None:
+    results, _ = simulate(tmp_path, "faces", BOTH, tamper=Closed(3, wire.ALONE, wire.DEPLOY))
+    assert results["final"]["sites"][NEWCOMER]["alone"] is not None
+    assert NEWCOMER in results["deployment"]["sites"]
+    assert not results["deployment"]["refused"]
+
+
+def test_who_stays_closed_is_named_and_asked_again_by_a_resume(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    tamper = Closed(math.inf, wire.ALONE, wire.DEPLOY)
+    overrides = [*BOTH, "strategy.give_up=0.3"]
+    results, _ = simulate(tmp_path, "faces", overrides, tamper=tamper)
+    assert results["final"]["sites"][NEWCOMER]["alone"] is None
+    assert results["deployment"]["refused"] == {NEWCOMER: "at night"}
+    for what in ("alone", "fine-tuning"):
+        told = f"{what}: gave up on {NEWCOMER} after 0.3 s (strategy.give_up)"
+        assert any(told in r.message and "resume" in r.message for r in caplog.records)
+    results, _ = simulate(tmp_path, "faces", overrides, resume="latest")
+    assert results["final"]["sites"][NEWCOMER]["alone"] is not None
+    assert NEWCOMER in results["deployment"]["sites"]
 
 
 def test_who_was_asked_with_another_plan_is_asked_again(tmp_path: Path) -> None:

@@ -160,3 +160,10 @@ def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
         sent = wire.answer(asked, replace(who, held=held), {})
         assert ("held" in json.loads(str(sent.content["report"]["json"]))) == bool(held)
         assert wire.read_site_report(sent).error == "no data"
+
+
+def test_an_answer_to_fine_tuning_says_that_it_may_be_asked_again_only_where_it_is_so() -> None:
+    for later in (False, True):
+        sent = wire.failure(asked(), "clinic", 3, "at night", later=later)
+        assert ("later" in json.loads(str(sent.content["report"]["json"]))) == later
+        assert wire.read_deploy_report(sent).later == later
