@@ -49,9 +49,10 @@ def test_every_model_file_builds(model: str, own_home: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["resnet18", "resnet34"])
-def test_the_default_groups_cover_the_default_model(model: str) -> None:
-    config = compose("faces", [])
-    network = build("resnet18", input_shape=(3, 64, 64), classes=2, head=[128, 64])
+def test_the_default_groups_cover_the_default_model_and_a_larger_one(model: str) -> None:
+    config = compose("faces", [f"model={model}"])
+    options: dict[str, Any] = dict(config.model)
+    network = build(options.pop("name"), input_shape=(3, 64, 64), classes=2, **options)
     division = partition(network, config.groups)
     assert all(division.names(group) for group in ("pretrained", "common", "task", "personal"))
 

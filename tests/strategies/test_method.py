@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flwr.app import Message
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -149,15 +150,30 @@ def test_alternating_phases_leave_the_other_part_alone(tmp_path: Path) -> None:
 
 def test_a_second_model_stays_at_the_site(tmp_path: Path) -> None:
     overrides = [*SMALL, "method.name=ditto", "+method.pull=0.1"]
-    results, grid = simulate(tmp_path, "faces", overrides, sites=2)
+    replies: list[bytes] = []
+
+    def recorded(_: Message, reply: Message) -> Message:
+        replies.extend(array.data for array in reply.content["layers"].values())  # type: ignore[union-attr]
+        return reply
+
+    results, grid = simulate(tmp_path, "faces", overrides, sites=2, tamper=recorded)
     kept = [DiskStore(tmp_path, results["federation"], f"site-0{i}").before(3) for i in range(2)]
     assert kept[0] is not None
     assert kept[1] is not None
     assert "own.conv1.weight" in kept[0].memory
     assert not torch.equal(kept[0].memory["own.conv1.weight"], kept[1].memory["own.conv1.weight"])
     assert not any("own" in name for name in states(tmp_path, results["run"]))
-    own = kept[0].memory["own.conv1.weight"].numpy().tobytes()[:48]
-    assert not any(own in array.data for m in grid.sent for array in m.content["layers"].values())  # type: ignore[union-attr]
+    assert len(replies) == 4  # of two sites in two rounds
+    sent = [array.data for m in grid.sent for array in m.content["layers"].values()]  # type: ignore[union-attr]
+    last = states(tmp_path, results["run"])["state/common//conv1.weight"]
+    assert any(start_of(last) in data for data in sent)  # what is searched for would be found
+    own = [start_of(each.memory["own.conv1.weight"]) for each in kept if each is not None]
+    assert not any(start in data for start in own for data in [*replies, *sent])
+
+
+def start_of(tensor: Tensor) -> bytes:
+    """Return the first bytes of a tensor, as they stand in a payload."""
+    return tensor.numpy().tobytes()[:48]
 
 
 def test_a_payload_that_is_no_layer_travels_in_a_group_of_its_own(tmp_path: Path) -> None:
