@@ -168,13 +168,11 @@ class RunFolder:
         states: dict[str, dict[str, Tensor]],
         optimizers: dict[str, dict[str, Tensor]],
         history: list[dict[str, Any]],
-        seed: int,
         published: dict[str, dict[str, Tensor]] | None = None,
     ) -> None:
         """Write the checkpoint of a round: complete under its name, or not there at all.
 
-        Random numbers of round r are functions of (seed, r) alone, so the pair written here is
-        the whole random state.
+        Random numbers are functions of the run's seed and the round, so no state of theirs is here.
         """
         from models import weights
 
@@ -190,8 +188,7 @@ class RunFolder:
             for name, tensor in group.items()
         }
         weights.save(temporary / "state.safetensors", flat, {"round": str(round_number)})
-        random_state = {"seed": seed, "next_round": round_number + 1}
-        told = {"round": round_number, "random": random_state, "history": history}
+        told = {"round": round_number, "history": history}
         write_json(temporary / "history.json", told)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)

@@ -449,7 +449,6 @@ class Federation:
             {key: each.state for key, each in kept.items()},
             {key: each.optimizer for key, each in kept.items()},
             self.history,
-            self.config.seed,
             {key: each.published for key, each in kept.items()},
         )
 

@@ -34,15 +34,12 @@ class Aggregator(ABC):
 
     Attributes
     ----------
-    needs_all : bool
-        True where every reply is kept until the round ends: in memory up to a limit, then on disk.
     takes_sums : bool
         True where sums over several sites will do in place of each site's own update.
     note : str or None
         What is worth knowing about the last ``finish``, such as why the state was kept.
     """
 
-    needs_all: ClassVar[bool]
     takes_sums: ClassVar[bool] = False
 
     def __init__(self) -> None:

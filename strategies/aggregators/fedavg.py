@@ -125,12 +125,11 @@ class FedAvg(Aggregator):
     alike however many threads share the work. The mean of one update is that update, bit for bit.
     """
 
-    needs_all: ClassVar[bool] = False
     takes_sums: ClassVar[bool] = True
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.options = options
+        del options  # there are none
 
     def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
         """Start a round; see the base class. ValueError for 2**48 expected examples or more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from strategies.aggregators.base import Aggregator, Options, Tensors, require
 from strategies.aggregators.replies import Replies
@@ -26,8 +25,6 @@ class HoldingAggregator(Aggregator):
     A site weighs the same whatever number of examples it reports, for that number is the site's
     own word. The updates are worked on in the order of the sites' names.
     """
-
-    needs_all: ClassVar[bool] = True
 
     def __init__(self, options: HoldingOptions) -> None:
         super().__init__()

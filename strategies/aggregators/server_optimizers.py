@@ -23,7 +23,6 @@ class ServerOptimizer(Aggregator):
     adaptive one can make a running variance negative, so keep such layers in another group.
     """
 
-    needs_all: ClassVar[bool] = False
     takes_sums: ClassVar[bool] = True
     moments: ClassVar[tuple[str, ...]]  # the running quantities that each tensor has
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +117,18 @@ def test_a_run_that_died_before_anything_was_written_is_begun(tmp_path: Path) ->
     named = {"name": "kept", "resume": "auto"}
     results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path), **named)
     assert len(results["rounds"]) == 2
+
+
+def test_a_checkpoint_of_before_which_had_more_in_it_is_taken_up(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save(2, {"common": {"w": torch.ones(2)}}, {}, [{"round": 1}, {"round": 2}])
+    path = tmp_path / "checkpoints" / "round-000002" / "history.json"
+    told = json.loads(path.read_text())
+    assert set(told) == {"round", "history"}
+    path.write_text(json.dumps({**told, "random": {"seed": 7, "next_round": 3}}))
+    saved = folder.latest()
+    assert saved is not None
+    assert (saved.round, saved.history) == (2, told["history"])
 
 
 # -- names that are used again ---------------------------------------------------------------------

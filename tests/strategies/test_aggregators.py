@@ -99,7 +99,7 @@ def test_conf_has_one_file_for_each_aggregator_with_all_it_needs():
     assert DEFAULTS.keys() == AGGREGATORS.keys()
     for name, options in DEFAULTS.items():
         assert options["name"] == name
-        assert make(name, options).needs_all == (name in {"median", "trimmed_mean", "krum"})
+        assert make(name, options).takes_sums == (name not in {"median", "trimmed_mean", "krum"})
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
