@@ -43,6 +43,10 @@ class TrainConfig:
             )
         _positive("train", self, "batch_size", "evaluation_batch_size", "epochs", "steps", "clip")
         _positive("train.optimizer", self.optimizer, "lr")
+        for name in ("momentum", "weight_decay"):
+            value = getattr(self.optimizer, name)
+            if not value >= 0:
+                raise UserError(f"train.optimizer.{name} must be 0 or greater, got {value}")
         _one_of("train.optimizer.name", self.optimizer.name, ("sgd", "adam", "adamw"))
         _one_of("train.schedule", self.schedule, ("constant", "cosine"))
         _one_of("train.class_weights", self.class_weights, ("none", "balanced"))
@@ -187,6 +191,7 @@ class Config:
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
+        _finite("", self.to_dict())
         self.train.check()
         self.strategy.check()
         self.deployment.check()
@@ -294,6 +299,18 @@ def _positive(where: str, holder: object, *names: str) -> None:
         value = getattr(holder, name)
         if value is not None and not value > 0:
             raise UserError(f"{where}.{name} must be greater than 0, got {value}")
+
+
+def _finite(where: str, value: object) -> None:
+    """Raise UserError for a number that is none, wherever it stands in plain data."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, got {value}")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _finite(f"{where}.{key}" if where else str(key), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _finite(where, inner)
 
 
 def _one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
