@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from flwr.app import Array, Message
 
 from strategies import wire
+from strategies.checks import check_told
 from strategies.records import MEASURES, RoundRecord, site_record, task_metrics, weighted_mean
 from strategies.roster import Member, Reminder
 from strategies.rounds import Rounds
@@ -149,19 +150,8 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def _checked(told: Told, member: Member, number: int) -> Told:
-    """Return a report that is the member's, of this order, and has metrics; or raise Refused."""
+    """Return a report that is the member's, of this order; or raise Refused."""
     if told.error:
         raise (NotNow if told.later else Refused)(told.error)
-    if told.site != member.site:
-        raise Refused(f"answers as {told.site!r}, but this node is {member.site!r}")
-    if told.round != number:
-        raise Refused(f"answers round {told.round} in round {number}")
-    if isinstance(told, RoundReport) and "test" not in told.metrics:
-        raise Refused("carries no metrics of the test data")
-    measured = (told.metrics,) if isinstance(told, RoundReport) else (told.before, told.after)
-    for metrics in measured:
-        wire.check_counted(metrics, member.report.examples)
-    announced = member.report.examples["train"]
-    if not 0 < told.examples <= announced:
-        raise Refused(f"has {told.examples} training examples, it announced {announced}")
+    check_told(told, member, number)
     return told

@@ -17,7 +17,7 @@ from strategies.method import Method
 from strategies.payload import PayloadError, check_values, decode
 from strategies.roster import Member
 from strategies.scopes import keys_of
-from strategies.wire import NotNow, Refused, RoundReport, group_of
+from strategies.wire import DeployReport, NotNow, Refused, RoundReport, group_of
 
 
 @dataclass(frozen=True)
@@ -254,19 +254,29 @@ def _region_reports(
     return reports, problems
 
 
-def _check_report(report: RoundReport, member: Member, round_number: int, method: Method) -> None:
-    """Raise Refused for a report without an error that is not of the member's work in the round."""
+def check_told(report: RoundReport | DeployReport, member: Member, round_number: int) -> None:
+    """Raise Refused for a report without an error that is not the member's, of its own examples."""
     if report.site != member.site:
         raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
     if report.round != round_number:
         raise Refused(f"answers round {report.round} in round {round_number}")
     announced = member.report.examples["train"]
     if not 0 < report.examples <= announced:
-        raise Refused(f"trained on {report.examples} examples, it announced {announced}")
+        raise Refused(f"has {report.examples} training examples, it announced {announced}")
+    if isinstance(report, DeployReport):
+        measured = [report.before, report.after]
+    elif "test" in report.metrics:
+        measured = [report.metrics]
+    else:
+        raise Refused("carries no metrics of the test data")
+    for metrics in measured:
+        wire.check_counted(metrics, member.report.examples)
+
+
+def _check_report(report: RoundReport, member: Member, round_number: int, method: Method) -> None:
+    """Raise Refused for a report without an error that is not of the member's work in the round."""
+    check_told(report, member, round_number)
     if not 0 <= report.steps <= report.planned:
         raise Refused(f"did {report.steps} of {report.planned} steps")
-    if "test" not in report.metrics:
-        raise Refused("carries no metrics of the test data")
-    wire.check_counted(report.metrics, member.report.examples)
     if reason := method.refuses(report.steps, report.planned):
         raise Refused(reason)
