@@ -262,7 +262,7 @@ def check_told(report: RoundReport | DeployReport, member: Member, round_number:
         raise Refused(f"answers round {report.round} in round {round_number}")
     announced = member.report.examples["train"]
     if not 0 < report.examples <= announced:
-        raise Refused(f"has {report.examples} training examples, it announced {announced}")
+        raise Refused(f"tells of {report.examples} examples to train on, it announced {announced}")
     if isinstance(report, DeployReport):
         measured = [report.before, report.after]
     elif "test" in report.metrics:

@@ -94,7 +94,10 @@ def test_a_mistake_is_answered_with_what_exists(
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("+strategy.minimum.personal=1", r"minimum\.personal: group 'personal' never leaves its site"),
+        (
+            "+strategy.minimum.personal=1",
+            r"minimum\.personal: group 'personal' never leaves its site",
+        ),
         ("+strategy.minimum.comon=2", r"minimum\.comon: group 'comon' does not exist.*'common'"),
         ("+aggregator@strategy.aggregators.pretrained=median", "group 'pretrained' never leaves"),
     ],

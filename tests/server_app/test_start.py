@@ -127,7 +127,7 @@ def test_a_frozen_head_is_refused_before_the_pretraining(tmp_path: Path) -> None
 @pytest.mark.usefixtures("untrained")
 def test_grey_pictures_are_refused_before_the_pretraining_in_colour(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=OTHER_INPUTS):
-        medmnist(tmp_path, ["weights=central"], two=2)
+        medmnist(tmp_path, ["weights=central", "weights.size=28"], two=2)
 
 
 def test_weights_that_do_not_fit_one_run_end_no_other(tmp_path: Path) -> None:

@@ -191,13 +191,13 @@ def test_arrays_that_repeat_their_pieces_are_refused_before_they_are_put_togethe
     grid: GrpcGrid, stub: SuperLinkStub
 ) -> None:
     for order_id, times in (("a", 60), ("b", 40)):  # of 10 KB, in each of two arrays
-        halves = {name: Array(np.full(1250, float(i))) for i, name in enumerate(("common", "task"))}
+        halves = {name: Array(np.full(1250, times + i)) for i, name in enumerate(("one", "two"))}
         parts = stub.post(order_id, RecordDict({"layers": ArrayRecord(halves)}))
         for array in arrays_of(stub, parts):
             folded(stub, array, [0] * times)
     found = dict(Mail(grid, 1_000_000).fetch(["a", "b"]))
     assert found["a"].error.reason == "its answer cannot be read: it is larger than 1 MB"
-    assert len(found["b"].content["layers"]["common"].data) > 40 * 10_000
+    assert len(found["b"].content["layers"]["one"].data) > 40 * 10_000
 
 
 def test_an_array_is_not_put_together_of_arrays(grid: GrpcGrid, stub: SuperLinkStub) -> None:
