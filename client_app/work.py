@@ -638,7 +638,15 @@ def _open_own(federation: str, options: str, seed: int, site: Site) -> Holding:
 def read_data(options: str, seed: int, site: Site) -> Holding:
     """Read the site's data; ``options`` is as `data_key` gives it. UserError where it cannot be."""
     data = json.loads(options)
-    seat = Seat(site.name, site.task, site.index, site.count, site.data_root, site.models_dir)
+    seat = Seat(
+        site.name,
+        site.task,
+        site.index,
+        site.count,
+        site.data_root,
+        site.models_dir,
+        deployed=not site.simulated,
+    )
     with reading_data():
         holding = load_data(str(data["name"]), data, seat, seed)
     checked_name(holding.site, "site")

@@ -180,6 +180,7 @@ class Doorkeeper:
                 f"the app has the task {report.task!r}, and this site's is {self.settings.task!r}"
             )
         _check_text(report)
+        self._refuse_classes(report.classes)
         for group, schema in report.schemas.items():
             self._refuse_group(group)
             self._refuse_kept(group, schema)
@@ -206,6 +207,16 @@ class Doorkeeper:
             raise Refused(
                 f"this run would send the group {wire.printable(group)[:80]!r}, and this site shares "
                 f"{shared}: the partition (groups=...) has to leave it with the site"
+            )
+
+    def _refuse_classes(self, names: Sequence[str]) -> None:
+        """Raise Refused, without the names, for classes that the site does not tell."""
+        if self.settings.classes is None:
+            return
+        if others := set(names) - set(self.settings.classes):
+            raise Refused(
+                f"the app names {len(others)} classes that `classes` in this site's site.yaml does "
+                "not have: data.classes has to be made of names that every site lets out"
             )
 
     def _refuse_kept(self, group: str, names: Mapping[str, object]) -> None:

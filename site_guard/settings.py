@@ -57,6 +57,8 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     keep : tuple of str
         Names or globs of tensors that never leave, whichever group a run puts them into. A name
         is the whole tensor's or a module's above it, as the bundle's model has it.
+    classes : tuple of str or None
+        The class names that may leave, whatever the run configures; None for those that it does.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     threads, max_steps : int or None
@@ -83,6 +85,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     models: str = ""
     cache_gb: int | None = None
     keep: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
     device: str = "auto"
     threads: int | None = None
     max_steps: int | None = None
@@ -186,6 +189,11 @@ def _check(settings: SiteSettings, path: Path) -> None:
                 f"{path}: keep has {entry!r}, which matches no tensor: write its name or its "
                 "module's, or a glob, as in 'head.out' or '*.running_mean'"
             )
+    if settings.classes is not None and len(set(settings.classes)) < max(2, len(settings.classes)):
+        raise UserError(
+            f"{path}: classes has {list(settings.classes)}; name two or more, each once, as in "
+            "[benign, malignant], or leave the entry out"
+        )
     if not _DEVICE.fullmatch(settings.device):
         raise UserError(f"{path}: device is auto, cpu, cuda or cuda:N, got {settings.device!r}")
     public_keys(settings.bundles.signed_by, f"{path}: bundles.signed-by")

@@ -8,7 +8,11 @@ from models.errors import Told, UserError, nearest, private
 
 
 def class_names(
-    configured: Mapping[str, Sequence[str]] | None, task: str, found: Mapping[str, Told]
+    configured: Mapping[str, Sequence[str]] | None,
+    task: str,
+    found: Mapping[str, Told],
+    *,
+    deployed: bool,
 ) -> tuple[str, ...]:
     """Return the class names of ``task`` in the order in which every site numbers them.
 
@@ -20,12 +24,22 @@ def class_names(
         The site's task.
     found : mapping of str to Told
         Each class in the data, and the file (and line) where one is, for the texts of errors.
+    deployed : bool
+        Whether this is a site of its own: class names leave it, so it tells none that only its
+        files name.
 
     Raises
     ------
     UserError
-        The task is not configured, a class found is not, or there are fewer than two.
+        A deployed site has no names configured, the task or a class found is not configured, or
+        there are fewer than two.
     """
+    if configured is None and deployed:
+        raise UserError(
+            "data.classes=null: the classes would be called as in this site's own files, and those "
+            "names do not leave it; write the names that all sites agreed on, as in "
+            f"data.classes={{{task}:[cat,dog]}}"
+        )
     if configured is None:
         classes = tuple(sorted(found))
     elif task in configured:

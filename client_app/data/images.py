@@ -78,7 +78,8 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     root = require_folder(require_root(seat))
     task, place = _task(settings, seat)
     entries = _list(settings, root, task)
-    classes = class_names(settings.classes, task, {e.label: a_file(e.path) for e in entries})
+    found = {entry.label: a_file(entry.path) for entry in entries}
+    classes = class_names(settings.classes, task, found, deployed=seat.deployed)
     labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
     natural = None
     if settings.manifest is not None or settings.domains:

@@ -26,6 +26,8 @@ class Seat:
         The site's data folder, absolute.
     models_dir : Path or None
         The site's folder of models, whose tokenizers text data go through; None where it has none.
+    deployed : bool
+        Whether what the loader finds belongs to a site of its own, and not to a simulation.
     """
 
     site: str | None
@@ -34,6 +36,7 @@ class Seat:
     count: int | None
     root: Path | None
     models_dir: Path | None = None
+    deployed: bool = False
 
     def __post_init__(self) -> None:
         if self.index is None:

@@ -111,7 +111,7 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     column = settings.partition.required_column() if shared else None
     passages = _opened(stamp(path), settings.text, task, column, settings.most_rows)
     found = {passage.label: passage.place for passage in reversed(passages)}
-    classes = class_names(settings.classes, task, found)
+    classes = class_names(settings.classes, task, found, deployed=seat.deployed)
     labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)
     rows = _share(settings, passages, labels, place if shared else ALONE, seed, task)
     name = site_name(seat, own_name or numbered(seat))

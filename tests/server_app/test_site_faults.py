@@ -141,6 +141,7 @@ IMAGES = [
     "strategy.rounds=3",
     "strategy.poll=0.01",
     "baselines.alone=false",
+    "data.classes={label:[cat,dog]}",
 ]
 
 

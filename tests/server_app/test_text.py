@@ -48,6 +48,7 @@ OVERRIDES = [
     "train.epochs=4",
     "train.optimizer.lr=0.01",
 ]
+NAMED = "data.classes={label:[bad,good]}"  # as deployed sites need it
 
 
 def sentence(rng: np.random.Generator, topic: str, good: bool) -> str:
@@ -150,7 +151,7 @@ def test_a_site_looks_in_its_own_directory(tmp_path: Path, own_home: Path, notes
     elsewhere = tmp_path / "elsewhere"
     (own_home / "models").rename(elsewhere)
     tiny_bert(own_home / "models", WORDS)  # the server's
-    chosen = [*OVERRIDES, "strategy.rounds=1", "baselines.alone=false"]
+    chosen = [*OVERRIDES, NAMED, "strategy.rounds=1", "baselines.alone=false"]
 
     def grid(models_dir: Path) -> LoopbackGrid:
         node = {"partition-id": 0, "num-partitions": 4, "models-dir": str(models_dir)}
@@ -171,7 +172,7 @@ def test_a_site_looks_in_its_own_directory(tmp_path: Path, own_home: Path, notes
     ("key", "value"), [("models_dir", "/etc"), ("folder", "../models/tiny-bert"), ("folder", {})]
 )
 def test_no_plan_chooses_a_path_at_a_site(notes: Path, key: str, value: object) -> None:
-    plan = plan_for(compose("text", OVERRIDES), federation="run-1", weights="")
+    plan = plan_for(compose("text", [*OVERRIDES, NAMED]), federation="run-1", weights="")
     node = {"partition-id": 0, "num-partitions": 4, "data-root": str(notes)}
     site = read_site({**node, "site": "north"}, {})
     assert work.open_bench(site, plan).holding.site == "north"

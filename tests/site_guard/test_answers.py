@@ -128,6 +128,17 @@ def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
         leaving(keeper, asked, answered(asked, WHO))
 
 
+def test_a_site_names_no_classes_but_those_of_its_list() -> None:
+    asked = order(wire.QUERY)
+    keeper = Doorkeeper(replace_settings(classes=("maybe", "no", "yes")))
+    left = wire.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
+    assert left.classes == WHO.classes
+    keeper = Doorkeeper(replace_settings(classes=("no", "yes")))
+    with pytest.raises(Refused, match="names 1 classes that `classes`") as refused:
+        leaving(keeper, asked, answered(asked, replace(WHO, classes=("Jane Doe", "yes"))))
+    assert "Jane" not in str(refused.value)
+
+
 def replace_settings(**changes: Any) -> SiteSettings:
     import msgspec
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client_app import work
 from client_app.data import Seat, load
 from client_app.data.har import ACTIVITIES
 from client_app.data.partition import PartitionOptions, Place, share
@@ -347,6 +349,37 @@ def test_of_a_data_folder_that_is_not_there(tmp_path) -> None:
     check(raised.value, root, "data-root does not exist on this site's machine")
 
 
+# What leaves instead of names that only a site's own folders and files have.
+UNNAMED = (
+    "data.classes=null: the classes would be called as in this site's own files, and those names "
+    "do not leave it; write the names that all sites agreed on, as in data.classes={label:[cat,dog]}"
+)
+
+
+def sentences(root: Path) -> dict[str, Any]:
+    write(root / "notes.csv", [["text", "label"], ["x", PATIENT], ["y", f"{PATIENT} 2"]])
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("images", folders(f"{PATIENT}/1.png", f"{PATIENT} 2/2.png", size=8)),
+        ("images", folders(f"a/{PATIENT}/1.png", f"a/{PATIENT} 2/2.png", size=8, domains=True)),
+        ("images", manifest([f"{PATIENT}/000.png", PATIENT], ["list.csv", "dog"], size=8)),
+        ("text", sentences),
+    ],
+)
+def test_of_classes_that_nobody_configured(tmp_path, options, name, make) -> None:
+    """A server that asks for no names in particular is not told those that only the site has."""
+    changes = make(tmp_path / "data")
+    chosen = json.dumps(options(name, **changes))
+    site = read_site({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
+    with pytest.raises(UserError) as raised:
+        work.read_data(chosen, 1, site)
+    assert leaving(raised.value, site, simulated=False) == UNNAMED
+
+
 # Every text that may leave for what a manifest's entry can be, but for the number of a line.
 KNOWN = {
     f"a file in the data folder{text}; see the site's log"
@@ -361,7 +394,7 @@ KNOWN = {
         ": a class is not among data.classes of task 'label'; add it there at every site, or leave "
         "it out here",
     )
-}
+} | {UNNAMED}
 LETTERS = st.text(
     st.one_of(st.sampled_from(":'\"/\\\n\r, ;%{}\u2028\x1b"), st.characters(codec="utf-8"))
 )
@@ -370,18 +403,23 @@ LETTERS = st.text(
 @given(
     before=LETTERS,
     after=LETTERS,
-    kind=st.sampled_from(["missing", "broken", "twice", "link", "class"]),
+    kind=st.sampled_from(["missing", "broken", "twice", "link", "class", "null"]),
 )
 def test_no_name_in_a_manifest_leaves_the_site(before: str, after: str, kind: str) -> None:
     name = f"{before}LEE1961{after}"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         rows = [["path", "label"], [name, name if kind == "class" else "cat"]]
+        options = OPTIONS
+        if kind == "null":
+            rows[1:] = [["0.png", name]]
+            options = OPTIONS | {"classes": None}
+            (root / "0.png").touch()
         write(root / "list.csv", rows + rows[1:] * (kind == "twice"))
         if kind != "missing":
             place(root, name, link=kind == "link")
         with pytest.raises(UserError) as raised:
-            load("images", OPTIONS, Seat("clinic", None, None, None, root), seed=1)
+            load("images", options, Seat("clinic", None, None, None, root, deployed=True), seed=1)
         left = said(raised.value, root)
     assert re.sub(r"line \d+", "line N", left) in KNOWN
     assert "LEE1961" not in left
