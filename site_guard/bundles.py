@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import click
+from flwr.cli.config_utils import get_fab_metadata
 from flwr.cli.install import install_from_fab
 
 from strategies.wire import Refused, printable
@@ -50,7 +51,7 @@ class Bundle:
         Raises
         ------
         Refused
-            It cannot be read, or would fill the disk.
+            It cannot be read, would fill the disk, or would be written elsewhere.
         OSError
             There is no room for it, or no leave.
         """
@@ -58,10 +59,8 @@ class Bundle:
         folder = Path(tempfile.mkdtemp(prefix=f"{self.digest[:16]}-", dir=under))
         try:
             _refuse_large(self.content)
-            app = install_from_fab(self.content, install_dir=folder, skip_prompt=True)
-            if not app.resolve().is_relative_to(folder.resolve()):
-                raise click.ClickException("its version names a place outside its folder")
-            return folder, app
+            _refuse_escape(self.content)
+            return folder, install_from_fab(self.content, install_dir=folder, skip_prompt=True)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -84,4 +83,19 @@ def _refuse_large(bundle: bytes) -> None:
     if size > MOST_UNPACKED:
         raise click.ClickException(
             f"it would take {size} bytes unpacked, and {MOST_UNPACKED} are the most"
+        )
+
+
+def _refuse_escape(bundle: bytes) -> None:
+    """Raise ClickException where the folder that Flower names after the app would lie elsewhere."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        parts = [part for name in archive.namelist() for part in name.removesuffix("/").split("/")]
+    if {"", ".", ".."} & set(parts):  # two names of one file: what is read here is not what is used
+        raise click.ClickException("a name in it has parts that are empty, '.' or '..'")
+    app_id, version = get_fab_metadata(bundle)
+    told = f"{app_id} {version}"
+    if told.count("/") != 1 or "\\" in told or ".." in told:
+        raise click.ClickException(
+            "its publisher, name or version names a place outside its folder: write them without "
+            "'/', '\\' and '..'"
         )

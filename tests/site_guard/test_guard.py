@@ -110,6 +110,7 @@ publisher = "somebody"
 serverapp = "app:app"
 clientapp = "app:app"
 """
+OUTSIDE = "1/../../../../1"  # a version that makes a path out of the bundle's own folder
 
 
 @dataclass
@@ -374,26 +375,37 @@ def test_a_bundle_that_is_none_is_refused(guard: Guard) -> None:
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(MOST_UNPACKED + 1))
-    before = guard.process.started
+    cache = Path(guard.settings.cache)
+    before = guard.process.started, set(cache.rglob("pyproject.toml"))
     for content, told in (
         (b"no zip at all", "BadZipFile"),
         (bomb.getvalue(), "bytes unpacked"),
         (packed("no toml"), "ValueError"),
-        (packed(PYPROJECT.replace("1.0.0", "1/../../../../1")), "outside its folder"),
+        (packed(PYPROJECT.replace("1.0.0", OUTSIDE)), "outside its folder"),
+        (packed(PYPROJECT.replace("1.0.0", r"1\\2")), "outside its folder"),
+        (packed(PYPROJECT.replace("somebody", "../../../some")), "outside its folder"),
+        (packed(PYPROJECT.replace("tiny", "../../../tiny")), "outside its folder"),
+        (packed(PYPROJECT, PYPROJECT.replace("1.0.0", OUTSIDE)), "empty, '.' or '..'"),
     ):
         error = ask(guard, content).error
         assert error.startswith("refused by the site: the app bundle")
         assert told in error
         assert tempfile.gettempdir() not in error
-    assert guard.process.started == before
+    assert (guard.process.started, set(cache.rglob("pyproject.toml"))) == before
 
 
-def packed(pyproject: str) -> bytes:
-    """Return a bundle that holds this file alone, which `build_fab_from_disk` might not take."""
-    listed = f"pyproject.toml,{hashlib.sha256(pyproject.encode()).hexdigest()},8"
+def packed(pyproject: str, again: str | None = None) -> bytes:
+    """Return a bundle that holds this file alone, which `build_fab_from_disk` might not take.
+
+    With ``again`` the same file follows under another name, and is what is unpacked.
+    """
+    last = pyproject if again is None else again
+    listed = f"pyproject.toml,{hashlib.sha256(last.encode()).hexdigest()},8"
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         archive.writestr("pyproject.toml", pyproject)
+        if again is not None:
+            archive.writestr("./pyproject.toml", again)
         archive.writestr(".info/CONTENT", listed)
     return made.getvalue()
 
