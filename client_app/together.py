@@ -301,6 +301,8 @@ def _why_apart(alike: Sequence[Bench]) -> str:
     method = type(bench.method)
     if not bench.plan.cohort.together:
         return "cohort.together=false"
+    if bench.plan.train.compile:
+        return "train.compile=true"
     if method.train is not Method.train or method.predictor is not Method.predictor:
         return f"method {method.name} has a way of its own to train"
     if any(name.startswith("extras.") for name in bench.blueprint.partition.group_of):

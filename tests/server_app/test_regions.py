@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -439,11 +440,19 @@ def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
         (["train.optimizer.name=adam"], "rounding"),
         (["model.dropout=0.5", "model.head=[8]"], "Dropout"),
         (["cohort.together=false"], "cohort.together=false"),
+        (["train.compile=true"], "train.compile=true"),
     ],
 )
 def test_what_cannot_train_as_one_trains_one_after_the_other_and_says_why(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, overrides: list[str], reason: str
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    reason: str,
 ) -> None:
+    # compiled to the same operations, for which no compiler is needed
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(work, "_check_compiler", lambda device: None)
     root = har_file(tmp_path)
     together._say_once.cache_clear()
     caplog.set_level("INFO", logger="flwr")
