@@ -44,6 +44,7 @@ from models.training import (
     WeightedLoss,
     class_weights,
     evaluate,
+    planned_steps,
     schedule_factor,
     seeded,
 )
@@ -206,7 +207,14 @@ def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
 
 
 def who(bench: Bench) -> SiteReport:
-    """Say who the site is, what it holds and what its model looks like."""
+    """Say who the site is, what it holds and what its model looks like.
+
+    Raises
+    ------
+    UserError
+        Where nothing that the site could train would be taken.
+    """
+    _check_steps(bench)
     data, division = bench.holding.data, bench.blueprint.partition
     # of classes that are equally common in training (as with labels_per_class), validation decides
     counts = [
@@ -243,6 +251,23 @@ def who(bench: Bench) -> SiteReport:
         error="",
         held=bench.exchange.held(started=holds_weights),
     )
+
+
+def _check_steps(bench: Bench) -> None:
+    """Raise UserError where the site's own limit of steps has all its rounds refused.
+
+    Where fine-tuning follows, such a site has that; and how much a method with a way of its own to
+    train does in a round, only the rounds show.
+    """
+    most = bench.site.most_steps
+    if most is None or bench.plan.tuning.epochs or type(bench.method).train is not Method.train:
+        return
+    planned = planned_steps(len(bench.holding.data.train), _settings(bench, 1))
+    if reason := bench.method.refuses(min(most, planned), planned):
+        raise UserError(
+            f"this site's max-steps={most} cuts every round short, and none would be taken "
+            f"({reason}): raise max-steps, or shorten the rounds"
+        )
 
 
 def train(

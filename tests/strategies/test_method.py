@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.store import DiskStore
+from models.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope, partition
 from strategies import method as methods
 from strategies.aggregators import Aggregator, make
 from strategies.method import Groups, Method, SiteRound, everything_else, make_method
-from tests.loopback import simulate
+from tests.loopback import LoopbackGrid, simulate
 from tests.strategies.test_equalities import SMALL, states
 
 SEEN: dict[str, list[bool]] = {}
@@ -201,20 +202,20 @@ def test_fedprox_takes_partial_work_and_fedavg_does_not() -> None:
     assert "3 of 10" in str(make_method({"name": "fedavg"}).refuses(3, 10))
 
 
-@pytest.mark.parametrize(("method", "taken"), [("fedprox", True), ("fedavg", False)])
-def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(
-    tmp_path: Path, method: str, taken: bool
-) -> None:
-    from tests.loopback import LoopbackGrid
-
+def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(tmp_path: Path) -> None:
     nodes = {i: {"partition-id": i, "num-partitions": 2} for i in range(2)}
     nodes[1]["max-steps"] = 1
     grid = LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
-    results, _ = simulate(tmp_path, "faces", [*SMALL, f"method={method}"], grid=grid)
-    first = results["rounds"][0]
-    assert ("site-01" in first["participants"]) is taken
-    if not taken:
-        assert "1 of 3 steps" in first["refused"]["site-01"]
+    results, _ = simulate(tmp_path, "faces", [*SMALL, "method=fedprox"], grid=grid)
+    assert "site-01" in results["rounds"][0]["participants"]
+    told = r"site-01: this site's max-steps=1 .*did 1 of 3 steps.*method fedprox takes partial work"
+    with pytest.raises(UserError, match=told):
+        simulate(tmp_path, "faces", [*SMALL, "method=fedavg"], grid=grid)
+    # where fine-tuning follows, it has something to join for
+    tuned = [*SMALL, "method=fedavg", "deployment.epochs=1"]
+    results, _ = simulate(tmp_path, "faces", [*tuned, "deployment.groups=[common]"], grid=grid)
+    assert "1 of 3 steps" in results["rounds"][0]["refused"]["site-01"]
+    assert results["deployment"]["sites"]["site-01"]["steps"] == 1
 
 
 @pytest.mark.parametrize(("method", "group"), [("local", "personal"), ("fedavg", "common")])
