@@ -106,21 +106,57 @@ def play_together(
             continue
         done: list[Outcome] = []
         ready: list[_Place] = []
+        short: list[Bench] = []
         features = _features_of(alike[0])
         for bench in alike:
             try:
                 ready.append(_place(bench, number, received, features))
             except Exception as error:
-                done.append((bench, error, {}))
+                if out_of_memory(error):  # alone, it tries with smaller pieces
+                    short.append(bench)
+                else:
+                    done.append((bench, error, {}))
         yield [], done
         if ready:
             yield from _play_alike(ready, number)
+        if short:
+            _say_once(f"{len(short)} sites train one after the other: out of memory")
+            yield short, []
 
 
 def _play_alike(
     ready: Sequence[_Place], number: int
 ) -> Iterator[tuple[list[Bench], list[Outcome]]]:
     """Play sites of one architecture in teams; sites that fit into none come back to play alone."""
+    alone: list[Bench] = []
+    try:
+        reason, teams = _made_teams(ready, number)
+    except Exception as error:
+        reason, teams = _why_failed(error), []
+    if reason:
+        _say_once(f"these sites train one after the other: {reason}")
+        yield [place.bench for place in ready], []
+        return
+    for team in teams:
+        if len(team.places) == 1:
+            alone.append(team.places[0].bench)
+            continue
+        team.to_train()
+        try:
+            outcomes = _play(team)
+        except Exception as error:  # whose it is shows when they train one after the other
+            why = _why_failed(error)
+            _say_once(f"{len(team.places)} sites train one after the other: {why}")
+            alone += [place.bench for place in team.places]
+            continue
+        yield [], outcomes
+    if alone:
+        _say_once("some sites train one after the other: no other site's batches are as theirs")
+        yield alone, []
+
+
+def _made_teams(ready: Sequence[_Place], number: int) -> tuple[str, list[_Team]]:
+    """Return why sites of one architecture cannot train as one, or "" and those that do."""
     first = ready[0]
     prepared = work.set_up(first.bench, number, first.received, first.bench.store)
     seat = prepared.site_round
@@ -131,31 +167,19 @@ def _play_alike(
 
     to_train()
     if reason := why_not_stacked(seat.tail, seat.settings) or _no_faster(seat.tail, seat.device):
-        _say_once(f"these sites train one after the other: {reason}")
-        yield [place.bench for place in ready], []
-        return
+        return reason, []
     division = first.bench.blueprint.partition
     names = seat.tail.state_dict()
     own = [n for n in names if division.groups[division.group_of[n]].trained]
     each = sum(names[name].numel() for name in own)
-    alone: list[Bench] = []
-    for places in _teams(seat.tail, ready, each):
-        if len(places) == 1:
-            alone.append(places[0].bench)
-            continue
-        to_train()
-        team = _Team(number, seat.tail, to_train, seat.settings, trained, own, list(places), first)
-        try:
-            outcomes = _play(team)
-        except (RuntimeError, MemoryError) as error:
-            why = "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {error}"
-            _say_once(f"{len(places)} sites train one after the other: {why}")
-            alone += [place.bench for place in places]
-            continue
-        yield [], outcomes
-    if alone:
-        _say_once("some sites train one after the other: no other site's batches are as theirs")
-        yield alone, []
+    return "", [
+        _Team(number, seat.tail, to_train, seat.settings, trained, own, places, first)
+        for places in _teams(seat.tail, ready, each)
+    ]
+
+
+def _why_failed(error: Exception) -> str:
+    return "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {error}"
 
 
 def _play(team: _Team) -> list[Outcome]:

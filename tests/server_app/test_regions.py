@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message
+from numpy.typing import NDArray
+from torch import Tensor
 
 from client_app import together, work
+from client_app.data.seat import Holding
 from client_app.site import Site
 from client_app.store import DiskStore
 from models import weights
+from models.data import ArrayInputs, Split
 from models.errors import UserError
 from models.networks import build
 from strategies import wire
@@ -466,3 +471,55 @@ def test_what_cannot_train_as_one_trains_one_after_the_other_and_says_why(
     said = [r.message for r in caplog.records if "one after the other" in r.message]
     assert len(said) == 1
     assert reason in said[0]
+
+
+@dataclass(frozen=True)
+class Gone(ArrayInputs):
+    """Inputs of which no more than ``at_most`` can be read: their file has gone."""
+
+    at_most: int = 0
+
+    def batch(self, indices: NDArray[np.int64]) -> Tensor:
+        if len(indices) > self.at_most:
+            raise UserError("a file in the data folder: cannot be read")
+        return super().batch(indices)
+
+
+@pytest.mark.parametrize("at_most", [0, 1], ids=["before the teams", "in training"])
+def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_most: int
+) -> None:
+    read = work.read_data
+
+    def gone(options: str, seed: int, site: Site) -> Holding:
+        holding = read(options, seed, site)
+        train = holding.data.train
+        assert isinstance(train.inputs, ArrayInputs)
+        if holding.site == "subject-02":
+            train = Split(Gone(train.inputs.values, at_most=at_most), train.labels)
+        return replace(holding, data=replace(holding.data, train=train))
+
+    monkeypatch.setattr(work, "read_data", gone)
+    grid = grid_of(tmp_path, 1, data_root=str(har_file(tmp_path)))
+    results, _ = simulate(tmp_path, "har", [*HAR, "cohort.sites=6"], grid=grid)
+    for record in results["rounds"]:
+        assert record["refused"] == {"subject-02": "a file in the data folder: cannot be read"}
+        assert len(record["participants"]) == 5
+
+
+def test_a_site_that_is_short_of_memory_for_the_others_company_trains_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = together._place
+
+    def short(bench: work.Bench, *more: Any) -> Any:
+        if bench.holding.site == "subject-02":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return place(bench, *more)
+
+    monkeypatch.setattr(together, "_place", short)
+    grid = grid_of(tmp_path, 1, data_root=str(har_file(tmp_path)))
+    results, _ = simulate(tmp_path, "har", [*HAR, "cohort.sites=6"], grid=grid)
+    for record in results["rounds"]:
+        assert record["refused"] == {}
+        assert len(record["participants"]) == 6
