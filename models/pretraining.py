@@ -18,13 +18,14 @@ from torch.nn import functional
 
 from models import drawn_faces, networks, training
 from models.data import ArrayInputs, Split
-from models.errors import UserError, nearest
+from models.errors import UserError
 from models.optimizer import OptimizerConfig
 from models.seeds import derive_seed
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PIECE = 25  # steps between two settings of the learning rate
 RECIPE = 1  # raise it when the same settings would give other weights
+TARGETS = ("attributes", "identity")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,29 @@ class Pretraining:
     epochs: int
     batch_size: int
     optimizer: OptimizerConfig
+
+    def __post_init__(self) -> None:
+        for key, choices in (("data", tuple(PUBLIC)), ("target", TARGETS)):
+            if getattr(self, key) not in choices:
+                raise UserError(
+                    f"weights.{key} {getattr(self, key)!r} does not exist; there is "
+                    f"{', '.join(choices)}"
+                )
+        for key in ("examples", "identities", "cameras", "size", "epochs", "batch_size"):
+            if getattr(self, key) < 1:
+                raise UserError(f"weights.{key} must be at least 1, got {getattr(self, key)}")
+        if self.examples < self.cameras:
+            raise UserError(
+                f"weights.examples={self.examples} leaves some of weights.cameras={self.cameras} "
+                "without a picture: raise the first or lower the second"
+            )
+        if self.optimizer.name not in training.OPTIMIZERS:
+            raise UserError(
+                f"weights.optimizer.name {self.optimizer.name!r} does not exist; there is "
+                f"{', '.join(training.OPTIMIZERS)}"
+            )
+        if not self.optimizer.lr > 0:
+            raise UserError(f"weights.optimizer.lr must be greater than 0, got {self.optimizer.lr}")
 
 
 def recipe_hash(settings: Pretraining, model: Mapping[str, Any], seed: int) -> str:
@@ -128,10 +152,6 @@ class PublicSet:
 
 def public_set(settings: Pretraining, seed: int) -> PublicSet:
     """Return the public pictures of ``weights.data``, labelled for ``weights.target``."""
-    if settings.data not in PUBLIC:
-        raise UserError(
-            f"weights.data {settings.data!r} does not exist; {nearest('', PUBLIC)} does"
-        )
     return PUBLIC[settings.data](settings, seed)
 
 
@@ -166,8 +186,6 @@ def _drawn_faces(settings: Pretraining, seed: int) -> PublicSet:
         names, labels = np.unique(people, return_inverse=True)
         split = Split(inputs, labels.astype(np.int64))
         return PublicSet(split, len(names), functional.cross_entropy)
-    if settings.target != "attributes":
-        raise UserError(f"weights.target is attributes or identity, not {settings.target!r}")
     asked = drawn_faces.ATTRIBUTES
     answers = [np.concatenate([part.labels[name] for part in parts]) for name in asked]
     bits = np.sum([answer << i for i, answer in enumerate(answers)], axis=0)

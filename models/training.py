@@ -13,9 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.data import Inputs, Split
+from models.errors import UserError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 OptimizerState = MutableMapping[str, dict[str, Tensor]]
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
 
 
 @dataclass(frozen=True)
@@ -199,19 +205,13 @@ def fit(
 def make_optimizer(
     trained: Mapping[str, nn.Parameter], settings: Settings
 ) -> torch.optim.Optimizer:
-    """Return the configured optimiser over ``trained``."""
-    parameters = list(trained.values())
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-    kind: type[torch.optim.Adam] = torch.optim.AdamW
-    if settings.optimizer == "adam":
-        kind = torch.optim.Adam
-    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    """Return the configured optimiser over ``trained``; UserError for one that does not exist."""
+    if settings.optimizer not in OPTIMIZERS:
+        raise UserError(f"no optimizer {settings.optimizer!r}; there is {', '.join(OPTIMIZERS)}")
+    own = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
+    return OPTIMIZERS[settings.optimizer](
+        list(trained.values()), lr=settings.lr, weight_decay=settings.weight_decay, **own
+    )
 
 
 def schedule_factor(schedule: str, round_number: int, rounds: int) -> float:

@@ -1,0 +1,56 @@
+"""The settings of the server's own pre-training are checked before a picture is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models import training
+from models.errors import UserError
+from models.optimizer import OptimizerConfig
+from models.pretraining import Pretraining
+
+SGD = OptimizerConfig("sgd", 0.1, 0.9, 0.0)
+SETTINGS = Pretraining("central", "drawn_faces", "attributes", 8, 4, 2, 16, 1, 4, SGD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data": "faces"}, r"weights\.data 'faces' does not exist; there is drawn_faces"),
+        ({"target": "age"}, r"weights\.target 'age' does not exist; there is attributes, identity"),
+        ({"epochs": 0}, r"weights\.epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, r"weights\.batch_size must be at least 1"),
+        ({"examples": 0}, r"weights\.examples must be at least 1"),
+        ({"identities": 0}, r"weights\.identities must be at least 1"),
+        ({"cameras": -1}, r"weights\.cameras must be at least 1, got -1"),
+        ({"size": 0}, r"weights\.size must be at least 1"),
+        ({"cameras": 9}, r"weights\.examples=8 leaves some of weights\.cameras=9"),
+        ({"optimizer": replace(SGD, name="rmsprop")}, "'rmsprop' does not exist; there is sgd, ad"),
+        ({"optimizer": replace(SGD, lr=0.0)}, r"weights\.optimizer\.lr must be greater than 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_by_its_key(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        replace(SETTINGS, **changes)
+
+
+def test_an_optimiser_is_the_one_that_was_asked_for() -> None:
+    layer = nn.Linear(2, 2)
+    settings = training.Settings(1, None, 4, "sgd", 0.1, 0.9, 0.01, None, "none", False)
+    for name, kind in {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+    }.items():
+        chosen = replace(settings, optimizer=name)
+        made = training.make_optimizer(dict(layer.named_parameters()), chosen)
+        assert type(made) is kind
+        assert made.defaults.get("momentum", 0.9) == 0.9
+        assert (made.defaults["lr"], made.defaults["weight_decay"]) == (0.1, 0.01)
+    with pytest.raises(UserError, match="no optimizer 'rmsprop'; there is sgd, adam, adamw"):
+        training.make_optimizer({}, replace(settings, optimizer="rmsprop"))
