@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -122,7 +123,7 @@ def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
     if holding is None:
         told = data_key(plan), plan.seed, site
         holding = _open_data(*told) if site.simulated else _open_own(plan.federation, *told)
-    _check_inputs(holding, str(plan.model["name"]))
+    _check_inputs(holding, plan)
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
     blueprint, start = _open_model(
         replace(plan, federation="any", rounds=1, fraction=1.0, data={"name": "any"}).to_json(),
@@ -159,18 +160,20 @@ def within_memory(bench: Bench, do: Callable[[Bench], Done]) -> Done:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means here."""
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means here; else UserError."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
+    told = "device" + private(f" {wanted!r}")
+    device: torch.device | None = None
+    with suppress(RuntimeError):
         device = torch.device(wanted)
-    except RuntimeError:
-        raise UserError(
-            "device" + private(f" {wanted!r}") + " does not exist; use auto, cpu, cuda or cuda:N"
-        ) from None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(told + " does not exist; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        told = "device" + private(f" {wanted!r}")
         raise UserError(told + " was asked for, but torch finds no CUDA device here")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = f"cuda:{torch.cuda.device_count() - 1}"
+        raise UserError(told + f" was asked for, but the last CUDA device here is {last}")
     return device
 
 
@@ -617,13 +620,19 @@ def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.dev
     return WeightedLoss(class_weights(train.labels, classes).to(device))
 
 
-def _check_inputs(holding: Holding, model: str) -> None:
-    """Refuse token ids for a network of numbers, and numbers for a network of token ids."""
+def _check_inputs(holding: Holding, plan: Plan) -> None:
+    """Refuse token ids for a network of numbers, and the reverse; flips of what is no picture."""
+    model = str(plan.model["name"])
     given = holding.data.train.inputs.batch(np.arange(1)).dtype
     if given != input_dtype(model):
         told = {torch.int64: "texts, as token ids"}.get(given, "numbers or pictures")
         other = "data=text" if given != torch.int64 else "model=text_encoder"
         raise UserError(f"the data are {told}, which model={model} does not take: choose {other}")
+    if plan.train.augment != "none" and len(holding.data.input_shape) != 3:
+        raise UserError(
+            f"train.augment={plan.train.augment} is for pictures, and these data are none: write "
+            "train.augment=none"
+        )
 
 
 def check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:

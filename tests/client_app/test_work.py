@@ -107,6 +107,37 @@ def test_without_a_compiler_compiling_is_refused_before_any_training(
         bench_of(replace(plan, train=replace(plan.train, compile=True)))
 
 
+@pytest.mark.parametrize(
+    ("device", "there", "told"),
+    [
+        ("cuda:3", 2, "the last CUDA device here is cuda:1"),
+        ("cuda", 0, "torch finds no CUDA device here"),
+        ("mps", 2, "use auto, cpu, cuda or cuda:N"),
+        ("meta", 2, "use auto, cpu, cuda or cuda:N"),
+        ("graphics", 2, "use auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told_at_the_start(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, device: str, there: int, told: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    with pytest.raises(UserError, match=f"device '{device}'.*{told}"):
+        bench_of(plan, device=device)
+    assert work.choose_device("cpu") == torch.device("cpu")
+    if there:
+        assert work.choose_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
+    numbers = Split(ArrayInputs(np.zeros((4, 9), np.float32)), np.arange(4) % 2)
+    holding = Holding("north", SiteData("gender", ("a", "b"), (9,), numbers, numbers, numbers))
+    site = read_site({"partition-id": 0, "num-partitions": 2}, {})
+    chosen = replace(plan, train=replace(plan.train, augment="flip"))
+    with pytest.raises(UserError, match=r"train\.augment=flip is for pictures.*augment=none"):
+        work.open_bench(site, chosen, holding)
+
+
 def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
     bench = bench_of(replace(plan, train=replace(plan.train, augment="flip")))
     before = {n: t.clone() for n, t in bench.start.items()}
