@@ -16,7 +16,7 @@ from PIL import Image
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
 from client_app.data.partition import ALONE, BY_COLUMN, PartitionOptions, Place, place_of, share
-from client_app.data.paths import a_file, inside, the_root
+from client_app.data.paths import a_file, inside, refuse_names_in_a_file, the_root
 from client_app.data.seat import (
     Holding,
     Seat,
@@ -116,6 +116,7 @@ def _choose(
 ) -> tuple[Path, str, Place]:
     """Return the site's file, its task, and its place among the sites that share the file."""
     alone_or_all = place_of(seat)[1] if seat.index is not None else ALONE
+    refuse_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
     if root.is_file():
         return root, seat.task or root.stem, alone_or_all
     if settings.files is not None:

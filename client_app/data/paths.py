@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from models.errors import Told, UserError, private
@@ -29,6 +30,16 @@ def require_folder(root: Path) -> Path:
     if not root.is_dir():
         raise UserError("data-root" + private(f" {str(root)!r}") + " must be a folder")
     return root
+
+
+def refuse_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
+    """Raise `UserError` where ``root`` is a file and an option, by its key, names one in a folder."""
+    for key, value in named.items():
+        if value is not None and root.is_file():
+            raise UserError(
+                f"data-root is a file, and {key} names a file in a folder: give the folder as "
+                f"data-root, or write {key}=null"
+            )
 
 
 def inside(root: Path, name: str, told: str | Told) -> Path:

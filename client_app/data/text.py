@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from client_app.data.arrays import Stamp, stamp
 from client_app.data.classes import class_names
 from client_app.data.partition import ALONE, PartitionOptions, Place, share, task_of
-from client_app.data.paths import a_file, inside, refuse_escape, the_root
+from client_app.data.paths import (
+    a_file,
+    inside,
+    refuse_escape,
+    refuse_names_in_a_file,
+    the_root,
+)
 from client_app.data.seat import (
     Holding,
     Seat,
@@ -130,6 +136,7 @@ def _choose(settings: TextOptions, root: Path, seat: Seat) -> tuple[Path, str | 
     ``data.file`` or a single file is for all sites. Of several, a deployed site has the one with
     its name; in a simulation site ``i`` has the ``i``-th in sorted order.
     """
+    refuse_names_in_a_file(root, {"data.file": settings.file})
     if root.is_file():
         return root, None
     if settings.file is not None:

@@ -51,6 +51,15 @@ def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, s
     assert blood[0].input_shape == (1, 8, 8)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("file", "blood.npz"), ("files", {"site": "blood.npz"})]
+)
+def test_a_file_in_a_file_is_told(folder, options, seat, key, value) -> None:
+    chosen = options("medmnist", **{key: value})
+    with pytest.raises(UserError, match=f"data-root is a file, and data.{key} names"):
+        load("medmnist", chosen, seat(root=folder / "skin.npz"), seed=1)
+
+
 def test_a_deployed_site_holds_its_file_alone(folder, options, seat) -> None:
     by_task = load("medmnist", options("medmnist"), seat(root=folder, task="skin"), seed=1)
     by_file = load("medmnist", options("medmnist", file="skin.npz"), seat(root=folder), seed=1)
