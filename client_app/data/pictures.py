@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -24,7 +24,7 @@ from models.errors import UserError, private
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 LARGEST_FILE = 256 << 20
 MOST_PIXELS = 64_000_000
-THREADS = min(4, os.cpu_count() or 1)
+MOST_THREADS = 4  # that decode at once, where torch has as many
 
 Square = NDArray[np.uint8]
 
@@ -50,14 +50,14 @@ class Album:
 
     def examine(self, paths: Sequence[Path]) -> tuple[str, ...]:
         """Decode every file once and return their SHA-256; raise `UserError` for a bad one."""
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(threads()) as pool:
             return tuple(pool.map(self._examine, paths))
 
     def squares(self, paths: Sequence[Path], digests: Sequence[str]) -> Square:
         """Return the prepared pictures, uint8 ``(len(paths), size, size, 3)``."""
         if all(digest in self.kept for digest in digests):
             return np.stack([self.kept[digest] for digest in digests])
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(threads()) as pool:
             return np.stack(list(pool.map(self._square, paths, digests)))
 
     def _examine(self, path: Path) -> str:
@@ -121,6 +121,11 @@ class PictureInputs:
         """Return a SHA-256 over the files' own and the preparation, decoder version included."""
         prepared = repr((self.album.size, self.mean, self.std, PIL.__version__))
         return hashlib.sha256("\n".join([*self.digests, prepared]).encode()).hexdigest()
+
+
+def threads() -> int:
+    """Return how many threads decode, by the site's own limit of them."""
+    return min(MOST_THREADS, torch.get_num_threads())
 
 
 def read_file(path: Path) -> bytes:

@@ -6,15 +6,17 @@ import contextlib
 import io
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from client_app.data import Seat, load
+from client_app.data import Seat, load, pictures
 from client_app.data.pictures import Album, PictureInputs, prepare
 from models.errors import UserError
 
@@ -583,3 +585,18 @@ def test_real_pictures_of_four_domains_as_they_are(real, tmp_path, options, seat
         data = load("images", chosen, seat(index=index, count=4, root=root), seed=1).data
         assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]
         assert {path.parts[-3] for path in data.train.inputs.paths} == {domain}
+
+
+@pytest.mark.parametrize(("of_torch", "decode"), [(1, 1), (3, 3), (9, 4)])
+def test_decoding_keeps_to_the_threads_of_the_site(folders, monkeypatch, of_torch, decode) -> None:
+    pool, seen = pictures.ThreadPoolExecutor, []
+
+    def watched(workers: int) -> ThreadPoolExecutor:
+        seen.append(workers)
+        return pool(workers)
+
+    monkeypatch.setattr(pictures, "ThreadPoolExecutor", watched)
+    torch.set_num_threads(of_torch)  # as the site's `threads` does; tests/conftest.py puts it back
+    album, paths = Album(size=8, memory=0), sorted(folders.rglob("*.png"))
+    album.squares(paths, album.examine(paths))
+    assert seen == [decode, decode]
