@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUSE = [
+    "consortium",
     "site_guard",
     "server_app",
     "client_app",

@@ -26,7 +26,6 @@ class Chances:
 
     def __init__(self, uniforms: Floats) -> None:
         self._columns = iter(uniforms.T)
-        self.rows = len(uniforms)
 
     def between(self, low: ArrayLike, high: ArrayLike) -> Floats:
         """Return values uniform in [low, high), shape ``(rows,)``."""
