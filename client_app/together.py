@@ -17,7 +17,7 @@ from client_app.memory import out_of_memory
 from client_app.store import Keepsake
 from client_app.work import SPLITS, Bench
 from models.data import Split
-from models.prefix import prefix_digest, split
+from models.prefix import split
 from models.seeds import derive_seed
 from models.stacked import (
     Learner,
@@ -306,7 +306,7 @@ def _report(
 
 
 def _features_of(bench: Bench) -> Callable[[Bench], dict[str, Split]]:
-    """Return what gives each site's splits as the tail takes them: the prefix is digested once."""
+    """Return what gives each site's splits as the tail takes them."""
     if not work.caches_features(bench):
         return lambda one: {
             name: getattr(one.holding.data, name) for name in ("train", "validation", "test")
@@ -315,8 +315,7 @@ def _features_of(bench: Bench) -> Callable[[Bench], dict[str, Split]]:
     blueprint.load(bench.start)
     blueprint.model.to(bench.device)
     prefix, _ = split(blueprint.network, blueprint.cut)
-    digest = prefix_digest(blueprint.network, blueprint.cut)
-    return lambda one: work.features_of(one, prefix, digest)
+    return lambda one: work.features_of(one, prefix)
 
 
 def _why_apart(alike: Sequence[Bench]) -> str:

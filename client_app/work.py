@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -72,6 +72,19 @@ NOTHING_TAKEN: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A plan's model as a process keeps it, and copies of the tensors that every round starts from."""
+
+    blueprint: Blueprint
+    start: Mapping[str, Tensor]
+
+    @cached_property
+    def prefix_digest(self) -> str:
+        """The SHA-256 of the frozen prefix; every round begins with it as it is in ``start``."""
+        return prefix_digest(self.blueprint.network, self.blueprint.cut)
+
+
+@dataclass(frozen=True)
 class Bench:
     """A site at work: who it is, what it holds, and the model of the plan.
 
@@ -82,10 +95,19 @@ class Bench:
     plan: Plan
     holding: Holding
     method: Method
-    blueprint: Blueprint
-    start: Mapping[str, Tensor]
+    opened: Opened
     device: torch.device
     pieces: int = 1
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """The plan's model, which all benches of it share."""
+        return self.opened.blueprint
+
+    @property
+    def start(self) -> Mapping[str, Tensor]:
+        """What every round starts from."""
+        return self.opened.start
 
     @property
     def evaluation_batch(self) -> int:
@@ -125,7 +147,7 @@ def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
         holding = _open_data(*told) if site.simulated else _open_own(plan.federation, *told)
     _check_inputs(holding, plan)
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
-    blueprint, start = _open_model(
+    opened = _open_model(
         replace(plan, federation="any", rounds=1, fraction=1.0, data={"name": "any"}).to_json(),
         path if path and path.exists() else None,
         holding.data.input_shape,
@@ -135,7 +157,7 @@ def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
     device = choose_device(site.device)
     if plan.train.compile:
         _check_compiler(device)
-    return Bench(site, plan, holding, make_method(plan.method), blueprint, start, device)
+    return Bench(site, plan, holding, make_method(plan.method), opened, device)
 
 
 def reopened(bench: Bench) -> Bench:
@@ -525,8 +547,7 @@ def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
         splits = {"train": data.train, "validation": data.validation, "test": data.test}
         return _compiled(bench, bench.blueprint.network), _near(bench, splits)
     prefix, tail = split(bench.blueprint.network, cut)
-    digest = prefix_digest(bench.blueprint.network, cut)
-    return _compiled(bench, tail), _near(bench, features_of(bench, prefix, digest))
+    return _compiled(bench, tail), _near(bench, features_of(bench, prefix))
 
 
 def _compiled(bench: Bench, network: nn.Module) -> nn.Module:
@@ -548,7 +569,7 @@ def _near(bench: Bench, splits: dict[str, Split]) -> dict[str, Split]:
     }
 
 
-def features_of(bench: Bench, prefix: nn.Module, digest: str) -> dict[str, Split]:
+def features_of(bench: Bench, prefix: nn.Module) -> dict[str, Split]:
     """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
     data = bench.holding.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -559,7 +580,7 @@ def features_of(bench: Bench, prefix: nn.Module, digest: str) -> dict[str, Split
     return {
         name: cached(
             prefix,
-            digest,
+            bench.opened.prefix_digest,
             part,
             cache,
             batch_size=bench.evaluation_batch,
@@ -695,8 +716,7 @@ def _open_model(
     input_shape: tuple[int, ...],
     classes: int,
     models_dir: Path,
-) -> tuple[Blueprint, Mapping[str, Tensor]]:
-    """Return the plan's model, and copies of the tensors that every round starts from."""
+) -> Opened:
     read = plan_from_json(plan)
     blueprint = draw_up(
         read,
@@ -712,4 +732,4 @@ def _open_model(
             here = private(checkpoint, _CHECKPOINT)
             raise UserError(here + " is damaged: delete it, it will be sent again")
         blueprint.start_from(tensors)
-    return blueprint, blueprint.tensors(list(blueprint.model.state_dict()))
+    return Opened(blueprint, blueprint.tensors(list(blueprint.model.state_dict())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -63,7 +64,15 @@ class ArrayInputs:
         return ((chosen - mean) / std).contiguous()
 
     def digest(self) -> str:
-        """Return the SHA-256 of the values, their shape and dtype, and the normalisation."""
+        """Return the SHA-256 of the values, their shape and dtype, and the normalisation.
+
+        It is taken once, and the values cannot be written to from then on.
+        """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        self.values.flags.writeable = False
         seen = hashlib.sha256(np.ascontiguousarray(self.values).tobytes())
         seen.update(repr((self.values.shape, str(self.values.dtype), self.mean, self.std)).encode())
         return seen.hexdigest()

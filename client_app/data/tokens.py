@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,12 @@ class TokenInputs:
         return torch.from_numpy(self.ids[indices].astype(np.int64))
 
     def digest(self) -> str:
-        """Return the SHA-256 of the ids and their shape."""
+        """Return the SHA-256 of the ids and their shape, taken once: they cannot be written to then."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        self.ids.flags.writeable = False
         seen = hashlib.sha256(self.ids.astype("<i4").tobytes())
         seen.update(repr(self.ids.shape).encode())
         return seen.hexdigest()

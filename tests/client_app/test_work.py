@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
 from client_app import work
@@ -74,6 +75,33 @@ def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan)
     )
     files = list((bench.site.cache_dir / "features").glob("*.npy"))
     assert len(files) == 3  # train, validation, test
+
+
+def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
+    plan: Plan, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    plain = work.prefix_digest
+
+    def counted(model: nn.Sequential, cut: int) -> str:
+        seen.append(plain(model, cut))
+        return seen[-1]
+
+    monkeypatch.setattr(work, "prefix_digest", counted)
+    work._open_model.cache_clear()
+    store = MemoryStore()
+    for number in (1, 2):
+        bench = bench_of(plan)
+        work.play(bench, number, received(bench), store)
+    assert seen == [plain(bench.blueprint.network, bench.blueprint.cut)]
+    body, _ = weights.load(work.checkpoint_path(own_home / "cache", plan.weights))
+    other = {name: tensor + 1 for name, tensor in body.items()}
+    made = weights.content_hash(other)
+    weights.save(work.checkpoint_path(own_home / "cache", made), other, {})
+    bench = bench_of(replace(plan, weights=made))
+    work.play(bench, 1, received(bench), MemoryStore())
+    assert len(set(seen)) == len(seen) == 2
+    assert len(list((bench.site.cache_dir / "features").glob("*.npy"))) == 6
 
 
 def test_training_in_bfloat16_on_a_cpu_is_near_that_in_float32(plan: Plan) -> None:

@@ -41,3 +41,12 @@ def test_rows_of_rows_and_rows_that_do_not_exist() -> None:
     assert part.inputs.batch(np.arange(2)).equal(WHOLE.inputs.batch(np.array([11, 5])))
     with pytest.raises(IndexError):
         WHOLE.take(np.array([12]))
+
+
+def test_what_was_hashed_once_is_not_hashed_again_and_cannot_change() -> None:
+    inputs = ArrayInputs(PICTURES.copy())
+    told = inputs.digest()
+    assert inputs.digest() is told
+    with pytest.raises(ValueError, match="read-only"):
+        inputs.values[0] = 0
+    assert ArrayInputs(PICTURES // 2).digest() != told == ArrayInputs(PICTURES.copy()).digest()
