@@ -201,7 +201,7 @@ def test_each_site_can_have_a_file(tmp_path, place) -> None:
         place(tmp_path, site="ward-7")
     with pytest.raises(UserError, match=r"none of them this site\.csv"):
         place(tmp_path)
-    with pytest.raises(UserError, match="data-root is a file, and data.file names.*data.file=null"):
+    with pytest.raises(UserError, match=r"a file, and data\.file names.*data\.file=null"):
         place(tmp_path / "skin.csv", site="ward-7", file="skin.csv")
 
 
