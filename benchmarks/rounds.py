@@ -133,8 +133,11 @@ class Deployment:
             return submit_stock(
                 processes, superlink, output, num_server_rounds=rounds, sites=self.sites
             )
-        counts = (f"strategy.rounds={self.rounds}", f"strategy.min_sites={self.sites}")
-        counts += (f"data.train={self.train}",)
+        counts = (
+            f"strategy.rounds={self.rounds}",
+            f"strategy.min_sites={self.sites}",
+            f"data.train={self.train}",
+        )
         overrides = " ".join([*OURS, *MORE.get(self.case, ()), *counts])
         told = {"output-dir": str(self._output), "overrides": overrides}
         return processes.flwr_run("run", superlink.name, told)
@@ -242,7 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_told)
     parser.add_argument("--repeat", type=at_least(1), default=2, help="runs of each case, in turn")
     parser.add_argument(
-        "--quick", action="store_true", help="one site, one batch, one round, two cases side by side"
+        "--quick",
+        action="store_true",
+        help="one site, one batch, one round, two cases side by side",
     )
     told = with_output(parser).parse_args(given)
     check_compiled(parser, told)

@@ -19,12 +19,11 @@ from models.folders import default_models_dir
 from models.networks import build, usual_shape
 from models.networks.text import folder_tensors
 from models.options import read_options
-from models.pretraining import PUBLIC, Pretraining, pretrain, recipe_hash
+from models.pretraining import Pretraining, pretrain, recipe_hash
 from strategies.config import Config
 
 Log = Callable[[str], None]
 SOURCES = ("none", "central", "file", "folder", "torchvision")
-TARGETS = ("attributes", "identity")  # of weights=central
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def read_weights(config: Config) -> Weights | None:
     if source == "none":
         return None
     if source == "central":
-        return _central(read_options(Pretraining, config.weights, "weights"))
+        return read_options(Pretraining, config.weights, "weights")
     if source == "file":
         file = read_options(FileWeights, config.weights, "weights")
         if not Path(file.path).is_absolute():
@@ -146,17 +145,6 @@ def read_weights(config: Config) -> Weights | None:
             )
         return read_options(FolderWeights, config.weights, "weights")
     return read_options(TorchvisionWeights, config.weights, "weights")
-
-
-def _central(settings: Pretraining) -> Pretraining:
-    """Return the settings if there are such data and such a target; or raise UserError."""
-    if settings.data not in PUBLIC:
-        raise UserError(
-            f"weights.data {settings.data!r} does not exist; there is {', '.join(PUBLIC)}"
-        )
-    if settings.target not in TARGETS:
-        raise UserError(f"weights.target is {' or '.join(TARGETS)}, not {settings.target!r}")
-    return settings
 
 
 def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | None:
