@@ -30,11 +30,12 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 from flwr.supercore.interceptors import (
     AppIoTokenClientInterceptor,
     RuntimeVersionClientInterceptor,
@@ -44,9 +45,11 @@ from flwr.supercore.interceptors.superexec_auth_interceptor import CLIENTAPPIO_S
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
 from models.errors import UserError
+from strategies.pieces import unfolded
 
 logger = logging.getLogger("flwr")
 SOON, LATER = 20.0, 600.0  # seconds for a call, and for one that carries a piece of the layers
+MOST_UNFOLDED = 1 << 33  # bytes of an order's layers, once its pieces are put together
 CARRIES = ("PullObject", "PushObject")
 LOOK_AGAIN, LOOK_AGAIN_AT_MOST = 0.05, 0.5  # seconds until a piece that was not there is asked for
 PATIENCE = 10.0  # seconds for which a SuperNode may be away in the middle of a task
@@ -255,20 +258,30 @@ def _message(stub: ClientAppIoStub, context: Context) -> Message:
 
     A SuperNode has a task for a message before it has what the message carries; Flower's own app
     looks again after 1 s, then 2, then 4.
+
+    Raises
+    ------
+    ValueError
+        It would take more than `MOST_UNFOLDED` bytes. Or, as `TypeError`, `LookupError` too: it is
+        no message.
     """
     (tree,) = stub.PullMessage(PullAppMessagesRequest()).message_object_trees
     node = Node(node_id=context.node_id)
-    message = pull_and_inflate_object_from_tree(
-        tree,
+    contents = pull_objects(
+        [each.object_id for each in iterate_object_tree(tree)],
         make_pull_object_fn_protobuf(stub.PullObject, node, context.run_id),
-        make_confirm_message_received_fn_protobuf(
-            stub.ConfirmMessageReceived, node, context.run_id
-        ),
-        return_type=Message,
         max_tries_per_object=None,
         initial_backoff=LOOK_AGAIN,
         backoff_cap=LOOK_AGAIN_AT_MOST,
     )
+    make_confirm_message_received_fn_protobuf(stub.ConfirmMessageReceived, node, context.run_id)(
+        tree.object_id
+    )
+    if (size := unfolded(contents)) > MOST_UNFOLDED:
+        raise ValueError(f"an order takes {size} bytes, and {MOST_UNFOLDED} are the most")
+    message: Any = inflate_object_from_contents(tree.object_id, contents)
+    if not isinstance(message, Message):
+        raise TypeError(f"an order is a {type(message).__name__}")
     message.metadata.__dict__["_message_id"] = tree.object_id
     return message
 

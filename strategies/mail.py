@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from flwr.app import Array, Error, Message, Metadata
+from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message
-from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.constant import ErrorCode
 from flwr.proto.appio_pb2 import PullAppMessagesRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.serverapp import Grid
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
-from flwr.supercore.inflatable.inflatable_object import (
-    get_object_body,
-    get_object_head_values_from_object_content,
-    iterate_object_tree,
-)
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectIdNotPreregisteredError,
@@ -29,6 +23,8 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
 )
 from flwr.superlink.grid.grpc_grid import GrpcGrid
+
+from strategies.pieces import unfolded
 
 AT_ONCE = 4  # answers of which something is in memory
 MOST_BESIDES = 16_000_000  # bytes of an answer besides layers: its report
@@ -132,28 +128,12 @@ class _Letter:
                 self.contents[object_id] = pull(object_id)
                 size += len(self.contents[object_id])
                 self._refuse_above(most_bytes, size)
-        self._refuse_above(most_bytes, self._unfolded())
+        self._refuse_above(most_bytes, unfolded(self.contents))
 
     def _refuse_above(self, most_bytes: int, size: int) -> None:
         if size > most_bytes:
             self.contents.clear()
             raise _TooLarge(f"it is larger than {most_bytes / 1e6:.0f} MB")
-
-    def _unfolded(self) -> int:
-        """Return the bytes of all arrays once they are put together, and nothing is yet.
-
-        An array says in which order its pieces follow one another, and may name one many times.
-        """
-        heads = {i: get_object_head_values_from_object_content(c) for i, c in self.contents.items()}
-        size = 0
-        for object_id, (kind, children, _) in heads.items():
-            if kind != Array.__qualname__:
-                continue
-            if any(heads[child][0] != ArrayChunk.__qualname__ for child in children):
-                raise TypeError("an array is put together of what is no piece of one")
-            order = json.loads(get_object_body(self.contents[object_id], Array))["arraychunk_ids"]
-            size += sum(len(self.contents[children[place]]) for place in order)
-        return size
 
     def message(self) -> Message:
         """Return the message, and keep nothing of it."""

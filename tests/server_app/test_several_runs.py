@@ -75,7 +75,10 @@ def test_a_mistake_in_the_last_run_ends_all_before_the_first(tmp_path: Path) -> 
         (["strategy.aggregators.task.name=fedavg,fedavgg"], "no aggregator is called 'fedavgg'"),
         (["weights.source=none,centrall"], "weights.source 'centrall' does not exist"),
         (["weights=none,folder"], "model=small_cnn has no folder"),
-        (["weights=none,central", "++weights.target=sex"], "does not exist; there is attributes, identity"),
+        (
+            ["weights=none,central", "++weights.target=sex"],
+            "does not exist; there is attributes, identity",
+        ),
         ([";", "+coding@strategy.coding.personal=int8"], "never leaves its site"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.constant import SubStatus
 from flwr.proto.appio_pb2 import (
     ClaimTaskResponse,
@@ -28,10 +30,19 @@ from flwr.proto.clientappio_pb2_grpc import (
     ClientAppIoServicer,
     add_ClientAppIoServicer_to_server,
 )
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedResponse,
+    ObjectTree,
+    PullObjectResponse,
+)
 from flwr.proto.message_pb2 import Context as ProtoContext
-from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 from flwr.proto.task_pb2 import Task
-from flwr.supercore.constant import TaskType
+from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER, TaskType
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
@@ -109,6 +120,41 @@ class Moves(ClientAppIoServicer):  # type: ignore[misc]
         return PushTaskOutputResponse()
 
 
+class Gives(Moves):
+    """Has one task, with an order whose one array names its one piece many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__([7])
+        layers = {"common": Array(np.full(1250, 1.0))}  # 10 KB
+        order = Message(RecordDict({"layers": ArrayRecord(layers)}), 7, wire.TRAIN)
+        with no_object_id_recompute():
+            order.metadata.__dict__["_message_id"] = order.object_id
+            self.tree = get_object_tree(order)
+            parts = {i: each.deflate() for i, each in get_all_nested_objects(order).items()}
+        self.parts = {i: repeated(part, times) for i, part in parts.items()}
+
+    def PullMessage(self, request: Any, context: Any) -> Any:
+        return PullAppMessagesResponse(message_object_trees=[self.tree])
+
+    def PullObject(self, request: Any, context: Any) -> Any:
+        content = self.parts[request.object_id]
+        return PullObjectResponse(object_found=True, object_available=True, object_content=content)
+
+    def ConfirmMessageReceived(self, request: Any, context: Any) -> Any:
+        return ConfirmMessageReceivedResponse()
+
+
+def repeated(part: bytes, times: int) -> bytes:
+    """Return an object of a message; where it is an array, it names its first piece so often."""
+    head, _, body = part.partition(HEAD_BODY_DIVIDER)
+    kind, children, _ = head.decode().split(HEAD_VALUE_DIVIDER)
+    if kind != "Array":
+        return part
+    told = json.dumps({**json.loads(body), "arraychunk_ids": [0] * times})
+    written = HEAD_VALUE_DIVIDER.join((kind, children, str(len(told))))
+    return written.encode() + HEAD_BODY_DIVIDER + told.encode()
+
+
 @contextmanager
 def served(servicer: ClientAppIoServicer) -> Iterator[Queue]:
     server = grpc.server(ThreadPoolExecutor(4))
@@ -133,6 +179,19 @@ def test_a_task_whose_message_never_comes_is_dropped_once_there_is_another(
         assert queue.claim() == "token of 8"
     assert touched
     assert moves.told == [SubStatus.FAILED]
+
+
+def test_an_order_that_repeats_its_pieces_is_refused_before_it_is_put_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(appio, "MOST_UNFOLDED", 100_000)
+    fine, large = Gives(9), Gives(10)
+    with served(fine) as queue, queue.work("token") as work:
+        assert len(work.message.content["layers"]["common"].data) > 9 * 10_000
+    with served(large) as queue:
+        with pytest.raises(ValueError, match="100000 are the most"), queue.work("token"):
+            pass
+        assert not large.told  # without a heartbeat the SuperNode answers itself
 
 
 def test_a_supernode_hears_of_a_failure_only_with_its_answer(
