@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message
@@ -219,21 +220,26 @@ def test_sites_whose_shapes_differ_are_told_by_name_before_round_1(tmp_path: Pat
     assert not [m for m in grid.sent if m.metadata.message_type == wire.TRAIN]
 
 
-def test_heads_of_other_widths_cannot_be_common(tmp_path: Path) -> None:
-    import numpy as np
-
-    for task, classes in {"two": 2, "three": 3}.items():
+def pictures(folder: Path, **tasks: int) -> Path:
+    """Write a MedMNIST file of grey pictures for each task with so many classes."""
+    folder.mkdir()
+    for task, classes in tasks.items():
         rng = np.random.default_rng(classes)
         arrays = {}
         for split, size in {"train": 30, "val": 9, "test": 9}.items():
             arrays[f"{split}_images"] = rng.integers(0, 255, (size, 28, 28), dtype=np.uint8)
             arrays[f"{split}_labels"] = (np.arange(size) % classes)[:, None].astype(np.uint8)
-        np.savez(tmp_path / f"{task}.npz", **arrays)
+        np.savez(folder / f"{task}.npz", **arrays)
+    return folder
+
+
+def test_heads_of_other_widths_cannot_be_common(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "data", two=2, three=3)
     overrides = ["groups=all_common", "strategy.rounds=1", "strategy.poll=0.01"]
     with pytest.raises(UserError, match=r"head\.out\.weight.*put these tensors into task"):
-        simulate(tmp_path / "o", "medmnist", overrides, sites=2, data_root=str(tmp_path))
+        simulate(tmp_path / "o", "medmnist", overrides, sites=2, data_root=str(root))
     good = ["strategy.rounds=1", "strategy.poll=0.01", "baselines.alone=false"]
-    results, _ = simulate(tmp_path / "o", "medmnist", good, sites=2, data_root=str(tmp_path))
+    results, _ = simulate(tmp_path / "o", "medmnist", good, sites=2, data_root=str(root))
     assert set(results["final"]["tasks"]) == {"two", "three"}
 
 

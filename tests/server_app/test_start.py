@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from flwr.app import Message
@@ -21,24 +20,11 @@ from strategies import wire
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_coming_back import Plot, plot
 from tests.server_app.test_k_of_n import PLAIN
-from tests.server_app.test_run import with_report
+from tests.server_app.test_run import pictures, with_report
 from tests.strategies.test_equalities import SMALL
 
 QUICK = ["strategy.rounds=1", "strategy.poll=0.01", "baselines.alone=false"]
 OTHER_INPUTS = r"conv1\.weight is \(16, 3, 3, 3\), the model's is \(16, 1, 3, 3\)"
-
-
-def pictures(folder: Path, **tasks: int) -> Path:
-    """Write a MedMNIST file of grey pictures for each task with so many classes."""
-    folder.mkdir()
-    for task, classes in tasks.items():
-        rng = np.random.default_rng(classes)
-        arrays = {}
-        for split, size in {"train": 30, "val": 9, "test": 9}.items():
-            arrays[f"{split}_images"] = rng.integers(0, 255, (size, 28, 28), dtype=np.uint8)
-            arrays[f"{split}_labels"] = (np.arange(size) % classes)[:, None].astype(np.uint8)
-        np.savez(folder / f"{task}.npz", **arrays)
-    return folder
 
 
 def weights_of(folder: Path, head: int, channels: int = 3) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.task_pb2 import Task
-from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER, TaskType
+from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -52,6 +51,7 @@ from site_guard.guard import Guard
 from site_guard.settings import SiteSettings
 from site_guard.warm import WarmProcess
 from strategies import wire
+from tests.pieces import folded, is_array
 
 
 class Hangs(ClientAppIoServicer):  # type: ignore[misc]
@@ -131,7 +131,9 @@ class Gives(Moves):
             order.metadata.__dict__["_message_id"] = order.object_id
             self.tree = get_object_tree(order)
             parts = {i: each.deflate() for i, each in get_all_nested_objects(order).items()}
-        self.parts = {i: repeated(part, times) for i, part in parts.items()}
+        self.parts = {
+            i: folded(part, [0] * times) if is_array(part) else part for i, part in parts.items()
+        }
 
     def PullMessage(self, request: Any, context: Any) -> Any:
         return PullAppMessagesResponse(message_object_trees=[self.tree])
@@ -142,17 +144,6 @@ class Gives(Moves):
 
     def ConfirmMessageReceived(self, request: Any, context: Any) -> Any:
         return ConfirmMessageReceivedResponse()
-
-
-def repeated(part: bytes, times: int) -> bytes:
-    """Return an object of a message; where it is an array, it names its first piece so often."""
-    head, _, body = part.partition(HEAD_BODY_DIVIDER)
-    kind, children, _ = head.decode().split(HEAD_VALUE_DIVIDER)
-    if kind != "Array":
-        return part
-    told = json.dumps({**json.loads(body), "arraychunk_ids": [0] * times})
-    written = HEAD_VALUE_DIVIDER.join((kind, children, str(len(told))))
-    return written.encode() + HEAD_BODY_DIVIDER + told.encode()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -16,7 +15,6 @@ from flwr.common.serde import message_to_proto
 from flwr.common.typing import Run
 from flwr.proto.appio_pb2 import PullAppMessagesResponse
 from flwr.proto.message_pb2 import PullObjectResponse
-from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -27,6 +25,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 from strategies import mail
 from strategies.mail import Mail
 from tests.loopback import LoopbackGrid
+from tests.pieces import folded, is_array
 
 
 @dataclass
@@ -174,17 +173,8 @@ def test_an_answer_that_is_too_large_is_refused_before_all_of_it_is_here(
     assert sum(stub.pulled[part] for part in parts) < len(parts)
 
 
-def folded(stub: SuperLinkStub, array: str, order: list[int], pieces: str = "") -> None:
-    """Let an array of an answer name its pieces in ``order``, or other objects as ``pieces``."""
-    head, _, body = stub.objects[array].partition(HEAD_BODY_DIVIDER)
-    kind, own, _ = head.decode().split(HEAD_VALUE_DIVIDER)
-    told = json.dumps({**json.loads(body), "arraychunk_ids": order})
-    written = HEAD_VALUE_DIVIDER.join((kind, pieces or own, str(len(told))))
-    stub.objects[array] = written.encode() + HEAD_BODY_DIVIDER + told.encode()
-
-
 def arrays_of(stub: SuperLinkStub, parts: list[str]) -> list[str]:
-    return [part for part in parts if stub.objects[part].startswith(b"Array ")]
+    return [part for part in parts if is_array(stub.objects[part])]
 
 
 def test_arrays_that_repeat_their_pieces_are_refused_before_they_are_put_together(
@@ -194,7 +184,7 @@ def test_arrays_that_repeat_their_pieces_are_refused_before_they_are_put_togethe
         halves = {name: Array(np.full(1250, times + i)) for i, name in enumerate(("one", "two"))}
         parts = stub.post(order_id, RecordDict({"layers": ArrayRecord(halves)}))
         for array in arrays_of(stub, parts):
-            folded(stub, array, [0] * times)
+            stub.objects[array] = folded(stub.objects[array], [0] * times)
     found = dict(Mail(grid, 1_000_000).fetch(["a", "b"]))
     assert found["a"].error.reason == "its answer cannot be read: it is larger than 1 MB"
     assert len(found["b"].content["layers"]["one"].data) > 40 * 10_000
@@ -202,7 +192,7 @@ def test_arrays_that_repeat_their_pieces_are_refused_before_they_are_put_togethe
 
 def test_an_array_is_not_put_together_of_arrays(grid: GrpcGrid, stub: SuperLinkStub) -> None:
     one, other = arrays_of(stub, stub.post("a", content(1)))
-    folded(stub, other, [0, 0], pieces=one)
+    stub.objects[other] = folded(stub.objects[other], [0, 0], pieces=one)
     ((_, answer),) = Mail(grid).fetch(["a"])
     assert answer.error.reason.startswith("its answer cannot be read: ")
 

@@ -64,7 +64,7 @@ def test_coded_layers_take_fewer_bytes_than_exact_ones_and_those_than_stock_flow
 def test_starts_are_timed_with_runs(tmp_path: Path) -> None:
     runs = quick("startup", tmp_path)["runs"]
     assert len(runs) == 2
-    assert all(len(seconds) == 1 for seconds in runs.values())
+    assert all(seconds > 0 for (seconds,) in runs.values())
 
 
 def test_the_caches_dtypes_are_played_from_the_same_start(tmp_path: Path) -> None:
