@@ -418,7 +418,7 @@ def compare(quiet: Outcome, disturbed: Outcome) -> list[str]:
         others = [disturbed.personal[other] for other in SITES if other != site]
         if disturbed.personal[site] in others:
             broken.append(f"{site} has another site's personal layers")
-    if disturbed.complete:
+    if disturbed.complete and disturbed.results["final"]:
         if disturbed.state != quiet.state:
             broken.append("no contribution was missed, and the final layers differ")
         if disturbed.personal != quiet.personal:

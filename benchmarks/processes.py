@@ -330,7 +330,9 @@ class SuperLink:
             security += ["--ssl-certfile", str(keys / "server.crt")]
             security += ["--ssl-keyfile", str(keys / "server.key")]
             environment = {"FEDSTRATA_ROSTER": str(keys / "roster.yaml")}
-        (self.processes.flower_home / "config.toml").write_text(connection)
+        told = self.processes.flower_home / "config.toml"
+        if not told.exists() or told.read_text() != connection:  # others may be reading it
+            told.write_text(connection)
         ports = {"fleet": self.fleet, "control": self.control, "serverappio": self.appio}
         addresses = [
             argument

@@ -15,7 +15,28 @@ from typing import Any
 from models.errors import UserError
 
 SECONDS = 60.0
-_AWAY = ("UNAVAILABLE", "unavailable", "failed to connect", "Connection refused")
+# Words of `flwr` for a SuperLink that did not answer, and for one that fell over its own work: the
+# second are gRPC's, where the program that was called raised an error.
+_AWAY = (
+    "UNAVAILABLE",
+    "unavailable",
+    "failed to connect",
+    "Connection refused",
+    "Exception calling application",
+    "Exception iterating responses",
+    "Stream removed",
+)
+# What gRPC calls it where the SuperLink is well, and says no.
+_REFUSED = (
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+    "INVALID_ARGUMENT",
+    "FAILED_PRECONDITION",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+)
 # A line of Flower's log that begins so, and not one that a site's words are in.
 _COMPLETE = re.compile(
     r"^(?:\x1b\[\d+m)?INFO (?:[-\d]+ [:,\d]+)?(?:\x1b\[0m)?:\s+round (\d+)/\d+: ", re.MULTILINE
@@ -23,7 +44,10 @@ _COMPLETE = re.compile(
 
 
 class Away(UserError):
-    """The SuperLink did not answer; whether it did what it was asked is not known."""
+    """The SuperLink did not answer, or failed; whether it did what it was asked is not known.
+
+    It fails where its database is locked for longer than it waits, by its own writing too.
+    """
 
 
 @dataclass(frozen=True)
@@ -119,9 +143,10 @@ class SuperLink:
         try:
             yield ControlStub(channel)
         except grpc.RpcError as error:
-            told = f"{self.connection}: {error.code().name}: {error.details()}"
-            away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            raise (Away if error.code() in away else UserError)(told) from None
+            why = (error.details() or "").partition("\n")[0]  # a failed query has many lines
+            told = f"{self.connection}: {error.code().name}: {why}"
+            refused = {getattr(grpc.StatusCode, name) for name in _REFUSED}
+            raise (UserError if error.code() in refused else Away)(told) from None
         finally:
             channel.close()
 

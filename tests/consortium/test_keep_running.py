@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
+import grpc
 import pytest
 from flwr.common.logger import ConsoleHandler
+from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 
 from consortium import main
 from consortium.keep_running import COMPLETED, PATIENCE, STOPPED, KeptRun, read_pairs
@@ -173,6 +177,62 @@ def test_a_superlink_that_is_not_there_is_away(
         SuperLink("gone").runs()
     with pytest.raises(Away):
         flower("list", "gone")
+
+
+@pytest.fixture
+def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Yield what names a connection to a SuperLink (a real server) that raises, or aborts with a code."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+
+    class Servicer(ControlServicer):
+        code = ""
+
+        def ListRuns(self, request: object, context: grpc.ServicerContext) -> NoReturn:
+            if self.code:
+                context.abort(getattr(grpc.StatusCode, self.code), "no\nand a lot besides")
+            raise RuntimeError("(sqlite3.OperationalError) database is locked\n[SQL: UPDATE task]")
+
+    servicer = Servicer()
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_ControlServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    entry = f'[superlink.failing]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    (tmp_path / "config.toml").write_text(entry)
+    server.start()
+
+    def connection(code: str) -> str:
+        servicer.code = code
+        return "failing"
+
+    yield connection
+    server.stop(None)
+
+
+def test_a_superlink_that_falls_over_its_own_work_is_waited_for(
+    failing: Callable[[str], str],
+) -> None:
+    with pytest.raises(Away, match=r"database is locked$"):
+        SuperLink(failing("")).runs()
+    with pytest.raises(Away, match="database is locked"):
+        flower("list", failing(""))
+
+
+@pytest.mark.parametrize(
+    ("code", "away"),
+    [
+        ("INTERNAL", True),
+        ("RESOURCE_EXHAUSTED", True),
+        ("UNAUTHENTICATED", False),
+        ("PERMISSION_DENIED", False),
+        ("UNIMPLEMENTED", False),
+    ],
+)
+def test_a_superlink_that_says_no_is_not_waited_for(
+    failing: Callable[[str], str], code: str, away: bool
+) -> None:
+    with pytest.raises(UserError, match=rf"{code}: no$") as raised:
+        SuperLink(failing(code)).runs()
+    assert isinstance(raised.value, Away) == away
 
 
 def test_what_is_away_is_told_by_flowers_words_and_not_by_our_own(

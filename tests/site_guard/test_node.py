@@ -8,11 +8,16 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.common.constant import SubStatus
+from flwr.common.typing import Run, RunNotRunningException
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -20,10 +25,11 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import start_client_internal
+from flwr.supernode.nodestate import NodeStateFactory
 
 from models.errors import UserError
 from site_guard import node
-from site_guard.node import FLOWERS, look_every
+from site_guard.node import FETCH, FLOWERS, SEND, answer_in_turn, look_every
 
 
 def loop_of(module_time: object) -> ModuleType:
@@ -118,6 +124,182 @@ def make_answer() -> tuple[Message, dict[str, bytes]]:
         answer.metadata.__dict__["_message_id"] = answer.object_id
         parts = {i: each.deflate() for i, each in get_all_nested_objects(answer).items()}
     return answer, parts
+
+
+# -- one message at a time ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loop() -> Iterator[ModuleType]:
+    """Yield Flower's own loop, which does not sleep and answers in turn."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("time", FETCH, SEND):
+            patch.setattr(start_client_internal, name, getattr(start_client_internal, name))
+        look_every(start_client_internal, 0.01)
+        answer_in_turn(start_client_internal)
+        yield start_client_internal
+
+
+@dataclass
+class Node:
+    """A SuperNode's own state and store, and the orders whose answers were sent."""
+
+    loop: ModuleType
+    sent: list[str] = field(default_factory=list)
+    store: Any = None
+    state: Any = None
+
+    def __post_init__(self) -> None:
+        factory = ObjectStoreFactory()
+        self.store = factory.store()
+        self.state = NodeStateFactory(objectstore_factory=factory).state()
+        self.state.set_node_id(7)
+        for run_id in (1, 2):
+            self.state.store_run(Run.create_empty(run_id))
+
+    def fetch(
+        self,
+        order: Message,
+        *,
+        pull: Callable[[int, str], None] = lambda run_id, object_id: None,
+        confirm: Callable[[int, str], None] = lambda run_id, message_id: None,
+    ) -> int | None:
+        """Let the loop fetch an order; ``pull`` and ``confirm`` are called before either is done."""
+        contents = {i: each.deflate() for i, each in get_all_nested_objects(order).items()}
+
+        def pulled(run_id: int, object_id: str) -> bytes:
+            pull(run_id, object_id)
+            return contents[object_id]
+
+        told: int | None = vars(self.loop)[FETCH](
+            state=self.state,
+            object_store=self.store,
+            node_config={},
+            receive=lambda: (order, get_object_tree(order)),
+            get_run=None,
+            get_fab=None,
+            pull_object=pulled,
+            confirm_message_received=confirm,
+            trusted_entities=None,
+        )
+        return told
+
+    def push(self) -> None:
+        """Let the loop push the answer that it waits for."""
+
+        def sent(answer: Message, tree: object, seconds: float) -> set[str]:
+            self.sent.append(answer.metadata.reply_to_message_id)
+            return set()
+
+        vars(self.loop)[SEND](
+            state=self.state,
+            object_store=self.store,
+            send=sent,
+            push_object=lambda *_: None,
+        )
+
+    def claim(self) -> Message:
+        """Take the pending task, and the message, as the site does through the ClientAppIo API."""
+        (task,) = self.state.get_tasks(statuses=["pending"])
+        assert self.state.claim_task(task.task_id)
+        assert self.state.activate_task(task.task_id)
+        (order,) = self.state.get_messages(run_ids=[task.run_id], is_reply=False)
+        self.state.record_message_processing_start(order.metadata.message_id)
+        return order
+
+    def answer(self, order: Message) -> None:
+        """Hand an answer over, as the ClientAppIo API does."""
+        self.store.delete(order.metadata.message_id)
+        answer = Message(RecordDict({"told": ConfigRecord({"epochs": 1})}), reply_to=order)
+        with no_object_id_recompute():
+            answer.metadata.__dict__["_message_id"] = answer.object_id
+            tree = get_object_tree(answer)
+            self.store.preregister(order.metadata.run_id, tree)
+            for object_id, each in get_all_nested_objects(answer).items():
+                self.store.put(object_id, each.deflate())
+        self.state.record_message_processing_end(order.metadata.message_id)
+        assert self.state.store_message(answer)
+
+
+def order_of(run_id: int, number: int) -> Message:
+    """Return an order as it comes from the SuperLink."""
+    order = Message(RecordDict({"order": ConfigRecord({"round": number})}), 7, "train")
+    order.metadata.__dict__["_run_id"] = run_id
+    order.metadata.__dict__["_message_id"] = order.object_id
+    return order
+
+
+def run_ended(*_: object) -> None:
+    raise RunNotRunningException
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("handed_over", ["before the next order", "after it"])
+def test_an_order_whose_run_ended_as_it_was_fetched_does_not_put_the_answers_out_of_turn(
+    loop: ModuleType, handed_over: str
+) -> None:
+    """All of it had come, so the site works on it; only then the SuperLink says that the run ended."""
+    node, early = Node(loop), []
+
+    def confirm(run_id: int, message_id: str) -> None:
+        early.append(node.claim())
+        if handed_over == "before the next order":
+            node.answer(early[0])
+        run_ended()
+
+    assert node.fetch(order_of(1, 1), confirm=confirm) is None
+    (task,) = node.state.get_tasks()
+    assert task.status.sub_status == SubStatus.FAILED
+    for number in (1, 2):
+        assert node.fetch(order_of(2, number)) == 2
+        order = node.claim()
+        if handed_over == "after it" and number == 1:
+            node.state.record_message_processing_start(early[0].metadata.message_id)
+            node.answer(early[0])
+        node.answer(order)
+        node.push()
+        assert node.sent[-1] == order.metadata.message_id
+    assert len(node.sent) == 2
+    assert not node.state.msg_store
+    assert not node.store.store
+
+
+@pytest.mark.timeout(60)
+def test_an_order_of_which_a_piece_cannot_be_fetched_is_not_waited_for(loop: ModuleType) -> None:
+    def locked(run_id: int, object_id: str) -> None:
+        raise RuntimeError("database is locked")
+
+    node = Node(loop)
+    assert node.fetch(order_of(1, 1), pull=locked) is None  # what comes next is not the sending
+    assert not node.state.msg_store
+    assert node.fetch(order_of(1, 2)) == 1
+    order = node.claim()
+    node.answer(order)
+    node.push()
+    assert node.sent == [order.metadata.message_id]
+
+
+@pytest.mark.timeout(60)
+def test_nothing_is_taken_back_where_nothing_came(loop: ModuleType) -> None:
+    node = Node(loop)
+    told = vars(loop)[FETCH](
+        state=node.state,
+        object_store=node.store,
+        node_config={},
+        receive=lambda: None,
+        get_run=None,
+        get_fab=None,
+        pull_object=None,
+        confirm_message_received=None,
+        trusted_entities=None,
+    )
+    assert told is None
+    assert not node.state.get_tasks()
+
+
+def test_a_loop_without_flowers_halves_is_refused() -> None:
+    with pytest.raises(UserError, match=f"no {FETCH} and no {SEND}"):
+        answer_in_turn(ModuleType("loop"))
 
 
 @pytest.mark.parametrize("poll", [0.0, -1.0, float("nan")])
