@@ -13,6 +13,11 @@ from benchmarks.processes import Processes
 from tests.system import federation
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest test first: of two processes, neither is left alone with it in the end."""
+    items.sort(key=lambda item: item.path.name != "test_main_job.py")
+
+
 @dataclass
 class Simulation:
     """A finished run of `flwr run . --stream`: its log, its output folder and its results."""
