@@ -330,9 +330,9 @@ class SuperLink:
             security += ["--ssl-certfile", str(keys / "server.crt")]
             security += ["--ssl-keyfile", str(keys / "server.key")]
             environment = {"FEDSTRATA_ROSTER": str(keys / "roster.yaml")}
-        told = self.processes.flower_home / "config.toml"
-        if not told.exists() or told.read_text() != connection:  # others may be reading it
-            told.write_text(connection)
+        config = self.processes.flower_home / "config.toml"
+        if not config.exists() or config.read_text() != connection:  # others may be reading it
+            config.write_text(connection)
         ports = {"fleet": self.fleet, "control": self.control, "serverappio": self.appio}
         addresses = [
             argument

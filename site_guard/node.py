@@ -22,6 +22,7 @@ FLOWERS = (3, 0.5)  # seconds that Flower's loop sleeps in either case
 SENDING = "yield_object_contents"  # the function in which Flower waits for the pieces of an answer
 PATIENCE = 60.0  # seconds for one piece
 PAUSE = 5.0  # seconds without a look at a piece after which a wait for it has ended
+FETCH, SEND = "_pull_and_store_message", "_push_messages"  # the two halves of Flower's loop
 
 
 def node(arguments: Sequence[str] | None = None) -> None:
@@ -94,9 +95,6 @@ class _Sleep:
         if now - self._since > PATIENCE:
             self._piece = ""
             raise TimeoutError(f"its app did not hand over all of it within {PATIENCE:.0f} s")
-
-
-FETCH, SEND = "_pull_and_store_message", "_push_messages"  # the two halves of Flower's loop
 
 
 def answer_in_turn(loop: ModuleType) -> None:

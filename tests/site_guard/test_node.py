@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -130,14 +130,14 @@ def make_answer() -> tuple[Message, dict[str, bytes]]:
 
 
 @pytest.fixture
-def loop() -> Iterator[ModuleType]:
-    """Yield Flower's own loop, which does not sleep and answers in turn."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("time", FETCH, SEND):
-            patch.setattr(start_client_internal, name, getattr(start_client_internal, name))
-        look_every(start_client_internal, 0.01)
-        answer_in_turn(start_client_internal)
-        yield start_client_internal
+def loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return Flower's own loop as the command leaves it when Flower's SuperNode is started."""
+    for name in ("time", FETCH, SEND):
+        monkeypatch.setattr(start_client_internal, name, getattr(start_client_internal, name))
+    monkeypatch.setattr(sys, "argv", ["fedstrata-node"])
+    monkeypatch.setattr("flwr.supernode.cli.flower_supernode", lambda: None)
+    node.node(["--poll", "0.01"])
+    return start_client_internal
 
 
 @dataclass
@@ -229,39 +229,34 @@ def order_of(run_id: int, number: int) -> Message:
     return order
 
 
-def run_ended(*_: object) -> None:
-    raise RunNotRunningException
-
-
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("handed_over", ["before the next order", "after it"])
 def test_an_order_whose_run_ended_as_it_was_fetched_does_not_put_the_answers_out_of_turn(
     loop: ModuleType, handed_over: str
 ) -> None:
     """All of it had come, so the site works on it; only then the SuperLink says that the run ended."""
-    node, early = Node(loop), []
+    there, early = Node(loop), []
 
     def confirm(run_id: int, message_id: str) -> None:
-        early.append(node.claim())
+        early.append(there.claim())
         if handed_over == "before the next order":
-            node.answer(early[0])
-        run_ended()
+            there.answer(early[0])
+        raise RunNotRunningException
 
-    assert node.fetch(order_of(1, 1), confirm=confirm) is None
-    (task,) = node.state.get_tasks()
+    assert there.fetch(order_of(1, 1), confirm=confirm) is None
+    (task,) = there.state.get_tasks()
     assert task.status.sub_status == SubStatus.FAILED
     for number in (1, 2):
-        assert node.fetch(order_of(2, number)) == 2
-        order = node.claim()
+        assert there.fetch(order_of(2, number)) == 2
+        order = there.claim()
         if handed_over == "after it" and number == 1:
-            node.state.record_message_processing_start(early[0].metadata.message_id)
-            node.answer(early[0])
-        node.answer(order)
-        node.push()
-        assert node.sent[-1] == order.metadata.message_id
-    assert len(node.sent) == 2
-    assert not node.state.msg_store
-    assert not node.store.store
+            there.answer(early[0])
+        there.answer(order)
+        there.push()
+        assert there.sent[-1] == order.metadata.message_id
+    assert len(there.sent) == 2
+    assert not there.state.msg_store
+    assert not there.store.store
 
 
 @pytest.mark.timeout(60)
@@ -269,22 +264,22 @@ def test_an_order_of_which_a_piece_cannot_be_fetched_is_not_waited_for(loop: Mod
     def locked(run_id: int, object_id: str) -> None:
         raise RuntimeError("database is locked")
 
-    node = Node(loop)
-    assert node.fetch(order_of(1, 1), pull=locked) is None  # what comes next is not the sending
-    assert not node.state.msg_store
-    assert node.fetch(order_of(1, 2)) == 1
-    order = node.claim()
-    node.answer(order)
-    node.push()
-    assert node.sent == [order.metadata.message_id]
+    there = Node(loop)
+    assert there.fetch(order_of(1, 1), pull=locked) is None  # what comes next is not the sending
+    assert not there.state.msg_store
+    assert there.fetch(order_of(1, 2)) == 1
+    order = there.claim()
+    there.answer(order)
+    there.push()
+    assert there.sent == [order.metadata.message_id]
 
 
 @pytest.mark.timeout(60)
 def test_nothing_is_taken_back_where_nothing_came(loop: ModuleType) -> None:
-    node = Node(loop)
+    there = Node(loop)
     told = vars(loop)[FETCH](
-        state=node.state,
-        object_store=node.store,
+        state=there.state,
+        object_store=there.store,
         node_config={},
         receive=lambda: None,
         get_run=None,
@@ -294,7 +289,7 @@ def test_nothing_is_taken_back_where_nothing_came(loop: ModuleType) -> None:
         trusted_entities=None,
     )
     assert told is None
-    assert not node.state.get_tasks()
+    assert not there.state.get_tasks()
 
 
 def test_a_loop_without_flowers_halves_is_refused() -> None:
