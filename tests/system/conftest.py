@@ -53,7 +53,7 @@ def simulation(local: Processes, body: Path) -> Simulation:
         {"output-dir": str(output), "overrides": federation.overrides(body)},
         options=["--federation-config", "num-supernodes=3"],
     )
-    log = local.finish(started, seconds=180)
+    log = local.finish(started, seconds=480)
     if not list(output.glob("*/results.json")):
         raise AssertionError(f"no results.json\n{local.logs()}")
     return Simulation(local, log, output, federation.results(output))

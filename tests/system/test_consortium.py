@@ -26,7 +26,7 @@ from consortium.members import Hospital
 from consortium.superlink import SuperLink as SuperLinkControl
 from tests.system import federation
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 HOSPITALS = (
     Hospital("site-00", "gender"),
@@ -68,7 +68,7 @@ class Consortium:
         """Start a SuperNode with the hospital's key, and the site beside it."""
         folder = self.keys / "hospitals" / hospital
         node, port = self.node(f"{hospital}-node", folder / "supernode.key", folder / "ca.crt")
-        self.processes.wait_for(hospital, lambda: listening(port), seconds=60, watch=[node])
+        self.processes.wait_for(hospital, lambda: listening(port), seconds=180, watch=[node])
         place = {"partition-id": index, "num-partitions": len(MEMBERS)}
         self.nodes[hospital] = start_site(self.processes, hospital, port, **place, **entries)
 
@@ -81,13 +81,13 @@ def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator
         superlink = SuperLink(processes, consortium=keys)
         superlink.start()
         command = ["fedstrata-consortium", "register", str(keys), superlink.name]
-        processes.finish(processes.start("register", command), seconds=120)
+        processes.finish(processes.start("register", command), seconds=300)
         yield Consortium(processes, superlink, keys, body)
 
 
 def refused(consortium: Consortium, node: Process, *words: str) -> None:
     """Wait until a SuperNode gave up, and check what it says."""
-    consortium.processes.wait_for("it gives up", lambda: node.ended, seconds=180)
+    consortium.processes.wait_for("it gives up", lambda: node.ended, seconds=480)
     assert node.popen.returncode != 0
     assert any(word in node.text for word in words), node.text
 
@@ -163,11 +163,11 @@ def test_an_impostor_is_turned_away_by_name_and_the_run_outlasts_its_driver(
     superlink = SuperLinkControl(consortium.superlink.name)
     monkeypatch.setenv("FLWR_HOME", str(consortium.processes.flower_home))
     consortium.processes.wait_for(
-        "the run is there", lambda: bool(superlink.runs()), seconds=90, watch=[run], poll=1.0
+        "the run is there", lambda: bool(superlink.runs()), seconds=240, watch=[run], poll=1.0
     )
     run.kill()
     run = consortium.processes.start("driver", driver)
-    consortium.processes.finish(run, seconds=300)
+    consortium.processes.finish(run, seconds=600)
     assert run.popen.returncode == 0, consortium.processes.logs()
     (path,) = consortium.output.glob("*/results.json")
     results = json.loads(path.read_text())

@@ -25,7 +25,7 @@ from tests.system.conftest import Simulation
 from tests.system.federation import SITES
 from tests.system.recorder import DOWN, UP, Recorder
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 WINDOW = 48  # bytes that are looked for: HTTP/2 cuts payloads into frames, so not much more
 ORDER_BYTES = 100_000  # a training order carries conv2, conv3 and head.0: 25,000 float32 values
@@ -98,7 +98,7 @@ class Testbed:
     def begun(self, process: Process, old: set[str]) -> str:
         """Return the name of the run that ``process`` submitted, once it has begun."""
         self.processes.wait_for(
-            f"{process.name} begins", lambda: self.runs() != old, seconds=90, watch=[process]
+            f"{process.name} begins", lambda: self.runs() != old, seconds=240, watch=[process]
         )
         (name,) = self.runs() - old
         return name
@@ -138,7 +138,7 @@ def interrupted(testbed: Testbed) -> Run:
         testbed.processes.wait_for(
             "round 1 is complete",
             (checkpoints / "round-000001").exists,
-            seconds=120,
+            seconds=300,
             watch=[cut],
         )
         testbed.superlink.kill()
@@ -146,7 +146,7 @@ def interrupted(testbed: Testbed) -> Run:
         cut.kill()
         testbed.superlink.start()
         resumed = testbed.submit("resumed", resume="latest")
-        testbed.processes.finish(resumed, seconds=240)
+        testbed.processes.finish(resumed, seconds=600)
         run.log, run.results = cut.text + resumed.text, testbed.results(name)
         assert testbed.runs() == {name}
     return run
@@ -159,7 +159,7 @@ def whole(testbed: Testbed, interrupted: Run) -> Run:
     with testbed.recorded(run):
         started = testbed.submit("whole")
         name = testbed.begun(started, old)
-        run.log = testbed.processes.finish(started, seconds=180)
+        run.log = testbed.processes.finish(started, seconds=480)
         run.results = testbed.results(name)
     return run
 
@@ -296,21 +296,21 @@ def test_a_killed_site_costs_its_own_contribution_and_goes_on_with_its_layers(
     run = bed.begun(started, old)
     store = bed.store(site, run)
     processes.wait_for(
-        "round 1 is trained", lambda: store.rounds() == [1], seconds=90, watch=[started]
+        "round 1 is trained", lambda: store.rounds() == [1], seconds=240, watch=[started]
     )
     recorder = bed.recorders[site]
     mark = recorder.mark()
     processes.wait_for(
         "the order of round 2 is at the site",
         lambda: sum(map(len, recorder.since(mark, DOWN))) > ORDER_BYTES,
-        seconds=60,
+        seconds=180,
         watch=[started],
     )
     bed.nodes[site].kill()
     assert store.rounds() == [1]
     before = hashlib.sha256(store.path(1).read_bytes()).hexdigest()
     bed.start_site(site)
-    log = processes.finish(started, seconds=180)
+    log = processes.finish(started, seconds=480)
     told = bed.results(run)
     took_part = [record["participants"] for record in told["rounds"]]
     others = [name for name in SITES if name != site]
@@ -388,6 +388,6 @@ def test_a_mistake_ends_the_run_before_any_site_is_asked(
     output = testbed.processes.folder / "mistake"
     told = {"output-dir": str(output), **run_config}
     started = testbed.processes.flwr_run("mistake", testbed.superlink.name, told)
-    log = testbed.processes.finish(started, seconds=90)
+    log = testbed.processes.finish(started, seconds=240)
     assert said in log, testbed.processes.logs()
     assert not output.exists()

@@ -10,14 +10,14 @@ import pytest
 
 from benchmarks.processes import REPOSITORY, Processes
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
 
 
 def run(processes: Processes, name: str, output: Path, overrides: str = "") -> str:
     """Run `flwr run . --stream`, all cores to the run, and return the log."""
     run_config = {"output-dir": str(output), "overrides": overrides}
     started = processes.flwr_run(name, "local", run_config, environment={"OMP_NUM_THREADS": "2"})
-    return processes.finish(started, seconds=700)
+    return processes.finish(started, seconds=1200)
 
 
 def test_the_main_job_keeps_what_the_readme_promises(local: Processes) -> None:

@@ -34,7 +34,7 @@ def test_a_mistake_ends_the_run_before_any_training(local: Processes) -> None:
         {"experiment": "facez", "output-dir": str(output)},
         options=["--federation-config", "num-supernodes=3"],
     )
-    log = local.finish(started, seconds=90)
+    log = local.finish(started, seconds=240)
     assert "experiment 'facez' does not exist; there are: faces, har" in log, local.logs()
     assert "round 1/" not in log
     assert not output.exists()

@@ -26,7 +26,7 @@ from benchmarks.processes import (
 from tests.system import federation
 from tests.system.federation import SITES
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 STARTED = re.compile(r"the app's process (\d+) is started")
 SMUGGLING = """
@@ -78,7 +78,7 @@ class Hospitals:
         fleet, options = self.superlink.fleet, ("--isolation", "process")
         node = start_supernode(self.processes, f"{site}-node", fleet, *options, port=port)
         self.processes.wait_for(
-            f"{site} listens", lambda: listening(port), seconds=60, watch=[node]
+            f"{site} listens", lambda: listening(port), seconds=180, watch=[node]
         )
         told: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
         task = ("gender", "pose")[index % 2]
@@ -90,7 +90,7 @@ class Hospitals:
         overrides = federation.overrides(self.body, *more)
         pairs = f'output-dir="{self.output}" overrides="{overrides}"'
         command = ["flwr", "run", str(app), self.superlink.name, "--stream", "-c", pairs]
-        log = self.processes.finish(self.processes.start(name, command), seconds=240)
+        log = self.processes.finish(self.processes.start(name, command), seconds=600)
         (new,) = {path.parent.name for path in self.output.glob("*/run.json")} - old
         return log, federation.results(self.output, new)
 
