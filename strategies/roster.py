@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from models.errors import UserError
@@ -185,6 +186,8 @@ class Roster:
             if message_id not in self._asked:
                 continue
             node_id = self._asked.pop(message_id)
+            if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+                continue  # it went while it was asked, as one whose SuperNode is started again does
             found = _identified(node_id, reply, self.enrolled, self.most)
             before = self._strangers.pop(node_id, [])
             members += [m for m in found if isinstance(m, Member) and not self._is_known(m)]

@@ -269,6 +269,29 @@ def test_a_supernode_that_is_restarted_while_the_run_gathers_keeps_its_name(tmp_
     assert len(results["rounds"][0]["participants"]) == 4
 
 
+def test_a_node_that_goes_while_the_run_gathers_is_no_site_with_a_mistake(tmp_path: Path) -> None:
+    """A SuperNode that was killed: the SuperLink sees it for a while, and then answers in its place."""
+    grid = Looked(grid_of(tmp_path).nodes, {"output-dir": str(tmp_path)})
+    grid.nodes[203] = {**grid.nodes[103]}
+    asked: list[Message] = []
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        if message.metadata.dst_node_id != 203:
+            return reply
+        asked.append(message)
+        return None
+
+    def answer() -> None:
+        gone = failed(asked[0], reason="its heartbeats stopped")
+        grid.replies[asked[0].metadata.message_id] = gone
+
+    grid.tamper = tamper
+    grid.then.update({100: answer, 110: lambda: grid.nodes.pop(203)})
+    results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid)
+    assert results["rounds"][0]["participants"] == ["site-00", "site-01", "site-02", "site-03"]
+    assert not grid.replies
+
+
 def test_a_site_that_comes_back_broken_is_absent_for_its_own_reason(tmp_path: Path) -> None:
     grid = plot(tmp_path)
 
