@@ -15,16 +15,13 @@ from typing import Any
 from models.errors import UserError
 
 SECONDS = 60.0
-# Words of `flwr` for a SuperLink that did not answer, and for one that fell over its own work: the
-# second are gRPC's, where the program that was called raised an error.
+# Words of `flwr` for a SuperLink that did not answer, and gRPC's for one that fell over its own work.
 _AWAY = (
     "UNAVAILABLE",
     "unavailable",
     "failed to connect",
     "Connection refused",
     "Exception calling application",
-    "Exception iterating responses",
-    "Stream removed",
 )
 # What gRPC calls it where the SuperLink is well, and says no.
 _REFUSED = (

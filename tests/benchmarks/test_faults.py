@@ -22,6 +22,7 @@ from benchmarks.faults import (
     Testbed,
     Watcher,
     _notes,
+    compare,
 )
 from benchmarks.processes import Process, Processes, SuperLink
 
@@ -67,6 +68,15 @@ def test_a_whole_run_is_not_broken(watcher: Watcher, tmp_path: Path) -> None:
     watcher._look()
     watcher.judge(results())
     assert watcher.broken == []
+
+
+def test_a_run_that_came_to_no_end_is_told_as_that() -> None:
+    layers = {site: {"bn2": site.encode()} for site in SITES}
+    final = {"sites": {site: {"accuracy": 0.5, "loss": 1.0} for site in SITES}}
+    quiet = Outcome({**results(), "final": final}, {}, layers, [], [])
+    ended = Outcome({**results(), "final": None}, {}, layers, ["it did not come to its end"], [])
+    assert compare(quiet, ended) == ["it did not come to its end"]
+    assert compare(quiet, quiet) == []
 
 
 def test_a_round_that_vanished_is_told(watcher: Watcher) -> None:

@@ -159,13 +159,14 @@ class Node:
 
     def fetch(
         self,
-        order: Message,
+        order: Message | None,
         *,
         pull: Callable[[int, str], None] = lambda run_id, object_id: None,
         confirm: Callable[[int, str], None] = lambda run_id, message_id: None,
     ) -> int | None:
         """Let the loop fetch an order; ``pull`` and ``confirm`` are called before either is done."""
-        contents = {i: each.deflate() for i, each in get_all_nested_objects(order).items()}
+        nested = {} if order is None else get_all_nested_objects(order)
+        contents = {object_id: each.deflate() for object_id, each in nested.items()}
 
         def pulled(run_id: int, object_id: str) -> bytes:
             pull(run_id, object_id)
@@ -175,7 +176,7 @@ class Node:
             state=self.state,
             object_store=self.store,
             node_config={},
-            receive=lambda: (order, get_object_tree(order)),
+            receive=lambda: None if order is None else (order, get_object_tree(order)),
             get_run=None,
             get_fab=None,
             pull_object=pulled,
@@ -277,18 +278,7 @@ def test_an_order_of_which_a_piece_cannot_be_fetched_is_not_waited_for(loop: Mod
 @pytest.mark.timeout(60)
 def test_nothing_is_taken_back_where_nothing_came(loop: ModuleType) -> None:
     there = Node(loop)
-    told = vars(loop)[FETCH](
-        state=there.state,
-        object_store=there.store,
-        node_config={},
-        receive=lambda: None,
-        get_run=None,
-        get_fab=None,
-        pull_object=None,
-        confirm_message_received=None,
-        trusted_entities=None,
-    )
-    assert told is None
+    assert there.fetch(None) is None
     assert not there.state.get_tasks()
 
 
