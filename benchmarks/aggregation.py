@@ -23,10 +23,10 @@ from torch import Tensor
 
 from benchmarks.apart import most_resident, resident
 from benchmarks.processes import REPOSITORY
+from fedstrata.protocol.payload import decode, encode
 from models.groups import TensorSpec
 from models.networks import build
 from strategies.aggregators import MAX_MAGNITUDE, make
-from strategies.payload import decode, encode
 
 OURS, FLOWER = "fedstrata", "Flower"
 SIDES = (OURS, FLOWER)

@@ -19,16 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.data import Holding, Seat, load
-from client_app.features import Cache, Features, cached
-from client_app.site import DEFAULT_CACHE_GB
-from models import prefix, training
-from models.data import ArrayInputs, Inputs, Split
+from client_app.feature_cache import Cache, Features, cached
+from client_app.node_config import DEFAULT_CACHE_GB
+from fedstrata.support.seeds import derive_seed
+from models import freezing
 from models.groups import set_train_mode
-from models.seeds import derive_seed
-from server_app.start import Recipe, checkpoint
-from strategies.blueprint import Blueprint, draw_up
+from models.training.data import ArrayInputs, Inputs, Split
+from models.training import loop
+from server_app.start_weights import Recipe, checkpoint
 from strategies.config import Config, plan_for
 from strategies.method import make_method
+from strategies.partitioned_model import Blueprint, draw_up
 from strategies.settings import settings_of
 
 SPLITS = ("train", "validation", "test")
@@ -192,12 +193,12 @@ def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> d
     train = Split(pool, np.concatenate(codes))
     objective = _objective(joint, names, most) if apart else None
     network = joint.body if apart else joint.network(names[0])
-    generator = training.seeded(derive_seed(config.seed, "central"))
-    state: training.OptimizerState = {}
+    generator = loop.seeded(derive_seed(config.seed, "central"))
+    state: loop.OptimizerState = {}
     curve = []
     for number in range(1, config.strategy.rounds + 1):
         joint.train_mode()
-        training.fit(
+        loop.fit(
             network,
             train,
             round_settings(config, number, len(train), len(order)),
@@ -244,13 +245,13 @@ def _draw(
     for blueprint in blueprints.values():
         _tie(blueprint.model, first.model, shared)
     cut = first.cut if config.train.cache_features and config.train.augment == "none" else 0
-    tails = {task: prefix.split(b.network, cut)[1] for task, b in blueprints.items()}
+    tails = {task: freezing.split(b.network, cut)[1] for task, b in blueprints.items()}
     common = 0
-    for path, module in prefix.steps(tails[next(iter(tails))]):
+    for path, module in freezing.steps(tails[next(iter(tails))]):
         if not shared.issuperset(f"{path}.{name}" for name in module.state_dict()):
             break
         common += 1
-    parts = {task: prefix.split(tail, common) for task, tail in tails.items()}
+    parts = {task: freezing.split(tail, common) for task, tail in tails.items()}
     body = next(iter(parts.values()))[0]
     joint = Joint(body, {task: tail for task, (_, tail) in parts.items()}, blueprints)
     if joint.layers_per_task():
@@ -281,8 +282,8 @@ def _features(
     splits = {name: getattr(member.data, name) for name in SPLITS}
     if not cut:
         return splits
-    frozen, _ = prefix.split(blueprint.network, cut)
-    digest = prefix.prefix_digest(blueprint.network, cut)
+    frozen, _ = freezing.split(blueprint.network, cut)
+    digest = freezing.prefix_digest(blueprint.network, cut)
     kept = Cache(cache / "features", DEFAULT_CACHE_GB * 10**9, config.train.feature_dtype)
     return {
         name: cached(
@@ -298,7 +299,7 @@ def _features(
     }
 
 
-def _objective(joint: Joint, names: Sequence[str], most: int) -> training.Loss:
+def _objective(joint: Joint, names: Sequence[str], most: int) -> loop.Loss:
     """Return the loss of a batch of several tasks, each through its own tail.
 
     It is the sum over tasks of their mean losses, each weighted by its share of the batch times the
@@ -321,14 +322,14 @@ def _objective(joint: Joint, names: Sequence[str], most: int) -> training.Loss:
     return loss
 
 
-def round_settings(config: Config, number: int, examples: int, sites: int) -> training.Settings:
+def round_settings(config: Config, number: int, examples: int, sites: int) -> loop.Settings:
     """Return the settings of one round's worth of passes over everybody's data."""
     train = config.train
     epochs = train.epochs
     if epochs is None:
         assert train.steps is not None
         epochs = max(1, round(train.steps * train.batch_size * sites / examples))
-    factor = training.schedule_factor(train.schedule, number, config.strategy.rounds)
+    factor = loop.schedule_factor(train.schedule, number, config.strategy.rounds)
     settings = settings_of(train, factor=factor, autocast=False)
     return replace(settings, epochs=epochs, steps=None)
 
@@ -344,7 +345,7 @@ def _measure(
         network = joint.network(task)
         for member in members:
             measured = {
-                name: training.evaluate(
+                name: loop.evaluate(
                     network,
                     splits[member.site][name],
                     classes=len(member.data.classes),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.processes import REPOSITORY
 from benchmarks.tables import UNCOMPILED, compiled
-from models.home import home
+from fedstrata.support.home import home
 
 DATA = "FEDSTRATA_DATA"  # names the folder of real data
 WORK = (

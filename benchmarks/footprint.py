@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models import prefix
-from models.data import SiteData
+from models import freezing
 from models.groups import set_train_mode
-from strategies.blueprint import draw_up
+from models.training.data import SiteData
 from strategies.config import Config, plan_for
 from strategies.method import make_method
+from strategies.partitioned_model import draw_up
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def footprint(config: Config, data: SiteData) -> Footprint:
         input_shape=data.input_shape,
         classes=len(data.classes),
     )
-    frozen, tail = prefix.split(blueprint.network, blueprint.cut)
+    frozen, tail = freezing.split(blueprint.network, blueprint.cut)
     set_train_mode(blueprint.network, blueprint.partition)
     batch = min(config.train.batch_size, len(data.train))
     inputs = data.train.inputs.batch(torch.arange(batch).numpy())

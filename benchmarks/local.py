@@ -30,15 +30,15 @@ from benchmarks.apart import apart, largest_difference, most_resident, resident
 from benchmarks.command_line import at_least, command_of, output_of, with_output
 from benchmarks.limits import Limits, limits, operations
 from benchmarks.tables import Table, write
-from client_app.features import Cache, cached
-from client_app.resident import Shelf, room_on
-from client_app.site import DEFAULT_CACHE_GB
-from client_app.work import choose_device, to_device
-from models.data import ArrayInputs, Split
+from client_app.feature_cache import Cache, cached
+from client_app.gpu_cache import Shelf, room_on
+from client_app.node_config import DEFAULT_CACHE_GB
+from client_app.round import choose_device, to_device
+from models.freezing import frozen_cut, prefix_digest, split
 from models.groups import freeze, partition, set_train_mode
 from models.networks import build
-from models.prefix import frozen_cut, prefix_digest, split
-from models.training import Settings, batches, fit, parameters_of
+from models.training.data import ArrayInputs, Split
+from models.training.loop import Settings, batches, fit, parameters_of
 
 TUTORIAL, COLD, WARM = "tutorial loop", "ours, empty cache", "ours, full cache"
 EXACT = "ours, empty cache in float32"
@@ -176,7 +176,7 @@ def _tutorial(case: Case, site: Site, device: torch.device) -> None:
 
 def _ours(case: Case, site: Site, cache: Cache, device: torch.device, *, autocast: bool) -> None:
     shelf = Shelf()
-    for number in range(case.rounds):  # as client_app/work.py sets up every round
+    for number in range(case.rounds):  # as client_app/round.py sets up every round
         prefix, tail = split(site.network, site.cut)
         features = cached(
             prefix,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 GENDERS = ("male", "female")
 RACES = ("white", "black", "asian", "indian", "other")

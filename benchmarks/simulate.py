@@ -37,9 +37,9 @@ from benchmarks.processes import children
 from benchmarks.tables import Table, times, write
 from models import weights
 from server_app.compose import compose
-from strategies.blueprint import draw_up
 from strategies.config import plan_for
 from strategies.method import make_method
+from strategies.partitioned_model import draw_up
 
 STOCK, APART, COHORT = "stock Flower FedAvg", "ours, a node for each site", "ours, in cohorts"
 CASES = (COHORT, APART, STOCK)

@@ -47,9 +47,9 @@ IMPORTS: Mapping[str, str] = {
     "quickstart's ClientApp": "stock.client_app",
     "server_app.app": "server_app.app",
     "client_app.app": "client_app.app",
-    "strategies.wire": "strategies.wire",
-    "strategies.rounds": "strategies.rounds",
-    "client_app.work": "client_app.work",
+    "fedstrata.protocol.answers": "fedstrata.protocol.answers",
+    "server_app.rounds.loop": "server_app.rounds.loop",
+    "client_app.round": "client_app.round",
     "models.networks": "models.networks",
     "conf": "conf",
     "server_app.compose": "server_app.compose",
@@ -57,9 +57,9 @@ IMPORTS: Mapping[str, str] = {
     "site_guard.node": "site_guard.node",
     "consortium.main": "consortium.main",
 }
-WITH_TORCH = {"strategies.rounds", "client_app.work", "models.networks"}
+WITH_TORCH = {"server_app.rounds.loop", "client_app.round", "models.networks"}
 """Those of ours that need torch; no other may import it."""
-LEAST = {"server_app.app": SERVER, "client_app.app": CLIENT, "strategies.wire": MESSAGES}
+LEAST = {"server_app.app": SERVER, "client_app.app": CLIENT, "fedstrata.protocol.answers": MESSAGES}
 LEAST |= {"consortium.main": MESSAGES, **dict.fromkeys(WITH_TORCH, "torch")}
 # Imported before any first round: by `flwr run` itself, then by the ServerApp, which has a network.
 ALWAYS = (COMMAND, SERVER, "torch")

@@ -42,7 +42,7 @@ from benchmarks.outcome import (
 from benchmarks.study import Case, Study
 from benchmarks.tables import Table, write
 from client_app.data import Holding
-from models import training
+from models.training import loop
 from strategies.config import Config
 from strategies.settings import settings_of
 
@@ -166,8 +166,8 @@ def _steps(configs: Iterable[Config], held: Sequence[Holding]) -> str:
     for config in configs:
         pooled = central.round_settings(config, 1, sum(sizes), len(sizes))
         own = settings_of(config.train, factor=1, autocast=False)
-        of_a_site = np.mean([training.planned_steps(size, own) for size in sizes])
-        steps = training.planned_steps(sum(sizes), pooled)
+        of_a_site = np.mean([loop.planned_steps(size, own) for size in sizes])
+        steps = loop.planned_steps(sum(sizes), pooled)
         told[f"{steps} where a site makes {of_a_site:.3g}"] = None
     return (
         "Pooled training keeps the batch size and the passes over the data, so it makes more steps a "

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.faults import leaving
-from client_app.site import Site, is_simulated, read_site
-from models.errors import UserError
+from client_app.failures import leaving
+from client_app.node_config import Site, is_simulated, read_site
+from fedstrata.protocol.answers import Order, answer, failure, read_order
+from fedstrata.support.errors import UserError
 from strategies.config import plan_from_json
-from strategies.wire import Order, answer, failure, read_order
 
 if TYPE_CHECKING:
-    from client_app.work import Bench
+    from client_app.round import Bench
 
 logger = logging.getLogger("flwr")
 # Threads that wait for one another sleep instead of spinning: several processes share the cores.
@@ -30,7 +30,7 @@ def query(message: Message, context: Context) -> Message:
     """Say who this site is."""
 
     def say(bench: Bench, _: Order) -> Message:
-        from client_app.work import who
+        from client_app.round import who
 
         return answer(message, who(bench), {})
 
@@ -42,7 +42,7 @@ def receive_weights(message: Message, context: Context) -> Message:
     """Keep the pre-trained checkpoint that the server sends to a site that lacks it."""
 
     def keep(bench: Bench, order: Order) -> Message:
-        from client_app.work import keep_checkpoint, reopened, who
+        from client_app.round import keep_checkpoint, reopened, who
 
         keep_checkpoint(bench, order.payloads)
         return answer(message, who(reopened(bench)), {})
@@ -55,9 +55,9 @@ def train(message: Message, context: Context) -> Message:
     """Train one round; answer with the update and the metrics of the model as received."""
 
     def play(bench: Bench, order: Order) -> Message:
-        from client_app import work
+        from client_app import round
 
-        report, update = work.train(bench, order.round, order.payloads, order.coded, order.taken)
+        report, update = round.train(bench, order.round, order.payloads, order.coded, order.taken)
         return answer(message, report, update)
 
     return _handle(message, context, play)
@@ -68,9 +68,9 @@ def train_alone(message: Message, context: Context) -> Message:
     """Train without the others, to compare; answer with metrics alone."""
 
     def play(bench: Bench, _: Order) -> Message:
-        from client_app import work
+        from client_app import round
 
-        return answer(message, work.train_alone(bench), {})
+        return answer(message, round.train_alone(bench), {})
 
     return _handle(message, context, play)
 
@@ -80,9 +80,9 @@ def deploy(message: Message, context: Context) -> Message:
     """Fine-tune the final model by itself; answer with metrics alone, before and after."""
 
     def play(bench: Bench, order: Order) -> Message:
-        from client_app import work
+        from client_app import round
 
-        report = work.deploy(bench, order.round, order.payloads, order.coded)
+        report = round.deploy(bench, order.round, order.payloads, order.coded)
         return answer(message, report, {})
 
     return _handle(message, context, play)
@@ -93,9 +93,9 @@ def evaluate(message: Message, context: Context) -> Message:
     """Answer with the metrics of the model as received."""
 
     def measure(bench: Bench, order: Order) -> Message:
-        from client_app import work
+        from client_app import round
 
-        report = work.evaluate_received(bench, order.round, order.payloads, order.coded)
+        report = round.evaluate_received(bench, order.round, order.payloads, order.coded)
         return answer(message, report, {})
 
     return _handle(message, context, measure)
@@ -120,10 +120,10 @@ def _handle(
         number = order.round
         plan = plan_from_json(order.plan)
         if plan.cohort.sites > 1:
-            from client_app.region import answer_region
+            from client_app.cohort.node import answer_region
 
             return answer_region(message, site, plan, number, order.payloads)
-        from client_app.work import open_bench, within_memory
+        from client_app.round import open_bench, within_memory
 
         bench = open_bench(site, plan)
         name = bench.holding.site

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from client_app.store import DiskStore
-from models.errors import UserError, private, private_reason
+from fedstrata.protocol import payload
+from fedstrata.protocol.answers import Coded, group_of, step_key
+from fedstrata.protocol.codec import applied, decode, encode
+from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.payload import PayloadError
+from fedstrata.protocol.tensors import content_hash
+from fedstrata.support.errors import UserError, private, private_reason
 from models.groups import Partition
-from models.tensors import content_hash
-from strategies import payload
-from strategies.codec import applied, decode, encode
-from strategies.codings import Codings
-from strategies.payload import PayloadError
-from strategies.wire import Coded, group_of, step_key
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
 Done = TypeVar("Done")

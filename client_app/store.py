@@ -11,12 +11,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from client_app.faults import writing
-from client_app.site import checked_name
-from models import tensors, weights
-from models.errors import UserError, private, private_reason
-from models.training import OptimizerState
-from strategies.wire import HELD_ROUNDS
+from client_app.failures import writing
+from client_app.node_config import checked_name
+from fedstrata.protocol import tensors
+from fedstrata.protocol.answers import HELD_ROUNDS
+from fedstrata.support.errors import UserError, private, private_reason
+from models import weights
+from models.training.loop import OptimizerState
 
 RECEIVED, OWED = "received/", "owed/"  # before the names of such tensors in a file
 _FILE = re.compile(r"round-(\d{6})\.safetensors")

@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from consortium.members import Hospital
-from models.durable import replacing, sync
-from models.errors import UserError
+from fedstrata.support.durable import replacing, sync
+from fedstrata.support.errors import UserError
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 397
 AUTHORITY, SUPERLINK, HOSPITALS, SIGNING = "authority", "superlink", "hospitals", "signing"

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from consortium.superlink import Away, SubmittedRun
-from models.errors import UserError
-from strategies.wire import MOST_RUN_NAME, NAME
+from fedstrata.protocol.answers import MOST_RUN_NAME, NAME
+from fedstrata.support.errors import UserError
 
 POLL = 5.0  # seconds between two looks
 PATIENCE = 3600.0  # seconds for which a SuperLink may be away

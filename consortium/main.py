@@ -10,7 +10,7 @@ from pathlib import Path
 from consortium import certificates, keep_running, registration
 from consortium.members import read_hospitals, read_hosts
 from consortium.superlink import SuperLink
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from consortium.certificates import HOSPITALS, members
-from models.durable import replacing
-from models.errors import UserError
+from fedstrata.support.durable import replacing
+from fedstrata.support.errors import UserError
 
 ROSTER = "superlink/roster.yaml"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 SECONDS = 60.0
 # Words of `flwr` for a SuperLink that did not answer, and gRPC's for one that fell over its own work.

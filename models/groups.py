@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError, nearest
-from models.prefix import frozen_cut, steps
+from fedstrata.support.errors import UserError, nearest
+from models.freezing import frozen_cut, steps
 
 REST = "..."
 TYPE = "type:"

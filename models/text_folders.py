@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError, private
+from fedstrata.support.errors import UserError, private
 
 LARGEST_TEXT = 64 << 20  # bytes of config.json and tokenizer files; vocabularies take up to 20 MB
 VOCABULARIES = (

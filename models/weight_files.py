@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 # A zip archive may claim to unpack to this many times its size; weights hardly compress.
 MOST_EXPANSION = 50

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError, nearest
+from fedstrata.protocol.tensors import content_hash, load, save
+from fedstrata.support.errors import UserError, nearest
 from models.groups import TensorSpec
-from models.tensors import content_hash, load, save
 from models.vgg_face import NOTE, as_vgg16, is_vgg_face
 from models.weight_files import read_file
 

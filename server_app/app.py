@@ -10,13 +10,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
-from models.errors import UserError
-from models.home import home
-from server_app.checkpoint import check_same, new_run, taken_up
+from fedstrata.support.errors import UserError
+from fedstrata.support.home import home
 from server_app.compose import RunConfig, compose, expand, read_run_config
-from server_app.roster_file import find_roster, roster_line
+from server_app.run_folder import check_same, new_run, taken_up
+from server_app.sites.roster import Roster, gather
+from server_app.sites.roster_file import find_roster, roster_line
 from strategies.config import plan_for
-from strategies.roster import Roster, gather
 
 logger = logging.getLogger("flwr")
 # Threads that wait for one another sleep instead of spinning: several processes share the cores.
@@ -56,7 +56,7 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
         return run(grid, several[0])
     if wanted.resume or wanted.name:
         raise UserError("resume and name are of one run: give the overrides of that run alone")
-    from server_app.federation import checked
+    from server_app.run import checked
 
     for each in several:
         checked(compose(each.experiment, each.overrides))
@@ -103,7 +103,6 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         poll=settings.poll,
         log=say,
     )
-    from server_app.federation import Federation
     from server_app.report import (
         deployment_tables,
         deployment_verdict,
@@ -111,7 +110,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         participation_table,
         verdict,
     )
-    from server_app.start import checkpoint
+    from server_app.run import Federation
+    from server_app.start_weights import checkpoint
 
     start = checkpoint(config, home() / "cache", say)
     federation = Federation(roster, config, plan, folder, start, say)
@@ -133,7 +133,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
 
 def _import_ahead(model: str) -> None:
     """Import what the rounds will need, which takes seconds."""
-    import server_app.federation  # noqa: F401
+    import server_app.run  # noqa: F401
     from models.networks import prepare
 
     prepare(model)

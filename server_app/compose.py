@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import conf
-from models.errors import UserError, nearest
-from models.home import home
+from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.home import home
 from strategies.config import Config, config_from_dict
 
 CONF = Path(conf.__file__).resolve().parent

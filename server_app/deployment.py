@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.errors import UserError, nearest
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import DeployReport
+from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
 from server_app.evaluation import ask_reports, mean, missing, trained_alone
-from strategies import wire
-from strategies.roster import Member, Roster
-from strategies.rounds import Rounds
-from strategies.wire import DeployReport
+from server_app.rounds.loop import Rounds
+from server_app.sites.roster import Member, Roster
 
 MEANS = ("before", "after", "gain", "alone", "over_alone", "majority_accuracy")
 
@@ -69,9 +69,9 @@ def deploy(rounds: Rounds, final: Mapping[str, Any], *, alone: bool) -> dict[str
     rounds.log("fine-tuning the final model at every site by itself")
     told, record = ask_reports(
         rounds,
-        wire.DEPLOY,
+        answers.DEPLOY,
         roster.everyone.values(),
-        wire.read_deploy_report,
+        answers.read_deploy_report,
         what="fine-tuning: ",
     )
     apart = {name: site["alone"] for name, site in final["sites"].items()}
@@ -117,7 +117,7 @@ def _entry(
     }
 
 
-def _measures(metrics: wire.Metrics) -> dict[str, Any]:
+def _measures(metrics: answers.Metrics) -> dict[str, Any]:
     return {**metrics["test"], "validation": metrics["validation"]}
 
 

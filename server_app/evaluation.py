@@ -10,12 +10,18 @@ from typing import Any, TypeVar
 
 from flwr.app import Array, Message
 
-from strategies import wire
-from strategies.checks import check_told
-from strategies.records import MEASURES, RoundRecord, site_record, task_metrics, weighted_mean
-from strategies.roster import Member, Reminder
-from strategies.rounds import Rounds
-from strategies.wire import DeployReport, NotNow, Refused, RoundReport
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import DeployReport, NotNow, Refused, RoundReport
+from server_app.rounds.checks import check_told
+from server_app.rounds.loop import Rounds
+from server_app.rounds.records import (
+    MEASURES,
+    RoundRecord,
+    site_record,
+    task_metrics,
+    weighted_mean,
+)
+from server_app.sites.roster import Member, Reminder
 
 Told = TypeVar("Told", RoundReport, DeployReport)
 MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
@@ -30,7 +36,7 @@ def measure(rounds: Rounds, *, alone: bool) -> dict[str, Any]:
         ``final`` of results.json; docs/results.md explains it.
     """
     members = list(rounds.roster.members.values())
-    told, record = ask_reports(rounds, wire.EVALUATE, members, wire.read_round_report)
+    told, record = ask_reports(rounds, answers.EVALUATE, members, answers.read_round_report)
     by_name = {member.site: member for member in members}
     sites = {name: site_record(by_name[name], report) for name, report in told.items()}
     apart = trained_alone(rounds, members) if alone else {}
@@ -57,7 +63,7 @@ def trained_alone(
     """Return the measures on the test data of each site trained without the others, by site."""
     rounds.log(f"training {len(members)} sites alone, to compare")
     told, _ = ask_reports(
-        rounds, wire.ALONE, members, wire.read_round_report, layers={}, what="alone: "
+        rounds, answers.ALONE, members, answers.read_round_report, layers={}, what="alone: "
     )
     return {
         name: {what: report.metrics["test"][what] for what in MEASURES}
@@ -83,7 +89,7 @@ def ask_reports(
     rounds : Rounds
         The way to the sites, and the last state.
     kind : str
-        What is ordered, as strategies/wire.py names it.
+        What is ordered, as fedstrata/protocol/answers.py names it.
     members : iterable of Member
         Who is asked.
     read : callable
@@ -110,7 +116,7 @@ def ask_reports(
         ):
             try:
                 told[member.site] = _checked(read(reply), member, number)
-                wire.expect_no_layers(reply)
+                answers.expect_no_layers(reply)
             except NotNow as error:
                 closed[member.site] = str(error)
             except Refused as error:

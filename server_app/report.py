@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.groups import GroupRow
-from strategies.records import MISSED, NOT_ASKED, TOOK_PART, RoundRecord, weighted_mean
+from server_app.rounds.records import MISSED, NOT_ASKED, TOOK_PART, RoundRecord, weighted_mean
 
 MEGABYTE = 1e6
 PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors")

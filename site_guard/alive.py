@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 MOST = 30.0  # seconds since the last touch
 EVERY = 1.0  # seconds between two

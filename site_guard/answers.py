@@ -13,10 +13,9 @@ import safetensors
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from safetensors import SafetensorError
 
-from models.errors import UserError
-from site_guard.settings import SiteSettings
-from strategies import wire
-from strategies.codings import (
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import DeployReport, Refused, RoundReport, SiteReport
+from fedstrata.protocol.codings import (
     SAFETENSORS,
     Coding,
     Codings,
@@ -27,7 +26,8 @@ from strategies.codings import (
     read_form,
     size_of,
 )
-from strategies.wire import DeployReport, Refused, RoundReport, SiteReport
+from fedstrata.support.errors import UserError
+from site_guard.settings import SiteSettings
 
 logger = logging.getLogger("flwr")
 _HEADER = 8  # bytes of a safetensors file that hold the length of its header
@@ -40,12 +40,12 @@ MOST_AXES, MOST_SIZE = 8, 1 << 31  # of a tensor's shape
 MOST_CLAIMED = 1 << 33  # bytes of the tensors that an order describes and does not carry
 BRIEF = "the app failed: see the site's log"
 READERS: Mapping[str, Callable[[Message], SiteReport | RoundReport | DeployReport]] = {
-    wire.QUERY: wire.read_site_report,
-    wire.WEIGHTS: wire.read_site_report,
-    wire.TRAIN: wire.read_round_report,
-    wire.ALONE: wire.read_round_report,
-    wire.EVALUATE: wire.read_round_report,
-    wire.DEPLOY: wire.read_deploy_report,
+    answers.QUERY: answers.read_site_report,
+    answers.WEIGHTS: answers.read_site_report,
+    answers.TRAIN: answers.read_round_report,
+    answers.ALONE: answers.read_round_report,
+    answers.EVALUATE: answers.read_round_report,
+    answers.DEPLOY: answers.read_deploy_report,
 }
 """By what a server can ask: what reads the report of the answer."""
 _PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
@@ -108,9 +108,9 @@ class Doorkeeper:
         kind = message.metadata.message_type
         if kind not in READERS:  # an app takes "train.default" for "train", our rules do not
             raise Refused(
-                f"the server asks for {wire.printable(kind)[:80]!r}, which is unknown here"
+                f"the server asks for {answers.printable(kind)[:80]!r}, which is unknown here"
             )
-        if kind != wire.TRAIN:
+        if kind != answers.TRAIN:
             return Wanted({}, Codings({}, {}))
         schemas = _schemas(message)
         for group, schema in schemas.items():
@@ -146,27 +146,27 @@ class Doorkeeper:
                 f"the app speaks as {report.site!r}, and this site is {self.settings.site!r}"
             )
         if report.error:
-            wire.expect_no_layers(answered)
-            return wire.failure(order, report.site, round_of(order), self.error(report.error))
+            answers.expect_no_layers(answered)
+            return answers.failure(order, report.site, round_of(order), self.error(report.error))
         if isinstance(report, SiteReport):
             report = self._checked_query(order, report)
         else:
             _check_counts(order, report)
-        if kind != wire.TRAIN:
-            wire.expect_no_layers(answered)
-            return wire.answer(order, report, {})
+        if kind != answers.TRAIN:
+            answers.expect_no_layers(answered)
+            return answers.answer(order, report, {})
         layers = {}
-        for group, payload in wire.read_payloads(answered).items():
+        for group, payload in answers.read_payloads(answered).items():
             self._refuse_group(group)
             if group not in wanted.schemas:
                 raise Refused(f"the app sends group {group!r}, which the server did not ask for")
             coding = wanted.codings.from_site(group)
             layers[group] = _checked(group, payload, wanted.schemas[group], coding)
-        return wire.answer(order, report, layers)
+        return answers.answer(order, report, layers)
 
     def error(self, text: str) -> str:
         """Return what leaves of an error in the app's words, which the site's log has whole."""
-        text = wire.told(text)
+        text = answers.told(text)
         logger.warning("site %s: the app's error: %s", self.settings.site, text)
         return text if self.settings.errors == "full" else BRIEF
 
@@ -205,7 +205,7 @@ class Doorkeeper:
         if group not in self.settings.share:
             shared = " and ".join(self.settings.share) or "nothing"
             raise Refused(
-                f"this run would send the group {wire.printable(group)[:80]!r}, and this site shares "
+                f"this run would send the group {answers.printable(group)[:80]!r}, and this site shares "
                 f"{shared}: the partition (groups=...) has to leave it with the site"
             )
 
@@ -242,20 +242,20 @@ class Doorkeeper:
 
 def round_of(message: Message) -> int:
     """Return the round that an order names, or 0."""
-    record = message.content.get(wire.ORDER)
+    record = message.content.get(answers.ORDER)
     number = record.get("round") if isinstance(record, ConfigRecord) else None
     return number if isinstance(number, int) else 0
 
 
 def _plan_of(message: Message) -> str:
-    record = message.content.get(wire.PLAN)
+    record = message.content.get(answers.PLAN)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     return hashlib.sha256(str(text).encode()).hexdigest()
 
 
 def _codings(message: Message) -> Codings:
     """Return how each group travels in the plan of an order."""
-    record = message.content.get(wire.PLAN)
+    record = message.content.get(answers.PLAN)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     try:
         plan = json.loads(text) if isinstance(text, str) else {}
@@ -269,7 +269,7 @@ def _codings(message: Message) -> Codings:
 
 def _schemas(message: Message) -> dict[str, Schema]:
     """Return the form of each tensor that an order asks for, by group."""
-    coded = wire.read_coded(message)
+    coded = answers.read_coded(message)
     schemas: dict[str, Schema] = {}
     for group, each in coded.items():
         try:
@@ -277,7 +277,7 @@ def _schemas(message: Message) -> dict[str, Schema]:
         except ValueError as error:
             raise Refused(f"the order describes a tensor so: {error}") from None
     for key, payload in _layers(message).items():
-        if wire.group_of(key) not in coded:
+        if answers.group_of(key) not in coded:
             schemas[key] = {
                 name: (_DTYPES.get(code, code), shape)
                 for name, (code, shape) in _forms(key, payload).items()
@@ -332,7 +332,7 @@ def _form(name: str, text: str) -> Form:
     except ValueError:
         form = ("", ())
     if form[0] not in SAFETENSORS:
-        raise Refused(f"the app describes {name!r} as {wire.printable(text)[:80]!r}")
+        raise Refused(f"the app describes {name!r} as {answers.printable(text)[:80]!r}")
     _check_shape("the app", repr(name), form[1])
     return form
 
@@ -343,20 +343,20 @@ def _check_counts(order: Message, report: RoundReport | DeployReport) -> None:
         raise Refused(f"the app answers round {report.round}, and the order is {round_of(order)}")
     for entry in fields(report):
         value = getattr(report, entry.name)
-        if isinstance(value, int) and not 0 <= value < wire.MOST_COUNTED:
+        if isinstance(value, int) and not 0 <= value < answers.MOST_COUNTED:
             raise Refused(f"the app says that {entry.name} is {value}")
 
 
 def _refuse_large(kind: str, answered: Message) -> None:
-    most = MOST_IN_QUERY if kind.startswith(wire.QUERY) else MOST_IN_REPORT
-    record = answered.content.get(wire.REPORT)
+    most = MOST_IN_QUERY if kind.startswith(answers.QUERY) else MOST_IN_REPORT
+    record = answered.content.get(answers.REPORT)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     if isinstance(text, str) and len(text) > most:
         raise Refused(f"the app's report has {len(text)} characters, and at most {most} may leave")
 
 
 def _layers(message: Message) -> dict[str, bytes]:
-    record = message.content.get(wire.LAYERS)
+    record = message.content.get(answers.LAYERS)
     if not isinstance(record, ArrayRecord):
         return {}
     return {str(group): array.data for group, array in record.items()}
@@ -368,7 +368,7 @@ def _forms(group: str, payload: bytes) -> dict[str, Written]:
         tensors = safetensors.deserialize(payload)  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError, OverflowError) as error:
         raise Refused(
-            f"the group {wire.printable(group)[:80]!r} is no safetensors file: {error}"
+            f"the group {answers.printable(group)[:80]!r} is no safetensors file: {error}"
         ) from None
     return {name: (str(entry["dtype"]), tuple(entry["shape"])) for name, entry in tensors}
 
@@ -412,6 +412,6 @@ def _rewritten(payload: bytes) -> bytes:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(wire.printable(name)[:80]) for name in names[:MOST_NAMED])
+    shown = ", ".join(repr(answers.printable(name)[:80]) for name in names[:MOST_NAMED])
     more = len(names) - MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown

@@ -51,7 +51,7 @@ def _serve(pipe: Connection) -> None:
     from flwr.common.serde_utils import metadata_from_proto
     from flwr.proto.message_pb2 import Context, Message
 
-    from .parcels import pack, unpack
+    from .framing import pack, unpack
 
     task = msgspec.json.decode(pipe.recv_bytes())
     metadata = metadata_from_proto(Message.FromString(pipe.recv_bytes()).metadata)

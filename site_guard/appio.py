@@ -44,8 +44,8 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.interceptors.superexec_auth_interceptor import CLIENTAPPIO_SUPEREXEC_METHODS
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
-from models.errors import UserError
-from strategies.pieces import unfolded
+from fedstrata.protocol.inflation import unfolded
+from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
 SOON, LATER = 20.0, 600.0  # seconds for a call, and for one that carries a piece of the layers

@@ -14,20 +14,20 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Message
 
-from models.errors import UserError
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import NotNow, Refused
+from fedstrata.support.errors import UserError
 from site_guard.answers import Doorkeeper, round_of
 from site_guard.appio import Abandoned, Queue, Work
 from site_guard.bundles import Bundle
 from site_guard.settings import SiteSettings
 from site_guard.signatures import public_keys, require_signature
 from site_guard.warm import AppFailed, AppRaised, WarmProcess
-from strategies import wire
-from strategies.wire import NotNow, Refused
 
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
 AWAY = 1.0  # seconds before a SuperNode that could not be reached is tried again
-TRAINS = (wire.TRAIN, wire.ALONE, wire.DEPLOY)
+TRAINS = (answers.TRAIN, answers.ALONE, answers.DEPLOY)
 
 
 @dataclass
@@ -160,7 +160,7 @@ class Guard:
             raise Refused(self.doorkeeper.error(str(error))) from None
 
     def _failure(self, message: Message, reason: str, *, later: bool = False) -> Message:
-        return wire.failure(message, self.settings.site, round_of(message), reason, later=later)
+        return answers.failure(message, self.settings.site, round_of(message), reason, later=later)
 
 
 def make_guard(settings: SiteSettings, alive: Callable[[], None] = lambda: None) -> Guard:

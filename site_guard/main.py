@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
 

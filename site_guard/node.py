@@ -13,7 +13,7 @@ from typing import Any
 
 from flwr.common.constant import SubStatus
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
 POLL = 0.5  # seconds between two looks for messages at the SuperLink

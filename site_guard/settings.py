@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from models.errors import UserError, nearest
+from fedstrata.protocol.answers import NAME, NotNow
+from fedstrata.support.errors import UserError, nearest
 from site_guard.signatures import public_keys
-from strategies.wire import NAME, NotNow
 
 GROUPS = ("common", "task")  # the groups that a site can be willing to share
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")

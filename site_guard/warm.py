@@ -23,7 +23,7 @@ from flwr.common.serde import context_from_proto, context_to_proto, message_to_p
 from flwr.proto.message_pb2 import Context as ProtoContext
 
 from site_guard.bundles import Bundle
-from site_guard.parcels import pack, unpack
+from site_guard.framing import pack, unpack
 from site_guard.pipe import Pipe, TooLong
 
 logger = logging.getLogger("flwr")

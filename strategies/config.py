@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any
 
-from models.errors import UserError
+from fedstrata.protocol.codings import EXACT, Codings, read_codings
+from fedstrata.support.errors import UserError
+from fedstrata.support.options import read_options
 from models.optimizer import OptimizerConfig
-from models.options import read_options
-from strategies.codings import EXACT, Codings, read_codings
 
 MOST_IN_COHORT = 10_000  # sites that one node holds
 

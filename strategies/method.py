@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.data import Split
-from models.errors import UserError, nearest
+from fedstrata.protocol.codings import Codings
+from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.options import read_options
 from models.groups import FOUR_GROUPS, Group, Partition, set_train_mode
-from models.options import read_options
-from models.training import FitReport, Loss, OptimizerState, Settings, fit, parameters_of
+from models.training.data import Split
+from models.training.loop import FitReport, Loss, OptimizerState, Settings, fit, parameters_of
 from strategies.aggregators import Aggregator
-from strategies.codings import Codings
 
 Groups = Mapping[str, Sequence[str]]
 

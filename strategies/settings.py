@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.training import Settings
+from models.training.loop import Settings
 from strategies.config import TrainConfig
 
 

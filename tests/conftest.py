@@ -32,7 +32,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 def simulated() -> Iterator[None]:
     """Let the app be in a simulation here, where no Ray started it: tests/loopback.py stands in."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("client_app.site.in_simulation", lambda: True)
+        patch.setattr("client_app.node_config.in_simulation", lambda: True)
         yield
 
 

@@ -59,7 +59,7 @@ def test_every_module_opens_with_one_sentence(path: Path) -> None:
     [
         "server_app.app",
         "client_app.app",
-        "strategies.wire",
+        "fedstrata.protocol.answers",
         "conf",
         "site_guard.guard",
         "site_guard.app_process",
@@ -74,7 +74,7 @@ def test_what_need_not_import_torch_does_not(module: str) -> None:
 def test_a_server_imports_ahead_what_the_rounds_need(model: str, torchvision: bool) -> None:
     code = (
         f"import sys, server_app.app as app; app._import_ahead({model!r})\n"
-        "assert 'server_app.federation' in sys.modules\n"
+        "assert 'server_app.run' in sys.modules\n"
         f"assert ('torchvision' in sys.modules) is {torchvision}"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.paths import a_file
-from models.errors import Told, UserError, nearest, private
+from fedstrata.support.errors import Told, UserError, nearest, private
 
 PLAIN_KINDS = "biufU"  # booleans, integers, floats, text: never objects, never records
 Stamp = tuple[Path, int, int]  # where a file is, when it changed, how large it is

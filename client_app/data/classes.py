@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from models.errors import Told, UserError, nearest, private
+from fedstrata.support.errors import Told, UserError, nearest, private
 
 
 def class_names(

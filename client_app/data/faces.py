@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from client_app.data.seat import (
+from client_app.data.site_info import (
     Holding,
     Seat,
     numbered,
@@ -13,11 +13,11 @@ from client_app.data.seat import (
     require_partition,
     site_name,
 )
-from models.data import ArrayInputs, SiteData, Split
-from models.drawn_faces import ATTRIBUTES, CLASSES, Camera, draw
-from models.errors import UserError, nearest
-from models.options import read_options
-from models.seeds import derive_seed
+from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, Camera, draw
+from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.options import read_options
+from fedstrata.support.seeds import derive_seed
+from models.training.data import ArrayInputs, SiteData, Split
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
 from client_app.data.paths import a_file, the_root
-from client_app.data.seat import Holding, Seat, refuse_empty, require_root, site_name
+from client_app.data.site_info import Holding, Seat, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
-from models.data import ArrayInputs, SiteData, Split
-from models.errors import Told, UserError, nearest, private
-from models.options import read_options
-from models.seeds import derive_seed
+from fedstrata.support.errors import Told, UserError, nearest, private
+from fedstrata.support.options import read_options
+from fedstrata.support.seeds import derive_seed
+from models.training.data import ArrayInputs, SiteData, Split
 
 FEATURES = 561
 ACTIVITIES = (

@@ -15,19 +15,12 @@ from client_app.data.normalisation import check_normalisation
 from client_app.data.partition import PartitionOptions, Place, share, task_of
 from client_app.data.paths import a_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
-from client_app.data.seat import (
-    Holding,
-    Seat,
-    numbered,
-    refuse_empty,
-    require_root,
-    site_name,
-)
+from client_app.data.site_info import Holding, Seat, numbered, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
-from models.data import SiteData, Split
-from models.errors import UserError
-from models.options import read_options
-from models.seeds import derive_seed
+from fedstrata.support.errors import UserError
+from fedstrata.support.options import read_options
+from fedstrata.support.seeds import derive_seed
+from models.training.data import SiteData, Split
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from client_app.data.paths import a_file, a_folder, inside, refuse_escape, the_root
 from client_app.data.tables import SPLITS, at_line, split_of, table_rows
-from models.errors import Told, UserError, private
+from fedstrata.support.errors import Told, UserError, private
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float], channels: int) -> None:

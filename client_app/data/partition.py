@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.seat import Seat
-from models.errors import UserError, nearest, private
+from client_app.data.site_info import Seat
+from fedstrata.support.errors import UserError, nearest, private
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from models.errors import Told, UserError, private
+from fedstrata.support.errors import Told, UserError, private
 
 DATA_FOLDER = "the data folder"
 

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from client_app.data.paths import a_file
-from models.data import ArrayInputs
-from models.errors import UserError, private
+from fedstrata.support.errors import UserError, private
+from models.training.data import ArrayInputs
 
 # What may be decoded; the others include formats that start programs (EPS) or are rarely tested.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import cast
 
-from client_app.data.seat import Holding, Seat
+from client_app.data.site_info import Holding, Seat
 from client_app.data.splitting import few_per_class
-from models.errors import UserError, nearest
-from models.options import read_options
-from models.seeds import derive_seed
+from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.options import read_options
+from fedstrata.support.seeds import derive_seed
 
 Loader = Callable[[Mapping[str, object], Seat, int], Holding]
 

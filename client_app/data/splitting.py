@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 Indices = NDArray[np.int64]
 SIDES = {None: 0, "train": 0, "validation": 1, "test": 2}

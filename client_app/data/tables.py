@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from client_app.data.paths import a_file
-from models.errors import Told, UserError, nearest, private
+from fedstrata.support.errors import Told, UserError, nearest, private
 
 SPLITS: Mapping[str, str] = {
     "train": "train",

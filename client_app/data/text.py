@@ -21,23 +21,16 @@ from client_app.data.paths import (
     refuse_names_in_a_file,
     the_root,
 )
-from client_app.data.seat import (
-    Holding,
-    Seat,
-    numbered,
-    refuse_empty,
-    require_root,
-    site_name,
-)
+from client_app.data.site_info import Holding, Seat, numbered, refuse_empty, require_root, site_name
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import at_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
-from models.data import SiteData, Split
-from models.errors import Told, UserError, private, private_reason
-from models.folders import default_models_dir, model_folder
-from models.options import read_options
-from models.seeds import derive_seed
+from fedstrata.support.errors import Told, UserError, private, private_reason
+from fedstrata.support.folders import default_models_dir, model_folder
+from fedstrata.support.options import read_options
+from fedstrata.support.seeds import derive_seed
 from models.text_folders import architecture, read_tokenizer
+from models.training.data import SiteData, Split
 
 
 @dataclass(frozen=True)

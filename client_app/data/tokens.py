@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.errors import Told, UserError, private
+from fedstrata.support.errors import Told, UserError, private
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from models.errors import UserError
-from models.folders import default_models_dir
+from fedstrata.support.errors import UserError
+from fedstrata.support.folders import default_models_dir
 from models.networks.body import Layers, widths
 from models.networks.head import head as make_head
 from models.networks.mlp import mlp

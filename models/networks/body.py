@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 Layers: TypeAlias = "OrderedDict[str, nn.Module]"
 

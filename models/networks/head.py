@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from models.networks.body import linear, widths
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError, private
-from models.folders import model_folder
+from fedstrata.support.errors import UserError, private
+from fedstrata.support.folders import model_folder
 from models.networks.body import Layers
 from models.text_folders import Architecture, architecture, random_model, stored_tensors
 

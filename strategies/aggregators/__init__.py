@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from models.errors import UserError, nearest
-from models.options import read_options
+from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.options import read_options
 from strategies.aggregators.base import Aggregator, Options, Tensors
+from strategies.aggregators.buffered import HoldingOptions
 from strategies.aggregators.coordinatewise import Median, TrimmedMean, TrimmedMeanOptions
 from strategies.aggregators.fedavg import (
     EXAMPLES_SLACK,
@@ -18,7 +19,6 @@ from strategies.aggregators.fedavg import (
     largest_sum,
     shift_of,
 )
-from strategies.aggregators.held import HoldingOptions
 from strategies.aggregators.krum import Krum, KrumOptions
 from strategies.aggregators.server_optimizers import (
     AdaptiveOptions,

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.errors import UserError
-from models.tensors import fresh
+from fedstrata.protocol.tensors import fresh
+from fedstrata.support.errors import UserError
 
 Tensors = Mapping[str, Tensor]
 

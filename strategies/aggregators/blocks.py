@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.tensors import fresh
+from fedstrata.protocol.tensors import fresh
 
 Block = tuple[str, slice]
 Numbers = NDArray[Any]  # float32, or float64 where the tensor is

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from strategies.aggregators.base import require
 from strategies.aggregators.blocks import Numbers
-from strategies.aggregators.held import HoldingAggregator, HoldingOptions
+from strategies.aggregators.buffered import HoldingAggregator, HoldingOptions
 
 
 class MeanOfMiddle(HoldingAggregator):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from strategies.aggregators.base import Tensors, require
 from strategies.aggregators.blocks import Numbers, flat, numbers
-from strategies.aggregators.held import HoldingAggregator, HoldingOptions
-from strategies.aggregators.replies import Replies
+from strategies.aggregators.buffered import HoldingAggregator, HoldingOptions
+from strategies.aggregators.reply_buffer import Replies
 
 
 @dataclass(frozen=True)

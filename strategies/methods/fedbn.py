@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from models.groups import partition
 from strategies.method import Groups, Method, everything_else
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from strategies.method import Method, SiteRound
 
 

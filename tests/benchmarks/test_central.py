@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.central import Pool, central, holdings, pooled
-from models.data import ArrayInputs, Split
+from models.training.data import ArrayInputs, Split
 from server_app.compose import compose
 from strategies.config import Config
 from tests.loopback import simulate

@@ -14,8 +14,8 @@ from benchmarks import pictures, prepare, ways
 from benchmarks.central import holdings
 from benchmarks.footprint import footprint
 from client_app.data import Holding
-from models.data import ArrayInputs, SiteData, Split
-from models.errors import UserError
+from fedstrata.support.errors import UserError
+from models.training.data import ArrayInputs, SiteData, Split
 from server_app.compose import compose
 
 

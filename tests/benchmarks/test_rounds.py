@@ -29,9 +29,9 @@ from benchmarks.rounds import (
 )
 from models import weights
 from server_app.compose import compose
-from strategies.blueprint import draw_up
 from strategies.config import plan_for
 from strategies.method import make_method
+from strategies.partitioned_model import draw_up
 from tests.loopback import simulate
 
 

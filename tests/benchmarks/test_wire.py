@@ -29,9 +29,9 @@ from benchmarks.wire import (
     table,
 )
 from server_app.compose import compose
-from strategies.blueprint import draw_up
 from strategies.config import plan_for
 from strategies.method import make_method
+from strategies.partitioned_model import draw_up
 
 PATIENCE = 60  # seconds
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.errors import Told, UserError
+from fedstrata.support.errors import Told, UserError
 
 
 @pytest.fixture(autouse=True)

@@ -16,15 +16,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client_app import memory, work
-from client_app.data.seat import Seat, require_root
-from client_app.faults import leaving, without_paths
+from client_app import memory, round
+from client_app.data.site_info import Seat, require_root
+from client_app.failures import leaving, without_paths
 from client_app.memory import in_pieces
-from client_app.site import read_site
+from client_app.node_config import read_site
 from client_app.store import DiskStore, Keepsake, MemoryStore
-from models.data import ArrayInputs, Split
-from models.errors import UserError, private
-from models.training import Diverged, FitReport, Settings, WeightedLoss, fit
+from fedstrata.support.errors import UserError, private
+from models.training.data import ArrayInputs, Split
+from models.training.loop import Diverged, FitReport, Settings, WeightedLoss, fit
 from strategies.config import Plan
 from tests.client_app.test_work import bench_of, plan, received  # noqa: F401
 
@@ -66,12 +66,12 @@ def test_a_round_goes_on_where_the_feature_cache_has_no_room(
 ) -> None:
     bench = bench_of(plan)
     with largest_file(1000):
-        without = work.play(bench, 1, received(bench), MemoryStore())
+        without = round.play(bench, 1, received(bench), MemoryStore())
     tensors = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
     folder = bench.site.cache_dir / "features"
     assert "no room for" in caplog.text
     assert list(folder.iterdir()) == []  # no unfinished file either
-    with_cache = work.play(bench, 1, received(bench), MemoryStore())
+    with_cache = round.play(bench, 1, received(bench), MemoryStore())
     assert len(list(folder.iterdir())) == 3
     assert without.loss == pytest.approx(with_cache.loss, abs=1e-6)
     again = bench.blueprint.tensors(list(tensors))
@@ -169,7 +169,7 @@ def test_damaged_files_of_the_site_are_told_without_their_names(
     bench = bench_of(plan, **folders)
     bench.store.save(1, Keepsake({"a": torch.ones(1)}))
     bench.store.path(1).write_bytes(b"damaged")
-    path = work.checkpoint_path(bench.site.cache_dir, plan.weights)
+    path = round.checkpoint_path(bench.site.cache_dir, plan.weights)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
 
@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_told_without_the_values_of_the_site(plan: Plan) ->
     bench = bench_of(plan)
     bench.store.save(1, Keepsake({"Ann Lee": torch.ones(1)}))
     with pytest.raises(UserError, match="Ann Lee") as raised:
-        work.play(bench, 2, received(bench), bench.store)
+        round.play(bench, 2, received(bench), bench.store)
     assert raised.value.public == (
         "the personal layers kept do not fit the model of this run: they differ; start a new run "
         "instead of resuming this one"
@@ -204,11 +204,11 @@ def test_a_features_file_that_is_damaged_is_told_without_its_name(
     tmp_path: Path,
 ) -> None:
     bench = bench_of(plan)
-    work.play(bench, 1, received(bench), MemoryStore())
+    round.play(bench, 1, received(bench), MemoryStore())
     for path in (bench.site.cache_dir / "features").iterdir():
         path.write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"\.npy is damaged") as raised:
-        work.play(bench, 2, received(bench), MemoryStore())
+        round.play(bench, 2, received(bench), MemoryStore())
     assert raised.value.public == "a file in the cache folder is damaged: delete the file"
 
 
@@ -334,15 +334,15 @@ def test_a_round_in_pieces_is_as_if_they_had_been_chosen_from_the_beginning(
             failed.append(len(given[0]))
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")  # a mock: there is no GPU here
 
-    def played(chosen: work.Bench) -> tuple[Any, dict[str, Tensor]]:
+    def played(chosen: round.Bench) -> tuple[Any, dict[str, Tensor]]:
         store = MemoryStore()
-        report = work.play(chosen, 1, received(chosen), store)
+        report = round.play(chosen, 1, received(chosen), store)
         assert store.kept is not None
         tensors = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
         return report, {**tensors, **{f"kept/{n}": t for n, t in store.kept.flat().items()}}
 
     hook = first.register_forward_pre_hook(limited)
-    report, tensors = work.within_memory(bench, played)
+    report, tensors = round.within_memory(bench, played)
     hook.remove()
     assert failed == [8, 4]  # evaluation at first, then the steps; pieces of 2 fit
     chosen, expected = played(replace(bench, pieces=4))

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from client_app import features
-from client_app.features import Cache, Computed, Features, cached
-from models.data import ArrayInputs, Split
-from models.errors import UserError
+from client_app import feature_cache
+from client_app.feature_cache import Cache, Computed, Features, cached
+from fedstrata.support.errors import UserError
+from models.training.data import ArrayInputs, Split
 
 ROWS, WIDTH = 50, 6
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_rows_pass_the_prefix_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
     prefix = Counting()
     kept(split_of(1), Cache(tmp_path / "a", 10**6, "float32"), prefix, batch_size=20)
     assert prefix.seen == [1, 20, 20, 10]  # the first tells the shape
-    monkeypatch.setattr(features, "AT_ONCE", 15 * WIDTH * 4)
+    monkeypatch.setattr(feature_cache, "AT_ONCE", 15 * WIDTH * 4)
     small = Counting()
     kept(split_of(1), Cache(tmp_path / "b", 10**6, "float32"), small, batch_size=20)
     assert small.seen == [1, 15, 15, 15, 5]
@@ -100,14 +100,14 @@ def test_what_was_not_used_for_long_makes_room(tmp_path: Path) -> None:
     for seed in (1, 2):
         assert isinstance(kept(split_of(seed), cache), Features)
     first, second = sorted(cache.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    age(first, 3 * features.IN_USE)
-    age(second, 2 * features.IN_USE)
+    age(first, 3 * feature_cache.IN_USE)
+    age(second, 2 * feature_cache.IN_USE)
     still_open = kept(split_of(1), cache)  # used again, and so the younger one
     assert isinstance(kept(split_of(3), cache), Features)
     assert first.exists()
     assert not second.exists()
     assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= cache.most
-    age(first, 2 * features.IN_USE)
+    age(first, 2 * feature_cache.IN_USE)
     assert isinstance(kept(split_of(4), cache), Features)
     assert not first.exists()
     expected = split_of(1).inputs.batch(np.arange(ROWS)).half().float()
@@ -145,7 +145,7 @@ def test_what_a_killed_process_left_counts_and_goes(tmp_path: Path) -> None:
     left = cache.folder / f".{'0' * 64}.npy.{'1' * 32}.tmp"
     left.write_bytes(bytes(size))
     assert isinstance(kept(split_of(1), cache), Computed)
-    age(left, 2 * features.IN_USE)
+    age(left, 2 * feature_cache.IN_USE)
     assert isinstance(kept(split_of(1), cache), Features)
     assert not left.exists()
 
@@ -178,7 +178,7 @@ def test_a_short_disk_makes_what_was_not_used_for_long_go(
     (old,) = tmp_path.iterdir()
     disk(monkeypatch, total=100_000, free=5_000 + old.stat().st_size // 2)
     assert isinstance(kept(split_of(2), cache), Computed)
-    age(old, 2 * features.IN_USE)
+    age(old, 2 * feature_cache.IN_USE)
     assert isinstance(kept(split_of(2), cache), Features)
     assert not old.exists()
 
@@ -189,7 +189,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     cache.folder.mkdir()
     other = cache.folder / "patients.csv"
     other.write_bytes(bytes(10 * size))
-    age(other, 2 * features.IN_USE)
+    age(other, 2 * feature_cache.IN_USE)
     assert isinstance(kept(split_of(1), cache), Features)
     assert isinstance(kept(split_of(2), cache), Computed)
     assert other.stat().st_size == 10 * size
@@ -226,7 +226,7 @@ def test_a_cache_that_can_only_be_read_is_read(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(features.os, "utime", refuse)
+    monkeypatch.setattr(feature_cache.os, "utime", refuse)
     assert isinstance(kept(split_of(1), cache), Features)
 
 
@@ -248,7 +248,7 @@ def kept_size(folder: Path) -> int:
 
 def disk(monkeypatch: pytest.MonkeyPatch, *, total: int, free: int) -> None:
     usage = type("Usage", (), {"total": total, "free": free})
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda folder: usage)
 
 
 def age(path: Path, seconds: float) -> None:

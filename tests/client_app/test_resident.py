@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from client_app import resident
+from client_app import gpu_cache
 from client_app.data.tokens import TokenInputs
-from client_app.features import Cache, Features, cached
-from client_app.resident import OnDevice, Shelf, room_on
-from models.data import ArrayInputs, Inputs, Split
+from client_app.feature_cache import Cache, Features, cached
+from client_app.gpu_cache import OnDevice, Shelf, room_on
+from models.training.data import ArrayInputs, Inputs, Split
 
 CPU = torch.device("cpu")
 ROWS = 700  # more than one piece
@@ -97,12 +97,12 @@ def test_what_does_not_fit_stays_where_it_is_and_nothing_makes_room_for_it() -> 
 
 def test_what_was_not_used_for_an_hour_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(resident.time, "monotonic", lambda: now)
+    monkeypatch.setattr(gpu_cache.time, "monotonic", lambda: now)
     shelf, size = Shelf(), ROWS * 5 * 4
     oldest, older, used = (shelf.on_device(numbers(seed), CPU, 3 * size) for seed in range(3))
-    now = resident.IN_USE - 1
+    now = gpu_cache.IN_USE - 1
     assert shelf.on_device(numbers(2), CPU, 3 * size).inputs is used.inputs
-    now = resident.IN_USE + 1
+    now = gpu_cache.IN_USE + 1
     assert isinstance(shelf.on_device(numbers(3), CPU, 3 * size).inputs, OnDevice)
     assert shelf.taken(CPU) == 3 * size
     assert shelf.on_device(numbers(1), CPU, 3 * size).inputs is older.inputs

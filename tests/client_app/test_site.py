@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.site import checked_name, in_simulation, is_simulated, read_site
-from models.errors import UserError
+from client_app.node_config import checked_name, in_simulation, is_simulated, read_site
+from fedstrata.support.errors import UserError
 
 IN_SIMULATION = in_simulation  # before tests/conftest.py takes its place
 
@@ -43,7 +43,7 @@ def test_a_node_that_was_told_nothing_is_not_simulated() -> None:
 def test_a_deployed_node_with_a_partition_alone_is_not_simulated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("client_app.site.in_simulation", IN_SIMULATION)
+    monkeypatch.setattr("client_app.node_config.in_simulation", IN_SIMULATION)
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     site = read_site({"partition-id": 0, "num-partitions": 3}, {"data-root": "/etc"})
     assert not site.simulated

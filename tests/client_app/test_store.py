@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.store import DiskStore, Keepsake
-from models import tensors
-from models.errors import UserError
-from strategies.wire import HELD_ROUNDS
+from fedstrata.protocol import tensors
+from fedstrata.protocol.answers import HELD_ROUNDS
+from fedstrata.support.errors import UserError
 
 
 def keepsake(value: float) -> Keepsake:

@@ -11,18 +11,18 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
-from client_app import work
+from client_app import round
 from client_app.data import Holding, Seat
-from client_app.site import read_site
+from client_app.node_config import read_site
 from client_app.store import Keepsake, MemoryStore
+from fedstrata.protocol.payload import encode
+from fedstrata.support.errors import UserError
 from models import weights
-from models.data import ArrayInputs, SiteData, Split
-from models.errors import UserError
 from models.networks import build
-from models.training import class_weights, metrics, schedule_factor
+from models.training.data import ArrayInputs, SiteData, Split
+from models.training.loop import class_weights, metrics, schedule_factor
 from server_app.compose import compose
 from strategies.config import Plan, plan_for
-from strategies.payload import encode
 from tests.strategies.test_equalities import SMALL
 
 FROZEN = [
@@ -42,16 +42,16 @@ def plan(own_home: Path) -> Plan:
     body = {n: t for n, t in network.state_dict().items() if not n.startswith("head")}
     made = weights.content_hash(body)
     (own_home / "cache" / "weights").mkdir(parents=True)
-    weights.save(work.checkpoint_path(own_home / "cache", made), body, {})
+    weights.save(round.checkpoint_path(own_home / "cache", made), body, {})
     return plan_for(compose("faces", FROZEN), federation="run-1", weights=made)
 
 
-def bench_of(plan: Plan, **node: object) -> work.Bench:
+def bench_of(plan: Plan, **node: object) -> round.Bench:
     site = read_site({"partition-id": 0, "num-partitions": 2, **node}, {})
-    return work.open_bench(site, plan)
+    return round.open_bench(site, plan)
 
 
-def received(bench: work.Bench) -> dict[str, torch.Tensor]:
+def received(bench: round.Bench) -> dict[str, torch.Tensor]:
     division = bench.blueprint.partition
     return {
         n: bench.start[n] for g in division.exchanged_groups() for n in division.exchanged_names(g)
@@ -65,7 +65,7 @@ def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan)
         bench = bench_of(replace(plan, train=config))
         assert bench.blueprint.cut > 0
         store = MemoryStore()
-        report = work.play(bench, 1, received(bench), store)
+        report = round.play(bench, 1, received(bench), store)
         after = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
         results.append((report, after))
     (with_cache, tensors), (without, expected) = results
@@ -81,25 +81,25 @@ def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
     plan: Plan, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    plain = work.prefix_digest
+    plain = round.prefix_digest
 
     def counted(model: nn.Sequential, cut: int) -> str:
         seen.append(plain(model, cut))
         return seen[-1]
 
-    monkeypatch.setattr(work, "prefix_digest", counted)
-    work._open_model.cache_clear()
+    monkeypatch.setattr(round, "prefix_digest", counted)
+    round._open_model.cache_clear()
     store = MemoryStore()
     for number in (1, 2):
         bench = bench_of(plan)
-        work.play(bench, number, received(bench), store)
+        round.play(bench, number, received(bench), store)
     assert seen == [plain(bench.blueprint.network, bench.blueprint.cut)]
-    body, _ = weights.load(work.checkpoint_path(own_home / "cache", plan.weights))
+    body, _ = weights.load(round.checkpoint_path(own_home / "cache", plan.weights))
     other = {name: tensor + 1 for name, tensor in body.items()}
     made = weights.content_hash(other)
-    weights.save(work.checkpoint_path(own_home / "cache", made), other, {})
+    weights.save(round.checkpoint_path(own_home / "cache", made), other, {})
     bench = bench_of(replace(plan, weights=made))
-    work.play(bench, 1, received(bench), MemoryStore())
+    round.play(bench, 1, received(bench), MemoryStore())
     assert len(set(seen)) == len(seen) == 2
     assert len(list((bench.site.cache_dir / "features").glob("*.npy"))) == 6
 
@@ -109,7 +109,7 @@ def test_training_in_bfloat16_on_a_cpu_is_near_that_in_float32(plan: Plan) -> No
     for precision in ("auto", "float32", "bfloat16"):
         config = replace(plan.train, precision=precision)
         bench = bench_of(replace(plan, train=config), device="cpu")
-        losses[precision] = work.play(bench, 1, received(bench), MemoryStore()).loss
+        losses[precision] = round.play(bench, 1, received(bench), MemoryStore()).loss
     assert losses["auto"] == losses["float32"] != losses["bfloat16"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
 
@@ -118,9 +118,9 @@ def test_compiled_training_is_the_same_but_for_rounding(plan: Plan) -> None:
     results = []
     for compiled in (False, True):
         bench = bench_of(replace(plan, train=replace(plan.train, compile=compiled)))
-        tail = work.set_up(bench, 1, received(bench), MemoryStore()).site_round.tail
+        tail = round.set_up(bench, 1, received(bench), MemoryStore()).site_round.tail
         assert hasattr(tail, "_orig_mod") == compiled  # how torch wraps what it compiles
-        loss = work.play(bench, 1, received(bench), MemoryStore()).loss
+        loss = round.play(bench, 1, received(bench), MemoryStore()).loss
         results.append((loss, bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))))
     (loss, tensors), (expected, others) = results
     assert loss == pytest.approx(expected, abs=1e-4)
@@ -152,9 +152,9 @@ def test_a_device_that_is_not_there_is_told_at_the_start(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     with pytest.raises(UserError, match=f"device '{device}'.*{told}"):
         bench_of(plan, device=device)
-    assert work.choose_device("cpu") == torch.device("cpu")
+    assert round.choose_device("cpu") == torch.device("cpu")
     if there:
-        assert work.choose_device("cuda:1") == torch.device("cuda:1")
+        assert round.choose_device("cuda:1") == torch.device("cuda:1")
 
 
 def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
@@ -163,13 +163,13 @@ def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
     site = read_site({"partition-id": 0, "num-partitions": 2}, {})
     chosen = replace(plan, train=replace(plan.train, augment="flip"))
     with pytest.raises(UserError, match=r"train\.augment=flip is for pictures.*augment=none"):
-        work.open_bench(site, chosen, holding)
+        round.open_bench(site, chosen, holding)
 
 
 def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
     bench = bench_of(replace(plan, train=replace(plan.train, augment="flip")))
     before = {n: t.clone() for n, t in bench.start.items()}
-    work.play(bench, 1, received(bench), MemoryStore())
+    round.play(bench, 1, received(bench), MemoryStore())
     after = bench.blueprint.model.state_dict()
     division = bench.blueprint.partition
     assert all(torch.equal(before[n], after[n]) for n in division.names("pretrained"))
@@ -184,9 +184,9 @@ def test_a_round_sent_again_gives_the_same_answer(plan: Plan) -> None:
         g: encode({n: bench.start[n] for n in bench.blueprint.partition.exchanged_names(g)})
         for g in bench.blueprint.partition.exchanged_groups()
     }
-    work.train(bench, 1, payloads)
-    first = work.train(bench, 2, payloads)
-    again = work.train(bench, 2, payloads)
+    round.train(bench, 1, payloads)
+    first = round.train(bench, 2, payloads)
+    again = round.train(bench, 2, payloads)
     assert first[1] == again[1]
     assert first[0].metrics == again[0].metrics
 
@@ -195,7 +195,7 @@ TOPK = {"name": "topk", "fraction": 0.1, "values": "bfloat16", "least": 0}
 SPARSE = {"common": TOPK}
 
 
-def shared(plan: Plan, federation: str) -> work.Bench:
+def shared(plan: Plan, federation: str) -> round.Bench:
     """Return a site that exchanges all it trains, the largest differences of it."""
     groups = {"pretrained": ["conv1", "bn1", "conv2", "bn2"], "common": ["..."]}
     coded = replace(plan, federation=federation, groups=groups, coding=SPARSE)
@@ -207,7 +207,7 @@ def test_what_an_update_that_was_not_taken_owed_and_carried_is_owed_again(plan: 
         bench = shared(plan, federation)
         layers = {"common": encode(received(bench))}
         for number, taken in orders:
-            _, update = work.train(bench, number, layers, taken={"common": taken})
+            _, update = round.train(bench, number, layers, taken={"common": taken})
         return update["common"]
 
     without = sent("run-a", (1, 0), (3, 1))
@@ -219,10 +219,10 @@ def test_what_an_update_that_was_not_taken_owed_and_carried_is_owed_again(plan: 
 def test_what_is_owed_of_another_model_is_told(plan: Plan) -> None:
     bench = shared(plan, "run-a")
     layers = {"common": encode(received(bench))}
-    work.train(bench, 1, layers)
+    round.train(bench, 1, layers)
     weights.save(bench.store.path(1), {"owed/conv3.weight": torch.ones(3)}, {})
     with pytest.raises(UserError, match="coding has lost so far does not fit the model"):
-        work.train(bench, 2, layers, taken={"common": 1})
+        round.train(bench, 2, layers, taken={"common": 1})
 
 
 def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan: Plan) -> None:
@@ -238,7 +238,7 @@ def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan:
             g: encode({n: bench.start[n] for n in division.exchanged_names(g)})
             for g in division.exchanged_groups()
         }
-        reports.append(work.deploy(bench, 2, payloads))
+        reports.append(round.deploy(bench, 2, payloads))
         assert bench.store.rounds() == [1]
     assert reports[0].before != reports[0].after == reports[1].after == reports[2].after
 
@@ -246,32 +246,32 @@ def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan:
 def test_a_site_says_what_does_not_fit(plan: Plan) -> None:
     bench = bench_of(plan)
     with pytest.raises(UserError, match=r"exchanges \['common', 'task'\]"):
-        work.train(bench, 1, {})
+        round.train(bench, 1, {})
     good = received(bench)
     payloads = {
         g: encode({n: good[n] for n in bench.blueprint.partition.exchanged_names(g)})
         for g in ("common", "task")
     }
     with pytest.raises(UserError, match="group common from the server"):
-        work.train(bench, 1, {**payloads, "common": payloads["task"]})
+        round.train(bench, 1, {**payloads, "common": payloads["task"]})
     with pytest.raises(UserError, match="device 'abacus' does not exist"):
         bench_of(plan, device="abacus")
 
 
 def test_a_checkpoint_is_kept_only_if_its_hash_is_right(plan: Plan, own_home: Path) -> None:
-    path = work.checkpoint_path(own_home / "cache", plan.weights)
+    path = round.checkpoint_path(own_home / "cache", plan.weights)
     tensors, _ = weights.load(path)
     path.unlink()
     bench = bench_of(plan)
-    assert not work.who(bench).holds_weights
+    assert not round.who(bench).holds_weights
     with pytest.raises(UserError, match="is not on this site's disk"):
-        work.play(bench, 1, received(bench), MemoryStore())
+        round.play(bench, 1, received(bench), MemoryStore())
     changed = {**tensors, "conv1.weight": tensors["conv1.weight"] + 1}
     for payload in ({"pretrained": encode(changed)}, {"pretrained": b"junk"}, {}):
         with pytest.raises(UserError, match="that arrived"):
-            work.keep_checkpoint(bench, payload)
-    work.keep_checkpoint(bench, {"pretrained": encode(tensors)})
-    assert work.who(bench_of(plan)).holds_weights
+            round.keep_checkpoint(bench, payload)
+    round.keep_checkpoint(bench, {"pretrained": encode(tensors)})
+    assert round.who(bench_of(plan)).holds_weights
 
 
 def test_training_that_diverges_is_told_and_not_kept(plan: Plan) -> None:
@@ -279,7 +279,7 @@ def test_training_that_diverges_is_told_and_not_kept(plan: Plan) -> None:
     bench = bench_of(replace(plan, train=replace(plan.train, optimizer=optimizer, clip=None)))
     store = MemoryStore()
     with pytest.raises(ArithmeticError, match=r"lower train\.optimizer\.lr"):
-        work.play(bench, 1, received(bench), store)
+        round.play(bench, 1, received(bench), store)
     assert store.kept is None
 
 
@@ -340,11 +340,11 @@ def test_a_simulation_of_a_hundred_sites_reads_each_site_s_data_once(
         one = Split(inputs, np.zeros(1, dtype=np.int64))
         return Holding(f"site-{seat.index}", SiteData("task", ("a", "b"), (2,), one, one, one))
 
-    monkeypatch.setattr(work, "load_data", counted)
+    monkeypatch.setattr(round, "load_data", counted)
     for _ in range(2):  # two rounds
         for index in range(100):
             site = read_site({"partition-id": index, "num-partitions": 100}, {})
-            work._open_data('{"name": "counted"}', 1, site)
+            round._open_data('{"name": "counted"}', 1, site)
     assert read == list(range(100))
 
 
@@ -358,14 +358,14 @@ def test_a_deployed_site_reads_its_data_anew_in_each_run(monkeypatch: pytest.Mon
         one = Split(inputs, np.zeros(1, dtype=np.int64))
         return Holding(str(seat.site), SiteData("task", ("a", "b"), (2,), one, one, one))
 
-    monkeypatch.setattr(work, "load_data", counted)
-    monkeypatch.setattr(work, "_OWN", {})
+    monkeypatch.setattr(round, "load_data", counted)
+    monkeypatch.setattr(round, "_OWN", {})
     plan = plan_for(
         compose("har", ["groups=all_common", "weights=none"]), federation="a", weights=""
     )
     for federation in ("a", "a", "b", "b"):
         for name in ("north", "south"):
             site = read_site({"site": name}, {})
-            work.open_bench(site, replace(plan, federation=federation))
+            round.open_bench(site, replace(plan, federation=federation))
     assert read == ["north", "south"] * 2
-    assert len(work._OWN) == 2
+    assert len(round._OWN) == 2

@@ -19,7 +19,7 @@ from consortium import certificates
 from consortium.certificates import admit, found, members, renew
 from consortium.main import main
 from consortium.members import Hospital, read_hospitals, read_hosts
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from site_guard.signatures import private_key, public_keys
 
 HOSPITALS = (Hospital("hospital-a", "gender"), Hospital("hospital-b", "pose"))

@@ -18,9 +18,9 @@ from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_
 from consortium import main
 from consortium.keep_running import COMPLETED, PATIENCE, STOPPED, KeptRun, read_pairs
 from consortium.superlink import Away, SubmittedRun, SuperLink, flower, last_round
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from server_app.report import round_line
-from strategies.records import RoundRecord
+from server_app.rounds.records import RoundRecord
 
 FAILED = "finished:failed"
 Fate = tuple[str, int]  # how a run ends, and the last round that it completes

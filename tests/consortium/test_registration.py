@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 from consortium.certificates import admit, found
 from consortium.members import Hospital
 from consortium.registration import ROSTER, register
-from models.errors import UserError
-from server_app.roster_file import read_roster
+from fedstrata.support.errors import UserError
+from server_app.sites.roster_file import read_roster
 
 HOSPITALS = (Hospital("hospital-a", "gender"), Hospital("hospital-b", "pose"))
 

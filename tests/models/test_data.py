@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.data import ArrayInputs, Split, Subset
+from models.training.data import ArrayInputs, Split, Subset
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8)
 WHOLE = Split(ArrayInputs(PICTURES, (0.5,) * 3, (0.25,) * 3), np.arange(12) % 3)

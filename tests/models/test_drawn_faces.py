@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from models.drawn_faces import ATTRIBUTES, CLASSES, MARGINALS, Camera, Drawn, draw
-from models.drawn_faces.camera import BACKDROPS
-from models.drawn_faces.people import in_turn, meet
+from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, MARGINALS, Camera, Drawn, draw
+from fedstrata.drawn_faces.camera import BACKDROPS
+from fedstrata.drawn_faces.people import in_turn, meet
 
 PER_PERSON = ("gender", "age")
 PER_PICTURE = ("glasses", "pose", "teeth")

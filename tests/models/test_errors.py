@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import Told, UserError, private, private_reason
+from fedstrata.support.errors import Told, UserError, private, private_reason
 
 PARTS = st.lists(st.tuples(st.text(), st.booleans()), min_size=1)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import models as torchvision_models
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from models.networks import MODELS, OF_TOKENS, build
 from models.networks.head import head
 from models.weights import load_into, read_file

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from models.errors import UserError
-from models.options import read_options
+from fedstrata.support.errors import UserError
+from fedstrata.support.options import read_options
 
 
 @dataclass(frozen=True)

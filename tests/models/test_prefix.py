@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from models.freezing import Copy, frozen_cut, prefix_digest, split, steps
 from models.groups import freeze, partition, set_train_mode
 from models.networks import MODELS, OF_TOKENS, build
-from models.prefix import Copy, frozen_cut, prefix_digest, split, steps
 
 SLOW = ("resnet34", "resnet50", "vgg16", "vgg16_bn")
 NETWORKS = [n for n in MODELS if n not in (*SLOW, *OF_TOKENS)]  # of tokens: test_text.py

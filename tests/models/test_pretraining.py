@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import training
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from models.optimizer import OptimizerConfig
-from models.pretraining import Pretraining
+from models.training import loop
+from server_app.pretraining import Pretraining
 
 SGD = OptimizerConfig("sgd", 0.1, 0.9, 0.0)
 SETTINGS = Pretraining("central", "drawn_faces", "attributes", 8, 4, 2, 16, 1, 4, SGD)
@@ -41,16 +41,16 @@ def test_what_cannot_be_trained_is_told_by_its_key(changes: dict[str, Any], told
 
 def test_an_optimiser_is_the_one_that_was_asked_for() -> None:
     layer = nn.Linear(2, 2)
-    settings = training.Settings(1, None, 4, "sgd", 0.1, 0.9, 0.01, None, "none", False)
+    settings = loop.Settings(1, None, 4, "sgd", 0.1, 0.9, 0.01, None, "none", False)
     for name, kind in {
         "sgd": torch.optim.SGD,
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
     }.items():
         chosen = replace(settings, optimizer=name)
-        made = training.make_optimizer(dict(layer.named_parameters()), chosen)
+        made = loop.make_optimizer(dict(layer.named_parameters()), chosen)
         assert type(made) is kind
         assert made.defaults.get("momentum", 0.9) == 0.9
         assert (made.defaults["lr"], made.defaults["weight_decay"]) == (0.1, 0.01)
     with pytest.raises(UserError, match="no optimizer 'rmsprop'; there is sgd, adam, adamw"):
-        training.make_optimizer({}, replace(settings, optimizer="rmsprop"))
+        loop.make_optimizer({}, replace(settings, optimizer="rmsprop"))

@@ -1,6 +1,6 @@
 """Seeds are fixed by the run's seed and the purpose alone."""
 
-from models.seeds import derive_seed
+from fedstrata.support.seeds import derive_seed
 
 
 def test_the_value_is_pinned() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.data import ArrayInputs, Split
 from models.networks import build
-from models.stacked import Learner, batch_plan, fit_together, run_together, why_not_stacked
-from models.training import (
+from models.training.batched import Learner, batch_plan, fit_together, run_together, why_not_stacked
+from models.training.data import ArrayInputs, Split
+from models.training.loop import (
     OptimizerState,
     Settings,
     WeightedLoss,

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.errors import UserError
-from models.folders import model_folder
+from fedstrata.support.errors import UserError
+from fedstrata.support.folders import model_folder
+from models.freezing import frozen_cut, prefix_digest, split
 from models.groups import partition
 from models.networks import build, input_dtype
 from models.networks.text import folder_tensors
-from models.prefix import frozen_cut, prefix_digest, split
 from models.text_folders import architecture, read_tokenizer
 from models.weights import load_into
 from strategies.method import make_method
@@ -270,7 +270,7 @@ def test_without_the_package_the_way_out_is_told(models_dir):
     code = (
         "import sys; sys.modules['transformers'] = None\n"
         "from pathlib import Path\n"
-        "from models.errors import UserError\n"
+        "from fedstrata.support.errors import UserError\n"
         "from models.networks import build\n"
         "build('mlp', input_shape=(3,), classes=2, head=[], hidden=[])\n"
         "try:\n"
@@ -285,7 +285,7 @@ def test_without_the_package_the_way_out_is_told(models_dir):
 
 def test_nothing_else_imports_the_package():
     code = (
-        "import sys, client_app.work, client_app.data.registry, server_app.start\n"
+        "import sys, client_app.round, client_app.data.registry, server_app.start_weights\n"
         "import client_app.data.text\n"
         "sys.exit('transformers' in sys.modules or 'tokenizers' in sys.modules)"
     )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import vgg16
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from models.networks import build
 from models.vgg_face import as_vgg16, is_vgg_face
 from models.weights import load_into, read_file

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import ResNet18_Weights
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from models.weights import content_hash, load, load_into, read_file, save, torchvision_weights
 
 TENSORS = {

@@ -16,11 +16,11 @@ from flwr.app import Message
 from torch import Tensor
 
 from client_app.store import DiskStore
+from fedstrata.protocol import answers
+from fedstrata.support.errors import UserError
 from models import weights
-from models.errors import UserError
 from server_app.compose import compose
 from strategies import method as methods
-from strategies import wire
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_k_of_n import grid_of, of_round
 from tests.server_app.test_run import (
@@ -176,14 +176,14 @@ class Line:
     """Keeps what the server says of the common layers to each node, by round; may tamper."""
 
     tamper: Callable[[Message, Message], Message | None] = lambda _, reply: reply
-    coded: dict[tuple[int, int], wire.Coded] = field(default_factory=dict)
+    coded: dict[tuple[int, int], answers.Coded] = field(default_factory=dict)
     taken: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)
 
     def __call__(self, message: Message, reply: Message) -> Message | None:
         if number := of_round(message):
             node = message.metadata.dst_node_id
-            self.coded[number, node] = wire.read_coded(message)["common"]
-            self.taken[number, node] = wire.read_order(message).taken
+            self.coded[number, node] = answers.read_coded(message)["common"]
+            self.taken[number, node] = answers.read_order(message).taken
         return self.tamper(message, reply)
 
 
@@ -279,7 +279,7 @@ def test_a_site_that_says_not_now_keeps_what_it_holds(tmp_path: Path) -> None:
     def not_now(message: Message, reply: Message) -> Message:
         number = of_round(message) or 0
         if 2 <= number <= 6 and message.metadata.dst_node_id == 102:
-            return wire.failure(message, "site-02", number, "at night", later=True)
+            return answers.failure(message, "site-02", number, "at night", later=True)
         return reply
 
     line = Line(not_now)
@@ -334,7 +334,7 @@ def test_a_state_that_comes_out_otherwise_is_refused_at_the_site(tmp_path: Path)
                 if of_round(message) == 2 and message.metadata.dst_node_id == 102:
                     data = bytearray(message.content["layers"]["common/0"].data)  # type: ignore[index]
                     data[8 + int.from_bytes(data[:8], "little")] ^= 1  # of a BatchNorm's mean
-                    message.content["layers"]["common/0"] = wire.payload_array(bytes(data))  # type: ignore[index]
+                    message.content["layers"]["common/0"] = answers.payload_array(bytes(data))  # type: ignore[index]
                 changed.append(message)
             return list(super().push_messages(changed))
 
@@ -395,9 +395,9 @@ def test_a_round_that_is_sent_again_is_answered_with_the_same_bytes(tmp_path: Pa
     asked = [m for m in grid.sent if of_round(m) == 4 and m.metadata.dst_node_id == 101]
     grid.replies.clear()
     (message_id,) = grid.push_messages(asked[:1])
-    first = wire.read_payloads(grid.replies[message_id])
+    first = answers.read_payloads(grid.replies[message_id])
     (message_id,) = grid.push_messages(asked[:1])
-    assert wire.read_payloads(grid.replies[message_id]) == first
+    assert answers.read_payloads(grid.replies[message_id]) == first
 
 
 def test_who_lost_what_it_held_at_the_end_is_sent_the_whole_to_fine_tune(tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_a_wrong_choice_is_told_before_any_training(
     grid = grid_of(tmp_path)
     with pytest.raises(UserError, match=told):
         simulate(tmp_path, "faces", [*RUN, override], grid=grid)
-    assert not [m for m in grid.sent if m.metadata.message_type == wire.TRAIN]
+    assert not [m for m in grid.sent if m.metadata.message_type == answers.TRAIN]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -462,7 +462,7 @@ def test_nodes_that_send_sums_send_them_exactly(way: str) -> None:
 
 
 def test_a_method_whose_payload_is_no_layer_cannot_be_coded_with_losses() -> None:
-    from strategies.codings import read_codings
+    from fedstrata.protocol.codings import read_codings
     from tests.strategies.test_method import FedProto
 
     lossy = read_codings({"prototypes": {"name": "bfloat16"}}, {})

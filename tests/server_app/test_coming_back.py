@@ -17,11 +17,13 @@ import torch
 from flwr.app import Message
 
 from client_app.store import DiskStore
+from fedstrata.protocol import answers
+from fedstrata.support.errors import UserError
 from models import weights
-from models.errors import UserError
-from server_app import checkpoint
-from server_app.checkpoint import RunFolder
-from strategies import roster, rounds, wire
+from server_app import run_folder
+from server_app.rounds import loop
+from server_app.run_folder import RunFolder
+from server_app.sites import roster
 from tests.loopback import LoopbackGrid, failed, simulate
 from tests.server_app.test_k_of_n import PLAIN, grid_of, lines, of_round
 from tests.server_app.test_run import Crash, with_report
@@ -157,7 +159,7 @@ def test_a_resumed_named_run_is_the_same_federation(tmp_path: Path) -> None:
 
 
 def test_two_servers_do_not_write_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "LOCK_PATIENCE", 0.3)
+    monkeypatch.setattr(run_folder, "LOCK_PATIENCE", 0.3)
     results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path))
     folder = RunFolder(tmp_path / results["run"])
     again = {"grid": grid_of(tmp_path), "resume": "latest"}
@@ -171,7 +173,7 @@ def test_two_servers_do_not_write_one_run(tmp_path: Path, monkeypatch: pytest.Mo
 def test_nobody_begins_a_run_where_another_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "LOCK_PATIENCE", 0.3)
+    monkeypatch.setattr(run_folder, "LOCK_PATIENCE", 0.3)
     other = RunFolder(tmp_path / "march", chosen=True)
     begin = {"grid": grid_of(tmp_path), "name": "march"}
     with other.written_here(), pytest.raises(UserError, match="another ServerApp writes into"):
@@ -217,7 +219,7 @@ def broken(*nodes: int, until: list[bool]) -> Callable[[Message, Message], Messa
     """Return a tamper: queries to ``nodes`` are answered with an error until the list is not empty."""
 
     def tamper(message: Message, reply: Message) -> Message:
-        asked = message.metadata.message_type == wire.QUERY
+        asked = message.metadata.message_type == answers.QUERY
         if asked and message.metadata.dst_node_id in nodes and not until:
             return with_report(error="the data folder cannot be read")(message, reply)
         return reply
@@ -331,7 +333,9 @@ def test_a_run_waits_for_sites_that_do_not_train_now(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
         if of_round(message) == 1 and len(refusals) < 8:
             refusals.append(message.metadata.dst_node_id)
-            return wire.failure(message, f"site-0{refusals[-1] - 100}", 1, "at night", later=True)
+            return answers.failure(
+                message, f"site-0{refusals[-1] - 100}", 1, "at night", later=True
+            )
         return reply
 
     results, _ = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path, tamper))
@@ -357,7 +361,7 @@ def test_sites_outside_their_hours_are_asked_ever_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(rounds, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)
     asked: list[float] = []
 
     def tamper(message: Message, reply: Message) -> Message:
@@ -367,7 +371,7 @@ def test_sites_outside_their_hours_are_asked_ever_less_often(
         if len(asked) > 9:
             return reply
         if closed:
-            return wire.failure(message, "site-03", 1, "at night", later=True)
+            return answers.failure(message, "site-03", 1, "at night", later=True)
         return failed(message, code=2, reason="its app died")
 
     overrides = [*PLAIN, "strategy.minimum.common=4", "strategy.give_up=3600", "strategy.poll=0.5"]
@@ -382,7 +386,7 @@ def test_a_site_that_joins_ends_a_long_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(rounds, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)
     grid = grid_of(tmp_path)
     late = grid.nodes.pop(102)
     asked: list[float] = []
@@ -391,7 +395,7 @@ def test_a_site_that_joins_ends_a_long_pause(
         if of_round(message) == 1 and message.metadata.dst_node_id == 103:
             asked.append(clock.slept)
             grid.nodes.update({102: late} if len(asked) == 2 else {})
-            return wire.failure(message, "site-03", 1, "at night", later=True)
+            return answers.failure(message, "site-03", 1, "at night", later=True)
         return reply
 
     grid.tamper = tamper
@@ -495,7 +499,7 @@ def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
 
     def tamper(message: Message, reply: Message) -> Message | None:
         answer = joins(message, reply)
-        asked = message.metadata.message_type == wire.QUERY
+        asked = message.metadata.message_type == answers.QUERY
         other = asked and message.metadata.dst_node_id == 103 and answer is not None
         return with_report(**told)(message, answer) if other else answer
 
@@ -505,7 +509,7 @@ def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
     why = results["rounds"][2]["absent"]["site-03"]
     assert reason in why
     assert why.isprintable()
-    assert len(why) <= len("cannot take part: ") + wire.MOST_REASON_CHARACTERS
+    assert len(why) <= len("cannot take part: ") + answers.MOST_REASON_CHARACTERS
     assert len(results["rounds"][2]["participants"]) == 3
 
 
@@ -525,4 +529,4 @@ def test_a_strangers_text_is_one_short_line(tmp_path: Path) -> None:
     said: dict[str, str] = results["rounds"][0]["refused"]
     assert set(said) == {"site-02", "site-03"}
     assert all(text.isprintable() for text in said.values())
-    assert max(map(len, said.values())) <= wire.MOST_REASON_CHARACTERS
+    assert max(map(len, said.values())) <= answers.MOST_REASON_CHARACTERS

@@ -10,7 +10,7 @@ import pytest
 from flwr.serverapp import Grid
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from server_app import app
 from server_app.compose import RunConfig
 from tests.loopback import LoopbackGrid

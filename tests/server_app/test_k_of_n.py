@@ -14,11 +14,12 @@ import jsonschema
 import pytest
 from flwr.app import Message
 
-from models.errors import UserError
+from fedstrata.protocol import answers
+from fedstrata.support.errors import UserError
 from server_app.compose import compose
 from server_app.report import participation_table
-from strategies import roster, wire
-from strategies.records import participation
+from server_app.rounds.records import participation
+from server_app.sites import roster
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_run import DOCS, GROUPS, Crash, one_in, silent, with_report
 from tests.strategies.test_equalities import SMALL, same, states
@@ -36,7 +37,7 @@ def grid_of(output: Path, tamper: Any = None, sites: int = 4) -> LoopbackGrid:
 
 def of_round(message: Message) -> int | None:
     """Return the round of a training order; None for any other message."""
-    training = message.metadata.message_type == wire.TRAIN
+    training = message.metadata.message_type == answers.TRAIN
     return int(message.metadata.group_id) if training else None
 
 

@@ -17,15 +17,16 @@ from flwr.app import ConfigRecord, Message
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client_app import together, work
-from client_app.data.seat import Holding
-from client_app.site import Site
+from client_app import round
+from client_app.cohort import batched
+from client_app.data.site_info import Holding
+from client_app.node_config import Site
 from client_app.store import DiskStore
+from fedstrata.protocol import answers
+from fedstrata.support.errors import UserError
 from models import weights
-from models.data import ArrayInputs, Split
-from models.errors import UserError
 from models.networks import build
-from strategies import wire
+from models.training.data import ArrayInputs, Split
 from tests.loopback import LoopbackGrid, failed, simulate
 from tests.server_app.test_run import DOCS, GROUPS, Crash
 from tests.strategies.test_equalities import SMALL, same, states
@@ -74,18 +75,18 @@ def test_regions_give_what_a_node_for_each_site_gives_bit_for_bit(
     tmp_path: Path, nodes: int, overrides: list[str]
 ) -> None:
     apart = played(tmp_path / "apart", [*SMALL, *overrides], 6, 1)
-    together = played(tmp_path / "together", [*SMALL, *overrides], nodes, 6 // nodes)
+    batched = played(tmp_path / "together", [*SMALL, *overrides], nodes, 6 // nodes)
     expected = states(tmp_path / "apart", apart["run"])
-    assert same(expected, states(tmp_path / "together", together["run"]))
+    assert same(expected, states(tmp_path / "together", batched["run"]))
     for key in ("sites", "participation", "final", "deployment"):
-        assert without_seconds(together[key]) == without_seconds(apart[key])
-    for mine, theirs in zip(together["rounds"], apart["rounds"], strict=True):
+        assert without_seconds(batched[key]) == without_seconds(apart[key])
+    for mine, theirs in zip(batched["rounds"], apart["rounds"], strict=True):
         for key in ("participants", "sites", "tasks", "refused", "late", "absent", "kept"):
             assert without_seconds(mine[key]) == without_seconds(theirs[key])
     for site in apart["sites"]:
         kept = [
             DiskStore(tmp_path / name, told["federation"], site).before(3)
-            for name, told in (("apart", apart), ("together", together))
+            for name, told in (("apart", apart), ("together", batched))
         ]
         if kept[0] is None or kept[1] is None:
             assert kept == [None, None]
@@ -100,7 +101,7 @@ def in_round_1(change: Any) -> Any:
     """Return a tamper that changes the first node's answer to the order of round 1."""
 
     def tamper(message: Message, reply: Message) -> Message | None:
-        if message.metadata.message_type != wire.TRAIN or message.metadata.group_id != "1":
+        if message.metadata.message_type != answers.TRAIN or message.metadata.group_id != "1":
             return reply
         return change(message, reply) if message.metadata.dst_node_id == 100 else reply
 
@@ -128,16 +129,16 @@ def with_site(number: int, **values: Any) -> Any:
 
 def with_a_sum_of(value: int) -> Any:
     def change(_: Message, reply: Message) -> Message:
-        payload = bytearray(wire.read_payloads(reply)["common"])
+        payload = bytearray(answers.read_payloads(reply)["common"])
         payload[-8:] = value.to_bytes(8, "little", signed=True)
-        reply.content["layers"]["common"] = wire.payload_array(bytes(payload))  # type: ignore[index]
+        reply.content["layers"]["common"] = answers.payload_array(bytes(payload))  # type: ignore[index]
         return reply
 
     return change
 
 
 def with_an_extra_scope(_: Message, reply: Message) -> Message:
-    reply.content["layers"]["personal"] = wire.payload_array(b"")  # type: ignore[index]
+    reply.content["layers"]["personal"] = answers.payload_array(b"")  # type: ignore[index]
     return reply
 
 
@@ -157,7 +158,7 @@ def with_an_extra_scope(_: Message, reply: Message) -> Message:
         (with_an_extra_scope, "refused", "sends groups that may not leave a site: personal"),
         (lambda *_: None, "late", "no answer within"),
         (lambda message, _: failed(message), "absent", "gone"),
-        (lambda message, _: wire.failure(message, "", 1, "no disk"), "refused", "no disk"),
+        (lambda message, _: answers.failure(message, "", 1, "no disk"), "refused", "no disk"),
     ],
 )
 def test_an_answer_in_which_anything_is_wrong_costs_the_whole_region_that_round(
@@ -177,14 +178,14 @@ def test_an_answer_in_which_anything_is_wrong_costs_the_whole_region_that_round(
 def test_a_site_that_fails_costs_its_own_contribution_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = work.trained
+    plain = round.trained
 
-    def play(bench: work.Bench, number: int, *rest: Any, **more: Any) -> Any:
+    def play(bench: round.Bench, number: int, *rest: Any, **more: Any) -> Any:
         if bench.holding.site == "site-01" and number == 1:
             raise UserError("the disk is full")
         return plain(bench, number, *rest, **more)
 
-    monkeypatch.setattr(work, "trained", play)
+    monkeypatch.setattr(round, "trained", play)
     runs = [played(tmp_path / str(n), PLAIN, n, 4 // n) for n in (4, 2, 1)]
     for results in runs:
         assert results["rounds"][0]["refused"] == {"site-01": "the disk is full"}
@@ -199,14 +200,14 @@ def test_a_site_that_fails_costs_its_own_contribution_only(
 def test_a_site_without_data_is_excluded_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = work.read_data
+    plain = round.read_data
 
     def read(options: str, seed: int, site: Site) -> Any:
         if site.index in (1, 2):
             raise UserError("no examples in train")
         return plain(options, seed, site)
 
-    monkeypatch.setattr(work, "read_data", read)
+    monkeypatch.setattr(round, "read_data", read)
     with pytest.raises(UserError, match=r"no examples in train \(virtual sites 1, 2\)"):
         played(tmp_path, PLAIN, 1, 4)
     overrides = [*PLAIN, "strategy.on_site_error=exclude"]
@@ -225,7 +226,7 @@ def test_a_run_resumed_gives_the_same_bits_also_with_other_regions(tmp_path: Pat
     whole = played(tmp_path / "whole", overrides, 2, 2)
 
     def dies(message: Message, reply: Message) -> Message:
-        if message.metadata.group_id == "2" and message.metadata.message_type == wire.TRAIN:
+        if message.metadata.group_id == "2" and message.metadata.message_type == answers.TRAIN:
             raise Crash
         return reply
 
@@ -241,7 +242,7 @@ def test_a_personal_layer_is_in_no_message_of_a_region(tmp_path: Path) -> None:
     replies: list[bytes] = []
 
     def keep(_: Message, reply: Message) -> Message:
-        replies.extend(wire.read_payloads(reply).values())
+        replies.extend(answers.read_payloads(reply).values())
         return reply
 
     told = played(tmp_path, PLAIN, 2, 2, tamper=keep)
@@ -334,13 +335,13 @@ def test_sites_that_train_as_one_end_where_they_end_apart(
         weights.save(tmp_path / "body.safetensors", {n: body[n] for n in body if "fc1" in n}, {})
         overrides = [*overrides, "weights=file", f"weights.path={tmp_path / 'body.safetensors'}"]
     teams: list[int] = []
-    plain = together._play
+    plain = batched._play
 
     def play(team: Any) -> Any:
         teams.append(len(team.places))
         return plain(team)
 
-    monkeypatch.setattr(together, "_play", play)
+    monkeypatch.setattr(batched, "_play", play)
     runs = {}
     for nodes, as_one in ((6, False), (2, False), (2, True)):
         output = tmp_path / f"{nodes}-{as_one}"
@@ -394,7 +395,7 @@ def test_a_team_is_measured_with_its_own_layers_whoever_was_loaded(
             tasks.setdefault(place.bench.holding.data.task, []).append(place)
         yield from tasks.values()
 
-    monkeypatch.setattr(together, "_teams", by_task)
+    monkeypatch.setattr(batched, "_teams", by_task)
     groups = ["groups.common=[fc1]", "groups.task=[fc2]", "groups.personal=[head]"]
     told = [*SMALL, "model=mlp", "model.hidden=[12,8]", "model.head=[]", *groups, "cohort.sites=4"]
     found = {}
@@ -457,9 +458,9 @@ def test_what_cannot_train_as_one_trains_one_after_the_other_and_says_why(
 ) -> None:
     # compiled to the same operations, for which no compiler is needed
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(work, "_check_compiler", lambda device: None)
+    monkeypatch.setattr(round, "_check_compiler", lambda device: None)
     root = har_file(tmp_path)
-    together._say_once.cache_clear()
+    batched._say_once.cache_clear()
     caplog.set_level("INFO", logger="flwr")
     runs = {}
     for nodes in (6, 2):
@@ -489,7 +490,7 @@ class Gone(ArrayInputs):
 def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_most: int
 ) -> None:
-    read = work.read_data
+    read = round.read_data
 
     def gone(options: str, seed: int, site: Site) -> Holding:
         holding = read(options, seed, site)
@@ -499,7 +500,7 @@ def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
             train = Split(Gone(train.inputs.values, at_most=at_most), train.labels)
         return replace(holding, data=replace(holding.data, train=train))
 
-    monkeypatch.setattr(work, "read_data", gone)
+    monkeypatch.setattr(round, "read_data", gone)
     grid = grid_of(tmp_path, 1, data_root=str(har_file(tmp_path)))
     results, _ = simulate(tmp_path, "har", [*HAR, "cohort.sites=6"], grid=grid)
     for record in results["rounds"]:
@@ -510,14 +511,14 @@ def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
 def test_a_site_that_is_short_of_memory_for_the_others_company_trains_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = together._place
+    place = batched._place
 
-    def short(bench: work.Bench, *more: Any) -> Any:
+    def short(bench: round.Bench, *more: Any) -> Any:
         if bench.holding.site == "subject-02":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return place(bench, *more)
 
-    monkeypatch.setattr(together, "_place", short)
+    monkeypatch.setattr(batched, "_place", short)
     grid = grid_of(tmp_path, 1, data_root=str(har_file(tmp_path)))
     results, _ = simulate(tmp_path, "har", [*HAR, "cohort.sites=6"], grid=grid)
     for record in results["rounds"]:

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from server_app.roster_file import VARIABLE, find_roster, read_roster
-from strategies.enrolment import Enrolment, Entry
+from fedstrata.support.errors import UserError
+from server_app.sites.allowed_keys import Enrolment, Entry
+from server_app.sites.roster_file import VARIABLE, find_roster, read_roster
 
 
 def public_line(key: Any) -> str:

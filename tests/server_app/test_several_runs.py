@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from server_app.app import run_all
 from server_app.compose import RunConfig, expand
 from tests.loopback import LoopbackGrid

@@ -17,9 +17,9 @@ import torch
 from flwr.app import Message
 from torch import Tensor, nn
 
-from client_app import work
+from client_app import round
 from client_app.store import DiskStore
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from tests.client_app.data.test_images import fill
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_k_of_n import of_round
@@ -170,7 +170,7 @@ def test_a_data_folder_that_vanishes_costs_one_contribution(
     def gone() -> None:
         vanish(pictures)()
         if fresh:  # as in a process that was started for the message
-            work._OWN.clear()
+            round._OWN.clear()
 
     grid.tamper = both(after_round(1, gone), after_round(2, come_back(pictures)))
     results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
@@ -184,7 +184,7 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
     shutil.copytree(pictures, tmp_path / "other-pictures")
     grid = clinics(tmp_path, **{"data-root": str(pictures)})
     grid.nodes[100]["data-root"] = str(tmp_path / "other-pictures")
-    load = work.load_data
+    load = round.load_data
     locked = False
 
     def load_as_nobody(name: str, options: Any, seat: Any, seed: int) -> Any:
@@ -202,14 +202,14 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
         nonlocal locked
         locked = True
         pictures.chmod(0)
-        work._OWN.clear()
+        round._OWN.clear()
 
     def unlock() -> None:
         nonlocal locked
         locked = False
         pictures.chmod(0o755)
 
-    monkeypatch.setattr(work, "load_data", load_as_nobody)
+    monkeypatch.setattr(round, "load_data", load_as_nobody)
     grid.tamper = both(after_round(1, lock), after_round(2, unlock))
     results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
     reason = "the data folder cannot be read: Permission denied; see the site's log"
@@ -274,9 +274,9 @@ class Device:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fits = 1000
         self.failed: list[int] = []
-        play = work.trained
+        play = round.trained
 
-        def watched(bench: work.Bench, *args: Any, **more: Any) -> Any:
+        def watched(bench: round.Bench, *args: Any, **more: Any) -> Any:
             clinic = bench.holding.site == "clinic"
             first = bench.blueprint.network[0]
             hook = first.register_forward_pre_hook(self.check) if clinic else None
@@ -286,7 +286,7 @@ class Device:
                 if hook is not None:
                     hook.remove()
 
-        monkeypatch.setattr(work, "trained", watched)
+        monkeypatch.setattr(round, "trained", watched)
 
     def check(self, _: nn.Module, given: tuple[Tensor]) -> None:
         if len(given[0]) > self.fits:

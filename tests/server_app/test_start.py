@@ -10,13 +10,13 @@ import pytest
 import torch
 from flwr.app import Message
 
+from fedstrata.protocol import answers
+from fedstrata.support.errors import UserError
 from models import weights
-from models.errors import UserError
 from models.networks import build
-from server_app import start
+from server_app import start_weights
 from server_app.app import run_all
 from server_app.compose import RunConfig
-from strategies import wire
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_coming_back import Plot, plot
 from tests.server_app.test_k_of_n import PLAIN
@@ -69,7 +69,9 @@ def test_a_site_with_other_inputs_than_the_weights_costs_nobody_the_run(
 ) -> None:
     def grey(message: Message, reply: Message) -> Message | None:
         answer = joins(message, reply)
-        other = message.metadata.message_type == wire.QUERY and message.metadata.dst_node_id == 103
+        other = (
+            message.metadata.message_type == answers.QUERY and message.metadata.dst_node_id == 103
+        )
         if not other or answer is None:
             return answer
         return with_report(input_shape=[1, 28, 28], **told)(message, answer)
@@ -99,7 +101,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def pretrain(*_: Any, **__: Any) -> None:
         raise AssertionError("the pre-training has begun")
 
-    monkeypatch.setattr(start, "pretrain", pretrain)
+    monkeypatch.setattr(start_weights, "pretrain", pretrain)
 
 
 @pytest.mark.usefixtures("untrained")

@@ -12,14 +12,14 @@ import safetensors.torch
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from client_app import work
-from client_app.features import Computed
-from client_app.site import read_site
+from client_app import round
+from client_app.feature_cache import Computed
+from client_app.node_config import read_site
+from fedstrata.protocol import answers
+from fedstrata.support.errors import UserError
 from models import weights
-from models.errors import UserError
 from models.networks.text import folder_tensors
 from server_app.compose import compose
-from strategies import wire
 from strategies.config import plan_for
 from tests.loopback import LoopbackGrid, simulate
 from tests.text_models import tiny_bert
@@ -109,16 +109,16 @@ def test_a_frozen_encoder_and_an_averaged_head(
     assert results["sites"]["site-00"]["input_shape"] == [12]
 
     encoder = folder_tensors("tiny-bert", own_home / "models")
-    trained = [reply for reply in replies if wire.read_payloads(reply)]
+    trained = [reply for reply in replies if answers.read_payloads(reply)]
     assert len(trained) == 4 * 8
     for reply in trained:
-        payloads = wire.read_payloads(reply)
+        payloads = answers.read_payloads(reply)
         for payload in payloads.values():
             tensors = safetensors.torch.load(payload)
             assert all(name.startswith("head.") for name in tensors)
             assert not [n for n, t in encoder.items() if t.numpy().tobytes() in payload]
     # nor does it travel to the sites in a round
-    assert {g for m in grid.sent for g in wire.read_order(m)[2]} == {"common", "task"}
+    assert {g for m in grid.sent for g in answers.read_order(m)[2]} == {"common", "task"}
     # each text went through the encoder once, in eight rounds, two evaluations and eight alone
     assert (len(computed), sum(computed)) == (12, 400)
 
@@ -140,7 +140,7 @@ def test_layers_of_the_encoder_can_be_trained_as_any(tmp_path: Path, notes: Path
         "groups.common=[encoder.model.encoder.layer.1, head.0]",
     ]
     simulate(tmp_path, "text", chosen, data_root=str(notes), tamper=recorder(replies))
-    update = next(p for p in map(wire.read_payloads, replies) if p)
+    update = next(p for p in map(answers.read_payloads, replies) if p)
     names = {name.rpartition(".")[0] for name in safetensors.torch.load(update["common"])}
     assert {name for name in names if name.startswith("head.")} == {"head.0"}
     assert all(name.startswith("encoder.model.encoder.layer.1.") for name in names - {"head.0"})
@@ -162,8 +162,8 @@ def test_a_site_looks_in_its_own_directory(tmp_path: Path, own_home: Path, notes
     results, _ = simulate(tmp_path / "out", "text", chosen, grid=there)
     assert list(results["sites"]) == ["north"]
     # the server's tensors arrive once, by their content hash: those in the site's folder do not count
-    sent = [m for m in there.sent if "pretrained" in wire.read_order(m)[2]]
-    assert [m.metadata.message_type for m in sent] == [wire.WEIGHTS]
+    sent = [m for m in there.sent if "pretrained" in answers.read_order(m)[2]]
+    assert [m.metadata.message_type for m in sent] == [answers.WEIGHTS]
     with pytest.raises(UserError, match=r"north: .*no folder 'tiny-bert' in the models folder"):
         simulate(tmp_path / "out", "text", chosen, grid=grid(tmp_path / "empty"))
 
@@ -175,9 +175,9 @@ def test_no_plan_chooses_a_path_at_a_site(notes: Path, key: str, value: object) 
     plan = plan_for(compose("text", [*OVERRIDES, NAMED]), federation="run-1", weights="")
     node = {"partition-id": 0, "num-partitions": 4, "data-root": str(notes)}
     site = read_site({**node, "site": "north"}, {})
-    assert work.open_bench(site, plan).holding.site == "north"
+    assert round.open_bench(site, plan).holding.site == "north"
     with pytest.raises(UserError, match=f"model.*{key}|folder's name"):
-        work.open_bench(site, replace(plan, model={**plan.model, key: value}))
+        round.open_bench(site, replace(plan, model={**plan.model, key: value}))
 
 
 @pytest.mark.parametrize(

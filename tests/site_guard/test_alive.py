@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from site_guard import alive
 from site_guard.main import site
 

@@ -15,19 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedstrata.protocol import answers, codec
+from fedstrata.protocol.answers import Refused, RoundReport, SiteReport
+from fedstrata.protocol.codings import read_codings
+from fedstrata.protocol.payload import encode
 from site_guard.answers import Doorkeeper
 from site_guard.settings import SiteSettings
-from strategies import codec, wire
-from strategies.codings import read_codings
-from strategies.payload import encode
-from strategies.wire import Refused, RoundReport, SiteReport
 
 HERE = SiteSettings(site="a", task="gender", state="/s", cache="/c", share=("common", "task"))
 COMMON = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2)}
 TASK = {"head.weight": torch.ones(4)}
 METRICS = {
     split: {"examples": 2.0, "loss": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
-    for split in wire.MEASURED
+    for split in answers.MEASURED
 }
 ROUND = RoundReport("a", 3, 10, 4, 4, 0.5, 1.0, METRICS, "")
 WHO = SiteReport(
@@ -49,9 +49,9 @@ WHO = SiteReport(
 )
 
 
-def order(kind: str = wire.TRAIN, **layers: Mapping[str, Tensor]) -> Message:
-    payloads = {group: wire.payload_array(encode(tensors)) for group, tensors in layers.items()}
-    return wire.order(kind, 7, plan="{}", round_number=3, layers=payloads, ttl=60.0)
+def order(kind: str = answers.TRAIN, **layers: Mapping[str, Tensor]) -> Message:
+    payloads = {group: answers.payload_array(encode(tensors)) for group, tensors in layers.items()}
+    return answers.order(kind, 7, plan="{}", round_number=3, layers=payloads, ttl=60.0)
 
 
 def leaving(keeper: Doorkeeper, asked: Message, answer: Message) -> Message:
@@ -60,7 +60,7 @@ def leaving(keeper: Doorkeeper, asked: Message, answer: Message) -> Message:
 
 
 def answered(asked: Message, report: Any = ROUND, **layers: bytes) -> Message:
-    return wire.answer(asked, report, layers)
+    return answers.answer(asked, report, layers)
 
 
 def trained() -> tuple[Message, dict[str, bytes]]:
@@ -72,8 +72,8 @@ def trained() -> tuple[Message, dict[str, bytes]]:
 def test_an_honest_answer_leaves_as_it_is() -> None:
     asked, layers = trained()
     left = leaving(Doorkeeper(HERE), asked, answered(asked, **layers))
-    assert wire.read_payloads(left) == layers
-    assert wire.read_round_report(left) == ROUND
+    assert answers.read_payloads(left) == layers
+    assert answers.read_round_report(left) == ROUND
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_site_that_shares_less_refuses_before_training() -> None:
     with pytest.raises(Refused, match="'task', and this site shares common"):
         keeper.check_order(order(common=COMMON, task=TASK))
     keeper.check_order(order(common=COMMON))
-    asked = order(wire.QUERY)
+    asked = order(answers.QUERY)
     with pytest.raises(Refused, match="'task', and this site shares common"):
         leaving(keeper, asked, answered(asked, WHO))
 
@@ -123,15 +123,15 @@ def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
     keeper = Doorkeeper(replace_settings(keep=("conv",)))
     with pytest.raises(Refused, match=r"'conv\.bias', 'conv\.weight' in the group 'common'"):
         keeper.check_order(order(common=COMMON))
-    asked = order(wire.QUERY)
+    asked = order(answers.QUERY)
     with pytest.raises(Refused, match="may never leave"):
         leaving(keeper, asked, answered(asked, WHO))
 
 
 def test_a_site_names_no_classes_but_those_of_its_list() -> None:
-    asked = order(wire.QUERY)
+    asked = order(answers.QUERY)
     keeper = Doorkeeper(replace_settings(classes=("maybe", "no", "yes")))
-    left = wire.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
+    left = answers.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
     assert left.classes == WHO.classes
     keeper = Doorkeeper(replace_settings(classes=("no", "yes")))
     with pytest.raises(Refused, match="names 1 classes that `classes`") as refused:
@@ -150,7 +150,7 @@ def test_nothing_hides_in_the_header_of_a_payload() -> None:
     hidden = safetensors.torch.save(COMMON, metadata={"patient": "Jane Doe"})
     assert b"Jane Doe" in hidden
     left = leaving(Doorkeeper(HERE), asked, answered(asked, **layers | {"common": hidden}))
-    sent = wire.read_payloads(left)["common"]
+    sent = answers.read_payloads(left)["common"]
     assert b"Jane" not in sent
     assert sent == encode(COMMON)
 
@@ -175,17 +175,17 @@ def test_nothing_hides_in_records_or_reports() -> None:
 def test_a_long_reason_in_other_letters_leaves_as_it_is() -> None:
     asked = order(common=COMMON)
     reason = "Verzeichnis für Ärzte nicht lesbar, \udcff, 🏥 " * 100
-    failed = wire.failure(asked, "a", 3, reason)
+    failed = answers.failure(asked, "a", 3, reason)
     left = leaving(Doorkeeper(HERE), asked, Message(failed.content, reply_to=asked))
-    told = wire.read_round_report(left).error
-    assert len(told) == wire.MOST_REASON_CHARACTERS
+    told = answers.read_round_report(left).error
+    assert len(told) == answers.MOST_REASON_CHARACTERS
     assert told.startswith("Verzeichnis für Ärzte nicht lesbar, ?, 🏥 ")
 
 
 def test_an_error_carries_its_reason_and_nothing_else() -> None:
-    asked = order(wire.QUERY)
+    asked = order(answers.QUERY)
     told = replace(WHO, error="no data", classes=("Jane", "Doe"))
-    left = wire.read_site_report(leaving(Doorkeeper(HERE), asked, answered(asked, told)))
+    left = answers.read_site_report(leaving(Doorkeeper(HERE), asked, answered(asked, told)))
     assert (left.error, left.classes, left.site) == ("no data", (), "a")
     asked, layers = trained()
     with pytest.raises(Refused, match="layers that nobody asked for"):
@@ -215,15 +215,15 @@ def test_an_error_carries_its_reason_and_nothing_else() -> None:
     ],
 )
 def test_the_app_cannot_say_that_the_site_is_another(changes: dict[str, Any], told: str) -> None:
-    asked = order(wire.QUERY)
+    asked = order(answers.QUERY)
     with pytest.raises(Refused, match=told):
         leaving(Doorkeeper(HERE), asked, answered(asked, replace(WHO, **changes)))
 
 
 def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
     keeper = Doorkeeper(HERE)
-    asked = order(wire.QUERY)
-    left = wire.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
+    asked = order(answers.QUERY)
+    left = answers.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
     assert left.schemas["common"]["conv.weight"] == "float32[2, 3]"
     leaving(keeper, asked, answered(asked, replace(WHO, holds_weights=False)))
     with pytest.raises(Refused, match="other classes"):
@@ -231,7 +231,9 @@ def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
     renamed = {"common": {"jane.doe": "float32[2]"}, "task": {}}
     with pytest.raises(Refused, match="other layers"):
         leaving(keeper, asked, answered(asked, replace(WHO, schemas=renamed)))
-    method = wire.order(wire.QUERY, 7, plan='{"other": 1}', round_number=0, layers={}, ttl=60.0)
+    method = answers.order(
+        answers.QUERY, 7, plan='{"other": 1}', round_number=0, layers={}, ttl=60.0
+    )
     leaving(keeper, method, answered(method, replace(WHO, schemas=renamed)))
 
 
@@ -278,14 +280,14 @@ def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times:
         f"{name}{n}": text for name, text in told.schemas["common"].items() for n in range(times)
     }
     told = replace(told, schemas={"common": repeated}, classes=told.classes * times)
-    asked = order(wire.QUERY)
+    asked = order(answers.QUERY)
     try:
-        left = wire.read_site_report(leaving(Doorkeeper(HERE), asked, answered(asked, told)))
+        left = answers.read_site_report(leaving(Doorkeeper(HERE), asked, answered(asked, told)))
     except Refused:
         return
     plain = sum(map(len, (left.device, *left.versions, *left.versions.values())))
     assert plain <= 80 * (1 + 2 * 16)
-    assert len(left.error) <= wire.MOST_REASON_CHARACTERS
+    assert len(left.error) <= answers.MOST_REASON_CHARACTERS
     assert sum(map(len, left.classes)) <= 10_000
     assert sum(map(len, left.schemas.get("common", {}))) <= 60_000
     for name, spec in left.schemas.get("common", {}).items():
@@ -296,7 +298,7 @@ def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times:
 
 def test_what_was_not_announced_cannot_be_sent_later() -> None:
     keeper = Doorkeeper(HERE)
-    asked = order(wire.QUERY)
+    asked = order(answers.QUERY)
     leaving(keeper, asked, answered(asked, WHO))
     larger = {**COMMON, "head.out": torch.ones(2)}
     asked = order(common=larger, task=TASK)
@@ -318,15 +320,15 @@ def coded_order(
 ) -> tuple[Message, Message]:
     """Return an order whose answer is to be coded, and a query of the same plan."""
     plan = json.dumps({"coding": {"common": coding}})
-    layers = {"common": wire.payload_array(encode(COMMON))}
+    layers = {"common": answers.payload_array(encode(COMMON))}
     coded = None
     if down:
-        layers = {"common/0": wire.payload_array(encode({"conv.weight/unchanged": MARK}))}
-        coded = {"common": wire.Coded("a" * 64, "b" * 64, 1, dict(tensors))}
-    message = wire.order(
-        wire.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0, coded=coded
+        layers = {"common/0": answers.payload_array(encode({"conv.weight/unchanged": MARK}))}
+        coded = {"common": answers.Coded("a" * 64, "b" * 64, 1, dict(tensors))}
+    message = answers.order(
+        answers.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0, coded=coded
     )
-    return message, wire.order(wire.QUERY, 7, plan=plan, round_number=0, layers={}, ttl=60.0)
+    return message, answers.order(answers.QUERY, 7, plan=plan, round_number=0, layers={}, ttl=60.0)
 
 
 def coded(coding: Any, **changes: Tensor | None) -> bytes:
@@ -350,7 +352,7 @@ def test_honest_coded_layers_leave_as_they_are(coding: Any, down: bool) -> None:
     keeper.check_order(asked)
     for data in (coded(coding), unchanged_bias(coding)):
         left = leaving(keeper, asked, answered(asked, common=data))
-        assert wire.read_payloads(left) == {"common": data}
+        assert answers.read_payloads(left) == {"common": data}
 
 
 @pytest.mark.parametrize(
@@ -362,7 +364,7 @@ def test_an_answer_may_be_as_large_as_what_was_asked_for(coding: Any, down: bool
     told = {"conv.weight": "float32[300, 400]"}
     asked, query = coded_order(coding, down=down, tensors=told)
     if not down:
-        asked.content["layers"] = ArrayRecord({"common": wire.payload_array(encode(large))})
+        asked.content["layers"] = ArrayRecord({"common": answers.payload_array(encode(large))})
     most = Doorkeeper(HERE).check_order(asked).most_bytes
     how = read_codings({"common": coding}, {}).up["common"]
     new = {"conv.weight": torch.randn(300, 400)}
@@ -445,8 +447,8 @@ def test_a_coded_order_asks_for_what_the_site_shares_and_has() -> None:
     ],
 )
 def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, told: str) -> None:
-    layers = {"common": wire.payload_array(encode(COMMON))}
-    asked = wire.order(wire.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0)
+    layers = {"common": answers.payload_array(encode(COMMON))}
+    asked = answers.order(answers.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0)
     with pytest.raises(Refused, match=told):
         Doorkeeper(HERE).check_order(asked)
 
@@ -458,14 +460,17 @@ def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, tol
         ("[]", "cannot be read"),
         ('{"common": {}}', "cannot be read"),
         ("[" * 100_000, "cannot be read"),
-        (json.dumps({"common": asdict(wire.Coded("", "", 99, {}))}), "99 steps"),
-        (json.dumps({"common": asdict(wire.Coded("a", "", -1, {}))}), "-1 steps"),
-        (json.dumps({"common": asdict(wire.Coded("a", "", 2, {}))}), "are not its 2 steps"),
-        (json.dumps({"task": asdict(wire.Coded("", "", 0, {}))}), "in 0 payloads"),
-        (json.dumps({"common": asdict(wire.Coded("a", "", 1, {"w": "x"}))}), "describes a tensor"),
-        (json.dumps({"common": asdict(wire.Coded("a", "", 1, {"w": "bool[2]"}))}), "as 'bool'"),
+        (json.dumps({"common": asdict(answers.Coded("", "", 99, {}))}), "99 steps"),
+        (json.dumps({"common": asdict(answers.Coded("a", "", -1, {}))}), "-1 steps"),
+        (json.dumps({"common": asdict(answers.Coded("a", "", 2, {}))}), "are not its 2 steps"),
+        (json.dumps({"task": asdict(answers.Coded("", "", 0, {}))}), "in 0 payloads"),
         (
-            json.dumps({"common": asdict(wire.Coded("a", "", 1, {"w": f"int8[{2**40}]"}))}),
+            json.dumps({"common": asdict(answers.Coded("a", "", 1, {"w": "x"}))}),
+            "describes a tensor",
+        ),
+        (json.dumps({"common": asdict(answers.Coded("a", "", 1, {"w": "bool[2]"}))}), "as 'bool'"),
+        (
+            json.dumps({"common": asdict(answers.Coded("a", "", 1, {"w": f"int8[{2**40}]"}))}),
             "has the shape",
         ),
     ],
@@ -490,17 +495,17 @@ def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
         )
     except Refused:
         return
-    names = set(safetensors.torch.load(wire.read_payloads(left)["common"]))
+    names = set(safetensors.torch.load(answers.read_payloads(left)["common"]))
     parts = {f"{n}/{p}" for n in COMMON for p in ("indices", "values", "unchanged")}
     assert names <= parts
-    assert len(wire.read_payloads(left)["common"]) <= len(whole)
+    assert len(answers.read_payloads(left)["common"]) <= len(whole)
 
 
 def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
-    asked = order(wire.QUERY)
+    asked = order(answers.QUERY)
     held = {"common": ("0" * 64,)}
     left = leaving(Doorkeeper(HERE), asked, answered(asked, replace(WHO, held=held)))
-    assert wire.read_site_report(left).held == held
+    assert answers.read_site_report(left).held == held
     for wrong in (
         {"personal": ("0" * 64,)},
         {"common": ("Jane Doe",)},
@@ -519,8 +524,8 @@ def test_damaged_payloads_are_refused_or_harmless(data: bytes, cut: int, at: int
         left = leaving(Doorkeeper(HERE), asked, answered(asked, **layers | {"common": damaged}))
     except Refused:
         return
-    sent = safetensors.torch.load(wire.read_payloads(left)["common"])
+    sent = safetensors.torch.load(answers.read_payloads(left)["common"])
     assert {name: tensor.shape for name, tensor in sent.items()} == {
         name: tensor.shape for name, tensor in COMMON.items()
     }
-    assert len(wire.read_payloads(left)["common"]) == len(layers["common"])
+    assert len(answers.read_payloads(left)["common"]) == len(layers["common"])

@@ -29,18 +29,18 @@ from flwr.app import Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.typing import Fab, Run
 
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import RoundReport
 from site_guard.answers import Doorkeeper
 from site_guard.appio import Work
 from site_guard.bundles import MOST_UNPACKED
 from site_guard.guard import Guard, make_guard
 from site_guard.settings import Bundles, SiteSettings
 from site_guard.signatures import sign
-from strategies import wire
-from strategies.wire import RoundReport
 
 METRICS = {
     split: {"examples": 2.0, "loss": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
-    for split in wire.MEASURED
+    for split in answers.MEASURED
 }
 # An app that does what its plan says; not ours, so that it can misbehave.
 APP = """
@@ -153,13 +153,13 @@ def asked(
     content: bytes,
     plan: str = "",
     *,
-    kind: str = wire.EVALUATE,
+    kind: str = answers.EVALUATE,
     ttl: float = 120.0,
     run_config: dict[str, Any] | None = None,
     **more: Any,
 ) -> Pushed:
     """Return an order with the app bundle ``content``, whose plan says how the app behaves."""
-    message = wire.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=120.0)
+    message = answers.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=120.0)
     message.metadata.ttl = ttl
     context = Context(1, 7, {"site": "somebody else"}, RecordDict(), run_config or {})
     run = Run.create_empty(run_id=1)
@@ -173,18 +173,18 @@ def ask(guard: Guard, content: bytes, plan: str = "", **more: Any) -> RoundRepor
     guard.handle(work)
     (answer,) = work.answers
     assert work.context.node_config == {"site": "somebody else"}
-    return wire.read_round_report(answer)
+    return answers.read_round_report(answer)
 
 
 def ask_for_layers(guard: Guard, content: bytes, size: int, *, answered: int) -> Message:
     """Order an update of ``size`` bytes as a difference to what the site holds; the order has none."""
     described = {"body": f"float32[{size // 4}]"}
     head = {"body": {"dtype": "F32", "shape": [answered // 4], "data_offsets": [0, answered]}}
-    work = asked(content, json.dumps({"head": head, "size": answered}), kind=wire.TRAIN)
-    coded = {"common": wire.Coded("a" * 64, "a" * 64, 0, described)}
+    work = asked(content, json.dumps({"head": head, "size": answered}), kind=answers.TRAIN)
+    coded = {"common": answers.Coded("a" * 64, "a" * 64, 0, described)}
     plan = work.message.content["plan"]["json"]
-    work.message = wire.order(
-        wire.TRAIN, 7, plan=plan, round_number=3, layers={}, ttl=120.0, coded=coded
+    work.message = answers.order(
+        answers.TRAIN, 7, plan=plan, round_number=3, layers={}, ttl=120.0, coded=coded
     )
     guard.handle(work)
     (answer,) = work.answers
@@ -227,11 +227,11 @@ def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None
 
 def test_layers_may_come_that_the_order_did_not_carry(guard: Guard, tiny: bytes) -> None:
     answer = ask_for_layers(guard, tiny, 8_000_000, answered=8_000_000)
-    assert wire.read_round_report(answer).error == ""
-    assert len(wire.read_payloads(answer)["common"]) > 8_000_000
-    told = wire.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=9_100_000))
+    assert answers.read_round_report(answer).error == ""
+    assert len(answers.read_payloads(answer)["common"]) > 8_000_000
+    told = answers.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=9_100_000))
     assert "no answer (more than" in told.error
-    told = wire.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=8_000_400))
+    told = answers.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=8_000_400))
     assert "'body' as" in told.error
 
 
@@ -428,7 +428,7 @@ def test_outside_the_hours_only_training_is_refused(
     later = f"{(now.tm_hour + 2) % 24:02d}:00-{(now.tm_hour + 3) % 24:02d}:00"
     closed = msgspec.structs.replace(guard.settings, hours=(later,))
     monkeypatch.setattr(guard, "settings", closed)
-    assert later in ask(guard, tiny, kind=wire.ALONE).error
+    assert later in ask(guard, tiny, kind=answers.ALONE).error
     assert ask(guard, tiny).error == ""
 
 

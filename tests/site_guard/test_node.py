@@ -27,7 +27,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode import start_client_internal
 from flwr.supernode.nodestate import NodeStateFactory
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from site_guard import node
 from site_guard.node import FETCH, FLOWERS, SEND, answer_in_turn, look_every
 

@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from site_guard.parcels import pack, unpack
+from site_guard.framing import pack, unpack
 
 NAMES = st.text("abc.", min_size=1, max_size=4)
 ARRAYS = st.builds(

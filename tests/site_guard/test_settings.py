@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.site import read_site
-from models.errors import UserError
+from client_app.node_config import read_site
+from fedstrata.protocol.answers import Refused
+from fedstrata.support.errors import UserError
 from site_guard.settings import SiteSettings, read_settings
-from strategies.wire import Refused
 
 ENTRIES: dict[str, Any] = {
     "site": "hospital-a",

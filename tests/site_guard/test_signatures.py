@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
+from fedstrata.protocol.answers import Refused
+from fedstrata.support.errors import UserError
 from site_guard import main
 from site_guard.signatures import private_key, public_keys, require_signature, sign
-from strategies.wire import Refused
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 TRUSTED = (OTHER.public_key(), KEY.public_key())

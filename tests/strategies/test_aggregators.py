@@ -14,11 +14,11 @@ from flwr.serverapp import strategy as flower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from strategies.aggregators import AGGREGATORS, EXAMPLES_SLACK, MAX_MAGNITUDE, make
 from strategies.aggregators.blocks import BLOCK
 from strategies.aggregators.krum import krum_scores, squared_distances
-from strategies.aggregators.replies import Replies
+from strategies.aggregators.reply_buffer import Replies
 
 torch.set_num_threads(1)
 

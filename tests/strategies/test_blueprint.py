@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from server_app.compose import compose
-from strategies.blueprint import Blueprint, draw_up
 from strategies.config import plan_for
 from strategies.method import make_method
+from strategies.partitioned_model import Blueprint, draw_up
 from tests.strategies.test_equalities import SMALL
 
 

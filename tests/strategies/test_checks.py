@@ -13,16 +13,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedstrata.protocol import answers, codec
+from fedstrata.protocol.answers import Refused, RoundReport, SiteReport
+from fedstrata.protocol.codings import EXACT, read_codings
+from fedstrata.protocol.payload import encode
 from models.groups import partition
 from models.networks import build
-from strategies import codec, wire
+from server_app.rounds.checks import Sent, checked_update
+from server_app.sites.roster import Member
 from strategies.aggregators import MAX_MAGNITUDE
-from strategies.checks import Sent, checked_update
-from strategies.codings import EXACT, read_codings
 from strategies.method import make_method
-from strategies.payload import encode
-from strategies.roster import Member
-from strategies.wire import Refused, RoundReport, SiteReport
 
 NETWORK = build("mlp", input_shape=(6,), classes=2, head=[], hidden=[5, 4])
 ENTRIES = {"common": ["fc1"], "task": ["fc2"], "personal": ["head"]}
@@ -50,7 +50,7 @@ GOOD = RoundReport("clinic", 3, 20, 5, 5, 0.7, 1.0, {"test": METRIC, "validation
 
 
 def asked() -> Message:
-    return wire.order(wire.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
+    return answers.order(answers.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
 
 
 def layers() -> dict[str, dict[str, torch.Tensor]]:
@@ -61,7 +61,7 @@ def layers() -> dict[str, dict[str, torch.Tensor]]:
 
 
 def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> Message:
-    return wire.answer(asked(), report, {group: encode(t) for group, t in tensors.items()})
+    return answers.answer(asked(), report, {group: encode(t) for group, t in tensors.items()})
 
 
 def check(message: Message) -> Any:
@@ -83,7 +83,7 @@ def test_a_difference_is_bounded_together_with_what_it_is_to() -> None:
         target = {name: t + more * MAX_MAGNITUDE for name, t in state.items()}
         data, _ = codec.encode(int8, target, state, {})
         task = layers()["task"]
-        message = wire.answer(asked(), GOOD, {"common": data, "task": encode(task)})
+        message = answers.answer(asked(), GOOD, {"common": data, "task": encode(task)})
         sent = {"common": Sent(int8, state, state), "task": Sent(EXACT, task, task)}
         if fine:
             found = checked_update(message, MEMBER, 3, DIVISION, METHOD, sent).tensors["common"]
@@ -206,7 +206,7 @@ json_values = st.recursive(
 def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> None:
     told = {**asdict(GOOD), field: value}
     content = {"report": ConfigRecord({"json": json.dumps(told)})}
-    payloads = {g: wire.payload_array(encode(t)) for g, t in layers().items()}
+    payloads = {g: answers.payload_array(encode(t)) for g, t in layers().items()}
     message = Message(RecordDict({**content, "layers": ArrayRecord(payloads)}), reply_to=asked())
     try:
         update = check(message)
@@ -233,7 +233,7 @@ def test_bytes_changed_anywhere_are_refused_or_still_finite(data: st.DataObject)
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, 3))
     changed = bytes(payload[: len(payload) - cut])
-    message = wire.answer(asked(), GOOD, {"common": changed, "task": encode(layers()["task"])})
+    message = answers.answer(asked(), GOOD, {"common": changed, "task": encode(layers()["task"])})
     try:
         update = check(message)
     except Refused:
@@ -267,7 +267,7 @@ def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(
 ) -> None:
     content = RecordDict({"report": ConfigRecord({"json": json.dumps({**WHO, field: value})})})
     try:
-        report = wire.read_site_report(Message(content, reply_to=asked()))
+        report = answers.read_site_report(Message(content, reply_to=asked()))
     except Refused:
         return
     assert isinstance(report.site, str)
@@ -298,7 +298,7 @@ def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(
 def test_what_an_introduction_may_say_is_bounded(changed: dict[str, Any], reason: str) -> None:
     content = RecordDict({"report": ConfigRecord({"json": json.dumps(WHO | changed)})})
     with pytest.raises(Refused, match=reason):
-        wire.read_site_report(Message(content, reply_to=asked()))
+        answers.read_site_report(Message(content, reply_to=asked()))
 
 
 @pytest.mark.parametrize("name", ["\x1b[2Jclinic", "a\nb", "../x", "x" * 65])
@@ -306,6 +306,6 @@ def test_no_name_can_steer_a_terminal_or_a_path(name: str) -> None:
     for field in ("site", "task"):
         content = RecordDict({"report": ConfigRecord({"json": json.dumps({**WHO, field: name})})})
         with pytest.raises(Refused):
-            wire.read_site_report(Message(content, reply_to=asked()))
+            answers.read_site_report(Message(content, reply_to=asked()))
     with pytest.raises(Refused, match=r"^bad\?\[2J$"):
         check(reply(replace(GOOD, error="bad\x1b[2J"), layers()))

@@ -17,11 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.errors import UserError
-from models.groups import TensorSpec
-from strategies import payload
-from strategies.codec import Change, applied, decode, encode, forms, same_bits
-from strategies.codings import (
+from fedstrata.protocol import payload
+from fedstrata.protocol.codec import Change, applied, decode, encode, forms, same_bits
+from fedstrata.protocol.codings import (
     CODINGS,
     EXACT,
     BFloat16,
@@ -37,8 +35,10 @@ from strategies.codings import (
     read_form,
     unchanged,
 )
-from strategies.packing import pack
-from strategies.payload import PayloadError
+from fedstrata.protocol.elias_fano import pack
+from fedstrata.protocol.payload import PayloadError
+from fedstrata.support.errors import UserError
+from models.groups import TensorSpec
 
 LOSSY: dict[str, Coding] = {
     "bfloat16": BFloat16(),
@@ -179,7 +179,7 @@ def test_unchanged_tensors_are_not_sent(name: str) -> None:
 
 
 def TensorSpecs(coding: Coding) -> dict[str, TensorSpec]:
-    from strategies.codings import variants
+    from fedstrata.protocol.codings import variants
 
     return {n: TensorSpec(s, d) for n, (d, s) in variants(forms(SCHEMA), coding).items()}
 

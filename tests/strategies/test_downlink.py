@@ -7,13 +7,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fedstrata.protocol import payload
+from fedstrata.protocol.answers import HELD_ROUNDS, MOST_STEPS, Coded
+from fedstrata.protocol.codec import applied, decode
+from fedstrata.protocol.codings import Codings, Int8, TopK, read_codings
+from fedstrata.protocol.tensors import content_hash
 from models.groups import TensorSpec
-from models.tensors import content_hash
-from strategies import payload
-from strategies.codec import applied, decode
-from strategies.codings import Codings, Int8, TopK, read_codings
-from strategies.downlink import Downlink, Published
-from strategies.wire import HELD_ROUNDS, MOST_STEPS, Coded
+from server_app.rounds.downlink import Downlink, Published
 
 START = {"w": torch.zeros(50, 40), "bn.running_var": torch.ones(5)}
 SCHEMA = {name: TensorSpec.of(tensor) for name, tensor in START.items()}

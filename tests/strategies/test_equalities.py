@@ -10,11 +10,11 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from client_app import work
-from client_app.site import read_site
+from client_app import round
+from client_app.node_config import read_site
 from client_app.store import DiskStore, MemoryStore
+from fedstrata.protocol import answers
 from models import weights
-from strategies import wire
 from strategies.config import plan_from_json
 from tests.loopback import LoopbackGrid, simulate
 
@@ -58,8 +58,8 @@ def updates_of(replies: list[Message], group: str) -> list[tuple[int, dict[str, 
 
     found = []
     for reply in replies:
-        report = wire.read_round_report(reply)
-        found.append((report.examples, safetensors.torch.load(wire.read_payloads(reply)[group])))
+        report = answers.read_round_report(reply)
+        found.append((report.examples, safetensors.torch.load(answers.read_payloads(reply)[group])))
     return found
 
 
@@ -71,8 +71,8 @@ class Recorder:
         self.round = 0
 
     def __call__(self, message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == wire.TRAIN:
-            number = wire.read_round_report(reply).round
+        if message.metadata.message_type == answers.TRAIN:
+            number = answers.read_round_report(reply).round
             if number != self.round:
                 self.round, self.replies = number, []
             self.replies.append(reply)
@@ -107,11 +107,11 @@ def test_all_personal_equals_training_alone_bit_for_bit(tmp_path: Path) -> None:
     for site in results["final"]["sites"].values():
         assert site["alone"] == {measure: site[measure] for measure in site["alone"]}
     # The tensors too: what site-00 keeps on disk after the last round is what training alone gives.
-    plan = plan_from_json(wire.read_order(grid.sent[-1])[0])
-    bench = work.open_bench(read_site(grid.nodes[100], grid.run_config), plan)
+    plan = plan_from_json(answers.read_order(grid.sent[-1])[0])
+    bench = round.open_bench(read_site(grid.nodes[100], grid.run_config), plan)
     store = MemoryStore()
     for number in (1, 2):
-        work.play(bench, number, {}, store)
+        round.play(bench, number, {}, store)
     on_disk = DiskStore(bench.site.state_dir, plan.federation, "site-00").before(3)
     assert store.kept is not None
     assert on_disk is not None
@@ -146,7 +146,7 @@ def test_a_group_of_some_sites_is_normalised_over_those_sites(tmp_path: Path) ->
     overrides = [*SMALL, "groups=body_common_head_task"]
     results, _ = simulate(tmp_path, "faces", overrides, sites=3, tamper=recorder)
     ours = states(tmp_path, results["run"])
-    replies = {wire.read_round_report(r).site: r for r in recorder.replies}
+    replies = {answers.read_round_report(r).site: r for r in recorder.replies}
     pairs = updates_of([replies["site-00"], replies["site-02"]], "task")
     total = sum(examples for examples, _ in pairs)
     for name in pairs[0][1]:

@@ -22,8 +22,8 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
-from strategies import mail
-from strategies.mail import Mail
+from server_app import inbox
+from server_app.inbox import Mail
 from tests.loopback import LoopbackGrid
 from tests.pieces import folded, is_array
 
@@ -132,13 +132,13 @@ def test_what_is_here_is_not_asked_for_again(grid: GrpcGrid, stub: SuperLinkStub
 def test_of_few_unfinished_answers_something_is_in_memory(
     grid: GrpcGrid, stub: SuperLinkStub
 ) -> None:
-    orders = [f"order {number}" for number in range(3 * mail.AT_ONCE)]
+    orders = [f"order {number}" for number in range(3 * inbox.AT_ONCE)]
     for number, order_id in enumerate(orders):
         stub.there -= set(stub.post(order_id, content(number))[-1:])
     letters = Mail(grid)
     for _ in range(2):
         assert not list(letters.fetch(orders))
-        assert sum(bool(each.contents) for each in letters._arriving.values()) == mail.AT_ONCE
+        assert sum(bool(each.contents) for each in letters._arriving.values()) == inbox.AT_ONCE
     stub.there |= set(stub.objects)
     found = dict(letters.fetch(orders))
     assert [values(found[order_id]) for order_id in orders] == [
@@ -200,7 +200,7 @@ def test_an_array_is_not_put_together_of_arrays(grid: GrpcGrid, stub: SuperLinkS
 def test_an_answer_of_too_many_objects_is_refused_before_any_of_it_is_here(
     grid: GrpcGrid, stub: SuperLinkStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mail, "MOST_OBJECTS", 4)
+    monkeypatch.setattr(inbox, "MOST_OBJECTS", 4)
     parts = stub.post("a", content(1))
     assert len(parts) > 4
     found = dict(Mail(grid).fetch(["a"]))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.store import DiskStore
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope, partition
 from strategies import method as methods
 from strategies.aggregators import Aggregator, make

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from strategies.packing import PackingError, pack, packed_bytes, unpack
+from fedstrata.protocol.elias_fano import PackingError, pack, packed_bytes, unpack
 
 SETS = st.integers(1, 400).flatmap(
     lambda bound: st.tuples(

@@ -9,8 +9,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fedstrata.protocol.payload import PayloadError, decode, encode
 from models.groups import TensorSpec
-from strategies.payload import PayloadError, decode, encode
 
 torch.set_num_threads(1)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from strategies.aggregators import make
 from strategies.aggregators.blocks import BLOCK, on_all_cores
-from strategies.aggregators.replies import Replies
+from strategies.aggregators.reply_buffer import Replies
 from tests.strategies.test_aggregators import DEFAULTS, assert_same_bits, draw_round, run_round
 
 SHAPES = {"w": (3, 7001), "b": (5,), "scale": (), "none": (0, 3)}

@@ -12,18 +12,18 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from strategies import wire
-from strategies.wire import DeployReport, Refused
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import DeployReport, Refused
+from fedstrata.support.errors import UserError
 from tests.strategies.test_checks import METRIC, json_values
 
-MEASURED: wire.Metrics = {"test": dict(METRIC), "validation": dict(METRIC)}
-BETTER: wire.Metrics = {**MEASURED, "test": {**METRIC, "accuracy": 0.75}}
+MEASURED: answers.Metrics = {"test": dict(METRIC), "validation": dict(METRIC)}
+BETTER: answers.Metrics = {**MEASURED, "test": {**METRIC, "accuracy": 0.75}}
 GOOD = DeployReport("clinic", 3, 20, 2, 5, 5, 0.7, 1.0, MEASURED, BETTER, "")
 
 
 def asked() -> Message:
-    return wire.order(wire.DEPLOY, 7, plan="{}", round_number=3, layers={}, ttl=60)
+    return answers.order(answers.DEPLOY, 7, plan="{}", round_number=3, layers={}, ttl=60)
 
 
 def told(text: Any) -> Message:
@@ -32,7 +32,7 @@ def told(text: Any) -> Message:
 
 def test_no_two_orders_have_a_name_that_another_node_can_work_out() -> None:
     def named() -> str:
-        message = wire.order(wire.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
+        message = answers.order(answers.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
         for field, value in {"_created_at": 1e9, "_run_id": 5, "_src_node_id": 1}.items():
             message.metadata.__dict__[field] = value
         return str(message.object_id)
@@ -41,9 +41,9 @@ def test_no_two_orders_have_a_name_that_another_node_can_work_out() -> None:
 
 
 def test_a_right_report_arrives_as_it_was_sent() -> None:
-    message = wire.answer(asked(), GOOD, {})
-    assert wire.read_deploy_report(message) == GOOD
-    wire.expect_no_layers(message)
+    message = answers.answer(asked(), GOOD, {})
+    assert answers.read_deploy_report(message) == GOOD
+    answers.expect_no_layers(message)
 
 
 @pytest.mark.parametrize(
@@ -67,18 +67,18 @@ def test_a_right_report_arrives_as_it_was_sent() -> None:
 )
 def test_a_wrong_report_is_refused_with_its_reason(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        wire.read_deploy_report(wire.answer(asked(), replace(GOOD, **change), {}))
+        answers.read_deploy_report(answers.answer(asked(), replace(GOOD, **change), {}))
 
 
 def test_a_failed_site_needs_no_metrics() -> None:
     failed = replace(GOOD, before={}, after={}, error="disk\x1b[2J full")
-    assert wire.read_deploy_report(wire.answer(asked(), failed, {})).error == "disk?[2J full"
+    assert answers.read_deploy_report(answers.answer(asked(), failed, {})).error == "disk?[2J full"
 
 
 @given(field=st.sampled_from(sorted(asdict(GOOD))), value=json_values)
 def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> None:
     try:
-        report = wire.read_deploy_report(told(json.dumps({**asdict(GOOD), field: value})))
+        report = answers.read_deploy_report(told(json.dumps({**asdict(GOOD), field: value})))
     except Refused:
         return
     assert report.error or 0 <= report.steps <= report.planned
@@ -95,41 +95,41 @@ def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> N
 @given(text=st.text(max_size=200) | st.binary(max_size=50) | json_values.map(json.dumps))
 def test_any_report_at_all_is_read_or_refused(text: Any) -> None:
     with pytest.raises(Refused):
-        wire.read_deploy_report(told(text))
+        answers.read_deploy_report(told(text))
 
 
 # What an order says of coded groups ---------------------------------------------------------------
 
-CODED = wire.Coded("a" * 64, "b" * 64, 2, {"w": "float32[2, 3]"})
+CODED = answers.Coded("a" * 64, "b" * 64, 2, {"w": "float32[2, 3]"})
 
 
 def order_of(coded: Any, *payloads: str) -> Message:
-    layers = {key: wire.payload_array(b"x") for key in payloads}
-    message = wire.order(wire.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60)
+    layers = {key: answers.payload_array(b"x") for key in payloads}
+    message = answers.order(answers.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60)
     if coded is not None:
         message.content["order"]["coded"] = coded  # type: ignore[index]
     return message
 
 
 def test_a_coded_order_arrives_as_it_was_sent() -> None:
-    layers = {key: wire.payload_array(key.encode()) for key in ("common/0", "common/1", "task")}
-    message = wire.order(
-        wire.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60, coded={"common": CODED}
+    layers = {key: answers.payload_array(key.encode()) for key in ("common/0", "common/1", "task")}
+    message = answers.order(
+        answers.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60, coded={"common": CODED}
     )
-    read = wire.read_order(message)
+    read = answers.read_order(message)
     assert read.coded == {"common": CODED}
     assert read.payloads == {key: key.encode() for key in layers}
-    assert {wire.group_of(key) for key in read.payloads} == {"common", "task"}
-    assert wire.read_order(order_of(None, "common")).coded == {}
+    assert {answers.group_of(key) for key in read.payloads} == {"common", "task"}
+    assert answers.read_order(order_of(None, "common")).coded == {}
 
 
 @pytest.mark.parametrize("payloads", [(), ("common/0",), ("common/0", "common/2"), ("common",)])
 def test_steps_that_are_not_all_there_are_refused(payloads: tuple[str, ...]) -> None:
     told = json.dumps({"common": asdict(CODED)})
     with pytest.raises(Refused, match="are not its 2 steps"):
-        wire.read_coded(order_of(told, *payloads))
+        answers.read_coded(order_of(told, *payloads))
     with pytest.raises(UserError, match="cannot be read"):
-        wire.read_order(order_of(told, *payloads))
+        answers.read_order(order_of(told, *payloads))
 
 
 @given(field=st.sampled_from(sorted(asdict(CODED))), value=json_values, steps=st.integers(0, 3))
@@ -138,32 +138,32 @@ def test_any_value_in_any_field_of_a_coded_group_is_right_or_refused(
 ) -> None:
     told = json.dumps({"common": {**asdict(CODED), field: value}})
     try:
-        read = wire.read_coded(order_of(told, *(f"common/{n}" for n in range(steps))))
+        read = answers.read_coded(order_of(told, *(f"common/{n}" for n in range(steps))))
     except Refused:
         return
-    assert read["common"].steps == steps <= wire.MOST_STEPS
+    assert read["common"].steps == steps <= answers.MOST_STEPS
 
 
 @given(text=st.text(max_size=100) | st.binary(max_size=50) | st.integers(-9, 9) | st.floats())
 def test_anything_in_place_of_what_is_coded_is_read_or_refused(text: Any) -> None:
     try:
-        assert wire.read_coded(order_of(text)) == {}
+        assert answers.read_coded(order_of(text)) == {}
     except Refused:
         return
 
 
 def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
-    asked = wire.order(wire.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
-    who = wire.failed(wire.QUERY, "clinic", 0, "no data")
-    assert isinstance(who, wire.SiteReport)
+    asked = answers.order(answers.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
+    who = answers.failed(answers.QUERY, "clinic", 0, "no data")
+    assert isinstance(who, answers.SiteReport)
     for held in ({}, {"common": ("0" * 64,)}):
-        sent = wire.answer(asked, replace(who, held=held), {})
+        sent = answers.answer(asked, replace(who, held=held), {})
         assert ("held" in json.loads(str(sent.content["report"]["json"]))) == bool(held)
-        assert wire.read_site_report(sent).error == "no data"
+        assert answers.read_site_report(sent).error == "no data"
 
 
 def test_an_answer_to_fine_tuning_says_that_it_may_be_asked_again_only_where_it_is_so() -> None:
     for later in (False, True):
-        sent = wire.failure(asked(), "clinic", 3, "at night", later=later)
+        sent = answers.failure(asked(), "clinic", 3, "at night", later=later)
         assert ("later" in json.loads(str(sent.content["report"]["json"]))) == later
-        assert wire.read_deploy_report(sent).later == later
+        assert answers.read_deploy_report(sent).later == later

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks.faults import SITES as SITES
 from benchmarks.faults import SMALL
+from fedstrata.support.seeds import derive_seed
 from models import weights
 from models.networks import build
-from models.seeds import derive_seed
 
 PRETRAINED = ("conv1", "bn1")
 RUN = (

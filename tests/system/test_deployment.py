@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.processes import Process, Processes, SuperLink, start_supernode
-from client_app import work
-from client_app.site import read_site
+from client_app import round
+from client_app.node_config import read_site
 from client_app.store import DiskStore
 from models import weights
 from strategies.config import config_from_dict, plan_for
@@ -268,7 +268,7 @@ def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
         assert len(crossed(pieces, [received])) >= len(pieces) - 2
         assert not crossed(pieces, [*interrupted.up[site], *whole.up[site], *whole.down[site]])
         cache = Path(testbed.node_config(site)["cache-dir"])
-        assert weights.content_hash(weights.load(work.checkpoint_path(cache, wanted))[0]) == wanted
+        assert weights.content_hash(weights.load(round.checkpoint_path(cache, wanted))[0]) == wanted
 
 
 # -- what it computes ------------------------------------------------------------------------------
@@ -347,14 +347,14 @@ def replay(bed: Testbed, site: str, told: dict[str, Any], number: int) -> dict[s
         federation=told["federation"],
         weights=told["weights"]["content_hash"],
     )
-    bench = work.open_bench(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
+    bench = round.open_bench(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
     folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"
     state = weights.load(folder / "state.safetensors")[0]
     mine = ("state/common//", f"state/task/{bench.holding.data.task}//")
     received = {
         name.partition("//")[2]: tensor for name, tensor in state.items() if name.startswith(mine)
     }
-    work.play(bench, number, received, store)
+    round.play(bench, number, received, store)
     kept = store.before(number + 1)
     assert kept is not None
     return kept.flat()

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client_app.data.arrays import read_npz, whole_numbers
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 MIB = 1 << 20
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from client_app.data import load
 from client_app.data.faces import FacesOptions, PublicFaces, people, pictures_to_train
 from client_app.data.registry import COMMON
-from models.errors import UserError
-from models.options import read_options
+from fedstrata.support.errors import UserError
+from fedstrata.support.options import read_options
 
 SMALL = {"size": 32, "train": 6, "validation": 3, "test": 4, "identities": 9}
 

@@ -9,7 +9,7 @@ import pytest
 
 from client_app.data import load
 from client_app.data.har import ACTIVITIES, open_recordings
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 SUBJECTS = (1, 3, 7)
 

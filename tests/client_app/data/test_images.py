@@ -18,7 +18,7 @@ from PIL import Image
 
 from client_app.data import Seat, load, pictures
 from client_app.data.pictures import Album, PictureInputs, prepare
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 SMALL = {"size": 8}
 NOWHERE = Seat(site=None, task=None, index=None, count=None, root=None)

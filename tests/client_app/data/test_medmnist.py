@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client_app.data import Seat, load, medmnist
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 
 def arrays(size: int = 8, colour: bool = False, kinds: int = 3, **changes: np.ndarray):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from client_app.data import load
 from client_app.data.har import open_recordings
 from client_app.data.overlaps import EXTREMES, alone, in_order_of_time, shared_extremes
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 WINDOW = 128
 

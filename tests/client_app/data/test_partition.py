@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from client_app.data import Seat
 from client_app.data.partition import ALONE, SIZES, PartitionOptions, Place, place_of, share
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 LABELS = np.random.default_rng(0).integers(0, 5, 300)
 

@@ -9,7 +9,7 @@ import pytest
 
 from client_app.data import load
 from client_app.data.registry import LOADERS
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 
 def test_an_unknown_name_is_told_with_what_exists(seat) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.data.splitting import check_fractions, few_per_class, in_blocks, stratified
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 
 labels_strategy = st.lists(st.integers(0, 3), min_size=1, max_size=120).map(np.array)
 shares = st.tuples(st.floats(0.05, 0.4), st.floats(0.05, 0.4))

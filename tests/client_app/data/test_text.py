@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from client_app.data import Seat, load, tokens
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
-from models.errors import UserError
+from fedstrata.support.errors import UserError
 from models.text_folders import read_tokenizer
 from tests.text_models import tiny_bert
 

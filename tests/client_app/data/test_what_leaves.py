@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app import work
+from client_app import round
 from client_app.data import Seat, load
 from client_app.data.har import ACTIVITIES
 from client_app.data.partition import PartitionOptions, Place, share
-from client_app.data.seat import require_root
+from client_app.data.site_info import require_root
 from client_app.data.tables import at_line
 from client_app.data.tokens import token_ids
-from client_app.faults import leaving
-from client_app.site import read_site
-from models.errors import UserError
+from client_app.failures import leaving
+from client_app.node_config import read_site
+from fedstrata.support.errors import UserError
 from tests.client_app.data.test_images import fill, picture
 from tests.client_app.data.test_medmnist import arrays
 
@@ -376,7 +376,7 @@ def test_of_classes_that_nobody_configured(tmp_path, options, name, make) -> Non
     chosen = json.dumps(options(name, **changes))
     site = read_site({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
     with pytest.raises(UserError) as raised:
-        work.read_data(chosen, 1, site)
+        round.read_data(chosen, 1, site)
     assert leaving(raised.value, site, simulated=False) == UNNAMED
 
 

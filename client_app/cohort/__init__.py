@@ -1,0 +1,1 @@
+"""Many sites on one node: opened, trained and answered for together."""

@@ -1,0 +1,264 @@
+"""A node that holds many virtual sites: a report of each, and what they learnt as one sum per scope."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from flwr.app import Message
+from torch import Tensor
+
+from client_app import round
+from client_app.cohort.batched import play_together
+from client_app.cohort.sums import RegionSums
+from client_app.data.site_info import Holding
+from client_app.failures import leaving
+from client_app.node_config import Site
+from client_app.round import Bench, within_memory
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import DeployReport, Refused, RoundReport, SiteReport
+from fedstrata.support.errors import UserError
+from strategies.config import Plan
+from strategies.scopes import keys_of
+
+logger = logging.getLogger("flwr")
+Report = SiteReport | RoundReport | DeployReport
+Outcome = tuple[Bench, RoundReport, Mapping[str, Tensor]]
+MOST_SEATS_TOLD = 10  # sites that a reason names which they share
+_REGIONS = 4  # nodes whose sites' data one process keeps: in a simulation it serves them in turn
+
+
+@dataclass(frozen=True)
+class Region:
+    """A node's sites, ready to work.
+
+    Parameters
+    ----------
+    benches : dict of str to Bench
+        By site; those with equal shapes one after the other, for they share one model.
+    unfit : dict of str to list of int
+        Why sites cannot take part, and which seats they have.
+    """
+
+    benches: dict[str, Bench]
+    unfit: dict[str, list[int]]
+
+    def chosen(self, members: Sequence[str]) -> list[Bench]:
+        """Return the benches of ``members``; UserError for one that is not of this region."""
+        if unknown := sorted(set(members) - self.benches.keys()):
+            raise UserError(f"the server asks for {', '.join(unknown[:3])}, no site of this node")
+        asked = set(members)
+        return [bench for name, bench in self.benches.items() if name in asked]
+
+
+def answer_region(
+    message: Message, site: Site, plan: Plan, number: int, payloads: Mapping[str, bytes]
+) -> Message:
+    """Do what ``message`` asks of this node's sites, and answer for each of them.
+
+    Parameters
+    ----------
+    message : Message
+        The order.
+    site : Site
+        The node's settings; its seat is that of as many sites as ``plan.cohort`` says.
+    plan : Plan
+        What is learnt.
+    number : int
+        The round.
+    payloads : mapping of str to bytes
+        The layers of each scope that the sites need.
+
+    Raises
+    ------
+    UserError
+        Where the node is no region, or nothing of the order can be done.
+    """
+    region = open_region(site, plan)
+    kind = message.metadata.message_type
+    members, expected = answers.read_members(message)
+    if kind == answers.QUERY and not members:
+        return answers.answer_all(
+            message, [*map(round.who, region.benches.values()), *_unfit(region)], {}
+        )
+    benches = region.chosen(members)
+    if kind == answers.TRAIN:
+        reports, layers = train(benches, number, payloads, expected)
+        return answers.answer_all(message, reports, layers)
+    if kind == answers.WEIGHTS and benches:
+        round.keep_checkpoint(benches[0], payloads)
+    return answers.answer_all(
+        message, [_one(kind, bench, number, payloads) for bench in benches], {}
+    )
+
+
+def open_region(site: Site, plan: Plan) -> Region:
+    """Read the data of a node's sites, and build their models; what was read is kept.
+
+    Raises
+    ------
+    UserError
+        For a node that is one site by its own settings.
+    """
+    if not site.simulated or site.index is None or site.count is None:
+        raise UserError(
+            f"cohort.sites={plan.cohort.sites} is for simulations, and this node is one site by its "
+            "own settings: leave cohort.sites=1"
+        )
+    size = plan.cohort.sites
+    shelf = _shelf(round.data_key(plan), plan.seed, site, size)
+    unfit: dict[str, list[int]] = {}
+    held: list[tuple[Site, Holding]] = []
+    for index in range(site.index * size, (site.index + 1) * size):
+        seat = replace(site, index=index, count=site.count * size)
+        try:
+            if index not in shelf:
+                shelf[index] = round.read_data(round.data_key(plan), plan.seed, seat)
+            held.append((seat, shelf[index]))
+        except Exception as error:
+            unfit.setdefault(_reason(error, seat, f"at seat {index}"), []).append(index)
+    held.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
+    benches: dict[str, Bench] = {}
+    before: Bench | None = None
+    for seat, holding in held:
+        if before is None or _shapes(before.holding) != _shapes(holding):
+            before = round.open_bench(seat, plan, holding)
+        benches[holding.site] = replace(before, site=seat, holding=holding)
+    return Region(benches, unfit)
+
+
+def train(
+    benches: Sequence[Bench],
+    number: int,
+    payloads: Mapping[str, bytes],
+    expected: Mapping[str, int],
+) -> tuple[list[RoundReport], dict[str, bytes]]:
+    """Train one round at each site; return the reports, and each scope's sum.
+
+    What stays at the sites is on disk before this returns. A site that fails says so in its report
+    and is in no sum.
+    """
+    reports: list[RoundReport] = []
+    sums: RegionSums | None = None
+    for bench, report, tensors in _played(benches, number, payloads):
+        sums = sums or RegionSums(expected, bench.method)
+        told = report
+        if not report.error:
+            try:
+                sums.add(bench.holding.data.task, report, bench.blueprint.partition, tensors)
+            except Refused as error:
+                told = _failed(bench, number, str(error))
+        reports.append(told)
+    return reports, sums.payloads() if sums else {}
+
+
+def _played(
+    benches: Sequence[Bench], number: int, payloads: Mapping[str, bytes]
+) -> Iterator[Outcome]:
+    """Yield each site's report and what it exchanges, as sites are done."""
+    received = Received(payloads)
+
+    def play(bench: Bench) -> RoundReport:
+        return round.play(bench, number, received.at(bench), bench.store)
+
+    for alone, together in play_together(benches, number, received.at):
+        for bench, told, tensors in together:
+            if isinstance(told, Exception):
+                told = _failed(bench, number, _reason(told, bench.site, bench.holding.site))
+            yield bench, told, tensors
+        for bench in alone:
+            try:
+                yield bench, within_memory(bench, play), round.exchanged_tensors(bench)
+            except Exception as error:
+                reason = _reason(error, bench.site, bench.holding.site)
+                yield bench, _failed(bench, number, reason), {}
+
+
+class Received:
+    """The layers of a region's order as its sites need them; read once for all that are alike.
+
+    Parameters
+    ----------
+    payloads : mapping of str to bytes
+        By scope key.
+    """
+
+    def __init__(self, payloads: Mapping[str, bytes]) -> None:
+        self._payloads = payloads
+        self._read: dict[tuple[int, str], dict[str, Tensor]] = {}
+
+    def at(self, bench: Bench) -> dict[str, Tensor]:
+        """Return the tensors for the site of ``bench``, not to be changed; UserError if they lack.
+
+        Sites of one model get the same objects of a scope.
+        """
+        found: dict[str, Tensor] = {}
+        for group, key in keys_of(bench.blueprint.partition, bench.holding.data.task).items():
+            if key not in self._payloads:
+                raise UserError(f"the server sent nothing of {key!r}, which this site exchanges")
+            read = (id(bench.blueprint), key)
+            if read not in self._read:
+                self._read[read] = bench.exchange.whole(group, self._payloads[key])
+            found |= self._read[read]
+        return found
+
+    def by_group(self, bench: Bench) -> dict[str, bytes]:
+        """Return the payload of each group for the site of ``bench``, as far as it is there."""
+        keys = keys_of(bench.blueprint.partition, bench.holding.data.task)
+        return {group: self._payloads[key] for group, key in keys.items() if key in self._payloads}
+
+
+def _one(kind: str, bench: Bench, number: int, payloads: Mapping[str, bytes]) -> Report:
+    """Return one site's report for any order but a round's; its reason where it fails."""
+    layers = Received(payloads).by_group(bench)
+    does: dict[str, Callable[[Bench], Report]] = {
+        answers.QUERY: round.who,
+        answers.WEIGHTS: round.who,
+        answers.ALONE: round.train_alone,
+        answers.DEPLOY: lambda smaller: round.deploy(smaller, number, layers),
+        answers.EVALUATE: lambda smaller: round.evaluate_received(smaller, number, layers),
+    }
+    try:
+        return within_memory(bench, does[kind])
+    except Exception as error:
+        reason = _reason(error, bench.site, bench.holding.site)
+        return answers.failed(kind, bench.holding.site, number, reason)
+
+
+def _failed(bench: Bench, number: int, reason: str) -> RoundReport:
+    told = answers.failed(answers.TRAIN, bench.holding.site, number, reason)
+    assert isinstance(told, RoundReport)
+    return told
+
+
+def _reason(error: Exception, site: Site, name: str) -> str:
+    """Return what the server is told of ``error``; the log has it in full."""
+    if isinstance(error, UserError):
+        logger.error("site %s: %s", name, error)
+    else:
+        logger.error("site %s failed", name, exc_info=error)
+    return leaving(error, site, simulated=site.simulated)
+
+
+def _unfit(region: Region) -> list[Report]:
+    """Return a report for each reason for which sites cannot take part, with their seats."""
+    found = []
+    for reason, seats in region.unfit.items():
+        more = f" and {len(seats) - MOST_SEATS_TOLD} more" if len(seats) > MOST_SEATS_TOLD else ""
+        told = ", ".join(map(str, seats[:MOST_SEATS_TOLD]))
+        found.append(answers.failed(answers.QUERY, "", 0, f"{reason} (virtual sites {told}{more})"))
+    return found
+
+
+def _shapes(holding: Holding) -> tuple[tuple[int, ...], int]:
+    """Return what the site's model hangs on: two sites that are alike in it share one."""
+    return holding.data.input_shape, len(holding.data.classes)
+
+
+@lru_cache(maxsize=_REGIONS)
+def _shelf(options: str, seed: int, site: Site, size: int) -> dict[int, Holding]:
+    """Return the data of a region's sites by seat, as far as they were read."""
+    del options, seed, site, size
+    return {}

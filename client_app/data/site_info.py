@@ -1,0 +1,120 @@
+"""Where a site sits, and what a loader answers: the site's name and its data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedstrata.support.errors import UserError, private
+from models.training.data import SiteData
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What a loader may use to choose this site's share.
+
+    Parameters
+    ----------
+    site : str or None
+        The name given in the site's node config; None in a simulation.
+    task : str or None
+        The task given in the site's node config.
+    index, count : int or None
+        Flower's ``partition-id`` and ``num-partitions``.
+    root : Path or None
+        The site's data folder, absolute.
+    models_dir : Path or None
+        The site's folder of models, whose tokenizers text data go through; None where it has none.
+    deployed : bool
+        Whether what the loader finds belongs to a site of its own, and not to a simulation.
+    """
+
+    site: str | None
+    task: str | None
+    index: int | None
+    count: int | None
+    root: Path | None
+    models_dir: Path | None = None
+    deployed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.index is None:
+            return
+        if self.index < 0 or (self.count is not None and self.index >= self.count):
+            raise UserError(
+                f"partition-id {self.index} is outside 0 to num-partitions - 1 "
+                f"(num-partitions is {self.count}): mend the site's node config"
+            )
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A site's name and what it holds."""
+
+    site: str
+    data: SiteData
+
+
+def require_partition(seat: Seat, why: str) -> tuple[int, int]:
+    """Return ``(index, count)`` of the seat, or raise a `UserError` that says how to give them."""
+    if seat.index is None or seat.count is None:
+        raise UserError(
+            f"{why} needs to know which site this is: give it in the node config, "
+            "as in --node-config 'partition-id=0 num-partitions=10'"
+        )
+    return seat.index, seat.count
+
+
+def require_root(seat: Seat) -> Path:
+    """Return the site's data folder (or file), once it was opened.
+
+    Raises
+    ------
+    UserError
+        Where there is none; says how to give it.
+    OSError
+        Where it cannot be opened: listing a folder with ``glob`` would call it empty.
+    """
+    if seat.root is None:
+        raise UserError(
+            "this data set is read from disk: give the site's absolute folder as data-root, "
+            'for example data-root="/data/site"'
+        )
+    if not seat.root.is_absolute():
+        raise UserError(
+            private(f"data-root {str(seat.root)!r}: ") + "data-root must be an absolute path: "
+            "the app does not run in the user's folder"
+        )
+    try:
+        os.close(os.open(seat.root, os.O_RDONLY))
+    except FileNotFoundError:
+        raise UserError(
+            "data-root" + private(f" {str(seat.root)!r}") + " does not exist on this site's machine"
+        ) from None
+    return seat.root
+
+
+def site_name(seat: Seat, otherwise: str) -> str:
+    """Return the name from the node config, or the one that the data set gives."""
+    return seat.site or otherwise
+
+
+def numbered(seat: Seat) -> str:
+    """Return ``site-00``, ``site-01``, ... by the seat's index; without one, ``site``."""
+    return "site" if seat.index is None else f"site-{seat.index:02d}"
+
+
+def refuse_empty(holding: Holding) -> Holding:
+    """Return ``holding``, or raise a `UserError` where one of its splits has no examples."""
+    data = holding.data
+    sizes = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
+    empty = [name for name, size in sizes.items() if not size]
+    if empty:
+        raise UserError(
+            private(f"site {holding.site!r}, task {data.task!r}: ")
+            + f"no examples in {' and '.join(empty)} (train, validation and test have "
+            f"{', '.join(map(str, sizes.values()))}): "
+            "give this site more examples, or change the fractions or the partition in data"
+        )
+    return holding

@@ -1,0 +1,92 @@
+"""Faults of a site, in words that may leave it: what failed and why, without names of its files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from client_app.node_config import Site
+from fedstrata.support.errors import UserError, private
+
+LOG = "see the site's log"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share, the largest file
+
+
+def no_room(error: OSError) -> bool:
+    """Return whether something could not be written because there is no room for it."""
+    return error.errno in NO_ROOM
+
+
+def cause(error: OSError) -> str:
+    """Return why, in the system's words; the names of files that the error holds are left out."""
+    if no_room(error):
+        return f"the disk is full ({os.strerror(error.errno or 0)})"
+    return os.strerror(error.errno) if error.errno else type(error).__name__
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn an `OSError` of the block into a `UserError` that says ``what`` was not written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what} could not be written: {cause(error)}") from error
+
+
+@contextmanager
+def reading_data() -> Iterator[None]:
+    """Turn an `OSError` of the block into a `UserError` about the site's data folder."""
+    try:
+        yield
+    except OSError as error:
+        told = f"the data folder cannot be read: {cause(error)}"
+        raise UserError(told + private(f" ({error})")) from error
+
+
+def leaving(error: Exception, site: Site | None, *, simulated: bool) -> str:
+    """Return what the server is told of ``error``; in a simulation, all.
+
+    Of a mistake that a user can mend, its public text. Of any other failure only the kind: its
+    text could quote the site's data. ``site`` is None where its settings could not be read.
+    """
+    named = isinstance(error, UserError)
+    whole = str(error) if named else f"{type(error).__name__}: {error}"
+    if simulated or type(error).__name__ == "Diverged":
+        return whole
+    if not isinstance(error, UserError):
+        why = f"{cause(error)}, " if isinstance(error, OSError) else ""
+        return f"{type(error).__name__}: {why}{LOG}"
+    if site is None:
+        return f"the site's settings are wrong; {LOG}"
+    told = without_paths(error.public, site)
+    return told if told == whole else f"{told}; {LOG}"
+
+
+def without_paths(text: str, site: Site) -> str:
+    """Return ``text`` with the site's folders named by what they are for.
+
+    Whatever follows the path of something in a folder goes with it: names of files can be names
+    of patients, and can hold any character. This is the second line of defence: errors that name
+    files are made of parts that are known to be public (`fedstrata.support.errors.Told`).
+    """
+    folders = {
+        site.data_root: "the data folder",
+        site.state_dir: "the state folder",
+        site.cache_dir: "the cache folder",
+        site.models_dir: "the models folder",
+    }
+    known = {
+        form: told
+        for path, told in folders.items()
+        if path is not None
+        for form in {str(path), os.path.realpath(path), repr(str(path))[1:-1]}
+    }
+    for path in sorted(known, key=len, reverse=True):
+        before, found, _ = text.partition(f"{path}/")
+        if found:
+            text = f"{before}a file in {known[path]}"
+        text = re.sub(rf"{re.escape(path)}(?![\w-])", known[path], text)
+    return text

@@ -1,0 +1,635 @@
+"""Every message there is: what the server asks, what a site answers, and nothing besides.
+
+A message carries a plan (what is learnt), an order (which round), and the layers of exchanged
+groups, each group one safetensors payload; or, where the server sends differences, as many payloads
+as there are steps from what the site holds, as `Coded` tells. An answer carries a report and, after
+training, the layers of the groups on the allow-list. Records that are not named here make an answer
+invalid.
+
+A region, a node that holds several sites, gets one order for those of them that are asked, with the
+layers of each scope (``common``, ``task/gender``); it answers with a report of each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app.message import make_message
+
+from fedstrata.support.errors import UserError
+
+QUERY, WEIGHTS, TRAIN, ALONE, DEPLOY, EVALUATE = (
+    "query",
+    "query.weights",
+    "train",
+    "train.alone",
+    "train.deploy",
+    "evaluate",
+)
+Report = TypeVar("Report")
+Item = TypeVar("Item")
+Metrics = dict[str, dict[str, float | None]]  # by split, then by name
+LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
+SAFETENSORS = "safetensors"
+MOST_REPORT_CHARACTERS = 4_000_000
+MOST_REASON_CHARACTERS = 2000
+NAME = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+)  # of a site, a task, a federation: a file's name
+MOST_RUN_NAME = 55  # characters that a person may choose: the federation's name has nine more
+METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
+MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
+MOST_COUNTED = 2**40  # of anything that a report counts
+# Examples of a split that a site may announce: the sums of all sites' layers have a fixed point that
+# follows from them, and who announces more than there are makes it coarse for all.
+MOST_EXAMPLES = 2**24
+MOST_LOSS = 1e39  # above any that is finite in float32
+MOST_WORD = 200  # characters of a class's name, a device, a version
+MOST_STEPS = 32  # differences one after the other that a group may travel as
+HELD_ROUNDS = 3  # the last rounds of which a site keeps what it received
+MOST_HELD = HELD_ROUNDS + 1  # states of a group that a site holds: those, and the run's start
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+MOST_CLASSES, MOST_AXES, MOST_VALUES = 2**16, 8, 2**26  # of a task; of one input, which has values
+
+
+class Refused(ValueError):
+    """An answer that is not taken; the text is the reason, as `told` bounds it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(told(reason))
+
+
+class NotNow(Refused):
+    """What is refused now, and may be taken at another time."""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything replaced that could steer a terminal or break a line."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def told(text: str) -> str:
+    """Return a stranger's text as it may stand in a log and in results.json: one short line."""
+    return printable(text[:MOST_REASON_CHARACTERS])
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """Who a site is, as it answers a query.
+
+    Parameters
+    ----------
+    site, task : str
+        Names; ``site`` is what the site is known by from then on.
+    classes : tuple of str
+        The task's classes in index order.
+    input_shape : tuple of int
+        Shape of one input.
+    examples : mapping
+        Number of examples in ``train``, ``validation`` and ``test``.
+    majority_accuracy : float
+        Accuracy on the test split of always answering the commonest training class.
+    fingerprints : mapping
+        One SHA-256 per exchanged group, over names, shapes and dtypes.
+    schemas : mapping
+        Per exchanged group, dtype and shape by tensor name: ``float32[64,3,7,7]``.
+    holds_weights : bool
+        Whether the pre-trained checkpoint of the plan is on the site's disk.
+    device : str
+        What it trains on.
+    versions : mapping
+        Of the packages that matter.
+    error : str
+        Why the site cannot take part, or "".
+    held : mapping
+        Per exchanged group whose layers may arrive as differences, content hashes of the states
+        that the site has: what it starts from, and what it received lately.
+    """
+
+    site: str
+    task: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    examples: dict[str, int]
+    majority_accuracy: float
+    fingerprints: dict[str, str]
+    schemas: dict[str, dict[str, str]]
+    holds_weights: bool
+    device: str
+    versions: dict[str, str]
+    error: str
+    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What a site did in a round, and how well the model it received answers for it.
+
+    Parameters
+    ----------
+    site : str
+        The site's name.
+    round : int
+        The round that was ordered; the last one for an evaluation.
+    examples : int
+        Training examples; the weight of the update.
+    steps, planned : int
+        Optimiser steps done, and those a whole round takes.
+    loss : float
+        Mean training loss; 0 for an evaluation.
+    seconds : float
+        Time at the site.
+    metrics : mapping
+        Per split (``validation``, ``test``): examples, loss, accuracy, balanced_accuracy, auroc.
+    error : str
+        Why there is no update, or "".
+    later : bool
+        Whether the same order may be answered at another time: the site does not train now.
+    """
+
+    site: str
+    round: int
+    examples: int
+    steps: int
+    planned: int
+    loss: float
+    seconds: float
+    metrics: Metrics
+    error: str
+    later: bool = False
+
+
+@dataclass(frozen=True)
+class DeployReport:
+    """What fine-tuning the final model at a site changed there.
+
+    Parameters
+    ----------
+    site : str
+        The site's name.
+    round : int
+        The number that was ordered: one more than the rounds.
+    examples : int
+        Training examples.
+    tuned : int
+        Parameter tensors that were fine-tuned; 0 where the site's model has none in the chosen
+        groups, and ``after`` equals ``before`` then.
+    steps, planned : int
+        Optimiser steps done, and those of the whole fine-tuning.
+    loss : float
+        Mean training loss; 0 where nothing was tuned.
+    seconds : float
+        Time at the site.
+    before, after : mapping
+        As ``metrics`` in :class:`RoundReport`: of the final layers with the site's own personal
+        layers, and of the same fine-tuned.
+    error : str
+        Why there are no metrics, or "".
+    later : bool
+        Whether the same order may be answered at another time: the site does not train now.
+    """
+
+    site: str
+    round: int
+    examples: int
+    tuned: int
+    steps: int
+    planned: int
+    loss: float
+    seconds: float
+    before: Metrics
+    after: Metrics
+    error: str
+    later: bool = False
+
+
+OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
+    {SiteReport: ("held",), DeployReport: ("later",)}
+)
+"""The fields of a report that came to it later, and that it may lack."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What an order says of a group that it does not simply carry whole.
+
+    Parameters
+    ----------
+    base : str
+        Content hash of the state that the steps start from, which the site holds; "" where the one
+        payload is the whole state, exactly.
+    state : str
+        Content hash of what comes out.
+    steps : int
+        How many payloads there are, called ``<group>/0`` and so on; none where the site has it all.
+    tensors : mapping
+        Dtype and shape of the group's tensors by name, as in a query: ``float32[64, 3, 7, 7]``.
+    """
+
+    base: str
+    state: str
+    steps: int
+    tensors: dict[str, str]
+
+
+class Order(NamedTuple):
+    """An order as a site reads it.
+
+    The plan's JSON, the round, payloads, what is coded, and of which round the site's last update
+    was that the server took, by group, for those in which coding loses something.
+    """
+
+    plan: str
+    round: int
+    payloads: dict[str, bytes]
+    coded: dict[str, Coded]
+    taken: dict[str, int]
+
+
+def step_key(group: str, number: int) -> str:
+    """Return the name of the payload of a step."""
+    return f"{group}/{number}"
+
+
+def group_of(key: str) -> str:
+    """Return the group of a scope key (``task/gender``), or of a payload's key in an order."""
+    return key.partition("/")[0]
+
+
+def payload_array(data: bytes) -> Array:
+    """Wrap safetensors bytes as the array that Flower carries; equal bytes are stored once."""
+    return Array(dtype="uint8", shape=(len(data),), stype=SAFETENSORS, data=data)
+
+
+def order(
+    kind: str,
+    node_id: int,
+    *,
+    plan: str,
+    round_number: int,
+    layers: Mapping[str, Array],
+    ttl: float,
+    coded: Mapping[str, Coded] | None = None,
+    taken: Mapping[str, int] | None = None,
+    members: Sequence[str] = (),
+    expected: Mapping[str, int] | None = None,
+) -> Message:
+    """Return the message that asks the node for ``kind`` in round ``round_number``.
+
+    ``taken`` is of which round the site's last update is that was taken, by group; 0 for none.
+
+    To a region it names the ``members`` that are asked and, by scope, the examples ``expected`` of
+    all sites asked, on which the sums' fixed point hangs.
+
+    Flower names a message by the SHA-256 of its content, and takes whoever writes that name under
+    an answer for the node that was asked. So each order holds a random number: nobody but the node
+    that got it, not even one that got the same layers at the same time, can name it.
+    """
+    told = ConfigRecord({"round": round_number, "nonce": secrets.token_hex(16)})
+    if coded:
+        told["coded"] = json.dumps({group: asdict(each) for group, each in coded.items()})
+    if taken:
+        told["taken"] = json.dumps(dict(taken))
+    if members:
+        told["members"] = list(members)
+    if expected:
+        told["scopes"], told["expected"] = list(expected), list(expected.values())
+    content = RecordDict(
+        {
+            PLAN: ConfigRecord({"json": plan}),
+            ORDER: told,
+            LAYERS: ArrayRecord(dict(layers)),
+        }
+    )
+    return Message(content, node_id, kind, ttl=ttl, group_id=str(round_number))
+
+
+def answer(
+    message: Message, report: SiteReport | RoundReport | DeployReport, layers: Mapping[str, bytes]
+) -> Message:
+    """Return the answer to ``message``: the report and the payload of each exchanged group."""
+    content = RecordDict(
+        {
+            REPORT: ConfigRecord({"json": _written(report)}),
+            LAYERS: ArrayRecord({group: payload_array(data) for group, data in layers.items()}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+def _written(report: SiteReport | RoundReport | DeployReport) -> str:
+    """Return a report as it travels: without what is optional, where that says nothing."""
+    told = asdict(report)
+    for name in OPTIONAL.get(type(report), ()):
+        if not told[name]:
+            del told[name]  # the processes of sites that were installed before do not know it
+    if told["error"]:  # in its own letters: escaped, it can be longer than what may leave a site
+        return json.dumps(told, ensure_ascii=False).encode(errors="replace").decode()
+    return json.dumps(told)
+
+
+def answer_all(
+    message: Message,
+    reports: Sequence[SiteReport | RoundReport | DeployReport],
+    layers: Mapping[str, bytes],
+) -> Message:
+    """Return a region's answer: a report of each site, and the payload of each scope's sum."""
+    content = RecordDict(
+        {
+            REPORT: ConfigRecord({"json": [_written(report) for report in reports]}),
+            LAYERS: ArrayRecord({scope: payload_array(data) for scope, data in layers.items()}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+def failure(
+    message: Message, site: str, round_number: int, reason: str, *, later: bool = False
+) -> Message:
+    """Return the answer that says why ``site`` cannot do what ``message`` asks; it has no layers."""
+    kind = message.metadata.message_type
+    return answer(message, failed(kind, site, round_number, reason, later=later), {})
+
+
+def failed(
+    kind: str, site: str, round_number: int, reason: str, *, later: bool = False
+) -> SiteReport | RoundReport | DeployReport:
+    """Return the report that says why ``site`` cannot do what an order of ``kind`` asks."""
+    why = reason[:MOST_REASON_CHARACTERS]
+    if kind.startswith(QUERY):
+        return SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why)
+    if kind == DEPLOY:
+        return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why, later)
+    return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
+
+
+def read_order(message: Message) -> Order:
+    """Return an order, checked for shape alone.
+
+    Raises
+    ------
+    UserError
+        Where the message is not one that this version of the app sends.
+    """
+    content = message.content
+    try:
+        plan, number = content[PLAN]["json"], content[ORDER]["round"]
+        payloads = _payloads(content)
+        coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
+    except (KeyError, TypeError, Refused) as error:
+        raise UserError(f"the server's message cannot be read: {error}") from None
+    if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
+        raise UserError("the server's message cannot be read: plan or round has the wrong type")
+    return Order(plan, number, payloads, coded, taken)
+
+
+def _read_taken(text: object) -> dict[str, int]:
+    try:
+        taken: dict[str, int] = msgspec.json.decode(str(text), type=dict[str, int])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Refused(f"which updates were taken cannot be read: {error}") from None
+    return taken
+
+
+def read_coded(message: Message) -> dict[str, Coded]:
+    """Return what an order says of each group that it does not simply carry whole.
+
+    Raises
+    ------
+    Refused
+        Where it cannot be read, or the payloads are not those that it tells of.
+    """
+    record = message.content.get(ORDER)
+    text = record.get("coded", "{}") if isinstance(record, ConfigRecord) else "{}"
+    if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
+        raise Refused("what is coded is no text, or a long one")
+    try:
+        coded = msgspec.json.decode(text, type=dict[str, Coded])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Refused(f"what is coded cannot be read: {error}") from None
+    layers = message.content.get(LAYERS)
+    carried = set(layers) if isinstance(layers, ArrayRecord) else set()
+    for group, each in coded.items():
+        if not 0 <= each.steps <= MOST_STEPS:
+            raise Refused(f"group {group!r} in {each.steps} steps, at most {MOST_STEPS} are taken")
+        wanted = {step_key(group, number) for number in range(each.steps)}
+        if {key for key in carried if group_of(key) == group} != wanted:
+            raise Refused(f"the payloads of group {group!r} are not its {each.steps} steps")
+        if not each.base and each.steps != 1:
+            raise Refused(f"the whole of group {group!r} is in {each.steps} payloads")
+    return coded
+
+
+def read_members(message: Message) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the members that an order to a region names, and the examples expected by scope.
+
+    Both are empty in an order to a site, and in a query of whoever is there.
+
+    Raises
+    ------
+    UserError
+        Where the message is not one that this version of the app sends.
+    """
+    told = message.content[ORDER]
+    members, scopes = (_all(str, told.get(key, [])) for key in ("members", "scopes"))
+    expected = _all(int, told.get("expected", []))
+    if len(scopes) != len(expected):
+        raise UserError("the server's message cannot be read: scopes without their examples")
+    return tuple(members), dict(zip(scopes, expected, strict=True))
+
+
+def _all(kind: type[Item], values: object) -> list[Item]:
+    """Return ``values``, a list of ``kind`` and nothing else; or raise UserError."""
+    if isinstance(values, list) and all(type(value) is kind for value in values):
+        return values
+    raise UserError("the server's message cannot be read: members or scopes have the wrong type")
+
+
+def letters(message: Message, most: int) -> list[Message]:
+    """Return a region's answer as one message for each report in it, without layers.
+
+    Empty for the answer of a site.
+
+    Raises
+    ------
+    Refused
+        Where it has more than ``most`` reports.
+    """
+    try:
+        texts = message.content[REPORT]["json"]
+    except (KeyError, TypeError):
+        return []
+    if not isinstance(texts, list):
+        return []
+    if not 0 < len(texts) <= most:
+        raise Refused(f"answers for {len(texts)} sites, at most {most} are taken (cohort.sites)")
+    return [
+        make_message(
+            metadata=message.metadata,
+            content=RecordDict({REPORT: ConfigRecord({"json": text})}),
+        )
+        for text in texts
+    ]
+
+
+def site_of(message: Message) -> str:
+    """Return the name under which a report is given; raise Refused where it has none."""
+    try:
+        told = json.loads(str(message.content[REPORT]["json"]))["site"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Refused(f"{REPORT!r} cannot be read: {error}") from None
+    return str(told)
+
+
+def read_site_report(message: Message) -> SiteReport:
+    """Return a site's answer to a query; raise Refused where it is not one."""
+    report = _read_report(SiteReport, message)
+    if report.site and not NAME.fullmatch(report.site):
+        raise Refused(f"calls itself {printable(report.site)[:80]!r}, which is no site's name")
+    if report.error:
+        return replace(report, error=told(report.error))
+    if not NAME.fullmatch(report.task):
+        raise Refused(f"names the task {printable(report.task)[:80]!r}, which is no task's name")
+    counts = report.examples
+    if set(counts) != {"train", "validation", "test"} or not all(
+        0 < n <= MOST_EXAMPLES for n in counts.values()
+    ):
+        raise Refused(
+            f"examples of {report.site!r} make no sense: {counts}; each split has 1 to {MOST_EXAMPLES}"
+        )
+    if not report.site or len(report.classes) < 2:
+        raise Refused("a site needs a name and at least two classes")
+    if not 0 <= report.majority_accuracy <= 1:
+        raise Refused(f"majority_accuracy is {report.majority_accuracy}")
+    words = [*report.classes, report.device, *report.versions, *report.versions.values()]
+    if any(word != printable(word) or len(word) > MOST_WORD for word in words):
+        raise Refused(
+            "class names, device and versions must be printable, at most "
+            f"{MOST_WORD} characters each"
+        )
+    for group, hashes in report.held.items():
+        if len(hashes) > MOST_HELD or not all(_DIGEST.fullmatch(each) for each in hashes):
+            raise Refused(f"what it holds of {printable(group)[:80]!r} is no list of SHA-256")
+    if len(report.classes) > MOST_CLASSES:
+        raise Refused(f"names {len(report.classes)} classes, at most {MOST_CLASSES} are taken")
+    shape = report.input_shape
+    sizes = 0 < len(shape) <= MOST_AXES and all(size > 0 for size in shape)
+    if not sizes or math.prod(shape) > MOST_VALUES:
+        raise Refused(f"the shape of one input makes no sense: {str(shape)[:MOST_WORD]}")
+    return report
+
+
+def read_round_report(message: Message) -> RoundReport:
+    """Return a site's report of a round; raise Refused where it is not one."""
+    report = _read_report(RoundReport, message)
+    report = replace(report, error=told(report.error))
+    _check_metrics(report.metrics)
+    _check_finite(report)
+    return report
+
+
+def read_deploy_report(message: Message) -> DeployReport:
+    """Return a site's report of its fine-tuning; raise Refused where it is not one.
+
+    A report without an error has both metrics of both splits; steps, tensors and examples that
+    make sense; and the same metrics before and after where nothing was tuned.
+    """
+    report = _read_report(DeployReport, message)
+    report = replace(report, error=told(report.error))
+    _check_metrics(report.before)
+    _check_metrics(report.after)
+    _check_finite(report)
+    if report.error:
+        return report
+    for when, metrics in (("before", report.before), ("after", report.after)):
+        if set(metrics) != set(MEASURED):
+            raise Refused(f"carries no metrics of {' and '.join(MEASURED)} {when} fine-tuning")
+    if not 0 <= report.steps <= report.planned < MOST_COUNTED:
+        raise Refused(f"did {report.steps} of {report.planned} steps")
+    if not 0 < report.examples < MOST_COUNTED or not 0 <= report.tuned < MOST_COUNTED:
+        raise Refused(f"tuned {report.tuned} tensors on {report.examples} examples")
+    if not report.tuned and (report.steps or report.before != report.after):
+        raise Refused("says that nothing was tuned, but what it measured changed")
+    return report
+
+
+def _check_metrics(metrics: Metrics) -> None:
+    for split, values in metrics.items():
+        if split not in MEASURED or set(values) != set(METRICS):
+            raise Refused(f"metrics of {printable(split)[:80]!r} are not {', '.join(METRICS)}")
+        for name, value in values.items():
+            if value is None and name == "auroc":
+                continue
+            most = {"examples": MOST_EXAMPLES, "loss": MOST_LOSS}.get(name, 1)
+            if value is None or not 0 <= value <= most:
+                raise Refused(f"metric {split}.{name} is {value}")
+
+
+def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
+    """Raise Refused for metrics of more examples than a site has, or of none: means weigh by them."""
+    for split, values in metrics.items():
+        measured = values["examples"] or 0
+        if not 0 < measured <= announced[split]:
+            raise Refused(
+                f"measured {measured:g} {split} examples, it announced {announced[split]}"
+            )
+
+
+def _check_finite(report: RoundReport | DeployReport) -> None:
+    for name in ("loss", "seconds"):
+        if not math.isfinite(getattr(report, name)):
+            raise Refused(f"{name} is {getattr(report, name)}")
+
+
+def read_payloads(message: Message) -> dict[str, bytes]:
+    """Return the payload bytes of an answer by group; raise Refused for anything else in it."""
+    extra = set(message.content) - {REPORT, LAYERS}
+    if extra:
+        raise Refused(f"carries records that do not belong there: {', '.join(sorted(extra))}")
+    return _payloads(message.content)
+
+
+def expect_no_layers(message: Message) -> None:
+    """Raise Refused where an answer carries layers, or anything besides its report."""
+    if groups := read_payloads(message):
+        raise Refused(f"carries layers that nobody asked for: {', '.join(sorted(groups))}")
+
+
+def _payloads(content: RecordDict) -> dict[str, bytes]:
+    record = content.get(LAYERS, ArrayRecord())
+    if not isinstance(record, ArrayRecord):
+        raise Refused(f"{LAYERS} is not an array record")
+    for group, array in record.items():
+        if array.stype != SAFETENSORS:
+            raise Refused(f"group {group!r} is coded as {array.stype!r}, not {SAFETENSORS!r}")
+    return {str(group): array.data for group, array in record.items()}
+
+
+def _read_report(cls: type[Report], message: Message) -> Report:
+    try:
+        text = message.content[REPORT]["json"]
+    except (KeyError, TypeError):
+        raise Refused(f"carries no {REPORT!r}") from None
+    if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
+        raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    optional = set(OPTIONAL.get(cls, ()))
+    try:
+        record = json.loads(text)
+        if not isinstance(record, dict):
+            raise Refused(f"{REPORT!r} is no JSON object")
+        if not known - optional <= record.keys() <= known:
+            wrong = ", ".join(sorted(record.keys() ^ known))
+            raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
+        return msgspec.convert(record, cls)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise Refused(f"{REPORT!r} cannot be read: {error}") from None

@@ -1,0 +1,1 @@
+"""Training a network at one site: the loop, its data, its metrics."""

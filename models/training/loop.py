@@ -1,0 +1,424 @@
+"""The one training loop and the one evaluation: a network, examples by index, and what to minimise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedstrata.support.errors import UserError
+from models.training.data import Inputs, Split
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+OptimizerState = MutableMapping[str, dict[str, Tensor]]
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; every field is configured, see conf/train/default.yaml.
+
+    Parameters
+    ----------
+    epochs, steps : int or None
+        Exactly one is given: passes over the split, or batches.
+    batch_size : int
+        Examples a batch; the last batch of a pass may be smaller, but never a single example
+        where there are others (BatchNorm has no variance of one).
+    optimizer : str
+        ``sgd``, ``adam`` or ``adamw``.
+    lr, momentum, weight_decay : float
+        Of the optimiser; ``lr`` already carries the schedule's factor.
+    clip : float or None
+        Largest norm of the gradient.
+    augment : str
+        ``none``, ``flip`` or ``flip_crop``.
+    autocast : bool
+        Train in bfloat16 autocast.
+    pieces : int
+        Into how many pieces each batch is cut to go through the network, where memory is short. The
+        gradients of a step add up to those of the whole batch; only BatchNorm normalises each
+        piece by its own statistics, and so gets no piece of one example.
+    """
+
+    epochs: int | None
+    steps: int | None
+    batch_size: int
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    clip: float | None
+    augment: str
+    autocast: bool
+    pieces: int = 1
+
+
+@dataclass(frozen=True)
+class WeightedLoss:
+    """Cross-entropy with a weight per class, float32 of shape ``(classes,)``.
+
+    The mean over a batch is weighted; `mass` is what it is divided by, so that the means of a
+    batch's pieces can be put together again.
+    """
+
+    weight: Tensor
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted mean over the batch, a scalar."""
+        return functional.cross_entropy(logits, labels, weight=self.weight)
+
+    def mass(self, labels: Tensor) -> float:
+        """Return the sum of the weights of ``labels``."""
+        return float(self.weight[labels.to(self.weight.device)].double().sum())
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did: steps done and planned, and the mean loss over the examples seen."""
+
+    steps: int
+    planned: int
+    loss: float
+
+
+class Diverged(ArithmeticError):
+    """The loss stopped being a number."""
+
+
+def planned_steps(examples: int, settings: Settings) -> int:
+    """Return the number of optimiser steps that a fit over ``examples`` will take."""
+    if settings.steps is not None:
+        return settings.steps
+    assert settings.epochs is not None
+    return settings.epochs * len(_pass(np.arange(examples), settings.batch_size))
+
+
+def batches(
+    examples: int, settings: Settings, generator: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the example indices of each step, reshuffled with ``generator`` for each pass."""
+    left = planned_steps(examples, settings)
+    while left > 0:
+        for indices in _pass(generator.permutation(examples), settings.batch_size)[:left]:
+            left -= 1
+            yield indices
+
+
+def fit(
+    network: nn.Module,
+    split: Split,
+    settings: Settings,
+    *,
+    trained: Mapping[str, nn.Parameter],
+    generator: np.random.Generator,
+    device: torch.device,
+    loss: Loss | None = None,
+    penalty: Callable[[], Tensor] | None = None,
+    optimizer_state: OptimizerState | None = None,
+    most_steps: int | None = None,
+) -> FitReport:
+    """Train ``network`` in place on ``split``; modes (train, eval) are the caller's.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From a batch of inputs to logits ``(b, classes)``, already on ``device``.
+    split : Split
+        Inputs and class indices.
+    settings : Settings
+        How to train.
+    trained : mapping of str to nn.Parameter
+        The parameters that are stepped, by name; all others are left alone.
+    generator : numpy.random.Generator
+        Order of the examples and augmentation; the caller seeds it.
+    device : torch.device
+        Where the network is.
+    loss : callable, optional
+        From logits and labels to a scalar; cross-entropy when omitted. A mean over the examples, or
+        one with a ``mass`` as `WeightedLoss` has it.
+    penalty : callable, optional
+        A scalar added to the loss of every step (FedProx's proximal term).
+    optimizer_state : mapping, optional
+        State of earlier fits by parameter name, loaded where it fits and replaced by the new.
+    most_steps : int, optional
+        Stop after this many steps: a site that can do only part of the work.
+
+    Returns
+    -------
+    FitReport
+        Steps done and planned, mean loss.
+
+    Raises
+    ------
+    Diverged
+        When the loss is not finite.
+    """
+    chosen = dict(trained)
+    stepper = make_optimizer(chosen, settings)
+    _restore(stepper, chosen, optimizer_state)
+    objective = loss or functional.cross_entropy
+    planned = planned_steps(len(split), settings)
+    mass: Callable[[Tensor], float] = getattr(objective, "mass", len)
+    least = 2 if _normalises_batches(network) else 1
+    total, seen, done = 0.0, 0, 0
+    for indices in batches(len(split), settings, generator):
+        if most_steps is not None and done >= most_steps:
+            break
+        stepper.zero_grad(set_to_none=True)
+        value = 0.0
+        extra = penalty
+        for inputs, labels, share in _pieces(
+            split, indices, settings, least, generator, device, mass
+        ):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.autocast):
+                part = objective(network(inputs), labels) * share
+            if extra is not None:
+                part, extra = part + extra(), None  # once a step
+            value += part.item()
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the loss became {value} at step {done + 1} of {planned}; "
+                    "lower train.optimizer.lr or set train.clip"
+                )
+            part.backward()  # type: ignore[no-untyped-call]
+        if settings.clip is not None:
+            nn.utils.clip_grad_norm_(list(chosen.values()), settings.clip)
+        stepper.step()
+        total += value * len(indices)
+        seen += len(indices)
+        done += 1
+    _save(stepper, chosen, optimizer_state)
+    return FitReport(done, planned, total / max(seen, 1))
+
+
+def make_optimizer(
+    trained: Mapping[str, nn.Parameter], settings: Settings
+) -> torch.optim.Optimizer:
+    """Return the configured optimiser over ``trained``; UserError for one that does not exist."""
+    if settings.optimizer not in OPTIMIZERS:
+        raise UserError(f"no optimizer {settings.optimizer!r}; there is {', '.join(OPTIMIZERS)}")
+    own = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
+    return OPTIMIZERS[settings.optimizer](
+        list(trained.values()), lr=settings.lr, weight_decay=settings.weight_decay, **own
+    )
+
+
+def schedule_factor(schedule: str, round_number: int, rounds: int) -> float:
+    """Return what the learning rate of round ``round_number`` (from 1) is multiplied with.
+
+    ``cosine`` falls from 1 in round 1 towards 0 after the last (Loshchilov and Hutter 2017, eq. 5,
+    one cycle over the rounds); ``constant`` is 1.
+    """
+    if schedule == "constant":
+        return 1.0
+    progress = min(max(round_number - 1, 0) / max(rounds, 1), 1.0)
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """Return n / (classes * n_c) per class, float32 of shape ``(classes,)``; 0 for an absent class."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.divide(len(labels), classes * counts, where=counts > 0, out=np.zeros(classes))
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def augmented(inputs: Tensor, augment: str, generator: np.random.Generator) -> Tensor:
+    """Return ``inputs`` flipped left-right at random, and for ``flip_crop`` shifted by up to 1/8.
+
+    ``inputs`` has shape ``(b, c, h, w)``; vectors ``(b, d)`` are returned unchanged.
+    """
+    if augment == "none" or inputs.dim() != 4:
+        return inputs
+    mirrored = torch.from_numpy(generator.random(len(inputs)) < 0.5).to(inputs.device)
+    inputs = torch.where(mirrored[:, None, None, None], inputs.flip(3), inputs)
+    if augment == "flip_crop":
+        room = max(inputs.shape[-1] // 8, 1)
+        padded = functional.pad(inputs, (room,) * 4, mode="reflect")
+        top, left = generator.integers(0, 2 * room + 1, size=2)
+        inputs = padded[..., top : top + inputs.shape[-2], left : left + inputs.shape[-1]]
+    return inputs.contiguous()
+
+
+@torch.no_grad()
+def logits_of(
+    network: nn.Module, inputs: Inputs, *, batch_size: int, device: torch.device, autocast: bool
+) -> Tensor:
+    """Return the network's outputs for all ``inputs`` in order: float32 on the CPU."""
+    network.eval()
+    parts = []
+    for start in range(0, len(inputs), batch_size):
+        indices = np.arange(start, min(start + batch_size, len(inputs)))
+        chunk = inputs.batch(indices).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            parts.append(network(chunk).float().cpu())
+    return torch.cat(parts)
+
+
+def evaluate(
+    network: nn.Module,
+    split: Split,
+    *,
+    classes: int,
+    batch_size: int,
+    device: torch.device,
+    autocast: bool,
+) -> dict[str, float | None]:
+    """Return ``examples, loss, accuracy, balanced_accuracy, auroc`` of ``network`` on ``split``.
+
+    Leaves the network in eval mode. See :func:`metrics` for the definitions.
+    """
+    outputs = logits_of(
+        network, split.inputs, batch_size=batch_size, device=device, autocast=autocast
+    )
+    return metrics(outputs, torch.from_numpy(split.labels), classes)
+
+
+def metrics(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float | None]:
+    """Return the metrics of ``logits`` (float32, ``(n, classes)``) against ``labels`` (int64, ``(n,)``).
+
+    ``balanced_accuracy`` is the mean recall over the classes that occur; ``auroc`` the mean
+    one-against-rest area over the classes that occur besides another, None when there is one class.
+    """
+    predicted = logits.argmax(1)
+    counts = torch.bincount(labels, minlength=classes)
+    hits = torch.bincount(labels[predicted == labels], minlength=classes)
+    occurs = counts > 0
+    auroc: float | None = None
+    if int(occurs.sum()) > 1:
+        auroc = float(_areas(logits.softmax(1), labels)[occurs].mean())
+    return {
+        "examples": float(len(labels)),
+        "loss": float(functional.cross_entropy(logits.double(), labels)),
+        "accuracy": int(hits.sum()) / len(labels),
+        "balanced_accuracy": float((hits[occurs].double() / counts[occurs]).mean()),
+        "auroc": auroc,
+    }
+
+
+def _areas(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return each class's area under the ROC curve against the rest: float64, ``(classes,)``.
+
+    The area is the Mann-Whitney statistic over the product of the two counts (Hanley and McNeil
+    1982), so equal scores count a half; counts of halves are summed, which is exact. A class
+    without examples, or with all of them, is NaN.
+
+    Parameters
+    ----------
+    scores : Tensor
+        float, ``(n, classes)``.
+    labels : Tensor
+        int64, ``(n,)``.
+    """
+    columns = scores.T.contiguous()
+    ascending = columns.sort(dim=1).values
+    areas = []
+    for label, (column, ordered) in enumerate(zip(columns, ascending, strict=True)):
+        own = column[labels == label]
+        below = torch.searchsorted(ordered, own)
+        up_to = torch.searchsorted(ordered, own, right=True)
+        wins = float((below + up_to).sum()) / 2 - len(own) ** 2 / 2  # not over one another
+        pairs = len(own) * (len(column) - len(own))
+        areas.append(wins / pairs if pairs else math.nan)
+    return torch.tensor(areas, dtype=torch.float64)
+
+
+def _pass(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Cut one pass into batches; a last batch of one example joins the one before it."""
+    cuts = list(range(batch_size, len(order), batch_size))
+    if cuts and len(order) - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(order, cuts)
+
+
+def _pieces(
+    split: Split,
+    indices: NDArray[np.int64],
+    settings: Settings,
+    least: int,
+    generator: np.random.Generator,
+    device: torch.device,
+    mass: Callable[[Tensor], float],
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Yield a batch in pieces on the device: inputs, labels, and the share of the batch's mean.
+
+    No piece has fewer than ``least`` examples. The batch is augmented as a whole, with the same
+    random numbers however it is cut.
+    """
+    inputs, labels = split.inputs.batch(indices), torch.from_numpy(split.labels[indices])
+    count = min(settings.pieces, len(indices) // least)
+    if count <= 1:
+        inputs, labels = _on_device(inputs, labels, device)
+        yield augmented(inputs, settings.augment, generator), labels, 1.0
+        return
+    inputs = augmented(inputs, settings.augment, generator)
+    whole = mass(labels)
+    for rows in np.array_split(np.arange(len(indices)), count):
+        piece = slice(rows[0], rows[-1] + 1)
+        share = mass(labels[piece]) / whole
+        yield *_on_device(inputs[piece], labels[piece], device), share
+
+
+def _normalises_batches(network: nn.Module) -> bool:
+    norm = nn.modules.batchnorm._BatchNorm
+    return any(isinstance(module, norm) and module.training for module in network.modules())
+
+
+def _on_device(inputs: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    if device.type != "cuda":
+        return inputs.to(device), labels.to(device)
+    if not inputs.is_cuda:
+        inputs = inputs.pin_memory().to(device, non_blocking=True)
+    if inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    return inputs, labels.pin_memory().to(device, non_blocking=True)
+
+
+def _restore(
+    stepper: torch.optim.Optimizer,
+    trained: Mapping[str, nn.Parameter],
+    saved: OptimizerState | None,
+) -> None:
+    for name, parameter in trained.items():
+        if saved is not None and name in saved:
+            stepper.state[parameter] = {
+                # Adam counts its steps on the CPU: on a GPU it would wait for the number each time.
+                key: value.clone().to("cpu" if key == "step" else parameter.device)
+                for key, value in saved[name].items()
+            }
+
+
+def _save(
+    stepper: torch.optim.Optimizer,
+    trained: Mapping[str, nn.Parameter],
+    saved: OptimizerState | None,
+) -> None:
+    if saved is None:
+        return
+    for name, parameter in trained.items():
+        state = stepper.state.get(parameter, {})
+        tensors = {k: v.detach().cpu().clone() for k, v in state.items() if torch.is_tensor(v)}
+        if tensors:
+            saved[name] = tensors
+
+
+def seeded(seed: int) -> np.random.Generator:
+    """Seed torch's global state (Dropout), and return a generator of the same seed."""
+    torch.manual_seed(seed)
+    return np.random.default_rng(seed)
+
+
+def parameters_of(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Return the parameters of ``module`` whose names are in ``names``; buffers are left out."""
+    wanted = set(names)
+    return {name: p for name, p in module.named_parameters() if name in wanted}

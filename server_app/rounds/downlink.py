@@ -1,0 +1,200 @@
+"""What each site is sent of a group whose layers travel down as differences: from what it holds.
+
+The server keeps, beside the state that it has learnt, the state that it has *published*: what a site
+holds that has read everything. Each round it publishes the difference between the two, coded once
+and the same for all, and takes what coding made of it itself; what coding lost is in the difference
+of the next round (error feedback; Tang et al. 2019, DoubleSqueeze). Published states are known by
+their content hash. A site that holds an earlier one is sent the differences since, one after the
+other; one that holds none of them, or too old a one, the published state itself, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Array
+from torch import Tensor
+
+from fedstrata.protocol import payload
+from fedstrata.protocol.answers import HELD_ROUNDS, MOST_STEPS, Coded, payload_array, step_key
+from fedstrata.protocol.codec import applied, decode, encode, forms
+from fedstrata.protocol.codings import Coding, Codings, described
+from fedstrata.protocol.tensors import content_hash
+from models.groups import TensorSpec
+
+
+@dataclass(frozen=True)
+class Step:
+    """A difference between two published states, by their hashes."""
+
+    base: str
+    state: str
+    array: Array
+
+
+@dataclass
+class Published:
+    """What sites hold of a group and scope that have read everything.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        The state, by tensor name.
+    number : int
+        The round it was published for; -1 before the first.
+    steps : list of Step
+        The last differences, the latest at the end; each begins where the one before ends.
+    hash : str
+        Of the state.
+    schema, described : dict
+        Of its tensors, by name, and as an order has that.
+    """
+
+    tensors: dict[str, Tensor]
+    number: int = -1
+    steps: list[Step] = field(default_factory=list)
+    hash: str = field(init=False)
+    schema: dict[str, TensorSpec] = field(init=False)
+    described: dict[str, str] = field(init=False)
+    _whole: Array | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.hash = content_hash(self.tensors)
+        self.schema = {name: TensorSpec.of(tensor) for name, tensor in self.tensors.items()}
+        self.described = {name: described(form) for name, form in forms(self.schema).items()}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the state itself."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+    def publish(self, coding: Coding, number: int, state: Mapping[str, Tensor]) -> None:
+        """Come as near to ``state`` as the coding does, once in a round."""
+        if number == self.number:
+            return
+        self.number, self._whole = number, None
+        data, _ = encode(coding, state, self.tensors, {})
+        changes = decode(data, self.schema, coding, max_magnitude=None)
+        self.tensors = applied(changes, self.tensors)
+        before, self.hash = self.hash, content_hash(self.tensors)
+        if before == self.hash:
+            return
+        self.steps.append(Step(before, self.hash, payload_array(data)))
+        while len(self.steps) > 1 and (len(self.steps) > MOST_STEPS or self._long):
+            self.steps.pop(0)
+
+    @property
+    def _long(self) -> bool:
+        """Whether all steps are no less than the state itself."""
+        return sum(len(step.array.data) for step in self.steps) >= self.size
+
+    def whole(self) -> Array:
+        """Return the payload of the state itself, made once in a round."""
+        if self._whole is None:
+            self._whole = payload_array(payload.encode(self.tensors))
+        return self._whole
+
+    def since(self, held: frozenset[str]) -> list[Step] | None:
+        """Return the fewest steps from one of the states ``held``; None where there is no way."""
+        if self.hash in held:
+            return []
+        for start in range(len(self.steps) - 1, -1, -1):
+            if self.steps[start].base in held:
+                return self.steps[start:]
+        return None
+
+
+@dataclass
+class _Site:
+    """What a site is known to hold, by group, and the orders it has not answered with an update."""
+
+    held: dict[str, frozenset[str]]
+    unanswered: int = 0
+
+
+class Downlink:
+    """Published states by scope key, and what each site holds of them.
+
+    Parameters
+    ----------
+    codings : Codings
+        How each group travels.
+    """
+
+    def __init__(self, codings: Codings) -> None:
+        self.codings = codings
+        self.published: dict[str, Published] = {}
+        self._sites: dict[str, _Site] = {}
+
+    def remembers(self, group: str) -> bool:
+        """Return whether sites keep what they are sent of ``group``."""
+        return self.codings.to_site(group).remembers
+
+    def begin(self, group: str, key: str, state: Mapping[str, Tensor]) -> None:
+        """Take ``state`` for what is published: what a run starts from, which every site makes itself."""
+        if self.remembers(group):
+            self.published[key] = Published(dict(state))
+
+    def received(self, key: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what the sites of a round trained from: what is published, or ``state`` itself."""
+        return self.published[key].tensors if key in self.published else state
+
+    def introduced(self, site: str, held: Mapping[str, tuple[str, ...]]) -> None:
+        """Note what a site says that it holds; of groups that it need not hold, nothing."""
+        self._sites[site] = _Site(
+            {group: frozenset(hashes) for group, hashes in held.items() if self.remembers(group)}
+        )
+
+    def answered(self, site: str, keys: Mapping[str, str]) -> None:
+        """Note that a site sent its update of a round, and so has kept what it was sent.
+
+        Parameters
+        ----------
+        keys : mapping of str to str
+            The scope key of each group of the site.
+        """
+        there = {
+            g: frozenset([self.published[k].hash]) for g, k in keys.items() if k in self.published
+        }
+        self._sites[site] = _Site(there)
+
+    def failed(self, site: str) -> bool:
+        """Forget what a site holds, which could not do what was asked: it may have lost that.
+
+        Return whether there was anything to forget.
+        """
+        known = self._sites.pop(site, None)
+        return known is not None and any(known.held.values())
+
+    def unanswered(self, site: str) -> None:
+        """Note that an order to train brought no answer: the site may have trained all the same.
+
+        After as many as it keeps rounds, it may have lost the base of its last update.
+        """
+        if site in self._sites:
+            self._sites[site].unanswered += 1
+
+    def parcel(
+        self, site: str, group: str, key: str, number: int, state: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Array], Coded]:
+        """Return the payloads of a group for a site in round ``number``, and what they are.
+
+        Parameters
+        ----------
+        state : mapping of str to Tensor
+            What the server has learnt of the group and scope ``key``.
+        """
+        published = self.published[key]
+        published.publish(self.codings.to_site(group), number, state)
+        known = self._sites.get(site)
+        held = known.held.get(group, frozenset()) if known else frozenset[str]()
+        if known and known.unanswered >= HELD_ROUNDS:
+            held = frozenset()
+        steps = published.since(held)
+        if steps is None:
+            whole = {step_key(group, 0): published.whole()}
+            return whole, Coded("", published.hash, 1, published.described)
+        base = steps[0].base if steps else published.hash
+        arrays = {step_key(group, place): step.array for place, step in enumerate(steps)}
+        return arrays, Coded(base, published.hash, len(steps), published.described)

@@ -1,0 +1,689 @@
+"""The round loop: ask, check, aggregate as it arrives, and go on with whoever is there."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, Message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import Coded, NotNow, Refused, group_of
+from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.payload import encode
+from fedstrata.support.errors import UserError
+from fedstrata.support.seeds import derive_seed
+from models.groups import Partition
+from server_app.inbox import MOST_BESIDES, Mail
+from server_app.rounds.checks import RegionUpdate, Sent, Share, checked_region, checked_update
+from server_app.rounds.downlink import Downlink, Published
+from server_app.rounds.records import RoundRecord, task_metrics
+from server_app.sites.roster import Member, Reminder, Roster, collect, reply_problem, send
+from strategies.aggregators import Aggregator, make
+from strategies.config import StrategyConfig
+from strategies.method import Method
+from strategies.scopes import exchanged, keys_of
+
+Log = Callable[[str], None]
+TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink
+
+
+NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
+MOST_TIMES = 2  # the layers that a site was sent: so large may those be that it answers with
+LONGEST_PAUSE = 30.0  # seconds between two attempts at a round
+LONGEST_CLOSED = 600.0  # and where it is sites' own hours that leave it short
+LOOK = 2.0  # seconds of a pause between two looks at who is there
+Party = tuple[Member, ...]  # who shares an order: a site alone, or the sites of a region
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint holds of a group and scope: all by name, empty where there is none.
+
+    Parameters
+    ----------
+    state : dict
+        What was learnt.
+    optimizer : dict
+        The aggregator's own tensors.
+    published : dict
+        What sites hold, where the group travels down as differences.
+    """
+
+    state: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    published: dict[str, Tensor]
+
+
+@dataclass
+class Learnt:
+    """What the server holds: one state and one aggregator per group and scope.
+
+    Parameters
+    ----------
+    partitions : dict
+        Task to the partition of its model.
+    states : dict
+        Scope key (``common``, ``task/gender``) to tensors by name.
+    aggregators : dict
+        Scope key to aggregator.
+    unclaimed : dict
+        Scope key to what a checkpoint holds of tasks whose sites are not back yet.
+    regional : bool
+        Whether nodes may answer with the sums over several sites.
+    codings : Codings
+        How each group travels.
+    downlink : Downlink
+        What sites hold of the groups that travel down as differences.
+    """
+
+    method: Method
+    configured: Mapping[str, Any]
+    regional: bool = False
+    codings: Codings = field(default_factory=lambda: Codings({}, {}))
+    partitions: dict[str, Partition] = field(default_factory=dict)
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    aggregators: dict[str, Aggregator] = field(default_factory=dict)
+    unclaimed: dict[str, Kept] = field(default_factory=dict)
+    downlink: Downlink = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.downlink = Downlink(self.codings)
+
+    def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
+        """Take in a task: its partition, and the tensors its groups start from.
+
+        Raises
+        ------
+        UserError
+            Where a group has no aggregator, or one that needs what regions do not send.
+        """
+        self.partitions[task] = partition
+        for key, names in exchanged(partition, task).items():
+            if key not in self.states:
+                self.states[key] = {name: start[name] for name in names}
+                self.downlink.begin(group_of(key), key, self.states[key])
+            if key not in self.aggregators:
+                self.aggregators[key] = self.aggregator(group_of(key))
+
+    def keys(self) -> list[str]:
+        """Return every scope of which there is a state, also where none of its sites is there."""
+        return sorted({*self.states, *self.unclaimed})
+
+    def claim(self, key: str) -> None:
+        """Go on from what a checkpoint holds of ``key``, if it does: a site is there to learn it."""
+        kept = self.unclaimed.pop(key, None)
+        if kept is None:
+            return
+        self.states[key] = {name: kept.state[name] for name in self.states[key]}
+        self.aggregators[key].load_state_dict(kept.optimizer)
+        if self.downlink.remembers(group_of(key)):
+            tensors = {name: kept.published[name] for name in self.states[key]}
+            self.downlink.published[key] = Published(tensors)
+
+    def keep(self) -> dict[str, Kept]:
+        """Return what a checkpoint has to hold, by scope key; what nobody claimed is still in it."""
+        published = self.downlink.published
+        return self.unclaimed | {
+            key: Kept(
+                state,
+                self.aggregators[key].state_dict(),
+                published[key].tensors if key in published else {},
+            )
+            for key, state in self.states.items()
+        }
+
+    def sent(self, task: str) -> dict[str, Sent]:
+        """Return what sites of ``task`` train from in this round, and how they answer, by group."""
+        return {
+            group: Sent(
+                self.codings.from_site(group),
+                self.downlink.received(key, self.states[key]),
+                self.states[key],
+            )
+            for group, key in self.keys_of(task).items()
+        }
+
+    def keys_of(self, task: str) -> dict[str, str]:
+        """Return the scope key of each exchanged group, for sites of ``task``."""
+        return keys_of(self.partitions[task], task)
+
+    def size(self, task: str) -> int:
+        """Return the bytes of the exchanged tensors of ``task``."""
+        states = [self.states[key] for key in self.keys_of(task).values()]
+        return sum(t.numel() * t.element_size() for state in states for t in state.values())
+
+    def aggregator(self, group: str) -> Aggregator:
+        """Return a new aggregator for ``group``; UserError where there is none, or it cannot be."""
+
+        def configured() -> Aggregator:
+            if group not in self.configured:
+                raise UserError(
+                    f"strategy.aggregators has no entry for group {group!r}: choose one with "
+                    f"'+aggregator@strategy.aggregators.{group}=fedavg'"
+                )
+            options = dict(self.configured[group])
+            where = f"strategy.aggregators.{group}"
+            return make(str(options.pop("name", "")), options, where)
+
+        chosen = self.method.aggregator(group, configured)
+        if self.regional and not chosen.takes_sums:
+            raise UserError(
+                f"strategy.aggregators.{group}: {type(chosen).__name__} needs each site's own "
+                "update, and with cohort.sites above 1 a node sends the sum over its sites: choose "
+                f"'aggregator@strategy.aggregators.{group}=fedavg' (or fedavgm, fedadam, fedyogi), "
+                "or cohort.sites=1 with a SuperNode for each site"
+            )
+        return chosen
+
+
+@dataclass
+class Rounds:
+    """Plays rounds over a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    roster : Roster
+        Who takes part.
+    learnt : Learnt
+        The states; replaced group by group as rounds end.
+    settings : StrategyConfig
+        Fraction, deadline, minimum and so on.
+    seed : int
+        The run's seed; who is asked in a round follows from it and the round's number.
+    admit : callable
+        Takes in members that joined or came back while rounds are played; waits for none.
+    serve : callable
+        Gives the sites that are there what they lack, before a round asks them; may wait. Returns
+        whether there were any.
+    log : callable
+        Takes one line.
+    history : list of dict
+        The records of the rounds that are complete, in order; whoever plays a round appends it.
+    """
+
+    grid: Grid
+    roster: Roster
+    learnt: Learnt
+    settings: StrategyConfig
+    seed: int
+    admit: Callable[[list[Member]], None]
+    serve: Callable[[], bool]
+    log: Log
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def play(self, number: int) -> RoundRecord:
+        """Play round ``number`` (from 1) and return what happened.
+
+        A round in which nobody took part, or too few for a group (``strategy.minimum``), changes
+        nothing and is played again, until ``strategy.give_up`` seconds have passed.
+
+        Raises
+        ------
+        UserError
+            Where too few sites are there for too long, or every site refused.
+        """
+        started = time.monotonic()
+        remind, give_up = Reminder(self.log), math.inf
+        before = RoundRecord(number)
+        for attempt in itertools.count():
+            record, short, closed = self._attempt(number, attempt)
+            record.moved_too(before)
+            before = record
+            if not short:
+                break
+            give_up = min(give_up, time.monotonic() + self.settings.give_up)
+            missing = {**record.refused, **record.late, **record.absent}
+            told = "; ".join(f"{self.roster.described(s)}: {why}" for s, why in missing.items())
+            text = f"round {number}: {short} ({told or 'nobody else was asked'})"
+            if time.monotonic() >= give_up:
+                raise UserError(f"{text}; {self._gave_up(number)}")
+            remind(f"{text}; it is played again")
+            self.pause(attempt, give_up, closed=closed)
+        for stranger in self.roster.take_turned_away():
+            record.turned_away[str(stranger.node_id)] = stranger.reason
+        record.seconds = time.monotonic() - started
+        return record
+
+    def pause(self, attempt: int, until: float, *, closed: bool) -> None:
+        """Wait before sites are asked again, each time for longer; a site that joins ends it.
+
+        Parameters
+        ----------
+        attempt : int
+            How often they were asked before the last time.
+        until : float
+            When waiting ends at the latest, in monotonic seconds.
+        closed : bool
+            Whether all that is missing is outside its own hours: then nothing is gained by asking
+            soon, and who could train would do so in vain.
+        """
+        longest = LONGEST_CLOSED if closed else LONGEST_PAUSE
+        wait = min(longest, self.settings.poll * 2 ** min(attempt, 16))
+        until = min(until, time.monotonic() + wait)
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK))
+            if left > LOOK and self._welcome(self.roster.connected()):
+                return
+
+    def _attempt(self, number: int, attempt: int) -> tuple[RoundRecord, str, bool]:
+        """Ask, check and aggregate once; another ``attempt`` asks another share of the sites.
+
+        Also returns what was too few for a round; where that is not "", nothing has changed. And
+        whether it would be too few if all answered that are not outside their hours.
+        """
+        connected = self._wait_for_enough(number)
+        needed = self.learnt.keys()  # a task that joins meanwhile is not waited for
+        asked, record = self._sample(number, attempt, connected)
+        counts = {member.site: member.report.examples["train"] for member in asked}
+        expected = self._begin(asked, counts)
+        arrived = dict.fromkeys(expected, 0)
+        later, closed = False, set[str]()
+        for party, reply in self._ask(
+            answers.TRAIN, asked, number, record, self.settings.deadline, expected=expected
+        ):
+            try:
+                update = self._checked(reply, party, number, expected)
+            except Refused as error:
+                record.refused |= {member.site: str(error) for member in party}
+                if isinstance(error, NotNow):
+                    closed |= {member.site for member in party}
+                else:  # who held something is sent the whole: once more
+                    later |= self._forget(party)
+                continue
+            for site, problem in update.problems.items():
+                record.refused[site] = str(problem)
+                if isinstance(problem, NotNow):
+                    closed.add(site)
+            for key, share in update.shares.items():
+                self._add(key, share)
+                arrived[key] += len(share.sites)
+                group = group_of(key)
+                record.bytes_up[group] = record.bytes_up.get(group, 0) + share.size
+            reports = update.reports
+            for member in party:
+                if member.site in reports:
+                    keys = self.learnt.keys_of(member.task)
+                    self.learnt.downlink.answered(member.site, keys)
+            record.took_part([(m, reports[m.site]) for m in party if m.site in reports])
+        if not later and not closed:
+            self._stop_if_all_refused(record, connected)
+        short = self._too_few(needed, arrived) if record.participants else "nobody took part"
+        if not short:
+            self._finish(arrived, record)
+        self._note_the_others(record)
+        record.tasks = task_metrics(record.sites)
+        open_now = [member for member in asked if member.site not in closed]
+        could = Counter(
+            key for member in open_now for key in self.learnt.keys_of(member.task).values()
+        )
+        return record, short, bool(closed and (not open_now or self._too_few(needed, could)))
+
+    def _checked(
+        self, reply: Message, party: Party, number: int, expected: Mapping[str, int]
+    ) -> RegionUpdate:
+        """Return what one site, or a region's sites, learnt; or raise Refused."""
+        partitions, method = self.learnt.partitions, self.learnt.method
+        if party[0].regional:
+            return checked_region(reply, party, number, partitions, expected, method)
+        (member,) = party
+        sent = self.learnt.sent(member.task)
+        update = checked_update(reply, member, number, partitions[member.task], method, sent)
+        keys, examples = self.learnt.keys_of(member.task), update.report.examples
+        shares = {
+            keys[group]: Share({member.site: examples}, tensors, update.sizes[group])
+            for group, tensors in update.tensors.items()
+        }
+        return RegionUpdate({member.site: update.report}, {}, shares)
+
+    def _forget(self, party: Party) -> bool:
+        """Take it that sites whose answer is wrong hold nothing: they are sent the whole next time.
+
+        Return whether one was known to hold something.
+        """
+        forgot = [self.learnt.downlink.failed(member.site) for member in party]
+        return any(forgot)
+
+    def _add(self, key: str, share: Share) -> None:
+        """Give what arrived to its aggregator: one site's update, or the sum over several."""
+        if len(share.sites) > 1:
+            self.learnt.aggregators[key].add_sum(share.sites, share.tensors)
+            return
+        ((site, examples),) = share.sites.items()
+        self.learnt.aggregators[key].add(site, share.tensors, examples)
+
+    def _note_the_others(self, record: RoundRecord) -> None:
+        """Note the sites that could not be asked at all: they never joined, or cannot take part."""
+        for site, why in self.roster.unavailable(self.roster.connected()).items():
+            if site not in self.roster.members:
+                record.absent[site] = why
+
+    def _stop_if_all_refused(self, record: RoundRecord, connected: set[int]) -> None:
+        """Raise UserError where all sites that are there answered, and no answer could be taken."""
+        there = {m.site for m in self.roster.members.values() if m.node_id in connected}
+        if record.refused and there <= record.refused.keys():
+            lines = [f"  {site}: {reason}" for site, reason in sorted(record.refused.items())]
+            raise UserError(
+                f"round {record.round}: no site could take part; what was learnt up to round "
+                f"{record.round - 1} is kept, resume the run when this is mended:\n"
+                + "\n".join(lines)
+            )
+
+    def ask(
+        self,
+        kind: str,
+        members: Iterable[Member],
+        number: int,
+        record: RoundRecord,
+        seconds: float,
+        *,
+        layers: Mapping[str, Array] | None = None,
+    ) -> Iterator[tuple[Member, Message]]:
+        """Send one order to each member, and yield the answers as they arrive, reports alone.
+
+        The order carries ``layers``; when omitted, those of the member's exchanged groups. Who
+        does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent. The
+        sites of a region share one order and one answer, of which each gets its own part.
+        """
+        for party, reply in self._ask(kind, members, number, record, seconds, layers=layers):
+            if not party[0].regional:
+                yield party[0], reply
+                continue
+            try:
+                found = _letters_of(party, reply)
+            except Refused as error:
+                record.refused |= {member.site: str(error) for member in party}
+                continue
+            yield from found
+
+    def _ask(
+        self,
+        kind: str,
+        members: Iterable[Member],
+        number: int,
+        record: RoundRecord,
+        seconds: float,
+        *,
+        layers: Mapping[str, Array] | None = None,
+        expected: Mapping[str, int] | None = None,
+    ) -> Iterator[tuple[Party, Message]]:
+        """Do what `ask` does, and yield each answer whole, with all whom it is of."""
+        arrays: dict[str, Array] = {}
+        pending: dict[str, Party] = {}
+        deadline = time.monotonic() + seconds
+        largest = 0
+        for party in _parties(members):
+            sent_layers, coded = layers, dict[str, Coded]()
+            if sent_layers is None:
+                sent_layers, coded = self._layers(party, number, arrays)
+                largest = max(largest, *(self.learnt.size(member.task) for member in party))
+            largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
+            regional = party[0].regional
+            message = answers.order(
+                kind,
+                party[0].node_id,
+                plan=self.roster.plan,
+                round_number=number,
+                layers=sent_layers,
+                ttl=seconds + TTL_MARGIN,
+                members=[member.site for member in party] if regional else (),
+                expected=expected if regional else None,
+                coded=coded,
+                taken=self._taken(party[0]) if kind == answers.TRAIN and not regional else None,
+            )
+            sent = send(self.grid, [message])
+            if not sent:
+                why = "its node is gone: the message could not be sent"
+                record.absent |= {member.site: why for member in party}
+                continue
+            pending[sent[0]] = party
+            for key, array in sent_layers.items():
+                group = group_of(key)
+                record.bytes_down[group] = record.bytes_down.get(group, 0) + len(array.data)
+            for group in coded:
+                record.bytes_down.setdefault(group, 0)
+        arrays.clear()
+
+        def idle() -> set[str]:
+            return self._gone(pending, record)
+
+        waiting = {message_id: party[0].node_id for message_id, party in pending.items()}
+        mail = Mail(self.grid, MOST_BESIDES + MOST_TIMES * largest)
+        for message_id, reply in collect(
+            mail, waiting, deadline=deadline, poll=self.settings.poll, idle=idle
+        ):
+            party = pending.pop(message_id)
+            if problem := reply_problem(reply):
+                unreachable = reply.error.code in (
+                    ErrorCode.NODE_UNAVAILABLE,
+                    ErrorCode.MESSAGE_UNAVAILABLE,
+                    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+                )
+                missed = record.absent if unreachable else record.refused
+                missed |= {member.site: problem for member in party}
+                self._unanswered(kind, party)
+                continue
+            yield party, reply
+        for party in pending.values():
+            self._unanswered(kind, party)
+        for member in itertools.chain.from_iterable(pending.values()):
+            if member.site not in record.absent:
+                record.late[member.site] = f"no answer within {seconds:g} s"
+
+    def _unanswered(self, kind: str, party: Party) -> None:
+        if kind == answers.TRAIN:
+            for member in party:
+                self.learnt.downlink.unanswered(member.site)
+
+    def _taken(self, member: Member) -> dict[str, int]:
+        """Return of which round the site's last update is that was taken, by group; 0 for none.
+
+        Only for groups in which coding loses something, which the site then owes.
+        """
+        return {
+            group: next(
+                (
+                    int(record["round"])
+                    for record in reversed(self.history)
+                    if member.site in record["participants"] and key not in record["kept"]
+                ),
+                0,
+            )
+            for group, key in self.learnt.keys_of(member.task).items()
+            if self.learnt.codings.from_site(group).lossy
+        }
+
+    def _layers(
+        self, party: Party, number: int, arrays: dict[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Coded]]:
+        """Return the payload of each group for a site, or of each scope for a region's sites.
+
+        Equal ones are made once. Of groups that travel as differences, there are as many payloads
+        as steps, and the second mapping says what they are; a region has no such groups.
+        """
+        layers: dict[str, Array] = {}
+        coded: dict[str, Coded] = {}
+        for task in {member.task: None for member in party}:
+            for group, key in self.learnt.keys_of(task).items():
+                state = self.learnt.states[key]
+                if self.learnt.downlink.remembers(group):
+                    site = party[0].site
+                    steps, told = self.learnt.downlink.parcel(site, group, key, number, state)
+                    layers |= steps
+                    coded[group] = told
+                    continue
+                if key not in arrays:
+                    arrays[key] = answers.payload_array(encode(state))
+                layers[key if party[0].regional else group] = arrays[key]
+        return layers, coded
+
+    def _sample(
+        self, number: int, attempt: int, connected: set[int]
+    ) -> tuple[list[Member], RoundRecord]:
+        """Choose each task's share of sites, by a seed of the round; note who is not connected."""
+        record = RoundRecord(number)
+        asked: list[Member] = []
+        unfit = self.roster.unfit()
+        again = [attempt] if attempt else []
+        for task, members in self.roster.by_task().items():
+            size = self._share(members)
+            seed = derive_seed(self.seed, "sample", task, number, *again)
+            generator = np.random.default_rng(seed)
+            chosen = sorted(generator.permutation(len(members))[:size])
+            for member in (members[i] for i in chosen):
+                if member.node_id in connected:
+                    asked.append(member)
+                else:
+                    why = unfit.get(member.site, "not connected when the round began")
+                    record.absent[member.site] = why
+        return asked, record
+
+    def _share(self, members: Sequence[Member]) -> int:
+        """Return how many of a task's sites are asked in a round."""
+        return max(1, round(self.settings.fraction * len(members)))
+
+    def _could_answer(self, connected: set[int]) -> dict[str, int]:
+        """Return for each scope how many sites a round can ask now."""
+        able: dict[str, int] = {}
+        for task, members in self.roster.by_task().items():
+            there = sum(member.node_id in connected for member in members)
+            for key in self.learnt.keys_of(task).values():
+                able[key] = able.get(key, 0) + min(there, self._share(members))
+        return able
+
+    def _too_few(self, keys: Iterable[str], answers: Mapping[str, int]) -> str:
+        """Return which of ``keys`` have fewer than ``strategy.minimum`` answers, or ""."""
+        short = []
+        for key in keys:
+            least = self.settings.minimum.get(group_of(key), 0)
+            if answers.get(key, 0) < least:
+                short.append(f"group {key!r} has {answers.get(key, 0)} of at least {least} sites")
+        return ", ".join(short)
+
+    def _begin(self, asked: list[Member], counts: Mapping[str, int]) -> dict[str, int]:
+        """Open the aggregators of every scope that is asked; return each one's examples in all."""
+        expected: dict[str, dict[str, int]] = {}
+        for member in asked:
+            for key in self.learnt.keys_of(member.task).values():
+                expected.setdefault(key, {})[member.site] = counts[member.site]
+        for key, sites in expected.items():
+            self.learnt.aggregators[key].begin(self.learnt.states[key], sites)
+        return {key: sum(sites.values()) for key, sites in expected.items()}
+
+    def _finish(self, arrived: Mapping[str, int], record: RoundRecord) -> None:
+        """Close the round's aggregators; a group that nobody answered for keeps its state."""
+        for key, count in arrived.items():
+            if not count:
+                record.kept[key] = "no update"
+                continue
+            aggregator = self.learnt.aggregators[key]
+            after = aggregator.finish()
+            if after is None:
+                record.kept[key] = aggregator.note or "no update"
+            else:
+                self.learnt.states[key] = after
+                if aggregator.note:
+                    self.log(f"round {record.round}: {key}: {aggregator.note}")
+
+    def _wait_for_enough(self, number: int) -> set[int]:
+        """Return who is connected, once that is enough sites for a round.
+
+        Raises
+        ------
+        UserError
+            Where it is not enough within ``strategy.give_up``; names who is missing.
+        """
+        give_up = time.monotonic() + self.settings.give_up
+        remind, waited, served = Reminder(self.log), False, False
+        while True:
+            connected = self.roster.connected()
+            self._welcome(connected)
+            there = sum(m.node_id in connected for m in self.roster.members.values())
+            short = self._too_few(self.learnt.keys(), self._could_answer(connected))
+            if there >= self.settings.min_sites and not short:
+                if waited:
+                    self.log(f"round {number}: {there} sites are there, it goes on")
+                if not served:
+                    served = True
+                    if self.serve():
+                        continue  # it took a while: who is connected now?
+                return connected
+            missing = self.roster.unavailable(connected)
+            told = [f"{self.roster.described(site)}: {why}" for site, why in missing.items()]
+            wanted = short or f"{there} of at least {self.settings.min_sites} sites are there"
+            text = f"round {number}: {wanted}, missing: {'; '.join(told) or NEVER_JOINED}"
+            if time.monotonic() >= give_up:
+                raise UserError(f"{text}; {self._gave_up(number)}")
+            remind(text)
+            waited = True
+            time.sleep(self.settings.poll)
+
+    def _gave_up(self, number: int) -> str:
+        return (
+            f"gave up after {self.settings.give_up:g} s (strategy.give_up); what was learnt up to "
+            f"round {number - 1} is kept: give the same command with resume when they are back"
+        )
+
+    def _welcome(self, connected: set[int]) -> list[Member]:
+        """Take in sites that joined or came back."""
+        self.roster.forget_asked(connected)
+        members, strangers = self.roster.greet()
+        for stranger in strangers:
+            self.log(str(stranger))
+        if members:
+            self.admit(members)
+        return members
+
+    def _gone(self, pending: Mapping[str, Party], record: RoundRecord) -> set[str]:
+        """Return the messages whose sites cannot answer any more, and note why."""
+        connected = self.roster.connected()
+        self._welcome(connected)
+        gone = set()
+        for message_id, party in pending.items():
+            for member in party:
+                now = self.roster.everyone.get(member.site)
+                if now is not None and now.node_id != member.node_id:
+                    record.absent[member.site] = "was started again; what it was doing is lost"
+                elif member.node_id not in connected:
+                    record.absent[member.site] = "disconnected"
+                else:
+                    continue
+                gone.add(message_id)
+        return gone
+
+
+def _parties(members: Iterable[Member]) -> list[Party]:
+    """Return who shares an order: the sites of one region do, any other site has its own."""
+    parties: list[list[Member]] = []
+    regions: dict[int, list[Member]] = {}
+    for member in members:
+        if member.regional and member.node_id in regions:
+            regions[member.node_id].append(member)
+            continue
+        parties.append([member])
+        if member.regional:
+            regions[member.node_id] = parties[-1]
+    return [tuple(party) for party in parties]
+
+
+def _letters_of(party: Party, reply: Message) -> list[tuple[Member, Message]]:
+    """Return each site's part of a region's answer; raise Refused where it is not of these sites."""
+    answers.expect_no_layers(reply)
+    letters = answers.letters(reply, len(party))
+    if not letters:  # one report for all: the region could not do it
+        return [(member, reply) for member in party]
+    found = dict(zip((answers.site_of(letter) for letter in letters), letters, strict=True))
+    if found.keys() != {member.site for member in party}:
+        raise Refused("the region does not answer for the sites that it was asked for")
+    return [(member, found[member.site]) for member in party]

@@ -1,0 +1,129 @@
+"""What a round leaves behind for people: who took part, who did not and why, and the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fedstrata.protocol.answers import METRICS, RoundReport
+from server_app.sites.roster import Member
+
+MEASURES = tuple(name for name in METRICS if name != "examples")
+
+
+@dataclass
+class RoundRecord:
+    """One entry of ``rounds`` in results.json; docs/results.md explains each field."""
+
+    round: int
+    seconds: float = 0.0
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    participants: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    late: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    turned_away: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def moved_too(self, before: RoundRecord) -> None:
+        """Count the bytes of an attempt ``before`` this one that did not suffice."""
+        for mine, theirs in (
+            (self.bytes_down, before.bytes_down),
+            (self.bytes_up, before.bytes_up),
+        ):
+            for group, size in theirs.items():
+                mine[group] = mine.get(group, 0) + size
+
+    def took_part(self, reports: Sequence[tuple[Member, RoundReport]]) -> None:
+        """Note sites' answers; lists and mappings stay sorted, whatever the order of arrival."""
+        self.participants = sorted([*self.participants, *(member.site for member, _ in reports)])
+        self.sites |= {member.site: site_record(member, told) for member, told in reports}
+        self.sites = dict(sorted(self.sites.items()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; what is by site or by group is sorted, whatever came first."""
+        plain = asdict(self)
+        return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in plain.items()}
+
+
+TOOK_PART, NOT_ASKED = "took part", "not asked"
+MISSED = ("late", "refused", "absent")
+
+
+def participation(
+    rounds: Sequence[Mapping[str, Any]], sites: Iterable[str] = ()
+) -> dict[str, list[str]]:
+    """Return what each site did in each round; why stands in the records themselves.
+
+    Parameters
+    ----------
+    rounds : sequence of mapping
+        The records of the rounds, as plain data.
+    sites : iterable of str
+        Sites that are listed even if no record names them.
+
+    Returns
+    -------
+    dict
+        By site, sorted; one of ``took part``, ``late``, ``refused``, ``absent`` and ``not asked``
+        for each round.
+    """
+    did: list[dict[str, str]] = []
+    for record in rounds:
+        missed = {site: what for what in MISSED for site in record[what]}
+        did.append(missed | dict.fromkeys(record["participants"], TOOK_PART))
+    everyone = sorted({*sites, *(site for each in did for site in each)})
+    return {site: [each.get(site, NOT_ASKED) for each in did] for site in everyone}
+
+
+def site_record(member: Member, report: RoundReport) -> dict[str, Any]:
+    """Return one site's entry: its test metrics at the top, those on validation below."""
+    return {
+        "task": member.task,
+        **report.metrics.get("test", {}),
+        "validation": report.metrics.get("validation", {}),
+        "train_examples": report.examples,
+        "train_loss": report.loss,
+        "steps": report.steps,
+        "planned_steps": report.planned,
+        "seconds": report.seconds,
+    }
+
+
+def task_metrics(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return per task the mean over its sites weighted by test examples, the worst and the spread.
+
+    ``worst`` names the site with the lowest accuracy; ``spread`` is the standard deviation of the
+    sites' accuracies (population, unweighted).
+    """
+    tasks: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for site, record in sites.items():
+        if "accuracy" in record:
+            tasks.setdefault(str(record["task"]), {})[site] = record
+    return {task: _summary(members) for task, members in sorted(tasks.items())}
+
+
+def weighted_mean(records: Iterable[Mapping[str, Any]], measure: str) -> float | None:
+    """Return the mean of ``measure`` weighted by ``examples``; None where no record has it."""
+    pairs = [(r[measure], r["examples"]) for r in records if r.get(measure) is not None]
+    total = sum(examples for _, examples in pairs)
+    return sum(value * examples for value, examples in pairs) / total if total else None
+
+
+def _summary(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    accuracies = {site: record["accuracy"] for site, record in members.items()}
+    worst = min(accuracies, key=lambda site: (accuracies[site], site))
+    mean = sum(accuracies.values()) / len(accuracies)
+    spread = (sum((a - mean) ** 2 for a in accuracies.values()) / len(accuracies)) ** 0.5
+    measures = {m: weighted_mean(members.values(), m) for m in MEASURES}
+    return {
+        **measures,
+        "examples": sum(record["examples"] for record in members.values()),
+        "sites": len(members),
+        "worst": {"site": worst, "accuracy": accuracies[worst]},
+        "spread": spread,
+    }

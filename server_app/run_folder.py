@@ -1,0 +1,358 @@
+"""A run's folder: configuration, one checkpoint a round, results; durable before it is acknowledged."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from fedstrata.protocol.answers import MOST_RUN_NAME, NAME
+from fedstrata.support.durable import replacing, sync
+from fedstrata.support.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEPT = 3
+LOCK_PATIENCE = 30.0  # seconds for a ServerApp whose SuperLink died to end
+ID_BYTES = 4  # of the random part of a federation's name
+_FOLDER = re.compile(r"round-(\d{6})")
+_MAY_CHANGE = (
+    *(f"strategy.{key}" for key in ("deadline", "join_timeout", "give_up", "min_sites")),
+    *(f"strategy.{key}" for key in ("poll", "final_timeout", "on_site_error")),
+    *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
+    *(f"cohort.{key}" for key in ("sites", "together")),  # which node holds a site
+)
+
+
+# What runs of before did not write down, and did so.
+_NEW = {
+    "strategy.coding.": "exact",
+    "strategy.coding_down.": "exact",
+    "train.feature_dtype": "float32",
+    "train.compile": False,
+}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint as it is read back.
+
+    Parameters
+    ----------
+    round : int
+        The last round that is complete.
+    states : dict
+        Scope key to tensors by name.
+    optimizers : dict
+        Scope key to the aggregator's own tensors.
+    history : list
+        The records of all rounds so far, as plain data.
+    published : dict
+        Scope key to what sites hold, for groups that travel to them as differences.
+    """
+
+    round: int
+    states: dict[str, dict[str, Tensor]]
+    optimizers: dict[str, dict[str, Tensor]]
+    history: list[dict[str, Any]]
+    published: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+class RunFolder:
+    """``<output-dir>/<run>``.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder; its name is the run's.
+    chosen : bool
+        Whether a person chose the name of this new run; those are used again.
+    """
+
+    def __init__(self, path: Path, *, chosen: bool = False) -> None:
+        self.path = path
+        self._chosen = chosen
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @cached_property
+    def federation(self) -> str:
+        """The name under which the sites keep what is theirs, and no other run of this name did."""
+        if self.has_begun:
+            return str(self.begun().get("federation", self.name))
+        return f"{self.name}-{secrets.token_hex(ID_BYTES)}" if self._chosen else self.name
+
+    def begin(self, config: dict[str, Any], experiment: str) -> None:
+        """Write down what the run is; raise UserError where another began here."""
+        if self.has_begun:
+            raise UserError(f"output-dir: another run has just begun in {self.path}; resume it")
+        told = {"experiment": experiment, "config": config, "weights": ""}
+        told["federation"] = self.federation
+        write_json(self.path / "run.json", told)
+
+    @contextmanager
+    def written_here(self) -> Iterator[None]:
+        """Make the folder, and let nobody else write into it during the block.
+
+        Raises
+        ------
+        UserError
+            Where it cannot be made, or another ServerApp writes there and did not end within
+            ``LOCK_PATIENCE`` seconds.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"output-dir: {self.path} cannot be made: {error}") from None
+        with file:
+            deadline = time.monotonic() + LOCK_PATIENCE
+            while not _locked(file):
+                if time.monotonic() >= deadline:
+                    raise UserError(
+                        f"output-dir: another ServerApp writes into {self.path}; let that run end, "
+                        "or stop it with `flwr stop`, before this one goes on with it"
+                    )
+                time.sleep(0.1)
+            yield
+
+    def note_weights(self, content_hash: str) -> None:
+        """Write down the checkpoint that the run starts from.
+
+        Raises
+        ------
+        UserError
+            Where a resumed run began from another one.
+        """
+        told = self.begun()
+        before = told.get("weights")
+        if before and before != content_hash:
+            raise UserError(
+                f"resume: the run began from the pre-trained weights {before}, "
+                f"now there are {content_hash or 'none'}"
+            )
+        if before != content_hash:
+            write_json(self.path / "run.json", {**told, "weights": content_hash})
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run is written down here."""
+        return (self.path / "run.json").exists()
+
+    def begun(self) -> dict[str, Any]:
+        """Return what is written down of the run: experiment, config, weights."""
+        try:
+            told = json.loads((self.path / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"resume: {self.path / 'run.json'} cannot be read: {error}") from None
+        if not isinstance(told, dict) or not isinstance(told.get("config"), dict):
+            raise UserError(f"resume: {self.path / 'run.json'} is not one of a run")
+        return told
+
+    def save(
+        self,
+        round_number: int,
+        states: dict[str, dict[str, Tensor]],
+        optimizers: dict[str, dict[str, Tensor]],
+        history: list[dict[str, Any]],
+        published: dict[str, dict[str, Tensor]] | None = None,
+    ) -> None:
+        """Write the checkpoint of a round: complete under its name, or not there at all.
+
+        Random numbers are functions of the run's seed and the round, so no state of theirs is here.
+        """
+        from models import weights
+
+        final = self.path / "checkpoints" / f"round-{round_number:06d}"
+        temporary = final.with_name(f".{final.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        kinds = {"state": states, "optimizer": optimizers, "published": published or {}}
+        flat = {
+            f"{kind}/{key}//{name}": tensor
+            for kind, groups in kinds.items()
+            for key, group in groups.items()
+            for name, tensor in group.items()
+        }
+        weights.save(temporary / "state.safetensors", flat, {"round": str(round_number)})
+        told = {"round": round_number, "history": history}
+        write_json(temporary / "history.json", told)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        sync(final.parent)
+        for number in self.rounds()[:-KEPT]:
+            shutil.rmtree(self._checkpoint(number), ignore_errors=True)
+
+    def rounds(self) -> list[int]:
+        """Return the rounds that there are checkpoints of, ascending."""
+        folder = self.path / "checkpoints"
+        if not folder.is_dir():
+            return []
+        matches = (_FOLDER.fullmatch(path.name) for path in folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def latest(self) -> Saved | None:
+        """Read the newest checkpoint that is whole; None where there is none."""
+        problems = []
+        for number in reversed(self.rounds()):
+            try:
+                return self._read(number)
+            except (OSError, ValueError, KeyError) as error:
+                problems.append(f"round {number}: {error}")
+        if problems:
+            raise UserError(f"resume: no checkpoint of {self.path} is whole: {'; '.join(problems)}")
+        return None
+
+    def _read(self, number: int) -> Saved:
+        from models import weights
+
+        folder = self._checkpoint(number)
+        told = json.loads((folder / "history.json").read_text())
+        saved = Saved(int(told["round"]), {}, {}, list(told["history"]))
+        kinds = {
+            "state": saved.states,
+            "optimizer": saved.optimizers,
+            "published": saved.published,
+        }
+        for name, tensor in weights.load(folder / "state.safetensors")[0].items():
+            kind, _, rest = name.partition("/")
+            key, _, tensor_name = rest.partition("//")
+            kinds[kind].setdefault(key, {})[tensor_name] = tensor
+        return saved
+
+    def _checkpoint(self, number: int) -> Path:
+        return self.path / "checkpoints" / f"round-{number:06d}"
+
+
+def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
+    """Return a folder that does not exist yet: ``wanted``, or named by experiment and time (UTC).
+
+    Raises
+    ------
+    UserError
+        Where ``wanted`` cannot be a folder's name, or a run has it.
+    """
+    if wanted:
+        if not NAME.fullmatch(wanted) or len(wanted) > MOST_RUN_NAME:
+            raise UserError(
+                f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most "
+                f"{MOST_RUN_NAME}"
+            )
+        folder = RunFolder(output_dir / wanted, chosen=True)
+        if folder.has_begun:
+            raise UserError(
+                f"name: {output_dir} holds a run {wanted!r}; take it up with resume='auto', "
+                "or choose another name"
+            )
+        return folder
+    name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    path, number = output_dir / name, 1
+    while path.exists():
+        number += 1
+        path = output_dir / f"{name}-{number}"
+    return RunFolder(path)
+
+
+def taken_up(output_dir: Path, experiment: str, resume: str, name: str) -> RunFolder | None:
+    """Return the run to go on with, or None where one is to begin.
+
+    ``resume`` is empty, a run's name, ``latest``, or ``auto``: the run called ``name``, if it began.
+
+    Raises
+    ------
+    UserError
+        There is no such run, or ``auto`` has no name to look for.
+    """
+    if not resume:
+        return None
+    if resume != "auto":
+        return find_run(output_dir, resume, experiment)
+    if not NAME.fullmatch(name):
+        raise UserError("resume='auto' takes up the run called name, or begins it: give name='...'")
+    folder = RunFolder(output_dir / name)
+    return folder if folder.has_begun else None
+
+
+def find_run(output_dir: Path, resume: str, experiment: str) -> RunFolder:
+    """Return the run that ``resume`` names: a run's name, or ``latest`` of the experiment.
+
+    Raises
+    ------
+    UserError
+        Where there is no such run; names those there are.
+    """
+    runs = sorted(
+        (path for path in output_dir.glob("*/run.json")), key=lambda path: path.stat().st_mtime_ns
+    )
+    names = [path.parent.name for path in runs]
+    if resume == "latest":
+        for path in reversed(runs):
+            folder = RunFolder(path.parent)
+            if folder.begun().get("experiment") == experiment:
+                return folder
+        raise UserError(f"resume: {output_dir} holds no run of experiment {experiment!r}")
+    if resume not in names:
+        raise UserError(
+            f"resume: {output_dir} holds no run {resume!r}; nearest: {nearest(resume, names)}"
+        )
+    return RunFolder(output_dir / resume)
+
+
+def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise UserError where a resumed run is configured in another way than it began."""
+    old, new = _leaves(before), _leaves(now)
+    changed = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and key not in _MAY_CHANGE
+        and not (old.get(key) is None and _as_before(key, new.get(key)))
+    ]
+    if changed:
+        shown = [f"{k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:5]]
+        raise UserError(
+            "resume: the configuration is not the one that the run began with "
+            f"({'; '.join(shown)}); give the same overrides, or start a new run"
+        )
+
+
+def _as_before(key: str, value: object) -> bool:
+    return any(key.startswith(new) and value == before for new, before in _NEW.items())
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON durably."""
+    with replacing(path) as unfinished, unfinished.open("w") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Take the lock of an open file, which its closing gives back; return whether it could be had."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {
+            name: leaf
+            for key, inner in value.items()
+            for name, leaf in _leaves(inner, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
+    return {prefix: list(value) if isinstance(value, tuple) else value}

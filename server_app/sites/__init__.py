@@ -1,0 +1,1 @@
+"""Who takes part: roster, members, joining, allowed keys."""

@@ -1,0 +1,482 @@
+"""Who takes part: nodes that said who they are, known by the site's name from then on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from flwr.app import Message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import Refused, SiteReport, read_site_report
+from fedstrata.support.errors import UserError
+from server_app.inbox import Mail
+from server_app.sites.allowed_keys import Enrolment
+
+Log = Callable[[str], None]
+QUERY_TTL = 3600.0
+SAY_EVERY = 30.0  # seconds between two lines about the same waiting
+MOST_WAIT = 600.0  # seconds until a node that cannot take part is asked again
+
+
+@dataclass(frozen=True)
+class Member:
+    """A site that takes part, and the node under which it can be reached now.
+
+    ``regional`` is whether that node is a region, which may hold other sites too.
+    """
+
+    node_id: int
+    report: SiteReport
+    regional: bool = False
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self.report.site
+
+    @property
+    def task(self) -> str:
+        """The site's task."""
+        return self.report.task
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A node that answered, but cannot take part, and why.
+
+    Parameters
+    ----------
+    site : str
+        The name that it gave; where there is a roster and it gave none, the roster's; or "".
+    turned_away : bool
+        Whether the reason is who it is, and not what it has: a name, a task or a node that the
+        server's roster does not know so.
+    """
+
+    node_id: int
+    site: str
+    reason: str
+    turned_away: bool = False
+
+    def __str__(self) -> str:
+        if self.turned_away:
+            return f"node {self.node_id} is turned away: it {self.reason}"
+        who = f"site {self.site} (node {self.node_id})" if self.site else f"node {self.node_id}"
+        return f"{who} cannot take part: {self.reason}"
+
+
+@dataclass
+class Reminder:
+    """Says a line at once, and again when ``SAY_EVERY`` seconds have passed, not at every look."""
+
+    log: Log
+    due: float = 0.0
+
+    def __call__(self, text: str) -> None:
+        """Log ``text`` if it is time."""
+        now = time.monotonic()
+        if now >= self.due:
+            self.log(text)
+            self.due = now + SAY_EVERY
+
+
+@dataclass
+class Roster:
+    """The members by site name, the newcomers, and what is known of other nodes.
+
+    ``members`` take part in the rounds; ``newcomers`` are reachable, and join when those are over.
+
+    Parameters
+    ----------
+    grid : Grid
+        Where the nodes are.
+    plan : str
+        The plan, as JSON, that every query carries.
+    apart : frozenset of str
+        Names of the sites that are newcomers.
+    enrolled : Enrolment, optional
+        Which node may be which site; without it, each is who it says it is.
+    most : int
+        Sites that one node may answer for, as a region; with 1 there are no regions.
+    """
+
+    grid: Grid
+    plan: str
+    apart: frozenset[str] = frozenset()
+    enrolled: Enrolment | None = None
+    most: int = 1
+    members: dict[str, Member] = field(default_factory=dict)
+    newcomers: dict[str, Member] = field(default_factory=dict)
+    _strangers: dict[int, list[Stranger]] = field(default_factory=dict)  # by node
+    _asked: dict[str, int] = field(default_factory=dict)
+    _again: dict[int, tuple[float, float]] = field(default_factory=dict)  # when, and how long then
+    _turned_away: list[Stranger] = field(default_factory=list)
+    _mail: Mail = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._mail = Mail(self.grid)
+
+    @property
+    def strangers(self) -> list[Stranger]:
+        """Return what is known of nodes, or sites of a region, that cannot take part."""
+        return [stranger for told in self._strangers.values() for stranger in told]
+
+    def connected(self) -> set[int]:
+        """Return the ids of the nodes that the SuperLink sees now."""
+        return set(self.grid.get_node_ids())
+
+    @property
+    def everyone(self) -> dict[str, Member]:
+        """Return members and newcomers by name."""
+        return {**self.members, **self.newcomers}
+
+    def place(self, member: Member) -> bool:
+        """Put a site among the members or the newcomers; return whether it was there before.
+
+        Under a name that was there before, the latest node counts; with a roster there is only one
+        node that can become a `Member` of that name.
+        """
+        side = self.newcomers if member.site in self.apart else self.members
+        known = member.site in side
+        side[member.site] = member
+        return known
+
+    def change_plan(self, plan: str) -> None:
+        """Ask with another plan from now on, and again who has not answered to the one before."""
+        self.plan = plan
+        self._asked.clear()
+
+    def clear(self) -> None:
+        """Forget who takes part."""
+        self.members.clear()
+        self.newcomers.clear()
+
+    def greet(self) -> tuple[list[Member], list[Stranger]]:
+        """Ask unknown nodes who they are and take in what answers there are; does not wait.
+
+        A known site under a new node id (a SuperNode that was started again) takes its old place:
+        its latest node counts. A node that could not take part is asked again when it comes back,
+        and now and then while it stays: what is wrong there may be mended.
+
+        Returns
+        -------
+        tuple of lists
+            Members that are new or came back, and nodes that cannot take part for a reason that
+            they have not given before.
+        """
+        connected = self.connected()
+        self._strangers = {n: told for n, told in self._strangers.items() if n in connected}
+        self._again = {n: when for n, when in self._again.items() if n in self._strangers}
+        now = time.monotonic()
+        due = {n for n in self._strangers if n in self._again and self._again[n][0] <= now}
+        hopeless = self._strangers.keys() - due
+        known = {m.node_id for m in self.everyone.values()} - due | hopeless
+        for node_id in sorted(connected - known - set(self._asked.values())):
+            question = answers.order(
+                answers.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
+            )
+            for message_id in send(self.grid, [question]):
+                self._asked[message_id] = node_id
+        members, strangers = [], []
+        for message_id, reply in self._mail.fetch(list(self._asked)):
+            if message_id not in self._asked:
+                continue
+            node_id = self._asked.pop(message_id)
+            if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+                continue  # it went while it was asked, as one whose SuperNode is started again does
+            found = _identified(node_id, reply, self.enrolled, self.most)
+            before = self._strangers.pop(node_id, [])
+            members += [m for m in found if isinstance(m, Member) and not self._is_known(m)]
+            told = [stranger for stranger in found if isinstance(stranger, Stranger)]
+            strangers += [stranger for stranger in told if stranger not in before]
+            self._turned_away += [stranger for stranger in told if stranger.turned_away]
+            if not told:
+                continue
+            self._strangers[node_id] = told
+            if any(stranger.turned_away for stranger in told):
+                self._again.pop(node_id, None)
+            else:
+                self._ask_again(node_id)
+        return members, strangers
+
+    def _is_known(self, member: Member) -> bool:
+        """Whether a region was asked again for another site's sake, and this one is as it was."""
+        return member.regional and self.everyone.get(member.site) == member
+
+    def set_aside(self, stranger: Stranger) -> None:
+        """Note a node that answered, but does not fit."""
+        told = self._strangers.setdefault(stranger.node_id, [])
+        told[:] = [other for other in told if other.site != stranger.site] + [stranger]
+        self._ask_again(stranger.node_id)
+
+    def _ask_again(self, node_id: int) -> None:
+        """Ask a node again after a while, and then after twice as long."""
+        wait = self._again.get(node_id, (0.0, SAY_EVERY))[1]
+        self._again[node_id] = (time.monotonic() + wait, min(2 * wait, MOST_WAIT))
+
+    def unfit(self) -> dict[str, str]:
+        """Return why each site that is there, under its own name, cannot take part; by name."""
+        there = {(member.node_id, member.site) for member in self.everyone.values()}
+        return {
+            stranger.site: f"cannot take part: {stranger.reason}"
+            for stranger in self.strangers
+            if stranger.site
+            and not stranger.turned_away
+            and (stranger.node_id, stranger.site) not in there
+        }
+
+    def take_turned_away(self) -> list[Stranger]:
+        """Return the nodes that were turned away since this was last called."""
+        told, self._turned_away = self._turned_away, []
+        return told
+
+    def unavailable(self, connected: set[int], *, newcomers: bool = False) -> dict[str, str]:
+        """Return why each site that is known, but cannot work now, cannot; by name.
+
+        Known are the sites that joined, those that said why they cannot take part, and all of the
+        roster where there is one.
+
+        Parameters
+        ----------
+        connected : set of int
+            The nodes that the SuperLink sees now.
+        newcomers : bool
+            Whether newcomers count.
+        """
+        there = self.everyone if newcomers else self.members
+        missing = {s: "not connected" for s, m in there.items() if m.node_id not in connected}
+        for site, why in self.unfit().items():
+            if site not in self.everyone or site in missing:
+                missing[site] = why
+        for site, entry in (self.enrolled.by_site if self.enrolled else {}).items():
+            if site not in self.everyone and site not in missing:
+                missing[site] = self._not_in(entry.node_id, connected)
+        apart = frozenset[str]() if newcomers else self.apart
+        return {site: why for site, why in sorted(missing.items()) if site not in apart}
+
+    def _not_in(self, node_id: int, connected: set[int]) -> str:
+        """Return why the site of a node of the roster has not joined."""
+        if node_id not in connected:
+            return "not connected since the run began"
+        turned_away = node_id in self._strangers
+        return "connected, but not as itself" if turned_away else "connected, has not answered"
+
+    def described(self, site: str) -> str:
+        """Return a site for people: its roster entry, or its task and node, or its name alone."""
+        if self.enrolled and site in self.enrolled.by_site:
+            return str(self.enrolled.by_site[site])
+        member = self.everyone.get(site)
+        return f"{site} (task {member.task}, node {member.node_id})" if member else site
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a node was asked and has not answered; nobody waits for one not on the roster."""
+        asked = self._asked.values()
+        return any(self.enrolled is None or node in self.enrolled.by_node for node in asked)
+
+    def forget_asked(self, connected: set[int]) -> None:
+        """Stop waiting for the answers of nodes that are gone."""
+        self._asked = {m: n for m, n in self._asked.items() if n in connected}
+
+    def by_task(self) -> dict[str, list[Member]]:
+        """Return the members of each task, tasks and members sorted by name."""
+        tasks: dict[str, list[Member]] = {}
+        for site in sorted(self.members):
+            member = self.members[site]
+            tasks.setdefault(member.task, []).append(member)
+        return dict(sorted(tasks.items()))
+
+
+SETTLE = 1.0  # seconds without a new node before the roster counts as complete
+
+
+def gather(
+    roster: Roster, *, least: int, join_timeout: float, answer_timeout: float, poll: float, log: Log
+) -> tuple[list[Member], list[Stranger]]:
+    """Wait until at least ``least`` nodes have said who they are, and nobody is still to answer.
+
+    Parameters
+    ----------
+    least : int
+        Sites that must have joined, newcomers included.
+    join_timeout : float
+        Seconds for them to connect.
+    answer_timeout : float
+        Seconds more for those that are connected to answer: they may have data to read. Who has
+        not answered then is not waited for, if the others are enough.
+    log : callable
+        Takes a line now and then about who is missing.
+
+    Returns
+    -------
+    tuple of lists
+        Members, and nodes that cannot take part.
+
+    Raises
+    ------
+    UserError
+        Where too few come in time, or two nodes go by one name.
+    """
+    deadline = time.monotonic() + join_timeout
+    settled = time.monotonic() + SETTLE
+    found: dict[str, Member] = {}
+    turned_away: list[Stranger] = []
+    seen: set[int] = set()
+    remind = Reminder(log, due=time.monotonic() + SETTLE)
+    while True:
+        connected = roster.connected()
+        if connected - seen:
+            seen |= connected
+            settled = time.monotonic() + SETTLE
+        roster.forget_asked(connected)
+        members, strangers = roster.greet()
+        turned_away += [stranger for stranger in strangers if stranger.turned_away]
+        for member in members:
+            _check_name(found, member, roster)
+            found[member.site] = member
+            roster.place(member)
+        now = time.monotonic()
+        unfit = [
+            stranger
+            for stranger in roster.strangers
+            if not stranger.turned_away and stranger.site not in found
+        ]
+        refused = [*unfit, *turned_away]
+        enough = len(found) + len(unfit) >= least
+        if enough and now >= settled and not roster.waiting:
+            return [found[site] for site in sorted(found)], refused
+        if now >= deadline and (not roster.waiting or now >= deadline + answer_timeout):
+            if enough:
+                return [found[site] for site in sorted(found)], refused
+            beside = f" (besides {len(roster.apart)} newcomers)" if roster.apart else ""
+            lines = [f"\n  {stranger}" for stranger in refused]
+            raise UserError(
+                f"{len(found)} of at least {least} sites joined within {join_timeout:g} s "
+                f"({', '.join(sorted(found)) or 'none'}){_missing(roster, connected)}; start the "
+                "missing SuperNodes, give them longer with strategy.join_timeout, or lower "
+                f"strategy.min_sites{beside}{''.join(lines)}"
+            )
+        remind(
+            f"{len(found)} of at least {least} sites are there "
+            f"({', '.join(sorted(found)) or 'none'}){_missing(roster, connected)}"
+        )
+        time.sleep(poll)
+
+
+def _missing(roster: Roster, connected: set[int]) -> str:
+    missing = roster.unavailable(connected, newcomers=True)
+    told = [f"{roster.described(site)}: {why}" for site, why in missing.items()]
+    return f"; missing: {'; '.join(told)}" if told else ""
+
+
+def _check_name(known: Mapping[str, Member], joining: Member, roster: Roster) -> None:
+    """Refuse two nodes under one name in the beginning, unless one is the other's return."""
+    other = known.get(joining.site)
+    if other is not None and other.node_id in roster.connected():
+        raise UserError(
+            f"two nodes call themselves {joining.site!r} ({other.node_id} and "
+            f"{joining.node_id}): give each SuperNode a site of its own in --node-config"
+        )
+
+
+def send(grid: Grid, messages: Sequence[Message]) -> list[str]:
+    """Push messages one by one (each may be large); return the ids of those that went out."""
+    sent: list[str] = []
+    for message in messages:
+        sent += [message_id for message_id in grid.push_messages([message]) if message_id]
+    return sent
+
+
+def collect(
+    mail: Mail,
+    waiting: Mapping[str, int],
+    *,
+    deadline: float,
+    poll: float,
+    idle: Callable[[], set[str]],
+) -> Iterator[tuple[str, Message]]:
+    """Yield answers as they arrive until all are there or ``deadline`` (monotonic seconds) passes.
+
+    Parameters
+    ----------
+    mail : Mail
+        Where the answers arrive.
+    waiting : mapping of str to int
+        Message id to node id.
+    poll : float
+        Seconds between two looks.
+    idle : callable
+        Called about every two seconds; returns the ids of messages that need not be waited for.
+    """
+    left = dict(waiting)
+    next_idle = time.monotonic() + 2.0
+    while left:
+        for message_id, reply in mail.fetch(list(left)):
+            if left.pop(message_id, None) is not None:
+                yield message_id, reply
+        now = time.monotonic()
+        if not left or now >= deadline:
+            return
+        if now >= next_idle:
+            for message_id in idle():
+                left.pop(message_id, None)
+            next_idle = time.monotonic() + 2.0
+        time.sleep(min(poll, max(deadline - now, 0.0)))
+
+
+def reply_problem(reply: Message) -> str | None:
+    """Return why Flower delivered no content, or None where it did."""
+    if reply.has_error():
+        return f"{answers.told(reply.error.reason or 'no reason given')} (code {reply.error.code})"
+    return None
+
+
+def _identified(
+    node_id: int, reply: Message, enrolled: Enrolment | None, most: int
+) -> list[Member | Stranger]:
+    """Return who answers: a site, or a region's sites, of which each has a name of its own."""
+    try:
+        letters = [] if reply.has_error() else answers.letters(reply, most)
+    except Refused as error:
+        return [Stranger(node_id, "", str(error))]
+    if not letters:
+        return [_alone(node_id, reply, enrolled)]
+    if enrolled is not None:
+        why = f"answers for {len(letters)} sites, but the roster has one site for each key"
+        return [Stranger(node_id, "", why, turned_away=True)]
+    found = [_introduced(node_id, letter) for letter in letters]
+    named = [one.site for one in found if one.site]
+    if twice := sorted({site for site in named if named.count(site) > 1}):
+        return [Stranger(node_id, "", f"answers twice for {', '.join(twice)}")]
+    return [replace(one, regional=True) if isinstance(one, Member) else one for one in found]
+
+
+def _alone(node_id: int, reply: Message, enrolled: Enrolment | None) -> Member | Stranger:
+    """Return who answers; with a roster, only the node that it binds to a site can be that site."""
+    found = _introduced(node_id, reply)
+    if enrolled is None:
+        return found
+    task = found.task if isinstance(found, Member) else ""
+    if objection := enrolled.objection(node_id, found.site, task):
+        return Stranger(node_id, found.site, objection, turned_away=True)
+    if isinstance(found, Stranger) and not found.site:
+        return replace(found, site=enrolled.by_node[node_id].site)
+    return found
+
+
+def _introduced(node_id: int, reply: Message) -> Member | Stranger:
+    """Return who answers, by its own words."""
+    if problem := reply_problem(reply):
+        return Stranger(node_id, "", problem)
+    try:
+        report = read_site_report(reply)
+        answers.expect_no_layers(reply)
+    except Refused as error:
+        return Stranger(node_id, "", str(error))
+    if report.error:
+        return Stranger(node_id, report.site, report.error)
+    return Member(node_id, report)

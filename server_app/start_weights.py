@@ -1,0 +1,240 @@
+"""Where a run starts from: the pre-trained checkpoint, by content hash, whatever its source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedstrata.support.durable import replacing
+from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.folders import default_models_dir
+from fedstrata.support.options import read_options
+from models import weights
+from models.networks import build, usual_shape
+from models.networks.text import folder_tensors
+from server_app.pretraining import Pretraining, pretrain, recipe_hash
+from strategies.config import Config
+
+Log = Callable[[str], None]
+SOURCES = ("none", "central", "file", "folder", "torchvision")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pre-trained checkpoint: content hash, tensors by the model's names, and where it is from."""
+
+    content_hash: str
+    tensors: Mapping[str, Tensor]
+    told: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+
+@dataclass(frozen=True)
+class FileWeights:
+    """The settings of ``weights=file``."""
+
+    source: str
+    path: str
+
+
+@dataclass(frozen=True)
+class FolderWeights:
+    """The settings of ``weights=folder``: the folder is the model's own."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class TorchvisionWeights:
+    """The settings of ``weights=torchvision``."""
+
+    source: str
+    name: str
+
+
+Weights = Pretraining | FileWeights | FolderWeights | TorchvisionWeights
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checkpoint that must be trained first; :meth:`follow` does, and takes minutes."""
+
+    settings: Pretraining
+    model: Mapping[str, Any]
+    seed: int
+    cache: Path
+    told: ClassVar[str] = "central pre-training"
+
+    @property
+    def note(self) -> Path:
+        """Where it is written down what the recipe gave."""
+        return self.cache / "central" / f"{recipe_hash(self.settings, self.model, self.seed)}.json"
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor that pre-training will give, by name: none is of the head.
+
+        The public pictures are square, and in colour.
+        """
+        size = self.settings.size
+        options = {key: value for key, value in self.model.items() if key not in ("name", "head")}
+        with torch.random.fork_rng(devices=[]):
+            network = build(
+                str(self.model["name"]), input_shape=(3, size, size), classes=2, head=[], **options
+            )
+        return {
+            name: tuple(tensor.shape)
+            for name, tensor in network.state_dict().items()
+            if not name.startswith("head.")
+        }
+
+    def follow(self, log: Log) -> Checkpoint:
+        """Pre-train, and keep the result by its content hash."""
+        log(
+            f"stage 1: pre-training {self.model['name']} on {self.settings.examples} public "
+            f"pictures of {self.settings.identities} people, for their {self.settings.target}"
+        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
+        made = _kept(tensors, self.told, self.cache)
+        with replacing(self.note) as unfinished:
+            unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
+        return made
+
+
+def read_weights(config: Config) -> Weights | None:
+    """Return the checked options of ``config.weights``, or None for ``source: none``.
+
+    Raises
+    ------
+    UserError
+        For an unknown source, public data or target, an option that is unknown or missing, a
+        relative path, and a folder's weights for a model that has none.
+    """
+    source = str(config.weights.get("source"))
+    if source not in SOURCES:
+        raise UserError(
+            f"weights.source {source!r} does not exist; there are {', '.join(SOURCES)} "
+            f"(nearest: {nearest(source, SOURCES)})"
+        )
+    if source == "none":
+        return None
+    if source == "central":
+        return read_options(Pretraining, config.weights, "weights")
+    if source == "file":
+        file = read_options(FileWeights, config.weights, "weights")
+        if not Path(file.path).is_absolute():
+            raise UserError(f"weights.path must be an absolute path, got {file.path!r}")
+        return file
+    if source == "folder":
+        if config.model.get("folder") is None:
+            raise UserError(
+                f"weights=folder: model={config.model['name']} has no folder to take them from; "
+                "choose model=text_encoder, or weights=file"
+            )
+        return read_options(FolderWeights, config.weights, "weights")
+    return read_options(TorchvisionWeights, config.weights, "weights")
+
+
+def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | None:
+    """Return the checkpoint that ``config.weights`` asks for, or None for ``source: none``.
+
+    Parameters
+    ----------
+    config : Config
+        The run.
+    cache : Path
+        Folder of caches; the checkpoint is at ``weights/<content hash>.safetensors`` afterwards.
+    log : callable
+        Takes one line.
+
+    Returns
+    -------
+    Checkpoint, Recipe or None
+        A recipe where the checkpoint has to be trained first.
+
+    Raises
+    ------
+    UserError
+        As `read_weights`, and for weights that cannot be read or do not fit.
+    """
+    wanted = read_weights(config)
+    if wanted is None:
+        return None
+    if isinstance(wanted, Pretraining):
+        recipe = Recipe(wanted, config.model, config.seed, cache)
+        if found := _remembered(recipe.note, cache):
+            log(f"stage 1: pre-trained weights {found.content_hash[:12]} found, training skipped")
+            return found
+        return recipe
+    if isinstance(wanted, FileWeights):
+        return _fitted(config, weights.read_file(Path(wanted.path)), wanted.path, cache, log)
+    if isinstance(wanted, FolderWeights):
+        folder = config.model["folder"]
+        tensors = folder_tensors(folder, default_models_dir())
+        return _fitted(config, tensors, f"folder {folder}", cache, log)
+    tensors = weights.torchvision_weights(str(config.model["name"]), wanted.name)
+    return _fitted(config, tensors, wanted.name, cache, log)
+
+
+def path_of(cache: Path, content_hash: str) -> Path:
+    """Return where the checkpoint of that content hash is kept."""
+    return cache / "weights" / f"{content_hash}.safetensors"
+
+
+def _remembered(note: Path, cache: Path) -> Checkpoint | None:
+    """Return the checkpoint that a recipe gave before, if it is still there and undamaged."""
+    try:
+        content_hash = str(json.loads(note.read_text())["content_hash"])
+        tensors, _ = weights.load(path_of(cache, content_hash))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if weights.content_hash(tensors) != content_hash:
+        return None
+    return Checkpoint(content_hash, tensors, Recipe.told)
+
+
+def _fitted(
+    config: Config, tensors: Mapping[str, Tensor], told: str, cache: Path, log: Log
+) -> Checkpoint:
+    """Load ``tensors`` into the model, say what fitted, and return what did."""
+    network = _network(config, tensors)
+    report = weights.load_into(network, tensors)
+    log(f"weights {told}: {report}")
+    own = network.state_dict()
+    return _kept({name: own[name].detach().clone() for name in report.loaded}, told, cache)
+
+
+def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
+    """Build the configured model for as many input channels as the weights have.
+
+    The sites' own inputs are compared with them when the sites join.
+    """
+    options: dict[str, Any] = {k: v for k, v in config.model.items() if k != "name"}
+    name = str(config.model["name"])
+    network = build(name, input_shape=usual_shape(name), classes=2, **options)
+    first, own = next(iter(network.named_parameters()))
+    given = tensors.get(first)
+    if given is None or given.dim() < 2 or given.shape[1] == own.shape[1]:
+        return network
+    inputs = int(given.shape[1])
+    shape = (inputs, 224, 224) if given.dim() == 4 else (inputs,)
+    return build(name, input_shape=shape, classes=2, **options)
+
+
+def _kept(tensors: Mapping[str, Tensor], told: str, cache: Path) -> Checkpoint:
+    content_hash = weights.content_hash(tensors)
+    path = path_of(cache, content_hash)
+    weights.save(path, tensors, {"source": told})
+    return Checkpoint(content_hash, tensors, told)
