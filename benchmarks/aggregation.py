@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.apart import most_resident, resident
 from benchmarks.processes import REPOSITORY
 from fedstrata.protocol.payload import decode, encode
-from models.groups import TensorSpec
+from fedstrata.protocol.tensors import TensorSpec
 from models.networks import build
 from strategies.aggregators import MAX_MAGNITUDE, make
 

@@ -23,9 +23,9 @@ from client_app.feature_cache import Cache, Features, cached
 from client_app.node_config import DEFAULT_CACHE_GB
 from fedstrata.support.seeds import derive_seed
 from models import freezing
-from models.groups import set_train_mode
+from models.freezing import set_train_mode
+from models.training import loop, metrics
 from models.training.data import ArrayInputs, Inputs, Split
-from models.training import loop
 from server_app.start_weights import Recipe, checkpoint
 from strategies.config import Config, plan_for
 from strategies.method import make_method
@@ -345,7 +345,7 @@ def _measure(
         network = joint.network(task)
         for member in members:
             measured = {
-                name: loop.evaluate(
+                name: metrics.evaluate(
                     network,
                     splits[member.site][name],
                     classes=len(member.data.classes),

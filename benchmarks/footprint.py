@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models import freezing
-from models.groups import set_train_mode
+from models.freezing import set_train_mode
 from models.training.data import SiteData
 from strategies.config import Config, plan_for
 from strategies.method import make_method

@@ -34,8 +34,8 @@ from client_app.feature_cache import Cache, cached
 from client_app.gpu_cache import Shelf, room_on
 from client_app.node_config import DEFAULT_CACHE_GB
 from client_app.round import choose_device, to_device
-from models.freezing import frozen_cut, prefix_digest, split
-from models.groups import freeze, partition, set_train_mode
+from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split
+from models.groups import partition
 from models.networks import build
 from models.training.data import ArrayInputs, Split
 from models.training.loop import Settings, batches, fit, parameters_of

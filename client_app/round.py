@@ -47,11 +47,11 @@ from models.training.loop import (
     Settings,
     WeightedLoss,
     class_weights,
-    evaluate,
     planned_steps,
     schedule_factor,
     seeded,
 )
+from models.training.metrics import evaluate
 from strategies.config import Plan, TrainConfig, plan_from_json
 from strategies.method import Method, SiteRound, make_method
 from strategies.partitioned_model import Blueprint, draw_up

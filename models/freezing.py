@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from fedstrata.protocol.tensors import content_hash
+from models.groups import Partition
 
 if TYPE_CHECKING:
     from models.groups import Partition
@@ -128,3 +129,33 @@ def _mixes_examples(module: nn.Module) -> bool:
     """Whether the output for one example depends on the rest of its batch, even in eval mode."""
     norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
     return any(norm.running_mean is None for norm in norms)
+
+
+def freeze(model: nn.Module, partition: Partition) -> None:
+    """Let gradients reach the parameters of trained groups only."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(partition.groups[partition.group_of[name]].trained)
+
+
+def set_train_mode(model: nn.Module, partition: Partition) -> None:
+    """Put ``model`` in train mode, except what is frozen, which stays in eval mode.
+
+    Frozen are the steps of the frozen prefix as a whole (Dropout between frozen layers included)
+    and, anywhere else, each module that owns a tensor of a group nobody trains: a frozen
+    BatchNorm must neither use nor update batch statistics.
+    """
+    model.train()
+    for _, step in steps(model)[: frozen_cut(model, partition)]:
+        step.eval()
+    for name, group in partition.group_of.items():
+        if not partition.groups[group].trained:
+            _mark_eval(model, name.rpartition(".")[0])
+
+
+def _mark_eval(model: nn.Module, path: str) -> None:
+    """Put the one module at ``path`` in eval mode, where ``model`` (perhaps a tail) has it."""
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return
+    module.training = False

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
 
-import torch
 from torch import Tensor, nn
 
+from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError, nearest
-from models.freezing import frozen_cut, steps
 
 REST = "..."
 TYPE = "type:"
@@ -57,36 +55,6 @@ COMMON = Group("common", Scope.ALL_SITES)
 TASK = Group("task", Scope.SAME_TASK)
 PERSONAL = Group("personal", Scope.ONE_SITE)
 FOUR_GROUPS: Mapping[str, Group] = {g.name: g for g in (PRETRAINED, COMMON, TASK, PERSONAL)}
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Shape and dtype of a tensor; ``dtype`` is torch's name without ``torch.``: ``float32``."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> TensorSpec:
-        """Return the spec of ``tensor``."""
-        return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-
-    @property
-    def floating(self) -> bool:
-        """Whether the dtype is a floating-point one; only such tensors can be averaged."""
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return dtype.is_floating_point
-
-    @property
-    def numel(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Number of bytes of the elements."""
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return self.numel * dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -231,27 +199,6 @@ def partition(
     _check_tied(model, group_of)
     specs = {k: TensorSpec.of(v) for k, v in tensors.items()}
     return Partition(group_of, specs, dict(groups), tuple(remarks))
-
-
-def freeze(model: nn.Module, partition: Partition) -> None:
-    """Let gradients reach the parameters of trained groups only."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(partition.groups[partition.group_of[name]].trained)
-
-
-def set_train_mode(model: nn.Module, partition: Partition) -> None:
-    """Put ``model`` in train mode, except what is frozen, which stays in eval mode.
-
-    Frozen are the steps of the frozen prefix as a whole (Dropout between frozen layers included)
-    and, anywhere else, each module that owns a tensor of a group nobody trains: a frozen
-    BatchNorm must neither use nor update batch statistics.
-    """
-    model.train()
-    for _, step in steps(model)[: frozen_cut(model, partition)]:
-        step.eval()
-    for name, group in partition.group_of.items():
-        if not partition.groups[group].trained:
-            _mark_eval(model, name.rpartition(".")[0])
 
 
 @dataclass(frozen=True)
@@ -399,14 +346,23 @@ def _check_tied(model: nn.Module, group_of: Mapping[str, str]) -> None:
             )
 
 
-def _mark_eval(model: nn.Module, path: str) -> None:
-    """Put the one module at ``path`` in eval mode, where ``model`` (perhaps a tail) has it."""
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
-        return
-    module.training = False
-
-
 def _listed(groups: Mapping[str, Group]) -> str:
     return ", ".join(groups)
+
+
+def exchanged(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
+    """Return the tensors that sites of ``task`` share, by scope key."""
+    return {
+        scope_key(partition, group, task): partition.exchanged_names(group)
+        for group in partition.exchanged_groups()
+    }
+
+
+def keys_of(partition: Partition, task: str) -> dict[str, str]:
+    """Return the scope key of each exchanged group, for sites of ``task``."""
+    return {group: scope_key(partition, group, task) for group in partition.exchanged_groups()}
+
+
+def scope_key(partition: Partition, group: str, task: str) -> str:
+    """Return the name of the state that sites of ``task`` share in ``group``: ``task/gender``."""
+    return f"{group}/{task}" if partition.group(group).scope is Scope.SAME_TASK else group

@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fedstrata.protocol.tensors import content_hash, load, save
+from fedstrata.protocol.tensors import TensorSpec, content_hash, load, save
 from fedstrata.support.errors import UserError, nearest
-from models.groups import TensorSpec
 from models.vgg_face import NOTE, as_vgg16, is_vgg_face
 from models.weight_files import read_file
 
@@ -185,3 +184,17 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
 def _shortened(names: Sequence[str], *, most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pre-trained checkpoint: content hash, tensors by the model's names, and where it is from."""
+
+    content_hash: str
+    tensors: Mapping[str, Tensor]
+    told: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}

@@ -21,8 +21,8 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models import networks
 from models.optimizer import OptimizerConfig
-from models.training.data import ArrayInputs, Split
 from models.training import loop
+from models.training.data import ArrayInputs, Split
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PIECE = 25  # steps between two settings of the learning rate

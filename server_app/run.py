@@ -11,8 +11,10 @@ from fedstrata.protocol.answers import Refused, SiteReport
 from fedstrata.protocol.codec import forms
 from fedstrata.protocol.codings import described
 from fedstrata.protocol.payload import encode
+from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError
-from models.groups import PRETRAINED, Partition, TensorSpec
+from models.groups import PRETRAINED, Partition, exchanged, scope_key
+from models.weights import Checkpoint
 from server_app import report
 from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import measure
@@ -20,13 +22,12 @@ from server_app.rounds.loop import Kept, Learnt, Rounds
 from server_app.rounds.records import RoundRecord, participation
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.roster import Member, Roster, Stranger
-from server_app.start_weights import Checkpoint, Recipe, read_weights
+from server_app.start_weights import Recipe, read_weights
 from strategies.aggregators.buffered import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config, Plan
 from strategies.method import check_codings, check_travels, make_method
 from strategies.partitioned_model import Blueprint, draw_up
-from strategies.scopes import exchanged, scope_key
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,25 +19,12 @@ from fedstrata.support.options import read_options
 from models import weights
 from models.networks import build, usual_shape
 from models.networks.text import folder_tensors
+from models.weights import Checkpoint
 from server_app.pretraining import Pretraining, pretrain, recipe_hash
 from strategies.config import Config
 
 Log = Callable[[str], None]
 SOURCES = ("none", "central", "file", "folder", "torchvision")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A pre-trained checkpoint: content hash, tensors by the model's names, and where it is from."""
-
-    content_hash: str
-    tensors: Mapping[str, Tensor]
-    told: str
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor, by name."""
-        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
 
 @dataclass(frozen=True)

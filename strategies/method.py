@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from fedstrata.protocol.codings import Codings
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
-from models.groups import FOUR_GROUPS, Group, Partition, set_train_mode
+from models.freezing import set_train_mode
+from models.groups import FOUR_GROUPS, Group, Partition
 from models.training.data import Split
 from models.training.loop import FitReport, Loss, OptimizerState, Settings, fit, parameters_of
 from strategies.aggregators import Aggregator

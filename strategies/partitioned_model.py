@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
-from models.freezing import frozen_cut
-from models.groups import Partition, freeze, partition
+from models.freezing import freeze, frozen_cut
+from models.groups import Partition, partition
 from models.networks import build
 from strategies.config import Plan
 from strategies.method import Method

@@ -28,7 +28,8 @@ from models.training.batched import (
     why_not_stacked,
 )
 from models.training.data import Split
-from models.training.loop import Diverged, FitReport, Settings, WeightedLoss, metrics
+from models.training.loop import Diverged, FitReport, Settings, WeightedLoss
+from models.training.metrics import metrics
 from strategies.method import Method
 
 logger = logging.getLogger("flwr")

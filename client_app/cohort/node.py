@@ -20,8 +20,8 @@ from client_app.round import Bench, within_memory
 from fedstrata.protocol import answers
 from fedstrata.protocol.answers import DeployReport, Refused, RoundReport, SiteReport
 from fedstrata.support.errors import UserError
+from models.groups import keys_of
 from strategies.config import Plan
-from strategies.scopes import keys_of
 
 logger = logging.getLogger("flwr")
 Report = SiteReport | RoundReport | DeployReport

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 from fedstrata.protocol.answers import Refused, RoundReport
 from fedstrata.protocol.payload import PayloadError, check_values, encode
-from models.groups import Partition
+from models.groups import Partition, keys_of
 from strategies.aggregators import MAX_MAGNITUDE, FixedPointSum, Tensors, shift_of
 from strategies.method import Method
-from strategies.scopes import keys_of
 
 
 class RegionSums:

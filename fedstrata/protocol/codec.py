@@ -27,7 +27,7 @@ from fedstrata.protocol.codings import (
 )
 from fedstrata.protocol.elias_fano import PackingError, pack, unpack
 from fedstrata.protocol.payload import PayloadError
-from models.groups import TensorSpec
+from fedstrata.protocol.tensors import TensorSpec
 
 LEVELS = 127  # of int8 on either side of 0
 FITS = 4  # times that the step of lowbit is fitted to the values

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from fedstrata.protocol.codings import SAFETENSORS
-from fedstrata.protocol.tensors import fresh
-from models.groups import TensorSpec
+from fedstrata.protocol.tensors import TensorSpec, fresh
 
 _LENGTH_BYTES = 8  # a payload opens with the length of its JSON header, little-endian
 _PADDING = 16  # the braces of the header, and spaces up to a multiple of eight bytes

@@ -13,11 +13,11 @@ from fedstrata.protocol.answers import DeployReport, NotNow, Refused, RoundRepor
 from fedstrata.protocol.codec import Change, same_bits
 from fedstrata.protocol.codings import Coding
 from fedstrata.protocol.payload import PayloadError, check_values, decode
-from models.groups import Partition, TensorSpec
+from fedstrata.protocol.tensors import TensorSpec
+from models.groups import Partition, keys_of
 from server_app.sites.roster import Member
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
 from strategies.method import Method
-from strategies.scopes import keys_of
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from fedstrata.protocol import payload
 from fedstrata.protocol.answers import HELD_ROUNDS, MOST_STEPS, Coded, payload_array, step_key
 from fedstrata.protocol.codec import applied, decode, encode, forms
 from fedstrata.protocol.codings import Coding, Codings, described
-from fedstrata.protocol.tensors import content_hash
-from models.groups import TensorSpec
+from fedstrata.protocol.tensors import TensorSpec, content_hash
 
 
 @dataclass(frozen=True)

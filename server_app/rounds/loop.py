@@ -22,7 +22,7 @@ from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.payload import encode
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
-from models.groups import Partition
+from models.groups import Partition, exchanged, keys_of
 from server_app.inbox import MOST_BESIDES, Mail
 from server_app.rounds.checks import RegionUpdate, Sent, Share, checked_region, checked_update
 from server_app.rounds.downlink import Downlink, Published
@@ -31,7 +31,6 @@ from server_app.sites.roster import Member, Reminder, Roster, collect, reply_pro
 from strategies.aggregators import Aggregator, make
 from strategies.config import StrategyConfig
 from strategies.method import Method
-from strategies.scopes import exchanged, keys_of
 
 Log = Callable[[str], None]
 TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink

@@ -20,7 +20,8 @@ from fedstrata.support.errors import UserError
 from models import weights
 from models.networks import build
 from models.training.data import ArrayInputs, SiteData, Split
-from models.training.loop import class_weights, metrics, schedule_factor
+from models.training.loop import class_weights, schedule_factor
+from models.training.metrics import metrics
 from server_app.compose import compose
 from strategies.config import Plan, plan_for
 from tests.strategies.test_equalities import SMALL

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision import models as torchvision_models
 
+from fedstrata.protocol.tensors import TensorSpec
+from models.freezing import freeze, set_train_mode
 from models.groups import (
     COMMON,
     FOUR_GROUPS,
@@ -19,10 +21,7 @@ from models.groups import (
     Partition,
     PartitionError,
     Scope,
-    TensorSpec,
-    freeze,
     partition,
-    set_train_mode,
 )
 
 

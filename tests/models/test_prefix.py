@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.freezing import Copy, frozen_cut, prefix_digest, split, steps
-from models.groups import freeze, partition, set_train_mode
+from models.freezing import Copy, freeze, frozen_cut, prefix_digest, set_train_mode, split, steps
+from models.groups import partition
 from models.networks import MODELS, OF_TOKENS, build
 
 SLOW = ("resnet34", "resnet50", "vgg16", "vgg16_bn")

@@ -12,14 +12,8 @@ from torch import nn
 from models.networks import build
 from models.training.batched import Learner, batch_plan, fit_together, run_together, why_not_stacked
 from models.training.data import ArrayInputs, Split
-from models.training.loop import (
-    OptimizerState,
-    Settings,
-    WeightedLoss,
-    class_weights,
-    fit,
-    logits_of,
-)
+from models.training.loop import OptimizerState, Settings, WeightedLoss, class_weights, fit
+from models.training.metrics import logits_of
 
 CPU = torch.device("cpu")
 CLASSES = 3

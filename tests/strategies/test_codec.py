@@ -37,8 +37,8 @@ from fedstrata.protocol.codings import (
 )
 from fedstrata.protocol.elias_fano import pack
 from fedstrata.protocol.payload import PayloadError
+from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError
-from models.groups import TensorSpec
 
 LOSSY: dict[str, Coding] = {
     "bfloat16": BFloat16(),

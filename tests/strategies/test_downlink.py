@@ -11,8 +11,7 @@ from fedstrata.protocol import payload
 from fedstrata.protocol.answers import HELD_ROUNDS, MOST_STEPS, Coded
 from fedstrata.protocol.codec import applied, decode
 from fedstrata.protocol.codings import Codings, Int8, TopK, read_codings
-from fedstrata.protocol.tensors import content_hash
-from models.groups import TensorSpec
+from fedstrata.protocol.tensors import TensorSpec, content_hash
 from server_app.rounds.downlink import Downlink, Published
 
 START = {"w": torch.zeros(50, 40), "bn.running_var": torch.ones(5)}

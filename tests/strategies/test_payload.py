@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedstrata.protocol.payload import PayloadError, decode, encode
-from models.groups import TensorSpec
+from fedstrata.protocol.tensors import TensorSpec
 
 torch.set_num_threads(1)
 
