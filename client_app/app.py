@@ -12,9 +12,10 @@ from flwr.clientapp import ClientApp
 
 from client_app.failures import leaving
 from client_app.node_config import Site, is_simulated, read_site
-from fedstrata.protocol.answers import Order, answer, failure, read_order
+from fedstrata.protocol.answers import answer, failure
+from fedstrata.protocol.orders import Order, read_order
+from fedstrata.protocol.plan import plan_from_json
 from fedstrata.support.errors import UserError
-from strategies.config import plan_from_json
 
 if TYPE_CHECKING:
     from client_app.round import Bench

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from client_app.store import DiskStore
 from fedstrata.protocol import payload
-from fedstrata.protocol.answers import Coded, group_of, step_key
 from fedstrata.protocol.codec import applied, decode, encode
 from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.kinds import group_of
+from fedstrata.protocol.orders import Coded, step_key
 from fedstrata.protocol.payload import PayloadError
 from fedstrata.protocol.tensors import content_hash
 from fedstrata.support.errors import UserError, private, private_reason

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fedstrata.protocol.answers import NAME
+from fedstrata.protocol.limits import NAME
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.folders import default_models_dir
 from fedstrata.support.home import home

@@ -32,9 +32,11 @@ from client_app.gpu_cache import Shelf, room_on
 from client_app.memory import in_pieces
 from client_app.node_config import Site, checked_name
 from client_app.store import DiskStore, Keepsake, MemoryStore, Store
-from fedstrata.protocol.answers import Coded, DeployReport, RoundReport, SiteReport
+from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.codec import forms
 from fedstrata.protocol.codings import described
+from fedstrata.protocol.orders import Coded
+from fedstrata.protocol.plan import Plan, TrainConfig, plan_from_json
 from fedstrata.support.errors import UserError, private, private_reason
 from fedstrata.support.seeds import derive_seed
 from models import weights
@@ -52,7 +54,6 @@ from models.training.loop import (
     seeded,
 )
 from models.training.metrics import evaluate
-from strategies.config import Plan, TrainConfig, plan_from_json
 from strategies.method import Method, SiteRound, make_method
 from strategies.partitioned_model import Blueprint, draw_up
 from strategies.settings import settings_of

@@ -14,7 +14,7 @@ from torch import Tensor
 from client_app.failures import writing
 from client_app.node_config import checked_name
 from fedstrata.protocol import tensors
-from fedstrata.protocol.answers import HELD_ROUNDS
+from fedstrata.protocol.limits import HELD_ROUNDS
 from fedstrata.support.errors import UserError, private, private_reason
 from models import weights
 from models.training.loop import OptimizerState

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from consortium.superlink import Away, SubmittedRun
-from fedstrata.protocol.answers import MOST_RUN_NAME, NAME
+from fedstrata.protocol.limits import MOST_RUN_NAME, NAME
 from fedstrata.support.errors import UserError
 
 POLL = 5.0  # seconds between two looks

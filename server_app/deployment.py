@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport
 from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
@@ -69,7 +69,7 @@ def deploy(rounds: Rounds, final: Mapping[str, Any], *, alone: bool) -> dict[str
     rounds.log("fine-tuning the final model at every site by itself")
     told, record = ask_reports(
         rounds,
-        answers.DEPLOY,
+        kinds.DEPLOY,
         roster.everyone.values(),
         answers.read_deploy_report,
         what="fine-tuning: ",

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from flwr.app import Array, Message
 
-from fedstrata.protocol import answers
-from fedstrata.protocol.answers import DeployReport, NotNow, Refused, RoundReport
+from fedstrata.protocol import answers, kinds
+from fedstrata.protocol.answers import DeployReport, RoundReport
+from fedstrata.protocol.limits import NotNow, Refused
 from server_app.rounds.checks import check_told
 from server_app.rounds.loop import Rounds
 from server_app.rounds.records import (
@@ -36,7 +37,7 @@ def measure(rounds: Rounds, *, alone: bool) -> dict[str, Any]:
         ``final`` of results.json; docs/results.md explains it.
     """
     members = list(rounds.roster.members.values())
-    told, record = ask_reports(rounds, answers.EVALUATE, members, answers.read_round_report)
+    told, record = ask_reports(rounds, kinds.EVALUATE, members, answers.read_round_report)
     by_name = {member.site: member for member in members}
     sites = {name: site_record(by_name[name], report) for name, report in told.items()}
     apart = trained_alone(rounds, members) if alone else {}
@@ -63,7 +64,7 @@ def trained_alone(
     """Return the measures on the test data of each site trained without the others, by site."""
     rounds.log(f"training {len(members)} sites alone, to compare")
     told, _ = ask_reports(
-        rounds, answers.ALONE, members, answers.read_round_report, layers={}, what="alone: "
+        rounds, kinds.ALONE, members, answers.read_round_report, layers={}, what="alone: "
     )
     return {
         name: {what: report.metrics["test"][what] for what in MEASURES}

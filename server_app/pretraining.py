@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedstrata import drawn_faces
+from fedstrata.protocol.plan import OptimizerConfig
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models import networks
-from models.optimizer import OptimizerConfig
 from models.training import loop
 from models.training.data import ArrayInputs, Split
 

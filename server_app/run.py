@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fedstrata.protocol import answers
-from fedstrata.protocol.answers import Refused, SiteReport
+from fedstrata.protocol import answers, kinds, limits
+from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.codec import forms
 from fedstrata.protocol.codings import described
+from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import encode
+from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError
 from models.groups import PRETRAINED, Partition, exchanged, scope_key
@@ -25,7 +27,7 @@ from server_app.sites.roster import Member, Roster, Stranger
 from server_app.start_weights import Recipe, read_weights
 from strategies.aggregators.buffered import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
-from strategies.config import Config, Plan
+from strategies.config import Config
 from strategies.method import check_codings, check_travels, make_method
 from strategies.partitioned_model import Blueprint, draw_up
 
@@ -183,7 +185,7 @@ class Federation:
         fitting, problems = [], []
         for member in members:
             if problem := self._misfit(member):
-                problems.append(Stranger(member.node_id, member.site, answers.told(problem)))
+                problems.append(Stranger(member.node_id, member.site, limits.told(problem)))
                 self.roster.set_aside(problems[-1])
                 continue
             fitting.append(member)
@@ -326,12 +328,12 @@ class Federation:
         """Send the pre-trained checkpoint to sites that lack it: once, checked by its hash there."""
         if not members or self.checkpoint is None:
             return
-        array = answers.payload_array(encode(self.checkpoint.tensors))
+        array = kinds.payload_array(encode(self.checkpoint.tensors))
         sizes = len(array.data) / report.MEGABYTE
         self.log(f"sending the pre-trained checkpoint ({sizes:.1f} MB) to {len(members)} sites")
         record = RoundRecord(0)
         for member, reply in self.rounds.ask(
-            answers.WEIGHTS,
+            kinds.WEIGHTS,
             members,
             0,
             record,
@@ -400,9 +402,7 @@ class Federation:
         record = RoundRecord(0)
         lacking = []
         deadline = self.config.strategy.deadline
-        for member, reply in self.rounds.ask(
-            answers.QUERY, members, 0, record, deadline, layers={}
-        ):
+        for member, reply in self.rounds.ask(kinds.QUERY, members, 0, record, deadline, layers={}):
             try:
                 told = answers.read_site_report(reply)
             except Refused as error:

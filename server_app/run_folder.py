@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from fedstrata.protocol.answers import MOST_RUN_NAME, NAME
+from fedstrata.protocol.limits import MOST_RUN_NAME, NAME
 from fedstrata.support.durable import replacing, sync
 from fedstrata.support.errors import UserError, nearest
 

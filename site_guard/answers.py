@@ -13,8 +13,8 @@ import safetensors
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from safetensors import SafetensorError
 
-from fedstrata.protocol import answers
-from fedstrata.protocol.answers import DeployReport, Refused, RoundReport, SiteReport
+from fedstrata.protocol import answers, kinds, limits, orders
+from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.codings import (
     SAFETENSORS,
     Coding,
@@ -26,6 +26,7 @@ from fedstrata.protocol.codings import (
     read_form,
     size_of,
 )
+from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
 from site_guard.settings import SiteSettings
 
@@ -40,12 +41,12 @@ MOST_AXES, MOST_SIZE = 8, 1 << 31  # of a tensor's shape
 MOST_CLAIMED = 1 << 33  # bytes of the tensors that an order describes and does not carry
 BRIEF = "the app failed: see the site's log"
 READERS: Mapping[str, Callable[[Message], SiteReport | RoundReport | DeployReport]] = {
-    answers.QUERY: answers.read_site_report,
-    answers.WEIGHTS: answers.read_site_report,
-    answers.TRAIN: answers.read_round_report,
-    answers.ALONE: answers.read_round_report,
-    answers.EVALUATE: answers.read_round_report,
-    answers.DEPLOY: answers.read_deploy_report,
+    kinds.QUERY: answers.read_site_report,
+    kinds.WEIGHTS: answers.read_site_report,
+    kinds.TRAIN: answers.read_round_report,
+    kinds.ALONE: answers.read_round_report,
+    kinds.EVALUATE: answers.read_round_report,
+    kinds.DEPLOY: answers.read_deploy_report,
 }
 """By what a server can ask: what reads the report of the answer."""
 _PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
@@ -108,9 +109,9 @@ class Doorkeeper:
         kind = message.metadata.message_type
         if kind not in READERS:  # an app takes "train.default" for "train", our rules do not
             raise Refused(
-                f"the server asks for {answers.printable(kind)[:80]!r}, which is unknown here"
+                f"the server asks for {limits.printable(kind)[:80]!r}, which is unknown here"
             )
-        if kind != answers.TRAIN:
+        if kind != kinds.TRAIN:
             return Wanted({}, Codings({}, {}))
         schemas = _schemas(message)
         for group, schema in schemas.items():
@@ -152,7 +153,7 @@ class Doorkeeper:
             report = self._checked_query(order, report)
         else:
             _check_counts(order, report)
-        if kind != answers.TRAIN:
+        if kind != kinds.TRAIN:
             answers.expect_no_layers(answered)
             return answers.answer(order, report, {})
         layers = {}
@@ -166,7 +167,7 @@ class Doorkeeper:
 
     def error(self, text: str) -> str:
         """Return what leaves of an error in the app's words, which the site's log has whole."""
-        text = answers.told(text)
+        text = limits.told(text)
         logger.warning("site %s: the app's error: %s", self.settings.site, text)
         return text if self.settings.errors == "full" else BRIEF
 
@@ -205,7 +206,7 @@ class Doorkeeper:
         if group not in self.settings.share:
             shared = " and ".join(self.settings.share) or "nothing"
             raise Refused(
-                f"this run would send the group {answers.printable(group)[:80]!r}, and this site shares "
+                f"this run would send the group {limits.printable(group)[:80]!r}, and this site shares "
                 f"{shared}: the partition (groups=...) has to leave it with the site"
             )
 
@@ -242,20 +243,20 @@ class Doorkeeper:
 
 def round_of(message: Message) -> int:
     """Return the round that an order names, or 0."""
-    record = message.content.get(answers.ORDER)
+    record = message.content.get(kinds.ORDER)
     number = record.get("round") if isinstance(record, ConfigRecord) else None
     return number if isinstance(number, int) else 0
 
 
 def _plan_of(message: Message) -> str:
-    record = message.content.get(answers.PLAN)
+    record = message.content.get(kinds.PLAN)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     return hashlib.sha256(str(text).encode()).hexdigest()
 
 
 def _codings(message: Message) -> Codings:
     """Return how each group travels in the plan of an order."""
-    record = message.content.get(answers.PLAN)
+    record = message.content.get(kinds.PLAN)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     try:
         plan = json.loads(text) if isinstance(text, str) else {}
@@ -269,7 +270,7 @@ def _codings(message: Message) -> Codings:
 
 def _schemas(message: Message) -> dict[str, Schema]:
     """Return the form of each tensor that an order asks for, by group."""
-    coded = answers.read_coded(message)
+    coded = orders.read_coded(message)
     schemas: dict[str, Schema] = {}
     for group, each in coded.items():
         try:
@@ -277,7 +278,7 @@ def _schemas(message: Message) -> dict[str, Schema]:
         except ValueError as error:
             raise Refused(f"the order describes a tensor so: {error}") from None
     for key, payload in _layers(message).items():
-        if answers.group_of(key) not in coded:
+        if kinds.group_of(key) not in coded:
             schemas[key] = {
                 name: (_DTYPES.get(code, code), shape)
                 for name, (code, shape) in _forms(key, payload).items()
@@ -332,7 +333,7 @@ def _form(name: str, text: str) -> Form:
     except ValueError:
         form = ("", ())
     if form[0] not in SAFETENSORS:
-        raise Refused(f"the app describes {name!r} as {answers.printable(text)[:80]!r}")
+        raise Refused(f"the app describes {name!r} as {limits.printable(text)[:80]!r}")
     _check_shape("the app", repr(name), form[1])
     return form
 
@@ -343,20 +344,20 @@ def _check_counts(order: Message, report: RoundReport | DeployReport) -> None:
         raise Refused(f"the app answers round {report.round}, and the order is {round_of(order)}")
     for entry in fields(report):
         value = getattr(report, entry.name)
-        if isinstance(value, int) and not 0 <= value < answers.MOST_COUNTED:
+        if isinstance(value, int) and not 0 <= value < limits.MOST_COUNTED:
             raise Refused(f"the app says that {entry.name} is {value}")
 
 
 def _refuse_large(kind: str, answered: Message) -> None:
-    most = MOST_IN_QUERY if kind.startswith(answers.QUERY) else MOST_IN_REPORT
-    record = answered.content.get(answers.REPORT)
+    most = MOST_IN_QUERY if kind.startswith(kinds.QUERY) else MOST_IN_REPORT
+    record = answered.content.get(kinds.REPORT)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     if isinstance(text, str) and len(text) > most:
         raise Refused(f"the app's report has {len(text)} characters, and at most {most} may leave")
 
 
 def _layers(message: Message) -> dict[str, bytes]:
-    record = message.content.get(answers.LAYERS)
+    record = message.content.get(kinds.LAYERS)
     if not isinstance(record, ArrayRecord):
         return {}
     return {str(group): array.data for group, array in record.items()}
@@ -368,7 +369,7 @@ def _forms(group: str, payload: bytes) -> dict[str, Written]:
         tensors = safetensors.deserialize(payload)  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError, OverflowError) as error:
         raise Refused(
-            f"the group {answers.printable(group)[:80]!r} is no safetensors file: {error}"
+            f"the group {limits.printable(group)[:80]!r} is no safetensors file: {error}"
         ) from None
     return {name: (str(entry["dtype"]), tuple(entry["shape"])) for name, entry in tensors}
 
@@ -412,6 +413,6 @@ def _rewritten(payload: bytes) -> bytes:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(answers.printable(name)[:80]) for name in names[:MOST_NAMED])
+    shown = ", ".join(repr(limits.printable(name)[:80]) for name in names[:MOST_NAMED])
     more = len(names) - MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown

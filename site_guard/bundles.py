@@ -16,7 +16,7 @@ import click
 from flwr.cli.config_utils import get_fab_metadata
 from flwr.cli.install import install_from_fab
 
-from fedstrata.protocol.answers import Refused, printable
+from fedstrata.protocol.limits import Refused, printable
 
 logger = logging.getLogger("flwr")
 MOST_UNPACKED = 100_000_000  # bytes of a bundle's files; Flower's own limit is 10 MB packed

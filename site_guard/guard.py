@@ -14,8 +14,8 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Message
 
-from fedstrata.protocol import answers
-from fedstrata.protocol.answers import NotNow, Refused
+from fedstrata.protocol import answers, kinds
+from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.support.errors import UserError
 from site_guard.answers import Doorkeeper, round_of
 from site_guard.appio import Abandoned, Queue, Work
@@ -27,7 +27,7 @@ from site_guard.warm import AppFailed, AppRaised, WarmProcess
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
 AWAY = 1.0  # seconds before a SuperNode that could not be reached is tried again
-TRAINS = (answers.TRAIN, answers.ALONE, answers.DEPLOY)
+TRAINS = (kinds.TRAIN, kinds.ALONE, kinds.DEPLOY)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedstrata.protocol.answers import NAME, NotNow
+from fedstrata.protocol.limits import NAME, NotNow
 from fedstrata.support.errors import UserError, nearest
 from site_guard.signatures import public_keys
 

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from fedstrata.protocol.answers import Refused
+from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
 
 PURPOSE = b"fedstrata app bundle v1\n"  # so that a signature means this and nothing else

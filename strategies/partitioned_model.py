@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models.freezing import freeze, frozen_cut
 from models.groups import Partition, partition
 from models.networks import build
-from strategies.config import Plan
 from strategies.method import Method
 
 

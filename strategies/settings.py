@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fedstrata.protocol.plan import TrainConfig
 from models.training.loop import Settings
-from strategies.config import TrainConfig
 
 
 def settings_of(config: TrainConfig, *, factor: float, autocast: bool) -> Settings:

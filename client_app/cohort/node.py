@@ -17,11 +17,12 @@ from client_app.data.site_info import Holding
 from client_app.failures import leaving
 from client_app.node_config import Site
 from client_app.round import Bench, within_memory
-from fedstrata.protocol import answers
-from fedstrata.protocol.answers import DeployReport, Refused, RoundReport, SiteReport
+from fedstrata.protocol import answers, kinds, orders
+from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
+from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.groups import keys_of
-from strategies.config import Plan
 
 logger = logging.getLogger("flwr")
 Report = SiteReport | RoundReport | DeployReport
@@ -78,16 +79,16 @@ def answer_region(
     """
     region = open_region(site, plan)
     kind = message.metadata.message_type
-    members, expected = answers.read_members(message)
-    if kind == answers.QUERY and not members:
+    members, expected = orders.read_members(message)
+    if kind == kinds.QUERY and not members:
         return answers.answer_all(
             message, [*map(round.who, region.benches.values()), *_unfit(region)], {}
         )
     benches = region.chosen(members)
-    if kind == answers.TRAIN:
+    if kind == kinds.TRAIN:
         reports, layers = train(benches, number, payloads, expected)
         return answers.answer_all(message, reports, layers)
-    if kind == answers.WEIGHTS and benches:
+    if kind == kinds.WEIGHTS and benches:
         round.keep_checkpoint(benches[0], payloads)
     return answers.answer_all(
         message, [_one(kind, bench, number, payloads) for bench in benches], {}
@@ -214,11 +215,11 @@ def _one(kind: str, bench: Bench, number: int, payloads: Mapping[str, bytes]) ->
     """Return one site's report for any order but a round's; its reason where it fails."""
     layers = Received(payloads).by_group(bench)
     does: dict[str, Callable[[Bench], Report]] = {
-        answers.QUERY: round.who,
-        answers.WEIGHTS: round.who,
-        answers.ALONE: round.train_alone,
-        answers.DEPLOY: lambda smaller: round.deploy(smaller, number, layers),
-        answers.EVALUATE: lambda smaller: round.evaluate_received(smaller, number, layers),
+        kinds.QUERY: round.who,
+        kinds.WEIGHTS: round.who,
+        kinds.ALONE: round.train_alone,
+        kinds.DEPLOY: lambda smaller: round.deploy(smaller, number, layers),
+        kinds.EVALUATE: lambda smaller: round.evaluate_received(smaller, number, layers),
     }
     try:
         return within_memory(bench, does[kind])
@@ -228,7 +229,7 @@ def _one(kind: str, bench: Bench, number: int, payloads: Mapping[str, bytes]) ->
 
 
 def _failed(bench: Bench, number: int, reason: str) -> RoundReport:
-    told = answers.failed(answers.TRAIN, bench.holding.site, number, reason)
+    told = answers.failed(kinds.TRAIN, bench.holding.site, number, reason)
     assert isinstance(told, RoundReport)
     return told
 
@@ -248,7 +249,7 @@ def _unfit(region: Region) -> list[Report]:
     for reason, seats in region.unfit.items():
         more = f" and {len(seats) - MOST_SEATS_TOLD} more" if len(seats) > MOST_SEATS_TOLD else ""
         told = ", ".join(map(str, seats[:MOST_SEATS_TOLD]))
-        found.append(answers.failed(answers.QUERY, "", 0, f"{reason} (virtual sites {told}{more})"))
+        found.append(answers.failed(kinds.QUERY, "", 0, f"{reason} (virtual sites {told}{more})"))
     return found
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedstrata.protocol.answers import Refused, RoundReport
+from fedstrata.protocol.answers import RoundReport
+from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import PayloadError, check_values, encode
 from models.groups import Partition, keys_of
 from strategies.aggregators import MAX_MAGNITUDE, FixedPointSum, Tensors, shift_of

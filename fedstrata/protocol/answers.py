@@ -14,72 +14,45 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import make_message
 
-from fedstrata.support.errors import UserError
-
-QUERY, WEIGHTS, TRAIN, ALONE, DEPLOY, EVALUATE = (
-    "query",
-    "query.weights",
-    "train",
-    "train.alone",
-    "train.deploy",
-    "evaluate",
+from fedstrata.protocol.kinds import (
+    DEPLOY,
+    LAYERS,
+    QUERY,
+    REPORT,
+    _payloads,
+    payload_array,
 )
+from fedstrata.protocol.limits import (
+    _DIGEST,
+    MOST_AXES,
+    MOST_CLASSES,
+    MOST_COUNTED,
+    MOST_EXAMPLES,
+    MOST_HELD,
+    MOST_LOSS,
+    MOST_REASON_CHARACTERS,
+    MOST_REPORT_CHARACTERS,
+    MOST_VALUES,
+    MOST_WORD,
+    NAME,
+    Refused,
+    printable,
+    told,
+)
+
 Report = TypeVar("Report")
-Item = TypeVar("Item")
 Metrics = dict[str, dict[str, float | None]]  # by split, then by name
-LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
-SAFETENSORS = "safetensors"
-MOST_REPORT_CHARACTERS = 4_000_000
-MOST_REASON_CHARACTERS = 2000
-NAME = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-)  # of a site, a task, a federation: a file's name
-MOST_RUN_NAME = 55  # characters that a person may choose: the federation's name has nine more
 METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
 MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
-MOST_COUNTED = 2**40  # of anything that a report counts
-# Examples of a split that a site may announce: the sums of all sites' layers have a fixed point that
-# follows from them, and who announces more than there are makes it coarse for all.
-MOST_EXAMPLES = 2**24
-MOST_LOSS = 1e39  # above any that is finite in float32
-MOST_WORD = 200  # characters of a class's name, a device, a version
-MOST_STEPS = 32  # differences one after the other that a group may travel as
-HELD_ROUNDS = 3  # the last rounds of which a site keeps what it received
-MOST_HELD = HELD_ROUNDS + 1  # states of a group that a site holds: those, and the run's start
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-MOST_CLASSES, MOST_AXES, MOST_VALUES = 2**16, 8, 2**26  # of a task; of one input, which has values
-
-
-class Refused(ValueError):
-    """An answer that is not taken; the text is the reason, as `told` bounds it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(told(reason))
-
-
-class NotNow(Refused):
-    """What is refused now, and may be taken at another time."""
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with everything replaced that could steer a terminal or break a line."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def told(text: str) -> str:
-    """Return a stranger's text as it may stand in a log and in results.json: one short line."""
-    return printable(text[:MOST_REASON_CHARACTERS])
 
 
 @dataclass(frozen=True)
@@ -218,101 +191,6 @@ OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
 """The fields of a report that came to it later, and that it may lack."""
 
 
-@dataclass(frozen=True)
-class Coded:
-    """What an order says of a group that it does not simply carry whole.
-
-    Parameters
-    ----------
-    base : str
-        Content hash of the state that the steps start from, which the site holds; "" where the one
-        payload is the whole state, exactly.
-    state : str
-        Content hash of what comes out.
-    steps : int
-        How many payloads there are, called ``<group>/0`` and so on; none where the site has it all.
-    tensors : mapping
-        Dtype and shape of the group's tensors by name, as in a query: ``float32[64, 3, 7, 7]``.
-    """
-
-    base: str
-    state: str
-    steps: int
-    tensors: dict[str, str]
-
-
-class Order(NamedTuple):
-    """An order as a site reads it.
-
-    The plan's JSON, the round, payloads, what is coded, and of which round the site's last update
-    was that the server took, by group, for those in which coding loses something.
-    """
-
-    plan: str
-    round: int
-    payloads: dict[str, bytes]
-    coded: dict[str, Coded]
-    taken: dict[str, int]
-
-
-def step_key(group: str, number: int) -> str:
-    """Return the name of the payload of a step."""
-    return f"{group}/{number}"
-
-
-def group_of(key: str) -> str:
-    """Return the group of a scope key (``task/gender``), or of a payload's key in an order."""
-    return key.partition("/")[0]
-
-
-def payload_array(data: bytes) -> Array:
-    """Wrap safetensors bytes as the array that Flower carries; equal bytes are stored once."""
-    return Array(dtype="uint8", shape=(len(data),), stype=SAFETENSORS, data=data)
-
-
-def order(
-    kind: str,
-    node_id: int,
-    *,
-    plan: str,
-    round_number: int,
-    layers: Mapping[str, Array],
-    ttl: float,
-    coded: Mapping[str, Coded] | None = None,
-    taken: Mapping[str, int] | None = None,
-    members: Sequence[str] = (),
-    expected: Mapping[str, int] | None = None,
-) -> Message:
-    """Return the message that asks the node for ``kind`` in round ``round_number``.
-
-    ``taken`` is of which round the site's last update is that was taken, by group; 0 for none.
-
-    To a region it names the ``members`` that are asked and, by scope, the examples ``expected`` of
-    all sites asked, on which the sums' fixed point hangs.
-
-    Flower names a message by the SHA-256 of its content, and takes whoever writes that name under
-    an answer for the node that was asked. So each order holds a random number: nobody but the node
-    that got it, not even one that got the same layers at the same time, can name it.
-    """
-    told = ConfigRecord({"round": round_number, "nonce": secrets.token_hex(16)})
-    if coded:
-        told["coded"] = json.dumps({group: asdict(each) for group, each in coded.items()})
-    if taken:
-        told["taken"] = json.dumps(dict(taken))
-    if members:
-        told["members"] = list(members)
-    if expected:
-        told["scopes"], told["expected"] = list(expected), list(expected.values())
-    content = RecordDict(
-        {
-            PLAN: ConfigRecord({"json": plan}),
-            ORDER: told,
-            LAYERS: ArrayRecord(dict(layers)),
-        }
-    )
-    return Message(content, node_id, kind, ttl=ttl, group_id=str(round_number))
-
-
 def answer(
     message: Message, report: SiteReport | RoundReport | DeployReport, layers: Mapping[str, bytes]
 ) -> Message:
@@ -370,88 +248,6 @@ def failed(
     if kind == DEPLOY:
         return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why, later)
     return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
-
-
-def read_order(message: Message) -> Order:
-    """Return an order, checked for shape alone.
-
-    Raises
-    ------
-    UserError
-        Where the message is not one that this version of the app sends.
-    """
-    content = message.content
-    try:
-        plan, number = content[PLAN]["json"], content[ORDER]["round"]
-        payloads = _payloads(content)
-        coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
-    except (KeyError, TypeError, Refused) as error:
-        raise UserError(f"the server's message cannot be read: {error}") from None
-    if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
-        raise UserError("the server's message cannot be read: plan or round has the wrong type")
-    return Order(plan, number, payloads, coded, taken)
-
-
-def _read_taken(text: object) -> dict[str, int]:
-    try:
-        taken: dict[str, int] = msgspec.json.decode(str(text), type=dict[str, int])
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Refused(f"which updates were taken cannot be read: {error}") from None
-    return taken
-
-
-def read_coded(message: Message) -> dict[str, Coded]:
-    """Return what an order says of each group that it does not simply carry whole.
-
-    Raises
-    ------
-    Refused
-        Where it cannot be read, or the payloads are not those that it tells of.
-    """
-    record = message.content.get(ORDER)
-    text = record.get("coded", "{}") if isinstance(record, ConfigRecord) else "{}"
-    if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
-        raise Refused("what is coded is no text, or a long one")
-    try:
-        coded = msgspec.json.decode(text, type=dict[str, Coded])
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Refused(f"what is coded cannot be read: {error}") from None
-    layers = message.content.get(LAYERS)
-    carried = set(layers) if isinstance(layers, ArrayRecord) else set()
-    for group, each in coded.items():
-        if not 0 <= each.steps <= MOST_STEPS:
-            raise Refused(f"group {group!r} in {each.steps} steps, at most {MOST_STEPS} are taken")
-        wanted = {step_key(group, number) for number in range(each.steps)}
-        if {key for key in carried if group_of(key) == group} != wanted:
-            raise Refused(f"the payloads of group {group!r} are not its {each.steps} steps")
-        if not each.base and each.steps != 1:
-            raise Refused(f"the whole of group {group!r} is in {each.steps} payloads")
-    return coded
-
-
-def read_members(message: Message) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the members that an order to a region names, and the examples expected by scope.
-
-    Both are empty in an order to a site, and in a query of whoever is there.
-
-    Raises
-    ------
-    UserError
-        Where the message is not one that this version of the app sends.
-    """
-    told = message.content[ORDER]
-    members, scopes = (_all(str, told.get(key, [])) for key in ("members", "scopes"))
-    expected = _all(int, told.get("expected", []))
-    if len(scopes) != len(expected):
-        raise UserError("the server's message cannot be read: scopes without their examples")
-    return tuple(members), dict(zip(scopes, expected, strict=True))
-
-
-def _all(kind: type[Item], values: object) -> list[Item]:
-    """Return ``values``, a list of ``kind`` and nothing else; or raise UserError."""
-    if isinstance(values, list) and all(type(value) is kind for value in values):
-        return values
-    raise UserError("the server's message cannot be read: members or scopes have the wrong type")
 
 
 def letters(message: Message, most: int) -> list[Message]:
@@ -602,16 +398,6 @@ def expect_no_layers(message: Message) -> None:
     """Raise Refused where an answer carries layers, or anything besides its report."""
     if groups := read_payloads(message):
         raise Refused(f"carries layers that nobody asked for: {', '.join(sorted(groups))}")
-
-
-def _payloads(content: RecordDict) -> dict[str, bytes]:
-    record = content.get(LAYERS, ArrayRecord())
-    if not isinstance(record, ArrayRecord):
-        raise Refused(f"{LAYERS} is not an array record")
-    for group, array in record.items():
-        if array.stype != SAFETENSORS:
-            raise Refused(f"group {group!r} is coded as {array.stype!r}, not {SAFETENSORS!r}")
-    return {str(group): array.data for group, array in record.items()}
 
 
 def _read_report(cls: type[Report], message: Message) -> Report:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from flwr.app import Message
 from torch import Tensor
 
-from fedstrata.protocol import answers, codec
-from fedstrata.protocol.answers import DeployReport, NotNow, Refused, RoundReport, group_of
+from fedstrata.protocol import answers, codec, limits
+from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.codec import Change, same_bits
 from fedstrata.protocol.codings import Coding
+from fedstrata.protocol.kinds import group_of
+from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
 from models.groups import Partition, keys_of
@@ -239,7 +241,7 @@ def _region_reports(
         told = answers.read_round_report(letter)
         member = by_name.pop(told.site, None)
         if member is None:
-            shown = answers.printable(told.site)[:80]
+            shown = limits.printable(told.site)[:80]
             raise Refused(f"the region answers for {shown!r}, which it was not asked for")
         if told.error:
             problems[told.site] = (NotNow if told.later else Refused)(told.error)

@@ -17,9 +17,11 @@ from flwr.app import Array
 from torch import Tensor
 
 from fedstrata.protocol import payload
-from fedstrata.protocol.answers import HELD_ROUNDS, MOST_STEPS, Coded, payload_array, step_key
 from fedstrata.protocol.codec import applied, decode, encode, forms
 from fedstrata.protocol.codings import Coding, Codings, described
+from fedstrata.protocol.kinds import payload_array
+from fedstrata.protocol.limits import HELD_ROUNDS, MOST_STEPS
+from fedstrata.protocol.orders import Coded, step_key
 from fedstrata.protocol.tensors import TensorSpec, content_hash
 
 

@@ -16,9 +16,11 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedstrata.protocol import answers
-from fedstrata.protocol.answers import Coded, NotNow, Refused, group_of
+from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.kinds import group_of
+from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.protocol.orders import Coded
 from fedstrata.protocol.payload import encode
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
@@ -290,7 +292,7 @@ class Rounds:
         arrived = dict.fromkeys(expected, 0)
         later, closed = False, set[str]()
         for party, reply in self._ask(
-            answers.TRAIN, asked, number, record, self.settings.deadline, expected=expected
+            kinds.TRAIN, asked, number, record, self.settings.deadline, expected=expected
         ):
             try:
                 update = self._checked(reply, party, number, expected)
@@ -429,7 +431,7 @@ class Rounds:
                 largest = max(largest, *(self.learnt.size(member.task) for member in party))
             largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
             regional = party[0].regional
-            message = answers.order(
+            message = orders.order(
                 kind,
                 party[0].node_id,
                 plan=self.roster.plan,
@@ -439,7 +441,7 @@ class Rounds:
                 members=[member.site for member in party] if regional else (),
                 expected=expected if regional else None,
                 coded=coded,
-                taken=self._taken(party[0]) if kind == answers.TRAIN and not regional else None,
+                taken=self._taken(party[0]) if kind == kinds.TRAIN and not regional else None,
             )
             sent = send(self.grid, [message])
             if not sent:
@@ -481,7 +483,7 @@ class Rounds:
                 record.late[member.site] = f"no answer within {seconds:g} s"
 
     def _unanswered(self, kind: str, party: Party) -> None:
-        if kind == answers.TRAIN:
+        if kind == kinds.TRAIN:
             for member in party:
                 self.learnt.downlink.unanswered(member.site)
 
@@ -523,7 +525,7 @@ class Rounds:
                     coded[group] = told
                     continue
                 if key not in arrays:
-                    arrays[key] = answers.payload_array(encode(state))
+                    arrays[key] = kinds.payload_array(encode(state))
                 layers[key if party[0].regional else group] = arrays[key]
         return layers, coded
 

@@ -10,8 +10,9 @@ from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from fedstrata.protocol import answers
-from fedstrata.protocol.answers import Refused, SiteReport, read_site_report
+from fedstrata.protocol import answers, kinds, limits, orders
+from fedstrata.protocol.answers import SiteReport, read_site_report
+from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
 from server_app.inbox import Mail
 from server_app.sites.allowed_keys import Enrolment
@@ -176,8 +177,8 @@ class Roster:
         hopeless = self._strangers.keys() - due
         known = {m.node_id for m in self.everyone.values()} - due | hopeless
         for node_id in sorted(connected - known - set(self._asked.values())):
-            question = answers.order(
-                answers.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
+            question = orders.order(
+                kinds.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
             )
             for message_id in send(self.grid, [question]):
                 self._asked[message_id] = node_id
@@ -431,7 +432,7 @@ def collect(
 def reply_problem(reply: Message) -> str | None:
     """Return why Flower delivered no content, or None where it did."""
     if reply.has_error():
-        return f"{answers.told(reply.error.reason or 'no reason given')} (code {reply.error.code})"
+        return f"{limits.told(reply.error.reason or 'no reason given')} (code {reply.error.code})"
     return None
 
 

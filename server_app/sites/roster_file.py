@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from fedstrata.protocol.answers import NAME
+from fedstrata.protocol.limits import NAME
 from fedstrata.support.errors import UserError, nearest
 from server_app.sites.allowed_keys import Enrolment, Entry
 

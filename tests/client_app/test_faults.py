@@ -22,10 +22,10 @@ from client_app.failures import leaving, without_paths
 from client_app.memory import in_pieces
 from client_app.node_config import read_site
 from client_app.store import DiskStore, Keepsake, MemoryStore
+from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError, private
 from models.training.data import ArrayInputs, Split
 from models.training.loop import Diverged, FitReport, Settings, WeightedLoss, fit
-from strategies.config import Plan
 from tests.client_app.test_work import bench_of, plan, received  # noqa: F401
 
 CPU = torch.device("cpu")

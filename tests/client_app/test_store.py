@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from client_app.store import DiskStore, Keepsake
 from fedstrata.protocol import tensors
-from fedstrata.protocol.answers import HELD_ROUNDS
+from fedstrata.protocol.limits import HELD_ROUNDS
 from fedstrata.support.errors import UserError
 
 

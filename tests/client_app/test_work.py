@@ -16,6 +16,7 @@ from client_app.data import Holding, Seat
 from client_app.node_config import read_site
 from client_app.store import Keepsake, MemoryStore
 from fedstrata.protocol.payload import encode
+from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models import weights
 from models.networks import build
@@ -23,7 +24,7 @@ from models.training.data import ArrayInputs, SiteData, Split
 from models.training.loop import class_weights, schedule_factor
 from models.training.metrics import metrics
 from server_app.compose import compose
-from strategies.config import Plan, plan_for
+from strategies.config import plan_for
 from tests.strategies.test_equalities import SMALL
 
 FROZEN = [

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from fedstrata.protocol.plan import OptimizerConfig
 from fedstrata.support.errors import UserError
-from models.optimizer import OptimizerConfig
 from models.training import loop
 from server_app.pretraining import Pretraining
 

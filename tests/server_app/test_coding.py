@@ -16,7 +16,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from client_app.store import DiskStore
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds, orders
 from fedstrata.support.errors import UserError
 from models import weights
 from server_app.compose import compose
@@ -176,14 +176,14 @@ class Line:
     """Keeps what the server says of the common layers to each node, by round; may tamper."""
 
     tamper: Callable[[Message, Message], Message | None] = lambda _, reply: reply
-    coded: dict[tuple[int, int], answers.Coded] = field(default_factory=dict)
+    coded: dict[tuple[int, int], orders.Coded] = field(default_factory=dict)
     taken: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)
 
     def __call__(self, message: Message, reply: Message) -> Message | None:
         if number := of_round(message):
             node = message.metadata.dst_node_id
-            self.coded[number, node] = answers.read_coded(message)["common"]
-            self.taken[number, node] = answers.read_order(message).taken
+            self.coded[number, node] = orders.read_coded(message)["common"]
+            self.taken[number, node] = orders.read_order(message).taken
         return self.tamper(message, reply)
 
 
@@ -334,7 +334,7 @@ def test_a_state_that_comes_out_otherwise_is_refused_at_the_site(tmp_path: Path)
                 if of_round(message) == 2 and message.metadata.dst_node_id == 102:
                     data = bytearray(message.content["layers"]["common/0"].data)  # type: ignore[index]
                     data[8 + int.from_bytes(data[:8], "little")] ^= 1  # of a BatchNorm's mean
-                    message.content["layers"]["common/0"] = answers.payload_array(bytes(data))  # type: ignore[index]
+                    message.content["layers"]["common/0"] = kinds.payload_array(bytes(data))  # type: ignore[index]
                 changed.append(message)
             return list(super().push_messages(changed))
 
@@ -451,7 +451,7 @@ def test_a_wrong_choice_is_told_before_any_training(
     grid = grid_of(tmp_path)
     with pytest.raises(UserError, match=told):
         simulate(tmp_path, "faces", [*RUN, override], grid=grid)
-    assert not [m for m in grid.sent if m.metadata.message_type == answers.TRAIN]
+    assert not [m for m in grid.sent if m.metadata.message_type == kinds.TRAIN]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -17,7 +17,7 @@ import torch
 from flwr.app import Message
 
 from client_app.store import DiskStore
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds, limits
 from fedstrata.support.errors import UserError
 from models import weights
 from server_app import run_folder
@@ -219,7 +219,7 @@ def broken(*nodes: int, until: list[bool]) -> Callable[[Message, Message], Messa
     """Return a tamper: queries to ``nodes`` are answered with an error until the list is not empty."""
 
     def tamper(message: Message, reply: Message) -> Message:
-        asked = message.metadata.message_type == answers.QUERY
+        asked = message.metadata.message_type == kinds.QUERY
         if asked and message.metadata.dst_node_id in nodes and not until:
             return with_report(error="the data folder cannot be read")(message, reply)
         return reply
@@ -499,7 +499,7 @@ def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
 
     def tamper(message: Message, reply: Message) -> Message | None:
         answer = joins(message, reply)
-        asked = message.metadata.message_type == answers.QUERY
+        asked = message.metadata.message_type == kinds.QUERY
         other = asked and message.metadata.dst_node_id == 103 and answer is not None
         return with_report(**told)(message, answer) if other else answer
 
@@ -509,7 +509,7 @@ def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
     why = results["rounds"][2]["absent"]["site-03"]
     assert reason in why
     assert why.isprintable()
-    assert len(why) <= len("cannot take part: ") + answers.MOST_REASON_CHARACTERS
+    assert len(why) <= len("cannot take part: ") + limits.MOST_REASON_CHARACTERS
     assert len(results["rounds"][2]["participants"]) == 3
 
 
@@ -529,4 +529,4 @@ def test_a_strangers_text_is_one_short_line(tmp_path: Path) -> None:
     said: dict[str, str] = results["rounds"][0]["refused"]
     assert set(said) == {"site-02", "site-03"}
     assert all(text.isprintable() for text in said.values())
-    assert max(map(len, said.values())) <= answers.MOST_REASON_CHARACTERS
+    assert max(map(len, said.values())) <= limits.MOST_REASON_CHARACTERS

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError
 from models.groups import partition
 from models.networks import OF_TOKENS, build
 from server_app.compose import CONF, compose, read_run_config
 from server_app.run import checked
-from strategies.config import Plan, plan_for, plan_from_json
+from strategies.config import plan_for
 from strategies.method import make_method, registry
 from tests.text_models import tiny_bert
 

@@ -18,7 +18,8 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from client_app.store import DiskStore
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds
+from fedstrata.protocol.plan import Tuning, plan_from_json
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models import weights
@@ -26,7 +27,7 @@ from models.networks import build
 from server_app.compose import compose
 from server_app.report import deployment_tables, deployment_verdict
 from server_app.sites.roster import Roster
-from strategies.config import Tuning, plan_for, plan_from_json
+from strategies.config import plan_for
 from strategies.method import SiteRound
 from strategies.methods.layers import Layers
 from tests.loopback import LoopbackGrid, failed, simulate
@@ -47,7 +48,7 @@ def kinds_to(grid: LoopbackGrid, node: int) -> set[str]:
 class Answers:
     """Keeps the answers to the orders of one kind."""
 
-    def __init__(self, kind: str = answers.DEPLOY) -> None:
+    def __init__(self, kind: str = kinds.DEPLOY) -> None:
         self.kind, self.replies = kind, list[Message]()
 
     def __call__(self, message: Message, reply: Message) -> Message:
@@ -93,17 +94,15 @@ def test_before_is_the_final_evaluation_to_the_bit_and_after_is_not(played: Any)
 
 def test_a_newcomer_joins_after_the_rounds_only(played: Any) -> None:
     results, grid, _, output = played
-    assert kinds_to(grid, NODE) == {answers.QUERY, answers.DEPLOY, answers.ALONE}
-    queries = [
-        m.metadata.dst_node_id for m in grid.sent if m.metadata.message_type == answers.QUERY
-    ]
+    assert kinds_to(grid, NODE) == {kinds.QUERY, kinds.DEPLOY, kinds.ALONE}
+    queries = [m.metadata.dst_node_id for m in grid.sent if m.metadata.message_type == kinds.QUERY]
     assert sorted(queries) == [100, 101, 102, NODE]
     assert kinds_to(grid, 101) == {
-        answers.QUERY,
-        answers.TRAIN,
-        answers.EVALUATE,
-        answers.ALONE,
-        answers.DEPLOY,
+        kinds.QUERY,
+        kinds.TRAIN,
+        kinds.EVALUATE,
+        kinds.ALONE,
+        kinds.DEPLOY,
     }
     for part in (results["sites"], results["final"]["sites"], *results["rounds"]):
         assert NEWCOMER not in json.dumps(part)
@@ -164,7 +163,7 @@ def test_what_the_tables_say_of_a_site_that_is_better_off_alone(played: Any) -> 
 def test_epochs_0_sends_nothing_and_says_null(tmp_path: Path) -> None:
     results, grid = simulate(tmp_path, "faces", [*SMALL, *GROUPS], sites=2)
     assert results["deployment"] is None
-    assert answers.DEPLOY not in {m.metadata.message_type for m in grid.sent}
+    assert kinds.DEPLOY not in {m.metadata.message_type for m in grid.sent}
 
 
 def test_without_personal_layers_nothing_is_tuned_and_said_so(tmp_path: Path) -> None:
@@ -217,7 +216,7 @@ def test_a_run_resumed_after_its_last_round_does_the_stage_again(tmp_path: Path)
     overrides = [*TUNED, f"deployment.newcomers=[{NEWCOMER}]"]
 
     def dies(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == answers.DEPLOY:
+        if message.metadata.message_type == kinds.DEPLOY:
             raise RuntimeError("the server dies")
         return reply
 
@@ -235,7 +234,7 @@ def test_a_finished_run_is_fine_tuned_in_another_way_by_resuming_it(tmp_path: Pa
     first, _ = simulate(tmp_path, "faces", [*SMALL, *GROUPS], sites=2)
     both = "deployment.groups=[task,personal]"
     again, grid = simulate(tmp_path, "faces", [*TUNED, both], sites=2, resume="latest")
-    assert answers.TRAIN not in {m.metadata.message_type for m in grid.sent}
+    assert kinds.TRAIN not in {m.metadata.message_type for m in grid.sent}
     assert again["final"]["tasks"] == first["final"]["tasks"]
     assert {entry["tuned"] for entry in again["deployment"]["sites"].values()} == {4}
     late = "deployment.newcomers=[site-01]"
@@ -269,7 +268,7 @@ def test_a_sites_own_limit_of_steps_holds_for_the_fine_tuning(tmp_path: Path) ->
 
 def test_a_site_that_fails_costs_its_own_entry(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == answers.DEPLOY:
+        if message.metadata.message_type == kinds.DEPLOY:
             told = answers.read_deploy_report(reply)
             if told.site == "site-01":
                 return answers.answer(message, told, {"personal": b"1234"})
@@ -326,7 +325,7 @@ def test_what_cannot_be_is_told_before_any_training(
     )
     with pytest.raises(UserError, match=told):
         simulate(tmp_path, "faces", [*TUNED, *overrides], grid=grid)
-    assert {m.metadata.message_type for m in grid.sent} == {answers.QUERY}
+    assert {m.metadata.message_type for m in grid.sent} == {kinds.QUERY}
 
 
 @pytest.mark.parametrize(
@@ -386,7 +385,7 @@ def test_a_newcomer_gets_the_pretrained_checkpoint_if_it_lacks_it(tmp_path: Path
     overrides = [*pretrained(tmp_path), f"deployment.newcomers=[{NEWCOMER}]"]
     grid = lacking(tmp_path)
     results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
-    assert kinds_to(grid, NODE) == {answers.QUERY, answers.WEIGHTS, answers.DEPLOY}
+    assert kinds_to(grid, NODE) == {kinds.QUERY, kinds.WEIGHTS, kinds.DEPLOY}
     assert list(results["deployment"]["newcomers"]) == [NEWCOMER]
     assert list((tmp_path / "cache-3" / "weights").glob("*.safetensors"))
 
@@ -398,7 +397,7 @@ def test_a_site_that_did_not_take_the_checkpoint_gets_it_before_the_next_round(
     lost: list[Message] = []
 
     def tamper(message: Message, reply: Message) -> Message:
-        sent = message.metadata.message_type == answers.WEIGHTS
+        sent = message.metadata.message_type == kinds.WEIGHTS
         if not sent or message.metadata.dst_node_id != NODE or lost:
             return reply
         lost.append(reply)
@@ -437,7 +436,7 @@ def test_a_site_that_joins_in_mid_round_is_sent_the_checkpoint_after_it(tmp_path
         if of_round(message) == 1:
             grid.nodes[NODE] = late
             return None if node == 102 else reply  # the round is open until the deadline
-        if message.metadata.message_type == answers.WEIGHTS and node == NODE:
+        if message.metadata.message_type == kinds.WEIGHTS and node == NODE:
             sent.append(bool(list(tmp_path.glob("out/*/checkpoints/round-000001"))))
         return reply
 
@@ -464,7 +463,7 @@ def silent(kinds: Sequence[str], times: float) -> Callable[[Message, Message], M
 def questions(grid: LoopbackGrid) -> int:
     """Return how often the node was asked who it is."""
     kinds = [m.metadata.message_type for m in grid.sent if m.metadata.dst_node_id == NODE]
-    return kinds.count(answers.QUERY)
+    return kinds.count(kinds.QUERY)
 
 
 @pytest.mark.parametrize("newcomer", [False, True])
@@ -472,7 +471,7 @@ def test_a_site_that_says_nothing_does_not_keep_every_round_waiting(
     tmp_path: Path, newcomer: bool
 ) -> None:
     grid = lacking(tmp_path)
-    grid.tamper = silent([answers.QUERY, answers.TRAIN, answers.EVALUATE, answers.DEPLOY], math.inf)
+    grid.tamper = silent([kinds.QUERY, kinds.TRAIN, kinds.EVALUATE, kinds.DEPLOY], math.inf)
     overrides = [
         *pretrained(tmp_path),
         f"deployment.newcomers=[{NEWCOMER if newcomer else ''}]",
@@ -488,7 +487,7 @@ def test_a_site_that_says_nothing_does_not_keep_every_round_waiting(
 
 def test_a_site_that_is_heard_of_again_is_asked_again(tmp_path: Path) -> None:
     grid = lacking(tmp_path)
-    grid.tamper = silent([answers.QUERY], 1)
+    grid.tamper = silent([kinds.QUERY], 1)
     overrides = [*pretrained(tmp_path), "strategy.deadline=2"]
     results, _ = simulate(tmp_path / "out", "faces", overrides, grid=grid)
     assert results["participation"][NEWCOMER] == ["refused", "took part"]
@@ -512,7 +511,7 @@ BOTH = [*TUNED, "baselines.alone=true"]
 
 
 def test_sites_that_are_closed_after_the_rounds_are_asked_again(tmp_path: Path) -> None:
-    results, _ = simulate(tmp_path, "faces", BOTH, tamper=Closed(3, answers.ALONE, answers.DEPLOY))
+    results, _ = simulate(tmp_path, "faces", BOTH, tamper=Closed(3, kinds.ALONE, kinds.DEPLOY))
     assert results["final"]["sites"][NEWCOMER]["alone"] is not None
     assert NEWCOMER in results["deployment"]["sites"]
     assert not results["deployment"]["refused"]
@@ -522,7 +521,7 @@ def test_who_stays_closed_is_named_and_asked_again_by_a_resume(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    tamper = Closed(math.inf, answers.ALONE, answers.DEPLOY)
+    tamper = Closed(math.inf, kinds.ALONE, kinds.DEPLOY)
     overrides = [*BOTH, "strategy.give_up=0.3"]
     results, _ = simulate(tmp_path, "faces", overrides, tamper=tamper)
     assert results["final"]["sites"][NEWCOMER]["alone"] is None
@@ -554,14 +553,14 @@ def test_a_site_that_does_not_fit_gets_no_checkpoint(tmp_path: Path) -> None:
     late = grid.nodes.pop(NODE)
 
     def tamper(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == answers.TRAIN:
+        if message.metadata.message_type == kinds.TRAIN:
             grid.nodes[NODE] = late
         other = message.metadata.dst_node_id == NODE
         return with_report(classes=["old", "young"])(message, reply) if other else reply
 
     grid.tamper = tamper
     simulate(tmp_path / "out", "faces", pretrained(tmp_path), grid=grid)
-    assert kinds_to(grid, NODE) == {answers.QUERY}
+    assert kinds_to(grid, NODE) == {kinds.QUERY}
 
 
 def test_a_newcomer_whose_layers_do_not_fit_is_told_by_name(tmp_path: Path) -> None:

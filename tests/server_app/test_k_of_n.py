@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from flwr.app import Message
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
 from server_app.compose import compose
 from server_app.report import participation_table
@@ -37,7 +37,7 @@ def grid_of(output: Path, tamper: Any = None, sites: int = 4) -> LoopbackGrid:
 
 def of_round(message: Message) -> int | None:
     """Return the round of a training order; None for any other message."""
-    training = message.metadata.message_type == answers.TRAIN
+    training = message.metadata.message_type == kinds.TRAIN
     return int(message.metadata.group_id) if training else None
 
 

@@ -22,7 +22,7 @@ from client_app.cohort import batched
 from client_app.data.site_info import Holding
 from client_app.node_config import Site
 from client_app.store import DiskStore
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds
 from fedstrata.support.errors import UserError
 from models import weights
 from models.networks import build
@@ -101,7 +101,7 @@ def in_round_1(change: Any) -> Any:
     """Return a tamper that changes the first node's answer to the order of round 1."""
 
     def tamper(message: Message, reply: Message) -> Message | None:
-        if message.metadata.message_type != answers.TRAIN or message.metadata.group_id != "1":
+        if message.metadata.message_type != kinds.TRAIN or message.metadata.group_id != "1":
             return reply
         return change(message, reply) if message.metadata.dst_node_id == 100 else reply
 
@@ -131,14 +131,14 @@ def with_a_sum_of(value: int) -> Any:
     def change(_: Message, reply: Message) -> Message:
         payload = bytearray(answers.read_payloads(reply)["common"])
         payload[-8:] = value.to_bytes(8, "little", signed=True)
-        reply.content["layers"]["common"] = answers.payload_array(bytes(payload))  # type: ignore[index]
+        reply.content["layers"]["common"] = kinds.payload_array(bytes(payload))  # type: ignore[index]
         return reply
 
     return change
 
 
 def with_an_extra_scope(_: Message, reply: Message) -> Message:
-    reply.content["layers"]["personal"] = answers.payload_array(b"")  # type: ignore[index]
+    reply.content["layers"]["personal"] = kinds.payload_array(b"")  # type: ignore[index]
     return reply
 
 
@@ -226,7 +226,7 @@ def test_a_run_resumed_gives_the_same_bits_also_with_other_regions(tmp_path: Pat
     whole = played(tmp_path / "whole", overrides, 2, 2)
 
     def dies(message: Message, reply: Message) -> Message:
-        if message.metadata.group_id == "2" and message.metadata.message_type == answers.TRAIN:
+        if message.metadata.group_id == "2" and message.metadata.message_type == kinds.TRAIN:
             raise Crash
         return reply
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from flwr.app import ConfigRecord, Message
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
 from server_app.sites.roster_file import VARIABLE
 from tests.loopback import LoopbackGrid, simulate
@@ -91,7 +91,7 @@ def test_who_is_not_what_the_roster_says_is_turned_away_and_the_run_goes_on(
     grid = grid_of(tmp_path, **{f"n{node_id}": config})
     results, _ = simulate(tmp_path, "faces", QUICK, grid=grid)
     jsonschema.validate(results, json.loads((DOCS / "results.schema.json").read_text()))
-    assert kinds_to(grid, node_id) == {answers.QUERY}
+    assert kinds_to(grid, node_id) == {kinds.QUERY}
     first, second = results["rounds"]
     assert list(first["turned_away"]) == [str(node_id)]
     assert not second["turned_away"]
@@ -111,14 +111,14 @@ def test_an_impostor_cannot_take_a_site_s_place_in_mid_run(tmp_path: Path, roste
     grid = grid_of(tmp_path / "with")
 
     def joins(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == answers.TRAIN and message.metadata.group_id == "1":
+        if message.metadata.message_type == kinds.TRAIN and message.metadata.group_id == "1":
             grid.nodes[200] = node("hospital-a", 2)  # with other data under the name
         return reply
 
     grid.tamper = joins
     results, _ = simulate(tmp_path / "with", "faces", QUICK, grid=grid)
-    assert kinds_to(grid, 200) == {answers.QUERY}
-    assert answers.TRAIN in kinds_to(grid, NODE["hospital-a"])
+    assert kinds_to(grid, 200) == {kinds.QUERY}
+    assert kinds.TRAIN in kinds_to(grid, NODE["hospital-a"])
     assert results["rounds"][1]["turned_away"]
     after = states(tmp_path / "with", results["run"])
     assert same(states(tmp_path / "whole", whole["run"]), after)
@@ -128,14 +128,14 @@ def test_without_a_roster_the_latest_node_under_a_name_counts(tmp_path: Path) ->
     grid = grid_of(tmp_path)
 
     def restarts(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == answers.TRAIN and message.metadata.group_id == "1":
+        if message.metadata.message_type == kinds.TRAIN and message.metadata.group_id == "1":
             grid.nodes[200] = node("hospital-a", 0)
             grid.nodes.pop(NODE["hospital-a"], None)
         return reply
 
     grid.tamper = restarts
     results, _ = simulate(tmp_path, "faces", QUICK, grid=grid)
-    assert answers.TRAIN in kinds_to(grid, 200)
+    assert kinds.TRAIN in kinds_to(grid, 200)
     assert "hospital-a" in results["rounds"][1]["participants"]
 
 
@@ -145,7 +145,7 @@ def test_an_outsider_s_error_neither_stops_the_run_nor_is_put_down_to_the_site(
     broken = {**node("hospital-a", 0), "device": "abacus"}
     results, grid = simulate(tmp_path, "faces", QUICK, grid=grid_of(tmp_path, n666=broken))
     assert set(results["rounds"][0]["participants"]) == set(TASKS)
-    assert kinds_to(grid, 666) == {answers.QUERY}
+    assert kinds_to(grid, 666) == {kinds.QUERY}
 
 
 def test_a_site_s_own_error_is_told_under_the_roster_s_name(tmp_path: Path, roster: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_site_that_claims_another_s_name_in_an_answer_is_refused(
 
     def lies(message: Message, reply: Message) -> Message:
         mine = message.metadata.dst_node_id == NODE["hospital-b"]
-        if mine and message.metadata.message_type == answers.TRAIN:
+        if mine and message.metadata.message_type == kinds.TRAIN:
             told = json.loads(str(reply.content["report"]["json"]))
             told["site"] = "hospital-a"
             reply.content["report"] = ConfigRecord({"json": json.dumps(told)})
@@ -214,7 +214,7 @@ def test_a_missing_site_does_not_hide_that_all_the_others_refuse(
     del grid.nodes[NODE["hospital-c"]]
 
     def broken(message: Message, reply: Message) -> Message:
-        training = message.metadata.message_type == answers.TRAIN
+        training = message.metadata.message_type == kinds.TRAIN
         return with_report(error="the disk is full")(message, reply) if training else reply
 
     grid.tamper = broken
@@ -231,7 +231,7 @@ def test_who_is_turned_away_in_a_round_that_is_played_again_is_still_told(
     asked: list[int] = []
 
     def paused(message: Message, reply: Message) -> Message | None:
-        if message.metadata.message_type != answers.TRAIN or message.metadata.group_id != "2":
+        if message.metadata.message_type != kinds.TRAIN or message.metadata.group_id != "2":
             return reply
         grid.nodes[666] = node("hospital-a", 0)
         asked.append(message.metadata.dst_node_id)
@@ -246,7 +246,7 @@ def test_a_node_that_was_turned_away_may_come_back_mended(tmp_path: Path, roster
     grid = grid_of(tmp_path, n103=node("hospital-a", 2))
 
     def mended(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == answers.TRAIN:
+        if message.metadata.message_type == kinds.TRAIN:
             number = message.metadata.group_id
             if number == "1":
                 grid.nodes.pop(103, None)
@@ -270,7 +270,7 @@ def test_a_node_that_is_turned_away_is_asked_no_more_though_it_was_unfit_before(
     asked: list[int] = []
 
     def changes(message: Message, reply: Message) -> Message:
-        if message.metadata.dst_node_id != 103 or message.metadata.message_type != answers.QUERY:
+        if message.metadata.dst_node_id != 103 or message.metadata.message_type != kinds.QUERY:
             return reply
         asked.append(103)
         told = {"error": "no data yet"} if len(asked) == 1 else {"site": "hospital-a"}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds
 from fedstrata.support.errors import UserError
 from tests.loopback import LoopbackGrid, failed, simulate
 from tests.strategies.test_equalities import SMALL, same, states
@@ -46,9 +46,7 @@ def one_in(number: int, site: str, change: Any) -> Any:
     """Return a tamper that changes the training reply of one site in one round."""
 
     def tamper(message: Message, reply: Message) -> Message | None:
-        if message.metadata.message_type != answers.TRAIN or message.metadata.group_id != str(
-            number
-        ):
+        if message.metadata.message_type != kinds.TRAIN or message.metadata.group_id != str(number):
             return reply
         return change(message, reply) if answers.read_round_report(reply).site == site else reply
 
@@ -67,7 +65,7 @@ def with_report(**values: Any) -> Any:
 def with_nan(_: Message, reply: Message) -> Message:
     payload = bytearray(answers.read_payloads(reply)["common"])
     payload[-4:] = b"\x00\x00\xc0\x7f"
-    reply.content["layers"]["common"] = answers.payload_array(bytes(payload))  # type: ignore[index]
+    reply.content["layers"]["common"] = kinds.payload_array(bytes(payload))  # type: ignore[index]
     return reply
 
 
@@ -101,7 +99,7 @@ def test_one_bad_answer_costs_that_contribution_alone(
 
 def test_a_task_that_nobody_answered_for_keeps_its_state(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message | None:
-        training = message.metadata.message_type == answers.TRAIN
+        training = message.metadata.message_type == kinds.TRAIN
         return None if training and message.metadata.dst_node_id in (101, 103) else reply
 
     overrides = [*SMALL, *GROUPS, "strategy.rounds=1", "strategy.deadline=4"]
@@ -114,7 +112,7 @@ def test_a_task_that_nobody_answered_for_keeps_its_state(tmp_path: Path) -> None
 
 def test_when_every_site_is_refused_the_run_says_why(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
-        training = message.metadata.message_type == answers.TRAIN
+        training = message.metadata.message_type == kinds.TRAIN
         return with_report(error="disk full")(message, reply) if training else reply
 
     with pytest.raises(UserError, match="disk full"):
@@ -137,7 +135,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, optimizer: str) -
     ]
 
     def dies(message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == answers.TRAIN and message.metadata.group_id == "3":
+        if message.metadata.message_type == kinds.TRAIN and message.metadata.group_id == "3":
             raise Crash
         return reply
 
@@ -156,7 +154,7 @@ def test_a_named_run_begins_once_and_is_taken_up_then(tmp_path: Path) -> None:
 
     def dies(message: Message, reply: Message) -> Message:
         nonlocal calls
-        calls += message.metadata.message_type == answers.TRAIN
+        calls += message.metadata.message_type == kinds.TRAIN
         if calls == 3:  # in the second round
             raise Crash
         return reply
@@ -219,7 +217,7 @@ def test_sites_whose_shapes_differ_are_told_by_name_before_round_1(tmp_path: Pat
     overrides = [*SMALL, "data.tasks=[gender]", "model=mlp", "model.hidden=[16]"]
     with pytest.raises(UserError, match=r"site-01: group 'common' does not fit.*fc1\.weight"):
         simulate(tmp_path, "faces", overrides, grid=grid)
-    assert not [m for m in grid.sent if m.metadata.message_type == answers.TRAIN]
+    assert not [m for m in grid.sent if m.metadata.message_type == kinds.TRAIN]
 
 
 def pictures(folder: Path, **tasks: int) -> Path:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from flwr.app import Message
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
 from models import weights
 from models.networks import build
@@ -69,9 +69,7 @@ def test_a_site_with_other_inputs_than_the_weights_costs_nobody_the_run(
 ) -> None:
     def grey(message: Message, reply: Message) -> Message | None:
         answer = joins(message, reply)
-        other = (
-            message.metadata.message_type == answers.QUERY and message.metadata.dst_node_id == 103
-        )
+        other = message.metadata.message_type == kinds.QUERY and message.metadata.dst_node_id == 103
         if not other or answer is None:
             return answer
         return with_report(input_shape=[1, 28, 28], **told)(message, answer)

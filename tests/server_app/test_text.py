@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from client_app import round
 from client_app.feature_cache import Computed
 from client_app.node_config import read_site
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds, orders
 from fedstrata.support.errors import UserError
 from models import weights
 from models.networks.text import folder_tensors
@@ -118,7 +118,7 @@ def test_a_frozen_encoder_and_an_averaged_head(
             assert all(name.startswith("head.") for name in tensors)
             assert not [n for n, t in encoder.items() if t.numpy().tobytes() in payload]
     # nor does it travel to the sites in a round
-    assert {g for m in grid.sent for g in answers.read_order(m)[2]} == {"common", "task"}
+    assert {g for m in grid.sent for g in orders.read_order(m)[2]} == {"common", "task"}
     # each text went through the encoder once, in eight rounds, two evaluations and eight alone
     assert (len(computed), sum(computed)) == (12, 400)
 
@@ -162,8 +162,8 @@ def test_a_site_looks_in_its_own_directory(tmp_path: Path, own_home: Path, notes
     results, _ = simulate(tmp_path / "out", "text", chosen, grid=there)
     assert list(results["sites"]) == ["north"]
     # the server's tensors arrive once, by their content hash: those in the site's folder do not count
-    sent = [m for m in there.sent if "pretrained" in answers.read_order(m)[2]]
-    assert [m.metadata.message_type for m in sent] == [answers.WEIGHTS]
+    sent = [m for m in there.sent if "pretrained" in orders.read_order(m)[2]]
+    assert [m.metadata.message_type for m in sent] == [kinds.WEIGHTS]
     with pytest.raises(UserError, match=r"north: .*no folder 'tiny-bert' in the models folder"):
         simulate(tmp_path / "out", "text", chosen, grid=grid(tmp_path / "empty"))
 

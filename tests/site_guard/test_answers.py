@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedstrata.protocol import answers, codec
-from fedstrata.protocol.answers import Refused, RoundReport, SiteReport
+from fedstrata.protocol import answers, codec, kinds, limits, orders
+from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.codings import read_codings
+from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import encode
 from site_guard.answers import Doorkeeper
 from site_guard.settings import SiteSettings
@@ -49,9 +50,9 @@ WHO = SiteReport(
 )
 
 
-def order(kind: str = answers.TRAIN, **layers: Mapping[str, Tensor]) -> Message:
-    payloads = {group: answers.payload_array(encode(tensors)) for group, tensors in layers.items()}
-    return answers.order(kind, 7, plan="{}", round_number=3, layers=payloads, ttl=60.0)
+def order(kind: str = kinds.TRAIN, **layers: Mapping[str, Tensor]) -> Message:
+    payloads = {group: kinds.payload_array(encode(tensors)) for group, tensors in layers.items()}
+    return orders.order(kind, 7, plan="{}", round_number=3, layers=payloads, ttl=60.0)
 
 
 def leaving(keeper: Doorkeeper, asked: Message, answer: Message) -> Message:
@@ -107,7 +108,7 @@ def test_a_site_that_shares_less_refuses_before_training() -> None:
     with pytest.raises(Refused, match="'task', and this site shares common"):
         keeper.check_order(order(common=COMMON, task=TASK))
     keeper.check_order(order(common=COMMON))
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     with pytest.raises(Refused, match="'task', and this site shares common"):
         leaving(keeper, asked, answered(asked, WHO))
 
@@ -123,13 +124,13 @@ def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
     keeper = Doorkeeper(replace_settings(keep=("conv",)))
     with pytest.raises(Refused, match=r"'conv\.bias', 'conv\.weight' in the group 'common'"):
         keeper.check_order(order(common=COMMON))
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     with pytest.raises(Refused, match="may never leave"):
         leaving(keeper, asked, answered(asked, WHO))
 
 
 def test_a_site_names_no_classes_but_those_of_its_list() -> None:
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     keeper = Doorkeeper(replace_settings(classes=("maybe", "no", "yes")))
     left = answers.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
     assert left.classes == WHO.classes
@@ -178,12 +179,12 @@ def test_a_long_reason_in_other_letters_leaves_as_it_is() -> None:
     failed = answers.failure(asked, "a", 3, reason)
     left = leaving(Doorkeeper(HERE), asked, Message(failed.content, reply_to=asked))
     told = answers.read_round_report(left).error
-    assert len(told) == answers.MOST_REASON_CHARACTERS
+    assert len(told) == limits.MOST_REASON_CHARACTERS
     assert told.startswith("Verzeichnis für Ärzte nicht lesbar, ?, 🏥 ")
 
 
 def test_an_error_carries_its_reason_and_nothing_else() -> None:
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     told = replace(WHO, error="no data", classes=("Jane", "Doe"))
     left = answers.read_site_report(leaving(Doorkeeper(HERE), asked, answered(asked, told)))
     assert (left.error, left.classes, left.site) == ("no data", (), "a")
@@ -215,14 +216,14 @@ def test_an_error_carries_its_reason_and_nothing_else() -> None:
     ],
 )
 def test_the_app_cannot_say_that_the_site_is_another(changes: dict[str, Any], told: str) -> None:
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     with pytest.raises(Refused, match=told):
         leaving(Doorkeeper(HERE), asked, answered(asked, replace(WHO, **changes)))
 
 
 def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
     keeper = Doorkeeper(HERE)
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     left = answers.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
     assert left.schemas["common"]["conv.weight"] == "float32[2, 3]"
     leaving(keeper, asked, answered(asked, replace(WHO, holds_weights=False)))
@@ -231,9 +232,7 @@ def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
     renamed = {"common": {"jane.doe": "float32[2]"}, "task": {}}
     with pytest.raises(Refused, match="other layers"):
         leaving(keeper, asked, answered(asked, replace(WHO, schemas=renamed)))
-    method = answers.order(
-        answers.QUERY, 7, plan='{"other": 1}', round_number=0, layers={}, ttl=60.0
-    )
+    method = orders.order(kinds.QUERY, 7, plan='{"other": 1}', round_number=0, layers={}, ttl=60.0)
     leaving(keeper, method, answered(method, replace(WHO, schemas=renamed)))
 
 
@@ -280,14 +279,14 @@ def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times:
         f"{name}{n}": text for name, text in told.schemas["common"].items() for n in range(times)
     }
     told = replace(told, schemas={"common": repeated}, classes=told.classes * times)
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     try:
         left = answers.read_site_report(leaving(Doorkeeper(HERE), asked, answered(asked, told)))
     except Refused:
         return
     plain = sum(map(len, (left.device, *left.versions, *left.versions.values())))
     assert plain <= 80 * (1 + 2 * 16)
-    assert len(left.error) <= answers.MOST_REASON_CHARACTERS
+    assert len(left.error) <= limits.MOST_REASON_CHARACTERS
     assert sum(map(len, left.classes)) <= 10_000
     assert sum(map(len, left.schemas.get("common", {}))) <= 60_000
     for name, spec in left.schemas.get("common", {}).items():
@@ -298,7 +297,7 @@ def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times:
 
 def test_what_was_not_announced_cannot_be_sent_later() -> None:
     keeper = Doorkeeper(HERE)
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     leaving(keeper, asked, answered(asked, WHO))
     larger = {**COMMON, "head.out": torch.ones(2)}
     asked = order(common=larger, task=TASK)
@@ -320,15 +319,15 @@ def coded_order(
 ) -> tuple[Message, Message]:
     """Return an order whose answer is to be coded, and a query of the same plan."""
     plan = json.dumps({"coding": {"common": coding}})
-    layers = {"common": answers.payload_array(encode(COMMON))}
+    layers = {"common": kinds.payload_array(encode(COMMON))}
     coded = None
     if down:
-        layers = {"common/0": answers.payload_array(encode({"conv.weight/unchanged": MARK}))}
-        coded = {"common": answers.Coded("a" * 64, "b" * 64, 1, dict(tensors))}
-    message = answers.order(
-        answers.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0, coded=coded
+        layers = {"common/0": kinds.payload_array(encode({"conv.weight/unchanged": MARK}))}
+        coded = {"common": orders.Coded("a" * 64, "b" * 64, 1, dict(tensors))}
+    message = orders.order(
+        kinds.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0, coded=coded
     )
-    return message, answers.order(answers.QUERY, 7, plan=plan, round_number=0, layers={}, ttl=60.0)
+    return message, orders.order(kinds.QUERY, 7, plan=plan, round_number=0, layers={}, ttl=60.0)
 
 
 def coded(coding: Any, **changes: Tensor | None) -> bytes:
@@ -364,7 +363,7 @@ def test_an_answer_may_be_as_large_as_what_was_asked_for(coding: Any, down: bool
     told = {"conv.weight": "float32[300, 400]"}
     asked, query = coded_order(coding, down=down, tensors=told)
     if not down:
-        asked.content["layers"] = ArrayRecord({"common": answers.payload_array(encode(large))})
+        asked.content["layers"] = ArrayRecord({"common": kinds.payload_array(encode(large))})
     most = Doorkeeper(HERE).check_order(asked).most_bytes
     how = read_codings({"common": coding}, {}).up["common"]
     new = {"conv.weight": torch.randn(300, 400)}
@@ -447,8 +446,8 @@ def test_a_coded_order_asks_for_what_the_site_shares_and_has() -> None:
     ],
 )
 def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, told: str) -> None:
-    layers = {"common": answers.payload_array(encode(COMMON))}
-    asked = answers.order(answers.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0)
+    layers = {"common": kinds.payload_array(encode(COMMON))}
+    asked = orders.order(kinds.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0)
     with pytest.raises(Refused, match=told):
         Doorkeeper(HERE).check_order(asked)
 
@@ -460,17 +459,17 @@ def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, tol
         ("[]", "cannot be read"),
         ('{"common": {}}', "cannot be read"),
         ("[" * 100_000, "cannot be read"),
-        (json.dumps({"common": asdict(answers.Coded("", "", 99, {}))}), "99 steps"),
-        (json.dumps({"common": asdict(answers.Coded("a", "", -1, {}))}), "-1 steps"),
-        (json.dumps({"common": asdict(answers.Coded("a", "", 2, {}))}), "are not its 2 steps"),
-        (json.dumps({"task": asdict(answers.Coded("", "", 0, {}))}), "in 0 payloads"),
+        (json.dumps({"common": asdict(orders.Coded("", "", 99, {}))}), "99 steps"),
+        (json.dumps({"common": asdict(orders.Coded("a", "", -1, {}))}), "-1 steps"),
+        (json.dumps({"common": asdict(orders.Coded("a", "", 2, {}))}), "are not its 2 steps"),
+        (json.dumps({"task": asdict(orders.Coded("", "", 0, {}))}), "in 0 payloads"),
         (
-            json.dumps({"common": asdict(answers.Coded("a", "", 1, {"w": "x"}))}),
+            json.dumps({"common": asdict(orders.Coded("a", "", 1, {"w": "x"}))}),
             "describes a tensor",
         ),
-        (json.dumps({"common": asdict(answers.Coded("a", "", 1, {"w": "bool[2]"}))}), "as 'bool'"),
+        (json.dumps({"common": asdict(orders.Coded("a", "", 1, {"w": "bool[2]"}))}), "as 'bool'"),
         (
-            json.dumps({"common": asdict(answers.Coded("a", "", 1, {"w": f"int8[{2**40}]"}))}),
+            json.dumps({"common": asdict(orders.Coded("a", "", 1, {"w": f"int8[{2**40}]"}))}),
             "has the shape",
         ),
     ],
@@ -502,7 +501,7 @@ def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
 
 
 def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
-    asked = order(answers.QUERY)
+    asked = order(kinds.QUERY)
     held = {"common": ("0" * 64,)}
     left = leaving(Doorkeeper(HERE), asked, answered(asked, replace(WHO, held=held)))
     assert answers.read_site_report(left).held == held

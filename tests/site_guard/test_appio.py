@@ -45,7 +45,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import kinds, orders
 from site_guard import appio, guard
 from site_guard.appio import Abandoned, Address, Queue
 from site_guard.guard import Guard
@@ -126,7 +126,7 @@ class Gives(Moves):
     def __init__(self, times: int) -> None:
         super().__init__([7])
         layers = {"common": Array(np.full(1250, 1.0))}  # 10 KB
-        order = Message(RecordDict({"layers": ArrayRecord(layers)}), 7, answers.TRAIN)
+        order = Message(RecordDict({"layers": ArrayRecord(layers)}), 7, kinds.TRAIN)
         with no_object_id_recompute():
             order.metadata.__dict__["_message_id"] = order.object_id
             self.tree = get_object_tree(order)
@@ -191,7 +191,7 @@ def test_a_supernode_hears_of_a_failure_only_with_its_answer(
     """For want of heartbeats it answers itself and goes on; told without an answer it hangs."""
     monkeypatch.setattr(appio, "_message", lambda *_: None)
     monkeypatch.setattr(appio, "push_message", lambda *_: None)
-    moves, answer = Moves([]), Message(RecordDict(), 7, answers.TRAIN)
+    moves, answer = Moves([]), Message(RecordDict(), 7, kinds.TRAIN)
     with served(moves) as queue:
         with pytest.raises(ValueError, match="of the site"), queue.work("token"):
             raise ValueError("of the site")
@@ -209,7 +209,7 @@ def test_a_supernode_hears_of_a_failure_only_with_its_answer(
 @pytest.mark.parametrize("told", [True, False])
 def test_flowers_supernode_answers_only_for_a_task_without_heartbeats(told: bool) -> None:
     state = InMemoryNodeState(InMemoryObjectStore())
-    order = answers.order(answers.TRAIN, 7, plan="", round_number=1, layers={}, ttl=60.0)
+    order = orders.order(kinds.TRAIN, 7, plan="", round_number=1, layers={}, ttl=60.0)
     vars(order.metadata)["_run_id"] = 1
     vars(order.metadata)["_message_id"] = order.object_id
     state.store_message(order)

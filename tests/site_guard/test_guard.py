@@ -29,7 +29,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.typing import Fab, Run
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.answers import RoundReport
 from site_guard.answers import Doorkeeper
 from site_guard.appio import Work
@@ -153,13 +153,13 @@ def asked(
     content: bytes,
     plan: str = "",
     *,
-    kind: str = answers.EVALUATE,
+    kind: str = kinds.EVALUATE,
     ttl: float = 120.0,
     run_config: dict[str, Any] | None = None,
     **more: Any,
 ) -> Pushed:
     """Return an order with the app bundle ``content``, whose plan says how the app behaves."""
-    message = answers.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=120.0)
+    message = orders.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=120.0)
     message.metadata.ttl = ttl
     context = Context(1, 7, {"site": "somebody else"}, RecordDict(), run_config or {})
     run = Run.create_empty(run_id=1)
@@ -180,11 +180,11 @@ def ask_for_layers(guard: Guard, content: bytes, size: int, *, answered: int) ->
     """Order an update of ``size`` bytes as a difference to what the site holds; the order has none."""
     described = {"body": f"float32[{size // 4}]"}
     head = {"body": {"dtype": "F32", "shape": [answered // 4], "data_offsets": [0, answered]}}
-    work = asked(content, json.dumps({"head": head, "size": answered}), kind=answers.TRAIN)
-    coded = {"common": answers.Coded("a" * 64, "a" * 64, 0, described)}
+    work = asked(content, json.dumps({"head": head, "size": answered}), kind=kinds.TRAIN)
+    coded = {"common": orders.Coded("a" * 64, "a" * 64, 0, described)}
     plan = work.message.content["plan"]["json"]
-    work.message = answers.order(
-        answers.TRAIN, 7, plan=plan, round_number=3, layers={}, ttl=120.0, coded=coded
+    work.message = orders.order(
+        kinds.TRAIN, 7, plan=plan, round_number=3, layers={}, ttl=120.0, coded=coded
     )
     guard.handle(work)
     (answer,) = work.answers
@@ -428,7 +428,7 @@ def test_outside_the_hours_only_training_is_refused(
     later = f"{(now.tm_hour + 2) % 24:02d}:00-{(now.tm_hour + 3) % 24:02d}:00"
     closed = msgspec.structs.replace(guard.settings, hours=(later,))
     monkeypatch.setattr(guard, "settings", closed)
-    assert later in ask(guard, tiny, kind=answers.ALONE).error
+    assert later in ask(guard, tiny, kind=kinds.ALONE).error
     assert ask(guard, tiny).error == ""
 
 

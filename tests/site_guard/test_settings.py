@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.node_config import read_site
-from fedstrata.protocol.answers import Refused
+from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
 from site_guard.settings import SiteSettings, read_settings
 

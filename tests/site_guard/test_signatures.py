@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstrata.protocol.answers import Refused
+from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
 from site_guard import main
 from site_guard.signatures import private_key, public_keys, require_signature, sign

@@ -13,9 +13,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstrata.protocol import answers, codec
-from fedstrata.protocol.answers import Refused, RoundReport, SiteReport
+from fedstrata.protocol import answers, codec, kinds, orders
+from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.codings import EXACT, read_codings
+from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import encode
 from models.groups import partition
 from models.networks import build
@@ -50,7 +51,7 @@ GOOD = RoundReport("clinic", 3, 20, 5, 5, 0.7, 1.0, {"test": METRIC, "validation
 
 
 def asked() -> Message:
-    return answers.order(answers.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
+    return orders.order(kinds.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
 
 
 def layers() -> dict[str, dict[str, torch.Tensor]]:
@@ -206,7 +207,7 @@ json_values = st.recursive(
 def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> None:
     told = {**asdict(GOOD), field: value}
     content = {"report": ConfigRecord({"json": json.dumps(told)})}
-    payloads = {g: answers.payload_array(encode(t)) for g, t in layers().items()}
+    payloads = {g: kinds.payload_array(encode(t)) for g, t in layers().items()}
     message = Message(RecordDict({**content, "layers": ArrayRecord(payloads)}), reply_to=asked())
     try:
         update = check(message)

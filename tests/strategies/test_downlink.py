@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fedstrata.protocol import payload
-from fedstrata.protocol.answers import HELD_ROUNDS, MOST_STEPS, Coded
 from fedstrata.protocol.codec import applied, decode
 from fedstrata.protocol.codings import Codings, Int8, TopK, read_codings
+from fedstrata.protocol.limits import HELD_ROUNDS, MOST_STEPS
+from fedstrata.protocol.orders import Coded
 from fedstrata.protocol.tensors import TensorSpec, content_hash
 from server_app.rounds.downlink import Downlink, Published
 

@@ -13,9 +13,9 @@ from flwr.serverapp.strategy import FedAvg
 from client_app import round
 from client_app.node_config import read_site
 from client_app.store import DiskStore, MemoryStore
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, kinds, orders
+from fedstrata.protocol.plan import plan_from_json
 from models import weights
-from strategies.config import plan_from_json
 from tests.loopback import LoopbackGrid, simulate
 
 SMALL = [
@@ -71,7 +71,7 @@ class Recorder:
         self.round = 0
 
     def __call__(self, message: Message, reply: Message) -> Message:
-        if message.metadata.message_type == answers.TRAIN:
+        if message.metadata.message_type == kinds.TRAIN:
             number = answers.read_round_report(reply).round
             if number != self.round:
                 self.round, self.replies = number, []
@@ -107,7 +107,7 @@ def test_all_personal_equals_training_alone_bit_for_bit(tmp_path: Path) -> None:
     for site in results["final"]["sites"].values():
         assert site["alone"] == {measure: site[measure] for measure in site["alone"]}
     # The tensors too: what site-00 keeps on disk after the last round is what training alone gives.
-    plan = plan_from_json(answers.read_order(grid.sent[-1])[0])
+    plan = plan_from_json(orders.read_order(grid.sent[-1])[0])
     bench = round.open_bench(read_site(grid.nodes[100], grid.run_config), plan)
     store = MemoryStore()
     for number in (1, 2):

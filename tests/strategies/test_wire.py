@@ -12,8 +12,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstrata.protocol import answers
-from fedstrata.protocol.answers import DeployReport, Refused
+from fedstrata.protocol import answers, kinds, limits, orders
+from fedstrata.protocol.answers import DeployReport
+from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
 from tests.strategies.test_checks import METRIC, json_values
 
@@ -23,7 +24,7 @@ GOOD = DeployReport("clinic", 3, 20, 2, 5, 5, 0.7, 1.0, MEASURED, BETTER, "")
 
 
 def asked() -> Message:
-    return answers.order(answers.DEPLOY, 7, plan="{}", round_number=3, layers={}, ttl=60)
+    return orders.order(kinds.DEPLOY, 7, plan="{}", round_number=3, layers={}, ttl=60)
 
 
 def told(text: Any) -> Message:
@@ -32,7 +33,7 @@ def told(text: Any) -> Message:
 
 def test_no_two_orders_have_a_name_that_another_node_can_work_out() -> None:
     def named() -> str:
-        message = answers.order(answers.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
+        message = orders.order(kinds.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
         for field, value in {"_created_at": 1e9, "_run_id": 5, "_src_node_id": 1}.items():
             message.metadata.__dict__[field] = value
         return str(message.object_id)
@@ -100,36 +101,36 @@ def test_any_report_at_all_is_read_or_refused(text: Any) -> None:
 
 # What an order says of coded groups ---------------------------------------------------------------
 
-CODED = answers.Coded("a" * 64, "b" * 64, 2, {"w": "float32[2, 3]"})
+CODED = orders.Coded("a" * 64, "b" * 64, 2, {"w": "float32[2, 3]"})
 
 
 def order_of(coded: Any, *payloads: str) -> Message:
-    layers = {key: answers.payload_array(b"x") for key in payloads}
-    message = answers.order(answers.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60)
+    layers = {key: kinds.payload_array(b"x") for key in payloads}
+    message = orders.order(kinds.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60)
     if coded is not None:
         message.content["order"]["coded"] = coded  # type: ignore[index]
     return message
 
 
 def test_a_coded_order_arrives_as_it_was_sent() -> None:
-    layers = {key: answers.payload_array(key.encode()) for key in ("common/0", "common/1", "task")}
-    message = answers.order(
-        answers.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60, coded={"common": CODED}
+    layers = {key: kinds.payload_array(key.encode()) for key in ("common/0", "common/1", "task")}
+    message = orders.order(
+        kinds.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60, coded={"common": CODED}
     )
-    read = answers.read_order(message)
+    read = orders.read_order(message)
     assert read.coded == {"common": CODED}
     assert read.payloads == {key: key.encode() for key in layers}
-    assert {answers.group_of(key) for key in read.payloads} == {"common", "task"}
-    assert answers.read_order(order_of(None, "common")).coded == {}
+    assert {kinds.group_of(key) for key in read.payloads} == {"common", "task"}
+    assert orders.read_order(order_of(None, "common")).coded == {}
 
 
 @pytest.mark.parametrize("payloads", [(), ("common/0",), ("common/0", "common/2"), ("common",)])
 def test_steps_that_are_not_all_there_are_refused(payloads: tuple[str, ...]) -> None:
     told = json.dumps({"common": asdict(CODED)})
     with pytest.raises(Refused, match="are not its 2 steps"):
-        answers.read_coded(order_of(told, *payloads))
+        orders.read_coded(order_of(told, *payloads))
     with pytest.raises(UserError, match="cannot be read"):
-        answers.read_order(order_of(told, *payloads))
+        orders.read_order(order_of(told, *payloads))
 
 
 @given(field=st.sampled_from(sorted(asdict(CODED))), value=json_values, steps=st.integers(0, 3))
@@ -138,23 +139,23 @@ def test_any_value_in_any_field_of_a_coded_group_is_right_or_refused(
 ) -> None:
     told = json.dumps({"common": {**asdict(CODED), field: value}})
     try:
-        read = answers.read_coded(order_of(told, *(f"common/{n}" for n in range(steps))))
+        read = orders.read_coded(order_of(told, *(f"common/{n}" for n in range(steps))))
     except Refused:
         return
-    assert read["common"].steps == steps <= answers.MOST_STEPS
+    assert read["common"].steps == steps <= limits.MOST_STEPS
 
 
 @given(text=st.text(max_size=100) | st.binary(max_size=50) | st.integers(-9, 9) | st.floats())
 def test_anything_in_place_of_what_is_coded_is_read_or_refused(text: Any) -> None:
     try:
-        assert answers.read_coded(order_of(text)) == {}
+        assert orders.read_coded(order_of(text)) == {}
     except Refused:
         return
 
 
 def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
-    asked = answers.order(answers.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
-    who = answers.failed(answers.QUERY, "clinic", 0, "no data")
+    asked = orders.order(kinds.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
+    who = answers.failed(kinds.QUERY, "clinic", 0, "no data")
     assert isinstance(who, answers.SiteReport)
     for held in ({}, {"common": ("0" * 64,)}):
         sent = answers.answer(asked, replace(who, held=held), {})

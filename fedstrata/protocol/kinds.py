@@ -1,0 +1,38 @@
+"""The kinds of messages, the records that they are made of, and how layers lie in them."""
+
+from __future__ import annotations
+
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from fedstrata.protocol.limits import Refused
+
+QUERY, WEIGHTS, TRAIN, ALONE, DEPLOY, EVALUATE = (
+    "query",
+    "query.weights",
+    "train",
+    "train.alone",
+    "train.deploy",
+    "evaluate",
+)
+LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
+SAFETENSORS = "safetensors"
+
+
+def group_of(key: str) -> str:
+    """Return the group of a scope key (``task/gender``), or of a payload's key in an order."""
+    return key.partition("/")[0]
+
+
+def payload_array(data: bytes) -> Array:
+    """Wrap safetensors bytes as the array that Flower carries; equal bytes are stored once."""
+    return Array(dtype="uint8", shape=(len(data),), stype=SAFETENSORS, data=data)
+
+
+def _payloads(content: RecordDict) -> dict[str, bytes]:
+    record = content.get(LAYERS, ArrayRecord())
+    if not isinstance(record, ArrayRecord):
+        raise Refused(f"{LAYERS} is not an array record")
+    for group, array in record.items():
+        if array.stype != SAFETENSORS:
+            raise Refused(f"group {group!r} is coded as {array.stype!r}, not {SAFETENSORS!r}")
+    return {str(group): array.data for group, array in record.items()}

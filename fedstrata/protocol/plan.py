@@ -1,0 +1,190 @@
+"""The plan: what the server tells every site of a run, and the settings in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from fedstrata.protocol.codings import EXACT, Codings, read_codings
+from fedstrata.support.errors import UserError
+from fedstrata.support.options import read_options
+
+MOST_IN_COHORT = 10_000  # sites that one node holds
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """What steps the trained tensors: ``sgd``, ``adam`` or ``adamw``; ``momentum`` is sgd's."""
+
+    name: str
+    lr: float
+    momentum: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a site trains in one round; see conf/train/default.yaml."""
+
+    epochs: int | None
+    steps: int | None
+    batch_size: int
+    optimizer: OptimizerConfig
+    schedule: str
+    clip: float | None
+    class_weights: str
+    augment: str
+    cache_features: bool
+    feature_dtype: str
+    precision: str
+    compile: bool
+    evaluation_batch_size: int
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError(
+                "train: give either train.epochs or train.steps, and null for the other"
+            )
+        _positive("train", self, "batch_size", "evaluation_batch_size", "epochs", "steps", "clip")
+        _positive("train.optimizer", self.optimizer, "lr")
+        for name in ("momentum", "weight_decay"):
+            value = getattr(self.optimizer, name)
+            if not value >= 0:
+                raise UserError(f"train.optimizer.{name} must be 0 or greater, got {value}")
+        _one_of("train.optimizer.name", self.optimizer.name, ("sgd", "adam", "adamw"))
+        _one_of("train.schedule", self.schedule, ("constant", "cosine"))
+        _one_of("train.class_weights", self.class_weights, ("none", "balanced"))
+        _one_of("train.augment", self.augment, ("none", "flip", "flip_crop"))
+        _one_of("train.feature_dtype", self.feature_dtype, ("float16", "float32"))
+        _one_of("train.precision", self.precision, ("auto", "float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class CohortConfig:
+    """How many sites of a simulation each node holds; see conf/config.yaml."""
+
+    sites: int
+    together: bool
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        if not 1 <= self.sites <= MOST_IN_COHORT:
+            raise UserError(
+                f"cohort.sites must be a number of sites from 1 to {MOST_IN_COHORT} for each "
+                f"SuperNode, got {self.sites}"
+            )
+
+
+def check_regions(cohort: CohortConfig, codings: Codings) -> None:
+    """Raise UserError where nodes send sums over several sites, which travel exactly, and coded."""
+    for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
+        for group, coding in chosen.items():
+            if cohort.sites > 1 and coding != EXACT:
+                raise UserError(
+                    f"strategy.{way}.{group}={coding.name}: with cohort.sites above 1 a node sends "
+                    f"the sum over its sites, which travels exactly: write strategy.{way}.{group}="
+                    "exact, or cohort.sites=1 with a SuperNode for each site"
+                )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What every site fine-tunes by itself after the last round; see conf/config.yaml."""
+
+    epochs: int
+    groups: tuple[str, ...]
+    lr_factor: float
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        if self.epochs < 0:
+            raise UserError(
+                f"deployment.epochs must be 0 (no fine-tuning) or greater, got {self.epochs}"
+            )
+        _positive("deployment", self, "lr_factor")
+        if self.epochs and not self.groups:
+            raise UserError(
+                "deployment.groups is empty: name the layer groups to fine-tune, such as "
+                "[personal], or set deployment.epochs=0"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a site is told: everything it needs to take its part, nothing it decides itself.
+
+    ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
+    ``rounds`` is the number of rounds planned, for schedules, and ``fraction`` the share of the sites
+    asked in each; both say how much a site trains alone. ``tuning`` is told to all; the names of
+    newcomers are not. ``cohort`` says how many sites a node of a simulation holds, ``coding`` and
+    ``coding_down`` by group how layers travel.
+    """
+
+    federation: str
+    seed: int
+    rounds: int
+    fraction: float
+    coding: dict[str, Any]
+    coding_down: dict[str, Any]
+    model: dict[str, Any]
+    weights: str
+    data: dict[str, Any]
+    groups: dict[str, Any]
+    method: dict[str, Any]
+    train: TrainConfig
+    tuning: Tuning
+    cohort: CohortConfig
+
+    def to_json(self) -> str:
+        """Return the plan as it travels."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @cached_property
+    def codings(self) -> Codings:
+        """Return how each group travels."""
+        return read_codings(self.coding, self.coding_down)
+
+    def rounds_of_a_site(self) -> list[int]:
+        """Return the rounds, counted from 1, in which an average site trains: evenly spaced."""
+        shares = [math.floor(number * self.fraction) for number in range(self.rounds + 1)]
+        trained = [r for r in range(1, self.rounds + 1) if shares[r] > shares[r - 1]]
+        return trained or [1]
+
+
+@lru_cache(maxsize=4)
+def plan_from_json(text: str) -> Plan:
+    """Read a plan that arrived over the wire; raise UserError where it is not one.
+
+    Every message of a run carries the same plan, and reading one takes longer than a small round:
+    the last few are kept.
+    """
+    try:
+        loaded = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"the plan is not JSON: {error}") from None
+    plan = read_options(Plan, loaded, "plan")
+    if plan.rounds < 1 or not 0 < plan.fraction <= 1:
+        raise UserError(
+            f"the plan has {plan.rounds} rounds of a share of {plan.fraction} of the sites"
+        )
+    plan.train.check()
+    plan.tuning.check()
+    plan.cohort.check()
+    check_regions(plan.cohort, plan.codings)
+    return plan
+
+
+def _positive(where: str, holder: object, *names: str) -> None:
+    for name in names:
+        value = getattr(holder, name)
+        if value is not None and not value > 0:
+            raise UserError(f"{where}.{name} must be greater than 0, got {value}")
+
+
+def _one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{where} must be one of {', '.join(choices)}, got {value!r}")
