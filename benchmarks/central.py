@@ -28,9 +28,9 @@ from models.training import loop, metrics
 from models.training.data import ArrayInputs, Inputs, Split
 from server_app.start_weights import Recipe, checkpoint
 from strategies.config import Config, plan_for
-from strategies.method import make_method
+from strategies.methods import make_method
 from strategies.partitioned_model import Blueprint, draw_up
-from strategies.settings import settings_of
+from strategies.site_round import settings_of
 
 SPLITS = ("train", "validation", "test")
 DEVICE = torch.device("cpu")

@@ -11,7 +11,7 @@ from models import freezing
 from models.freezing import set_train_mode
 from models.training.data import SiteData
 from strategies.config import Config, plan_for
-from strategies.method import make_method
+from strategies.methods import make_method
 from strategies.partitioned_model import draw_up
 
 

@@ -38,7 +38,7 @@ from benchmarks.tables import Table, times, write
 from models import weights
 from server_app.compose import compose
 from strategies.config import plan_for
-from strategies.method import make_method
+from strategies.methods import make_method
 from strategies.partitioned_model import draw_up
 
 STOCK, APART, COHORT = "stock Flower FedAvg", "ours, a node for each site", "ours, in cohorts"

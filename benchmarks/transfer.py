@@ -44,7 +44,7 @@ from benchmarks.tables import Table, write
 from client_app.data import Holding
 from models.training import loop
 from strategies.config import Config
-from strategies.settings import settings_of
+from strategies.site_round import settings_of
 
 SETS = ("pneumonia", "skewed", "pacs", "faces", "deployment", "text")
 READS = {

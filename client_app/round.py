@@ -54,9 +54,10 @@ from models.training.loop import (
     seeded,
 )
 from models.training.metrics import evaluate
-from strategies.method import Method, SiteRound, make_method
+from strategies.method import Method
+from strategies.methods import make_method
 from strategies.partitioned_model import Blueprint, draw_up
-from strategies.settings import settings_of
+from strategies.site_round import SiteRound, settings_of
 
 Done = TypeVar("Done")
 SPLITS = ("validation", "test")

@@ -28,7 +28,8 @@ from server_app.start_weights import Recipe, read_weights
 from strategies.aggregators.buffered import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
-from strategies.method import check_codings, check_travels, make_method
+from strategies.method import check_codings, check_travels
+from strategies.methods import make_method
 from strategies.partitioned_model import Blueprint, draw_up
 
 if TYPE_CHECKING:

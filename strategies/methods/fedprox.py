@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fedstrata.support.errors import UserError
-from strategies.method import Method, SiteRound
+from strategies.method import Method
+from strategies.site_round import SiteRound
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from benchmarks.rounds import (
 from models import weights
 from server_app.compose import compose
 from strategies.config import plan_for
-from strategies.method import make_method
+from strategies.methods import make_method
 from strategies.partitioned_model import draw_up
 from tests.loopback import simulate
 

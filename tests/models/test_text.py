@@ -19,7 +19,7 @@ from models.networks import build, input_dtype
 from models.networks.text import folder_tensors
 from models.text_folders import architecture, read_tokenizer
 from models.weights import load_into
-from strategies.method import make_method
+from strategies.methods import make_method
 from tests.text_models import tiny_bert
 
 pytest.importorskip("transformers")

@@ -15,7 +15,7 @@ from models.networks import OF_TOKENS, build
 from server_app.compose import CONF, compose, read_run_config
 from server_app.run import checked
 from strategies.config import plan_for
-from strategies.method import make_method, registry
+from strategies.methods import make_method, registry
 from tests.text_models import tiny_bert
 
 NAMES = {

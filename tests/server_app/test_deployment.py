@@ -28,8 +28,8 @@ from server_app.compose import compose
 from server_app.report import deployment_tables, deployment_verdict
 from server_app.sites.roster import Roster
 from strategies.config import plan_for
-from strategies.method import SiteRound
 from strategies.methods.layers import Layers
+from strategies.site_round import SiteRound
 from tests.loopback import LoopbackGrid, failed, simulate
 from tests.server_app.test_k_of_n import of_round
 from tests.server_app.test_run import DOCS, GROUPS, with_report, without_times

@@ -8,7 +8,7 @@ import torch
 from fedstrata.support.errors import UserError
 from server_app.compose import compose
 from strategies.config import plan_for
-from strategies.method import make_method
+from strategies.methods import make_method
 from strategies.partitioned_model import Blueprint, draw_up
 from tests.strategies.test_equalities import SMALL
 

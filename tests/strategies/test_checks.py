@@ -23,7 +23,7 @@ from models.networks import build
 from server_app.rounds.checks import Sent, checked_update
 from server_app.sites.roster import Member
 from strategies.aggregators import MAX_MAGNITUDE
-from strategies.method import make_method
+from strategies.methods import make_method
 
 NETWORK = build("mlp", input_shape=(6,), classes=2, head=[], hidden=[5, 4])
 ENTRIES = {"common": ["fc1"], "task": ["fc2"], "personal": ["head"]}

@@ -17,9 +17,11 @@ from torch.nn import functional
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope, partition
-from strategies import method as methods
+from strategies import methods
 from strategies.aggregators import Aggregator, make
-from strategies.method import Groups, Method, SiteRound, everything_else, make_method
+from strategies.method import Groups, Method, everything_else
+from strategies.methods import make_method
+from strategies.site_round import SiteRound
 from tests.loopback import LoopbackGrid, simulate
 from tests.strategies.test_equalities import SMALL, states
 

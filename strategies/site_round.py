@@ -1,0 +1,156 @@
+"""One round at one site, as a method's local half sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedstrata.protocol.plan import TrainConfig
+from models.freezing import set_train_mode
+from models.groups import Partition
+from models.training.data import Split
+from models.training.loop import FitReport, Loss, OptimizerState, Settings, fit, parameters_of
+
+
+@dataclass
+class SiteRound:
+    """One round at one site, as a method's local half sees it.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The whole model under the partition's tensor names, received and kept tensors loaded.
+    network : nn.Sequential
+        From inputs to logits; shares the tensors of ``model``.
+    tail : nn.Module
+        What runs over ``train.inputs``: the model without the frozen prefix whose outputs are
+        cached, sharing the model's parameters; the whole model where nothing is cached.
+    partition : Partition
+        Which tensor belongs to which group.
+    received : mapping of str to Tensor
+        The exchanged tensors as they arrived, on the device; not to be changed.
+    train : Split
+        The training examples (features, where cached).
+    classes : int
+        Number of classes of the site's task.
+    settings : Settings
+        How to train, this round's learning rate included.
+    loss : callable
+        From logits and labels to a scalar, class weights included.
+    generator : numpy.random.Generator
+        Order and augmentation; seeded for this site and round.
+    memory : dict of str to Tensor
+        Tensors of the method's own that the site keeps from round to round and never sends.
+    optimizer_state : mapping
+        Optimiser state of the personal tensors, kept from round to round.
+    most_steps : int or None
+        The site's own limit on the steps of a round.
+    """
+
+    model: nn.Module
+    network: nn.Sequential
+    tail: nn.Module
+    partition: Partition
+    received: Mapping[str, Tensor]
+    train: Split
+    classes: int
+    settings: Settings
+    loss: Loss
+    generator: np.random.Generator
+    device: torch.device
+    memory: dict[str, Tensor]
+    optimizer_state: OptimizerState
+    most_steps: int | None
+    fits: list[FitReport] = field(default_factory=list)
+
+    def trainable(self, groups: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
+        """Return the parameters of ``groups`` by name; of every trained group when omitted."""
+        known = self.partition.groups
+        wanted = [g for g in known if known[g].trained] if groups is None else list(groups)
+        names = [name for group in wanted for name in self.partition.names(group)]
+        return parameters_of(self.model, names)
+
+    def exchanged(self) -> dict[str, nn.Parameter]:
+        """Return the trained parameters that leave the site, by name."""
+        return self.trainable(self.partition.exchanged_groups())
+
+    def fit(
+        self,
+        *,
+        groups: Sequence[str] | None = None,
+        network: nn.Module | None = None,
+        trained: Mapping[str, nn.Parameter] | None = None,
+        epochs: int | None = None,
+        loss: Loss | None = None,
+        penalty: Callable[[], Tensor] | None = None,
+    ) -> FitReport:
+        """Train in place, once through the configured epochs or steps, and note what was done.
+
+        Parameters
+        ----------
+        groups : sequence of str, optional
+            Train these groups alone; everything else stands still, its BatchNorm included.
+        network, trained : optional
+            Another module than ``tail``, and its parameters, such as a personal second model.
+        epochs : int, optional
+            Instead of the configured epochs or steps.
+        loss, penalty : callable, optional
+            Instead of the site's loss; a scalar added to it.
+        """
+        parameters = dict(trained) if trained is not None else self.trainable(groups)
+        settings = self.settings
+        if epochs is not None:
+            settings = replace(settings, epochs=epochs, steps=None)
+        left = None
+        if self.most_steps is not None:
+            left = max(self.most_steps - sum(f.steps for f in self.fits), 0)
+        if network is None:
+            self.set_modes(set(parameters))
+        kept = {n: s for n, s in self.optimizer_state.items() if n in parameters}
+        report = fit(
+            self.tail if network is None else network,
+            self.train,
+            settings,
+            trained=parameters,
+            generator=self.generator,
+            device=self.device,
+            loss=loss or self.loss,
+            penalty=penalty,
+            optimizer_state=kept,
+            most_steps=left,
+        )
+        self.fits.append(report)
+        staying = set(self.partition.kept_names())
+        self.optimizer_state.update({n: s for n, s in kept.items() if n in staying})
+        return report
+
+    def set_modes(self, trained: set[str]) -> None:
+        """Put modules in train mode, but those that own tensors and train none in eval mode."""
+        self.model.train()
+        set_train_mode(self.network, self.partition)
+        for prefix, module in self.model.named_modules():
+            own = [name for name, _ in module.named_parameters(prefix, recurse=False)]
+            if own and not trained.intersection(own):
+                module.eval()
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in trained)
+
+
+def settings_of(config: TrainConfig, *, factor: float, autocast: bool) -> Settings:
+    """Return how to train now: the configured rate times ``factor``, in bfloat16 or not."""
+    return Settings(
+        epochs=config.epochs,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        optimizer=config.optimizer.name,
+        lr=config.optimizer.lr * factor,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        clip=config.clip,
+        augment=config.augment,
+        autocast=autocast,
+    )
