@@ -30,10 +30,11 @@ from benchmarks.apart import apart, largest_difference, most_resident, resident
 from benchmarks.command_line import at_least, command_of, output_of, with_output
 from benchmarks.limits import Limits, limits, operations
 from benchmarks.tables import Table, write
+from client_app.context import choose_device
 from client_app.feature_cache import Cache, cached
 from client_app.gpu_cache import Shelf, room_on
 from client_app.node_config import DEFAULT_CACHE_GB
-from client_app.round import choose_device, to_device
+from client_app.round import to_device
 from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split
 from models.groups import partition
 from models.networks import build

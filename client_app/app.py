@@ -18,7 +18,7 @@ from fedstrata.protocol.plan import plan_from_json
 from fedstrata.support.errors import UserError
 
 if TYPE_CHECKING:
-    from client_app.round import Bench
+    from client_app.context import Bench
 
 logger = logging.getLogger("flwr")
 # Threads that wait for one another sleep instead of spinning: several processes share the cores.
@@ -31,7 +31,7 @@ def query(message: Message, context: Context) -> Message:
     """Say who this site is."""
 
     def say(bench: Bench, _: Order) -> Message:
-        from client_app.round import who
+        from client_app.orders import who
 
         return answer(message, who(bench), {})
 
@@ -43,7 +43,8 @@ def receive_weights(message: Message, context: Context) -> Message:
     """Keep the pre-trained checkpoint that the server sends to a site that lacks it."""
 
     def keep(bench: Bench, order: Order) -> Message:
-        from client_app.round import keep_checkpoint, reopened, who
+        from client_app.context import reopened
+        from client_app.orders import keep_checkpoint, who
 
         keep_checkpoint(bench, order.payloads)
         return answer(message, who(reopened(bench)), {})
@@ -56,9 +57,9 @@ def train(message: Message, context: Context) -> Message:
     """Train one round; answer with the update and the metrics of the model as received."""
 
     def play(bench: Bench, order: Order) -> Message:
-        from client_app import round
+        from client_app import orders
 
-        report, update = round.train(bench, order.round, order.payloads, order.coded, order.taken)
+        report, update = orders.train(bench, order.round, order.payloads, order.coded, order.taken)
         return answer(message, report, update)
 
     return _handle(message, context, play)
@@ -69,9 +70,9 @@ def train_alone(message: Message, context: Context) -> Message:
     """Train without the others, to compare; answer with metrics alone."""
 
     def play(bench: Bench, _: Order) -> Message:
-        from client_app import round
+        from client_app import orders
 
-        return answer(message, round.train_alone(bench), {})
+        return answer(message, orders.train_alone(bench), {})
 
     return _handle(message, context, play)
 
@@ -81,9 +82,9 @@ def deploy(message: Message, context: Context) -> Message:
     """Fine-tune the final model by itself; answer with metrics alone, before and after."""
 
     def play(bench: Bench, order: Order) -> Message:
-        from client_app import round
+        from client_app import orders
 
-        report = round.deploy(bench, order.round, order.payloads, order.coded)
+        report = orders.deploy(bench, order.round, order.payloads, order.coded)
         return answer(message, report, {})
 
     return _handle(message, context, play)
@@ -94,9 +95,9 @@ def evaluate(message: Message, context: Context) -> Message:
     """Answer with the metrics of the model as received."""
 
     def measure(bench: Bench, order: Order) -> Message:
-        from client_app import round
+        from client_app import orders
 
-        report = round.evaluate_received(bench, order.round, order.payloads, order.coded)
+        report = orders.evaluate_received(bench, order.round, order.payloads, order.coded)
         return answer(message, report, {})
 
     return _handle(message, context, measure)
@@ -124,7 +125,8 @@ def _handle(
             from client_app.cohort.node import answer_region
 
             return answer_region(message, site, plan, number, order.payloads)
-        from client_app.round import open_bench, within_memory
+        from client_app.context import open_bench
+        from client_app.memory import within_memory
 
         bench = open_bench(site, plan)
         name = bench.holding.site

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
+from client_app.context import Bench
+from client_app.round import _SHELF, Done
 from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
@@ -59,3 +62,19 @@ def in_pieces(do: Callable[[int], Done], *, most: int, device: torch.device) -> 
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def within_memory(bench: Bench, do: Callable[[Bench], Done]) -> Done:
+    """Return what ``do`` gives at ``bench``; out of memory, it begins again with smaller pieces.
+
+    Everything that ``do`` changes is set up anew in each try: the model, the optimiser, the random
+    numbers. So the pieces are as if they had been chosen from the beginning.
+    """
+
+    def attempt(pieces: int) -> Done:
+        if pieces > 1:
+            _SHELF.clear()
+        bench.blueprint.model.zero_grad(set_to_none=True)
+        return do(replace(bench, pieces=pieces))
+
+    return in_pieces(attempt, most=max(bench.plan.train.batch_size, 2), device=bench.device)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from client_app import round
+from client_app.context import Bench
 from client_app.memory import out_of_memory
-from client_app.round import SPLITS, Bench
+from client_app.round import SPLITS
 from client_app.store import Keepsake
 from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.support.seeds import derive_seed

@@ -10,13 +10,14 @@ from functools import lru_cache
 from flwr.app import Message
 from torch import Tensor
 
-from client_app import round
+from client_app import context, orders, round
 from client_app.cohort.batched import play_together
 from client_app.cohort.sums import RegionSums
+from client_app.context import Bench
 from client_app.data.site_info import Holding
 from client_app.failures import leaving
+from client_app.memory import within_memory
 from client_app.node_config import Site
-from client_app.round import Bench, within_memory
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.limits import Refused
@@ -82,14 +83,14 @@ def answer_region(
     members, expected = orders.read_members(message)
     if kind == kinds.QUERY and not members:
         return answers.answer_all(
-            message, [*map(round.who, region.benches.values()), *_unfit(region)], {}
+            message, [*map(orders.who, region.benches.values()), *_unfit(region)], {}
         )
     benches = region.chosen(members)
     if kind == kinds.TRAIN:
         reports, layers = train(benches, number, payloads, expected)
         return answers.answer_all(message, reports, layers)
     if kind == kinds.WEIGHTS and benches:
-        round.keep_checkpoint(benches[0], payloads)
+        orders.keep_checkpoint(benches[0], payloads)
     return answers.answer_all(
         message, [_one(kind, bench, number, payloads) for bench in benches], {}
     )
@@ -109,14 +110,14 @@ def open_region(site: Site, plan: Plan) -> Region:
             "own settings: leave cohort.sites=1"
         )
     size = plan.cohort.sites
-    shelf = _shelf(round.data_key(plan), plan.seed, site, size)
+    shelf = _shelf(context.data_key(plan), plan.seed, site, size)
     unfit: dict[str, list[int]] = {}
     held: list[tuple[Site, Holding]] = []
     for index in range(site.index * size, (site.index + 1) * size):
         seat = replace(site, index=index, count=site.count * size)
         try:
             if index not in shelf:
-                shelf[index] = round.read_data(round.data_key(plan), plan.seed, seat)
+                shelf[index] = context.read_data(context.data_key(plan), plan.seed, seat)
             held.append((seat, shelf[index]))
         except Exception as error:
             unfit.setdefault(_reason(error, seat, f"at seat {index}"), []).append(index)
@@ -125,7 +126,7 @@ def open_region(site: Site, plan: Plan) -> Region:
     before: Bench | None = None
     for seat, holding in held:
         if before is None or _shapes(before.holding) != _shapes(holding):
-            before = round.open_bench(seat, plan, holding)
+            before = context.open_bench(seat, plan, holding)
         benches[holding.site] = replace(before, site=seat, holding=holding)
     return Region(benches, unfit)
 
@@ -215,11 +216,11 @@ def _one(kind: str, bench: Bench, number: int, payloads: Mapping[str, bytes]) ->
     """Return one site's report for any order but a round's; its reason where it fails."""
     layers = Received(payloads).by_group(bench)
     does: dict[str, Callable[[Bench], Report]] = {
-        kinds.QUERY: round.who,
-        kinds.WEIGHTS: round.who,
-        kinds.ALONE: round.train_alone,
-        kinds.DEPLOY: lambda smaller: round.deploy(smaller, number, layers),
-        kinds.EVALUATE: lambda smaller: round.evaluate_received(smaller, number, layers),
+        kinds.QUERY: orders.who,
+        kinds.WEIGHTS: orders.who,
+        kinds.ALONE: orders.train_alone,
+        kinds.DEPLOY: lambda smaller: orders.deploy(smaller, number, layers),
+        kinds.EVALUATE: lambda smaller: orders.evaluate_received(smaller, number, layers),
     }
     try:
         return within_memory(bench, does[kind])

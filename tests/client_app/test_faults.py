@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client_app import memory, round
+from client_app import context, memory, round
 from client_app.data.site_info import Seat, require_root
 from client_app.failures import leaving, without_paths
 from client_app.memory import in_pieces
@@ -169,7 +169,7 @@ def test_damaged_files_of_the_site_are_told_without_their_names(
     bench = bench_of(plan, **folders)
     bench.store.save(1, Keepsake({"a": torch.ones(1)}))
     bench.store.path(1).write_bytes(b"damaged")
-    path = round.checkpoint_path(bench.site.cache_dir, plan.weights)
+    path = context.checkpoint_path(bench.site.cache_dir, plan.weights)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
 
@@ -334,7 +334,7 @@ def test_a_round_in_pieces_is_as_if_they_had_been_chosen_from_the_beginning(
             failed.append(len(given[0]))
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")  # a mock: there is no GPU here
 
-    def played(chosen: round.Bench) -> tuple[Any, dict[str, Tensor]]:
+    def played(chosen: context.Bench) -> tuple[Any, dict[str, Tensor]]:
         store = MemoryStore()
         report = round.play(chosen, 1, received(chosen), store)
         assert store.kept is not None
@@ -342,7 +342,7 @@ def test_a_round_in_pieces_is_as_if_they_had_been_chosen_from_the_beginning(
         return report, {**tensors, **{f"kept/{n}": t for n, t in store.kept.flat().items()}}
 
     hook = first.register_forward_pre_hook(limited)
-    report, tensors = round.within_memory(bench, played)
+    report, tensors = memory.within_memory(bench, played)
     hook.remove()
     assert failed == [8, 4]  # evaluation at first, then the steps; pieces of 2 fit
     chosen, expected = played(replace(bench, pieces=4))

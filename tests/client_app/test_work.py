@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
-from client_app import round
+from client_app import context, orders, round
 from client_app.data import Holding, Seat
 from client_app.node_config import read_site
 from client_app.store import Keepsake, MemoryStore
@@ -44,16 +44,16 @@ def plan(own_home: Path) -> Plan:
     body = {n: t for n, t in network.state_dict().items() if not n.startswith("head")}
     made = weights.content_hash(body)
     (own_home / "cache" / "weights").mkdir(parents=True)
-    weights.save(round.checkpoint_path(own_home / "cache", made), body, {})
+    weights.save(context.checkpoint_path(own_home / "cache", made), body, {})
     return plan_for(compose("faces", FROZEN), federation="run-1", weights=made)
 
 
-def bench_of(plan: Plan, **node: object) -> round.Bench:
+def bench_of(plan: Plan, **node: object) -> context.Bench:
     site = read_site({"partition-id": 0, "num-partitions": 2, **node}, {})
-    return round.open_bench(site, plan)
+    return context.open_bench(site, plan)
 
 
-def received(bench: round.Bench) -> dict[str, torch.Tensor]:
+def received(bench: context.Bench) -> dict[str, torch.Tensor]:
     division = bench.blueprint.partition
     return {
         n: bench.start[n] for g in division.exchanged_groups() for n in division.exchanged_names(g)
@@ -90,16 +90,16 @@ def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
         return seen[-1]
 
     monkeypatch.setattr(round, "prefix_digest", counted)
-    round._open_model.cache_clear()
+    context._open_model.cache_clear()
     store = MemoryStore()
     for number in (1, 2):
         bench = bench_of(plan)
         round.play(bench, number, received(bench), store)
     assert seen == [plain(bench.blueprint.network, bench.blueprint.cut)]
-    body, _ = weights.load(round.checkpoint_path(own_home / "cache", plan.weights))
+    body, _ = weights.load(context.checkpoint_path(own_home / "cache", plan.weights))
     other = {name: tensor + 1 for name, tensor in body.items()}
     made = weights.content_hash(other)
-    weights.save(round.checkpoint_path(own_home / "cache", made), other, {})
+    weights.save(context.checkpoint_path(own_home / "cache", made), other, {})
     bench = bench_of(replace(plan, weights=made))
     round.play(bench, 1, received(bench), MemoryStore())
     assert len(set(seen)) == len(seen) == 2
@@ -154,9 +154,9 @@ def test_a_device_that_is_not_there_is_told_at_the_start(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     with pytest.raises(UserError, match=f"device '{device}'.*{told}"):
         bench_of(plan, device=device)
-    assert round.choose_device("cpu") == torch.device("cpu")
+    assert context.choose_device("cpu") == torch.device("cpu")
     if there:
-        assert round.choose_device("cuda:1") == torch.device("cuda:1")
+        assert context.choose_device("cuda:1") == torch.device("cuda:1")
 
 
 def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
@@ -165,7 +165,7 @@ def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
     site = read_site({"partition-id": 0, "num-partitions": 2}, {})
     chosen = replace(plan, train=replace(plan.train, augment="flip"))
     with pytest.raises(UserError, match=r"train\.augment=flip is for pictures.*augment=none"):
-        round.open_bench(site, chosen, holding)
+        context.open_bench(site, chosen, holding)
 
 
 def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
@@ -186,9 +186,9 @@ def test_a_round_sent_again_gives_the_same_answer(plan: Plan) -> None:
         g: encode({n: bench.start[n] for n in bench.blueprint.partition.exchanged_names(g)})
         for g in bench.blueprint.partition.exchanged_groups()
     }
-    round.train(bench, 1, payloads)
-    first = round.train(bench, 2, payloads)
-    again = round.train(bench, 2, payloads)
+    orders.train(bench, 1, payloads)
+    first = orders.train(bench, 2, payloads)
+    again = orders.train(bench, 2, payloads)
     assert first[1] == again[1]
     assert first[0].metrics == again[0].metrics
 
@@ -197,7 +197,7 @@ TOPK = {"name": "topk", "fraction": 0.1, "values": "bfloat16", "least": 0}
 SPARSE = {"common": TOPK}
 
 
-def shared(plan: Plan, federation: str) -> round.Bench:
+def shared(plan: Plan, federation: str) -> context.Bench:
     """Return a site that exchanges all it trains, the largest differences of it."""
     groups = {"pretrained": ["conv1", "bn1", "conv2", "bn2"], "common": ["..."]}
     coded = replace(plan, federation=federation, groups=groups, coding=SPARSE)
@@ -209,7 +209,7 @@ def test_what_an_update_that_was_not_taken_owed_and_carried_is_owed_again(plan: 
         bench = shared(plan, federation)
         layers = {"common": encode(received(bench))}
         for number, taken in orders:
-            _, update = round.train(bench, number, layers, taken={"common": taken})
+            _, update = orders.train(bench, number, layers, taken={"common": taken})
         return update["common"]
 
     without = sent("run-a", (1, 0), (3, 1))
@@ -221,10 +221,10 @@ def test_what_an_update_that_was_not_taken_owed_and_carried_is_owed_again(plan: 
 def test_what_is_owed_of_another_model_is_told(plan: Plan) -> None:
     bench = shared(plan, "run-a")
     layers = {"common": encode(received(bench))}
-    round.train(bench, 1, layers)
+    orders.train(bench, 1, layers)
     weights.save(bench.store.path(1), {"owed/conv3.weight": torch.ones(3)}, {})
     with pytest.raises(UserError, match="coding has lost so far does not fit the model"):
-        round.train(bench, 2, layers, taken={"common": 1})
+        orders.train(bench, 2, layers, taken={"common": 1})
 
 
 def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan: Plan) -> None:
@@ -240,7 +240,7 @@ def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan:
             g: encode({n: bench.start[n] for n in division.exchanged_names(g)})
             for g in division.exchanged_groups()
         }
-        reports.append(round.deploy(bench, 2, payloads))
+        reports.append(orders.deploy(bench, 2, payloads))
         assert bench.store.rounds() == [1]
     assert reports[0].before != reports[0].after == reports[1].after == reports[2].after
 
@@ -248,32 +248,32 @@ def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan:
 def test_a_site_says_what_does_not_fit(plan: Plan) -> None:
     bench = bench_of(plan)
     with pytest.raises(UserError, match=r"exchanges \['common', 'task'\]"):
-        round.train(bench, 1, {})
+        orders.train(bench, 1, {})
     good = received(bench)
     payloads = {
         g: encode({n: good[n] for n in bench.blueprint.partition.exchanged_names(g)})
         for g in ("common", "task")
     }
     with pytest.raises(UserError, match="group common from the server"):
-        round.train(bench, 1, {**payloads, "common": payloads["task"]})
+        orders.train(bench, 1, {**payloads, "common": payloads["task"]})
     with pytest.raises(UserError, match="device 'abacus' does not exist"):
         bench_of(plan, device="abacus")
 
 
 def test_a_checkpoint_is_kept_only_if_its_hash_is_right(plan: Plan, own_home: Path) -> None:
-    path = round.checkpoint_path(own_home / "cache", plan.weights)
+    path = context.checkpoint_path(own_home / "cache", plan.weights)
     tensors, _ = weights.load(path)
     path.unlink()
     bench = bench_of(plan)
-    assert not round.who(bench).holds_weights
+    assert not orders.who(bench).holds_weights
     with pytest.raises(UserError, match="is not on this site's disk"):
         round.play(bench, 1, received(bench), MemoryStore())
     changed = {**tensors, "conv1.weight": tensors["conv1.weight"] + 1}
     for payload in ({"pretrained": encode(changed)}, {"pretrained": b"junk"}, {}):
         with pytest.raises(UserError, match="that arrived"):
-            round.keep_checkpoint(bench, payload)
-    round.keep_checkpoint(bench, {"pretrained": encode(tensors)})
-    assert round.who(bench_of(plan)).holds_weights
+            orders.keep_checkpoint(bench, payload)
+    orders.keep_checkpoint(bench, {"pretrained": encode(tensors)})
+    assert orders.who(bench_of(plan)).holds_weights
 
 
 def test_training_that_diverges_is_told_and_not_kept(plan: Plan) -> None:
@@ -346,7 +346,7 @@ def test_a_simulation_of_a_hundred_sites_reads_each_site_s_data_once(
     for _ in range(2):  # two rounds
         for index in range(100):
             site = read_site({"partition-id": index, "num-partitions": 100}, {})
-            round._open_data('{"name": "counted"}', 1, site)
+            context._open_data('{"name": "counted"}', 1, site)
     assert read == list(range(100))
 
 
@@ -361,13 +361,13 @@ def test_a_deployed_site_reads_its_data_anew_in_each_run(monkeypatch: pytest.Mon
         return Holding(str(seat.site), SiteData("task", ("a", "b"), (2,), one, one, one))
 
     monkeypatch.setattr(round, "load_data", counted)
-    monkeypatch.setattr(round, "_OWN", {})
+    monkeypatch.setattr(context, "_OWN", {})
     plan = plan_for(
         compose("har", ["groups=all_common", "weights=none"]), federation="a", weights=""
     )
     for federation in ("a", "a", "b", "b"):
         for name in ("north", "south"):
             site = read_site({"site": name}, {})
-            round.open_bench(site, replace(plan, federation=federation))
+            context.open_bench(site, replace(plan, federation=federation))
     assert read == ["north", "south"] * 2
-    assert len(round._OWN) == 2
+    assert len(context._OWN) == 2

@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Message
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client_app import round
+from client_app import context, round
 from client_app.cohort import batched
 from client_app.data.site_info import Holding
 from client_app.node_config import Site
@@ -180,7 +180,7 @@ def test_a_site_that_fails_costs_its_own_contribution_only(
 ) -> None:
     plain = round.trained
 
-    def play(bench: round.Bench, number: int, *rest: Any, **more: Any) -> Any:
+    def play(bench: context.Bench, number: int, *rest: Any, **more: Any) -> Any:
         if bench.holding.site == "site-01" and number == 1:
             raise UserError("the disk is full")
         return plain(bench, number, *rest, **more)
@@ -200,14 +200,14 @@ def test_a_site_that_fails_costs_its_own_contribution_only(
 def test_a_site_without_data_is_excluded_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = round.read_data
+    plain = context.read_data
 
     def read(options: str, seed: int, site: Site) -> Any:
         if site.index in (1, 2):
             raise UserError("no examples in train")
         return plain(options, seed, site)
 
-    monkeypatch.setattr(round, "read_data", read)
+    monkeypatch.setattr(context, "read_data", read)
     with pytest.raises(UserError, match=r"no examples in train \(virtual sites 1, 2\)"):
         played(tmp_path, PLAIN, 1, 4)
     overrides = [*PLAIN, "strategy.on_site_error=exclude"]
@@ -458,7 +458,7 @@ def test_what_cannot_train_as_one_trains_one_after_the_other_and_says_why(
 ) -> None:
     # compiled to the same operations, for which no compiler is needed
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(round, "_check_compiler", lambda device: None)
+    monkeypatch.setattr(context, "_check_compiler", lambda device: None)
     root = har_file(tmp_path)
     batched._say_once.cache_clear()
     caplog.set_level("INFO", logger="flwr")
@@ -490,7 +490,7 @@ class Gone(ArrayInputs):
 def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_most: int
 ) -> None:
-    read = round.read_data
+    read = context.read_data
 
     def gone(options: str, seed: int, site: Site) -> Holding:
         holding = read(options, seed, site)
@@ -500,7 +500,7 @@ def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
             train = Split(Gone(train.inputs.values, at_most=at_most), train.labels)
         return replace(holding, data=replace(holding.data, train=train))
 
-    monkeypatch.setattr(round, "read_data", gone)
+    monkeypatch.setattr(context, "read_data", gone)
     grid = grid_of(tmp_path, 1, data_root=str(har_file(tmp_path)))
     results, _ = simulate(tmp_path, "har", [*HAR, "cohort.sites=6"], grid=grid)
     for record in results["rounds"]:
@@ -513,7 +513,7 @@ def test_a_site_that_is_short_of_memory_for_the_others_company_trains_alone(
 ) -> None:
     place = batched._place
 
-    def short(bench: round.Bench, *more: Any) -> Any:
+    def short(bench: context.Bench, *more: Any) -> Any:
         if bench.holding.site == "subject-02":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return place(bench, *more)

@@ -17,7 +17,7 @@ import torch
 from flwr.app import Message
 from torch import Tensor, nn
 
-from client_app import round
+from client_app import context, round
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
 from tests.client_app.data.test_images import fill
@@ -170,7 +170,7 @@ def test_a_data_folder_that_vanishes_costs_one_contribution(
     def gone() -> None:
         vanish(pictures)()
         if fresh:  # as in a process that was started for the message
-            round._OWN.clear()
+            context._OWN.clear()
 
     grid.tamper = both(after_round(1, gone), after_round(2, come_back(pictures)))
     results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
@@ -202,7 +202,7 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
         nonlocal locked
         locked = True
         pictures.chmod(0)
-        round._OWN.clear()
+        context._OWN.clear()
 
     def unlock() -> None:
         nonlocal locked
@@ -276,7 +276,7 @@ class Device:
         self.failed: list[int] = []
         play = round.trained
 
-        def watched(bench: round.Bench, *args: Any, **more: Any) -> Any:
+        def watched(bench: context.Bench, *args: Any, **more: Any) -> Any:
             clinic = bench.holding.site == "clinic"
             first = bench.blueprint.network[0]
             hook = first.register_forward_pre_hook(self.check) if clinic else None

@@ -12,7 +12,7 @@ import safetensors.torch
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from client_app import round
+from client_app import context
 from client_app.feature_cache import Computed
 from client_app.node_config import read_site
 from fedstrata.protocol import answers, kinds, orders
@@ -175,9 +175,9 @@ def test_no_plan_chooses_a_path_at_a_site(notes: Path, key: str, value: object) 
     plan = plan_for(compose("text", [*OVERRIDES, NAMED]), federation="run-1", weights="")
     node = {"partition-id": 0, "num-partitions": 4, "data-root": str(notes)}
     site = read_site({**node, "site": "north"}, {})
-    assert round.open_bench(site, plan).holding.site == "north"
+    assert context.open_bench(site, plan).holding.site == "north"
     with pytest.raises(UserError, match=f"model.*{key}|folder's name"):
-        round.open_bench(site, replace(plan, model={**plan.model, key: value}))
+        context.open_bench(site, replace(plan, model={**plan.model, key: value}))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.processes import Process, Processes, SuperLink, start_supernode
-from client_app import round
+from client_app import context, round
 from client_app.node_config import read_site
 from client_app.store import DiskStore
 from models import weights
@@ -268,7 +268,9 @@ def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
         assert len(crossed(pieces, [received])) >= len(pieces) - 2
         assert not crossed(pieces, [*interrupted.up[site], *whole.up[site], *whole.down[site]])
         cache = Path(testbed.node_config(site)["cache-dir"])
-        assert weights.content_hash(weights.load(round.checkpoint_path(cache, wanted))[0]) == wanted
+        assert (
+            weights.content_hash(weights.load(context.checkpoint_path(cache, wanted))[0]) == wanted
+        )
 
 
 # -- what it computes ------------------------------------------------------------------------------
@@ -347,7 +349,7 @@ def replay(bed: Testbed, site: str, told: dict[str, Any], number: int) -> dict[s
         federation=told["federation"],
         weights=told["weights"]["content_hash"],
     )
-    bench = round.open_bench(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
+    bench = context.open_bench(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
     folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"
     state = weights.load(folder / "state.safetensors")[0]
     mine = ("state/common//", f"state/task/{bench.holding.data.task}//")

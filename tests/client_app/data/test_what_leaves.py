@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app import round
+from client_app import context
 from client_app.data import Seat, load
 from client_app.data.har import ACTIVITIES
 from client_app.data.partition import PartitionOptions, Place, share
@@ -376,7 +376,7 @@ def test_of_classes_that_nobody_configured(tmp_path, options, name, make) -> Non
     chosen = json.dumps(options(name, **changes))
     site = read_site({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
     with pytest.raises(UserError) as raised:
-        round.read_data(chosen, 1, site)
+        context.read_data(chosen, 1, site)
     assert leaving(raised.value, site, simulated=False) == UNNAMED
 
 
