@@ -14,7 +14,8 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.run_folder import check_same, new_run, taken_up
-from server_app.sites.roster import Roster, gather
+from server_app.sites.joining import gather
+from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
 from strategies.config import plan_for
 

@@ -11,7 +11,8 @@ from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
 from server_app.evaluation import ask_reports, mean, missing, trained_alone
 from server_app.rounds.loop import Rounds
-from server_app.sites.roster import Member, Roster
+from server_app.sites.members import Member
+from server_app.sites.roster import Roster
 
 MEANS = ("before", "after", "gain", "alone", "over_alone", "majority_accuracy")
 

@@ -13,6 +13,7 @@ from flwr.app import Array, Message
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
+from server_app.patience import Reminder
 from server_app.rounds.checks import check_told
 from server_app.rounds.loop import Rounds
 from server_app.rounds.records import (
@@ -22,7 +23,7 @@ from server_app.rounds.records import (
     task_metrics,
     weighted_mean,
 )
-from server_app.sites.roster import Member, Reminder
+from server_app.sites.members import Member
 
 Told = TypeVar("Told", RoundReport, DeployReport)
 MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")

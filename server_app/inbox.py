@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
+from fedstrata.protocol import limits
 from fedstrata.protocol.inflation import unfolded
 
 AT_ONCE = 4  # answers of which something is in memory
@@ -163,3 +164,55 @@ def _unreadable(grid: GrpcGrid, order_id: str, error: Exception) -> Message:
     how = str(error) if isinstance(error, _TooLarge) else type(error).__name__
     told = Error(ErrorCode.UNKNOWN, f"its answer cannot be read: {how}")
     return make_message(metadata=metadata, error=told)
+
+
+def send(grid: Grid, messages: Sequence[Message]) -> list[str]:
+    """Push messages one by one (each may be large); return the ids of those that went out."""
+    sent: list[str] = []
+    for message in messages:
+        sent += [message_id for message_id in grid.push_messages([message]) if message_id]
+    return sent
+
+
+def collect(
+    mail: Mail,
+    waiting: Mapping[str, int],
+    *,
+    deadline: float,
+    poll: float,
+    idle: Callable[[], set[str]],
+) -> Iterator[tuple[str, Message]]:
+    """Yield answers as they arrive until all are there or ``deadline`` (monotonic seconds) passes.
+
+    Parameters
+    ----------
+    mail : Mail
+        Where the answers arrive.
+    waiting : mapping of str to int
+        Message id to node id.
+    poll : float
+        Seconds between two looks.
+    idle : callable
+        Called about every two seconds; returns the ids of messages that need not be waited for.
+    """
+    left = dict(waiting)
+    next_idle = time.monotonic() + 2.0
+    while left:
+        for message_id, reply in mail.fetch(list(left)):
+            if left.pop(message_id, None) is not None:
+                yield message_id, reply
+        now = time.monotonic()
+        if not left or now >= deadline:
+            return
+        if now >= next_idle:
+            for message_id in idle():
+                left.pop(message_id, None)
+            next_idle = time.monotonic() + 2.0
+        time.sleep(min(poll, max(deadline - now, 0.0)))
+
+
+def reply_problem(reply: Message) -> str | None:
+    """Return why Flower delivered no content, or None where it did."""
+    if reply.has_error():
+        return f"{limits.told(reply.error.reason or 'no reason given')} (code {reply.error.code})"
+    return None

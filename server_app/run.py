@@ -23,7 +23,8 @@ from server_app.evaluation import measure
 from server_app.rounds.loop import Kept, Learnt, Rounds
 from server_app.rounds.records import RoundRecord, participation
 from server_app.run_folder import RunFolder, Saved, write_json
-from server_app.sites.roster import Member, Roster, Stranger
+from server_app.sites.members import Member, Stranger
+from server_app.sites.roster import Roster
 from server_app.start_weights import Recipe, read_weights
 from strategies.aggregators.buffered import HoldingAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer

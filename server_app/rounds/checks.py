@@ -17,7 +17,7 @@ from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
 from models.groups import Partition, keys_of
-from server_app.sites.roster import Member
+from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
 from strategies.method import Method
 

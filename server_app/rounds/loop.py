@@ -25,11 +25,13 @@ from fedstrata.protocol.payload import encode
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models.groups import Partition, exchanged, keys_of
-from server_app.inbox import MOST_BESIDES, Mail
+from server_app.inbox import MOST_BESIDES, Mail, collect, reply_problem, send
+from server_app.patience import LONGEST_CLOSED, LONGEST_PAUSE, LOOK, Reminder
 from server_app.rounds.checks import RegionUpdate, Sent, Share, checked_region, checked_update
 from server_app.rounds.downlink import Downlink, Published
 from server_app.rounds.records import RoundRecord, task_metrics
-from server_app.sites.roster import Member, Reminder, Roster, collect, reply_problem, send
+from server_app.sites.members import Member
+from server_app.sites.roster import Roster
 from strategies.aggregators import Aggregator, make
 from strategies.config import StrategyConfig
 from strategies.method import Method
@@ -40,9 +42,6 @@ TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the
 
 NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
 MOST_TIMES = 2  # the layers that a site was sent: so large may those be that it answers with
-LONGEST_PAUSE = 30.0  # seconds between two attempts at a round
-LONGEST_CLOSED = 600.0  # and where it is sites' own hours that leave it short
-LOOK = 2.0  # seconds of a pause between two looks at who is there
 Party = tuple[Member, ...]  # who shares an order: a site alone, or the sites of a region
 
 

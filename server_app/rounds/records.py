@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fedstrata.protocol.answers import METRICS, RoundReport
-from server_app.sites.roster import Member
+from server_app.sites.members import Member
 
 MEASURES = tuple(name for name in METRICS if name != "examples")
 

@@ -20,7 +20,7 @@ from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds, limits
 from fedstrata.support.errors import UserError
 from models import weights
-from server_app import run_folder
+from server_app import patience, run_folder
 from server_app.rounds import loop
 from server_app.run_folder import RunFolder
 from server_app.sites import roster
@@ -230,7 +230,7 @@ def broken(*nodes: int, until: list[bool]) -> Callable[[Message, Message], Messa
 def test_an_excluded_site_that_is_mended_takes_part_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roster, "SAY_EVERY", 0.0)  # asked again at every look
+    monkeypatch.setattr(patience, "SAY_EVERY", 0.0)  # asked again at every look
     mended: list[bool] = []
     tell = broken(103, until=mended)
 
@@ -249,7 +249,7 @@ def test_an_excluded_site_that_is_mended_takes_part_again(
 def test_a_site_that_is_mended_while_the_run_gathers_does_not_stop_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roster, "SAY_EVERY", 0.05)
+    monkeypatch.setattr(patience, "SAY_EVERY", 0.05)
     mended: list[bool] = []
     tell = broken(103, until=mended)
 

@@ -16,10 +16,10 @@ from flwr.app import Message
 
 from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
+from server_app import patience
 from server_app.compose import compose
 from server_app.report import participation_table
 from server_app.rounds.records import participation
-from server_app.sites import roster
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_run import DOCS, GROUPS, Crash, one_in, silent, with_report
 from tests.strategies.test_equalities import SMALL, same, states
@@ -141,7 +141,7 @@ def test_a_round_waits_for_enough_sites_and_says_now_and_then_who_is_missing(
     every: float,
     least: int,
 ) -> None:
-    monkeypatch.setattr(roster, "SAY_EVERY", every)
+    monkeypatch.setattr(patience, "SAY_EVERY", every)
     caplog.set_level(logging.INFO)
     grid = away(tmp_path, looks=200)
     results, _ = simulate(tmp_path, "faces", [*PLAIN, "strategy.min_sites=3"], grid=grid)

@@ -263,9 +263,7 @@ def test_a_node_that_was_turned_away_may_come_back_mended(tmp_path: Path, roster
 def test_a_node_that_is_turned_away_is_asked_no_more_though_it_was_unfit_before(
     tmp_path: Path, roster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "server_app.sites.roster.SAY_EVERY", 0.0
-    )  # who is unfit is asked at every look
+    monkeypatch.setattr("server_app.patience.SAY_EVERY", 0.0)  # who is unfit is asked at every look
     grid = grid_of(tmp_path)
     asked: list[int] = []
 

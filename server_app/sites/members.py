@@ -1,0 +1,107 @@
+"""Who answers a query: a site that takes part, or one that cannot, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from flwr.app import Message
+
+from fedstrata.protocol import answers
+from fedstrata.protocol.answers import SiteReport, read_site_report
+from fedstrata.protocol.limits import Refused
+from server_app.inbox import reply_problem
+from server_app.sites.allowed_keys import Enrolment
+
+
+@dataclass(frozen=True)
+class Member:
+    """A site that takes part, and the node under which it can be reached now.
+
+    ``regional`` is whether that node is a region, which may hold other sites too.
+    """
+
+    node_id: int
+    report: SiteReport
+    regional: bool = False
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self.report.site
+
+    @property
+    def task(self) -> str:
+        """The site's task."""
+        return self.report.task
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A node that answered, but cannot take part, and why.
+
+    Parameters
+    ----------
+    site : str
+        The name that it gave; where there is a roster and it gave none, the roster's; or "".
+    turned_away : bool
+        Whether the reason is who it is, and not what it has: a name, a task or a node that the
+        server's roster does not know so.
+    """
+
+    node_id: int
+    site: str
+    reason: str
+    turned_away: bool = False
+
+    def __str__(self) -> str:
+        if self.turned_away:
+            return f"node {self.node_id} is turned away: it {self.reason}"
+        who = f"site {self.site} (node {self.node_id})" if self.site else f"node {self.node_id}"
+        return f"{who} cannot take part: {self.reason}"
+
+
+def _identified(
+    node_id: int, reply: Message, enrolled: Enrolment | None, most: int
+) -> list[Member | Stranger]:
+    """Return who answers: a site, or a region's sites, of which each has a name of its own."""
+    try:
+        letters = [] if reply.has_error() else answers.letters(reply, most)
+    except Refused as error:
+        return [Stranger(node_id, "", str(error))]
+    if not letters:
+        return [_alone(node_id, reply, enrolled)]
+    if enrolled is not None:
+        why = f"answers for {len(letters)} sites, but the roster has one site for each key"
+        return [Stranger(node_id, "", why, turned_away=True)]
+    found = [_introduced(node_id, letter) for letter in letters]
+    named = [one.site for one in found if one.site]
+    if twice := sorted({site for site in named if named.count(site) > 1}):
+        return [Stranger(node_id, "", f"answers twice for {', '.join(twice)}")]
+    return [replace(one, regional=True) if isinstance(one, Member) else one for one in found]
+
+
+def _alone(node_id: int, reply: Message, enrolled: Enrolment | None) -> Member | Stranger:
+    """Return who answers; with a roster, only the node that it binds to a site can be that site."""
+    found = _introduced(node_id, reply)
+    if enrolled is None:
+        return found
+    task = found.task if isinstance(found, Member) else ""
+    if objection := enrolled.objection(node_id, found.site, task):
+        return Stranger(node_id, found.site, objection, turned_away=True)
+    if isinstance(found, Stranger) and not found.site:
+        return replace(found, site=enrolled.by_node[node_id].site)
+    return found
+
+
+def _introduced(node_id: int, reply: Message) -> Member | Stranger:
+    """Return who answers, by its own words."""
+    if problem := reply_problem(reply):
+        return Stranger(node_id, "", problem)
+    try:
+        report = read_site_report(reply)
+        answers.expect_no_layers(reply)
+    except Refused as error:
+        return Stranger(node_id, "", str(error))
+    if report.error:
+        return Stranger(node_id, report.site, report.error)
+    return Member(node_id, report)
