@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedstrata.protocol import answers, kinds, limits
 from fedstrata.protocol.answers import SiteReport
-from fedstrata.protocol.codec import forms
-from fedstrata.protocol.codings import described
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan
@@ -20,8 +18,10 @@ from models.weights import Checkpoint
 from server_app import report
 from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import measure
-from server_app.rounds.loop import Kept, Learnt, Rounds
+from server_app.rounds.admission import _described, _difference
+from server_app.rounds.loop import Rounds
 from server_app.rounds.records import RoundRecord, participation
+from server_app.rounds.state import Kept, Learnt
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.members import Member, Stranger
 from server_app.sites.roster import Roster
@@ -505,18 +505,3 @@ class Federation:
             "final": final,
             "deployment": deployment,
         }
-
-
-def _described(schema: Mapping[str, TensorSpec]) -> dict[str, str]:
-    return {name: described(form) for name, form in forms(schema).items()}
-
-
-def _difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:
-    """Name the first tensors that differ between two schemas, ours first."""
-    lines = []
-    for name in sorted(mine.keys() | theirs.keys()):
-        ours, other = mine.get(name, "missing"), theirs.get(name, "missing")
-        if ours != other:
-            lines.append(f"{name[:80]} is {other[:60]} here and {ours} there")
-    more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return "; ".join(lines[:most]) + more

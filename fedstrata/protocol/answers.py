@@ -370,16 +370,6 @@ def _check_metrics(metrics: Metrics) -> None:
                 raise Refused(f"metric {split}.{name} is {value}")
 
 
-def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
-    """Raise Refused for metrics of more examples than a site has, or of none: means weigh by them."""
-    for split, values in metrics.items():
-        measured = values["examples"] or 0
-        if not 0 < measured <= announced[split]:
-            raise Refused(
-                f"measured {measured:g} {split} examples, it announced {announced[split]}"
-            )
-
-
 def _check_finite(report: RoundReport | DeployReport) -> None:
     for name in ("loss", "seconds"):
         if not math.isfinite(getattr(report, name)):

@@ -3,66 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from flwr.app import Message
 from torch import Tensor
 
 from fedstrata.protocol import answers, codec, limits
-from fedstrata.protocol.answers import DeployReport, RoundReport
-from fedstrata.protocol.codec import Change, same_bits
-from fedstrata.protocol.codings import Coding
+from fedstrata.protocol.answers import DeployReport, Metrics, RoundReport
 from fedstrata.protocol.kinds import group_of
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
 from models.groups import Partition, keys_of
+from server_app.rounds import checks
+from server_app.rounds.contribution import RegionUpdate, Sent, Share, Update
 from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
 from strategies.method import Method
-
-
-@dataclass(frozen=True)
-class Update:
-    """An answer that passed: the report, the tensors and the bytes of each exchanged group.
-
-    The tensors are views of the answer's own bytes: to be read, not written to.
-    """
-
-    report: RoundReport
-    tensors: dict[str, dict[str, Tensor]]
-    sizes: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What a site trains a group from, and how it answers.
-
-    Parameters
-    ----------
-    coding : Coding
-        Of the answer.
-    received : mapping of str to Tensor
-        What the site was sent: differences and unchanged tensors are to that.
-    current : mapping of str to Tensor
-        The group's state at the server, which is more exact where layers travel down coded. The
-        same tensors where they do not.
-    """
-
-    coding: Coding
-    received: Mapping[str, Tensor]
-    current: Mapping[str, Tensor]
-
-    def update(self, name: str, change: Change) -> Tensor:
-        """Return a tensor as if the site had trained from ``current``; a new one, or the state's own."""
-        current, received = self.current[name], self.received[name]
-        if change.difference is not None:
-            return current + change.difference
-        if change.value is None:
-            return current
-        if current is received or same_bits(current, received):
-            return change.value
-        return current + (change.value - received)
 
 
 def checked_update(
@@ -123,44 +79,6 @@ def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Sent) -> dict[s
     moved = {name: t for name, t in tensors.items() if t is not changes[name].value}
     check_values(moved, MAX_MAGNITUDE)  # decode has seen the others
     return tensors
-
-
-@dataclass(frozen=True)
-class Share:
-    """What a region sends of one scope.
-
-    Parameters
-    ----------
-    sites : dict of str to int
-        Who is in it, with the examples that each trained on.
-    tensors : dict of str to Tensor
-        The one site's update; of several sites, their sum in int64, see `FixedPointSum`.
-    size : int
-        In bytes, as it travelled.
-    """
-
-    sites: dict[str, int]
-    tensors: dict[str, Tensor]
-    size: int
-
-
-@dataclass(frozen=True)
-class RegionUpdate:
-    """A region's answer that passed.
-
-    Parameters
-    ----------
-    reports : dict of str to RoundReport
-        Of the sites that trained, by name.
-    problems : dict of str to Refused
-        Why the other sites that were asked did not, by name.
-    shares : dict of str to Share
-        By scope key.
-    """
-
-    reports: dict[str, RoundReport]
-    problems: dict[str, Refused]
-    shares: dict[str, Share]
 
 
 def checked_region(
@@ -272,7 +190,7 @@ def check_told(report: RoundReport | DeployReport, member: Member, round_number:
     else:
         raise Refused("carries no metrics of the test data")
     for metrics in measured:
-        answers.check_counted(metrics, member.report.examples)
+        checks.check_counted(metrics, member.report.examples)
 
 
 def _check_report(report: RoundReport, member: Member, round_number: int, method: Method) -> None:
@@ -282,3 +200,13 @@ def _check_report(report: RoundReport, member: Member, round_number: int, method
         raise Refused(f"did {report.steps} of {report.planned} steps")
     if reason := method.refuses(report.steps, report.planned):
         raise Refused(reason)
+
+
+def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
+    """Raise Refused for metrics of more examples than a site has, or of none: means weigh by them."""
+    for split, values in metrics.items():
+        measured = values["examples"] or 0
+        if not 0 < measured <= announced[split]:
+            raise Refused(
+                f"measured {measured:g} {split} examples, it announced {announced[split]}"
+            )

@@ -20,7 +20,8 @@ from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import encode
 from models.groups import partition
 from models.networks import build
-from server_app.rounds.checks import Sent, checked_update
+from server_app.rounds.checks import checked_update
+from server_app.rounds.contribution import Sent
 from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE
 from strategies.methods import make_method
