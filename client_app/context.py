@@ -36,7 +36,7 @@ from strategies.partitioned_model import Blueprint, draw_up
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
 _BLUEPRINTS, _HOLDINGS = 2, 128
 _OWN: dict[Site, tuple[tuple[str, str, int], Holding]] = {}  # of the last run, by deployed site
-_CHECKPOINT = "the pre-trained checkpoint"
+CHECKPOINT = "the pre-trained checkpoint"
 
 
 @dataclass(frozen=True)
@@ -238,10 +238,10 @@ def _open_model(
         models_dir=models_dir,
     )
     if checkpoint is not None:
-        with private_reason(f"{_CHECKPOINT} cannot be read: delete it, it will be sent again"):
+        with private_reason(f"{CHECKPOINT} cannot be read: delete it, it will be sent again"):
             tensors, _ = weights.load(checkpoint)
         if weights.content_hash(tensors) != read.weights:
-            here = private(checkpoint, _CHECKPOINT)
+            here = private(checkpoint, CHECKPOINT)
             raise UserError(here + " is damaged: delete it, it will be sent again")
         blueprint.start_from(tensors)
     return Opened(blueprint, blueprint.tensors(list(blueprint.model.state_dict())))

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from client_app.context import Bench
-from client_app.round import _SHELF, Done
+from client_app.round import _SHELF
 from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from client_app.context import _CHECKPOINT, Bench, checkpoint_path, open_bench
+from client_app.context import CHECKPOINT, Bench, checkpoint_path, open_bench
 from client_app.failures import writing
 from client_app.round import (
     _metrics,
@@ -55,7 +55,7 @@ def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
     found = weights.content_hash(tensors)
     if found != wanted:
         raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
-    with writing(_CHECKPOINT):
+    with writing(CHECKPOINT):
         weights.save(checkpoint_path(bench.site.cache_dir, wanted), tensors, {})
 
 

@@ -14,9 +14,9 @@ from fedstrata.protocol.plan import (
     Plan,
     TrainConfig,
     Tuning,
-    _one_of,
-    _positive,
     check_regions,
+    one_of,
+    positive,
 )
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
@@ -43,7 +43,7 @@ class StrategyConfig:
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
         names = ("rounds", "fraction", "min_sites", "deadline", "poll")
-        _positive("strategy", self, *names, "join_timeout", "give_up", "final_timeout")
+        positive("strategy", self, *names, "join_timeout", "give_up", "final_timeout")
         if self.fraction > 1:
             raise UserError(
                 f"strategy.fraction is a share of the sites, at most 1: {self.fraction}"
@@ -51,7 +51,7 @@ class StrategyConfig:
         for group, least in self.minimum.items():
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
-        _one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
+        one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
         read_codings(self.coding, self.coding_down)
 
     @cached_property

@@ -10,7 +10,8 @@ from functools import lru_cache
 from flwr.app import Message
 from torch import Tensor
 
-from client_app import context, orders, round
+from client_app import context, round
+from client_app import orders as site_orders
 from client_app.cohort.batched import play_together
 from client_app.cohort.sums import RegionSums
 from client_app.context import Bench
@@ -83,14 +84,14 @@ def answer_region(
     members, expected = orders.read_members(message)
     if kind == kinds.QUERY and not members:
         return answers.answer_all(
-            message, [*map(orders.who, region.benches.values()), *_unfit(region)], {}
+            message, [*map(site_orders.who, region.benches.values()), *_unfit(region)], {}
         )
     benches = region.chosen(members)
     if kind == kinds.TRAIN:
         reports, layers = train(benches, number, payloads, expected)
         return answers.answer_all(message, reports, layers)
     if kind == kinds.WEIGHTS and benches:
-        orders.keep_checkpoint(benches[0], payloads)
+        site_orders.keep_checkpoint(benches[0], payloads)
     return answers.answer_all(
         message, [_one(kind, bench, number, payloads) for bench in benches], {}
     )
@@ -188,7 +189,7 @@ class Received:
     """
 
     def __init__(self, payloads: Mapping[str, bytes]) -> None:
-        self._payloads = payloads
+        self.payloads_of = payloads
         self._read: dict[tuple[int, str], dict[str, Tensor]] = {}
 
     def at(self, bench: Bench) -> dict[str, Tensor]:
@@ -198,29 +199,31 @@ class Received:
         """
         found: dict[str, Tensor] = {}
         for group, key in keys_of(bench.blueprint.partition, bench.holding.data.task).items():
-            if key not in self._payloads:
+            if key not in self.payloads_of:
                 raise UserError(f"the server sent nothing of {key!r}, which this site exchanges")
             read = (id(bench.blueprint), key)
             if read not in self._read:
-                self._read[read] = bench.exchange.whole(group, self._payloads[key])
+                self._read[read] = bench.exchange.whole(group, self.payloads_of[key])
             found |= self._read[read]
         return found
 
     def by_group(self, bench: Bench) -> dict[str, bytes]:
         """Return the payload of each group for the site of ``bench``, as far as it is there."""
         keys = keys_of(bench.blueprint.partition, bench.holding.data.task)
-        return {group: self._payloads[key] for group, key in keys.items() if key in self._payloads}
+        return {
+            group: self.payloads_of[key] for group, key in keys.items() if key in self.payloads_of
+        }
 
 
 def _one(kind: str, bench: Bench, number: int, payloads: Mapping[str, bytes]) -> Report:
     """Return one site's report for any order but a round's; its reason where it fails."""
     layers = Received(payloads).by_group(bench)
     does: dict[str, Callable[[Bench], Report]] = {
-        kinds.QUERY: orders.who,
-        kinds.WEIGHTS: orders.who,
-        kinds.ALONE: orders.train_alone,
-        kinds.DEPLOY: lambda smaller: orders.deploy(smaller, number, layers),
-        kinds.EVALUATE: lambda smaller: orders.evaluate_received(smaller, number, layers),
+        kinds.QUERY: site_orders.who,
+        kinds.WEIGHTS: site_orders.who,
+        kinds.ALONE: site_orders.train_alone,
+        kinds.DEPLOY: lambda smaller: site_orders.deploy(smaller, number, layers),
+        kinds.EVALUATE: lambda smaller: site_orders.evaluate_received(smaller, number, layers),
     }
     try:
         return within_memory(bench, does[kind])

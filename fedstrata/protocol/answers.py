@@ -28,11 +28,11 @@ from fedstrata.protocol.kinds import (
     LAYERS,
     QUERY,
     REPORT,
-    _payloads,
     payload_array,
+    payloads_of,
 )
 from fedstrata.protocol.limits import (
-    _DIGEST,
+    DIGEST,
     MOST_AXES,
     MOST_CLASSES,
     MOST_COUNTED,
@@ -313,7 +313,7 @@ def read_site_report(message: Message) -> SiteReport:
             f"{MOST_WORD} characters each"
         )
     for group, hashes in report.held.items():
-        if len(hashes) > MOST_HELD or not all(_DIGEST.fullmatch(each) for each in hashes):
+        if len(hashes) > MOST_HELD or not all(DIGEST.fullmatch(each) for each in hashes):
             raise Refused(f"what it holds of {printable(group)[:80]!r} is no list of SHA-256")
     if len(report.classes) > MOST_CLASSES:
         raise Refused(f"names {len(report.classes)} classes, at most {MOST_CLASSES} are taken")
@@ -381,7 +381,7 @@ def read_payloads(message: Message) -> dict[str, bytes]:
     extra = set(message.content) - {REPORT, LAYERS}
     if extra:
         raise Refused(f"carries records that do not belong there: {', '.join(sorted(extra))}")
-    return _payloads(message.content)
+    return payloads_of(message.content)
 
 
 def expect_no_layers(message: Message) -> None:

@@ -28,7 +28,7 @@ def payload_array(data: bytes) -> Array:
     return Array(dtype="uint8", shape=(len(data),), stype=SAFETENSORS, data=data)
 
 
-def _payloads(content: RecordDict) -> dict[str, bytes]:
+def payloads_of(content: RecordDict) -> dict[str, bytes]:
     record = content.get(LAYERS, ArrayRecord())
     if not isinstance(record, ArrayRecord):
         raise Refused(f"{LAYERS} is not an array record")

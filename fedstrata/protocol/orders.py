@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedstrata.protocol.kinds import LAYERS, ORDER, PLAN, _payloads, group_of
+from fedstrata.protocol.kinds import LAYERS, ORDER, PLAN, group_of, payloads_of
 from fedstrata.protocol.limits import MOST_REPORT_CHARACTERS, MOST_STEPS, Refused
 from fedstrata.support.errors import UserError
 
@@ -114,7 +114,7 @@ def read_order(message: Message) -> Order:
     content = message.content
     try:
         plan, number = content[PLAN]["json"], content[ORDER]["round"]
-        payloads = _payloads(content)
+        payloads = payloads_of(content)
         coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None

@@ -49,18 +49,18 @@ class TrainConfig:
             raise UserError(
                 "train: give either train.epochs or train.steps, and null for the other"
             )
-        _positive("train", self, "batch_size", "evaluation_batch_size", "epochs", "steps", "clip")
-        _positive("train.optimizer", self.optimizer, "lr")
+        positive("train", self, "batch_size", "evaluation_batch_size", "epochs", "steps", "clip")
+        positive("train.optimizer", self.optimizer, "lr")
         for name in ("momentum", "weight_decay"):
             value = getattr(self.optimizer, name)
             if not value >= 0:
                 raise UserError(f"train.optimizer.{name} must be 0 or greater, got {value}")
-        _one_of("train.optimizer.name", self.optimizer.name, ("sgd", "adam", "adamw"))
-        _one_of("train.schedule", self.schedule, ("constant", "cosine"))
-        _one_of("train.class_weights", self.class_weights, ("none", "balanced"))
-        _one_of("train.augment", self.augment, ("none", "flip", "flip_crop"))
-        _one_of("train.feature_dtype", self.feature_dtype, ("float16", "float32"))
-        _one_of("train.precision", self.precision, ("auto", "float32", "bfloat16"))
+        one_of("train.optimizer.name", self.optimizer.name, ("sgd", "adam", "adamw"))
+        one_of("train.schedule", self.schedule, ("constant", "cosine"))
+        one_of("train.class_weights", self.class_weights, ("none", "balanced"))
+        one_of("train.augment", self.augment, ("none", "flip", "flip_crop"))
+        one_of("train.feature_dtype", self.feature_dtype, ("float16", "float32"))
+        one_of("train.precision", self.precision, ("auto", "float32", "bfloat16"))
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Tuning:
             raise UserError(
                 f"deployment.epochs must be 0 (no fine-tuning) or greater, got {self.epochs}"
             )
-        _positive("deployment", self, "lr_factor")
+        positive("deployment", self, "lr_factor")
         if self.epochs and not self.groups:
             raise UserError(
                 "deployment.groups is empty: name the layer groups to fine-tune, such as "
@@ -178,13 +178,13 @@ def plan_from_json(text: str) -> Plan:
     return plan
 
 
-def _positive(where: str, holder: object, *names: str) -> None:
+def positive(where: str, holder: object, *names: str) -> None:
     for name in names:
         value = getattr(holder, name)
         if value is not None and not value > 0:
             raise UserError(f"{where}.{name} must be greater than 0, got {value}")
 
 
-def _one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
+def one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"{where} must be one of {', '.join(choices)}, got {value!r}")
