@@ -18,13 +18,13 @@ from torch import Tensor
 from client_app.context import CHECKPOINT, Bench, checkpoint_path, open_bench
 from client_app.failures import writing
 from client_app.round import (
-    _metrics,
-    _report,
-    _settings,
     check_finite,
     exchanged_tensors,
+    fit_settings,
     keepsake,
+    measured,
     play,
+    round_report,
     set_up,
     trained,
 )
@@ -115,7 +115,7 @@ def _check_steps(bench: Bench) -> None:
     most = bench.site.most_steps
     if most is None or bench.plan.tuning.epochs or type(bench.method).train is not Method.train:
         return
-    planned = planned_steps(len(bench.holding.data.train), _settings(bench, 1))
+    planned = planned_steps(len(bench.holding.data.train), fit_settings(bench, 1))
     if reason := bench.method.refuses(min(most, planned), planned):
         raise UserError(
             f"this site's max-steps={most} cuts every round short, and none would be taken "
@@ -155,7 +155,7 @@ def evaluate_received(
     started = time.perf_counter()
     received = bench.exchange.read(payloads, coded)
     seat = set_up(bench, round_number, received.tensors, bench.store)
-    return _report(bench, round_number, started, _metrics(bench, seat), seat)
+    return round_report(bench, round_number, started, measured(bench, seat), seat)
 
 
 def train_alone(bench: Bench) -> RoundReport:
@@ -174,7 +174,7 @@ def train_alone(bench: Bench) -> RoundReport:
         play(alone, number, {}, store, measure=False)
     last = bench.plan.rounds + 1
     seat = set_up(alone, last, {}, store)
-    return _report(alone, last, started, _metrics(alone, seat), seat)
+    return round_report(alone, last, started, measured(alone, seat), seat)
 
 
 def deploy(
@@ -198,7 +198,7 @@ def deploy(
     tuning = bench.plan.tuning
     received = bench.exchange.read(payloads, coded)
     seat = set_up(bench, round_number, received.tensors, bench.store)
-    before = _metrics(bench, seat)
+    before = measured(bench, seat)
     site_round = seat.site_round
     chosen = site_round.trainable(tuning.groups)
     after = before
@@ -210,9 +210,9 @@ def deploy(
         site_round.optimizer_state = {}
         bench.method.tune(site_round, tuning.groups, tuning.epochs)
         check_finite(bench.blueprint)
-        after = _metrics(bench, seat)
+        after = measured(bench, seat)
     _keep_deployed(bench, site_round, chosen)
-    done = _report(bench, round_number, started, after, seat)
+    done = round_report(bench, round_number, started, after, seat)
     return DeployReport(
         site=done.site,
         round=done.round,

@@ -78,10 +78,10 @@ def trained(
     """Play one round as `play` does, but keep nothing yet."""
     started = time.perf_counter()
     seat = set_up(bench, round_number, received, store)
-    metrics = _metrics(bench, seat) if measure else {}
+    metrics = measured(bench, seat) if measure else {}
     seat.train_round()
     check_finite(bench.blueprint)
-    return seat, _report(bench, round_number, started, metrics, seat)
+    return seat, round_report(bench, round_number, started, metrics, seat)
 
 
 def keepsake(seat: Prepared, bench: Bench) -> Keepsake:
@@ -145,7 +145,7 @@ def set_up(
         received={name: tensor.to(device) for name, tensor in received.items()},
         train=splits["train"],
         classes=len(data.classes),
-        settings=_settings(bench, round_number),
+        settings=fit_settings(bench, round_number),
         loss=site_loss(bench.plan.train, splits["train"], len(data.classes), device),
         generator=generator,
         device=device,
@@ -222,7 +222,7 @@ def features_of(bench: Bench, prefix: nn.Module) -> dict[str, Split]:
     }
 
 
-def _metrics(bench: Bench, seat: Prepared) -> dict[str, dict[str, float | None]]:
+def measured(bench: Bench, seat: Prepared) -> dict[str, dict[str, float | None]]:
     network = seat.method.predictor(seat.site_round)
     return {
         name: evaluate(
@@ -237,7 +237,7 @@ def _metrics(bench: Bench, seat: Prepared) -> dict[str, dict[str, float | None]]
     }
 
 
-def _report(
+def round_report(
     bench: Bench,
     round_number: int,
     started: float,
@@ -258,7 +258,7 @@ def _report(
     )
 
 
-def _settings(bench: Bench, round_number: int) -> Settings:
+def fit_settings(bench: Bench, round_number: int) -> Settings:
     config = bench.plan.train
     factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
     settings = settings_of(config, factor=factor, autocast=bench.autocast)
