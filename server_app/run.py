@@ -18,7 +18,7 @@ from models.weights import Checkpoint
 from server_app import report
 from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import measure
-from server_app.rounds.admission import _described, _difference
+from server_app.rounds.admission import described_schema, schema_difference
 from server_app.rounds.loop import Rounds
 from server_app.rounds.records import RoundRecord, participation
 from server_app.rounds.state import Kept, Learnt
@@ -251,10 +251,10 @@ class Federation:
         """Return how the layers that a site shares differ from its task's, which are ``whose``."""
         for group in partition.exchanged_groups():
             if told.fingerprints.get(group) != partition.fingerprint(group):
-                mine = _described(partition.schema(group))
+                mine = described_schema(partition.schema(group))
                 return (
                     f"group {group!r} does not fit that of {whose}: "
-                    f"{_difference(mine, told.schemas.get(group, {}))}"
+                    f"{schema_difference(mine, told.schemas.get(group, {}))}"
                 )
         return None
 
@@ -264,12 +264,14 @@ class Federation:
             state = self.learnt.states.get(scope_key(partition, group, task))
             if state is None:
                 continue
-            mine = _described(partition.schema(group))
-            shared = _described({name: TensorSpec.of(tensor) for name, tensor in state.items()})
+            mine = described_schema(partition.schema(group))
+            shared = described_schema(
+                {name: TensorSpec.of(tensor) for name, tensor in state.items()}
+            )
             if mine != shared:
                 return (
                     f"group {group!r} is for all sites, but task {task!r} needs another shape: "
-                    f"{_difference(shared, mine)}; put these tensors into task or personal"
+                    f"{schema_difference(shared, mine)}; put these tensors into task or personal"
                 )
         return None
 

@@ -9,11 +9,11 @@ from fedstrata.protocol.codings import described
 from fedstrata.protocol.tensors import TensorSpec
 
 
-def _described(schema: Mapping[str, TensorSpec]) -> dict[str, str]:
+def described_schema(schema: Mapping[str, TensorSpec]) -> dict[str, str]:
     return {name: described(form) for name, form in forms(schema).items()}
 
 
-def _difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:
+def schema_difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:
     """Name the first tensors that differ between two schemas, ours first."""
     lines = []
     for name in sorted(mine.keys() | theirs.keys()):

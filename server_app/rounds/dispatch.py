@@ -15,7 +15,7 @@ MOST_TIMES = 2  # the layers that a site was sent: so large may those be that it
 Party = tuple[Member, ...]  # who shares an order: a site alone, or the sites of a region
 
 
-def _parties(members: Iterable[Member]) -> list[Party]:
+def parties_of(members: Iterable[Member]) -> list[Party]:
     """Return who shares an order: the sites of one region do, any other site has its own."""
     parties: list[list[Member]] = []
     regions: dict[int, list[Member]] = {}
@@ -29,7 +29,7 @@ def _parties(members: Iterable[Member]) -> list[Party]:
     return [tuple(party) for party in parties]
 
 
-def _letters_of(party: Party, reply: Message) -> list[tuple[Member, Message]]:
+def letters_of(party: Party, reply: Message) -> list[tuple[Member, Message]]:
     """Return each site's part of a region's answer; raise Refused where it is not of these sites."""
     answers.expect_no_layers(reply)
     letters = answers.letters(reply, len(party))

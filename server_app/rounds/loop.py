@@ -26,7 +26,7 @@ from server_app.inbox import MOST_BESIDES, Mail, collect, reply_problem, send
 from server_app.patience import LONGEST_CLOSED, LONGEST_PAUSE, LOOK, Reminder
 from server_app.rounds.checks import checked_region, checked_update
 from server_app.rounds.contribution import RegionUpdate, Share
-from server_app.rounds.dispatch import MOST_TIMES, TTL_MARGIN, Party, _letters_of, _parties
+from server_app.rounds.dispatch import MOST_TIMES, TTL_MARGIN, Party, letters_of, parties_of
 from server_app.rounds.records import RoundRecord, task_metrics
 from server_app.rounds.state import Learnt
 from server_app.sites.members import Member
@@ -254,7 +254,7 @@ class Rounds:
                 yield party[0], reply
                 continue
             try:
-                found = _letters_of(party, reply)
+                found = letters_of(party, reply)
             except Refused as error:
                 record.refused |= {member.site: str(error) for member in party}
                 continue
@@ -276,7 +276,7 @@ class Rounds:
         pending: dict[str, Party] = {}
         deadline = time.monotonic() + seconds
         largest = 0
-        for party in _parties(members):
+        for party in parties_of(members):
             sent_layers, coded = layers, dict[str, Coded]()
             if sent_layers is None:
                 sent_layers, coded = self._layers(party, number, arrays)

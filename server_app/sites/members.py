@@ -60,7 +60,7 @@ class Stranger:
         return f"{who} cannot take part: {self.reason}"
 
 
-def _identified(
+def identified(
     node_id: int, reply: Message, enrolled: Enrolment | None, most: int
 ) -> list[Member | Stranger]:
     """Return who answers: a site, or a region's sites, of which each has a name of its own."""

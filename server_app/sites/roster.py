@@ -12,7 +12,7 @@ from fedstrata.protocol import kinds, orders
 from server_app.inbox import Mail, send
 from server_app.patience import SAY_EVERY
 from server_app.sites.allowed_keys import Enrolment
-from server_app.sites.members import Member, Stranger, _identified
+from server_app.sites.members import Member, Stranger, identified
 
 QUERY_TTL = 3600.0
 MOST_WAIT = 600.0  # seconds until a node that cannot take part is asked again
@@ -122,7 +122,7 @@ class Roster:
             node_id = self._asked.pop(message_id)
             if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                 continue  # it went while it was asked, as one whose SuperNode is started again does
-            found = _identified(node_id, reply, self.enrolled, self.most)
+            found = identified(node_id, reply, self.enrolled, self.most)
             before = self._strangers.pop(node_id, [])
             members += [m for m in found if isinstance(m, Member) and not self._is_known(m)]
             told = [stranger for stranger in found if isinstance(stranger, Stranger)]
