@@ -18,7 +18,7 @@ from fedstrata.protocol.plan import plan_from_json
 from fedstrata.support.errors import UserError
 
 if TYPE_CHECKING:
-    from client_app.context import Bench
+    from client_app.context import SiteContext
 
 logger = logging.getLogger("flwr")
 # Threads that wait for one another sleep instead of spinning: several processes share the cores.
@@ -30,7 +30,7 @@ app = ClientApp()
 def query(message: Message, context: Context) -> Message:
     """Say who this site is."""
 
-    def say(bench: Bench, _: Order) -> Message:
+    def say(bench: SiteContext, _: Order) -> Message:
         from client_app.orders import who
 
         return answer(message, who(bench), {})
@@ -42,12 +42,12 @@ def query(message: Message, context: Context) -> Message:
 def receive_weights(message: Message, context: Context) -> Message:
     """Keep the pre-trained checkpoint that the server sends to a site that lacks it."""
 
-    def keep(bench: Bench, order: Order) -> Message:
-        from client_app.context import reopened
+    def keep(bench: SiteContext, order: Order) -> Message:
+        from client_app.context import reopened_site
         from client_app.orders import keep_checkpoint, who
 
         keep_checkpoint(bench, order.payloads)
-        return answer(message, who(reopened(bench)), {})
+        return answer(message, who(reopened_site(bench)), {})
 
     return _handle(message, context, keep)
 
@@ -56,7 +56,7 @@ def receive_weights(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train one round; answer with the update and the metrics of the model as received."""
 
-    def play(bench: Bench, order: Order) -> Message:
+    def play(bench: SiteContext, order: Order) -> Message:
         from client_app import orders
 
         report, update = orders.train(bench, order.round, order.payloads, order.coded, order.taken)
@@ -69,7 +69,7 @@ def train(message: Message, context: Context) -> Message:
 def train_alone(message: Message, context: Context) -> Message:
     """Train without the others, to compare; answer with metrics alone."""
 
-    def play(bench: Bench, _: Order) -> Message:
+    def play(bench: SiteContext, _: Order) -> Message:
         from client_app import orders
 
         return answer(message, orders.train_alone(bench), {})
@@ -81,7 +81,7 @@ def train_alone(message: Message, context: Context) -> Message:
 def deploy(message: Message, context: Context) -> Message:
     """Fine-tune the final model by itself; answer with metrics alone, before and after."""
 
-    def play(bench: Bench, order: Order) -> Message:
+    def play(bench: SiteContext, order: Order) -> Message:
         from client_app import orders
 
         report = orders.deploy(bench, order.round, order.payloads, order.coded)
@@ -94,7 +94,7 @@ def deploy(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Answer with the metrics of the model as received."""
 
-    def measure(bench: Bench, order: Order) -> Message:
+    def measure(bench: SiteContext, order: Order) -> Message:
         from client_app import orders
 
         report = orders.evaluate_received(bench, order.round, order.payloads, order.coded)
@@ -106,7 +106,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _handle(
     message: Message,
     context: Context,
-    do: Callable[[Bench, Order], Message],
+    do: Callable[[SiteContext, Order], Message],
 ) -> Message:
     """Open the site for the message's plan and ``do`` it; answer with the reason where it fails.
 
@@ -125,10 +125,10 @@ def _handle(
             from client_app.cohort.node import answer_region
 
             return answer_region(message, site, plan, number, order.payloads)
-        from client_app.context import open_bench
+        from client_app.context import open_site
         from client_app.memory import within_memory
 
-        bench = open_bench(site, plan)
+        bench = open_site(site, plan)
         name = bench.holding.site
         return within_memory(bench, lambda smaller: do(smaller, order))
     except UserError as error:

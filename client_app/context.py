@@ -40,7 +40,7 @@ CHECKPOINT = "the pre-trained checkpoint"
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     """A plan's model as a process keeps it, and copies of the tensors that every round starts from."""
 
     blueprint: Blueprint
@@ -53,7 +53,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Bench:
+class SiteContext:
     """A site at work: who it is, what it holds, and the model of the plan.
 
     ``pieces`` is into how many pieces a batch is cut to go through the device.
@@ -63,7 +63,7 @@ class Bench:
     plan: Plan
     holding: Holding
     method: Method
-    opened: Opened
+    opened: LoadedModel
     device: torch.device
     pieces: int = 1
 
@@ -102,7 +102,7 @@ class Bench:
         return Exchange(self.blueprint.partition, self.plan.codings, self.start, self.store)
 
 
-def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
+def open_site(site: Site, plan: Plan, holding: Holding | None = None) -> SiteContext:
     """Load the site's data and build the plan's model; raise UserError where that cannot be.
 
     With ``holding`` the data are there already.
@@ -125,12 +125,12 @@ def open_bench(site: Site, plan: Plan, holding: Holding | None = None) -> Bench:
     device = choose_device(site.device)
     if plan.train.compile:
         _check_compiler(device)
-    return Bench(site, plan, holding, make_method(plan.method), opened, device)
+    return SiteContext(site, plan, holding, make_method(plan.method), opened, device)
 
 
-def reopened(bench: Bench) -> Bench:
+def reopened_site(bench: SiteContext) -> SiteContext:
     """Return the bench again, with a checkpoint that has arrived since."""
-    return replace(open_bench(bench.site, bench.plan), pieces=bench.pieces)
+    return replace(open_site(bench.site, bench.plan), pieces=bench.pieces)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -228,7 +228,7 @@ def _open_model(
     input_shape: tuple[int, ...],
     classes: int,
     models_dir: Path,
-) -> Opened:
+) -> LoadedModel:
     read = plan_from_json(plan)
     blueprint = draw_up(
         read,
@@ -244,4 +244,4 @@ def _open_model(
             here = private(checkpoint, CHECKPOINT)
             raise UserError(here + " is damaged: delete it, it will be sent again")
         blueprint.start_from(tensors)
-    return Opened(blueprint, blueprint.tensors(list(blueprint.model.state_dict())))
+    return LoadedModel(blueprint, blueprint.tensors(list(blueprint.model.state_dict())))

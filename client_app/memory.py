@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from client_app.context import Bench
+from client_app.context import SiteContext
 from client_app.round import _SHELF
 from fedstrata.support.errors import UserError
 
@@ -64,7 +64,7 @@ def in_pieces(do: Callable[[int], Done], *, most: int, device: torch.device) -> 
             torch.cuda.empty_cache()
 
 
-def within_memory(bench: Bench, do: Callable[[Bench], Done]) -> Done:
+def within_memory(bench: SiteContext, do: Callable[[SiteContext], Done]) -> Done:
     """Return what ``do`` gives at ``bench``; out of memory, it begins again with smaller pieces.
 
     Everything that ``do`` changes is set up anew in each try: the model, the optimiser, the random

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from client_app.context import CHECKPOINT, Bench, checkpoint_path, open_bench
+from client_app.context import CHECKPOINT, SiteContext, checkpoint_path, open_site
 from client_app.failures import writing
 from client_app.round import (
     check_finite,
@@ -44,7 +44,7 @@ NOTHING_CODED: Mapping[str, Coded] = MappingProxyType({})
 NOTHING_TAKEN: Mapping[str, int] = MappingProxyType({})
 
 
-def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
+def keep_checkpoint(bench: SiteContext, payloads: Mapping[str, bytes]) -> None:
     """Put a checkpoint that the server sent into the cache, if it is what its hash says."""
     wanted = bench.plan.weights
     try:
@@ -59,7 +59,7 @@ def keep_checkpoint(bench: Bench, payloads: Mapping[str, bytes]) -> None:
         weights.save(checkpoint_path(bench.site.cache_dir, wanted), tensors, {})
 
 
-def who(bench: Bench) -> SiteReport:
+def who(bench: SiteContext) -> SiteReport:
     """Say who the site is, what it holds and what its model looks like.
 
     Raises
@@ -106,7 +106,7 @@ def who(bench: Bench) -> SiteReport:
     )
 
 
-def _check_steps(bench: Bench) -> None:
+def _check_steps(bench: SiteContext) -> None:
     """Raise UserError where the site's own limit of steps has all its rounds refused.
 
     Where fine-tuning follows, such a site has that; and how much a method with a way of its own to
@@ -124,7 +124,7 @@ def _check_steps(bench: Bench) -> None:
 
 
 def train(
-    bench: Bench,
+    bench: SiteContext,
     round_number: int,
     payloads: Mapping[str, bytes],
     coded: Mapping[str, Coded] = NOTHING_CODED,
@@ -146,7 +146,7 @@ def train(
 
 
 def evaluate_received(
-    bench: Bench,
+    bench: SiteContext,
     round_number: int,
     payloads: Mapping[str, bytes],
     coded: Mapping[str, Coded] = NOTHING_CODED,
@@ -158,7 +158,7 @@ def evaluate_received(
     return round_report(bench, round_number, started, measured(bench, seat), seat)
 
 
-def train_alone(bench: Bench) -> RoundReport:
+def train_alone(bench: SiteContext) -> RoundReport:
     """Train the plan's rounds with nothing exchanged; return the metrics of the result.
 
     It is method ``local``, played round by round, so it has the same seeds, steps and schedule as
@@ -168,7 +168,7 @@ def train_alone(bench: Bench) -> RoundReport:
     started = time.perf_counter()
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
-    alone = replace(open_bench(bench.site, alone_plan, bench.holding), pieces=bench.pieces)
+    alone = replace(open_site(bench.site, alone_plan, bench.holding), pieces=bench.pieces)
     store = MemoryStore()
     for number in bench.plan.rounds_of_a_site():
         play(alone, number, {}, store, measure=False)
@@ -178,7 +178,7 @@ def train_alone(bench: Bench) -> RoundReport:
 
 
 def deploy(
-    bench: Bench,
+    bench: SiteContext,
     round_number: int,
     payloads: Mapping[str, bytes],
     coded: Mapping[str, Coded] = NOTHING_CODED,
@@ -228,7 +228,7 @@ def deploy(
     )
 
 
-def _keep_deployed(bench: Bench, site_round: SiteRound, tuned: Mapping[str, Tensor]) -> None:
+def _keep_deployed(bench: SiteContext, site_round: SiteRound, tuned: Mapping[str, Tensor]) -> None:
     """Write the whole model, and the method's own tensors as ``memory/...``, for the site to use."""
     tensors = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
     memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}

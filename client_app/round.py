@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client_app.context import Bench, checkpoint_path
+from client_app.context import SiteContext, checkpoint_path
 from client_app.feature_cache import Cache, Computed, cached
 from client_app.gpu_cache import Shelf, room_on
 from client_app.store import Keepsake, Store
@@ -40,7 +40,7 @@ SPLITS = ("validation", "test")
 _SHELF = Shelf()
 
 
-def exchanged_tensors(bench: Bench) -> dict[str, Tensor]:
+def exchanged_tensors(bench: SiteContext) -> dict[str, Tensor]:
     """Return copies of what the bench's model exchanges now, by name."""
     division = bench.blueprint.partition
     names = [n for group in division.exchanged_groups() for n in division.exchanged_names(group)]
@@ -48,7 +48,7 @@ def exchanged_tensors(bench: Bench) -> dict[str, Tensor]:
 
 
 def play(
-    bench: Bench,
+    bench: SiteContext,
     round_number: int,
     received: Mapping[str, Tensor],
     store: Store,
@@ -68,7 +68,7 @@ def play(
 
 
 def trained(
-    bench: Bench,
+    bench: SiteContext,
     round_number: int,
     received: Mapping[str, Tensor],
     store: Store,
@@ -84,7 +84,7 @@ def trained(
     return seat, round_report(bench, round_number, started, metrics, seat)
 
 
-def keepsake(seat: Prepared, bench: Bench) -> Keepsake:
+def keepsake(seat: Prepared, bench: SiteContext) -> Keepsake:
     """Return what stays at the site of a round that was played."""
     memory = {n: t.detach().cpu().contiguous() for n, t in seat.site_round.memory.items()}
     kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
@@ -112,7 +112,7 @@ class Prepared:
 
 
 def set_up(
-    bench: Bench, round_number: int, received: Mapping[str, Tensor], store: Store
+    bench: SiteContext, round_number: int, received: Mapping[str, Tensor], store: Store
 ) -> Prepared:
     """Load what the site kept and what arrived into the model, and seed the round.
 
@@ -165,13 +165,13 @@ def to_device(model: nn.Module, device: torch.device) -> None:
         model.to(device)
 
 
-def caches_features(bench: Bench) -> bool:
+def caches_features(bench: SiteContext) -> bool:
     """Return whether the frozen prefix runs once, and its outputs are kept."""
     config = bench.plan.train
     return bool(bench.blueprint.cut) and config.cache_features and config.augment == "none"
 
 
-def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
+def _frozen_once(bench: SiteContext) -> tuple[nn.Module, dict[str, Split]]:
     """Return what is left to run each step, over the outputs of the frozen prefix where cached."""
     data, cut = bench.holding.data, bench.blueprint.cut
     if not caches_features(bench):
@@ -181,14 +181,14 @@ def _frozen_once(bench: Bench) -> tuple[nn.Module, dict[str, Split]]:
     return _compiled(bench, tail), _near(bench, features_of(bench, prefix))
 
 
-def _compiled(bench: Bench, network: nn.Module) -> nn.Module:
+def _compiled(bench: SiteContext, network: nn.Module) -> nn.Module:
     """Return the network to run, compiled where that is configured; it shares its tensors."""
     if not bench.plan.train.compile:
         return network
     return cast(nn.Module, torch.compile(network))  # once a process for one structure
 
 
-def _near(bench: Bench, splits: dict[str, Split]) -> dict[str, Split]:
+def _near(bench: SiteContext, splits: dict[str, Split]) -> dict[str, Split]:
     """Return the splits, on a GPU with what fits there in its memory."""
     if bench.device.type != "cuda" or bench.pieces > 1:
         return splits
@@ -200,7 +200,7 @@ def _near(bench: Bench, splits: dict[str, Split]) -> dict[str, Split]:
     }
 
 
-def features_of(bench: Bench, prefix: nn.Module) -> dict[str, Split]:
+def features_of(bench: SiteContext, prefix: nn.Module) -> dict[str, Split]:
     """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
     data = bench.holding.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -211,7 +211,7 @@ def features_of(bench: Bench, prefix: nn.Module) -> dict[str, Split]:
     return {
         name: cached(
             prefix,
-            bench.opened.prefix_digest,
+            bench.loaded.prefix_digest,
             part,
             cache,
             batch_size=bench.evaluation_batch,
@@ -222,7 +222,7 @@ def features_of(bench: Bench, prefix: nn.Module) -> dict[str, Split]:
     }
 
 
-def measured(bench: Bench, seat: Prepared) -> dict[str, dict[str, float | None]]:
+def measured(bench: SiteContext, seat: Prepared) -> dict[str, dict[str, float | None]]:
     network = seat.method.predictor(seat.site_round)
     return {
         name: evaluate(
@@ -238,7 +238,7 @@ def measured(bench: Bench, seat: Prepared) -> dict[str, dict[str, float | None]]
 
 
 def round_report(
-    bench: Bench,
+    bench: SiteContext,
     round_number: int,
     started: float,
     metrics: dict[str, dict[str, float | None]],
@@ -258,7 +258,7 @@ def round_report(
     )
 
 
-def fit_settings(bench: Bench, round_number: int) -> Settings:
+def fit_settings(bench: SiteContext, round_number: int) -> Settings:
     config = bench.plan.train
     factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
     settings = settings_of(config, factor=factor, autocast=bench.autocast)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from client_app import round
-from client_app.context import Bench
+from client_app.context import SiteContext
 from client_app.memory import out_of_memory
 from client_app.round import SPLITS
 from client_app.store import Keepsake
@@ -34,8 +34,8 @@ from models.training.metrics import metrics
 from strategies.method import Method
 
 logger = logging.getLogger("flwr")
-Outcome = tuple[Bench, RoundReport | Exception, Mapping[str, Tensor]]
-Received = Callable[[Bench], Mapping[str, Tensor]]
+Outcome = tuple[SiteContext, RoundReport | Exception, Mapping[str, Tensor]]
+Received = Callable[[SiteContext], Mapping[str, Tensor]]
 # What is in memory at once of one stack. Beyond some millions of numbers a longer stack is no
 # faster: it no longer stays in the processor's cache from one step to the next.
 MOST_STACKED = 4_000_000  # elements of the models
@@ -46,7 +46,7 @@ MOST_INPUTS = 32_000_000  # elements of the training examples
 class _Place:
     """A site, ready to be stacked: what is its own of the model, and its examples."""
 
-    bench: Bench
+    bench: SiteContext
     kept: Keepsake
     received: Mapping[str, Tensor]
     splits: Mapping[str, Split]
@@ -82,13 +82,13 @@ class _Team:
 
 
 def play_together(
-    benches: Sequence[Bench], number: int, received: Received
-) -> Iterator[tuple[list[Bench], list[Outcome]]]:
+    benches: Sequence[SiteContext], number: int, received: Received
+) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
     """Play a round at each site, those that are alike as one; yield what is done as it is done.
 
     Parameters
     ----------
-    benches : sequence of Bench
+    benches : sequence of SiteContext
         With one plan; those that share a blueprint one after the other.
     number : int
         The round.
@@ -108,7 +108,7 @@ def play_together(
             continue
         done: list[Outcome] = []
         ready: list[_Place] = []
-        short: list[Bench] = []
+        short: list[SiteContext] = []
         features = _features_of(alike[0])
         for bench in alike:
             try:
@@ -128,9 +128,9 @@ def play_together(
 
 def _play_alike(
     ready: Sequence[_Place], number: int
-) -> Iterator[tuple[list[Bench], list[Outcome]]]:
+) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
     """Play sites of one architecture in teams; sites that fit into none come back to play alone."""
-    alone: list[Bench] = []
+    alone: list[SiteContext] = []
     try:
         reason, teams = _made_teams(ready, number)
     except Exception as error:
@@ -262,7 +262,10 @@ def _finite(stack: Stack) -> dict[str, list[bool]]:
 
 
 def _place(
-    bench: Bench, number: int, received: Received, features: Callable[[Bench], dict[str, Split]]
+    bench: SiteContext,
+    number: int,
+    received: Received,
+    features: Callable[[SiteContext], dict[str, Split]],
 ) -> _Place:
     kept = bench.store.before(number) or Keepsake()
     round.check_kept(kept, bench.blueprint, bench.holding.site)
@@ -292,7 +295,7 @@ def _keep(place: _Place, number: int, mine: Mapping[str, Tensor], learner: Learn
 
 
 def _report(
-    bench: Bench, number: int, done: FitReport, measured: Metrics, seconds: float
+    bench: SiteContext, number: int, done: FitReport, measured: Metrics, seconds: float
 ) -> RoundReport:
     return RoundReport(
         site=bench.holding.site,
@@ -307,7 +310,7 @@ def _report(
     )
 
 
-def _features_of(bench: Bench) -> Callable[[Bench], dict[str, Split]]:
+def _features_of(bench: SiteContext) -> Callable[[SiteContext], dict[str, Split]]:
     """Return what gives each site's splits as the tail takes them."""
     if not round.caches_features(bench):
         return lambda one: {
@@ -320,7 +323,7 @@ def _features_of(bench: Bench) -> Callable[[Bench], dict[str, Split]]:
     return lambda one: round.features_of(one, prefix)
 
 
-def _why_apart(alike: Sequence[Bench]) -> str:
+def _why_apart(alike: Sequence[SiteContext]) -> str:
     """Return why sites of one architecture cannot train as one whatever their data, or ""."""
     bench = alike[0]
     method = type(bench.method)
@@ -348,8 +351,8 @@ def _no_faster(tail: nn.Module, device: torch.device) -> str:
     )
 
 
-def _by_blueprint(benches: Sequence[Bench]) -> list[list[Bench]]:
-    groups: dict[int, list[Bench]] = {}
+def _by_blueprint(benches: Sequence[SiteContext]) -> list[list[SiteContext]]:
+    groups: dict[int, list[SiteContext]] = {}
     for bench in benches:
         groups.setdefault(id(bench.blueprint), []).append(bench)
     return list(groups.values())

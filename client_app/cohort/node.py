@@ -14,7 +14,7 @@ from client_app import context, round
 from client_app import orders as site_orders
 from client_app.cohort.batched import play_together
 from client_app.cohort.sums import RegionSums
-from client_app.context import Bench
+from client_app.context import SiteContext
 from client_app.data.site_info import Holding
 from client_app.failures import leaving
 from client_app.memory import within_memory
@@ -28,7 +28,7 @@ from models.groups import keys_of
 
 logger = logging.getLogger("flwr")
 Report = SiteReport | RoundReport | DeployReport
-Outcome = tuple[Bench, RoundReport, Mapping[str, Tensor]]
+Outcome = tuple[SiteContext, RoundReport, Mapping[str, Tensor]]
 MOST_SEATS_TOLD = 10  # sites that a reason names which they share
 _REGIONS = 4  # nodes whose sites' data one process keeps: in a simulation it serves them in turn
 
@@ -39,16 +39,16 @@ class Region:
 
     Parameters
     ----------
-    benches : dict of str to Bench
+    benches : dict of str to SiteContext
         By site; those with equal shapes one after the other, for they share one model.
     unfit : dict of str to list of int
         Why sites cannot take part, and which seats they have.
     """
 
-    benches: dict[str, Bench]
+    benches: dict[str, SiteContext]
     unfit: dict[str, list[int]]
 
-    def chosen(self, members: Sequence[str]) -> list[Bench]:
+    def chosen(self, members: Sequence[str]) -> list[SiteContext]:
         """Return the benches of ``members``; UserError for one that is not of this region."""
         if unknown := sorted(set(members) - self.benches.keys()):
             raise UserError(f"the server asks for {', '.join(unknown[:3])}, no site of this node")
@@ -123,17 +123,17 @@ def open_region(site: Site, plan: Plan) -> Region:
         except Exception as error:
             unfit.setdefault(_reason(error, seat, f"at seat {index}"), []).append(index)
     held.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
-    benches: dict[str, Bench] = {}
-    before: Bench | None = None
+    benches: dict[str, SiteContext] = {}
+    before: SiteContext | None = None
     for seat, holding in held:
         if before is None or _shapes(before.holding) != _shapes(holding):
-            before = context.open_bench(seat, plan, holding)
+            before = context.open_site(seat, plan, holding)
         benches[holding.site] = replace(before, site=seat, holding=holding)
     return Region(benches, unfit)
 
 
 def train(
-    benches: Sequence[Bench],
+    benches: Sequence[SiteContext],
     number: int,
     payloads: Mapping[str, bytes],
     expected: Mapping[str, int],
@@ -158,12 +158,12 @@ def train(
 
 
 def _played(
-    benches: Sequence[Bench], number: int, payloads: Mapping[str, bytes]
+    benches: Sequence[SiteContext], number: int, payloads: Mapping[str, bytes]
 ) -> Iterator[Outcome]:
     """Yield each site's report and what it exchanges, as sites are done."""
     received = Received(payloads)
 
-    def play(bench: Bench) -> RoundReport:
+    def play(bench: SiteContext) -> RoundReport:
         return round.play(bench, number, received.at(bench), bench.store)
 
     for alone, together in play_together(benches, number, received.at):
@@ -192,7 +192,7 @@ class Received:
         self.payloads_of = payloads
         self._read: dict[tuple[int, str], dict[str, Tensor]] = {}
 
-    def at(self, bench: Bench) -> dict[str, Tensor]:
+    def at(self, bench: SiteContext) -> dict[str, Tensor]:
         """Return the tensors for the site of ``bench``, not to be changed; UserError if they lack.
 
         Sites of one model get the same objects of a scope.
@@ -207,7 +207,7 @@ class Received:
             found |= self._read[read]
         return found
 
-    def by_group(self, bench: Bench) -> dict[str, bytes]:
+    def by_group(self, bench: SiteContext) -> dict[str, bytes]:
         """Return the payload of each group for the site of ``bench``, as far as it is there."""
         keys = keys_of(bench.blueprint.partition, bench.holding.data.task)
         return {
@@ -215,10 +215,10 @@ class Received:
         }
 
 
-def _one(kind: str, bench: Bench, number: int, payloads: Mapping[str, bytes]) -> Report:
+def _one(kind: str, bench: SiteContext, number: int, payloads: Mapping[str, bytes]) -> Report:
     """Return one site's report for any order but a round's; its reason where it fails."""
     layers = Received(payloads).by_group(bench)
-    does: dict[str, Callable[[Bench], Report]] = {
+    does: dict[str, Callable[[SiteContext], Report]] = {
         kinds.QUERY: site_orders.who,
         kinds.WEIGHTS: site_orders.who,
         kinds.ALONE: site_orders.train_alone,
@@ -232,7 +232,7 @@ def _one(kind: str, bench: Bench, number: int, payloads: Mapping[str, bytes]) ->
         return answers.failed(kind, bench.holding.site, number, reason)
 
 
-def _failed(bench: Bench, number: int, reason: str) -> RoundReport:
+def _failed(bench: SiteContext, number: int, reason: str) -> RoundReport:
     told = answers.failed(kinds.TRAIN, bench.holding.site, number, reason)
     assert isinstance(told, RoundReport)
     return told

@@ -334,7 +334,7 @@ def test_a_round_in_pieces_is_as_if_they_had_been_chosen_from_the_beginning(
             failed.append(len(given[0]))
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")  # a mock: there is no GPU here
 
-    def played(chosen: context.Bench) -> tuple[Any, dict[str, Tensor]]:
+    def played(chosen: context.SiteContext) -> tuple[Any, dict[str, Tensor]]:
         store = MemoryStore()
         report = round.play(chosen, 1, received(chosen), store)
         assert store.kept is not None

@@ -48,12 +48,12 @@ def plan(own_home: Path) -> Plan:
     return plan_for(compose("faces", FROZEN), federation="run-1", weights=made)
 
 
-def bench_of(plan: Plan, **node: object) -> context.Bench:
+def bench_of(plan: Plan, **node: object) -> context.SiteContext:
     site = read_site({"partition-id": 0, "num-partitions": 2, **node}, {})
-    return context.open_bench(site, plan)
+    return context.open_site(site, plan)
 
 
-def received(bench: context.Bench) -> dict[str, torch.Tensor]:
+def received(bench: context.SiteContext) -> dict[str, torch.Tensor]:
     division = bench.blueprint.partition
     return {
         n: bench.start[n] for g in division.exchanged_groups() for n in division.exchanged_names(g)
@@ -165,7 +165,7 @@ def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
     site = read_site({"partition-id": 0, "num-partitions": 2}, {})
     chosen = replace(plan, train=replace(plan.train, augment="flip"))
     with pytest.raises(UserError, match=r"train\.augment=flip is for pictures.*augment=none"):
-        context.open_bench(site, chosen, holding)
+        context.open_site(site, chosen, holding)
 
 
 def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
@@ -197,7 +197,7 @@ TOPK = {"name": "topk", "fraction": 0.1, "values": "bfloat16", "least": 0}
 SPARSE = {"common": TOPK}
 
 
-def shared(plan: Plan, federation: str) -> context.Bench:
+def shared(plan: Plan, federation: str) -> context.SiteContext:
     """Return a site that exchanges all it trains, the largest differences of it."""
     groups = {"pretrained": ["conv1", "bn1", "conv2", "bn2"], "common": ["..."]}
     coded = replace(plan, federation=federation, groups=groups, coding=SPARSE)
@@ -368,6 +368,6 @@ def test_a_deployed_site_reads_its_data_anew_in_each_run(monkeypatch: pytest.Mon
     for federation in ("a", "a", "b", "b"):
         for name in ("north", "south"):
             site = read_site({"site": name}, {})
-            context.open_bench(site, replace(plan, federation=federation))
+            context.open_site(site, replace(plan, federation=federation))
     assert read == ["north", "south"] * 2
     assert len(context._OWN) == 2

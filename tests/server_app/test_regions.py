@@ -180,7 +180,7 @@ def test_a_site_that_fails_costs_its_own_contribution_only(
 ) -> None:
     plain = round.trained
 
-    def play(bench: context.Bench, number: int, *rest: Any, **more: Any) -> Any:
+    def play(bench: context.SiteContext, number: int, *rest: Any, **more: Any) -> Any:
         if bench.holding.site == "site-01" and number == 1:
             raise UserError("the disk is full")
         return plain(bench, number, *rest, **more)
@@ -513,7 +513,7 @@ def test_a_site_that_is_short_of_memory_for_the_others_company_trains_alone(
 ) -> None:
     place = batched._place
 
-    def short(bench: context.Bench, *more: Any) -> Any:
+    def short(bench: context.SiteContext, *more: Any) -> Any:
         if bench.holding.site == "subject-02":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return place(bench, *more)

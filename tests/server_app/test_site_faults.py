@@ -276,7 +276,7 @@ class Device:
         self.failed: list[int] = []
         play = round.trained
 
-        def watched(bench: context.Bench, *args: Any, **more: Any) -> Any:
+        def watched(bench: context.SiteContext, *args: Any, **more: Any) -> Any:
             clinic = bench.holding.site == "clinic"
             first = bench.blueprint.network[0]
             hook = first.register_forward_pre_hook(self.check) if clinic else None

@@ -175,9 +175,9 @@ def test_no_plan_chooses_a_path_at_a_site(notes: Path, key: str, value: object) 
     plan = plan_for(compose("text", [*OVERRIDES, NAMED]), federation="run-1", weights="")
     node = {"partition-id": 0, "num-partitions": 4, "data-root": str(notes)}
     site = read_site({**node, "site": "north"}, {})
-    assert context.open_bench(site, plan).holding.site == "north"
+    assert context.open_site(site, plan).holding.site == "north"
     with pytest.raises(UserError, match=f"model.*{key}|folder's name"):
-        context.open_bench(site, replace(plan, model={**plan.model, key: value}))
+        context.open_site(site, replace(plan, model={**plan.model, key: value}))
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_all_personal_equals_training_alone_bit_for_bit(tmp_path: Path) -> None:
         assert site["alone"] == {measure: site[measure] for measure in site["alone"]}
     # The tensors too: what site-00 keeps on disk after the last round is what training alone gives.
     plan = plan_from_json(orders.read_order(grid.sent[-1])[0])
-    bench = context.open_bench(read_site(grid.nodes[100], grid.run_config), plan)
+    bench = context.open_site(read_site(grid.nodes[100], grid.run_config), plan)
     store = MemoryStore()
     for number in (1, 2):
         round.play(bench, number, {}, store)

@@ -349,7 +349,7 @@ def replay(bed: Testbed, site: str, told: dict[str, Any], number: int) -> dict[s
         federation=told["federation"],
         weights=told["weights"]["content_hash"],
     )
-    bench = context.open_bench(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
+    bench = context.open_site(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
     folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"
     state = weights.load(folder / "state.safetensors")[0]
     mine = ("state/common//", f"state/task/{bench.holding.data.task}//")
