@@ -29,7 +29,7 @@ from models.training.data import ArrayInputs, Inputs, Split
 from server_app.start_weights import Recipe, checkpoint
 from strategies.config import Config, plan_for
 from strategies.methods import make_method
-from strategies.partitioned_model import Blueprint, draw_up
+from strategies.partitioned_model import PartitionedModel, build_partitioned
 from strategies.site_round import settings_of
 
 SPLITS = ("train", "validation", "test")
@@ -107,19 +107,19 @@ class Joint:
         The leading steps that all tasks share, run once for a whole batch.
     tails : dict
         Task to the steps that follow.
-    blueprints : dict
+    partitioned_models : dict
         Task to the whole model.
     """
 
     body: nn.Module
     tails: dict[str, nn.Module]
-    blueprints: dict[str, Blueprint]
+    partitioned_models: dict[str, PartitionedModel]
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return what is trained, each tensor once."""
         found: dict[int, tuple[str, nn.Parameter]] = {}
-        for task, blueprint in self.blueprints.items():
-            for name, parameter in blueprint.model.named_parameters():
+        for task, partitioned in self.partitioned_models.items():
+            for name, parameter in partitioned.model.named_parameters():
                 if parameter.requires_grad:
                     found.setdefault(id(parameter), (f"{task}/{name}", parameter))
         return dict(found.values())
@@ -130,8 +130,8 @@ class Joint:
 
     def train_mode(self) -> None:
         """Put everything but the frozen layers in train mode."""
-        for blueprint in self.blueprints.values():
-            set_train_mode(blueprint.network, blueprint.partition)
+        for partitioned in self.partitioned_models.values():
+            set_train_mode(partitioned.network, partitioned.partition)
 
     def network(self, task: str) -> nn.Module:
         """Return what answers for a task."""
@@ -184,7 +184,9 @@ def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> d
     splits: dict[str, dict[str, Split]] = {}
     for task, members in tasks.items():
         for member in members:
-            splits[member.site] = _features(config, joint.blueprints[task], cut, member, cache)
+            splits[member.site] = _features(
+                config, joint.partitioned_models[task], cut, member, cache
+            )
     order = [(task, member.site) for task in names for member in tasks[task]]
     pool = pooled([splits[site]["train"] for _, site in order])
     apart = joint.layers_per_task()
@@ -230,22 +232,24 @@ def _draw(
     """
     plan = plan_for(config, federation="central", weights="")
     method = make_method(plan.method)
-    blueprints = {}
+    partitioned_models = {}
     for task, members in tasks.items():
         data = members[0].data
-        blueprint = draw_up(plan, method, input_shape=data.input_shape, classes=len(data.classes))
-        blueprint.load({n: t for n, t in start.items() if n in blueprint.model.state_dict()})
-        blueprints[task] = blueprint
-    first = next(iter(blueprints.values()))
+        partitioned = build_partitioned(
+            plan, method, input_shape=data.input_shape, classes=len(data.classes)
+        )
+        partitioned.load({n: t for n, t in start.items() if n in partitioned.model.state_dict()})
+        partitioned_models[task] = partitioned
+    first = next(iter(partitioned_models.values()))
     shared = {
         name
         for name, group in first.partition.group_of.items()
-        if group in ("pretrained", "common") or len(blueprints) == 1
+        if group in ("pretrained", "common") or len(partitioned_models) == 1
     }
-    for blueprint in blueprints.values():
-        _tie(blueprint.model, first.model, shared)
+    for partitioned in partitioned_models.values():
+        _tie(partitioned.model, first.model, shared)
     cut = first.cut if config.train.cache_features and config.train.augment == "none" else 0
-    tails = {task: freezing.split(b.network, cut)[1] for task, b in blueprints.items()}
+    tails = {task: freezing.split(b.network, cut)[1] for task, b in partitioned_models.items()}
     common = 0
     for path, module in freezing.steps(tails[next(iter(tails))]):
         if not shared.issuperset(f"{path}.{name}" for name in module.state_dict()):
@@ -253,12 +257,12 @@ def _draw(
         common += 1
     parts = {task: freezing.split(tail, common) for task, tail in tails.items()}
     body = next(iter(parts.values()))[0]
-    joint = Joint(body, {task: tail for task, (_, tail) in parts.items()}, blueprints)
+    joint = Joint(body, {task: tail for task, (_, tail) in parts.items()}, partitioned_models)
     if joint.layers_per_task():
         for name, parameter in first.model.named_parameters():
             if name in shared and parameter.requires_grad:
                 parameter.register_hook(  # type: ignore[no-untyped-call]
-                    lambda gradient: gradient / len(blueprints)
+                    lambda gradient: gradient / len(partitioned_models)
                 )
     return joint, cut
 
@@ -277,13 +281,13 @@ def _tie(model: nn.Module, first: nn.Module, shared: set[str]) -> None:
 
 
 def _features(
-    config: Config, blueprint: Blueprint, cut: int, member: Holding, cache: Path
+    config: Config, partitioned: PartitionedModel, cut: int, member: Holding, cache: Path
 ) -> dict[str, Split]:
     splits = {name: getattr(member.data, name) for name in SPLITS}
     if not cut:
         return splits
-    frozen, _ = freezing.split(blueprint.network, cut)
-    digest = freezing.prefix_digest(blueprint.network, cut)
+    frozen, _ = freezing.split(partitioned.network, cut)
+    digest = freezing.prefix_digest(partitioned.network, cut)
     kept = Cache(cache / "features", DEFAULT_CACHE_GB * 10**9, config.train.feature_dtype)
     return {
         name: cached(

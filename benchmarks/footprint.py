@@ -12,7 +12,7 @@ from models.freezing import set_train_mode
 from models.training.data import SiteData
 from strategies.config import Config, plan_for
 from strategies.methods import make_method
-from strategies.partitioned_model import draw_up
+from strategies.partitioned_model import build_partitioned
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ class Footprint:
 def footprint(config: Config, data: SiteData) -> Footprint:
     """Return what ``config`` costs a site with ``data``, measured on one step of the real network."""
     plan = plan_for(config, federation="footprint", weights="")
-    blueprint = draw_up(
+    partitioned = build_partitioned(
         plan,
         make_method(plan.method),
         input_shape=data.input_shape,
         classes=len(data.classes),
     )
-    frozen, tail = freezing.split(blueprint.network, blueprint.cut)
-    set_train_mode(blueprint.network, blueprint.partition)
+    frozen, tail = freezing.split(partitioned.network, partitioned.cut)
+    set_train_mode(partitioned.network, partitioned.partition)
     batch = min(config.train.batch_size, len(data.train))
     inputs = data.train.inputs.batch(torch.arange(batch).numpy())
     with torch.no_grad():
         features = frozen(inputs)
-    own = {tensor.data_ptr() for tensor in blueprint.model.state_dict().values()}
+    own = {tensor.data_ptr() for tensor in partitioned.model.state_dict().values()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ def footprint(config: Config, data: SiteData) -> Footprint:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = tail(features).sum()
     del loss
-    trained = [p for p in blueprint.model.parameters() if p.requires_grad]
-    tensors = blueprint.model.state_dict().values()
-    partition = blueprint.partition
+    trained = [p for p in partitioned.model.parameters() if p.requires_grad]
+    tensors = partitioned.model.state_dict().values()
+    partition = partitioned.partition
     groups = partition.exchanged_groups()
     return Footprint(
         parameters=sum(tensor.numel() for tensor in tensors),

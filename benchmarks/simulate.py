@@ -39,7 +39,7 @@ from models import weights
 from server_app.compose import compose
 from strategies.config import plan_for
 from strategies.methods import make_method
-from strategies.partitioned_model import draw_up
+from strategies.partitioned_model import build_partitioned
 
 STOCK, APART, COHORT = "stock Flower FedAvg", "ours, a node for each site", "ours, in cohorts"
 CASES = (COHORT, APART, STOCK)
@@ -164,7 +164,7 @@ def perceptron() -> nn.Module:
     """Return the network as every run of ours begins with it."""
     plan = plan_for(compose("har", OURS), federation="start", weights="")
     method = make_method(plan.method)
-    return draw_up(plan, method, input_shape=(FEATURES,), classes=CLASSES).network
+    return build_partitioned(plan, method, input_shape=(FEATURES,), classes=CLASSES).network
 
 
 def least_operations(sites: Path) -> float:

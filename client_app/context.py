@@ -28,13 +28,13 @@ from models.freezing import prefix_digest
 from models.networks import input_dtype
 from strategies.method import Method
 from strategies.methods import make_method
-from strategies.partitioned_model import Blueprint, draw_up
+from strategies.partitioned_model import PartitionedModel, build_partitioned
 
 # What one process keeps open: models, and sites' data. A simulation asks its sites again every
 # round, and what is not kept is read or drawn anew for every message. The cost is memory in each
 # worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
-_BLUEPRINTS, _HOLDINGS = 2, 128
+_MODELS_KEPT, _HOLDINGS = 2, 128
 _OWN: dict[Site, tuple[tuple[str, str, int], Holding]] = {}  # of the last run, by deployed site
 CHECKPOINT = "the pre-trained checkpoint"
 
@@ -43,13 +43,13 @@ CHECKPOINT = "the pre-trained checkpoint"
 class LoadedModel:
     """A plan's model as a process keeps it, and copies of the tensors that every round starts from."""
 
-    blueprint: Blueprint
+    partitioned: PartitionedModel
     start: Mapping[str, Tensor]
 
     @cached_property
     def prefix_digest(self) -> str:
         """The SHA-256 of the frozen prefix; every round begins with it as it is in ``start``."""
-        return prefix_digest(self.blueprint.network, self.blueprint.cut)
+        return prefix_digest(self.partitioned.network, self.partitioned.cut)
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class SiteContext:
     pieces: int = 1
 
     @property
-    def blueprint(self) -> Blueprint:
+    def partitioned(self) -> PartitionedModel:
         """The plan's model, which all benches of it share."""
-        return self.opened.blueprint
+        return self.opened.partitioned
 
     @property
     def start(self) -> Mapping[str, Tensor]:
@@ -99,7 +99,7 @@ class SiteContext:
     @property
     def exchange(self) -> Exchange:
         """How layers reach this site and leave it."""
-        return Exchange(self.blueprint.partition, self.plan.codings, self.start, self.store)
+        return Exchange(self.partitioned.partition, self.plan.codings, self.start, self.store)
 
 
 def open_site(site: Site, plan: Plan, holding: Holding | None = None) -> SiteContext:
@@ -221,7 +221,7 @@ def read_data(options: str, seed: int, site: Site) -> Holding:
     return holding
 
 
-@lru_cache(maxsize=_BLUEPRINTS)
+@lru_cache(maxsize=_MODELS_KEPT)
 def _open_model(
     plan: str,
     checkpoint: Path | None,
@@ -230,7 +230,7 @@ def _open_model(
     models_dir: Path,
 ) -> LoadedModel:
     read = plan_from_json(plan)
-    blueprint = draw_up(
+    partitioned = build_partitioned(
         read,
         make_method(read.method),
         input_shape=input_shape,
@@ -243,5 +243,5 @@ def _open_model(
         if weights.content_hash(tensors) != read.weights:
             here = private(checkpoint, CHECKPOINT)
             raise UserError(here + " is damaged: delete it, it will be sent again")
-        blueprint.start_from(tensors)
-    return LoadedModel(blueprint, blueprint.tensors(list(blueprint.model.state_dict())))
+        partitioned.start_from(tensors)
+    return LoadedModel(partitioned, partitioned.tensors(list(partitioned.model.state_dict())))

@@ -74,7 +74,7 @@ def within_memory(bench: SiteContext, do: Callable[[SiteContext], Done]) -> Done
     def attempt(pieces: int) -> Done:
         if pieces > 1:
             _SHELF.clear()
-        bench.blueprint.model.zero_grad(set_to_none=True)
+        bench.partitioned.model.zero_grad(set_to_none=True)
         return do(replace(bench, pieces=pieces))
 
     return in_pieces(attempt, most=max(bench.plan.train.batch_size, 2), device=bench.device)

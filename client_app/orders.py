@@ -68,7 +68,7 @@ def who(bench: SiteContext) -> SiteReport:
         Where nothing that the site could train would be taken.
     """
     _check_steps(bench)
-    data, division = bench.holding.data, bench.blueprint.partition
+    data, division = bench.holding.data, bench.partitioned.partition
     # of classes that are equally common in training (as with labels_per_class), validation decides
     counts = [
         np.bincount(part.labels, minlength=len(data.classes))
@@ -209,7 +209,7 @@ def deploy(
         site_round.settings = replace(site_round.settings, lr=lr)
         site_round.optimizer_state = {}
         bench.method.tune(site_round, tuning.groups, tuning.epochs)
-        check_finite(bench.blueprint)
+        check_finite(bench.partitioned)
         after = measured(bench, seat)
     _keep_deployed(bench, site_round, chosen)
     done = round_report(bench, round_number, started, after, seat)
@@ -230,7 +230,7 @@ def deploy(
 
 def _keep_deployed(bench: SiteContext, site_round: SiteRound, tuned: Mapping[str, Tensor]) -> None:
     """Write the whole model, and the method's own tensors as ``memory/...``, for the site to use."""
-    tensors = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
+    tensors = bench.partitioned.tensors(list(bench.partitioned.model.state_dict()))
     memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
     data = bench.holding.data
     told = {"task": data.task, "classes": data.classes, "tuned": list(tuned)}

@@ -32,7 +32,7 @@ from models.training.loop import (
 )
 from models.training.metrics import evaluate
 from strategies.method import Method
-from strategies.partitioned_model import Blueprint
+from strategies.partitioned_model import PartitionedModel
 from strategies.site_round import SiteRound, settings_of
 
 Done = TypeVar("Done")
@@ -42,9 +42,9 @@ _SHELF = Shelf()
 
 def exchanged_tensors(bench: SiteContext) -> dict[str, Tensor]:
     """Return copies of what the bench's model exchanges now, by name."""
-    division = bench.blueprint.partition
+    division = bench.partitioned.partition
     names = [n for group in division.exchanged_groups() for n in division.exchanged_names(group)]
-    return bench.blueprint.tensors(names)
+    return bench.partitioned.tensors(names)
 
 
 def play(
@@ -80,20 +80,20 @@ def trained(
     seat = set_up(bench, round_number, received, store)
     metrics = measured(bench, seat) if measure else {}
     seat.train_round()
-    check_finite(bench.blueprint)
+    check_finite(bench.partitioned)
     return seat, round_report(bench, round_number, started, metrics, seat)
 
 
 def keepsake(seat: Prepared, bench: SiteContext) -> Keepsake:
     """Return what stays at the site of a round that was played."""
     memory = {n: t.detach().cpu().contiguous() for n, t in seat.site_round.memory.items()}
-    kept = bench.blueprint.tensors(bench.blueprint.partition.kept_names())
+    kept = bench.partitioned.tensors(bench.partitioned.partition.kept_names())
     return Keepsake(kept, seat.site_round.optimizer_state, memory)
 
 
-def check_finite(blueprint: Blueprint) -> None:
+def check_finite(partitioned: PartitionedModel) -> None:
     """Raise Diverged where a tensor of the model is not finite."""
-    for name, tensor in blueprint.model.state_dict().items():
+    for name, tensor in partitioned.model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
 
@@ -121,7 +121,7 @@ def set_up(
     UserError
         Where the pre-trained checkpoint is not there, or what was kept does not fit.
     """
-    blueprint, data, device = bench.blueprint, bench.holding.data, bench.device
+    partitioned, data, device = bench.partitioned, bench.holding.data, bench.device
     if (
         bench.plan.weights
         and not checkpoint_path(bench.site.cache_dir, bench.plan.weights).exists()
@@ -130,18 +130,18 @@ def set_up(
             f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
         )
     kept = store.before(round_number) or Keepsake()
-    check_kept(kept, blueprint, bench.holding.site)
-    blueprint.load(bench.start)
-    blueprint.load(kept.tensors)
-    blueprint.load(received)
-    to_device(blueprint.model, device)
+    check_kept(kept, partitioned, bench.holding.site)
+    partitioned.load(bench.start)
+    partitioned.load(kept.tensors)
+    partitioned.load(received)
+    to_device(partitioned.model, device)
     generator = seeded(derive_seed(bench.plan.seed, "round", bench.holding.site, round_number))
     tail, splits = _frozen_once(bench)
     site_round = SiteRound(
-        model=blueprint.model,
-        network=blueprint.network,
+        model=partitioned.model,
+        network=partitioned.network,
         tail=tail,
-        partition=blueprint.partition,
+        partition=partitioned.partition,
         received={name: tensor.to(device) for name, tensor in received.items()},
         train=splits["train"],
         classes=len(data.classes),
@@ -168,16 +168,16 @@ def to_device(model: nn.Module, device: torch.device) -> None:
 def caches_features(bench: SiteContext) -> bool:
     """Return whether the frozen prefix runs once, and its outputs are kept."""
     config = bench.plan.train
-    return bool(bench.blueprint.cut) and config.cache_features and config.augment == "none"
+    return bool(bench.partitioned.cut) and config.cache_features and config.augment == "none"
 
 
 def _frozen_once(bench: SiteContext) -> tuple[nn.Module, dict[str, Split]]:
     """Return what is left to run each step, over the outputs of the frozen prefix where cached."""
-    data, cut = bench.holding.data, bench.blueprint.cut
+    data, cut = bench.holding.data, bench.partitioned.cut
     if not caches_features(bench):
         splits = {"train": data.train, "validation": data.validation, "test": data.test}
-        return _compiled(bench, bench.blueprint.network), _near(bench, splits)
-    prefix, tail = split(bench.blueprint.network, cut)
+        return _compiled(bench, bench.partitioned.network), _near(bench, splits)
+    prefix, tail = split(bench.partitioned.network, cut)
     return _compiled(bench, tail), _near(bench, features_of(bench, prefix))
 
 
@@ -272,9 +272,9 @@ def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.dev
     return WeightedLoss(class_weights(train.labels, classes).to(device))
 
 
-def check_kept(kept: Keepsake, blueprint: Blueprint, site: str) -> None:
+def check_kept(kept: Keepsake, partitioned: PartitionedModel, site: str) -> None:
     """Raise UserError where what the site kept is not of the model."""
-    own = blueprint.partition
+    own = partitioned.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}
     found = {name: tuple(tensor.shape) for name, tensor in kept.tensors.items()}
     if kept.tensors and found != expected:

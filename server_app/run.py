@@ -31,7 +31,7 @@ from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
 from strategies.method import check_codings, check_travels
 from strategies.methods import make_method
-from strategies.partitioned_model import Blueprint, draw_up
+from strategies.partitioned_model import PartitionedModel, build_partitioned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -216,7 +216,7 @@ class Federation:
             )
         if self.start is not None and told.input_shape != reference.input_shape:
             try:
-                self._start(self._blueprint(told))
+                self._start(self._partitioned(told))
             except UserError as error:
                 return f"task {task!r}: {error}"
         partition = self.learnt.partitions[task]
@@ -227,13 +227,13 @@ class Federation:
     def _begin_task(self, task: str, told: SiteReport) -> str | None:
         """Take in a task with its first site, or return why that cannot be."""
         try:
-            blueprint = self._blueprint(told)
-            start = self._start(blueprint)
+            partitioned = self._partitioned(told)
+            start = self._start(partitioned)
         except UserError as error:
             if not self.references:  # it is the configuration that is wrong
                 raise
             return f"task {task!r}: {error}"
-        partition = blueprint.partition
+        partition = partitioned.partition
         for key, names in exchanged(partition, task).items():
             if self._is_of_another_model(key, {name: start[name] for name in names}):
                 return f"the checkpoint's group {key!r} is of another model"
@@ -243,7 +243,7 @@ class Federation:
             return problem
         self.learnt.add_task(task, partition, start)
         self._claim(self.learnt.keys_of(task).values())
-        self._announce(task, blueprint)
+        self._announce(task, partitioned)
         self.references[task] = told
         return None
 
@@ -288,20 +288,20 @@ class Federation:
             raise UserError(f"{text}\n(strategy.on_site_error=exclude goes on without them)")
         self.log(text)
 
-    def _blueprint(self, told: SiteReport) -> Blueprint:
-        blueprint = draw_up(
+    def _partitioned(self, told: SiteReport) -> PartitionedModel:
+        partitioned = build_partitioned(
             self.plan, self.method, input_shape=told.input_shape, classes=len(told.classes)
         )
-        frozen = blueprint.partition.names(PRETRAINED.name)
+        frozen = partitioned.partition.names(PRETRAINED.name)
         if frozen and self.start is None:
             raise UserError(
                 f"groups.pretrained freezes {len(frozen)} tensors, but weights=none leaves them "
                 "random: choose weights=central, file or torchvision, or empty the group "
                 "('groups.pretrained=[]') and put its layers elsewhere"
             )
-        return blueprint
+        return partitioned
 
-    def _start(self, blueprint: Blueprint) -> dict[str, Any]:
+    def _start(self, partitioned: PartitionedModel) -> dict[str, Any]:
         """Return what a task's model starts from.
 
         Before the pre-training of a `Recipe` that is compared with what will come of it.
@@ -313,18 +313,18 @@ class Federation:
         """
         start = self.checkpoint or self.start
         if start is not None:
-            self._check_start(blueprint, start)
+            self._check_start(partitioned, start)
         if isinstance(start, Checkpoint):
-            blueprint.start_from(start.tensors)
-        return blueprint.tensors(list(blueprint.model.state_dict()))
+            partitioned.start_from(start.tensors)
+        return partitioned.tensors(list(partitioned.model.state_dict()))
 
-    def _announce(self, task: str, blueprint: Blueprint) -> None:
+    def _announce(self, task: str, partitioned: PartitionedModel) -> None:
         """Print the partition, once for all tasks that have the same."""
-        rows = blueprint.partition.summary()
+        rows = partitioned.partition.summary()
         plain = [asdict(row) for row in rows]
         if plain not in self.summaries.values():
             self.log(report.partition_table(rows))
-            for remark in blueprint.partition.remarks:
+            for remark in partitioned.partition.remarks:
                 self.log(remark)
         self.summaries[task] = plain
 
@@ -366,8 +366,8 @@ class Federation:
         self.roster.change_plan(self.plan.to_json())
         self.learnt.states.clear()
         for task, told in self.references.items():
-            blueprint = self._blueprint(told)
-            self.learnt.add_task(task, blueprint.partition, self._start(blueprint))
+            partitioned = self._partitioned(told)
+            self.learnt.add_task(task, partitioned.partition, self._start(partitioned))
         self.unserved = set(self.roster.everyone)
 
     def _serve(self, sites: Collection[str]) -> bool:
@@ -387,10 +387,10 @@ class Federation:
         self._distribute(self._lacking(asked, refused))
         return bool(asked)
 
-    def _check_start(self, blueprint: Blueprint, start: Checkpoint | Recipe) -> None:
+    def _check_start(self, partitioned: PartitionedModel, start: Checkpoint | Recipe) -> None:
         """Raise UserError where the start does not fit, or lacks what is frozen."""
-        frozen = blueprint.partition.names(PRETRAINED.name)
-        had = start.shapes.keys() - blueprint.left_alone(start.shapes)
+        frozen = partitioned.partition.names(PRETRAINED.name)
+        had = start.shapes.keys() - partitioned.left_alone(start.shapes)
         if missing := [name for name in frozen if name not in had]:
             raise UserError(
                 f"groups.pretrained freezes {len(missing)} tensors that the weights "

@@ -33,7 +33,7 @@ class Whole(nn.Module):
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class PartitionedModel:
     """A built model and its division.
 
     Parameters
@@ -102,14 +102,14 @@ class Blueprint:
         return {n: own[n].detach().cpu().clone().contiguous() for n in names}
 
 
-def draw_up(
+def build_partitioned(
     plan: Plan,
     method: Method,
     *,
     input_shape: tuple[int, ...],
     classes: int,
     models_dir: Path | None = None,
-) -> Blueprint:
+) -> PartitionedModel:
     """Build the model of ``plan`` from its seed, and divide it into the groups of ``method``.
 
     Server and sites call this with the same plan and get the same tensors.
@@ -153,7 +153,7 @@ def draw_up(
     if plan.tuning.epochs:
         _check_tuned(division, plan.tuning.groups)
     freeze(model, division)
-    return Blueprint(model, network, division, frozen_cut(network, division))
+    return PartitionedModel(model, network, division, frozen_cut(network, division))
 
 
 def _other_shape(name: str, given: Sequence[int], own: Sequence[int]) -> str:

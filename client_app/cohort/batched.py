@@ -89,7 +89,7 @@ def play_together(
     Parameters
     ----------
     benches : sequence of SiteContext
-        With one plan; those that share a blueprint one after the other.
+        With one plan; those that share a partitioned one after the other.
     number : int
         The round.
     received : callable
@@ -101,7 +101,7 @@ def play_together(
         Sites that must play one after the other, and the outcomes of those that played together:
         a report and the tensors that the site exchanges, or the error.
     """
-    for alike in _by_blueprint(benches):
+    for alike in _by_model(benches):
         if reason := _why_apart(alike):
             _say_once(f"these sites train one after the other: {reason}")
             yield list(alike), []
@@ -170,7 +170,7 @@ def _made_teams(ready: Sequence[_Place], number: int) -> tuple[str, list[_Team]]
     to_train()
     if reason := why_not_stacked(seat.tail, seat.settings) or _no_faster(seat.tail, seat.device):
         return reason, []
-    division = first.bench.blueprint.partition
+    division = first.bench.partitioned.partition
     names = seat.tail.state_dict()
     own = [n for n in names if division.groups[division.group_of[n]].trained]
     each = sum(names[name].numel() for name in own)
@@ -198,7 +198,7 @@ def _play(team: _Team) -> list[Outcome]:
         learners,
         team.settings,
         trained=team.trained,
-        kept=team.places[0].bench.blueprint.partition.kept_names(),
+        kept=team.places[0].bench.partitioned.partition.kept_names(),
         device=device,
     )
     finite = _finite(stack)
@@ -268,7 +268,7 @@ def _place(
     features: Callable[[SiteContext], dict[str, Split]],
 ) -> _Place:
     kept = bench.store.before(number) or Keepsake()
-    round.check_kept(kept, bench.blueprint, bench.holding.site)
+    round.check_kept(kept, bench.partitioned, bench.holding.site)
     return _Place(bench, kept, received(bench), features(bench))
 
 
@@ -287,7 +287,7 @@ def _learner(place: _Place, trained: Sequence[str], number: int) -> Learner:
 
 def _keep(place: _Place, number: int, mine: Mapping[str, Tensor], learner: Learner) -> None:
     """Write what stays at the site to its disk, as `work.play` does."""
-    names = place.bench.blueprint.partition.kept_names()
+    names = place.bench.partitioned.partition.kept_names()
     staying = {n: s for n, s in learner.optimizer_state.items() if n in set(names)}
     kept = {name: mine[name].clone() for name in names}
     optimizer = {**place.kept.optimizer, **staying}
@@ -316,10 +316,10 @@ def _features_of(bench: SiteContext) -> Callable[[SiteContext], dict[str, Split]
         return lambda one: {
             name: getattr(one.holding.data, name) for name in ("train", "validation", "test")
         }
-    blueprint = bench.blueprint
-    blueprint.load(bench.start)
-    blueprint.model.to(bench.device)
-    prefix, _ = split(blueprint.network, blueprint.cut)
+    partitioned = bench.partitioned
+    partitioned.load(bench.start)
+    partitioned.model.to(bench.device)
+    prefix, _ = split(partitioned.network, partitioned.cut)
     return lambda one: round.features_of(one, prefix)
 
 
@@ -333,7 +333,7 @@ def _why_apart(alike: Sequence[SiteContext]) -> str:
         return "train.compile=true"
     if method.train is not Method.train or method.predictor is not Method.predictor:
         return f"method {method.name} has a way of its own to train"
-    if any(name.startswith("extras.") for name in bench.blueprint.partition.group_of):
+    if any(name.startswith("extras.") for name in bench.partitioned.partition.group_of):
         return f"method {method.name} has modules of its own"
     if bench.site.most_steps is not None:
         return "max-steps"
@@ -351,10 +351,10 @@ def _no_faster(tail: nn.Module, device: torch.device) -> str:
     )
 
 
-def _by_blueprint(benches: Sequence[SiteContext]) -> list[list[SiteContext]]:
+def _by_model(benches: Sequence[SiteContext]) -> list[list[SiteContext]]:
     groups: dict[int, list[SiteContext]] = {}
     for bench in benches:
-        groups.setdefault(id(bench.blueprint), []).append(bench)
+        groups.setdefault(id(bench.partitioned), []).append(bench)
     return list(groups.values())
 
 

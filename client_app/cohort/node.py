@@ -150,7 +150,7 @@ def train(
         told = report
         if not report.error:
             try:
-                sums.add(bench.holding.data.task, report, bench.blueprint.partition, tensors)
+                sums.add(bench.holding.data.task, report, bench.partitioned.partition, tensors)
             except Refused as error:
                 told = _failed(bench, number, str(error))
         reports.append(told)
@@ -198,10 +198,10 @@ class Received:
         Sites of one model get the same objects of a scope.
         """
         found: dict[str, Tensor] = {}
-        for group, key in keys_of(bench.blueprint.partition, bench.holding.data.task).items():
+        for group, key in keys_of(bench.partitioned.partition, bench.holding.data.task).items():
             if key not in self.payloads_of:
                 raise UserError(f"the server sent nothing of {key!r}, which this site exchanges")
-            read = (id(bench.blueprint), key)
+            read = (id(bench.partitioned), key)
             if read not in self._read:
                 self._read[read] = bench.exchange.whole(group, self.payloads_of[key])
             found |= self._read[read]
@@ -209,7 +209,7 @@ class Received:
 
     def by_group(self, bench: SiteContext) -> dict[str, bytes]:
         """Return the payload of each group for the site of ``bench``, as far as it is there."""
-        keys = keys_of(bench.blueprint.partition, bench.holding.data.task)
+        keys = keys_of(bench.partitioned.partition, bench.holding.data.task)
         return {
             group: self.payloads_of[key] for group, key in keys.items() if key in self.payloads_of
         }

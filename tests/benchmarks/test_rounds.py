@@ -31,7 +31,7 @@ from models import weights
 from server_app.compose import compose
 from strategies.config import plan_for
 from strategies.methods import make_method
-from strategies.partitioned_model import draw_up
+from strategies.partitioned_model import build_partitioned
 from tests.loopback import simulate
 
 
@@ -58,7 +58,9 @@ def test_a_step_of_ours_is_that_of_the_stock_app(
     config = compose("faces", overrides)
     draw(config, 1, None, tmp_path / "data")
     plan = plan_for(config, federation="start", weights="")
-    started = draw_up(plan, make_method(plan.method), input_shape=(3, SIZE, SIZE), classes=2)
+    started = build_partitioned(
+        plan, make_method(plan.method), input_shape=(3, SIZE, SIZE), classes=2
+    )
     start = started.network.state_dict()
 
     network = stock.network("resnet18")

@@ -31,7 +31,7 @@ from benchmarks.wire import (
 from server_app.compose import compose
 from strategies.config import plan_for
 from strategies.methods import make_method
-from strategies.partitioned_model import draw_up
+from strategies.partitioned_model import build_partitioned
 
 PATIENCE = 60  # seconds
 
@@ -135,7 +135,7 @@ def test_the_stock_app_has_the_network_of_ours(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks/stock_app"))
     stock = importlib.import_module("stock.task").network(har(Path("/har.npz")).stock)
     plan = plan_for(compose("har", []), federation="any", weights="")
-    ours = draw_up(plan, make_method(plan.method), input_shape=(561,), classes=6).network
+    ours = build_partitioned(plan, make_method(plan.method), input_shape=(561,), classes=6).network
     assert [p.shape for p in stock.parameters()] == [p.shape for p in ours.parameters()]
 
 

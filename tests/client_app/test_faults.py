@@ -67,14 +67,14 @@ def test_a_round_goes_on_where_the_feature_cache_has_no_room(
     bench = bench_of(plan)
     with largest_file(1000):
         without = round.play(bench, 1, received(bench), MemoryStore())
-    tensors = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
+    tensors = bench.partitioned.tensors(list(bench.partitioned.model.state_dict()))
     folder = bench.site.cache_dir / "features"
     assert "no room for" in caplog.text
     assert list(folder.iterdir()) == []  # no unfinished file either
     with_cache = round.play(bench, 1, received(bench), MemoryStore())
     assert len(list(folder.iterdir())) == 3
     assert without.loss == pytest.approx(with_cache.loss, abs=1e-6)
-    again = bench.blueprint.tensors(list(tensors))
+    again = bench.partitioned.tensors(list(tensors))
     assert all(
         torch.allclose(tensors[name].float(), again[name].float(), atol=1e-5) for name in tensors
     )
@@ -326,7 +326,7 @@ def test_a_round_in_pieces_is_as_if_they_had_been_chosen_from_the_beginning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench = bench_of(replace(plan, train=replace(plan.train, cache_features=False)))
-    first = bench.blueprint.network[0]
+    first = bench.partitioned.network[0]
     failed: list[int] = []
 
     def limited(_: nn.Module, given: tuple[Tensor]) -> None:
@@ -338,7 +338,7 @@ def test_a_round_in_pieces_is_as_if_they_had_been_chosen_from_the_beginning(
         store = MemoryStore()
         report = round.play(chosen, 1, received(chosen), store)
         assert store.kept is not None
-        tensors = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
+        tensors = bench.partitioned.tensors(list(bench.partitioned.model.state_dict()))
         return report, {**tensors, **{f"kept/{n}": t for n, t in store.kept.flat().items()}}
 
     hook = first.register_forward_pre_hook(limited)

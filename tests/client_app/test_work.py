@@ -54,7 +54,7 @@ def bench_of(plan: Plan, **node: object) -> context.SiteContext:
 
 
 def received(bench: context.SiteContext) -> dict[str, torch.Tensor]:
-    division = bench.blueprint.partition
+    division = bench.partitioned.partition
     return {
         n: bench.start[n] for g in division.exchanged_groups() for n in division.exchanged_names(g)
     }
@@ -65,10 +65,10 @@ def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan)
     for cache in (True, False):
         config = replace(plan.train, cache_features=cache, feature_dtype="float32")
         bench = bench_of(replace(plan, train=config))
-        assert bench.blueprint.cut > 0
+        assert bench.partitioned.cut > 0
         store = MemoryStore()
         report = round.play(bench, 1, received(bench), store)
-        after = bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))
+        after = bench.partitioned.tensors(list(bench.partitioned.model.state_dict()))
         results.append((report, after))
     (with_cache, tensors), (without, expected) = results
     assert with_cache.loss == pytest.approx(without.loss, abs=1e-6)
@@ -95,7 +95,7 @@ def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
     for number in (1, 2):
         bench = bench_of(plan)
         round.play(bench, number, received(bench), store)
-    assert seen == [plain(bench.blueprint.network, bench.blueprint.cut)]
+    assert seen == [plain(bench.partitioned.network, bench.partitioned.cut)]
     body, _ = weights.load(context.checkpoint_path(own_home / "cache", plan.weights))
     other = {name: tensor + 1 for name, tensor in body.items()}
     made = weights.content_hash(other)
@@ -123,7 +123,9 @@ def test_compiled_training_is_the_same_but_for_rounding(plan: Plan) -> None:
         tail = round.set_up(bench, 1, received(bench), MemoryStore()).site_round.tail
         assert hasattr(tail, "_orig_mod") == compiled  # how torch wraps what it compiles
         loss = round.play(bench, 1, received(bench), MemoryStore()).loss
-        results.append((loss, bench.blueprint.tensors(list(bench.blueprint.model.state_dict()))))
+        results.append(
+            (loss, bench.partitioned.tensors(list(bench.partitioned.model.state_dict())))
+        )
     (loss, tensors), (expected, others) = results
     assert loss == pytest.approx(expected, abs=1e-4)
     assert all(torch.allclose(tensors[n].float(), t.float(), atol=1e-4) for n, t in others.items())
@@ -172,8 +174,8 @@ def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
     bench = bench_of(replace(plan, train=replace(plan.train, augment="flip")))
     before = {n: t.clone() for n, t in bench.start.items()}
     round.play(bench, 1, received(bench), MemoryStore())
-    after = bench.blueprint.model.state_dict()
-    division = bench.blueprint.partition
+    after = bench.partitioned.model.state_dict()
+    division = bench.partitioned.partition
     assert all(torch.equal(before[n], after[n]) for n in division.names("pretrained"))
     assert not torch.equal(before["conv3.weight"], after["conv3.weight"])
     assert not torch.equal(before["bn3.running_mean"], after["bn3.running_mean"])
@@ -183,8 +185,8 @@ def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
 def test_a_round_sent_again_gives_the_same_answer(plan: Plan) -> None:
     bench = bench_of(plan)
     payloads = {
-        g: encode({n: bench.start[n] for n in bench.blueprint.partition.exchanged_names(g)})
-        for g in bench.blueprint.partition.exchanged_groups()
+        g: encode({n: bench.start[n] for n in bench.partitioned.partition.exchanged_names(g)})
+        for g in bench.partitioned.partition.exchanged_groups()
     }
     orders.train(bench, 1, payloads)
     first = orders.train(bench, 2, payloads)
@@ -232,7 +234,7 @@ def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan:
     reports = []
     for federation, momentum in (("run-1", 0.0), ("run-2", 9.0), ("run-2", 9.0)):
         bench = bench_of(replace(plan, federation=federation))
-        division = bench.blueprint.partition
+        division = bench.partitioned.partition
         kept = {name: bench.start[name] for name in division.kept_names()}
         state = {"head.out.bias": {"momentum_buffer": torch.full((2,), momentum)}}
         bench.store.save(1, Keepsake(kept, state))
@@ -251,7 +253,7 @@ def test_a_site_says_what_does_not_fit(plan: Plan) -> None:
         orders.train(bench, 1, {})
     good = received(bench)
     payloads = {
-        g: encode({n: good[n] for n in bench.blueprint.partition.exchanged_names(g)})
+        g: encode({n: good[n] for n in bench.partitioned.partition.exchanged_names(g)})
         for g in ("common", "task")
     }
     with pytest.raises(UserError, match="group common from the server"):

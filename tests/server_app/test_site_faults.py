@@ -278,7 +278,7 @@ class Device:
 
         def watched(bench: context.SiteContext, *args: Any, **more: Any) -> Any:
             clinic = bench.holding.site == "clinic"
-            first = bench.blueprint.network[0]
+            first = bench.partitioned.network[0]
             hook = first.register_forward_pre_hook(self.check) if clinic else None
             try:
                 return play(bench, *args, **more)

@@ -9,30 +9,30 @@ from fedstrata.support.errors import UserError
 from server_app.compose import compose
 from strategies.config import plan_for
 from strategies.methods import make_method
-from strategies.partitioned_model import Blueprint, draw_up
+from strategies.partitioned_model import PartitionedModel, build_partitioned
 from tests.strategies.test_equalities import SMALL
 
 
-def drawn(channels: int = 3, classes: int = 2) -> Blueprint:
+def drawn(channels: int = 3, classes: int = 2) -> PartitionedModel:
     plan = plan_for(compose("faces", SMALL), federation="f", weights="")
     shape = (channels, 28, 28)
-    return draw_up(plan, make_method(plan.method), input_shape=shape, classes=classes)
+    return build_partitioned(plan, make_method(plan.method), input_shape=shape, classes=classes)
 
 
-def everything(blueprint: Blueprint) -> dict[str, torch.Tensor]:
-    return blueprint.tensors(list(blueprint.model.state_dict()))
+def everything(partitioned: PartitionedModel) -> dict[str, torch.Tensor]:
+    return partitioned.tensors(list(partitioned.model.state_dict()))
 
 
 def test_a_tensor_that_would_be_broadcast_is_refused_and_nothing_is_copied() -> None:
-    blueprint, before = drawn(), everything(drawn())
+    partitioned, before = drawn(), everything(drawn())
     others = {
         "bn1.weight": torch.zeros_like(before["bn1.weight"]),
         "conv1.weight": everything(drawn(channels=1))["conv1.weight"],
     }
     told = r"conv1\.weight is \(16, 1, 3, 3\), the model's is \(16, 3, 3, 3\)"
     with pytest.raises(UserError, match=told):
-        blueprint.load(others)
-    assert all(torch.equal(t, before[n]) for n, t in everything(blueprint).items())
+        partitioned.load(others)
+    assert all(torch.equal(t, before[n]) for n, t in everything(partitioned).items())
 
 
 def test_pretrained_weights_of_other_inputs_are_refused_with_what_to_do() -> None:
@@ -41,10 +41,10 @@ def test_pretrained_weights_of_other_inputs_are_refused_with_what_to_do() -> Non
 
 
 def test_a_head_for_other_classes_stays_as_it_was_drawn() -> None:
-    blueprint, before = drawn(classes=3), everything(drawn(classes=3))
+    partitioned, before = drawn(classes=3), everything(drawn(classes=3))
     given = {name: tensor + 1 for name, tensor in everything(drawn()).items()}
-    blueprint.start_from(given)
-    after = everything(blueprint)
+    partitioned.start_from(given)
+    after = everything(partitioned)
     kept = {name for name in after if torch.equal(after[name], before[name])}
     assert kept == {"head.out.weight", "head.out.bias"}
     assert all(torch.equal(after[name], given[name]) for name in after.keys() - kept)
