@@ -112,7 +112,7 @@ def plan_faults(seed: int, count: int) -> list[Fault]:
 
 
 @dataclass
-class Kept:
+class GroupCheckpoint:
     """A process that is started again a second after it died, until it is to end."""
 
     start: Callable[[], Process]
@@ -143,9 +143,9 @@ class Testbed:
     processes: Processes
     superlink: SuperLink
     lines: dict[str, Proxy]
-    nodes: dict[str, Kept] = field(default_factory=dict)
-    sites: dict[str, Kept] = field(default_factory=dict)
-    kept_superlink: Kept | None = None
+    nodes: dict[str, GroupCheckpoint] = field(default_factory=dict)
+    sites: dict[str, GroupCheckpoint] = field(default_factory=dict)
+    kept_superlink: GroupCheckpoint | None = None
 
     @property
     def output(self) -> Path:
@@ -154,14 +154,14 @@ class Testbed:
 
     def begin(self) -> None:
         """Start everything."""
-        self.kept_superlink = Kept(self._superlink)
+        self.kept_superlink = GroupCheckpoint(self._superlink)
         self.kept_superlink.begin()
         for index, site in enumerate(SITES):
             port = free_port()
-            self.nodes[site] = Kept(lambda site=site, port=port: self._node(site, port))  # type: ignore[misc]
+            self.nodes[site] = GroupCheckpoint(lambda site=site, port=port: self._node(site, port))  # type: ignore[misc]
             self.nodes[site].begin()
             self.processes.wait_for(f"{site}", lambda port=port: listening(port), seconds=90)  # type: ignore[misc]
-            self.sites[site] = Kept(
+            self.sites[site] = GroupCheckpoint(
                 lambda site=site, port=port, index=index: self._site(site, port, index)  # type: ignore[misc]
             )
             self.sites[site].begin()

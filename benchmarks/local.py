@@ -259,7 +259,7 @@ def cases(told: argparse.Namespace) -> list[Case]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Play the cases in turn, compare what was learnt, and write the table."""
+    """Play the cases in turn, compare what was learned, and write the table."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.local", description=__doc__)
     parser.add_argument(

@@ -148,7 +148,7 @@ class Transfer:
                 )
             text += (
                 ": the balanced accuracy (the mean over the classes, chance is one over their "
-                "number) says what was learnt."
+                "number) says what was server_state."
             )
         if worse:
             text += f" The same sites alone are better than the federation in: {'; '.join(worse)}."

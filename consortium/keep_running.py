@@ -34,7 +34,7 @@ class Runs(Protocol):
 class KeptRun:
     """Submits a run, and submits it again to be resumed until it has come to its end.
 
-    A SuperLink that crashes ends a run of Flower for good. What the run had learnt is in its
+    A SuperLink that crashes ends a run of Flower for good. What the run had learned is in its
     folder; submitted again under its name, it goes on from the last complete round. The
     SuperLink's own list says what was submitted under the name and what came of it, so that
     nothing is submitted while that runs, whoever submitted it: not where an answer was lost, and

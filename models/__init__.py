@@ -1,1 +1,1 @@
-"""What is learnt: networks, layer groups, the frozen prefix, pre-trained weights. Plain torch."""
+"""What is server_state: networks, layer groups, the frozen prefix, pre-trained weights. Plain torch."""

@@ -124,7 +124,9 @@ def ask_reports(
             except Refused as error:
                 told.pop(member.site, None)
                 record.refused[member.site] = str(error)
-                rounds.learnt.downlink.failed(member.site)  # it is sent the whole the next time
+                rounds.server_state.downlink.failed(
+                    member.site
+                )  # it is sent the whole the next time
         give_up = min(give_up, time.monotonic() + rounds.settings.give_up)
         if not closed or time.monotonic() >= give_up:
             break

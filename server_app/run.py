@@ -21,7 +21,7 @@ from server_app.evaluation import measure
 from server_app.rounds.admission import described_schema, schema_difference
 from server_app.rounds.loop import Rounds
 from server_app.rounds.records import RoundRecord, participation
-from server_app.rounds.state import Kept, Learnt
+from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.members import Member, Stranger
 from server_app.sites.roster import Roster
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 
 
-def checked(config: Config) -> Learnt:
+def checked(config: Config) -> ServerState:
     """Return what the server of a run begins with, once all is checked that hangs on no site.
 
     Raises
@@ -53,10 +53,12 @@ def checked(config: Config) -> Learnt:
     check_travels(method, "strategy.minimum", strategy.minimum)
     check_travels(method, "strategy.aggregators", strategy.aggregators)
     read_weights(config)
-    learnt = Learnt(method, strategy.aggregators, config.cohort.sites > 1, strategy.codings)
+    server_state = ServerState(
+        method, strategy.aggregators, config.cohort.sites > 1, strategy.codings
+    )
     for group in strategy.aggregators:
-        learnt.aggregator(group)
-    return learnt
+        server_state.aggregator(group)
+    return learned
 
 
 @dataclass
@@ -89,12 +91,12 @@ class Federation:
     summaries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.learnt = checked(self.config)
-        self.method = self.learnt.method
+        self.server_state = checked(self.config)
+        self.method = self.server_state.method
         self.rounds = Rounds(
             grid=self.roster.grid,
             roster=self.roster,
-            learnt=self.learnt,
+            server_state=self.server_state,
             settings=self.config.strategy,
             seed=self.config.seed,
             admit=self.admit,
@@ -155,21 +157,21 @@ class Federation:
         self.log(report.sites_table(self.sites()))
         if not self.roster.members:
             raise UserError("no site can take part")
-        check_newcomers(self.roster, self.learnt.partitions)
+        check_newcomers(self.roster, self.server_state.partitions)
         if self.roster.newcomers:
             self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
         for group, each in self.coding().items():
             if any(way["name"] != "exact" for way in each.values()):
-                self.log(f"{group} travels coded: {self.learnt.codings.told(group)}")
+                self.log(f"{group} travels coded: {self.server_state.codings.told(group)}")
         self.joined = True
-        for key, aggregator in sorted(self.learnt.aggregators.items()):
+        for key, aggregator in sorted(self.server_state.aggregators.items()):
             name = type(aggregator).__name__
             if isinstance(aggregator, HoldingAggregator):
                 self.log(
                     f"{key}: {name} needs all updates of a round: within "
                     f"{aggregator.memory_mb:g} MB of memory, the others on disk"
                 )
-            statistics = [n for n in self.learnt.states[key] if n.endswith("running_var")]
+            statistics = [n for n in self.server_state.states[key] if n.endswith("running_var")]
             if isinstance(aggregator, ServerOptimizer) and statistics:
                 self.log(
                     f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
@@ -191,7 +193,7 @@ class Federation:
                 self.roster.set_aside(problems[-1])
                 continue
             fitting.append(member)
-            self.learnt.downlink.introduced(member.site, member.report.held)
+            self.server_state.downlink.introduced(member.site, member.report.held)
             back = self.roster.place(member)
             if self.joined:
                 self.log(f"site {member.site} {'is back' if back else 'joined'}")
@@ -219,7 +221,7 @@ class Federation:
                 self._start(self._partitioned(told))
             except UserError as error:
                 return f"task {task!r}: {error}"
-        partition = self.learnt.partitions[task]
+        partition = self.server_state.partitions[task]
         return self._other_shapes(told, partition, reference.site) or self._across_tasks(
             task, partition
         )
@@ -241,8 +243,8 @@ class Federation:
             return problem
         if problem := self._across_tasks(task, partition):
             return problem
-        self.learnt.add_task(task, partition, start)
-        self._claim(self.learnt.keys_of(task).values())
+        self.server_state.add_task(task, partition, start)
+        self._claim(self.server_state.keys_of(task).values())
         self._announce(task, partitioned)
         self.references[task] = told
         return None
@@ -261,7 +263,7 @@ class Federation:
     def _across_tasks(self, task: str, partition: Partition) -> str | None:
         """Return how a task's share of a group for all sites differs from the other tasks'."""
         for group in partition.exchanged_groups():
-            state = self.learnt.states.get(scope_key(partition, group, task))
+            state = self.server_state.states.get(scope_key(partition, group, task))
             if state is None:
                 continue
             mine = described_schema(partition.schema(group))
@@ -353,7 +355,7 @@ class Federation:
                 record.refused[member.site] = told.error or "did not keep the checkpoint"
                 continue
             self.unserved.discard(member.site)
-            self.learnt.downlink.introduced(member.site, told.held)
+            self.server_state.downlink.introduced(member.site, told.held)
         self.silent |= record.late.keys()
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
@@ -364,10 +366,10 @@ class Federation:
         self.checkpoint = made
         self.plan = replace(self.plan, weights=made.content_hash)
         self.roster.change_plan(self.plan.to_json())
-        self.learnt.states.clear()
+        self.server_state.states.clear()
         for task, told in self.references.items():
             partitioned = self._partitioned(told)
-            self.learnt.add_task(task, partitioned.partition, self._start(partitioned))
+            self.server_state.add_task(task, partitioned.partition, self._start(partitioned))
         self.unserved = set(self.roster.everyone)
 
     def _serve(self, sites: Collection[str]) -> bool:
@@ -419,7 +421,7 @@ class Federation:
             else:
                 lacking.append(member)
             if member.site not in refused:
-                self.learnt.downlink.introduced(member.site, told.held)
+                self.server_state.downlink.introduced(member.site, told.held)
         self.silent |= record.late.keys()
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} does not say whether it has the checkpoint: {reason}")
@@ -429,28 +431,28 @@ class Federation:
 
     def _take_up(self, saved: Saved) -> None:
         """Continue from a checkpoint; it must hold what the model of now exchanges."""
-        self.learnt.unclaimed = {
-            key: Kept(state, saved.optimizers.get(key, {}), saved.published.get(key, {}))
+        self.server_state.unclaimed = {
+            key: GroupCheckpoint(state, saved.optimizers.get(key, {}), saved.published.get(key, {}))
             for key, state in saved.states.items()
         }
-        for key, state in self.learnt.states.items():
+        for key, state in self.server_state.states.items():
             if self._is_of_another_model(key, state):
                 raise UserError(f"resume: the checkpoint's group {key!r} is of another model")
-        self._claim(list(self.learnt.states))
+        self._claim(list(self.server_state.states))
         self.history[:] = saved.history
 
     def _is_of_another_model(self, key: str, state: Mapping[str, Tensor]) -> bool:
-        kept = self.learnt.unclaimed.get(key)
+        kept = self.server_state.unclaimed.get(key)
         before = state if kept is None else kept.state
         return {n: t.shape for n, t in before.items()} != {n: t.shape for n, t in state.items()}
 
     def _claim(self, keys: Iterable[str]) -> None:
         """Go on from what the checkpoint holds of ``keys``: now that a site is there to learn it."""
         for key in keys:
-            self.learnt.claim(key)
+            self.server_state.claim(key)
 
     def _keep(self, number: int) -> None:
-        kept = self.learnt.keep()
+        kept = self.server_state.keep()
         self.folder.save(
             number,
             {key: each.state for key, each in kept.items()},
@@ -473,8 +475,8 @@ class Federation:
 
     def coding(self) -> dict[str, dict[str, Any]]:
         """Return how each exchanged group travels, up and down, as results.json says it."""
-        groups = {g for p in self.learnt.partitions.values() for g in p.exchanged_groups()}
-        codings = self.learnt.codings
+        groups = {g for p in self.server_state.partitions.values() for g in p.exchanged_groups()}
+        codings = self.server_state.codings
         return {
             group: {
                 "up": codings.from_site(group).to_dict(),

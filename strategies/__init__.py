@@ -1,1 +1,1 @@
-"""How it is learnt: the round loop, the aggregators, the wire format, one file per method."""
+"""How it is server_state: the round loop, the aggregators, the wire format, one file per method."""

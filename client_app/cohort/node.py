@@ -1,4 +1,4 @@
-"""A node that holds many virtual sites: a report of each, and what they learnt as one sum per scope."""
+"""A node that holds many virtual sites: a report of each, and what they learned as one sum per scope."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def answer_region(
     site : Site
         The node's settings; its seat is that of as many sites as ``plan.cohort`` says.
     plan : Plan
-        What is learnt.
+        What is server_state.
     number : int
         The round.
     payloads : mapping of str to bytes

@@ -1,6 +1,6 @@
 """Every message there is: what the server asks, what a site answers, and nothing besides.
 
-A message carries a plan (what is learnt), an order (which round), and the layers of exchanged
+A message carries a plan (what is learned), an order (which round), and the layers of exchanged
 groups, each group one safetensors payload; or, where the server sends differences, as many payloads
 as there are steps from what the site holds, as `Coded` tells. An answer carries a report and, after
 training, the layers of the groups on the allow-list. Records that are not named here make an answer

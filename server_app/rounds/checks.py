@@ -29,7 +29,7 @@ def checked_update(
     method: Method,
     sent: Mapping[str, Sent],
 ) -> Update:
-    """Return what a site learnt, or raise Refused with the reason why it is not taken.
+    """Return what a site learned, or raise Refused with the reason why it is not taken.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def checked_region(
     expected: Mapping[str, int],
     method: Method,
 ) -> RegionUpdate:
-    """Return what a region's sites learnt, or raise Refused with the reason why it is not taken.
+    """Return what a region's sites learned, or raise Refused with the reason why it is not taken.
 
     A site that says why it did not train is not in the sums. Where anything is wrong with one that
     did, nothing of the region can be taken: its update cannot be told from the others'.

@@ -1,6 +1,6 @@
 """What each site is sent of a group whose layers travel down as differences: from what it holds.
 
-The server keeps, beside the state that it has learnt, the state that it has *published*: what a site
+The server keeps, beside the state that it has learned, the state that it has *published*: what a site
 holds that has read everything. Each round it publishes the difference between the two, coded once
 and the same for all, and takes what coding made of it itself; what coding lost is in the difference
 of the next round (error feedback; Tang et al. 2019, DoubleSqueeze). Published states are known by
@@ -184,7 +184,7 @@ class Downlink:
         Parameters
         ----------
         state : mapping of str to Tensor
-            What the server has learnt of the group and scope ``key``.
+            What the server has learned of the group and scope ``key``.
         """
         published = self.published[key]
         published.publish(self.codings.to_site(group), number, state)

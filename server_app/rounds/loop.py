@@ -28,7 +28,7 @@ from server_app.rounds.checks import checked_region, checked_update
 from server_app.rounds.contribution import RegionUpdate, Share
 from server_app.rounds.dispatch import MOST_TIMES, TTL_MARGIN, Party, letters_of, parties_of
 from server_app.rounds.records import RoundRecord, task_metrics
-from server_app.rounds.state import Learnt
+from server_app.rounds.state import ServerState
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
 from strategies.config import StrategyConfig
@@ -49,7 +49,7 @@ class Rounds:
         Flower's way to the nodes.
     roster : Roster
         Who takes part.
-    learnt : Learnt
+    server_state : ServerState
         The states; replaced group by group as rounds end.
     settings : StrategyConfig
         Fraction, deadline, minimum and so on.
@@ -68,7 +68,7 @@ class Rounds:
 
     grid: Grid
     roster: Roster
-    learnt: Learnt
+    server_state: ServerState
     settings: StrategyConfig
     seed: int
     admit: Callable[[list[Member]], None]
@@ -137,7 +137,7 @@ class Rounds:
         whether it would be too few if all answered that are not outside their hours.
         """
         connected = self._wait_for_enough(number)
-        needed = self.learnt.keys()  # a task that joins meanwhile is not waited for
+        needed = self.server_state.keys()  # a task that joins meanwhile is not waited for
         asked, record = self._sample(number, attempt, connected)
         counts = {member.site: member.report.examples["train"] for member in asked}
         expected = self._begin(asked, counts)
@@ -167,8 +167,8 @@ class Rounds:
             reports = update.reports
             for member in party:
                 if member.site in reports:
-                    keys = self.learnt.keys_of(member.task)
-                    self.learnt.downlink.answered(member.site, keys)
+                    keys = self.server_state.keys_of(member.task)
+                    self.server_state.downlink.answered(member.site, keys)
             record.took_part([(m, reports[m.site]) for m in party if m.site in reports])
         if not later and not closed:
             self._stop_if_all_refused(record, connected)
@@ -179,21 +179,21 @@ class Rounds:
         record.tasks = task_metrics(record.sites)
         open_now = [member for member in asked if member.site not in closed]
         could = Counter(
-            key for member in open_now for key in self.learnt.keys_of(member.task).values()
+            key for member in open_now for key in self.server_state.keys_of(member.task).values()
         )
         return record, short, bool(closed and (not open_now or self._too_few(needed, could)))
 
     def _checked(
         self, reply: Message, party: Party, number: int, expected: Mapping[str, int]
     ) -> RegionUpdate:
-        """Return what one site, or a region's sites, learnt; or raise Refused."""
-        partitions, method = self.learnt.partitions, self.learnt.method
+        """Return what one site, or a region's sites, learned; or raise Refused."""
+        partitions, method = self.server_state.partitions, self.server_state.method
         if party[0].regional:
             return checked_region(reply, party, number, partitions, expected, method)
         (member,) = party
-        sent = self.learnt.sent(member.task)
+        sent = self.server_state.sent(member.task)
         update = checked_update(reply, member, number, partitions[member.task], method, sent)
-        keys, examples = self.learnt.keys_of(member.task), update.report.examples
+        keys, examples = self.server_state.keys_of(member.task), update.report.examples
         shares = {
             keys[group]: Share({member.site: examples}, tensors, update.sizes[group])
             for group, tensors in update.tensors.items()
@@ -205,16 +205,16 @@ class Rounds:
 
         Return whether one was known to hold something.
         """
-        forgot = [self.learnt.downlink.failed(member.site) for member in party]
+        forgot = [self.server_state.downlink.failed(member.site) for member in party]
         return any(forgot)
 
     def _add(self, key: str, share: Share) -> None:
         """Give what arrived to its aggregator: one site's update, or the sum over several."""
         if len(share.sites) > 1:
-            self.learnt.aggregators[key].add_sum(share.sites, share.tensors)
+            self.server_state.aggregators[key].add_sum(share.sites, share.tensors)
             return
         ((site, examples),) = share.sites.items()
-        self.learnt.aggregators[key].add(site, share.tensors, examples)
+        self.server_state.aggregators[key].add(site, share.tensors, examples)
 
     def _note_the_others(self, record: RoundRecord) -> None:
         """Note the sites that could not be asked at all: they never joined, or cannot take part."""
@@ -228,7 +228,7 @@ class Rounds:
         if record.refused and there <= record.refused.keys():
             lines = [f"  {site}: {reason}" for site, reason in sorted(record.refused.items())]
             raise UserError(
-                f"round {record.round}: no site could take part; what was learnt up to round "
+                f"round {record.round}: no site could take part; what was learned up to round "
                 f"{record.round - 1} is kept, resume the run when this is mended:\n"
                 + "\n".join(lines)
             )
@@ -280,7 +280,7 @@ class Rounds:
             sent_layers, coded = layers, dict[str, Coded]()
             if sent_layers is None:
                 sent_layers, coded = self._layers(party, number, arrays)
-                largest = max(largest, *(self.learnt.size(member.task) for member in party))
+                largest = max(largest, *(self.server_state.size(member.task) for member in party))
             largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
             regional = party[0].regional
             message = orders.order(
@@ -337,7 +337,7 @@ class Rounds:
     def _unanswered(self, kind: str, party: Party) -> None:
         if kind == kinds.TRAIN:
             for member in party:
-                self.learnt.downlink.unanswered(member.site)
+                self.server_state.downlink.unanswered(member.site)
 
     def _taken(self, member: Member) -> dict[str, int]:
         """Return of which round the site's last update is that was taken, by group; 0 for none.
@@ -353,8 +353,8 @@ class Rounds:
                 ),
                 0,
             )
-            for group, key in self.learnt.keys_of(member.task).items()
-            if self.learnt.codings.from_site(group).lossy
+            for group, key in self.server_state.keys_of(member.task).items()
+            if self.server_state.codings.from_site(group).lossy
         }
 
     def _layers(
@@ -368,11 +368,11 @@ class Rounds:
         layers: dict[str, Array] = {}
         coded: dict[str, Coded] = {}
         for task in {member.task: None for member in party}:
-            for group, key in self.learnt.keys_of(task).items():
-                state = self.learnt.states[key]
-                if self.learnt.downlink.remembers(group):
+            for group, key in self.server_state.keys_of(task).items():
+                state = self.server_state.states[key]
+                if self.server_state.downlink.remembers(group):
                     site = party[0].site
-                    steps, told = self.learnt.downlink.parcel(site, group, key, number, state)
+                    steps, told = self.server_state.downlink.parcel(site, group, key, number, state)
                     layers |= steps
                     coded[group] = told
                     continue
@@ -411,7 +411,7 @@ class Rounds:
         able: dict[str, int] = {}
         for task, members in self.roster.by_task().items():
             there = sum(member.node_id in connected for member in members)
-            for key in self.learnt.keys_of(task).values():
+            for key in self.server_state.keys_of(task).values():
                 able[key] = able.get(key, 0) + min(there, self._share(members))
         return able
 
@@ -428,10 +428,10 @@ class Rounds:
         """Open the aggregators of every scope that is asked; return each one's examples in all."""
         expected: dict[str, dict[str, int]] = {}
         for member in asked:
-            for key in self.learnt.keys_of(member.task).values():
+            for key in self.server_state.keys_of(member.task).values():
                 expected.setdefault(key, {})[member.site] = counts[member.site]
         for key, sites in expected.items():
-            self.learnt.aggregators[key].begin(self.learnt.states[key], sites)
+            self.server_state.aggregators[key].begin(self.server_state.states[key], sites)
         return {key: sum(sites.values()) for key, sites in expected.items()}
 
     def _finish(self, arrived: Mapping[str, int], record: RoundRecord) -> None:
@@ -440,12 +440,12 @@ class Rounds:
             if not count:
                 record.kept[key] = "no update"
                 continue
-            aggregator = self.learnt.aggregators[key]
+            aggregator = self.server_state.aggregators[key]
             after = aggregator.finish()
             if after is None:
                 record.kept[key] = aggregator.note or "no update"
             else:
-                self.learnt.states[key] = after
+                self.server_state.states[key] = after
                 if aggregator.note:
                     self.log(f"round {record.round}: {key}: {aggregator.note}")
 
@@ -463,7 +463,7 @@ class Rounds:
             connected = self.roster.connected()
             self._welcome(connected)
             there = sum(m.node_id in connected for m in self.roster.members.values())
-            short = self._too_few(self.learnt.keys(), self._could_answer(connected))
+            short = self._too_few(self.server_state.keys(), self._could_answer(connected))
             if there >= self.settings.min_sites and not short:
                 if waited:
                     self.log(f"round {number}: {there} sites are there, it goes on")
@@ -484,7 +484,7 @@ class Rounds:
 
     def _gave_up(self, number: int) -> str:
         return (
-            f"gave up after {self.settings.give_up:g} s (strategy.give_up); what was learnt up to "
+            f"gave up after {self.settings.give_up:g} s (strategy.give_up); what was learned up to "
             f"round {number - 1} is kept: give the same command with resume when they are back"
         )
 

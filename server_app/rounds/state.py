@@ -1,4 +1,4 @@
-"""What the server has learnt: tensors and an aggregator for each layer group and scope."""
+"""What the server has server_state: tensors and an aggregator for each layer group and scope."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from strategies.method import Method
 
 
 @dataclass(frozen=True)
-class Kept:
+class GroupCheckpoint:
     """What a checkpoint holds of a group and scope: all by name, empty where there is none.
 
     Parameters
     ----------
     state : dict
-        What was learnt.
+        What was server_state.
     optimizer : dict
         The aggregator's own tensors.
     published : dict
@@ -38,7 +38,7 @@ class Kept:
 
 
 @dataclass
-class Learnt:
+class ServerState:
     """What the server holds: one state and one aggregator per group and scope.
 
     Parameters
@@ -66,7 +66,7 @@ class Learnt:
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
-    unclaimed: dict[str, Kept] = field(default_factory=dict)
+    unclaimed: dict[str, GroupCheckpoint] = field(default_factory=dict)
     downlink: Downlink = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,11 +103,11 @@ class Learnt:
             tensors = {name: kept.published[name] for name in self.states[key]}
             self.downlink.published[key] = Published(tensors)
 
-    def keep(self) -> dict[str, Kept]:
+    def keep(self) -> dict[str, GroupCheckpoint]:
         """Return what a checkpoint has to hold, by scope key; what nobody claimed is still in it."""
         published = self.downlink.published
         return self.unclaimed | {
-            key: Kept(
+            key: GroupCheckpoint(
                 state,
                 self.aggregators[key].state_dict(),
                 published[key].tensors if key in published else {},

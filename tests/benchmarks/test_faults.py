@@ -16,8 +16,8 @@ from benchmarks.faults import (
     ROUNDS,
     SITES,
     Fault,
+    GroupCheckpoint,
     Injector,
-    Kept,
     Outcome,
     Testbed,
     Watcher,
@@ -134,7 +134,7 @@ def testbed(tmp_path: Path) -> Iterator[Testbed]:
         testbed = Testbed(processes, SuperLink(processes), {})
         ended = processes.start("site", [sys.executable, "-c", "pass"])
         processes.finish(ended, seconds=60)
-        testbed.sites[SITES[0]] = Kept(lambda: ended, ended)
+        testbed.sites[SITES[0]] = GroupCheckpoint(lambda: ended, ended)
         yield testbed
 
 

@@ -1,4 +1,4 @@
-"""Whole runs in which layers travel coded: what is learnt and sent, who misses rounds, resuming."""
+"""Whole runs in which layers travel coded: what is learned and sent, who misses rounds, resuming."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def sent(results: dict[str, Any], way: str, group: str = "common") -> list[int]:
     return [record[way].get(group, -1) for record in results["rounds"]]
 
 
-def learnt(found: dict[str, Tensor]) -> dict[str, Tensor]:
+def learned(found: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in found.items() if name.startswith("state/")}
 
 
@@ -78,14 +78,14 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return played(tmp_path_factory.mktemp("exact"))
 
 
-# -- what is learnt, and in how many bytes -----------------------------------------------------------
+# -- what is learned, and in how many bytes -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("down", ["exact", "changed"])
 def test_exact_codings_give_the_bits_of_none(tmp_path: Path, exact: Found, down: str) -> None:
     overrides = [f"strategy.coding_down.{group}={down}" for group in ("common", "task")]
     results, found = played(tmp_path, *overrides)
-    assert same(learnt(found), learnt(exact[1]))
+    assert same(learned(found), learned(exact[1]))
     assert without_times(results["final"]) == without_times(exact[0]["final"])
     if down == "changed":  # what a run starts from every site makes itself
         assert 0 <= sent(results, "bytes_down")[0] < 4_000

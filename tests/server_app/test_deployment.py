@@ -114,14 +114,14 @@ def test_a_newcomer_joins_after_the_rounds_only(played: Any) -> None:
 
 def test_only_personal_layers_are_tuned_and_kept_beside_those_of_the_rounds(played: Any) -> None:
     results, _, _, output = played
-    learnt = states(output, results["run"])
+    server_state = states(output, results["run"])
     for site, task in (("site-00", "gender"), (NEWCOMER, "pose")):
         store = DiskStore(output, results["federation"], site)
         tensors, told = weights.load(store.deployed)
         assert json.loads(told["model"])["tuned"] == ["head.out.weight", "head.out.bias"]
         for key in ("common", f"task/{task}"):
             prefix = f"state/{key}//"
-            received = {n.removeprefix(prefix): t for n, t in learnt.items() if prefix in n}
+            received = {n.removeprefix(prefix): t for n, t in server_state.items() if prefix in n}
             assert received
             assert all(torch.equal(tensors[name], t) for name, t in received.items())
         kept = store.before(99)
@@ -185,8 +185,8 @@ def test_fedavg_with_fine_tuning_is_a_choice_of_groups(tmp_path: Path) -> None:
     entry = results["deployment"]["sites"]["site-00"]
     assert entry["after"]["loss"] != entry["before"]["loss"]
     tuned, _ = weights.load(DiskStore(tmp_path, results["federation"], "site-00").deployed)
-    learnt = states(tmp_path, results["run"])
-    assert not torch.equal(tuned["conv1.weight"], learnt["state/common//conv1.weight"])
+    server_state = states(tmp_path, results["run"])
+    assert not torch.equal(tuned["conv1.weight"], learned["state/common//conv1.weight"])
 
 
 def test_the_learning_rate_is_a_multiple_of_the_configured_one(tmp_path: Path) -> None:

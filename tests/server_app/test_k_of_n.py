@@ -158,7 +158,7 @@ def test_a_run_gives_up_by_name_and_can_be_resumed(tmp_path: Path) -> None:
     overrides = [*PLAIN, "strategy.min_sites=3", "strategy.give_up=0.5"]
     told = (
         r"round 2: 2 of at least 3 sites are there, missing: site-01 \(task pose, node 101\): not "
-        r"connected; site-02 .*gave up after 0\.5 s \(strategy\.give_up\); what was learnt up to "
+        r"connected; site-02 .*gave up after 0\.5 s \(strategy\.give_up\); what was learned up to "
         r"round 1 is kept"
     )
     cut = tmp_path / "cut"

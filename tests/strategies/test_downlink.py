@@ -21,7 +21,7 @@ SPARSE = TopK(fraction=0.02, values="float32", least=0)
 TOPK = {"name": "topk", "fraction": 0.02, "values": "float32", "least": 0}
 
 
-def learnt(seed: int) -> dict[str, Tensor]:
+def learned(seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     return {"w": torch.randn(50, 40), "bn.running_var": torch.rand(5)}
 
@@ -30,7 +30,7 @@ def read(
     downlink: Downlink, site: str, number: int, base: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], Coded]:
     """Return what a site that has ``base`` gets out of its parcel."""
-    arrays, coded = downlink.parcel(site, "common", "common", number, learnt(number))
+    arrays, coded = downlink.parcel(site, "common", "common", number, learned(number))
     if not coded.base:
         return payload.decode(arrays["common/0"].data, SCHEMA, max_magnitude=None), coded
     assert content_hash(base) == coded.base
@@ -48,7 +48,7 @@ def downlink() -> Downlink:
 
 def test_what_sites_read_is_what_the_server_thinks_and_comes_nearer_each_round() -> None:
     published = Published(dict(START))
-    wanted = learnt(1)
+    wanted = learned(1)
     apart = [float((wanted["w"] - published.tensors["w"]).norm())]
     for number in range(1, 60):
         published.publish(SPARSE, number, wanted)
@@ -61,9 +61,9 @@ def test_what_sites_read_is_what_the_server_thinks_and_comes_nearer_each_round()
 
 def test_a_round_is_published_once_whatever_is_learnt_meanwhile() -> None:
     published = Published(dict(START))
-    published.publish(SPARSE, 1, learnt(1))
+    published.publish(SPARSE, 1, learned(1))
     before = published.hash
-    published.publish(SPARSE, 1, learnt(2))
+    published.publish(SPARSE, 1, learned(2))
     assert published.hash == before
     assert len(published.steps) == 1
 
@@ -78,7 +78,7 @@ def test_nothing_new_is_no_step() -> None:
 def test_steps_are_dropped_when_the_state_itself_is_smaller() -> None:
     published = Published(dict(START))
     for number in range(1, 12):
-        published.publish(Int8(per_channel=False), number, learnt(number))
+        published.publish(Int8(per_channel=False), number, learned(number))
         assert sum(len(s.array.data) for s in published.steps) < published.size
     assert len(published.steps) == 3  # a quarter each, and their headers
 
@@ -111,7 +111,7 @@ def test_who_failed_or_long_did_not_answer_is_sent_the_whole() -> None:
         line.unanswered("a")
     assert not read(line, "a", 1, START)[1].base
     line.answered("a", {"common": "common"})
-    assert line.parcel("a", "common", "common", 1, learnt(1))[1].steps == 0
+    assert line.parcel("a", "common", "common", 1, learned(1))[1].steps == 0
     assert line.failed("a")
     assert not read(line, "a", 1, START)[1].base
     assert not line.failed("a")  # there is nothing left to forget

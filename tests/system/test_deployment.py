@@ -203,7 +203,7 @@ def kept_at(testbed: Testbed, site: str, run: Run) -> dict[str, Tensor]:
     return kept | {f"deployed/{name}": tuned[name] for name in federation.PERSONAL}
 
 
-def learnt(testbed: Testbed, run: Run, number: int) -> dict[str, Tensor]:
+def learned(testbed: Testbed, run: Run, number: int) -> dict[str, Tensor]:
     """Return the server's state after a round, by scope key and tensor name."""
     folder = testbed.output / run.name / "checkpoints" / f"round-{number:06d}"
     return weights.load(folder / "state.safetensors")[0]
@@ -235,7 +235,7 @@ def test_no_personal_tensor_crosses_in_either_direction(
 def test_what_is_to_cross_is_found_on_the_wire(
     testbed: Testbed, interrupted: Run, whole: Run
 ) -> None:
-    after_one, after_two = (learnt(testbed, whole, number) for number in (1, 2))
+    after_one, after_two = (learned(testbed, whole, number) for number in (1, 2))
     for site in SITES:
         task = whole.results["sites"][site]["task"]
         up = [*interrupted.up[site], *whole.up[site]]
