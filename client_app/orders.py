@@ -21,7 +21,7 @@ from client_app.round import (
     check_finite,
     exchanged_tensors,
     fit_settings,
-    keepsake,
+    local_state,
     measured,
     play,
     round_report,
@@ -139,7 +139,7 @@ def train(
     owed = bench.exchange.owed(taken)
     seat, report = trained(bench, round_number, received.tensors, bench.store)
     update, left = bench.exchange.write(exchanged_tensors(bench), received.tensors, owed)
-    kept = replace(keepsake(seat, bench), owed=left)
+    kept = replace(local_state(seat, bench), owed=left)
     kept = replace(kept, received=received.held, hashes=received.hashes)
     bench.store.save(round_number, kept, taken.values())
     return report, update

@@ -14,7 +14,7 @@ from torch.nn import functional
 from client_app.context import SiteContext, checkpoint_path
 from client_app.feature_cache import Cache, Computed, cached
 from client_app.gpu_cache import Shelf, room_on
-from client_app.store import Keepsake, Store
+from client_app.store import LocalState, Store
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.plan import TrainConfig
 from fedstrata.support.errors import UserError, private
@@ -63,7 +63,7 @@ def play(
         Where the training did not stay finite; nothing is kept then.
     """
     seat, report = trained(bench, round_number, received, store, measure=measure)
-    store.save(round_number, keepsake(seat, bench))
+    store.save(round_number, local_state(seat, bench))
     return report
 
 
@@ -84,11 +84,11 @@ def trained(
     return seat, round_report(bench, round_number, started, metrics, seat)
 
 
-def keepsake(seat: Prepared, bench: SiteContext) -> Keepsake:
+def local_state(seat: Prepared, bench: SiteContext) -> LocalState:
     """Return what stays at the site of a round that was played."""
     memory = {n: t.detach().cpu().contiguous() for n, t in seat.site_round.memory.items()}
     kept = bench.partitioned.tensors(bench.partitioned.partition.kept_names())
-    return Keepsake(kept, seat.site_round.optimizer_state, memory)
+    return LocalState(kept, seat.site_round.optimizer_state, memory)
 
 
 def check_finite(partitioned: PartitionedModel) -> None:
@@ -129,7 +129,7 @@ def set_up(
         raise UserError(
             f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
         )
-    kept = store.before(round_number) or Keepsake()
+    kept = store.before(round_number) or LocalState()
     check_kept(kept, partitioned, bench.holding.site)
     partitioned.load(bench.start)
     partitioned.load(kept.tensors)
@@ -272,7 +272,7 @@ def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.dev
     return WeightedLoss(class_weights(train.labels, classes).to(device))
 
 
-def check_kept(kept: Keepsake, partitioned: PartitionedModel, site: str) -> None:
+def check_kept(kept: LocalState, partitioned: PartitionedModel, site: str) -> None:
     """Raise UserError where what the site kept is not of the model."""
     own = partitioned.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}

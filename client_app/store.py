@@ -24,7 +24,7 @@ _FILE = re.compile(r"round-(\d{6})\.safetensors")
 
 
 @dataclass
-class Keepsake:
+class LocalState:
     """The tensors that stay at the site after a round.
 
     Parameters
@@ -63,7 +63,7 @@ class Keepsake:
         return flat
 
     @classmethod
-    def of_flat(cls, flat: dict[str, Tensor]) -> Keepsake:
+    def of_flat(cls, flat: dict[str, Tensor]) -> LocalState:
         """Undo :meth:`flat`, but for ``owed`` and ``received``, which are read apart."""
         kept = cls()
         plain = {"tensor": kept.tensors, "memory": kept.memory}
@@ -85,14 +85,14 @@ class Keepsake:
 class Store(Protocol):
     """Where a site's keepsakes are."""
 
-    def before(self, round_number: int) -> Keepsake | None:
+    def before(self, round_number: int) -> LocalState | None:
         """Return what the latest round before ``round_number`` left, or None at the beginning.
 
         Without ``owed`` and ``received``.
         """
         ...
 
-    def save(self, round_number: int, kept: Keepsake, needed: Collection[int] = ()) -> None:
+    def save(self, round_number: int, kept: LocalState, needed: Collection[int] = ()) -> None:
         """Keep what ``round_number`` leaves, in place of what it left at an earlier attempt.
 
         What the rounds ``needed`` left is kept too, however old they are.
@@ -115,7 +115,7 @@ class DiskStore:
             / checked_name(site, "site")
         )
 
-    def before(self, round_number: int) -> Keepsake | None:
+    def before(self, round_number: int) -> LocalState | None:
         """Return what the latest round before ``round_number`` left, or None at the beginning."""
         earlier = [n for n in self.rounds() if n < round_number]
         if not earlier:
@@ -124,7 +124,7 @@ class DiskStore:
             flat, _ = tensors.load(
                 self.path(max(earlier)), lambda name: not name.startswith((OWED, RECEIVED))
             )
-        return Keepsake.of_flat(flat)
+        return LocalState.of_flat(flat)
 
     def owed(self, round_number: int, names: Collection[str]) -> dict[str, Tensor]:
         """Return what was owed of the tensors ``names`` after a round; nothing where it left none."""
@@ -134,7 +134,7 @@ class DiskStore:
         with private_reason("what coding has lost so far cannot be read from the site's disk"):
             return _load(path, OWED, names)
 
-    def save(self, round_number: int, kept: Keepsake, needed: Collection[int] = ()) -> None:
+    def save(self, round_number: int, kept: LocalState, needed: Collection[int] = ()) -> None:
         """Write the file of the round durably, then drop files that no re-sent round can need.
 
         Those of later rounds are of a history that the run gave up: it was resumed before them.
@@ -228,14 +228,14 @@ class MemoryStore:
     """Keeps the last round in memory: for a model that is trained alone, in one go."""
 
     def __init__(self) -> None:
-        self.kept: Keepsake | None = None
+        self.kept: LocalState | None = None
 
-    def before(self, round_number: int) -> Keepsake | None:
+    def before(self, round_number: int) -> LocalState | None:
         """Return what was saved last."""
         del round_number
         return self.kept
 
-    def save(self, round_number: int, kept: Keepsake, needed: Collection[int] = ()) -> None:
+    def save(self, round_number: int, kept: LocalState, needed: Collection[int] = ()) -> None:
         """Keep ``kept``."""
         del round_number, needed
         self.kept = kept

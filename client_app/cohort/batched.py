@@ -16,7 +16,7 @@ from client_app import round
 from client_app.context import SiteContext
 from client_app.memory import out_of_memory
 from client_app.round import SPLITS
-from client_app.store import Keepsake
+from client_app.store import LocalState
 from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.support.seeds import derive_seed
 from models.freezing import split
@@ -47,7 +47,7 @@ class _Place:
     """A site, ready to be stacked: what is its own of the model, and its examples."""
 
     bench: SiteContext
-    kept: Keepsake
+    kept: LocalState
     received: Mapping[str, Tensor]
     splits: Mapping[str, Split]
 
@@ -267,7 +267,7 @@ def _place(
     received: Received,
     features: Callable[[SiteContext], dict[str, Split]],
 ) -> _Place:
-    kept = bench.store.before(number) or Keepsake()
+    kept = bench.store.before(number) or LocalState()
     round.check_kept(kept, bench.partitioned, bench.holding.site)
     return _Place(bench, kept, received(bench), features(bench))
 
@@ -291,7 +291,7 @@ def _keep(place: _Place, number: int, mine: Mapping[str, Tensor], learner: Learn
     staying = {n: s for n, s in learner.optimizer_state.items() if n in set(names)}
     kept = {name: mine[name].clone() for name in names}
     optimizer = {**place.kept.optimizer, **staying}
-    place.bench.store.save(number, Keepsake(kept, optimizer, dict(place.kept.memory)))
+    place.bench.store.save(number, LocalState(kept, optimizer, dict(place.kept.memory)))
 
 
 def _report(

@@ -21,7 +21,7 @@ from client_app.data.site_info import Seat, require_root
 from client_app.failures import leaving, without_paths
 from client_app.memory import in_pieces
 from client_app.node_config import read_site
-from client_app.store import DiskStore, Keepsake, MemoryStore
+from client_app.store import DiskStore, LocalState, MemoryStore
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError, private
 from models.training.data import ArrayInputs, Split
@@ -47,9 +47,9 @@ def largest_file(size: int) -> Iterator[None]:
 
 def test_personal_layers_that_find_no_room_leave_the_older_ones_whole(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
-    store.save(1, Keepsake({"head.out.weight": torch.ones(200)}))
+    store.save(1, LocalState({"head.out.weight": torch.ones(200)}))
     for write in (
-        lambda: store.save(2, Keepsake({"head.out.weight": torch.zeros(200)})),
+        lambda: store.save(2, LocalState({"head.out.weight": torch.zeros(200)})),
         lambda: store.deploy({"head.out.weight": torch.zeros(200)}, {}),
     ):
         with largest_file(100), pytest.raises(UserError, match="could not be written: the disk"):
@@ -167,7 +167,7 @@ def test_damaged_files_of_the_site_are_told_without_their_names(
 ) -> None:
     folders = {"state-dir": str(tmp_path / "Ann Lee"), "cache-dir": str(tmp_path / "1961")}
     bench = bench_of(plan, **folders)
-    bench.store.save(1, Keepsake({"a": torch.ones(1)}))
+    bench.store.save(1, LocalState({"a": torch.ones(1)}))
     bench.store.path(1).write_bytes(b"damaged")
     path = context.checkpoint_path(bench.site.cache_dir, plan.weights)
     path.parent.mkdir(parents=True)
@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_told_without_the_values_of_the_site(plan: Plan) ->
         bench_of(plan, device="ann-lee")
     assert raised.value.public == "device does not exist; use auto, cpu, cuda or cuda:N"
     bench = bench_of(plan)
-    bench.store.save(1, Keepsake({"Ann Lee": torch.ones(1)}))
+    bench.store.save(1, LocalState({"Ann Lee": torch.ones(1)}))
     with pytest.raises(UserError, match="Ann Lee") as raised:
         round.play(bench, 2, received(bench), bench.store)
     assert raised.value.public == (

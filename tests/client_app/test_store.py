@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.store import DiskStore, Keepsake
+from client_app.store import DiskStore, LocalState
 from fedstrata.protocol import tensors
 from fedstrata.protocol.limits import HELD_ROUNDS
 from fedstrata.support.errors import UserError
 
 
-def keepsake(value: float) -> Keepsake:
-    return Keepsake(
+def local_state(value: float) -> LocalState:
+    return LocalState(
         {"head.out.weight": torch.full((2, 3), value), "bn1.num_batches_tracked": torch.tensor(7)},
         {"head.out.weight": {"exp_avg": torch.ones(2, 3), "step": torch.tensor(4.0)}},
         {"own.a/b": torch.zeros(1)},
@@ -27,22 +27,22 @@ def keepsake(value: float) -> Keepsake:
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     assert store.before(1) is None
-    store.save(1, keepsake(0.5))
+    store.save(1, local_state(0.5))
     back = store.before(2)
     assert back is not None
-    assert back.flat().keys() == keepsake(0.5).flat().keys()
-    assert all(torch.equal(t, back.flat()[n]) for n, t in keepsake(0.5).flat().items())
+    assert back.flat().keys() == local_state(0.5).flat().keys()
+    assert all(torch.equal(t, back.flat()[n]) for n, t in local_state(0.5).flat().items())
     assert back.optimizer["head.out.weight"]["step"].item() == 4
 
 
 def test_a_resent_round_starts_from_the_same_state(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
-    store.save(1, keepsake(1.0))
-    store.save(2, keepsake(2.0))
+    store.save(1, local_state(1.0))
+    store.save(2, local_state(2.0))
     again = store.before(2)
     assert again is not None
     assert again.tensors["head.out.weight"][0, 0] == 1.0
-    store.save(2, keepsake(2.5))
+    store.save(2, local_state(2.5))
     latest = store.before(9)
     assert latest is not None
     assert latest.tensors["head.out.weight"][0, 0] == 2.5
@@ -54,7 +54,7 @@ def test_a_round_played_again_leaves_the_same_bytes(tmp_path: Path) -> None:
         store = DiskStore(tmp_path / str(attempt), "run-1", "clinic")
         hashes = {"common": "a" * 64, "task": "b" * 64}
         received = {"conv1.weight": torch.ones(3)}
-        store.save(1, replace(keepsake(1.0), received=received, hashes=hashes))
+        store.save(1, replace(local_state(1.0), received=received, hashes=hashes))
         files.add(store.path(1).read_bytes())
     assert len(files) == 1
 
@@ -64,7 +64,7 @@ def test_what_is_owed_and_was_received_is_read_apart(tmp_path: Path) -> None:
     layers = {"conv1.weight": torch.ones(3), "head.0.weight": torch.zeros(2)}
     hashes = {"common": "a" * 64, "task": "b" * 64}
     owed = {name: tensor + 0.5 for name, tensor in layers.items()}
-    store.save(1, replace(keepsake(1.0), received=layers, hashes=hashes, owed=owed))
+    store.save(1, replace(local_state(1.0), received=layers, hashes=hashes, owed=owed))
     before = store.before(2)
     assert before is not None
     assert (before.owed, before.received) == ({}, {})
@@ -82,10 +82,10 @@ def test_a_round_that_is_needed_is_kept_however_old(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     for number in range(1, 8):
         hashes = {"common": f"{number:064}"}
-        store.save(number, replace(keepsake(number), hashes=hashes), needed=[2, 99])
+        store.save(number, replace(local_state(number), hashes=hashes), needed=[2, 99])
     assert store.rounds() == [2, 5, 6, 7]
     assert store.held("common") == tuple(f"{number:064}" for number in (7, 6, 5))
-    store.save(6, keepsake(6.5), needed=[7])  # a history that was given up
+    store.save(6, local_state(6.5), needed=[7])  # a history that was given up
     assert store.rounds() == [2, 5, 6]
 
 
@@ -98,7 +98,7 @@ def test_metadata_of_several_entries_is_not_written(tmp_path: Path) -> None:
 def test_a_few_rounds_are_kept_and_sites_and_federations_apart(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     for number in range(1, 8):
-        store.save(number, keepsake(number))
+        store.save(number, local_state(number))
     assert store.rounds() == [5, 6, 7]
     assert HELD_ROUNDS == 3
     assert DiskStore(tmp_path, "run-1", "other").before(9) is None
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_told_and_never_runs(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     store = DiskStore(tmp_path_factory.mktemp("s"), "run-1", "clinic")
-    store.save(1, keepsake(1.0))
+    store.save(1, local_state(1.0))
     store.path(1).write_bytes(data)
     with pytest.raises(UserError):
         store.before(2)

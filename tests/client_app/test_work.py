@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_auroc, multiclass_
 from client_app import context, orders, round
 from client_app.data import Holding, Seat
 from client_app.node_config import read_site
-from client_app.store import Keepsake, MemoryStore
+from client_app.store import LocalState, MemoryStore
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
@@ -237,7 +237,7 @@ def test_fine_tuning_starts_its_optimiser_afresh_and_is_the_same_each_time(plan:
         division = bench.partitioned.partition
         kept = {name: bench.start[name] for name in division.kept_names()}
         state = {"head.out.bias": {"momentum_buffer": torch.full((2,), momentum)}}
-        bench.store.save(1, Keepsake(kept, state))
+        bench.store.save(1, LocalState(kept, state))
         payloads = {
             g: encode({n: bench.start[n] for n in division.exchanged_names(g)})
             for g in division.exchanged_groups()
