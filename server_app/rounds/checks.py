@@ -15,7 +15,7 @@ from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
 from models.groups import Partition, keys_of
 from server_app.rounds import checks
-from server_app.rounds.contribution import RegionUpdate, Sent, Share, Update
+from server_app.rounds.contribution import CohortUpdate, Contribution, Reference, Update
 from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
 from strategies.method import Method
@@ -27,7 +27,7 @@ def checked_update(
     round_number: int,
     partition: Partition,
     method: Method,
-    sent: Mapping[str, Sent],
+    sent: Mapping[str, Reference],
 ) -> Update:
     """Return what a site learned, or raise Refused with the reason why it is not taken.
 
@@ -43,7 +43,7 @@ def checked_update(
         Of the member's task: the allow-list of tensors, with their shapes and dtypes.
     method : Method
         Says whether partial work is taken.
-    sent : mapping of str to Sent
+    sent : mapping of str to Reference
         By group, what the site trained from.
 
     Raises
@@ -72,7 +72,7 @@ def checked_update(
     return Update(report, tensors, {group: len(data) for group, data in payloads.items()})
 
 
-def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Sent) -> dict[str, Tensor]:
+def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Reference) -> dict[str, Tensor]:
     """Return a group's tensors after training, from what a site answered; PayloadError if it is none."""
     changes = codec.decode(data, schema, sent.coding, max_magnitude=MAX_MAGNITUDE, borrow=True)
     tensors = {name: sent.update(name, change) for name, change in changes.items()}
@@ -88,7 +88,7 @@ def checked_region(
     partitions: Mapping[str, Partition],
     expected: Mapping[str, int],
     method: Method,
-) -> RegionUpdate:
+) -> CohortUpdate:
     """Return what a region's sites learned, or raise Refused with the reason why it is not taken.
 
     A site that says why it did not train is not in the sums. Where anything is wrong with one that
@@ -144,8 +144,8 @@ def checked_region(
             tensors = decode(data, schema, max_magnitude=most)
         except PayloadError as error:
             raise Refused(f"group {group_of(key)}: {error}") from None
-        shares[key] = Share(contents[key], tensors, len(data))
-    return RegionUpdate(reports, problems, shares)
+        shares[key] = Contribution(contents[key], tensors, len(data))
+    return CohortUpdate(reports, problems, shares)
 
 
 def _region_reports(

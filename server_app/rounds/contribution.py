@@ -26,7 +26,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Sent:
+class Reference:
     """What a site trains a group from, and how it answers.
 
     Parameters
@@ -57,7 +57,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Share:
+class Contribution:
     """What a region sends of one scope.
 
     Parameters
@@ -76,7 +76,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class RegionUpdate:
+class CohortUpdate:
     """A region's answer that passed.
 
     Parameters
@@ -85,10 +85,10 @@ class RegionUpdate:
         Of the sites that trained, by name.
     problems : dict of str to Refused
         Why the other sites that were asked did not, by name.
-    shares : dict of str to Share
+    shares : dict of str to Contribution
         By scope key.
     """
 
     reports: dict[str, RoundReport]
     problems: dict[str, Refused]
-    shares: dict[str, Share]
+    shares: dict[str, Contribution]

@@ -25,7 +25,7 @@ from fedstrata.support.seeds import derive_seed
 from server_app.inbox import MOST_BESIDES, Mail, collect, reply_problem, send
 from server_app.patience import LONGEST_CLOSED, LONGEST_PAUSE, LOOK, Reminder
 from server_app.rounds.checks import checked_region, checked_update
-from server_app.rounds.contribution import RegionUpdate, Share
+from server_app.rounds.contribution import CohortUpdate, Contribution
 from server_app.rounds.dispatch import MOST_TIMES, TTL_MARGIN, Party, letters_of, parties_of
 from server_app.rounds.records import RoundRecord, task_metrics
 from server_app.rounds.state import ServerState
@@ -185,7 +185,7 @@ class Rounds:
 
     def _checked(
         self, reply: Message, party: Party, number: int, expected: Mapping[str, int]
-    ) -> RegionUpdate:
+    ) -> CohortUpdate:
         """Return what one site, or a region's sites, learned; or raise Refused."""
         partitions, method = self.server_state.partitions, self.server_state.method
         if party[0].regional:
@@ -195,10 +195,10 @@ class Rounds:
         update = checked_update(reply, member, number, partitions[member.task], method, sent)
         keys, examples = self.server_state.keys_of(member.task), update.report.examples
         shares = {
-            keys[group]: Share({member.site: examples}, tensors, update.sizes[group])
+            keys[group]: Contribution({member.site: examples}, tensors, update.sizes[group])
             for group, tensors in update.tensors.items()
         }
-        return RegionUpdate({member.site: update.report}, {}, shares)
+        return CohortUpdate({member.site: update.report}, {}, shares)
 
     def _forget(self, party: Party) -> bool:
         """Take it that sites whose answer is wrong hold nothing: they are sent the whole next time.

@@ -12,7 +12,7 @@ from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.kinds import group_of
 from fedstrata.support.errors import UserError
 from models.groups import Partition, exchanged, keys_of
-from server_app.rounds.contribution import Sent
+from server_app.rounds.contribution import Reference
 from server_app.rounds.downlink import Downlink, Published
 from strategies.aggregators import Aggregator, make
 from strategies.method import Method
@@ -115,10 +115,10 @@ class ServerState:
             for key, state in self.states.items()
         }
 
-    def sent(self, task: str) -> dict[str, Sent]:
+    def sent(self, task: str) -> dict[str, Reference]:
         """Return what sites of ``task`` train from in this round, and how they answer, by group."""
         return {
-            group: Sent(
+            group: Reference(
                 self.codings.from_site(group),
                 self.downlink.received(key, self.states[key]),
                 self.states[key],

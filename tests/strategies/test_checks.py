@@ -21,7 +21,7 @@ from fedstrata.protocol.payload import encode
 from models.groups import partition
 from models.networks import build
 from server_app.rounds.checks import checked_update
-from server_app.rounds.contribution import Sent
+from server_app.rounds.contribution import Reference
 from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE
 from strategies.methods import make_method
@@ -67,7 +67,7 @@ def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> M
 
 
 def check(message: Message) -> Any:
-    sent = {group: Sent(EXACT, state, state) for group, state in layers().items()}
+    sent = {group: Reference(EXACT, state, state) for group, state in layers().items()}
     return checked_update(message, MEMBER, 3, DIVISION, METHOD, sent)
 
 
@@ -86,7 +86,7 @@ def test_a_difference_is_bounded_together_with_what_it_is_to() -> None:
         data, _ = codec.encode(int8, target, state, {})
         task = layers()["task"]
         message = answers.answer(asked(), GOOD, {"common": data, "task": encode(task)})
-        sent = {"common": Sent(int8, state, state), "task": Sent(EXACT, task, task)}
+        sent = {"common": Reference(int8, state, state), "task": Reference(EXACT, task, task)}
         if fine:
             found = checked_update(message, MEMBER, 3, DIVISION, METHOD, sent).tensors["common"]
             assert all(torch.allclose(found[n], t) for n, t in target.items())
@@ -99,8 +99,8 @@ def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None
     current = layers()["common"]
     received = {name: tensor + 0.25 for name, tensor in current.items()}
     answer = {"common": {n: t + 1 for n, t in received.items()}, "task": layers()["task"]}
-    sent = {"common": Sent(EXACT, received, current)}
-    sent["task"] = Sent(EXACT, answer["task"], answer["task"])
+    sent = {"common": Reference(EXACT, received, current)}
+    sent["task"] = Reference(EXACT, answer["task"], answer["task"])
     found = checked_update(reply(GOOD, answer), MEMBER, 3, DIVISION, METHOD, sent).tensors
     assert all(torch.allclose(found["common"][n], t + 1) for n, t in current.items())
 
