@@ -33,7 +33,7 @@ MOST_OBJECTS = 100_000  # that an answer is made of: each is asked for by itself
 
 
 @dataclass
-class Mail:
+class Inbox:
     """The answers to some orders, from their arrival at the SuperLink to here.
 
     A SuperLink tells of an answer when its first bytes are announced. Flower's own grid then waits
@@ -51,7 +51,7 @@ class Mail:
 
     grid: Grid
     most_bytes: int = MOST_BESIDES
-    _arriving: dict[str, _Letter] = field(default_factory=dict)  # by the order's id
+    _arriving: dict[str, _IncomingAnswer] = field(default_factory=dict)  # by the order's id
 
     def fetch(self, order_ids: Sequence[str]) -> Iterator[tuple[str, Message]]:
         """Yield the answers that are whole, with their orders' ids; a few in memory at once.
@@ -69,17 +69,17 @@ class Mail:
                 yield reply.metadata.reply_to_message_id, reply
 
     def _whole(self, grid: GrpcGrid, order_ids: Sequence[str]) -> Iterator[tuple[str, Message]]:
-        self._arriving = {i: letter for i, letter in self._arriving.items() if i in order_ids}
+        self._arriving = {i: incoming for i, incoming in self._arriving.items() if i in order_ids}
         self._look(grid, [i for i in order_ids if i not in self._arriving])
         run_id = grid.run.run_id
         pull = make_pull_object_fn_protobuf(grid._stub.PullObject, grid.node, run_id)
-        for order_id, letter in list(self._arriving.items()):
+        for order_id, incoming in list(self._arriving.items()):
             try:
-                letter.read(pull, self.most_bytes)
-                message = letter.message()
+                incoming.read(pull, self.most_bytes)
+                message = incoming.message()
             except ObjectUnavailableError:
                 if sum(bool(other.contents) for other in self._arriving.values()) > AT_ONCE:
-                    letter.contents.clear()
+                    incoming.contents.clear()
                 continue
             except grpc.RpcError:
                 raise
@@ -88,7 +88,7 @@ class Mail:
             del self._arriving[order_id]
             grid._stub.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(
-                    node=grid.node, run_id=run_id, message_object_id=letter.message_id
+                    node=grid.node, run_id=run_id, message_object_id=incoming.message_id
                 )
             )
             yield order_id, message
@@ -100,8 +100,8 @@ class Mail:
         told = grid._stub.PullMessages(PullAppMessagesRequest(message_ids=order_ids))
         for message, tree in zip(told.messages_list, told.message_object_trees, strict=True):
             objects = [each.object_id for each in iterate_object_tree(tree)]
-            letter = _Letter(message.metadata.message_id, objects)
-            self._arriving[message.metadata.reply_to_message_id] = letter
+            incoming = _IncomingAnswer(message.metadata.message_id, objects)
+            self._arriving[message.metadata.reply_to_message_id] = incoming
 
 
 class _TooLarge(ValueError):
@@ -109,7 +109,7 @@ class _TooLarge(ValueError):
 
 
 @dataclass
-class _Letter:
+class _IncomingAnswer:
     """An answer on its way: the objects that it is made of, and those that are here."""
 
     message_id: str
@@ -175,7 +175,7 @@ def send(grid: Grid, messages: Sequence[Message]) -> list[str]:
 
 
 def collect(
-    mail: Mail,
+    inbox: Inbox,
     waiting: Mapping[str, int],
     *,
     deadline: float,
@@ -186,7 +186,7 @@ def collect(
 
     Parameters
     ----------
-    mail : Mail
+    inbox : Inbox
         Where the answers arrive.
     waiting : mapping of str to int
         Message id to node id.
@@ -198,7 +198,7 @@ def collect(
     left = dict(waiting)
     next_idle = time.monotonic() + 2.0
     while left:
-        for message_id, reply in mail.fetch(list(left)):
+        for message_id, reply in inbox.fetch(list(left)):
             if left.pop(message_id, None) is not None:
                 yield message_id, reply
         now = time.monotonic()

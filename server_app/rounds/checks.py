@@ -155,8 +155,8 @@ def _region_reports(
     by_name = {member.site: member for member in members}
     reports: dict[str, RoundReport] = {}
     problems: dict[str, Refused] = {}
-    for letter in letters:
-        told = answers.read_round_report(letter)
+    for incoming in letters:
+        told = answers.read_round_report(incoming)
         member = by_name.pop(told.site, None)
         if member is None:
             shown = limits.printable(told.site)[:80]

@@ -35,7 +35,7 @@ def letters_of(party: Party, reply: Message) -> list[tuple[Member, Message]]:
     letters = answers.letters(reply, len(party))
     if not letters:  # one report for all: the region could not do it
         return [(member, reply) for member in party]
-    found = dict(zip((answers.site_of(letter) for letter in letters), letters, strict=True))
+    found = dict(zip((answers.site_of(incoming) for incoming in letters), letters, strict=True))
     if found.keys() != {member.site for member in party}:
         raise Refused("the region does not answer for the sites that it was asked for")
     return [(member, found[member.site]) for member in party]

@@ -22,7 +22,7 @@ from fedstrata.protocol.orders import Coded
 from fedstrata.protocol.payload import encode
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
-from server_app.inbox import MOST_BESIDES, Mail, collect, reply_problem, send
+from server_app.inbox import MOST_BESIDES, Inbox, collect, reply_problem, send
 from server_app.patience import LONGEST_CLOSED, LONGEST_PAUSE, LOOK, Reminder
 from server_app.rounds.checks import checked_region, checked_update
 from server_app.rounds.contribution import CohortUpdate, Contribution
@@ -312,9 +312,9 @@ class Rounds:
             return self._gone(pending, record)
 
         waiting = {message_id: party[0].node_id for message_id, party in pending.items()}
-        mail = Mail(self.grid, MOST_BESIDES + MOST_TIMES * largest)
+        inbox = Inbox(self.grid, MOST_BESIDES + MOST_TIMES * largest)
         for message_id, reply in collect(
-            mail, waiting, deadline=deadline, poll=self.settings.poll, idle=idle
+            inbox, waiting, deadline=deadline, poll=self.settings.poll, idle=idle
         ):
             party = pending.pop(message_id)
             if problem := reply_problem(reply):

@@ -73,7 +73,7 @@ def identified(
     if enrolled is not None:
         why = f"answers for {len(letters)} sites, but the roster has one site for each key"
         return [Stranger(node_id, "", why, turned_away=True)]
-    found = [_introduced(node_id, letter) for letter in letters]
+    found = [_introduced(node_id, incoming) for incoming in letters]
     named = [one.site for one in found if one.site]
     if twice := sorted({site for site in named if named.count(site) > 1}):
         return [Stranger(node_id, "", f"answers twice for {', '.join(twice)}")]

@@ -9,7 +9,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fedstrata.protocol import kinds, orders
-from server_app.inbox import Mail, send
+from server_app.inbox import Inbox, send
 from server_app.patience import SAY_EVERY
 from server_app.sites.allowed_keys import Enrolment
 from server_app.sites.members import Member, Stranger, identified
@@ -49,10 +49,10 @@ class Roster:
     _asked: dict[str, int] = field(default_factory=dict)
     _again: dict[int, tuple[float, float]] = field(default_factory=dict)  # when, and how long then
     _turned_away: list[Stranger] = field(default_factory=list)
-    _mail: Mail = field(init=False)
+    _inbox: Inbox = field(init=False)
 
     def __post_init__(self) -> None:
-        self._mail = Mail(self.grid)
+        self._inbox = Inbox(self.grid)
 
     @property
     def strangers(self) -> list[Stranger]:
@@ -116,7 +116,7 @@ class Roster:
             for message_id in send(self.grid, [question]):
                 self._asked[message_id] = node_id
         members, strangers = [], []
-        for message_id, reply in self._mail.fetch(list(self._asked)):
+        for message_id, reply in self._inbox.fetch(list(self._asked)):
             if message_id not in self._asked:
                 continue
             node_id = self._asked.pop(message_id)

@@ -23,7 +23,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from server_app import inbox
-from server_app.inbox import Mail
+from server_app.inbox import Inbox
 from tests.loopback import LoopbackGrid
 from tests.pieces import folded, is_array
 
@@ -105,7 +105,7 @@ def test_an_answer_that_is_on_its_way_keeps_no_other_waiting(
 ) -> None:
     parts = stub.post("a", content(1), there=2)
     stub.post("b", content(2))
-    letters = Mail(grid)
+    letters = Inbox(grid)
     ((order_id, answer),) = letters.fetch(["a", "b"])
     assert order_id == "b"
     assert values(answer) == values(Message(content(2), 1, "train"))
@@ -120,7 +120,7 @@ def test_an_answer_that_is_on_its_way_keeps_no_other_waiting(
 
 def test_what_is_here_is_not_asked_for_again(grid: GrpcGrid, stub: SuperLinkStub) -> None:
     parts = stub.post("a", content(1), there=2)
-    letters = Mail(grid)
+    letters = Inbox(grid)
     for _ in range(3):
         assert not list(letters.fetch(["a"]))
     stub.there |= set(parts)
@@ -135,7 +135,7 @@ def test_of_few_unfinished_answers_something_is_in_memory(
     orders = [f"order {number}" for number in range(3 * inbox.AT_ONCE)]
     for number, order_id in enumerate(orders):
         stub.there -= set(stub.post(order_id, content(number))[-1:])
-    letters = Mail(grid)
+    letters = Inbox(grid)
     for _ in range(2):
         assert not list(letters.fetch(orders))
         assert sum(bool(each.contents) for each in letters._arriving.values()) == inbox.AT_ONCE
@@ -148,7 +148,7 @@ def test_of_few_unfinished_answers_something_is_in_memory(
 
 def test_an_answer_that_nobody_waits_for_is_forgotten(grid: GrpcGrid, stub: SuperLinkStub) -> None:
     stub.post("a", content(1), there=2)
-    letters = Mail(grid)
+    letters = Inbox(grid)
     assert not list(letters.fetch(["a"]))
     assert not list(letters.fetch(["b"]))
     assert not letters._arriving
@@ -166,7 +166,7 @@ def test_an_answer_that_is_too_large_is_refused_before_all_of_it_is_here(
     )
     parts = stub.post("a", content_of_two)
     stub.post("b", content(2))
-    found = dict(Mail(grid, 1_000_000).fetch(["a", "b"]))
+    found = dict(Inbox(grid, 1_000_000).fetch(["a", "b"]))
     assert found["a"].error.code == ErrorCode.UNKNOWN
     assert found["a"].error.reason == "its answer cannot be read: it is larger than 1 MB"
     assert found["b"].has_content()
@@ -185,7 +185,7 @@ def test_arrays_that_repeat_their_pieces_are_refused_before_they_are_put_togethe
         parts = stub.post(order_id, RecordDict({"layers": ArrayRecord(halves)}))
         for array in arrays_of(stub, parts):
             stub.objects[array] = folded(stub.objects[array], [0] * times)
-    found = dict(Mail(grid, 1_000_000).fetch(["a", "b"]))
+    found = dict(Inbox(grid, 1_000_000).fetch(["a", "b"]))
     assert found["a"].error.reason == "its answer cannot be read: it is larger than 1 MB"
     assert len(found["b"].content["layers"]["one"].data) > 40 * 10_000
 
@@ -193,7 +193,7 @@ def test_arrays_that_repeat_their_pieces_are_refused_before_they_are_put_togethe
 def test_an_array_is_not_put_together_of_arrays(grid: GrpcGrid, stub: SuperLinkStub) -> None:
     one, other = arrays_of(stub, stub.post("a", content(1)))
     stub.objects[other] = folded(stub.objects[other], [0, 0], pieces=one)
-    ((_, answer),) = Mail(grid).fetch(["a"])
+    ((_, answer),) = Inbox(grid).fetch(["a"])
     assert answer.error.reason.startswith("its answer cannot be read: ")
 
 
@@ -203,7 +203,7 @@ def test_an_answer_of_too_many_objects_is_refused_before_any_of_it_is_here(
     monkeypatch.setattr(inbox, "MOST_OBJECTS", 4)
     parts = stub.post("a", content(1))
     assert len(parts) > 4
-    found = dict(Mail(grid).fetch(["a"]))
+    found = dict(Inbox(grid).fetch(["a"]))
     assert found["a"].error.reason == "its answer cannot be read: it is made of more than 4 objects"
     assert not any(stub.pulled[part] for part in parts)
 
@@ -211,7 +211,7 @@ def test_an_answer_of_too_many_objects_is_refused_before_any_of_it_is_here(
 def test_an_answer_that_is_none_is_told_in_words(grid: GrpcGrid, stub: SuperLinkStub) -> None:
     parts = stub.post("a", content(1))
     stub.objects |= dict.fromkeys(parts, b"\x00nonsense")
-    ((order_id, answer),) = Mail(grid).fetch(["a"])
+    ((order_id, answer),) = Inbox(grid).fetch(["a"])
     assert order_id == "a"
     assert answer.error.code == ErrorCode.UNKNOWN
     assert answer.error.reason.startswith("its answer cannot be read: ")
@@ -221,7 +221,7 @@ def test_an_answer_that_the_superlink_lost_is_unavailable(
     grid: GrpcGrid, stub: SuperLinkStub
 ) -> None:
     stub.gone |= set(stub.post("a", content(1))[:1])
-    ((_, answer),) = Mail(grid).fetch(["a"])
+    ((_, answer),) = Inbox(grid).fetch(["a"])
     assert answer.error.code == ErrorCode.MESSAGE_UNAVAILABLE
     assert answer.metadata.reply_to_message_id == "a"
 
@@ -230,5 +230,5 @@ def test_a_grid_without_a_superlink_is_asked_as_it_is() -> None:
     order = Message(content(0), 7, "train")
     order.metadata.__dict__["_message_id"] = "a"
     grid = LoopbackGrid({}, replies={"a": Message(content(1), reply_to=order)})
-    ((order_id, answer),) = Mail(grid).fetch(["a", "b"])
+    ((order_id, answer),) = Inbox(grid).fetch(["a", "b"])
     assert (order_id, values(answer)) == ("a", values(Message(content(1), 1, "train")))
