@@ -26,7 +26,7 @@ from server_app.inbox import MOST_BESIDES, Inbox, collect, reply_problem, send
 from server_app.patience import LONGEST_CLOSED, LONGEST_PAUSE, LOOK, Reminder
 from server_app.rounds.checks import checked_region, checked_update
 from server_app.rounds.contribution import CohortUpdate, Contribution
-from server_app.rounds.dispatch import MOST_TIMES, TTL_MARGIN, Party, letters_of, parties_of
+from server_app.rounds.dispatch import MOST_TIMES, TTL_MARGIN, Recipients, letters_of, recipients_of
 from server_app.rounds.records import RoundRecord, task_metrics
 from server_app.rounds.state import ServerState
 from server_app.sites.members import Member
@@ -143,17 +143,17 @@ class Rounds:
         expected = self._begin(asked, counts)
         arrived = dict.fromkeys(expected, 0)
         later, closed = False, set[str]()
-        for party, reply in self._ask(
+        for recipients, reply in self._ask(
             kinds.TRAIN, asked, number, record, self.settings.deadline, expected=expected
         ):
             try:
-                update = self._checked(reply, party, number, expected)
+                update = self._checked(reply, recipients, number, expected)
             except Refused as error:
-                record.refused |= {member.site: str(error) for member in party}
+                record.refused |= {member.site: str(error) for member in recipients}
                 if isinstance(error, NotNow):
-                    closed |= {member.site for member in party}
+                    closed |= {member.site for member in recipients}
                 else:  # who held something is sent the whole: once more
-                    later |= self._forget(party)
+                    later |= self._forget(recipients)
                 continue
             for site, problem in update.problems.items():
                 record.refused[site] = str(problem)
@@ -165,11 +165,11 @@ class Rounds:
                 group = group_of(key)
                 record.bytes_up[group] = record.bytes_up.get(group, 0) + share.size
             reports = update.reports
-            for member in party:
+            for member in recipients:
                 if member.site in reports:
                     keys = self.server_state.keys_of(member.task)
                     self.server_state.downlink.answered(member.site, keys)
-            record.took_part([(m, reports[m.site]) for m in party if m.site in reports])
+            record.took_part([(m, reports[m.site]) for m in recipients if m.site in reports])
         if not later and not closed:
             self._stop_if_all_refused(record, connected)
         short = self._too_few(needed, arrived) if record.participants else "nobody took part"
@@ -184,13 +184,13 @@ class Rounds:
         return record, short, bool(closed and (not open_now or self._too_few(needed, could)))
 
     def _checked(
-        self, reply: Message, party: Party, number: int, expected: Mapping[str, int]
+        self, reply: Message, recipients: Recipients, number: int, expected: Mapping[str, int]
     ) -> CohortUpdate:
         """Return what one site, or a region's sites, learned; or raise Refused."""
         partitions, method = self.server_state.partitions, self.server_state.method
-        if party[0].regional:
-            return checked_region(reply, party, number, partitions, expected, method)
-        (member,) = party
+        if recipients[0].regional:
+            return checked_region(reply, recipients, number, partitions, expected, method)
+        (member,) = recipients
         sent = self.server_state.sent(member.task)
         update = checked_update(reply, member, number, partitions[member.task], method, sent)
         keys, examples = self.server_state.keys_of(member.task), update.report.examples
@@ -200,12 +200,12 @@ class Rounds:
         }
         return CohortUpdate({member.site: update.report}, {}, shares)
 
-    def _forget(self, party: Party) -> bool:
+    def _forget(self, recipients: Recipients) -> bool:
         """Take it that sites whose answer is wrong hold nothing: they are sent the whole next time.
 
         Return whether one was known to hold something.
         """
-        forgot = [self.server_state.downlink.failed(member.site) for member in party]
+        forgot = [self.server_state.downlink.failed(member.site) for member in recipients]
         return any(forgot)
 
     def _add(self, key: str, share: Share) -> None:
@@ -249,14 +249,14 @@ class Rounds:
         does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent. The
         sites of a region share one order and one answer, of which each gets its own part.
         """
-        for party, reply in self._ask(kind, members, number, record, seconds, layers=layers):
-            if not party[0].regional:
-                yield party[0], reply
+        for recipients, reply in self._ask(kind, members, number, record, seconds, layers=layers):
+            if not recipients[0].regional:
+                yield recipients[0], reply
                 continue
             try:
-                found = letters_of(party, reply)
+                found = letters_of(recipients, reply)
             except Refused as error:
-                record.refused |= {member.site: str(error) for member in party}
+                record.refused |= {member.site: str(error) for member in recipients}
                 continue
             yield from found
 
@@ -270,37 +270,39 @@ class Rounds:
         *,
         layers: Mapping[str, Array] | None = None,
         expected: Mapping[str, int] | None = None,
-    ) -> Iterator[tuple[Party, Message]]:
+    ) -> Iterator[tuple[Recipients, Message]]:
         """Do what `ask` does, and yield each answer whole, with all whom it is of."""
         arrays: dict[str, Array] = {}
-        pending: dict[str, Party] = {}
+        pending: dict[str, Recipients] = {}
         deadline = time.monotonic() + seconds
         largest = 0
-        for party in parties_of(members):
+        for recipients in recipients_of(members):
             sent_layers, coded = layers, dict[str, Coded]()
             if sent_layers is None:
-                sent_layers, coded = self._layers(party, number, arrays)
-                largest = max(largest, *(self.server_state.size(member.task) for member in party))
+                sent_layers, coded = self._layers(recipients, number, arrays)
+                largest = max(
+                    largest, *(self.server_state.size(member.task) for member in recipients)
+                )
             largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
-            regional = party[0].regional
+            regional = recipients[0].regional
             message = orders.order(
                 kind,
-                party[0].node_id,
+                recipients[0].node_id,
                 plan=self.roster.plan,
                 round_number=number,
                 layers=sent_layers,
                 ttl=seconds + TTL_MARGIN,
-                members=[member.site for member in party] if regional else (),
+                members=[member.site for member in recipients] if regional else (),
                 expected=expected if regional else None,
                 coded=coded,
-                taken=self._taken(party[0]) if kind == kinds.TRAIN and not regional else None,
+                taken=self._taken(recipients[0]) if kind == kinds.TRAIN and not regional else None,
             )
             sent = send(self.grid, [message])
             if not sent:
                 why = "its node is gone: the message could not be sent"
-                record.absent |= {member.site: why for member in party}
+                record.absent |= {member.site: why for member in recipients}
                 continue
-            pending[sent[0]] = party
+            pending[sent[0]] = recipients
             for key, array in sent_layers.items():
                 group = group_of(key)
                 record.bytes_down[group] = record.bytes_down.get(group, 0) + len(array.data)
@@ -311,12 +313,12 @@ class Rounds:
         def idle() -> set[str]:
             return self._gone(pending, record)
 
-        waiting = {message_id: party[0].node_id for message_id, party in pending.items()}
+        waiting = {message_id: recipients[0].node_id for message_id, recipients in pending.items()}
         inbox = Inbox(self.grid, MOST_BESIDES + MOST_TIMES * largest)
         for message_id, reply in collect(
             inbox, waiting, deadline=deadline, poll=self.settings.poll, idle=idle
         ):
-            party = pending.pop(message_id)
+            recipients = pending.pop(message_id)
             if problem := reply_problem(reply):
                 unreachable = reply.error.code in (
                     ErrorCode.NODE_UNAVAILABLE,
@@ -324,19 +326,19 @@ class Rounds:
                     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
                 )
                 missed = record.absent if unreachable else record.refused
-                missed |= {member.site: problem for member in party}
-                self._unanswered(kind, party)
+                missed |= {member.site: problem for member in recipients}
+                self._unanswered(kind, recipients)
                 continue
-            yield party, reply
-        for party in pending.values():
-            self._unanswered(kind, party)
+            yield recipients, reply
+        for recipients in pending.values():
+            self._unanswered(kind, recipients)
         for member in itertools.chain.from_iterable(pending.values()):
             if member.site not in record.absent:
                 record.late[member.site] = f"no answer within {seconds:g} s"
 
-    def _unanswered(self, kind: str, party: Party) -> None:
+    def _unanswered(self, kind: str, recipients: Recipients) -> None:
         if kind == kinds.TRAIN:
-            for member in party:
+            for member in recipients:
                 self.server_state.downlink.unanswered(member.site)
 
     def _taken(self, member: Member) -> dict[str, int]:
@@ -358,7 +360,7 @@ class Rounds:
         }
 
     def _layers(
-        self, party: Party, number: int, arrays: dict[str, Array]
+        self, recipients: Recipients, number: int, arrays: dict[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Coded]]:
         """Return the payload of each group for a site, or of each scope for a region's sites.
 
@@ -367,18 +369,18 @@ class Rounds:
         """
         layers: dict[str, Array] = {}
         coded: dict[str, Coded] = {}
-        for task in {member.task: None for member in party}:
+        for task in {member.task: None for member in recipients}:
             for group, key in self.server_state.keys_of(task).items():
                 state = self.server_state.states[key]
                 if self.server_state.downlink.remembers(group):
-                    site = party[0].site
+                    site = recipients[0].site
                     steps, told = self.server_state.downlink.parcel(site, group, key, number, state)
                     layers |= steps
                     coded[group] = told
                     continue
                 if key not in arrays:
                     arrays[key] = kinds.payload_array(encode(state))
-                layers[key if party[0].regional else group] = arrays[key]
+                layers[key if recipients[0].regional else group] = arrays[key]
         return layers, coded
 
     def _sample(
@@ -498,13 +500,13 @@ class Rounds:
             self.admit(members)
         return members
 
-    def _gone(self, pending: Mapping[str, Party], record: RoundRecord) -> set[str]:
+    def _gone(self, pending: Mapping[str, Recipients], record: RoundRecord) -> set[str]:
         """Return the messages whose sites cannot answer any more, and note why."""
         connected = self.roster.connected()
         self._welcome(connected)
         gone = set()
-        for message_id, party in pending.items():
-            for member in party:
+        for message_id, recipients in pending.items():
+            for member in recipients:
                 now = self.roster.everyone.get(member.site)
                 if now is not None and now.node_id != member.node_id:
                     record.absent[member.site] = "was started again; what it was doing is lost"
