@@ -122,9 +122,9 @@ def _handle(
         number = order.round
         plan = plan_from_json(order.plan)
         if plan.cohort.sites > 1:
-            from client_app.cohort.node import answer_region
+            from client_app.cohort.node import answer_cohort
 
-            return answer_region(message, site, plan, number, order.payloads)
+            return answer_cohort(message, site, plan, number, order.payloads)
         from client_app.context import open_site
         from client_app.memory import within_memory
 

@@ -14,7 +14,7 @@ from fedstrata.protocol.plan import (
     Plan,
     TrainConfig,
     Tuning,
-    check_regions,
+    check_cohorts,
     one_of,
     positive,
 )
@@ -113,7 +113,7 @@ class Config:
         self.strategy.check()
         self.deployment.check()
         self.cohort.check()
-        check_regions(self.cohort, self.strategy.codings)
+        check_cohorts(self.cohort, self.strategy.codings)
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")

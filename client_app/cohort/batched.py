@@ -1,4 +1,4 @@
-"""Sites of a region that train as one batched computation: each as it would alone, to rounding."""
+"""Sites of a cohort that train as one batched computation: each as it would alone, to rounding."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _Team:
         }
 
 
-def play_together(
+def play_batched(
     benches: Sequence[SiteContext], number: int, received: Received
 ) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
     """Play a round at each site, those that are alike as one; yield what is done as it is done.

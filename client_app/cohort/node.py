@@ -12,8 +12,8 @@ from torch import Tensor
 
 from client_app import context, round
 from client_app import orders as site_orders
-from client_app.cohort.batched import play_together
-from client_app.cohort.sums import RegionSums
+from client_app.cohort.batched import play_batched
+from client_app.cohort.sums import CohortSums
 from client_app.context import SiteContext
 from client_app.data.site_info import Holding
 from client_app.failures import leaving
@@ -30,11 +30,11 @@ logger = logging.getLogger("flwr")
 Report = SiteReport | RoundReport | DeployReport
 Outcome = tuple[SiteContext, RoundReport, Mapping[str, Tensor]]
 MOST_SEATS_TOLD = 10  # sites that a reason names which they share
-_REGIONS = 4  # nodes whose sites' data one process keeps: in a simulation it serves them in turn
+_COHORTS = 4  # nodes whose sites' data one process keeps: in a simulation it serves them in turn
 
 
 @dataclass(frozen=True)
-class Region:
+class Cohort:
     """A node's sites, ready to work.
 
     Parameters
@@ -49,14 +49,14 @@ class Region:
     unfit: dict[str, list[int]]
 
     def chosen(self, members: Sequence[str]) -> list[SiteContext]:
-        """Return the benches of ``members``; UserError for one that is not of this region."""
+        """Return the benches of ``members``; UserError for one that is not of this cohort."""
         if unknown := sorted(set(members) - self.benches.keys()):
             raise UserError(f"the server asks for {', '.join(unknown[:3])}, no site of this node")
         asked = set(members)
         return [bench for name, bench in self.benches.items() if name in asked]
 
 
-def answer_region(
+def answer_cohort(
     message: Message, site: Site, plan: Plan, number: int, payloads: Mapping[str, bytes]
 ) -> Message:
     """Do what ``message`` asks of this node's sites, and answer for each of them.
@@ -77,16 +77,16 @@ def answer_region(
     Raises
     ------
     UserError
-        Where the node is no region, or nothing of the order can be done.
+        Where the node is no cohort, or nothing of the order can be done.
     """
-    region = open_region(site, plan)
+    cohort = open_cohort(site, plan)
     kind = message.metadata.message_type
     members, expected = orders.read_members(message)
     if kind == kinds.QUERY and not members:
         return answers.answer_all(
-            message, [*map(site_orders.who, region.benches.values()), *_unfit(region)], {}
+            message, [*map(site_orders.who, cohort.benches.values()), *_unfit(cohort)], {}
         )
-    benches = region.chosen(members)
+    benches = cohort.chosen(members)
     if kind == kinds.TRAIN:
         reports, layers = train(benches, number, payloads, expected)
         return answers.answer_all(message, reports, layers)
@@ -97,7 +97,7 @@ def answer_region(
     )
 
 
-def open_region(site: Site, plan: Plan) -> Region:
+def open_cohort(site: Site, plan: Plan) -> Cohort:
     """Read the data of a node's sites, and build their models; what was read is kept.
 
     Raises
@@ -129,7 +129,7 @@ def open_region(site: Site, plan: Plan) -> Region:
         if before is None or _shapes(before.holding) != _shapes(holding):
             before = context.open_site(seat, plan, holding)
         benches[holding.site] = replace(before, site=seat, holding=holding)
-    return Region(benches, unfit)
+    return Cohort(benches, unfit)
 
 
 def train(
@@ -144,9 +144,9 @@ def train(
     and is in no sum.
     """
     reports: list[RoundReport] = []
-    sums: RegionSums | None = None
+    sums: CohortSums | None = None
     for bench, report, tensors in _played(benches, number, payloads):
-        sums = sums or RegionSums(expected, bench.method)
+        sums = sums or CohortSums(expected, bench.method)
         told = report
         if not report.error:
             try:
@@ -166,7 +166,7 @@ def _played(
     def play(bench: SiteContext) -> RoundReport:
         return round.play(bench, number, received.at(bench), bench.store)
 
-    for alone, together in play_together(benches, number, received.at):
+    for alone, together in play_batched(benches, number, received.at):
         for bench, told, tensors in together:
             if isinstance(told, Exception):
                 told = _failed(bench, number, _reason(told, bench.site, bench.holding.site))
@@ -180,7 +180,7 @@ def _played(
 
 
 class Received:
-    """The layers of a region's order as its sites need them; read once for all that are alike.
+    """The layers of a cohort's order as its sites need them; read once for all that are alike.
 
     Parameters
     ----------
@@ -247,10 +247,10 @@ def _reason(error: Exception, site: Site, name: str) -> str:
     return leaving(error, site, simulated=site.simulated)
 
 
-def _unfit(region: Region) -> list[Report]:
+def _unfit(cohort: Cohort) -> list[Report]:
     """Return a report for each reason for which sites cannot take part, with their seats."""
     found = []
-    for reason, seats in region.unfit.items():
+    for reason, seats in cohort.unfit.items():
         more = f" and {len(seats) - MOST_SEATS_TOLD} more" if len(seats) > MOST_SEATS_TOLD else ""
         told = ", ".join(map(str, seats[:MOST_SEATS_TOLD]))
         found.append(answers.failed(kinds.QUERY, "", 0, f"{reason} (virtual sites {told}{more})"))
@@ -262,8 +262,8 @@ def _shapes(holding: Holding) -> tuple[tuple[int, ...], int]:
     return holding.data.input_shape, len(holding.data.classes)
 
 
-@lru_cache(maxsize=_REGIONS)
+@lru_cache(maxsize=_COHORTS)
 def _shelf(options: str, seed: int, site: Site, size: int) -> dict[int, Holding]:
-    """Return the data of a region's sites by seat, as far as they were read."""
+    """Return the data of a cohort's sites by seat, as far as they were read."""
     del options, seed, site, size
     return {}

@@ -12,10 +12,10 @@ from strategies.aggregators import MAX_MAGNITUDE, FixedPointSum, Tensors, shift_
 from strategies.method import Method
 
 
-class RegionSums:
-    """Adds up the updates of a region's sites, by scope, each weighted by its examples.
+class CohortSums:
+    """Adds up the updates of a cohort's sites, by scope, each weighted by its examples.
 
-    The server adds these sums to those of other regions and to the updates of single sites, and the
+    The server adds these sums to those of other cohorts and to the updates of single sites, and the
     mean has the bits that it would have had with every site's own update: all use one fixed
     point, which hangs on the examples expected of all sites asked. A sum of one site is sent as
     its update, for the mean of one update is that update.

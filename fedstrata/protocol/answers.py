@@ -6,7 +6,7 @@ as there are steps from what the site holds, as `Coded` tells. An answer carries
 training, the layers of the groups on the allow-list. Records that are not named here make an answer
 invalid.
 
-A region, a node that holds several sites, gets one order for those of them that are asked, with the
+A cohort, a node that holds several sites, gets one order for those of them that are asked, with the
 layers of each scope (``common``, ``task/gender``); it answers with a report of each.
 """
 
@@ -220,7 +220,7 @@ def answer_all(
     reports: Sequence[SiteReport | RoundReport | DeployReport],
     layers: Mapping[str, bytes],
 ) -> Message:
-    """Return a region's answer: a report of each site, and the payload of each scope's sum."""
+    """Return a cohort's answer: a report of each site, and the payload of each scope's sum."""
     content = RecordDict(
         {
             REPORT: ConfigRecord({"json": [_written(report) for report in reports]}),
@@ -251,7 +251,7 @@ def failed(
 
 
 def letters(message: Message, most: int) -> list[Message]:
-    """Return a region's answer as one message for each report in it, without layers.
+    """Return a cohort's answer as one message for each report in it, without layers.
 
     Empty for the answer of a site.
 

@@ -77,7 +77,7 @@ def order(
 
     ``taken`` is of which round the site's last update is that was taken, by group; 0 for none.
 
-    To a region it names the ``members`` that are asked and, by scope, the examples ``expected`` of
+    To a cohort it names the ``members`` that are asked and, by scope, the examples ``expected`` of
     all sites asked, on which the sums' fixed point hangs.
 
     Flower names a message by the SHA-256 of its content, and takes whoever writes that name under
@@ -161,7 +161,7 @@ def read_coded(message: Message) -> dict[str, Coded]:
 
 
 def read_members(message: Message) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the members that an order to a region names, and the examples expected by scope.
+    """Return the members that an order to a cohort names, and the examples expected by scope.
 
     Both are empty in an order to a site, and in a query of whoever is there.
 

@@ -79,7 +79,7 @@ class CohortConfig:
             )
 
 
-def check_regions(cohort: CohortConfig, codings: Codings) -> None:
+def check_cohorts(cohort: CohortConfig, codings: Codings) -> None:
     """Raise UserError where nodes send sums over several sites, which travel exactly, and coded."""
     for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
         for group, coding in chosen.items():
@@ -174,7 +174,7 @@ def plan_from_json(text: str) -> Plan:
     plan.train.check()
     plan.tuning.check()
     plan.cohort.check()
-    check_regions(plan.cohort, plan.codings)
+    check_cohorts(plan.cohort, plan.codings)
     return plan
 
 

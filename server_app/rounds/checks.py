@@ -81,7 +81,7 @@ def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Reference) -> d
     return tensors
 
 
-def checked_region(
+def checked_cohort(
     reply: Message,
     members: Sequence[Member],
     round_number: int,
@@ -89,10 +89,10 @@ def checked_region(
     expected: Mapping[str, int],
     method: Method,
 ) -> CohortUpdate:
-    """Return what a region's sites learned, or raise Refused with the reason why it is not taken.
+    """Return what a cohort's sites learned, or raise Refused with the reason why it is not taken.
 
     A site that says why it did not train is not in the sums. Where anything is wrong with one that
-    did, nothing of the region can be taken: its update cannot be told from the others'.
+    did, nothing of the cohort can be taken: its update cannot be told from the others'.
 
     Parameters
     ----------
@@ -116,12 +116,12 @@ def checked_region(
         many or too few, and sums that are larger than such sites' can be.
     """
     letters = answers.letters(reply, len(members))
-    if not letters:  # one report for all: the region could not do it
+    if not letters:  # one report for all: the cohort could not do it
         told = answers.read_round_report(reply)
         raise (NotNow if told.later else Refused)(
-            told.error or "is a region, and answers as a site"
+            told.error or "is a cohort, and answers as a site"
         )
-    reports, problems = _region_reports(letters, members, round_number, method)
+    reports, problems = _cohort_reports(letters, members, round_number, method)
     contents: dict[str, dict[str, int]] = {}
     schemas: dict[str, dict[str, TensorSpec]] = {}
     for member in members:
@@ -148,7 +148,7 @@ def checked_region(
     return CohortUpdate(reports, problems, shares)
 
 
-def _region_reports(
+def _cohort_reports(
     letters: Sequence[Message], members: Sequence[Member], round_number: int, method: Method
 ) -> tuple[dict[str, RoundReport], dict[str, Refused]]:
     """Return the reports of the sites that trained, and why the others did not, by site."""
@@ -160,17 +160,17 @@ def _region_reports(
         member = by_name.pop(told.site, None)
         if member is None:
             shown = limits.printable(told.site)[:80]
-            raise Refused(f"the region answers for {shown!r}, which it was not asked for")
+            raise Refused(f"the cohort answers for {shown!r}, which it was not asked for")
         if told.error:
             problems[told.site] = (NotNow if told.later else Refused)(told.error)
             continue
         try:
             _check_report(told, member, round_number, method)
         except Refused as error:
-            raise Refused(f"in the region's sum is {told.site}: {error}") from None
+            raise Refused(f"in the cohort's sum is {told.site}: {error}") from None
         reports[told.site] = told
     if by_name:
-        raise Refused(f"the region says nothing of {', '.join(sorted(by_name))}")
+        raise Refused(f"the cohort says nothing of {', '.join(sorted(by_name))}")
     return reports, problems
 
 

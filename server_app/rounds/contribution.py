@@ -58,7 +58,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a region sends of one scope.
+    """What a cohort sends of one scope.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class CohortUpdate:
-    """A region's answer that passed.
+    """A cohort's answer that passed.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from server_app.inbox import MOST_BESIDES, Inbox, collect, reply_problem, send
 from server_app.patience import LONGEST_CLOSED, LONGEST_PAUSE, LOOK, Reminder
-from server_app.rounds.checks import checked_region, checked_update
+from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import CohortUpdate, Contribution
 from server_app.rounds.dispatch import MOST_TIMES, TTL_MARGIN, Recipients, letters_of, recipients_of
 from server_app.rounds.records import RoundRecord, task_metrics
@@ -186,10 +186,10 @@ class Rounds:
     def _checked(
         self, reply: Message, recipients: Recipients, number: int, expected: Mapping[str, int]
     ) -> CohortUpdate:
-        """Return what one site, or a region's sites, learned; or raise Refused."""
+        """Return what one site, or a cohort's sites, learned; or raise Refused."""
         partitions, method = self.server_state.partitions, self.server_state.method
-        if recipients[0].regional:
-            return checked_region(reply, recipients, number, partitions, expected, method)
+        if recipients[0].in_cohort:
+            return checked_cohort(reply, recipients, number, partitions, expected, method)
         (member,) = recipients
         sent = self.server_state.sent(member.task)
         update = checked_update(reply, member, number, partitions[member.task], method, sent)
@@ -247,10 +247,10 @@ class Rounds:
 
         The order carries ``layers``; when omitted, those of the member's exchanged groups. Who
         does not answer in ``seconds`` is noted in ``record`` as late, who cannot as absent. The
-        sites of a region share one order and one answer, of which each gets its own part.
+        sites of a cohort share one order and one answer, of which each gets its own part.
         """
         for recipients, reply in self._ask(kind, members, number, record, seconds, layers=layers):
-            if not recipients[0].regional:
+            if not recipients[0].in_cohort:
                 yield recipients[0], reply
                 continue
             try:
@@ -284,7 +284,7 @@ class Rounds:
                     largest, *(self.server_state.size(member.task) for member in recipients)
                 )
             largest = max(largest, sum(len(array.data) for array in sent_layers.values()))
-            regional = recipients[0].regional
+            in_cohort = recipients[0].in_cohort
             message = orders.order(
                 kind,
                 recipients[0].node_id,
@@ -292,10 +292,10 @@ class Rounds:
                 round_number=number,
                 layers=sent_layers,
                 ttl=seconds + TTL_MARGIN,
-                members=[member.site for member in recipients] if regional else (),
-                expected=expected if regional else None,
+                members=[member.site for member in recipients] if in_cohort else (),
+                expected=expected if in_cohort else None,
                 coded=coded,
-                taken=self._taken(recipients[0]) if kind == kinds.TRAIN and not regional else None,
+                taken=self._taken(recipients[0]) if kind == kinds.TRAIN and not in_cohort else None,
             )
             sent = send(self.grid, [message])
             if not sent:
@@ -362,10 +362,10 @@ class Rounds:
     def _layers(
         self, recipients: Recipients, number: int, arrays: dict[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Coded]]:
-        """Return the payload of each group for a site, or of each scope for a region's sites.
+        """Return the payload of each group for a site, or of each scope for a cohort's sites.
 
         Equal ones are made once. Of groups that travel as differences, there are as many payloads
-        as steps, and the second mapping says what they are; a region has no such groups.
+        as steps, and the second mapping says what they are; a cohort has no such groups.
         """
         layers: dict[str, Array] = {}
         coded: dict[str, Coded] = {}
@@ -380,7 +380,7 @@ class Rounds:
                     continue
                 if key not in arrays:
                     arrays[key] = kinds.payload_array(encode(state))
-                layers[key if recipients[0].regional else group] = arrays[key]
+                layers[key if recipients[0].in_cohort else group] = arrays[key]
         return layers, coded
 
     def _sample(

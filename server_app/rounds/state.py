@@ -51,7 +51,7 @@ class ServerState:
         Scope key to aggregator.
     unclaimed : dict
         Scope key to what a checkpoint holds of tasks whose sites are not back yet.
-    regional : bool
+    in_cohort : bool
         Whether nodes may answer with the sums over several sites.
     codings : Codings
         How each group travels.
@@ -61,7 +61,7 @@ class ServerState:
 
     method: Method
     configured: Mapping[str, Any]
-    regional: bool = False
+    in_cohort: bool = False
     codings: Codings = field(default_factory=lambda: Codings({}, {}))
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class ServerState:
         Raises
         ------
         UserError
-            Where a group has no aggregator, or one that needs what regions do not send.
+            Where a group has no aggregator, or one that needs what cohorts do not send.
         """
         self.partitions[task] = partition
         for key, names in exchanged(partition, task).items():
@@ -149,7 +149,7 @@ class ServerState:
             return make(str(options.pop("name", "")), options, where)
 
         chosen = self.method.aggregator(group, configured)
-        if self.regional and not chosen.takes_sums:
+        if self.in_cohort and not chosen.takes_sums:
             raise UserError(
                 f"strategy.aggregators.{group}: {type(chosen).__name__} needs each site's own "
                 "update, and with cohort.sites above 1 a node sends the sum over its sites: choose "

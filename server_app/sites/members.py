@@ -17,12 +17,12 @@ from server_app.sites.allowed_keys import Enrolment
 class Member:
     """A site that takes part, and the node under which it can be reached now.
 
-    ``regional`` is whether that node is a region, which may hold other sites too.
+    ``in_cohort`` is whether that node is a cohort, which may hold other sites too.
     """
 
     node_id: int
     report: SiteReport
-    regional: bool = False
+    in_cohort: bool = False
 
     @property
     def site(self) -> str:
@@ -63,7 +63,7 @@ class Stranger:
 def identified(
     node_id: int, reply: Message, enrolled: Enrolment | None, most: int
 ) -> list[Member | Stranger]:
-    """Return who answers: a site, or a region's sites, of which each has a name of its own."""
+    """Return who answers: a site, or a cohort's sites, of which each has a name of its own."""
     try:
         letters = [] if reply.has_error() else answers.letters(reply, most)
     except Refused as error:
@@ -77,7 +77,7 @@ def identified(
     named = [one.site for one in found if one.site]
     if twice := sorted({site for site in named if named.count(site) > 1}):
         return [Stranger(node_id, "", f"answers twice for {', '.join(twice)}")]
-    return [replace(one, regional=True) if isinstance(one, Member) else one for one in found]
+    return [replace(one, in_cohort=True) if isinstance(one, Member) else one for one in found]
 
 
 def _alone(node_id: int, reply: Message, enrolled: Enrolment | None) -> Member | Stranger:

@@ -35,7 +35,7 @@ class Roster:
     enrolled : Enrolment, optional
         Which node may be which site; without it, each is who it says it is.
     most : int
-        Sites that one node may answer for, as a region; with 1 there are no regions.
+        Sites that one node may answer for, as a cohort; with 1 there are no cohorts.
     """
 
     grid: Grid
@@ -56,7 +56,7 @@ class Roster:
 
     @property
     def strangers(self) -> list[Stranger]:
-        """Return what is known of nodes, or sites of a region, that cannot take part."""
+        """Return what is known of nodes, or sites of a cohort, that cannot take part."""
         return [stranger for told in self._strangers.values() for stranger in told]
 
     def connected(self) -> set[int]:
@@ -138,8 +138,8 @@ class Roster:
         return members, strangers
 
     def _is_known(self, member: Member) -> bool:
-        """Whether a region was asked again for another site's sake, and this one is as it was."""
-        return member.regional and self.everyone.get(member.site) == member
+        """Whether a cohort was asked again for another site's sake, and this one is as it was."""
+        return member.in_cohort and self.everyone.get(member.site) == member
 
     def set_aside(self, stranger: Stranger) -> None:
         """Note a node that answered, but does not fit."""

@@ -425,9 +425,9 @@ def test_the_summary_counts_tensors_elements_and_bytes(four):
 
 
 def test_a_group_of_a_methods_own_can_be_added():
-    groups = {**FOUR_GROUPS, "regional": Group("regional", Scope.ALL_SITES)}
-    found = partition(MODEL, {"regional": ["head"], "common": ["..."]}, groups)
-    assert found.exchanged_groups() == ("common", "regional")
+    groups = {**FOUR_GROUPS, "in_cohort": Group("in_cohort", Scope.ALL_SITES)}
+    found = partition(MODEL, {"in_cohort": ["head"], "common": ["..."]}, groups)
+    assert found.exchanged_groups() == ("common", "in_cohort")
 
 
 def test_asking_for_an_unknown_group_is_an_error(four):

@@ -109,7 +109,7 @@ def in_round_1(change: Any) -> Any:
 
 
 def with_reports(change: Any) -> Any:
-    """Return a change of the reports of a region's answer, a list of dicts."""
+    """Return a change of the reports of a cohort's answer, a list of dicts."""
 
     def changed(_: Message, reply: Message) -> Message:
         told = [json.loads(text) for text in reply.content["report"]["json"]]  # type: ignore[union-attr]
@@ -145,7 +145,7 @@ def with_an_extra_scope(_: Message, reply: Message) -> Message:
 @pytest.mark.parametrize(
     ("change", "where", "reason"),
     [
-        (with_site(0, round=7), "refused", "in the region's sum is .*answers round 7 in round 1"),
+        (with_site(0, round=7), "refused", "in the cohort's sum is .*answers round 7 in round 1"),
         (with_site(0, examples=10**9), "refused", "announced 24"),
         (
             with_site(0, site="stranger"),
@@ -254,7 +254,7 @@ def test_a_personal_layer_is_in_no_message_of_a_region(tmp_path: Path) -> None:
     assert all(b"head.out" not in payload for payload in replies)
 
 
-# -- what a region may not do ----------------------------------------------------------------------
+# -- what a cohort may not do ----------------------------------------------------------------------
 
 
 def test_what_needs_each_site_s_own_update_is_refused_before_training(tmp_path: Path) -> None:
