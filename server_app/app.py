@@ -90,12 +90,12 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     folder = old or new_run(wanted.output_dir, wanted.experiment, wanted.name)
     plan = plan_for(config, federation=folder.federation, weights="")
     newcomers = frozenset(config.deployment.newcomers)
-    enrolled = find_roster()
-    say(roster_line(enrolled))
+    allowed = find_roster()
+    say(roster_line(allowed))
     if isinstance(grid, GrpcGrid):
         model = str(config.model["name"])
         threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
-    roster = Roster(grid, plan.to_json(), newcomers, enrolled, config.cohort.sites)
+    roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites)
     found, refused = gather(
         roster,
         least=settings.min_sites + len(newcomers),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Entry:
+class AllowedSite:
     """A site as the server's roster knows it.
 
     Parameters
@@ -29,7 +29,7 @@ class Entry:
         return f"{self.site} (task {self.task}, node {self.node_id}, key {self.fingerprint})"
 
 
-class Enrolment:
+class AllowedSites:
     """The roster's entries, by node and by site.
 
     Flower's SuperLink has checked the key of whoever speaks under a node id, and a registered
@@ -37,11 +37,11 @@ class Enrolment:
 
     Parameters
     ----------
-    entries : iterable of Entry
+    entries : iterable of AllowedSite
         No two of one site or node.
     """
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[AllowedSite]) -> None:
         listed = list(entries)
         self.by_node = {entry.node_id: entry for entry in listed}
         self.by_site = {entry.site: entry for entry in listed}

@@ -10,7 +10,7 @@ from fedstrata.protocol import answers
 from fedstrata.protocol.answers import SiteReport, read_site_report
 from fedstrata.protocol.limits import Refused
 from server_app.inbox import reply_problem
-from server_app.sites.allowed_keys import Enrolment
+from server_app.sites.allowed_keys import AllowedSites
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Stranger:
 
 
 def identified(
-    node_id: int, reply: Message, enrolled: Enrolment | None, most: int
+    node_id: int, reply: Message, allowed: AllowedSites | None, most: int
 ) -> list[Member | Stranger]:
     """Return who answers: a site, or a cohort's sites, of which each has a name of its own."""
     try:
@@ -69,8 +69,8 @@ def identified(
     except Refused as error:
         return [Stranger(node_id, "", str(error))]
     if not letters:
-        return [_alone(node_id, reply, enrolled)]
-    if enrolled is not None:
+        return [_alone(node_id, reply, allowed)]
+    if allowed is not None:
         why = f"answers for {len(letters)} sites, but the roster has one site for each key"
         return [Stranger(node_id, "", why, turned_away=True)]
     found = [_introduced(node_id, incoming) for incoming in letters]
@@ -80,16 +80,16 @@ def identified(
     return [replace(one, in_cohort=True) if isinstance(one, Member) else one for one in found]
 
 
-def _alone(node_id: int, reply: Message, enrolled: Enrolment | None) -> Member | Stranger:
+def _alone(node_id: int, reply: Message, allowed: AllowedSites | None) -> Member | Stranger:
     """Return who answers; with a roster, only the node that it binds to a site can be that site."""
     found = _introduced(node_id, reply)
-    if enrolled is None:
+    if allowed is None:
         return found
     task = found.task if isinstance(found, Member) else ""
-    if objection := enrolled.objection(node_id, found.site, task):
+    if objection := allowed.objection(node_id, found.site, task):
         return Stranger(node_id, found.site, objection, turned_away=True)
     if isinstance(found, Stranger) and not found.site:
-        return replace(found, site=enrolled.by_node[node_id].site)
+        return replace(found, site=allowed.by_node[node_id].site)
     return found
 
 

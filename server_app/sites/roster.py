@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedstrata.protocol import kinds, orders
 from server_app.inbox import Inbox, send
 from server_app.patience import SAY_EVERY
-from server_app.sites.allowed_keys import Enrolment
+from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.members import Member, Stranger, identified
 
 QUERY_TTL = 3600.0
@@ -32,7 +32,7 @@ class Roster:
         The plan, as JSON, that every query carries.
     apart : frozenset of str
         Names of the sites that are newcomers.
-    enrolled : Enrolment, optional
+    allowed : AllowedSites, optional
         Which node may be which site; without it, each is who it says it is.
     most : int
         Sites that one node may answer for, as a cohort; with 1 there are no cohorts.
@@ -41,7 +41,7 @@ class Roster:
     grid: Grid
     plan: str
     apart: frozenset[str] = frozenset()
-    enrolled: Enrolment | None = None
+    allowed: AllowedSites | None = None
     most: int = 1
     members: dict[str, Member] = field(default_factory=dict)
     newcomers: dict[str, Member] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Roster:
             node_id = self._asked.pop(message_id)
             if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                 continue  # it went while it was asked, as one whose SuperNode is started again does
-            found = identified(node_id, reply, self.enrolled, self.most)
+            found = identified(node_id, reply, self.allowed, self.most)
             before = self._strangers.pop(node_id, [])
             members += [m for m in found if isinstance(m, Member) and not self._is_known(m)]
             told = [stranger for stranger in found if isinstance(stranger, Stranger)]
@@ -186,7 +186,7 @@ class Roster:
         for site, why in self.unfit().items():
             if site not in self.everyone or site in missing:
                 missing[site] = why
-        for site, entry in (self.enrolled.by_site if self.enrolled else {}).items():
+        for site, entry in (self.allowed.by_site if self.allowed else {}).items():
             if site not in self.everyone and site not in missing:
                 missing[site] = self._not_in(entry.node_id, connected)
         apart = frozenset[str]() if newcomers else self.apart
@@ -201,8 +201,8 @@ class Roster:
 
     def described(self, site: str) -> str:
         """Return a site for people: its roster entry, or its task and node, or its name alone."""
-        if self.enrolled and site in self.enrolled.by_site:
-            return str(self.enrolled.by_site[site])
+        if self.allowed and site in self.allowed.by_site:
+            return str(self.allowed.by_site[site])
         member = self.everyone.get(site)
         return f"{site} (task {member.task}, node {member.node_id})" if member else site
 
@@ -210,7 +210,7 @@ class Roster:
     def waiting(self) -> bool:
         """Whether a node was asked and has not answered; nobody waits for one not on the roster."""
         asked = self._asked.values()
-        return any(self.enrolled is None or node in self.enrolled.by_node for node in asked)
+        return any(self.allowed is None or node in self.allowed.by_node for node in asked)
 
     def forget_asked(self, connected: set[int]) -> None:
         """Stop waiting for the answers of nodes that are gone."""

@@ -15,7 +15,7 @@ import yaml
 
 from fedstrata.protocol.limits import NAME
 from fedstrata.support.errors import UserError, nearest
-from server_app.sites.allowed_keys import Enrolment, Entry
+from server_app.sites.allowed_keys import AllowedSite, AllowedSites
 
 VARIABLE = "FEDSTRATA_ROSTER"
 MOST_NODE_ID = 2**64 - 1
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-def find_roster() -> Enrolment | None:
+def find_roster() -> AllowedSites | None:
     """Return the roster that the server's own environment names, or None where it names none.
 
     The run config never names it: whoever submits a run writes that.
@@ -55,14 +55,14 @@ def find_roster() -> Enrolment | None:
     return read_roster(Path(path)) if path else None
 
 
-def roster_line(enrolled: Enrolment | None) -> str:
+def roster_line(allowed: AllowedSites | None) -> str:
     """Return what the log says about the roster when a run begins."""
-    if enrolled is None:
+    if allowed is None:
         return f"no roster ({VARIABLE} is not set): each site is who it says it is"
-    return f"roster: {len(enrolled.by_site)} sites, bound to their keys"
+    return f"roster: {len(allowed.by_site)} sites, bound to their keys"
 
 
-def read_roster(path: Path) -> Enrolment:
+def read_roster(path: Path) -> AllowedSites:
     """Read a roster.
 
     Parameters
@@ -94,10 +94,10 @@ def read_roster(path: Path) -> Enrolment:
     entries = [_entry(name, line, where) for name, line in sites.items()]
     for what in ("node_id", "fingerprint"):
         _refuse_twice(entries, what, where)
-    return Enrolment(entries)
+    return AllowedSites(entries)
 
 
-def _entry(name: object, line: object, where: str) -> Entry:
+def _entry(name: object, line: object, where: str) -> AllowedSite:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError(
             f"{where}: {name!r} cannot be a site's name: letters, digits, '.', '_' and '-', at "
@@ -116,7 +116,7 @@ def _entry(name: object, line: object, where: str) -> Entry:
         raise UserError(
             f"{here}: node-id {told.node_id} is none; 'flwr supernode register' prints it"
         )
-    return Entry(name, told.task, told.node_id, fingerprint(told.public_key, here))
+    return AllowedSite(name, told.task, told.node_id, fingerprint(told.public_key, here))
 
 
 def fingerprint(public_key: str, where: str) -> str:
@@ -161,7 +161,7 @@ def _keys(told: object, names: list[str] | tuple[str, ...], where: str) -> dict[
     return dict(told)
 
 
-def _refuse_twice(entries: list[Entry], what: str, where: str) -> None:
+def _refuse_twice(entries: list[AllowedSite], what: str, where: str) -> None:
     seen: dict[object, str] = {}
     for entry in entries:
         value = getattr(entry, what)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedstrata.support.errors import UserError
-from server_app.sites.allowed_keys import Enrolment, Entry
+from server_app.sites.allowed_keys import AllowedSite, AllowedSites
 from server_app.sites.roster_file import VARIABLE, find_roster, read_roster
 
 
@@ -145,4 +145,4 @@ def test_only_the_environment_names_the_file(
 
 def test_two_entries_of_one_node_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one node"):
-        Enrolment([Entry("a", "t", 1, "x"), Entry("b", "t", 1, "y")])
+        AllowedSites([AllowedSite("a", "t", 1, "x"), AllowedSite("b", "t", 1, "y")])
