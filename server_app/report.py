@@ -72,7 +72,7 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     if mean is not None and loss is not None:
         parts.append(f"as received: accuracy {100 * mean:.2f} %, loss {loss:.4f}")
     lines = [", ".join(parts)]
-    for what in ("refused", "late", "absent", "kept", "turned_away"):
+    for what in ("refused", "late", "absent", "kept", "unauthorized"):
         for name, reason in getattr(record, what).items():
             lines.append(f"  {what}: {name}: {reason}")
     return "\n".join(lines)

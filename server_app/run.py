@@ -23,7 +23,7 @@ from server_app.rounds.loop import Rounds
 from server_app.rounds.records import RoundRecord, participation
 from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
-from server_app.sites.members import Member, Stranger
+from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import Recipe, read_weights
 from strategies.aggregators.buffered import HoldingAggregator
@@ -140,7 +140,7 @@ class Federation:
 
     # -- joining ---------------------------------------------------------------------------------
 
-    def join(self, found: list[Member], refused: list[Stranger]) -> None:
+    def join(self, found: list[Member], refused: list[RejectedSite]) -> None:
         """Take in the sites that can take part.
 
         Raises
@@ -148,10 +148,10 @@ class Federation:
         UserError
             Where a site cannot take part and the run is to stop then, or none can.
         """
-        for stranger in refused:
-            if stranger.turned_away:
-                self.log(str(stranger))
-        self._judge([stranger for stranger in refused if not stranger.turned_away])
+        for rejected_site in refused:
+            if rejected_site.unauthorized:
+                self.log(str(rejected_site))
+        self._judge([rejected_site for rejected_site in refused if not rejected_site.unauthorized])
         self.roster.clear()
         self.admit(sorted(found, key=lambda member: member.site in self.roster.apart))
         self.log(report.sites_table(self.sites()))
@@ -189,8 +189,8 @@ class Federation:
         fitting, problems = [], []
         for member in members:
             if problem := self._misfit(member):
-                problems.append(Stranger(member.node_id, member.site, limits.told(problem)))
-                self.roster.set_aside(problems[-1])
+                problems.append(RejectedSite(member.node_id, member.site, limits.told(problem)))
+                self.roster.note_rejected(problems[-1])
                 continue
             fitting.append(member)
             self.server_state.downlink.introduced(member.site, member.report.held)
@@ -200,8 +200,8 @@ class Federation:
         if not self.joined:
             self._judge(problems)
         else:
-            for stranger in problems:
-                self.log(str(stranger))
+            for rejected_site in problems:
+                self.log(str(rejected_site))
         self.unserved |= {m.site for m in fitting if not m.report.holds_weights}
         self.silent -= {m.site for m in fitting}
 
@@ -277,13 +277,13 @@ class Federation:
                 )
         return None
 
-    def _judge(self, strangers: list[Stranger]) -> None:
-        if not strangers:
+    def _judge(self, rejected: list[RejectedSite]) -> None:
+        if not rejected:
             return
         reasons: dict[str, list[str]] = {}
-        for stranger in strangers:
-            who = stranger.site or f"node {stranger.node_id}"
-            reasons.setdefault(stranger.reason, []).append(who)
+        for rejected_site in rejected:
+            who = rejected_site.site or f"node {rejected_site.node_id}"
+            reasons.setdefault(rejected_site.reason, []).append(who)
         lines = [f"  {', '.join(sorted(who))}: {reason}" for reason, who in reasons.items()]
         text = "these sites cannot take part:\n" + "\n".join(sorted(lines))
         if self.config.strategy.on_site_error == "stop":

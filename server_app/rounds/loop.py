@@ -104,8 +104,8 @@ class Rounds:
                 raise UserError(f"{text}; {self._gave_up(number)}")
             remind(f"{text}; it is played again")
             self.pause(attempt, give_up, closed=closed)
-        for stranger in self.roster.take_turned_away():
-            record.turned_away[str(stranger.node_id)] = stranger.reason
+        for rejected_site in self.roster.take_unauthorized():
+            record.unauthorized[str(rejected_site.node_id)] = rejected_site.reason
         record.seconds = time.monotonic() - started
         return record
 
@@ -389,7 +389,7 @@ class Rounds:
         """Choose each task's share of sites, by a seed of the round; note who is not connected."""
         record = RoundRecord(number)
         asked: list[Member] = []
-        unfit = self.roster.unfit()
+        rejected_reasons = self.roster.rejected_reasons()
         again = [attempt] if attempt else []
         for task, members in self.roster.by_task().items():
             size = self._share(members)
@@ -400,7 +400,7 @@ class Rounds:
                 if member.node_id in connected:
                     asked.append(member)
                 else:
-                    why = unfit.get(member.site, "not connected when the round began")
+                    why = rejected_reasons.get(member.site, "not connected when the round began")
                     record.absent[member.site] = why
         return asked, record
 
@@ -493,9 +493,9 @@ class Rounds:
     def _welcome(self, connected: set[int]) -> list[Member]:
         """Take in sites that joined or came back."""
         self.roster.forget_asked(connected)
-        members, strangers = self.roster.greet()
-        for stranger in strangers:
-            self.log(str(stranger))
+        members, rejected = self.roster.greet()
+        for rejected_site in rejected:
+            self.log(str(rejected_site))
         if members:
             self.admit(members)
         return members

@@ -25,7 +25,7 @@ class RoundRecord:
     late: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
-    turned_away: dict[str, str] = field(default_factory=dict)
+    unauthorized: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from fedstrata.support.errors import UserError
 from server_app.patience import Log, Reminder
-from server_app.sites.members import Member, Stranger
+from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 
 SETTLE = 1.0  # seconds without a new node before the roster counts as complete
@@ -15,7 +15,7 @@ SETTLE = 1.0  # seconds without a new node before the roster counts as complete
 
 def gather(
     roster: Roster, *, least: int, join_timeout: float, answer_timeout: float, poll: float, log: Log
-) -> tuple[list[Member], list[Stranger]]:
+) -> tuple[list[Member], list[RejectedSite]]:
     """Wait until at least ``least`` nodes have said who they are, and nobody is still to answer.
 
     Parameters
@@ -43,7 +43,7 @@ def gather(
     deadline = time.monotonic() + join_timeout
     settled = time.monotonic() + SETTLE
     found: dict[str, Member] = {}
-    turned_away: list[Stranger] = []
+    unauthorized: list[RejectedSite] = []
     seen: set[int] = set()
     remind = Reminder(log, due=time.monotonic() + SETTLE)
     while True:
@@ -52,27 +52,27 @@ def gather(
             seen |= connected
             settled = time.monotonic() + SETTLE
         roster.forget_asked(connected)
-        members, strangers = roster.greet()
-        turned_away += [stranger for stranger in strangers if stranger.turned_away]
+        members, rejected = roster.greet()
+        unauthorized += [rejected_site for rejected_site in rejected if rejected_site.unauthorized]
         for member in members:
             _check_name(found, member, roster)
             found[member.site] = member
             roster.place(member)
         now = time.monotonic()
-        unfit = [
-            stranger
-            for stranger in roster.strangers
-            if not stranger.turned_away and stranger.site not in found
+        rejected_reasons = [
+            rejected_site
+            for rejected_site in roster.rejected
+            if not rejected_site.unauthorized and rejected_site.site not in found
         ]
-        refused = [*unfit, *turned_away]
-        enough = len(found) + len(unfit) >= least
+        refused = [*rejected_reasons, *unauthorized]
+        enough = len(found) + len(rejected_reasons) >= least
         if enough and now >= settled and not roster.waiting:
             return [found[site] for site in sorted(found)], refused
         if now >= deadline and (not roster.waiting or now >= deadline + answer_timeout):
             if enough:
                 return [found[site] for site in sorted(found)], refused
             beside = f" (besides {len(roster.apart)} newcomers)" if roster.apart else ""
-            lines = [f"\n  {stranger}" for stranger in refused]
+            lines = [f"\n  {rejected_site}" for rejected_site in refused]
             raise UserError(
                 f"{len(found)} of at least {least} sites joined within {join_timeout:g} s "
                 f"({', '.join(sorted(found)) or 'none'}){_missing(roster, connected)}; start the "

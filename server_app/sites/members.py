@@ -36,14 +36,14 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Stranger:
+class RejectedSite:
     """A node that answered, but cannot take part, and why.
 
     Parameters
     ----------
     site : str
         The name that it gave; where there is a roster and it gave none, the roster's; or "".
-    turned_away : bool
+    unauthorized : bool
         Whether the reason is who it is, and not what it has: a name, a task or a node that the
         server's roster does not know so.
     """
@@ -51,57 +51,57 @@ class Stranger:
     node_id: int
     site: str
     reason: str
-    turned_away: bool = False
+    unauthorized: bool = False
 
     def __str__(self) -> str:
-        if self.turned_away:
-            return f"node {self.node_id} is turned away: it {self.reason}"
+        if self.unauthorized:
+            return f"node {self.node_id} is refused as unauthorized: it {self.reason}"
         who = f"site {self.site} (node {self.node_id})" if self.site else f"node {self.node_id}"
         return f"{who} cannot take part: {self.reason}"
 
 
 def identified(
     node_id: int, reply: Message, allowed: AllowedSites | None, most: int
-) -> list[Member | Stranger]:
+) -> list[Member | RejectedSite]:
     """Return who answers: a site, or a cohort's sites, of which each has a name of its own."""
     try:
         letters = [] if reply.has_error() else answers.letters(reply, most)
     except Refused as error:
-        return [Stranger(node_id, "", str(error))]
+        return [RejectedSite(node_id, "", str(error))]
     if not letters:
         return [_alone(node_id, reply, allowed)]
     if allowed is not None:
         why = f"answers for {len(letters)} sites, but the roster has one site for each key"
-        return [Stranger(node_id, "", why, turned_away=True)]
+        return [RejectedSite(node_id, "", why, unauthorized=True)]
     found = [_introduced(node_id, incoming) for incoming in letters]
     named = [one.site for one in found if one.site]
     if twice := sorted({site for site in named if named.count(site) > 1}):
-        return [Stranger(node_id, "", f"answers twice for {', '.join(twice)}")]
+        return [RejectedSite(node_id, "", f"answers twice for {', '.join(twice)}")]
     return [replace(one, in_cohort=True) if isinstance(one, Member) else one for one in found]
 
 
-def _alone(node_id: int, reply: Message, allowed: AllowedSites | None) -> Member | Stranger:
+def _alone(node_id: int, reply: Message, allowed: AllowedSites | None) -> Member | RejectedSite:
     """Return who answers; with a roster, only the node that it binds to a site can be that site."""
     found = _introduced(node_id, reply)
     if allowed is None:
         return found
     task = found.task if isinstance(found, Member) else ""
     if objection := allowed.objection(node_id, found.site, task):
-        return Stranger(node_id, found.site, objection, turned_away=True)
-    if isinstance(found, Stranger) and not found.site:
+        return RejectedSite(node_id, found.site, objection, unauthorized=True)
+    if isinstance(found, RejectedSite) and not found.site:
         return replace(found, site=allowed.by_node[node_id].site)
     return found
 
 
-def _introduced(node_id: int, reply: Message) -> Member | Stranger:
+def _introduced(node_id: int, reply: Message) -> Member | RejectedSite:
     """Return who answers, by its own words."""
     if problem := reply_problem(reply):
-        return Stranger(node_id, "", problem)
+        return RejectedSite(node_id, "", problem)
     try:
         report = read_site_report(reply)
         answers.expect_no_layers(reply)
     except Refused as error:
-        return Stranger(node_id, "", str(error))
+        return RejectedSite(node_id, "", str(error))
     if report.error:
-        return Stranger(node_id, report.site, report.error)
+        return RejectedSite(node_id, report.site, report.error)
     return Member(node_id, report)

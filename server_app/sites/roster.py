@@ -12,7 +12,7 @@ from fedstrata.protocol import kinds, orders
 from server_app.inbox import Inbox, send
 from server_app.patience import SAY_EVERY
 from server_app.sites.allowed_keys import AllowedSites
-from server_app.sites.members import Member, Stranger, identified
+from server_app.sites.members import Member, RejectedSite, identified
 
 QUERY_TTL = 3600.0
 MOST_WAIT = 600.0  # seconds until a node that cannot take part is asked again
@@ -45,19 +45,19 @@ class Roster:
     most: int = 1
     members: dict[str, Member] = field(default_factory=dict)
     newcomers: dict[str, Member] = field(default_factory=dict)
-    _strangers: dict[int, list[Stranger]] = field(default_factory=dict)  # by node
+    _rejected: dict[int, list[RejectedSite]] = field(default_factory=dict)  # by node
     _asked: dict[str, int] = field(default_factory=dict)
     _again: dict[int, tuple[float, float]] = field(default_factory=dict)  # when, and how long then
-    _turned_away: list[Stranger] = field(default_factory=list)
+    _unauthorized: list[RejectedSite] = field(default_factory=list)
     _inbox: Inbox = field(init=False)
 
     def __post_init__(self) -> None:
         self._inbox = Inbox(self.grid)
 
     @property
-    def strangers(self) -> list[Stranger]:
+    def rejected(self) -> list[RejectedSite]:
         """Return what is known of nodes, or sites of a cohort, that cannot take part."""
-        return [stranger for told in self._strangers.values() for stranger in told]
+        return [rejected_site for told in self._rejected.values() for rejected_site in told]
 
     def connected(self) -> set[int]:
         """Return the ids of the nodes that the SuperLink sees now."""
@@ -89,7 +89,7 @@ class Roster:
         self.members.clear()
         self.newcomers.clear()
 
-    def greet(self) -> tuple[list[Member], list[Stranger]]:
+    def greet(self) -> tuple[list[Member], list[RejectedSite]]:
         """Ask unknown nodes who they are and take in what answers there are; does not wait.
 
         A known site under a new node id (a SuperNode that was started again) takes its old place:
@@ -103,11 +103,11 @@ class Roster:
             they have not given before.
         """
         connected = self.connected()
-        self._strangers = {n: told for n, told in self._strangers.items() if n in connected}
-        self._again = {n: when for n, when in self._again.items() if n in self._strangers}
+        self._rejected = {n: told for n, told in self._rejected.items() if n in connected}
+        self._again = {n: when for n, when in self._again.items() if n in self._rejected}
         now = time.monotonic()
-        due = {n for n in self._strangers if n in self._again and self._again[n][0] <= now}
-        hopeless = self._strangers.keys() - due
+        due = {n for n in self._rejected if n in self._again and self._again[n][0] <= now}
+        hopeless = self._rejected.keys() - due
         known = {m.node_id for m in self.everyone.values()} - due | hopeless
         for node_id in sorted(connected - known - set(self._asked.values())):
             question = orders.order(
@@ -115,7 +115,7 @@ class Roster:
             )
             for message_id in send(self.grid, [question]):
                 self._asked[message_id] = node_id
-        members, strangers = [], []
+        members, rejected = [], []
         for message_id, reply in self._inbox.fetch(list(self._asked)):
             if message_id not in self._asked:
                 continue
@@ -123,49 +123,53 @@ class Roster:
             if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                 continue  # it went while it was asked, as one whose SuperNode is started again does
             found = identified(node_id, reply, self.allowed, self.most)
-            before = self._strangers.pop(node_id, [])
+            before = self._rejected.pop(node_id, [])
             members += [m for m in found if isinstance(m, Member) and not self._is_known(m)]
-            told = [stranger for stranger in found if isinstance(stranger, Stranger)]
-            strangers += [stranger for stranger in told if stranger not in before]
-            self._turned_away += [stranger for stranger in told if stranger.turned_away]
+            told = [
+                rejected_site for rejected_site in found if isinstance(rejected_site, RejectedSite)
+            ]
+            rejected += [rejected_site for rejected_site in told if rejected_site not in before]
+            self._unauthorized += [
+                rejected_site for rejected_site in told if rejected_site.unauthorized
+            ]
             if not told:
                 continue
-            self._strangers[node_id] = told
-            if any(stranger.turned_away for stranger in told):
+            self._rejected[node_id] = told
+            if any(rejected_site.unauthorized for rejected_site in told):
                 self._again.pop(node_id, None)
             else:
                 self._ask_again(node_id)
-        return members, strangers
+        return members, rejected
 
     def _is_known(self, member: Member) -> bool:
         """Whether a cohort was asked again for another site's sake, and this one is as it was."""
         return member.in_cohort and self.everyone.get(member.site) == member
 
-    def set_aside(self, stranger: Stranger) -> None:
+    def note_rejected(self, rejected_site: RejectedSite) -> None:
         """Note a node that answered, but does not fit."""
-        told = self._strangers.setdefault(stranger.node_id, [])
-        told[:] = [other for other in told if other.site != stranger.site] + [stranger]
-        self._ask_again(stranger.node_id)
+        told = self._rejected.setdefault(rejected_site.node_id, [])
+        told[:] = [other for other in told if other.site != rejected_site.site] + [rejected_site]
+        self._ask_again(rejected_site.node_id)
 
     def _ask_again(self, node_id: int) -> None:
         """Ask a node again after a while, and then after twice as long."""
         wait = self._again.get(node_id, (0.0, SAY_EVERY))[1]
         self._again[node_id] = (time.monotonic() + wait, min(2 * wait, MOST_WAIT))
 
-    def unfit(self) -> dict[str, str]:
+    def rejected_reasons(self) -> dict[str, str]:
         """Return why each site that is there, under its own name, cannot take part; by name."""
         there = {(member.node_id, member.site) for member in self.everyone.values()}
         return {
-            stranger.site: f"cannot take part: {stranger.reason}"
-            for stranger in self.strangers
-            if stranger.site
-            and not stranger.turned_away
-            and (stranger.node_id, stranger.site) not in there
+            rejected_site.site: f"cannot take part: {rejected_site.reason}"
+            for rejected_site in self.rejected
+            if rejected_site.site
+            and not rejected_site.unauthorized
+            and (rejected_site.node_id, rejected_site.site) not in there
         }
 
-    def take_turned_away(self) -> list[Stranger]:
-        """Return the nodes that were turned away since this was last called."""
-        told, self._turned_away = self._turned_away, []
+    def take_unauthorized(self) -> list[RejectedSite]:
+        """Return the nodes that were refused as unauthorized since this was last called."""
+        told, self._unauthorized = self._unauthorized, []
         return told
 
     def unavailable(self, connected: set[int], *, newcomers: bool = False) -> dict[str, str]:
@@ -183,7 +187,7 @@ class Roster:
         """
         there = self.everyone if newcomers else self.members
         missing = {s: "not connected" for s, m in there.items() if m.node_id not in connected}
-        for site, why in self.unfit().items():
+        for site, why in self.rejected_reasons().items():
             if site not in self.everyone or site in missing:
                 missing[site] = why
         for site, entry in (self.allowed.by_site if self.allowed else {}).items():
@@ -196,8 +200,8 @@ class Roster:
         """Return why the site of a node of the roster has not joined."""
         if node_id not in connected:
             return "not connected since the run began"
-        turned_away = node_id in self._strangers
-        return "connected, but not as itself" if turned_away else "connected, has not answered"
+        unauthorized = node_id in self._rejected
+        return "connected, but not as itself" if unauthorized else "connected, has not answered"
 
     def described(self, site: str) -> str:
         """Return a site for people: its roster entry, or its task and node, or its name alone."""

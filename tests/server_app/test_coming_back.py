@@ -513,7 +513,7 @@ def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
     assert len(results["rounds"][2]["participants"]) == 3
 
 
-# -- texts of strangers ----------------------------------------------------------------------------
+# -- texts of rejected ----------------------------------------------------------------------------
 
 
 def test_a_strangers_text_is_one_short_line(tmp_path: Path) -> None:

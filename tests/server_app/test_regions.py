@@ -148,9 +148,9 @@ def with_an_extra_scope(_: Message, reply: Message) -> Message:
         (with_site(0, round=7), "refused", "in the cohort's sum is .*answers round 7 in round 1"),
         (with_site(0, examples=10**9), "refused", "announced 24"),
         (
-            with_site(0, site="stranger"),
+            with_site(0, site="rejected_site"),
             "refused",
-            "answers for 'stranger', which it was not asked",
+            "answers for 'rejected_site', which it was not asked",
         ),
         (with_reports(lambda told: told[1:]), "refused", "says nothing of site-00"),
         (with_reports(lambda told: told[:1] * 4), "refused", "at most 3 are taken"),

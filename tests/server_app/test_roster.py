@@ -1,4 +1,4 @@
-"""A roster binds names and tasks to nodes: impostors are turned away, and the run goes on."""
+"""A roster binds names and tasks to nodes: impostors are refused as unauthorized, and the run goes on."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_hospitals_of_the_roster_take_part(
     results, _ = simulate(tmp_path, "faces", QUICK, grid=grid_of(tmp_path))
     assert list(results["sites"]) == list(TASKS)
     assert {n: site["task"] for n, site in results["sites"].items()} == TASKS
-    assert not any(entry["turned_away"] for entry in results["rounds"])
+    assert not any(entry["unauthorized"] for entry in results["rounds"])
     assert "roster: 3 sites, bound to their keys" in caplog.text
 
 
@@ -93,11 +93,11 @@ def test_who_is_not_what_the_roster_says_is_turned_away_and_the_run_goes_on(
     jsonschema.validate(results, json.loads((DOCS / "results.schema.json").read_text()))
     assert kinds_to(grid, node_id) == {kinds.QUERY}
     first, second = results["rounds"]
-    assert list(first["turned_away"]) == [str(node_id)]
-    assert not second["turned_away"]
-    (line,) = [r.message for r in caplog.records if "is turned away" in r.message]
-    assert line.startswith(f"node {node_id} is turned away: it ")
-    assert line.endswith(first["turned_away"][str(node_id)])
+    assert list(first["unauthorized"]) == [str(node_id)]
+    assert not second["unauthorized"]
+    (line,) = [r.message for r in caplog.records if "is refused as unauthorized" in r.message]
+    assert line.startswith(f"node {node_id} is refused as unauthorized: it ")
+    assert line.endswith(first["unauthorized"][str(node_id)])
     assert re.search(reason, line)
     real = {"hospital-a", "hospital-c"} | ({"hospital-b"} if node_id == 666 else set())
     assert set(first["participants"]) == set(second["participants"]) == real
@@ -119,7 +119,7 @@ def test_an_impostor_cannot_take_a_site_s_place_in_mid_run(tmp_path: Path, roste
     results, _ = simulate(tmp_path / "with", "faces", QUICK, grid=grid)
     assert kinds_to(grid, 200) == {kinds.QUERY}
     assert kinds.TRAIN in kinds_to(grid, NODE["hospital-a"])
-    assert results["rounds"][1]["turned_away"]
+    assert results["rounds"][1]["unauthorized"]
     after = states(tmp_path / "with", results["run"])
     assert same(states(tmp_path / "whole", whole["run"]), after)
 
@@ -201,7 +201,7 @@ def test_a_missing_site_is_named_with_its_roster_entry(tmp_path: Path, roster: P
     del grid.nodes[NODE["hospital-c"]]
     told = (
         r"2 of at least 3 sites joined .*missing: hospital-c \(task gender, node 103, key "
-        r"SHA256:\S+\): not connected since the run began(.|\n)*node 666 is turned away"
+        r"SHA256:\S+\): not connected since the run began(.|\n)*node 666 is refused as unauthorized"
     )
     with pytest.raises(UserError, match=told):
         simulate(tmp_path, "faces", [*QUICK, "strategy.min_sites=3"], grid=grid)
@@ -239,7 +239,7 @@ def test_who_is_turned_away_in_a_round_that_is_played_again_is_still_told(
 
     grid.tamper = paused
     results, _ = simulate(tmp_path, "faces", [*QUICK, "strategy.deadline=3"], grid=grid)
-    assert list(results["rounds"][1]["turned_away"]) == ["666"]
+    assert list(results["rounds"][1]["unauthorized"]) == ["666"]
 
 
 def test_a_node_that_was_turned_away_may_come_back_mended(tmp_path: Path, roster: Path) -> None:
@@ -263,7 +263,9 @@ def test_a_node_that_was_turned_away_may_come_back_mended(tmp_path: Path, roster
 def test_a_node_that_is_turned_away_is_asked_no_more_though_it_was_unfit_before(
     tmp_path: Path, roster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server_app.patience.SAY_EVERY", 0.0)  # who is unfit is asked at every look
+    monkeypatch.setattr(
+        "server_app.patience.SAY_EVERY", 0.0
+    )  # who is rejected_reasons is asked at every look
     grid = grid_of(tmp_path)
     asked: list[int] = []
 
@@ -277,4 +279,4 @@ def test_a_node_that_is_turned_away_is_asked_no_more_though_it_was_unfit_before(
     grid.tamper = changes
     results, _ = simulate(tmp_path, "faces", QUICK, grid=grid)
     assert len(asked) == 2
-    assert list(results["rounds"][0]["turned_away"]) == ["103"]
+    assert list(results["rounds"][0]["unauthorized"]) == ["103"]

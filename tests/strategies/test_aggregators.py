@@ -183,7 +183,7 @@ class TestEvery:
         aggregator = build(name)
         aggregator.begin(current, examples)
         bad = {
-            "unknown": (ValueError, "stranger", updates["site-0"], 10),
+            "unknown": (ValueError, "rejected_site", updates["site-0"], 10),
             "no examples": (ValueError, "site-0", updates["site-0"], 0),
             "missing": (ValueError, "site-0", {"scale": current["scale"]}, 10),
             "misshapen": (ValueError, "site-0", current | {"scale": torch.ones(2)}, 10),

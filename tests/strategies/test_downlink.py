@@ -94,7 +94,7 @@ def test_each_site_is_led_from_what_it_holds_to_the_one_state() -> None:
         line.answered("a", {"common": "common"})
     found, coded = read(line, "new", 3, START)
     assert coded.steps == 3
-    unknown, whole = read(line, "stranger", 3, {})
+    unknown, whole = read(line, "rejected_site", 3, {})
     assert (whole.base, whole.steps) == ("", 1)
     for state in (found, unknown, held["a"]):
         assert content_hash(state) == coded.state == whole.state
@@ -120,7 +120,7 @@ def test_who_failed_or_long_did_not_answer_is_sent_the_whole() -> None:
 def test_the_whole_is_that_of_the_round() -> None:
     line = downlink()
     for number in (1, 2):
-        found, coded = read(line, "stranger", number, {})
+        found, coded = read(line, "rejected_site", number, {})
         assert coded.base == ""
         assert content_hash(found) == coded.state
 

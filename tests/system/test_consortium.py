@@ -122,9 +122,9 @@ def test_a_site_without_tls_gets_nowhere(consortium: Consortium) -> None:
 
 
 def test_a_key_that_is_not_registered_gets_nowhere(consortium: Consortium, tmp_path: Path) -> None:
-    found(tmp_path / "others", ["127.0.0.1"], [Hospital("stranger", "gender")])
-    key = tmp_path / "others" / "hospitals" / "stranger" / "supernode.key"
-    node, _ = consortium.node("stranger", key, consortium.keys / "authority" / "ca.crt")
+    found(tmp_path / "others", ["127.0.0.1"], [Hospital("rejected_site", "gender")])
+    key = tmp_path / "others" / "hospitals" / "rejected_site" / "supernode.key"
+    node, _ = consortium.node("rejected_site", key, consortium.keys / "authority" / "ca.crt")
     refused(consortium, node, "No SuperNode found with the given public key")
     assert "SuperNode ID" not in node.text
 
@@ -176,7 +176,7 @@ def test_an_impostor_is_turned_away_by_name_and_the_run_outlasts_its_driver(
     assert (submitted.name, submitted.status) == ("march", "finished:completed")
     assert superlink.rounds(submitted.id) == len(results["rounds"])
     assert sorted(results["final"]["sites"]) == MEMBERS
-    said = json.dumps([record.get("turned_away") for record in results["rounds"]])
+    said = json.dumps([record.get("unauthorized") for record in results["rounds"]])
     assert "impostor" in said
     assert "site-01" in said
 
