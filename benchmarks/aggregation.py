@@ -67,8 +67,8 @@ class Cost:
 
 
 @dataclass
-class Replies:
-    """Replies whose values are a random pool's, read from another place for each site, and scaled.
+class ReplyBuffer:
+    """ReplyBuffer whose values are a random pool's, read from another place for each site, and scaled.
 
     The scale makes some sites lie further from the rest than others: Krum then chooses by more
     than the rounding of distances.
@@ -139,7 +139,7 @@ def play(case: Case, result: Path) -> Cost:
     """Play a case in this process; write the new state to the safetensors file ``result``."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     state = model(case.network)
-    replies = Replies(state, case.count)
+    replies = ReplyBuffer(state, case.count)
     before = resident()
     cost = Cost()
     after = (_ours if case.side == OURS else _flowers)(case, state, replies, cost)
@@ -152,7 +152,7 @@ def play(case: Case, result: Path) -> Cost:
 def write_mean(network: str, count: int, result: Path) -> None:
     """Write the weighted mean of the replies, summed in float64, to the safetensors file ``result``."""
     state = model(network)
-    replies = Replies(state, count)
+    replies = ReplyBuffer(state, count)
     sums = {name: np.zeros(tuple(t.shape)) for name, t in state.items()}
     for site in range(count):
         for name, values in replies.arrays(site).items():
@@ -171,7 +171,7 @@ def _timed(cost: Cost, group: str) -> Iterator[None]:
 
 
 def _ours(
-    case: Case, state: Mapping[str, Tensor], replies: Replies, cost: Cost
+    case: Case, state: Mapping[str, Tensor], replies: ReplyBuffer, cost: Cost
 ) -> dict[str, NDArray[Any]]:
     expected = {str(site): replies.examples(site) for site in range(case.count)}
     groups = divided(state)
@@ -198,7 +198,7 @@ def _ours(
 
 
 def _flowers(
-    case: Case, state: Mapping[str, Tensor], replies: Replies, cost: Cost
+    case: Case, state: Mapping[str, Tensor], replies: ReplyBuffer, cost: Cost
 ) -> dict[str, NDArray[Any]]:
     strategies: dict[str, Any] = {
         "fedavg": flower.FedAvg,
@@ -214,7 +214,7 @@ def _flowers(
     return {name: array.numpy() for name, array in arrays.items()}
 
 
-def _messages(case: Case, replies: Replies) -> Iterator[Message]:
+def _messages(case: Case, replies: ReplyBuffer) -> Iterator[Message]:
     """Yield the replies as Flower's strategy gets them: one array record, all layers."""
     for site in range(case.count):
         arrays = ArrayRecord({n: Array(array) for n, array in replies.arrays(site).items()})

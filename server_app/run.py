@@ -26,7 +26,7 @@ from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import Recipe, read_weights
-from strategies.aggregators.buffered import HoldingAggregator
+from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
 from strategies.method import check_codings, check_travels
@@ -166,7 +166,7 @@ class Federation:
         self.joined = True
         for key, aggregator in sorted(self.server_state.aggregators.items()):
             name = type(aggregator).__name__
-            if isinstance(aggregator, HoldingAggregator):
+            if isinstance(aggregator, BufferedAggregator):
                 self.log(
                     f"{key}: {name} needs all updates of a round: within "
                     f"{aggregator.memory_mb:g} MB of memory, the others on disk"

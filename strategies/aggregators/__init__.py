@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 from strategies.aggregators.base import Aggregator, Options, Tensors
-from strategies.aggregators.buffered import HoldingOptions
+from strategies.aggregators.buffered import BufferedOptions
 from strategies.aggregators.coordinatewise import Median, TrimmedMean, TrimmedMeanOptions
 from strategies.aggregators.fedavg import (
     EXAMPLES_SLACK,
@@ -52,7 +52,7 @@ AGGREGATORS: Mapping[str, _Entry] = MappingProxyType(
         "fedavgm": _Entry(FedAvgM, FedAvgMOptions),
         "fedadam": _Entry(FedAdam, AdaptiveOptions),
         "fedyogi": _Entry(FedYogi, AdaptiveOptions),
-        "median": _Entry(Median, HoldingOptions),
+        "median": _Entry(Median, BufferedOptions),
         "trimmed_mean": _Entry(TrimmedMean, TrimmedMeanOptions),
         "krum": _Entry(Krum, KrumOptions),
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from strategies.aggregators.base import Aggregator, Options, Tensors, require
-from strategies.aggregators.reply_buffer import Replies
+from strategies.aggregators.reply_buffer import ReplyBuffer
 
 
 @dataclass(frozen=True)
-class HoldingOptions(Options):
+class BufferedOptions(Options):
     """The memory for a round's replies; see conf/aggregator/median.yaml."""
 
     memory_mb: float
@@ -19,17 +19,17 @@ class HoldingOptions(Options):
         require(self.memory_mb > 0, f"{where}.memory_mb", "greater than 0", self.memory_mb)
 
 
-class HoldingAggregator(Aggregator):
+class BufferedAggregator(Aggregator):
     """Keeps the updates, by site, until ``finish``: in ``memory_mb`` of memory, the rest on disk.
 
     A site weighs the same whatever number of examples it reports, for that number is the site's
     own word. The updates are worked on in the order of the sites' names.
     """
 
-    def __init__(self, options: HoldingOptions) -> None:
+    def __init__(self, options: BufferedOptions) -> None:
         super().__init__()
         self.memory_mb = options.memory_mb
-        self._replies = Replies({}, 0)
+        self._replies = ReplyBuffer({}, 0)
 
     def _reset(self) -> None:
         super()._reset()
@@ -37,5 +37,5 @@ class HoldingAggregator(Aggregator):
 
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
         if not len(self._replies):
-            self._replies = Replies(self._current, int(self.memory_mb * 1e6))
+            self._replies = ReplyBuffer(self._current, int(self.memory_mb * 1e6))
         self._replies.add(site, update)

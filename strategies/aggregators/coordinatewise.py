@@ -10,10 +10,10 @@ from torch import Tensor
 
 from strategies.aggregators.base import require
 from strategies.aggregators.blocks import Numbers
-from strategies.aggregators.buffered import HoldingAggregator, HoldingOptions
+from strategies.aggregators.buffered import BufferedAggregator, BufferedOptions
 
 
-class MeanOfMiddle(HoldingAggregator):
+class MeanOfMiddle(BufferedAggregator):
     """Sorts the n values of each coordinate, cuts as many at either end, averages the rest."""
 
     def _combine(self) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ class Median(MeanOfMiddle):
 
 
 @dataclass(frozen=True)
-class TrimmedMeanOptions(HoldingOptions):
+class TrimmedMeanOptions(BufferedOptions):
     """See conf/aggregator/trimmed_mean.yaml."""
 
     beta: float

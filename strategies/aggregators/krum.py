@@ -11,12 +11,12 @@ from torch import Tensor
 
 from strategies.aggregators.base import Tensors, require
 from strategies.aggregators.blocks import Numbers, flat, numbers
-from strategies.aggregators.buffered import HoldingAggregator, HoldingOptions
-from strategies.aggregators.reply_buffer import Replies
+from strategies.aggregators.buffered import BufferedAggregator, BufferedOptions
+from strategies.aggregators.reply_buffer import ReplyBuffer
 
 
 @dataclass(frozen=True)
-class KrumOptions(HoldingOptions):
+class KrumOptions(BufferedOptions):
     """See conf/aggregator/krum.yaml."""
 
     num_malicious: int
@@ -30,7 +30,7 @@ class KrumOptions(HoldingOptions):
         require(keep >= 1, f"{where}.num_to_keep", "at least 1", keep)
 
 
-class Krum(HoldingAggregator):
+class Krum(BufferedAggregator):
     """Krum, and multi-Krum where ``num_to_keep`` is above 1 (Blanchard et al. 2017, section 4).
 
     Of n updates, f of them possibly malicious, each is scored by the sum of its squared Euclidean
@@ -75,7 +75,7 @@ def _mean(rows: Numbers) -> Numbers:
     return mean
 
 
-def squared_distances(replies: Replies, origin: Tensors) -> Tensor:
+def squared_distances(replies: ReplyBuffer, origin: Tensors) -> Tensor:
     """Return the squared Euclidean distances between n updates: float64, shape ``(n, n)``.
 
     They come from inner products of ``update - origin``. With the state the sites started from as
@@ -83,7 +83,7 @@ def squared_distances(replies: Replies, origin: Tensors) -> Tensor:
 
     Parameters
     ----------
-    replies : Replies
+    replies : ReplyBuffer
         The updates; rows and columns are in the order of their sites.
     origin : Mapping of str to Tensor
         A point near the honest updates.

@@ -23,7 +23,7 @@ BLOCK_OF_ALL = 1 << 18
 _HELD = 0.75  # share of the limit for replies; the rest is for what is read of those on disk
 
 
-class Replies:
+class ReplyBuffer:
     """The replies of one round by site, alike in names, shapes and dtypes.
 
     Parameters

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from benchmarks.aggregate import EXACT, PER_REPLY, least_seconds, main
-from benchmarks.aggregation import FLOWER, OURS, RULES, Case, Replies, model, options_of
+from benchmarks.aggregation import FLOWER, OURS, RULES, Case, ReplyBuffer, model, options_of
 from benchmarks.limits import Limits
 
 
@@ -25,7 +25,7 @@ def test_each_rule_runs_on_both_sides_and_they_agree(tmp_path, monkeypatch):
 
 
 def test_what_is_sent_is_what_flower_gets():
-    replies = Replies(model("small_cnn"), 3)
+    replies = ReplyBuffer(model("small_cnn"), 3)
     sent = replies.arrays(1)
     assert sent.keys() == replies.state.keys()
     coded = [safetensors.torch.load(data) for _, data in replies.coded(1)]

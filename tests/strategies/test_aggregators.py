@@ -18,7 +18,7 @@ from fedstrata.support.errors import UserError
 from strategies.aggregators import AGGREGATORS, EXAMPLES_SLACK, MAX_MAGNITUDE, make
 from strategies.aggregators.blocks import BLOCK
 from strategies.aggregators.krum import krum_scores, squared_distances
-from strategies.aggregators.reply_buffer import Replies
+from strategies.aggregators.reply_buffer import ReplyBuffer
 
 torch.set_num_threads(1)
 
@@ -465,7 +465,7 @@ def test_two_hostile_sites_of_seven_cannot_move_the_result_far(name, options):
 
 def kept(updates, limit=10**9):
     """Return ``updates``, by site, as a round's replies."""
-    replies = Replies(next(iter(updates.values())), limit)
+    replies = ReplyBuffer(next(iter(updates.values())), limit)
     for site, update in updates.items():
         replies.add(site, update)
     return replies

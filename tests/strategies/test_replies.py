@@ -1,4 +1,4 @@
-"""Replies beyond a memory limit: on disk, with the same results, and gone afterwards."""
+"""ReplyBuffer beyond a memory limit: on disk, with the same results, and gone afterwards."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ import torch
 from fedstrata.support.errors import UserError
 from strategies.aggregators import make
 from strategies.aggregators.blocks import BLOCK, on_all_cores
-from strategies.aggregators.reply_buffer import Replies
+from strategies.aggregators.reply_buffer import ReplyBuffer
 from tests.strategies.test_aggregators import DEFAULTS, assert_same_bits, draw_round, run_round
 
 SHAPES = {"w": (3, 7001), "b": (5,), "scale": (), "none": (0, 3)}
@@ -68,7 +68,7 @@ def test_the_rules_are_what_numpy_computes_of_all_replies_at_once():
 
 def test_memory_stays_within_the_limit(two_threads):
     update = {"w": torch.zeros(500_000)}
-    replies = Replies(update, limit=40 * MEGABYTE)
+    replies = ReplyBuffer(update, limit=40 * MEGABYTE)
     for number in range(20):
         replies.add(str(number), update)
     assert replies.on_disk == 5
