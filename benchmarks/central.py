@@ -26,7 +26,7 @@ from models import freezing
 from models.freezing import set_train_mode
 from models.training import loop, metrics
 from models.training.data import ArrayInputs, Inputs, Split
-from server_app.start_weights import Recipe, checkpoint
+from server_app.start_weights import PretrainingJob, checkpoint
 from strategies.config import Config, plan_for
 from strategies.methods import make_method
 from strategies.partitioned_model import PartitionedModel, build_partitioned
@@ -106,7 +106,7 @@ class Joint:
     body : nn.Module
         The leading steps that all tasks share, run once for a whole batch.
     tails : dict
-        Task to the steps that follow.
+        Task to the steps that run.
     partitioned_models : dict
         Task to the whole model.
     """
@@ -217,8 +217,8 @@ def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> d
 
 def _start(config: Config, cache: Path) -> Mapping[str, Tensor]:
     made = checkpoint(config, cache, print)
-    if isinstance(made, Recipe):
-        made = made.follow(print)
+    if isinstance(made, PretrainingJob):
+        made = made.run(print)
     return {} if made is None else made.tensors
 
 

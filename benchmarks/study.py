@@ -184,7 +184,7 @@ class Sites:
 def stamp(paths: Iterable[Path]) -> str:
     """Return what tells these files and folders from others: 8 hex digits.
 
-    They follow from each one's name and size; of a folder, from its files' number and total size.
+    They run from each one's name and size; of a folder, from its files' number and total size.
     """
     told = []
     for path in paths:

@@ -69,10 +69,10 @@ class Pretraining:
             raise UserError(f"weights.optimizer.lr must be greater than 0, got {self.optimizer.lr}")
 
 
-def recipe_hash(settings: Pretraining, model: Mapping[str, Any], seed: int) -> str:
+def job_hash(settings: Pretraining, model: Mapping[str, Any], seed: int) -> str:
     """Return the hex SHA-256 of everything that decides the weights: settings, model, pictures."""
     told = {
-        "recipe": RECIPE,
+        "job": RECIPE,
         "settings": asdict(settings),
         "model": {key: value for key, value in model.items() if key != "head"},
         "seed": seed,

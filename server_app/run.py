@@ -25,7 +25,7 @@ from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
-from server_app.start_weights import Recipe, read_weights
+from server_app.start_weights import PretrainingJob, read_weights
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
@@ -75,7 +75,7 @@ class Federation:
         What the sites are told.
     folder : RunFolder
         Where checkpoints and results go.
-    start : Checkpoint, Recipe or None
+    start : Checkpoint, PretrainingJob or None
         The pre-trained start, or how to make it once it is known that the sites can take part.
     log : callable
         Takes text for the log.
@@ -85,7 +85,7 @@ class Federation:
     config: Config
     plan: Plan
     folder: RunFolder
-    start: Checkpoint | Recipe | None
+    start: Checkpoint | PretrainingJob | None
     log: Log
     history: list[dict[str, Any]] = field(default_factory=list)
     summaries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -306,7 +306,7 @@ class Federation:
     def _start(self, partitioned: PartitionedModel) -> dict[str, Any]:
         """Return what a task's model starts from.
 
-        Before the pre-training of a `Recipe` that is compared with what will come of it.
+        Before the pre-training of a `PretrainingJob` that is compared with what will come of it.
 
         Raises
         ------
@@ -360,9 +360,9 @@ class Federation:
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
 
-    def _start_from(self, start: Checkpoint | Recipe) -> None:
+    def _start_from(self, start: Checkpoint | PretrainingJob) -> None:
         """Take the pre-trained start; the sites that lack it get it before the next round."""
-        made = start.follow(self.log) if isinstance(start, Recipe) else start
+        made = start.run(self.log) if isinstance(start, PretrainingJob) else start
         self.checkpoint = made
         self.plan = replace(self.plan, weights=made.content_hash)
         self.roster.change_plan(self.plan.to_json())
@@ -389,7 +389,9 @@ class Federation:
         self._distribute(self._lacking(asked, refused))
         return bool(asked)
 
-    def _check_start(self, partitioned: PartitionedModel, start: Checkpoint | Recipe) -> None:
+    def _check_start(
+        self, partitioned: PartitionedModel, start: Checkpoint | PretrainingJob
+    ) -> None:
         """Raise UserError where the start does not fit, or lacks what is frozen."""
         frozen = partitioned.partition.names(PRETRAINED.name)
         had = start.shapes.keys() - partitioned.left_alone(start.shapes)

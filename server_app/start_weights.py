@@ -20,7 +20,7 @@ from models import weights
 from models.networks import build, usual_shape
 from models.networks.text import folder_tensors
 from models.weights import Checkpoint
-from server_app.pretraining import Pretraining, pretrain, recipe_hash
+from server_app.pretraining import Pretraining, job_hash, pretrain
 from strategies.config import Config
 
 Log = Callable[[str], None]
@@ -54,8 +54,8 @@ Weights = Pretraining | FileWeights | FolderWeights | TorchvisionWeights
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A checkpoint that must be trained first; :meth:`follow` does, and takes minutes."""
+class PretrainingJob:
+    """A checkpoint that must be trained first; :meth:`run` does, and takes minutes."""
 
     settings: Pretraining
     model: Mapping[str, Any]
@@ -65,8 +65,8 @@ class Recipe:
 
     @property
     def note(self) -> Path:
-        """Where it is written down what the recipe gave."""
-        return self.cache / "central" / f"{recipe_hash(self.settings, self.model, self.seed)}.json"
+        """Where it is written down what the job gave."""
+        return self.cache / "central" / f"{job_hash(self.settings, self.model, self.seed)}.json"
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -86,7 +86,7 @@ class Recipe:
             if not name.startswith("head.")
         }
 
-    def follow(self, log: Log) -> Checkpoint:
+    def run(self, log: Log) -> Checkpoint:
         """Pre-train, and keep the result by its content hash."""
         log(
             f"stage 1: pre-training {self.model['name']} on {self.settings.examples} public "
@@ -134,7 +134,7 @@ def read_weights(config: Config) -> Weights | None:
     return read_options(TorchvisionWeights, config.weights, "weights")
 
 
-def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | None:
+def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | PretrainingJob | None:
     """Return the checkpoint that ``config.weights`` asks for, or None for ``source: none``.
 
     Parameters
@@ -148,8 +148,8 @@ def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | N
 
     Returns
     -------
-    Checkpoint, Recipe or None
-        A recipe where the checkpoint has to be trained first.
+    Checkpoint, PretrainingJob or None
+        A job where the checkpoint has to be trained first.
 
     Raises
     ------
@@ -160,11 +160,11 @@ def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Recipe | N
     if wanted is None:
         return None
     if isinstance(wanted, Pretraining):
-        recipe = Recipe(wanted, config.model, config.seed, cache)
-        if found := _remembered(recipe.note, cache):
+        job = PretrainingJob(wanted, config.model, config.seed, cache)
+        if found := _remembered(job.note, cache):
             log(f"stage 1: pre-trained weights {found.content_hash[:12]} found, training skipped")
             return found
-        return recipe
+        return job
     if isinstance(wanted, FileWeights):
         return _fitted(config, weights.read_file(Path(wanted.path)), wanted.path, cache, log)
     if isinstance(wanted, FolderWeights):
@@ -181,7 +181,7 @@ def path_of(cache: Path, content_hash: str) -> Path:
 
 
 def _remembered(note: Path, cache: Path) -> Checkpoint | None:
-    """Return the checkpoint that a recipe gave before, if it is still there and undamaged."""
+    """Return the checkpoint that a job gave before, if it is still there and undamaged."""
     try:
         content_hash = str(json.loads(note.read_text())["content_hash"])
         tensors, _ = weights.load(path_of(cache, content_hash))
@@ -189,7 +189,7 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
         return None
     if weights.content_hash(tensors) != content_hash:
         return None
-    return Checkpoint(content_hash, tensors, Recipe.told)
+    return Checkpoint(content_hash, tensors, PretrainingJob.told)
 
 
 def _fitted(
