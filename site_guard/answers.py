@@ -84,7 +84,7 @@ class Wanted:
 
 
 @dataclass
-class Doorkeeper:
+class AnswerFilter:
     """Makes every answer of a site anew, or says why it may not leave.
 
     Parameters

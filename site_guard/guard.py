@@ -17,7 +17,7 @@ from flwr.app import Message
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.support.errors import UserError
-from site_guard.answers import Doorkeeper, round_of
+from site_guard.answers import AnswerFilter, round_of
 from site_guard.appio import Abandoned, Queue, Work
 from site_guard.bundles import Bundle
 from site_guard.settings import SiteSettings
@@ -44,11 +44,11 @@ class Guard:
 
     settings: SiteSettings
     process: WarmProcess
-    doorkeeper: Doorkeeper = field(init=False)
+    answer_filter: AnswerFilter = field(init=False)
     keys: tuple[Ed25519PublicKey, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.doorkeeper = Doorkeeper(self.settings)
+        self.answer_filter = AnswerFilter(self.settings)
         self.keys = public_keys(self.settings.bundles.signed_by, "bundles.signed-by")
 
     def serve(self, queue: Queue) -> None:
@@ -129,7 +129,7 @@ class Guard:
         require_signature(content, context.run_config.get("signature"), self.keys)
         if kind in TRAINS:
             self.settings.refuse_outside_hours(datetime.now())
-        wanted = self.doorkeeper.check_order(message)
+        wanted = self.answer_filter.check_order(message)
         left = message.metadata.created_at + message.metadata.ttl - time.time()
         if left <= 0:
             raise Refused(
@@ -149,15 +149,15 @@ class Guard:
                 layers=wanted.most_bytes,
             )
         except AppRaised as error:
-            raise AppFailed(self.doorkeeper.error(str(error))) from None
+            raise AppFailed(self.answer_filter.error(str(error))) from None
         finally:
             context.node_config = before
         try:
-            return self.doorkeeper.answer(message, answered, wanted)
+            return self.answer_filter.answer(message, answered, wanted)
         except Refused as error:
             if self.settings.errors == "full":
                 raise
-            raise Refused(self.doorkeeper.error(str(error))) from None
+            raise Refused(self.answer_filter.error(str(error))) from None
 
     def _failure(self, message: Message, reason: str, *, later: bool = False) -> Message:
         return answers.failure(message, self.settings.site, round_of(message), reason, later=later)

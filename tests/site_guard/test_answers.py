@@ -20,7 +20,7 @@ from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.codings import read_codings
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import encode
-from site_guard.answers import Doorkeeper
+from site_guard.answers import AnswerFilter
 from site_guard.settings import SiteSettings
 
 HERE = SiteSettings(site="a", task="gender", state="/s", cache="/c", share=("common", "task"))
@@ -55,7 +55,7 @@ def order(kind: str = kinds.TRAIN, **layers: Mapping[str, Tensor]) -> Message:
     return orders.order(kind, 7, plan="{}", round_number=3, layers=payloads, ttl=60.0)
 
 
-def leaving(keeper: Doorkeeper, asked: Message, answer: Message) -> Message:
+def leaving(keeper: AnswerFilter, asked: Message, answer: Message) -> Message:
     """Return what leaves for an order, which is checked first as the guard does."""
     return keeper.answer(asked, answer, keeper.check_order(asked))
 
@@ -72,7 +72,7 @@ def trained() -> tuple[Message, dict[str, bytes]]:
 
 def test_an_honest_answer_leaves_as_it_is() -> None:
     asked, layers = trained()
-    left = leaving(Doorkeeper(HERE), asked, answered(asked, **layers))
+    left = leaving(AnswerFilter(HERE), asked, answered(asked, **layers))
     assert answers.read_payloads(left) == layers
     assert answers.read_round_report(left) == ROUND
 
@@ -93,18 +93,18 @@ def test_anything_besides_the_layers_asked_for_is_refused(
 ) -> None:
     asked, layers = trained()
     with pytest.raises(Refused, match=told):
-        leaving(Doorkeeper(HERE), asked, answered(asked, **layers | extra))
+        leaving(AnswerFilter(HERE), asked, answered(asked, **layers | extra))
 
 
 def test_another_tasks_group_is_refused_where_it_was_not_asked_for() -> None:
     asked = order(common=COMMON)
     layers = {"common": encode(COMMON), "task": encode(TASK)}
     with pytest.raises(Refused, match="did not ask for"):
-        leaving(Doorkeeper(HERE), asked, answered(asked, **layers))
+        leaving(AnswerFilter(HERE), asked, answered(asked, **layers))
 
 
 def test_a_site_that_shares_less_refuses_before_training() -> None:
-    keeper = Doorkeeper(replace_settings(share=("common",)))
+    keeper = AnswerFilter(replace_settings(share=("common",)))
     with pytest.raises(Refused, match="'task', and this site shares common"):
         keeper.check_order(order(common=COMMON, task=TASK))
     keeper.check_order(order(common=COMMON))
@@ -117,11 +117,11 @@ def test_a_site_that_shares_less_refuses_before_training() -> None:
 def test_what_no_server_of_ours_asks_is_refused_before_any_work(kind: str) -> None:
     """Flower's app would take the first for training, past the site's hours and what it shares."""
     with pytest.raises(Refused, match=f"asks for '{kind}', which is unknown here"):
-        Doorkeeper(HERE).check_order(order(kind, common=COMMON, secret=TASK))
+        AnswerFilter(HERE).check_order(order(kind, common=COMMON, secret=TASK))
 
 
 def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
-    keeper = Doorkeeper(replace_settings(keep=("conv",)))
+    keeper = AnswerFilter(replace_settings(keep=("conv",)))
     with pytest.raises(Refused, match=r"'conv\.bias', 'conv\.weight' in the group 'common'"):
         keeper.check_order(order(common=COMMON))
     asked = order(kinds.QUERY)
@@ -131,10 +131,10 @@ def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
 
 def test_a_site_names_no_classes_but_those_of_its_list() -> None:
     asked = order(kinds.QUERY)
-    keeper = Doorkeeper(replace_settings(classes=("maybe", "no", "yes")))
+    keeper = AnswerFilter(replace_settings(classes=("maybe", "no", "yes")))
     left = answers.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
     assert left.classes == WHO.classes
-    keeper = Doorkeeper(replace_settings(classes=("no", "yes")))
+    keeper = AnswerFilter(replace_settings(classes=("no", "yes")))
     with pytest.raises(Refused, match="names 1 classes that `classes`") as refused:
         leaving(keeper, asked, answered(asked, replace(WHO, classes=("Jane Doe", "yes"))))
     assert "Jane" not in str(refused.value)
@@ -150,7 +150,7 @@ def test_nothing_hides_in_the_header_of_a_payload() -> None:
     asked, layers = trained()
     hidden = safetensors.torch.save(COMMON, metadata={"patient": "Jane Doe"})
     assert b"Jane Doe" in hidden
-    left = leaving(Doorkeeper(HERE), asked, answered(asked, **layers | {"common": hidden}))
+    left = leaving(AnswerFilter(HERE), asked, answered(asked, **layers | {"common": hidden}))
     sent = answers.read_payloads(left)["common"]
     assert b"Jane" not in sent
     assert sent == encode(COMMON)
@@ -161,23 +161,23 @@ def test_nothing_hides_in_records_or_reports() -> None:
     more = answered(asked, **layers)
     more.content["notes"] = ConfigRecord({"patient": "Jane Doe"})
     with pytest.raises(Refused, match="notes"):
-        leaving(Doorkeeper(HERE), asked, more)
+        leaving(AnswerFilter(HERE), asked, more)
     told = asdict(ROUND) | {"patient": "Jane Doe"}
     content = RecordDict(
         {"report": ConfigRecord({"json": json.dumps(told)}), "layers": ArrayRecord({})}
     )
     with pytest.raises(Refused, match="patient"):
-        leaving(Doorkeeper(HERE), asked, Message(content, reply_to=asked))
+        leaving(AnswerFilter(HERE), asked, Message(content, reply_to=asked))
     padded = RecordDict({"report": ConfigRecord({"json": json.dumps(asdict(ROUND)) + " " * 9000})})
     with pytest.raises(Refused, match="characters"):
-        leaving(Doorkeeper(HERE), asked, Message(padded, reply_to=asked))
+        leaving(AnswerFilter(HERE), asked, Message(padded, reply_to=asked))
 
 
 def test_a_long_reason_in_other_letters_leaves_as_it_is() -> None:
     asked = order(common=COMMON)
     reason = "Verzeichnis für Ärzte nicht lesbar, \udcff, 🏥 " * 100
     failed = answers.failure(asked, "a", 3, reason)
-    left = leaving(Doorkeeper(HERE), asked, Message(failed.content, reply_to=asked))
+    left = leaving(AnswerFilter(HERE), asked, Message(failed.content, reply_to=asked))
     told = answers.read_round_report(left).error
     assert len(told) == limits.MOST_REASON_CHARACTERS
     assert told.startswith("Verzeichnis für Ärzte nicht lesbar, ?, 🏥 ")
@@ -186,11 +186,11 @@ def test_a_long_reason_in_other_letters_leaves_as_it_is() -> None:
 def test_an_error_carries_its_reason_and_nothing_else() -> None:
     asked = order(kinds.QUERY)
     told = replace(WHO, error="no data", classes=("Jane", "Doe"))
-    left = answers.read_site_report(leaving(Doorkeeper(HERE), asked, answered(asked, told)))
+    left = answers.read_site_report(leaving(AnswerFilter(HERE), asked, answered(asked, told)))
     assert (left.error, left.classes, left.site) == ("no data", (), "a")
     asked, layers = trained()
     with pytest.raises(Refused, match="layers that nobody asked for"):
-        leaving(Doorkeeper(HERE), asked, answered(asked, replace(ROUND, error="no"), **layers))
+        leaving(AnswerFilter(HERE), asked, answered(asked, replace(ROUND, error="no"), **layers))
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def test_an_error_carries_its_reason_and_nothing_else() -> None:
 def test_the_app_cannot_say_that_the_site_is_another(changes: dict[str, Any], told: str) -> None:
     asked = order(kinds.QUERY)
     with pytest.raises(Refused, match=told):
-        leaving(Doorkeeper(HERE), asked, answered(asked, replace(WHO, **changes)))
+        leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, **changes)))
 
 
 def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
-    keeper = Doorkeeper(HERE)
+    keeper = AnswerFilter(HERE)
     asked = order(kinds.QUERY)
     left = answers.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
     assert left.schemas["common"]["conv.weight"] == "float32[2, 3]"
@@ -250,7 +250,7 @@ def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
 def test_numbers_that_count_nothing_are_refused(changes: dict[str, Any], told: str) -> None:
     asked, layers = trained()
     with pytest.raises(Refused, match=told):
-        leaving(Doorkeeper(HERE), asked, answered(asked, replace(ROUND, **changes), **layers))
+        leaving(AnswerFilter(HERE), asked, answered(asked, replace(ROUND, **changes), **layers))
 
 
 TEXT = st.text(max_size=300) | st.from_regex(r"[a-z.]{1,250}", fullmatch=True)
@@ -281,7 +281,7 @@ def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times:
     told = replace(told, schemas={"common": repeated}, classes=told.classes * times)
     asked = order(kinds.QUERY)
     try:
-        left = answers.read_site_report(leaving(Doorkeeper(HERE), asked, answered(asked, told)))
+        left = answers.read_site_report(leaving(AnswerFilter(HERE), asked, answered(asked, told)))
     except Refused:
         return
     plain = sum(map(len, (left.device, *left.versions, *left.versions.values())))
@@ -296,7 +296,7 @@ def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times:
 
 
 def test_what_was_not_announced_cannot_be_sent_later() -> None:
-    keeper = Doorkeeper(HERE)
+    keeper = AnswerFilter(HERE)
     asked = order(kinds.QUERY)
     leaving(keeper, asked, answered(asked, WHO))
     larger = {**COMMON, "head.out": torch.ones(2)}
@@ -345,7 +345,7 @@ def coded(coding: Any, **changes: Tensor | None) -> bytes:
 @pytest.mark.parametrize("coding", [INT8, TOPK, {"name": "bfloat16"}, {"name": "float16"}])
 @pytest.mark.parametrize("down", [False, True])
 def test_honest_coded_layers_leave_as_they_are(coding: Any, down: bool) -> None:
-    keeper = Doorkeeper(HERE)
+    keeper = AnswerFilter(HERE)
     asked, query = coded_order(coding, down=down)
     leaving(keeper, query, answered(query, WHO))
     keeper.check_order(asked)
@@ -364,20 +364,20 @@ def test_an_answer_may_be_as_large_as_what_was_asked_for(coding: Any, down: bool
     asked, query = coded_order(coding, down=down, tensors=told)
     if not down:
         asked.content["layers"] = ArrayRecord({"common": kinds.payload_array(encode(large))})
-    most = Doorkeeper(HERE).check_order(asked).most_bytes
+    most = AnswerFilter(HERE).check_order(asked).most_bytes
     how = read_codings({"common": coding}, {}).up["common"]
     new = {"conv.weight": torch.randn(300, 400)}
     written, _ = codec.encode(how, new, large, {})
     header = 8 + int.from_bytes(written[:8], "little")
     assert most == len(written) - header
-    assert Doorkeeper(HERE).check_order(query).most_bytes == 0
+    assert AnswerFilter(HERE).check_order(query).most_bytes == 0
 
 
 def test_an_order_that_claims_too_much_is_refused() -> None:
     huge = {"conv.weight": "float32[2147483647, 2]"}
     asked, _ = coded_order(INT8, down=True, tensors=huge)
     with pytest.raises(Refused, match="the order is about 17179869176 bytes, and"):
-        Doorkeeper(HERE).check_order(asked)
+        AnswerFilter(HERE).check_order(asked)
 
 
 def unchanged_bias(coding: Any) -> bytes:
@@ -414,16 +414,16 @@ def test_nothing_but_the_coded_form_of_what_was_asked_for_leaves(
 ) -> None:
     asked, _ = coded_order(coding, down=down)
     with pytest.raises(Refused, match=told):
-        leaving(Doorkeeper(HERE), asked, answered(asked, common=coded(coding, **changes)))
+        leaving(AnswerFilter(HERE), asked, answered(asked, common=coded(coding, **changes)))
 
 
 def test_a_coded_order_asks_for_what_the_site_shares_and_has() -> None:
     asked, query = coded_order(INT8, down=True)
     with pytest.raises(Refused, match=r"'conv\.bias', 'conv\.weight' in the group 'common'"):
-        Doorkeeper(replace_settings(keep=("conv",))).check_order(asked)
+        AnswerFilter(replace_settings(keep=("conv",))).check_order(asked)
     with pytest.raises(Refused, match="'common', and this site shares task"):
-        Doorkeeper(replace_settings(share=("task",))).check_order(asked)
-    keeper = Doorkeeper(HERE)
+        AnswerFilter(replace_settings(share=("task",))).check_order(asked)
+    keeper = AnswerFilter(HERE)
     leaving(keeper, query, answered(query, WHO))
     larger, _ = coded_order(INT8, down=True, tensors={**FORMS, "conv.bias": "float32[1000000]"})
     with pytest.raises(Refused, match=r"another shape or dtype of 'conv\.bias' than the app"):
@@ -449,7 +449,7 @@ def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, tol
     layers = {"common": kinds.payload_array(encode(COMMON))}
     asked = orders.order(kinds.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0)
     with pytest.raises(Refused, match=told):
-        Doorkeeper(HERE).check_order(asked)
+        AnswerFilter(HERE).check_order(asked)
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_an_order_that_makes_no_sense_is_refused(text: str, told: str) -> None:
     asked, _ = coded_order(INT8, down=True)
     asked.content["order"]["coded"] = text  # type: ignore[index]
     with pytest.raises(Refused, match=told):
-        Doorkeeper(HERE).check_order(asked)
+        AnswerFilter(HERE).check_order(asked)
 
 
 @settings(max_examples=200, deadline=None)
@@ -490,7 +490,7 @@ def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
     whole = coded(TOPK)
     try:
         left = leaving(
-            Doorkeeper(HERE), asked, answered(asked, common=whole[:at] + data + whole[at + cut :])
+            AnswerFilter(HERE), asked, answered(asked, common=whole[:at] + data + whole[at + cut :])
         )
     except Refused:
         return
@@ -503,7 +503,7 @@ def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
 def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
     asked = order(kinds.QUERY)
     held = {"common": ("0" * 64,)}
-    left = leaving(Doorkeeper(HERE), asked, answered(asked, replace(WHO, held=held)))
+    left = leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, held=held)))
     assert answers.read_site_report(left).held == held
     for wrong in (
         {"personal": ("0" * 64,)},
@@ -511,7 +511,7 @@ def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
         {"common": ("0" * 64,) * 9},
     ):
         with pytest.raises(Refused, match="hold"):
-            leaving(Doorkeeper(HERE), asked, answered(asked, replace(WHO, held=wrong)))
+            leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, held=wrong)))
 
 
 @settings(max_examples=200, deadline=None)
@@ -520,7 +520,7 @@ def test_damaged_payloads_are_refused_or_harmless(data: bytes, cut: int, at: int
     asked, layers = trained()
     damaged = layers["common"][:at] + data + layers["common"][at + cut :]
     try:
-        left = leaving(Doorkeeper(HERE), asked, answered(asked, **layers | {"common": damaged}))
+        left = leaving(AnswerFilter(HERE), asked, answered(asked, **layers | {"common": damaged}))
     except Refused:
         return
     sent = safetensors.torch.load(answers.read_payloads(left)["common"])

@@ -31,7 +31,7 @@ from flwr.common.typing import Fab, Run
 
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.answers import RoundReport
-from site_guard.answers import Doorkeeper
+from site_guard.answers import AnswerFilter
 from site_guard.appio import Work
 from site_guard.bundles import MOST_UNPACKED
 from site_guard.guard import Guard, make_guard
@@ -309,8 +309,8 @@ def test_a_site_that_is_brief_keeps_the_apps_words(
     full = ask(guard, tiny, plan).error
     told = full.removeprefix("refused by the site: ")
     assert told in caplog.text
-    brief = Doorkeeper(msgspec.structs.replace(guard.settings, errors="brief"))
-    monkeypatch.setattr(guard, "doorkeeper", brief)
+    brief = AnswerFilter(msgspec.structs.replace(guard.settings, errors="brief"))
+    monkeypatch.setattr(guard, "answer_filter", brief)
     monkeypatch.setattr(guard, "settings", brief.settings)
     caplog.clear()
     less = ask(guard, tiny, plan).error
