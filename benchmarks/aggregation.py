@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from benchmarks.apart import most_resident, resident
+from benchmarks.apart import in_gpu_memory, most_resident
 from benchmarks.processes import REPOSITORY
 from fedstrata.protocol.payload import decode, encode
 from fedstrata.protocol.tensors import TensorSpec
@@ -140,7 +140,7 @@ def play(case: Case, result: Path) -> Cost:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     state = model(case.network)
     replies = ReplyBuffer(state, case.count)
-    before = resident()
+    before = in_gpu_memory()
     cost = Cost()
     after = (_ours if case.side == OURS else _flowers)(case, state, replies, cost)
     cost.memory = max(most_resident() - before, 0)

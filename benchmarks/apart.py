@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 Made = TypeVar("Made")
 
 
-def resident() -> int:
+def in_gpu_memory() -> int:
     """Return the bytes of this process that are in memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.data import Holding, Seat, load
-from client_app.feature_cache import Cache, Features, cached
+from client_app.feature_cache import Features, cached
 from client_app.node_config import DEFAULT_CACHE_GB
 from fedstrata.support.seeds import derive_seed
 from models import freezing

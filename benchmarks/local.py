@@ -26,13 +26,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.apart import apart, largest_difference, most_resident, resident
+from benchmarks.apart import apart, in_gpu_memory, largest_difference, most_resident
 from benchmarks.command_line import at_least, command_of, output_of, with_output
 from benchmarks.limits import Limits, limits, operations
 from benchmarks.tables import Table, write
 from client_app.context import choose_device
-from client_app.feature_cache import Cache, cached
-from client_app.gpu_cache import Shelf, room_on
+from client_app.feature_cache import cached
+from client_app.gpu_cache import GpuCache, room_on
 from client_app.node_config import DEFAULT_CACHE_GB
 from client_app.round import to_device
 from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split
@@ -140,7 +140,7 @@ def play(case: Case, side: str, cache: Path, result: Path, device: str = "cpu") 
         site.network.to(where)
     else:
         to_device(site.network, where)
-    before, started = resident(), time.perf_counter()
+    before, started = in_gpu_memory(), time.perf_counter()
     if side == TUTORIAL:
         _tutorial(case, site, where)
     else:
@@ -176,7 +176,7 @@ def _tutorial(case: Case, site: Site, device: torch.device) -> None:
 
 
 def _ours(case: Case, site: Site, cache: Cache, device: torch.device, *, autocast: bool) -> None:
-    shelf = Shelf()
+    shelf = GpuCache()
     for number in range(case.rounds):  # as client_app/round.py sets up every round
         prefix, tail = split(site.network, site.cut)
         features = cached(

@@ -47,7 +47,7 @@ class OnDevice:
 
 
 @dataclass
-class Shelf:
+class GpuCache:
     """What one process keeps on its devices, each data set once.
 
     What does not fit is left where it is: to change places in every round would cost more than it
@@ -107,7 +107,7 @@ class Shelf:
         return True
 
 
-def room_on(device: torch.device, shelf: Shelf) -> int:
+def room_on(device: torch.device, shelf: GpuCache) -> int:
     """Return how many bytes examples may take on a CUDA device: a quarter of what is the process's.
 
     And never more than what they take already and half of what is free: others compute there too.

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from client_app.context import SiteContext
-from client_app.round import _SHELF
+from client_app.round import GPU_CACHE
 from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
@@ -73,7 +73,7 @@ def within_memory(bench: SiteContext, do: Callable[[SiteContext], Done]) -> Done
 
     def attempt(pieces: int) -> Done:
         if pieces > 1:
-            _SHELF.clear()
+            GPU_CACHE.clear()
         bench.partitioned.model.zero_grad(set_to_none=True)
         return do(replace(bench, pieces=pieces))
 

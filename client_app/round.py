@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.context import SiteContext, checkpoint_path
-from client_app.feature_cache import Cache, Computed, cached
-from client_app.gpu_cache import Shelf, room_on
+from client_app.feature_cache import Computed, cached
+from client_app.gpu_cache import GpuCache, room_on
 from client_app.store import LocalState, Store
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.plan import TrainConfig
@@ -37,7 +37,7 @@ from strategies.site_round import SiteRound, settings_of
 
 Done = TypeVar("Done")
 SPLITS = ("validation", "test")
-_SHELF = Shelf()
+GPU_CACHE = GpuCache()
 
 
 def exchanged_tensors(bench: SiteContext) -> dict[str, Tensor]:
@@ -195,7 +195,7 @@ def _near(bench: SiteContext, splits: dict[str, Split]) -> dict[str, Split]:
     return {
         name: part
         if isinstance(part.inputs, Computed)
-        else _SHELF.on_device(part, bench.device, room_on(bench.device, _SHELF))
+        else GPU_CACHE.on_device(part, bench.device, room_on(bench.device, GPU_CACHE))
         for name, part in splits.items()
     }
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from client_app import feature_cache
-from client_app.feature_cache import Cache, Computed, Features, cached
+from client_app.feature_cache import Computed, Features, cached
 from fedstrata.support.errors import UserError
 from models.training.data import ArrayInputs, Split
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from client_app import gpu_cache
 from client_app.data.tokens import TokenInputs
-from client_app.feature_cache import Cache, Features, cached
-from client_app.gpu_cache import OnDevice, Shelf, room_on
+from client_app.feature_cache import Features, cached
+from client_app.gpu_cache import GpuCache, OnDevice, room_on
 from models.training.data import ArrayInputs, Inputs, Split
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def features(folder: Path, dtype: str) -> Split:
 def test_it_gives_what_the_inputs_give(kind: str, tmp_path: Path) -> None:
     made = {"numbers": lambda: numbers(0), "pictures": pictures, "texts": texts}
     split = made[kind]() if kind in made else features(tmp_path, kind)
-    found = Shelf().on_device(split, CPU, 10**9)
+    found = GpuCache().on_device(split, CPU, 10**9)
     assert isinstance(found.inputs, OnDevice)
     assert found.labels is split.labels
     assert found.inputs.digest() == split.inputs.digest()
@@ -66,20 +66,20 @@ def test_it_gives_what_the_inputs_give(kind: str, tmp_path: Path) -> None:
 def test_features_take_as_many_bytes_as_in_their_file(tmp_path: Path) -> None:
     split = features(tmp_path, "float16")
     assert isinstance(split.inputs, Features)
-    shelf = Shelf()
+    shelf = GpuCache()
     shelf.on_device(split, CPU, 10**9)
     assert shelf.taken(CPU) == split.inputs.values.nbytes == ROWS * 5 * 2
 
 
 def test_a_batch_is_a_copy_that_may_be_overwritten() -> None:
-    found = Shelf().on_device(numbers(0), CPU, 10**9).inputs
+    found = GpuCache().on_device(numbers(0), CPU, 10**9).inputs
     before = found.batch(np.arange(ROWS))
     found.batch(np.arange(ROWS)).zero_()
     assert torch.equal(found.batch(np.arange(ROWS)), before)
 
 
 def test_a_data_set_is_moved_once() -> None:
-    shelf = Shelf()
+    shelf = GpuCache()
     first = shelf.on_device(numbers(0), CPU, 10**9)
     again = shelf.on_device(numbers(0), CPU, 10**9)
     assert first.inputs is again.inputs
@@ -87,18 +87,18 @@ def test_a_data_set_is_moved_once() -> None:
 
 
 def test_what_does_not_fit_stays_where_it_is_and_nothing_makes_room_for_it() -> None:
-    shelf, one, other = Shelf(), numbers(0), numbers(1)
+    shelf, one, other = GpuCache(), numbers(0), numbers(1)
     most = ROWS * 5 * 4 + 1
     kept = shelf.on_device(one, CPU, most)
     assert shelf.on_device(other, CPU, most) is other
     assert shelf.on_device(one, CPU, most).inputs is kept.inputs
-    assert Shelf().on_device(one, CPU, most - 2) is one
+    assert GpuCache().on_device(one, CPU, most - 2) is one
 
 
 def test_what_was_not_used_for_an_hour_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(gpu_cache.time, "monotonic", lambda: now)
-    shelf, size = Shelf(), ROWS * 5 * 4
+    shelf, size = GpuCache(), ROWS * 5 * 4
     oldest, older, used = (shelf.on_device(numbers(seed), CPU, 3 * size) for seed in range(3))
     now = gpu_cache.IN_USE - 1
     assert shelf.on_device(numbers(2), CPU, 3 * size).inputs is used.inputs
@@ -113,7 +113,7 @@ def test_what_was_not_used_for_an_hour_makes_room(monkeypatch: pytest.MonkeyPatc
 
 
 def test_cleared_it_takes_nothing() -> None:
-    shelf = Shelf()
+    shelf = GpuCache()
     shelf.on_device(numbers(0), CPU, 10**9)
     shelf.clear()
     assert shelf.taken(CPU) == 0
@@ -121,7 +121,7 @@ def test_cleared_it_takes_nothing() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_it_gives_what_the_inputs_give() -> None:
-    device, shelf, split = torch.device("cuda"), Shelf(), pictures()
+    device, shelf, split = torch.device("cuda"), GpuCache(), pictures()
     found = shelf.on_device(split, device, room_on(device, shelf)).inputs
     given = found.batch(np.arange(ROWS))
     assert given.is_cuda
