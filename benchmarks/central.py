@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client_app.data import Holding, Seat, load
+from client_app.data import Holding, SiteInfo, load
 from client_app.feature_cache import Features, cached
 from client_app.node_config import DEFAULT_CACHE_GB
 from fedstrata.support.seeds import derive_seed
@@ -39,7 +39,9 @@ DEVICE = torch.device("cpu")
 def holdings(config: Config, sites: int, root: Path | None) -> list[Holding]:
     """Return what each site of a simulation holds, by the loaders that the sites use."""
     return [
-        load(str(config.data["name"]), config.data, Seat(None, None, i, sites, root), config.seed)
+        load(
+            str(config.data["name"]), config.data, SiteInfo(None, None, i, sites, root), config.seed
+        )
         for i in range(sites)
     ]
 

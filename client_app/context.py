@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from client_app.data.registry import load as load_data
-from client_app.data.site_info import Holding, Seat
+from client_app.data.site_info import Holding, SiteInfo
 from client_app.exchange import Exchange
 from client_app.failures import reading_data
 from client_app.node_config import Site, checked_name
@@ -205,7 +205,7 @@ def _open_own(federation: str, options: str, seed: int, site: Site) -> Holding:
 def read_data(options: str, seed: int, site: Site) -> Holding:
     """Read the site's data; ``options`` is as `data_key` gives it. UserError where it cannot be."""
     data = json.loads(options)
-    seat = Seat(
+    seat = SiteInfo(
         site.name,
         site.task,
         site.index,

@@ -1,6 +1,6 @@
 """The data sets a site can hold, one file each."""
 
 from client_app.data.registry import load
-from client_app.data.site_info import Holding, Seat
+from client_app.data.site_info import Holding, SiteInfo
 
-__all__ = ["Holding", "Seat", "load"]
+__all__ = ["Holding", "SiteInfo", "load"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from client_app.data.site_info import (
     Holding,
-    Seat,
+    SiteInfo,
     numbered,
     refuse_empty,
     require_partition,
@@ -59,7 +59,7 @@ class FacesOptions:
             raise UserError("data.public.identities: not a negative number")
 
 
-def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     """Draw the site's faces: no file is read, and no two sites or splits share a person.
 
     Raises
@@ -123,7 +123,7 @@ def people(settings: FacesOptions, index: int) -> dict[str, tuple[int, int]]:
     }
 
 
-def _task(settings: FacesOptions, seat: Seat, index: int) -> str:
+def _task(settings: FacesOptions, seat: SiteInfo, index: int) -> str:
     if seat.task is None:
         return settings.tasks[index % len(settings.tasks)]
     if seat.task not in settings.tasks:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
 from client_app.data.paths import a_file, the_root
-from client_app.data.site_info import Holding, Seat, refuse_empty, require_root, site_name
+from client_app.data.site_info import Holding, SiteInfo, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
 from fedstrata.support.errors import Told, UserError, nearest, private
 from fedstrata.support.options import read_options
@@ -79,7 +79,7 @@ class Recordings:
     subjects: NDArray[np.int64]
 
 
-def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     """Return one subject's windows; subject and task are called ``subject-01`` and so on.
 
     Raises
@@ -239,7 +239,7 @@ def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
     return tuple(sorted(set(settings.subjects)))
 
 
-def _choose(subjects: tuple[int, ...], seat: Seat) -> int:
+def _choose(subjects: tuple[int, ...], seat: SiteInfo) -> int:
     """Return the subject that the site's task names, else the one at the site's index."""
     by_name = {_named(subject): subject for subject in subjects}
     if seat.task is not None:

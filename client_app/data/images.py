@@ -15,7 +15,14 @@ from client_app.data.normalisation import check_normalisation
 from client_app.data.partition import PartitionOptions, Place, share, task_of
 from client_app.data.paths import a_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
-from client_app.data.site_info import Holding, Seat, numbered, refuse_empty, require_root, site_name
+from client_app.data.site_info import (
+    Holding,
+    SiteInfo,
+    numbered,
+    refuse_empty,
+    require_root,
+    site_name,
+)
 from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
@@ -59,7 +66,7 @@ class ImagesOptions:
             )
 
 
-def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     """Return the site's pictures; each was decoded once, so a bad file is told before training.
 
     Raises
@@ -89,7 +96,7 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     return refuse_empty(Holding(name, SiteData(task, classes, shape, *splits)))
 
 
-def _task(settings: ImagesOptions, seat: Seat) -> tuple[str, Place]:
+def _task(settings: ImagesOptions, seat: SiteInfo) -> tuple[str, Place]:
     """Return the site's task and its place among those that share the task's pictures."""
     tasks = settings.tasks or ((settings.task,) if settings.task else ())
     if not tasks and seat.task is None:

@@ -17,7 +17,14 @@ from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
 from client_app.data.partition import ALONE, BY_COLUMN, PartitionOptions, Place, place_of, share
 from client_app.data.paths import a_file, inside, refuse_names_in_a_file, the_root
-from client_app.data.site_info import Holding, Seat, numbered, refuse_empty, require_root, site_name
+from client_app.data.site_info import (
+    Holding,
+    SiteInfo,
+    numbered,
+    refuse_empty,
+    require_root,
+    site_name,
+)
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -74,7 +81,7 @@ class Collection:
     side: NDArray[np.int64]
 
 
-def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     """Return the site's share of its file; the file's own splits are kept.
 
     Raises
@@ -105,7 +112,7 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
 
 
 def _choose(
-    settings: MedmnistOptions, root: Path, seat: Seat, name: str
+    settings: MedmnistOptions, root: Path, seat: SiteInfo, name: str
 ) -> tuple[Path, str, Place]:
     """Return the site's file, its task, and its place among the sites that share the file."""
     alone_or_all = place_of(seat)[1] if seat.index is not None else ALONE
@@ -124,7 +131,7 @@ def _choose(
 
 
 def _assigned(
-    files: Mapping[str, str], root: Path, seat: Seat, name: str
+    files: Mapping[str, str], root: Path, seat: SiteInfo, name: str
 ) -> tuple[Path, str, Place]:
     if name not in files:
         raise UserError(f"data.files: no site {name!r}; there is {nearest(name, files)}")
@@ -134,7 +141,7 @@ def _assigned(
     return path, seat.task or path.stem, place
 
 
-def _by_index(root: Path, seat: Seat) -> tuple[Path, str, Place]:
+def _by_index(root: Path, seat: SiteInfo) -> tuple[Path, str, Place]:
     """Deal the folder's files out to the sites in turn: each file is a task."""
     found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
     if not found:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.site_info import Seat
+from client_app.data.site_info import SiteInfo
 from fedstrata.support.errors import UserError, nearest, private
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Place:
 ALONE = Place(0, 1)
 
 
-def place_of(seat: Seat, tasks: int = 1) -> tuple[int, Place]:
+def place_of(seat: SiteInfo, tasks: int = 1) -> tuple[int, Place]:
     """Return the seat's task number and its place among the sites of that task.
 
     Site ``i`` has task ``i % tasks``, so the sites of one task are every ``tasks``-th. A site
@@ -125,7 +125,7 @@ def place_of(seat: Seat, tasks: int = 1) -> tuple[int, Place]:
     return number, Place(seat.index // tasks, len(range(number, seat.count, tasks)))
 
 
-def task_of(seat: Seat, tasks: Sequence[str]) -> tuple[str, Place]:
+def task_of(seat: SiteInfo, tasks: Sequence[str]) -> tuple[str, Place]:
     """Return the seat's task and its place among those that share the task's examples.
 
     A site's node config names its task, or site ``i`` has ``tasks[i % len(tasks)]``.

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import cast
 
-from client_app.data.site_info import Holding, Seat
+from client_app.data.site_info import Holding, SiteInfo
 from client_app.data.splitting import few_per_class
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 
-Loader = Callable[[Mapping[str, object], Seat, int], Holding]
+Loader = Callable[[Mapping[str, object], SiteInfo, int], Holding]
 
 # A name from a message selects from this table, and nothing else is ever imported.
 LOADERS: Mapping[str, str] = {
@@ -48,7 +48,7 @@ class CommonOptions:
 COMMON = frozenset(option.name for option in fields(CommonOptions))
 
 
-def load(name: str, options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+def load(name: str, options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     """Return what the site at ``seat`` holds of the data set ``name``.
 
     Parameters
@@ -58,7 +58,7 @@ def load(name: str, options: Mapping[str, object], seat: Seat, seed: int) -> Hol
     options : Mapping
         The configuration's ``data`` as plain values: those of `CommonOptions`, and the data set's
         own, which it checks itself.
-    seat : Seat
+    seat : SiteInfo
         Which site this is and where its data lies.
     seed : int
         The run's seed: the same seed, options and data give the same splits.

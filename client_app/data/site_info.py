@@ -11,7 +11,7 @@ from models.training.data import SiteData
 
 
 @dataclass(frozen=True)
-class Seat:
+class SiteInfo:
     """What a loader may use to choose this site's share.
 
     Parameters
@@ -56,7 +56,7 @@ class Holding:
     data: SiteData
 
 
-def require_partition(seat: Seat, why: str) -> tuple[int, int]:
+def require_partition(seat: SiteInfo, why: str) -> tuple[int, int]:
     """Return ``(index, count)`` of the seat, or raise a `UserError` that says how to give them."""
     if seat.index is None or seat.count is None:
         raise UserError(
@@ -66,7 +66,7 @@ def require_partition(seat: Seat, why: str) -> tuple[int, int]:
     return seat.index, seat.count
 
 
-def require_root(seat: Seat) -> Path:
+def require_root(seat: SiteInfo) -> Path:
     """Return the site's data folder (or file), once it was opened.
 
     Raises
@@ -95,12 +95,12 @@ def require_root(seat: Seat) -> Path:
     return seat.root
 
 
-def site_name(seat: Seat, otherwise: str) -> str:
+def site_name(seat: SiteInfo, otherwise: str) -> str:
     """Return the name from the node config, or the one that the data set gives."""
     return seat.site or otherwise
 
 
-def numbered(seat: Seat) -> str:
+def numbered(seat: SiteInfo) -> str:
     """Return ``site-00``, ``site-01``, ... by the seat's index; without one, ``site``."""
     return "site" if seat.index is None else f"site-{seat.index:02d}"
 

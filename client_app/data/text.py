@@ -21,7 +21,14 @@ from client_app.data.paths import (
     refuse_names_in_a_file,
     the_root,
 )
-from client_app.data.site_info import Holding, Seat, numbered, refuse_empty, require_root, site_name
+from client_app.data.site_info import (
+    Holding,
+    SiteInfo,
+    numbered,
+    refuse_empty,
+    require_root,
+    site_name,
+)
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import at_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
@@ -95,7 +102,7 @@ class Passage:
         return at_line(self.file, self.line)
 
 
-def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     """Return the site's texts as token ids.
 
     Raises
@@ -123,7 +130,7 @@ def load(options: Mapping[str, object], seat: Seat, seed: int) -> Holding:
     return refuse_empty(Holding(name, data))
 
 
-def _choose(settings: TextOptions, root: Path, seat: Seat) -> tuple[Path, str | None]:
+def _choose(settings: TextOptions, root: Path, seat: SiteInfo) -> tuple[Path, str | None]:
     """Return the site's file and, where each site has one of its own, the name that it gives.
 
     ``data.file`` or a single file is for all sites. Of several, a deployed site has the one with
@@ -201,7 +208,7 @@ def _share(
 
 def _divide(
     settings: TextOptions,
-    seat: Seat,
+    seat: SiteInfo,
     own: Sequence[Passage],
     labels: NDArray[np.int64],
     fractions: tuple[float, float],
@@ -223,7 +230,7 @@ def _divide(
     return train, validation, test
 
 
-def _ids(settings: TextOptions, seat: Seat, own: Sequence[Passage]) -> NDArray[np.int32]:
+def _ids(settings: TextOptions, seat: SiteInfo, own: Sequence[Passage]) -> NDArray[np.int32]:
     named = f"{settings.folder[:80]!r} in the models folder"
     with private_reason(f"there is no folder {named} that can be used as data.folder"):
         folder = model_folder(settings.folder, seat.models_dir or default_models_dir())

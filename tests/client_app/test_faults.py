@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from client_app import context, memory, round
-from client_app.data.site_info import Seat, require_root
+from client_app.data.site_info import SiteInfo, require_root
 from client_app.failures import leaving, without_paths
 from client_app.memory import in_pieces
 from client_app.node_config import read_site
@@ -85,7 +85,7 @@ def test_a_locked_folder_is_not_taken_for_an_empty_one() -> None:
     top.chmod(0o755)
     locked = top / "data"
     locked.mkdir(mode=0)
-    seat = Seat(site=None, task=None, index=None, count=None, root=locked)
+    seat = SiteInfo(site=None, task=None, index=None, count=None, root=locked)
     root = os.geteuid() == 0
     if root:  # who may read everything
         os.seteuid(65534)

@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
 from client_app import context, orders, round
-from client_app.data import Holding, Seat
+from client_app.data import Holding, SiteInfo
 from client_app.node_config import read_site
 from client_app.store import LocalState, MemoryStore
 from fedstrata.protocol.payload import encode
@@ -338,7 +338,7 @@ def test_a_simulation_of_a_hundred_sites_reads_each_site_s_data_once(
 ) -> None:
     read = []
 
-    def counted(name: str, options: object, seat: Seat, seed: int) -> Holding:
+    def counted(name: str, options: object, seat: SiteInfo, seed: int) -> Holding:
         read.append(seat.index)
         inputs = ArrayInputs(np.zeros((1, 2), dtype=np.float32))
         one = Split(inputs, np.zeros(1, dtype=np.int64))
@@ -356,7 +356,7 @@ def test_a_deployed_site_reads_its_data_anew_in_each_run(monkeypatch: pytest.Mon
     """The process stays warm between runs, and the hospital may have mended its labels."""
     read = []
 
-    def counted(name: str, options: object, seat: Seat, seed: int) -> Holding:
+    def counted(name: str, options: object, seat: SiteInfo, seed: int) -> Holding:
         read.append(seat.site)
         inputs = ArrayInputs(np.zeros((1, 2), dtype=np.float32))
         one = Split(inputs, np.zeros(1, dtype=np.int64))

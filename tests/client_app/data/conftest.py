@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from client_app.data import Seat
+from client_app.data import SiteInfo
 from tests.conftest import shared_file
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,7 +35,7 @@ def real() -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def seat() -> Callable[..., Seat]:
+def seat() -> Callable[..., SiteInfo]:
     """Return a seat from what a test gives."""
 
     def make(
@@ -44,7 +44,7 @@ def seat() -> Callable[..., Seat]:
         root: Path | None = None,
         site: str | None = None,
         task: str | None = None,
-    ) -> Seat:
-        return Seat(site=site, task=task, index=index, count=count, root=root)
+    ) -> SiteInfo:
+        return SiteInfo(site=site, task=task, index=index, count=count, root=root)
 
     return make

@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from client_app.data import Seat, load, pictures
+from client_app.data import SiteInfo, load, pictures
 from client_app.data.pictures import Album, PictureInputs, prepare
 from fedstrata.support.errors import UserError
 
 SMALL = {"size": 8}
-NOWHERE = Seat(site=None, task=None, index=None, count=None, root=None)
+NOWHERE = SiteInfo(site=None, task=None, index=None, count=None, root=None)
 
 
 def picture(number: int, width: int = 10, height: int = 12) -> Image.Image:
@@ -556,7 +556,7 @@ def test_damaged_pictures_give_a_square_or_a_user_error(content, cut, changes) -
 def test_any_manifest_gives_data_or_a_user_error(folders, options, content) -> None:
     (folders / "all.csv").write_text(content, encoding="utf-8", newline="")
     chosen = options("images", **SMALL, manifest="all.csv", task="animal")
-    placed = Seat(site=None, task=None, index=None, count=None, root=folders)
+    placed = SiteInfo(site=None, task=None, index=None, count=None, root=folders)
     with contextlib.suppress(UserError):
         load("images", chosen, placed, seed=1)
 

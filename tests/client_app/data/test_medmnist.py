@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_app.data import Seat, load, medmnist
+from client_app.data import SiteInfo, load, medmnist
 from fedstrata.support.errors import UserError
 
 
@@ -227,7 +227,7 @@ def test_damage_is_a_user_error(folder, options, cut, where, value) -> None:
     damaged.mkdir(exist_ok=True)
     (damaged / "skin.npz").write_bytes(bytes(content[: int(cut * len(content)) + 1]))
     with contextlib.suppress(UserError):
-        load("medmnist", options("medmnist"), Seat(None, None, None, None, damaged), seed=1)
+        load("medmnist", options("medmnist"), SiteInfo(None, None, None, None, damaged), seed=1)
 
 
 def test_the_published_pneumonia_file(real, options, seat) -> None:

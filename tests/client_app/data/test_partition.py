@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client_app.data import Seat
+from client_app.data import SiteInfo
 from client_app.data.partition import ALONE, SIZES, PartitionOptions, Place, place_of, share
 from fedstrata.support.errors import UserError
 
@@ -85,14 +85,14 @@ def test_what_cannot_be_shared_out_is_told() -> None:
 
 
 def test_sites_of_one_task_get_the_places_of_that_task() -> None:
-    seats = [Seat(site=None, task=None, index=index, count=7, root=None) for index in range(7)]
+    seats = [SiteInfo(site=None, task=None, index=index, count=7, root=None) for index in range(7)]
     placed = [place_of(seat, tasks=3) for seat in seats]
     assert [task for task, _ in placed] == [0, 1, 2, 0, 1, 2, 0]
     assert [place for task, place in placed if task == 0] == [Place(n, 3) for n in range(3)]
     assert [place for task, place in placed if task == 2] == [Place(n, 2) for n in range(2)]
-    assert place_of(Seat(None, None, None, None, None), tasks=3) == (0, ALONE)
+    assert place_of(SiteInfo(None, None, None, None, None), tasks=3) == (0, ALONE)
     with pytest.raises(UserError, match="num-partitions"):
-        place_of(Seat(None, None, 1, None, None))
+        place_of(SiteInfo(None, None, 1, None, None))
 
 
 def cut(name: str, rows: int, of: int, seed: int, natural=None) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_app.data import Seat, load, tokens
+from client_app.data import SiteInfo, load, tokens
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from fedstrata.support.errors import UserError
 from models.text_folders import read_tokenizer
@@ -57,7 +57,7 @@ def place(models_dir, options):
 
     def load_it(root, index=None, count=None, site=None, task=None, seed=1, **changes):
         chosen = options("text", **{"length": 8, **changes})
-        return load("text", chosen, Seat(site, task, index, count, root, models_dir), seed)
+        return load("text", chosen, SiteInfo(site, task, index, count, root, models_dir), seed)
 
     return load_it
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app import context
-from client_app.data import Seat, load
+from client_app.data import SiteInfo, load
 from client_app.data.har import ACTIVITIES
 from client_app.data.partition import PartitionOptions, Place, share
 from client_app.data.site_info import require_root
@@ -166,7 +166,7 @@ def folders(*paths: str, **more: Any) -> Make:
 def test_of_pictures(tmp_path, options, make, told) -> None:
     root = tmp_path / PATIENT
     changes = make(root)
-    seat = Seat("clinic", None, None, None, root)
+    seat = SiteInfo("clinic", None, None, None, root)
     with pytest.raises(UserError) as raised:
         load("images", options("images", size=8, **changes), seat, seed=1)
     check(raised.value, root, told)
@@ -206,7 +206,7 @@ def test_of_pictures(tmp_path, options, make, told) -> None:
 def test_of_arrays(tmp_path, options, changes, chosen, told) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     np.savez(path, **arrays(**changes))
-    seat = Seat("clinic", "lung", None, None, path)
+    seat = SiteInfo("clinic", "lung", None, None, path)
     with pytest.raises(UserError) as raised:
         load("medmnist", options("medmnist", **chosen), seat, seed=1)
     check(raised.value, tmp_path, told)
@@ -214,7 +214,7 @@ def test_of_arrays(tmp_path, options, changes, chosen, told) -> None:
 
 def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
-    seat = Seat("clinic", None, None, None, tmp_path)
+    seat = SiteInfo("clinic", None, None, None, tmp_path)
     for name, held, told in [
         ("medmnist", {}, "FILE: not a readable npz file"),
         ("medmnist", {PATIENT: np.zeros(3)}, "FILE: no array 'train_images'"),
@@ -231,7 +231,7 @@ def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
 def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
     for name in (PATIENT, f"{PATIENT} 2"):
         np.savez(tmp_path / f"{name}.npz", **arrays())
-    seat = Seat("clinic", None, None, None, tmp_path)
+    seat = SiteInfo("clinic", None, None, None, tmp_path)
     with pytest.raises(UserError) as raised:
         load("medmnist", options("medmnist"), seat, seed=1)
     told = (
@@ -259,7 +259,7 @@ def test_of_subjects(tmp_path, options) -> None:
             f"{', '.join(ACTIVITIES)}, in this order"),
     ]:  # fmt: skip
         np.savez(path, **{**held, **more})
-        seat = Seat("clinic", task, None, None, tmp_path)
+        seat = SiteInfo("clinic", task, None, None, tmp_path)
         with pytest.raises(UserError) as raised:
             load("har", options("har", subjects=chosen), seat, seed=1)
         check(raised.value, tmp_path, told)
@@ -271,7 +271,7 @@ def test_of_the_official_folder(tmp_path, options) -> None:
         for kind in ("X", "y", "subject"):
             (tmp_path / half / f"{kind}_{half}.txt").touch()
     (tmp_path / "train" / "X_train.txt").write_text(f"{'0.5 ' * 560}Lee1961\n")
-    seat = Seat("clinic", None, None, None, tmp_path)
+    seat = SiteInfo("clinic", None, None, None, tmp_path)
     with pytest.raises(UserError, match="'Lee1961', not a number") as raised:
         load("har", options("har"), seat, seed=1)
     check(raised.value, tmp_path, "X_train.txt: line 1 has a word, not a number")
@@ -303,7 +303,7 @@ def test_of_the_official_folder(tmp_path, options) -> None:
 )
 def test_of_texts(tmp_path, options, rows, told) -> None:
     write(tmp_path / f"{PATIENT}.csv", rows)
-    seat = Seat("clinic", None, None, None, tmp_path, tmp_path / "models")
+    seat = SiteInfo("clinic", None, None, None, tmp_path, tmp_path / "models")
     with pytest.raises(UserError) as raised:
         load("text", options("text"), seat, seed=1)
     check(raised.value, tmp_path, told)
@@ -345,7 +345,7 @@ def test_of_domains(tmp_path) -> None:
 def test_of_a_data_folder_that_is_not_there(tmp_path) -> None:
     root = tmp_path / PATIENT
     with pytest.raises(UserError, match="1961") as raised:
-        require_root(Seat("clinic", None, None, None, root))
+        require_root(SiteInfo("clinic", None, None, None, root))
     check(raised.value, root, "data-root does not exist on this site's machine")
 
 
@@ -419,7 +419,9 @@ def test_no_name_in_a_manifest_leaves_the_site(before: str, after: str, kind: st
         if kind != "missing":
             place(root, name, link=kind == "link")
         with pytest.raises(UserError) as raised:
-            load("images", options, Seat("clinic", None, None, None, root, deployed=True), seed=1)
+            load(
+                "images", options, SiteInfo("clinic", None, None, None, root, deployed=True), seed=1
+            )
         left = said(raised.value, root)
     assert re.sub(r"line \d+", "line N", left) in KNOWN
     assert "LEE1961" not in left
