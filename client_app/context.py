@@ -56,7 +56,7 @@ class LoadedModel:
 class SiteContext:
     """A site at work: who it is, what it holds, and the model of the plan.
 
-    ``pieces`` is into how many pieces a batch is cut to go through the device.
+    ``micro_batches`` is into how many micro_batches a batch is cut to go through the device.
     """
 
     site: Site
@@ -65,7 +65,7 @@ class SiteContext:
     method: Method
     opened: LoadedModel
     device: torch.device
-    pieces: int = 1
+    micro_batches: int = 1
 
     @property
     def partitioned(self) -> PartitionedModel:
@@ -81,9 +81,9 @@ class SiteContext:
     def evaluation_batch(self) -> int:
         """How many examples are evaluated at once; where memory was short, as many as in a piece."""
         config = self.plan.train
-        if self.pieces == 1:
+        if self.micro_batches == 1:
             return config.evaluation_batch_size
-        return max(min(config.evaluation_batch_size, config.batch_size) // self.pieces, 1)
+        return max(min(config.evaluation_batch_size, config.batch_size) // self.micro_batches, 1)
 
     @property
     def autocast(self) -> bool:
@@ -130,7 +130,7 @@ def open_site(site: Site, plan: Plan, holding: Holding | None = None) -> SiteCon
 
 def reopened_site(bench: SiteContext) -> SiteContext:
     """Return the bench again, with a checkpoint that has arrived since."""
-    return replace(open_site(bench.site, bench.plan), pieces=bench.pieces)
+    return replace(open_site(bench.site, bench.plan), micro_batches=bench.micro_batches)
 
 
 def choose_device(wanted: str) -> torch.device:

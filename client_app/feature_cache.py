@@ -137,10 +137,10 @@ class Computed:
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the outputs at ``indices``, on the device: float32, rounded as a file has them."""
-        return torch.cat([piece.float() for piece in self.pieces(indices)])
+        return torch.cat([piece.float() for piece in self.micro_batches(indices)])
 
     @torch.no_grad()
-    def pieces(self, indices: NDArray[np.int64]) -> Iterator[Tensor]:
+    def micro_batches(self, indices: NDArray[np.int64]) -> Iterator[Tensor]:
         """Yield the outputs at ``indices`` in order, on the device, as a file has them."""
         for start in range(0, len(indices), self.at_once):
             chunk = self.inputs.batch(indices[start : start + self.at_once]).to(self.device)
@@ -229,7 +229,7 @@ def _written(path: Path, computed: Computed, cache: Cache) -> bool:
                 raise OSError(errno.ENOSPC, "the cache is full")
             with unfinished.open("r+b") as file:
                 file.write(head.getbuffer())
-                for piece in computed.pieces(np.arange(len(computed))):
+                for piece in computed.micro_batches(np.arange(len(computed))):
                     file.write(piece.cpu().contiguous().numpy().data)
     except OSError as error:
         if not no_room(error):

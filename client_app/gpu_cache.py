@@ -119,7 +119,7 @@ def room_on(device: torch.device, shelf: GpuCache) -> int:
 
 
 def _fill(values: Tensor, inputs: Inputs) -> None:
-    """Write all inputs to ``values``, in pieces, so that no second copy of all is made."""
+    """Write all inputs to ``values``, in micro_batches, so that no second copy of all is made."""
     for start in range(0, len(inputs), PIECE):
         indices = np.arange(start, min(start + PIECE, len(inputs)))
         values[start : start + PIECE] = inputs.batch(indices).to(values.dtype)

@@ -1,4 +1,4 @@
-"""Out of memory on the device: the same work again, with batches in smaller pieces."""
+"""Out of memory on the device: the same work again, with batches in smaller micro_batches."""
 
 from __future__ import annotations
 
@@ -27,54 +27,56 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in TEXTS)
 
 
-def in_pieces(do: Callable[[int], Done], *, most: int, device: torch.device) -> Done:
+def in_micro_batches(do: Callable[[int], Done], *, most: int, device: torch.device) -> Done:
     """Return ``do(1)``, or where memory does not suffice ``do(2)``, ``do(4)``, ...
 
     Parameters
     ----------
     do : callable
-        Takes into how many pieces to cut each batch; does all of its work again each time.
+        Takes into how many micro_batches to cut each batch; does all of its work again each time.
     most : int
-        Examples in a batch: with as many pieces there is one example in each.
+        Examples in a batch: with as many micro_batches there is one example in each.
     device : torch.device
         Where the work is done; its cached memory is given back before the next try.
 
     Raises
     ------
     UserError
-        Where the memory does not even suffice for ``most`` pieces.
+        Where the memory does not even suffice for ``most`` micro_batches.
     """
-    pieces = 1
+    micro_batches = 1
     while True:
         try:
-            return do(pieces)
+            return do(micro_batches)
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            if pieces >= most:
+            if micro_batches >= most:
                 raise UserError(
-                    f"out of memory on {device}, even with the smallest pieces of a batch: free "
+                    f"out of memory on {device}, even with the smallest micro_batches of a batch: free "
                     "memory there, give the site another device, or choose a smaller model"
                 ) from None
         # Only here is the error gone, and with it the tensors that its traceback held.
-        pieces = min(2 * pieces, most)
-        logger.warning("out of memory on %s: again, each batch in %d pieces", device, pieces)
+        micro_batches = min(2 * micro_batches, most)
+        logger.warning(
+            "out of memory on %s: again, each batch in %d micro_batches", device, micro_batches
+        )
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def within_memory(bench: SiteContext, do: Callable[[SiteContext], Done]) -> Done:
-    """Return what ``do`` gives at ``bench``; out of memory, it begins again with smaller pieces.
+    """Return what ``do`` gives at ``bench``; out of memory, it begins again with smaller micro_batches.
 
     Everything that ``do`` changes is set up anew in each try: the model, the optimiser, the random
-    numbers. So the pieces are as if they had been chosen from the beginning.
+    numbers. So the micro_batches are as if they had been chosen from the beginning.
     """
 
-    def attempt(pieces: int) -> Done:
-        if pieces > 1:
+    def attempt(micro_batches: int) -> Done:
+        if micro_batches > 1:
             GPU_CACHE.clear()
         bench.partitioned.model.zero_grad(set_to_none=True)
-        return do(replace(bench, pieces=pieces))
+        return do(replace(bench, micro_batches=micro_batches))
 
-    return in_pieces(attempt, most=max(bench.plan.train.batch_size, 2), device=bench.device)
+    return in_micro_batches(attempt, most=max(bench.plan.train.batch_size, 2), device=bench.device)

@@ -168,7 +168,9 @@ def train_alone(bench: SiteContext) -> RoundReport:
     started = time.perf_counter()
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
-    alone = replace(open_site(bench.site, alone_plan, bench.holding), pieces=bench.pieces)
+    alone = replace(
+        open_site(bench.site, alone_plan, bench.holding), micro_batches=bench.micro_batches
+    )
     store = MemoryStore()
     for number in bench.plan.rounds_of_a_site():
         play(alone, number, {}, store, measure=False)

@@ -190,7 +190,7 @@ def _compiled(bench: SiteContext, network: nn.Module) -> nn.Module:
 
 def _near(bench: SiteContext, splits: dict[str, Split]) -> dict[str, Split]:
     """Return the splits, on a GPU with what fits there in its memory."""
-    if bench.device.type != "cuda" or bench.pieces > 1:
+    if bench.device.type != "cuda" or bench.micro_batches > 1:
         return splits
     return {
         name: part
@@ -262,7 +262,7 @@ def fit_settings(bench: SiteContext, round_number: int) -> Settings:
     config = bench.plan.train
     factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
     settings = settings_of(config, factor=factor, autocast=bench.autocast)
-    return replace(settings, pieces=bench.pieces)
+    return replace(settings, micro_batches=bench.micro_batches)
 
 
 def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:

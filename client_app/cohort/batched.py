@@ -114,7 +114,7 @@ def play_batched(
             try:
                 ready.append(_place(bench, number, received, features))
             except Exception as error:
-                if out_of_memory(error):  # alone, it tries with smaller pieces
+                if out_of_memory(error):  # alone, it tries with smaller micro_batches
                     short.append(bench)
                 else:
                     done.append((bench, error, {}))

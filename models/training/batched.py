@@ -53,8 +53,8 @@ def why_not_stacked(network: nn.Module, settings: Settings) -> str:
         return "bfloat16 autocast"
     if settings.augment != "none":
         return f"train.augment={settings.augment}"
-    if settings.pieces > 1:
-        return "batches in pieces, for want of memory"
+    if settings.micro_batches > 1:
+        return "batches in micro_batches, for want of memory"
     for module in network.modules():
         if isinstance(module, RANDOM) and module.training:
             return f"{type(module).__name__}, which draws from each site's own random numbers"

@@ -45,8 +45,8 @@ class Settings:
         ``none``, ``flip`` or ``flip_crop``.
     autocast : bool
         Train in bfloat16 autocast.
-    pieces : int
-        Into how many pieces each batch is cut to go through the network, where memory is short. The
+    micro_batches : int
+        Into how many micro_batches each batch is cut to go through the network, where memory is short. The
         gradients of a step add up to those of the whole batch; only BatchNorm normalises each
         piece by its own statistics, and so gets no piece of one example.
     """
@@ -61,7 +61,7 @@ class Settings:
     clip: float | None
     augment: str
     autocast: bool
-    pieces: int = 1
+    micro_batches: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class WeightedLoss:
     """Cross-entropy with a weight per class, float32 of shape ``(classes,)``.
 
     The mean over a batch is weighted; `mass` is what it is divided by, so that the means of a
-    batch's pieces can be put together again.
+    batch's micro_batches can be put together again.
     """
 
     weight: Tensor
@@ -267,13 +267,13 @@ def _pieces(
     device: torch.device,
     mass: Callable[[Tensor], float],
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Yield a batch in pieces on the device: inputs, labels, and the share of the batch's mean.
+    """Yield a batch in micro_batches on the device: inputs, labels, and the share of the batch's mean.
 
     No piece has fewer than ``least`` examples. The batch is augmented as a whole, with the same
     random numbers however it is cut.
     """
     inputs, labels = split.inputs.batch(indices), torch.from_numpy(split.labels[indices])
-    count = min(settings.pieces, len(indices) // least)
+    count = min(settings.micro_batches, len(indices) // least)
     if count <= 1:
         inputs, labels = _on_device(inputs, labels, device)
         yield augmented(inputs, settings.augment, generator), labels, 1.0

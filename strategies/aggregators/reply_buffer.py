@@ -139,7 +139,7 @@ class ReplyBuffer:
     def _step(self, count: int, threads: int) -> int:
         """Return how many elements of each of ``count`` replies are read at a time.
 
-        Of replies on disk as many as the limit allows, so that a disk reads long pieces.
+        Of replies on disk as many as the limit allows, so that a disk reads long micro_batches.
         """
         elements = BLOCK_OF_ALL
         if self._places:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from client_app import context, memory, round
 from client_app.data.site_info import SiteInfo, require_root
 from client_app.failures import leaving, without_paths
-from client_app.memory import in_pieces
+from client_app.memory import in_micro_batches
 from client_app.node_config import read_site
 from client_app.store import DiskStore, LocalState, MemoryStore
 from fedstrata.protocol.plan import Plan
@@ -228,7 +228,7 @@ def examples(channels: int = 3) -> Split:
 
 
 def fitted(
-    pieces: int, norm: bool = False, **values: Any
+    micro_batches: int, norm: bool = False, **values: Any
 ) -> tuple[FitReport, dict[str, Tensor], list[int]]:
     torch.manual_seed(1)
     layers: list[nn.Module] = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
@@ -239,7 +239,7 @@ def fitted(
     report = fit(
         network,
         examples(),
-        settings(pieces=pieces, **values),
+        settings(micro_batches=micro_batches, **values),
         trained=dict(network.named_parameters()),
         generator=np.random.default_rng(2),
         device=CPU,
@@ -250,17 +250,17 @@ def fitted(
 
 @pytest.mark.parametrize("augment", ["none", "flip_crop"])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("pieces", [2, 3, 8, 64])
+@pytest.mark.parametrize("micro_batches", [2, 3, 8, 64])
 def test_a_step_in_pieces_is_the_step_of_the_whole_batch(
-    pieces: int, weighted: bool, augment: str
+    micro_batches: int, weighted: bool, augment: str
 ) -> None:
     norm: Any = None if weighted else False
     whole, expected, _ = fitted(1, norm, augment=augment)
-    report, tensors, sizes = fitted(pieces, norm, augment=augment)
+    report, tensors, sizes = fitted(micro_batches, norm, augment=augment)
     assert report.steps == whole.steps == 6  # 21 examples by 8, twice
     assert report.loss == pytest.approx(whole.loss, rel=1e-5)
     assert all(torch.allclose(tensors[n], t, atol=1e-6) for n, t in expected.items())
-    assert max(sizes) == -(-8 // min(pieces, 8))
+    assert max(sizes) == -(-8 // min(micro_batches, 8))
 
 
 def test_batchnorm_gets_no_piece_of_one_example() -> None:
@@ -270,14 +270,14 @@ def test_batchnorm_gets_no_piece_of_one_example() -> None:
 
 
 def test_a_penalty_counts_once_a_step() -> None:
-    def loss_of(pieces: int) -> float:
+    def loss_of(micro_batches: int) -> float:
         network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
         nn.init.zeros_(network[1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(network[1].bias)  # type: ignore[arg-type]
         return fit(
             network,
             examples(),
-            settings(pieces=pieces, epochs=None, steps=1),
+            settings(micro_batches=micro_batches, epochs=None, steps=1),
             trained=dict(network.named_parameters()),
             generator=np.random.default_rng(2),
             device=CPU,
@@ -291,19 +291,21 @@ def test_a_penalty_counts_once_a_step() -> None:
 def test_work_is_tried_in_ever_smaller_pieces_and_then_told() -> None:
     tried: list[int] = []
 
-    def hungry(pieces: int) -> str:
-        tried.append(pieces)
-        if pieces < needed:
+    def hungry(micro_batches: int) -> str:
+        tried.append(micro_batches)
+        if micro_batches < needed:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")  # a mock: there is no GPU here
         return "done"
 
     needed = 8
-    assert in_pieces(hungry, most=12, device=CPU) == "done"
+    assert in_micro_batches(hungry, most=12, device=CPU) == "done"
     assert tried == [1, 2, 4, 8]
     needed = 99
     tried.clear()
-    with pytest.raises(UserError, match="out of memory on cpu, even with the smallest pieces"):
-        in_pieces(hungry, most=12, device=CPU)
+    with pytest.raises(
+        UserError, match="out of memory on cpu, even with the smallest micro_batches"
+    ):
+        in_micro_batches(hungry, most=12, device=CPU)
     assert tried == [1, 2, 4, 8, 12]
 
 
@@ -344,8 +346,8 @@ def test_a_round_in_pieces_is_as_if_they_had_been_chosen_from_the_beginning(
     hook = first.register_forward_pre_hook(limited)
     report, tensors = memory.within_memory(bench, played)
     hook.remove()
-    assert failed == [8, 4]  # evaluation at first, then the steps; pieces of 2 fit
-    chosen, expected = played(replace(bench, pieces=4))
+    assert failed == [8, 4]  # evaluation at first, then the steps; micro_batches of 2 fit
+    chosen, expected = played(replace(bench, micro_batches=4))
     assert report.steps == chosen.steps == report.planned
     assert report.loss == chosen.loss
     assert all(torch.equal(tensors[name], t) for name, t in expected.items())

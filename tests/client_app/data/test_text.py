@@ -328,10 +328,10 @@ PIECES = [
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=12))
-def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(notes, place, pieces) -> None:
-    whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(pieces)
-    (notes / "all.csv").write_bytes(whole if len(pieces) % 2 else b"".join(pieces))
+@given(micro_batches=st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=12))
+def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(notes, place, micro_batches) -> None:
+    whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(micro_batches)
+    (notes / "all.csv").write_bytes(whole if len(micro_batches) % 2 else b"".join(micro_batches))
     with contextlib.suppress(UserError):
         data = place(notes).data
         for split in (data.train, data.validation, data.test):
