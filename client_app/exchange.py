@@ -105,43 +105,47 @@ class Exchange:
         with _told_of(group):
             return payload.decode(data, self.division.schema(group), max_magnitude=None)
 
-    def owed(self, taken: Mapping[str, int]) -> dict[str, Tensor]:
+    def error_feedback(self, taken: Mapping[str, int]) -> dict[str, Tensor]:
         """Return what coding has lost of the updates that the server took, by tensor name.
 
         Parameters
         ----------
         taken : mapping of str to int
-            Of which round the last one was, by group. What a later one owed went with it.
+            Of which round the last one was, by group. What a later one error_feedback went with it.
 
         Raises
         ------
         UserError
             Where it cannot be read, or is not of this model.
         """
-        owed: dict[str, Tensor] = {}
+        error_feedback: dict[str, Tensor] = {}
         for group, number in taken.items():
             if group in self.division.exchanged_groups() and self.codings.from_site(group).lossy:
-                owed |= self.store.owed(number, self.division.exchanged_names(group))
+                error_feedback |= self.store.error_feedback(
+                    number, self.division.exchanged_names(group)
+                )
         specs = self.division.specs
-        if strange := sorted(n for n, t in owed.items() if specs[n].shape != tuple(t.shape)):
+        if strange := sorted(
+            n for n, t in error_feedback.items() if specs[n].shape != tuple(t.shape)
+        ):
             raise UserError(
                 "what coding has lost so far does not fit the model of this run: "
                 + private(", ".join(strange[:3]), "it")
                 + " differs; start a new run instead of resuming this one"
             )
-        return owed
+        return error_feedback
 
     def write(
         self,
         trained: Mapping[str, Tensor],
         received: Mapping[str, Tensor],
-        owed: Mapping[str, Tensor],
+        error_feedback: Mapping[str, Tensor],
     ) -> tuple[dict[str, bytes], dict[str, Tensor]]:
         """Return the payload of each group, and what the site owes afterwards.
 
         Parameters
         ----------
-        trained, received, owed : mapping of str to Tensor
+        trained, received, error_feedback : mapping of str to Tensor
             The exchanged tensors after training and as they arrived; what earlier payloads lack.
         """
         update, left = {}, {}
@@ -151,7 +155,7 @@ class Exchange:
                 self.codings.from_site(group),
                 {name: trained[name] for name in names},
                 received,
-                owed,
+                error_feedback,
             )
             left.update(lost)
         return update, left

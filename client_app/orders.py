@@ -136,10 +136,10 @@ def train(
     update is that the server took, by group: what that one owes goes with this one.
     """
     received = bench.exchange.read(payloads, coded)
-    owed = bench.exchange.owed(taken)
+    error_feedback = bench.exchange.error_feedback(taken)
     seat, report = trained(bench, round_number, received.tensors, bench.store)
-    update, left = bench.exchange.write(exchanged_tensors(bench), received.tensors, owed)
-    kept = replace(local_state(seat, bench), owed=left)
+    update, left = bench.exchange.write(exchanged_tensors(bench), received.tensors, error_feedback)
+    kept = replace(local_state(seat, bench), error_feedback=left)
     kept = replace(kept, received=received.held, hashes=received.hashes)
     bench.store.save(round_number, kept, taken.values())
     return report, update

@@ -19,7 +19,7 @@ from fedstrata.support.errors import UserError, private, private_reason
 from models import weights
 from models.training.loop import OptimizerState
 
-RECEIVED, OWED = "received/", "owed/"  # before the names of such tensors in a file
+RECEIVED, OWED = "received/", "error_feedback/"  # before the names of such tensors in a file
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
 
 
@@ -35,7 +35,7 @@ class LocalState:
         Optimiser state of personal parameters: parameter name, then the optimiser's key.
     memory : dict
         The method's own tensors.
-    owed : dict
+    error_feedback : dict
         What coding lost of the updates so far, this one included, by tensor name: it is added to
         the next, if the server has taken this one.
     received : dict
@@ -48,7 +48,7 @@ class LocalState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     optimizer: OptimizerState = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
-    owed: dict[str, Tensor] = field(default_factory=dict)
+    error_feedback: dict[str, Tensor] = field(default_factory=dict)
     received: dict[str, Tensor] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class LocalState:
         """Return all tensors under one name each."""
         flat = {f"tensor/{name}": t for name, t in self.tensors.items()}
         flat |= {f"memory/{name}": t for name, t in self.memory.items()}
-        flat |= {f"{OWED}{name}": t for name, t in self.owed.items()}
+        flat |= {f"{OWED}{name}": t for name, t in self.error_feedback.items()}
         flat |= {f"{RECEIVED}{name}": t for name, t in self.received.items()}
         for name, state in self.optimizer.items():
             flat |= {f"optimizer/{key}/{name}": t for key, t in state.items()}
@@ -64,7 +64,7 @@ class LocalState:
 
     @classmethod
     def of_flat(cls, flat: dict[str, Tensor]) -> LocalState:
-        """Undo :meth:`flat`, but for ``owed`` and ``received``, which are read apart."""
+        """Undo :meth:`flat`, but for ``error_feedback`` and ``received``, which are read apart."""
         kept = cls()
         plain = {"tensor": kept.tensors, "memory": kept.memory}
         for name, tensor in flat.items():
@@ -88,7 +88,7 @@ class Store(Protocol):
     def before(self, round_number: int) -> LocalState | None:
         """Return what the latest round before ``round_number`` left, or None at the beginning.
 
-        Without ``owed`` and ``received``.
+        Without ``error_feedback`` and ``received``.
         """
         ...
 
@@ -126,8 +126,8 @@ class DiskStore:
             )
         return LocalState.of_flat(flat)
 
-    def owed(self, round_number: int, names: Collection[str]) -> dict[str, Tensor]:
-        """Return what was owed of the tensors ``names`` after a round; nothing where it left none."""
+    def error_feedback(self, round_number: int, names: Collection[str]) -> dict[str, Tensor]:
+        """Return what was error_feedback of the tensors ``names`` after a round; nothing where it left none."""
         path = self.path(round_number)
         if not path.exists():
             return {}

@@ -57,9 +57,9 @@ def forms(schema: Mapping[str, TensorSpec]) -> dict[str, Form]:
 
 
 def encode(
-    coding: Coding, target: Tensors, base: Tensors, owed: Tensors
+    coding: Coding, target: Tensors, base: Tensors, error_feedback: Tensors
 ) -> tuple[bytes, dict[str, Tensor]]:
-    """Return what turns ``base`` into ``target`` at the receiver, and what is still owed to it.
+    """Return what turns ``base`` into ``target`` at the receiver, and what is still error_feedback to it.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def encode(
     target, base : mapping of str to Tensor
         The tensors as they are here, and as the receiver has them: finite, the same names, shapes
         and dtypes.
-    owed : mapping of str to Tensor
+    error_feedback : mapping of str to Tensor
         What coding lost before, by name, in the tensors' shapes; it is added to the difference
         (error feedback: Seide et al. 2014; Karimireddy et al. 2019, algorithm 1).
 
@@ -83,7 +83,7 @@ def encode(
     for name, tensor in target.items():
         form = forms({name: TensorSpec.of(tensor)})[name]
         exactly = coding.exactly(name, form)
-        wanted = tensor if exactly else _difference(tensor, base[name], owed.get(name))
+        wanted = tensor if exactly else _difference(tensor, base[name], error_feedback.get(name))
         if same_bits(tensor, base[name]) if exactly else not wanted.any():
             parts[unchanged(name)] = torch.empty(0, dtype=torch.uint8)
         elif exactly:
@@ -158,9 +158,9 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*pair)
 
 
-def _difference(tensor: Tensor, base: Tensor, owed: Tensor | None) -> Tensor:
+def _difference(tensor: Tensor, base: Tensor, error_feedback: Tensor | None) -> Tensor:
     plain = tensor - base
-    return plain if owed is None else plain + owed
+    return plain if error_feedback is None else plain + error_feedback
 
 
 def _specs(parts: Mapping[str, Form]) -> dict[str, TensorSpec]:
@@ -299,7 +299,7 @@ def _largest(magnitudes: Any, count: int) -> Any:
 
 
 def _over(values: Tensor, scale: Tensor) -> Tensor:
-    """Return ``values / scale``, and 0 where the scale is 0: what is lost there is owed."""
+    """Return ``values / scale``, and 0 where the scale is 0: what is lost there is error_feedback."""
     return torch.where(scale > 0, values / scale, torch.zeros_like(values))
 
 

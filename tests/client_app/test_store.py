@@ -63,14 +63,18 @@ def test_what_is_owed_and_was_received_is_read_apart(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     layers = {"conv1.weight": torch.ones(3), "head.0.weight": torch.zeros(2)}
     hashes = {"common": "a" * 64, "task": "b" * 64}
-    owed = {name: tensor + 0.5 for name, tensor in layers.items()}
-    store.save(1, replace(local_state(1.0), received=layers, hashes=hashes, owed=owed))
+    error_feedback = {name: tensor + 0.5 for name, tensor in layers.items()}
+    store.save(
+        1, replace(local_state(1.0), received=layers, hashes=hashes, error_feedback=error_feedback)
+    )
     before = store.before(2)
     assert before is not None
-    assert (before.owed, before.received) == ({}, {})
-    assert store.owed(1, ["conv1.weight", "other"]).keys() == {"conv1.weight"}
-    assert torch.equal(store.owed(1, ["conv1.weight"])["conv1.weight"], torch.ones(3) + 0.5)
-    assert store.owed(2, ["conv1.weight"]) == {}
+    assert (before.error_feedback, before.received) == ({}, {})
+    assert store.error_feedback(1, ["conv1.weight", "other"]).keys() == {"conv1.weight"}
+    assert torch.equal(
+        store.error_feedback(1, ["conv1.weight"])["conv1.weight"], torch.ones(3) + 0.5
+    )
+    assert store.error_feedback(2, ["conv1.weight"]) == {}
     found = store.received("common", "a" * 64, ["conv1.weight"])
     assert found is not None
     assert found.keys() == {"conv1.weight"}

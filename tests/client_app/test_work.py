@@ -224,7 +224,7 @@ def test_what_is_owed_of_another_model_is_told(plan: Plan) -> None:
     bench = shared(plan, "run-a")
     layers = {"common": encode(received(bench))}
     orders.train(bench, 1, layers)
-    weights.save(bench.store.path(1), {"owed/conv3.weight": torch.ones(3)}, {})
+    weights.save(bench.store.path(1), {"error_feedback/conv3.weight": torch.ones(3)}, {})
     with pytest.raises(UserError, match="coding has lost so far does not fit the model"):
         orders.train(bench, 2, layers, taken={"common": 1})
 

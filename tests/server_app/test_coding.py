@@ -132,7 +132,7 @@ def _forgetful() -> Callable[..., Any]:
     from client_app.exchange import Exchange
 
     write = Exchange.write
-    return lambda self, trained, received, owed: write(self, trained, received, {})
+    return lambda self, trained, received, error_feedback: write(self, trained, received, {})
 
 
 @pytest.mark.parametrize("aggregator", ["fedadam", "fedavgm", "median"])
@@ -236,7 +236,7 @@ def test_a_late_site_goes_on_from_what_it_last_answered_with(tmp_path: Path) -> 
 
 
 def test_an_update_of_a_group_whose_state_was_kept_was_not_taken(tmp_path: Path) -> None:
-    """Krum wants three updates and gets two in round 2: what was lost in them is owed once more."""
+    """Krum wants three updates and gets two in round 2: what was lost in them is error_feedback once more."""
 
     def two_silent(message: Message, reply: Message) -> Message | None:
         late = of_round(message) == 2 and message.metadata.dst_node_id in (102, 103)
@@ -381,10 +381,14 @@ def test_what_is_owed_is_kept_at_the_site_and_never_sent(tmp_path: Path) -> None
         store = DiskStore(tmp_path, results["federation"], site)
         flat, _ = weights.load(store.path(store.rounds()[-1]))
         received = {n.removeprefix("received/") for n in flat if n.startswith("received/")}
-        owed = {n.removeprefix("owed/"): t for n, t in flat.items() if n.startswith("owed/")}
-        assert set(owed) == {n for n in received if "running" not in n}
-        assert not any(name.startswith("head.0") for name in owed)  # task is exact here
-        for tensor in owed.values():
+        error_feedback = {
+            n.removeprefix("error_feedback/"): t
+            for n, t in flat.items()
+            if n.startswith("error_feedback/")
+        }
+        assert set(error_feedback) == {n for n in received if "running" not in n}
+        assert not any(name.startswith("head.0") for name in error_feedback)  # task is exact here
+        for tensor in error_feedback.values():
             raw = tensor.numpy().tobytes()[:64]
             assert not any(raw in data for data in messages)
 

@@ -109,7 +109,7 @@ def test_what_arrives_is_what_the_sender_thinks_and_near(name: str) -> None:
     for tensor, target in TARGET.items():
         assert found[tensor].dtype == target.dtype
         assert found[tensor].shape == target.shape
-        if tensor in left:  # what is owed is what the receiver lacks, to the last bit
+        if tensor in left:  # what is error_feedback is what the receiver lacks, to the last bit
             difference = changes[tensor].difference
             assert difference is not None
             assert torch.equal(target - BASE[tensor] - difference, left[tensor])
@@ -148,11 +148,11 @@ def test_statistics_and_what_is_not_float32_or_float64_are_exact(name: str) -> N
 @pytest.mark.parametrize("name", LOSSY)
 def test_what_was_lost_is_sent_later(name: str) -> None:
     """Error feedback: differences that repeat arrive in full in the long run."""
-    coding, owed = LOSSY[name], dict[str, Tensor]()
+    coding, error_feedback = LOSSY[name], dict[str, Tensor]()
     total = {n: torch.zeros_like(t) for n, t in BASE.items()}
     rounds = 60
     for _ in range(rounds):
-        data, owed = encode(coding, TARGET, BASE, owed)
+        data, error_feedback = encode(coding, TARGET, BASE, error_feedback)
         for n, change in decode(data, SCHEMA, coding, max_magnitude=None).items():
             if change.difference is not None:
                 total[n] += change.difference
@@ -160,7 +160,7 @@ def test_what_was_lost_is_sent_later(name: str) -> None:
         wanted = rounds * (TARGET[n] - BASE[n])
         near = 0.02 if name.startswith(("bfloat16", "float16", "int8")) else 0.5
         assert (total[n] - wanted).abs().max() < near * wanted.abs().max()
-        assert torch.allclose(total[n] + owed[n], wanted, atol=1e-3)
+        assert torch.allclose(total[n] + error_feedback[n], wanted, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -201,8 +201,8 @@ def test_tiny_and_large_differences_lose_nothing_for_good(name: str, size: float
     data, left = encode(LOSSY[name], target, base, {})
     schema = {"w": TensorSpec((40,), "float32")}
     found = applied(decode(data, schema, LOSSY[name], max_magnitude=None), base)
-    owed = left.get("w", torch.zeros(40))
-    assert torch.allclose(found["w"] + owed, target["w"], rtol=1e-5, atol=0)
+    error_feedback = left.get("w", torch.zeros(40))
+    assert torch.allclose(found["w"] + error_feedback, target["w"], rtol=1e-5, atol=0)
 
 
 def test_the_largest_are_sent_and_ties_go_to_the_first() -> None:
