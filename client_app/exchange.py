@@ -28,14 +28,14 @@ class Received:
     ----------
     tensors : dict
         Every exchanged tensor by name.
-    held : dict
+    known_states : dict
         Those of the groups that the site has to keep, to read the next order from.
     hashes : dict
         The content hash of each such group.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    held: dict[str, Tensor] = field(default_factory=dict)
+    known_states: dict[str, Tensor] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,7 +60,7 @@ class Exchange:
     start: Mapping[str, Tensor]
     store: DiskStore
 
-    def held(self, *, started: bool) -> dict[str, tuple[str, ...]]:
+    def known_states(self, *, started: bool) -> dict[str, tuple[str, ...]]:
         """Return the hashes of what the site has, of each group that may arrive as differences.
 
         ``started`` is whether it has what the run starts from.
@@ -68,7 +68,7 @@ class Exchange:
         return {
             group: (
                 *([content_hash(self._start(group))] if started else []),
-                *self.store.held(group),
+                *self.store.known_states(group),
             )
             for group in self.division.exchanged_groups()
             if self.codings.to_site(group).remembers
@@ -94,7 +94,7 @@ class Exchange:
             if group in coded:
                 tensors = self._stepped(group, payloads, coded[group])
                 received.hashes[group] = coded[group].state
-                received.held.update(tensors)
+                received.known_states.update(tensors)
             else:
                 tensors = self.whole(group, payloads[group])
             received.tensors.update(tensors)

@@ -102,7 +102,7 @@ def who(bench: SiteContext) -> SiteReport:
             "flwr": version("flwr"),
         },
         error="",
-        held=bench.exchange.held(started=holds_weights),
+        known_states=bench.exchange.known_states(started=holds_weights),
     )
 
 
@@ -140,7 +140,7 @@ def train(
     seat, report = trained(bench, round_number, received.tensors, bench.store)
     update, left = bench.exchange.write(exchanged_tensors(bench), received.tensors, error_feedback)
     kept = replace(local_state(seat, bench), error_feedback=left)
-    kept = replace(kept, received=received.held, hashes=received.hashes)
+    kept = replace(kept, received=received.known_states, hashes=received.hashes)
     bench.store.save(round_number, kept, taken.values())
     return report, update
 

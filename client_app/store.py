@@ -14,7 +14,7 @@ from torch import Tensor
 from client_app.failures import writing
 from client_app.node_config import checked_name
 from fedstrata.protocol import tensors
-from fedstrata.protocol.limits import HELD_ROUNDS
+from fedstrata.protocol.limits import KNOWN_ROUNDS
 from fedstrata.support.errors import UserError, private, private_reason
 from models import weights
 from models.training.loop import OptimizerState
@@ -75,9 +75,9 @@ class LocalState:
             elif kind in plain:
                 plain[kind][rest] = tensor
             else:
-                held = private(repr(name), "a tensor")
+                known_states = private(repr(name), "a tensor")
                 raise UserError(
-                    "a personal file holds " + held + ", which this version does not know"
+                    "a personal file holds " + known_states + ", which this version does not know"
                 )
         return kept
 
@@ -152,11 +152,11 @@ class DiskStore:
             told = {"received": json.dumps(kept.hashes, sort_keys=True)}
             weights.save(self.path(round_number), kept.flat(), told)
             there = self.rounds()
-            latest = [number for number in there if number <= round_number][-HELD_ROUNDS:]
+            latest = [number for number in there if number <= round_number][-KNOWN_ROUNDS:]
             for number in set(there) - {*latest, *(n for n in needed if n < round_number)}:
                 self.path(number).unlink(missing_ok=True)
 
-    def held(self, group: str) -> tuple[str, ...]:
+    def known_states(self, group: str) -> tuple[str, ...]:
         """Return the content hashes of what the last rounds began with in ``group``, latest first."""
         found = (self._hashes(number).get(group) for number in reversed(self._latest()))
         return tuple(dict.fromkeys(each for each in found if each))
@@ -176,7 +176,7 @@ class DiskStore:
         return None
 
     def _latest(self) -> list[int]:
-        return self.rounds()[-HELD_ROUNDS:]
+        return self.rounds()[-KNOWN_ROUNDS:]
 
     def _hashes(self, round_number: int) -> dict[str, str]:
         """Return the content hash of each group that a round began with, where it was kept."""

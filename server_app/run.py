@@ -193,7 +193,7 @@ class Federation:
                 self.roster.note_rejected(problems[-1])
                 continue
             fitting.append(member)
-            self.server_state.downlink.introduced(member.site, member.report.held)
+            self.server_state.downlink.note_known(member.site, member.report.known_states)
             back = self.roster.place(member)
             if self.joined:
                 self.log(f"site {member.site} {'is back' if back else 'joined'}")
@@ -355,7 +355,7 @@ class Federation:
                 record.refused[member.site] = told.error or "did not keep the checkpoint"
                 continue
             self.unserved.discard(member.site)
-            self.server_state.downlink.introduced(member.site, told.held)
+            self.server_state.downlink.note_known(member.site, told.known_states)
         self.silent |= record.late.keys()
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} did not take the checkpoint: {reason}")
@@ -423,7 +423,7 @@ class Federation:
             else:
                 lacking.append(member)
             if member.site not in refused:
-                self.server_state.downlink.introduced(member.site, told.held)
+                self.server_state.downlink.note_known(member.site, told.known_states)
         self.silent |= record.late.keys()
         for site, reason in {**record.refused, **record.late, **record.absent}.items():
             self.log(f"site {site} does not say whether it has the checkpoint: {reason}")

@@ -298,7 +298,7 @@ def _check_text(report: SiteReport) -> None:
     """Raise Refused for more or other text than the answer to a query needs."""
     if set(report.fingerprints) != set(report.schemas):
         raise Refused("the app names other groups in its fingerprints than in its schemas")
-    if not set(report.held) <= set(report.schemas):
+    if not set(report.known_states) <= set(report.schemas):
         raise Refused("the app holds other groups than those in its schemas")
     if not all(_FINGERPRINT.fullmatch(text) for text in report.fingerprints.values()):
         raise Refused("the app's fingerprints are not SHA-256 in hexadecimal digits")

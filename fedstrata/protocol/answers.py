@@ -37,7 +37,7 @@ from fedstrata.protocol.limits import (
     MOST_CLASSES,
     MOST_COUNTED,
     MOST_EXAMPLES,
-    MOST_HELD,
+    MOST_KNOWN_STATES,
     MOST_LOSS,
     MOST_REASON_CHARACTERS,
     MOST_REPORT_CHARACTERS,
@@ -83,7 +83,7 @@ class SiteReport:
         Of the packages that matter.
     error : str
         Why the site cannot take part, or "".
-    held : mapping
+    known_states : mapping
         Per exchanged group whose layers may arrive as differences, content hashes of the states
         that the site has: what it starts from, and what it received lately.
     """
@@ -100,7 +100,7 @@ class SiteReport:
     device: str
     versions: dict[str, str]
     error: str
-    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    known_states: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class DeployReport:
 
 
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
-    {SiteReport: ("held",), DeployReport: ("later",)}
+    {SiteReport: ("known_states",), DeployReport: ("later",)}
 )
 """The fields of a report that came to it later, and that it may lack."""
 
@@ -312,8 +312,8 @@ def read_site_report(message: Message) -> SiteReport:
             "class names, device and versions must be printable, at most "
             f"{MOST_WORD} characters each"
         )
-    for group, hashes in report.held.items():
-        if len(hashes) > MOST_HELD or not all(DIGEST.fullmatch(each) for each in hashes):
+    for group, hashes in report.known_states.items():
+        if len(hashes) > MOST_KNOWN_STATES or not all(DIGEST.fullmatch(each) for each in hashes):
             raise Refused(f"what it holds of {printable(group)[:80]!r} is no list of SHA-256")
     if len(report.classes) > MOST_CLASSES:
         raise Refused(f"names {len(report.classes)} classes, at most {MOST_CLASSES} are taken")

@@ -17,8 +17,10 @@ MOST_EXAMPLES = 2**24
 MOST_LOSS = 1e39  # above any that is finite in float32
 MOST_WORD = 200  # characters of a class's name, a device, a version
 MOST_STEPS = 32  # differences one after the other that a group may travel as
-HELD_ROUNDS = 3  # the last rounds of which a site keeps what it received
-MOST_HELD = HELD_ROUNDS + 1  # states of a group that a site holds: those, and the run's start
+KNOWN_ROUNDS = 3  # the last rounds of which a site keeps what it received
+MOST_KNOWN_STATES = (
+    KNOWN_ROUNDS + 1
+)  # states of a group that a site holds: those, and the run's start
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MOST_CLASSES, MOST_AXES, MOST_VALUES = 2**16, 8, 2**26  # of a task; of one input, which has values
 

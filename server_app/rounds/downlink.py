@@ -20,7 +20,7 @@ from fedstrata.protocol import payload
 from fedstrata.protocol.codec import applied, decode, encode, forms
 from fedstrata.protocol.codings import Coding, Codings, described
 from fedstrata.protocol.kinds import payload_array
-from fedstrata.protocol.limits import HELD_ROUNDS, MOST_STEPS
+from fedstrata.protocol.limits import KNOWN_ROUNDS, MOST_STEPS
 from fedstrata.protocol.orders import Coded, step_key
 from fedstrata.protocol.tensors import TensorSpec, content_hash
 
@@ -96,12 +96,12 @@ class Published:
             self._whole = payload_array(payload.encode(self.tensors))
         return self._whole
 
-    def since(self, held: frozenset[str]) -> list[Step] | None:
-        """Return the fewest steps from one of the states ``held``; None where there is no way."""
-        if self.hash in held:
+    def since(self, known_states: frozenset[str]) -> list[Step] | None:
+        """Return the fewest steps from one of the states ``known_states``; None where there is no way."""
+        if self.hash in known_states:
             return []
         for start in range(len(self.steps) - 1, -1, -1):
-            if self.steps[start].base in held:
+            if self.steps[start].base in known_states:
                 return self.steps[start:]
         return None
 
@@ -110,7 +110,7 @@ class Published:
 class _Site:
     """What a site is known to hold, by group, and the orders it has not answered with an update."""
 
-    held: dict[str, frozenset[str]]
+    known_states: dict[str, frozenset[str]]
     unanswered: int = 0
 
 
@@ -141,10 +141,14 @@ class Downlink:
         """Return what the sites of a round trained from: what is published, or ``state`` itself."""
         return self.published[key].tensors if key in self.published else state
 
-    def introduced(self, site: str, held: Mapping[str, tuple[str, ...]]) -> None:
+    def note_known(self, site: str, known_states: Mapping[str, tuple[str, ...]]) -> None:
         """Note what a site says that it holds; of groups that it need not hold, nothing."""
         self._sites[site] = _Site(
-            {group: frozenset(hashes) for group, hashes in held.items() if self.remembers(group)}
+            {
+                group: frozenset(hashes)
+                for group, hashes in known_states.items()
+                if self.remembers(group)
+            }
         )
 
     def answered(self, site: str, keys: Mapping[str, str]) -> None:
@@ -166,7 +170,7 @@ class Downlink:
         Return whether there was anything to forget.
         """
         known = self._sites.pop(site, None)
-        return known is not None and any(known.held.values())
+        return known is not None and any(known.known_states.values())
 
     def unanswered(self, site: str) -> None:
         """Note that an order to train brought no answer: the site may have trained all the same.
@@ -189,10 +193,10 @@ class Downlink:
         published = self.published[key]
         published.publish(self.codings.to_site(group), number, state)
         known = self._sites.get(site)
-        held = known.held.get(group, frozenset()) if known else frozenset[str]()
-        if known and known.unanswered >= HELD_ROUNDS:
-            held = frozenset()
-        steps = published.since(held)
+        known_states = known.known_states.get(group, frozenset()) if known else frozenset[str]()
+        if known and known.unanswered >= KNOWN_ROUNDS:
+            known_states = frozenset()
+        steps = published.since(known_states)
         if steps is None:
             whole = {step_key(group, 0): published.whole()}
             return whole, Coded("", published.hash, 1, published.described)

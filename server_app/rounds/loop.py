@@ -152,7 +152,7 @@ class Rounds:
                 record.refused |= {member.site: str(error) for member in recipients}
                 if isinstance(error, NotNow):
                     closed |= {member.site for member in recipients}
-                else:  # who held something is sent the whole: once more
+                else:  # who known_states something is sent the whole: once more
                     later |= self._forget(recipients)
                 continue
             for site, problem in update.problems.items():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from client_app.store import DiskStore, LocalState
 from fedstrata.protocol import tensors
-from fedstrata.protocol.limits import HELD_ROUNDS
+from fedstrata.protocol.limits import KNOWN_ROUNDS
 from fedstrata.support.errors import UserError
 
 
@@ -88,7 +88,7 @@ def test_a_round_that_is_needed_is_kept_however_old(tmp_path: Path) -> None:
         hashes = {"common": f"{number:064}"}
         store.save(number, replace(local_state(number), hashes=hashes), needed=[2, 99])
     assert store.rounds() == [2, 5, 6, 7]
-    assert store.held("common") == tuple(f"{number:064}" for number in (7, 6, 5))
+    assert store.known_states("common") == tuple(f"{number:064}" for number in (7, 6, 5))
     store.save(6, local_state(6.5), needed=[7])  # a history that was given up
     assert store.rounds() == [2, 5, 6]
 
@@ -104,7 +104,7 @@ def test_a_few_rounds_are_kept_and_sites_and_federations_apart(tmp_path: Path) -
     for number in range(1, 8):
         store.save(number, local_state(number))
     assert store.rounds() == [5, 6, 7]
-    assert HELD_ROUNDS == 3
+    assert KNOWN_ROUNDS == 3
     assert DiskStore(tmp_path, "run-1", "other").before(9) is None
     assert DiskStore(tmp_path, "run-2", "clinic").before(9) is None
     assert store.folder.stat().st_mode & 0o077 == 0

@@ -502,16 +502,18 @@ def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
 
 def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
     asked = order(kinds.QUERY)
-    held = {"common": ("0" * 64,)}
-    left = leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, held=held)))
-    assert answers.read_site_report(left).held == held
+    known_states = {"common": ("0" * 64,)}
+    left = leaving(
+        AnswerFilter(HERE), asked, answered(asked, replace(WHO, known_states=known_states))
+    )
+    assert answers.read_site_report(left).known_states == known_states
     for wrong in (
         {"personal": ("0" * 64,)},
         {"common": ("Jane Doe",)},
         {"common": ("0" * 64,) * 9},
     ):
         with pytest.raises(Refused, match="hold"):
-            leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, held=wrong)))
+            leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, known_states=wrong)))
 
 
 @settings(max_examples=200, deadline=None)

@@ -91,7 +91,7 @@ def test_nothing_but_the_pipe_is_left_and_training_works(port: int) -> None:
 
 def judged(architecture: Architecture, number: int, audit: int, argument: int) -> int:
     """Run the filter as the kernel does; return its verdict."""
-    data, held, at = {0: number, 4: audit, 16: argument & 0xFFFFFFFF}, 0, 0
+    data, known_states, at = {0: number, 4: audit, 16: argument & 0xFFFFFFFF}, 0, 0
     instructions = program(architecture)
     while True:
         code, true, false, operand = instructions[at]
@@ -99,10 +99,14 @@ def judged(architecture: Architecture, number: int, audit: int, argument: int) -
         if code == 0x06:
             return operand
         if code == 0x20:
-            held = data[operand]
+            known_states = data[operand]
         else:
             assert code in (0x15, 0x35)
-            at += true if (held == operand if code == 0x15 else held >= operand) else false
+            at += (
+                true
+                if (known_states == operand if code == 0x15 else known_states >= operand)
+                else false
+            )
 
 
 @pytest.mark.parametrize("name", KNOWN)

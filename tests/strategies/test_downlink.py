@@ -10,7 +10,7 @@ from torch import Tensor
 from fedstrata.protocol import payload
 from fedstrata.protocol.codec import applied, decode
 from fedstrata.protocol.codings import Codings, Int8, TopK, read_codings
-from fedstrata.protocol.limits import HELD_ROUNDS, MOST_STEPS
+from fedstrata.protocol.limits import KNOWN_ROUNDS, MOST_STEPS
 from fedstrata.protocol.orders import Coded
 from fedstrata.protocol.tensors import TensorSpec, content_hash
 from server_app.rounds.downlink import Downlink, Published
@@ -85,28 +85,28 @@ def test_steps_are_dropped_when_the_state_itself_is_smaller() -> None:
 
 def test_each_site_is_led_from_what_it_holds_to_the_one_state() -> None:
     line = downlink()
-    line.introduced("new", {"common": (content_hash(START),)})
-    line.introduced("a", {"common": (content_hash(START),)})
-    held = {"a": START}
+    line.note_known("new", {"common": (content_hash(START),)})
+    line.note_known("a", {"common": (content_hash(START),)})
+    known_states = {"a": START}
     for number in (1, 2, 3):
-        held["a"], coded = read(line, "a", number, held["a"])
+        known_states["a"], coded = read(line, "a", number, known_states["a"])
         assert coded.steps == 1
         line.answered("a", {"common": "common"})
     found, coded = read(line, "new", 3, START)
     assert coded.steps == 3
     unknown, whole = read(line, "rejected_site", 3, {})
     assert (whole.base, whole.steps) == ("", 1)
-    for state in (found, unknown, held["a"]):
+    for state in (found, unknown, known_states["a"]):
         assert content_hash(state) == coded.state == whole.state
-    again, coded = read(line, "a", 3, held["a"])
+    again, coded = read(line, "a", 3, known_states["a"])
     assert coded.steps == 0
-    assert again is held["a"]
+    assert again is known_states["a"]
 
 
 def test_who_failed_or_long_did_not_answer_is_sent_the_whole() -> None:
     line = downlink()
-    line.introduced("a", {"common": (content_hash(START),)})
-    for _ in range(HELD_ROUNDS):
+    line.note_known("a", {"common": (content_hash(START),)})
+    for _ in range(KNOWN_ROUNDS):
         assert read(line, "a", 1, START)[1].base
         line.unanswered("a")
     assert not read(line, "a", 1, START)[1].base
@@ -127,7 +127,7 @@ def test_the_whole_is_that_of_the_round() -> None:
 
 def test_what_a_site_says_of_groups_that_it_need_not_hold_is_not_kept() -> None:
     line = downlink()
-    line.introduced("a", {f"strange-{number}": (content_hash(START),) for number in range(9)})
+    line.note_known("a", {f"strange-{number}": (content_hash(START),) for number in range(9)})
     assert not line.failed("a")
 
 

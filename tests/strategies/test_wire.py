@@ -157,9 +157,11 @@ def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
     asked = orders.order(kinds.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
     who = answers.failed(kinds.QUERY, "clinic", 0, "no data")
     assert isinstance(who, answers.SiteReport)
-    for held in ({}, {"common": ("0" * 64,)}):
-        sent = answers.answer(asked, replace(who, held=held), {})
-        assert ("held" in json.loads(str(sent.content["report"]["json"]))) == bool(held)
+    for known_states in ({}, {"common": ("0" * 64,)}):
+        sent = answers.answer(asked, replace(who, known_states=known_states), {})
+        assert ("known_states" in json.loads(str(sent.content["report"]["json"]))) == bool(
+            known_states
+        )
         assert answers.read_site_report(sent).error == "no data"
 
 

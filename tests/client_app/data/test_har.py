@@ -56,8 +56,8 @@ def test_a_site_is_a_subject(npz, options, seat) -> None:
 def test_features_pass_unchanged(npz, options, seat) -> None:
     data = load("har", options("har"), seat(index=0, count=3, root=npz), seed=1).data
     rows = data.train.inputs.batch(np.arange(len(data.train))).numpy()
-    held = recordings()["x"][:60]
-    assert all((held == row).all(axis=1).any() for row in rows)
+    known_states = recordings()["x"][:60]
+    assert all((known_states == row).all(axis=1).any() for row in rows)
 
 
 def test_the_official_folder_and_the_npz_agree(npz, official, options, seat) -> None:

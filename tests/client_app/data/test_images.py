@@ -126,14 +126,14 @@ def test_given_splits_are_kept_and_the_missing_one_is_drawn(tmp_path, options, s
 
 def test_a_manifest_holds_several_tasks(manifest, options, seat) -> None:
     chosen = options("images", **SMALL, manifest="all.csv", tasks=["animal", "age"])
-    held = [
+    known_states = [
         load("images", chosen, seat(index=index, count=4, root=manifest), seed=1).data
         for index in range(4)
     ]
-    assert [data.task for data in held] == ["animal", "age"] * 2
-    assert held[1].classes == ("old", "young")
-    animals = [set().union(*files(data)) for data in held[::2]]
-    ages = [set().union(*files(data)) for data in held[1::2]]
+    assert [data.task for data in known_states] == ["animal", "age"] * 2
+    assert known_states[1].classes == ("old", "young")
+    animals = [set().union(*files(data)) for data in known_states[::2]]
+    ages = [set().union(*files(data)) for data in known_states[1::2]]
     assert not animals[0] & animals[1]
     assert len(animals[0] | animals[1]) == 50
     assert not ages[0] & ages[1]
@@ -166,11 +166,11 @@ def test_sites_of_a_simulation_share_a_folder(folders, options, seat, scheme) ->
         "classes_per_site": 1,
     }
     chosen = options("images", **SMALL, partition=partition)
-    held = [
+    known_states = [
         set().union(*files(load("images", chosen, seat(i, 3, folders), seed=1).data))
         for i in range(3)
     ]
-    assert len(set().union(*held)) == sum(map(len, held)) == 50
+    assert len(set().union(*known_states)) == sum(map(len, known_states)) == 50
 
 
 @pytest.fixture
@@ -189,11 +189,13 @@ def by_domain(options, scheme: str = "domain", **changes: object) -> dict[str, o
 
 
 def test_folders_of_domains_are_shared_out_by_domain(domains, options, seat) -> None:
-    held = [
+    known_states = [
         load("images", by_domain(options), seat(index=i, count=5, root=domains), seed=1).data
         for i in range(5)
     ]
-    paths = [{p for s in (d.train, d.validation, d.test) for p in s.inputs.paths} for d in held]
+    paths = [
+        {p for s in (d.train, d.validation, d.test) for p in s.inputs.paths} for d in known_states
+    ]
     assert [{path.parent.parent.name for path in one} for one in paths] == [
         {"cartoon"},
         {"photo"},
@@ -203,7 +205,7 @@ def test_folders_of_domains_are_shared_out_by_domain(domains, options, seat) -> 
     ]
     assert [len(one) for one in paths] == [15, 15, 30, 15, 15]
     assert len(set().union(*paths)) == 90
-    assert {data.classes for data in held} == {("dog", "house")}
+    assert {data.classes for data in known_states} == {("dog", "house")}
     for i, domain in enumerate(("cartoon", "photo", "sketch")):
         natural = by_domain(options, "natural")
         data = load("images", natural, seat(index=i, count=3, root=domains), seed=1).data
@@ -217,12 +219,12 @@ def test_folders_of_domains_are_shared_out_by_domain(domains, options, seat) -> 
 def test_a_manifest_s_column_can_be_shared_by_several_sites(manifest, options, seat) -> None:
     partition = {**options("images")["partition"], "scheme": "domain", "column": "ward"}
     chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=partition)
-    held = [
+    known_states = [
         set().union(*files(load("images", chosen, seat(i, 4, manifest), seed=1).data))
         for i in range(4)
     ]
-    assert len(set().union(*held)) == sum(map(len, held)) == 50
-    for index, names in enumerate(held):
+    assert len(set().union(*known_states)) == sum(map(len, known_states)) == 50
+    for index, names in enumerate(known_states):
         assert {int(name[:3]) % 2 for name in names} == {index % 2}
 
 

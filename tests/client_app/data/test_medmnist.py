@@ -18,11 +18,11 @@ def arrays(size: int = 8, colour: bool = False, kinds: int = 3, **changes: np.nd
     """Return small arrays in MedMNIST's layout: 40, 10 and 20 pictures, each of its own grey."""
     generator = np.random.default_rng(size)
     shape = (size, size, 3) if colour else (size, size)
-    held = {}
+    known_states = {}
     for split, many in (("train", 40), ("val", 10), ("test", 20)):
-        held[f"{split}_images"] = generator.integers(0, 256, (many, *shape), dtype=np.uint8)
-        held[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
-    return {**held, **changes}
+        known_states[f"{split}_images"] = generator.integers(0, 256, (many, *shape), dtype=np.uint8)
+        known_states[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
+    return {**known_states, **changes}
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, s
     assert [holding.site for holding in holdings] == [f"site-0{index}" for index in range(5)]
     blood = [holding.data for holding in holdings[::2]]
     for name, many in (("train", 40), ("validation", 10), ("test", 20)):
-        held = [values(getattr(data, name)) for data in blood]
-        assert sum(map(len, held)) == len(set().union(*held)) == many
+        known_states = [values(getattr(data, name)) for data in blood]
+        assert sum(map(len, known_states)) == len(set().union(*known_states)) == many
     assert blood[0].classes == ("0", "1", "2", "3")
     assert blood[0].input_shape == (1, 8, 8)
 

@@ -58,11 +58,11 @@ FEW = {"size": 16, "train": 40, "validation": 9, "test": 11, "identities": 9}
 
 
 def test_labels_per_class_thins_out_training_alone(options, seat) -> None:
-    def held(seed: int = 1, index: int = 0, **changes):
+    def known_states(seed: int = 1, index: int = 0, **changes):
         chosen = options("faces", **FEW, **changes)
         return load("faces", chosen, seat(index=index, count=2), seed).data
 
-    whole, few = held(), held(labels_per_class=3)
+    whole, few = known_states(), known_states(labels_per_class=3)
     assert np.bincount(few.train.labels).tolist() == [3, 3]
     for name in ("validation", "test"):
         one, other = getattr(whole, name), getattr(few, name)

@@ -62,7 +62,7 @@ def place(models_dir, options):
     return load_it
 
 
-def held(data) -> list[set[bytes]]:
+def known_states(data) -> list[set[bytes]]:
     return [
         {row.tobytes() for row in s.inputs.ids} for s in (data.train, data.validation, data.test)
     ]
@@ -120,7 +120,7 @@ def test_the_digest_follows_ids_and_shape() -> None:
 
 def test_splits_are_disjoint_and_follow_the_seed(notes, place) -> None:
     def drawn(seed: int) -> list[set[bytes]]:
-        return held(place(notes, seed=seed, length=24).data)
+        return known_states(place(notes, seed=seed, length=24).data)
 
     first = drawn(1)
     assert sum(map(len, first)) == len(set().union(*first)) == 60
@@ -132,7 +132,7 @@ def test_copies_of_a_text_stay_on_one_side(notes, place) -> None:
     lines = [HEADER, *(row for row in rows() for _ in range(3))]
     (notes / "all.csv").write_text("\n".join(lines), encoding="utf-8")
     for seed in range(5):
-        train, validation, test = held(place(notes, seed=seed, length=24).data)
+        train, validation, test = known_states(place(notes, seed=seed, length=24).data)
         assert not train & validation
         assert not train & test
         assert not validation & test
@@ -166,7 +166,9 @@ def test_each_topic_is_a_site(notes, place, options) -> None:
 def test_sites_of_a_simulation_share_a_file(notes, place, options, scheme) -> None:
     partition = {**options("text")["partition"], "scheme": scheme, "alpha": 5.0}
     shares = [
-        set().union(*held(place(notes, index=i, count=3, partition=partition, length=24).data))
+        set().union(
+            *known_states(place(notes, index=i, count=3, partition=partition, length=24).data)
+        )
         for i in range(3)
     ]
     assert len(set().union(*shares)) == sum(map(len, shares)) == 60
