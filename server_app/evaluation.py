@@ -25,7 +25,7 @@ from server_app.rounds.records import (
 )
 from server_app.sites.members import Member
 
-Told = TypeVar("Told", RoundReport, DeployReport)
+TwofoldText = TypeVar("TwofoldText", RoundReport, DeployReport)
 MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
 
 
@@ -77,11 +77,11 @@ def ask_reports(
     rounds: Rounds,
     kind: str,
     members: Iterable[Member],
-    read: Callable[[Message], Told],
+    read: Callable[[Message], TwofoldText],
     *,
     layers: Mapping[str, Array] | None = None,
     what: str = "",
-) -> tuple[dict[str, Told], RoundRecord]:
+) -> tuple[dict[str, TwofoldText], RoundRecord]:
     """Ask sites for a report, and nothing but a report, after the last round.
 
     Who is outside its hours is asked again, until ``strategy.give_up`` seconds have passed.
@@ -109,7 +109,7 @@ def ask_reports(
     number = rounds.settings.rounds + 1
     record = RoundRecord(number)
     asked = sorted(members, key=lambda member: member.site)
-    told: dict[str, Told] = {}
+    told: dict[str, TwofoldText] = {}
     remind, give_up = Reminder(rounds.log), math.inf
     for attempt in itertools.count():
         closed: dict[str, str] = {}
@@ -159,7 +159,7 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
-def _checked(told: Told, member: Member, number: int) -> Told:
+def _checked(told: TwofoldText, member: Member, number: int) -> TwofoldText:
     """Return a report that is the member's, of this order; or raise Refused."""
     if told.error:
         raise (NotNow if told.later else Refused)(told.error)

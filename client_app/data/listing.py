@@ -8,7 +8,7 @@ from pathlib import Path
 
 from client_app.data.paths import a_file, a_folder, inside, refuse_escape, the_root
 from client_app.data.tables import SPLITS, at_line, split_of, table_rows
-from fedstrata.support.errors import Told, UserError, private
+from fedstrata.support.errors import TwofoldText, UserError, private
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -176,7 +176,12 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
 
 
 def _entry(
-    root: Path, manifest: Path, told: Told, row: dict[str, str], task: str, natural: str | None
+    root: Path,
+    manifest: Path,
+    told: TwofoldText,
+    row: dict[str, str],
+    task: str,
+    natural: str | None,
 ) -> Entry | None:
     if not row[task]:
         return None

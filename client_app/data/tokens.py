@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedstrata.support.errors import Told, UserError, private
+from fedstrata.support.errors import TwofoldText, UserError, private
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,12 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def token_ids(
-    tokenizer: Any, texts: Sequence[str], places: Sequence[Told], *, length: int, vocabulary: int
+    tokenizer: Any,
+    texts: Sequence[str],
+    places: Sequence[TwofoldText],
+    *,
+    length: int,
+    vocabulary: int,
 ) -> NDArray[np.int32]:
     """Return the ids of ``texts``, cut and filled up to ``length``: int32 ``(n, length)``.
 
@@ -76,7 +81,7 @@ def token_ids(
         Of transformers.
     texts : sequence of str
         The texts.
-    places : sequence of Told
+    places : sequence of TwofoldText
         File and line of each, for the texts of errors.
     length : int
         Tokens a text.
@@ -119,11 +124,11 @@ def token_ids(
     return ids
 
 
-def _first_of(places: Sequence[Told]) -> Told:
+def _first_of(places: Sequence[TwofoldText]) -> TwofoldText:
     return places[0] + f" and {len(places) - 1} more"
 
 
-def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[Told], vocabulary: int) -> None:
+def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[TwofoldText], vocabulary: int) -> None:
     beyond = ((ids < 0) | (ids >= vocabulary)).any(axis=1)
     if beyond.any():
         row = int(np.argmax(beyond))
@@ -134,7 +139,9 @@ def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[Told], vocabulary: i
         )
 
 
-def _refuse_unreadable(tokenizer: Any, ids: NDArray[np.int32], places: Sequence[Told]) -> None:
+def _refuse_unreadable(
+    tokenizer: Any, ids: NDArray[np.int32], places: Sequence[TwofoldText]
+) -> None:
     """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""
     special = set(tokenizer.all_special_ids)
     known = ~np.isin(ids, sorted(special))
