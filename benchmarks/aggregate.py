@@ -1,7 +1,7 @@
 """How fast a server folds replies, and in how much memory: `python -m benchmarks.aggregate`.
 
-ReplyBuffer of a ResNet-18 (45 MB) in two groups, ours and Flower's own strategy in turn, each in a fresh
-process: 10, 100 and 1,000 for the mean, 10 and 100 for median, trimmed mean and Krum. ReplyBuffer are made
+Replies of a ResNet-18 (45 MB) in two groups, ours and Flower's own strategy in turn, each in a fresh
+process: 10, 100 and 1,000 for the mean, 10 and 100 for median, trimmed mean and Krum. Replies are made
 one at a time. Seconds are from a reply's bytes to the new state, without the making of the replies
 and without the network; memory is what is added to a process that has the model.
 """

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.data import Holding, SiteInfo, load
-from client_app.feature_cache import Features, cached
+from client_app.feature_cache import FeatureCache, Features, cached
 from client_app.node_config import DEFAULT_CACHE_GB
 from fedstrata.support.seeds import derive_seed
 from models import freezing
@@ -290,7 +290,7 @@ def _features(
         return splits
     frozen, _ = freezing.split(partitioned.network, cut)
     digest = freezing.prefix_digest(partitioned.network, cut)
-    kept = Cache(cache / "features", DEFAULT_CACHE_GB * 10**9, config.train.feature_dtype)
+    kept = FeatureCache(cache / "features", DEFAULT_CACHE_GB * 10**9, config.train.feature_dtype)
     return {
         name: cached(
             frozen,

@@ -31,7 +31,7 @@ from benchmarks.command_line import at_least, command_of, output_of, with_output
 from benchmarks.limits import Limits, limits, operations
 from benchmarks.tables import Table, write
 from client_app.context import choose_device
-from client_app.feature_cache import cached
+from client_app.feature_cache import FeatureCache, cached
 from client_app.gpu_cache import GpuCache, room_on
 from client_app.node_config import DEFAULT_CACHE_GB
 from client_app.round import to_device
@@ -145,7 +145,7 @@ def play(case: Case, side: str, cache: Path, result: Path, device: str = "cpu") 
         _tutorial(case, site, where)
     else:
         exact = side == EXACT
-        kept_as = Cache(cache, DEFAULT_CACHE_GB * 10**9, "float32" if exact else "float16")
+        kept_as = FeatureCache(cache, DEFAULT_CACHE_GB * 10**9, "float32" if exact else "float16")
         _ours(case, site, kept_as, where, autocast=where.type == "cuda" and not exact)
     if where.type == "cuda":
         torch.cuda.synchronize(where)
@@ -175,7 +175,9 @@ def _tutorial(case: Case, site: Site, device: torch.device) -> None:
             optimizer.step()
 
 
-def _ours(case: Case, site: Site, cache: Cache, device: torch.device, *, autocast: bool) -> None:
+def _ours(
+    case: Case, site: Site, cache: FeatureCache, device: torch.device, *, autocast: bool
+) -> None:
     shelf = GpuCache()
     for number in range(case.rounds):  # as client_app/round.py sets up every round
         prefix, tail = split(site.network, site.cut)

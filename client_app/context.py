@@ -63,19 +63,19 @@ class SiteContext:
     plan: Plan
     holding: Holding
     method: Method
-    opened: LoadedModel
+    loaded: LoadedModel
     device: torch.device
     micro_batches: int = 1
 
     @property
     def partitioned(self) -> PartitionedModel:
         """The plan's model, which all benches of it share."""
-        return self.opened.partitioned
+        return self.loaded.partitioned
 
     @property
     def start(self) -> Mapping[str, Tensor]:
         """What every round starts from."""
-        return self.opened.start
+        return self.loaded.start
 
     @property
     def evaluation_batch(self) -> int:

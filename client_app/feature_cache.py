@@ -37,7 +37,7 @@ Values = NDArray[np.float32] | NDArray[np.float16]
 
 
 @dataclass(frozen=True)
-class Cache:
+class FeatureCache:
     """Where outputs of frozen layers are kept, how much of them, and in what.
 
     Parameters
@@ -169,7 +169,7 @@ def cached(
     prefix: nn.Module,
     prefix_digest: str,
     split: Split,
-    cache: Cache,
+    cache: FeatureCache,
     *,
     batch_size: int,
     device: torch.device,
@@ -185,7 +185,7 @@ def cached(
         SHA-256 of the prefix; with that of the inputs it names the file.
     split : Split
         The examples.
-    cache : Cache
+    cache : FeatureCache
         Where outputs are kept. Where there is no room, they are computed for each batch anew, equal
         but for rounding.
     batch_size : int
@@ -215,7 +215,7 @@ def cached(
     return Split(computed if found is None else Features(found, key), split.labels)
 
 
-def _written(path: Path, computed: Computed, cache: Cache) -> bool:
+def _written(path: Path, computed: Computed, cache: FeatureCache) -> bool:
     """Write the file piece by piece; return False where there is no room for it."""
     shape = (len(computed), *computed.batch(np.arange(1)).shape[1:])
     dtype = np.dtype(cache.dtype)

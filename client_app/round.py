@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client_app.context import SiteContext, checkpoint_path
-from client_app.feature_cache import Computed, cached
+from client_app.feature_cache import Computed, FeatureCache, cached
 from client_app.gpu_cache import GpuCache, room_on
 from client_app.store import LocalState, Store
 from fedstrata.protocol.answers import RoundReport
@@ -205,7 +205,7 @@ def features_of(bench: SiteContext, prefix: nn.Module) -> dict[str, Split]:
     data = bench.holding.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     site = bench.site
-    cache = Cache(
+    cache = FeatureCache(
         site.cache_dir / "features", site.cache_gb * 10**9, bench.plan.train.feature_dtype
     )
     return {
@@ -223,6 +223,7 @@ def features_of(bench: SiteContext, prefix: nn.Module) -> dict[str, Split]:
 
 
 def measured(bench: SiteContext, seat: Prepared) -> dict[str, dict[str, float | None]]:
+    """Return the metrics of the model as it is now, by split."""
     network = seat.method.predictor(seat.site_round)
     return {
         name: evaluate(
@@ -244,6 +245,7 @@ def round_report(
     metrics: dict[str, dict[str, float | None]],
     seat: Prepared,
 ) -> RoundReport:
+    """Return what the site reports of a round that was prepared as ``seat``."""
     fits = seat.site_round.fits
     return RoundReport(
         site=bench.holding.site,
@@ -259,6 +261,7 @@ def round_report(
 
 
 def fit_settings(bench: SiteContext, round_number: int) -> Settings:
+    """Return how to train in a round: the configured settings with the schedule's learning rate."""
     config = bench.plan.train
     factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
     settings = settings_of(config, factor=factor, autocast=bench.autocast)

@@ -127,7 +127,7 @@ class DiskStore:
         return LocalState.of_flat(flat)
 
     def error_feedback(self, round_number: int, names: Collection[str]) -> dict[str, Tensor]:
-        """Return what was error_feedback of the tensors ``names`` after a round; nothing where it left none."""
+        """Return the error feedback of ``names`` after a round; nothing where it left none."""
         path = self.path(round_number)
         if not path.exists():
             return {}

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from fedstrata.protocol.tensors import content_hash
 from models.groups import Partition
-
-if TYPE_CHECKING:
-    from models.groups import Partition
 
 # Without tensors, and yet no plain function of their input in train mode.
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)

@@ -58,7 +58,7 @@ def checked(config: Config) -> ServerState:
     )
     for group in strategy.aggregators:
         server_state.aggregator(group)
-    return learned
+    return server_state
 
 
 @dataclass

@@ -29,6 +29,7 @@ def payload_array(data: bytes) -> Array:
 
 
 def payloads_of(content: RecordDict) -> dict[str, bytes]:
+    """Return the bytes of the layers in a message's content; raise Refused for another coding."""
     record = content.get(LAYERS, ArrayRecord())
     if not isinstance(record, ArrayRecord):
         raise Refused(f"{LAYERS} is not an array record")

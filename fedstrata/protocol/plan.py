@@ -179,6 +179,7 @@ def plan_from_json(text: str) -> Plan:
 
 
 def positive(where: str, holder: object, *names: str) -> None:
+    """Raise UserError where a named setting of ``holder`` is given and not above 0."""
     for name in names:
         value = getattr(holder, name)
         if value is not None and not value > 0:
@@ -186,5 +187,6 @@ def positive(where: str, holder: object, *names: str) -> None:
 
 
 def one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UserError where ``value`` is none of ``choices``."""
     if value not in choices:
         raise UserError(f"{where} must be one of {', '.join(choices)}, got {value!r}")

@@ -46,8 +46,8 @@ class Settings:
     autocast : bool
         Train in bfloat16 autocast.
     micro_batches : int
-        Into how many micro_batches each batch is cut to go through the network, where memory is short. The
-        gradients of a step add up to those of the whole batch; only BatchNorm normalises each
+        Into how many parts each batch is cut to go through the network, where memory is short.
+        The gradients of a step add up to those of the whole batch; only BatchNorm normalises each
         piece by its own statistics, and so gets no piece of one example.
     """
 

@@ -10,6 +10,7 @@ from fedstrata.protocol.tensors import TensorSpec
 
 
 def described_schema(schema: Mapping[str, TensorSpec]) -> dict[str, str]:
+    """Return dtype and shape by tensor name, as text."""
     return {name: described(form) for name, form in forms(schema).items()}
 
 

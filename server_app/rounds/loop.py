@@ -208,7 +208,7 @@ class Rounds:
         forgot = [self.server_state.downlink.failed(member.site) for member in recipients]
         return any(forgot)
 
-    def _add(self, key: str, share: Share) -> None:
+    def _add(self, key: str, share: Contribution) -> None:
         """Give what arrived to its aggregator: one site's update, or the sum over several."""
         if len(share.sites) > 1:
             self.server_state.aggregators[key].add_sum(share.sites, share.tensors)

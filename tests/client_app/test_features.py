@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from client_app import feature_cache
-from client_app.feature_cache import Computed, Features, cached
+from client_app.feature_cache import Computed, FeatureCache, Features, cached
 from fedstrata.support.errors import UserError
 from models.training.data import ArrayInputs, Split
 
@@ -39,7 +39,7 @@ def split_of(seed: int, rows: int = ROWS) -> Split:
 
 
 def kept(
-    split: Split, cache: Cache, prefix: nn.Module | None = None, batch_size: int = 16
+    split: Split, cache: FeatureCache, prefix: nn.Module | None = None, batch_size: int = 16
 ) -> Features | Computed:
     found = cached(
         prefix or Counting(),
@@ -62,7 +62,7 @@ def everything(inputs: Features | Computed) -> torch.Tensor:
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2)])
 def test_a_file_has_every_row_in_the_dtype_asked_for(tmp_path: Path, dtype: str, size: int) -> None:
     split = split_of(1)
-    inputs = kept(split, Cache(tmp_path / "f", 10**6, dtype))
+    inputs = kept(split, FeatureCache(tmp_path / "f", 10**6, dtype))
     assert isinstance(inputs, Features)
     assert isinstance(inputs.values, np.memmap)
     assert inputs.values.itemsize == size
@@ -74,29 +74,29 @@ def test_a_file_has_every_row_in_the_dtype_asked_for(tmp_path: Path, dtype: str,
 
 def test_what_is_there_is_not_computed_again_and_dtypes_do_not_meet(tmp_path: Path) -> None:
     split, prefix = split_of(1), Counting()
-    cache = Cache(tmp_path, 10**6, "float16")
+    cache = FeatureCache(tmp_path, 10**6, "float16")
     kept(split, cache, prefix)
     passed = len(prefix.seen)
     kept(split, cache, prefix)
     assert len(prefix.seen) == passed
-    kept(split, Cache(tmp_path, 10**6, "float32"), prefix)
+    kept(split, FeatureCache(tmp_path, 10**6, "float32"), prefix)
     assert len(prefix.seen) > passed
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_rows_pass_the_prefix_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = Counting()
-    kept(split_of(1), Cache(tmp_path / "a", 10**6, "float32"), prefix, batch_size=20)
+    kept(split_of(1), FeatureCache(tmp_path / "a", 10**6, "float32"), prefix, batch_size=20)
     assert prefix.seen == [1, 20, 20, 10]  # the first tells the shape
     monkeypatch.setattr(feature_cache, "AT_ONCE", 15 * WIDTH * 4)
     small = Counting()
-    kept(split_of(1), Cache(tmp_path / "b", 10**6, "float32"), small, batch_size=20)
+    kept(split_of(1), FeatureCache(tmp_path / "b", 10**6, "float32"), small, batch_size=20)
     assert small.seen == [1, 15, 15, 15, 5]
 
 
 def test_what_was_not_used_for_long_makes_room(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
-    cache = Cache(tmp_path / "f", 2 * size + size // 2, "float16")
+    cache = FeatureCache(tmp_path / "f", 2 * size + size // 2, "float16")
     for seed in (1, 2):
         assert isinstance(kept(split_of(seed), cache), Features)
     first, second = sorted(cache.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
@@ -118,7 +118,7 @@ def test_what_was_used_lately_stays_and_the_rest_is_computed_each_time(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     size = kept_size(tmp_path / "one")
-    cache = Cache(tmp_path / "f", size + size // 2, "float16")
+    cache = FeatureCache(tmp_path / "f", size + size // 2, "float16")
     assert isinstance(kept(split_of(1), cache), Features)
     (first,) = cache.folder.iterdir()
     prefix = Counting()
@@ -130,17 +130,19 @@ def test_what_was_used_lately_stays_and_the_rest_is_computed_each_time(
     expected = split_of(2).inputs.batch(np.arange(ROWS)).half().float()
     assert torch.equal(everything(other), expected)  # as a file would have it
     assert prefix.seen == [16, 16, 16, 2]  # however many are asked for
-    assert other.digest() == kept(split_of(2), Cache(tmp_path / "g", 10**6, "float16")).digest()
+    assert (
+        other.digest() == kept(split_of(2), FeatureCache(tmp_path / "g", 10**6, "float16")).digest()
+    )
 
 
 def test_a_cache_of_no_bytes_keeps_nothing(tmp_path: Path) -> None:
-    assert isinstance(kept(split_of(1), Cache(tmp_path, 0, "float16")), Computed)
+    assert isinstance(kept(split_of(1), FeatureCache(tmp_path, 0, "float16")), Computed)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_process_left_counts_and_goes(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
-    cache = Cache(tmp_path / "f", size + size // 2, "float16")
+    cache = FeatureCache(tmp_path / "f", size + size // 2, "float16")
     cache.folder.mkdir()
     left = cache.folder / f".{'0' * 64}.npy.{'1' * 32}.tmp"
     left.write_bytes(bytes(size))
@@ -151,13 +153,15 @@ def test_what_a_killed_process_left_counts_and_goes(tmp_path: Path) -> None:
 
 
 def test_values_beyond_float16_are_told(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, 10**6, "float16")
+    cache = FeatureCache(tmp_path, 10**6, "float16")
     told = r"up to \d.* too large for float16: set train\.feature_dtype=float32"
     with pytest.raises(UserError, match=told) as raised:
         kept(split_of(1), cache, Counting(1e6))
     assert "up to" not in raised.value.public  # a site's features do not leave it
     assert list(tmp_path.iterdir()) == []
-    assert isinstance(kept(split_of(1), Cache(tmp_path, 10**6, "float32"), Counting(1e6)), Features)
+    assert isinstance(
+        kept(split_of(1), FeatureCache(tmp_path, 10**6, "float32"), Counting(1e6)), Features
+    )
 
 
 def test_a_disk_without_room_is_seen_before_anything_is_computed(
@@ -165,7 +169,7 @@ def test_a_disk_without_room_is_seen_before_anything_is_computed(
 ) -> None:
     disk(monkeypatch, total=10**12, free=10**9)
     prefix = Counting()
-    assert isinstance(kept(split_of(1), Cache(tmp_path, 10**6, "float16"), prefix), Computed)
+    assert isinstance(kept(split_of(1), FeatureCache(tmp_path, 10**6, "float16"), prefix), Computed)
     assert prefix.seen == [1]
     assert list(tmp_path.iterdir()) == []
 
@@ -173,7 +177,7 @@ def test_a_disk_without_room_is_seen_before_anything_is_computed(
 def test_a_short_disk_makes_what_was_not_used_for_long_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = Cache(tmp_path, 10**9, "float16")
+    cache = FeatureCache(tmp_path, 10**9, "float16")
     kept(split_of(1), cache)
     (old,) = tmp_path.iterdir()
     disk(monkeypatch, total=100_000, free=5_000 + old.stat().st_size // 2)
@@ -185,7 +189,7 @@ def test_a_short_disk_makes_what_was_not_used_for_long_go(
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
-    cache = Cache(tmp_path / "f", size, "float16")
+    cache = FeatureCache(tmp_path / "f", size, "float16")
     cache.folder.mkdir()
     other = cache.folder / "patients.csv"
     other.write_bytes(bytes(10 * size))
@@ -197,7 +201,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
 
 def test_what_is_being_written_counts_in_full(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
-    cache = Cache(tmp_path / "f", size + size // 2, "float16")
+    cache = FeatureCache(tmp_path / "f", size + size // 2, "float16")
     begun = cache.folder / f".{'0' * 64}.npy.{'1' * 32}.tmp"
     assert cache.reserve(begun, size)
     assert begun.stat().st_blocks * 512 >= size
@@ -209,7 +213,7 @@ def test_outputs_may_lie_in_memory_in_any_order(tmp_path: Path, dtype: str) -> N
     pixels = np.random.default_rng(0).integers(0, 256, (10, 5, 5, 3), np.uint8)
     split = Split(ArrayInputs(pixels), np.zeros(10, dtype=np.int64))
     prefix = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    found = kept(split, Cache(tmp_path, 10**6, dtype), prefix)
+    found = kept(split, FeatureCache(tmp_path, 10**6, dtype), prefix)
     assert isinstance(found, Features)
     with torch.no_grad():
         expected = prefix(split.inputs.batch(np.arange(10)))
@@ -220,7 +224,7 @@ def test_outputs_may_lie_in_memory_in_any_order(tmp_path: Path, dtype: str) -> N
 def test_a_cache_that_can_only_be_read_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = Cache(tmp_path, 10**6, "float16")
+    cache = FeatureCache(tmp_path, 10**6, "float16")
     kept(split_of(1), cache)
 
     def refuse(*_: object) -> None:
@@ -231,7 +235,7 @@ def test_a_cache_that_can_only_be_read_is_read(
 
 
 def test_a_file_of_other_rows_is_told(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, 10**6, "float16")
+    cache = FeatureCache(tmp_path, 10**6, "float16")
     kept(split_of(1), cache)
     (path,) = tmp_path.iterdir()
     np.save(path, np.zeros((ROWS - 1, WIDTH), dtype=np.float16))
@@ -241,7 +245,7 @@ def test_a_file_of_other_rows_is_told(tmp_path: Path) -> None:
 
 def kept_size(folder: Path) -> int:
     """Return the bytes of one split's file."""
-    kept(split_of(0), Cache(folder, 10**6, "float16"))
+    kept(split_of(0), FeatureCache(folder, 10**6, "float16"))
     (path,) = folder.iterdir()
     return path.stat().st_size
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from client_app import gpu_cache
 from client_app.data.tokens import TokenInputs
-from client_app.feature_cache import Features, cached
+from client_app.feature_cache import FeatureCache, Features, cached
 from client_app.gpu_cache import GpuCache, OnDevice, room_on
 from models.training.data import ArrayInputs, Inputs, Split
 
@@ -42,7 +42,7 @@ def features(folder: Path, dtype: str) -> Split:
         nn.Identity(),
         "prefix",
         numbers(3),
-        Cache(folder, 10**9, dtype),
+        FeatureCache(folder, 10**9, dtype),
         batch_size=64,
         device=CPU,
         autocast=False,

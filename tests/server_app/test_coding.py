@@ -236,7 +236,7 @@ def test_a_late_site_goes_on_from_what_it_last_answered_with(tmp_path: Path) -> 
 
 
 def test_an_update_of_a_group_whose_state_was_kept_was_not_taken(tmp_path: Path) -> None:
-    """Krum wants three updates and gets two in round 2: what was lost in them is error_feedback once more."""
+    """Krum wants three updates and gets two in round 2: what was lost in them is added again."""
 
     def two_silent(message: Message, reply: Message) -> Message | None:
         late = of_round(message) == 2 and message.metadata.dst_node_id in (102, 103)

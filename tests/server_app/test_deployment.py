@@ -186,7 +186,7 @@ def test_fedavg_with_fine_tuning_is_a_choice_of_groups(tmp_path: Path) -> None:
     assert entry["after"]["loss"] != entry["before"]["loss"]
     tuned, _ = weights.load(DiskStore(tmp_path, results["federation"], "site-00").deployed)
     server_state = states(tmp_path, results["run"])
-    assert not torch.equal(tuned["conv1.weight"], learned["state/common//conv1.weight"])
+    assert not torch.equal(tuned["conv1.weight"], server_state["state/common//conv1.weight"])
 
 
 def test_the_learning_rate_is_a_multiple_of_the_configured_one(tmp_path: Path) -> None:
