@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client_app.data import Holding, SiteInfo, load
+from client_app.data import SiteData, SiteInfo, load
 from client_app.feature_cache import FeatureCache, Features, cached
 from client_app.node_config import DEFAULT_CACHE_GB
 from fedstrata.support.seeds import derive_seed
@@ -36,7 +36,7 @@ SPLITS = ("train", "validation", "test")
 DEVICE = torch.device("cpu")
 
 
-def holdings(config: Config, sites: int, root: Path | None) -> list[Holding]:
+def sites_data(config: Config, sites: int, root: Path | None) -> list[SiteData]:
     """Return what each site of a simulation holds, by the loaders that the sites use."""
     return [
         load(
@@ -142,7 +142,7 @@ class Joint:
 
 def central(
     config: Config,
-    held: Sequence[Holding],
+    held: Sequence[SiteData],
     cache: Path,
     *,
     together: bool = True,
@@ -153,7 +153,7 @@ def central(
     ----------
     config : Config
         The run whose networks, groups, optimiser, schedule and passes are used.
-    held : sequence of Holding
+    held : sequence of SiteData
         The sites.
     cache : Path
         Folder of checkpoints and of features.
@@ -166,9 +166,9 @@ def central(
         ``sites`` (site to task, examples, accuracy, validation), ``curve`` (mean accuracy over the
         sites after each round's worth of passes).
     """
-    tasks: dict[str, list[Holding]] = {}
-    for holding in held:
-        tasks.setdefault(holding.data.task, []).append(holding)
+    tasks: dict[str, list[SiteData]] = {}
+    for data in held:
+        tasks.setdefault(data.task, []).append(data)
     if together:
         return _train(config, tasks, cache)
     each = [_train(config, {task: members}, cache) for task, members in tasks.items()]
@@ -178,7 +178,7 @@ def central(
     return {"sites": dict(sorted(sites.items())), "curve": [float(value) for value in curve]}
 
 
-def _train(config: Config, tasks: Mapping[str, list[Holding]], cache: Path) -> dict[str, Any]:
+def _train(config: Config, tasks: Mapping[str, list[SiteData]], cache: Path) -> dict[str, Any]:
     start = _start(config, cache)
     joint, cut = _draw(config, tasks, start)
     names = sorted(tasks)
@@ -225,7 +225,7 @@ def _start(config: Config, cache: Path) -> Mapping[str, Tensor]:
 
 
 def _draw(
-    config: Config, tasks: Mapping[str, list[Holding]], start: Mapping[str, Tensor]
+    config: Config, tasks: Mapping[str, list[SiteData]], start: Mapping[str, Tensor]
 ) -> tuple[Joint, int]:
     """Build a network per task, tie what is common, and cut off what can be run once.
 
@@ -283,7 +283,7 @@ def _tie(model: nn.Module, first: nn.Module, shared: set[str]) -> None:
 
 
 def _features(
-    config: Config, partitioned: PartitionedModel, cut: int, member: Holding, cache: Path
+    config: Config, partitioned: PartitionedModel, cut: int, member: SiteData, cache: Path
 ) -> dict[str, Split]:
     splits = {name: getattr(member.data, name) for name in SPLITS}
     if not cut:
@@ -343,7 +343,7 @@ def round_settings(config: Config, number: int, examples: int, sites: int) -> lo
 def _measure(
     config: Config,
     joint: Joint,
-    tasks: Mapping[str, list[Holding]],
+    tasks: Mapping[str, list[SiteData]],
     splits: Mapping[str, Mapping[str, Split]],
 ) -> dict[str, dict[str, Any]]:
     sites = {}

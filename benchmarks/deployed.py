@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.central import holdings
+from benchmarks.central import sites_data
 from benchmarks.processes import (
     REPOSITORY,
     Process,
@@ -31,10 +31,10 @@ Ended = dict[Path, dict[str, float]]
 def draw(config: Config, sites: int, root: Path | None, folder: Path) -> None:
     """Write for stock Flower what each site holds, the very examples that ours gets, as npz files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for index, holding in enumerate(holdings(config, sites, root)):
+    for index, data in enumerate(sites_data(config, sites, root)):
         kept: dict[str, Any] = {}
         for split in ("train", "test"):
-            part = getattr(holding.data, split)
+            part = getattr(data, split)
             kept[f"{split}_x"] = part.inputs.values
             kept[f"{split}_y"] = part.labels
         np.savez(folder / f"{index}.npz", **kept)

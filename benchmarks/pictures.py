@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from client_app.data import Holding
+from client_app.data import SiteData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,11 +69,11 @@ def curves(
     _save(canvas, path)
 
 
-def who_holds_what(path: Path, title: str, held: Sequence[Holding]) -> None:
+def who_holds_what(path: Path, title: str, held: Sequence[SiteData]) -> None:
     """Draw each site's training examples as a bar, stacked by class, one panel per task."""
-    tasks: dict[str, list[Holding]] = {}
-    for holding in held:
-        tasks.setdefault(holding.data.task, []).append(holding)
+    tasks: dict[str, list[SiteData]] = {}
+    for data in held:
+        tasks.setdefault(data.task, []).append(data)
     shown = list(tasks.items())
     if len(shown) > 6:  # such as one task per subject: all sites in one panel
         shown = [("all tasks", list(held))]

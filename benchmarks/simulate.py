@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.central import holdings
+from benchmarks.central import sites_data
 from benchmarks.command_line import at_least, command_of, output_of, with_output
 from benchmarks.deployed import Ended, app_copy, note_rounds, our_rounds, stock_rounds
 from benchmarks.flower import Simulator
@@ -144,9 +144,9 @@ def draw(folder: Path, sites: int) -> None:
     draw_measurements(folder / "har.npz", sites)
     config = compose("har", OURS)
     kept: dict[str, list[NDArray[Any]]] = {}
-    for index, holding in enumerate(holdings(config, sites, folder / "har.npz")):
+    for index, data in enumerate(sites_data(config, sites, folder / "har.npz")):
         for split in ("train", "test"):
-            part = getattr(holding.data, split)
+            part = getattr(data, split)
             for what, values in (
                 ("x", part.inputs.values),
                 ("y", part.labels),

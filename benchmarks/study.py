@@ -130,14 +130,14 @@ class Study:
 
         What is kept has ``versions`` besides: of the packages that made it.
         """
-        from benchmarks.central import central, holdings
+        from benchmarks.central import central, sites_data
 
         made = []
         for seed in self.seeds:
             config = self.config(case, seed)
 
             def train(config: Config = config) -> dict[str, Any]:
-                held = holdings(config, self.sites, self.data_root)
+                held = sites_data(config, self.sites, self.data_root)
                 return central(config, held, simulator.folder / "home" / "cache", together=together)
 
             folder = simulator.folder / "central" / self.folder

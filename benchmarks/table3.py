@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import pictures
-from benchmarks.central import holdings
+from benchmarks.central import sites_data
 from benchmarks.flower import Simulator
 from benchmarks.outcome import by_task, curve, figure, mean_of
 from benchmarks.study import Case, Sites, Study
@@ -148,7 +148,7 @@ class Table3:
         }
         name = f"table3-{faces.name}"
         pictures.curves(folder / f"{name}.png", faces.title, lines, levels=levels)
-        held = holdings(study.config(multitask, self.seeds[0]), study.sites, study.data_root)
+        held = sites_data(study.config(multitask, self.seeds[0]), study.sites, study.data_root)
         pictures.who_holds_what(folder / f"{name}-sites.png", faces.title, held)
         told = {
             "commands": {case.name: study.command(case) for case in (separate, multitask)},

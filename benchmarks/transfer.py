@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import central, pictures, prepare, ways
-from benchmarks.central import holdings
+from benchmarks.central import sites_data
 from benchmarks.command_line import (
     at_least,
     check_data,
@@ -41,7 +41,7 @@ from benchmarks.outcome import (
 )
 from benchmarks.study import Case, Study
 from benchmarks.tables import Table, write
-from client_app.data import Holding
+from client_app.data import SiteData
 from models.training import loop
 from strategies.config import Config
 from strategies.site_round import settings_of
@@ -73,7 +73,7 @@ class Transfer:
         study, name = self.study, f"transfer-{self.held.name}"
         played = study.play(simulator, self.held.ways)
         configs = {way.name: study.config(way, self.seeds[0]) for way in self.held.ways}
-        first = holdings(next(iter(configs.values())), study.sites, study.data_root)
+        first = sites_data(next(iter(configs.values())), study.sites, study.data_root)
         pictures.who_holds_what(folder / f"{name}-sites.png", self.held.title, first)
         columns = (
             "way",
@@ -159,9 +159,9 @@ def _local(config: Config) -> bool:
     return bool(config.method["name"] == "local")
 
 
-def _steps(configs: Iterable[Config], held: Sequence[Holding]) -> str:
+def _steps(configs: Iterable[Config], held: Sequence[SiteData]) -> str:
     """Say how many more steps all data in one place make than a site's own."""
-    sizes = [len(holding.data.train) for holding in held]
+    sizes = [len(data.train) for data in held]
     told: dict[str, None] = {}
     for config in configs:
         pooled = central.round_settings(config, 1, sum(sizes), len(sizes))
@@ -192,7 +192,7 @@ class Deployment:
         study, cases = Transfer(self.held, self.seeds).study, self.held.ways
         played = study.play(simulator, cases)
         configs = [study.config(way, self.seeds[0]) for way in cases]
-        held = holdings(configs[0], study.sites, study.data_root)
+        held = sites_data(configs[0], study.sites, study.data_root)
         pictures.who_holds_what(folder / "deployment-sites.png", self.held.title, held)
         lines = {way.name: [curve(each) for each in played[way.name]] for way in cases}
         pictures.curves(folder / "deployment.png", self.held.title, lines)

@@ -129,7 +129,7 @@ def _handle(
         from client_app.memory import within_memory
 
         bench = open_site(site, plan)
-        name = bench.holding.site
+        name = bench.data.site
         return within_memory(bench, lambda smaller: do(smaller, order))
     except UserError as error:
         logger.error("site %s: %s", name or "(unnamed)", error)

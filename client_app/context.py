@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from client_app.data.registry import load as load_data
-from client_app.data.site_info import Holding, SiteInfo
+from client_app.data.site_info import SiteData, SiteInfo
 from client_app.exchange import Exchange
 from client_app.failures import reading_data
 from client_app.node_config import Site, checked_name
@@ -34,8 +34,8 @@ from strategies.partitioned_model import PartitionedModel, build_partitioned
 # round, and what is not kept is read or drawn anew for every message. The cost is memory in each
 # worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
-_MODELS_KEPT, _HOLDINGS = 2, 128
-_OWN: dict[Site, tuple[tuple[str, str, int], Holding]] = {}  # of the last run, by deployed site
+_MODELS_KEPT, _DATA_KEPT = 2, 128
+_OWN: dict[Site, tuple[tuple[str, str, int], SiteData]] = {}  # of the last run, by deployed site
 CHECKPOINT = "the pre-trained checkpoint"
 
 
@@ -61,7 +61,7 @@ class SiteContext:
 
     site: Site
     plan: Plan
-    holding: Holding
+    data: SiteData
     method: Method
     loaded: LoadedModel
     device: torch.device
@@ -94,7 +94,7 @@ class SiteContext:
     @property
     def store(self) -> DiskStore:
         """Where this site's personal layers of this federation are."""
-        return DiskStore(self.site.state_dir, self.plan.federation, self.holding.site)
+        return DiskStore(self.site.state_dir, self.plan.federation, self.data.site)
 
     @property
     def exchange(self) -> Exchange:
@@ -102,30 +102,30 @@ class SiteContext:
         return Exchange(self.partitioned.partition, self.plan.codings, self.start, self.store)
 
 
-def open_site(site: Site, plan: Plan, holding: Holding | None = None) -> SiteContext:
+def open_site(site: Site, plan: Plan, data: SiteData | None = None) -> SiteContext:
     """Load the site's data and build the plan's model; raise UserError where that cannot be.
 
-    With ``holding`` the data are there already.
+    With ``data`` the data are there already.
     """
     if site.threads is not None:
         torch.set_num_threads(site.threads)
     checked_name(plan.federation, "federation")
-    if holding is None:
+    if data is None:
         told = data_key(plan), plan.seed, site
-        holding = _open_data(*told) if site.simulated else _open_own(plan.federation, *told)
-    _check_inputs(holding, plan)
+        data = _open_data(*told) if site.simulated else _open_own(plan.federation, *told)
+    _check_inputs(data, plan)
     path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
     opened = _open_model(
         replace(plan, federation="any", rounds=1, fraction=1.0, data={"name": "any"}).to_json(),
         path if path and path.exists() else None,
-        holding.data.input_shape,
-        len(holding.data.classes),
+        data.input_shape,
+        len(data.classes),
         site.models_dir,
     )
     device = choose_device(site.device)
     if plan.train.compile:
         _check_compiler(device)
-    return SiteContext(site, plan, holding, make_method(plan.method), opened, device)
+    return SiteContext(site, plan, data, make_method(plan.method), opened, device)
 
 
 def reopened_site(bench: SiteContext) -> SiteContext:
@@ -168,15 +168,15 @@ def checkpoint_path(cache_dir: Path, content_hash: str) -> Path:
     return cache_dir / "weights" / f"{checked_name(content_hash, 'weights')}.safetensors"
 
 
-def _check_inputs(holding: Holding, plan: Plan) -> None:
+def _check_inputs(data: SiteData, plan: Plan) -> None:
     """Refuse token ids for a network of numbers, and the reverse; flips of what is no picture."""
     model = str(plan.model["name"])
-    given = holding.data.train.inputs.batch(np.arange(1)).dtype
+    given = data.train.inputs.batch(np.arange(1)).dtype
     if given != input_dtype(model):
         told = {torch.int64: "texts, as token ids"}.get(given, "numbers or pictures")
         other = "data=text" if given != torch.int64 else "model=text_encoder"
         raise UserError(f"the data are {told}, which model={model} does not take: choose {other}")
-    if plan.train.augment != "none" and len(holding.data.input_shape) != 3:
+    if plan.train.augment != "none" and len(data.input_shape) != 3:
         raise UserError(
             f"train.augment={plan.train.augment} is for pictures, and these data are none: write "
             "train.augment=none"
@@ -188,12 +188,12 @@ def data_key(plan: Plan) -> str:
     return json.dumps(plan.data, sort_keys=True)
 
 
-@lru_cache(maxsize=_HOLDINGS)
-def _open_data(options: str, seed: int, site: Site) -> Holding:
+@lru_cache(maxsize=_DATA_KEPT)
+def _open_data(options: str, seed: int, site: Site) -> SiteData:
     return read_data(options, seed, site)
 
 
-def _open_own(federation: str, options: str, seed: int, site: Site) -> Holding:
+def _open_own(federation: str, options: str, seed: int, site: Site) -> SiteData:
     """Read what a deployed site holds, anew for each run: what is there may have been mended."""
     run = federation, options, seed
     if _OWN.get(site, (None,))[0] != run:
@@ -202,7 +202,7 @@ def _open_own(federation: str, options: str, seed: int, site: Site) -> Holding:
     return _OWN[site][1]
 
 
-def read_data(options: str, seed: int, site: Site) -> Holding:
+def read_data(options: str, seed: int, site: Site) -> SiteData:
     """Read the site's data; ``options`` is as `data_key` gives it. UserError where it cannot be."""
     data = json.loads(options)
     seat = SiteInfo(
@@ -215,10 +215,10 @@ def read_data(options: str, seed: int, site: Site) -> Holding:
         deployed=not site.simulated,
     )
     with reading_data():
-        holding = load_data(str(data["name"]), data, seat, seed)
-    checked_name(holding.site, "site")
-    checked_name(holding.data.task, "task")
-    return holding
+        data = load_data(str(data["name"]), data, seat, seed)
+    checked_name(data.site, "site")
+    checked_name(data.task, "task")
+    return data
 
 
 @lru_cache(maxsize=_MODELS_KEPT)

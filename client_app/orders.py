@@ -68,7 +68,7 @@ def who(bench: SiteContext) -> SiteReport:
         Where nothing that the site could train would be taken.
     """
     _check_steps(bench)
-    data, division = bench.holding.data, bench.partitioned.partition
+    data, division = bench.data, bench.partitioned.partition
     # of classes that are equally common in training (as with labels_per_class), validation decides
     counts = [
         np.bincount(part.labels, minlength=len(data.classes))
@@ -79,7 +79,7 @@ def who(bench: SiteContext) -> SiteReport:
     plan = bench.plan
     holds_weights = not plan.weights or checkpoint_path(bench.site.cache_dir, plan.weights).exists()
     return SiteReport(
-        site=bench.holding.site,
+        site=bench.data.site,
         task=data.task,
         classes=data.classes,
         input_shape=data.input_shape,
@@ -115,7 +115,7 @@ def _check_steps(bench: SiteContext) -> None:
     most = bench.site.most_steps
     if most is None or bench.plan.tuning.epochs or type(bench.method).train is not Method.train:
         return
-    planned = planned_steps(len(bench.holding.data.train), fit_settings(bench, 1))
+    planned = planned_steps(len(bench.data.train), fit_settings(bench, 1))
     if reason := bench.method.refuses(min(most, planned), planned):
         raise UserError(
             f"this site's max-steps={most} cuts every round short, and none would be taken "
@@ -169,7 +169,7 @@ def train_alone(bench: SiteContext) -> RoundReport:
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
     alone = replace(
-        open_site(bench.site, alone_plan, bench.holding), micro_batches=bench.micro_batches
+        open_site(bench.site, alone_plan, bench.data), micro_batches=bench.micro_batches
     )
     store = MemoryStore()
     for number in bench.plan.rounds_of_a_site():
@@ -205,7 +205,7 @@ def deploy(
     chosen = site_round.trainable(tuning.groups)
     after = before
     if chosen:
-        generator = seeded(derive_seed(bench.plan.seed, "deploy", bench.holding.site))
+        generator = seeded(derive_seed(bench.plan.seed, "deploy", bench.data.site))
         lr = bench.plan.train.optimizer.lr * tuning.lr_factor
         site_round.generator = generator
         site_round.settings = replace(site_round.settings, lr=lr)
@@ -234,6 +234,6 @@ def _keep_deployed(bench: SiteContext, site_round: SiteRound, tuned: Mapping[str
     """Write the whole model, and the method's own tensors as ``memory/...``, for the site to use."""
     tensors = bench.partitioned.tensors(list(bench.partitioned.model.state_dict()))
     memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
-    data = bench.holding.data
+    data = bench.data
     told = {"task": data.task, "classes": data.classes, "tuned": list(tuned)}
     bench.store.deploy({**tensors, **memory}, {"model": json.dumps({**bench.plan.model, **told})})

@@ -121,7 +121,7 @@ def set_up(
     UserError
         Where the pre-trained checkpoint is not there, or what was kept does not fit.
     """
-    partitioned, data, device = bench.partitioned, bench.holding.data, bench.device
+    partitioned, data, device = bench.partitioned, bench.data, bench.device
     if (
         bench.plan.weights
         and not checkpoint_path(bench.site.cache_dir, bench.plan.weights).exists()
@@ -130,12 +130,12 @@ def set_up(
             f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
         )
     kept = store.before(round_number) or LocalState()
-    check_kept(kept, partitioned, bench.holding.site)
+    check_kept(kept, partitioned, bench.data.site)
     partitioned.load(bench.start)
     partitioned.load(kept.tensors)
     partitioned.load(received)
     to_device(partitioned.model, device)
-    generator = seeded(derive_seed(bench.plan.seed, "round", bench.holding.site, round_number))
+    generator = seeded(derive_seed(bench.plan.seed, "round", bench.data.site, round_number))
     tail, splits = _frozen_once(bench)
     site_round = SiteRound(
         model=partitioned.model,
@@ -173,7 +173,7 @@ def caches_features(bench: SiteContext) -> bool:
 
 def _frozen_once(bench: SiteContext) -> tuple[nn.Module, dict[str, Split]]:
     """Return what is left to run each step, over the outputs of the frozen prefix where cached."""
-    data, cut = bench.holding.data, bench.partitioned.cut
+    data, cut = bench.data, bench.partitioned.cut
     if not caches_features(bench):
         splits = {"train": data.train, "validation": data.validation, "test": data.test}
         return _compiled(bench, bench.partitioned.network), _near(bench, splits)
@@ -202,7 +202,7 @@ def _near(bench: SiteContext, splits: dict[str, Split]) -> dict[str, Split]:
 
 def features_of(bench: SiteContext, prefix: nn.Module) -> dict[str, Split]:
     """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
-    data = bench.holding.data
+    data = bench.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     site = bench.site
     cache = FeatureCache(
@@ -229,7 +229,7 @@ def measured(bench: SiteContext, seat: Prepared) -> dict[str, dict[str, float | 
         name: evaluate(
             network,
             part,
-            classes=len(bench.holding.data.classes),
+            classes=len(bench.data.classes),
             batch_size=bench.evaluation_batch,
             device=bench.device,
             autocast=bench.autocast,
@@ -248,9 +248,9 @@ def round_report(
     """Return what the site reports of a round that was prepared as ``seat``."""
     fits = seat.site_round.fits
     return RoundReport(
-        site=bench.holding.site,
+        site=bench.data.site,
         round=round_number,
-        examples=len(bench.holding.data.train),
+        examples=len(bench.data.train),
         steps=sum(fit.steps for fit in fits),
         planned=sum(fit.planned for fit in fits),
         loss=fits[-1].loss if fits else 0.0,

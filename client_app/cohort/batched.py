@@ -246,7 +246,7 @@ def _measured(team: _Team) -> list[Metrics]:
             batch_size=first.bench.evaluation_batch,
             device=first.bench.device,
         )
-        classes = len(first.bench.holding.data.classes)
+        classes = len(first.bench.data.classes)
         for told, logits, part in zip(found, outputs, parts, strict=True):
             told[name] = metrics(logits, torch.from_numpy(part.labels), classes)
     return found
@@ -268,15 +268,15 @@ def _place(
     features: Callable[[SiteContext], dict[str, Split]],
 ) -> _Place:
     kept = bench.store.before(number) or LocalState()
-    round.check_kept(kept, bench.partitioned, bench.holding.site)
+    round.check_kept(kept, bench.partitioned, bench.data.site)
     return _Place(bench, kept, received(bench), features(bench))
 
 
 def _learner(place: _Place, trained: Sequence[str], number: int) -> Learner:
     bench, train = place.bench, place.splits["train"]
-    classes = len(bench.holding.data.classes)
+    classes = len(bench.data.classes)
     loss = round.site_loss(bench.plan.train, train, classes, bench.device)
-    seed = derive_seed(bench.plan.seed, "round", bench.holding.site, number)
+    seed = derive_seed(bench.plan.seed, "round", bench.data.site, number)
     return Learner(
         split=train,
         generator=np.random.default_rng(seed),
@@ -298,9 +298,9 @@ def _report(
     bench: SiteContext, number: int, done: FitReport, measured: Metrics, seconds: float
 ) -> RoundReport:
     return RoundReport(
-        site=bench.holding.site,
+        site=bench.data.site,
         round=number,
-        examples=len(bench.holding.data.train),
+        examples=len(bench.data.train),
         steps=done.steps,
         planned=done.planned,
         loss=done.loss,
@@ -314,7 +314,7 @@ def _features_of(bench: SiteContext) -> Callable[[SiteContext], dict[str, Split]
     """Return what gives each site's splits as the tail takes them."""
     if not round.caches_features(bench):
         return lambda one: {
-            name: getattr(one.holding.data, name) for name in ("train", "validation", "test")
+            name: getattr(one.data, name) for name in ("train", "validation", "test")
         }
     partitioned = bench.partitioned
     partitioned.load(bench.start)

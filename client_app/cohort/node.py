@@ -15,7 +15,7 @@ from client_app import orders as site_orders
 from client_app.cohort.batched import play_batched
 from client_app.cohort.sums import CohortSums
 from client_app.context import SiteContext
-from client_app.data.site_info import Holding
+from client_app.data.site_info import SiteData
 from client_app.failures import leaving
 from client_app.memory import within_memory
 from client_app.node_config import Site
@@ -113,7 +113,7 @@ def open_cohort(site: Site, plan: Plan) -> Cohort:
     size = plan.cohort.sites
     shelf = _shelf(context.data_key(plan), plan.seed, site, size)
     unfit: dict[str, list[int]] = {}
-    held: list[tuple[Site, Holding]] = []
+    held: list[tuple[Site, SiteData]] = []
     for index in range(site.index * size, (site.index + 1) * size):
         seat = replace(site, index=index, count=site.count * size)
         try:
@@ -125,10 +125,10 @@ def open_cohort(site: Site, plan: Plan) -> Cohort:
     held.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
     benches: dict[str, SiteContext] = {}
     before: SiteContext | None = None
-    for seat, holding in held:
-        if before is None or _shapes(before.holding) != _shapes(holding):
-            before = context.open_site(seat, plan, holding)
-        benches[holding.site] = replace(before, site=seat, holding=holding)
+    for seat, data in held:
+        if before is None or _shapes(before.data) != _shapes(data):
+            before = context.open_site(seat, plan, data)
+        benches[data.site] = replace(before, site=seat, data=data)
     return Cohort(benches, unfit)
 
 
@@ -150,7 +150,7 @@ def train(
         told = report
         if not report.error:
             try:
-                sums.add(bench.holding.data.task, report, bench.partitioned.partition, tensors)
+                sums.add(bench.data.task, report, bench.partitioned.partition, tensors)
             except Refused as error:
                 told = _failed(bench, number, str(error))
         reports.append(told)
@@ -169,13 +169,13 @@ def _played(
     for alone, together in play_batched(benches, number, received.at):
         for bench, told, tensors in together:
             if isinstance(told, Exception):
-                told = _failed(bench, number, _reason(told, bench.site, bench.holding.site))
+                told = _failed(bench, number, _reason(told, bench.site, bench.data.site))
             yield bench, told, tensors
         for bench in alone:
             try:
                 yield bench, within_memory(bench, play), round.exchanged_tensors(bench)
             except Exception as error:
-                reason = _reason(error, bench.site, bench.holding.site)
+                reason = _reason(error, bench.site, bench.data.site)
                 yield bench, _failed(bench, number, reason), {}
 
 
@@ -198,7 +198,7 @@ class Received:
         Sites of one model get the same objects of a scope.
         """
         found: dict[str, Tensor] = {}
-        for group, key in keys_of(bench.partitioned.partition, bench.holding.data.task).items():
+        for group, key in keys_of(bench.partitioned.partition, bench.data.task).items():
             if key not in self.payloads_of:
                 raise UserError(f"the server sent nothing of {key!r}, which this site exchanges")
             read = (id(bench.partitioned), key)
@@ -209,7 +209,7 @@ class Received:
 
     def by_group(self, bench: SiteContext) -> dict[str, bytes]:
         """Return the payload of each group for the site of ``bench``, as far as it is there."""
-        keys = keys_of(bench.partitioned.partition, bench.holding.data.task)
+        keys = keys_of(bench.partitioned.partition, bench.data.task)
         return {
             group: self.payloads_of[key] for group, key in keys.items() if key in self.payloads_of
         }
@@ -228,12 +228,12 @@ def _one(kind: str, bench: SiteContext, number: int, payloads: Mapping[str, byte
     try:
         return within_memory(bench, does[kind])
     except Exception as error:
-        reason = _reason(error, bench.site, bench.holding.site)
-        return answers.failed(kind, bench.holding.site, number, reason)
+        reason = _reason(error, bench.site, bench.data.site)
+        return answers.failed(kind, bench.data.site, number, reason)
 
 
 def _failed(bench: SiteContext, number: int, reason: str) -> RoundReport:
-    told = answers.failed(kinds.TRAIN, bench.holding.site, number, reason)
+    told = answers.failed(kinds.TRAIN, bench.data.site, number, reason)
     assert isinstance(told, RoundReport)
     return told
 
@@ -257,13 +257,13 @@ def _unfit(cohort: Cohort) -> list[Report]:
     return found
 
 
-def _shapes(holding: Holding) -> tuple[tuple[int, ...], int]:
+def _shapes(data: SiteData) -> tuple[tuple[int, ...], int]:
     """Return what the site's model hangs on: two sites that are alike in it share one."""
-    return holding.data.input_shape, len(holding.data.classes)
+    return data.input_shape, len(data.classes)
 
 
 @lru_cache(maxsize=_COHORTS)
-def _shelf(options: str, seed: int, site: Site, size: int) -> dict[int, Holding]:
+def _shelf(options: str, seed: int, site: Site, size: int) -> dict[int, SiteData]:
     """Return the data of a cohort's sites by seat, as far as they were read."""
     del options, seed, site, size
     return {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from client_app.data.site_info import (
-    Holding,
+    SiteData,
     SiteInfo,
     numbered,
     refuse_empty,
@@ -59,7 +59,7 @@ class FacesOptions:
             raise UserError("data.public.identities: not a negative number")
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
     """Draw the site's faces: no file is read, and no two sites or splits share a person.
 
     Raises
@@ -75,8 +75,9 @@ def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
         name: _draw_split(settings, task, index, name, first, identities, seed)
         for name, (first, identities) in people(settings, index).items()
     }
-    data = SiteData(task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
-    return refuse_empty(Holding(site_name(seat, numbered(seat)), data))
+    name = site_name(seat, numbered(seat))
+    data = SiteData(name, task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
+    return refuse_empty(data)
 
 
 def pictures_to_train(settings: FacesOptions, index: int, count: int) -> int:

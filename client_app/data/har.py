@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
 from client_app.data.paths import a_file, the_root
-from client_app.data.site_info import Holding, SiteInfo, refuse_empty, require_root, site_name
+from client_app.data.site_info import SiteData, SiteInfo, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
 from fedstrata.support.errors import TwofoldText, UserError, nearest, private
 from fedstrata.support.options import read_options
@@ -79,7 +79,7 @@ class Recordings:
     subjects: NDArray[np.int64]
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
     """Return one subject's windows; subject and task are called ``subject-01`` and so on.
 
     Raises
@@ -94,8 +94,8 @@ def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     name = _named(subject)
     parts = _divide(settings, recordings, rows, name, derive_seed(seed, "har", subject))
     train, validation, test = (_split(recordings, rows[part]) for part in parts)
-    data = SiteData(name, ACTIVITIES, (FEATURES,), train, validation, test)
-    return refuse_empty(Holding(site_name(seat, name), data))
+    data = SiteData(site_name(seat, name), name, ACTIVITIES, (FEATURES,), train, validation, test)
+    return refuse_empty(data)
 
 
 def open_recordings(root: Path) -> Recordings:

@@ -16,7 +16,7 @@ from client_app.data.partition import PartitionOptions, Place, share, task_of
 from client_app.data.paths import a_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
 from client_app.data.site_info import (
-    Holding,
+    SiteData,
     SiteInfo,
     numbered,
     refuse_empty,
@@ -66,7 +66,7 @@ class ImagesOptions:
             )
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
     """Return the site's pictures; each was decoded once, so a bad file is told before training.
 
     Raises
@@ -93,7 +93,7 @@ def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
     splits = _divide(settings, own, labels[rows], fractions, split_seed)
     shape = (3, settings.size, settings.size)
-    return refuse_empty(Holding(name, SiteData(task, classes, shape, *splits)))
+    return refuse_empty(SiteData(name, task, classes, shape, *splits))
 
 
 def _task(settings: ImagesOptions, seat: SiteInfo) -> tuple[str, Place]:

@@ -18,7 +18,7 @@ from client_app.data.normalisation import check_normalisation
 from client_app.data.partition import ALONE, BY_COLUMN, PartitionOptions, Place, place_of, share
 from client_app.data.paths import a_file, inside, refuse_names_in_a_file, the_root
 from client_app.data.site_info import (
-    Holding,
+    SiteData,
     SiteInfo,
     numbered,
     refuse_empty,
@@ -81,7 +81,7 @@ class Collection:
     side: NDArray[np.int64]
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
     """Return the site's share of its file; the file's own splits are kept.
 
     Raises
@@ -108,7 +108,7 @@ def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
             f"{settings.channels}, and data.largest_mb is {settings.largest_mb}: lower or raise it"
         )
     splits = [_split(settings, held, chosen, path) for chosen in sides]
-    return refuse_empty(Holding(name, SiteData(task, classes, shape, *splits)))
+    return refuse_empty(SiteData(name, task, classes, shape, *splits))
 
 
 def _choose(

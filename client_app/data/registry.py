@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import cast
 
-from client_app.data.site_info import Holding, SiteInfo
+from client_app.data.site_info import SiteData, SiteInfo
 from client_app.data.splitting import few_per_class
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 
-Loader = Callable[[Mapping[str, object], SiteInfo, int], Holding]
+Loader = Callable[[Mapping[str, object], SiteInfo, int], SiteData]
 
 # A name from a message selects from this table, and nothing else is ever imported.
 LOADERS: Mapping[str, str] = {
@@ -48,7 +48,7 @@ class CommonOptions:
 COMMON = frozenset(option.name for option in fields(CommonOptions))
 
 
-def load(name: str, options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
+def load(name: str, options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
     """Return what the site at ``seat`` holds of the data set ``name``.
 
     Parameters
@@ -74,14 +74,14 @@ def load(name: str, options: Mapping[str, object], seat: SiteInfo, seed: int) ->
     common = {key: value for key, value in options.items() if key in COMMON}
     own = {key: value for key, value in options.items() if key not in COMMON}
     settings = read_options(CommonOptions, common, "data")
-    holding = loader(own, seat, seed)
+    data = loader(own, seat, seed)
     if settings.labels_per_class is None:
-        return holding
-    return _with_few_labels(holding, settings.labels_per_class, seed)
+        return data
+    return _with_few_labels(data, settings.labels_per_class, seed)
 
 
-def _with_few_labels(holding: Holding, most: int, seed: int) -> Holding:
-    """Return ``holding`` with at most ``most`` training examples a class; the rest is whole."""
-    train = holding.data.train
-    drawn = few_per_class(train.labels, most, derive_seed(seed, "few labels", holding.site))
-    return replace(holding, data=replace(holding.data, train=train.take(drawn)))
+def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:
+    """Return ``data`` with at most ``most`` training examples a class; the rest is whole."""
+    train = data.train
+    drawn = few_per_class(train.labels, most, derive_seed(seed, "few labels", data.site))
+    return replace(data, train=train.take(drawn))

@@ -48,14 +48,6 @@ class SiteInfo:
             )
 
 
-@dataclass(frozen=True)
-class Holding:
-    """A site's name and what it holds."""
-
-    site: str
-    data: SiteData
-
-
 def require_partition(seat: SiteInfo, why: str) -> tuple[int, int]:
     """Return ``(index, count)`` of the seat, or raise a `UserError` that says how to give them."""
     if seat.index is None or seat.count is None:
@@ -105,16 +97,15 @@ def numbered(seat: SiteInfo) -> str:
     return "site" if seat.index is None else f"site-{seat.index:02d}"
 
 
-def refuse_empty(holding: Holding) -> Holding:
-    """Return ``holding``, or raise a `UserError` where one of its splits has no examples."""
-    data = holding.data
+def refuse_empty(data: SiteData) -> SiteData:
+    """Return ``data``, or raise a `UserError` where one of its splits has no examples."""
     sizes = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     empty = [name for name, size in sizes.items() if not size]
     if empty:
         raise UserError(
-            private(f"site {holding.site!r}, task {data.task!r}: ")
+            private(f"site {data.site!r}, task {data.task!r}: ")
             + f"no examples in {' and '.join(empty)} (train, validation and test have "
             f"{', '.join(map(str, sizes.values()))}): "
             "give this site more examples, or change the fractions or the partition in data"
         )
-    return holding
+    return data

@@ -22,7 +22,7 @@ from client_app.data.paths import (
     the_root,
 )
 from client_app.data.site_info import (
-    Holding,
+    SiteData,
     SiteInfo,
     numbered,
     refuse_empty,
@@ -102,7 +102,7 @@ class Passage:
         return at_line(self.file, self.line)
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
+def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
     """Return the site's texts as token ids.
 
     Raises
@@ -126,8 +126,8 @@ def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> Holding:
     own = [passages[row] for row in rows]
     split_seed = derive_seed(seed, "text", "split", task, name)
     splits = _divide(settings, seat, own, labels[rows], fractions, split_seed)
-    data = SiteData(task, classes, (settings.length,), *splits)
-    return refuse_empty(Holding(name, data))
+    data = SiteData(name, task, classes, (settings.length,), *splits)
+    return refuse_empty(data)
 
 
 def _choose(settings: TextOptions, root: Path, seat: SiteInfo) -> tuple[Path, str | None]:

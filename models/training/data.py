@@ -136,10 +136,12 @@ class Split:
 
 @dataclass(frozen=True)
 class SiteData:
-    """What one site holds: one task, its classes, and three splits.
+    """The data of one site: its name, one task, its classes, and three splits.
 
     Parameters
     ----------
+    site : str
+        The site's name.
     task : str
         The task's name; sites with the same task average their ``task`` group.
     classes : tuple of str
@@ -150,6 +152,7 @@ class SiteData:
         Disjoint; test is never used to choose anything.
     """
 
+    site: str
     task: str
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]

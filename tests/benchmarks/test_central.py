@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.central import Pool, central, holdings, pooled
+from benchmarks.central import Pool, central, pooled, sites_data
 from models.training.data import ArrayInputs, Split
 from server_app.compose import compose
 from strategies.config import Config
@@ -32,7 +32,7 @@ STEP = [
 
 
 def sites_of(config: Config, cache: Path, *, together: bool) -> dict[str, Any]:
-    return central(config, holdings(config, 2, None), cache, together=together)["sites"]
+    return central(config, sites_data(config, 2, None), cache, together=together)["sites"]
 
 
 BETWEEN = ["model.hidden=[12,10,8]", "groups.common=[fc1,fc3]", "groups.task=[fc2,head]"]
@@ -67,11 +67,11 @@ def test_one_model_for_all_tasks_is_trained_on_all_rows_alike(tmp_path: Path) ->
 
 def test_tasks_that_are_not_trained_together_do_not_touch(tmp_path: Path) -> None:
     config = compose("faces", [*STEP, "train.batch_size=24"])
-    held = holdings(config, 2, None)
+    held = sites_data(config, 2, None)
     both = central(config, held, tmp_path, together=False)["sites"]
-    for holding in held:
-        (alone,) = central(config, [holding], tmp_path)["sites"].values()
-        assert both[holding.site] == alone
+    for data in held:
+        (alone,) = central(config, [data], tmp_path)["sites"].values()
+        assert both[data.site] == alone
     assert sites_of(config, tmp_path, together=True) != both
 
 
@@ -79,7 +79,7 @@ def test_frozen_layers_stay_and_their_outputs_are_kept(tmp_path: Path) -> None:
     config = compose("faces", [*SMALL, "seed=5"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDSTRATA_HOME", str(tmp_path))
-        made = central(config, holdings(config, 4, None), tmp_path)
+        made = central(config, sites_data(config, 4, None), tmp_path)
     assert len(made["curve"]) == config.strategy.rounds
     assert made["curve"][-1] == np.mean([s["accuracy"] for s in made["sites"].values()])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.central import holdings
+from benchmarks.central import sites_data
 from benchmarks.deployed import Ended, draw, note_rounds, our_rounds, stock_rounds
 from benchmarks.rounds import DATA, SITES, TEST, TRAIN
 from server_app.compose import compose
@@ -18,12 +18,12 @@ from server_app.compose import compose
 def test_stock_flower_gets_the_very_pictures_that_ours_draws(tmp_path: Path) -> None:
     config = compose("faces", DATA)
     draw(config, SITES, None, tmp_path)
-    for index, holding in enumerate(holdings(config, SITES, None)):
+    for index, data in enumerate(sites_data(config, SITES, None)):
         kept = np.load(tmp_path / f"{index}.npz", allow_pickle=False)
         assert len(kept["train_y"]) == TRAIN
         assert len(kept["test_y"]) == TEST
-        assert np.array_equal(kept["train_x"], holding.data.train.inputs.values)  # type: ignore[attr-defined]
-        assert np.array_equal(kept["test_y"], holding.data.test.labels)
+        assert np.array_equal(kept["train_x"], data.train.inputs.values)  # type: ignore[attr-defined]
+        assert np.array_equal(kept["test_y"], data.test.labels)
 
 
 def test_rounds_end_with_their_checkpoints_run_by_run(tmp_path: Path) -> None:

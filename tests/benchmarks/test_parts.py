@@ -11,26 +11,26 @@ import pytest
 from PIL import Image
 
 from benchmarks import pictures, prepare, ways
-from benchmarks.central import holdings
+from benchmarks.central import sites_data
 from benchmarks.footprint import footprint
-from client_app.data import Holding
+from client_app.data import SiteData
 from fedstrata.support.errors import UserError
 from models.training.data import ArrayInputs, SiteData, Split
 from server_app.compose import compose
 
 
-def numbers(rows: int, classes: int = 3) -> SiteData:
+def numbers(rows: int, classes: int = 3, site: str = "s") -> SiteData:
     def split() -> Split:
         values = np.random.default_rng(0).normal(size=(rows, 10)).astype(np.float32)
         return Split(ArrayInputs(values), np.arange(rows) % classes)
 
-    return SiteData("t", tuple("abc"[:classes]), (10,), split(), split(), split())
+    return SiteData(site, "t", tuple("abc"[:classes]), (10,), split(), split(), split())
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     lines = {"one": [[0.1, 0.5, 0.6], [0.2, 0.4, 0.7]], "two": [[0.3, 0.3, 0.3]]}
     pictures.curves(tmp_path / "curves.png", "Title", lines, levels={"majority": 0.25})
-    held = [Holding(f"site-{i}", numbers(5 + i)) for i in range(8)]
+    held = [numbers(5 + i, site=f"site-{i}") for i in range(8)]
     pictures.who_holds_what(tmp_path / "sites.png", "Title", held)
     for name in ("curves.png", "sites.png"):
         with Image.open(tmp_path / name) as image:
@@ -130,7 +130,7 @@ def test_frozen_layers_cost_no_activations() -> None:
     whole = compose("faces", [*overrides, "groups=all_common"])
     frozen = ["groups.pretrained=[conv1,bn1,conv2,bn2,conv3,bn3]", "groups.common=[head]"]
     head = compose("faces", [*overrides, "groups=all_common", *frozen])
-    (held,) = holdings(whole, 1, None)
+    (held,) = sites_data(whole, 1, None)
     costs = [footprint(config, held.data) for config in (whole, head)]
     assert costs[1].activations < costs[0].activations / 50
     assert costs[1].trained == 256 * 2 + 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import benchmarks.simulate
-from benchmarks.central import holdings
+from benchmarks.central import sites_data
 from benchmarks.simulate import (
     APART,
     BATCH,
@@ -32,13 +32,13 @@ from server_app.compose import compose
 def test_stock_flower_gets_the_very_examples_that_ours_holds(tmp_path: Path) -> None:
     draw(tmp_path, 4)
     with np.load(tmp_path / "sites.npz", allow_pickle=False) as kept:
-        for index, holding in enumerate(holdings(compose("har", OURS), 4, tmp_path / "har.npz")):
+        for index, data in enumerate(sites_data(compose("har", OURS), 4, tmp_path / "har.npz")):
             for split in ("train", "test"):
-                part = getattr(holding.data, split)
+                part = getattr(data, split)
                 mine = kept[f"{split}_site"] == index
                 assert np.array_equal(kept[f"{split}_x"][mine], part.inputs.values)
                 assert np.array_equal(kept[f"{split}_y"][mine], part.labels)
-            assert len(holding.data.train) <= BATCH  # one batch: its order changes nothing
+            assert len(data.train) <= BATCH  # one batch: its order changes nothing
 
 
 def test_the_table_says_how_much_faster_and_how_far_apart() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
 from client_app import context, orders, round
-from client_app.data import Holding, SiteInfo
+from client_app.data import SiteData, SiteInfo
 from client_app.node_config import read_site
 from client_app.store import LocalState, MemoryStore
 from fedstrata.protocol.payload import encode
@@ -163,11 +163,11 @@ def test_a_device_that_is_not_there_is_told_at_the_start(
 
 def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
     numbers = Split(ArrayInputs(np.zeros((4, 9), np.float32)), np.arange(4) % 2)
-    holding = Holding("north", SiteData("gender", ("a", "b"), (9,), numbers, numbers, numbers))
+    data = SiteData("north", "gender", ("a", "b"), (9,), numbers, numbers, numbers)
     site = read_site({"partition-id": 0, "num-partitions": 2}, {})
     chosen = replace(plan, train=replace(plan.train, augment="flip"))
     with pytest.raises(UserError, match=r"train\.augment=flip is for pictures.*augment=none"):
-        context.open_site(site, chosen, holding)
+        context.open_site(site, chosen, data)
 
 
 def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
@@ -338,11 +338,11 @@ def test_a_simulation_of_a_hundred_sites_reads_each_site_s_data_once(
 ) -> None:
     read = []
 
-    def counted(name: str, options: object, seat: SiteInfo, seed: int) -> Holding:
+    def counted(name: str, options: object, seat: SiteInfo, seed: int) -> SiteData:
         read.append(seat.index)
         inputs = ArrayInputs(np.zeros((1, 2), dtype=np.float32))
         one = Split(inputs, np.zeros(1, dtype=np.int64))
-        return Holding(f"site-{seat.index}", SiteData("task", ("a", "b"), (2,), one, one, one))
+        return SiteData(f"site-{seat.index}", "task", ("a", "b"), (2,), one, one, one)
 
     monkeypatch.setattr(round, "load_data", counted)
     for _ in range(2):  # two rounds
@@ -356,11 +356,11 @@ def test_a_deployed_site_reads_its_data_anew_in_each_run(monkeypatch: pytest.Mon
     """The process stays warm between runs, and the hospital may have mended its labels."""
     read = []
 
-    def counted(name: str, options: object, seat: SiteInfo, seed: int) -> Holding:
+    def counted(name: str, options: object, seat: SiteInfo, seed: int) -> SiteData:
         read.append(seat.site)
         inputs = ArrayInputs(np.zeros((1, 2), dtype=np.float32))
         one = Split(inputs, np.zeros(1, dtype=np.int64))
-        return Holding(str(seat.site), SiteData("task", ("a", "b"), (2,), one, one, one))
+        return SiteData(str(seat.site), "task", ("a", "b"), (2,), one, one, one)
 
     monkeypatch.setattr(round, "load_data", counted)
     monkeypatch.setattr(context, "_OWN", {})

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from client_app import context, round
 from client_app.cohort import batched
-from client_app.data.site_info import Holding
+from client_app.data.site_info import SiteData
 from client_app.node_config import Site
 from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds
@@ -181,7 +181,7 @@ def test_a_site_that_fails_costs_its_own_contribution_only(
     plain = round.trained
 
     def play(bench: context.SiteContext, number: int, *rest: Any, **more: Any) -> Any:
-        if bench.holding.site == "site-01" and number == 1:
+        if bench.data.site == "site-01" and number == 1:
             raise UserError("the disk is full")
         return plain(bench, number, *rest, **more)
 
@@ -392,7 +392,7 @@ def test_a_team_is_measured_with_its_own_layers_whoever_was_loaded(
     def by_task(tail: Any, ready: Any, elements: int) -> Any:
         tasks: dict[str, list[Any]] = {}
         for place in ready:
-            tasks.setdefault(place.bench.holding.data.task, []).append(place)
+            tasks.setdefault(place.bench.data.task, []).append(place)
         yield from tasks.values()
 
     monkeypatch.setattr(batched, "_teams", by_task)
@@ -492,13 +492,13 @@ def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
 ) -> None:
     read = context.read_data
 
-    def gone(options: str, seed: int, site: Site) -> Holding:
-        holding = read(options, seed, site)
-        train = holding.data.train
+    def gone(options: str, seed: int, site: Site) -> SiteData:
+        data = read(options, seed, site)
+        train = data.train
         assert isinstance(train.inputs, ArrayInputs)
-        if holding.site == "subject-02":
+        if data.site == "subject-02":
             train = Split(Gone(train.inputs.values, at_most=at_most), train.labels)
-        return replace(holding, data=replace(holding.data, train=train))
+        return replace(data, train=train)
 
     monkeypatch.setattr(context, "read_data", gone)
     grid = grid_of(tmp_path, 1, data_root=str(har_file(tmp_path)))
@@ -514,7 +514,7 @@ def test_a_site_that_is_short_of_memory_for_the_others_company_trains_alone(
     place = batched._place
 
     def short(bench: context.SiteContext, *more: Any) -> Any:
-        if bench.holding.site == "subject-02":
+        if bench.data.site == "subject-02":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return place(bench, *more)
 

@@ -277,7 +277,7 @@ class Device:
         play = round.trained
 
         def watched(bench: context.SiteContext, *args: Any, **more: Any) -> Any:
-            clinic = bench.holding.site == "clinic"
+            clinic = bench.data.site == "clinic"
             first = bench.partitioned.network[0]
             hook = first.register_forward_pre_hook(self.check) if clinic else None
             try:

@@ -175,7 +175,7 @@ def test_no_plan_chooses_a_path_at_a_site(notes: Path, key: str, value: object) 
     plan = plan_for(compose("text", [*OVERRIDES, NAMED]), federation="run-1", weights="")
     node = {"partition-id": 0, "num-partitions": 4, "data-root": str(notes)}
     site = read_site({**node, "site": "north"}, {})
-    assert context.open_site(site, plan).holding.site == "north"
+    assert context.open_site(site, plan).data.site == "north"
     with pytest.raises(UserError, match=f"model.*{key}|folder's name"):
         context.open_site(site, replace(plan, model={**plan.model, key: value}))
 

@@ -352,7 +352,7 @@ def replay(bed: Testbed, site: str, told: dict[str, Any], number: int) -> dict[s
     bench = context.open_site(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
     folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"
     state = weights.load(folder / "state.safetensors")[0]
-    mine = ("state/common//", f"state/task/{bench.holding.data.task}//")
+    mine = ("state/common//", f"state/task/{bench.data.task}//")
     received = {
         name.partition("//")[2]: tensor for name, tensor in state.items() if name.startswith(mine)
     }

@@ -22,9 +22,9 @@ def read(options, **changes: object) -> FacesOptions:
 
 
 def test_a_site_holds_what_its_options_say(options, seat) -> None:
-    holding = load("faces", options("faces", **SMALL), seat(index=3, count=10), seed=1)
-    data = holding.data
-    assert holding.site == "site-03"
+    data = load("faces", options("faces", **SMALL), seat(index=3, count=10), seed=1)
+    data = data
+    assert data.site == "site-03"
     assert (len(data.train), len(data.validation), len(data.test)) == (6, 3, 4)
     assert data.input_shape == (3, 32, 32)
     batch = data.train.inputs.batch(np.arange(6))
@@ -76,8 +76,8 @@ def test_the_drawn_people_are_the_split_s_own(options, seat, monkeypatch) -> Non
 
 def test_the_seed_decides(options, seat) -> None:
     def digest(seed: int, index: int) -> str:
-        holding = load("faces", options("faces", **SMALL), seat(index=index, count=10), seed)
-        return holding.data.train.inputs.digest()
+        data = load("faces", options("faces", **SMALL), seat(index=index, count=10), seed)
+        return data.train.inputs.digest()
 
     assert digest(1, 0) == digest(1, 0)
     assert len({digest(1, 0), digest(2, 0), digest(1, 5)}) == 3
@@ -85,8 +85,8 @@ def test_the_seed_decides(options, seat) -> None:
 
 def test_the_node_config_names_site_and_task(options, seat) -> None:
     placed = seat(index=0, count=3, site="north", task="pose")
-    holding = load("faces", options("faces", **SMALL), placed, seed=1)
-    assert (holding.site, holding.data.task) == ("north", "pose")
+    data = load("faces", options("faces", **SMALL), placed, seed=1)
+    assert (data.site, data.task) == ("north", "pose")
 
 
 def test_mistakes_are_told(options, seat) -> None:

@@ -44,9 +44,9 @@ def official(tmp_path) -> Path:
 
 def test_a_site_is_a_subject(npz, options, seat) -> None:
     for root in (npz, npz.parent):
-        holding = load("har", options("har"), seat(index=1, count=3, root=root), seed=1)
-        data = holding.data
-        assert holding.site == data.task == "subject-03"
+        data = load("har", options("har"), seat(index=1, count=3, root=root), seed=1)
+        data = data
+        assert data.site == data.task == "subject-03"
         assert data.classes == ACTIVITIES
         assert data.input_shape == (561,)
         assert (len(data.train), len(data.validation), len(data.test)) == (42, 6, 12)
@@ -92,8 +92,8 @@ def test_splits_of_a_subject_are_disjoint_and_repeat(npz, options, seat) -> None
 
 def test_a_deployment_site_names_its_subject(npz, options, seat) -> None:
     placed = seat(root=npz, site="ward-4", task="subject-07")
-    holding = load("har", options("har"), placed, seed=1)
-    assert (holding.site, holding.data.task) == ("ward-4", "subject-07")
+    data = load("har", options("har"), placed, seed=1)
+    assert (data.site, data.task) == ("ward-4", "subject-07")
     with pytest.raises(UserError, match="no task 'subject-08' here; there is 'subject-0"):
         load("har", options("har"), seat(root=npz, task="subject-08"), seed=1)
     with pytest.raises(UserError, match="name its own in the node config"):
@@ -193,9 +193,9 @@ def test_the_published_data(real, options, seat) -> None:
     path = real("har.npz")
     sizes = []
     for index in range(30):
-        holding = load("har", options("har"), seat(index=index, count=30, root=path), seed=1)
-        data = holding.data
-        assert holding.site == f"subject-{index + 1:02d}"
+        data = load("har", options("har"), seat(index=index, count=30, root=path), seed=1)
+        data = data
+        assert data.site == f"subject-{index + 1:02d}"
         sizes.append(len(data.train) + len(data.validation) + len(data.test))
         assert set(data.test.labels.tolist()) == set(range(6))
     assert sum(sizes) == 10299  # all windows of the published data

@@ -37,13 +37,13 @@ def values(split) -> set[bytes]:
 
 
 def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, seat) -> None:
-    holdings = [
+    sites_data = [
         load("medmnist", options("medmnist"), seat(index=index, count=5, root=folder), seed=1)
         for index in range(5)
     ]
-    assert [holding.data.task for holding in holdings] == ["blood", "skin"] * 2 + ["blood"]
-    assert [holding.site for holding in holdings] == [f"site-0{index}" for index in range(5)]
-    blood = [holding.data for holding in holdings[::2]]
+    assert [data.task for data in sites_data] == ["blood", "skin"] * 2 + ["blood"]
+    assert [data.site for data in sites_data] == [f"site-0{index}" for index in range(5)]
+    blood = [data for data in sites_data[::2]]
     for name, many in (("train", 40), ("validation", 10), ("test", 20)):
         known_states = [values(getattr(data, name)) for data in blood]
         assert sum(map(len, known_states)) == len(set().union(*known_states)) == many
@@ -64,10 +64,10 @@ def test_a_deployed_site_holds_its_file_alone(folder, options, seat) -> None:
     by_task = load("medmnist", options("medmnist"), seat(root=folder, task="skin"), seed=1)
     by_file = load("medmnist", options("medmnist", file="skin.npz"), seat(root=folder), seed=1)
     alone = load("medmnist", options("medmnist"), seat(root=folder / "skin.npz"), seed=1)
-    for holding in (by_task, by_file, alone):
-        assert holding.data.task == "skin"
-        assert len(holding.data.train) == 40
-        assert holding.data.test.labels.tolist() == [0, 1] * 10
+    for data in (by_task, by_file, alone):
+        assert data.task == "skin"
+        assert len(data.train) == 40
+        assert data.test.labels.tolist() == [0, 1] * 10
     with pytest.raises(UserError, match="2 npz files"):
         load("medmnist", options("medmnist"), seat(root=folder), seed=1)
     for task in ("brain", "../blood", "/etc/passwd"):
@@ -80,8 +80,8 @@ def test_files_can_be_assigned_to_sites(folder, options, seat) -> None:
     chosen = options("medmnist", files=files)
     tasks = {}
     for index, site in enumerate(files):
-        holding = load("medmnist", chosen, seat(index, 3, folder, site=site), seed=1)
-        tasks[holding.site] = (holding.data.task, len(holding.data.train))
+        data = load("medmnist", chosen, seat(index, 3, folder, site=site), seed=1)
+        tasks[data.site] = (data.task, len(data.train))
     assert tasks["north"] == ("blood", 40)
     assert tasks["south"][0] == tasks["west"][0] == "skin"
     assert tasks["south"][1] + tasks["west"][1] == 40

@@ -73,9 +73,9 @@ def natural(options, scheme="natural") -> dict[str, object]:
 
 
 def test_texts_become_ids_of_one_length(notes, place) -> None:
-    holding = place(notes, site="north")
-    data = holding.data
-    assert (holding.site, data.task) == ("north", "label")
+    data = place(notes, site="north")
+    data = data
+    assert (data.site, data.task) == ("north", "label")
     assert data.classes == ("first", "second")
     assert data.input_shape == (8,)
     assert [len(data.train), len(data.validation), len(data.test)] == [42, 6, 12]
