@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client_app.data import SiteData, SiteInfo, load
+from client_app.data import SiteInfo, load
 from client_app.feature_cache import FeatureCache, Features, cached
 from client_app.node_config import DEFAULT_CACHE_GB
 from fedstrata.support.seeds import derive_seed
 from models import freezing
 from models.freezing import set_train_mode
 from models.training import loop, metrics
-from models.training.data import ArrayInputs, Inputs, Split
+from models.training.data import ArrayInputs, Inputs, SiteData, Split
 from server_app.start_weights import PretrainingJob, checkpoint
 from strategies.config import Config, plan_for
 from strategies.methods import make_method
@@ -182,7 +182,7 @@ def _train(config: Config, tasks: Mapping[str, list[SiteData]], cache: Path) -> 
     start = _start(config, cache)
     joint, cut = _draw(config, tasks, start)
     names = sorted(tasks)
-    most = max(len(members[0].data.classes) for members in tasks.values())
+    most = max(len(members[0].classes) for members in tasks.values())
     splits: dict[str, dict[str, Split]] = {}
     for task, members in tasks.items():
         for member in members:
@@ -236,7 +236,7 @@ def _draw(
     method = make_method(plan.method)
     partitioned_models = {}
     for task, members in tasks.items():
-        data = members[0].data
+        data = members[0]
         partitioned = build_partitioned(
             plan, method, input_shape=data.input_shape, classes=len(data.classes)
         )
@@ -285,7 +285,7 @@ def _tie(model: nn.Module, first: nn.Module, shared: set[str]) -> None:
 def _features(
     config: Config, partitioned: PartitionedModel, cut: int, member: SiteData, cache: Path
 ) -> dict[str, Split]:
-    splits = {name: getattr(member.data, name) for name in SPLITS}
+    splits = {name: getattr(member, name) for name in SPLITS}
     if not cut:
         return splits
     frozen, _ = freezing.split(partitioned.network, cut)
@@ -354,7 +354,7 @@ def _measure(
                 name: metrics.evaluate(
                     network,
                     splits[member.site][name],
-                    classes=len(member.data.classes),
+                    classes=len(member.classes),
                     batch_size=config.train.evaluation_batch_size,
                     device=DEVICE,
                     autocast=False,

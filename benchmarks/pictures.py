@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from client_app.data import SiteData
+from models.training.data import SiteData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,10 +80,8 @@ def who_holds_what(path: Path, title: str, held: Sequence[SiteData]) -> None:
     canvas, panels = _panels(len(shown))
     for axes, (task, members) in zip(panels, shown, strict=True):
         members = members[:MOST_SITES]
-        classes = members[0].data.classes
-        counts = np.stack(
-            [np.bincount(m.data.train.labels, minlength=len(classes)) for m in members]
-        )
+        classes = members[0].classes
+        counts = np.stack([np.bincount(m.train.labels, minlength=len(classes)) for m in members])
         below = np.zeros(len(members))
         for number, name in enumerate(classes):
             axes.bar(range(len(members)), counts[:, number], bottom=below, label=name)

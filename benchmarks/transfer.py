@@ -41,8 +41,8 @@ from benchmarks.outcome import (
 )
 from benchmarks.study import Case, Study
 from benchmarks.tables import Table, write
-from client_app.data import SiteData
 from models.training import loop
+from models.training.data import SiteData
 from strategies.config import Config
 from strategies.site_round import settings_of
 
@@ -91,7 +91,7 @@ class Transfer:
         for way in self.held.ways:
             results = played[way.name]
             config = configs[way.name]
-            cost = footprint(config, first[0].data)
+            cost = footprint(config, first[0])
             memory = cost.weights + cost.optimizer + cost.activations
             pooled = (
                 None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from client_app.data.registry import load as load_data
-from client_app.data.site_info import SiteData, SiteInfo
+from client_app.data.site_info import SiteInfo
 from client_app.exchange import Exchange
 from client_app.failures import reading_data
 from client_app.node_config import Site, checked_name
@@ -26,6 +26,7 @@ from fedstrata.support.errors import UserError, private, private_reason
 from models import weights
 from models.freezing import prefix_digest
 from models.networks import input_dtype
+from models.training.data import SiteData
 from strategies.method import Method
 from strategies.methods import make_method
 from strategies.partitioned_model import PartitionedModel, build_partitioned

@@ -15,7 +15,6 @@ from client_app import orders as site_orders
 from client_app.cohort.batched import play_batched
 from client_app.cohort.sums import CohortSums
 from client_app.context import SiteContext
-from client_app.data.site_info import SiteData
 from client_app.failures import leaving
 from client_app.memory import within_memory
 from client_app.node_config import Site
@@ -25,6 +24,7 @@ from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.groups import keys_of
+from models.training.data import SiteData
 
 logger = logging.getLogger("flwr")
 Report = SiteReport | RoundReport | DeployReport

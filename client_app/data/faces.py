@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from client_app.data.site_info import (
-    SiteData,
-    SiteInfo,
-    numbered,
-    refuse_empty,
-    require_partition,
-    site_name,
-)
+from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_partition, site_name
 from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, Camera, draw
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options

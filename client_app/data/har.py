@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
 from client_app.data.paths import a_file, the_root
-from client_app.data.site_info import SiteData, SiteInfo, refuse_empty, require_root, site_name
+from client_app.data.site_info import SiteInfo, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
 from fedstrata.support.errors import TwofoldText, UserError, nearest, private
 from fedstrata.support.options import read_options

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import cast
 
-from client_app.data.site_info import SiteData, SiteInfo
+from client_app.data.site_info import SiteInfo
 from client_app.data.splitting import few_per_class
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
+from models.training.data import SiteData
 
 Loader = Callable[[Mapping[str, object], SiteInfo, int], SiteData]
 

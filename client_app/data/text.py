@@ -21,14 +21,7 @@ from client_app.data.paths import (
     refuse_names_in_a_file,
     the_root,
 )
-from client_app.data.site_info import (
-    SiteData,
-    SiteInfo,
-    numbered,
-    refuse_empty,
-    require_root,
-    site_name,
-)
+from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import at_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest

@@ -13,7 +13,6 @@ from PIL import Image
 from benchmarks import pictures, prepare, ways
 from benchmarks.central import sites_data
 from benchmarks.footprint import footprint
-from client_app.data import SiteData
 from fedstrata.support.errors import UserError
 from models.training.data import ArrayInputs, SiteData, Split
 from server_app.compose import compose

@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
 from client_app import context, orders, round
-from client_app.data import SiteData, SiteInfo
+from client_app.data import SiteInfo
 from client_app.node_config import read_site
 from client_app.store import LocalState, MemoryStore
 from fedstrata.protocol.payload import encode

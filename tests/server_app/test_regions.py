@@ -19,14 +19,13 @@ from torch import Tensor
 
 from client_app import context, round
 from client_app.cohort import batched
-from client_app.data.site_info import SiteData
 from client_app.node_config import Site
 from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds
 from fedstrata.support.errors import UserError
 from models import weights
 from models.networks import build
-from models.training.data import ArrayInputs, Split
+from models.training.data import ArrayInputs, SiteData, Split
 from tests.loopback import LoopbackGrid, failed, simulate
 from tests.server_app.test_run import DOCS, GROUPS, Crash
 from tests.strategies.test_equalities import SMALL, same, states

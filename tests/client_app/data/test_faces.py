@@ -23,7 +23,6 @@ def read(options, **changes: object) -> FacesOptions:
 
 def test_a_site_holds_what_its_options_say(options, seat) -> None:
     data = load("faces", options("faces", **SMALL), seat(index=3, count=10), seed=1)
-    data = data
     assert data.site == "site-03"
     assert (len(data.train), len(data.validation), len(data.test)) == (6, 3, 4)
     assert data.input_shape == (3, 32, 32)

@@ -45,7 +45,6 @@ def official(tmp_path) -> Path:
 def test_a_site_is_a_subject(npz, options, seat) -> None:
     for root in (npz, npz.parent):
         data = load("har", options("har"), seat(index=1, count=3, root=root), seed=1)
-        data = data
         assert data.site == data.task == "subject-03"
         assert data.classes == ACTIVITIES
         assert data.input_shape == (561,)
@@ -194,7 +193,6 @@ def test_the_published_data(real, options, seat) -> None:
     sizes = []
     for index in range(30):
         data = load("har", options("har"), seat(index=index, count=30, root=path), seed=1)
-        data = data
         assert data.site == f"subject-{index + 1:02d}"
         sizes.append(len(data.train) + len(data.validation) + len(data.test))
         assert set(data.test.labels.tolist()) == set(range(6))

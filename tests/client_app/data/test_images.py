@@ -69,7 +69,6 @@ def files(data) -> list[set[str]]:
 
 def test_class_folders_become_a_task(folders, options, seat) -> None:
     data = load("images", options("images", **SMALL), seat(root=folders, site="north"), seed=1)
-    data = data
     assert (data.site, data.task) == ("north", "label")
     assert data.classes == ("cat", "dog")
     assert data.input_shape == (3, 8, 8)

@@ -43,10 +43,10 @@ def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, s
     ]
     assert [data.task for data in sites_data] == ["blood", "skin"] * 2 + ["blood"]
     assert [data.site for data in sites_data] == [f"site-0{index}" for index in range(5)]
-    blood = [data for data in sites_data[::2]]
+    blood = sites_data[::2]
     for name, many in (("train", 40), ("validation", 10), ("test", 20)):
-        known_states = [values(getattr(data, name)) for data in blood]
-        assert sum(map(len, known_states)) == len(set().union(*known_states)) == many
+        values_of_each = [values(getattr(data, name)) for data in blood]
+        assert sum(map(len, values_of_each)) == len(set().union(*values_of_each)) == many
     assert blood[0].classes == ("0", "1", "2", "3")
     assert blood[0].input_shape == (1, 8, 8)
 

@@ -74,7 +74,6 @@ def natural(options, scheme="natural") -> dict[str, object]:
 
 def test_texts_become_ids_of_one_length(notes, place) -> None:
     data = place(notes, site="north")
-    data = data
     assert (data.site, data.task) == ("north", "label")
     assert data.classes == ("first", "second")
     assert data.input_shape == (8,)
