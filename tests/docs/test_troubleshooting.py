@@ -84,7 +84,8 @@ def test_the_page_quotes_messages() -> None:
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_quoted_message_is_in_the_source(message: str) -> None:
     assert len(message.replace("...", "").split()) >= LEAST_WORDS
-    assert occurs(message, product())
+    found = occurs(message, product())
+    assert found, f"docs/troubleshooting.md has it, and the product does not: {message}"
 
 
 def test_what_nobody_says_is_not_found() -> None:
