@@ -69,15 +69,17 @@ def played(folder: Path, tamper: Any, grid: LoopbackGrid | None = None) -> tuple
 
 def test_a_late_answer_is_dropped_and_changes_no_bit(tmp_path: Path) -> None:
     def beside(grid: LoopbackGrid, late: Message, own: Message) -> Message:
-        grid.replies[known_states.message_id] = late  # it arrives now, under its own question's id
+        grid.replies[expected_items.message_id] = (
+            late  # it arrives now, under its own question's id
+        )
         return own
 
-    known_states = Held(beside)
-    known_states.grid = grid_of(tmp_path / "late", known_states)
-    late, grid = played(tmp_path / "late", known_states, known_states.grid)
+    expected_items = Held(beside)
+    expected_items.grid = grid_of(tmp_path / "late", expected_items)
+    late, grid = played(tmp_path / "late", expected_items, expected_items.grid)
     lost, _ = played(tmp_path / "lost", one_in(1, "site-02", silent))
     assert late["participation"]["site-02"] == ["late", "took part"]
-    assert known_states.message_id in grid.replies  # nobody ever asked for it again
+    assert expected_items.message_id in grid.replies  # nobody ever asked for it again
     after = states(tmp_path / "late", late["run"])
     assert same(after, states(tmp_path / "lost", lost["run"]))
     without, _ = played(tmp_path / "all", lambda _, reply: reply)
@@ -89,9 +91,9 @@ def test_a_late_answer_in_place_of_the_next_one_is_refused(tmp_path: Path) -> No
         late.metadata.__dict__["_reply_to_message_id"] = own.metadata.reply_to_message_id
         return late
 
-    known_states = Held(instead)
-    known_states.grid = grid_of(tmp_path, known_states)
-    results, _ = played(tmp_path, known_states, known_states.grid)
+    expected_items = Held(instead)
+    expected_items.grid = grid_of(tmp_path, expected_items)
+    results, _ = played(tmp_path, expected_items, expected_items.grid)
     assert results["rounds"][1]["refused"] == {"site-02": "answers round 1 in round 2"}
     assert results["participation"]["site-02"] == ["late", "refused"]
 

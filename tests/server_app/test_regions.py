@@ -422,9 +422,9 @@ def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
     tmp_path: Path,
 ) -> None:
     root = har_file(tmp_path)
-    known_states = dict(np.load(root))
-    known_states["x"][known_states["subject"] == 2] *= np.float32(1e30)
-    np.savez(root, **known_states)
+    recordings = dict(np.load(root))
+    recordings["x"][recordings["subject"] == 2] *= np.float32(1e30)
+    np.savez(root, **recordings)
     runs = []
     for nodes in (6, 1):
         output = tmp_path / str(nodes)

@@ -91,7 +91,7 @@ def test_nothing_but_the_pipe_is_left_and_training_works(port: int) -> None:
 
 def judged(architecture: Architecture, number: int, audit: int, argument: int) -> int:
     """Run the filter as the kernel does; return its verdict."""
-    data, known_states, at = {0: number, 4: audit, 16: argument & 0xFFFFFFFF}, 0, 0
+    data, expected_items, at = {0: number, 4: audit, 16: argument & 0xFFFFFFFF}, 0, 0
     instructions = program(architecture)
     while True:
         code, true, false, operand = instructions[at]
@@ -99,12 +99,12 @@ def judged(architecture: Architecture, number: int, audit: int, argument: int) -
         if code == 0x06:
             return operand
         if code == 0x20:
-            known_states = data[operand]
+            expected_items = data[operand]
         else:
             assert code in (0x15, 0x35)
             at += (
                 true
-                if (known_states == operand if code == 0x15 else known_states >= operand)
+                if (expected_items == operand if code == 0x15 else expected_items >= operand)
                 else false
             )
 

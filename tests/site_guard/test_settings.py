@@ -119,10 +119,10 @@ def test_hours(hours: tuple[str, ...], at: str, allowed: bool) -> None:
 
 
 def test_what_is_kept_is_a_path_or_a_glob() -> None:
-    known_states = settings(keep=("head.out", "*.running_mean", "layer[34].*"))
-    assert known_states.stays("head.out.weight")
-    assert known_states.stays("layer4.bn.running_mean")
-    assert not known_states.stays("head.output.weight")
+    expected_items = settings(keep=("head.out", "*.running_mean", "layer[34].*"))
+    assert expected_items.stays("head.out.weight")
+    assert expected_items.stays("layer4.bn.running_mean")
+    assert not expected_items.stays("head.output.weight")
 
 
 @pytest.mark.parametrize("glob", ["layer4.*.bn1", "*.bn1", "layer[34]", "layer4.0"])

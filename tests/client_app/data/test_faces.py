@@ -35,9 +35,7 @@ def test_a_site_holds_what_its_options_say(options, seat) -> None:
 
 def test_ten_sites_and_five_tasks_make_two_sites_a_task(options, seat) -> None:
     chosen = options("faces", **{**SMALL, "train": 1, "validation": 1, "test": 1})
-    tasks = [
-        load("faces", chosen, seat(index=index, count=10), seed=1).data.task for index in range(10)
-    ]
+    tasks = [load("faces", chosen, seat(index=index, count=10), seed=1).task for index in range(10)]
     assert tasks[:5] == chosen["tasks"]
     assert tasks[5:] == chosen["tasks"]
 
@@ -146,12 +144,12 @@ def test_pictures_of_all_sites_add_up_and_differ_by_one(count, validation, test,
 def test_a_site_draws_its_share_of_the_pictures(options, seat) -> None:
     sizes = {**SMALL, "train": 1, "pictures": 25}
     for index, train in ((0, 2), (1, 1), (2, 1)):
-        data = load("faces", options("faces", **sizes), seat(index=index, count=3), seed=1).data
+        data = load("faces", options("faces", **sizes), seat(index=index, count=3), seed=1)
         assert (len(data.train), len(data.validation), len(data.test)) == (train, 3, 4)
     # null keeps to the bit what there was
-    plain = load("faces", options("faces", **SMALL), seat(index=0, count=3), seed=1).data
+    plain = load("faces", options("faces", **SMALL), seat(index=0, count=3), seed=1)
     same = {**SMALL, "train": 99, "pictures": 39}
-    shared = load("faces", options("faces", **same), seat(index=0, count=3), seed=1).data
+    shared = load("faces", options("faces", **same), seat(index=0, count=3), seed=1)
     assert shared.train.inputs.digest() == plain.train.inputs.digest()
     assert shared.test.inputs.digest() == plain.test.inputs.digest()
 

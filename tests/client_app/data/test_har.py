@@ -53,10 +53,10 @@ def test_a_site_is_a_subject(npz, options, seat) -> None:
 
 
 def test_features_pass_unchanged(npz, options, seat) -> None:
-    data = load("har", options("har"), seat(index=0, count=3, root=npz), seed=1).data
+    data = load("har", options("har"), seat(index=0, count=3, root=npz), seed=1)
     rows = data.train.inputs.batch(np.arange(len(data.train))).numpy()
-    known_states = recordings()["x"][:60]
-    assert all((known_states == row).all(axis=1).any() for row in rows)
+    expected_items = recordings()["x"][:60]
+    assert all((expected_items == row).all(axis=1).any() for row in rows)
 
 
 def test_the_official_folder_and_the_npz_agree(npz, official, options, seat) -> None:
@@ -64,7 +64,7 @@ def test_the_official_folder_and_the_npz_agree(npz, official, options, seat) -> 
         digests = {
             load(
                 "har", options("har"), seat(index=index, count=3, root=root), seed=1
-            ).data.test.inputs.digest()
+            ).test.inputs.digest()
             for root in (npz, official, official / "UCI HAR Dataset")
         }
         assert len(digests) == 1
@@ -73,7 +73,7 @@ def test_the_official_folder_and_the_npz_agree(npz, official, options, seat) -> 
 def test_splits_of_a_subject_are_disjoint_and_repeat(npz, options, seat) -> None:
     def rows(split: str, seed: int) -> list[set[bytes]]:
         chosen = options("har", split=split)
-        data = load("har", chosen, seat(index=0, count=3, root=npz), seed).data
+        data = load("har", chosen, seat(index=0, count=3, root=npz), seed)
         return [
             {row.tobytes() for row in part.inputs.values}
             for part in (data.train, data.validation, data.test)

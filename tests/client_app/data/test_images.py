@@ -84,13 +84,13 @@ def test_hidden_folders_are_no_examples(folders, options, seat) -> None:
     """Programs keep originals and thumbnails there: other bytes of the same pictures."""
     for hidden in (".thumbnails", "ward/.originals"):
         fill(folders / "cat" / hidden, 60, 5)
-    data = load("images", options("images", **SMALL), seat(root=folders), seed=1).data
+    data = load("images", options("images", **SMALL), seat(root=folders), seed=1)
     assert sum(map(len, files(data))) == 50
 
 
 def test_splits_are_disjoint_cover_everything_and_follow_the_seed(folders, options, seat) -> None:
     def drawn(seed: int) -> list[set[str]]:
-        return files(load("images", options("images", **SMALL), seat(root=folders), seed).data)
+        return files(load("images", options("images", **SMALL), seat(root=folders), seed))
 
     first = drawn(1)
     assert sum(map(len, first)) == len(set().union(*first)) == 50
@@ -102,7 +102,7 @@ def test_copies_of_a_picture_stay_on_one_side(folders, options, seat) -> None:
     for path in sorted((folders / "cat").iterdir()):
         shutil.copy(path, folders / "cat" / f"copy-of-{path.name}")
     for seed in range(5):
-        data = load("images", options("images", **SMALL), seat(root=folders), seed).data
+        data = load("images", options("images", **SMALL), seat(root=folders), seed)
         sides = [set(split.inputs.digests) for split in (data.train, data.validation, data.test)]
         assert not sides[0] & sides[1]
         assert not sides[0] & sides[2]
@@ -113,31 +113,31 @@ def test_given_splits_are_kept_and_the_missing_one_is_drawn(tmp_path, options, s
     for split, first, many in (("train", 0, 20), ("val", 40, 4), ("test", 60, 6)):
         fill(tmp_path / split / "cat", first, many)
         fill(tmp_path / split / "dog", first + 20, many)
-    data = load("images", options("images", **SMALL), seat(root=tmp_path), seed=1).data
+    data = load("images", options("images", **SMALL), seat(root=tmp_path), seed=1)
     for part, name in ((data.train, "train"), (data.validation, "val"), (data.test, "test")):
         assert {path.parent.parent.name for path in part.inputs.paths} == {name}
     assert [len(data.train), len(data.validation), len(data.test)] == [40, 8, 12]
     shutil.rmtree(tmp_path / "val")
-    data = load("images", options("images", **SMALL), seat(root=tmp_path), seed=1).data
+    data = load("images", options("images", **SMALL), seat(root=tmp_path), seed=1)
     assert [len(data.train), len(data.validation), len(data.test)] == [36, 4, 12]
     assert {path.parent.parent.name for path in data.validation.inputs.paths} == {"train"}
 
 
 def test_a_manifest_holds_several_tasks(manifest, options, seat) -> None:
     chosen = options("images", **SMALL, manifest="all.csv", tasks=["animal", "age"])
-    known_states = [
-        load("images", chosen, seat(index=index, count=4, root=manifest), seed=1).data
+    expected_items = [
+        load("images", chosen, seat(index=index, count=4, root=manifest), seed=1)
         for index in range(4)
     ]
-    assert [data.task for data in known_states] == ["animal", "age"] * 2
-    assert known_states[1].classes == ("old", "young")
-    animals = [set().union(*files(data)) for data in known_states[::2]]
-    ages = [set().union(*files(data)) for data in known_states[1::2]]
+    assert [data.task for data in expected_items] == ["animal", "age"] * 2
+    assert expected_items[1].classes == ("old", "young")
+    animals = [set().union(*files(data)) for data in expected_items[::2]]
+    ages = [set().union(*files(data)) for data in expected_items[1::2]]
     assert not animals[0] & animals[1]
     assert len(animals[0] | animals[1]) == 50
     assert not ages[0] & ages[1]
     assert len(ages[0] | ages[1]) == 34  # a third have an empty cell, and are left out
-    deployed = load("images", chosen, seat(root=manifest, task="age"), seed=1).data
+    deployed = load("images", chosen, seat(root=manifest, task="age"), seed=1)
     assert sum(map(len, files(deployed))) == 34
     with pytest.raises(UserError, match="name this site's own in its node config"):
         load("images", chosen, seat(root=manifest), seed=1)
@@ -151,7 +151,7 @@ def test_a_manifest_can_give_splits_and_wards(manifest, options, seat) -> None:
     natural = {**options("images")["partition"], "scheme": "natural", "column": "ward"}
     chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=natural)
     for index in range(2):
-        data = load("images", chosen, seat(index=index, count=2, root=manifest), seed=1).data
+        data = load("images", chosen, seat(index=index, count=2, root=manifest), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [15, 5, 5]
         assert {int(name[:3]) % 2 for part in files(data) for name in part} == {index}
 
@@ -165,11 +165,10 @@ def test_sites_of_a_simulation_share_a_folder(folders, options, seat, scheme) ->
         "classes_per_site": 1,
     }
     chosen = options("images", **SMALL, partition=partition)
-    known_states = [
-        set().union(*files(load("images", chosen, seat(i, 3, folders), seed=1).data))
-        for i in range(3)
+    expected_items = [
+        set().union(*files(load("images", chosen, seat(i, 3, folders), seed=1))) for i in range(3)
     ]
-    assert len(set().union(*known_states)) == sum(map(len, known_states)) == 50
+    assert len(set().union(*expected_items)) == sum(map(len, expected_items)) == 50
 
 
 @pytest.fixture
@@ -188,12 +187,12 @@ def by_domain(options, scheme: str = "domain", **changes: object) -> dict[str, o
 
 
 def test_folders_of_domains_are_shared_out_by_domain(domains, options, seat) -> None:
-    known_states = [
-        load("images", by_domain(options), seat(index=i, count=5, root=domains), seed=1).data
+    expected_items = [
+        load("images", by_domain(options), seat(index=i, count=5, root=domains), seed=1)
         for i in range(5)
     ]
     paths = [
-        {p for s in (d.train, d.validation, d.test) for p in s.inputs.paths} for d in known_states
+        {p for s in (d.train, d.validation, d.test) for p in s.inputs.paths} for d in expected_items
     ]
     assert [{path.parent.parent.name for path in one} for one in paths] == [
         {"cartoon"},
@@ -204,26 +203,25 @@ def test_folders_of_domains_are_shared_out_by_domain(domains, options, seat) -> 
     ]
     assert [len(one) for one in paths] == [15, 15, 30, 15, 15]
     assert len(set().union(*paths)) == 90
-    assert {data.classes for data in known_states} == {("dog", "house")}
+    assert {data.classes for data in expected_items} == {("dog", "house")}
     for i, domain in enumerate(("cartoon", "photo", "sketch")):
         natural = by_domain(options, "natural")
-        data = load("images", natural, seat(index=i, count=3, root=domains), seed=1).data
+        data = load("images", natural, seat(index=i, count=3, root=domains), seed=1)
         assert {path.parent.parent.name for path in data.train.inputs.paths} == {domain}
     with pytest.raises(UserError, match=r"has 3 values for 4 sites.*scheme=domain"):
         load("images", by_domain(options, "natural"), seat(0, 4, domains), seed=1)
-    alone = load("images", by_domain(options), seat(root=domains, site="north"), seed=1).data
+    alone = load("images", by_domain(options), seat(root=domains, site="north"), seed=1)
     assert len(alone.train) + len(alone.validation) + len(alone.test) == 90
 
 
 def test_a_manifest_s_column_can_be_shared_by_several_sites(manifest, options, seat) -> None:
     partition = {**options("images")["partition"], "scheme": "domain", "column": "ward"}
     chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=partition)
-    known_states = [
-        set().union(*files(load("images", chosen, seat(i, 4, manifest), seed=1).data))
-        for i in range(4)
+    expected_items = [
+        set().union(*files(load("images", chosen, seat(i, 4, manifest), seed=1))) for i in range(4)
     ]
-    assert len(set().union(*known_states)) == sum(map(len, known_states)) == 50
-    for index, names in enumerate(known_states):
+    assert len(set().union(*expected_items)) == sum(map(len, expected_items)) == 50
+    for index, names in enumerate(expected_items):
         assert {int(name[:3]) % 2 for name in names} == {index % 2}
 
 
@@ -233,7 +231,7 @@ def test_domains_may_hold_splits(domains, options, seat) -> None:
         for kind in ("dog", "house"):
             (domains / domain / kind).rename(domains / domain / "train" / kind)
             fill(domains / domain / "test" / kind, 300 + len(domain + kind), 3)
-    data = load("images", by_domain(options), seat(index=1, count=3, root=domains), seed=1).data
+    data = load("images", by_domain(options), seat(index=1, count=3, root=domains), seed=1)
     assert len(data.test) == 6
     for part, name in ((data.train, "train"), (data.validation, "train"), (data.test, "test")):
         assert {path.parts[-4:-2] for path in part.inputs.paths} == {("photo", name)}
@@ -279,7 +277,7 @@ def test_wrong_trees_of_domains_are_told(domains, tmp_path, options, seat) -> No
 def test_classes_are_those_configured(folders, options, seat) -> None:
     def classes(**named):
         chosen = options("images", **SMALL, classes=named)
-        return load("images", chosen, seat(root=folders), seed=1).data.classes
+        return load("images", chosen, seat(root=folders), seed=1).classes
 
     assert classes(label=["dog", "bird", "cat"]) == ("dog", "bird", "cat")
     with pytest.raises(UserError, match=r"class 'dog' is not among data\.classes.*'dig'"):
@@ -571,7 +569,7 @@ def test_real_pictures_of_four_domains(real, tmp_path, options, seat) -> None:
     natural = {**options("images")["partition"], "scheme": "natural", "column": "domain"}
     chosen = options("images", size=32, manifest="pacs.csv", task="kind", partition=natural)
     for index, domain in enumerate(("art_painting", "cartoon", "photo", "sketch")):
-        data = load("images", chosen, seat(index=index, count=4, root=tmp_path), seed=1).data
+        data = load("images", chosen, seat(index=index, count=4, root=tmp_path), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]
         assert {path.parts[-3] for path in data.train.inputs.paths} == {domain}
 
@@ -583,7 +581,7 @@ def test_real_pictures_of_four_domains_as_they_are(real, tmp_path, options, seat
     root = tmp_path / names[0].split("/")[0]
     chosen = {**by_domain(options), "size": 32}
     for index, domain in enumerate(("art_painting", "cartoon", "photo", "sketch")):
-        data = load("images", chosen, seat(index=index, count=4, root=root), seed=1).data
+        data = load("images", chosen, seat(index=index, count=4, root=root), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]
         assert {path.parts[-3] for path in data.train.inputs.paths} == {domain}
 

@@ -18,11 +18,13 @@ def arrays(size: int = 8, colour: bool = False, kinds: int = 3, **changes: np.nd
     """Return small arrays in MedMNIST's layout: 40, 10 and 20 pictures, each of its own grey."""
     generator = np.random.default_rng(size)
     shape = (size, size, 3) if colour else (size, size)
-    known_states = {}
+    expected_items = {}
     for split, many in (("train", 40), ("val", 10), ("test", 20)):
-        known_states[f"{split}_images"] = generator.integers(0, 256, (many, *shape), dtype=np.uint8)
-        known_states[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
-    return {**known_states, **changes}
+        expected_items[f"{split}_images"] = generator.integers(
+            0, 256, (many, *shape), dtype=np.uint8
+        )
+        expected_items[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
+    return {**expected_items, **changes}
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_channels_repeat_grey_and_never_drop_colour(tmp_path, options, seat) -> 
     np.savez(tmp_path / "grey.npz", **arrays())
     np.savez(tmp_path / "colour.npz", **arrays(colour=True))
     three = {"channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
-    data = load("medmnist", options("medmnist", **three), seat(root=tmp_path, task="grey"), 1).data
+    data = load("medmnist", options("medmnist", **three), seat(root=tmp_path, task="grey"), 1)
     batch = data.train.inputs.batch(np.arange(4))
     assert batch.shape == (4, 3, 8, 8)
     assert (batch[:, 0] == batch[:, 2]).all()
@@ -109,14 +111,14 @@ def test_pictures_are_scaled_for_networks_that_want_larger_ones(
 ) -> None:
     np.savez(tmp_path / "skin.npz", **arrays(colour=colour))
     chosen = options("medmnist", size=16, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
-    data = load("medmnist", chosen, seat(root=tmp_path), seed=1).data
+    data = load("medmnist", chosen, seat(root=tmp_path), seed=1)
     assert data.input_shape == (3, 16, 16)
     assert data.train.inputs.batch(np.arange(2)).shape == (2, 3, 16, 16)
     small = arrays(colour=colour)["train_images"][0].reshape(8, 8, -1)
     wide = data.train.inputs.values[0]
     assert abs(wide.mean(axis=(0, 1)) - small.mean(axis=(0, 1))).max() < 12  # the same picture
     same = options("medmnist", size=8, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
-    kept = load("medmnist", same, seat(root=tmp_path), seed=1).data.train.inputs.values
+    kept = load("medmnist", same, seat(root=tmp_path), seed=1).train.inputs.values
     assert np.array_equal(kept[0], np.broadcast_to(small, (8, 8, 3)))
 
 
@@ -124,7 +126,7 @@ def test_sites_of_few_classes_can_be_measured_on_everything(folder, options, sea
     chosen = options("medmnist", file="skin.npz", measure_on_all=True)
     chosen["partition"] |= {"scheme": "pathological", "classes_per_site": 1}
     for index in range(2):
-        data = load("medmnist", chosen, seat(index=index, count=2, root=folder), seed=1).data
+        data = load("medmnist", chosen, seat(index=index, count=2, root=folder), seed=1)
         assert len(set(data.train.labels)) == 1
         assert len(data.train) < 40
         assert (len(data.validation), len(data.test)) == (10, 20)
@@ -133,7 +135,7 @@ def test_sites_of_few_classes_can_be_measured_on_everything(folder, options, sea
 def test_class_names_are_configured_for_each_task(folder, options, seat) -> None:
     def classes(**named):
         chosen = options("medmnist", classes=named)
-        return load("medmnist", chosen, seat(root=folder, task="skin"), seed=1).data.classes
+        return load("medmnist", chosen, seat(root=folder, task="skin"), seed=1).classes
 
     assert classes(skin=["well", "ill", "unknown"]) == ("well", "ill", "unknown")
     for named, told in [
@@ -232,13 +234,13 @@ def test_damage_is_a_user_error(folder, options, cut, where, value) -> None:
 
 def test_the_published_pneumonia_file(real, options, seat) -> None:
     root = real("pneumoniamnist.npz")
-    whole = load("medmnist", options("medmnist"), seat(root=root), seed=1).data
+    whole = load("medmnist", options("medmnist"), seat(root=root), seed=1)
     # https://medmnist.com: 5,856 pictures in 4,708, 524 and 624
     assert (len(whole.train), len(whole.validation), len(whole.test)) == (4708, 524, 624)
     assert np.bincount(whole.train.labels).tolist() == [1214, 3494]
     assert whole.task == "pneumoniamnist"
     shares = [
-        load("medmnist", options("medmnist"), seat(index=i, count=3, root=root), seed=1).data
+        load("medmnist", options("medmnist"), seat(index=i, count=3, root=root), seed=1)
         for i in range(3)
     ]
     assert sum(len(data.train) for data in shares) == 4708

@@ -69,7 +69,7 @@ def test_shuffled_windows_are_cut_into_blocks(tmp_path, options, seat) -> None:
     order = generator.permutation(len(labels))
     features, labels = features[order], labels[order]
     np.savez(tmp_path / "one.npz", x=features, y=labels + 1, subject=np.ones(len(labels), int))
-    data = load("har", options("har", split="blocks"), seat(root=tmp_path), seed=1).data
+    data = load("har", options("har", split="blocks"), seat(root=tmp_path), seed=1)
     assert min(len(data.train), len(data.validation), len(data.test)) > 5
     check_apart(data)
     scattered = {"x": generator.normal(size=features.shape), "y": labels + 1}
@@ -83,7 +83,7 @@ def test_no_two_splits_of_the_real_subjects_share_samples(real, options, seat) -
     assert len(open_recordings(root).labels) == 10299
     for index in (0, 7, 29):
         placed = seat(root=root, index=index, count=30)
-        check_apart(load("har", options("har", split="blocks"), placed, seed=1).data)
+        check_apart(load("har", options("har", split="blocks"), placed, seed=1))
 
 
 def check_apart(data) -> None:

@@ -58,11 +58,11 @@ FEW = {"size": 16, "train": 40, "validation": 9, "test": 11, "identities": 9}
 
 
 def test_labels_per_class_thins_out_training_alone(options, seat) -> None:
-    def known_states(seed: int = 1, index: int = 0, **changes):
+    def expected_items(seed: int = 1, index: int = 0, **changes):
         chosen = options("faces", **FEW, **changes)
-        return load("faces", chosen, seat(index=index, count=2), seed).data
+        return load("faces", chosen, seat(index=index, count=2), seed)
 
-    whole, few = known_states(), known_states(labels_per_class=3)
+    whole, few = expected_items(), expected_items(labels_per_class=3)
     assert np.bincount(few.train.labels).tolist() == [3, 3]
     for name in ("validation", "test"):
         one, other = getattr(whole, name), getattr(few, name)
@@ -78,7 +78,7 @@ def test_labels_per_class_follows_the_seed_and_the_site_s_name(options, seat) ->
     def rows(seed: int, site: str) -> list[int]:
         chosen = options("faces", **FEW, labels_per_class=3)
         placed = seat(index=0, count=2, site=site)
-        return load("faces", chosen, placed, seed).data.train.inputs.rows.tolist()
+        return load("faces", chosen, placed, seed).train.inputs.rows.tolist()
 
     # The pictures of one index and seed are the same under either name: only the draw differs.
     assert rows(1, "north") == rows(1, "north")

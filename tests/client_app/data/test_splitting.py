@@ -77,8 +77,8 @@ def test_few_per_class_keeps_what_it_says_and_more_adds_to_less(kinds, most, see
     rows = few_per_class(labels, most, seed)
     assert rows.dtype == np.int64
     assert rows.tolist() == sorted(set(rows.tolist()))
-    known_states, drawn = np.bincount(labels, minlength=5), np.bincount(labels[rows], minlength=5)
-    assert drawn.tolist() == np.minimum(known_states, most).tolist()
+    expected_items, drawn = np.bincount(labels, minlength=5), np.bincount(labels[rows], minlength=5)
+    assert drawn.tolist() == np.minimum(expected_items, most).tolist()
     assert rows.tolist() == few_per_class(labels, most, seed).tolist()
     assert set(rows) <= set(few_per_class(labels, most + 1, seed))
 

@@ -62,7 +62,7 @@ def place(models_dir, options):
     return load_it
 
 
-def known_states(data) -> list[set[bytes]]:
+def expected_items(data) -> list[set[bytes]]:
     return [
         {row.tobytes() for row in s.inputs.ids} for s in (data.train, data.validation, data.test)
     ]
@@ -119,7 +119,7 @@ def test_the_digest_follows_ids_and_shape() -> None:
 
 def test_splits_are_disjoint_and_follow_the_seed(notes, place) -> None:
     def drawn(seed: int) -> list[set[bytes]]:
-        return known_states(place(notes, seed=seed, length=24).data)
+        return expected_items(place(notes, seed=seed, length=24))
 
     first = drawn(1)
     assert sum(map(len, first)) == len(set().union(*first)) == 60
@@ -131,7 +131,7 @@ def test_copies_of_a_text_stay_on_one_side(notes, place) -> None:
     lines = [HEADER, *(row for row in rows() for _ in range(3))]
     (notes / "all.csv").write_text("\n".join(lines), encoding="utf-8")
     for seed in range(5):
-        train, validation, test = known_states(place(notes, seed=seed, length=24).data)
+        train, validation, test = expected_items(place(notes, seed=seed, length=24))
         assert not train & validation
         assert not train & test
         assert not validation & test
@@ -141,14 +141,12 @@ def test_given_splits_are_kept(notes, place) -> None:
     names = ("train", "train", "train", "val", "test")
     lines = [f"{row},{names[number % 5]}" for number, row in enumerate(rows())]
     (notes / "all.csv").write_text("\n".join([f"{HEADER},split", *lines]), encoding="utf-8-sig")
-    data = place(notes, length=24).data
+    data = place(notes, length=24)
     assert [len(data.train), len(data.validation), len(data.test)] == [36, 12, 12]
 
 
 def test_each_topic_is_a_site(notes, place, options) -> None:
-    sites = [
-        place(notes, index=index, count=3, partition=natural(options)).data for index in range(3)
-    ]
+    sites = [place(notes, index=index, count=3, partition=natural(options)) for index in range(3)]
     words = [set(np.unique(data.train.inputs.ids)) for data in sites]
     own = [{5 + WORDS.index(word) for word in TOPICS[topic]} for topic in sorted(TOPICS)]
     for number in range(3):
@@ -165,9 +163,7 @@ def test_each_topic_is_a_site(notes, place, options) -> None:
 def test_sites_of_a_simulation_share_a_file(notes, place, options, scheme) -> None:
     partition = {**options("text")["partition"], "scheme": scheme, "alpha": 5.0}
     shares = [
-        set().union(
-            *known_states(place(notes, index=i, count=3, partition=partition, length=24).data)
-        )
+        set().union(*expected_items(place(notes, index=i, count=3, partition=partition, length=24)))
         for i in range(3)
     ]
     assert len(set().union(*shares)) == sum(map(len, shares)) == 60
@@ -175,12 +171,12 @@ def test_sites_of_a_simulation_share_a_file(notes, place, options, scheme) -> No
 
 def test_columns_are_tasks(notes, place) -> None:
     chosen = {"tasks": ["label", "urgency"]}
-    data = [place(notes, index=index, count=4, **chosen).data for index in range(4)]
+    data = [place(notes, index=index, count=4, **chosen) for index in range(4)]
     assert [each.task for each in data] == ["label", "urgency"] * 2
     assert data[1].classes == ("later", "now")
     # numbers 2, 5, ..., 17 of the 20 rows of each topic have no urgency
     assert sum(len(s) for d in data[1::2] for s in (d.train, d.validation, d.test)) == 42
-    assert place(notes, task="urgency").data.task == "urgency"
+    assert place(notes, task="urgency").task == "urgency"
     with pytest.raises(UserError, match="name this site's own in its node config"):
         place(notes, **chosen)
 
@@ -193,7 +189,7 @@ def test_each_site_can_have_a_file(tmp_path, place) -> None:
     assert names == sorted(TOPICS)
     deployed = place(tmp_path, site="skin")
     assert deployed.site == "skin"
-    assert deployed.data.train.inputs.digest() == place(tmp_path, 2, 3).data.train.inputs.digest()
+    assert deployed.train.inputs.digest() == place(tmp_path, 2, 3).train.inputs.digest()
     assert place(tmp_path / "skin.csv", site="ward-7").site == "ward-7"
     assert place(tmp_path, site="ward-7", file="skin.csv").site == "ward-7"
     with pytest.raises(UserError, match="'num-supernodes=3'"):
@@ -208,7 +204,7 @@ def test_each_site_can_have_a_file(tmp_path, place) -> None:
 
 def test_classes_are_those_configured(notes, place) -> None:
     chosen = {"classes": {"label": ["second", "third", "first"]}}
-    assert place(notes, **chosen).data.classes == ("second", "third", "first")
+    assert place(notes, **chosen).classes == ("second", "third", "first")
     with pytest.raises(UserError, match=r"all\.csv, line 2: class 'first' is not among.*'firs'"):
         place(notes, classes={"label": ["firs", "second"]})
     with pytest.raises(UserError, match="no task 'label'"):
@@ -297,7 +293,7 @@ def test_a_vocabulary_that_is_not_the_models_is_told(notes, models_dir, place) -
     with pytest.raises(UserError, match=r"all\.csv, line \d+: the tokenizer gives the id 1\d, .*7"):
         place(notes, folder="short")
     digest = tokenizer_digest(read_tokenizer(models_dir / "tiny-bert"))
-    assert place(notes, tokenizer=digest).data.task == "label"
+    assert place(notes, tokenizer=digest).task == "label"
     tiny_bert(models_dir, WORDS[::-1], name="other")
     with pytest.raises(UserError, match=rf"data\.tokenizer is {digest}: all sites need the same"):
         place(notes, folder="other", tokenizer=digest)
@@ -334,7 +330,7 @@ def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(notes, place, micr
     whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(micro_batches)
     (notes / "all.csv").write_bytes(whole if len(micro_batches) % 2 else b"".join(micro_batches))
     with contextlib.suppress(UserError):
-        data = place(notes).data
+        data = place(notes)
         for split in (data.train, data.validation, data.test):
             assert split.inputs.ids.shape == (len(split), 8)
             assert split.inputs.ids.min() >= 0

@@ -215,14 +215,14 @@ def test_of_arrays(tmp_path, options, changes, chosen, told) -> None:
 def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     seat = SiteInfo("clinic", None, None, None, tmp_path)
-    for name, known_states, told in [
+    for name, expected_items, told in [
         ("medmnist", {}, "FILE: not a readable npz file"),
         ("medmnist", {PATIENT: np.zeros(3)}, "FILE: no array 'train_images'"),
         ("har", {PATIENT: np.zeros(3)}, "FILE: no array 'x'"),
     ]:
         path.write_bytes(b"no zip")
-        if known_states:
-            np.savez(path, **known_states)
+        if expected_items:
+            np.savez(path, **expected_items)
         with pytest.raises(UserError) as raised:
             load(name, options(name), seat, seed=1)
         check(raised.value, tmp_path, told)
@@ -244,7 +244,7 @@ def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
 def test_of_subjects(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     subject = np.repeat([1961, 61], 30)
-    known_states = {"x": np.zeros((60, 561)), "y": np.arange(60) % 6 + 1, "subject": subject}
+    expected_items = {"x": np.zeros((60, 561)), "y": np.arange(60) % 6 + 1, "subject": subject}
     several = (
         "this site's data has 2 subjects: name its own in the node config, as in "
         "--node-config 'task=\"...\"'"
@@ -258,7 +258,7 @@ def test_of_subjects(tmp_path, options) -> None:
         (None, None, {"activity_names": np.array([PATIENT])}, f"FILE: activity_names must be "
             f"{', '.join(ACTIVITIES)}, in this order"),
     ]:  # fmt: skip
-        np.savez(path, **{**known_states, **more})
+        np.savez(path, **{**expected_items, **more})
         seat = SiteInfo("clinic", task, None, None, tmp_path)
         with pytest.raises(UserError) as raised:
             load("har", options("har", subjects=chosen), seat, seed=1)
