@@ -13,7 +13,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 from server_app.compose import RunConfig, compose, expand, read_run_config
-from server_app.run_folder import check_same, new_run, taken_up
+from server_app.run_folder import check_same, new_run, resumed_run
 from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
@@ -44,8 +44,8 @@ def main(grid: Grid, context: Context) -> None:
 def run_all(grid: Grid, wanted: RunConfig) -> None:
     """Run each set of overrides in turn, all over the same sites.
 
-    Each is composed and checked before the first begins. One that fails later is told and left,
-    the others go on.
+    Each is composed and checked before the first begins. One that fails later is logged, and the
+    others go on.
 
     Raises
     ------
@@ -63,13 +63,13 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
         checked(compose(each.experiment, each.overrides))
     failed: dict[str, str] = {}
     for number, each in enumerate(several, start=1):
-        told = " ".join(each.overrides)
-        say(f"run {number} of {len(several)}: {told}")
+        overrides = " ".join(each.overrides)
+        say(f"run {number} of {len(several)}: {overrides}")
         try:
             run(grid, each)
         except UserError as error:
             logger.error("fedstrata: run %d: %s", number, error)
-            failed[told] = str(error)
+            failed[overrides] = str(error)
     if failed:
         lines = [f"  {overrides}: {reason}" for overrides, reason in failed.items()]
         raise UserError(f"{len(failed)} of {len(several)} runs failed:\n" + "\n".join(lines))
@@ -84,7 +84,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     """
     config = compose(wanted.experiment, wanted.overrides)
     settings = config.strategy
-    old = taken_up(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
+    old = resumed_run(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
     if old is not None:
         check_same(old.begun()["config"], config.to_dict())
     folder = old or new_run(wanted.output_dir, wanted.experiment, wanted.name)
@@ -96,7 +96,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         model = str(config.model["name"])
         threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
     roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites)
-    found, refused = gather(
+    found, rejected = gather(
         roster,
         least=settings.min_sites + len(newcomers),
         join_timeout=settings.join_timeout,
@@ -104,31 +104,20 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         poll=settings.poll,
         log=say,
     )
-    from server_app.report import (
-        deployment_tables,
-        deployment_verdict,
-        final_tables,
-        participation_table,
-        verdict,
-    )
-    from server_app.run import Federation
+    from server_app.report import closing
+    from server_app.run import Run
     from server_app.start_weights import checkpoint
 
     start = checkpoint(config, home() / "cache", say)
-    federation = Federation(roster, config, plan, folder, start, say)
-    federation.join(found, refused)
+    this_run = Run(roster, config, plan, folder, start, say)
+    this_run.join(found, rejected)
     with folder.written_here():
         if old is None:
             folder.begin(config.to_dict(), wanted.experiment)
         say(f"run {folder.name}: results go to {folder.path}")
-        results = federation.run(None if old is None else old.latest())
-    say(final_tables(results["final"]))
-    say(verdict(results["final"]))
-    if missed := participation_table(results["participation"], results["rounds"]):
-        say(missed)
-    if results["deployment"] is not None:
-        say(deployment_tables(results["deployment"]))
-        say(deployment_verdict(results["deployment"]))
+        results = this_run.play(None if old is None else old.latest())
+    for text in closing(results):
+        say(text)
     say(f"results: {folder.path / 'results.json'}")
 
 

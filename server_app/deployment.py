@@ -10,7 +10,7 @@ from fedstrata.protocol.answers import DeployReport
 from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
 from server_app.evaluation import ask_reports, mean, missing, trained_alone
-from server_app.rounds.loop import Rounds
+from server_app.rounds.dispatch import Dispatch
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
 
@@ -23,7 +23,7 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
     Parameters
     ----------
     roster : Roster
-        Who joined; ``apart`` names the configured newcomers.
+        Who joined; ``newcomer_names`` has those that are configured.
     partitions : mapping of str to Partition
         Of each task's model.
 
@@ -34,7 +34,7 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
         newcomers: nobody would train these layers.
     """
     sites = set(roster.everyone) | {rejected_site.site for rejected_site in roster.rejected}
-    for name in sorted(roster.apart - sites):
+    for name in sorted(roster.newcomer_names - sites):
         raise UserError(
             f"deployment.newcomers: {name!r} is no site of this run; nearest: "
             f"{nearest(name, sites)}; there are {', '.join(sorted(sites - {''}))}"
@@ -49,12 +49,12 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
             )
 
 
-def deploy(rounds: Rounds, final: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
+def deploy(dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
     """Let every member and every newcomer fine-tune the last state; ask how good it is there.
 
     Parameters
     ----------
-    rounds : Rounds
+    dispatch : Dispatch
         The way to the sites, and the last state.
     final : mapping
         ``final`` of results.json: what the members are worth trained alone stands there.
@@ -66,20 +66,24 @@ def deploy(rounds: Rounds, final: Mapping[str, Any], *, alone: bool) -> dict[str
     dict
         ``deployment`` of results.json; docs/results.md explains it.
     """
-    roster = rounds.roster
-    rounds.log("fine-tuning the final model at every site by itself")
-    told, record = ask_reports(
-        rounds,
+    roster = dispatch.roster
+    dispatch.log("fine-tuning the final model at every site by itself")
+    reports, record = ask_reports(
+        dispatch,
         kinds.DEPLOY,
         roster.everyone.values(),
         answers.read_deploy_report,
         what="fine-tuning: ",
     )
-    apart = {name: site["alone"] for name, site in final["sites"].items()}
+    alone_of = {name: site["alone"] for name, site in final["sites"].items()}
     if alone and roster.newcomers:
-        apart |= trained_alone(rounds, roster.newcomers.values())
+        alone_of |= trained_alone(dispatch, roster.newcomers.values())
     sites, newcomers = (
-        {name: _entry(side[name], told[name], apart.get(name)) for name in told if name in side}
+        {
+            name: _entry(side[name], reports[name], alone_of.get(name))
+            for name in reports
+            if name in side
+        }
         for side in (roster.members, roster.newcomers)
     )
     return {
@@ -96,25 +100,25 @@ def _shares_by_task(partition: Partition) -> bool:
 
 
 def _entry(
-    member: Member, told: DeployReport, alone: Mapping[str, float | None] | None
+    member: Member, report: DeployReport, alone: Mapping[str, float | None] | None
 ) -> dict[str, Any]:
     """Return one site's entry: the measures of the test data, those on validation below."""
-    before, after = _measures(told.before), _measures(told.after)
-    apart = None if alone is None else alone["accuracy"]
+    before, after = _measures(report.before), _measures(report.after)
+    alone_accuracy = None if alone is None else alone["accuracy"]
     return {
         "task": member.task,
         "before": before,
         "after": after,
         "gain": after["accuracy"] - before["accuracy"],
         "alone": alone,
-        "over_alone": None if apart is None else after["accuracy"] - apart,
+        "over_alone": None if alone_accuracy is None else after["accuracy"] - alone_accuracy,
         "majority_accuracy": member.report.majority_accuracy,
-        "tuned": told.tuned,
-        "train_examples": told.examples,
-        "train_loss": told.loss,
-        "steps": told.steps,
-        "planned_steps": told.planned,
-        "seconds": told.seconds,
+        "tuned": report.tuned,
+        "train_examples": report.examples,
+        "train_loss": report.loss,
+        "steps": report.steps,
+        "planned_steps": report.planned,
+        "seconds": report.seconds,
     }
 
 

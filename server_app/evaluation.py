@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -13,9 +11,9 @@ from flwr.app import Array, Message
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
-from server_app.patience import Reminder
-from server_app.rounds.checks import check_told
-from server_app.rounds.loop import Rounds
+from server_app.patience import Patience
+from server_app.rounds.checks import check_report, refusal
+from server_app.rounds.dispatch import Ask, Dispatch
 from server_app.rounds.records import (
     MEASURES,
     RoundRecord,
@@ -25,11 +23,11 @@ from server_app.rounds.records import (
 )
 from server_app.sites.members import Member
 
-TwofoldText = TypeVar("TwofoldText", RoundReport, DeployReport)
+AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
 MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
 
 
-def measure(rounds: Rounds, *, alone: bool) -> dict[str, Any]:
+def measure(dispatch: Dispatch, *, alone: bool) -> dict[str, Any]:
     """Evaluate the last state at every member and, where asked for, the members trained alone.
 
     Returns
@@ -37,15 +35,15 @@ def measure(rounds: Rounds, *, alone: bool) -> dict[str, Any]:
     dict
         ``final`` of results.json; docs/results.md explains it.
     """
-    members = list(rounds.roster.members.values())
-    told, record = ask_reports(rounds, kinds.EVALUATE, members, answers.read_round_report)
+    members = list(dispatch.roster.members.values())
+    reports, record = ask_reports(dispatch, kinds.EVALUATE, members, answers.read_round_report)
     by_name = {member.site: member for member in members}
-    sites = {name: site_record(by_name[name], report) for name, report in told.items()}
-    apart = trained_alone(rounds, members) if alone else {}
+    sites = {name: site_record(by_name[name], report) for name, report in reports.items()}
+    without = trained_alone(dispatch, members) if alone else {}
     for name, site in sites.items():
         site["majority_accuracy"] = by_name[name].report.majority_accuracy
-        site["alone"] = apart.get(name)
-        site["alone_accuracy"] = apart[name]["accuracy"] if name in apart else None
+        site["alone"] = without.get(name)
+        site["alone_accuracy"] = without[name]["accuracy"] if name in without else None
     tasks = task_metrics(sites)
     for task, summary in tasks.items():
         own = [site for site in sites.values() if site["task"] == task]
@@ -60,38 +58,38 @@ def measure(rounds: Rounds, *, alone: bool) -> dict[str, Any]:
 
 
 def trained_alone(
-    rounds: Rounds, members: Collection[Member]
+    dispatch: Dispatch, members: Collection[Member]
 ) -> dict[str, dict[str, float | None]]:
     """Return the measures on the test data of each site trained without the others, by site."""
-    rounds.log(f"training {len(members)} sites alone, to compare")
-    told, _ = ask_reports(
-        rounds, kinds.ALONE, members, answers.read_round_report, layers={}, what="alone: "
+    dispatch.log(f"training {len(members)} sites alone, to compare")
+    reports, _ = ask_reports(
+        dispatch, kinds.ALONE, members, answers.read_round_report, layers={}, what="alone: "
     )
     return {
-        name: {what: report.metrics["test"][what] for what in MEASURES}
-        for name, report in told.items()
+        name: {measure: report.metrics["test"][measure] for measure in MEASURES}
+        for name, report in reports.items()
     }
 
 
 def ask_reports(
-    rounds: Rounds,
+    dispatch: Dispatch,
     kind: str,
     members: Iterable[Member],
-    read: Callable[[Message], TwofoldText],
+    read: Callable[[Message], AnyReport],
     *,
     layers: Mapping[str, Array] | None = None,
     what: str = "",
-) -> tuple[dict[str, TwofoldText], RoundRecord]:
+) -> tuple[dict[str, AnyReport], RoundRecord]:
     """Ask sites for a report, and nothing but a report, after the last round.
 
     Who is outside its hours is asked again, until ``strategy.give_up`` seconds have passed.
 
     Parameters
     ----------
-    rounds : Rounds
+    dispatch : Dispatch
         The way to the sites, and the last state.
     kind : str
-        What is ordered, as fedstrata/protocol/answers.py names it.
+        What is ordered, as fedstrata/protocol/kinds.py names it.
     members : iterable of Member
         Who is asked.
     read : callable
@@ -106,44 +104,58 @@ def ask_reports(
     tuple of dict and RoundRecord
         Reports by site, sorted; who gave none, and why.
     """
-    number = rounds.settings.rounds + 1
-    record = RoundRecord(number)
+    settings, log = dispatch.settings, dispatch.log
+    ask = Ask(kind, settings.rounds + 1, settings.final_timeout, layers=layers)
+    record = RoundRecord(ask.number)
+    reports: dict[str, AnyReport] = {}
+    patience = Patience(log, settings.give_up)
     asked = sorted(members, key=lambda member: member.site)
-    told: dict[str, TwofoldText] = {}
-    remind, give_up = Reminder(rounds.log), math.inf
     for attempt in itertools.count():
-        closed: dict[str, str] = {}
-        for member, reply in rounds.ask(
-            kind, asked, number, record, rounds.settings.final_timeout, layers=layers
-        ):
-            try:
-                told[member.site] = _checked(read(reply), member, number)
-                answers.expect_no_layers(reply)
-            except NotNow as error:
-                closed[member.site] = str(error)
-            except Refused as error:
-                told.pop(member.site, None)
-                record.refused[member.site] = str(error)
-                rounds.server_state.downlink.failed(
-                    member.site
-                )  # it is sent the whole the next time
-        give_up = min(give_up, time.monotonic() + rounds.settings.give_up)
-        if not closed or time.monotonic() >= give_up:
+        closed = _ask_once(dispatch, ask, asked, read, reports, record)
+        if patience.begin().is_over() or not closed:
             break
-        said = "; ".join(f"{site}: {reason}" for site, reason in sorted(closed.items()))
-        remind(f"{what}asked again later: {said}")
-        rounds.pause(attempt, give_up, closed=True)
-        asked = [rounds.roster.everyone[site] for site in sorted(closed)]
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(closed.items()))
+        patience.remind(f"{what}asked again later: {reasons}")
+        patience.pause(
+            attempt,
+            settings.poll,
+            closed=True,
+            interrupted=lambda: dispatch.admission.welcome(dispatch.roster.connected()),
+        )
+        asked = [dispatch.roster.everyone[site] for site in sorted(closed)]
     if closed:
-        rounds.log(
-            f"{what}gave up on {', '.join(sorted(closed))} after {rounds.settings.give_up:g} s "
+        log(
+            f"{what}gave up on {', '.join(sorted(closed))} after {settings.give_up:g} s "
             "(strategy.give_up); the same command with resume asks them again"
         )
     record.refused |= closed
-    for why, reasons in missing(record).items():
-        for name, reason in reasons.items():
-            rounds.log(f"{what}{why}: {name}: {reason}")
-    return dict(sorted(told.items())), record
+    for why, sites in missing(record).items():
+        for site, reason in sites.items():
+            log(f"{what}{why}: {site}: {reason}")
+    return dict(sorted(reports.items())), record
+
+
+def _ask_once(
+    dispatch: Dispatch,
+    ask: Ask,
+    members: Iterable[Member],
+    read: Callable[[Message], AnyReport],
+    reports: dict[str, AnyReport],
+    record: RoundRecord,
+) -> dict[str, str]:
+    """Add the reports that arrive to ``reports``; return who is outside its hours, and says so."""
+    closed: dict[str, str] = {}
+    for member, reply in dispatch.ask_each(ask, members, record):
+        try:
+            reports[member.site] = _checked(read(reply), member, ask.number)
+            answers.expect_no_layers(reply)
+        except NotNow as error:
+            closed[member.site] = str(error)
+        except Refused as error:
+            reports.pop(member.site, None)
+            record.refused[member.site] = str(error)
+            dispatch.state.downlink.failed(member.site)  # it is sent whole layers the next time
+    return closed
 
 
 def missing(record: RoundRecord) -> dict[str, dict[str, str]]:
@@ -159,9 +171,9 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
-def _checked(told: TwofoldText, member: Member, number: int) -> TwofoldText:
+def _checked(report: AnyReport, member: Member, number: int) -> AnyReport:
     """Return a report that is the member's, of this order; or raise Refused."""
-    if told.error:
-        raise (NotNow if told.later else Refused)(told.error)
-    check_told(told, member, number)
-    return told
+    if report.error:
+        raise refusal(report)
+    check_report(report, member, number)
+    return report

@@ -36,7 +36,7 @@ MOST_OBJECTS = 100_000  # that an answer is made of: each is asked for by itself
 class Inbox:
     """The answers to some orders, from their arrival at the SuperLink to here.
 
-    A SuperLink tells of an answer when its first bytes are announced. Flower's own grid then waits
+    A SuperLink names an answer when its first bytes are announced. Flower's own grid then waits
     for the rest with growing pauses, up to two hours where a site was lost in the middle of
     sending, and for one answer after the other. Here what is not there yet is left for the next
     look. In a simulation nothing is on its way, and its grid is asked as it is.
@@ -97,8 +97,10 @@ class Inbox:
         """Note the answers that are announced, without what they carry."""
         if not order_ids:
             return
-        told = grid._stub.PullMessages(PullAppMessagesRequest(message_ids=order_ids))
-        for message, tree in zip(told.messages_list, told.message_object_trees, strict=True):
+        announced = grid._stub.PullMessages(PullAppMessagesRequest(message_ids=order_ids))
+        for message, tree in zip(
+            announced.messages_list, announced.message_object_trees, strict=True
+        ):
             objects = [each.object_id for each in iterate_object_tree(tree)]
             incoming = _IncomingAnswer(message.metadata.message_id, objects)
             self._arriving[message.metadata.reply_to_message_id] = incoming
@@ -159,11 +161,11 @@ def _unreadable(grid: GrpcGrid, order_id: str, error: Exception) -> Message:
         created_at=time.time(),
     )
     if isinstance(error, ObjectIdNotPreregisteredError):
-        told = Error(ErrorCode.MESSAGE_UNAVAILABLE, "the SuperLink has not kept its answer")
-        return make_message(metadata=metadata, error=told)
+        failure = Error(ErrorCode.MESSAGE_UNAVAILABLE, "the SuperLink has not kept its answer")
+        return make_message(metadata=metadata, error=failure)
     how = str(error) if isinstance(error, _TooLarge) else type(error).__name__
-    told = Error(ErrorCode.UNKNOWN, f"its answer cannot be read: {how}")
-    return make_message(metadata=metadata, error=told)
+    failure = Error(ErrorCode.UNKNOWN, f"its answer cannot be read: {how}")
+    return make_message(metadata=metadata, error=failure)
 
 
 def send(grid: Grid, messages: Sequence[Message]) -> list[str]:

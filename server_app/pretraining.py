@@ -71,7 +71,7 @@ class Pretraining:
 
 def job_hash(settings: Pretraining, model: Mapping[str, Any], seed: int) -> str:
     """Return the hex SHA-256 of everything that decides the weights: settings, model, pictures."""
-    told = {
+    settings_of_job = {
         "job": RECIPE,
         "settings": asdict(settings),
         "model": {key: value for key, value in model.items() if key != "head"},
@@ -79,7 +79,7 @@ def job_hash(settings: Pretraining, model: Mapping[str, Any], seed: int) -> str:
         "pictures": _source_hash(),
         "torch": str(torch.__version__),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(settings_of_job, sort_keys=True).encode()).hexdigest()
 
 
 def pretrain(

@@ -1,61 +1,23 @@
-"""What a run tells people: the partition, a line per round, tables at the end, results.json."""
+"""What a run says to people: a line per round, tables and sentences at the end."""
 
 from __future__ import annotations
 
-import io
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from models.groups import GroupRow
 from server_app.rounds.records import MISSED, NOT_ASKED, TOOK_PART, RoundRecord, weighted_mean
+from server_app.tables import MEGABYTE, rendered
 
-MEGABYTE = 1e6
 PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what results depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
-def partition_table(rows: Sequence[GroupRow]) -> str:
-    """Return the layer groups as a table: tensors, parameters, MB, trained, sent to whom."""
-    table = Table(title="Layer groups")
-    for heading in ("group", "tensors", "parameters", "MB", "trained", "averaged over"):
-        right = heading in ("tensors", "parameters", "MB")
-        table.add_column(heading, justify="right" if right else "left")
-    for row in rows:
-        table.add_row(
-            row.group,
-            str(row.tensors),
-            f"{row.parameters:,}",
-            f"{row.bytes / MEGABYTE:.2f}",
-            "yes" if row.trained else "no",
-            row.sent_to,
-        )
-    return rendered(table)
-
-
-def sites_table(sites: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return who takes part, as a table."""
-    table = Table(title=f"{len(sites)} sites")
-    for heading in ("site", "task", "classes", "train", "validation", "test", "device"):
-        table.add_column(heading)
-    for name, site in sites.items():
-        counts = site["examples"]
-        table.add_row(
-            name,
-            site["task"],
-            ", ".join(site["classes"][:6]) + (", ..." if len(site["classes"]) > 6 else ""),
-            *(str(counts[split]) for split in ("train", "validation", "test")),
-            site["device"],
-        )
-    return rendered(table)
 
 
 def round_line(record: RoundRecord, rounds: int) -> str:
@@ -106,8 +68,21 @@ def _spans(numbers: Sequence[int]) -> str:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    told = ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in spans)
-    return f"round{'s' if len(numbers) > 1 else ''} {told}"
+    listed = ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in spans)
+    return f"round{'s' if len(numbers) > 1 else ''} {listed}"
+
+
+def closing(results: Mapping[str, Any]) -> list[str]:
+    """Return the texts at the end of a run: tables, and who gained and who lost."""
+    texts = [final_tables(results["final"]), verdict(results["final"])]
+    if missed := participation_table(results["participation"], results["rounds"]):
+        texts.append(missed)
+    if results["deployment"] is not None:
+        texts += [
+            deployment_tables(results["deployment"]),
+            deployment_verdict(results["deployment"]),
+        ]
+    return texts
 
 
 def final_tables(final: Mapping[str, Any]) -> str:
@@ -125,9 +100,9 @@ def final_tables(final: Mapping[str, Any]) -> str:
 
 def _with_gains(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the sites with ``gain``: accuracy over that alone, None for who was not trained alone."""
-    apart = {name: site.get("alone_accuracy") for name, site in sites.items()}
+    alone = {name: site.get("alone_accuracy") for name, site in sites.items()}
     return {
-        name: {**site, "gain": None if apart[name] is None else site["accuracy"] - apart[name]}
+        name: {**site, "gain": None if alone[name] is None else site["accuracy"] - alone[name]}
         for name, site in sites.items()
     }
 
@@ -197,17 +172,6 @@ def _deployment_cells(row: Mapping[str, Any]) -> list[str]:
         _percent(row["alone"]),
         _points(row["over_alone"]),
     ]
-
-
-def rendered(table: Table) -> str:
-    """Return a table as plain text."""
-    console = Console(
-        file=io.StringIO(), width=118, force_terminal=False, color_system=None, markup=False
-    )
-    console.print(table)
-    written = console.file
-    assert isinstance(written, io.StringIO)
-    return written.getvalue()
 
 
 def verdict(final: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ class Saved:
     history : list
         The records of all rounds so far, as plain data.
     published : dict
-        Scope key to what sites hold, for groups that travel to them as differences.
+        Scope key to the states that sites know, for groups that travel to them as differences.
     """
 
     round: int
@@ -99,9 +99,9 @@ class RunFolder:
         """Write down what the run is; raise UserError where another began here."""
         if self.has_begun:
             raise UserError(f"output-dir: another run has just begun in {self.path}; resume it")
-        told = {"experiment": experiment, "config": config, "weights": ""}
-        told["federation"] = self.federation
-        write_json(self.path / "run.json", told)
+        content = {"experiment": experiment, "config": config, "weights": ""}
+        content["federation"] = self.federation
+        write_json(self.path / "run.json", content)
 
     @contextmanager
     def written_here(self) -> Iterator[None]:
@@ -137,15 +137,15 @@ class RunFolder:
         UserError
             Where a resumed run began from another one.
         """
-        told = self.begun()
-        before = told.get("weights")
+        content = self.begun()
+        before = content.get("weights")
         if before and before != content_hash:
             raise UserError(
                 f"resume: the run began from the pre-trained weights {before}, "
                 f"now there are {content_hash or 'none'}"
             )
         if before != content_hash:
-            write_json(self.path / "run.json", {**told, "weights": content_hash})
+            write_json(self.path / "run.json", {**content, "weights": content_hash})
 
     @property
     def has_begun(self) -> bool:
@@ -155,12 +155,12 @@ class RunFolder:
     def begun(self) -> dict[str, Any]:
         """Return what is written down of the run: experiment, config, weights."""
         try:
-            told = json.loads((self.path / "run.json").read_text())
+            content = json.loads((self.path / "run.json").read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"resume: {self.path / 'run.json'} cannot be read: {error}") from None
-        if not isinstance(told, dict) or not isinstance(told.get("config"), dict):
+        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
             raise UserError(f"resume: {self.path / 'run.json'} is not one of a run")
-        return told
+        return content
 
     def save(
         self,
@@ -188,8 +188,8 @@ class RunFolder:
             for name, tensor in group.items()
         }
         weights.save(temporary / "state.safetensors", flat, {"round": str(round_number)})
-        told = {"round": round_number, "history": history}
-        write_json(temporary / "history.json", told)
+        content = {"round": round_number, "history": history}
+        write_json(temporary / "history.json", content)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         sync(final.parent)
@@ -220,8 +220,8 @@ class RunFolder:
         from models import weights
 
         folder = self._checkpoint(number)
-        told = json.loads((folder / "history.json").read_text())
-        saved = Saved(int(told["round"]), {}, {}, list(told["history"]))
+        content = json.loads((folder / "history.json").read_text())
+        saved = Saved(int(content["round"]), {}, {}, list(content["history"]))
         kinds = {
             "state": saved.states,
             "optimizer": saved.optimizers,
@@ -254,7 +254,7 @@ def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
         folder = RunFolder(output_dir / wanted, chosen=True)
         if folder.has_begun:
             raise UserError(
-                f"name: {output_dir} holds a run {wanted!r}; take it up with resume='auto', "
+                f"name: {output_dir} holds a run {wanted!r}; resume it with resume='auto', "
                 "or choose another name"
             )
         return folder
@@ -266,7 +266,7 @@ def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
     return RunFolder(path)
 
 
-def taken_up(output_dir: Path, experiment: str, resume: str, name: str) -> RunFolder | None:
+def resumed_run(output_dir: Path, experiment: str, resume: str, name: str) -> RunFolder | None:
     """Return the run to go on with, or None where one is to begin.
 
     ``resume`` is empty, a run's name, ``latest``, or ``auto``: the run called ``name``, if it began.
@@ -281,7 +281,7 @@ def taken_up(output_dir: Path, experiment: str, resume: str, name: str) -> RunFo
     if resume != "auto":
         return find_run(output_dir, resume, experiment)
     if not NAME.fullmatch(name):
-        raise UserError("resume='auto' takes up the run called name, or begins it: give name='...'")
+        raise UserError("resume='auto' resumes the run called name, or begins it: give name='...'")
     folder = RunFolder(output_dir / name)
     return folder if folder.has_begun else None
 

@@ -94,7 +94,7 @@ class PretrainingJob:
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
-        made = _kept(tensors, self.told, self.cache)
+        made = _saved(tensors, self.told, self.cache)
         with replacing(self.note) as unfinished:
             unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
         return made
@@ -200,7 +200,7 @@ def _fitted(
     report = weights.load_into(network, tensors)
     log(f"weights {told}: {report}")
     own = network.state_dict()
-    return _kept({name: own[name].detach().clone() for name in report.loaded}, told, cache)
+    return _saved({name: own[name].detach().clone() for name in report.loaded}, told, cache)
 
 
 def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
@@ -220,7 +220,7 @@ def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     return build(name, input_shape=shape, classes=2, **options)
 
 
-def _kept(tensors: Mapping[str, Tensor], told: str, cache: Path) -> Checkpoint:
+def _saved(tensors: Mapping[str, Tensor], told: str, cache: Path) -> Checkpoint:
     content_hash = weights.content_hash(tensors)
     path = path_of(cache, content_hash)
     weights.save(path, tensors, {"source": told})

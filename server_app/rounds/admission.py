@@ -1,12 +1,303 @@
-"""Whether a site fits its task, and taking it in."""
+"""Whether a site fits its task, and taking it in: at the beginning, and while rounds are played."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from torch import Tensor
+
+from fedstrata.protocol import limits
+from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.codec import forms
 from fedstrata.protocol.codings import described
+from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.tensors import TensorSpec
+from fedstrata.support.errors import UserError
+from models.groups import PRETRAINED, Partition, exchanged, scope_key
+from models.weights import Checkpoint
+from server_app import tables
+from server_app.patience import Log
+from server_app.rounds.state import ServerState
+from server_app.sites.checkpoint_holders import CheckpointHolders
+from server_app.sites.members import Member, RejectedSite
+from server_app.sites.roster import Roster
+from server_app.start_weights import PretrainingJob
+from strategies.partitioned_model import PartitionedModel, build_partitioned
+
+
+@dataclass
+class Admission:
+    """Takes sites into a run; the first that fits defines its task.
+
+    Parameters
+    ----------
+    roster : Roster
+        Where sites are noted.
+    state : ServerState
+        Where their tasks are added.
+    plan : Plan
+        What the sites need to know.
+    start : Checkpoint, PretrainingJob or None
+        The pre-trained start; a job before its result is there.
+    stop_on_error : bool
+        Whether a site that does not fit ends the run, as long as it has not begun.
+    log : callable
+        Takes text.
+    holders : CheckpointHolders
+        Where it is noted who has the pre-trained checkpoint.
+    references : dict
+        By task, the report of its first site.
+    summaries : dict
+        By task, the rows of its partition as results.json has them.
+    begun : bool
+        Whether the sites of the beginning are there. The log names who comes later.
+    """
+
+    roster: Roster
+    state: ServerState
+    plan: Plan
+    start: Checkpoint | PretrainingJob | None
+    stop_on_error: bool
+    log: Log
+    holders: CheckpointHolders = field(default_factory=CheckpointHolders)
+    references: dict[str, SiteReport] = field(default_factory=dict)
+    summaries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    begun: bool = False
+
+    def begin(self, found: list[Member], rejected: list[RejectedSite]) -> None:
+        """Take in the sites of the beginning.
+
+        Raises
+        ------
+        UserError
+            Where a site cannot take part and the run is to stop then, or none can.
+        """
+        for site in rejected:
+            if site.unauthorized:
+                self.log(str(site))
+        self._stop_or_exclude([site for site in rejected if not site.unauthorized])
+        self.roster.clear()
+        # Newcomers last: a task must be defined by a site that trains it.
+        self.admit(sorted(found, key=lambda member: member.site in self.roster.newcomer_names))
+
+    def admit(self, members: list[Member]) -> None:
+        """Take in members: check them against their task, and note who lacks the checkpoint.
+
+        Raises
+        ------
+        UserError
+            In the beginning, where a site does not fit and the run is to stop then.
+        """
+        fitting: list[Member] = []
+        rejected: list[RejectedSite] = []
+        for member in members:
+            if problem := self._problem(member):
+                site = RejectedSite(member.node_id, member.site, limits.told(problem))
+                rejected.append(site)
+                self.roster.note_rejected(site)
+                continue
+            fitting.append(member)
+            self.state.downlink.note_known(member.site, member.report.known_states)
+            back = self.roster.place(member)
+            if self.begun:
+                self.log(f"site {member.site} {'is back' if back else 'joined'}")
+        if self.begun:
+            for site in rejected:
+                self.log(str(site))
+        else:
+            self._stop_or_exclude(rejected)
+        self.holders.joined(
+            [m.site for m in fitting], [m.site for m in fitting if m.report.holds_weights]
+        )
+
+    def welcome(self, connected: set[int]) -> list[Member]:
+        """Take in the sites that joined or came back since the last look; return them."""
+        self.roster.forget_asked(connected)
+        members, rejected = self.roster.greet()
+        for site in rejected:
+            self.log(str(site))
+        if members:
+            self.admit(members)
+        return members
+
+    def start_from(self, checkpoint: Checkpoint, plan: Plan) -> None:
+        """Let every task start from the checkpoint, of which the new plan has the hash."""
+        self.start, self.plan = checkpoint, plan
+        self.roster.change_plan(plan.to_json())
+        self.state.states.clear()
+        for task, report in self.references.items():
+            partitioned = self._partitioned(report)
+            self.state.add_task(task, partitioned.partition, self._start_tensors(partitioned))
+        self.holders.lacking = set(self.roster.everyone)
+
+    # -- one site --------------------------------------------------------------------------------
+
+    def _problem(self, member: Member) -> str | None:
+        """Return why a site does not fit its task, or None; the first that fits defines its task."""
+        task, report = member.task, member.report
+        reference = self.references.get(task)
+        if reference is None:
+            return self._begin_task(task, report)
+        if problem := classes_problem(task, report, reference):
+            return problem
+        if self.start is not None and report.input_shape != reference.input_shape:
+            try:
+                self._start_tensors(self._partitioned(report))
+            except UserError as error:
+                return f"task {task!r}: {error}"
+        partition = self.state.partitions[task]
+        return layers_problem(report, partition, reference.site) or scopes_problem(
+            task, partition, self.state.states
+        )
+
+    def _begin_task(self, task: str, report: SiteReport) -> str | None:
+        """Add a task with its first site, or return why that cannot be."""
+        try:
+            partitioned = self._partitioned(report)
+            start = self._start_tensors(partitioned)
+        except UserError as error:
+            if not self.references:  # it is the configuration that is wrong
+                raise
+            return f"task {task!r}: {error}"
+        partition = partitioned.partition
+        for key, names in exchanged(partition, task).items():
+            if not self.state.fits(key, {name: start[name] for name in names}):
+                return f"the checkpoint's group {key!r} is of another model"
+        problem = layers_problem(report, partition, "the server") or scopes_problem(
+            task, partition, self.state.states
+        )
+        if problem:
+            return problem
+        self.state.add_task(task, partition, start)
+        for key in self.state.keys_of(task).values():
+            self.state.load(key)
+        self._announce(task, partitioned)
+        self.references[task] = report
+        return None
+
+    def _partitioned(self, report: SiteReport) -> PartitionedModel:
+        """Build the model of a site's task; raise UserError where it freezes random tensors."""
+        partitioned = build_partitioned(
+            self.plan,
+            self.state.method,
+            input_shape=report.input_shape,
+            classes=len(report.classes),
+        )
+        frozen = partitioned.partition.names(PRETRAINED.name)
+        if frozen and self.start is None:
+            raise UserError(
+                f"groups.pretrained freezes {len(frozen)} tensors, but weights=none leaves them "
+                "random: choose weights=central, file or torchvision, or empty the group "
+                "('groups.pretrained=[]') and put its layers elsewhere"
+            )
+        return partitioned
+
+    def _start_tensors(self, partitioned: PartitionedModel) -> dict[str, Tensor]:
+        """Return what a task's model starts from.
+
+        Before a pre-training job has run, the model is compared with what will come of it.
+
+        Raises
+        ------
+        UserError
+            Where the pre-trained start does not fit, or lacks what is frozen.
+        """
+        if self.start is not None:
+            check_start(partitioned, self.start)
+        if isinstance(self.start, Checkpoint):
+            partitioned.start_from(self.start.tensors)
+        return partitioned.tensors(list(partitioned.model.state_dict()))
+
+    def _announce(self, task: str, partitioned: PartitionedModel) -> None:
+        """Log the partition, once for all tasks that have the same."""
+        rows = partitioned.partition.summary()
+        plain = [asdict(row) for row in rows]
+        if plain not in self.summaries.values():
+            self.log(tables.partition_table(rows))
+            for remark in partitioned.partition.remarks:
+                self.log(remark)
+        self.summaries[task] = plain
+
+    def _stop_or_exclude(self, rejected: list[RejectedSite]) -> None:
+        if not rejected:
+            return
+        text = rejections(rejected)
+        if self.stop_on_error:
+            raise UserError(f"{text}\n(strategy.on_site_error=exclude goes on without them)")
+        self.log(text)
+
+
+def rejections(rejected: Iterable[RejectedSite]) -> str:
+    """Return which sites cannot take part and why, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for site in rejected:
+        reasons.setdefault(site.reason, []).append(site.site or f"node {site.node_id}")
+    lines = [f"  {', '.join(sorted(names))}: {reason}" for reason, names in reasons.items()]
+    return "these sites cannot take part:\n" + "\n".join(sorted(lines))
+
+
+def classes_problem(task: str, report: SiteReport, reference: SiteReport) -> str | None:
+    """Return how a site's classes differ from those of its task's first site, or None."""
+    if report.classes == reference.classes:
+        return None
+    return (
+        f"task {task!r} has the classes {', '.join(report.classes)} here, "
+        f"but {', '.join(reference.classes)} at {reference.site}: configure data.classes"
+    )
+
+
+def layers_problem(report: SiteReport, partition: Partition, whose: str) -> str | None:
+    """Return how the layers that a site shares differ from its task's, or None.
+
+    Parameters
+    ----------
+    report : SiteReport
+        What the site says of its layers.
+    partition : Partition
+        Of the task.
+    whose : str
+        Where the task's partition is from, for the text.
+    """
+    for group in partition.exchanged_groups():
+        if report.fingerprints.get(group) != partition.fingerprint(group):
+            mine = described_schema(partition.schema(group))
+            return (
+                f"group {group!r} does not fit that of {whose}: "
+                f"{schema_difference(mine, report.schemas.get(group, {}))}"
+            )
+    return None
+
+
+def scopes_problem(
+    task: str, partition: Partition, states: Mapping[str, Mapping[str, Tensor]]
+) -> str | None:
+    """Return how a task's part of a group for all sites differs from the other tasks', or None."""
+    for group in partition.exchanged_groups():
+        state = states.get(scope_key(partition, group, task))
+        if state is None:
+            continue
+        mine = described_schema(partition.schema(group))
+        shared = described_schema({name: TensorSpec.of(tensor) for name, tensor in state.items()})
+        if mine != shared:
+            return (
+                f"group {group!r} is for all sites, but task {task!r} needs another shape: "
+                f"{schema_difference(shared, mine)}; put these tensors into task or personal"
+            )
+    return None
+
+
+def check_start(partitioned: PartitionedModel, start: Checkpoint | PretrainingJob) -> None:
+    """Raise UserError where the pre-trained start does not fit, or lacks what is frozen."""
+    frozen = partitioned.partition.names(PRETRAINED.name)
+    had = start.shapes.keys() - partitioned.left_alone(start.shapes)
+    if missing := [name for name in frozen if name not in had]:
+        raise UserError(
+            f"groups.pretrained freezes {len(missing)} tensors that the weights "
+            f"({start.told}) do not have, or not in this shape: {', '.join(missing[:4])}; "
+            "put them into another group"
+        )
 
 
 def described_schema(schema: Mapping[str, TensorSpec]) -> dict[str, str]:
@@ -15,7 +306,7 @@ def described_schema(schema: Mapping[str, TensorSpec]) -> dict[str, str]:
 
 
 def schema_difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:
-    """Name the first tensors that differ between two schemas, ours first."""
+    """Name the first tensors that differ between two schemas, as `described_schema` gives them."""
     lines = []
     for name in sorted(mine.keys() | theirs.keys()):
         ours, other = mine.get(name, "missing"), theirs.get(name, "missing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from flwr.app import Message
 from torch import Tensor
@@ -14,8 +15,7 @@ from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
 from models.groups import Partition, keys_of
-from server_app.rounds import checks
-from server_app.rounds.contribution import CohortUpdate, Contribution, Reference, Update
+from server_app.rounds.contribution import Contribution, Reference, Update
 from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
 from strategies.method import Method
@@ -27,9 +27,9 @@ def checked_update(
     round_number: int,
     partition: Partition,
     method: Method,
-    sent: Mapping[str, Reference],
+    references: Mapping[str, Reference],
 ) -> Update:
-    """Return what a site learned, or raise Refused with the reason why it is not taken.
+    """Return what a site learned, or raise Refused with the reason for which it is not taken.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def checked_update(
         Of the member's task: the allow-list of tensors, with their shapes and dtypes.
     method : Method
         Says whether partial work is taken.
-    sent : mapping of str to Reference
+    references : mapping of str to Reference
         By group, what the site trained from.
 
     Raises
@@ -56,29 +56,20 @@ def checked_update(
     report = answers.read_round_report(reply)
     payloads = answers.read_payloads(reply)
     if report.error:
-        raise (NotNow if report.later else Refused)(report.error)
+        raise refusal(report)
     _check_report(report, member, round_number, method)
-    allowed = set(partition.exchanged_groups())
-    if extra := set(payloads) - allowed:
-        raise Refused(f"sends groups that may not leave a site: {', '.join(sorted(extra))}")
-    if missing := allowed - set(payloads):
-        raise Refused(f"does not send group {', '.join(sorted(missing))}")
-    tensors = {}
+    keys = keys_of(partition, member.task)
+    _check_groups(payloads.keys(), keys.keys())
+    contributions = {}
     for group, data in payloads.items():
         try:
-            tensors[group] = _learnt(data, partition.schema(group), sent[group])
+            tensors = _updated(data, partition.schema(group), references[group])
         except PayloadError as error:
             raise Refused(f"group {group}: {error}") from None
-    return Update(report, tensors, {group: len(data) for group, data in payloads.items()})
-
-
-def _learnt(data: bytes, schema: Mapping[str, TensorSpec], sent: Reference) -> dict[str, Tensor]:
-    """Return a group's tensors after training, from what a site answered; PayloadError if it is none."""
-    changes = codec.decode(data, schema, sent.coding, max_magnitude=MAX_MAGNITUDE, borrow=True)
-    tensors = {name: sent.update(name, change) for name, change in changes.items()}
-    moved = {name: t for name, t in tensors.items() if t is not changes[name].value}
-    check_values(moved, MAX_MAGNITUDE)  # decode has seen the others
-    return tensors
+        contributions[keys[group]] = Contribution(
+            {member.site: report.examples}, tensors, len(data)
+        )
+    return Update({member.site: report}, {}, contributions)
 
 
 def checked_cohort(
@@ -88,8 +79,8 @@ def checked_cohort(
     partitions: Mapping[str, Partition],
     expected: Mapping[str, int],
     method: Method,
-) -> CohortUpdate:
-    """Return what a cohort's sites learned, or raise Refused with the reason why it is not taken.
+) -> Update:
+    """Return what a cohort's sites learned, or raise Refused with the reason.
 
     A site that says why it did not train is not in the sums. Where anything is wrong with one that
     did, nothing of the cohort can be taken: its update cannot be told from the others'.
@@ -112,69 +103,27 @@ def checked_cohort(
     Raises
     ------
     Refused
-        As `checked_update`; for a site that was not asked, or is not spoken of; for a scope too
+        As `checked_update`; for a site that was not asked, or is not mentioned; for a scope too
         many or too few, and sums that are larger than such sites' can be.
     """
-    letters = answers.letters(reply, len(members))
-    if not letters:  # one report for all: the cohort could not do it
-        told = answers.read_round_report(reply)
-        raise (NotNow if told.later else Refused)(
-            told.error or "is a cohort, and answers as a site"
-        )
-    reports, problems = _cohort_reports(letters, members, round_number, method)
-    contents: dict[str, dict[str, int]] = {}
-    schemas: dict[str, dict[str, TensorSpec]] = {}
-    for member in members:
-        if member.site in reports:
-            for group, key in keys_of(partitions[member.task], member.task).items():
-                contents.setdefault(key, {})[member.site] = reports[member.site].examples
-                schemas[key] = partitions[member.task].schema(group)
+    messages = answers.letters(reply, len(members))
+    if not messages:  # one report for all: the cohort could not do it
+        report = answers.read_round_report(reply)
+        if report.error:
+            raise refusal(report)
+        raise Refused("is a cohort, and answers as a site")
+    reports, problems = _cohort_reports(messages, members, round_number, method)
+    sites, schemas = _expected_sums(members, reports, partitions)
     payloads = answers.read_payloads(reply)
-    if extra := payloads.keys() - contents.keys():
-        raise Refused(f"sends groups that may not leave a site: {', '.join(sorted(extra))}")
-    if missing := contents.keys() - payloads.keys():
-        raise Refused(f"does not send group {', '.join(sorted(missing))}")
-    shares = {}
+    _check_groups(payloads.keys(), sites.keys())
+    contributions = {}
     for key, data in payloads.items():
-        schema, most = schemas[key], MAX_MAGNITUDE
-        if len(contents[key]) > 1:
-            schema = {name: TensorSpec(spec.shape, "int64") for name, spec in schema.items()}
-            most = largest_sum(sum(contents[key].values()), expected[key])
-        try:
-            tensors = decode(data, schema, max_magnitude=most)
-        except PayloadError as error:
-            raise Refused(f"group {group_of(key)}: {error}") from None
-        shares[key] = Contribution(contents[key], tensors, len(data))
-    return CohortUpdate(reports, problems, shares)
+        tensors = _sums(key, data, schemas[key], sites[key], expected[key])
+        contributions[key] = Contribution(sites[key], tensors, len(data))
+    return Update(reports, problems, contributions)
 
 
-def _cohort_reports(
-    letters: Sequence[Message], members: Sequence[Member], round_number: int, method: Method
-) -> tuple[dict[str, RoundReport], dict[str, Refused]]:
-    """Return the reports of the sites that trained, and why the others did not, by site."""
-    by_name = {member.site: member for member in members}
-    reports: dict[str, RoundReport] = {}
-    problems: dict[str, Refused] = {}
-    for incoming in letters:
-        told = answers.read_round_report(incoming)
-        member = by_name.pop(told.site, None)
-        if member is None:
-            shown = limits.printable(told.site)[:80]
-            raise Refused(f"the cohort answers for {shown!r}, which it was not asked for")
-        if told.error:
-            problems[told.site] = (NotNow if told.later else Refused)(told.error)
-            continue
-        try:
-            _check_report(told, member, round_number, method)
-        except Refused as error:
-            raise Refused(f"in the cohort's sum is {told.site}: {error}") from None
-        reports[told.site] = told
-    if by_name:
-        raise Refused(f"the cohort says nothing of {', '.join(sorted(by_name))}")
-    return reports, problems
-
-
-def check_told(report: RoundReport | DeployReport, member: Member, round_number: int) -> None:
+def check_report(report: RoundReport | DeployReport, member: Member, round_number: int) -> None:
     """Raise Refused for a report without an error that is not the member's, of its own examples."""
     if report.site != member.site:
         raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
@@ -182,7 +131,9 @@ def check_told(report: RoundReport | DeployReport, member: Member, round_number:
         raise Refused(f"answers round {report.round} in round {round_number}")
     announced = member.report.examples["train"]
     if not 0 < report.examples <= announced:
-        raise Refused(f"tells of {report.examples} examples to train on, it announced {announced}")
+        raise Refused(
+            f"reports {report.examples} examples to train on, but it announced {announced}"
+        )
     if isinstance(report, DeployReport):
         measured = [report.before, report.after]
     elif "test" in report.metrics:
@@ -190,23 +141,110 @@ def check_told(report: RoundReport | DeployReport, member: Member, round_number:
     else:
         raise Refused("carries no metrics of the test data")
     for metrics in measured:
-        checks.check_counted(metrics, member.report.examples)
-
-
-def _check_report(report: RoundReport, member: Member, round_number: int, method: Method) -> None:
-    """Raise Refused for a report without an error that is not of the member's work in the round."""
-    check_told(report, member, round_number)
-    if not 0 <= report.steps <= report.planned:
-        raise Refused(f"did {report.steps} of {report.planned} steps")
-    if reason := method.refuses(report.steps, report.planned):
-        raise Refused(reason)
+        check_counted(metrics, member.report.examples)
 
 
 def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
-    """Raise Refused for metrics of more examples than a site has, or of none: means weigh by them."""
+    """Raise Refused for metrics of no examples, or of more than the site has: means weigh by them."""
     for split, values in metrics.items():
         measured = values["examples"] or 0
         if not 0 < measured <= announced[split]:
             raise Refused(
                 f"measured {measured:g} {split} examples, it announced {announced[split]}"
             )
+
+
+def refusal(report: RoundReport | DeployReport) -> Refused:
+    """Return the exception for a site's own error: `NotNow` where it may be asked again later."""
+    return (NotNow if report.later else Refused)(report.error)
+
+
+def _check_report(report: RoundReport, member: Member, round_number: int, method: Method) -> None:
+    """Raise Refused for a report without an error that is not of the member's work in the round."""
+    check_report(report, member, round_number)
+    if not 0 <= report.steps <= report.planned:
+        raise Refused(f"did {report.steps} of {report.planned} steps")
+    if reason := method.refuses(report.steps, report.planned):
+        raise Refused(reason)
+
+
+def _check_groups(sent: AbstractSet[str], allowed: AbstractSet[str]) -> None:
+    """Raise Refused where the groups, or scopes, that were sent are not those that may be."""
+    if extra := sent - allowed:
+        raise Refused(f"sends groups that may not leave a site: {', '.join(sorted(extra))}")
+    if missing := allowed - sent:
+        raise Refused(f"does not send group {', '.join(sorted(missing))}")
+
+
+def _updated(
+    data: bytes, schema: Mapping[str, TensorSpec], reference: Reference
+) -> dict[str, Tensor]:
+    """Return a group's tensors after training, as a site answered them; or raise PayloadError."""
+    changes = codec.decode(data, schema, reference.coding, max_magnitude=MAX_MAGNITUDE, borrow=True)
+    tensors = {name: reference.update(name, change) for name, change in changes.items()}
+    # Adding a difference can exceed the limit though each part was within it. What came whole was
+    # checked by `decode`.
+    computed = {name: t for name, t in tensors.items() if t is not changes[name].value}
+    check_values(computed, MAX_MAGNITUDE)
+    return tensors
+
+
+def _cohort_reports(
+    messages: Sequence[Message], members: Sequence[Member], round_number: int, method: Method
+) -> tuple[dict[str, RoundReport], dict[str, Refused]]:
+    """Return the reports of the sites that trained, and why the others did not, by site."""
+    by_name = {member.site: member for member in members}
+    reports: dict[str, RoundReport] = {}
+    problems: dict[str, Refused] = {}
+    for message in messages:
+        report = answers.read_round_report(message)
+        member = by_name.pop(report.site, None)
+        if member is None:
+            shown = limits.printable(report.site)[:80]
+            raise Refused(f"the cohort answers for {shown!r}, which it was not asked for")
+        if report.error:
+            problems[report.site] = refusal(report)
+            continue
+        try:
+            _check_report(report, member, round_number, method)
+        except Refused as error:
+            raise Refused(f"in the cohort's sum is {report.site}: {error}") from None
+        reports[report.site] = report
+    if by_name:
+        raise Refused(f"the cohort says nothing of {', '.join(sorted(by_name))}")
+    return reports, problems
+
+
+def _expected_sums(
+    members: Sequence[Member],
+    reports: Mapping[str, RoundReport],
+    partitions: Mapping[str, Partition],
+) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, TensorSpec]]]:
+    """Return by scope key the sites that must be in its sum, with examples; and its tensors."""
+    sites: dict[str, dict[str, int]] = {}
+    schemas: dict[str, dict[str, TensorSpec]] = {}
+    for member in members:
+        if member.site in reports:
+            partition = partitions[member.task]
+            for group, key in keys_of(partition, member.task).items():
+                sites.setdefault(key, {})[member.site] = reports[member.site].examples
+                schemas[key] = partition.schema(group)
+    return sites, schemas
+
+
+def _sums(
+    key: str,
+    data: bytes,
+    schema: Mapping[str, TensorSpec],
+    sites: Mapping[str, int],
+    expected: int,
+) -> dict[str, Tensor]:
+    """Return the sums of a scope; of one site alone, its update. Raise Refused for anything else."""
+    most = MAX_MAGNITUDE
+    if len(sites) > 1:
+        schema = {name: TensorSpec(spec.shape, "int64") for name, spec in schema.items()}
+        most = largest_sum(sum(sites.values()), expected)
+    try:
+        return decode(data, schema, max_magnitude=most)
+    except PayloadError as error:
+        raise Refused(f"group {group_of(key)}: {error}") from None

@@ -11,18 +11,7 @@ from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.codec import Change, same_bits
 from fedstrata.protocol.codings import Coding
 from fedstrata.protocol.limits import Refused
-
-
-@dataclass(frozen=True)
-class Update:
-    """An answer that passed: the report, the tensors and the bytes of each exchanged group.
-
-    The tensors are views of the answer's own bytes: to be read, not written to.
-    """
-
-    report: RoundReport
-    tensors: dict[str, dict[str, Tensor]]
-    sizes: dict[str, int]
+from strategies.aggregators import Aggregator
 
 
 @dataclass(frozen=True)
@@ -58,26 +47,35 @@ class Reference:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a cohort sends of one scope.
+    """What an answer adds to the sums of one scope: of one site, or of several at once.
 
     Parameters
     ----------
     sites : dict of str to int
         Who is in it, with the examples that each trained on.
     tensors : dict of str to Tensor
-        The one site's update; of several sites, their sum in int64, see `FixedPointSum`.
+        The one site's update; of several sites, their sum in int64, see `FixedPointSum`. They may
+        be views of the answer's own bytes: they are read, and never written to.
     size : int
-        In bytes, as it travelled.
+        In bytes, as it traveled.
     """
 
     sites: dict[str, int]
     tensors: dict[str, Tensor]
     size: int
 
+    def add_to(self, aggregator: Aggregator) -> None:
+        """Give the contribution to the aggregator of its scope."""
+        if len(self.sites) > 1:
+            aggregator.add_sum(self.sites, self.tensors)
+            return
+        ((site, examples),) = self.sites.items()
+        aggregator.add(site, self.tensors, examples)
+
 
 @dataclass(frozen=True)
-class CohortUpdate:
-    """A cohort's answer that passed.
+class Update:
+    """An answer to a training order that passed the checks, of a site alone or of a cohort.
 
     Parameters
     ----------
@@ -85,10 +83,10 @@ class CohortUpdate:
         Of the sites that trained, by name.
     problems : dict of str to Refused
         Why the other sites that were asked did not, by name.
-    shares : dict of str to Contribution
+    contributions : dict of str to Contribution
         By scope key.
     """
 
     reports: dict[str, RoundReport]
     problems: dict[str, Refused]
-    shares: dict[str, Contribution]
+    contributions: dict[str, Contribution]

@@ -2,40 +2,255 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from flwr.app import Message
+from flwr.app import Array, Message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import kinds, orders
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.orders import Coded
+from fedstrata.protocol.payload import encode
+from server_app.inbox import MOST_BESIDES, Inbox, collect, reply_problem, send
+from server_app.patience import Log
+from server_app.rounds.admission import Admission
+from server_app.rounds.recipients import Recipients, by_order, split_answer
+from server_app.rounds.records import RoundRecord
+from server_app.rounds.state import ServerState
 from server_app.sites.members import Member
+from server_app.sites.roster import Roster
+from strategies.config import StrategyConfig
 
-TTL_MARGIN = 60.0  # seconds that a message outlives its round's deadline in the SuperLink
-MOST_TIMES = 2  # the layers that a site was sent: so large may those be that it answers with
-Recipients = tuple[Member, ...]  # who shares an order: a site alone, or the sites of a cohort
-
-
-def recipients_of(members: Iterable[Member]) -> list[Recipients]:
-    """Return who shares an order: the sites of one cohort do, any other site has its own."""
-    groups_of_recipients: list[list[Member]] = []
-    cohorts: dict[int, list[Member]] = {}
-    for member in members:
-        if member.in_cohort and member.node_id in cohorts:
-            cohorts[member.node_id].append(member)
-            continue
-        groups_of_recipients.append([member])
-        if member.in_cohort:
-            cohorts[member.node_id] = groups_of_recipients[-1]
-    return [tuple(recipients) for recipients in groups_of_recipients]
+TTL_MARGIN = 60.0  # seconds that a message outlives its deadline in the SuperLink
+MOST_TIMES = 2  # an answer may be so many times as large as the layers that the site was sent
+# Flower's errors that say that the node, or its answer, cannot be reached. Others are the site's.
+UNREACHABLE = (
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+)
 
 
-def letters_of(recipients: Recipients, reply: Message) -> list[tuple[Member, Message]]:
-    """Return each site's part of a cohort's answer; raise Refused where it is not of these sites."""
-    answers.expect_no_layers(reply)
-    letters = answers.letters(reply, len(recipients))
-    if not letters:  # one report for all: the cohort could not do it
-        return [(member, reply) for member in recipients]
-    found = dict(zip((answers.site_of(incoming) for incoming in letters), letters, strict=True))
-    if found.keys() != {member.site for member in recipients}:
-        raise Refused("the cohort does not answer for the sites that it was asked for")
-    return [(member, found[member.site]) for member in recipients]
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of sites.
+
+    Parameters
+    ----------
+    kind : str
+        The kind of order, as fedstrata/protocol/kinds.py names it.
+    number : int
+        The round.
+    seconds : float
+        Within which an answer must be there.
+    layers : mapping of str to Array, optional
+        What the order carries; when omitted, the layers of the site's exchanged groups.
+    expected : mapping of str to int, optional
+        For training: by scope key, the examples of all sites asked.
+    taken : mapping of str to mapping, optional
+        For training: by site and group, of which round the last update is that was aggregated.
+    """
+
+    kind: str
+    number: int
+    seconds: float
+    layers: Mapping[str, Array] | None = None
+    expected: Mapping[str, int] | None = None
+    taken: Mapping[str, Mapping[str, int]] | None = None
+
+
+@dataclass
+class Dispatch:
+    """The way to the sites of a run.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    roster : Roster
+        Who takes part.
+    state : ServerState
+        The layers to send.
+    settings : StrategyConfig
+        How often to look for answers.
+    admission : Admission
+        Takes in sites that join or come back while answers are awaited.
+    log : callable
+        Takes a line.
+    """
+
+    grid: Grid
+    roster: Roster
+    state: ServerState
+    settings: StrategyConfig
+    admission: Admission
+    log: Log
+
+    def ask_each(
+        self, ask: Ask, members: Iterable[Member], record: RoundRecord
+    ) -> Iterator[tuple[Member, Message]]:
+        """Send an order to each member, and yield each one's own report as it arrives.
+
+        A member that does not answer in time is noted in ``record`` as late; one that cannot, as
+        absent or refused.
+        """
+        for recipients, reply in self.ask(ask, members, record):
+            try:
+                reports = split_answer(recipients, reply)
+            except Refused as error:
+                record.refused |= dict.fromkeys(recipients.sites, str(error))
+                continue
+            yield from reports
+
+    def ask(
+        self, ask: Ask, members: Iterable[Member], record: RoundRecord
+    ) -> Iterator[tuple[Recipients, Message]]:
+        """Do what `ask_each` does, and yield each answer whole, with all whom it is from."""
+        deadline = time.monotonic() + ask.seconds  # sending counts: it takes long for large layers
+        pending, largest = self._send(ask, by_order(members), record)
+        waiting = {message_id: recipients.node_id for message_id, recipients in pending.items()}
+        inbox = Inbox(self.grid, MOST_BESIDES + MOST_TIMES * largest)
+        for message_id, reply in collect(
+            inbox,
+            waiting,
+            deadline=deadline,
+            poll=self.settings.poll,
+            idle=lambda: self._gone(pending, record),
+        ):
+            recipients = pending.pop(message_id)
+            if problem := reply_problem(reply):
+                missed = record.absent if reply.error.code in UNREACHABLE else record.refused
+                missed |= dict.fromkeys(recipients.sites, problem)
+                self._note_unanswered(ask.kind, recipients)
+                continue
+            yield recipients, reply
+        for recipients in pending.values():
+            self._note_unanswered(ask.kind, recipients)
+            for site in recipients.sites:
+                if site not in record.absent:
+                    record.late[site] = f"no answer within {ask.seconds:g} s"
+
+    def _send(
+        self, ask: Ask, everyone: Iterable[Recipients], record: RoundRecord
+    ) -> tuple[dict[str, Recipients], int]:
+        """Send the orders; return who got which message, and the bytes of the largest layers."""
+        arrays: dict[str, Array] = {}
+        pending: dict[str, Recipients] = {}
+        largest = 0
+        for recipients in everyone:
+            layers, coded = ask.layers, dict[str, Coded]()
+            if layers is None:
+                layers, coded = self._layers(recipients, ask.number, arrays)
+                largest = max(largest, *map(self.state.size, recipients.tasks))
+            largest = max(largest, sum(len(array.data) for array in layers.values()))
+            # One at a time: each message has its own copy of the layers until it is sent.
+            sent = send(self.grid, [self._order(ask, recipients, layers, coded)])
+            if not sent:
+                why = "its node is gone: the message could not be sent"
+                record.absent |= dict.fromkeys(recipients.sites, why)
+                continue
+            pending[sent[0]] = recipients
+            record.count_down(layers, coded)
+        return pending, largest
+
+    def _order(
+        self,
+        ask: Ask,
+        recipients: Recipients,
+        layers: Mapping[str, Array],
+        coded: Mapping[str, Coded],
+    ) -> Message:
+        """Return the message. To a cohort it names who is asked; to a site, which updates counted."""
+        cohort = recipients.in_cohort
+        taken = (ask.taken or {}).get(recipients.sites[0])
+        return orders.order(
+            ask.kind,
+            recipients.node_id,
+            plan=self.roster.plan,
+            round_number=ask.number,
+            layers=layers,
+            ttl=ask.seconds + TTL_MARGIN,
+            members=recipients.sites if cohort else (),
+            expected=ask.expected if cohort else None,
+            coded=coded,
+            taken=None if cohort else taken,
+        )
+
+    def _layers(
+        self, recipients: Recipients, number: int, arrays: dict[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Coded]]:
+        """Return the payload of each group for a site, or of each scope for a cohort's sites.
+
+        Equal ones are made once, in ``arrays``. A group that travels as differences has as many
+        payloads as steps, and the second mapping says what they are; a cohort has no such groups.
+        """
+        layers: dict[str, Array] = {}
+        coded: dict[str, Coded] = {}
+        for task in recipients.tasks:
+            for group, key in self.state.keys_of(task).items():
+                state = self.state.states[key]
+                if self.state.downlink.remembers(group):
+                    steps, coded[group] = self.state.downlink.payloads(
+                        recipients.sites[0], group, key, number, state
+                    )
+                    layers |= steps
+                    continue
+                if key not in arrays:
+                    arrays[key] = kinds.payload_array(encode(state))
+                layers[key if recipients.in_cohort else group] = arrays[key]
+        return layers, coded
+
+    def _note_unanswered(self, kind: str, recipients: Recipients) -> None:
+        """Note that an order to train brought no answer: the sites may have trained all the same."""
+        if kind == kinds.TRAIN:
+            for site in recipients.sites:
+                self.state.downlink.unanswered(site)
+
+    def _gone(self, pending: Mapping[str, Recipients], record: RoundRecord) -> set[str]:
+        """Return the messages whose sites cannot answer any more, and note why."""
+        connected = self.roster.connected()
+        self.admission.welcome(connected)
+        gone = set()
+        for message_id, recipients in pending.items():
+            for member in recipients.members:
+                now = self.roster.everyone.get(member.site)
+                if now is not None and now.node_id != member.node_id:
+                    record.absent[member.site] = "was started again; what it was doing is lost"
+                elif member.node_id not in connected:
+                    record.absent[member.site] = "disconnected"
+                else:
+                    continue
+                gone.add(message_id)
+        return gone
+
+
+def last_taken(
+    history: Sequence[Mapping[str, Any]], site: str, keys: Mapping[str, str]
+) -> dict[str, int]:
+    """Return of which round a site's last update is that was aggregated, by group; 0 for none.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        The records of the rounds that are complete, in order.
+    site : str
+        The site.
+    keys : mapping of str to str
+        The scope key of each group in which coding loses something: the site adds that to its
+        next update, and must know which of its updates counted.
+    """
+    return {
+        group: next(
+            (
+                int(record["round"])
+                for record in reversed(history)
+                if site in record["participants"] and key not in record["kept"]
+            ),
+            0,
+        )
+        for group, key in keys.items()
+    }

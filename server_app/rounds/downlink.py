@@ -1,11 +1,14 @@
-"""What each site is sent of a group whose layers travel down as differences: from what it holds.
+"""What each site is sent of a group whose layers travel down as differences.
 
-The server keeps, beside the state that it has learned, the state that it has *published*: what a site
-holds that has read everything. Each round it publishes the difference between the two, coded once
-and the same for all, and takes what coding made of it itself; what coding lost is in the difference
-of the next round (error feedback; Tang et al. 2019, DoubleSqueeze). Published states are known by
-their content hash. A site that holds an earlier one is sent the differences since, one after the
-other; one that holds none of them, or too old a one, the published state itself, exactly.
+The server keeps two states: the one that it has learned, and the one that it has *published*, which
+is what a site has that received everything. Each round it publishes the difference between the two.
+It codes the difference once, for all sites alike, and applies to its own copy what coding made of
+it. So what coding loses is in the difference of the next round (error feedback; Tang et al. 2019,
+DoubleSqueeze).
+
+Published states are known by their content hash. A site that has an earlier one is sent the
+differences since, one after the other. A site that has none of them, or too old a one, is sent the
+published state itself, exactly.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Step:
 
 @dataclass
 class Published:
-    """What sites hold of a group and scope that have read everything.
+    """The state of a group and scope at sites that have received everything.
 
     Parameters
     ----------
@@ -97,7 +100,7 @@ class Published:
         return self._whole
 
     def since(self, known_states: frozenset[str]) -> list[Step] | None:
-        """Return the fewest steps from one of the states ``known_states``; None where there is no way."""
+        """Return the fewest steps from one of ``known_states``; None where there is no way."""
         if self.hash in known_states:
             return []
         for start in range(len(self.steps) - 1, -1, -1):
@@ -108,14 +111,14 @@ class Published:
 
 @dataclass
 class _Site:
-    """What a site is known to hold, by group, and the orders it has not answered with an update."""
+    """The states that a site is known to have, by group, and the orders left without an update."""
 
     known_states: dict[str, frozenset[str]]
     unanswered: int = 0
 
 
 class Downlink:
-    """Published states by scope key, and what each site holds of them.
+    """Published states by scope key, and which of them each site has.
 
     Parameters
     ----------
@@ -133,7 +136,7 @@ class Downlink:
         return self.codings.to_site(group).remembers
 
     def begin(self, group: str, key: str, state: Mapping[str, Tensor]) -> None:
-        """Take ``state`` for what is published: what a run starts from, which every site makes itself."""
+        """Publish ``state``, what a run starts from: every site makes that itself."""
         if self.remembers(group):
             self.published[key] = Published(dict(state))
 
@@ -142,7 +145,7 @@ class Downlink:
         return self.published[key].tensors if key in self.published else state
 
     def note_known(self, site: str, known_states: Mapping[str, tuple[str, ...]]) -> None:
-        """Note what a site says that it holds; of groups that it need not hold, nothing."""
+        """Note which states a site says that it has, for groups that travel as differences."""
         self._sites[site] = _Site(
             {
                 group: frozenset(hashes)
@@ -165,7 +168,7 @@ class Downlink:
         self._sites[site] = _Site(there)
 
     def failed(self, site: str) -> bool:
-        """Forget what a site holds, which could not do what was asked: it may have lost that.
+        """Forget the states of a site that could not do what was asked: it may have lost them.
 
         Return whether there was anything to forget.
         """
@@ -180,7 +183,7 @@ class Downlink:
         if site in self._sites:
             self._sites[site].unanswered += 1
 
-    def parcel(
+    def payloads(
         self, site: str, group: str, key: str, number: int, state: Mapping[str, Tensor]
     ) -> tuple[dict[str, Array], Coded]:
         """Return the payloads of a group for a site in round ``number``, and what they are.

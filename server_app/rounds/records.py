@@ -6,7 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flwr.app import Array
+
 from fedstrata.protocol.answers import METRICS, RoundReport
+from fedstrata.protocol.kinds import group_of
+from server_app.rounds.contribution import Contribution
 from server_app.sites.members import Member
 
 MEASURES = tuple(name for name in METRICS if name != "examples")
@@ -29,8 +33,22 @@ class RoundRecord:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def moved_too(self, before: RoundRecord) -> None:
-        """Count the bytes of an attempt ``before`` this one that did not suffice."""
+    def count_down(self, layers: Mapping[str, Array], coded: Iterable[str]) -> None:
+        """Count the bytes of an order's layers, by group; ``coded`` groups are named also at 0."""
+        for key, array in layers.items():
+            group = group_of(key)
+            self.bytes_down[group] = self.bytes_down.get(group, 0) + len(array.data)
+        for group in coded:
+            self.bytes_down.setdefault(group, 0)
+
+    def count_up(self, contributions: Mapping[str, Contribution]) -> None:
+        """Count the bytes of an answer's contributions, by group."""
+        for key, contribution in contributions.items():
+            group = group_of(key)
+            self.bytes_up[group] = self.bytes_up.get(group, 0) + contribution.size
+
+    def count_attempt(self, before: RoundRecord) -> None:
+        """Count the bytes of an attempt ``before`` this one, which did not suffice."""
         for mine, theirs in (
             (self.bytes_down, before.bytes_down),
             (self.bytes_up, before.bytes_up),
@@ -38,10 +56,15 @@ class RoundRecord:
             for group, size in theirs.items():
                 mine[group] = mine.get(group, 0) + size
 
+    @property
+    def missed(self) -> dict[str, str]:
+        """Why each site that was asked for did not contribute, by name."""
+        return {**self.refused, **self.late, **self.absent}
+
     def took_part(self, reports: Sequence[tuple[Member, RoundReport]]) -> None:
         """Note sites' answers; lists and mappings stay sorted, whatever the order of arrival."""
         self.participants = sorted([*self.participants, *(member.site for member, _ in reports)])
-        self.sites |= {member.site: site_record(member, told) for member, told in reports}
+        self.sites |= {member.site: site_record(member, report) for member, report in reports}
         self.sites = dict(sorted(self.sites.items()))
 
     def to_dict(self) -> dict[str, Any]:

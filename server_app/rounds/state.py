@@ -1,4 +1,4 @@
-"""What the server has server_state: tensors and an aggregator for each layer group and scope."""
+"""What the server has learned: tensors and an aggregator for each layer group and scope."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.kinds import group_of
 from fedstrata.support.errors import UserError
 from models.groups import Partition, exchanged, keys_of
-from server_app.rounds.contribution import Reference
+from server_app.rounds.contribution import Contribution, Reference
 from server_app.rounds.downlink import Downlink, Published
 from strategies.aggregators import Aggregator, make
 from strategies.method import Method
@@ -20,16 +20,16 @@ from strategies.method import Method
 
 @dataclass(frozen=True)
 class GroupCheckpoint:
-    """What a checkpoint holds of a group and scope: all by name, empty where there is none.
+    """What a checkpoint has of one group and scope: tensors by name, empty where there are none.
 
     Parameters
     ----------
     state : dict
-        What was server_state.
+        The averaged tensors.
     optimizer : dict
         The aggregator's own tensors.
     published : dict
-        What sites hold, where the group travels down as differences.
+        The state that sites know, where the group travels to them as differences.
     """
 
     state: dict[str, Tensor]
@@ -39,41 +39,47 @@ class GroupCheckpoint:
 
 @dataclass
 class ServerState:
-    """What the server holds: one state and one aggregator per group and scope.
+    """What the server has learned: one state and one aggregator per group and scope.
 
     Parameters
     ----------
+    method : Method
+        May bring aggregators of its own.
+    configured : mapping
+        The configured aggregator of each group, as options.
+    sums : bool
+        Whether nodes may answer with the sums over several sites.
+    codings : Codings
+        How each group travels.
     partitions : dict
         Task to the partition of its model.
     states : dict
         Scope key (``common``, ``task/gender``) to tensors by name.
     aggregators : dict
         Scope key to aggregator.
-    unclaimed : dict
-        Scope key to what a checkpoint holds of tasks whose sites are not back yet.
-    in_cohort : bool
-        Whether nodes may answer with the sums over several sites.
-    codings : Codings
-        How each group travels.
+    checkpoints : dict
+        Scope key to what a checkpoint has of tasks whose sites are not back yet.
     downlink : Downlink
-        What sites hold of the groups that travel down as differences.
+        What sites know of the groups that travel to them as differences.
     """
 
     method: Method
     configured: Mapping[str, Any]
-    in_cohort: bool = False
+    sums: bool = False
     codings: Codings = field(default_factory=lambda: Codings({}, {}))
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
-    unclaimed: dict[str, GroupCheckpoint] = field(default_factory=dict)
+    checkpoints: dict[str, GroupCheckpoint] = field(default_factory=dict)
     downlink: Downlink = field(init=False)
 
     def __post_init__(self) -> None:
         self.downlink = Downlink(self.codings)
 
+    # -- tasks and their scopes ------------------------------------------------------------------
+
     def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
-        """Take in a task: its partition, and the tensors its groups start from.
+        """Add a task: its partition, and the tensors that its groups start from.
 
         Raises
         ------
@@ -89,33 +95,14 @@ class ServerState:
                 self.aggregators[key] = self.aggregator(group_of(key))
 
     def keys(self) -> list[str]:
-        """Return every scope of which there is a state, also where none of its sites is there."""
-        return sorted({*self.states, *self.unclaimed})
+        """Return every scope that has a state, also where none of its sites is there."""
+        return sorted({*self.states, *self.checkpoints})
 
-    def claim(self, key: str) -> None:
-        """Go on from what a checkpoint holds of ``key``, if it does: a site is there to learn it."""
-        kept = self.unclaimed.pop(key, None)
-        if kept is None:
-            return
-        self.states[key] = {name: kept.state[name] for name in self.states[key]}
-        self.aggregators[key].load_state_dict(kept.optimizer)
-        if self.downlink.remembers(group_of(key)):
-            tensors = {name: kept.published[name] for name in self.states[key]}
-            self.downlink.published[key] = Published(tensors)
+    def keys_of(self, task: str) -> dict[str, str]:
+        """Return the scope key of each exchanged group, for sites of ``task``."""
+        return keys_of(self.partitions[task], task)
 
-    def keep(self) -> dict[str, GroupCheckpoint]:
-        """Return what a checkpoint has to hold, by scope key; what nobody claimed is still in it."""
-        published = self.downlink.published
-        return self.unclaimed | {
-            key: GroupCheckpoint(
-                state,
-                self.aggregators[key].state_dict(),
-                published[key].tensors if key in published else {},
-            )
-            for key, state in self.states.items()
-        }
-
-    def sent(self, task: str) -> dict[str, Reference]:
+    def references(self, task: str) -> dict[str, Reference]:
         """Return what sites of ``task`` train from in this round, and how they answer, by group."""
         return {
             group: Reference(
@@ -125,10 +112,6 @@ class ServerState:
             )
             for group, key in self.keys_of(task).items()
         }
-
-    def keys_of(self, task: str) -> dict[str, str]:
-        """Return the scope key of each exchanged group, for sites of ``task``."""
-        return keys_of(self.partitions[task], task)
 
     def size(self, task: str) -> int:
         """Return the bytes of the exchanged tensors of ``task``."""
@@ -149,7 +132,7 @@ class ServerState:
             return make(str(options.pop("name", "")), options, where)
 
         chosen = self.method.aggregator(group, configured)
-        if self.in_cohort and not chosen.takes_sums:
+        if self.sums and not chosen.takes_sums:
             raise UserError(
                 f"strategy.aggregators.{group}: {type(chosen).__name__} needs each site's own "
                 "update, and with cohort.sites above 1 a node sends the sum over its sites: choose "
@@ -157,3 +140,86 @@ class ServerState:
                 "or cohort.sites=1 with a SuperNode for each site"
             )
         return chosen
+
+    # -- a round ---------------------------------------------------------------------------------
+
+    def begin_round(self, examples: Mapping[str, int], tasks: Mapping[str, str]) -> dict[str, int]:
+        """Open the aggregators of every scope that is asked; return the examples expected of each.
+
+        Parameters
+        ----------
+        examples, tasks : mapping of str to int, str
+            The training examples and the task of each site that is asked.
+        """
+        keys = {task: self.keys_of(task).values() for task in set(tasks.values())}
+        expected: dict[str, dict[str, int]] = {}
+        for site, task in tasks.items():
+            for key in keys[task]:
+                expected.setdefault(key, {})[site] = examples[site]
+        for key, sites in expected.items():
+            self.aggregators[key].begin(self.states[key], sites)
+        return {key: sum(sites.values()) for key, sites in expected.items()}
+
+    def add(self, contributions: Mapping[str, Contribution]) -> None:
+        """Add what one answer contributes, by scope key."""
+        for key, contribution in contributions.items():
+            contribution.add_to(self.aggregators[key])
+
+    def finish_round(self, answers: Mapping[str, int]) -> tuple[dict[str, str], dict[str, str]]:
+        """Close the aggregators of a round; a scope without an answer keeps its state.
+
+        Parameters
+        ----------
+        answers : mapping of str to int
+            The number of answers of each scope that was asked.
+
+        Returns
+        -------
+        tuple of two dict
+            Why scopes kept their state, and what the aggregators of the others note, by scope key.
+        """
+        kept: dict[str, str] = {}
+        notes: dict[str, str] = {}
+        for key, count in answers.items():
+            aggregator = self.aggregators[key]
+            after = aggregator.finish() if count else None
+            if after is None:
+                kept[key] = (aggregator.note if count else None) or "no update"
+                continue
+            self.states[key] = after
+            if aggregator.note:
+                notes[key] = aggregator.note
+        return kept, notes
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def load(self, key: str) -> None:
+        """Continue from what a checkpoint has of ``key``, if any: one of its sites is there now."""
+        checkpoint = self.checkpoints.pop(key, None)
+        if checkpoint is None:
+            return
+        self.states[key] = {name: checkpoint.state[name] for name in self.states[key]}
+        self.aggregators[key].load_state_dict(checkpoint.optimizer)
+        if self.downlink.remembers(group_of(key)):
+            tensors = {name: checkpoint.published[name] for name in self.states[key]}
+            self.downlink.published[key] = Published(tensors)
+
+    def fits(self, key: str, state: Mapping[str, Tensor]) -> bool:
+        """Return whether what a checkpoint has of ``key``, if any, has the tensors of ``state``."""
+        checkpoint = self.checkpoints.get(key)
+        if checkpoint is None:
+            return True
+        saved = {name: tensor.shape for name, tensor in checkpoint.state.items()}
+        return saved == {name: tensor.shape for name, tensor in state.items()}
+
+    def to_checkpoints(self) -> dict[str, GroupCheckpoint]:
+        """Return what a checkpoint must have, by scope key, what was not loaded yet included."""
+        published = self.downlink.published
+        return self.checkpoints | {
+            key: GroupCheckpoint(
+                state,
+                self.aggregators[key].state_dict(),
+                published[key].tensors if key in published else {},
+            )
+            for key, state in self.states.items()
+        }

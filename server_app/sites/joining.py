@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from fedstrata.support.errors import UserError
-from server_app.patience import Log, Reminder
+from server_app.patience import Log, Patience
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 
@@ -40,63 +41,110 @@ def gather(
     UserError
         Where too few come in time, or two nodes go by one name.
     """
-    deadline = time.monotonic() + join_timeout
+    patience = Patience(log, join_timeout, silent=SETTLE).begin()
+    arrivals = _Arrivals()
     settled = time.monotonic() + SETTLE
-    found: dict[str, Member] = {}
-    unauthorized: list[RejectedSite] = []
-    seen: set[int] = set()
-    remind = Reminder(log, due=time.monotonic() + SETTLE)
     while True:
         connected = roster.connected()
-        if connected - seen:
-            seen |= connected
+        if arrivals.see(connected):
             settled = time.monotonic() + SETTLE
         roster.forget_asked(connected)
-        members, rejected = roster.greet()
-        unauthorized += [rejected_site for rejected_site in rejected if rejected_site.unauthorized]
-        for member in members:
-            _check_name(found, member, roster)
-            found[member.site] = member
-            roster.place(member)
-        now = time.monotonic()
-        rejected_reasons = [
-            rejected_site
-            for rejected_site in roster.rejected
-            if not rejected_site.unauthorized and rejected_site.site not in found
-        ]
-        refused = [*rejected_reasons, *unauthorized]
-        enough = len(found) + len(rejected_reasons) >= least
-        if enough and now >= settled and not roster.waiting:
-            return [found[site] for site in sorted(found)], refused
-        if now >= deadline and (not roster.waiting or now >= deadline + answer_timeout):
+        arrivals.add(*roster.greet(), roster)
+        found = [arrivals.found[site] for site in sorted(arrivals.found)]
+        rejected = arrivals.rejected(roster.rejected)
+        enough = arrivals.is_enough(least, roster.rejected)
+        if enough and time.monotonic() >= settled and not roster.waiting:
+            return found, rejected
+        if patience.is_over() and (not roster.waiting or patience.is_over(answer_timeout)):
             if enough:
-                return [found[site] for site in sorted(found)], refused
-            beside = f" (besides {len(roster.apart)} newcomers)" if roster.apart else ""
-            lines = [f"\n  {rejected_site}" for rejected_site in refused]
-            raise UserError(
-                f"{len(found)} of at least {least} sites joined within {join_timeout:g} s "
-                f"({', '.join(sorted(found)) or 'none'}){_missing(roster, connected)}; start the "
-                "missing SuperNodes, give them longer with strategy.join_timeout, or lower "
-                f"strategy.min_sites{beside}{''.join(lines)}"
-            )
-        remind(
+                return found, rejected
+            raise UserError(_too_few(roster, connected, arrivals, least, join_timeout, rejected))
+        patience.remind(
             f"{len(found)} of at least {least} sites are there "
-            f"({', '.join(sorted(found)) or 'none'}){_missing(roster, connected)}"
+            f"({arrivals.names}){_missing(roster, connected)}"
         )
-        time.sleep(poll)
+        patience.look_again(poll)
 
 
-def _missing(roster: Roster, connected: set[int]) -> str:
-    missing = roster.unavailable(connected, newcomers=True)
-    told = [f"{roster.described(site)}: {why}" for site, why in missing.items()]
-    return f"; missing: {'; '.join(told)}" if told else ""
+@dataclass
+class _Arrivals:
+    """Who has arrived so far: the sites by name, and the nodes that were refused for who they are."""
+
+    found: dict[str, Member] = field(default_factory=dict)
+    unauthorized: list[RejectedSite] = field(default_factory=list)
+    _seen: set[int] = field(default_factory=set)
+
+    @property
+    def names(self) -> str:
+        """The names of the sites, for people."""
+        return ", ".join(sorted(self.found)) or "none"
+
+    def see(self, connected: Collection[int]) -> bool:
+        """Note the nodes that are connected; return whether one is new."""
+        new = set(connected) - self._seen
+        self._seen |= new
+        return bool(new)
+
+    def add(
+        self,
+        members: list[Member],
+        rejected: list[RejectedSite],
+        roster: Roster,
+    ) -> None:
+        """Note who answered; raise UserError where two nodes go by one name."""
+        self.unauthorized += [site for site in rejected if site.unauthorized]
+        for member in members:
+            check_name(self.found, member, roster.connected())
+            self.found[member.site] = member
+            roster.place(member)
+
+    def unfit(self, rejected: list[RejectedSite]) -> list[RejectedSite]:
+        """Return the sites that answered, but cannot take part."""
+        return [s for s in rejected if not s.unauthorized and s.site not in self.found]
+
+    def rejected(self, rejected: list[RejectedSite]) -> list[RejectedSite]:
+        """Return everybody who answered and cannot take part."""
+        return [*self.unfit(rejected), *self.unauthorized]
+
+    def is_enough(self, least: int, rejected: list[RejectedSite]) -> bool:
+        """Return whether enough sites answered. Those that cannot take part count.
+
+        Waiting would not help there: the run says what is wrong with them.
+        """
+        return len(self.found) + len(self.unfit(rejected)) >= least
 
 
-def _check_name(known: Mapping[str, Member], joining: Member, roster: Roster) -> None:
-    """Refuse two nodes under one name in the beginning, unless one is the other's return."""
-    other = known.get(joining.site)
-    if other is not None and other.node_id in roster.connected():
+def check_name(found: Mapping[str, Member], joining: Member, connected: Collection[int]) -> None:
+    """Raise UserError where two nodes go by one name, unless one is the other's return."""
+    other = found.get(joining.site)
+    if other is not None and other.node_id in connected:
         raise UserError(
             f"two nodes call themselves {joining.site!r} ({other.node_id} and "
             f"{joining.node_id}): give each SuperNode a site of its own in --node-config"
         )
+
+
+def _too_few(
+    roster: Roster,
+    connected: set[int],
+    arrivals: _Arrivals,
+    least: int,
+    join_timeout: float,
+    rejected: list[RejectedSite],
+) -> str:
+    """Return what to say where too few sites joined in time."""
+    names = roster.newcomer_names
+    beside = f" (besides {len(names)} newcomers)" if names else ""
+    lines = [f"\n  {site}" for site in rejected]
+    return (
+        f"{len(arrivals.found)} of at least {least} sites joined within {join_timeout:g} s "
+        f"({arrivals.names}){_missing(roster, connected)}; start the "
+        "missing SuperNodes, give them longer with strategy.join_timeout, or lower "
+        f"strategy.min_sites{beside}{''.join(lines)}"
+    )
+
+
+def _missing(roster: Roster, connected: set[int]) -> str:
+    missing = roster.unavailable(connected, newcomers=True)
+    reasons = [f"{roster.described(site)}: {why}" for site, why in missing.items()]
+    return f"; missing: {'; '.join(reasons)}" if reasons else ""

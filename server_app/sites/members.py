@@ -65,15 +65,15 @@ def identified(
 ) -> list[Member | RejectedSite]:
     """Return who answers: a site, or a cohort's sites, of which each has a name of its own."""
     try:
-        letters = [] if reply.has_error() else answers.letters(reply, most)
+        reports = [] if reply.has_error() else answers.letters(reply, most)
     except Refused as error:
         return [RejectedSite(node_id, "", str(error))]
-    if not letters:
+    if not reports:
         return [_alone(node_id, reply, allowed)]
     if allowed is not None:
-        why = f"answers for {len(letters)} sites, but the roster has one site for each key"
+        why = f"answers for {len(reports)} sites, but the roster has one site for each key"
         return [RejectedSite(node_id, "", why, unauthorized=True)]
-    found = [_introduced(node_id, incoming) for incoming in letters]
+    found = [_introduced(node_id, report) for report in reports]
     named = [one.site for one in found if one.site]
     if twice := sorted({site for site in named if named.count(site) > 1}):
         return [RejectedSite(node_id, "", f"answers twice for {', '.join(twice)}")]

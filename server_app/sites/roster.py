@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 from flwr.common.constant import ErrorCode
@@ -10,11 +9,11 @@ from flwr.serverapp import Grid
 
 from fedstrata.protocol import kinds, orders
 from server_app.inbox import Inbox, send
-from server_app.patience import SAY_EVERY
+from server_app.patience import Backoff
 from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.members import Member, RejectedSite, identified
 
-QUERY_TTL = 3600.0
+QUERY_TTL = 3600.0  # seconds that a query waits in the SuperLink for its node
 MOST_WAIT = 600.0  # seconds until a node that cannot take part is asked again
 
 
@@ -30,8 +29,8 @@ class Roster:
         Where the nodes are.
     plan : str
         The plan, as JSON, that every query carries.
-    apart : frozenset of str
-        Names of the sites that are newcomers.
+    newcomer_names : frozenset of str
+        Names of the sites that join after the rounds.
     allowed : AllowedSites, optional
         Which node may be which site; without it, each is who it says it is.
     most : int
@@ -40,14 +39,14 @@ class Roster:
 
     grid: Grid
     plan: str
-    apart: frozenset[str] = frozenset()
+    newcomer_names: frozenset[str] = frozenset()
     allowed: AllowedSites | None = None
     most: int = 1
     members: dict[str, Member] = field(default_factory=dict)
     newcomers: dict[str, Member] = field(default_factory=dict)
     _rejected: dict[int, list[RejectedSite]] = field(default_factory=dict)  # by node
-    _asked: dict[str, int] = field(default_factory=dict)
-    _again: dict[int, tuple[float, float]] = field(default_factory=dict)  # when, and how long then
+    _asked: dict[str, int] = field(default_factory=dict)  # query to node
+    _again: Backoff = field(default_factory=lambda: Backoff(MOST_WAIT))
     _unauthorized: list[RejectedSite] = field(default_factory=list)
     _inbox: Inbox = field(init=False)
 
@@ -56,8 +55,8 @@ class Roster:
 
     @property
     def rejected(self) -> list[RejectedSite]:
-        """Return what is known of nodes, or sites of a cohort, that cannot take part."""
-        return [rejected_site for told in self._rejected.values() for rejected_site in told]
+        """Return the nodes, or sites of a cohort, that cannot take part."""
+        return [site for sites in self._rejected.values() for site in sites]
 
     def connected(self) -> set[int]:
         """Return the ids of the nodes that the SuperLink sees now."""
@@ -74,7 +73,7 @@ class Roster:
         Under a name that was there before, the latest node counts; with a roster there is only one
         node that can become a `Member` of that name.
         """
-        side = self.newcomers if member.site in self.apart else self.members
+        side = self.newcomers if member.site in self.newcomer_names else self.members
         known = member.site in side
         side[member.site] = member
         return known
@@ -90,9 +89,9 @@ class Roster:
         self.newcomers.clear()
 
     def greet(self) -> tuple[list[Member], list[RejectedSite]]:
-        """Ask unknown nodes who they are and take in what answers there are; does not wait.
+        """Ask unknown nodes who they are and read the answers that are there; do not wait.
 
-        A known site under a new node id (a SuperNode that was started again) takes its old place:
+        A known site under a new node id (a SuperNode that was started again) gets its old place:
         its latest node counts. A node that could not take part is asked again when it comes back,
         and now and then while it stays: what is wrong there may be mended.
 
@@ -102,20 +101,9 @@ class Roster:
             Members that are new or came back, and nodes that cannot take part for a reason that
             they have not given before.
         """
-        connected = self.connected()
-        self._rejected = {n: told for n, told in self._rejected.items() if n in connected}
-        self._again = {n: when for n, when in self._again.items() if n in self._rejected}
-        now = time.monotonic()
-        due = {n for n in self._rejected if n in self._again and self._again[n][0] <= now}
-        hopeless = self._rejected.keys() - due
-        known = {m.node_id for m in self.everyone.values()} - due | hopeless
-        for node_id in sorted(connected - known - set(self._asked.values())):
-            question = orders.order(
-                kinds.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
-            )
-            for message_id in send(self.grid, [question]):
-                self._asked[message_id] = node_id
-        members, rejected = [], []
+        self._ask_unknown(self.connected())
+        members: list[Member] = []
+        rejected: list[RejectedSite] = []
         for message_id, reply in self._inbox.fetch(list(self._asked)):
             if message_id not in self._asked:
                 continue
@@ -123,54 +111,31 @@ class Roster:
             if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                 continue  # it went while it was asked, as one whose SuperNode is started again does
             found = identified(node_id, reply, self.allowed, self.most)
-            before = self._rejected.pop(node_id, [])
             members += [m for m in found if isinstance(m, Member) and not self._is_known(m)]
-            told = [
-                rejected_site for rejected_site in found if isinstance(rejected_site, RejectedSite)
-            ]
-            rejected += [rejected_site for rejected_site in told if rejected_site not in before]
-            self._unauthorized += [
-                rejected_site for rejected_site in told if rejected_site.unauthorized
-            ]
-            if not told:
-                continue
-            self._rejected[node_id] = told
-            if any(rejected_site.unauthorized for rejected_site in told):
-                self._again.pop(node_id, None)
-            else:
-                self._ask_again(node_id)
+            rejected += self._note_answer(
+                node_id, [s for s in found if isinstance(s, RejectedSite)]
+            )
         return members, rejected
 
-    def _is_known(self, member: Member) -> bool:
-        """Whether a cohort was asked again for another site's sake, and this one is as it was."""
-        return member.in_cohort and self.everyone.get(member.site) == member
-
-    def note_rejected(self, rejected_site: RejectedSite) -> None:
+    def note_rejected(self, site: RejectedSite) -> None:
         """Note a node that answered, but does not fit."""
-        told = self._rejected.setdefault(rejected_site.node_id, [])
-        told[:] = [other for other in told if other.site != rejected_site.site] + [rejected_site]
-        self._ask_again(rejected_site.node_id)
-
-    def _ask_again(self, node_id: int) -> None:
-        """Ask a node again after a while, and then after twice as long."""
-        wait = self._again.get(node_id, (0.0, SAY_EVERY))[1]
-        self._again[node_id] = (time.monotonic() + wait, min(2 * wait, MOST_WAIT))
+        sites = self._rejected.setdefault(site.node_id, [])
+        sites[:] = [other for other in sites if other.site != site.site] + [site]
+        self._again.postpone(site.node_id)
 
     def rejected_reasons(self) -> dict[str, str]:
         """Return why each site that is there, under its own name, cannot take part; by name."""
         there = {(member.node_id, member.site) for member in self.everyone.values()}
         return {
-            rejected_site.site: f"cannot take part: {rejected_site.reason}"
-            for rejected_site in self.rejected
-            if rejected_site.site
-            and not rejected_site.unauthorized
-            and (rejected_site.node_id, rejected_site.site) not in there
+            site.site: f"cannot take part: {site.reason}"
+            for site in self.rejected
+            if site.site and not site.unauthorized and (site.node_id, site.site) not in there
         }
 
     def take_unauthorized(self) -> list[RejectedSite]:
         """Return the nodes that were refused as unauthorized since this was last called."""
-        told, self._unauthorized = self._unauthorized, []
-        return told
+        found, self._unauthorized = self._unauthorized, []
+        return found
 
     def unavailable(self, connected: set[int], *, newcomers: bool = False) -> dict[str, str]:
         """Return why each site that is known, but cannot work now, cannot; by name.
@@ -187,21 +152,14 @@ class Roster:
         """
         there = self.everyone if newcomers else self.members
         missing = {s: "not connected" for s, m in there.items() if m.node_id not in connected}
-        for site, why in self.rejected_reasons().items():
+        for site, reason in self.rejected_reasons().items():
             if site not in self.everyone or site in missing:
-                missing[site] = why
+                missing[site] = reason
         for site, entry in (self.allowed.by_site if self.allowed else {}).items():
             if site not in self.everyone and site not in missing:
-                missing[site] = self._not_in(entry.node_id, connected)
-        apart = frozenset[str]() if newcomers else self.apart
-        return {site: why for site, why in sorted(missing.items()) if site not in apart}
-
-    def _not_in(self, node_id: int, connected: set[int]) -> str:
-        """Return why the site of a node of the roster has not joined."""
-        if node_id not in connected:
-            return "not connected since the run began"
-        unauthorized = node_id in self._rejected
-        return "connected, but not as itself" if unauthorized else "connected, has not answered"
+                missing[site] = self._why_not_joined(entry.node_id, connected)
+        left_out = frozenset[str]() if newcomers else self.newcomer_names
+        return {site: why for site, why in sorted(missing.items()) if site not in left_out}
 
     def described(self, site: str) -> str:
         """Return a site for people: its roster entry, or its task and node, or its name alone."""
@@ -227,3 +185,41 @@ class Roster:
             member = self.members[site]
             tasks.setdefault(member.task, []).append(member)
         return dict(sorted(tasks.items()))
+
+    def _ask_unknown(self, connected: set[int]) -> None:
+        """Send a query to each node that is not known, and to those whose pause is over."""
+        self._rejected = {n: sites for n, sites in self._rejected.items() if n in connected}
+        self._again.retain(self._rejected.keys())
+        due = self._again.due()
+        not_yet = self._rejected.keys() - due
+        known = {m.node_id for m in self.everyone.values()} - due | not_yet
+        for node_id in sorted(connected - known - set(self._asked.values())):
+            query = orders.order(
+                kinds.QUERY, node_id, plan=self.plan, round_number=0, layers={}, ttl=QUERY_TTL
+            )
+            for message_id in send(self.grid, [query]):
+                self._asked[message_id] = node_id
+
+    def _note_answer(self, node_id: int, rejected: list[RejectedSite]) -> list[RejectedSite]:
+        """Note what of a node's answer cannot take part; return what it has not said before."""
+        before = self._rejected.pop(node_id, [])
+        unauthorized = [site for site in rejected if site.unauthorized]
+        self._unauthorized += unauthorized
+        if rejected:
+            self._rejected[node_id] = rejected
+            if unauthorized:
+                self._again.forget(node_id)  # who it is does not change: it is asked no more
+            else:
+                self._again.postpone(node_id)
+        return [site for site in rejected if site not in before]
+
+    def _is_known(self, member: Member) -> bool:
+        """Whether a cohort was asked again for another site's sake, and this one is as it was."""
+        return member.in_cohort and self.everyone.get(member.site) == member
+
+    def _why_not_joined(self, node_id: int, connected: set[int]) -> str:
+        """Return why the site of a node of the roster has not joined."""
+        if node_id not in connected:
+            return "not connected since the run began"
+        rejected = node_id in self._rejected
+        return "connected, but not as itself" if rejected else "connected, has not answered"

@@ -107,16 +107,16 @@ def _entry(name: object, line: object, where: str) -> AllowedSite:
     here = f"{where}: {name}"
     names = [field.encode_name for field in msgspec.structs.fields(_Line)]
     try:
-        told = msgspec.convert(_keys(line, names, here), _Line)
+        entry = msgspec.convert(_keys(line, names, here), _Line)
     except msgspec.ValidationError as error:
         raise UserError(f"{here}: {error}") from None
-    if not NAME.fullmatch(told.task):
-        raise UserError(f"{here}: task {told.task[:80]!r} cannot be a task's name")
-    if not 0 < told.node_id <= MOST_NODE_ID:
+    if not NAME.fullmatch(entry.task):
+        raise UserError(f"{here}: task {entry.task[:80]!r} cannot be a task's name")
+    if not 0 < entry.node_id <= MOST_NODE_ID:
         raise UserError(
-            f"{here}: node-id {told.node_id} is none; 'flwr supernode register' prints it"
+            f"{here}: node-id {entry.node_id} is none; 'flwr supernode register' prints it"
         )
-    return AllowedSite(name, told.task, told.node_id, fingerprint(told.public_key, here))
+    return AllowedSite(name, entry.task, entry.node_id, fingerprint(entry.public_key, here))
 
 
 def fingerprint(public_key: str, where: str) -> str:
@@ -147,18 +147,20 @@ def fingerprint(public_key: str, where: str) -> str:
     return f"SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}"
 
 
-def _keys(told: object, names: list[str] | tuple[str, ...], where: str) -> dict[str, Any]:
-    """Return ``told`` if it is a mapping with exactly the keys ``names``."""
-    if not isinstance(told, Mapping):
-        raise UserError(f"{where}: expected {', '.join(names)} by name, not {type(told).__name__}")
-    for key in told:
+def _keys(mapping: object, names: list[str] | tuple[str, ...], where: str) -> dict[str, Any]:
+    """Return ``mapping`` if it is a mapping with exactly the keys ``names``."""
+    if not isinstance(mapping, Mapping):
+        raise UserError(
+            f"{where}: expected {', '.join(names)} by name, not {type(mapping).__name__}"
+        )
+    for key in mapping:
         if key not in names:
             raise UserError(
                 f"{where} has no key {str(key)[:80]!r}; there is {nearest(str(key), names)}"
             )
-    if missing := [name for name in names if name not in told]:
+    if missing := [name for name in names if name not in mapping]:
         raise UserError(f"{where}: {', '.join(missing)} is missing")
-    return dict(told)
+    return dict(mapping)
 
 
 def _refuse_twice(entries: list[AllowedSite], what: str, where: str) -> None:
@@ -166,9 +168,9 @@ def _refuse_twice(entries: list[AllowedSite], what: str, where: str) -> None:
     for entry in entries:
         value = getattr(entry, what)
         if other := seen.get(value):
-            told = {"node_id": f"node-id {value}", "fingerprint": f"public-key {value}"}[what]
+            same = {"node_id": f"node-id {value}", "fingerprint": f"public-key {value}"}[what]
             raise UserError(
-                f"{where}: {other} and {entry.site} have the same {told}: each site has its own"
+                f"{where}: {other} and {entry.site} have the same {same}: each site has its own"
             )
         seen[value] = entry.site
 

@@ -1,0 +1,91 @@
+"""What results.json holds, as plain data; docs/results.md explains each field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from models.weights import Checkpoint
+from server_app import report
+from server_app.rounds.records import participation
+from server_app.rounds.state import ServerState
+from server_app.run_folder import RunFolder
+from server_app.sites.members import Member
+from strategies.config import Config
+
+_OF_A_SITE = ("task", "classes", "input_shape", "examples", "device", "versions")
+
+
+def results(
+    folder: RunFolder,
+    config: Config,
+    *,
+    checkpoint: Checkpoint | None,
+    partition: Mapping[str, Any],
+    state: ServerState,
+    members: Mapping[str, Member],
+    history: Sequence[Mapping[str, Any]],
+    final: Mapping[str, Any] | None = None,
+    deployment: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what results.json holds now.
+
+    Parameters
+    ----------
+    folder, config : RunFolder, Config
+        The run.
+    checkpoint : Checkpoint or None
+        The pre-trained start.
+    partition : mapping
+        By task, the rows of its partition.
+    state : ServerState
+        Says how groups travel.
+    members : mapping of str to Member
+        The sites of the rounds, by name.
+    history : sequence of mapping
+        The records of the rounds that are complete.
+    final, deployment : mapping, optional
+        The evaluation and the fine-tuning after the last round; null before.
+    """
+    return {
+        "run": folder.name,
+        "federation": folder.federation,
+        "config": config.to_dict(),
+        "versions": report.versions(),
+        "seed": config.seed,
+        "weights": None
+        if checkpoint is None
+        else {"content_hash": checkpoint.content_hash, "source": checkpoint.told},
+        "partition": dict(partition),
+        "coding": coding(state),
+        "sites": sites(members),
+        "rounds": list(history),
+        "participation": participation(history, members),
+        "final": final,
+        "deployment": deployment,
+    }
+
+
+def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
+    """Return who takes part in the rounds, by name."""
+    reports = {name: asdict(member.report) for name, member in sorted(members.items())}
+    return {
+        name: {
+            **{key: site[key] for key in _OF_A_SITE},
+            "majority_accuracy": site["majority_accuracy"],
+        }
+        for name, site in reports.items()
+    }
+
+
+def coding(state: ServerState) -> dict[str, dict[str, Any]]:
+    """Return how each exchanged group travels, up and down."""
+    groups = {g for p in state.partitions.values() for g in p.exchanged_groups()}
+    return {
+        group: {
+            "up": state.codings.from_site(group).to_dict(),
+            "down": state.codings.to_site(group).to_dict(),
+        }
+        for group in sorted(groups)
+    }

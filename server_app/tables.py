@@ -1,0 +1,60 @@
+"""Tables for people, as plain text: the layer groups, and who takes part."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from models.groups import GroupRow
+
+MEGABYTE = 1e6
+
+
+def partition_table(rows: Sequence[GroupRow]) -> str:
+    """Return the layer groups as a table: tensors, parameters, MB, trained, sent to whom."""
+    table = Table(title="Layer groups")
+    for heading in ("group", "tensors", "parameters", "MB", "trained", "averaged over"):
+        right = heading in ("tensors", "parameters", "MB")
+        table.add_column(heading, justify="right" if right else "left")
+    for row in rows:
+        table.add_row(
+            row.group,
+            str(row.tensors),
+            f"{row.parameters:,}",
+            f"{row.bytes / MEGABYTE:.2f}",
+            "yes" if row.trained else "no",
+            row.sent_to,
+        )
+    return rendered(table)
+
+
+def sites_table(sites: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return who takes part, as a table."""
+    table = Table(title=f"{len(sites)} sites")
+    for heading in ("site", "task", "classes", "train", "validation", "test", "device"):
+        table.add_column(heading)
+    for name, site in sites.items():
+        counts = site["examples"]
+        table.add_row(
+            name,
+            site["task"],
+            ", ".join(site["classes"][:6]) + (", ..." if len(site["classes"]) > 6 else ""),
+            *(str(counts[split]) for split in ("train", "validation", "test")),
+            site["device"],
+        )
+    return rendered(table)
+
+
+def rendered(table: Table) -> str:
+    """Return a table as plain text."""
+    console = Console(
+        file=io.StringIO(), width=118, force_terminal=False, color_system=None, markup=False
+    )
+    console.print(table)
+    written = console.file
+    assert isinstance(written, io.StringIO)
+    return written.getvalue()
