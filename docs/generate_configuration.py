@@ -72,9 +72,10 @@ Everything else is changed with `overrides`.
 {run_keys}
 
 ```bash
-flwr run . --stream -c 'overrides="strategy.rounds=4 train.optimizer.lr=0.01 seed=7"'
-flwr run . --stream -c 'overrides="method=fedprox method.mu=0.1"'
+{commands}
 ```
+
+Every choice is one file in `conf/`, and each file opens with a command to try.
 
 | to | write |
 |---|---|
@@ -87,8 +88,8 @@ flwr run . --stream -c 'overrides="method=fedprox method.mu=0.1"'
 
 All runs of one command have the same sites.
 A name that does not exist is an error, and the error lists the names that do.
-What one site decides for itself is not here: see the `--node-config` keys in
-[deployment](deployment.md).
+What one site decides for itself is not here.
+[hospital-it.md](hospital-it.md) has the `--node-config` keys.
 
 """
 
@@ -281,8 +282,9 @@ def page(conf: Path, run_config: Mapping[str, object]) -> str:
         raise Undocumented(f"RUN_KEYS differ from the app's: {sorted(set(run_config))}")
     with_meanings(folders)
     rows = [(f"`{key}`", _code(str(run_config[key])), text) for key, text in RUN_KEYS.items()]
-    parts = [HEAD.format(run_keys=_table(("key of `-c`", "default", "meaning"), rows))]
     (root,) = folders[""]
+    run_keys = _table(("key of `-c`", "default", "meaning"), rows)
+    parts = [HEAD.format(run_keys=run_keys, commands="\n".join(root.about.commands))]
     parts.append(_choices(root, folders))
     parts.append(_top_level(root))
     parts += [_folder(folder, folders.get(folder, [])) for folder in GROUPS]
