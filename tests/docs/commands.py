@@ -7,12 +7,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
+from tests.docs.pages import README, ROOT
+
 QUICKSTART = ROOT / "docs" / "quickstart.md"
-PAGES = [README, QUICKSTART, *sorted({*(ROOT / "docs").glob("*.md")} - {QUICKSTART})]
+FOR_NEWCOMERS = [README, QUICKSTART]
 _BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`((?:flwr run|python -m|docker/testbed) [^`]+)`")
+_INLINE = re.compile(r"`((?:flwr run \.|python -m |docker/testbed )[^`]*)`")
 _ENDS = {"&&", "||", ";", "|", "&"}
 _SETTING = re.compile(r"[A-Z_]+=")
 

@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 
 from benchmarks.processes import Processes
 from server_app.compose import compose, expand, read_run_config
-from tests.docs.commands import PAGES, QUICKSTART, README, ROOT, Command, commands_of
+from tests.docs.commands import FOR_NEWCOMERS, Command, commands_of
+from tests.docs.pages import PAGES, README, ROOT
 from tests.loopback import simulate
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -38,8 +39,8 @@ def once(commands: Iterable[Command]) -> list[Command]:
     return list(found.values())
 
 
-ALL = [command for page in PAGES for command in commands_of(page)]
-NEWCOMERS = once(command for command in ALL if command.page in (README, QUICKSTART))
+ALL = [c for page in dict.fromkeys([*FOR_NEWCOMERS, *PAGES]) for c in commands_of(page)]
+NEWCOMERS = once(command for command in ALL if command.page in FOR_NEWCOMERS)
 RUNS = once(command for command in ALL if command.words[:2] == ("flwr", "run"))
 KEPT_RUNNING = once(
     c
