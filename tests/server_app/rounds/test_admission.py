@@ -1,0 +1,69 @@
+"""Whether a site fits its task: judged on plain values."""
+
+from __future__ import annotations
+
+from models.networks import build
+from server_app.rounds.admission import (
+    classes_problem,
+    described_schema,
+    layers_problem,
+    rejections,
+    schema_difference,
+    scopes_problem,
+)
+from server_app.sites.members import RejectedSite
+from tests.helpers.members import site_report
+from tests.helpers.partitions import partition_of
+
+GROUPS = {"common": ["fc1"], "task": ["head"]}
+NETWORK = build("mlp", input_shape=(6,), classes=2, head=[], hidden=[5])
+PARTITION = partition_of(NETWORK, GROUPS)
+FINGERPRINTS = {group: PARTITION.fingerprint(group) for group in ("common", "task")}
+
+
+def test_other_classes_than_the_first_sites_are_a_problem() -> None:
+    reference = site_report("south")
+    assert classes_problem("grade", site_report(), reference) is None
+    problem = classes_problem("grade", site_report(classes=("a", "b")), reference)
+    assert problem == (
+        "task 'grade' has the classes a, b here, but low, high at south: configure data.classes"
+    )
+
+
+def test_layers_of_another_shape_are_named() -> None:
+    assert layers_problem(site_report(fingerprints=FINGERPRINTS), PARTITION, "south") is None
+    schema = described_schema(PARTITION.schema("common"))
+    other = {**schema, "fc1.bias": "float32[9]"}
+    report = site_report(
+        fingerprints={**FINGERPRINTS, "common": "0" * 64}, schemas={"common": other}
+    )
+    problem = layers_problem(report, PARTITION, "south")
+    assert problem is not None
+    assert "group 'common' does not fit that of south: fc1.bias is float32[9] here" in problem
+
+
+def test_a_task_of_another_shape_cannot_share_what_is_for_all_sites() -> None:
+    state = {name: NETWORK.state_dict()[name] for name in PARTITION.exchanged_names("common")}
+    assert scopes_problem("grade", PARTITION, {"common": state}) is None
+    wide = partition_of(build("mlp", input_shape=(9,), classes=2, head=[], hidden=[5]), GROUPS)
+    problem = scopes_problem("stage", wide, {"common": state})
+    assert problem is not None
+    assert "task 'stage' needs another shape: fc1.weight is" in problem
+
+
+def test_a_difference_names_three_tensors_and_counts_the_rest() -> None:
+    mine = {f"t{i}": "float32[1]" for i in range(5)}
+    text = schema_difference(mine, {})
+    assert text.count("missing here") == 3
+    assert text.endswith("and 2 more")
+
+
+def test_rejected_sites_are_listed_by_reason() -> None:
+    rejected = [
+        RejectedSite(1, "b", "no data"),
+        RejectedSite(2, "a", "no data"),
+        RejectedSite(3, "", "no name"),
+    ]
+    assert rejections(rejected) == (
+        "these sites cannot take part:\n  a, b: no data\n  node 3: no name"
+    )

@@ -1,0 +1,59 @@
+"""The record of a round: bytes, who took part, means over sites."""
+
+from __future__ import annotations
+
+import pytest
+from flwr.app import Array
+
+from server_app.rounds.contribution import Contribution
+from server_app.rounds.records import RoundRecord, participation, task_metrics, weighted_mean
+from tests.helpers.members import member, round_report
+
+
+def array(size: int) -> Array:
+    return Array(dtype="uint8", shape=(size,), stype="safetensors", data=b"x" * size)
+
+
+def test_bytes_are_counted_by_group_and_coded_groups_are_named_at_zero() -> None:
+    record = RoundRecord(1)
+    record.count_down({"common": array(5), "task/grade": array(3), "task/stage": array(4)}, ["x"])
+    record.count_down({"common": array(5)}, [])
+    assert record.bytes_down == {"common": 10, "task": 7, "x": 0}
+    record.count_up({"task/grade": Contribution({"a": 1}, {}, 6)})
+    assert record.bytes_up == {"task": 6}
+
+
+def test_the_bytes_of_an_attempt_that_failed_count() -> None:
+    before, after = RoundRecord(1, bytes_up={"common": 5}), RoundRecord(1, bytes_up={"common": 2})
+    after.count_attempt(before)
+    assert after.bytes_up == {"common": 7}
+
+
+def test_participants_are_sorted_whatever_came_first() -> None:
+    record = RoundRecord(1)
+    for name in ("south", "north"):
+        record.took_part([(member(name), round_report(name))])
+    assert record.participants == ["north", "south"]
+    assert list(record.sites) == ["north", "south"]
+
+
+def test_each_round_says_what_a_site_did() -> None:
+    one = RoundRecord(1, participants=["a"], late={"b": "slow"}).to_dict()
+    two = RoundRecord(2, participants=["b"], refused={"a": "bad"}).to_dict()
+    assert participation([one, two], ["c"]) == {
+        "a": ["took part", "refused"],
+        "b": ["late", "took part"],
+        "c": ["not asked", "not asked"],
+    }
+
+
+def test_means_weigh_by_examples_and_the_worst_site_is_named() -> None:
+    sites = {
+        "a": {"task": "t", "accuracy": 1.0, "examples": 3.0},
+        "b": {"task": "t", "accuracy": 0.0, "examples": 1.0},
+    }
+    summary = task_metrics(sites)["t"]
+    assert summary["accuracy"] == pytest.approx(0.75)
+    assert summary["worst"] == {"site": "b", "accuracy": 0.0}
+    assert summary["spread"] == pytest.approx(0.5)
+    assert weighted_mean([{"loss": None, "examples": 1}], "loss") is None
