@@ -216,5 +216,7 @@ def collect(
 def reply_problem(reply: Message) -> str | None:
     """Return why Flower delivered no content, or None where it did."""
     if reply.has_error():
-        return f"{limits.told(reply.error.reason or 'no reason given')} (code {reply.error.code})"
+        return (
+            f"{limits.one_line(reply.error.reason or 'no reason given')} (code {reply.error.code})"
+        )
     return None

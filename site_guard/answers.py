@@ -167,7 +167,7 @@ class AnswerFilter:
 
     def error(self, text: str) -> str:
         """Return what leaves of an error in the app's words, which the site's log has whole."""
-        text = limits.told(text)
+        text = limits.one_line(text)
         logger.warning("site %s: the app's error: %s", self.settings.site, text)
         return text if self.settings.errors == "full" else BRIEF
 

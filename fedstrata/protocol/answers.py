@@ -45,8 +45,8 @@ from fedstrata.protocol.limits import (
     MOST_WORD,
     NAME,
     Refused,
+    one_line,
     printable,
-    told,
 )
 
 Report = TypeVar("Report")
@@ -292,7 +292,7 @@ def read_site_report(message: Message) -> SiteReport:
     if report.site and not NAME.fullmatch(report.site):
         raise Refused(f"calls itself {printable(report.site)[:80]!r}, which is no site's name")
     if report.error:
-        return replace(report, error=told(report.error))
+        return replace(report, error=one_line(report.error))
     if not NAME.fullmatch(report.task):
         raise Refused(f"names the task {printable(report.task)[:80]!r}, which is no task's name")
     counts = report.examples
@@ -327,7 +327,7 @@ def read_site_report(message: Message) -> SiteReport:
 def read_round_report(message: Message) -> RoundReport:
     """Return a site's report of a round; raise Refused where it is not one."""
     report = _read_report(RoundReport, message)
-    report = replace(report, error=told(report.error))
+    report = replace(report, error=one_line(report.error))
     _check_metrics(report.metrics)
     _check_finite(report)
     return report
@@ -340,7 +340,7 @@ def read_deploy_report(message: Message) -> DeployReport:
     make sense; and the same metrics before and after where nothing was tuned.
     """
     report = _read_report(DeployReport, message)
-    report = replace(report, error=told(report.error))
+    report = replace(report, error=one_line(report.error))
     _check_metrics(report.before)
     _check_metrics(report.after)
     _check_finite(report)

@@ -26,10 +26,10 @@ MOST_CLASSES, MOST_AXES, MOST_VALUES = 2**16, 8, 2**26  # of a task; of one inpu
 
 
 class Refused(ValueError):
-    """An answer that is not taken; the text is the reason, as `told` bounds it."""
+    """An answer that is not taken; the text is the reason, as `one_line` bounds it."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(told(reason))
+        super().__init__(one_line(reason))
 
 
 class NotNow(Refused):
@@ -41,6 +41,6 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def told(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a stranger's text as it may stand in a log and in results.json: one short line."""
     return printable(text[:MOST_REASON_CHARACTERS])
