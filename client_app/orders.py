@@ -31,7 +31,7 @@ from client_app.round import (
 from client_app.store import MemoryStore
 from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.codec import forms
-from fedstrata.protocol.codings import described
+from fedstrata.protocol.codings import describe_form
 from fedstrata.protocol.orders import Coded
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -91,7 +91,9 @@ def who(bench: SiteContext) -> SiteReport:
         majority_accuracy=float(np.mean(data.test.labels == commonest)),
         fingerprints={group: division.fingerprint(group) for group in groups},
         schemas={
-            group: {name: described(form) for name, form in forms(division.schema(group)).items()}
+            group: {
+                name: describe_form(form) for name, form in forms(division.schema(group)).items()
+            }
             for group in groups
         },
         holds_weights=holds_weights,

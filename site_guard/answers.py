@@ -20,7 +20,7 @@ from fedstrata.protocol.codings import (
     Coding,
     Codings,
     Form,
-    described,
+    describe_form,
     expected,
     read_codings,
     read_form,
@@ -197,7 +197,7 @@ class AnswerFilter:
             raise Refused("the app names other layers than before for the same plan")
         self._announced[run] = forms
         schemas = {
-            group: {name: described(form) for name, form in schema.items()}
+            group: {name: describe_form(form) for name, form in schema.items()}
             for group, schema in forms.items()
         }
         return replace(report, schemas=schemas)

@@ -258,9 +258,9 @@ class Codings:
         """Return how the group travels from a site to the server."""
         return self.up.get(group, EXACT)
 
-    def told(self, group: str) -> str:
+    def describe(self, group: str) -> str:
         """Return both ways of a group for people."""
-        return f"up {_told(self.from_site(group))}, down {_told(self.to_site(group))}"
+        return f"up {_describe(self.from_site(group))}, down {_describe(self.to_site(group))}"
 
 
 def read_codings(up: Mapping[str, object], down: Mapping[str, object]) -> Codings:
@@ -332,13 +332,13 @@ def size_of(form: Form) -> int:
     return prod(form[1]) * bits // 8
 
 
-def described(form: Form) -> str:
+def describe_form(form: Form) -> str:
     """Return a tensor's dtype and shape as text: ``float32[64, 3, 7, 7]``."""
     return f"{form[0]}{list(form[1])}"
 
 
 def read_form(text: str) -> Form:
-    """Undo `described`; raise ValueError where the text is not one."""
+    """Undo `describe_form`; raise ValueError where the text is not one."""
     found = _DESCRIBED.fullmatch(text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no dtype with a shape")
@@ -361,6 +361,6 @@ def _existing(wanted: str) -> str:
     return f"there are {', '.join(CODINGS)} (nearest: {nearest(wanted, CODINGS)})"
 
 
-def _told(coding: Coding) -> str:
+def _describe(coding: Coding) -> str:
     options = ", ".join(f"{name} {value}" for name, value in asdict(coding).items())
     return f"{coding.name} ({options})" if options else coding.name

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedstrata.protocol import payload
 from fedstrata.protocol.codec import applied, decode, encode, forms
-from fedstrata.protocol.codings import Coding, Codings, described
+from fedstrata.protocol.codings import Coding, Codings, describe_form
 from fedstrata.protocol.kinds import payload_array
 from fedstrata.protocol.limits import KNOWN_ROUNDS, MOST_STEPS
 from fedstrata.protocol.orders import Coded, step_key
@@ -66,7 +66,7 @@ class Published:
     def __post_init__(self) -> None:
         self.hash = content_hash(self.tensors)
         self.schema = {name: TensorSpec.of(tensor) for name, tensor in self.tensors.items()}
-        self.described = {name: described(form) for name, form in forms(self.schema).items()}
+        self.described = {name: describe_form(form) for name, form in forms(self.schema).items()}
 
     @property
     def size(self) -> int:

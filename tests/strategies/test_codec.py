@@ -29,7 +29,7 @@ from fedstrata.protocol.codings import (
     Int8,
     LowBit,
     TopK,
-    described,
+    describe_form,
     expected,
     read_codings,
     read_form,
@@ -488,12 +488,12 @@ def test_what_is_not_named_is_exact() -> None:
     codings = read_codings({"common": {"name": "bfloat16"}}, {})
     assert codings.from_site("common") == BFloat16()
     assert codings.to_site("common") == codings.from_site("task") == EXACT
-    assert codings.told("common") == "up bfloat16, down exact"
+    assert codings.describe("common") == "up bfloat16, down exact"
 
 
 @given(st.sampled_from(["float32", "int8"]), st.lists(st.integers(0, 2**31), max_size=8))
 def test_a_form_is_read_as_it_is_described(dtype: str, shape: list[int]) -> None:
-    assert read_form(described((dtype, tuple(shape)))) == (dtype, tuple(shape))
+    assert read_form(describe_form((dtype, tuple(shape)))) == (dtype, tuple(shape))
 
 
 @pytest.mark.parametrize(
