@@ -83,16 +83,16 @@ def answer_cohort(
     kind = message.metadata.message_type
     members, expected = orders.read_members(message)
     if kind == kinds.QUERY and not members:
-        return answers.answer_all(
+        return answers.cohort_answer(
             message, [*map(site_orders.who, cohort.benches.values()), *_unfit(cohort)], {}
         )
     benches = cohort.chosen(members)
     if kind == kinds.TRAIN:
         reports, layers = train(benches, number, payloads, expected)
-        return answers.answer_all(message, reports, layers)
+        return answers.cohort_answer(message, reports, layers)
     if kind == kinds.WEIGHTS and benches:
         site_orders.keep_checkpoint(benches[0], payloads)
-    return answers.answer_all(
+    return answers.cohort_answer(
         message, [_one(kind, bench, number, payloads) for bench in benches], {}
     )
 
@@ -229,11 +229,11 @@ def _one(kind: str, bench: SiteContext, number: int, payloads: Mapping[str, byte
         return within_memory(bench, does[kind])
     except Exception as error:
         reason = _reason(error, bench.site, bench.data.site)
-        return answers.failed(kind, bench.data.site, number, reason)
+        return answers.failure_report(kind, bench.data.site, number, reason)
 
 
 def _failed(bench: SiteContext, number: int, reason: str) -> RoundReport:
-    told = answers.failed(kinds.TRAIN, bench.data.site, number, reason)
+    told = answers.failure_report(kinds.TRAIN, bench.data.site, number, reason)
     assert isinstance(told, RoundReport)
     return told
 
@@ -253,7 +253,9 @@ def _unfit(cohort: Cohort) -> list[Report]:
     for reason, seats in cohort.unfit.items():
         more = f" and {len(seats) - MOST_SEATS_TOLD} more" if len(seats) > MOST_SEATS_TOLD else ""
         told = ", ".join(map(str, seats[:MOST_SEATS_TOLD]))
-        found.append(answers.failed(kinds.QUERY, "", 0, f"{reason} (virtual sites {told}{more})"))
+        found.append(
+            answers.failure_report(kinds.QUERY, "", 0, f"{reason} (virtual sites {told}{more})")
+        )
     return found
 
 

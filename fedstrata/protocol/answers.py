@@ -215,7 +215,7 @@ def _written(report: SiteReport | RoundReport | DeployReport) -> str:
     return json.dumps(told)
 
 
-def answer_all(
+def cohort_answer(
     message: Message,
     reports: Sequence[SiteReport | RoundReport | DeployReport],
     layers: Mapping[str, bytes],
@@ -235,10 +235,10 @@ def failure(
 ) -> Message:
     """Return the answer that says why ``site`` cannot do what ``message`` asks; it has no layers."""
     kind = message.metadata.message_type
-    return answer(message, failed(kind, site, round_number, reason, later=later), {})
+    return answer(message, failure_report(kind, site, round_number, reason, later=later), {})
 
 
-def failed(
+def failure_report(
     kind: str, site: str, round_number: int, reason: str, *, later: bool = False
 ) -> SiteReport | RoundReport | DeployReport:
     """Return the report that says why ``site`` cannot do what an order of ``kind`` asks."""
@@ -250,7 +250,7 @@ def failed(
     return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
 
 
-def letters(message: Message, most: int) -> list[Message]:
+def split_cohort_answer(message: Message, most: int) -> list[Message]:
     """Return a cohort's answer as one message for each report in it, without layers.
 
     Empty for the answer of a site.
@@ -277,7 +277,7 @@ def letters(message: Message, most: int) -> list[Message]:
     ]
 
 
-def site_of(message: Message) -> str:
+def reporting_site(message: Message) -> str:
     """Return the name under which a report is given; raise Refused where it has none."""
     try:
         told = json.loads(str(message.content[REPORT]["json"]))["site"]

@@ -155,7 +155,7 @@ def test_anything_in_place_of_what_is_coded_is_read_or_refused(text: Any) -> Non
 
 def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
     asked = orders.order(kinds.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
-    who = answers.failed(kinds.QUERY, "clinic", 0, "no data")
+    who = answers.failure_report(kinds.QUERY, "clinic", 0, "no data")
     assert isinstance(who, answers.SiteReport)
     for known_states in ({}, {"common": ("0" * 64,)}):
         sent = answers.answer(asked, replace(who, known_states=known_states), {})
