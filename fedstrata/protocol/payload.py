@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedstrata.protocol.codings import SAFETENSORS
-from fedstrata.protocol.tensors import TensorSpec, fresh
+from fedstrata.protocol.tensors import TensorSpec, uninitialized
 
 _LENGTH_BYTES = 8  # a payload opens with the length of its JSON header, little-endian
 _PADDING = 16  # the braces of the header, and spaces up to a multiple of eight bytes
@@ -119,7 +119,7 @@ def _body(data: bytes | bytearray, offset: int, *, borrow: bool) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that nobody may write to it
             return torch.from_numpy(raw)
-    body = fresh([len(raw)], torch.uint8)
+    body = uninitialized([len(raw)], torch.uint8)
     body.numpy()[:] = raw
     return body
 

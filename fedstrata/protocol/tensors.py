@@ -40,7 +40,7 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     return seen.hexdigest()
 
 
-def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def uninitialized(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return a new CPU tensor with any values.
 
     Its memory is numpy's, which asks Linux for large pages: of 45 MB, a tensor of torch's own spends

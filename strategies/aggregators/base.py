@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedstrata.protocol.tensors import fresh
+from fedstrata.protocol.tensors import uninitialized
 from fedstrata.support.errors import UserError
 
 Tensors = Mapping[str, Tensor]
@@ -173,7 +173,7 @@ def require(holds: bool, where: str, rule: str, value: float) -> None:
 def copied(tensors: Tensors) -> dict[str, Tensor]:
     """Return contiguous copies of ``tensors``."""
     return {
-        name: fresh(tensor.shape, tensor.dtype).copy_(tensor.detach())
+        name: uninitialized(tensor.shape, tensor.dtype).copy_(tensor.detach())
         for name, tensor in tensors.items()
     }
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedstrata.protocol.tensors import fresh
+from fedstrata.protocol.tensors import uninitialized
 
 Block = tuple[str, slice]
 Numbers = NDArray[Any]  # float32, or float64 where the tensor is
@@ -95,7 +95,7 @@ def made_of_blocks(
         Takes an iterator over blocks, each with the one-dimensional view to write it to; called
         in several threads, see `on_all_cores`.
     """
-    made = {name: fresh(tensor.shape, tensor.dtype) for name, tensor in like.items()}
+    made = {name: uninitialized(tensor.shape, tensor.dtype) for name, tensor in like.items()}
     views = {name: tensor.reshape(-1) for name, tensor in made.items()}
 
     def work(blocks: Iterator[Block]) -> None:
