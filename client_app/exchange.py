@@ -10,7 +10,7 @@ from torch import Tensor
 
 from client_app.store import DiskStore
 from fedstrata.protocol import payload
-from fedstrata.protocol.codec import applied, decode, encode
+from fedstrata.protocol.codec import apply_changes, decode, encode
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.kinds import group_of
 from fedstrata.protocol.orders import Coded, step_key
@@ -172,7 +172,7 @@ class Exchange:
             for number in range(coded.steps):
                 data = payloads[step_key(group, number)]
                 with _told_of(group):
-                    state = applied(decode(data, schema, coding, max_magnitude=None), state)
+                    state = apply_changes(decode(data, schema, coding, max_magnitude=None), state)
         if content_hash(state) != coded.state:
             raise UserError(
                 f"group {group} from the server: what comes out is not the state that it tells of; "

@@ -25,7 +25,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.protocol import limits
-from fedstrata.protocol.inflation import unfolded
+from fedstrata.protocol.inflation import inflated_size
 
 AT_ONCE = 4  # answers of which something is in memory
 MOST_BESIDES = 16_000_000  # bytes of an answer besides layers: its report
@@ -131,7 +131,7 @@ class _IncomingAnswer:
                 self.contents[object_id] = pull(object_id)
                 size += len(self.contents[object_id])
                 self._refuse_above(most_bytes, size)
-        self._refuse_above(most_bytes, unfolded(self.contents))
+        self._refuse_above(most_bytes, inflated_size(self.contents))
 
     def _refuse_above(self, most_bytes: int, size: int) -> None:
         if size > most_bytes:

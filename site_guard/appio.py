@@ -44,7 +44,7 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.interceptors.superexec_auth_interceptor import CLIENTAPPIO_SUPEREXEC_METHODS
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
-from fedstrata.protocol.inflation import unfolded
+from fedstrata.protocol.inflation import inflated_size
 from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
@@ -277,7 +277,7 @@ def _message(stub: ClientAppIoStub, context: Context) -> Message:
     make_confirm_message_received_fn_protobuf(stub.ConfirmMessageReceived, node, context.run_id)(
         tree.object_id
     )
-    if (size := unfolded(contents)) > MOST_UNFOLDED:
+    if (size := inflated_size(contents)) > MOST_UNFOLDED:
         raise ValueError(f"an order takes {size} bytes, and {MOST_UNFOLDED} are the most")
     message: Any = inflate_object_from_contents(tree.object_id, contents)
     if not isinstance(message, Message):

@@ -147,7 +147,7 @@ def decode(
     return changes
 
 
-def applied(changes: Mapping[str, Change], base: Tensors) -> dict[str, Tensor]:
+def apply_changes(changes: Mapping[str, Change], base: Tensors) -> dict[str, Tensor]:
     """Return the tensors that a receiver of ``changes`` has, which had ``base``."""
     return {name: change.apply(base[name]) for name, change in changes.items()}
 

@@ -13,7 +13,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 
-def unfolded(contents: Mapping[str, bytes]) -> int:
+def inflated_size(contents: Mapping[str, bytes]) -> int:
     """Return the bytes of all arrays once they are put together, and put none together.
 
     An array says in which order its pieces follow one another, and may name one many times: so a

@@ -20,7 +20,7 @@ from flwr.app import Array
 from torch import Tensor
 
 from fedstrata.protocol import payload
-from fedstrata.protocol.codec import applied, decode, encode, forms
+from fedstrata.protocol.codec import apply_changes, decode, encode, forms
 from fedstrata.protocol.codings import Coding, Codings, describe_form
 from fedstrata.protocol.kinds import payload_array
 from fedstrata.protocol.limits import KNOWN_ROUNDS, MOST_STEPS
@@ -80,7 +80,7 @@ class Published:
         self.number, self._whole = number, None
         data, _ = encode(coding, state, self.tensors, {})
         changes = decode(data, self.schema, coding, max_magnitude=None)
-        self.tensors = applied(changes, self.tensors)
+        self.tensors = apply_changes(changes, self.tensors)
         before, self.hash = self.hash, content_hash(self.tensors)
         if before == self.hash:
             return

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedstrata.protocol import payload
-from fedstrata.protocol.codec import Change, applied, decode, encode, forms, same_bits
+from fedstrata.protocol.codec import Change, apply_changes, decode, encode, forms, same_bits
 from fedstrata.protocol.codings import (
     CODINGS,
     EXACT,
@@ -82,7 +82,7 @@ def through(
     coding: Coding, target: dict[str, Tensor], base: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     data, _ = encode(coding, target, base, {})
-    return applied(decode(data, SCHEMA, coding, max_magnitude=None), base)
+    return apply_changes(decode(data, SCHEMA, coding, max_magnitude=None), base)
 
 
 # There and back ---------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def through(
 def test_exact_is_exact_in_the_bytes_of_before(name: str) -> None:
     data, left = encode(ALL[name], TARGET, BASE, {})
     assert not left
-    found = applied(decode(data, SCHEMA, ALL[name], max_magnitude=None), BASE)
+    found = apply_changes(decode(data, SCHEMA, ALL[name], max_magnitude=None), BASE)
     assert all(same_bits(found[n], t) for n, t in TARGET.items())
     different = {n: t for n, t in TARGET.items() if not same_bits(t, BASE[n])}
     assert set(different) == set(TARGET) - {"none"}
@@ -105,7 +105,7 @@ def test_what_arrives_is_what_the_sender_thinks_and_near(name: str) -> None:
     coding = LOSSY[name]
     data, left = encode(coding, TARGET, BASE, {})
     changes = decode(data, SCHEMA, coding, max_magnitude=None)
-    found = applied(changes, BASE)
+    found = apply_changes(changes, BASE)
     for tensor, target in TARGET.items():
         assert found[tensor].dtype == target.dtype
         assert found[tensor].shape == target.shape
@@ -172,7 +172,7 @@ def test_unchanged_tensors_are_not_sent(name: str) -> None:
     assert len(data) < 1200
     changes = decode(data, SCHEMA, ALL[name], max_magnitude=None)
     assert changes["head.weight"] == Change()
-    found = applied(changes, BASE)
+    found = apply_changes(changes, BASE)
     assert all(same_bits(found[n], BASE[n]) for n in SCHEMA if n != "conv.bias")
     assert found["head.weight"].data_ptr() != BASE["head.weight"].data_ptr()
     assert set(left) <= {"conv.bias"}
@@ -189,7 +189,7 @@ def test_minus_zero_is_a_change_where_it_is_exact() -> None:
     data, _ = encode(EXACT, target, base, {})
     schema = {"w": TensorSpec((3,), "float32")}
     assert same_bits(
-        applied(decode(data, schema, EXACT, max_magnitude=None), base)["w"], target["w"]
+        apply_changes(decode(data, schema, EXACT, max_magnitude=None), base)["w"], target["w"]
     )
 
 
@@ -200,7 +200,7 @@ def test_tiny_and_large_differences_lose_nothing_for_good(name: str, size: float
     target = {"w": torch.linspace(-size, size, 40)}
     data, left = encode(LOSSY[name], target, base, {})
     schema = {"w": TensorSpec((40,), "float32")}
-    found = applied(decode(data, schema, LOSSY[name], max_magnitude=None), base)
+    found = apply_changes(decode(data, schema, LOSSY[name], max_magnitude=None), base)
     error_feedback = left.get("w", torch.zeros(40))
     assert torch.allclose(found["w"] + error_feedback, target["w"], rtol=1e-5, atol=0)
 
@@ -252,7 +252,7 @@ def test_any_tensors_come_back(name: str, drawn: dict[str, Any]) -> None:
     target = {n: (t + drawn[n][2] * torch.randn(t.shape)).to(t.dtype) for n, t in base.items()}
     schema = {n: TensorSpec.of(t) for n, t in base.items()}
     data, left = encode(ALL[name], target, base, {})
-    found = applied(decode(data, schema, ALL[name], max_magnitude=None), base)
+    found = apply_changes(decode(data, schema, ALL[name], max_magnitude=None), base)
     assert {n: TensorSpec.of(t) for n, t in found.items()} == schema
     for n in base:
         assert torch.allclose(found[n] + left.get(n, 0), target[n], rtol=1e-3, atol=1e-3), n
@@ -427,7 +427,7 @@ def read_or_refused(data: bytes, coding: Coding) -> None:
         changes = decode(data, SCHEMA, coding, max_magnitude=2.0**24)
     except PayloadError:
         return
-    found = applied(changes, BASE)
+    found = apply_changes(changes, BASE)
     assert {n: TensorSpec.of(t) for n, t in found.items()} == SCHEMA
     for change in changes.values():
         for tensor in (change.value, change.difference):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedstrata.protocol import payload
-from fedstrata.protocol.codec import applied, decode
+from fedstrata.protocol.codec import apply_changes, decode
 from fedstrata.protocol.codings import Codings, Int8, TopK, read_codings
 from fedstrata.protocol.limits import KNOWN_ROUNDS, MOST_STEPS
 from fedstrata.protocol.orders import Coded
@@ -36,7 +36,7 @@ def read(
     assert content_hash(base) == coded.base
     for step in range(coded.steps):
         data = arrays[f"common/{step}"].data
-        base = applied(decode(data, SCHEMA, SPARSE, max_magnitude=None), base)
+        base = apply_changes(decode(data, SCHEMA, SPARSE, max_magnitude=None), base)
     return base, coded
 
 
