@@ -13,7 +13,7 @@ from fedstrata.protocol import payload
 from fedstrata.protocol.codec import apply_changes, decode, encode
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.kinds import group_of
-from fedstrata.protocol.orders import Coded, step_key
+from fedstrata.protocol.orders import CodedGroup, step_key
 from fedstrata.protocol.payload import PayloadError
 from fedstrata.protocol.tensors import content_hash
 from fedstrata.support.errors import UserError, private, private_reason
@@ -74,7 +74,7 @@ class Exchange:
             if self.codings.to_site(group).remembers
         }
 
-    def read(self, payloads: Mapping[str, bytes], coded: Mapping[str, Coded]) -> Received:
+    def read(self, payloads: Mapping[str, bytes], coded: Mapping[str, CodedGroup]) -> Received:
         """Return the layers of an order, checked against the site's own model.
 
         Raises
@@ -161,7 +161,7 @@ class Exchange:
         return update, left
 
     def _stepped(
-        self, group: str, payloads: Mapping[str, bytes], coded: Coded
+        self, group: str, payloads: Mapping[str, bytes], coded: CodedGroup
     ) -> dict[str, Tensor]:
         """Return a group's state after the steps of an order."""
         schema = self.division.schema(group)

@@ -32,7 +32,7 @@ from client_app.store import MemoryStore
 from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.codec import forms
 from fedstrata.protocol.codings import describe_form
-from fedstrata.protocol.orders import Coded
+from fedstrata.protocol.orders import CodedGroup
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models import weights
@@ -40,7 +40,7 @@ from models.training.loop import planned_steps, seeded
 from strategies.method import Method
 from strategies.site_round import SiteRound
 
-NOTHING_CODED: Mapping[str, Coded] = MappingProxyType({})
+NOTHING_CODED: Mapping[str, CodedGroup] = MappingProxyType({})
 NOTHING_TAKEN: Mapping[str, int] = MappingProxyType({})
 
 
@@ -129,7 +129,7 @@ def train(
     bench: SiteContext,
     round_number: int,
     payloads: Mapping[str, bytes],
-    coded: Mapping[str, Coded] = NOTHING_CODED,
+    coded: Mapping[str, CodedGroup] = NOTHING_CODED,
     taken: Mapping[str, int] = NOTHING_TAKEN,
 ) -> tuple[RoundReport, dict[str, bytes]]:
     """Train one round from what was received; return the report and the exchanged groups.
@@ -151,7 +151,7 @@ def evaluate_received(
     bench: SiteContext,
     round_number: int,
     payloads: Mapping[str, bytes],
-    coded: Mapping[str, Coded] = NOTHING_CODED,
+    coded: Mapping[str, CodedGroup] = NOTHING_CODED,
 ) -> RoundReport:
     """Return the metrics of the received layers together with the site's own; train nothing."""
     started = time.perf_counter()
@@ -185,7 +185,7 @@ def deploy(
     bench: SiteContext,
     round_number: int,
     payloads: Mapping[str, bytes],
-    coded: Mapping[str, Coded] = NOTHING_CODED,
+    coded: Mapping[str, CodedGroup] = NOTHING_CODED,
 ) -> DeployReport:
     """Fine-tune the plan's groups of the final model by the site alone; measure before and after.
 

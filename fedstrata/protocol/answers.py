@@ -2,7 +2,7 @@
 
 A message carries a plan (what is learned), an order (which round), and the layers of exchanged
 groups, each group one safetensors payload; or, where the server sends differences, as many payloads
-as there are steps from what the site holds, as `Coded` tells. An answer carries a report and, after
+as there are steps from what the site holds, as `CodedGroup` says. An answer carries a report and, after
 training, the layers of the groups on the allow-list. Records that are not named here make an answer
 invalid.
 

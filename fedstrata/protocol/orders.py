@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedGroup:
     """What an order says of a group that it does not simply carry whole.
 
     Parameters
@@ -51,7 +51,7 @@ class Order(NamedTuple):
     plan: str
     round: int
     payloads: dict[str, bytes]
-    coded: dict[str, Coded]
+    coded: dict[str, CodedGroup]
     taken: dict[str, int]
 
 
@@ -68,7 +68,7 @@ def order(
     round_number: int,
     layers: Mapping[str, Array],
     ttl: float,
-    coded: Mapping[str, Coded] | None = None,
+    coded: Mapping[str, CodedGroup] | None = None,
     taken: Mapping[str, int] | None = None,
     members: Sequence[str] = (),
     expected: Mapping[str, int] | None = None,
@@ -131,7 +131,7 @@ def _read_taken(text: object) -> dict[str, int]:
     return taken
 
 
-def read_coded(message: Message) -> dict[str, Coded]:
+def read_coded(message: Message) -> dict[str, CodedGroup]:
     """Return what an order says of each group that it does not simply carry whole.
 
     Raises
@@ -144,7 +144,7 @@ def read_coded(message: Message) -> dict[str, Coded]:
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused("what is coded is no text, or a long one")
     try:
-        coded = msgspec.json.decode(text, type=dict[str, Coded])
+        coded = msgspec.json.decode(text, type=dict[str, CodedGroup])
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Refused(f"what is coded cannot be read: {error}") from None
     layers = message.content.get(LAYERS)

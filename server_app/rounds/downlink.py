@@ -24,7 +24,7 @@ from fedstrata.protocol.codec import apply_changes, decode, encode, forms
 from fedstrata.protocol.codings import Coding, Codings, describe_form
 from fedstrata.protocol.kinds import payload_array
 from fedstrata.protocol.limits import KNOWN_ROUNDS, MOST_STEPS
-from fedstrata.protocol.orders import Coded, step_key
+from fedstrata.protocol.orders import CodedGroup, step_key
 from fedstrata.protocol.tensors import TensorSpec, content_hash
 
 
@@ -185,7 +185,7 @@ class Downlink:
 
     def payloads(
         self, site: str, group: str, key: str, number: int, state: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Array], Coded]:
+    ) -> tuple[dict[str, Array], CodedGroup]:
         """Return the payloads of a group for a site in round ``number``, and what they are.
 
         Parameters
@@ -202,7 +202,7 @@ class Downlink:
         steps = published.since(known_states)
         if steps is None:
             whole = {step_key(group, 0): published.whole()}
-            return whole, Coded("", published.hash, 1, published.described)
+            return whole, CodedGroup("", published.hash, 1, published.described)
         base = steps[0].base if steps else published.hash
         arrays = {step_key(group, place): step.array for place, step in enumerate(steps)}
-        return arrays, Coded(base, published.hash, len(steps), published.described)
+        return arrays, CodedGroup(base, published.hash, len(steps), published.described)

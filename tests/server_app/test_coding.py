@@ -176,7 +176,7 @@ class Line:
     """Keeps what the server says of the common layers to each node, by round; may tamper."""
 
     tamper: Callable[[Message, Message], Message | None] = lambda _, reply: reply
-    coded: dict[tuple[int, int], orders.Coded] = field(default_factory=dict)
+    coded: dict[tuple[int, int], orders.CodedGroup] = field(default_factory=dict)
     taken: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)
 
     def __call__(self, message: Message, reply: Message) -> Message | None:

@@ -323,7 +323,7 @@ def coded_order(
     coded = None
     if down:
         layers = {"common/0": kinds.payload_array(encode({"conv.weight/unchanged": MARK}))}
-        coded = {"common": orders.Coded("a" * 64, "b" * 64, 1, dict(tensors))}
+        coded = {"common": orders.CodedGroup("a" * 64, "b" * 64, 1, dict(tensors))}
     message = orders.order(
         kinds.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0, coded=coded
     )
@@ -459,17 +459,20 @@ def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, tol
         ("[]", "cannot be read"),
         ('{"common": {}}', "cannot be read"),
         ("[" * 100_000, "cannot be read"),
-        (json.dumps({"common": asdict(orders.Coded("", "", 99, {}))}), "99 steps"),
-        (json.dumps({"common": asdict(orders.Coded("a", "", -1, {}))}), "-1 steps"),
-        (json.dumps({"common": asdict(orders.Coded("a", "", 2, {}))}), "are not its 2 steps"),
-        (json.dumps({"task": asdict(orders.Coded("", "", 0, {}))}), "in 0 payloads"),
+        (json.dumps({"common": asdict(orders.CodedGroup("", "", 99, {}))}), "99 steps"),
+        (json.dumps({"common": asdict(orders.CodedGroup("a", "", -1, {}))}), "-1 steps"),
+        (json.dumps({"common": asdict(orders.CodedGroup("a", "", 2, {}))}), "are not its 2 steps"),
+        (json.dumps({"task": asdict(orders.CodedGroup("", "", 0, {}))}), "in 0 payloads"),
         (
-            json.dumps({"common": asdict(orders.Coded("a", "", 1, {"w": "x"}))}),
+            json.dumps({"common": asdict(orders.CodedGroup("a", "", 1, {"w": "x"}))}),
             "describes a tensor",
         ),
-        (json.dumps({"common": asdict(orders.Coded("a", "", 1, {"w": "bool[2]"}))}), "as 'bool'"),
         (
-            json.dumps({"common": asdict(orders.Coded("a", "", 1, {"w": f"int8[{2**40}]"}))}),
+            json.dumps({"common": asdict(orders.CodedGroup("a", "", 1, {"w": "bool[2]"}))}),
+            "as 'bool'",
+        ),
+        (
+            json.dumps({"common": asdict(orders.CodedGroup("a", "", 1, {"w": f"int8[{2**40}]"}))}),
             "has the shape",
         ),
     ],

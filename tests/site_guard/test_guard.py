@@ -181,7 +181,7 @@ def ask_for_layers(guard: Guard, content: bytes, size: int, *, answered: int) ->
     described = {"body": f"float32[{size // 4}]"}
     head = {"body": {"dtype": "F32", "shape": [answered // 4], "data_offsets": [0, answered]}}
     work = asked(content, json.dumps({"head": head, "size": answered}), kind=kinds.TRAIN)
-    coded = {"common": orders.Coded("a" * 64, "a" * 64, 0, described)}
+    coded = {"common": orders.CodedGroup("a" * 64, "a" * 64, 0, described)}
     plan = work.message.content["plan"]["json"]
     work.message = orders.order(
         kinds.TRAIN, 7, plan=plan, round_number=3, layers={}, ttl=120.0, coded=coded

@@ -11,7 +11,7 @@ from fedstrata.protocol import payload
 from fedstrata.protocol.codec import apply_changes, decode
 from fedstrata.protocol.codings import Codings, Int8, TopK, read_codings
 from fedstrata.protocol.limits import KNOWN_ROUNDS, MOST_STEPS
-from fedstrata.protocol.orders import Coded
+from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.tensors import TensorSpec, content_hash
 from server_app.rounds.downlink import Downlink, Published
 
@@ -28,7 +28,7 @@ def learned(seed: int) -> dict[str, Tensor]:
 
 def read(
     downlink: Downlink, site: str, number: int, base: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], Coded]:
+) -> tuple[dict[str, Tensor], CodedGroup]:
     """Return what a site that has ``base`` gets out of its parcel."""
     arrays, coded = downlink.parcel(site, "common", "common", number, learned(number))
     if not coded.base:

@@ -101,7 +101,7 @@ def test_any_report_at_all_is_read_or_refused(text: Any) -> None:
 
 # What an order says of coded groups ---------------------------------------------------------------
 
-CODED = orders.Coded("a" * 64, "b" * 64, 2, {"w": "float32[2, 3]"})
+CODED = orders.CodedGroup("a" * 64, "b" * 64, 2, {"w": "float32[2, 3]"})
 
 
 def order_of(coded: Any, *payloads: str) -> Message:
