@@ -13,8 +13,8 @@ from torch import Tensor
 
 from client_app.failures import writing
 from client_app.node_config import checked_name
-from fedstrata.protocol import tensors
 from fedstrata.protocol.limits import KNOWN_ROUNDS
+from fedstrata.support import tensor_files
 from fedstrata.support.errors import UserError, private, private_reason
 from models import weights
 from models.training.loop import OptimizerState
@@ -121,7 +121,7 @@ class DiskStore:
         if not earlier:
             return None
         with private_reason("the personal layers on the site's disk cannot be read"):
-            flat, _ = tensors.load(
+            flat, _ = tensor_files.load(
                 self.path(max(earlier)), lambda name: not name.startswith((OWED, RECEIVED))
             )
         return LocalState.of_flat(flat)
@@ -181,7 +181,9 @@ class DiskStore:
     def _hashes(self, round_number: int) -> dict[str, str]:
         """Return the content hash of each group that a round began with, where it was kept."""
         try:
-            told = json.loads(tensors.told(self.path(round_number)).get("received", "{}"))
+            told = json.loads(
+                tensor_files.read_metadata(self.path(round_number)).get("received", "{}")
+            )
         except (UserError, ValueError):  # it is told of where it is needed
             return {}
         return {str(group): str(each) for group, each in told.items()}
@@ -220,7 +222,7 @@ class DiskStore:
 def _load(path: Path, prefix: str, names: Collection[str]) -> dict[str, Tensor]:
     """Return those of the tensors ``names`` that are in a file under ``prefix``."""
     wanted = {f"{prefix}{name}" for name in names}
-    found, _ = tensors.load(path, wanted.__contains__)
+    found, _ = tensor_files.load(path, wanted.__contains__)
     return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
 

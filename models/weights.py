@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fedstrata.protocol.tensors import TensorSpec, content_hash, load, save
+from fedstrata.protocol.tensors import TensorSpec, content_hash
 from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.tensor_files import load, save
 from models.vgg_face import NOTE, as_vgg16, is_vgg_face
 from models.weight_files import read_file
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.store import DiskStore, LocalState
-from fedstrata.protocol import tensors
 from fedstrata.protocol.limits import KNOWN_ROUNDS
+from fedstrata.support import tensor_files
 from fedstrata.support.errors import UserError
 
 
@@ -95,7 +95,7 @@ def test_a_round_that_is_needed_is_kept_however_old(tmp_path: Path) -> None:
 
 def test_metadata_of_several_entries_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="several entries: a, b"):
-        tensors.save(tmp_path / "x.safetensors", {}, {"b": "1", "a": "2"})
+        tensor_files.save(tmp_path / "x.safetensors", {}, {"b": "1", "a": "2"})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,95 @@
+"""Safetensors files that survive a crash: the old tensors or the new ones, never a part."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from fedstrata.support.durable import replacing
+from fedstrata.support.errors import UserError
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors writes the system's own errors
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write ``tensors`` to the safetensors file ``path``: after a crash the old or the new file.
+
+    Written beside ``path``, synced to disk, then renamed over it. Missing folders are made. Equal
+    tensors and metadata give equal bytes.
+
+    Raises
+    ------
+    ValueError
+        For metadata of several entries, which safetensors would write in any order.
+    OSError
+        Where that cannot be done, with its number: no room, no permission.
+    """
+    if len(metadata) > 1:
+        raise ValueError(f"{path}: metadata of several entries: {', '.join(sorted(metadata))}")
+    with replacing(path) as unfinished:
+        try:
+            safetensors.torch.save_file(_separate(tensors), unfinished, dict(metadata))
+        except safetensors.SafetensorError as error:
+            number = _OS_ERROR.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def load(
+    path: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, on the CPU, and the metadata of a file that `save` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    wanted : callable
+        Says of a name whether its tensor is read.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, cut short or no safetensors file.
+    """
+    with _opened(path) as opened:
+        tensors = {n: opened.get_tensor(n) for n in opened.keys() if wanted(n)}  # noqa: SIM118
+        return tensors, dict(opened.metadata() or {})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a file that `save` wrote; UserError where it is none."""
+    with _opened(path) as opened:
+        return dict(opened.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; turn what is wrong with it into a UserError."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            yield opened
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return CPU tensors that share no memory, as the file format wants: tied ones are copied."""
+    first: dict[int, str] = {}
+    separate = {}
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        shared = first.setdefault(own.untyped_storage().data_ptr(), name) != name
+        separate[name] = own.clone() if shared else own
+    return separate
