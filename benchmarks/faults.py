@@ -368,7 +368,7 @@ def play(testbed: Testbed, faults: Sequence[Fault], least: int = len(SITES)) -> 
     old = {path.name for path in testbed.output.glob("*")}
     overrides = " ".join([*RUN, f"strategy.minimum.common={least}"])
     pairs = ["-c", f"output-dir={testbed.output}", "-c", f"overrides={overrides}"]
-    command = ["fedstrata-consortium", "run", testbed.superlink.name, *pairs]
+    command = ["fedstrata", "consortium", "run", testbed.superlink.name, *pairs]
     run = testbed.processes.start("driver", command)
     testbed.processes.wait_for(
         "the run begins",

@@ -306,7 +306,7 @@ class SuperLink:
     name : str
         Of the connection.
     consortium : Path or None
-        Folder of `fedstrata-consortium`: TLS, registered keys and the roster; None for neither.
+        Folder of `fedstrata consortium`: TLS, registered keys and the roster; None for neither.
     """
 
     processes: Processes
@@ -370,11 +370,11 @@ def start_supernode(
 ) -> Process:
     """Start a real SuperNode; it connects to the port ``superlink``.
 
-    ``port`` is where the site's own process gets its work, and the SuperNode then ``fedstrata-node``;
+    ``port`` is where the site's own process gets its work, and the SuperNode then ``fedstrata node``;
     where None it is ``flower-supernode``, which starts its app's processes itself.
     """
-    program = "flower-supernode" if port is None else "fedstrata-node"
-    command = [program, *security, "--superlink", f"127.0.0.1:{superlink}", *options]
+    program = ["flower-supernode"] if port is None else ["fedstrata", "node"]
+    command = [*program, *security, "--superlink", f"127.0.0.1:{superlink}", *options]
     command += ["--clientappio-api-address", f"127.0.0.1:{port or free_port()}"]
     if node_config:
         pairs = (
@@ -386,7 +386,7 @@ def start_supernode(
 
 
 def start_site(processes: Processes, name: str, port: int, **settings: Any) -> Process:
-    """Write the ``site.yaml`` of a site and start ``fedstrata-site`` beside the SuperNode on ``port``.
+    """Write the ``site.yaml`` of a site and start ``fedstrata site`` beside the SuperNode on ``port``.
 
     Everything of the site is in the folder ``name``, which is also what the site is called, and it
     shares ``common`` and ``task``, where ``settings`` does not say otherwise.
@@ -403,6 +403,6 @@ def start_site(processes: Processes, name: str, port: int, **settings: Any) -> P
     }
     path = folder / "site.yaml"
     path.write_text(yaml.safe_dump(told))
-    command = ["fedstrata-site", "--settings", str(path), "--insecure"]
+    command = ["fedstrata", "site", "--settings", str(path), "--insecure"]
     command += ["--appio-api-address", f"127.0.0.1:{port}"]
     return processes.start(f"{name}-site", command)

@@ -53,17 +53,23 @@ IMPORTS: Mapping[str, str] = {
     "models.networks": "models.networks",
     "conf": "conf",
     "server_app.compose": "server_app.compose",
-    "site_guard.main": "site_guard.main",
-    "site_guard.node": "site_guard.node",
-    "consortium.main": "consortium.main",
+    "fedstrata.cli.site": "fedstrata.cli.site",
+    "fedstrata.cli.node": "fedstrata.cli.node",
+    "fedstrata.cli.consortium": "fedstrata.cli.consortium",
 }
 WITH_TORCH = {"server_app.rounds.loop", "client_app.round", "models.networks"}
 """Those of ours that need torch; no other may import it."""
 LEAST = {"server_app.app": SERVER, "client_app.app": CLIENT, "fedstrata.protocol.answers": MESSAGES}
-LEAST |= {"consortium.main": MESSAGES, **dict.fromkeys(WITH_TORCH, "torch")}
+LEAST |= {"fedstrata.cli.consortium": MESSAGES, **dict.fromkeys(WITH_TORCH, "torch")}
 # Imported before any first round: by `flwr run` itself, then by the ServerApp, which has a network.
 ALWAYS = (COMMAND, SERVER, "torch")
-QUICK = ("torch", "server_app.app", "client_app.app", "site_guard.main", "consortium.main")
+QUICK = (
+    "torch",
+    "server_app.app",
+    "client_app.app",
+    "fedstrata.cli.site",
+    "fedstrata.cli.consortium",
+)
 CASES = (WARM, COLD, STOCK)
 FIRST_ROUND = {STOCK: "[ROUND 1/", COLD: "results go to", WARM: "results go to"}
 SETTLE = 20.0  # seconds in which the sites' warm processes import what they need

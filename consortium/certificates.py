@@ -67,7 +67,7 @@ def found(folder: Path, hosts: Sequence[str], hospitals: Sequence[Hospital]) -> 
     if folder.exists():
         raise UserError(
             f"{folder} exists, and keys are never overwritten: choose another folder, or add a "
-            "hospital with `fedstrata-consortium add`"
+            "hospital with `fedstrata consortium add`"
         )
     key = generate_private_key(SECP384R1())
     certificate = _authority(key)
@@ -99,7 +99,7 @@ def admit(folder: Path, hospital: Hospital) -> None:
         authority = (folder / AUTHORITY / "ca.crt").read_bytes()
     except OSError:
         raise UserError(
-            f"{folder} holds no consortium: found one with `fedstrata-consortium found`"
+            f"{folder} holds no consortium: found one with `fedstrata consortium found`"
         ) from None
     place = folder / HOSPITALS / hospital.name
     if place.exists():

@@ -96,7 +96,7 @@ def _registered(public: Path, superlink: Nodes) -> int:
         raise UserError(
             f"{public}: the SuperLink knows this key, and has no node for it: it was unregistered, "
             f"and no key is taken twice. Move {public.parent} away and make new ones with "
-            f"`fedstrata-consortium add` ({error})"
+            f"`fedstrata consortium add` ({error})"
         ) from None
 
 

@@ -42,6 +42,7 @@ from flwr.supercore.interceptors import (
     SuperExecAuthClientInterceptor,
 )
 from flwr.supercore.interceptors.superexec_auth_interceptor import CLIENTAPPIO_SUPEREXEC_METHODS
+from flwr.supercore.utils import disable_process_dumping as flower_disable_dumping
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
 from fedstrata.protocol.inflation import inflated_size
@@ -54,6 +55,11 @@ CARRIES = ("PullObject", "PushObject")
 LOOK_AGAIN, LOOK_AGAIN_AT_MOST = 0.05, 0.5  # seconds until a piece that was not there is asked for
 PATIENCE = 10.0  # seconds for which a SuperNode may be away in the middle of a task
 COMPONENT = "flwr-clientapp"  # as what we speak to the SuperNode, for its check of versions
+
+
+def disable_process_dumping() -> None:
+    """Keep other processes of this user from reading this one's memory, where the system lets us."""
+    flower_disable_dumping(strict=False)
 
 
 @dataclass(frozen=True)

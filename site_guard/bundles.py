@@ -13,10 +13,12 @@ from functools import cached_property
 from pathlib import Path
 
 import click
+from flwr.cli.build import build_fab_from_disk
 from flwr.cli.config_utils import get_fab_metadata
 from flwr.cli.install import install_from_fab
 
 from fedstrata.protocol.limits import Refused, printable
+from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
 MOST_UNPACKED = 100_000_000  # bytes of a bundle's files; Flower's own limit is 10 MB packed
@@ -74,6 +76,14 @@ class Bundle:
             raise Refused(
                 f"the app bundle {self.digest[:16]} cannot be read: {told[:200]}"
             ) from None
+
+
+def build(app: Path) -> bytes:
+    """Return the bundle of an app's folder, as `flwr run` sends it; UserError where it is no app."""
+    try:
+        return build_fab_from_disk(app)
+    except (ValueError, OSError, click.ClickException) as error:
+        raise UserError(f"{app} is no app that can be bundled: {error}") from None
 
 
 def _refuse_large(bundle: bytes) -> None:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from consortium import certificates
 from consortium.certificates import admit, found, members, renew
-from consortium.main import main
 from consortium.members import Hospital, read_hospitals, read_hosts
 from fedstrata.support.errors import UserError
 from site_guard.signatures import private_key, public_keys
@@ -131,29 +130,6 @@ def test_a_hospital_that_a_kill_left_half_made_is_none(made: Path) -> None:
     assert members(made) == HOSPITALS
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["found", "FILE/made", "--server", "localhost"],
-        ["add", "FILE/made", "--hospital", "a:x"],
-        ["add", "nowhere", "--hospital", "a:x"],
-        ["renew", "nowhere", "--server", "localhost"],
-        ["register", "nowhere", "connection"],
-    ],
-)
-def test_an_impossible_folder_is_told_in_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
-    (tmp_path / "FILE").write_text("")
-    command, folder, *rest = arguments
-    with pytest.raises(SystemExit, match=r"^fedstrata-consortium: .*(FILE|nowhere)"):
-        main([command, str(tmp_path / folder), *rest])
-
-
-def test_a_hospital_is_added_by_name(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["add", str(made)])
-    assert "--hospital" in capsys.readouterr().err
-
-
 def test_a_hospital_joins_later_and_the_server_gets_a_new_certificate(made: Path) -> None:
     before = files(made)
     admit(made, Hospital("hospital-c", "age"))
@@ -164,22 +140,6 @@ def test_a_hospital_joins_later_and_the_server_gets_a_new_certificate(made: Path
     assert stat.S_IMODE((made / "superlink" / "server.key").stat().st_mode) == 0o600
     authority = made / "hospitals" / "hospital-c" / "ca.crt"
     assert handshake(made / "superlink", authority, "new.example")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--hospital", "a:gender"],
-        ["--server", "a b"],
-        ["--server", "localhost", "--hospital", "a"],
-        ["--server", "localhost", "--hospital", "../a:gender"],
-        ["--server", "localhost", "--hospital", "a:x", "--hospital", "a:y"],
-    ],
-)
-def test_mistakes_are_told_before_anything_is_written(tmp_path: Path, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"--(server|hospital)"):
-        main(["found", str(tmp_path / "made"), *arguments])
-    assert not (tmp_path / "made").exists()
 
 
 @given(st.text())

@@ -15,7 +15,6 @@ import pytest
 from flwr.common.logger import ConsoleHandler
 from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 
-from consortium import main
 from consortium.keep_running import COMPLETED, PATIENCE, STOPPED, KeptRun, read_pairs
 from consortium.superlink import Away, SubmittedRun, SuperLink, flower, last_round
 from fedstrata.support.errors import UserError
@@ -270,10 +269,3 @@ def test_a_logged_round_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     for line in round_line(RoundRecord(4, participants=["site-00"]), 8).split("\n"):
         handler.emit(logging.LogRecord("flwr", logging.INFO, "", 0, line, (), None))
     assert last_round(capsys.readouterr().out) == 4
-
-
-def test_arguments_can_stand_in_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    path.write_text("--name\nmarch\n-c\noverrides=strategy.rounds=3 seed=1\n")
-    told = main.parser().parse_args(["run", "testbed", f"@{path}"])
-    assert (told.name, told.pairs) == ("march", ["overrides=strategy.rounds=3 seed=1"])

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
-from site_guard import main
 from site_guard.signatures import private_key, public_keys, require_signature, sign
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -39,17 +38,6 @@ def test_a_signed_bundle_is_taken_and_another_is_not() -> None:
     with pytest.raises(Refused, match="is not signed"):
         require_signature(b"bundle", None, TRUSTED)
     require_signature(b"bundle", None, ())
-
-
-def test_what_is_no_app_is_told_in_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    key = tmp_path / "key"
-    key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    with pytest.raises(SystemExit) as ended:
-        main.sign(["--key", str(key), str(tmp_path)])
-    assert f"{tmp_path} is no app that can be bundled" in str(ended.value.code)
-    assert capsys.readouterr().out == ""
 
 
 def test_the_signature_is_for_this_purpose_alone() -> None:

@@ -80,7 +80,7 @@ def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator
         found(keys, ["127.0.0.1", "localhost"], HOSPITALS)
         superlink = SuperLink(processes, consortium=keys)
         superlink.start()
-        command = ["fedstrata-consortium", "register", str(keys), superlink.name]
+        command = ["fedstrata", "consortium", "register", str(keys), superlink.name]
         processes.finish(processes.start("register", command), seconds=300)
         yield Consortium(processes, superlink, keys, body)
 
@@ -98,7 +98,13 @@ def test_registration_goes_on_where_it_was(consortium: Consortium) -> None:
     assert sorted(roster) == sorted(hospital.name for hospital in HOSPITALS)
     assert len({entry["node-id"] for entry in roster.values()}) == len(HOSPITALS)
     before = path.read_bytes()
-    command = ["fedstrata-consortium", "register", str(consortium.keys), consortium.superlink.name]
+    command = [
+        "fedstrata",
+        "consortium",
+        "register",
+        str(consortium.keys),
+        consortium.superlink.name,
+    ]
     again = subprocess.run(
         command,
         env=consortium.processes.environment(),
@@ -151,14 +157,22 @@ def test_an_impostor_is_turned_away_by_name_and_the_run_outlasts_its_driver(
     consortium.join("site-01", 1, task="pose")
     consortium.join("site-02", 2, task="gender")
     environment = consortium.processes.environment()
-    command = ["fedstrata-sign", "--key", str(signing / "bundle.key")]
+    command = ["fedstrata", "sign", "--key", str(signing / "bundle.key")]
     signature = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
     ).stdout.strip()
     overrides = federation.overrides(consortium.body, "strategy.on_site_error=exclude")
     told = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
     pairs = [word for key, value in told.items() for word in ("-c", f"{key}={value}")]
-    driver = ["fedstrata-consortium", "run", consortium.superlink.name, "--name", "march", *pairs]
+    driver = [
+        "fedstrata",
+        "consortium",
+        "run",
+        consortium.superlink.name,
+        "--name",
+        "march",
+        *pairs,
+    ]
     run = consortium.processes.start("killed-driver", driver)
     superlink = SuperLinkControl(consortium.superlink.name)
     monkeypatch.setenv("FLWR_HOME", str(consortium.processes.flower_home))

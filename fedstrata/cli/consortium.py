@@ -1,4 +1,4 @@
-"""The operator's command: `fedstrata-consortium found | add | renew | register | run`."""
+"""`fedstrata consortium`: the coordinator's `found`, `add`, `renew`, `register` and `run`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fedstrata.support.errors import UserError
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     made = argparse.ArgumentParser(
-        prog="fedstrata-consortium",
+        prog="fedstrata consortium",
         description=__doc__,
         epilog="@FILE stands for the arguments in a file, one a line.",
         fromfile_prefix_chars="@",
     )
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, told: str, do: object) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=told, description=told)
+    def command(name: str, text: str, do: object) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(do=do)
         return added
 
@@ -62,47 +62,49 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    told = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        told.do(told)
+        options.do(options)
     except UserError as error:
-        sys.exit(f"fedstrata-consortium: {error}")
+        sys.exit(f"fedstrata consortium: {error}")
     except OSError as error:
-        sys.exit(f"fedstrata-consortium: {error.filename}: {error.strerror}")
+        sys.exit(f"fedstrata consortium: {error.filename}: {error.strerror}")
 
 
-def _found(told: argparse.Namespace) -> None:
-    hosts, hospitals = read_hosts(told.server), read_hospitals(told.hospital)
-    certificates.found(told.folder, hosts, hospitals)
-    print(f"{told.folder}: an authority, a server certificate for {', '.join(hosts)}, and keys of")
+def _found(options: argparse.Namespace) -> None:
+    hosts, hospitals = read_hosts(options.server), read_hospitals(options.hospital)
+    certificates.found(options.folder, hosts, hospitals)
+    print(
+        f"{options.folder}: an authority, a server certificate for {', '.join(hosts)}, and keys of"
+    )
     for hospital in hospitals:
         print(f"  {hospital.name}, task {hospital.task}")
     print("Keep authority/ca.key offline. Give each hospital its own folder, over a safe way.")
 
 
-def _add(told: argparse.Namespace) -> None:
-    for hospital in read_hospitals(told.hospital):
-        certificates.admit(told.folder, hospital)
-        print(f"{told.folder}: keys of {hospital.name}, task {hospital.task}")
+def _add(options: argparse.Namespace) -> None:
+    for hospital in read_hospitals(options.hospital):
+        certificates.admit(options.folder, hospital)
+        print(f"{options.folder}: keys of {hospital.name}, task {hospital.task}")
 
 
-def _renew(told: argparse.Namespace) -> None:
-    certificates.renew(told.folder, read_hosts(told.server))
-    print(f"{told.folder}: a new server certificate; start the SuperLink again")
+def _renew(options: argparse.Namespace) -> None:
+    certificates.renew(options.folder, read_hosts(options.server))
+    print(f"{options.folder}: a new server certificate; start the SuperLink again")
 
 
-def _register(told: argparse.Namespace) -> None:
-    superlink = SuperLink(told.connection)
-    roster = told.roster or told.folder / registration.ROSTER
-    for name, node_id in registration.register(told.folder, superlink, roster).items():
+def _register(options: argparse.Namespace) -> None:
+    superlink = SuperLink(options.connection)
+    roster = options.roster or options.folder / registration.ROSTER
+    for name, node_id in registration.register(options.folder, superlink, roster).items():
         print(f"{name}: node {node_id}")
     print(f"roster: {roster}")
 
 
-def _run(told: argparse.Namespace) -> None:
-    pairs = keep_running.read_pairs(told.pairs)
-    superlink = SuperLink(told.connection)
-    keep_running.KeptRun(superlink, told.app, pairs, told.name, told.again, log=_say).run()
+def _run(options: argparse.Namespace) -> None:
+    pairs = keep_running.read_pairs(options.pairs)
+    superlink = SuperLink(options.connection)
+    keep_running.KeptRun(superlink, options.app, pairs, options.name, options.again, log=_say).run()
 
 
 def _say(line: str) -> None:

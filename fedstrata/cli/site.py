@@ -1,4 +1,4 @@
-"""The commands of a site: `fedstrata-site` beside its SuperNode, `fedstrata-sign` for the consortium."""
+"""`fedstrata site`: the process that runs the app beside a SuperNode, behind the site's rules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from fedstrata.support.errors import UserError
 logger = logging.getLogger("flwr")
 
 
-def site(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the site's process until it is told to end."""
     parser = argparse.ArgumentParser(
-        prog="fedstrata-site",
+        prog="fedstrata site",
         description="Runs beside a SuperNode started with --isolation process, instead of "
         "flower-superexec: keeps the app warm, and lets nothing leave that site.yaml does not share.",
     )
@@ -37,8 +37,11 @@ def site(arguments: Sequence[str] | None = None) -> None:
         metavar="ALIVE",
         help="end with 0 where the file was touched within 30 s, else with 1",
     )
-    told = parser.parse_args(arguments)
-    _ends_with_a_sentence(lambda: _site(told))
+    options = parser.parse_args(arguments)
+    try:
+        _run(options)
+    except UserError as error:
+        sys.exit(str(error))
 
 
 class _IsAlive(argparse.Action):
@@ -56,24 +59,22 @@ class _IsAlive(argparse.Action):
         parser.exit(0 if isinstance(values, Path) and is_alive(values) else 1)
 
 
-def _site(told: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> None:
     from site_guard.settings import read_settings
 
-    settings = read_settings(told.settings)
-    if told.check:
-        print(f"{told.settings}: site {settings.site}, task {settings.task}, nothing wrong")
+    settings = read_settings(options.settings)
+    if options.check:
+        print(f"{options.settings}: site {settings.site}, task {settings.task}, nothing wrong")
         return
-    from flwr.supercore.utils import disable_process_dumping
-
     from site_guard.alive import toucher
-    from site_guard.appio import Address, Queue
+    from site_guard.appio import Address, Queue, disable_process_dumping
     from site_guard.guard import make_guard
 
-    disable_process_dumping(strict=False)
-    guard = make_guard(settings, toucher(told.alive) if told.alive else lambda: None)
+    disable_process_dumping()
+    guard = make_guard(settings, toucher(options.alive) if options.alive else lambda: None)
     queue = Queue(
         Address.read(
-            told.appio_api_address, told.root_certificates, told.superexec_auth_secret_file
+            options.appio_api_address, options.root_certificates, options.superexec_auth_secret_file
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -87,37 +88,3 @@ def _site(told: argparse.Namespace) -> None:
     finally:
         guard.process.stop()
         queue.close()
-
-
-def sign(arguments: Sequence[str] | None = None) -> None:
-    """Print the signature of the app bundle that `flwr run` would send."""
-    parser = argparse.ArgumentParser(
-        prog="fedstrata-sign",
-        description="Signs the app bundle of a folder. Give the result to flwr run: "
-        'flwr run . hospitals -c "signature=\\"$(fedstrata-sign --key consortium)\\""',
-    )
-    parser.add_argument("--key", type=Path, required=True, help="Ed25519, as ssh-keygen writes it")
-    parser.add_argument("app", type=Path, nargs="?", default=Path(), help="folder of the app")
-    told = parser.parse_args(arguments)
-    _ends_with_a_sentence(lambda: _sign(told))
-
-
-def _sign(told: argparse.Namespace) -> None:
-    import click
-    from flwr.cli.build import build_fab_from_disk
-
-    from site_guard import signatures
-
-    key = signatures.private_key(told.key)
-    try:
-        bundle = build_fab_from_disk(told.app)
-    except (ValueError, OSError, click.ClickException) as error:
-        raise UserError(f"{told.app} is no app that can be bundled: {error}") from None
-    print(signatures.sign(bundle, key))
-
-
-def _ends_with_a_sentence(do: Callable[[], None]) -> None:
-    try:
-        do()
-    except UserError as error:
-        sys.exit(f"{error}")

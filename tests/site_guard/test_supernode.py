@@ -1,12 +1,10 @@
-"""`fedstrata-node`: Flower's own SuperNode, but for how long it sleeps."""
+"""Flower's own SuperNode with its repairs: it looks often, waits for no dead app, answers in turn."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import logging
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,8 +26,16 @@ from flwr.supernode import start_client_internal
 from flwr.supernode.nodestate import NodeStateFactory
 
 from fedstrata.support.errors import UserError
-from site_guard import node
-from site_guard.node import FETCH, FLOWERS, SEND, answer_in_turn, look_every
+from site_guard import supernode
+from site_guard.supernode import (
+    FETCH,
+    FLOWER_SLEEPS,
+    SEND,
+    answer_in_turn,
+    check_version,
+    look_every,
+    prepare,
+)
 
 
 def loop_of(module_time: object) -> ModuleType:
@@ -68,7 +74,7 @@ def test_flowers_loop_sleeps_as_we_think_and_uses_nothing_else_of_time() -> None
     ]
     assert {each.attr for each in used} == {"sleep"}
     calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and each.func in used]
-    assert {ast.literal_eval(call.args[0]) for call in calls} == set(FLOWERS)
+    assert {ast.literal_eval(call.args[0]) for call in calls} == set(FLOWER_SLEEPS)
     assert len(calls) == len(used)
 
 
@@ -76,7 +82,7 @@ def test_an_answer_of_which_a_piece_never_comes_is_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The loop is Flower's own, and so is the store, into which nobody puts the last piece."""
-    monkeypatch.setattr(node, "PATIENCE", 0.2)
+    monkeypatch.setattr(supernode, "PATIENCE", 0.2)
     monkeypatch.setattr(start_client_internal, "time", time)
     look_every(start_client_internal, 0.01)
     caplog.set_level(logging.INFO)
@@ -103,16 +109,18 @@ def test_the_same_piece_of_a_later_answer_is_waited_for_anew(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    sleep = node._Sleep(0.5)
-    sleep._still("piece")
-    now[0] += node.PATIENCE + 1  # it came, the answer was sent, and much later another has it too
-    sleep._still("piece")
-    for _ in range(int(node.PATIENCE) - 1):
+    sleep = supernode._Sleep(0.5)
+    sleep._check_wait("chunk")
+    now[0] += (
+        supernode.PATIENCE + 1
+    )  # it came, the answer was sent, and much later another has it too
+    sleep._check_wait("chunk")
+    for _ in range(int(supernode.PATIENCE) - 1):
         now[0] += 1
-        sleep._still("piece")
+        sleep._check_wait("chunk")
     now[0] += 2
     with pytest.raises(TimeoutError):
-        sleep._still("piece")
+        sleep._check_wait("chunk")
 
 
 def make_answer() -> tuple[Message, dict[str, bytes]]:
@@ -134,9 +142,7 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return Flower's own loop as the command leaves it when Flower's SuperNode is started."""
     for name in ("time", FETCH, SEND):
         monkeypatch.setattr(start_client_internal, name, getattr(start_client_internal, name))
-    monkeypatch.setattr(sys, "argv", ["fedstrata-node"])
-    monkeypatch.setattr("flwr.supernode.cli.flower_supernode", lambda: None)
-    node.node(["--poll", "0.01"])
+    prepare(0.01)
     return start_client_internal
 
 
@@ -298,8 +304,22 @@ def test_a_loop_of_another_flower_is_refused() -> None:
         look_every(ModuleType("loop"), 1.0)
 
 
-def test_the_command_has_flowers_options_and_its_own() -> None:
-    command = [sys.executable, "-c", "from site_guard.node import node; node(['--help'])"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "--poll" in told
-    assert "--clientappio-api-address" in told
+@pytest.mark.parametrize("installed", ["1.30.2", "1.32.0", "1.310.0", "2.0", "1"])
+def test_a_version_that_was_not_tested_is_refused(installed: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"^Flower {installed} is installed.*1\.31\.x.*pip install"
+    ):
+        check_version(installed)
+
+
+@pytest.mark.parametrize("installed", ["1.31.0", "1.31.7", "1.31.0.dev20260301"])
+def test_a_version_that_was_tested_is_taken(installed: str) -> None:
+    check_version(installed)
+
+
+def test_nothing_of_another_flower_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(vars(start_client_internal))
+    monkeypatch.setattr(supernode, "version", lambda package: {"flwr": "1.32.0"}[package])
+    with pytest.raises(UserError, match=r"^Flower 1\.32\.0"):
+        prepare(0.01)
+    assert vars(start_client_internal) == before

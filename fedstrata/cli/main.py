@@ -1,0 +1,50 @@
+"""The command `fedstrata`: finds the subcommand and hands it the rest of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "site": "run a site's process beside its SuperNode",
+        "node": "run a SuperNode: flower-supernode with one more option and two repairs",
+        "sign": "sign the app bundle that `flwr run` would send",
+        "consortium": "make keys and certificates, register hospitals, run to the end",
+    }
+)
+"""Each subcommand with its help; the module of its name in this folder has ``main(arguments)``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the subcommand that the command line names.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None
+        The command line without the program's name; None for that of this process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parser().parse_args(given[:1])
+    # Only the module that is needed: a health check runs every ten seconds, and Flower alone takes
+    # a second to import.
+    module = importlib.import_module(f"{__package__}.{chosen.command}")
+    module.main(given[1:])
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the first word; each subcommand parses the others itself."""
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    made = argparse.ArgumentParser(
+        prog="fedstrata",
+        usage="fedstrata COMMAND ...",
+        description="Federated transfer learning in layers, on Flower.",
+        epilog=f"commands:\n{listed}\n\n`fedstrata COMMAND --help` lists the options of one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    return made

@@ -1,0 +1,51 @@
+"""`fedstrata site`: checks of its settings and of its health, which start nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedstrata.cli.site import main
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def exit_status(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code
+
+
+def test_the_health_check_ends_with_0_or_1(tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    assert exit_status("--is-alive", str(path)) == 1
+    path.touch()
+    assert exit_status("--is-alive", str(path)) == 0
+    old = time.time() - 31
+    os.utime(path, (old, old))
+    assert exit_status("--is-alive", str(path)) == 1
+
+
+def test_the_health_check_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom fedstrata.cli.main import main\n"
+        f"try: main(['site', '--is-alive', {str(tmp_path)!r}])\n"
+        "except SystemExit as ended: assert ended.code == 0\n"
+        "assert not {'flwr', 'torch', 'grpc', 'msgspec'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_settings_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = ROOT / "docs" / "site.yaml"
+    main(["--settings", str(path), "--insecure", "--check"])
+    assert capsys.readouterr().out == f"{path}: site hospital-a, task gender, nothing wrong\n"
+    wrong = tmp_path / "site.yaml"
+    wrong.write_text("site: a")
+    told = exit_status("--settings", str(wrong), "--insecure", "--check")
+    assert str(told).startswith(f"{wrong}: ")
