@@ -1,1 +1,1 @@
-"""What a hospital runs beside its SuperNode: it holds the rules of the site around the app's code."""
+"""What a hospital runs beside its SuperNode: the site's rules around the app's code."""

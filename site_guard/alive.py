@@ -1,4 +1,4 @@
-"""Whether the site's process is alive: it touches a file, and a health check looks how long ago."""
+"""The health check of the site's process: it touches a file, and the check looks how long ago."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MOST = 30.0  # seconds since the last touch
 EVERY = 1.0  # seconds between two
 
 
-def toucher(path: Path) -> Callable[[], None]:
-    """Return what touches ``path``, at most once a second; raise UserError where it cannot."""
+def make_toucher(path: Path) -> Callable[[], None]:
+    """Return a function that touches ``path``, at most once a second; UserError if it cannot."""
     try:
         path.touch()
     except OSError as error:
@@ -27,7 +27,7 @@ def toucher(path: Path) -> Callable[[], None]:
         nonlocal last
         if time.monotonic() - last >= EVERY:
             last = time.monotonic()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a full disk must not stop the site
                 path.touch()
 
     return touch

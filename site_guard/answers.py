@@ -1,4 +1,4 @@
-"""What leaves the site: the app's answer taken apart, and made anew from what may travel."""
+"""What leaves the site: each answer of the app is read, checked, and written anew from what may leave."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from fedstrata.support.errors import UserError
 from site_guard.settings import SiteSettings
 
 logger = logging.getLogger("flwr")
-_HEADER = 8  # bytes of a safetensors file that hold the length of its header
+_HEADER = 8  # bytes of a safetensors file that say how long its header is
 MOST_NAMED = 5  # tensors that a refusal names
+# Names of tensors and classes are the app's own words: these limits bound what they could carry.
 MOST_IN_QUERY, MOST_IN_REPORT = 200_000, 8_000  # characters: names of tensors; numbers
 MOST_TENSORS, MOST_IN_NAMES = 2_000, 60_000  # tensors of all groups; characters of their names
 MOST_CLASSES, MOST_IN_CLASSES = 1_000, 10_000  # classes; characters of their names
@@ -48,23 +49,23 @@ READERS: Mapping[str, Callable[[Message], SiteReport | RoundReport | DeployRepor
     kinds.EVALUATE: answers.read_round_report,
     kinds.DEPLOY: answers.read_deploy_report,
 }
-"""By what a server can ask: what reads the report of the answer."""
+"""By kind of order: what reads the report of the answer."""
 _PLAIN = re.compile(r"[\w .:+()/-]{0,80}", re.ASCII)
 _NAME = re.compile(r"[\w.]{1,200}", re.ASCII)  # of a tensor
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _DTYPES = {code: dtype for dtype, code in SAFETENSORS.items()}
-Written = tuple[str, tuple[int, ...]]  # of an array: dtype as safetensors has it, and shape
+Written = tuple[str, tuple[int, ...]]  # of an array: dtype as safetensors writes it, and shape
 Schema = dict[str, Form]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Requested:
     """What an order asks a site to send.
 
     Parameters
     ----------
     schemas : mapping of str to Schema
-        The form of each tensor, by group.
+        Dtype and shape of each tensor, by group.
     codings : Codings
         How they travel.
     """
@@ -74,7 +75,7 @@ class Wanted:
 
     @property
     def most_bytes(self) -> int:
-        """The most that its tensors take, written so; a payload's header comes to it."""
+        """The most bytes that the tensors take, coded so, without the payloads' headers."""
         return sum(
             size_of(part)
             for group, schema in self.schemas.items()
@@ -85,7 +86,7 @@ class Wanted:
 
 @dataclass
 class AnswerFilter:
-    """Makes every answer of a site anew, or says why it may not leave.
+    """Writes every answer of a site anew, or says why it may not leave.
 
     Parameters
     ----------
@@ -94,33 +95,34 @@ class AnswerFilter:
     """
 
     settings: SiteSettings
+    # What the app said in its answer to the first query, by run.
     _announced: dict[int, dict[str, Schema]] = field(default_factory=dict)
     _classes: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _schemas: dict[tuple[int, str], object] = field(default_factory=dict)
 
-    def check_order(self, message: Message) -> Wanted:
+    def check_order(self, message: Message) -> Requested:
         """Return what an order asks for; raise Refused, before any work, for what may not leave.
 
-        Nor is any work done for an order of a kind that is none of `READERS`.
+        An order of a kind that is not in `READERS` is refused as well.
 
-        The layers that a server sends for training are those that it wants back: groups that the
-        site shares, and tensors as the app announced them.
+        A server gets back the layers that it sent for training. They must be of groups that the
+        site shares, with tensors as the app announced them.
         """
         kind = message.metadata.message_type
-        if kind not in READERS:  # an app takes "train.default" for "train", our rules do not
+        if kind not in READERS:  # Flower's apps take "train.default" for "train"
             raise Refused(
                 f"the server asks for {limits.printable(kind)[:80]!r}, which is unknown here"
             )
         if kind != kinds.TRAIN:
-            return Wanted({}, Codings({}, {}))
+            return Requested({}, Codings({}, {}))
         schemas = _schemas(message)
         for group, schema in schemas.items():
             self._refuse_group(group)
-            self._refuse_kept(group, schema)
+            self._refuse_staying(group, schema)
             self._refuse_unannounced(message.metadata.run_id, group, schema)
-        return Wanted(schemas, _codings(message))
+        return Requested(schemas, _codings(message))
 
-    def answer(self, order: Message, answered: Message, wanted: Wanted) -> Message:
+    def filter_answer(self, order: Message, answered: Message, requested: Requested) -> Message:
         """Return the answer to ``order`` that leaves, made of the report and the allowed layers.
 
         Parameters
@@ -128,16 +130,16 @@ class AnswerFilter:
         order : Message
             What the server asked.
         answered : Message
-            What the app's process gave for it; nothing about it is trusted.
-        wanted : Wanted
-            What `check_order` said of the order.
+            What the app's process sent; nothing in it is trusted.
+        requested : Requested
+            What `check_order` returned for the order.
 
         Raises
         ------
         Refused
-            The report is not one, speaks for another site or another round, or holds more text or
-            larger numbers than it needs; there are records, groups or tensors that the site does
-            not share or that were not asked for; or another shape or dtype.
+            The report cannot be read, is of another site or another round, or has more text or
+            larger numbers than it needs. Or there are records, groups or tensors that the site
+            does not share or that were not asked for, or another shape or dtype.
         """
         kind = order.metadata.message_type
         _refuse_large(kind, answered)
@@ -148,7 +150,9 @@ class AnswerFilter:
             )
         if report.error:
             answers.expect_no_layers(answered)
-            return answers.failure(order, report.site, round_of(order), self.error(report.error))
+            return answers.failure(
+                order, report.site, round_of(order), self.error_text(report.error)
+            )
         if isinstance(report, SiteReport):
             report = self._checked_query(order, report)
         else:
@@ -159,22 +163,23 @@ class AnswerFilter:
         layers = {}
         for group, payload in answers.read_payloads(answered).items():
             self._refuse_group(group)
-            if group not in wanted.schemas:
+            if group not in requested.schemas:
                 raise Refused(f"the app sends group {group!r}, which the server did not ask for")
-            coding = wanted.codings.from_site(group)
-            layers[group] = _checked(group, payload, wanted.schemas[group], coding)
+            coding = requested.codings.from_site(group)
+            layers[group] = _checked(group, payload, requested.schemas[group], coding)
         return answers.answer(order, report, layers)
 
-    def error(self, text: str) -> str:
-        """Return what leaves of an error in the app's words, which the site's log has whole."""
+    def error_text(self, text: str) -> str:
+        """Return what leaves of an error in the app's words; the site's log has all of it."""
         text = limits.one_line(text)
         logger.warning("site %s: the app's error: %s", self.settings.site, text)
         return text if self.settings.errors == "full" else BRIEF
 
     def _checked_query(self, order: Message, report: SiteReport) -> SiteReport:
-        """Return what the app says of the site and its layers, with the shapes written anew.
+        """Return the report of the site and its layers, with the shapes written anew.
 
-        What it says once holds for the run: the classes for all of it, the layers for a plan.
+        The first report binds the app: its classes for the whole run, its layers for the plan.
+        Otherwise it could send something with each query, in names.
         """
         if report.task != self.settings.task:
             raise Refused(
@@ -184,7 +189,7 @@ class AnswerFilter:
         self._refuse_classes(report.classes)
         for group, schema in report.schemas.items():
             self._refuse_group(group)
-            self._refuse_kept(group, schema)
+            self._refuse_staying(group, schema)
         forms = {
             group: {name: _form(name, text) for name, text in schema.items()}
             for group, schema in report.schemas.items()
@@ -192,8 +197,8 @@ class AnswerFilter:
         run = order.metadata.run_id
         if self._classes.setdefault(run, report.classes) != report.classes:
             raise Refused("the app names other classes than before in this run")
-        told = (report.input_shape, report.fingerprints, forms)
-        if self._schemas.setdefault((run, _plan_of(order)), told) != told:
+        described = (report.input_shape, report.fingerprints, forms)
+        if self._schemas.setdefault((run, _plan_of(order)), described) != described:
             raise Refused("the app names other layers than before for the same plan")
         self._announced[run] = forms
         schemas = {
@@ -211,7 +216,7 @@ class AnswerFilter:
             )
 
     def _refuse_classes(self, names: Sequence[str]) -> None:
-        """Raise Refused, without the names, for classes that the site does not tell."""
+        """Raise Refused, without the names, for classes that the site does not let out."""
         if self.settings.classes is None:
             return
         if others := set(names) - set(self.settings.classes):
@@ -220,16 +225,16 @@ class AnswerFilter:
                 "not have: data.classes has to be made of names that every site lets out"
             )
 
-    def _refuse_kept(self, group: str, names: Mapping[str, object]) -> None:
-        kept = sorted(name for name in names if self.settings.stays(name))
-        if kept:
+    def _refuse_staying(self, group: str, names: Mapping[str, object]) -> None:
+        staying = sorted(name for name in names if self.settings.stays(name))
+        if staying:
             raise Refused(
-                f"this run would send {_some(kept)} in the group {group!r}, "
+                f"this run would send {_some(staying)} in the group {group!r}, "
                 "which may never leave this site"
             )
 
     def _refuse_unannounced(self, run: int, group: str, schema: Schema) -> None:
-        if run not in self._announced:  # this process began after the app's introduction
+        if run not in self._announced:  # this process started after the run's query
             return
         announced = self._announced[run].get(group, {})
         if new := sorted(schema.keys() - announced.keys()):
@@ -269,7 +274,7 @@ def _codings(message: Message) -> Codings:
 
 
 def _schemas(message: Message) -> dict[str, Schema]:
-    """Return the form of each tensor that an order asks for, by group."""
+    """Return dtype and shape of each tensor that an order asks for, by group."""
     coded = orders.read_coded(message)
     schemas: dict[str, Schema] = {}
     for group, each in coded.items():
@@ -295,15 +300,15 @@ def _schemas(message: Message) -> dict[str, Schema]:
 
 
 def _check_text(report: SiteReport) -> None:
-    """Raise Refused for more or other text than the answer to a query needs."""
+    """Raise Refused for more text, or other text, than the answer to a query needs."""
     if set(report.fingerprints) != set(report.schemas):
         raise Refused("the app names other groups in its fingerprints than in its schemas")
     if not set(report.known_states) <= set(report.schemas):
-        raise Refused("the app holds other groups than those in its schemas")
+        raise Refused("the app has known states of other groups than those in its schemas")
     if not all(_FINGERPRINT.fullmatch(text) for text in report.fingerprints.values()):
         raise Refused("the app's fingerprints are not SHA-256 in hexadecimal digits")
-    told = {report.device, *report.versions, *report.versions.values()}
-    if len(report.versions) > MOST_VERSIONS or not all(_PLAIN.fullmatch(text) for text in told):
+    words = {report.device, *report.versions, *report.versions.values()}
+    if len(report.versions) > MOST_VERSIONS or not all(_PLAIN.fullmatch(word) for word in words):
         raise Refused("the app's device and versions are not plain names")
     names = [name for schema in report.schemas.values() for name in schema]
     if strange := sorted(name for name in names if not _NAME.fullmatch(name)):
@@ -327,7 +332,7 @@ def _check_shape(who: str, what: str, shape: Sequence[int]) -> None:
 
 
 def _form(name: str, text: str) -> Form:
-    """Return dtype and shape of a tensor, as the app describes them."""
+    """Return dtype and shape of a tensor, read from the app's text."""
     try:
         form = read_form(text)
     except ValueError:
@@ -339,7 +344,7 @@ def _form(name: str, text: str) -> Form:
 
 
 def _check_counts(order: Message, report: RoundReport | DeployReport) -> None:
-    """Raise Refused for another round than the order's, and numbers that count nothing."""
+    """Raise Refused for another round than the order's, and for counts out of range."""
     if report.round != round_of(order):
         raise Refused(f"the app answers round {report.round}, and the order is {round_of(order)}")
     for entry in fields(report):
@@ -364,7 +369,7 @@ def _layers(message: Message) -> dict[str, bytes]:
 
 
 def _forms(group: str, payload: bytes) -> dict[str, Written]:
-    """Return dtype and shape of each tensor of a payload; raise Refused where it is none."""
+    """Return dtype and shape of each tensor of a payload; raise Refused if it cannot be read."""
     try:
         tensors = safetensors.deserialize(payload)  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError, OverflowError) as error:
@@ -377,8 +382,8 @@ def _forms(group: str, payload: bytes) -> dict[str, Written]:
 def _checked(group: str, payload: bytes, schema: Schema, coding: Coding) -> bytes:
     """Return the group's tensors as a new payload: the names, shapes and dtypes asked for.
 
-    Coded, a tensor is as many arrays as its form and the plan's coding decide, or says that it
-    is unchanged.
+    Dtype, shape and the plan's coding decide how many arrays a coded tensor has. Or one empty
+    array says that it is unchanged.
     """
     found = _forms(group, payload)
     arrays: dict[str, Written] = {
@@ -398,7 +403,7 @@ def _checked(group: str, payload: bytes, schema: Schema, coding: Coding) -> byte
 def _rewritten(payload: bytes) -> bytes:
     """Return a payload with the same tensors and nothing else: no metadata, no spare bytes.
 
-    The header is written again in the order of the bytes; those of the tensors are taken over.
+    The header is written again, in the order of the tensors' bytes, which stay as they are.
     """
     length = int.from_bytes(payload[:_HEADER], "little")
     header = json.loads(payload[_HEADER : _HEADER + length])

@@ -1,7 +1,10 @@
-"""The process that runs the app's code: messages come in and answers go out over one pipe.
+"""The process that runs the app's code: orders come in and answers go out over one pipe.
 
-Nothing of this project but this package is imported here before the app: what the app imports
-under our other packages' names must be the bundle's own. Flower's own functions load and call it.
+Nothing of this project but this package is imported here before the app. Otherwise the app, which
+imports our other packages by name, would get the installed ones in place of those in its bundle.
+For the same reason the process is a new interpreter, not a fork of the site's own process.
+
+Flower's own functions load and call the app: its insides, tested with Flower 1.31.
 """
 
 from __future__ import annotations
@@ -18,19 +21,24 @@ from .no_network import take_network
 
 
 def main() -> None:
-    """Serve messages, without a network, until the other end is gone."""
-    kept = take_network()
+    """Answer orders, without a network, until the other end is gone."""
+    # Before anything else: the filter holds for every thread, and for all that is imported later.
+    network = take_network()
     from flwr.common.logger import log
     from flwr.supercore.app_utils import start_parent_process_monitor
 
-    if kept:
-        log(40, "the app's process KEEPS THE NETWORK and can reach what this machine can: %s", kept)
-    start_parent_process_monitor(os.getppid())
+    if network:
+        log(
+            40,
+            "the app's process KEEPS THE NETWORK and can reach what this machine can: %s",
+            network,
+        )
+    start_parent_process_monitor(os.getppid())  # it ends with the site's process
     pipe = Connection(int(sys.argv[1]))
     _preload()
     with contextlib.suppress(EOFError, ConnectionResetError):
         while True:
-            _serve(pipe)
+            _answer(pipe)
 
 
 def _preload() -> None:
@@ -44,30 +52,26 @@ def _preload() -> None:
             torch.cuda.set_per_process_memory_fraction(share, number)
 
 
-def _serve(pipe: Connection) -> None:
-    from flwr.app.message import make_message
+def _answer(pipe: Connection) -> None:
+    """Receive one order, let the app answer it, and send the answer."""
     from flwr.common.logger import log
-    from flwr.common.serde import context_from_proto, context_to_proto
-    from flwr.common.serde_utils import metadata_from_proto
-    from flwr.proto.message_pb2 import Context, Message
 
-    from .framing import pack, unpack
+    from .framing import pack_context, pack_records, unpack_order
 
     task = msgspec.json.decode(pipe.recv_bytes())
-    metadata = metadata_from_proto(Message.FromString(pipe.recv_bytes()).metadata)
-    context = context_from_proto(Context.FromString(pipe.recv_bytes()))
-    message = make_message(metadata=metadata, content=unpack(pipe.recv_bytes))
+    message, context = unpack_order(pipe.recv_bytes)
     try:
         answer = _load(task)(message=message, context=context)
-        content = pack(answer.content)
-        kept = context_to_proto(context).SerializeToString()
+        content = pack_records(answer.content)
+        state = pack_context(context)
     except Exception as error:  # whatever the app raises costs its answer, not the process
         log(40, "the app raised an exception", exc_info=error)
-        told = f"the app raised {type(error).__name__}: see the site's log"
-        pipe.send_bytes(msgspec.json.encode({"error": told}))
+        # The text of the error stays here: it may have something of the site's data in it.
+        reason = f"the app raised {type(error).__name__}: see the site's log"
+        pipe.send_bytes(msgspec.json.encode({"error": reason}))
         return
     pipe.send_bytes(msgspec.json.encode({"error": ""}))
-    for data in (kept, *content):
+    for data in (state, *content):
         pipe.send_bytes(data)
 
 
@@ -75,6 +79,7 @@ _loaded: dict[str, Any] = {}
 
 
 def _load(task: dict[str, str]) -> Any:
+    """Return the app of a bundle, which is imported once."""
     from flwr.clientapp.utils import get_load_client_app_fn
 
     if task["digest"] not in _loaded:

@@ -1,4 +1,8 @@
-"""The connection to the site's SuperNode: work is claimed, pulled and answered, as Flower's own does."""
+"""The connection to the site's SuperNode: tasks are claimed, pulled and answered as Flower does it.
+
+The SuperNode's ClientAppIo API has no public client. All of this is Flower's insides, tested with
+Flower 1.31.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +53,12 @@ from fedstrata.protocol.inflation import inflated_size
 from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
-SOON, LATER = 20.0, 600.0  # seconds for a call, and for one that carries a piece of the layers
-MOST_UNFOLDED = 1 << 33  # bytes of an order's layers, once its pieces are put together
-CARRIES = ("PullObject", "PushObject")
-LOOK_AGAIN, LOOK_AGAIN_AT_MOST = 0.05, 0.5  # seconds until a piece that was not there is asked for
+CALL_SECONDS, CHUNK_SECONDS = 20.0, 600.0  # for a call, and for one that carries layers
+MOST_INFLATED = 1 << 33  # bytes of an order's layers, once its chunks are put together
+CARRIES_LAYERS = ("PullObject", "PushObject")
+RETRY, RETRY_AT_MOST = 0.05, 0.5  # seconds until a chunk that was not there is asked for again
 PATIENCE = 10.0  # seconds for which a SuperNode may be away in the middle of a task
-COMPONENT = "flwr-clientapp"  # as what we speak to the SuperNode, for its check of versions
+COMPONENT = "flwr-clientapp"  # what we call ourselves in the SuperNode's check of versions
 
 
 def disable_process_dumping() -> None:
@@ -64,7 +68,7 @@ def disable_process_dumping() -> None:
 
 @dataclass(frozen=True)
 class Address:
-    """Where the SuperNode's ClientAppIo API is, and how it is spoken to.
+    """Where the SuperNode's ClientAppIo API is, and how to connect to it.
 
     Parameters
     ----------
@@ -73,7 +77,7 @@ class Address:
     certificates : bytes or None
         Root certificates in PEM form; None for a connection without TLS.
     secret : bytes or None
-        Of the SuperExec, where the SuperNode asks for one.
+        The SuperExec's secret, if the SuperNode asks for one.
     """
 
     address: str
@@ -82,7 +86,7 @@ class Address:
 
     @classmethod
     def read(cls, address: str, certificates: Path | None, secret: Path | None) -> Address:
-        """Return the address with what the files hold; raise UserError where one cannot be read."""
+        """Return the address with the contents of the files; raise UserError if one cannot be read."""
         try:
             root = None if certificates is None else certificates.read_bytes()
             shared = load_superexec_auth_secret(str(secret) if secret else None)
@@ -101,15 +105,15 @@ class Address:
 
 
 class Abandoned(Exception):
-    """A task whose message will never be whole: the SuperNode gave up fetching it."""
+    """A task whose message will never be complete: the SuperNode gave up fetching it."""
 
 
 @dataclass
 class Work:
     """One message to answer, with the run and the app bundle that it belongs to.
 
-    ``answered`` says whether the SuperNode has the answer. ``lost`` is set, by another thread, once
-    the SuperNode does not know the task any more.
+    ``answered`` says whether the SuperNode has the answer. Another thread sets ``lost`` once the
+    SuperNode does not know the task any more.
     """
 
     stub: ClientAppIoStub
@@ -130,8 +134,9 @@ class Work:
 class Queue:
     """The tasks that the SuperNode has for this site's app.
 
-    A SuperNode that was started again knows nothing of the tasks before. So the connection is made
-    anew after an error, and a task is given up once its SuperNode was away for ``PATIENCE``.
+    A SuperNode that was started again knows nothing of earlier tasks. So the connection is made
+    anew after an error, and a task is given up once its SuperNode was away for ``PATIENCE``
+    seconds.
 
     Parameters
     ----------
@@ -150,19 +155,19 @@ class Queue:
                 )
             )
         self._channel = address.channel(*self._interceptors)
-        self._before: frozenset[int] = frozenset()  # the task that was claimed, and those before it
+        self._older: frozenset[int] = frozenset()  # the task that was claimed, and those before it
 
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
 
     def reconnect(self) -> None:
-        """Make the connection anew: at once, not when gRPC thinks that it is time."""
+        """Make the connection anew at once; gRPC alone would wait longer after each failure."""
         self._channel.close()
         self._channel = self.address.channel(*self._interceptors)
 
     def claim(self) -> str | None:
-        """Return the token of a task that is ours now, or None where there is none.
+        """Claim a task; return its token, or None if there is none.
 
         Raises
         ------
@@ -175,47 +180,47 @@ class Queue:
         for number, task_id in enumerate(pending, start=1):
             claimed = stub.ClaimTask(ClaimTaskRequest(task_id=task_id))
             if claimed.token:
-                self._before = frozenset(pending[:number])
+                self._older = frozenset(pending[:number])
                 return str(claimed.token)
         return None
 
     def _pending(self, stub: ClientAppIoStub) -> list[int]:
-        """Return the tasks that nobody has claimed, the oldest first."""
+        """Return the ids of tasks that nobody has claimed, the oldest first."""
         tasks = stub.PullPendingTasks(PullPendingTasksRequest()).tasks
         return [task.task_id for task in tasks if task.type == TaskType.CLIENT_APP]
 
-    def _went_on(self) -> bool:
+    def _has_newer(self) -> bool:
         """Return whether the SuperNode has fetched another message after that of the last claim.
 
-        It fetches one after the other. If its fetching of one is cut off, since the run ended
-        meanwhile, the task stays without its message, and Flower waits for it for two hours.
+        It fetches one message after the other. If the run ends while it fetches one, the task
+        stays without its message, and Flower's own app waits for that for two hours.
         """
         stub = ClientAppIoStub(self._channel)
         _limit(stub)
         try:
-            return not self._before.issuperset(self._pending(stub))
-        except grpc.RpcError:  # whether it is away is for the pull itself to say
+            return not self._older.issuperset(self._pending(stub))
+        except grpc.RpcError:  # the pull itself will notice that it is away
             return False
 
     @contextmanager
     def work(self, token: str, alive: Callable[[], None] = lambda: None) -> Iterator[Work]:
-        """Pull the work behind a token; tell the SuperNode how it ended when the block is left.
+        """Pull the work behind a token; report how it ended when the block is left.
 
-        Heartbeats go on until then. ``failure`` of the work says why it failed, if it did. Of work
-        without an answer nothing is told: a SuperNode fetches no other message before it has the
+        Heartbeats go on until then. ``failure`` of the work says why it failed, if it did. Work
+        without an answer is not reported. A SuperNode fetches no other message before it has the
         answer to this one, and makes one itself only for a task whose heartbeats stopped.
 
         Parameters
         ----------
         token : str
-            Of the task that was claimed.
+            The token of the task that was claimed.
         alive : callable
             Called again and again while the SuperNode fetches the message.
 
         Raises
         ------
         Abandoned
-            The message will never be whole.
+            The message will never be complete.
         grpc.RpcError
             The SuperNode cannot be reached.
         """
@@ -227,16 +232,16 @@ class Queue:
 
         def hopeless() -> bool:
             alive()
-            return lost.is_set() or self._went_on()
+            return lost.is_set() or self._has_newer()
 
-        vars(stub)["PullObject"] = _unless(hopeless, stub.PullObject)
+        vars(stub)["PullObject"] = _pull_unless(hopeless, stub.PullObject)
         heartbeat = HeartbeatSender(_beat(stub, lost))
         heartbeat.start()
         context: Context | None = None
-        failure: str | None = None  # what is told: "" where there was none, None for nothing
+        failure: str | None = None  # reported unless None; "" for success
         try:
-            context, run, bundle = _order_of(stub)
-            message = _message(stub, context)
+            context, run, bundle = _pull_input(stub)
+            message = _pull_message(stub, context)
             work = Work(stub, message, context, run, bundle, lost=lost)
             yield work
             failure = work.failure if work.answered else None
@@ -244,7 +249,7 @@ class Queue:
             failure = None if lost.is_set() else str(error)
             raise
         finally:
-            retries.max_tries = 1
+            retries.max_tries = 1  # the site has other work than to wait for this SuperNode
             if failure is not None:
                 status = SubStatus.FAILED if failure else SubStatus.COMPLETED
                 push_task_output(stub=stub, context=context, sub_status=status, details=failure)
@@ -253,23 +258,24 @@ class Queue:
             channel.close()
 
 
-def _order_of(stub: ClientAppIoStub) -> tuple[Context, Run, Fab]:
-    """Return what a task belongs to."""
-    told = stub.PullTaskInput(PullTaskInputRequest())
-    return context_from_proto(told.context), run_from_proto(told.run), fab_from_proto(told.fab)
+def _pull_input(stub: ClientAppIoStub) -> tuple[Context, Run, Fab]:
+    """Return the context, the run and the app bundle of a task."""
+    pulled = stub.PullTaskInput(PullTaskInputRequest())
+    run, bundle = run_from_proto(pulled.run), fab_from_proto(pulled.fab)
+    return context_from_proto(pulled.context), run, bundle
 
 
-def _message(stub: ClientAppIoStub, context: Context) -> Message:
+def _pull_message(stub: ClientAppIoStub, context: Context) -> Message:
     """Return a task's message, once the SuperNode has fetched all of it.
 
-    A SuperNode has a task for a message before it has what the message carries; Flower's own app
-    looks again after 1 s, then 2, then 4.
+    A SuperNode has a task for a message before it has all of the message. Flower's own app looks
+    again after 1 s, then 2, then 4; here it is asked more often.
 
     Raises
     ------
     ValueError
-        It would take more than `MOST_UNFOLDED` bytes. Or, as `TypeError`, `LookupError` too: it is
-        no message.
+        It would take more than `MOST_INFLATED` bytes. Or it is no message; that may be a
+        `TypeError` or `LookupError` too.
     """
     (tree,) = stub.PullMessage(PullAppMessagesRequest()).message_object_trees
     node = Node(node_id=context.node_id)
@@ -277,29 +283,34 @@ def _message(stub: ClientAppIoStub, context: Context) -> Message:
         [each.object_id for each in iterate_object_tree(tree)],
         make_pull_object_fn_protobuf(stub.PullObject, node, context.run_id),
         max_tries_per_object=None,
-        initial_backoff=LOOK_AGAIN,
-        backoff_cap=LOOK_AGAIN_AT_MOST,
+        initial_backoff=RETRY,
+        backoff_cap=RETRY_AT_MOST,
     )
     make_confirm_message_received_fn_protobuf(stub.ConfirmMessageReceived, node, context.run_id)(
         tree.object_id
     )
-    if (size := inflated_size(contents)) > MOST_UNFOLDED:
-        raise ValueError(f"an order takes {size} bytes, and {MOST_UNFOLDED} are the most")
+    if (size := inflated_size(contents)) > MOST_INFLATED:
+        raise ValueError(f"an order takes {size} bytes, and {MOST_INFLATED} are the most")
     message: Any = inflate_object_from_contents(tree.object_id, contents)
     if not isinstance(message, Message):
         raise TypeError(f"an order is a {type(message).__name__}")
+    # Flower has no setter for it, and an answer without the id belongs to no message.
     message.metadata.__dict__["_message_id"] = tree.object_id
     return message
 
 
 def _limit(stub: ClientAppIoStub) -> None:
-    """Give every call of a stub its deadline: a SuperNode that hangs is one that is away."""
+    """Give every call of a stub its deadline, so that a SuperNode that hangs counts as away."""
     for name, call in list(vars(stub).items()):
-        setattr(stub, name, partial(call, timeout=LATER if name in CARRIES else SOON))
+        setattr(
+            stub,
+            name,
+            partial(call, timeout=CHUNK_SECONDS if name in CARRIES_LAYERS else CALL_SECONDS),
+        )
 
 
-def _unless(hopeless: Callable[[], bool], pull: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``pull``, which raises Abandoned for what is not there yet where that is ``hopeless``."""
+def _pull_unless(hopeless: Callable[[], bool], pull: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``pull`` so that it raises Abandoned for a chunk that is missing and ``hopeless``."""
 
     def pulled(request: Any, **options: Any) -> Any:
         answer = pull(request, **options)
@@ -311,7 +322,10 @@ def _unless(hopeless: Callable[[], bool], pull: Callable[..., Any]) -> Callable[
 
 
 def _beat(stub: ClientAppIoStub, lost: threading.Event) -> Callable[[], bool]:
-    """Return what sends one heartbeat and says whether it came through; Flower's own ends us."""
+    """Return a function that sends a heartbeat and says whether it came through.
+
+    Flower's own ends the process if the SuperNode does not know the task.
+    """
 
     def beat() -> bool:
         try:

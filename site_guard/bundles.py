@@ -1,4 +1,7 @@
-"""App bundles on the site's disk: unpacked for one process, under its own folder, and gone with it."""
+"""App bundles: built to be signed; unpacked for one process, and removed with it.
+
+Flower's own functions read and write bundles: its insides, tested with Flower 1.31.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ MOST_UNPACKED = 100_000_000  # bytes of a bundle's files; Flower's own limit is 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An app bundle as it came, and the app that the run says it is.
+    """An app bundle as it came, and the app that the run names.
 
     Parameters
     ----------
@@ -48,14 +51,14 @@ class Bundle:
     def unpack(self, under: Path) -> tuple[Path, Path]:
         """Unpack into a new folder that only this user may read; return it, and the app's in it.
 
-        Nothing that is on the disk is used: whoever ran here before could have written it.
+        A folder that is there already is never used: an app that ran before could have written it.
 
         Raises
         ------
         Refused
             It cannot be read, would fill the disk, or would be written elsewhere.
         OSError
-            There is no room for it, or no leave.
+            There is no room for it, or no permission.
         """
         under.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{self.digest[:16]}-", dir=under))
@@ -66,15 +69,15 @@ class Bundle:
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        except Exception as error:  # the bundle is a stranger's: anything in it may be wrong
+        except Exception as error:  # whoever made the bundle: anything in it may be wrong
             shutil.rmtree(folder, ignore_errors=True)
             logger.warning("the app bundle %s: %s", self.digest[:16], printable(repr(error)[:2000]))
-            # Flower's other errors name the folder in which it unpacks.
-            told = (
+            # Flower's other errors name the folder in which it unpacks, which stays here.
+            reason = (
                 error.message if isinstance(error, click.ClickException) else type(error).__name__
             )
             raise Refused(
-                f"the app bundle {self.digest[:16]} cannot be read: {told[:200]}"
+                f"the app bundle {self.digest[:16]} cannot be read: {reason[:200]}"
             ) from None
 
 
@@ -87,7 +90,7 @@ def build(app: Path) -> bytes:
 
 
 def _refuse_large(bundle: bytes) -> None:
-    """Raise ClickException, as Flower does, for what would fill the disk."""
+    """Raise ClickException, as Flower does, for a bundle that would fill the disk."""
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > MOST_UNPACKED:
@@ -97,14 +100,14 @@ def _refuse_large(bundle: bytes) -> None:
 
 
 def _refuse_escape(bundle: bytes) -> None:
-    """Raise ClickException where the folder that Flower names after the app would lie elsewhere."""
+    """Raise ClickException if the folder that Flower names after the app would lie elsewhere."""
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
         parts = [part for name in archive.namelist() for part in name.removesuffix("/").split("/")]
-    if {"", ".", ".."} & set(parts):  # two names of one file: what is read here is not what is used
+    if {"", ".", ".."} & set(parts):  # two names of one file: the one not checked might be used
         raise click.ClickException("a name in it has parts that are empty, '.' or '..'")
     app_id, version = get_fab_metadata(bundle)
-    told = f"{app_id} {version}"
-    if told.count("/") != 1 or "\\" in told or ".." in told:
+    folder = f"{app_id} {version}"  # Flower makes its name of these
+    if folder.count("/") != 1 or "\\" in folder or ".." in folder:
         raise click.ClickException(
             "its publisher, name or version names a place outside its folder: write them without "
             "'/', '\\' and '..'"

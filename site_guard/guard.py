@@ -1,4 +1,4 @@
-"""The site's own process: every order and every answer passes through it, and the app runs behind it."""
+"""The site's own process: every order and every answer passes through it, the app runs behind it."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Guard:
         self.answer_filter = AnswerFilter(self.settings)
         self.keys = public_keys(self.settings.bundles.signed_by, "bundles.signed-by")
 
-    def serve(self, queue: Queue) -> None:
-        """Answer orders as they come, until the process is told to stop."""
+    def run(self, queue: Queue) -> None:
+        """Answer orders as they come, until the process is to stop."""
         stopped = self.process.stopping
         self.process.warm_up()
         reachable = True
@@ -69,21 +69,25 @@ class Guard:
             except Abandoned as error:
                 logger.warning("site %s: a task is dropped: %s", self.settings.site, error)
             except Exception as error:  # the site stays up, whatever its SuperNode does
-                if not isinstance(error, grpc.RpcError):
-                    logger.exception("site %s: what its SuperNode said", self.settings.site)
-                elif reachable:
-                    told = error.details() if isinstance(error, grpc.Call) else error
-                    logger.warning("site %s: its SuperNode is away: %s", self.settings.site, told)
+                self._log_away(error, first=reachable)
                 reachable = False
                 queue.reconnect()
                 stopped.wait(AWAY)
                 continue
             if token is None:
-                self.process.rest()
+                self.process.stop_if_idle()
                 stopped.wait(POLL)
 
+    def _log_away(self, error: Exception, *, first: bool) -> None:
+        """Log why the SuperNode could not be used; that it is away only the ``first`` time."""
+        if not isinstance(error, grpc.RpcError):
+            logger.exception("site %s: an answer of its SuperNode is wrong", self.settings.site)
+        elif first:
+            details = error.details() if isinstance(error, grpc.Call) else error
+            logger.warning("site %s: its SuperNode is away: %s", self.settings.site, details)
+
     def handle(self, work: Work) -> None:
-        """Answer one order; what may not be, and what fails, is answered with its reason."""
+        """Answer one order; one that is refused or fails is answered with the reason."""
         kind, number = work.message.metadata.message_type, round_of(work.message)
         logger.info("site %s: %s, round %d", self.settings.site, kind, number)
         try:
@@ -117,9 +121,9 @@ class Guard:
         Raises
         ------
         Refused
-            For a bundle that is not signed as the site wants it, training outside the site's hours,
-            an order that came too late, a group that the site does not share, or an answer that
-            carries anything else.
+            The bundle is not signed as the site wants it, it is outside the site's hours, the order
+            came too late, it asks for a group that the site does not share, or the answer has
+            something that may not leave.
         AppFailed
             The app gave no answer.
         """
@@ -129,7 +133,7 @@ class Guard:
         require_signature(content, context.run_config.get("signature"), self.keys)
         if kind in TRAINS:
             self.settings.refuse_outside_hours(datetime.now())
-        wanted = self.answer_filter.check_order(message)
+        requested = self.answer_filter.check_order(message)
         left = message.metadata.created_at + message.metadata.ttl - time.time()
         if left <= 0:
             raise Refused(
@@ -137,6 +141,7 @@ class Guard:
                 "is this machine's clock right?"
             )
         bundle = Bundle(content, work.run.fab_id, work.run.fab_version)
+        # The app sees the site's own settings only, and nothing that the SuperNode was started with.
         before = context.node_config
         context.node_config = dict(self.settings.node_config())
         try:
@@ -146,18 +151,18 @@ class Guard:
                 context,
                 left,
                 work.lost,
-                layers=wanted.most_bytes,
+                layers=requested.most_bytes,
             )
         except AppRaised as error:
-            raise AppFailed(self.answer_filter.error(str(error))) from None
+            raise AppFailed(self.answer_filter.error_text(str(error))) from None
         finally:
             context.node_config = before
         try:
-            return self.answer_filter.answer(message, answered, wanted)
+            return self.answer_filter.filter_answer(message, answered, requested)
         except Refused as error:
             if self.settings.errors == "full":
                 raise
-            raise Refused(self.answer_filter.error(str(error))) from None
+            raise Refused(self.answer_filter.error_text(str(error))) from None
 
     def _failure(self, message: Message, reason: str, *, later: bool = False) -> Message:
         return answers.failure(message, self.settings.site, round_of(message), reason, later=later)
@@ -171,7 +176,7 @@ def make_guard(settings: SiteSettings, alive: Callable[[], None] = lambda: None)
     settings : SiteSettings
         The site's rules.
     alive : callable
-        Called at least every few seconds while the guard serves.
+        Called at least every few seconds while the guard runs.
     """
     for folder in (settings.state, settings.cache):
         try:
@@ -179,7 +184,7 @@ def make_guard(settings: SiteSettings, alive: Callable[[], None] = lambda: None)
         except OSError as error:
             raise UserError(f"{folder}: {error.strerror}; the site needs to write there") from None
     bundles = Path(settings.cache) / "bundles" / settings.site
-    shutil.rmtree(bundles, ignore_errors=True)  # of a process before this one, which was killed
+    shutil.rmtree(bundles, ignore_errors=True)  # left by a process that was killed
     process = WarmProcess(
         bundles, settings.bundles.keep_warm, settings.gpu_memory, settings.threads, alive=alive
     )

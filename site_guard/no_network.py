@@ -1,13 +1,13 @@
-"""What takes the network from the app's process: a filter of system calls, with no way back.
+"""The filter of system calls that takes the network from the app's process, with no way back.
 
-The SuperNode answers whoever reaches its port, and so does the rest of the hospital's network; an
-app that reached either could send what `answers` never sees. The filter holds for every thread,
-and for every process that the app starts: no socket but a Unix one, no ``io_uring`` (which opens
-sockets by itself), and no hand on another process's memory or open files.
+An app that reached the SuperNode's port, or the rest of the hospital's network, could send what
+`site_guard.answers` never sees. The filter holds for every thread and for every process that the
+app starts. It allows no socket but a Unix one, no ``io_uring`` (which opens sockets by itself), and
+no access to another process's memory or open files.
 
-What it leaves open: Unix sockets of the machine (a container engine's, those without a file) and
-files that the site's user may write. The first are not there in a container of its own; the second
-are few in one that is read-only.
+It leaves open Unix sockets of the machine (a container engine's, those without a file) and files
+that the site's user may write. A container of its own has none of the first; one that is read-only
+has few of the second.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Architecture:
     Parameters
     ----------
     audit : int
-        As the filter is told it.
+        The kernel's number of it, which the filter reads.
     seccomp : int
         The call that installs a filter.
     sockets : tuple of int
@@ -64,7 +64,7 @@ def program(architecture: Architecture) -> list[Instruction]:
     refused = [(_AT_LEAST, _X32), *((_EQUAL, number) for number in architecture.refused)]
     sockets = [(_EQUAL, number) for number in architecture.sockets]
     tests = len(refused) + len(sockets)
-    to_domain, to_refusal = tests, tests + 2  # jumps of the first test; one less for each after it
+    to_domain, to_refusal = tests, tests + 2  # jumps of the first test; each later one is shorter
     return [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, architecture.audit),
@@ -81,7 +81,7 @@ def program(architecture: Architecture) -> list[Instruction]:
 
 
 def take_network() -> str:
-    """Take the network from this process and all that it will start; return "" or why it has it still."""
+    """Take the network from this process and all that it will start; return "" or why that failed."""
     machine = os.uname().machine
     if machine not in KNOWN or struct.calcsize("P") != 8:
         return f"there is no filter for {machine!r}, only for {' and '.join(KNOWN)}"
@@ -90,6 +90,7 @@ def take_network() -> str:
     filters = _Program(len(written), b"".join(written))
     kernel = ctypes.CDLL(None, use_errno=True)
     none = ctypes.c_ulong(0)
+    # The kernel takes a filter from a process without privileges only after this.
     if kernel.prctl(_NO_NEW_PRIVILEGES, ctypes.c_ulong(1), none, none, none):
         return f"this machine refuses it: {os.strerror(ctypes.get_errno())}"
     if kernel.syscall(

@@ -1,4 +1,4 @@
-"""The site's end of the pipe to the app's process: no read and no write of it waits for ever."""
+"""The site's end of the pipe to the app's process: no read and no write waits for ever."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import socket
 import struct
 from collections.abc import Callable
 
-STEP = 0.5  # seconds between two looks whether it is still worth waiting
-_PIECE = 1 << 20  # bytes that are asked for at once: memory grows with what came
+STEP = 0.5  # seconds between two checks whether to wait on
+# Bytes that are asked for at once. Memory grows with what came, not with the length that the other
+# end announced: that end runs code that nobody here wrote.
+_CHUNK = 1 << 20
 
 
 class TooLong(ValueError):
@@ -16,7 +18,9 @@ class TooLong(ValueError):
 
 
 class Pipe:
-    """Byte strings of known length, framed as `multiprocessing.connection.Connection` does it.
+    """Byte strings of known length, framed as `multiprocessing.connection.Connection` frames them.
+
+    That class itself is at the other end only: its reads cannot be interrupted, and it unpickles.
 
     Parameters
     ----------
@@ -32,8 +36,8 @@ class Pipe:
         """Close this end."""
         self._end.close()
 
-    def send(self, data: bytes, still: Callable[[], None]) -> None:
-        """Send a byte string; ``still`` is called all the while, and raises to give up.
+    def send(self, data: bytes, check: Callable[[], None]) -> None:
+        """Send a byte string; ``check`` is called again and again, and raises to give up.
 
         Raises
         ------
@@ -47,12 +51,12 @@ class Pipe:
         for part in (struct.pack("!i", len(data)), data):
             left = memoryview(part)
             while left:
-                still()
+                check()
                 with contextlib.suppress(TimeoutError):
                     left = left[self._end.send(left) :]
 
-    def receive(self, most: int, still: Callable[[], None]) -> bytes:
-        """Return the next byte string; ``still`` is called all the while, and raises to give up.
+    def receive(self, most: int, check: Callable[[], None]) -> bytes:
+        """Return the next byte string; ``check`` is called again and again, and raises to give up.
 
         Raises
         ------
@@ -61,21 +65,21 @@ class Pipe:
         TooLong
             The byte string is longer than ``most``.
         """
-        (length,) = struct.unpack("!i", self._exactly(4, still))
+        (length,) = struct.unpack("!i", self._exactly(4, check))
         if not 0 <= length <= most:
             raise TooLong(f"more than {most} bytes")
-        return self._exactly(length, still)
+        return self._exactly(length, check)
 
-    def _exactly(self, length: int, still: Callable[[], None]) -> bytes:
-        pieces, left = [], length
+    def _exactly(self, length: int, check: Callable[[], None]) -> bytes:
+        chunks, left = [], length
         while left:
-            still()
+            check()
             try:
-                piece = self._end.recv(min(_PIECE, left))
+                chunk = self._end.recv(min(_CHUNK, left))
             except TimeoutError:
                 continue
-            if not piece:
+            if not chunk:
                 raise EOFError("the other end is gone")
-            pieces.append(piece)
-            left -= len(piece)
-        return b"".join(pieces)
+            chunks.append(chunk)
+            left -= len(chunk)
+        return b"".join(chunks)

@@ -1,4 +1,4 @@
-"""A site's own settings: the file ``site.yaml``, which the hospital writes and nobody else."""
+"""A site's own settings, the file ``site.yaml``: only the hospital writes it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fedstrata.protocol.limits import NAME, NotNow
 from fedstrata.support.errors import UserError, nearest
 from site_guard.signatures import public_keys
 
-GROUPS = ("common", "task")  # the groups that a site can be willing to share
+GROUPS = ("common", "task")  # the groups that a site can share
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
-_KEPT = re.compile(
-    r"(?!\.)[\w.*?!\[\]-]+(?<!\.)"
-)  # of names and globs; not "...", "type:", "first:"
+# Names of tensors and modules, and globs. Not what `groups` in a run may have besides: "...",
+# "type:", "first:", which need the model to be resolved.
+_KEPT = re.compile(r"(?!\.)[\w.*?!\[\]-]+(?<!\.)")
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -49,11 +49,11 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     state, cache : str
         Folders of the site's personal layers, and of checkpoints, features and bundles.
     models : str
-        Folder with models made elsewhere; empty where there are none.
+        Folder with models made elsewhere; empty if there are none.
     cache_gb : int or None
         The most that features may take in ``cache``, in 10^9 bytes; None for the app's default.
     share : tuple of str
-        Groups that the site is willing to send: ``common``, ``task``, both, or none.
+        Groups that the site agrees to send: ``common``, ``task``, both, or none.
     keep : tuple of str
         Names or globs of tensors that never leave, whichever group a run puts them into. A name
         is the whole tensor's or a module's above it, as the bundle's model has it.
@@ -97,8 +97,8 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     bundles: Bundles = Bundles()
 
     def node_config(self) -> dict[str, str | int]:
-        """Return what the app is told about its site, in the words of its node config."""
-        told: dict[str, str | int | None] = {
+        """Return what the app learns about its site, under the keys of Flower's node config."""
+        entries: dict[str, str | int | None] = {
             "site": self.site,
             "task": self.task,
             "data-root": self.data or None,
@@ -112,7 +112,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             "partition-id": self.partition_id,
             "num-partitions": self.num_partitions,
         }
-        return {key: value for key, value in told.items() if value is not None}
+        return {key: value for key, value in entries.items() if value is not None}
 
     def stays(self, tensor: str) -> bool:
         """Whether a tensor may never leave the site."""
@@ -145,14 +145,14 @@ def read_settings(path: Path) -> SiteSettings:
     try:
         settings = msgspec.yaml.decode(text, type=SiteSettings)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: {_told(error)}") from None
+        raise UserError(f"{path}: {_message(error)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: this is no YAML: {str(error).splitlines()[0]}") from None
     _check(settings, path)
     return settings
 
 
-def _told(error: msgspec.ValidationError) -> str:
+def _message(error: msgspec.ValidationError) -> str:
     text = str(error)
     unknown = re.search(r"unknown field `([^`]*)`", text)
     if not unknown:

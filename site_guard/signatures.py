@@ -19,12 +19,12 @@ PURPOSE = b"fedstrata app bundle v1\n"  # so that a signature means this and not
 
 
 def sign(bundle: bytes, key: Ed25519PrivateKey) -> str:
-    """Return the signature of an app bundle, as it travels in the run's configuration."""
+    """Return the signature of an app bundle, as the run's configuration has it."""
     return base64.b64encode(key.sign(_statement(bundle))).decode()
 
 
 def require_signature(bundle: bytes, signature: object, keys: Sequence[Ed25519PublicKey]) -> None:
-    """Raise Refused unless one of ``keys`` signed the bundle; no keys ask for no signature."""
+    """Raise Refused unless one of ``keys`` signed the bundle; without keys none is needed."""
     if not keys:
         return
     digest = hashlib.sha256(bundle).hexdigest()
@@ -43,10 +43,10 @@ def require_signature(bundle: bytes, signature: object, keys: Sequence[Ed25519Pu
     raise Refused(f"the app bundle {digest[:16]} is not signed with a key that this site trusts")
 
 
-def public_keys(written: Sequence[str], where: str) -> tuple[Ed25519PublicKey, ...]:
+def public_keys(texts: Sequence[str], where: str) -> tuple[Ed25519PublicKey, ...]:
     """Return keys written in OpenSSH's form; raise UserError for anything but Ed25519."""
     keys = []
-    for text in written:
+    for text in texts:
         try:
             key = load_ssh_public_key(text.encode())
         except (ValueError, UnsupportedAlgorithm):

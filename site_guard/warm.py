@@ -1,4 +1,4 @@
-"""The app's process at a site: started once, kept warm, fed messages over a pipe of plain bytes."""
+"""The app's process as the guard sees it: started once, kept warm, given orders over a pipe."""
 
 from __future__ import annotations
 
@@ -18,12 +18,9 @@ from pathlib import Path
 
 import msgspec
 from flwr.app import Context, Message, RecordDict
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import context_from_proto, context_to_proto, message_to_proto
-from flwr.proto.message_pb2 import Context as ProtoContext
 
 from site_guard.bundles import Bundle
-from site_guard.framing import pack, unpack
+from site_guard.framing import pack_order, unpack_context, unpack_records
 from site_guard.pipe import Pipe, TooLong
 
 logger = logging.getLogger("flwr")
@@ -31,11 +28,11 @@ logger = logging.getLogger("flwr")
 # beyond its layers.
 MOST_OUTCOME, MOST_CONTEXT, MOST_MORE = 10_000, 16_000_000, 1_000_000
 GRACE = 5.0  # seconds to end by itself
-LAST_WORDS = 1.0  # seconds in which what a dead process left in the pipe is still read
+LAST_WORDS = 1.0  # seconds in which bytes that a dead process left in the pipe are still read
 
 
 class AppFailed(RuntimeError):
-    """The app's process has no answer; the text says why, without anything of the site's data."""
+    """The app's process has no answer; the text says why and has nothing of the site's data."""
 
 
 class AppRaised(AppFailed):
@@ -43,7 +40,7 @@ class AppRaised(AppFailed):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the app's process needs besides the message: which app, and which kind of work."""
+    """Which app the process is to run: where its bundle is unpacked, and what it is called."""
 
     app: str
     app_id: str
@@ -52,14 +49,14 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What the app's process did: it answered, or ``error`` says what kind of failure it was."""
+    """What the app's process did: it answered, or ``error`` says what failed."""
 
     error: str
 
 
 @dataclass
 class WarmProcess:
-    """One process that runs one app bundle, and is there for the next message.
+    """One process that runs one app bundle, and stays for the next message.
 
     Parameters
     ----------
@@ -74,9 +71,9 @@ class WarmProcess:
     started : int
         How often a process was started.
     stopping : Event
-        Set where the site's process is to end: work in progress is given up.
+        Set when the site's process is to end: work in progress is given up.
     alive : callable
-        Called at least every second while an answer is waited for.
+        Called at least every second while the process is waited for.
     """
 
     bundles: Path
@@ -108,7 +105,7 @@ class WarmProcess:
         *,
         layers: int = 0,
     ) -> Message:
-        """Let the app answer ``message``; return what it answered, not looked at yet.
+        """Let the app answer ``message``; return its answer, which nobody has checked yet.
 
         ``context`` is changed as the app changed it. Another bundle gets a process of its own.
 
@@ -121,24 +118,24 @@ class WarmProcess:
         context : Context
             What Flower keeps for the app.
         seconds : float
-            For which the answer is of use.
+            How long the answer is of use.
         lost : Event or None
-            Set by another thread where nobody wants the answer any more.
+            Set by another thread once nobody wants the answer any more.
         layers : int
-            The most bytes that the layers of the answer have.
+            The most bytes that the layers of the answer may have.
 
         Raises
         ------
         Refused
             The bundle cannot be read.
         AppFailed
-            The app raised, its process died, took longer than ``seconds``, or answered what is no
-            answer. But for the first, the process is ended.
+            The app raised, its process died, it took longer than ``seconds``, or it sent what is
+            no answer. In all cases but the first the process is ended.
         """
         task = self._loaded(bundle)
-        still = self._watch(seconds, lost or threading.Event())
+        check = self._check_of(seconds, lost or threading.Event())
         try:
-            content, state = self._exchange(task, message, context, still, layers)
+            content, state = self._exchange(task, message, context, check, layers)
             answer = Message(content, reply_to=message)
         except AppRaised:
             raise
@@ -147,7 +144,7 @@ class WarmProcess:
             raise
         except (OSError, EOFError) as error:
             raise AppFailed(self._died(error)) from None
-        except Exception as error:  # the bytes are a stranger's: anything in them may be wrong
+        except Exception as error:  # the app made the bytes: anything in them may be wrong
             self.stop()
             how = str(error) if isinstance(error, TooLong) else type(error).__name__
             raise AppFailed(
@@ -166,55 +163,54 @@ class WarmProcess:
         task: Task,
         message: Message,
         context: Context,
-        still: Callable[[], None],
+        check: Callable[[], None],
         layers: int,
     ) -> tuple[RecordDict, RecordDict]:
         """Send an order; return the answer's records, and those that Flower keeps for the app."""
         assert self._pipe is not None
-        order = pack(message.content)
-        about = message_to_proto(remove_content_from_message(message)).SerializeToString()
-        told = context_to_proto(context).SerializeToString()
-        for data in (msgspec.json.encode(task), about, told, *order):
-            self._pipe.send(data, still)
-        outcome = msgspec.json.decode(self._pipe.receive(MOST_OUTCOME, still), type=Outcome)
+        for data in (msgspec.json.encode(task), *pack_order(message, context)):
+            self._pipe.send(data, check)
+        outcome = msgspec.json.decode(self._pipe.receive(MOST_OUTCOME, check), type=Outcome)
         if outcome.error:
             raise AppRaised(outcome.error)
-        kept = self._pipe.receive(MOST_CONTEXT, still)
+        changed = self._pipe.receive(MOST_CONTEXT, check)
+        # All byte strings of the answer together: many small ones could fill the memory as well.
         left = layers + MOST_MORE
 
         def receive() -> bytes:
             nonlocal left
             assert self._pipe is not None
-            data = self._pipe.receive(left, still)
+            data = self._pipe.receive(left, check)
             left -= len(data)
             return data
 
-        return unpack(receive), context_from_proto(ProtoContext.FromString(kept)).state
+        return unpack_records(receive), unpack_context(changed).state
 
-    def _watch(self, seconds: float, lost: threading.Event) -> Callable[[], None]:
-        """Return what raises once it is no use to wait for the process any longer."""
+    def _check_of(self, seconds: float, lost: threading.Event) -> Callable[[], None]:
+        """Return a function that raises once it is no use to wait for the process any longer."""
         deadline, dead_since, process = time.monotonic() + seconds, 0.0, self._process
         assert process is not None
 
-        def still() -> None:
+        def check() -> None:
             nonlocal dead_since
             now = time.monotonic()
             self.alive()
             if self.stopping.is_set():
-                raise AppFailed("the site's process was told to end")
+                raise AppFailed("the site's process is ending")
             if lost.is_set():
                 raise AppFailed("the SuperNode has given the task up")
             if now >= deadline:
                 raise AppFailed(f"the app did not answer within {seconds:.0f} s and was ended")
+            # What the process started may hold the pipe open, which then never says that it is gone.
             if process.poll() is not None:
                 dead_since = dead_since or now
                 if now - dead_since > LAST_WORDS:
-                    raise EOFError("something that the process started holds its pipe")
+                    raise EOFError("something that the process started has its pipe open")
 
-        return still
+        return check
 
     def _loaded(self, bundle: Bundle) -> Task:
-        """Have a process that runs ``bundle``; return what it is told with every message."""
+        """Have a process that runs ``bundle``; return the task that goes with every message."""
         if self._task is not None and self._task.digest == bundle.digest and self.process_id:
             return self._task
         try:
@@ -238,8 +234,8 @@ class WarmProcess:
         self._start()
         self._used = time.monotonic()
 
-    def rest(self) -> None:
-        """End the process where it had no work for ``keep_warm`` seconds."""
+    def stop_if_idle(self) -> None:
+        """End the process if it had no work for ``keep_warm`` seconds."""
         idle = time.monotonic() - self._used
         if self._process is not None and idle >= self.keep_warm:
             logger.info(
@@ -270,23 +266,27 @@ class WarmProcess:
             self.stop()
         ours, theirs = socket.socketpair()
         with theirs:
+            # A new interpreter, not a fork: this process has our packages imported, and the app's
+            # process must import those of the bundle.
             command = [sys.executable, "-m", "site_guard.app_process", str(theirs.fileno())]
             self._process = subprocess.Popen(
                 command,
                 env=self._environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                start_new_session=True,  # so that all that it starts can be signalled with it
             )
         self._pipe = Pipe(ours)
         self.started += 1
         logger.info("the app's process %d is started", self._process.pid)
 
     def _environment(self) -> dict[str, str]:
+        # The app's code is the consortium's: it gets no secret that happens to be set here.
         environment = {
             k: v for k, v in os.environ.items() if "SECRET" not in k and "TOKEN" not in k
         }
         environment["FEDSTRATA_GPU_MEMORY"] = str(self.gpu_memory)
+        # Waiting threads of OpenMP would otherwise spin, on cores that other processes need.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if self.threads is not None:
             environment["OMP_NUM_THREADS"] = str(self.threads)

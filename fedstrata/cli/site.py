@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tls.add_argument("--root-certificates", type=Path, help="of the SuperNode's API, PEM")
     parser.add_argument("--superexec-auth-secret-file", type=Path, help="as the SuperNode has it")
     parser.add_argument("--check", action="store_true", help="read site.yaml and end")
-    parser.add_argument("--alive", type=Path, help="file to touch every second, while it serves")
+    parser.add_argument("--alive", type=Path, help="file to touch every second, while it runs")
     parser.add_argument(
         "--is-alive",
         type=Path,
@@ -66,12 +66,12 @@ def _run(options: argparse.Namespace) -> None:
     if options.check:
         print(f"{options.settings}: site {settings.site}, task {settings.task}, nothing wrong")
         return
-    from site_guard.alive import toucher
+    from site_guard.alive import make_toucher
     from site_guard.appio import Address, Queue, disable_process_dumping
     from site_guard.guard import make_guard
 
     disable_process_dumping()
-    guard = make_guard(settings, toucher(options.alive) if options.alive else lambda: None)
+    guard = make_guard(settings, make_toucher(options.alive) if options.alive else lambda: None)
     queue = Queue(
         Address.read(
             options.appio_api_address, options.root_certificates, options.superexec_auth_secret_file
@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
     hours, now = ", ".join(settings.hours) or "any time", datetime.now().astimezone()
     logger.info("training may begin at %s; it is %s", hours, now.strftime("%H:%M %Z (UTC%z)"))
     try:
-        guard.serve(queue)
+        guard.run(queue)
     finally:
         guard.process.stop()
         queue.close()

@@ -16,7 +16,7 @@ def test_a_file_touched_lately_is_alive(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "alive"
     assert not alive.is_alive(path)
     monkeypatch.setattr(alive, "EVERY", 0.0)
-    touch = alive.toucher(path)
+    touch = alive.make_toucher(path)
     assert alive.is_alive(path)
     old = time.time() - 31
     os.utime(path, (old, old))
@@ -31,4 +31,4 @@ def test_a_file_touched_lately_is_alive(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_file_that_cannot_be_made_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--alive"):
-        alive.toucher(tmp_path / "no" / "alive")
+        alive.make_toucher(tmp_path / "no" / "alive")

@@ -57,7 +57,7 @@ def order(kind: str = kinds.TRAIN, **layers: Mapping[str, Tensor]) -> Message:
 
 def leaving(keeper: AnswerFilter, asked: Message, answer: Message) -> Message:
     """Return what leaves for an order, which is checked first as the guard does."""
-    return keeper.answer(asked, answer, keeper.check_order(asked))
+    return keeper.filter_answer(asked, answer, keeper.check_order(asked))
 
 
 def answered(asked: Message, report: Any = ROUND, **layers: bytes) -> Message:

@@ -74,7 +74,7 @@ def hanging() -> Iterator[Address]:
 def test_a_supernode_that_hangs_is_one_that_is_away(
     hanging: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appio, "SOON", 0.5)
+    monkeypatch.setattr(appio, "CALL_SECONDS", 0.5)
     queue = Queue(hanging)
     with pytest.raises(grpc.RpcError) as error:
         queue.claim()
@@ -175,7 +175,7 @@ def test_a_task_whose_message_never_comes_is_dropped_once_there_is_another(
 def test_an_order_that_repeats_its_pieces_is_refused_before_it_is_put_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(appio, "MOST_UNFOLDED", 100_000)
+    monkeypatch.setattr(appio, "MOST_INFLATED", 100_000)
     fine, large = Gives(9), Gives(10)
     with served(fine) as queue, queue.work("token") as work:
         assert len(work.message.content["layers"]["common"].data) > 9 * 10_000
@@ -189,7 +189,7 @@ def test_a_supernode_hears_of_a_failure_only_with_its_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """For want of heartbeats it answers itself and goes on; told without an answer it hangs."""
-    monkeypatch.setattr(appio, "_message", lambda *_: None)
+    monkeypatch.setattr(appio, "_pull_message", lambda *_: None)
     monkeypatch.setattr(appio, "push_message", lambda *_: None)
     moves, answer = Moves([]), Message(RecordDict(), 7, kinds.TRAIN)
     with served(moves) as queue:
@@ -292,6 +292,6 @@ def test_nonsense_of_a_supernode_does_not_end_the_site(
     monkeypatch.setattr(guard, "AWAY", 0.0)
     told = SiteSettings(site="a", task="b", state="/s", cache="/c", share=())
     queue: Any = Nonsense(process)
-    Guard(told, process).serve(queue)
+    Guard(told, process).run(queue)
     assert queue.connected == 3
     assert len(touched) == 4 + 3

@@ -283,7 +283,7 @@ def test_the_site_can_end_and_the_supernode_can_give_up(tmp_path: Path, tiny: by
         assert ask(made, tiny).error == ""
         assert max(b - a for a, b in itertools.pairwise(touched)) < 5
         threading.Timer(1.0, made.process.stopping.set).start()
-        assert "told to end" in ask(made, tiny, "half").error
+        assert "is ending" in ask(made, tiny, "half").error
         made.process.stopping.clear()
         lost = threading.Event()
         threading.Timer(1.0, lost.set).start()
@@ -412,10 +412,10 @@ def packed(pyproject: str, again: str | None = None) -> bytes:
 
 def test_memory_is_given_back_after_a_time_without_work(guard: Guard, tiny: bytes) -> None:
     assert ask(guard, tiny).error == ""
-    guard.process.rest()
+    guard.process.stop_if_idle()
     assert guard.process.process_id is not None
     guard.process.keep_warm = 0.0
-    guard.process.rest()
+    guard.process.stop_if_idle()
     assert guard.process.process_id is None
     guard.process.keep_warm = 600.0
     assert ask(guard, tiny).error == ""

@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from site_guard.framing import pack, unpack
+from site_guard.framing import pack_records, unpack_records
 
 NAMES = st.text("abc.", min_size=1, max_size=4)
 ARRAYS = st.builds(
@@ -27,7 +27,7 @@ RECORDS = st.one_of(
 
 def through(parts: list[bytes]) -> RecordDict:
     left = iter(parts)
-    records = unpack(lambda: next(left))
+    records = unpack_records(lambda: next(left))
     assert not list(left)
     return records
 
@@ -35,28 +35,28 @@ def through(parts: list[bytes]) -> RecordDict:
 @given(st.dictionaries(NAMES, RECORDS, max_size=3))
 def test_records_arrive_as_they_were(records: dict[str, ArrayRecord]) -> None:
     sent = RecordDict(records)
-    assert through(pack(sent)) == sent
+    assert through(pack_records(sent)) == sent
 
 
 def test_an_arrays_bytes_are_not_copied() -> None:
     array = Array(np.ones(1000))
-    assert pack(RecordDict({"layers": ArrayRecord({"common": array})}))[1] is array.data
+    assert pack_records(RecordDict({"layers": ArrayRecord({"common": array})}))[1] is array.data
 
 
 @given(st.lists(st.binary(max_size=60), max_size=4))
 def test_what_is_no_parcel_is_no_records(parts: list[bytes]) -> None:
     left = iter(parts)
     try:
-        records = unpack(lambda: next(left))
+        records = unpack_records(lambda: next(left))
     except Exception:
         return
     assert isinstance(records, RecordDict)
 
 
 def test_a_parcel_that_ends_early_is_none() -> None:
-    parts = pack(
+    parts = pack_records(
         RecordDict({"layers": ArrayRecord({"a": Array(np.ones(3)), "b": Array(np.ones(3))})})
     )
     left = iter(parts[:-1])
     with pytest.raises(StopIteration):
-        unpack(lambda: next(left))
+        unpack_records(lambda: next(left))
