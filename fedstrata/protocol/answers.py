@@ -185,6 +185,9 @@ class DeployReport:
     later: bool = False
 
 
+WIRE_NAMES: Mapping[str, str] = MappingProxyType({"known_states": "held"})
+"""Fields that travel under another name than theirs here: the one that installed sites know."""
+
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {SiteReport: ("known_states",), DeployReport: ("later",)}
 )
@@ -206,13 +209,14 @@ def answer(
 
 def _written(report: SiteReport | RoundReport | DeployReport) -> str:
     """Return a report as it travels: without what is optional, where that says nothing."""
-    told = asdict(report)
+    record = asdict(report)
     for name in OPTIONAL.get(type(report), ()):
-        if not told[name]:
-            del told[name]  # the processes of sites that were installed before do not know it
-    if told["error"]:  # in its own letters: escaped, it can be longer than what may leave a site
-        return json.dumps(told, ensure_ascii=False).encode(errors="replace").decode()
-    return json.dumps(told)
+        if not record[name]:
+            del record[name]  # the processes of sites that were installed before do not know it
+    record = {WIRE_NAMES.get(name, name): value for name, value in record.items()}
+    if record["error"]:  # in its own letters: escaped, it can be longer than what may leave a site
+        return json.dumps(record, ensure_ascii=False).encode(errors="replace").decode()
+    return json.dumps(record)
 
 
 def cohort_answer(
@@ -397,15 +401,15 @@ def _read_report(cls: type[Report], message: Message) -> Report:
         raise Refused(f"carries no {REPORT!r}") from None
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    optional = set(OPTIONAL.get(cls, ()))
+    names = {WIRE_NAMES.get(each.name, each.name): each.name for each in fields(cls)}  # type: ignore[arg-type]
+    optional = {wire for wire, name in names.items() if name in OPTIONAL.get(cls, ())}
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
             raise Refused(f"{REPORT!r} is no JSON object")
-        if not known - optional <= record.keys() <= known:
-            wrong = ", ".join(sorted(record.keys() ^ known))
+        if not names.keys() - optional <= record.keys() <= names.keys():
+            wrong = ", ".join(sorted(record.keys() ^ names.keys()))
             raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
-        return msgspec.convert(record, cls)
+        return msgspec.convert({names[wire]: value for wire, value in record.items()}, cls)
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise Refused(f"{REPORT!r} cannot be read: {error}") from None

@@ -159,9 +159,7 @@ def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
     assert isinstance(who, answers.SiteReport)
     for known_states in ({}, {"common": ("0" * 64,)}):
         sent = answers.answer(asked, replace(who, known_states=known_states), {})
-        assert ("known_states" in json.loads(str(sent.content["report"]["json"]))) == bool(
-            known_states
-        )
+        assert ("held" in json.loads(str(sent.content["report"]["json"]))) == bool(known_states)
         assert answers.read_site_report(sent).error == "no data"
 
 
