@@ -1,1 +1,1 @@
-"""What the consortium's operator runs: certificates, keys, registration, and runs that come back."""
+"""What the coordinator runs: certificates, keys, registration, and runs that come back."""

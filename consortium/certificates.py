@@ -32,37 +32,38 @@ from consortium.members import Hospital
 from fedstrata.support.durable import replacing, sync
 from fedstrata.support.errors import UserError
 
-AUTHORITY_DAYS, SERVER_DAYS = 3650, 397
+AUTHORITY_DAYS = 3650
+SERVER_DAYS = 397  # public authorities give at most 398
 AUTHORITY, SUPERLINK, HOSPITALS, SIGNING = "authority", "superlink", "hospitals", "signing"
 
 
-def found(folder: Path, hosts: Sequence[str], hospitals: Sequence[Hospital]) -> None:
-    """Make everything that a consortium needs to begin with, in a folder that is not there yet.
+def create_consortium(folder: Path, hosts: Sequence[str], hospitals: Sequence[Hospital]) -> None:
+    """Make the keys and certificates of a new consortium, in a new folder.
 
     ======================================  ========================================================
     ``authority/ca.key``, ``ca.crt``        of the certificate authority; the key stays offline
     ``superlink/server.key``, ``.crt``      for ``flower-superlink --ssl-keyfile --ssl-certfile``
     ``hospitals/NAME/supernode.key``        for that hospital's ``flower-supernode`` alone
-    ``hospitals/NAME/supernode.pub``        what is registered with the SuperLink
-    ``hospitals/NAME/ca.crt``               by which the hospital knows the server
+    ``hospitals/NAME/supernode.pub``        registered with the SuperLink
+    ``hospitals/NAME/ca.crt``               the authority's, to check the server's certificate
     ``signing/bundle.key``, ``.pub``        Ed25519, to sign app bundles
     ======================================  ========================================================
 
-    Private keys are readable by their owner alone.
+    Only their owner can read private keys.
 
     Parameters
     ----------
     folder : Path
         Made here.
     hosts : sequence of str
-        Names and IP addresses under which sites reach the server.
+        Names and IP addresses by which sites reach the server.
     hospitals : sequence of Hospital
         The sites.
 
     Raises
     ------
     UserError
-        The folder exists, for keys are never overwritten, or cannot be made.
+        The folder exists (keys are never overwritten) or cannot be made.
     """
     if folder.exists():
         raise UserError(
@@ -75,7 +76,7 @@ def found(folder: Path, hosts: Sequence[str], hospitals: Sequence[Hospital]) -> 
     signed = _server(server, hosts, key, certificate)
     signing = Ed25519PrivateKey.generate()
     public = certificate.public_bytes(Encoding.PEM)
-    with _whole(folder) as made:
+    with _new_folder(folder) as made:
         _write_private(made / AUTHORITY / "ca.key", _pem(key))
         _write_public(made / AUTHORITY / "ca.crt", public)
         _write_private(made / SUPERLINK / "server.key", _pem(server))
@@ -84,28 +85,28 @@ def found(folder: Path, hosts: Sequence[str], hospitals: Sequence[Hospital]) -> 
         _write_private(made / SIGNING / "bundle.key", _openssh(signing))
         _write_public(made / SIGNING / "bundle.pub", _openssh_public(signing, "bundle"))
         for hospital in hospitals:
-            admit(made, hospital)
+            add_hospital(made, hospital)
 
 
-def admit(folder: Path, hospital: Hospital) -> None:
+def add_hospital(folder: Path, hospital: Hospital) -> None:
     """Make the key pair of one more hospital.
 
     Raises
     ------
     UserError
-        There is no consortium in ``folder``, it has this hospital, or nothing can be written there.
+        There is no consortium in ``folder``, it has this hospital, or it cannot be written.
     """
     try:
         authority = (folder / AUTHORITY / "ca.crt").read_bytes()
     except OSError:
         raise UserError(
-            f"{folder} holds no consortium: found one with `fedstrata consortium found`"
+            f"{folder} has no consortium: make one with `fedstrata consortium found`"
         ) from None
-    place = folder / HOSPITALS / hospital.name
-    if place.exists():
-        raise UserError(f"{place} exists, and keys are never overwritten")
+    home = folder / HOSPITALS / hospital.name
+    if home.exists():
+        raise UserError(f"{home} exists, and keys are never overwritten")
     key = generate_private_key(SECP384R1())
-    with _whole(place) as made:
+    with _new_folder(home) as made:
         _write_private(made / "supernode.key", _openssh(key))
         _write_public(made / "supernode.pub", _openssh_public(key, hospital.name))
         _write_public(made / "task", f"{hospital.task}\n".encode())
@@ -113,31 +114,33 @@ def admit(folder: Path, hospital: Hospital) -> None:
 
 
 @contextmanager
-def _whole(place: Path) -> Iterator[Path]:
-    """Yield a new folder to fill, its owner's alone; on leaving it becomes ``place``, all of it at once.
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which only its owner can read; on leaving it is renamed to ``path``.
+
+    So a command that is killed leaves either a whole consortium or none.
 
     Raises
     ------
     UserError
         Something there cannot be made or written.
     """
-    unfinished = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.mkdir(mode=0o700)
         yield unfinished
-        for path in (*unfinished.rglob("*"), unfinished):
-            sync(path)
-        unfinished.rename(place)
-        sync(place.parent)
+        for written in (*unfinished.rglob("*"), unfinished):
+            sync(written)
+        unfinished.rename(path)
+        sync(path.parent)
     except OSError as error:
-        raise UserError(f"{place} cannot be made: {error.filename}: {error.strerror}") from None
+        raise UserError(f"{path} cannot be made: {error.filename}: {error.strerror}") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def renew(folder: Path, hosts: Sequence[str]) -> None:
-    """Make the server a new key and certificate, by the authority that the hospitals know."""
+def renew_certificate(folder: Path, hosts: Sequence[str]) -> None:
+    """Make a new key and certificate for the server, by the same authority."""
     try:
         pem = (folder / AUTHORITY / "ca.key").read_bytes()
         certificate = x509.load_pem_x509_certificate((folder / AUTHORITY / "ca.crt").read_bytes())
@@ -153,14 +156,14 @@ def renew(folder: Path, hosts: Sequence[str]) -> None:
         _write_public(path, signed)
 
 
-def members(folder: Path) -> tuple[Hospital, ...]:
-    """Return the hospitals that there are keys of, sorted by name; raise UserError if one is damaged."""
-    places = sorted((folder / HOSPITALS).glob("[!.]*/supernode.pub"))
+def hospitals_in(folder: Path) -> tuple[Hospital, ...]:
+    """Return the hospitals with keys in ``folder``, by name; raise UserError if one is damaged."""
+    keys = sorted((folder / HOSPITALS).glob("[!.]*/supernode.pub"))
     try:
-        tasks = [(path.parent / "task").read_text().strip() for path in places]
+        tasks = [(path.parent / "task").read_text().strip() for path in keys]
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
-    return tuple(Hospital(p.parent.name, task) for p, task in zip(places, tasks, strict=True))
+    return tuple(Hospital(key.parent.name, task) for key, task in zip(keys, tasks, strict=True))
 
 
 def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
@@ -244,7 +247,7 @@ def _openssh_public(key: EllipticCurvePrivateKey | Ed25519PrivateKey, comment: s
 
 
 def _write_private(path: Path, data: bytes) -> None:
-    """Write a new file that nobody but its owner can read, at no moment of its life."""
+    """Write a new file that only its owner can read, from the first moment on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:

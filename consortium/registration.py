@@ -1,4 +1,4 @@
-"""Hospitals become known to the SuperLink: their keys are registered, and the roster says who is who."""
+"""Registers the hospitals' keys with the SuperLink, and writes the roster: which key is which site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from consortium.certificates import HOSPITALS, members
+from consortium.certificates import HOSPITALS, hospitals_in
 from fedstrata.support.durable import replacing
 from fedstrata.support.errors import UserError
 
@@ -31,7 +31,7 @@ class Nodes(Protocol):
         """Register the key in a file; return its node's id."""
 
 
-class Line(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+class RosterSite(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """One site of the roster."""
 
     task: str
@@ -42,35 +42,34 @@ class Line(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=Tr
 class Roster(msgspec.Struct, forbid_unknown_fields=True):
     """The roster: each site's task, node and key, by name."""
 
-    sites: dict[str, Line] = {}
+    sites: dict[str, RosterSite] = {}
 
 
 def register(folder: Path, superlink: Nodes, roster_path: Path | None = None) -> dict[str, int]:
     """Register every hospital that the SuperLink does not know; return all node ids by name.
 
-    The roster, ``superlink/roster.yaml``, is what the server binds names and tasks to keys by. It
-    is written after each registration, and each hospital's line is made from what the SuperLink
-    knows: an interrupted registration goes on where it was, and after the loss of the SuperLink's
-    database, or of the roster, the same command mends it.
+    By the roster, ``superlink/roster.yaml``, the server binds names and tasks to keys. It is
+    written after each registration, from what the SuperLink knows. So an interrupted registration
+    can go on, and the same command repairs the loss of the SuperLink's database or of the roster.
 
     Parameters
     ----------
     folder : Path
-        Of the consortium.
+        The consortium's.
     superlink : Nodes
-        Where to.
+        Where to register them.
     roster_path : Path or None
-        Where the roster is instead.
+        Where the roster is, if not in ``folder``.
 
     Raises
     ------
     UserError
-        There are no hospitals, a key or the roster cannot be read, or the SuperLink does not take
-        a key; with Flower's reason.
+        There are no hospitals, a key or the roster cannot be read, or the SuperLink refuses a key,
+        with Flower's reason.
     """
-    hospitals = members(folder)
+    hospitals = hospitals_in(folder)
     if not hospitals:
-        raise UserError(f"{folder / HOSPITALS} holds no hospitals")
+        raise UserError(f"{folder / HOSPITALS} has no hospitals")
     path = roster_path or folder / ROSTER
     roster = read_roster(path)
     known = superlink.nodes()
@@ -78,12 +77,12 @@ def register(folder: Path, superlink: Nodes, roster_path: Path | None = None) ->
         public = folder / HOSPITALS / hospital.name / "supernode.pub"
         line, pem = _public_key(public)
         node_id = known.get(pem) or _registered(public, superlink)
-        entry = Line(hospital.task, node_id, line)
+        entry = RosterSite(hospital.task, node_id, line)
         if roster.sites.get(hospital.name) != entry:
             roster.sites[hospital.name] = entry
             with replacing(path) as unfinished:
-                told = msgspec.to_builtins(roster)
-                unfinished.write_text(yaml.safe_dump(told, sort_keys=True))
+                entries = msgspec.to_builtins(roster)
+                unfinished.write_text(yaml.safe_dump(entries, sort_keys=True))
     return {name: entry.node_id for name, entry in roster.sites.items()}
 
 
@@ -101,7 +100,7 @@ def _registered(public: Path, superlink: Nodes) -> int:
 
 
 def read_roster(path: Path) -> Roster:
-    """Return the roster in a file, an empty one where there is no file; raise UserError if damaged."""
+    """Return the roster in a file, empty if there is no file; raise UserError if it is damaged."""
     try:
         return msgspec.yaml.decode(path.read_bytes(), type=Roster)
     except FileNotFoundError:
@@ -116,7 +115,7 @@ def read_roster(path: Path) -> Roster:
 
 
 def _public_key(path: Path) -> tuple[str, bytes]:
-    """Return the public key in a file, as the roster and as the SuperLink write it."""
+    """Return the public key in a file twice: as the roster writes it, and as the SuperLink does."""
     try:
         text = path.read_text()
         kind, key, *_ = text.split()

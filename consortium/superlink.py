@@ -1,4 +1,8 @@
-"""What the operator asks of a SuperLink: submit a run, list runs and nodes, register a key."""
+"""What the coordinator asks of a SuperLink: submit a run, list runs and nodes, register a key.
+
+The Control API has no public client, and what `flwr` prints lacks names of runs and keys of nodes.
+So Flower's insides are used here, tested with Flower 1.31.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from typing import Any
 from fedstrata.support.errors import UserError
 
 SECONDS = 60.0
-# Words of `flwr` for a SuperLink that did not answer, and gRPC's for one that fell over its own work.
+# Words of `flwr` for a SuperLink that did not answer, and of gRPC for one that failed.
 _AWAY = (
     "UNAVAILABLE",
     "unavailable",
@@ -23,7 +27,7 @@ _AWAY = (
     "Connection refused",
     "Exception calling application",
 )
-# What gRPC calls it where the SuperLink is well, and says no.
+# gRPC's codes of a SuperLink that works, and refuses.
 _REFUSED = (
     "UNAUTHENTICATED",
     "PERMISSION_DENIED",
@@ -34,22 +38,22 @@ _REFUSED = (
     "OUT_OF_RANGE",
     "UNIMPLEMENTED",
 )
-# A line of Flower's log that begins so, and not one that a site's words are in.
+# Only at the beginning of a line of Flower's log: further on there may be a site's own words.
 _COMPLETE = re.compile(
     r"^(?:\x1b\[\d+m)?INFO (?:[-\d]+ [:,\d]+)?(?:\x1b\[0m)?:\s+round (\d+)/\d+: ", re.MULTILINE
 )
 
 
 class Away(UserError):
-    """The SuperLink did not answer, or failed; whether it did what it was asked is not known.
+    """The SuperLink did not answer, or failed; whether it did the work is not known.
 
-    It fails where its database is locked for longer than it waits, by its own writing too.
+    It fails if its database is locked for longer than it waits, by its own writing too.
     """
 
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """A run of a SuperLink: its id, the name it was given, how it stands, and what Flower says of it."""
+    """A run of a SuperLink: its id, its name, its status, and Flower's details of it."""
 
     id: int
     name: str
@@ -58,7 +62,7 @@ class SubmittedRun:
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to an end, good or bad."""
+        """Whether it has ended, well or badly."""
         return self.status.startswith("finished")
 
 
@@ -80,16 +84,16 @@ class SuperLink:
         Raises
         ------
         Away
-            The SuperLink did not answer; it may have taken the run nevertheless.
+            The SuperLink did not answer; it may have started the run all the same.
         UserError
-            It said no, with its reason.
+            It refused, with its reason.
         """
         pairs = " ".join(f'{key}="{value}"' for key, value in run_config.items())
-        return int(flower("run", app, self.connection, "-c", pairs)["run-id"])
+        return int(run_flwr("run", app, self.connection, "-c", pairs)["run-id"])
 
     def register(self, public_key: Path) -> int:
         """Register the public key in a file; return its node's id; raise as `submit` does."""
-        return int(flower("supernode", "register", str(public_key), self.connection)["node-id"])
+        return int(run_flwr("supernode", "register", str(public_key), self.connection)["node-id"])
 
     def runs(self) -> tuple[SubmittedRun, ...]:
         """Return all runs, the oldest first; raise as `submit` does."""
@@ -97,8 +101,10 @@ class SuperLink:
         from flwr.proto.control_pb2 import ListRunsRequest
 
         with self._control() as control:
-            told = control.ListRuns(ListRunsRequest(), timeout=SECONDS)
-        runs = sorted(map(run_from_proto, told.run_dict.values()), key=lambda run: run.pending_at)
+            response = control.ListRuns(ListRunsRequest(), timeout=SECONDS)
+        runs = sorted(
+            map(run_from_proto, response.run_dict.values()), key=lambda run: run.pending_at
+        )
         return tuple(
             SubmittedRun(
                 run.run_id,
@@ -110,12 +116,12 @@ class SuperLink:
         )
 
     def rounds(self, run_id: int) -> int:
-        """Return the last round that a run which has ended says it completed, 0 for none."""
+        """Return the last round that an ended run completed, by its log; 0 for none."""
         from flwr.proto.control_pb2 import StreamLogsRequest
 
         with self._control() as control:
-            told = control.StreamLogs(StreamLogsRequest(run_id=run_id), timeout=SECONDS)
-            text = "".join(part.log_output for part in told)
+            response = control.StreamLogs(StreamLogsRequest(run_id=run_id), timeout=SECONDS)
+            text = "".join(part.log_output for part in response)
         return last_round(text)
 
     def nodes(self) -> dict[bytes, int]:
@@ -123,16 +129,16 @@ class SuperLink:
         from flwr.proto.control_pb2 import ListNodesRequest
 
         with self._control() as control:
-            told = control.ListNodes(ListNodesRequest(), timeout=SECONDS)
+            response = control.ListNodes(ListNodesRequest(), timeout=SECONDS)
         return {
             node.public_key: node.node_id
-            for node in told.nodes_info
+            for node in response.nodes_info
             if node.status != "unregistered"
         }
 
     @contextmanager
     def _control(self) -> Iterator[Any]:
-        """Yield what `flwr list` speaks through, whose JSON lacks names of runs and keys of nodes."""
+        """Yield the client of the Control API; raise Away or UserError for gRPC's errors."""
         import grpc
         from flwr.proto.control_pb2_grpc import ControlStub
 
@@ -141,16 +147,16 @@ class SuperLink:
             yield ControlStub(channel)
         except grpc.RpcError as error:
             why = (error.details() or "").partition("\n")[0]  # a failed query has many lines
-            told = f"{self.connection}: {error.code().name}: {why}"
+            text = f"{self.connection}: {error.code().name}: {why}"
             refused = {getattr(grpc.StatusCode, name) for name in _REFUSED}
-            raise (UserError if error.code() in refused else Away)(told) from None
+            raise (UserError if error.code() in refused else Away)(text) from None
         finally:
             channel.close()
 
     def _channel(self) -> Any:
-        """Open a channel as Flower's own commands do, but for the thread that watches its state.
+        """Open a channel as Flower's own commands do, but without a thread that watches its state.
 
-        That thread dies with a traceback where the channel is closed at once.
+        That thread ends with a traceback if the channel is closed at once.
         """
         import click
         from flwr.cli.cli_account_auth_interceptor import CliAccountAuthInterceptor
@@ -182,11 +188,11 @@ class SuperLink:
 
 
 def last_round(log: str) -> int:
-    """Return the last round that is complete by a ServerApp's log, 0 for none."""
+    """Return the last complete round in a ServerApp's log; 0 for none."""
     return max(map(int, _COMPLETE.findall(log)), default=0)
 
 
-def flower(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
+def run_flwr(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
     """Run a command of ``flwr`` and return the JSON that it prints.
 
     Raises
@@ -194,10 +200,10 @@ def flower(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
     Away
         The SuperLink did not answer.
     UserError
-        The command failed; with what it said.
+        The command failed, with its message.
     """
     program = Path(sys.executable).parent / "flwr"
-    said = f"`flwr {' '.join(command)}`"
+    line = f"`flwr {' '.join(command)}`"
     try:
         done = subprocess.run(
             [program, *command, "--format", "json"],
@@ -208,24 +214,24 @@ def flower(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        raise Away(f"{said} did not end within {seconds:g} s") from None
+        raise Away(f"{line} did not end within {seconds:g} s") from None
     except OSError as error:
         raise UserError(
             f"{program}: {error.strerror}: install Flower beside this Python, `pip install -e .`"
         ) from None
-    told = _json(done.stdout)
-    if told is None or not told.get("success"):
-        said_so = (told or {}).get("error-message") or done.stderr.strip() or done.stdout.strip()
-        why = str(said_so)[-2000:]
-        raise (Away if any(word in why for word in _AWAY) else UserError)(f"{said}: {why}")
-    return told
+    result = _json(done.stdout)
+    if result is None or not result.get("success"):
+        message = (result or {}).get("error-message") or done.stderr.strip() or done.stdout.strip()
+        why = str(message)[-2000:]
+        raise (Away if any(word in why for word in _AWAY) else UserError)(f"{line}: {why}")
+    return result
 
 
 def _json(text: str) -> dict[str, Any] | None:
-    """Return the JSON object in what a command printed; some lines before it are for people."""
+    """Return the JSON object in a command's output; lines before it are for people."""
     begin = text.find("{")
     try:
-        told = json.JSONDecoder().raw_decode(text[begin:])[0] if begin >= 0 else None
+        found = json.JSONDecoder().raw_decode(text[begin:])[0] if begin >= 0 else None
     except json.JSONDecodeError:
         return None
-    return told if isinstance(told, dict) else None
+    return found if isinstance(found, dict) else None

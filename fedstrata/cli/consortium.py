@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from consortium import certificates, keep_running, registration
+from consortium import certificates, driver, registration
 from consortium.members import read_hospitals, read_hosts
 from consortium.superlink import SuperLink
 from fedstrata.support.errors import UserError
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("connection", help="name of the SuperLink in Flower's configuration")
     register.add_argument("--roster", type=Path, help="by default FOLDER/superlink/roster.yaml")
     run.add_argument("--app", default=".", help="folder of the app")
-    run.add_argument("--name", default="", help="of the run: one that began is taken up")
+    run.add_argument("--name", default="", help="of the run: one that began is resumed")
     run.add_argument(
         "--again", action="store_true", help="submit it although it failed, was stopped or ended"
     )
@@ -73,23 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _found(options: argparse.Namespace) -> None:
     hosts, hospitals = read_hosts(options.server), read_hospitals(options.hospital)
-    certificates.found(options.folder, hosts, hospitals)
+    certificates.create_consortium(options.folder, hosts, hospitals)
     print(
         f"{options.folder}: an authority, a server certificate for {', '.join(hosts)}, and keys of"
     )
     for hospital in hospitals:
         print(f"  {hospital.name}, task {hospital.task}")
-    print("Keep authority/ca.key offline. Give each hospital its own folder, over a safe way.")
+    print("Keep authority/ca.key offline. Give each hospital its own folder, by a safe way.")
 
 
 def _add(options: argparse.Namespace) -> None:
     for hospital in read_hospitals(options.hospital):
-        certificates.admit(options.folder, hospital)
+        certificates.add_hospital(options.folder, hospital)
         print(f"{options.folder}: keys of {hospital.name}, task {hospital.task}")
 
 
 def _renew(options: argparse.Namespace) -> None:
-    certificates.renew(options.folder, read_hosts(options.server))
+    certificates.renew_certificate(options.folder, read_hosts(options.server))
     print(f"{options.folder}: a new server certificate; start the SuperLink again")
 
 
@@ -102,9 +102,9 @@ def _register(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    pairs = keep_running.read_pairs(options.pairs)
+    pairs = driver.read_pairs(options.pairs)
     superlink = SuperLink(options.connection)
-    keep_running.KeptRun(superlink, options.app, pairs, options.name, options.again, log=_say).run()
+    driver.RunDriver(superlink, options.app, pairs, options.name, options.again, log=_say).run()
 
 
 def _say(line: str) -> None:

@@ -16,7 +16,7 @@ logger = logging.getLogger("flwr")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the site's process until it is told to end."""
+    """Run the site's process until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(
         prog="fedstrata site",
         description="Runs beside a SuperNode started with --isolation process, instead of "

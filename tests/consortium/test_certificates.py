@@ -16,7 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consortium import certificates
-from consortium.certificates import admit, found, members, renew
+from consortium.certificates import (
+    add_hospital,
+    create_consortium,
+    hospitals_in,
+    renew_certificate,
+)
 from consortium.members import Hospital, read_hospitals, read_hosts
 from fedstrata.support.errors import UserError
 from site_guard.signatures import private_key, public_keys
@@ -27,7 +32,7 @@ HOSPITALS = (Hospital("hospital-a", "gender"), Hospital("hospital-b", "pose"))
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     folder = tmp_path / "consortium"
-    found(folder, ["localhost", "127.0.0.1"], HOSPITALS)
+    create_consortium(folder, ["localhost", "127.0.0.1"], HOSPITALS)
     return folder
 
 
@@ -67,7 +72,7 @@ def test_a_hospital_trusts_the_server_by_name_and_by_address(made: Path) -> None
 
 
 def test_another_authority_is_not_trusted(made: Path, tmp_path: Path) -> None:
-    found(tmp_path / "other", ["localhost"], ())
+    create_consortium(tmp_path / "other", ["localhost"], ())
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(tmp_path / "other" / "superlink", made / "authority" / "ca.crt", "localhost")
 
@@ -96,9 +101,9 @@ def test_every_key_is_another_and_of_its_kind(made: Path) -> None:
 def test_nothing_is_overwritten(made: Path) -> None:
     before = files(made)
     with pytest.raises(UserError, match="never overwritten"):
-        found(made, ["localhost"], HOSPITALS)
+        create_consortium(made, ["localhost"], HOSPITALS)
     with pytest.raises(UserError, match="never overwritten"):
-        admit(made, HOSPITALS[0])
+        add_hospital(made, HOSPITALS[0])
     assert files(made) == before
 
 
@@ -118,23 +123,23 @@ def test_what_is_interrupted_leaves_nothing_and_can_be_done_again(
         patched.setattr(certificates, "_write_private", write)
         patched.setattr(certificates, "_write_public", write)
         with pytest.raises(KeyboardInterrupt):
-            found(tmp_path / "made", ["localhost"], HOSPITALS)
+            create_consortium(tmp_path / "made", ["localhost"], HOSPITALS)
     assert list(tmp_path.iterdir()) == []
-    found(tmp_path / "made", ["localhost"], HOSPITALS)
-    assert members(tmp_path / "made") == HOSPITALS
+    create_consortium(tmp_path / "made", ["localhost"], HOSPITALS)
+    assert hospitals_in(tmp_path / "made") == HOSPITALS
 
 
 def test_a_hospital_that_a_kill_left_half_made_is_none(made: Path) -> None:
     (made / "hospitals" / ".hospital-c.0.tmp").mkdir()
     (made / "hospitals" / ".hospital-c.0.tmp" / "supernode.pub").write_text("x")
-    assert members(made) == HOSPITALS
+    assert hospitals_in(made) == HOSPITALS
 
 
 def test_a_hospital_joins_later_and_the_server_gets_a_new_certificate(made: Path) -> None:
     before = files(made)
-    admit(made, Hospital("hospital-c", "age"))
-    renew(made, ["new.example"])
-    assert members(made) == (*HOSPITALS, Hospital("hospital-c", "age"))
+    add_hospital(made, Hospital("hospital-c", "age"))
+    renew_certificate(made, ["new.example"])
+    assert hospitals_in(made) == (*HOSPITALS, Hospital("hospital-c", "age"))
     changed = {name for name, data in files(made).items() if before.get(name, data) != data}
     assert changed == {"superlink/server.key", "superlink/server.crt"}
     assert stat.S_IMODE((made / "superlink" / "server.key").stat().st_mode) == 0o600

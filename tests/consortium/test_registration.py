@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from consortium.certificates import admit, found
+from consortium.certificates import add_hospital, create_consortium
 from consortium.members import Hospital
 from consortium.registration import ROSTER, register
 from fedstrata.support.errors import UserError
@@ -46,7 +46,7 @@ class Fake:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    found(tmp_path / "made", ["localhost"], HOSPITALS)
+    create_consortium(tmp_path / "made", ["localhost"], HOSPITALS)
     return tmp_path / "made"
 
 
@@ -88,7 +88,7 @@ def test_the_roster_can_be_elsewhere(made: Path, tmp_path: Path) -> None:
 def test_who_joins_later_is_added(made: Path) -> None:
     superlink = Fake()
     register(made, superlink)
-    admit(made, Hospital("hospital-c", "age"))
+    add_hospital(made, Hospital("hospital-c", "age"))
     assert register(made, superlink)["hospital-c"] == 103
 
 

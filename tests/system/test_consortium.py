@@ -21,7 +21,7 @@ from benchmarks.processes import (
     start_site,
     start_supernode,
 )
-from consortium.certificates import found
+from consortium.certificates import create_consortium
 from consortium.members import Hospital
 from consortium.superlink import SuperLink as SuperLinkControl
 from tests.system import federation
@@ -77,7 +77,7 @@ class Consortium:
 def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Consortium]:
     with Processes(tmp_path_factory.mktemp("consortium")) as processes:
         keys = processes.folder / "keys"
-        found(keys, ["127.0.0.1", "localhost"], HOSPITALS)
+        create_consortium(keys, ["127.0.0.1", "localhost"], HOSPITALS)
         superlink = SuperLink(processes, consortium=keys)
         superlink.start()
         command = ["fedstrata", "consortium", "register", str(keys), superlink.name]
@@ -128,7 +128,7 @@ def test_a_site_without_tls_gets_nowhere(consortium: Consortium) -> None:
 
 
 def test_a_key_that_is_not_registered_gets_nowhere(consortium: Consortium, tmp_path: Path) -> None:
-    found(tmp_path / "others", ["127.0.0.1"], [Hospital("rejected_site", "gender")])
+    create_consortium(tmp_path / "others", ["127.0.0.1"], [Hospital("rejected_site", "gender")])
     key = tmp_path / "others" / "hospitals" / "rejected_site" / "supernode.key"
     node, _ = consortium.node("rejected_site", key, consortium.keys / "authority" / "ca.crt")
     refused(consortium, node, "No SuperNode found with the given public key")
@@ -138,7 +138,7 @@ def test_a_key_that_is_not_registered_gets_nowhere(consortium: Consortium, tmp_p
 def test_a_server_of_another_authority_is_not_spoken_to(
     consortium: Consortium, tmp_path: Path
 ) -> None:
-    found(tmp_path / "others", ["127.0.0.1"], [])
+    create_consortium(tmp_path / "others", ["127.0.0.1"], [])
     key = consortium.keys / "hospitals" / "site-00" / "supernode.key"
     node, _ = consortium.node("deceived", key, tmp_path / "others" / "authority" / "ca.crt")
     refused(consortium, node, "UNAVAILABLE", "CERTIFICATE", "connect")

@@ -1,4 +1,4 @@
-"""A run that comes back: it is watched, and submitted again where the SuperLink or its app died."""
+"""A run that comes back: it is watched, and submitted again if the SuperLink or its app died."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from consortium.superlink import Away, SubmittedRun
 from fedstrata.protocol.limits import MOST_RUN_NAME, NAME
 from fedstrata.support.errors import UserError
 
-POLL = 5.0  # seconds between two looks
+POLL = 5.0  # seconds between two looks at the run
 PATIENCE = 3600.0  # seconds for which a SuperLink may be away
 COMPLETED, STOPPED = "finished:completed", "finished:stopped"
 
 
 class Runs(Protocol):
-    """The part of `consortium.superlink.SuperLink` that a kept run needs."""
+    """The part of `consortium.superlink.SuperLink` that a driver needs."""
 
     def submit(self, app: str, run_config: Mapping[str, str]) -> int:
         """Submit a run; return its id."""
@@ -31,31 +31,32 @@ class Runs(Protocol):
 
 
 @dataclass
-class KeptRun:
-    """Submits a run, and submits it again to be resumed until it has come to its end.
+class RunDriver:
+    """Submits a run, and submits it again to be resumed until it is complete.
 
-    A SuperLink that crashes ends a run of Flower for good. What the run had learned is in its
-    folder; submitted again under its name, it goes on from the last complete round. The
-    SuperLink's own list says what was submitted under the name and what came of it, so that
-    nothing is submitted while that runs, whoever submitted it: not where an answer was lost, and
-    not by a driver that was killed and is started again.
+    When a SuperLink crashes, a run of Flower has ended for good. The run's folder has its
+    checkpoints: submitted again under the same name, it goes on from the last complete round.
+
+    The SuperLink's own list says what was submitted under the name, and how it ended. Nothing is
+    submitted while such a run is going on, whoever submitted it. So a lost answer, or a driver that
+    is started again, never makes two.
 
     Parameters
     ----------
     superlink : Runs
-        Where to.
+        Where to submit it.
     app : str
         Folder of the app.
     run_config : mapping of str to str
-        For ``flwr run -c``; ``name`` and ``resume`` are set here.
+        Pairs for ``flwr run -c``; ``name`` and ``resume`` are set here.
     name : str
-        Of the run; by default the time. A run of this name that began is taken up.
+        The run's; by default the time. A run of this name is resumed.
     again : bool
-        Whether to submit it whatever came of it before.
+        Whether to submit it however it ended before.
     most_failures : int
-        Failures in a row without a new complete round after which it is no accident.
+        Failures in a row without a new complete round after which to give up.
     log : callable
-        Takes one line.
+        Receives one line.
     """
 
     superlink: Runs
@@ -67,11 +68,11 @@ class KeptRun:
     log: Callable[[str], None] = print
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    passed: set[int] = field(default_factory=set)  # runs that have ended and are accounted for
-    followed: int | None = None
-    failures: int = 0
-    newest: int = 0  # the last complete round
-    away: float | None = None  # since when
+    counted: set[int] = field(default_factory=set)  # runs that ended and were counted
+    watched: int | None = None  # the run that is going on
+    failures: int = 0  # in a row
+    last_round: int = 0  # that was completed
+    away_since: float | None = None
 
     def __post_init__(self) -> None:
         for key in ("name", "resume"):
@@ -86,7 +87,7 @@ class KeptRun:
         self.run_config = {**self.run_config, "name": self.name, "resume": "auto"}
 
     def run(self) -> None:
-        """Return when the run has come to its end.
+        """Return when the run is complete.
 
         Raises
         ------
@@ -96,31 +97,31 @@ class KeptRun:
         """
         while True:
             try:
-                if self._look():
+                if self._step():
                     return
             except Away as error:
-                self._wait_for_it(error)
+                self._note_away(error)
             else:
-                if self.away is not None:
+                if self.away_since is not None:
                     self.log("the SuperLink is back")
-                self.away = None
+                self.away_since = None
             self.sleep(POLL)
 
-    def _look(self) -> bool:
-        """Do what there is to do now; return whether the run is complete."""
+    def _step(self) -> bool:
+        """Look at the run and submit it if needed; return whether it is complete."""
         mine = [run for run in self.superlink.runs() if run.name == self.name]
         if self.again:
-            self.passed |= {run.id for run in mine if run.ended}
+            self.counted |= {run.id for run in mine if run.ended}
             self.again = False
         for run in mine:
             if not run.ended:
-                if self.followed != run.id:
+                if self.watched != run.id:
                     self.log(f"run {run.id}: {self.name} is {run.status}")
-                    self.followed = run.id
+                    self.watched = run.id
                 return False
-        ended = [run for run in mine if run.id not in self.passed]
+        ended = [run for run in mine if run.id not in self.counted]
         for run in ended:
-            self._account(run)
+            self._count(run)
         if ended and ended[-1].status == COMPLETED:
             return True
         if ended and ended[-1].status == STOPPED:
@@ -134,29 +135,30 @@ class KeptRun:
                 f"the last time with: {_reason(ended[-1])}; see `flwr log {ended[-1].id} CONNECTION`, "
                 f"mend it, and give the same command with --name {self.name} --again"
             )
-        self.followed = self.superlink.submit(self.app, self.run_config)
+        self.watched = self.superlink.submit(self.app, self.run_config)
         how = "again, to be resumed" if mine else f"as {self.name}"
-        self.log(f"run {self.followed}: submitted {how}")
+        self.log(f"run {self.watched}: submitted {how}")
         return False
 
-    def _account(self, run: SubmittedRun) -> None:
-        """Take note of how a run ended."""
+    def _count(self, run: SubmittedRun) -> None:
+        """Count how a run ended."""
         if run.status in (COMPLETED, STOPPED):
             self.failures = 0
             self.log(f"run {run.id}: {run.status.removeprefix('finished:')}")
         else:
             rounds = self.superlink.rounds(run.id)
-            self.failures = 0 if rounds > self.newest else self.failures + 1
-            self.newest = max(self.newest, rounds)
-            self.log(f"run {run.id}: {run.status} after round {self.newest} ({_reason(run)})")
-        self.passed.add(run.id)
+            self.failures = 0 if rounds > self.last_round else self.failures + 1
+            self.last_round = max(self.last_round, rounds)
+            self.log(f"run {run.id}: {run.status} after round {self.last_round} ({_reason(run)})")
+        self.counted.add(run.id)
 
-    def _wait_for_it(self, error: Away) -> None:
+    def _note_away(self, error: Away) -> None:
+        """Log that the SuperLink is away; raise ``error`` once that is so for too long."""
         now = self.clock()
-        if self.away is None:
+        if self.away_since is None:
             self.log(f"the SuperLink is away; waiting for it ({error})")
-            self.away = now
-        elif now - self.away > PATIENCE:
+            self.away_since = now
+        elif now - self.away_since > PATIENCE:
             raise error
 
 
@@ -164,10 +166,10 @@ def _reason(run: SubmittedRun) -> str:
     return run.details or "no reason given"
 
 
-def read_pairs(told: Sequence[str]) -> dict[str, str]:
+def read_pairs(texts: Sequence[str]) -> dict[str, str]:
     """Return ``key=value`` pairs as ``flwr run -c`` takes them; raise UserError for others."""
     pairs = {}
-    for text in told:
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key or '"' in value:
             raise UserError(f"-c {text[:80]!r}: write key=value, without double quotes")

@@ -15,8 +15,8 @@ import pytest
 from flwr.common.logger import ConsoleHandler
 from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 
-from consortium.keep_running import COMPLETED, PATIENCE, STOPPED, KeptRun, read_pairs
-from consortium.superlink import Away, SubmittedRun, SuperLink, flower, last_round
+from consortium.driver import COMPLETED, PATIENCE, STOPPED, RunDriver, read_pairs
+from consortium.superlink import Away, SubmittedRun, SuperLink, last_round, run_flwr
 from fedstrata.support.errors import UserError
 from server_app.report import round_line
 from server_app.rounds.records import RoundRecord
@@ -66,9 +66,9 @@ class Fake:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def keep(self, name: str = "march", *, again: bool = False) -> KeptRun:
+    def keep(self, name: str = "march", *, again: bool = False) -> RunDriver:
         pairs = read_pairs(["overrides=strategy.rounds=3"])
-        kept = KeptRun(self, ".", pairs, name, again, log=self.lines.append)
+        kept = RunDriver(self, ".", pairs, name, again, log=self.lines.append)
         kept.sleep, kept.clock = self.sleep, lambda: self.now
         return kept
 
@@ -151,9 +151,9 @@ def test_what_is_wrong_with_the_command_is_told_at_once() -> None:
         with pytest.raises(UserError, match="key=value"):
             read_pairs([pair])
     with pytest.raises(UserError, match="write --name"):
-        KeptRun(Fake([]), ".", {"resume": "latest"})
+        RunDriver(Fake([]), ".", {"resume": "latest"})
     with pytest.raises(UserError, match="--name"):
-        KeptRun(Fake([]), ".", {}, name="../march")
+        RunDriver(Fake([]), ".", {}, name="../march")
 
 
 def test_a_connection_that_is_not_there_is_told_in_flowers_words(
@@ -163,7 +163,7 @@ def test_a_connection_that_is_not_there_is_told_in_flowers_words(
     with pytest.raises(UserError, match="nowhere"):
         SuperLink("nowhere").runs()
     with pytest.raises(UserError, match="nowhere"):
-        flower("list", "nowhere")
+        run_flwr("list", "nowhere")
 
 
 def test_a_superlink_that_is_not_there_is_away(
@@ -175,7 +175,7 @@ def test_a_superlink_that_is_not_there_is_away(
     with pytest.raises(Away):
         SuperLink("gone").runs()
     with pytest.raises(Away):
-        flower("list", "gone")
+        run_flwr("list", "gone")
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_superlink_that_falls_over_its_own_work_is_waited_for(
     with pytest.raises(Away, match=r"database is locked$"):
         SuperLink(failing("")).runs()
     with pytest.raises(Away, match="database is locked"):
-        flower("list", failing(""))
+        run_flwr("list", failing(""))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_what_is_away_is_told_by_flowers_words_and_not_by_our_own(
 ) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     with pytest.raises(UserError, match="nowhere") as raised:
-        flower("run", str(tmp_path), "nowhere", "-c", 'overrides="unavailable"')
+        run_flwr("run", str(tmp_path), "nowhere", "-c", 'overrides="unavailable"')
     assert not isinstance(raised.value, Away)
 
 
