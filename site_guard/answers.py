@@ -21,7 +21,7 @@ from fedstrata.protocol.codings import (
     Codings,
     Form,
     describe_form,
-    expected,
+    expected_arrays,
     read_codings,
     read_form,
     size_of,
@@ -388,7 +388,7 @@ def _checked(group: str, payload: bytes, schema: Schema, coding: Coding) -> byte
     found = _forms(group, payload)
     arrays: dict[str, Written] = {
         name: (SAFETENSORS[dtype], shape)
-        for name, (dtype, shape) in expected(schema, coding, found.keys()).items()
+        for name, (dtype, shape) in expected_arrays(schema, coding, found.keys()).items()
     }
     if extra := sorted(set(found) - set(arrays)):
         raise Refused(f"the app sends {_some(extra)} in the group {group!r}, which are not of it")

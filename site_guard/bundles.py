@@ -69,7 +69,9 @@ class Bundle:
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        except Exception as error:  # whoever made the bundle: anything in it may be wrong
+        except (
+            Exception
+        ) as error:  # nothing about the bundle is trusted: anything in it may be wrong
             shutil.rmtree(folder, ignore_errors=True)
             logger.warning("the app bundle %s: %s", self.digest[:16], printable(repr(error)[:2000]))
             # Flower's other errors name the folder in which it unpacks, which stays here.
@@ -109,6 +111,6 @@ def _refuse_escape(bundle: bytes) -> None:
     folder = f"{app_id} {version}"  # Flower makes its name of these
     if folder.count("/") != 1 or "\\" in folder or ".." in folder:
         raise click.ClickException(
-            "its publisher, name or version names a place outside its folder: write them without "
+            "its publisher, name or version names a path outside its folder: write them without "
             "'/', '\\' and '..'"
         )

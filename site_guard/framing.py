@@ -40,7 +40,8 @@ def unpack_order(receive: Callable[[], bytes]) -> tuple[Message, Context]:
 
 def pack_context(context: Context) -> bytes:
     """Return what Flower keeps for an app, as bytes."""
-    return context_to_proto(context).SerializeToString()
+    data: bytes = context_to_proto(context).SerializeToString()
+    return data
 
 
 def unpack_context(data: bytes) -> Context:

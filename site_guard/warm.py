@@ -129,8 +129,8 @@ class WarmProcess:
         Refused
             The bundle cannot be read.
         AppFailed
-            The app raised, its process died, it took longer than ``seconds``, or it sent what is
-            no answer. In all cases but the first the process is ended.
+            The app raised, its process died, it took longer than ``seconds``, or it sent no
+            valid answer. In all cases but the first the process is ended.
         """
         task = self._loaded(bundle)
         check = self._check_of(seconds, lost or threading.Event())
@@ -148,7 +148,7 @@ class WarmProcess:
             self.stop()
             how = str(error) if isinstance(error, TooLong) else type(error).__name__
             raise AppFailed(
-                f"the app's process answered what is no answer ({how}) and was ended"
+                f"the app's process sent something that is no answer ({how}) and was ended"
             ) from None
         except BaseException:
             self.stop()

@@ -1,13 +1,11 @@
-"""Every message there is: what the server asks, what a site answers, and nothing besides.
+"""Answers: what a site says in reply to an order, how it is written, and how it is read strictly.
 
-A message carries a plan (what is learned), an order (which round), and the layers of exchanged
-groups, each group one safetensors payload; or, where the server sends differences, as many payloads
-as there are steps from what the site holds, as `CodedGroup` says. An answer carries a report and, after
-training, the layers of the groups on the allow-list. Records that are not named here make an answer
-invalid.
+An answer carries a report and, after training, the layers of the groups that are exchanged, each
+group one safetensors payload. Any other record makes it invalid. What orders carry is in
+`fedstrata.protocol.orders`.
 
-A cohort, a node that holds several sites, gets one order for those of them that are asked, with the
-layers of each scope (``common``, ``task/gender``); it answers with a report of each.
+A cohort, several sites on one node, answers with a report of each and the layers of each scope
+(``common``, ``task/gender``).
 """
 
 from __future__ import annotations
@@ -62,7 +60,7 @@ class SiteReport:
     Parameters
     ----------
     site, task : str
-        Names; ``site`` is what the site is known by from then on.
+        Names; the site goes by ``site`` from then on.
     classes : tuple of str
         The task's classes in index order.
     input_shape : tuple of int
@@ -70,22 +68,22 @@ class SiteReport:
     examples : mapping
         Number of examples in ``train``, ``validation`` and ``test``.
     majority_accuracy : float
-        Accuracy on the test split of always answering the commonest training class.
+        Accuracy on the test split of a model that always predicts the commonest training class.
     fingerprints : mapping
         One SHA-256 per exchanged group, over names, shapes and dtypes.
     schemas : mapping
-        Per exchanged group, dtype and shape by tensor name: ``float32[64,3,7,7]``.
+        Per exchanged group, dtype and shape by tensor name: ``float32[64, 3, 7, 7]``.
     holds_weights : bool
-        Whether the pre-trained checkpoint of the plan is on the site's disk.
+        Whether the site has the pre-trained checkpoint of the plan on its disk.
     device : str
-        What it trains on.
+        Where it trains, such as ``cpu``.
     versions : mapping
-        Of the packages that matter.
+        Versions of Python and of the packages that matter, by name.
     error : str
         Why the site cannot take part, or "".
     known_states : mapping
         Per exchanged group whose layers may arrive as differences, content hashes of the states
-        that the site has: what it starts from, and what it received lately.
+        that the site has: its start, and those of the last rounds.
     """
 
     site: str
@@ -105,18 +103,18 @@ class SiteReport:
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What a site did in a round, and how well the model it received answers for it.
+    """What a site did in a round, and how good the model that it received is there.
 
     Parameters
     ----------
     site : str
         The site's name.
     round : int
-        The round that was ordered; the last one for an evaluation.
+        The round of the order; the last one for an evaluation.
     examples : int
         Training examples; the weight of the update.
     steps, planned : int
-        Optimiser steps done, and those a whole round takes.
+        Optimizer steps done, and those of a whole round.
     loss : float
         Mean training loss; 0 for an evaluation.
     seconds : float
@@ -126,7 +124,7 @@ class RoundReport:
     error : str
         Why there is no update, or "".
     later : bool
-        Whether the same order may be answered at another time: the site does not train now.
+        Whether the site may do this at another time: it does not train now.
     """
 
     site: str
@@ -143,32 +141,32 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class DeployReport:
-    """What fine-tuning the final model at a site changed there.
+    """What fine-tuning changed in the final model at a site.
 
     Parameters
     ----------
     site : str
         The site's name.
     round : int
-        The number that was ordered: one more than the rounds.
+        The number in the order: one more than the rounds.
     examples : int
         Training examples.
     tuned : int
-        Parameter tensors that were fine-tuned; 0 where the site's model has none in the chosen
-        groups, and ``after`` equals ``before`` then.
+        Parameter tensors that were fine-tuned. 0 if the site's model has none in the chosen groups;
+        ``after`` equals ``before`` then.
     steps, planned : int
-        Optimiser steps done, and those of the whole fine-tuning.
+        Optimizer steps done, and those of the whole fine-tuning.
     loss : float
-        Mean training loss; 0 where nothing was tuned.
+        Mean training loss; 0 if nothing was tuned.
     seconds : float
         Time at the site.
     before, after : mapping
         As ``metrics`` in :class:`RoundReport`: of the final layers with the site's own personal
-        layers, and of the same fine-tuned.
+        layers, before and after fine-tuning.
     error : str
         Why there are no metrics, or "".
     later : bool
-        Whether the same order may be answered at another time: the site does not train now.
+        Whether the site may do this at another time: it does not train now.
     """
 
     site: str
@@ -191,7 +189,7 @@ WIRE_NAMES: Mapping[str, str] = MappingProxyType({"known_states": "held"})
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {SiteReport: ("known_states",), DeployReport: ("later",)}
 )
-"""The fields of a report that came to it later, and that it may lack."""
+"""Fields that were added to a report later, and that it may lack."""
 
 
 def answer(
@@ -200,21 +198,22 @@ def answer(
     """Return the answer to ``message``: the report and the payload of each exchanged group."""
     content = RecordDict(
         {
-            REPORT: ConfigRecord({"json": _written(report)}),
+            REPORT: ConfigRecord({"json": _to_json(report)}),
             LAYERS: ArrayRecord({group: payload_array(data) for group, data in layers.items()}),
         }
     )
     return Message(content, reply_to=message)
 
 
-def _written(report: SiteReport | RoundReport | DeployReport) -> str:
-    """Return a report as it travels: without what is optional, where that says nothing."""
+def _to_json(report: SiteReport | RoundReport | DeployReport) -> str:
+    """Return a report as JSON, without optional fields that are empty."""
     record = asdict(report)
     for name in OPTIONAL.get(type(report), ()):
         if not record[name]:
-            del record[name]  # the processes of sites that were installed before do not know it
+            del record[name]  # sites that were installed before do not know the field
     record = {WIRE_NAMES.get(name, name): value for name, value in record.items()}
-    if record["error"]:  # in its own letters: escaped, it can be longer than what may leave a site
+    if record["error"]:
+        # Not escaped: as ``\\uXXXX`` a long text could exceed what the site's process lets out.
         return json.dumps(record, ensure_ascii=False).encode(errors="replace").decode()
     return json.dumps(record)
 
@@ -227,7 +226,7 @@ def cohort_answer(
     """Return a cohort's answer: a report of each site, and the payload of each scope's sum."""
     content = RecordDict(
         {
-            REPORT: ConfigRecord({"json": [_written(report) for report in reports]}),
+            REPORT: ConfigRecord({"json": [_to_json(report) for report in reports]}),
             LAYERS: ArrayRecord({scope: payload_array(data) for scope, data in layers.items()}),
         }
     )
@@ -237,7 +236,7 @@ def cohort_answer(
 def failure(
     message: Message, site: str, round_number: int, reason: str, *, later: bool = False
 ) -> Message:
-    """Return the answer that says why ``site`` cannot do what ``message`` asks; it has no layers."""
+    """Return the answer, without layers, that says why ``site`` cannot do what ``message`` asks."""
     kind = message.metadata.message_type
     return answer(message, failure_report(kind, site, round_number, reason, later=later), {})
 
@@ -255,14 +254,12 @@ def failure_report(
 
 
 def split_cohort_answer(message: Message, most: int) -> list[Message]:
-    """Return a cohort's answer as one message for each report in it, without layers.
-
-    Empty for the answer of a site.
+    """Return a cohort's answer as one message per report, without layers; empty for a site's.
 
     Raises
     ------
     Refused
-        Where it has more than ``most`` reports.
+        It has more than ``most`` reports.
     """
     try:
         texts = message.content[REPORT]["json"]
@@ -282,16 +279,16 @@ def split_cohort_answer(message: Message, most: int) -> list[Message]:
 
 
 def reporting_site(message: Message) -> str:
-    """Return the name under which a report is given; raise Refused where it has none."""
+    """Return the site that a report is of, by its own words; raise Refused if it names none."""
     try:
-        told = json.loads(str(message.content[REPORT]["json"]))["site"]
+        site = json.loads(str(message.content[REPORT]["json"]))["site"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Refused(f"{REPORT!r} cannot be read: {error}") from None
-    return str(told)
+    return str(site)
 
 
 def read_site_report(message: Message) -> SiteReport:
-    """Return a site's answer to a query; raise Refused where it is not one."""
+    """Return the report in an answer to a query; raise Refused if it cannot be read."""
     report = _read_report(SiteReport, message)
     if report.site and not NAME.fullmatch(report.site):
         raise Refused(f"calls itself {printable(report.site)[:80]!r}, which is no site's name")
@@ -318,7 +315,7 @@ def read_site_report(message: Message) -> SiteReport:
         )
     for group, hashes in report.known_states.items():
         if len(hashes) > MOST_KNOWN_STATES or not all(DIGEST.fullmatch(each) for each in hashes):
-            raise Refused(f"what it holds of {printable(group)[:80]!r} is no list of SHA-256")
+            raise Refused(f"known states of {printable(group)[:80]!r} are no list of SHA-256")
     if len(report.classes) > MOST_CLASSES:
         raise Refused(f"names {len(report.classes)} classes, at most {MOST_CLASSES} are taken")
     shape = report.input_shape
@@ -329,7 +326,7 @@ def read_site_report(message: Message) -> SiteReport:
 
 
 def read_round_report(message: Message) -> RoundReport:
-    """Return a site's report of a round; raise Refused where it is not one."""
+    """Return a site's report of a round; raise Refused if it cannot be read."""
     report = _read_report(RoundReport, message)
     report = replace(report, error=one_line(report.error))
     _check_metrics(report.metrics)
@@ -338,10 +335,10 @@ def read_round_report(message: Message) -> RoundReport:
 
 
 def read_deploy_report(message: Message) -> DeployReport:
-    """Return a site's report of its fine-tuning; raise Refused where it is not one.
+    """Return a site's report of its fine-tuning; raise Refused if it cannot be read.
 
-    A report without an error has both metrics of both splits; steps, tensors and examples that
-    make sense; and the same metrics before and after where nothing was tuned.
+    A report without an error has metrics of both splits, before and after. Its steps, tensors and
+    examples make sense. If nothing was tuned, the metrics before and after are the same.
     """
     report = _read_report(DeployReport, message)
     report = replace(report, error=one_line(report.error))
@@ -367,7 +364,7 @@ def _check_metrics(metrics: Metrics) -> None:
         if split not in MEASURED or set(values) != set(METRICS):
             raise Refused(f"metrics of {printable(split)[:80]!r} are not {', '.join(METRICS)}")
         for name, value in values.items():
-            if value is None and name == "auroc":
+            if value is None and name == "auroc":  # a split with one class only has none
                 continue
             most = {"examples": MOST_EXAMPLES, "loss": MOST_LOSS}.get(name, 1)
             if value is None or not 0 <= value <= most:
@@ -389,7 +386,7 @@ def read_payloads(message: Message) -> dict[str, bytes]:
 
 
 def expect_no_layers(message: Message) -> None:
-    """Raise Refused where an answer carries layers, or anything besides its report."""
+    """Raise Refused if an answer carries layers, or anything else besides its report."""
     if groups := read_payloads(message):
         raise Refused(f"carries layers that nobody asked for: {', '.join(sorted(groups))}")
 

@@ -1,4 +1,4 @@
-"""A group's tensors into the bytes of its coding and back: exactly, or as differences to a base."""
+"""Encodes a group's tensors by its coding and decodes them: exactly, or as differences to a base."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from fedstrata.protocol.codings import (
     Int8,
     LowBit,
     TopK,
-    expected,
+    expected_arrays,
     part_name,
+    possible_arrays,
     unchanged,
-    variants,
 )
 from fedstrata.protocol.elias_fano import PackingError, pack, unpack
 from fedstrata.protocol.payload import PayloadError
 from fedstrata.protocol.tensors import TensorSpec
 
-LEVELS = 127  # of int8 on either side of 0
-FITS = 4  # times that the step of lowbit is fitted to the values
+LEVELS = 127  # of int8, on either side of 0
+FITS = 4  # how often the step of lowbit is fitted to the values
 FIRST_STEP = {1: 2.0, 2: 1.248, 4: 0.420}
 """By bits, the best step for a normal distribution over its mean magnitude: Max 1960, table II."""
 Parts = Mapping[str, Tensor]
@@ -39,27 +39,27 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Change:
-    """What a payload says of one tensor: its value, a difference, or neither where it is unchanged."""
+    """What a payload has of one tensor: its value, a difference, or neither if it is unchanged."""
 
     value: Tensor | None = None
     difference: Tensor | None = None
 
     def apply(self, base: Tensor) -> Tensor:
-        """Return the tensor that the receiver has then, where it had ``base``; never ``base`` itself."""
+        """Return the receiver's new tensor, if it had ``base``; never ``base`` itself."""
         if self.value is not None:
             return self.value
         return base.clone() if self.difference is None else base + self.difference
 
 
 def forms(schema: Mapping[str, TensorSpec]) -> dict[str, Form]:
-    """Return a schema as the codings take it."""
+    """Return dtype and shape of each tensor, as the codings take them."""
     return {name: (spec.dtype, tuple(spec.shape)) for name, spec in schema.items()}
 
 
 def encode(
     coding: Coding, target: Tensors, base: Tensors, error_feedback: Tensors
 ) -> tuple[bytes, dict[str, Tensor]]:
-    """Return what turns ``base`` into ``target`` at the receiver, and what is still error_feedback to it.
+    """Return the payload that turns ``base`` into ``target``, and the new error feedback.
 
     Parameters
     ----------
@@ -69,17 +69,17 @@ def encode(
         The tensors as they are here, and as the receiver has them: finite, the same names, shapes
         and dtypes.
     error_feedback : mapping of str to Tensor
-        What coding lost before, by name, in the tensors' shapes; it is added to the difference
-        (error feedback: Seide et al. 2014; Karimireddy et al. 2019, algorithm 1).
+        What coding lost before, by name, in the tensors' shapes. It is added to the difference
+        (Seide et al. 2014; Karimireddy et al. 2019, algorithm 1).
 
     Returns
     -------
     tuple of bytes and dict
         The payload, and by name what it lacks of the differences. Tensors that are written exactly
-        owe nothing. A tensor without a difference is not written.
+        lose nothing. A tensor without a difference is marked as unchanged.
     """
     parts: dict[str, Tensor] = {}
-    left: dict[str, Tensor] = {}
+    lost: dict[str, Tensor] = {}
     for name, tensor in target.items():
         form = forms({name: TensorSpec.of(tensor)})[name]
         exactly = coding.exactly(name, form)
@@ -89,11 +89,11 @@ def encode(
         elif exactly:
             parts[name] = tensor
         else:
-            written, _ = _CODECS[type(coding)]
-            made = written(coding, wanted)
+            write, _ = _CODECS[type(coding)]
+            made = write(coding, wanted)
             parts |= {part_name(name, part): each for part, each in made.items()}
-            left[name] = wanted - _read(coding, name, form, made)
-    return payload.encode(parts), left
+            lost[name] = wanted - _read(coding, name, form, made)
+    return payload.encode(parts), lost
 
 
 def decode(
@@ -104,17 +104,16 @@ def decode(
     max_magnitude: float | None,
     borrow: bool = False,
 ) -> dict[str, Change]:
-    """Return what ``data`` says of each tensor of ``schema``.
+    """Return the change of each tensor of ``schema`` that ``data`` has.
 
-    Which arrays there are, and their sizes, follow from the schema and the coding; nothing is
-    allocated by what the bytes claim. The memory used is that of ``data``, a copy, and in full size
-    the tensors that are coded; while one is read, as much again, or with ``topk`` up to 60 bytes
-    for each value that travels.
+    The schema and the coding decide which arrays there are and how large they are. Nothing is
+    allocated because the bytes claim it. Memory: ``data``, a copy of it, and the coded tensors in
+    full size. While one is read, as much again, or with ``topk`` up to 60 bytes per value.
 
     Parameters
     ----------
     data : bytes
-        What `encode` wrote, possibly tampered with.
+        What `encode` wrote, or anything else.
     schema : mapping of str to TensorSpec
         The tensors.
     coding : Coding
@@ -122,20 +121,20 @@ def decode(
     max_magnitude : float or None
         The largest magnitude of a value or a difference; None for any finite one.
     borrow : bool
-        Let values that are written exactly be views of ``data``, which are read and never written to.
+        Return values that are written exactly as views of ``data``; nobody may write to them.
 
     Raises
     ------
     PayloadError
-        For anything that `encode` would not have written; names the array and the reason.
+        `encode` would not have written this; the text names the array and the reason.
     """
-    wanted, most = forms(schema), _specs(variants(forms(schema), coding))
-    there = payload.names_in(data, most)
-    listed = _specs(expected(wanted, coding, there))
+    wanted, most = forms(schema), _specs(possible_arrays(forms(schema), coding))
+    names = payload.names_in(data, most)
+    listed = _specs(expected_arrays(wanted, coding, names))
     arrays = payload.decode(data, listed, max_magnitude=max_magnitude, borrow=borrow)
     changes = {}
     for name, form in wanted.items():
-        if unchanged(name) in there:
+        if unchanged(name) in names:
             changes[name] = Change()
         elif coding.exactly(name, form):
             changes[name] = Change(value=arrays[name])
@@ -148,7 +147,7 @@ def decode(
 
 
 def apply_changes(changes: Mapping[str, Change], base: Tensors) -> dict[str, Tensor]:
-    """Return the tensors that a receiver of ``changes`` has, which had ``base``."""
+    """Return the tensors that a receiver has after ``changes`` to ``base``."""
     return {name: change.apply(base[name]) for name, change in changes.items()}
 
 
@@ -168,14 +167,14 @@ def _specs(parts: Mapping[str, Form]) -> dict[str, TensorSpec]:
 
 
 def _read(coding: Coding, name: str, form: Form, parts: Parts) -> Tensor:
-    """Return the difference that the parts of a tensor stand for, in its dtype and shape."""
+    """Return the difference that the parts of a tensor encode, in its dtype and shape."""
     _, read = _CODECS[type(coding)]
     dtype: torch.dtype = getattr(torch, form[0])
     difference: Tensor = read(coding, name, form, parts)
     return difference.to(dtype).reshape(form[1])
 
 
-# The codings. Each writes a difference as parts, and reads it from parts whose forms are right.
+# The codings. Each writes a difference as parts, and reads it from parts of the right form.
 
 
 def _write_bfloat16(_: BFloat16, difference: Tensor) -> dict[str, Tensor]:
@@ -220,7 +219,7 @@ def _write_lowbit(coding: LowBit, difference: Tensor) -> dict[str, Tensor]:
     most = 2 ** (coding.bits - 1)  # levels on either side of 0
     sizes = rows.abs()
     step = FIRST_STEP[coding.bits] * sizes.mean(dim=1, keepdim=True)
-    for _ in range(FITS):  # as Lloyd 1982, with levels that stay evenly spaced
+    for _ in range(FITS):  # Lloyd 1982, but with levels that stay evenly spaced
         levels = _over(sizes, step).floor().clamp(max=most - 1) + 0.5
         step = (sizes * levels).sum(1, keepdim=True) / levels.square().sum(1, keepdim=True)
     step = step.float()
@@ -246,37 +245,37 @@ def _read_lowbit(coding: LowBit, name: str, form: Form, parts: Parts) -> Tensor:
 
 
 def _packed(codes: Tensor, bits: int) -> Tensor:
-    """Return codes of so many bits as bytes, the first in the lowest bits of the first."""
+    """Return codes of ``bits`` bits as bytes; the first code is in the lowest bits of the first byte."""
     each = 8 // bits
     padded = torch.zeros(-(-len(codes) // each) * each, dtype=torch.uint8)
     padded[: len(codes)] = codes
     columns = padded.reshape(-1, each)
     made = torch.zeros(len(columns), dtype=torch.uint8)
-    for place in range(each):
-        made |= columns[:, place] << (place * bits)
+    for index in range(each):
+        made |= columns[:, index] << (index * bits)
     return made
 
 
 def _write_topk(coding: TopK, difference: Tensor) -> dict[str, Tensor]:
     flat = difference.reshape(-1)
-    places = _largest(flat.abs().numpy(), coding.count(("", tuple(difference.shape))))
-    values = flat[torch.from_numpy(places)].to(getattr(torch, coding.values))
-    return {"indices": torch.from_numpy(pack(places, flat.numel())), "values": values}
+    indices = _largest(flat.abs().numpy(), coding.count(("", tuple(difference.shape))))
+    values = flat[torch.from_numpy(indices)].to(getattr(torch, coding.values))
+    return {"indices": torch.from_numpy(pack(indices, flat.numel())), "values": values}
 
 
 def _read_topk(coding: TopK, name: str, form: Form, parts: Parts) -> Tensor:
     dtype: torch.dtype = getattr(torch, form[0])
     flat = torch.zeros(prod(form[1]), dtype=dtype)
     try:
-        places = unpack(parts["indices"].numpy(), coding.count(form), flat.numel())
+        indices = unpack(parts["indices"].numpy(), coding.count(form), flat.numel())
     except PackingError as error:
         raise PayloadError(f"{name!r} has wrong indices: {error}") from None
-    flat[torch.from_numpy(places)] = parts["values"].to(dtype)
+    flat[torch.from_numpy(indices)] = parts["values"].to(dtype)
     return flat
 
 
 def _rows(coding: Int8 | LowBit, difference: Tensor) -> Tensor:
-    """Return the values that have a scale in common as rows."""
+    """Return the values as rows that share a scale."""
     return difference.reshape(prod(_scales(coding, difference)), -1)
 
 
@@ -286,12 +285,15 @@ def _scales(coding: Int8 | LowBit, difference: Tensor) -> tuple[int, ...]:
 
 
 def _along(scale: Tensor, form: Form) -> Tensor:
-    """Return scales so that they multiply the first axis; one scale is for all."""
+    """Return scales shaped to multiply the first axis; a single scale stays as it is."""
     return scale.reshape(-1, *[1] * (len(form[1]) - 1)) if scale.dim() else scale
 
 
 def _largest(magnitudes: Any, count: int) -> Any:
-    """Return the places of the ``count`` largest, ascending; among equal ones the first."""
+    """Return the indices of the ``count`` largest, ascending; the first among equal ones.
+
+    Not ``torch.topk``: which of equal values it takes is not defined, and bits would differ.
+    """
     least = np.partition(magnitudes, len(magnitudes) - count)[len(magnitudes) - count]
     above = np.flatnonzero(magnitudes > least)
     equal = np.flatnonzero(magnitudes == least)[: count - len(above)]
@@ -299,12 +301,12 @@ def _largest(magnitudes: Any, count: int) -> Any:
 
 
 def _over(values: Tensor, scale: Tensor) -> Tensor:
-    """Return ``values / scale``, and 0 where the scale is 0: what is lost there is error_feedback."""
+    """Return ``values / scale``, and 0 where the scale is 0; error feedback keeps what that loses."""
     return torch.where(scale > 0, values / scale, torch.zeros_like(values))
 
 
 def _scale(name: str, scale: Tensor) -> Tensor:
-    """Return a scale that may be used: `payload.decode` has seen that it is finite."""
+    """Return a scale if it is not negative; `payload.decode` has checked that it is finite."""
     if (scale < 0).any():
         raise PayloadError(f"{name!r} has a scale below 0")
     return scale

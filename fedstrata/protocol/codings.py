@@ -1,9 +1,9 @@
-"""How the tensors of a group are written for the wire: which codings there are, and their parts.
+"""The codings: how tensors of a group are written for the wire, and which arrays each makes.
 
-A coding turns each tensor into *parts*, arrays whose names, dtypes and shapes follow from the tensor
-and the coding's options alone. So whoever knows the model knows every size beforehand, and nothing
-that a payload says has to be believed. How the parts are made is in `fedstrata.protocol.codec`; this
-module needs no torch, so that a site's own process can look at names and sizes without it.
+A coding turns each tensor into *parts*: arrays whose names, dtypes and shapes follow from the
+tensor and the coding's options alone. So a receiver that knows the model knows every size
+beforehand, and need not believe what a payload says. `fedstrata.protocol.codec` makes the parts.
+This module needs no torch, so that a site's own process can check names and sizes without it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedstrata.protocol.elias_fano import packed_bytes
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 
-Form = tuple[str, tuple[int, ...]]  # of an array: torch's name of its dtype, and its shape
+Form = tuple[str, tuple[int, ...]]  # of a tensor: torch's name of its dtype, and its shape
 SAFETENSORS: Mapping[str, str] = MappingProxyType(
     {
         "float64": "F64",
@@ -38,7 +38,7 @@ SAFETENSORS: Mapping[str, str] = MappingProxyType(
 
 UNCHANGED = "unchanged"
 UNCHANGED_FORM: Form = ("uint8", (0,))
-STATISTICS = ("running_mean", "running_var")  # torch's names: small, and no training went into them
+STATISTICS = ("running_mean", "running_var")  # BatchNorm's: small, and not trained
 CODED_DTYPES = ("float32", "float64")
 VALUES = ("float32", "bfloat16")
 _DESCRIBED = re.compile(r"([a-z0-9]{3,10})\[((?:\d{1,19}(?:, ?\d{1,19}){0,15})?)\]")
@@ -46,14 +46,14 @@ _DESCRIBED = re.compile(r"([a-z0-9]{3,10})\[((?:\d{1,19}(?:, ?\d{1,19}){0,15})?)
 
 @dataclass(frozen=True)
 class Coding:
-    """A way to write tensors; a subclass's fields are its options, with their values in conf/coding/.
+    """A way to write tensors; the fields of a subclass are its options, with values in conf/coding/.
 
     Attributes
     ----------
     lossy : bool
-        Whether it writes, of most tensors, a difference to what the receiver has, not exactly.
+        Whether most tensors are written as a difference to what the receiver has, not exactly.
     remembers : bool
-        Whether a site keeps on its disk what it received so, as the base of the next difference.
+        Whether a site keeps what it received on its disk, as the base of the next difference.
     """
 
     name: ClassVar[str]
@@ -61,12 +61,13 @@ class Coding:
     remembers: ClassVar[bool] = True
 
     def check(self, where: str) -> None:
-        """Raise UserError for a value out of its range; ``where`` is its place, for the text."""
+        """Raise UserError for a value out of its range; ``where`` is its key, for the text."""
 
     def exactly(self, name: str, form: Form) -> bool:
         """Return whether the tensor is written as it is.
 
-        What is not float32 or float64, BatchNorm's statistics, and empty tensors.
+        So are tensors of other dtypes than float32 and float64, BatchNorm's statistics, and empty
+        tensors.
         """
         dtype, shape = form
         statistic = name.rpartition(".")[2] in STATISTICS
@@ -79,7 +80,7 @@ class Coding:
         return {part_name(name, part): found for part, found in self.coded(form).items()}
 
     def coded(self, form: Form) -> dict[str, Form]:
-        """Return the parts of a tensor that is not written as it is; the part "" is the main one."""
+        """Return the parts of a tensor that is not written exactly; the part "" is the main one."""
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class Coding:
 
 @dataclass(frozen=True)
 class Exact(Coding):
-    """The values themselves. A site keeps nothing of them, and is sent all of them every round."""
+    """The values themselves. A site keeps none of them, and is sent all of them every round."""
 
     name = "exact"
     lossy = False
@@ -98,7 +99,7 @@ class Exact(Coding):
 
 @dataclass(frozen=True)
 class Changed(Coding):
-    """The values themselves, of the tensors that are not what the site holds; for the way down."""
+    """The values themselves, of tensors that differ from what the site has; to sites only."""
 
     name = "changed"
     lossy = False
@@ -117,7 +118,7 @@ class BFloat16(Coding):
 
 @dataclass(frozen=True)
 class Float16(Coding):
-    """Differences in float16: 11 bits of precision, beside the largest magnitude of the tensor."""
+    """Differences in float16 over the tensor's largest magnitude: 11 bits of precision."""
 
     name = "float16"
 
@@ -128,12 +129,12 @@ class Float16(Coding):
 
 @dataclass(frozen=True)
 class Int8(Coding):
-    """Differences as whole numbers from -127 to 127 times a scale.
+    """Differences as integers from -127 to 127 times a scale.
 
     Parameters
     ----------
     per_channel : bool
-        Whether each index of the first axis has a scale of its own; else the tensor has one.
+        Whether each index of the first axis has its own scale; otherwise the tensor has one.
     """
 
     per_channel: bool
@@ -147,14 +148,14 @@ class Int8(Coding):
 
 @dataclass(frozen=True)
 class LowBit(Coding):
-    """Differences as odd multiples of half a step, the one that fits best, in 1, 2 or 4 bits.
+    """Differences as odd multiples of half a step that is fitted to them, in 1, 2 or 4 bits.
 
     Parameters
     ----------
     bits : int
-        Of a value: 1 is its sign alone, with the mean magnitude.
+        Bits of a value: 1 is its sign alone, with the mean magnitude.
     per_channel : bool
-        Whether each index of the first axis has a step of its own; else the tensor has one.
+        Whether each index of the first axis has its own step; otherwise the tensor has one.
     """
 
     bits: int
@@ -177,14 +178,14 @@ class LowBit(Coding):
 
 @dataclass(frozen=True)
 class TopK(Coding):
-    """The largest differences of each tensor, with their places; the others wait for a later round.
+    """The largest differences of each tensor, with their indices; the others wait for a later round.
 
     Parameters
     ----------
     fraction : float
         Share of a tensor's values that is written, rounded up.
     values : str
-        In what: ``float32`` or ``bfloat16``.
+        Their dtype: ``float32`` or ``bfloat16``.
     least : int
         Tensors with fewer values are written as they are.
     """
@@ -216,7 +217,7 @@ class TopK(Coding):
         return min(max(math.ceil(self.fraction * size), 1), size)
 
     def coded(self, form: Form) -> dict[str, Form]:
-        """Return the packed places, and the values in the order of their places."""
+        """Return the packed indices, and the values in the order of the indices."""
         count = self.count(form)
         return {
             "indices": ("uint8", (packed_bytes(count, prod(form[1])),)),
@@ -239,7 +240,7 @@ EXACT = Exact()
 
 @dataclass(frozen=True)
 class Codings:
-    """How each group travels; what is not named travels exactly.
+    """How each group travels; a group that is not named travels exactly.
 
     Parameters
     ----------
@@ -259,7 +260,7 @@ class Codings:
         return self.up.get(group, EXACT)
 
     def describe(self, group: str) -> str:
-        """Return both ways of a group for people."""
+        """Return how the group travels in both directions, for people."""
         return f"up {_describe(self.from_site(group))}, down {_describe(self.to_site(group))}"
 
 
@@ -269,8 +270,8 @@ def read_codings(up: Mapping[str, object], down: Mapping[str, object]) -> Coding
     Raises
     ------
     UserError
-        For a coding that does not exist or is not for that way, and for options that are missing,
-        unknown or out of range.
+        A coding does not exist or is not for that direction, or its options are missing, unknown or
+        out of range.
     """
     found = Codings(
         {group: _read(each, f"strategy.coding.{group}") for group, each in up.items()},
@@ -291,17 +292,17 @@ def part_name(name: str, part: str) -> str:
 
 
 def unchanged(name: str) -> str:
-    """Return the name of the empty array that says that the tensor is what the receiver has."""
+    """Return the name of the empty array that marks a tensor as unchanged."""
     return part_name(name, UNCHANGED)
 
 
-def variants(schema: Mapping[str, Form], coding: Coding) -> dict[str, Form]:
-    """Return every array that a payload of these tensors may have, those of unchanged ones included.
+def possible_arrays(schema: Mapping[str, Form], coding: Coding) -> dict[str, Form]:
+    """Return every array that a payload of these tensors may have, marks of unchanged ones included.
 
     Raises
     ------
     TypeError
-        Where two tensors have names so that their parts would have one.
+        Parts of two tensors would have the same name.
     """
     parts: dict[str, Form] = {}
     for name, form in schema.items():
@@ -312,14 +313,14 @@ def variants(schema: Mapping[str, Form], coding: Coding) -> dict[str, Form]:
     return parts
 
 
-def expected(schema: Mapping[str, Form], coding: Coding, there: Set[str]) -> dict[str, Form]:
-    """Return the arrays that a payload must have, which has arrays of the names ``there``.
+def expected_arrays(schema: Mapping[str, Form], coding: Coding, names: Set[str]) -> dict[str, Form]:
+    """Return the arrays that a payload must have whose arrays have the ``names`` given.
 
-    A payload has one choice: for each tensor, its parts or the mark that it is unchanged.
+    The sender chooses one thing for each tensor: its parts, or the mark that it is unchanged.
     """
     parts: dict[str, Form] = {}
     for name, form in schema.items():
-        if unchanged(name) in there:
+        if unchanged(name) in names:
             parts[unchanged(name)] = UNCHANGED_FORM
         else:
             parts |= coding.parts(name, form)
@@ -338,7 +339,7 @@ def describe_form(form: Form) -> str:
 
 
 def read_form(text: str) -> Form:
-    """Undo `describe_form`; raise ValueError where the text is not one."""
+    """Undo `describe_form`; raise ValueError for any other text."""
     found = _DESCRIBED.fullmatch(text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no dtype with a shape")
@@ -347,17 +348,19 @@ def read_form(text: str) -> Form:
 
 def _read(options: object, where: str) -> Coding:
     if not isinstance(options, Mapping):
-        raise UserError(f"{where}: expected a coding, got {str(options)[:80]!r}; {_existing('')}")
+        raise UserError(
+            f"{where}: expected a coding, got {str(options)[:80]!r}; {_list_codings('')}"
+        )
     name = str(options.get("name"))
     if name not in CODINGS:
-        raise UserError(f"{where}: no coding is called {name[:80]!r}; {_existing(name)}")
+        raise UserError(f"{where}: no coding is called {name[:80]!r}; {_list_codings(name)}")
     rest = {key: value for key, value in options.items() if key != "name"}
     coding = read_options(CODINGS[name], rest, where)
     coding.check(where)
     return coding
 
 
-def _existing(wanted: str) -> str:
+def _list_codings(wanted: str) -> str:
     return f"there are {', '.join(CODINGS)} (nearest: {nearest(wanted, CODINGS)})"
 
 

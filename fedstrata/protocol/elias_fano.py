@@ -1,4 +1,4 @@
-"""Ascending numbers in few bits (Elias and Fano), in a length that their count and bound decide."""
+"""Ascending numbers in few bits (Elias and Fano); their count and bound decide the length."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def packed_bytes(count: int, bound: int) -> int:
 def pack(numbers: Numbers, bound: int) -> Bytes:
     """Return ascending numbers as bytes (Elias 1974, Fano 1971).
 
-    Each is cut into its low bits, which are written as they are, and the rest; of the rests, the
-    i-th sets bit ``rest + i`` of a row of bits. No two sets of numbers have the same bytes.
+    Each number is split into its low bits, which are written as they are, and the rest. The i-th
+    rest sets bit ``rest + i`` of a row of bits. No two sets of numbers have the same bytes.
 
     Parameters
     ----------
@@ -53,18 +53,18 @@ def unpack(data: Bytes, count: int, bound: int) -> Numbers:
     Raises
     ------
     PackingError
-        For another length, numbers that do not ascend, a number that is not below ``bound``, and
-        bits that are set where none belongs.
+        The length is wrong, the numbers do not ascend, one is not below ``bound``, or bits are set
+        that have no meaning.
     """
     if data.shape != (packed_bytes(count, bound),):
         raise PackingError(f"{data.size} bytes, not {packed_bytes(count, bound)}")
     low, upper = _lengths(count, bound)
     split = _bytes(count * low)
     lows = _bits(data[:split], count * low).reshape(count, low)
-    places = np.flatnonzero(_bits(data[split:], upper))
-    if len(places) != count:
-        raise PackingError(f"{len(places)} numbers, not {count}")
-    numbers = (places - np.arange(count)) << low
+    positions = np.flatnonzero(_bits(data[split:], upper))
+    if len(positions) != count:
+        raise PackingError(f"{len(positions)} numbers, not {count}")
+    numbers = (positions - np.arange(count)) << low
     numbers |= lows.astype(np.int64) @ (np.int64(1) << np.arange(low, dtype=np.int64))
     if count and numbers[-1] >= bound:
         raise PackingError(f"the number {numbers[-1]} is not below {bound}")

@@ -1,4 +1,7 @@
-"""The objects that a Flower message travels as, looked at before it is put together."""
+"""How large a Flower message will be, found before its parts are put together.
+
+Flower sends a message as many small objects. Their format is its insides, tested with Flower 1.31.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from flwr.supercore.inflatable.inflatable_object import (
 
 
 def inflated_size(contents: Mapping[str, bytes]) -> int:
-    """Return the bytes of all arrays once they are put together, and put none together.
+    """Return the bytes of all arrays once they are put together, without doing it.
 
-    An array says in which order its pieces follow one another, and may name one many times: so a
-    message may be much larger than what arrived of it.
+    An array lists its chunks in order and may list one many times. So a message may be much larger
+    than what arrived of it.
 
     Parameters
     ----------
@@ -27,8 +30,8 @@ def inflated_size(contents: Mapping[str, bytes]) -> int:
     Raises
     ------
     TypeError
-        Where an array is not made of pieces; and, as `ValueError`, `LookupError` too, where an
-        object is none of Flower's.
+        An array is not made of chunks. If an object is none of Flower's, it may be a `ValueError`
+        or `LookupError` too.
     """
     heads = {i: get_object_head_values_from_object_content(c) for i, c in contents.items()}
     size = 0
@@ -36,7 +39,7 @@ def inflated_size(contents: Mapping[str, bytes]) -> int:
         if kind != Array.__qualname__:
             continue
         if any(heads[child][0] != ArrayChunk.__qualname__ for child in children):
-            raise TypeError("an array is put together of what is no piece of one")
+            raise TypeError("an array is not made of chunks")
         order = json.loads(get_object_body(contents[object_id], Array))["arraychunk_ids"]
-        size += sum(len(contents[children[place]]) for place in order)
+        size += sum(len(contents[children[index]]) for index in order)
     return size

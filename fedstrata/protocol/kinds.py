@@ -1,4 +1,4 @@
-"""The kinds of messages, the records that they are made of, and how layers lie in them."""
+"""The kinds of messages, the names of the records in them, and how layers are stored there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAFETENSORS = "safetensors"
 
 
 def group_of(key: str) -> str:
-    """Return the group of a scope key (``task/gender``), or of a payload's key in an order."""
+    """Return the layer group of a scope (``task/gender``), or of a payload in an order (``task/0``)."""
     return key.partition("/")[0]
 
 
@@ -29,7 +29,7 @@ def payload_array(data: bytes) -> Array:
 
 
 def payloads_of(content: RecordDict) -> dict[str, bytes]:
-    """Return the bytes of the layers in a message's content; raise Refused for another coding."""
+    """Return the bytes of the layers in a message's content; raise Refused for another format."""
     record = content.get(LAYERS, ArrayRecord())
     if not isinstance(record, ArrayRecord):
         raise Refused(f"{LAYERS} is not an array record")

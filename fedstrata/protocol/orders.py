@@ -1,4 +1,9 @@
-"""Orders: what the server asks of a site, or of a node that holds a cohort of sites."""
+"""Orders: what the server asks of a site, or of a node with a cohort of sites.
+
+An order carries the plan, the round, and the layers of the exchanged groups, each group one
+safetensors payload. If the server sends differences, a group has as many payloads as there are
+steps from a state that the site has; `CodedGroup` describes them.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +25,17 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class CodedGroup:
-    """What an order says of a group that it does not simply carry whole.
+    """How the layers of a group travel in an order, unless they are whole.
 
     Parameters
     ----------
     base : str
-        Content hash of the state that the steps start from, which the site holds; "" where the one
+        Content hash of the state that the steps start from, which the site has; "" if the one
         payload is the whole state, exactly.
     state : str
-        Content hash of what comes out.
+        Content hash of the state after the steps.
     steps : int
-        How many payloads there are, called ``<group>/0`` and so on; none where the site has it all.
+        How many payloads there are, called ``<group>/0`` and so on; 0 if the site has the state.
     tensors : mapping
         Dtype and shape of the group's tensors by name, as in a query: ``float32[64, 3, 7, 7]``.
     """
@@ -44,8 +49,19 @@ class CodedGroup:
 class Order(NamedTuple):
     """An order as a site reads it.
 
-    The plan's JSON, the round, payloads, what is coded, and of which round the site's last update
-    was that the server took, by group, for those in which coding loses something.
+    Parameters
+    ----------
+    plan : str
+        The plan's JSON.
+    round : int
+        Which round.
+    payloads : dict
+        Bytes of the layers, by group or by step.
+    coded : dict
+        How groups travel that are not whole, by group.
+    taken : dict
+        By group whose coding loses something, the round of the last update of this site that the
+        server accepted; 0 for none. With it the site knows which error feedback still counts.
     """
 
     plan: str
@@ -75,28 +91,25 @@ def order(
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
-    ``taken`` is of which round the site's last update is that was taken, by group; 0 for none.
-
-    To a cohort it names the ``members`` that are asked and, by scope, the examples ``expected`` of
-    all sites asked, on which the sums' fixed point hangs.
-
-    Flower names a message by the SHA-256 of its content, and takes whoever writes that name under
-    an answer for the node that was asked. So each order holds a random number: nobody but the node
-    that got it, not even one that got the same layers at the same time, can name it.
+    ``coded`` and ``taken`` are those of `Order`. An order to a cohort names the ``members`` that
+    are asked and, by scope, the examples ``expected`` of all sites that are asked: the fixed point
+    of the sums depends on them.
     """
-    told = ConfigRecord({"round": round_number, "nonce": secrets.token_hex(16)})
+    # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
+    # gives this name. The random number keeps the name from nodes that got the same layers.
+    record = ConfigRecord({"round": round_number, "nonce": secrets.token_hex(16)})
     if coded:
-        told["coded"] = json.dumps({group: asdict(each) for group, each in coded.items()})
+        record["coded"] = json.dumps({group: asdict(each) for group, each in coded.items()})
     if taken:
-        told["taken"] = json.dumps(dict(taken))
+        record["taken"] = json.dumps(dict(taken))
     if members:
-        told["members"] = list(members)
+        record["members"] = list(members)
     if expected:
-        told["scopes"], told["expected"] = list(expected), list(expected.values())
+        record["scopes"], record["expected"] = list(expected), list(expected.values())
     content = RecordDict(
         {
             PLAN: ConfigRecord({"json": plan}),
-            ORDER: told,
+            ORDER: record,
             LAYERS: ArrayRecord(dict(layers)),
         }
     )
@@ -104,12 +117,12 @@ def order(
 
 
 def read_order(message: Message) -> Order:
-    """Return an order, checked for shape alone.
+    """Return an order; only its form is checked.
 
     Raises
     ------
     UserError
-        Where the message is not one that this version of the app sends.
+        The message is not one that this version of the app sends.
     """
     content = message.content
     try:
@@ -127,26 +140,26 @@ def _read_taken(text: object) -> dict[str, int]:
     try:
         taken: dict[str, int] = msgspec.json.decode(str(text), type=dict[str, int])
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Refused(f"which updates were taken cannot be read: {error}") from None
+        raise Refused(f"the rounds of accepted updates cannot be read: {error}") from None
     return taken
 
 
 def read_coded(message: Message) -> dict[str, CodedGroup]:
-    """Return what an order says of each group that it does not simply carry whole.
+    """Return how each group of an order travels that is not whole.
 
     Raises
     ------
     Refused
-        Where it cannot be read, or the payloads are not those that it tells of.
+        It cannot be read, or the payloads are not those that it describes.
     """
     record = message.content.get(ORDER)
     text = record.get("coded", "{}") if isinstance(record, ConfigRecord) else "{}"
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
-        raise Refused("what is coded is no text, or a long one")
+        raise Refused("the coded groups are no text, or too long a one")
     try:
         coded = msgspec.json.decode(text, type=dict[str, CodedGroup])
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Refused(f"what is coded cannot be read: {error}") from None
+        raise Refused(f"the coded groups cannot be read: {error}") from None
     layers = message.content.get(LAYERS)
     carried = set(layers) if isinstance(layers, ArrayRecord) else set()
     for group, each in coded.items():
@@ -163,23 +176,23 @@ def read_coded(message: Message) -> dict[str, CodedGroup]:
 def read_members(message: Message) -> tuple[tuple[str, ...], dict[str, int]]:
     """Return the members that an order to a cohort names, and the examples expected by scope.
 
-    Both are empty in an order to a site, and in a query of whoever is there.
+    Both are empty in an order to a site, and in a query to all nodes.
 
     Raises
     ------
     UserError
-        Where the message is not one that this version of the app sends.
+        The message is not one that this version of the app sends.
     """
-    told = message.content[ORDER]
-    members, scopes = (_all(str, told.get(key, [])) for key in ("members", "scopes"))
-    expected = _all(int, told.get("expected", []))
+    record = message.content[ORDER]
+    members, scopes = (_list_of(str, record.get(key, [])) for key in ("members", "scopes"))
+    expected = _list_of(int, record.get("expected", []))
     if len(scopes) != len(expected):
         raise UserError("the server's message cannot be read: scopes without their examples")
     return tuple(members), dict(zip(scopes, expected, strict=True))
 
 
-def _all(kind: type[Item], values: object) -> list[Item]:
-    """Return ``values``, a list of ``kind`` and nothing else; or raise UserError."""
+def _list_of(kind: type[Item], values: object) -> list[Item]:
+    """Return ``values`` if it is a list of ``kind``; raise UserError otherwise."""
     if isinstance(values, list) and all(type(value) is kind for value in values):
         return values
     raise UserError("the server's message cannot be read: members or scopes have the wrong type")

@@ -1,4 +1,4 @@
-"""The bytes of one group as they travel: safetensors, read strictly by a schema."""
+"""The bytes of one group on the wire: safetensors, read strictly by a schema."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fedstrata.protocol.tensors import TensorSpec, uninitialized
 
 _LENGTH_BYTES = 8  # a payload opens with the length of its JSON header, little-endian
 _PADDING = 16  # the braces of the header, and spaces up to a multiple of eight bytes
-_WIDEST = 8  # bytes of the widest number: tensors begin at multiples of their numbers' width
+_WIDEST = 8  # bytes of the widest number; tensors begin at multiples of their number's width
 _SHOWN = 80  # characters of a foreign name that an error repeats
 
 
 class PayloadError(ValueError):
-    """Bytes that are not the tensors which the schema asks for; says which tensor and why."""
+    """Bytes that are not the tensors of the schema; the text says which tensor and why."""
 
 
 def encode(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return ``tensors`` as one safetensors file; memory that two share is written twice."""
+    """Return ``tensors`` as one safetensors file; tensors that share memory are each written."""
     written: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -47,39 +47,39 @@ def decode(
 ) -> dict[str, Tensor]:
     """Return the tensors in ``data``, which must be exactly those of ``schema``.
 
-    The header is compared with the schema before any tensor is made, and nothing is allocated by
-    what it says: the memory used is that of ``data`` and one copy of its tensors, or none.
+    The header is compared with the schema before any tensor is made, and nothing is allocated
+    because it says so. Memory: ``data`` and one copy of its tensors, or none.
 
     Parameters
     ----------
     data : bytes or bytearray
-        What ``encode`` wrote, possibly tampered with.
+        What `encode` wrote, or anything else.
     schema : Mapping of str to TensorSpec
         The shape and dtype of every tensor expected; may be empty.
     max_magnitude : float or None
         The largest magnitude a value may have; None for any finite one.
     borrow : bool
-        Return views of ``data``, which are read and never written to, instead of copies.
+        Return views of ``data`` instead of copies; nobody may write to them.
 
     Returns
     -------
     dict of str to Tensor
-        CPU tensors in the order of the schema, writable, in memory of their own; where borrowed, neither.
+        CPU tensors in the order of the schema, writable and in their own memory unless borrowed.
 
     Raises
     ------
     PayloadError
-        For bytes that are not safetensors or truncated; for a tensor that is missing, extra, of
-        another shape or dtype, misplaced, not finite or too large.
+        The bytes are truncated or no safetensors. Or a tensor is missing, extra, of another shape
+        or dtype, misplaced, not finite or too large.
     TypeError
-        For a schema with a dtype that cannot travel.
+        The schema has a dtype that cannot travel.
     """
     sizes = {name: prod(spec.shape) * _dtype(name, spec).itemsize for name, spec in schema.items()}
     header_length, body_length = _header_length(data, schema), sum(sizes.values())
-    there = len(data) - _LENGTH_BYTES - header_length
-    if there != body_length:
+    found = len(data) - _LENGTH_BYTES - header_length
+    if found != body_length:
         raise PayloadError(
-            f"{there} bytes of tensors, the schema has {body_length}: truncated or foreign"
+            f"{found} bytes of tensors, the schema has {body_length}: truncated or foreign"
         )
     header = _parse(data[_LENGTH_BYTES : _LENGTH_BYTES + header_length])
     begins = _check_header(header, schema, sizes)
@@ -93,14 +93,14 @@ def decode(
 
 
 def names_in(data: bytes, schema: Mapping[str, TensorSpec]) -> frozenset[str]:
-    """Return the names in the header of ``data``, of which nothing else is looked at.
+    """Return the names in the header of ``data``; nothing else is read.
 
-    What they are worth only `decode` says. Memory: that of a header with every tensor of ``schema``.
+    `decode` checks the rest. Memory: a header with every tensor of ``schema``.
 
     Raises
     ------
     PayloadError
-        For bytes without a header, and for one that is longer than ``schema`` needs.
+        There is no header, or it is longer than ``schema`` needs.
     """
     length = _header_length(data, schema)
     return frozenset(_parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length]))
@@ -113,11 +113,11 @@ def check_values(tensors: Mapping[str, Tensor], max_magnitude: float | None) -> 
 
 
 def _body(data: bytes | bytearray, offset: int, *, borrow: bool) -> Tensor:
-    """Return the bytes from ``offset``: uint8, those of ``data`` themselves or a copy."""
+    """Return the bytes from ``offset`` as uint8: a view of ``data``, or a copy."""
     raw = np.frombuffer(data, np.uint8, offset=offset)
     if borrow and len(raw) and raw.ctypes.data % _WIDEST == 0:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that nobody may write to it
+            warnings.simplefilter("ignore", UserWarning)  # torch warns that it is read-only
             return torch.from_numpy(raw)
     body = uninitialized([len(raw)], torch.uint8)
     body.numpy()[:] = raw
@@ -132,7 +132,7 @@ def _dtype(name: str, spec: TensorSpec) -> torch.dtype:
 
 
 def _header_length(data: bytes | bytearray, schema: Mapping[str, TensorSpec]) -> int:
-    """Return the length of the header, which is no longer than the schema needs."""
+    """Return the length of the header, which may be no longer than the schema needs."""
     if len(data) < _LENGTH_BYTES:
         raise PayloadError(f"{len(data)} bytes are too few for a safetensors file")
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
@@ -143,7 +143,7 @@ def _header_length(data: bytes | bytearray, schema: Mapping[str, TensorSpec]) ->
 
 
 def _longest_header(schema: Mapping[str, TensorSpec]) -> int:
-    """Return a bound on the header's length: every entry with its numbers at their widest."""
+    """Return the most bytes of a header: every entry, with the longest numbers."""
     entry = len('"":{"dtype":"BF16","shape":[],"data_offsets":[,]},')
     number = len("18446744073709551615,")
     return _PADDING + sum(
@@ -190,7 +190,7 @@ def _check_header(
 
 
 def _begin(name: str, entry: object, spec: TensorSpec, size: int) -> int:
-    """Return the first byte of one tensor, once its entry in the header is what it must be."""
+    """Return the first byte of one tensor, once its entry in the header is checked."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise PayloadError(f"{name!r} needs a dtype, a shape and offsets in the header")
     if entry["dtype"] != SAFETENSORS[spec.dtype]:
@@ -208,7 +208,7 @@ def _begin(name: str, entry: object, spec: TensorSpec, size: int) -> int:
 
 
 def _shown(foreign: object) -> str:
-    """Return what a stranger wrote, safe to print; nested values are not printed at all."""
+    """Return a foreign value, safe to print; nested values are not printed at all."""
     return ascii(foreign[:_SHOWN]) if isinstance(foreign, str) else type(foreign).__name__
 
 

@@ -1,4 +1,4 @@
-"""The plan: what the server tells every site of a run, and the settings in it."""
+"""The plan: what the server sends to every site of a run, and the settings in it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedstrata.protocol.codings import EXACT, Codings, read_codings
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
-MOST_IN_COHORT = 10_000  # sites that one node holds
+MOST_IN_COHORT = 10_000  # sites on one node
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """What steps the trained tensors: ``sgd``, ``adam`` or ``adamw``; ``momentum`` is sgd's."""
+    """The optimizer: ``sgd``, ``adam`` or ``adamw``; ``momentum`` is for ``sgd``."""
 
     name: str
     lr: float
@@ -65,7 +65,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class CohortConfig:
-    """How many sites of a simulation each node holds; see conf/config.yaml."""
+    """How many sites of a simulation are on each node; see conf/config.yaml."""
 
     sites: int
     together: bool
@@ -80,20 +80,20 @@ class CohortConfig:
 
 
 def check_cohorts(cohort: CohortConfig, codings: Codings) -> None:
-    """Raise UserError where nodes send sums over several sites, which travel exactly, and coded."""
-    for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
+    """Raise UserError if nodes send sums over several sites, which travel exactly, and a coding."""
+    for key, chosen in (("coding", codings.up), ("coding_down", codings.down)):
         for group, coding in chosen.items():
             if cohort.sites > 1 and coding != EXACT:
                 raise UserError(
-                    f"strategy.{way}.{group}={coding.name}: with cohort.sites above 1 a node sends "
-                    f"the sum over its sites, which travels exactly: write strategy.{way}.{group}="
+                    f"strategy.{key}.{group}={coding.name}: with cohort.sites above 1 a node sends "
+                    f"the sum over its sites, which travels exactly: write strategy.{key}.{group}="
                     "exact, or cohort.sites=1 with a SuperNode for each site"
                 )
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What every site fine-tunes by itself after the last round; see conf/config.yaml."""
+    """What each site fine-tunes after the last round; see conf/config.yaml."""
 
     epochs: int
     groups: tuple[str, ...]
@@ -115,13 +115,31 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a site is told: everything it needs to take its part, nothing it decides itself.
+    """What a site needs to take part in a run; nothing that a site decides itself.
 
-    ``weights`` is the content hash of the pre-trained checkpoint that the run starts from, or "".
-    ``rounds`` is the number of rounds planned, for schedules, and ``fraction`` the share of the sites
-    asked in each; both say how much a site trains alone. ``tuning`` is told to all; the names of
-    newcomers are not. ``cohort`` says how many sites a node of a simulation holds, ``coding`` and
-    ``coding_down`` by group how layers travel.
+    Parameters
+    ----------
+    federation : str
+        Name of the run, under which a site keeps its local state.
+    seed : int
+        The run's seed.
+    rounds : int
+        How many rounds are planned, for schedules.
+    fraction : float
+        Share of the sites that is asked in each round; with ``rounds`` it says how long a site
+        trains alone.
+    coding, coding_down : dict
+        By group, how layers travel from the sites and to them.
+    model, data, groups, method : dict
+        As the configuration has them.
+    weights : str
+        Content hash of the pre-trained checkpoint that the run starts from, or "".
+    train : TrainConfig
+        How a site trains in one round.
+    tuning : Tuning
+        What each site fine-tunes after the last round.
+    cohort : CohortConfig
+        How many sites of a simulation are on each node.
     """
 
     federation: str
@@ -140,7 +158,7 @@ class Plan:
     cohort: CohortConfig
 
     def to_json(self) -> str:
-        """Return the plan as it travels."""
+        """Return the plan as JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @cached_property
@@ -149,7 +167,7 @@ class Plan:
         return read_codings(self.coding, self.coding_down)
 
     def rounds_of_a_site(self) -> list[int]:
-        """Return the rounds, counted from 1, in which an average site trains: evenly spaced."""
+        """Return rounds in which an average site trains, counted from 1 and evenly spaced."""
         shares = [math.floor(number * self.fraction) for number in range(self.rounds + 1)]
         trained = [r for r in range(1, self.rounds + 1) if shares[r] > shares[r - 1]]
         return trained or [1]
@@ -157,10 +175,10 @@ class Plan:
 
 @lru_cache(maxsize=4)
 def plan_from_json(text: str) -> Plan:
-    """Read a plan that arrived over the wire; raise UserError where it is not one.
+    """Read a plan that arrived over the wire; raise UserError if it cannot be read.
 
-    Every message of a run carries the same plan, and reading one takes longer than a small round:
-    the last few are kept.
+    Every message of a run carries the same plan, and reading it takes longer than a small round.
+    So the last few are kept.
     """
     try:
         loaded = json.loads(text)
@@ -178,15 +196,15 @@ def plan_from_json(text: str) -> Plan:
     return plan
 
 
-def positive(where: str, holder: object, *names: str) -> None:
-    """Raise UserError where a named setting of ``holder`` is given and not above 0."""
+def positive(where: str, config: object, *names: str) -> None:
+    """Raise UserError if a named setting of ``config`` is given and not above 0."""
     for name in names:
-        value = getattr(holder, name)
+        value = getattr(config, name)
         if value is not None and not value > 0:
             raise UserError(f"{where}.{name} must be greater than 0, got {value}")
 
 
 def one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UserError where ``value`` is none of ``choices``."""
+    """Raise UserError if ``value`` is none of ``choices``."""
     if value not in choices:
         raise UserError(f"{where} must be one of {', '.join(choices)}, got {value!r}")

@@ -22,15 +22,15 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors writes the syst
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write ``tensors`` to the safetensors file ``path``: after a crash the old or the new file.
 
-    Written beside ``path``, synced to disk, then renamed over it. Missing folders are made. Equal
-    tensors and metadata give equal bytes.
+    The file is written beside ``path``, synced to disk, then renamed over it. Missing folders are
+    made. Equal tensors and metadata give equal bytes.
 
     Raises
     ------
     ValueError
-        For metadata of several entries, which safetensors would write in any order.
+        The metadata has several entries, which safetensors would write in any order.
     OSError
-        Where that cannot be done, with its number: no room, no permission.
+        The file cannot be written, with the system's number: no room, no permission.
     """
     if len(metadata) > 1:
         raise ValueError(f"{path}: metadata of several entries: {', '.join(sorted(metadata))}")
@@ -54,12 +54,12 @@ def load(
     path : Path
         The file.
     wanted : callable
-        Says of a name whether its tensor is read.
+        Whether to read the tensor of this name.
 
     Raises
     ------
     UserError
-        If the file is missing, cut short or no safetensors file.
+        The file is missing, cut short or no safetensors file.
     """
     with _opened(path) as opened:
         tensors = {n: opened.get_tensor(n) for n in opened.keys() if wanted(n)}  # noqa: SIM118
@@ -67,14 +67,14 @@ def load(
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a file that `save` wrote; UserError where it is none."""
+    """Return the metadata of a file that `save` wrote; UserError if it cannot be read."""
     with _opened(path) as opened:
         return dict(opened.metadata() or {})
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; turn what is wrong with it into a UserError."""
+    """Open a safetensors file; raise UserError if it is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
             yield opened
@@ -85,7 +85,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return CPU tensors that share no memory, as the file format wants: tied ones are copied."""
+    """Return CPU tensors that share no memory, as the format needs; tied ones are copied."""
     first: dict[int, str] = {}
     separate = {}
     for name, tensor in tensors.items():

@@ -515,7 +515,7 @@ def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
         {"common": ("Jane Doe",)},
         {"common": ("0" * 64,) * 9},
     ):
-        with pytest.raises(Refused, match="hold"):
+        with pytest.raises(Refused, match="known states of"):
             leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, known_states=wrong)))
 
 

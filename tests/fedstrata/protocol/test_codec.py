@@ -30,7 +30,7 @@ from fedstrata.protocol.codings import (
     LowBit,
     TopK,
     describe_form,
-    expected,
+    expected_arrays,
     read_codings,
     read_form,
     unchanged,
@@ -179,9 +179,9 @@ def test_unchanged_tensors_are_not_sent(name: str) -> None:
 
 
 def TensorSpecs(coding: Coding) -> dict[str, TensorSpec]:
-    from fedstrata.protocol.codings import variants
+    from fedstrata.protocol.codings import possible_arrays
 
-    return {n: TensorSpec(s, d) for n, (d, s) in variants(forms(SCHEMA), coding).items()}
+    return {n: TensorSpec(s, d) for n, (d, s) in possible_arrays(forms(SCHEMA), coding).items()}
 
 
 def test_minus_zero_is_a_change_where_it_is_exact() -> None:
@@ -268,7 +268,7 @@ def tampered(coding: Coding, **arrays: Tensor) -> bytes:
     data, _ = encode(coding, {"w": torch.randn(2, 8)}, {"w": torch.zeros(2, 8)}, {})
     made = {
         name: TensorSpec(shape, dtype)
-        for name, (dtype, shape) in expected(forms(W), coding, set()).items()
+        for name, (dtype, shape) in expected_arrays(forms(W), coding, set()).items()
     }
     own = payload.decode(data, made, max_magnitude=None)
     return payload.encode(own | {name.replace("_", "/"): t for name, t in arrays.items()})
