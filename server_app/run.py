@@ -107,7 +107,7 @@ class Run:
             self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
         for group, each in results.coding(self.state).items():
             if any(way["name"] != "exact" for way in each.values()):
-                self.log(f"{group} travels coded: {self.state.codings.told(group)}")
+                self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
         self.admission.begun = True
         self._log_aggregators()
 

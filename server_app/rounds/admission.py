@@ -11,7 +11,7 @@ from torch import Tensor
 from fedstrata.protocol import limits
 from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.codec import forms
-from fedstrata.protocol.codings import described
+from fedstrata.protocol.codings import describe_form
 from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError
@@ -94,7 +94,7 @@ class Admission:
         rejected: list[RejectedSite] = []
         for member in members:
             if problem := self._problem(member):
-                site = RejectedSite(member.node_id, member.site, limits.told(problem))
+                site = RejectedSite(member.node_id, member.site, limits.one_line(problem))
                 rejected.append(site)
                 self.roster.note_rejected(site)
                 continue
@@ -302,7 +302,7 @@ def check_start(partitioned: PartitionedModel, start: Checkpoint | PretrainingJo
 
 def described_schema(schema: Mapping[str, TensorSpec]) -> dict[str, str]:
     """Return dtype and shape by tensor name, as text."""
-    return {name: described(form) for name, form in forms(schema).items()}
+    return {name: describe_form(form) for name, form in forms(schema).items()}
 
 
 def schema_difference(mine: dict[str, str], theirs: dict[str, str], most: int = 3) -> str:

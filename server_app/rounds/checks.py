@@ -106,7 +106,7 @@ def checked_cohort(
         As `checked_update`; for a site that was not asked, or is not mentioned; for a scope too
         many or too few, and sums that are larger than such sites' can be.
     """
-    messages = answers.letters(reply, len(members))
+    messages = answers.split_cohort_answer(reply, len(members))
     if not messages:  # one report for all: the cohort could not do it
         report = answers.read_round_report(reply)
         if report.error:

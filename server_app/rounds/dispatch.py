@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedstrata.protocol import kinds, orders
 from fedstrata.protocol.limits import Refused
-from fedstrata.protocol.orders import Coded
+from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.payload import encode
 from server_app.inbox import MOST_BESIDES, Inbox, collect, reply_problem, send
 from server_app.patience import Log
@@ -142,7 +142,7 @@ class Dispatch:
         pending: dict[str, Recipients] = {}
         largest = 0
         for recipients in everyone:
-            layers, coded = ask.layers, dict[str, Coded]()
+            layers, coded = ask.layers, dict[str, CodedGroup]()
             if layers is None:
                 layers, coded = self._layers(recipients, ask.number, arrays)
                 largest = max(largest, *map(self.state.size, recipients.tasks))
@@ -162,7 +162,7 @@ class Dispatch:
         ask: Ask,
         recipients: Recipients,
         layers: Mapping[str, Array],
-        coded: Mapping[str, Coded],
+        coded: Mapping[str, CodedGroup],
     ) -> Message:
         """Return the message. To a cohort it names who is asked; to a site, which updates counted."""
         cohort = recipients.in_cohort
@@ -182,14 +182,14 @@ class Dispatch:
 
     def _layers(
         self, recipients: Recipients, number: int, arrays: dict[str, Array]
-    ) -> tuple[dict[str, Array], dict[str, Coded]]:
+    ) -> tuple[dict[str, Array], dict[str, CodedGroup]]:
         """Return the payload of each group for a site, or of each scope for a cohort's sites.
 
         Equal ones are made once, in ``arrays``. A group that travels as differences has as many
         payloads as steps, and the second mapping says what they are; a cohort has no such groups.
         """
         layers: dict[str, Array] = {}
-        coded: dict[str, Coded] = {}
+        coded: dict[str, CodedGroup] = {}
         for task in recipients.tasks:
             for group, key in self.state.keys_of(task).items():
                 state = self.state.states[key]

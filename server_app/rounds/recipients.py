@@ -71,10 +71,10 @@ def split_answer(recipients: Recipients, reply: Message) -> list[tuple[Member, M
     if not recipients.in_cohort:
         return [(members[0], reply)]
     answers.expect_no_layers(reply)
-    reports = answers.letters(reply, len(members))
+    reports = answers.split_cohort_answer(reply, len(members))
     if not reports:  # one report for all: the cohort could not do it
         return [(member, reply) for member in members]
-    found = dict(zip((answers.site_of(report) for report in reports), reports, strict=True))
+    found = dict(zip((answers.reporting_site(report) for report in reports), reports, strict=True))
     if found.keys() != set(recipients.sites):
         raise Refused("the cohort does not answer for the sites that it was asked for")
     return [(member, found[member.site]) for member in members]

@@ -65,7 +65,7 @@ def identified(
 ) -> list[Member | RejectedSite]:
     """Return who answers: a site, or a cohort's sites, of which each has a name of its own."""
     try:
-        reports = [] if reply.has_error() else answers.letters(reply, most)
+        reports = [] if reply.has_error() else answers.split_cohort_answer(reply, most)
     except Refused as error:
         return [RejectedSite(node_id, "", str(error))]
     if not reports:

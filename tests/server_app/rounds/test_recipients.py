@@ -34,7 +34,7 @@ def test_tasks_are_listed_once() -> None:
 
 def test_each_site_of_a_cohort_gets_its_own_report() -> None:
     reports = [round_report(m.site) for m in reversed(COHORT)]
-    reply = answers.answer_all(order(), reports, {})
+    reply = answers.cohort_answer(order(), reports, {})
     split = split_answer(Recipients(tuple(COHORT)), reply)
     assert [(m.site, answers.read_round_report(part).site) for m, part in split] == [
         (name, name) for name in ("c0", "c1", "c2")
@@ -42,12 +42,12 @@ def test_each_site_of_a_cohort_gets_its_own_report() -> None:
 
 
 def test_an_answer_for_other_sites_is_refused() -> None:
-    reply = answers.answer_all(order(), [round_report("c0"), round_report("stranger")], {})
+    reply = answers.cohort_answer(order(), [round_report("c0"), round_report("stranger")], {})
     with pytest.raises(Refused, match="does not answer for the sites"):
         split_answer(Recipients(tuple(COHORT[:2])), reply)
 
 
 def test_an_answer_with_layers_is_refused() -> None:
-    reply = answers.answer_all(order(), [round_report("c0")], {"common": b"x"})
+    reply = answers.cohort_answer(order(), [round_report("c0")], {"common": b"x"})
     with pytest.raises(Refused, match="nobody asked for"):
         split_answer(Recipients((COHORT[0],)), reply)

@@ -24,7 +24,7 @@ def test_a_report_makes_a_member() -> None:
 
 
 def test_the_sites_of_a_cohort_are_members_each() -> None:
-    reply = answers.answer_all(query(), [site_report("a"), site_report("b")], {})
+    reply = answers.cohort_answer(query(), [site_report("a"), site_report("b")], {})
     found = identified(7, reply, None, 2)
     assert [(one.site, isinstance(one, Member) and one.in_cohort) for one in found] == [
         ("a", True),
@@ -33,7 +33,7 @@ def test_the_sites_of_a_cohort_are_members_each() -> None:
 
 
 def test_a_cohort_that_names_a_site_twice_is_rejected() -> None:
-    reply = answers.answer_all(query(), [site_report("a"), site_report("a")], {})
+    reply = answers.cohort_answer(query(), [site_report("a"), site_report("a")], {})
     (found,) = identified(7, reply, None, 2)
     assert found == RejectedSite(7, "", "answers twice for a")
 
