@@ -11,6 +11,7 @@ from tests.system.conftest import Simulation
 pytestmark = pytest.mark.system
 
 
+@pytest.mark.smoke
 def test_a_simulation_runs_to_its_results_and_says_what_it_did(simulation: Simulation) -> None:
     told = simulation.results
     assert [record["participants"] for record in told["rounds"]] == [list(federation.SITES)] * 2
