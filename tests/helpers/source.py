@@ -201,10 +201,10 @@ def words(identifier: str) -> set[str]:
 
 def calls(module: Module) -> list[tuple[str, dict[str, object]]]:
     """Return each call in a module: the dotted name, and the keywords that are constants."""
-    found = []
+    found: list[tuple[str, dict[str, object]]] = []
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call):
-            keywords = {
+            keywords: dict[str, object] = {
                 k.arg: k.value.value
                 for k in node.keywords
                 if k.arg and isinstance(k.value, ast.Constant)
@@ -216,7 +216,8 @@ def calls(module: Module) -> list[tuple[str, dict[str, object]]]:
 def private_names_of_others(module: Module, ours: Iterable[str]) -> list[str]:
     """Return the names with a leading underscore that a module takes out of others of ``ours``."""
     rooms = set(ours)
-    found, bound = [], {}
+    found: list[str] = []
+    bound: dict[str, str] = {}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom):
             base = _absolute(module, node)

@@ -33,7 +33,7 @@ def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
         log = processes.finish(started, seconds=480)
         assert list(output.glob("*/results.json")), processes.logs()
     assert "round 1/1: 3 of 3 sites" in log
-    deployed = federation.measured(federation.results(output))
+    deployed = federation.measured(federation.read_results(output))
     here, _ = simulate(tmp_path / "here", "faces", overrides.split(), sites=len(SITES))
     assert len(deployed) > 50
     assert deployed == federation.measured(here)
