@@ -39,7 +39,7 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """Return processes of which `flwr run .` starts a SuperLink of its own, on a free port."""
-    with Processes(tmp_path_factory.mktemp("simulation")) as processes:
+    with Processes(tmp_path_factory.mktemp("simulation"), threads=None) as processes:
         yield processes
 
 

@@ -26,7 +26,7 @@ def quick(name: str, folder: Path, *options: str) -> dict[str, Any]:
     finished = subprocess.run(
         [*command, *options],
         cwd=REPOSITORY,
-        env=clean_environment(folder / "home", folder / "flwr", threads=1),
+        env=clean_environment(folder / "home", folder / "flwr", threads=None),
         capture_output=True,
         text=True,
         timeout=500,

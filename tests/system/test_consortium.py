@@ -75,7 +75,7 @@ class Consortium:
 
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Consortium]:
-    with Processes(tmp_path_factory.mktemp("consortium")) as processes:
+    with Processes(tmp_path_factory.mktemp("consortium"), threads=None) as processes:
         keys = processes.folder / "keys"
         found(keys, ["127.0.0.1", "localhost"], HOSPITALS)
         superlink = SuperLink(processes, consortium=keys)

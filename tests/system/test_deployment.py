@@ -117,7 +117,9 @@ class Testbed:
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Testbed]:
     with ExitStack() as stack:
-        processes = stack.enter_context(Processes(tmp_path_factory.mktemp("deployment")))
+        processes = stack.enter_context(
+            Processes(tmp_path_factory.mktemp("deployment"), threads=None)
+        )
         superlink = SuperLink(processes)
         superlink.start()
         recorders = {site: stack.enter_context(Recorder(superlink.fleet)) for site in SITES}

@@ -97,7 +97,7 @@ class Hospitals:
 
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Hospitals]:
-    with Processes(tmp_path_factory.mktemp("hospitals")) as processes:
+    with Processes(tmp_path_factory.mktemp("hospitals"), threads=None) as processes:
         superlink = SuperLink(processes)
         superlink.start()
         made = Hospitals(processes, superlink, body)

@@ -19,7 +19,7 @@ def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
 ) -> None:
     overrides = federation.overrides(body, "strategy.rounds=1")
     output = tmp_path / "output"
-    with Processes(tmp_path / "processes") as processes:
+    with Processes(tmp_path / "processes", threads=None) as processes:
         superlink = SuperLink(processes)
         superlink.start()
         for index, site in enumerate(SITES):
