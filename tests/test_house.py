@@ -246,19 +246,17 @@ def test_names_are_words_of_the_field() -> None:
     assert {path: names for path, names in wrong.items() if names} == {}
 
 
-def places_of_the_test_file(module: Module) -> list[Path]:
-    """Return where the test file of a module's name may be: tests/ mirrors the rooms."""
+def its_test_file(module: Module) -> Path:
+    """Return where the tests of a module are: tests/ mirrors the rooms."""
     *folders, name = module.name.split(".")
-    below = [folders, folders[1:]] if folders[:1] == ["fedstrata"] else [folders]
-    return [ROOT.joinpath("tests", *each, f"test_{name}.py") for each in below]
+    return ROOT.joinpath("tests", *folders, f"test_{name}.py")
 
 
 def test_every_module_has_a_test_file_of_its_name() -> None:
     missing = {
         str(module)
         for module in OURS
-        if not module.is_package
-        if not any(path.exists() for path in places_of_the_test_file(module))
+        if not module.is_package and not its_test_file(module).exists()
     }
     assert sorted(missing - WITHOUT_A_TEST_FILE) == []
     assert sorted(WITHOUT_A_TEST_FILE - missing) == []  # has one now, or is gone: off the list

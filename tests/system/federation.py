@@ -55,17 +55,6 @@ def read_results(output: Path, run: str | None = None) -> dict[str, Any]:
     return loaded
 
 
-def final_state(output: Path, run: str) -> dict[str, Tensor]:
-    """Return the tensors of a run's last checkpoint."""
-    folder = sorted((output / run / "checkpoints").glob("round-*"))[-1]
-    return weights.load(folder / "state.safetensors")[0]
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Return whether two sets of named tensors are equal, bit for bit."""
-    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
-
-
 def measured(results: dict[str, Any]) -> dict[str, float]:
     """Return every number that a run measured, by where it stands; times are left out."""
     rounds = {f"round {record['round']}": record["sites"] for record in results["rounds"]}

@@ -20,6 +20,7 @@ from client_app.node_config import read_site
 from client_app.store import DiskStore
 from models import weights
 from strategies.config import config_from_dict, plan_for
+from tests.helpers.runs import same, states
 from tests.system import federation
 from tests.system.conftest import Simulation
 from tests.system.federation import SITES
@@ -332,10 +333,10 @@ def test_a_killed_site_misses_a_round_and_goes_on_with_its_layers(
     replayed = replay(bed, site, results, 3)
     kept = store.before(4)
     assert kept is not None
-    assert federation.same(replayed, kept.flat())
+    assert same(replayed, kept.flat())
     start = store.before(2)
     assert start is not None
-    assert not federation.same(start.flat(), kept.flat())
+    assert not same(start.flat(), kept.flat())
 
 
 def replay(bed: Testbed, site: str, results: dict[str, Any], number: int) -> dict[str, Tensor]:
@@ -372,13 +373,13 @@ def test_a_killed_superlink_resumes_to_the_same_bits(
 ) -> None:
     assert "resuming after round 1" in interrupted.log
     assert federation.measured(interrupted.results) == federation.measured(whole.results)
-    expected = federation.final_state(testbed.output, whole.name)
-    assert federation.same(federation.final_state(testbed.output, interrupted.name), expected)
+    expected = states(testbed.output, whole.name)
+    assert same(states(testbed.output, interrupted.name), expected)
     for site in SITES:
         once, again = (testbed.store(site, run.name).before(3) for run in (interrupted, whole))
         assert once is not None
         assert again is not None
-        assert federation.same(once.flat(), again.flat())
+        assert same(once.flat(), again.flat())
 
 
 @pytest.mark.parametrize(
