@@ -38,23 +38,25 @@ def listening(port: int) -> bool:
 
 
 def clean_environment(
-    home: Path, flower_home: Path, *, threads: int, more: Mapping[str, str] | None = None
+    home: Path, flower_home: Path, *, threads: int | None, more: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Return an environment with nothing of the user's own Flower, Ray or app in it.
 
-    ``home`` and ``flower_home`` are where the app and Flower keep things, ``threads`` those of OpenMP.
+    ``home`` and ``flower_home`` are where the app and Flower keep things, ``threads`` those of
+    OpenMP; None leaves them as the user has them.
     """
     own = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("FLWR_", "RAY_", "FEDSTRATA_", "HYDRA_"))
     }
+    if threads is not None:
+        own["OMP_NUM_THREADS"] = str(threads)
     return own | {
         "FEDSTRATA_HOME": str(home),
         "FLWR_HOME": str(flower_home),
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
-        "OMP_NUM_THREADS": str(threads),
         "PATH": f"{PROGRAMS}{os.pathsep}{own.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
         "COLUMNS": "200",
@@ -95,14 +97,14 @@ class Processes:
     ----------
     folder : Path
         Holds the logs, and the homes of Flower and of the app.
-    threads : int
-        Threads of OpenMP in each process.
+    threads : int or None
+        Threads of OpenMP in each process; None as the user has them.
     local_port : int
         Where `flwr run` looks for a local SuperLink, and starts one, for simulations.
     """
 
     folder: Path
-    threads: int = 1
+    threads: int | None = 1
     local_port: int = field(default_factory=free_port)
     started: list[Process] = field(default_factory=list)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -398,7 +400,7 @@ def start_site(processes: Processes, name: str, port: int, **settings: Any) -> P
         "state": str(folder / "state"),
         "cache": str(folder / "cache"),
         "share": ["common", "task"],
-        "threads": processes.threads,
+        "threads": processes.threads or 1,
         **settings,
     }
     path = folder / "site.yaml"

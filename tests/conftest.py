@@ -1,4 +1,4 @@
-"""Settings for all tests: one torch thread, and folders of their own for what the app keeps."""
+"""Settings for all tests: one torch thread, few examples, and folders of their own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No timing is asserted, by hypothesis neither; how many examples is the default of 100.
-settings.register_profile("fedstrata", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("fedstrata")
+# Few examples as `pytest` is typed, more in CI, which sets CI=true or asks for the profile `ci`.
+# No test asserts a time, so none has a deadline.
+settings.register_profile(
+    "quick", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("quick"), max_examples=100)
+settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Flower asks a server of its own whether there is a newer version, and reports each run to it. A
+# test needs neither, and where the network is closed `flwr` waits seconds for the first. These two
+# are all that the tests set for the processes that they start.
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of real processes first: each is long, and none should be left to the end."""
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -36,20 +45,22 @@ def simulated() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: sums have the same order everywhere."""
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Keep torch to one thread in this process, fixtures of modules included.
+
+    Sums then have one order everywhere, and the workers of pytest do not fight for the cores.
+    Processes that a test starts do not inherit it: they take the threads that a user's would.
+    """
     import torch
 
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again(one_thread: None) -> Iterator[None]:
+    """Go back to one thread after a test that took more."""
+    import torch
+
     yield
-    torch.set_num_threads(before)
-
-
-def shared_file(name: str) -> Path:
-    """Return a file of real data: of ``$FEDSTRATA_DATA``, or kept beside the repository; or skip."""
-    path = Path(os.environ.get("FEDSTRATA_DATA") or BESIDE) / name
-    if not path.exists():
-        pytest.skip(f"there is no {name} in the folder that FEDSTRATA_DATA names")
-    return path
+    torch.set_num_threads(1)

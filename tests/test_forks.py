@@ -1,4 +1,4 @@
-"""The gRPC that is installed lets Ray's daemons start: Ray forks in a process that has a channel."""
+"""The installed gRPC lets Ray start its daemons: Ray forks in a process that has a channel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ else:
 """
 
 
-def test_what_is_forked_beside_a_channel_lives() -> None:
+def test_a_process_forked_beside_a_channel_lives() -> None:
     server = subprocess.Popen(
         [sys.executable, "-c", FORKING, "serve"],
         stdin=subprocess.PIPE,

@@ -15,7 +15,7 @@ from fedstrata.support.errors import UserError
 from models.networks import MODELS, OF_TOKENS, build
 from models.networks.head import head
 from models.weights import load_into, read_file
-from tests.conftest import shared_file
+from tests.helpers.real_data import shared_file
 
 BACKBONES = [name for name in MODELS if hasattr(torchvision_models, name)]
 

@@ -24,8 +24,8 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from server_app import inbox
 from server_app.inbox import Inbox
+from tests.helpers.flower_objects import array_of_chunks, is_array
 from tests.loopback import LoopbackGrid
-from tests.pieces import folded, is_array
 
 
 @dataclass
@@ -184,7 +184,7 @@ def test_arrays_that_repeat_their_pieces_are_refused_before_they_are_put_togethe
         halves = {name: Array(np.full(1250, times + i)) for i, name in enumerate(("one", "two"))}
         parts = stub.post(order_id, RecordDict({"layers": ArrayRecord(halves)}))
         for array in arrays_of(stub, parts):
-            stub.objects[array] = folded(stub.objects[array], [0] * times)
+            stub.objects[array] = array_of_chunks(stub.objects[array], [0] * times)
     found = dict(Inbox(grid, 1_000_000).fetch(["a", "b"]))
     assert found["a"].error.reason == "its answer cannot be read: it is larger than 1 MB"
     assert len(found["b"].content["layers"]["one"].data) > 40 * 10_000
@@ -192,7 +192,7 @@ def test_arrays_that_repeat_their_pieces_are_refused_before_they_are_put_togethe
 
 def test_an_array_is_not_put_together_of_arrays(grid: GrpcGrid, stub: SuperLinkStub) -> None:
     one, other = arrays_of(stub, stub.post("a", content(1)))
-    stub.objects[other] = folded(stub.objects[other], [0, 0], pieces=one)
+    stub.objects[other] = array_of_chunks(stub.objects[other], [0, 0], chunks=one)
     ((_, answer),) = Inbox(grid).fetch(["a"])
     assert answer.error.reason.startswith("its answer cannot be read: ")
 

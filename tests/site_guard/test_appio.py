@@ -51,7 +51,7 @@ from site_guard.appio import Abandoned, Address, Queue
 from site_guard.guard import Guard
 from site_guard.settings import SiteSettings
 from site_guard.warm import WarmProcess
-from tests.pieces import folded, is_array
+from tests.helpers.flower_objects import array_of_chunks, is_array
 
 
 class Hangs(ClientAppIoServicer):  # type: ignore[misc]
@@ -132,7 +132,8 @@ class Gives(Moves):
             self.tree = get_object_tree(order)
             parts = {i: each.deflate() for i, each in get_all_nested_objects(order).items()}
         self.parts = {
-            i: folded(part, [0] * times) if is_array(part) else part for i, part in parts.items()
+            i: array_of_chunks(part, [0] * times) if is_array(part) else part
+            for i, part in parts.items()
         }
 
     def PullMessage(self, request: Any, context: Any) -> Any:

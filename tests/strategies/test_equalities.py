@@ -15,36 +15,8 @@ from client_app.node_config import read_site
 from client_app.store import DiskStore, MemoryStore
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.plan import plan_from_json
-from models import weights
+from tests.helpers.runs import SMALL, same, states
 from tests.loopback import LoopbackGrid, simulate
-
-SMALL = [
-    "model=small_cnn",
-    "model.head=[8]",
-    "weights=none",
-    "groups=all_common",
-    "data.size=28",
-    "data.train=24",
-    "data.validation=6",
-    "data.test=8",
-    "data.identities=6",
-    "data.tasks=[gender,pose]",
-    "train.batch_size=8",
-    "train.epochs=1",
-    "strategy.rounds=2",
-    "strategy.poll=0.01",
-    "baselines.alone=false",
-]
-
-
-def states(output: Path, run: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of a run's last checkpoint."""
-    folder = sorted((output / run / "checkpoints").iterdir())[-1]
-    return weights.load(folder / "state.safetensors")[0]
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
 def grid_of(output: Path, partitions: list[int], count: int) -> LoopbackGrid:

@@ -1,4 +1,4 @@
-"""Processes are dear to start: what several tests of this folder look at is run once."""
+"""Runs that several tests of this folder look at, for processes take long to start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.system import federation
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest test first: of two processes, neither is left alone with it in the end."""
+    """Put the longest test first: otherwise one worker runs it when the others have ended."""
     items.sort(key=lambda item: item.path.name != "test_main_job.py")
 
 
@@ -39,7 +39,7 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """Return processes of which `flwr run .` starts a SuperLink of its own, on a free port."""
-    with Processes(tmp_path_factory.mktemp("simulation")) as processes:
+    with Processes(tmp_path_factory.mktemp("simulation"), threads=None) as processes:
         yield processes
 
 
@@ -56,4 +56,4 @@ def simulation(local: Processes, body: Path) -> Simulation:
     log = local.finish(started, seconds=480)
     if not list(output.glob("*/results.json")):
         raise AssertionError(f"no results.json\n{local.logs()}")
-    return Simulation(local, log, output, federation.results(output))
+    return Simulation(local, log, output, federation.read_results(output))

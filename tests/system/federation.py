@@ -47,7 +47,7 @@ def overrides(body: Path, *more: str) -> str:
     return " ".join([*RUN, "weights=file", f"weights.path={body}", *more])
 
 
-def results(output: Path, run: str | None = None) -> dict[str, Any]:
+def read_results(output: Path, run: str | None = None) -> dict[str, Any]:
     """Return results.json of a run of ``output``; of the only one where no name is given."""
     path = output / run / "results.json" if run else next(iter(output.glob("*/results.json")))
     loaded = json.loads(path.read_text())
@@ -55,21 +55,10 @@ def results(output: Path, run: str | None = None) -> dict[str, Any]:
     return loaded
 
 
-def final_state(output: Path, run: str) -> dict[str, Tensor]:
-    """Return the tensors of a run's last checkpoint."""
-    folder = sorted((output / run / "checkpoints").glob("round-*"))[-1]
-    return weights.load(folder / "state.safetensors")[0]
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Return whether two sets of named tensors are equal, bit for bit."""
-    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
-
-
-def measured(told: dict[str, Any]) -> dict[str, float]:
+def measured(results: dict[str, Any]) -> dict[str, float]:
     """Return every number that a run measured, by where it stands; times are left out."""
-    rounds = {f"round {record['round']}": record["sites"] for record in told["rounds"]}
-    last = {"final": told["final"]["sites"], "deployment": told["deployment"]["sites"]}
+    rounds = {f"round {record['round']}": record["sites"] for record in results["rounds"]}
+    last = {"final": results["final"]["sites"], "deployment": results["deployment"]["sites"]}
     return {
         f"{when} {site} {name}": value
         for when, sites in {**rounds, **last}.items()

@@ -23,16 +23,16 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 def quick(name: str, folder: Path, *options: str) -> dict[str, Any]:
     """Run ``python -m benchmarks.<name> --quick`` and return what it wrote."""
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--output", str(folder)]
-    told = subprocess.run(
+    finished = subprocess.run(
         [*command, *options],
         cwd=REPOSITORY,
-        env=clean_environment(folder / "home", folder / "flwr", threads=1),
+        env=clean_environment(folder / "home", folder / "flwr", threads=None),
         capture_output=True,
         text=True,
         timeout=500,
         check=False,
     )
-    assert told.returncode == 0, told.stdout[-4000:] + told.stderr[-4000:]
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
     (path,) = folder.glob("*.json")
     written: dict[str, Any] = json.loads(path.read_text())
     assert path.with_suffix(".md").exists()

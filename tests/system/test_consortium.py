@@ -1,4 +1,4 @@
-"""A consortium with TLS, keys and a roster, over real sockets: who belongs takes part, others do not."""
+"""A consortium with TLS, keys and a roster, over real sockets: only its members take part."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Consortium:
 
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Consortium]:
-    with Processes(tmp_path_factory.mktemp("consortium")) as processes:
+    with Processes(tmp_path_factory.mktemp("consortium"), threads=None) as processes:
         keys = processes.folder / "keys"
         create_consortium(keys, ["127.0.0.1", "localhost"], HOSPITALS)
         superlink = SuperLink(processes, consortium=keys)
@@ -92,7 +92,7 @@ def refused(consortium: Consortium, node: Process, *words: str) -> None:
     assert any(word in node.text for word in words), node.text
 
 
-def test_registration_goes_on_where_it_was(consortium: Consortium) -> None:
+def test_registration_can_be_repeated(consortium: Consortium) -> None:
     path = consortium.keys / "superlink" / "roster.yaml"
     roster = yaml.safe_load(path.read_text())["sites"]
     assert sorted(roster) == sorted(hospital.name for hospital in HOSPITALS)
@@ -120,14 +120,14 @@ def test_registration_goes_on_where_it_was(consortium: Consortium) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_site_without_tls_gets_nowhere(consortium: Consortium) -> None:
+def test_a_site_without_tls_is_rejected(consortium: Consortium) -> None:
     key = consortium.keys / "hospitals" / "site-00" / "supernode.key"
     node, _ = consortium.node("plaintext", key, None)
     refused(consortium, node, "UNAVAILABLE", "SuperLink", "connect")
     assert "SuperNode ID" not in node.text
 
 
-def test_a_key_that_is_not_registered_gets_nowhere(consortium: Consortium, tmp_path: Path) -> None:
+def test_a_key_that_is_not_registered_is_rejected(consortium: Consortium, tmp_path: Path) -> None:
     create_consortium(tmp_path / "others", ["127.0.0.1"], [Hospital("rejected_site", "gender")])
     key = tmp_path / "others" / "hospitals" / "rejected_site" / "supernode.key"
     node, _ = consortium.node("rejected_site", key, consortium.keys / "authority" / "ca.crt")
@@ -135,7 +135,7 @@ def test_a_key_that_is_not_registered_gets_nowhere(consortium: Consortium, tmp_p
     assert "SuperNode ID" not in node.text
 
 
-def test_a_server_of_another_authority_is_not_spoken_to(
+def test_a_site_rejects_a_server_of_another_authority(
     consortium: Consortium, tmp_path: Path
 ) -> None:
     create_consortium(tmp_path / "others", ["127.0.0.1"], [])
@@ -145,7 +145,7 @@ def test_a_server_of_another_authority_is_not_spoken_to(
     assert "SuperNode ID" not in node.text
 
 
-def test_an_impostor_is_turned_away_by_name_and_the_run_outlasts_its_driver(
+def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     consortium: Consortium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signing = consortium.keys / "signing"
@@ -162,6 +162,7 @@ def test_an_impostor_is_turned_away_by_name_and_the_run_outlasts_its_driver(
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
     ).stdout.strip()
     overrides = federation.overrides(consortium.body, "strategy.on_site_error=exclude")
+<<<<<<< HEAD
     told = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
     pairs = [word for key, value in told.items() for word in ("-c", f"{key}={value}")]
     driver = [
@@ -173,6 +174,11 @@ def test_an_impostor_is_turned_away_by_name_and_the_run_outlasts_its_driver(
         "march",
         *pairs,
     ]
+=======
+    run_config = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
+    pairs = [word for key, value in run_config.items() for word in ("-c", f"{key}={value}")]
+    driver = ["fedstrata-consortium", "run", consortium.superlink.name, "--name", "march", *pairs]
+>>>>>>> tests-infra
     run = consortium.processes.start("killed-driver", driver)
     superlink = SuperLinkControl(consortium.superlink.name)
     monkeypatch.setenv("FLWR_HOME", str(consortium.processes.flower_home))
@@ -190,11 +196,11 @@ def test_an_impostor_is_turned_away_by_name_and_the_run_outlasts_its_driver(
     assert (submitted.name, submitted.status) == ("march", "finished:completed")
     assert superlink.rounds(submitted.id) == len(results["rounds"])
     assert sorted(results["final"]["sites"]) == MEMBERS
-    said = json.dumps([record.get("unauthorized") for record in results["rounds"]])
-    assert "impostor" in said
-    assert "site-01" in said
+    unauthorized = json.dumps([record.get("unauthorized") for record in results["rounds"]])
+    assert "impostor" in unauthorized
+    assert "site-01" in unauthorized
 
 
-def test_no_private_key_is_anybody_elses(consortium: Consortium) -> None:
+def test_no_other_user_can_read_a_private_key(consortium: Consortium) -> None:
     for path in consortium.keys.rglob("*.key"):
         assert path.stat().st_mode & 0o077 == 0

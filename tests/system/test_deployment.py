@@ -1,4 +1,4 @@
-"""A federation of real processes over real sockets: what it computes, what crosses, what survives."""
+"""Real processes over real sockets: what they compute, what they send, what survives a kill."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from client_app.node_config import read_site
 from client_app.store import DiskStore
 from models import weights
 from strategies.config import config_from_dict, plan_for
+from tests.helpers.runs import same, states
 from tests.system import federation
 from tests.system.conftest import Simulation
 from tests.system.federation import SITES
@@ -81,10 +82,10 @@ class Testbed:
         """Return what a site keeps of a run."""
         return DiskStore(Path(self.node_config(site)["state-dir"]), run, site)
 
-    def submit(self, name: str, *more: str, **run_config: str) -> Process:
+    def submit(self, name: str, *more: str, **more_config: str) -> Process:
         overrides = federation.overrides(self.body, *more)
-        told = {"output-dir": str(self.output), "overrides": overrides, **run_config}
-        return self.processes.flwr_run(name, self.superlink.name, told)
+        run_config = {"output-dir": str(self.output), "overrides": overrides, **more_config}
+        return self.processes.flwr_run(name, self.superlink.name, run_config)
 
     @contextmanager
     def recorded(self, run: Run) -> Iterator[None]:
@@ -105,9 +106,9 @@ class Testbed:
 
     def results(self, run: str) -> dict[str, Any]:
         """Return the results of a run that has ended well."""
-        told = federation.results(self.output, run)
-        assert told["final"], self.processes.logs()
-        return told
+        results = federation.read_results(self.output, run)
+        assert results["final"], self.processes.logs()
+        return results
 
     def runs(self) -> set[str]:
         """Return the names of the runs that began."""
@@ -117,7 +118,9 @@ class Testbed:
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Testbed]:
     with ExitStack() as stack:
-        processes = stack.enter_context(Processes(tmp_path_factory.mktemp("deployment")))
+        processes = stack.enter_context(
+            Processes(tmp_path_factory.mktemp("deployment"), threads=None)
+        )
         superlink = SuperLink(processes)
         superlink.start()
         recorders = {site: stack.enter_context(Recorder(superlink.fleet)) for site in SITES}
@@ -188,8 +191,8 @@ def crossed(pieces: Iterable[bytes], streams: Iterable[bytes]) -> set[bytes]:
     return {piece for piece in pieces if any(piece in stream for stream in streams)}
 
 
-def kept_at(testbed: Testbed, site: str, run: Run) -> dict[str, Tensor]:
-    """Return every tensor that a site wrote down for itself, in any round and at the end."""
+def local_tensors(testbed: Testbed, site: str, run: Run) -> dict[str, Tensor]:
+    """Return every tensor that a site saved on its disk, of each round and of the deployment."""
     store = testbed.store(site, run.name)
     numbers = store.rounds()
     assert numbers == list(range(1, len(run.results["rounds"]) + 1))
@@ -203,7 +206,7 @@ def kept_at(testbed: Testbed, site: str, run: Run) -> dict[str, Tensor]:
     return kept | {f"deployed/{name}": tuned[name] for name in federation.PERSONAL}
 
 
-def learned(testbed: Testbed, run: Run, number: int) -> dict[str, Tensor]:
+def server_state(testbed: Testbed, run: Run, number: int) -> dict[str, Tensor]:
     """Return the server's state after a round, by scope key and tensor name."""
     folder = testbed.output / run.name / "checkpoints" / f"round-{number:06d}"
     return weights.load(folder / "state.safetensors")[0]
@@ -221,7 +224,7 @@ def test_no_personal_tensor_crosses_in_either_direction(
         for stream in of_site
     ]
     for site in SITES:
-        kept = kept_at(testbed, site, interrupted) | kept_at(testbed, site, whole)
+        kept = local_tensors(testbed, site, interrupted) | local_tensors(testbed, site, whole)
         names = {name.partition("/")[2] for name, tensor in kept.items() if windows(tensor)}
         assert {"tensor/head.out.weight", "tensor/bn2.running_mean", "tensor/bn3.weight"} <= names
         assert {"optimizer/momentum_buffer/head.out.weight", "head.out.weight"} <= names
@@ -232,10 +235,8 @@ def test_no_personal_tensor_crosses_in_either_direction(
         assert not crossed([name], streams)
 
 
-def test_what_is_to_cross_is_found_on_the_wire(
-    testbed: Testbed, interrupted: Run, whole: Run
-) -> None:
-    after_one, after_two = (learned(testbed, whole, number) for number in (1, 2))
+def test_exchanged_tensors_cross_the_wire(testbed: Testbed, interrupted: Run, whole: Run) -> None:
+    after_one, after_two = (server_state(testbed, whole, number) for number in (1, 2))
     for site in SITES:
         task = whole.results["sites"][site]["task"]
         up = [*interrupted.up[site], *whole.up[site]]
@@ -279,16 +280,19 @@ def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
 def test_a_deployment_measures_what_the_simulation_measures(
     whole: Run, simulation: Simulation
 ) -> None:
-    ours, theirs = federation.measured(whole.results), federation.measured(simulation.results)
-    assert len(ours) > 100
-    assert sum(name.startswith("deployment") for name in ours) > 30
-    assert ours == pytest.approx(theirs, abs=1e-6)
+    deployed, simulated = (
+        federation.measured(whole.results),
+        federation.measured(simulation.results),
+    )
+    assert len(deployed) > 100
+    assert sum(name.startswith("deployment") for name in deployed) > 30
+    assert deployed == pytest.approx(simulated, abs=1e-6)
 
 
 # -- what survives ---------------------------------------------------------------------------------
 
 
-def test_a_killed_site_costs_its_own_contribution_and_goes_on_with_its_layers(
+def test_a_killed_site_misses_a_round_and_goes_on_with_its_layers(
     testbed: Testbed, whole: Run
 ) -> None:
     del whole
@@ -313,50 +317,52 @@ def test_a_killed_site_costs_its_own_contribution_and_goes_on_with_its_layers(
     before = hashlib.sha256(store.path(1).read_bytes()).hexdigest()
     bed.start_site(site)
     log = processes.finish(started, seconds=480)
-    told = bed.results(run)
-    took_part = [record["participants"] for record in told["rounds"]]
+    results = bed.results(run)
+    took_part = [record["participants"] for record in results["rounds"]]
     others = [name for name in SITES if name != site]
     assert took_part == [list(SITES), others, list(SITES)], processes.logs()
-    missed = told["rounds"][1]
+    missed = results["rounds"][1]
     assert site in {**missed["absent"], **missed["late"]}
     assert not missed["refused"]
     assert f"site {site} is back" in log
-    assert told["final"]["sites"].keys() == set(SITES)
+    assert results["final"]["sites"].keys() == set(SITES)
     # It went on from what it had kept in round 1: the same arithmetic from that file gives, to
     # the bit, what it kept in round 3.
     assert store.rounds() == [1, 3]
     assert hashlib.sha256(store.path(1).read_bytes()).hexdigest() == before
-    replayed = replay(bed, site, told, 3)
+    replayed = replay(bed, site, results, 3)
     kept = store.before(4)
     assert kept is not None
-    assert federation.same(replayed, kept.flat())
+    assert same(replayed, kept.flat())
     start = store.before(2)
     assert start is not None
-    assert not federation.same(start.flat(), kept.flat())
+    assert not same(start.flat(), kept.flat())
 
 
-def replay(bed: Testbed, site: str, told: dict[str, Any], number: int) -> dict[str, Tensor]:
+def replay(bed: Testbed, site: str, results: dict[str, Any], number: int) -> dict[str, Tensor]:
     """Play a round of a site again, in this process, from copies of its files and of the server's."""
     node_config = bed.node_config(site)
     copy = bed.processes.folder / "replayed"
     shutil.copytree(Path(node_config["state-dir"]), copy)
-    run = told["run"]
-    store = DiskStore(copy, told["federation"], site)
+    run = results["run"]
+    store = DiskStore(copy, results["federation"], site)
     for later in [n for n in store.rounds() if n >= number]:
         store.path(later).unlink()
     plan = plan_for(
-        config_from_dict(told["config"]),
-        federation=told["federation"],
-        weights=told["weights"]["content_hash"],
+        config_from_dict(results["config"]),
+        federation=results["federation"],
+        weights=results["weights"]["content_hash"],
     )
-    bench = context.open_site(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
+    opened = context.open_site(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
     folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"
     state = weights.load(folder / "state.safetensors")[0]
-    mine = ("state/common//", f"state/task/{bench.data.task}//")
+    prefixes = ("state/common//", f"state/task/{opened.data.task}//")
     received = {
-        name.partition("//")[2]: tensor for name, tensor in state.items() if name.startswith(mine)
+        name.partition("//")[2]: tensor
+        for name, tensor in state.items()
+        if name.startswith(prefixes)
     }
-    round.play(bench, number, received, store)
+    round.play(opened, number, received, store)
     kept = store.before(number + 1)
     assert kept is not None
     return kept.flat()
@@ -367,17 +373,17 @@ def test_a_killed_superlink_resumes_to_the_same_bits(
 ) -> None:
     assert "resuming after round 1" in interrupted.log
     assert federation.measured(interrupted.results) == federation.measured(whole.results)
-    expected = federation.final_state(testbed.output, whole.name)
-    assert federation.same(federation.final_state(testbed.output, interrupted.name), expected)
+    expected = states(testbed.output, whole.name)
+    assert same(states(testbed.output, interrupted.name), expected)
     for site in SITES:
         once, again = (testbed.store(site, run.name).before(3) for run in (interrupted, whole))
         assert once is not None
         assert again is not None
-        assert federation.same(once.flat(), again.flat())
+        assert same(once.flat(), again.flat())
 
 
 @pytest.mark.parametrize(
-    ("run_config", "said"),
+    ("run_config", "message"),
     [
         ({"overrides": "strategy.round=3"}, "override 'strategy.round': strategy has no 'round'"),
         ({"data-root": "pictures"}, "data-root must be an absolute path, got 'pictures'"),
@@ -385,11 +391,11 @@ def test_a_killed_superlink_resumes_to_the_same_bits(
     ids=["override", "data-root"],
 )
 def test_a_mistake_ends_the_run_before_any_site_is_asked(
-    testbed: Testbed, run_config: dict[str, str], said: str
+    testbed: Testbed, run_config: dict[str, str], message: str
 ) -> None:
     output = testbed.processes.folder / "mistake"
-    told = {"output-dir": str(output), **run_config}
-    started = testbed.processes.flwr_run("mistake", testbed.superlink.name, told)
+    run_config = {"output-dir": str(output), **run_config}
+    started = testbed.processes.flwr_run("mistake", testbed.superlink.name, run_config)
     log = testbed.processes.finish(started, seconds=240)
-    assert said in log, testbed.processes.logs()
+    assert message in log, testbed.processes.logs()
     assert not output.exists()

@@ -1,4 +1,4 @@
-"""A seeded dozen of faults on real processes, killed, paused or cut off: nothing is lost."""
+"""A seeded dozen of faults: real processes are killed, paused or cut off, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.faults import COMPONENTS, KINDS, PHASES, disturb, plan_faults
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 
-def test_a_dozen_faults_cost_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+def test_a_dozen_faults_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     outcomes, broken = disturb(tmp_path, seed=2, count=12)
     assert broken == []
     happened = [fault for outcome in outcomes for fault in outcome.happened]

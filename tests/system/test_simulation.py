@@ -11,19 +11,20 @@ from tests.system.conftest import Simulation
 pytestmark = pytest.mark.system
 
 
-def test_a_simulation_runs_to_its_results_and_says_what_it_did(simulation: Simulation) -> None:
-    told = simulation.results
-    assert [record["participants"] for record in told["rounds"]] == [list(federation.SITES)] * 2
-    assert told["final"]["sites"].keys() == set(federation.SITES)
-    for said in (
+@pytest.mark.smoke
+def test_a_simulation_writes_its_results_and_logs_its_rounds(simulation: Simulation) -> None:
+    results = simulation.results
+    assert [record["participants"] for record in results["rounds"]] == [list(federation.SITES)] * 2
+    assert results["final"]["sites"].keys() == set(federation.SITES)
+    for line in (
         "Layer groups",
         "3 sites",
         "round 1/2: 3 of 3 sites",
         "round 2/2: 3 of 3 sites",
         "mean over sites: federation",
-        f"results: {simulation.output / told['run'] / 'results.json'}",
+        f"results: {simulation.output / results['run'] / 'results.json'}",
     ):
-        assert said in simulation.log, simulation.log
+        assert line in simulation.log, simulation.log
 
 
 def test_a_mistake_ends_the_run_before_any_training(local: Processes) -> None:

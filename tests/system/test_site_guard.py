@@ -1,4 +1,4 @@
-"""Sites with their own process around the app: the same numbers, a warm process, and refusals."""
+"""Sites with a guard around the app: the same numbers, one warm process, and refusals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _reaches(port):
 
 
 from flwr.common.logger import log as _log
-from strategies import payload as _payload, wire as _wire
+from fedstrata.protocol import payload as _payload
 _answer = answer
 
 
@@ -80,9 +80,9 @@ class Hospitals:
         self.processes.wait_for(
             f"{site} listens", lambda: listening(port), seconds=180, watch=[node]
         )
-        told: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
+        place: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
         task = ("gender", "pose")[index % 2]
-        self.guards[site] = start_site(self.processes, site, port, task=task, **told)
+        self.guards[site] = start_site(self.processes, site, port, task=task, **place)
 
     def run(self, name: str, *more: str, app: Path = REPOSITORY) -> tuple[str, dict[str, Any]]:
         """Play a run to its end; return its log and its results."""
@@ -92,12 +92,12 @@ class Hospitals:
         command = ["flwr", "run", str(app), self.superlink.name, "--stream", "-c", pairs]
         log = self.processes.finish(self.processes.start(name, command), seconds=600)
         (new,) = {path.parent.name for path in self.output.glob("*/run.json")} - old
-        return log, federation.results(self.output, new)
+        return log, federation.read_results(self.output, new)
 
 
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Hospitals]:
-    with Processes(tmp_path_factory.mktemp("hospitals")) as processes:
+    with Processes(tmp_path_factory.mktemp("hospitals"), threads=None) as processes:
         superlink = SuperLink(processes)
         superlink.start()
         made = Hospitals(processes, superlink, body)
@@ -124,11 +124,11 @@ def test_a_process_that_died_is_started_again(honest: dict[str, Any], hospitals:
     assert federation.measured(results) == federation.measured(honest)
 
 
-def test_a_bundle_that_smuggles_is_refused_by_name_and_the_run_goes_on(
+def test_a_bundle_that_sends_personal_layers_is_refused(
     honest: dict[str, Any], hospitals: Hospitals, tmp_path: Path
 ) -> None:
     app = tmp_path / "app"
-    for folder in ("server_app", "client_app", "strategies", "models", "conf"):
+    for folder in ("fedstrata", "server_app", "client_app", "strategies", "models", "conf"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / folder, app / folder, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from client_app.data import SiteInfo
-from tests.conftest import shared_file
+from tests.helpers.real_data import shared_file
 
 ROOT = Path(__file__).resolve().parents[3]
 
