@@ -22,7 +22,7 @@ from strategies.aggregators.reply_buffer import ReplyBuffer
 
 torch.set_num_threads(1)
 
-CONF = Path(__file__).parents[2] / "conf" / "aggregator"
+CONF = Path(__file__).parents[3] / "conf" / "aggregator"
 DEFAULTS = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("*.yaml")}
 SHAPES = {"layer.weight": (17, 5), "layer.bias": (5,), "scale": (), "none": (0, 3)}
 

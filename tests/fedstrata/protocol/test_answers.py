@@ -16,7 +16,7 @@ from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import DeployReport
 from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
-from tests.strategies.test_checks import METRIC, json_values
+from tests.server_app.rounds.test_checks import METRIC, json_values
 
 MEASURED: answers.Metrics = {"test": dict(METRIC), "validation": dict(METRIC)}
 BETTER: answers.Metrics = {**MEASURED, "test": {**METRIC, "accuracy": 0.75}}

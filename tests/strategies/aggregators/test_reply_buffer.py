@@ -11,7 +11,12 @@ from fedstrata.support.errors import UserError
 from strategies.aggregators import make
 from strategies.aggregators.blocks import BLOCK, on_all_cores
 from strategies.aggregators.reply_buffer import ReplyBuffer
-from tests.strategies.test_aggregators import DEFAULTS, assert_same_bits, draw_round, run_round
+from tests.strategies.aggregators.test_aggregators import (
+    DEFAULTS,
+    assert_same_bits,
+    draw_round,
+    run_round,
+)
 
 SHAPES = {"w": (3, 7001), "b": (5,), "scale": (), "none": (0, 3)}
 MEGABYTE = 10**6
