@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.paths import a_file
-from fedstrata.support.errors import TwofoldText, UserError, nearest, private
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 PLAIN_KINDS = "biufU"  # booleans, integers, floats, text: never objects, never records
 Stamp = tuple[Path, int, int]  # where a file is, when it changed, how large it is
@@ -126,7 +126,7 @@ def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def whole_numbers(
-    values: NDArray[Any], lowest: int, highest: int, told: str | TwofoldText
+    values: NDArray[Any], lowest: int, highest: int, told: str | PrivateText
 ) -> NDArray[np.int64]:
     """Return ``values`` as int64 of shape ``(n,)``.
 
@@ -136,7 +136,7 @@ def whole_numbers(
         Any numbers, shape ``(n,)`` or ``(n, 1)``; floats must be whole.
     lowest, highest : int
         The range, both ends included.
-    told : str or TwofoldText
+    told : str or PrivateText
         File and array, for the texts of errors.
 
     Raises

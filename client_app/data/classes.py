@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedstrata.support.errors import TwofoldText, UserError, nearest, private
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 
 def class_names(
     configured: Mapping[str, Sequence[str]] | None,
     task: str,
-    found: Mapping[str, TwofoldText],
+    found: Mapping[str, PrivateText],
     *,
     deployed: bool,
 ) -> tuple[str, ...]:
@@ -22,7 +22,7 @@ def class_names(
         ``data.classes``: the names by task; None takes those found, in sorted order.
     task : str
         The site's task.
-    found : mapping of str to TwofoldText
+    found : mapping of str to PrivateText
         Each class in the data, and the file (and line) where one is, for the texts of errors.
     deployed : bool
         Whether this is a site of its own: class names leave it, so it tells none that only its

@@ -17,7 +17,7 @@ from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
 from client_app.data.paths import a_file, the_root
 from client_app.data.site_info import SiteInfo, refuse_empty, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
-from fedstrata.support.errors import TwofoldText, UserError, nearest, private
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 from models.training.data import ArrayInputs, SiteData, Split
@@ -141,7 +141,7 @@ def _official_files(folder: Path) -> tuple[Path, ...]:
     return paths
 
 
-def _official(path: Path) -> TwofoldText:
+def _official(path: Path) -> PrivateText:
     """Return a file of the official folder for the texts of errors: its name is the published one."""
     return private(path, path.name)
 
@@ -209,7 +209,7 @@ def _bad_line(path: Path, columns: int) -> UserError | None:
     return None
 
 
-def _checked(arrays: tuple[NDArray[Any], ...], told: tuple[TwofoldText, ...]) -> Recordings:
+def _checked(arrays: tuple[NDArray[Any], ...], told: tuple[PrivateText, ...]) -> Recordings:
     """Check shapes, finiteness and ranges; ``told`` names the three arrays in texts of errors."""
     x, y, subject = arrays
     if x.ndim != 2 or x.shape[1] != FEATURES or x.dtype.kind not in "iuf":

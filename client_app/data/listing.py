@@ -8,7 +8,7 @@ from pathlib import Path
 
 from client_app.data.paths import a_file, a_folder, inside, refuse_escape, the_root
 from client_app.data.tables import SPLITS, at_line, split_of, table_rows
-from fedstrata.support.errors import TwofoldText, UserError, private
+from fedstrata.support.errors import PrivateText, UserError, private
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -178,7 +178,7 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
 def _entry(
     root: Path,
     manifest: Path,
-    told: TwofoldText,
+    told: PrivateText,
     row: dict[str, str],
     task: str,
     natural: str | None,

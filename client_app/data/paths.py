@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from fedstrata.support.errors import TwofoldText, UserError, private
+from fedstrata.support.errors import PrivateText, UserError, private
 
 DATA_FOLDER = "the data folder"
 
 
-def a_file(path: Path) -> TwofoldText:
+def a_file(path: Path) -> PrivateText:
     """Return ``path`` for the texts of errors: names of files can be names of patients."""
     return private(path, f"a file in {DATA_FOLDER}")
 
 
-def a_folder(root: Path, path: Path) -> TwofoldText:
+def a_folder(root: Path, path: Path) -> PrivateText:
     """Return ``path``, which is ``root`` or in it, for the texts of errors."""
     return private(path, DATA_FOLDER if path == root else f"a folder in {DATA_FOLDER}")
 
 
-def the_root(root: Path) -> TwofoldText:
+def the_root(root: Path) -> PrivateText:
     """Return the site's data folder (or file) for the texts of errors."""
     return a_folder(root, root)
 
@@ -42,7 +42,7 @@ def refuse_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
             )
 
 
-def inside(root: Path, name: str, told: str | TwofoldText) -> Path:
+def inside(root: Path, name: str, told: str | PrivateText) -> Path:
     """Return the regular file ``root / name``.
 
     Parameters
@@ -51,7 +51,7 @@ def inside(root: Path, name: str, told: str | TwofoldText) -> Path:
         The site's data folder.
     name : str
         A relative path that nobody vouches for.
-    told : str or TwofoldText
+    told : str or PrivateText
         Where the name was written, for the texts of errors.
 
     Raises

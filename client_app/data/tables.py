@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from client_app.data.paths import a_file
-from fedstrata.support.errors import TwofoldText, UserError, nearest, private
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 SPLITS: Mapping[str, str] = {
     "train": "train",
@@ -60,12 +60,12 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         raise UserError(a_file(path) + f": cannot be read after line {line}" + why) from error
 
 
-def at_line(path: Path, line: int) -> TwofoldText:
+def at_line(path: Path, line: int) -> PrivateText:
     """Return a place in a file for the texts of errors."""
     return a_file(path) + f", line {line}"
 
 
-def split_of(row: Mapping[str, str], told: TwofoldText) -> str | None:
+def split_of(row: Mapping[str, str], told: PrivateText) -> str | None:
     """Return ``train``, ``validation`` or ``test`` from a column ``split``, None without one.
 
     ``told`` is the place of the row, for the text of an error.

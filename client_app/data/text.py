@@ -25,7 +25,7 @@ from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import at_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
-from fedstrata.support.errors import TwofoldText, UserError, private, private_reason
+from fedstrata.support.errors import PrivateText, UserError, private, private_reason
 from fedstrata.support.folders import default_models_dir, model_folder
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -90,7 +90,7 @@ class Passage:
     line: int
 
     @property
-    def place(self) -> TwofoldText:
+    def place(self) -> PrivateText:
         """File and line, for the texts of errors."""
         return at_line(self.file, self.line)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedstrata.support.errors import TwofoldText, UserError, private
+from fedstrata.support.errors import PrivateText, UserError, private
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 def token_ids(
     tokenizer: Any,
     texts: Sequence[str],
-    places: Sequence[TwofoldText],
+    places: Sequence[PrivateText],
     *,
     length: int,
     vocabulary: int,
@@ -81,7 +81,7 @@ def token_ids(
         Of transformers.
     texts : sequence of str
         The texts.
-    places : sequence of TwofoldText
+    places : sequence of PrivateText
         File and line of each, for the texts of errors.
     length : int
         Tokens a text.
@@ -124,11 +124,11 @@ def token_ids(
     return ids
 
 
-def _first_of(places: Sequence[TwofoldText]) -> TwofoldText:
+def _first_of(places: Sequence[PrivateText]) -> PrivateText:
     return places[0] + f" and {len(places) - 1} more"
 
 
-def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[TwofoldText], vocabulary: int) -> None:
+def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[PrivateText], vocabulary: int) -> None:
     beyond = ((ids < 0) | (ids >= vocabulary)).any(axis=1)
     if beyond.any():
         row = int(np.argmax(beyond))
@@ -140,7 +140,7 @@ def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[TwofoldText], vocabu
 
 
 def _refuse_unreadable(
-    tokenizer: Any, ids: NDArray[np.int32], places: Sequence[TwofoldText]
+    tokenizer: Any, ids: NDArray[np.int32], places: Sequence[PrivateText]
 ) -> None:
     """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""
     special = set(tokenizer.all_special_ids)
