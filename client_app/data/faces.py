@@ -52,23 +52,23 @@ class FacesOptions:
             raise UserError("data.public.identities: not a negative number")
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """Draw the site's faces: no file is read, and no two sites or splits share a person.
 
     Raises
     ------
     UserError
-        An option is wrong, or the seat does not say which site this is.
+        An option is wrong, or the site info does not say which site this is.
     """
     settings = read_options(FacesOptions, options, "data")
-    index, count = require_partition(seat, "data 'faces'")
+    index, count = require_partition(info, "data 'faces'")
     settings = replace(settings, train=pictures_to_train(settings, index, count))
-    task = _task(settings, seat, index)
+    task = _task(settings, info, index)
     splits = {
         name: _draw_split(settings, task, index, name, first, identities, seed)
         for name, (first, identities) in people(settings, index).items()
     }
-    name = site_name(seat, numbered(seat))
+    name = site_name(info, numbered(info))
     data = SiteData(name, task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
     return refuse_empty(data)
 
@@ -117,15 +117,15 @@ def people(settings: FacesOptions, index: int) -> dict[str, tuple[int, int]]:
     }
 
 
-def _task(settings: FacesOptions, seat: SiteInfo, index: int) -> str:
-    if seat.task is None:
+def _task(settings: FacesOptions, info: SiteInfo, index: int) -> str:
+    if info.task is None:
         return settings.tasks[index % len(settings.tasks)]
-    if seat.task not in settings.tasks:
+    if info.task not in settings.tasks:
         raise UserError(
-            f"this site's task {seat.task!r} is not among data.tasks, which has "
-            f"{nearest(seat.task, settings.tasks)}"
+            f"this site's task {info.task!r} is not among data.tasks, which has "
+            f"{nearest(info.task, settings.tasks)}"
         )
-    return seat.task
+    return info.task
 
 
 def _draw_split(

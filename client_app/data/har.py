@@ -79,22 +79,22 @@ class Recordings:
     subjects: NDArray[np.int64]
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """Return one subject's windows; subject and task are called ``subject-01`` and so on.
 
     Raises
     ------
     UserError
-        An option, the seat or a file is wrong.
+        An option, the site info or a file is wrong.
     """
     settings = read_options(HarOptions, options, "data")
-    recordings = open_recordings(require_root(seat))
-    subject = _choose(_subjects(settings, recordings), seat)
+    recordings = open_recordings(require_root(info))
+    subject = _choose(_subjects(settings, recordings), info)
     rows = np.flatnonzero(recordings.subjects == subject)
     name = _named(subject)
     parts = _divide(settings, recordings, rows, name, derive_seed(seed, "har", subject))
     train, validation, test = (_split(recordings, rows[part]) for part in parts)
-    data = SiteData(site_name(seat, name), name, ACTIVITIES, (FEATURES,), train, validation, test)
+    data = SiteData(site_name(info, name), name, ACTIVITIES, (FEATURES,), train, validation, test)
     return refuse_empty(data)
 
 
@@ -239,28 +239,28 @@ def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
     return tuple(sorted(set(settings.subjects)))
 
 
-def _choose(subjects: tuple[int, ...], seat: SiteInfo) -> int:
+def _choose(subjects: tuple[int, ...], info: SiteInfo) -> int:
     """Return the subject that the site's task names, else the one at the site's index."""
     by_name = {_named(subject): subject for subject in subjects}
-    if seat.task is not None:
-        if seat.task not in by_name:
-            there = private(f"; there is {nearest(seat.task, by_name)}")
-            raise UserError(f"no task {seat.task!r} here" + there)
-        return by_name[seat.task]
-    if seat.index is None:
+    if info.task is not None:
+        if info.task not in by_name:
+            there = private(f"; there is {nearest(info.task, by_name)}")
+            raise UserError(f"no task {info.task!r} here" + there)
+        return by_name[info.task]
+    if info.index is None:
         if len(subjects) == 1:
             return subjects[0]
         raise UserError(
             f"this site's data has {len(subjects)} subjects: name its own in the node config, "
             "as in --node-config 'task=\"" + private(_named(subjects[0]), "...") + "\"'"
         )
-    sites = seat.index + 1 if seat.count is None else seat.count
+    sites = info.index + 1 if info.count is None else info.count
     if sites > len(subjects):
         raise UserError(
             f"{sites} sites but {len(subjects)} subjects: start as many sites as there are "
             f"subjects, with --federation-config 'num-supernodes={len(subjects)}'"
         )
-    return subjects[seat.index]
+    return subjects[info.index]
 
 
 def _named(subject: int) -> str:

@@ -59,27 +59,27 @@ class ImagesOptions:
             )
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """Return the site's pictures; each was decoded once, so a bad file is told before training.
 
     Raises
     ------
     UserError
-        An option, the seat, the manifest, a path or a picture is wrong.
+        An option, the site info, the manifest, a path or a picture is wrong.
     """
     settings = read_options(ImagesOptions, options, "data")
-    root = require_folder(require_root(seat))
-    task, place = _task(settings, seat)
+    root = require_folder(require_root(info))
+    task, place = _task(settings, info)
     entries = _list(settings, root, task)
     found = {entry.label: a_file(entry.path) for entry in entries}
-    classes = class_names(settings.classes, task, found, deployed=seat.deployed)
+    classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
     natural = None
     if settings.manifest is not None or settings.domains:
         natural = np.array([entry.natural for entry in entries], dtype=np.str_)
     shared_seed = derive_seed(seed, "images", "partition", task)
     rows = share(settings.partition, labels, place, shared_seed, natural)
-    name = site_name(seat, numbered(seat))
+    name = site_name(info, numbered(info))
     own = [entries[row] for row in rows]
     split_seed = derive_seed(seed, "images", "split", task, name)
     given = {entry.split for entry in entries}
@@ -89,12 +89,12 @@ def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
     return refuse_empty(SiteData(name, task, classes, shape, *splits))
 
 
-def _task(settings: ImagesOptions, seat: SiteInfo) -> tuple[str, Place]:
+def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[str, Place]:
     """Return the site's task and its place among those that share the task's pictures."""
     tasks = settings.tasks or ((settings.task,) if settings.task else ())
-    if not tasks and seat.task is None:
+    if not tasks and info.task is None:
         raise UserError("data.task: name the task, or give task in the site's node config")
-    return task_of(seat, tasks)
+    return task_of(info, tasks)
 
 
 def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:

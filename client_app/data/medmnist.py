@@ -74,17 +74,17 @@ class Collection:
     side: NDArray[np.int64]
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """Return the site's share of its file; the file's own splits are kept.
 
     Raises
     ------
     UserError
-        An option, the seat or the file is wrong.
+        An option, the site info or the file is wrong.
     """
     settings = read_options(MedmnistOptions, options, "data")
-    name = site_name(seat, numbered(seat))
-    path, task, place = _choose(settings, require_root(seat), seat, name)
+    name = site_name(info, numbered(info))
+    path, task, place = _choose(settings, require_root(info), info, name)
     held = _opened(stamp(path), settings.largest_mb << 20)
     classes = _classes(settings, task, held, path)
     shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
@@ -105,50 +105,50 @@ def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
 
 
 def _choose(
-    settings: MedmnistOptions, root: Path, seat: SiteInfo, name: str
+    settings: MedmnistOptions, root: Path, info: SiteInfo, name: str
 ) -> tuple[Path, str, Place]:
     """Return the site's file, its task, and its place among the sites that share the file."""
-    alone_or_all = place_of(seat)[1] if seat.index is not None else ALONE
+    alone_or_all = place_of(info)[1] if info.index is not None else ALONE
     refuse_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
     if root.is_file():
-        return root, seat.task or root.stem, alone_or_all
+        return root, info.task or root.stem, alone_or_all
     if settings.files is not None:
-        return _assigned(settings.files, root, seat, name)
+        return _assigned(settings.files, root, info, name)
     if settings.file is not None:
         path = inside(root, settings.file, "data.file")
-        return path, seat.task or path.stem, alone_or_all
-    if seat.task is not None:
-        path = inside(root, f"{seat.task}.npz", "this site's task")
-        return path, seat.task, alone_or_all
-    return _by_index(root, seat)
+        return path, info.task or path.stem, alone_or_all
+    if info.task is not None:
+        path = inside(root, f"{info.task}.npz", "this site's task")
+        return path, info.task, alone_or_all
+    return _by_index(root, info)
 
 
 def _assigned(
-    files: Mapping[str, str], root: Path, seat: SiteInfo, name: str
+    files: Mapping[str, str], root: Path, info: SiteInfo, name: str
 ) -> tuple[Path, str, Place]:
     if name not in files:
         raise UserError(f"data.files: no site {name!r}; there is {nearest(name, files)}")
     path = inside(root, files[name], f"data.files, site {name!r}")
     sharing = sorted(site for site, file in files.items() if file == files[name])
-    place = ALONE if seat.index is None else Place(sharing.index(name), len(sharing))
-    return path, seat.task or path.stem, place
+    place = ALONE if info.index is None else Place(sharing.index(name), len(sharing))
+    return path, info.task or path.stem, place
 
 
-def _by_index(root: Path, seat: SiteInfo) -> tuple[Path, str, Place]:
+def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Place]:
     """Deal the folder's files out to the sites in turn: each file is a task."""
     found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
     if not found:
         raise UserError(
             the_root(root) + ": has no .npz file; put one there, such as pneumoniamnist.npz"
         )
-    if seat.index is None and len(found) > 1:
+    if info.index is None and len(found) > 1:
         raise UserError(
             the_root(root) + f": has {len(found)} npz files: name this site's in its node config, "
             "as in --node-config 'task=\""
             + private(found[0].stem, "...")
             + "\"', or give data.file"
         )
-    number, place = place_of(seat, len(found))
+    number, place = place_of(info, len(found))
     return inside(root, found[number].name, "data-root"), found[number].stem, place
 
 

@@ -108,25 +108,25 @@ class Place:
 ALONE = Place(0, 1)
 
 
-def place_of(seat: SiteInfo, tasks: int = 1) -> tuple[int, Place]:
-    """Return the seat's task number and its place among the sites of that task.
+def place_of(info: SiteInfo, tasks: int = 1) -> tuple[int, Place]:
+    """Return the site's task number and its place among the sites of that task.
 
     Site ``i`` has task ``i % tasks``, so the sites of one task are every ``tasks``-th. A site
     without an index (a deployed one) has its data for itself.
     """
-    if seat.index is None:
+    if info.index is None:
         return 0, ALONE
-    if seat.count is None:
+    if info.count is None:
         raise UserError(
             "sites that share one data-root need to know how many they are: give num-partitions "
             "beside partition-id in the node config"
         )
-    number = seat.index % tasks
-    return number, Place(seat.index // tasks, len(range(number, seat.count, tasks)))
+    number = info.index % tasks
+    return number, Place(info.index // tasks, len(range(number, info.count, tasks)))
 
 
-def task_of(seat: SiteInfo, tasks: Sequence[str]) -> tuple[str, Place]:
-    """Return the seat's task and its place among those that share the task's examples.
+def task_of(info: SiteInfo, tasks: Sequence[str]) -> tuple[str, Place]:
+    """Return the site's task and its place among those that share the task's examples.
 
     A site's node config names its task, or site ``i`` has ``tasks[i % len(tasks)]``.
 
@@ -135,14 +135,14 @@ def task_of(seat: SiteInfo, tasks: Sequence[str]) -> tuple[str, Place]:
     UserError
         There are several tasks, and neither says which is this site's.
     """
-    if seat.task is not None:
-        return seat.task, place_of(seat)[1]
-    if len(tasks) > 1 and seat.index is None:
+    if info.task is not None:
+        return info.task, place_of(info)[1]
+    if len(tasks) > 1 and info.index is None:
         raise UserError(
             f"data.tasks has {len(tasks)} tasks: name this site's own in its node config, "
             f"as in --node-config 'task=\"{tasks[0]}\"'"
         )
-    number, place = place_of(seat, len(tasks))
+    number, place = place_of(info, len(tasks))
     return tasks[number], place
 
 

@@ -49,8 +49,8 @@ class CommonOptions:
 COMMON = frozenset(option.name for option in fields(CommonOptions))
 
 
-def load(name: str, options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
-    """Return what the site at ``seat`` holds of the data set ``name``.
+def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
+    """Return the site's share of the data set ``name``.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def load(name: str, options: Mapping[str, object], seat: SiteInfo, seed: int) ->
     options : Mapping
         The configuration's ``data`` as plain values: those of `CommonOptions`, and the data set's
         own, which it checks itself.
-    seat : SiteInfo
+    info : SiteInfo
         Which site this is and where its data lies.
     seed : int
         The run's seed: the same seed, options and data give the same splits.
@@ -75,7 +75,7 @@ def load(name: str, options: Mapping[str, object], seat: SiteInfo, seed: int) ->
     common = {key: value for key, value in options.items() if key in COMMON}
     own = {key: value for key, value in options.items() if key not in COMMON}
     settings = read_options(CommonOptions, common, "data")
-    data = loader(own, seat, seed)
+    data = loader(own, info, seed)
     if settings.labels_per_class is None:
         return data
     return _with_few_labels(data, settings.labels_per_class, seed)

@@ -48,17 +48,17 @@ class SiteInfo:
             )
 
 
-def require_partition(seat: SiteInfo, why: str) -> tuple[int, int]:
-    """Return ``(index, count)`` of the seat, or raise a `UserError` that says how to give them."""
-    if seat.index is None or seat.count is None:
+def require_partition(info: SiteInfo, why: str) -> tuple[int, int]:
+    """Return ``(index, count)`` of the site, or raise a `UserError` that says how to give them."""
+    if info.index is None or info.count is None:
         raise UserError(
             f"{why} needs to know which site this is: give it in the node config, "
             "as in --node-config 'partition-id=0 num-partitions=10'"
         )
-    return seat.index, seat.count
+    return info.index, info.count
 
 
-def require_root(seat: SiteInfo) -> Path:
+def require_root(info: SiteInfo) -> Path:
     """Return the site's data folder (or file), once it was opened.
 
     Raises
@@ -68,33 +68,33 @@ def require_root(seat: SiteInfo) -> Path:
     OSError
         Where it cannot be opened: listing a folder with ``glob`` would call it empty.
     """
-    if seat.root is None:
+    if info.root is None:
         raise UserError(
             "this data set is read from disk: give the site's absolute folder as data-root, "
             'for example data-root="/data/site"'
         )
-    if not seat.root.is_absolute():
+    if not info.root.is_absolute():
         raise UserError(
-            private(f"data-root {str(seat.root)!r}: ") + "data-root must be an absolute path: "
+            private(f"data-root {str(info.root)!r}: ") + "data-root must be an absolute path: "
             "the app does not run in the user's folder"
         )
     try:
-        os.close(os.open(seat.root, os.O_RDONLY))
+        os.close(os.open(info.root, os.O_RDONLY))
     except FileNotFoundError:
         raise UserError(
-            "data-root" + private(f" {str(seat.root)!r}") + " does not exist on this site's machine"
+            "data-root" + private(f" {str(info.root)!r}") + " does not exist on this site's machine"
         ) from None
-    return seat.root
+    return info.root
 
 
-def site_name(seat: SiteInfo, otherwise: str) -> str:
+def site_name(info: SiteInfo, otherwise: str) -> str:
     """Return the name from the node config, or the one that the data set gives."""
-    return seat.site or otherwise
+    return info.site or otherwise
 
 
-def numbered(seat: SiteInfo) -> str:
-    """Return ``site-00``, ``site-01``, ... by the seat's index; without one, ``site``."""
-    return "site" if seat.index is None else f"site-{seat.index:02d}"
+def numbered(info: SiteInfo) -> str:
+    """Return ``site-00``, ``site-01``, ... by the info's index; without one, ``site``."""
+    return "site" if info.index is None else f"site-{info.index:02d}"
 
 
 def refuse_empty(data: SiteData) -> SiteData:

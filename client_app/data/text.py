@@ -95,35 +95,35 @@ class Passage:
         return at_line(self.file, self.line)
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """Return the site's texts as token ids.
 
     Raises
     ------
     UserError
-        An option, the seat, the model's folder, a file or a row is wrong.
+        An option, the site info, the model's folder, a file or a row is wrong.
     """
     settings = read_options(TextOptions, options, "data")
-    path, own_name = _choose(settings, require_root(seat), seat)
-    task, place = task_of(seat, settings.tasks)
+    path, own_name = _choose(settings, require_root(info), info)
+    task, place = task_of(info, settings.tasks)
     shared = own_name is None
     column = settings.partition.required_column() if shared else None
     passages = _opened(stamp(path), settings.text, task, column, settings.most_rows)
     found = {passage.label: passage.place for passage in reversed(passages)}
-    classes = class_names(settings.classes, task, found, deployed=seat.deployed)
+    classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)
     rows = _share(settings, passages, labels, place if shared else ALONE, seed, task)
-    name = site_name(seat, own_name or numbered(seat))
+    name = site_name(info, own_name or numbered(info))
     given = {passage.split for passage in passages}
     fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
     own = [passages[row] for row in rows]
     split_seed = derive_seed(seed, "text", "split", task, name)
-    splits = _divide(settings, seat, own, labels[rows], fractions, split_seed)
+    splits = _divide(settings, info, own, labels[rows], fractions, split_seed)
     data = SiteData(name, task, classes, (settings.length,), *splits)
     return refuse_empty(data)
 
 
-def _choose(settings: TextOptions, root: Path, seat: SiteInfo) -> tuple[Path, str | None]:
+def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, str | None]:
     """Return the site's file and, where each site has one of its own, the name that it gives.
 
     ``data.file`` or a single file is for all sites. Of several, a deployed site has the one with
@@ -144,18 +144,18 @@ def _choose(settings: TextOptions, root: Path, seat: SiteInfo) -> tuple[Path, st
     if len(found) == 1:
         return found[0], None
     named = {path.stem: path for path in found}
-    if seat.site is not None and seat.site in named:
-        return named[seat.site], seat.site
-    if seat.site is None and seat.index is not None:
-        if seat.index < len(found):
-            return found[seat.index], found[seat.index].stem
+    if info.site is not None and info.site in named:
+        return named[info.site], info.site
+    if info.site is None and info.index is not None:
+        if info.index < len(found):
+            return found[info.index], found[info.index].stem
         raise UserError(
             the_root(root) + f": has {len(found)} csv files, one a site: start as many sites, "
             f"with --federation-config 'num-supernodes={len(found)}', or name one in data.file"
         )
     raise UserError(
         the_root(root) + f": has {len(found)} csv files, none of them "
-        f"{seat.site or 'this site'}.csv: call this site's file so, leave it alone there, or name "
+        f"{info.site or 'this site'}.csv: call this site's file so, leave it alone there, or name "
         "it in data.file"
     )
 
@@ -201,14 +201,14 @@ def _share(
 
 def _divide(
     settings: TextOptions,
-    seat: SiteInfo,
+    info: SiteInfo,
     own: Sequence[Passage],
     labels: NDArray[np.int64],
     fractions: tuple[float, float],
     seed: int,
 ) -> tuple[Split, Split, Split]:
     """Put each of the site's own texts into its split, the same text always into the same."""
-    ids = _ids(settings, seat, own)
+    ids = _ids(settings, info, own)
     order = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in own))}
     twins = np.array([order[passage.text] for passage in own], dtype=np.int64)
     parts = complete(
@@ -223,10 +223,10 @@ def _divide(
     return train, validation, test
 
 
-def _ids(settings: TextOptions, seat: SiteInfo, own: Sequence[Passage]) -> NDArray[np.int32]:
+def _ids(settings: TextOptions, info: SiteInfo, own: Sequence[Passage]) -> NDArray[np.int32]:
     named = f"{settings.folder[:80]!r} in the models folder"
     with private_reason(f"there is no folder {named} that can be used as data.folder"):
-        folder = model_folder(settings.folder, seat.models_dir or default_models_dir())
+        folder = model_folder(settings.folder, info.models_dir or default_models_dir())
         tokenizer: Any = read_tokenizer(folder)
         vocabulary = architecture(folder).vocabulary
     digest = tokenizer_digest(tokenizer)

@@ -1,4 +1,4 @@
-"""What the tests of the data sets share: the configuration's own options, seats, real data."""
+"""What the tests of the data sets share: the configuration's own options, site infos, real data."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def real() -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def seat() -> Callable[..., SiteInfo]:
-    """Return a seat from what a test gives."""
+def info() -> Callable[..., SiteInfo]:
+    """Return a site info made of what a test gives."""
 
     def make(
         index: int | None = None,

@@ -67,8 +67,8 @@ def files(data) -> list[set[str]]:
     ]
 
 
-def test_class_folders_become_a_task(folders, options, seat) -> None:
-    data = load("images", options("images", **SMALL), seat(root=folders, site="north"), seed=1)
+def test_class_folders_become_a_task(folders, options, info) -> None:
+    data = load("images", options("images", **SMALL), info(root=folders, site="north"), seed=1)
     assert (data.site, data.task) == ("north", "label")
     assert data.classes == ("cat", "dog")
     assert data.input_shape == (3, 8, 8)
@@ -80,17 +80,17 @@ def test_class_folders_become_a_task(folders, options, seat) -> None:
         assert path.parent.name == data.classes[label]
 
 
-def test_hidden_folders_are_no_examples(folders, options, seat) -> None:
+def test_hidden_folders_are_no_examples(folders, options, info) -> None:
     """Programs keep originals and thumbnails there: other bytes of the same pictures."""
     for hidden in (".thumbnails", "ward/.originals"):
         fill(folders / "cat" / hidden, 60, 5)
-    data = load("images", options("images", **SMALL), seat(root=folders), seed=1)
+    data = load("images", options("images", **SMALL), info(root=folders), seed=1)
     assert sum(map(len, files(data))) == 50
 
 
-def test_splits_are_disjoint_cover_everything_and_follow_the_seed(folders, options, seat) -> None:
+def test_splits_are_disjoint_cover_everything_and_follow_the_seed(folders, options, info) -> None:
     def drawn(seed: int) -> list[set[str]]:
-        return files(load("images", options("images", **SMALL), seat(root=folders), seed))
+        return files(load("images", options("images", **SMALL), info(root=folders), seed))
 
     first = drawn(1)
     assert sum(map(len, first)) == len(set().union(*first)) == 50
@@ -98,35 +98,35 @@ def test_splits_are_disjoint_cover_everything_and_follow_the_seed(folders, optio
     assert drawn(2) != first
 
 
-def test_copies_of_a_picture_stay_on_one_side(folders, options, seat) -> None:
+def test_copies_of_a_picture_stay_on_one_side(folders, options, info) -> None:
     for path in sorted((folders / "cat").iterdir()):
         shutil.copy(path, folders / "cat" / f"copy-of-{path.name}")
     for seed in range(5):
-        data = load("images", options("images", **SMALL), seat(root=folders), seed)
+        data = load("images", options("images", **SMALL), info(root=folders), seed)
         sides = [set(split.inputs.digests) for split in (data.train, data.validation, data.test)]
         assert not sides[0] & sides[1]
         assert not sides[0] & sides[2]
         assert not sides[1] & sides[2]
 
 
-def test_given_splits_are_kept_and_the_missing_one_is_drawn(tmp_path, options, seat) -> None:
+def test_given_splits_are_kept_and_the_missing_one_is_drawn(tmp_path, options, info) -> None:
     for split, first, many in (("train", 0, 20), ("val", 40, 4), ("test", 60, 6)):
         fill(tmp_path / split / "cat", first, many)
         fill(tmp_path / split / "dog", first + 20, many)
-    data = load("images", options("images", **SMALL), seat(root=tmp_path), seed=1)
+    data = load("images", options("images", **SMALL), info(root=tmp_path), seed=1)
     for part, name in ((data.train, "train"), (data.validation, "val"), (data.test, "test")):
         assert {path.parent.parent.name for path in part.inputs.paths} == {name}
     assert [len(data.train), len(data.validation), len(data.test)] == [40, 8, 12]
     shutil.rmtree(tmp_path / "val")
-    data = load("images", options("images", **SMALL), seat(root=tmp_path), seed=1)
+    data = load("images", options("images", **SMALL), info(root=tmp_path), seed=1)
     assert [len(data.train), len(data.validation), len(data.test)] == [36, 4, 12]
     assert {path.parent.parent.name for path in data.validation.inputs.paths} == {"train"}
 
 
-def test_a_manifest_holds_several_tasks(manifest, options, seat) -> None:
+def test_a_manifest_holds_several_tasks(manifest, options, info) -> None:
     chosen = options("images", **SMALL, manifest="all.csv", tasks=["animal", "age"])
     expected_items = [
-        load("images", chosen, seat(index=index, count=4, root=manifest), seed=1)
+        load("images", chosen, info(index=index, count=4, root=manifest), seed=1)
         for index in range(4)
     ]
     assert [data.task for data in expected_items] == ["animal", "age"] * 2
@@ -137,13 +137,13 @@ def test_a_manifest_holds_several_tasks(manifest, options, seat) -> None:
     assert len(animals[0] | animals[1]) == 50
     assert not ages[0] & ages[1]
     assert len(ages[0] | ages[1]) == 34  # a third have an empty cell, and are left out
-    deployed = load("images", chosen, seat(root=manifest, task="age"), seed=1)
+    deployed = load("images", chosen, info(root=manifest, task="age"), seed=1)
     assert sum(map(len, files(deployed))) == 34
     with pytest.raises(UserError, match="name this site's own in its node config"):
-        load("images", chosen, seat(root=manifest), seed=1)
+        load("images", chosen, info(root=manifest), seed=1)
 
 
-def test_a_manifest_can_give_splits_and_wards(manifest, options, seat) -> None:
+def test_a_manifest_can_give_splits_and_wards(manifest, options, info) -> None:
     lines = (manifest / "all.csv").read_text().splitlines()
     given = ["train", "train", "train", "validation", "test"]
     rows = [f"{line},{given[number % 5]}" for number, line in enumerate(lines[1:])]
@@ -151,13 +151,13 @@ def test_a_manifest_can_give_splits_and_wards(manifest, options, seat) -> None:
     natural = {**options("images")["partition"], "scheme": "natural", "column": "ward"}
     chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=natural)
     for index in range(2):
-        data = load("images", chosen, seat(index=index, count=2, root=manifest), seed=1)
+        data = load("images", chosen, info(index=index, count=2, root=manifest), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [15, 5, 5]
         assert {int(name[:3]) % 2 for part in files(data) for name in part} == {index}
 
 
 @pytest.mark.parametrize("scheme", ["iid", "dirichlet", "pathological", "linear"])
-def test_sites_of_a_simulation_share_a_folder(folders, options, seat, scheme) -> None:
+def test_sites_of_a_simulation_share_a_folder(folders, options, info, scheme) -> None:
     partition = {
         **options("images")["partition"],
         "scheme": scheme,
@@ -166,7 +166,7 @@ def test_sites_of_a_simulation_share_a_folder(folders, options, seat, scheme) ->
     }
     chosen = options("images", **SMALL, partition=partition)
     expected_items = [
-        set().union(*files(load("images", chosen, seat(i, 3, folders), seed=1))) for i in range(3)
+        set().union(*files(load("images", chosen, info(i, 3, folders), seed=1))) for i in range(3)
     ]
     assert len(set().union(*expected_items)) == sum(map(len, expected_items)) == 50
 
@@ -186,9 +186,9 @@ def by_domain(options, scheme: str = "domain", **changes: object) -> dict[str, o
     return options("images", **SMALL, domains=True, partition=partition, **changes)
 
 
-def test_folders_of_domains_are_shared_out_by_domain(domains, options, seat) -> None:
+def test_folders_of_domains_are_shared_out_by_domain(domains, options, info) -> None:
     expected_items = [
-        load("images", by_domain(options), seat(index=i, count=5, root=domains), seed=1)
+        load("images", by_domain(options), info(index=i, count=5, root=domains), seed=1)
         for i in range(5)
     ]
     paths = [
@@ -206,40 +206,40 @@ def test_folders_of_domains_are_shared_out_by_domain(domains, options, seat) -> 
     assert {data.classes for data in expected_items} == {("dog", "house")}
     for i, domain in enumerate(("cartoon", "photo", "sketch")):
         natural = by_domain(options, "natural")
-        data = load("images", natural, seat(index=i, count=3, root=domains), seed=1)
+        data = load("images", natural, info(index=i, count=3, root=domains), seed=1)
         assert {path.parent.parent.name for path in data.train.inputs.paths} == {domain}
     with pytest.raises(UserError, match=r"has 3 values for 4 sites.*scheme=domain"):
-        load("images", by_domain(options, "natural"), seat(0, 4, domains), seed=1)
-    alone = load("images", by_domain(options), seat(root=domains, site="north"), seed=1)
+        load("images", by_domain(options, "natural"), info(0, 4, domains), seed=1)
+    alone = load("images", by_domain(options), info(root=domains, site="north"), seed=1)
     assert len(alone.train) + len(alone.validation) + len(alone.test) == 90
 
 
-def test_a_manifest_s_column_can_be_shared_by_several_sites(manifest, options, seat) -> None:
+def test_a_manifest_s_column_can_be_shared_by_several_sites(manifest, options, info) -> None:
     partition = {**options("images")["partition"], "scheme": "domain", "column": "ward"}
     chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=partition)
     expected_items = [
-        set().union(*files(load("images", chosen, seat(i, 4, manifest), seed=1))) for i in range(4)
+        set().union(*files(load("images", chosen, info(i, 4, manifest), seed=1))) for i in range(4)
     ]
     assert len(set().union(*expected_items)) == sum(map(len, expected_items)) == 50
     for index, names in enumerate(expected_items):
         assert {int(name[:3]) % 2 for name in names} == {index % 2}
 
 
-def test_domains_may_hold_splits(domains, options, seat) -> None:
+def test_domains_may_hold_splits(domains, options, info) -> None:
     for domain in ("sketch", "photo", "cartoon"):
         (domains / domain / "train").mkdir()
         for kind in ("dog", "house"):
             (domains / domain / kind).rename(domains / domain / "train" / kind)
             fill(domains / domain / "test" / kind, 300 + len(domain + kind), 3)
-    data = load("images", by_domain(options), seat(index=1, count=3, root=domains), seed=1)
+    data = load("images", by_domain(options), info(index=1, count=3, root=domains), seed=1)
     assert len(data.test) == 6
     for part, name in ((data.train, "train"), (data.validation, "train"), (data.test, "test")):
         assert {path.parts[-4:-2] for path in part.inputs.paths} == {("photo", name)}
 
 
-def test_wrong_trees_of_domains_are_told(domains, tmp_path, options, seat) -> None:
+def test_wrong_trees_of_domains_are_told(domains, tmp_path, options, info) -> None:
     def told(match: str, index: int = 0) -> None:
-        placed = seat(index=index, count=3, root=domains)
+        placed = info(index=index, count=3, root=domains)
         with pytest.raises(UserError, match=match):
             load("images", by_domain(options), placed, seed=1)
 
@@ -274,10 +274,10 @@ def test_wrong_trees_of_domains_are_told(domains, tmp_path, options, seat) -> No
     told("has no domain folders")
 
 
-def test_classes_are_those_configured(folders, options, seat) -> None:
+def test_classes_are_those_configured(folders, options, info) -> None:
     def classes(**named):
         chosen = options("images", **SMALL, classes=named)
-        return load("images", chosen, seat(root=folders), seed=1).classes
+        return load("images", chosen, info(root=folders), seed=1).classes
 
     assert classes(label=["dog", "bird", "cat"]) == ("dog", "bird", "cat")
     with pytest.raises(UserError, match=r"class 'dog' is not among data\.classes.*'dig'"):
@@ -288,7 +288,7 @@ def test_classes_are_those_configured(folders, options, seat) -> None:
         classes(label=["cat", "cat", "dog"])
     shutil.rmtree(folders / "dog")
     with pytest.raises(UserError, match="two classes or more"):
-        load("images", options("images", **SMALL), seat(root=folders), seed=1)
+        load("images", options("images", **SMALL), info(root=folders), seed=1)
 
 
 @pytest.mark.parametrize(
@@ -307,13 +307,13 @@ def test_classes_are_those_configured(folders, options, seat) -> None:
         ('cat/002.png,"cat,old,w0', "cannot be read"),
     ],
 )
-def test_a_wrong_row_is_told_with_its_line(manifest, options, seat, row, told) -> None:
+def test_a_wrong_row_is_told_with_its_line(manifest, options, info, row, told) -> None:
     picture(1).save(manifest.parent / "secret.png")
     header = "path,animal,age,ward\ncat/000.png,cat,old,w0\n"
     (manifest / "all.csv").write_text(header + row, encoding="utf-8")
     chosen = options("images", **SMALL, manifest="all.csv", task="animal")
     with pytest.raises(UserError, match=told) as error:
-        load("images", chosen, seat(root=manifest), seed=1)
+        load("images", chosen, info(root=manifest), seed=1)
     assert "all.csv" in str(error.value)
 
 
@@ -329,22 +329,22 @@ def test_a_wrong_row_is_told_with_its_line(manifest, options, seat, row, told) -
         (b"path,animal\ncat/000.png,\xff\xfe\n", "save it as UTF-8"),
     ],
 )
-def test_a_wrong_manifest_is_told(folders, options, seat, content, told) -> None:
+def test_a_wrong_manifest_is_told(folders, options, info, content, told) -> None:
     raw = content if isinstance(content, bytes) else content.encode()
     (folders / "all.csv").write_bytes(raw)
     chosen = options("images", **SMALL, manifest="all.csv", task="animal")
     with pytest.raises(UserError, match=told) as error:
-        load("images", chosen, seat(root=folders), seed=1)
+        load("images", chosen, info(root=folders), seed=1)
     assert "all.csv" in str(error.value)
 
 
-def test_a_manifest_outside_or_missing_is_told(folders, options, seat) -> None:
+def test_a_manifest_outside_or_missing_is_told(folders, options, info) -> None:
     for name in ("none.csv", "../all.csv", "/etc/passwd"):
         with pytest.raises(UserError, match=r"data\.manifest"):
-            load("images", options("images", manifest=name), seat(root=folders), seed=1)
+            load("images", options("images", manifest=name), info(root=folders), seed=1)
 
 
-def test_links_that_leave_the_root_are_refused(folders, tmp_path, options, seat) -> None:
+def test_links_that_leave_the_root_are_refused(folders, tmp_path, options, info) -> None:
     fill(tmp_path / "secret" / "cat", 90, 1)
     for link, target in [
         (folders / "cat" / "link.png", tmp_path / "secret" / "cat" / "090.png"),
@@ -352,21 +352,21 @@ def test_links_that_leave_the_root_are_refused(folders, tmp_path, options, seat)
     ]:
         link.symlink_to(target)
         with pytest.raises(UserError, match="a link that leaves"):
-            load("images", options("images", **SMALL), seat(root=folders), seed=1)
+            load("images", options("images", **SMALL), info(root=folders), seed=1)
         link.unlink()
     (folders / "out.csv").symlink_to(tmp_path / "out.csv")
     (tmp_path / "out.csv").write_text("path,label\n")
     with pytest.raises(UserError, match="a link that leaves"):
-        load("images", options("images", manifest="out.csv"), seat(root=folders), seed=1)
+        load("images", options("images", manifest="out.csv"), info(root=folders), seed=1)
     (folders / "cat" / "loop.png").symlink_to(folders / "cat" / "loop.png")
     with pytest.raises(UserError, match=r"loop\.png"):
-        load("images", options("images", **SMALL), seat(root=folders), seed=1)
+        load("images", options("images", **SMALL), info(root=folders), seed=1)
 
 
-def test_layouts_that_cannot_be_meant_are_told(folders, tmp_path, options, seat) -> None:
+def test_layouts_that_cannot_be_meant_are_told(folders, tmp_path, options, info) -> None:
     def told(match: str) -> None:
         with pytest.raises(UserError, match=match):
-            load("images", options("images", **SMALL), seat(root=folders), seed=1)
+            load("images", options("images", **SMALL), info(root=folders), seed=1)
 
     (folders / "bird").mkdir()
     told("bird: no pictures in this class folder")
@@ -381,7 +381,7 @@ def test_layouts_that_cannot_be_meant_are_told(folders, tmp_path, options, seat)
     told("has no class folders")
 
 
-def test_options_out_of_range_are_told(folders, options, seat) -> None:
+def test_options_out_of_range_are_told(folders, options, info) -> None:
     unnamed = {**options("images")["partition"], "scheme": "domain"}
     by_ward = {**unnamed, "column": "ward"}
     for changes, told in [
@@ -397,9 +397,9 @@ def test_options_out_of_range_are_told(folders, options, seat) -> None:
         ({"manifest": "all.csv", "partition": unnamed}, r"data\.partition\.column: name"),
     ]:
         with pytest.raises(UserError, match=told):
-            load("images", options("images", **changes), seat(root=folders), seed=1)
+            load("images", options("images", **changes), info(root=folders), seed=1)
     with pytest.raises(UserError, match="must be a folder"):
-        load("images", options("images"), seat(root=folders / "cat" / "000.png"), seed=1)
+        load("images", options("images"), info(root=folders / "cat" / "000.png"), seed=1)
 
 
 def png(width: int, height: int) -> bytes:
@@ -430,17 +430,17 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
         (PCX, "not a readable picture"),  # Pillow could read it; it is not among our formats
     ],
 )
-def test_a_bad_picture_is_told_before_training(folders, options, seat, content, told) -> None:
+def test_a_bad_picture_is_told_before_training(folders, options, info, content, told) -> None:
     (folders / "cat" / "bad.png").write_bytes(content)
     with pytest.raises(UserError, match=rf"bad\.png: .*{told}|bad\.png: {told}"):
-        load("images", options("images", **SMALL), seat(root=folders), seed=1)
+        load("images", options("images", **SMALL), info(root=folders), seed=1)
 
 
-def test_a_truncated_picture_is_told(folders, options, seat) -> None:
+def test_a_truncated_picture_is_told(folders, options, info) -> None:
     path = folders / "dog" / "021.jpg"
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"021\.jpg: not a readable picture"):
-        load("images", options("images", **SMALL), seat(root=folders), seed=1)
+        load("images", options("images", **SMALL), info(root=folders), seed=1)
 
 
 def test_the_central_square_is_cut_and_scaled() -> None:
@@ -560,7 +560,7 @@ def test_any_manifest_gives_data_or_a_user_error(folders, options, content) -> N
         load("images", chosen, placed, seed=1)
 
 
-def test_real_pictures_of_four_domains(real, tmp_path, options, seat) -> None:
+def test_real_pictures_of_four_domains(real, tmp_path, options, info) -> None:
     with zipfile.ZipFile(real("pacs_subset.zip")) as archive:
         names = [name for name in archive.namelist() if name.split("/")[-2] in ("dog", "horse")]
         archive.extractall(tmp_path, names)
@@ -569,19 +569,19 @@ def test_real_pictures_of_four_domains(real, tmp_path, options, seat) -> None:
     natural = {**options("images")["partition"], "scheme": "natural", "column": "domain"}
     chosen = options("images", size=32, manifest="pacs.csv", task="kind", partition=natural)
     for index, domain in enumerate(("art_painting", "cartoon", "photo", "sketch")):
-        data = load("images", chosen, seat(index=index, count=4, root=tmp_path), seed=1)
+        data = load("images", chosen, info(index=index, count=4, root=tmp_path), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]
         assert {path.parts[-3] for path in data.train.inputs.paths} == {domain}
 
 
-def test_real_pictures_of_four_domains_as_they_are(real, tmp_path, options, seat) -> None:
+def test_real_pictures_of_four_domains_as_they_are(real, tmp_path, options, info) -> None:
     with zipfile.ZipFile(real("pacs_subset.zip")) as archive:
         names = [name for name in archive.namelist() if name.split("/")[-2] in ("dog", "horse")]
         archive.extractall(tmp_path, names)
     root = tmp_path / names[0].split("/")[0]
     chosen = {**by_domain(options), "size": 32}
     for index, domain in enumerate(("art_painting", "cartoon", "photo", "sketch")):
-        data = load("images", chosen, seat(index=index, count=4, root=root), seed=1)
+        data = load("images", chosen, info(index=index, count=4, root=root), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]
         assert {path.parts[-3] for path in data.train.inputs.paths} == {domain}
 

@@ -63,26 +63,26 @@ def test_any_table_of_neighbours_gives_an_order(shared: list[int]) -> None:
     assert 0 <= alone(table) <= 1
 
 
-def test_shuffled_windows_are_cut_into_blocks(tmp_path, options, seat) -> None:
+def test_shuffled_windows_are_cut_into_blocks(tmp_path, options, info) -> None:
     generator = np.random.default_rng(3)
     features, labels, _ = windows(generator, (40, 40, 30, 30))
     order = generator.permutation(len(labels))
     features, labels = features[order], labels[order]
     np.savez(tmp_path / "one.npz", x=features, y=labels + 1, subject=np.ones(len(labels), int))
-    data = load("har", options("har", split="blocks"), seat(root=tmp_path), seed=1)
+    data = load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
     assert min(len(data.train), len(data.validation), len(data.test)) > 5
     check_apart(data)
     scattered = {"x": generator.normal(size=features.shape), "y": labels + 1}
     np.savez(tmp_path / "one.npz", **scattered, subject=np.ones(len(labels), int))
     with pytest.raises(UserError, match="share no extreme value"):
-        load("har", options("har", split="blocks"), seat(root=tmp_path), seed=1)
+        load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
 
 
-def test_no_two_splits_of_the_real_subjects_share_samples(real, options, seat) -> None:
+def test_no_two_splits_of_the_real_subjects_share_samples(real, options, info) -> None:
     root = real("har.npz")
     assert len(open_recordings(root).labels) == 10299
     for index in (0, 7, 29):
-        placed = seat(root=root, index=index, count=30)
+        placed = info(root=root, index=index, count=30)
         check_apart(load("har", options("har", split="blocks"), placed, seed=1))
 
 

@@ -87,8 +87,8 @@ def test_what_cannot_be_shared_out_is_told() -> None:
 
 
 def test_sites_of_one_task_get_the_places_of_that_task() -> None:
-    seats = [SiteInfo(site=None, task=None, index=index, count=7, root=None) for index in range(7)]
-    placed = [place_of(seat, tasks=3) for seat in seats]
+    infos = [SiteInfo(site=None, task=None, index=index, count=7, root=None) for index in range(7)]
+    placed = [place_of(info, tasks=3) for info in infos]
     assert [task for task, _ in placed] == [0, 1, 2, 0, 1, 2, 0]
     assert [place for task, place in placed if task == 0] == [Place(n, 3) for n in range(3)]
     assert [place for task, place in placed if task == 2] == [Place(n, 2) for n in range(2)]

@@ -53,7 +53,7 @@ def notes(tmp_path) -> Path:
 
 @pytest.fixture
 def place(models_dir, options):
-    """Load text data for a seat; options as in conf/data/text.yaml but for the changes."""
+    """Load text data for a site; options as in conf/data/text.yaml but for the changes."""
 
     def load_it(root, index=None, count=None, site=None, task=None, seed=1, **changes):
         chosen = options("text", **{"length": 8, **changes})

@@ -166,9 +166,9 @@ def folders(*paths: str, **more: Any) -> Make:
 def test_of_pictures(tmp_path, options, make, told) -> None:
     root = tmp_path / PATIENT
     changes = make(root)
-    seat = SiteInfo("clinic", None, None, None, root)
+    info = SiteInfo("clinic", None, None, None, root)
     with pytest.raises(UserError) as raised:
-        load("images", options("images", size=8, **changes), seat, seed=1)
+        load("images", options("images", size=8, **changes), info, seed=1)
     check(raised.value, root, told)
 
 
@@ -206,15 +206,15 @@ def test_of_pictures(tmp_path, options, make, told) -> None:
 def test_of_arrays(tmp_path, options, changes, chosen, told) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     np.savez(path, **arrays(**changes))
-    seat = SiteInfo("clinic", "lung", None, None, path)
+    info = SiteInfo("clinic", "lung", None, None, path)
     with pytest.raises(UserError) as raised:
-        load("medmnist", options("medmnist", **chosen), seat, seed=1)
+        load("medmnist", options("medmnist", **chosen), info, seed=1)
     check(raised.value, tmp_path, told)
 
 
 def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
-    seat = SiteInfo("clinic", None, None, None, tmp_path)
+    info = SiteInfo("clinic", None, None, None, tmp_path)
     for name, expected_items, told in [
         ("medmnist", {}, "FILE: not a readable npz file"),
         ("medmnist", {PATIENT: np.zeros(3)}, "FILE: no array 'train_images'"),
@@ -224,16 +224,16 @@ def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
         if expected_items:
             np.savez(path, **expected_items)
         with pytest.raises(UserError) as raised:
-            load(name, options(name), seat, seed=1)
+            load(name, options(name), info, seed=1)
         check(raised.value, tmp_path, told)
 
 
 def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
     for name in (PATIENT, f"{PATIENT} 2"):
         np.savez(tmp_path / f"{name}.npz", **arrays())
-    seat = SiteInfo("clinic", None, None, None, tmp_path)
+    info = SiteInfo("clinic", None, None, None, tmp_path)
     with pytest.raises(UserError) as raised:
-        load("medmnist", options("medmnist"), seat, seed=1)
+        load("medmnist", options("medmnist"), info, seed=1)
     told = (
         "the data folder: has 2 npz files: name this site's in its node config, as in "
         "--node-config 'task=\"...\"', or give data.file"
@@ -259,9 +259,9 @@ def test_of_subjects(tmp_path, options) -> None:
             f"{', '.join(ACTIVITIES)}, in this order"),
     ]:  # fmt: skip
         np.savez(path, **{**expected_items, **more})
-        seat = SiteInfo("clinic", task, None, None, tmp_path)
+        info = SiteInfo("clinic", task, None, None, tmp_path)
         with pytest.raises(UserError) as raised:
-            load("har", options("har", subjects=chosen), seat, seed=1)
+            load("har", options("har", subjects=chosen), info, seed=1)
         check(raised.value, tmp_path, told)
 
 
@@ -271,17 +271,17 @@ def test_of_the_official_folder(tmp_path, options) -> None:
         for kind in ("X", "y", "subject"):
             (tmp_path / half / f"{kind}_{half}.txt").touch()
     (tmp_path / "train" / "X_train.txt").write_text(f"{'0.5 ' * 560}Lee1961\n")
-    seat = SiteInfo("clinic", None, None, None, tmp_path)
+    info = SiteInfo("clinic", None, None, None, tmp_path)
     with pytest.raises(UserError, match="'Lee1961', not a number") as raised:
-        load("har", options("har"), seat, seed=1)
+        load("har", options("har"), info, seed=1)
     check(raised.value, tmp_path, "X_train.txt: line 1 has a word, not a number")
     (tmp_path / "train" / "X_train.txt").write_text(f"{'0.5 ' * 560}1_961\n")
     with pytest.raises(UserError, match="1_961") as raised:
-        load("har", options("har"), seat, seed=1)
+        load("har", options("har"), info, seed=1)
     check(raised.value, tmp_path, "X_train.txt: not a table of numbers")
     (tmp_path / "train" / "y_train.txt").unlink()
     with pytest.raises(UserError) as raised:
-        load("har", options("har"), seat, seed=1)
+        load("har", options("har"), info, seed=1)
     check(raised.value, tmp_path, "y_train.txt is missing: the official folder has it")
 
 
@@ -303,9 +303,9 @@ def test_of_the_official_folder(tmp_path, options) -> None:
 )
 def test_of_texts(tmp_path, options, rows, told) -> None:
     write(tmp_path / f"{PATIENT}.csv", rows)
-    seat = SiteInfo("clinic", None, None, None, tmp_path, tmp_path / "models")
+    info = SiteInfo("clinic", None, None, None, tmp_path, tmp_path / "models")
     with pytest.raises(UserError) as raised:
-        load("text", options("text"), seat, seed=1)
+        load("text", options("text"), info, seed=1)
     check(raised.value, tmp_path, told)
 
 
