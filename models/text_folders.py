@@ -50,11 +50,11 @@ class Architecture:
     @property
     def digest(self) -> str:
         """The SHA-256 of all of ``config``: heads, activation and what else has no tensor."""
-        told = json.dumps(self.config.to_dict(), sort_keys=True, default=str)
-        return hashlib.sha256(told.encode()).hexdigest()
+        config = json.dumps(self.config.to_dict(), sort_keys=True, default=str)
+        return hashlib.sha256(config.encode()).hexdigest()
 
 
-def architecture(folder: Path) -> Architecture:
+def read_architecture(folder: Path) -> Architecture:
     """Read ``config.json``; raise `UserError` where it is not that of a text encoder."""
     path = _required(folder, "config.json")
     transformers = _library()
@@ -88,7 +88,7 @@ def random_model(folder: Path) -> nn.Module:
     UserError
         transformers cannot build it.
     """
-    config = architecture(folder).config
+    config = read_architecture(folder).config
     config.use_cache = False
     try:
         made = _library().AutoModel.from_config(
@@ -113,7 +113,7 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
         The file is missing, damaged, or of another architecture than ``config.json``.
     """
     path = _required(folder, "model.safetensors", largest=None)
-    architecture(folder)
+    read_architecture(folder)
     try:
         model, found = _library().AutoModel.from_pretrained(
             str(folder),
@@ -144,7 +144,7 @@ def read_tokenizer(folder: Path) -> Any:
         raise UserError(f"{folder}: has no tokenizer; there must be {', '.join(VOCABULARIES[:3])}")
     for name in held:
         _required(folder, name)
-    padding = architecture(folder).padding
+    padding = read_architecture(folder).padding
     try:
         tokenizer = _library().AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False

@@ -126,7 +126,7 @@ def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def whole_numbers(
-    values: NDArray[Any], lowest: int, highest: int, told: str | PrivateText
+    values: NDArray[Any], lowest: int, highest: int, source: str | PrivateText
 ) -> NDArray[np.int64]:
     """Return ``values`` as int64 of shape ``(n,)``.
 
@@ -136,7 +136,7 @@ def whole_numbers(
         Any numbers, shape ``(n,)`` or ``(n, 1)``; floats must be whole.
     lowest, highest : int
         The range, both ends included.
-    told : str or PrivateText
+    source : str or PrivateText
         File and array, for the texts of errors.
 
     Raises
@@ -148,7 +148,7 @@ def whole_numbers(
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "biuf":
         raise UserError(
-            told + f": one whole number per row is needed, not {values.shape} of {values.dtype}"
+            source + f": one whole number per row is needed, not {values.shape} of {values.dtype}"
         )
     wrong = ~((values >= lowest) & (values <= highest))
     if values.dtype.kind == "f":
@@ -156,7 +156,7 @@ def whole_numbers(
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(
-            told
+            source
             + f": row {row + 1} is "
             + private(f"{values[row]}, ")
             + f"not a whole number from {lowest} to {highest}"

@@ -166,8 +166,8 @@ def _read_npz(path: Path) -> Recordings:
     if named is not None and tuple(map(str, named.ravel())) != ACTIVITIES:
         order = f": activity_names must be {', '.join(ACTIVITIES)}, in this order"
         raise UserError(a_file(path) + order)
-    told = (a_file(path) + f", {name}" for name in ("x", "y", "subject"))
-    return _checked((arrays["x"], arrays["y"], arrays["subject"]), tuple(told))
+    sources = (a_file(path) + f", {name}" for name in ("x", "y", "subject"))
+    return _checked((arrays["x"], arrays["y"], arrays["subject"]), tuple(sources))
 
 
 def _read_text(features: Path, labels: Path, subjects: Path) -> Recordings:
@@ -179,18 +179,18 @@ def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
     """Return a text table as float32, shape ``(n, columns)``."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty file is told below
+            warnings.simplefilter("ignore")  # an empty file is reported below
             table = np.loadtxt(path, dtype=np.float32, comments=None, ndmin=2, encoding="ascii")
     except ValueError as error:
-        told = _official(path) + ": not a table of numbers" + private(f" ({error})")
-        raise _bad_line(path, columns) or UserError(told) from error
+        message = _official(path) + ": not a table of numbers" + private(f" ({error})")
+        raise _bad_line(path, columns) or UserError(message) from error
     except OSError as error:
         raise UserError(_official(path) + f": cannot be read ({error.strerror})") from error
     if not table.size:
         raise UserError(_official(path) + ": no rows")
     if table.shape[1] != columns:
-        told = _official(path) + f": not {columns} columns"
-        raise _bad_line(path, columns) or UserError(told)
+        message = _official(path) + f": not {columns} columns"
+        raise _bad_line(path, columns) or UserError(message)
     return table
 
 
@@ -198,33 +198,35 @@ def _bad_line(path: Path, columns: int) -> UserError | None:
     """Find the first line that is not ``columns`` numbers."""
     with path.open(encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
-            words, told = line.split(), _official(path) + f": line {number} has "
+            words, message = line.split(), _official(path) + f": line {number} has "
             if words and len(words) != columns:
-                return UserError(told + f"{len(words)} columns, not {columns}")
+                return UserError(message + f"{len(words)} columns, not {columns}")
             for word in words:
                 try:
                     float(word)
                 except ValueError:
-                    return UserError(told + private(repr(word[:40]), "a word") + ", not a number")
+                    return UserError(
+                        message + private(repr(word[:40]), "a word") + ", not a number"
+                    )
     return None
 
 
-def _checked(arrays: tuple[NDArray[Any], ...], told: tuple[PrivateText, ...]) -> Recordings:
-    """Check shapes, finiteness and ranges; ``told`` names the three arrays in texts of errors."""
+def _checked(arrays: tuple[NDArray[Any], ...], sources: tuple[PrivateText, ...]) -> Recordings:
+    """Check shapes, finiteness and ranges; ``sources`` names the three arrays in texts of errors."""
     x, y, subject = arrays
     if x.ndim != 2 or x.shape[1] != FEATURES or x.dtype.kind not in "iuf":
         raise UserError(
-            told[0] + f": {FEATURES} columns of numbers are needed, not {x.shape} of {x.dtype}"
+            sources[0] + f": {FEATURES} columns of numbers are needed, not {x.shape} of {x.dtype}"
         )
     features = np.ascontiguousarray(x, dtype=np.float32)
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
-        raise UserError(told[0] + f": row {int(np.argmin(finite)) + 1} has NaN or infinity")
-    labels = whole_numbers(y, 1, len(ACTIVITIES), told[1]) - 1
-    subjects = whole_numbers(subject, 1, 10_000, told[2])
-    for other, rows in ((told[1], len(labels)), (told[2], len(subjects))):
+        raise UserError(sources[0] + f": row {int(np.argmin(finite)) + 1} has NaN or infinity")
+    labels = whole_numbers(y, 1, len(ACTIVITIES), sources[1]) - 1
+    subjects = whole_numbers(subject, 1, 10_000, sources[2])
+    for other, rows in ((sources[1], len(labels)), (sources[2], len(subjects))):
         if rows != len(features):
-            raise UserError(other + f" has {rows} rows but " + told[0] + f" has {len(features)}")
+            raise UserError(other + f" has {rows} rows but " + sources[0] + f" has {len(features)}")
     return Recordings(features, labels, subjects)
 
 

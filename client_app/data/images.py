@@ -60,7 +60,7 @@ class ImagesOptions:
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
-    """Return the site's pictures; each was decoded once, so a bad file is told before training.
+    """Return the site's pictures; each was decoded once, so a bad file is found before training.
 
     Raises
     ------

@@ -81,8 +81,8 @@ def _tree(root: Path, top: Path) -> list[Entry]:
     """List the class folders, or the splits with class folders, in ``top``, inside ``root``."""
     folders = _subfolders(root, top)
     if not folders:
-        told = ": has no class folders; put pictures into " + private(f"{top}/") + "<class>/"
-        raise UserError(a_folder(root, top) + told)
+        message = ": has no class folders; put pictures into " + private(f"{top}/") + "<class>/"
+        raise UserError(a_folder(root, top) + message)
     if not _are_splits(root, top, folders):
         return [entry for folder in folders for entry in _class_folder(root, folder, None)]
     return [
@@ -124,8 +124,8 @@ def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry
     refuse_escape(root, folder)
     pictures = [path for path in _below(folder) if path.suffix.lower() in SUFFIXES]
     if not pictures:
-        told = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
-        raise UserError(a_folder(root, folder) + told)
+        message = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
+        raise UserError(a_folder(root, folder) + message)
     for path in pictures:
         refuse_escape(root, path)
         if not path.is_file():
@@ -178,14 +178,14 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
 def _entry(
     root: Path,
     manifest: Path,
-    told: PrivateText,
+    source: PrivateText,
     row: dict[str, str],
     task: str,
     natural: str | None,
 ) -> Entry | None:
     if not row[task]:
         return None
-    split = split_of(row, told)
+    split = split_of(row, source)
     folder = str(manifest.parent.relative_to(root) / row["path"]) if row["path"] else ""
-    path = inside(root, folder, told)
+    path = inside(root, folder, source)
     return Entry(path, row[task], split, row[natural] if natural else "")

@@ -205,8 +205,8 @@ def share(
             warnings.simplefilter("ignore")  # each retry of a draw warns; the last one raises
             chosen = partitioner.load_partition(place.number)
     except ValueError as error:
-        told = f"data.partition ({options.scheme}): "
-        raise UserError(told + private(error, "these data cannot be shared out so")) from error
+        message = f"data.partition ({options.scheme}): "
+        raise UserError(message + private(error, "these data cannot be shared out so")) from error
     return np.sort(np.asarray(chosen["row"], dtype=np.int64))
 
 

@@ -42,7 +42,7 @@ def refuse_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
             )
 
 
-def inside(root: Path, name: str, told: str | PrivateText) -> Path:
+def inside(root: Path, name: str, source: str | PrivateText) -> Path:
     """Return the regular file ``root / name``.
 
     Parameters
@@ -51,7 +51,7 @@ def inside(root: Path, name: str, told: str | PrivateText) -> Path:
         The site's data folder.
     name : str
         A relative path that nobody vouches for.
-    told : str or PrivateText
+    source : str or PrivateText
         Where the name was written, for the texts of errors.
 
     Raises
@@ -63,7 +63,7 @@ def inside(root: Path, name: str, told: str | PrivateText) -> Path:
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
         named = private(repr(name), "it")
         raise UserError(
-            told + ": " + named + " must be a path inside " + the_root(root) + ", without '..'"
+            source + ": " + named + " must be a path inside " + the_root(root) + ", without '..'"
         )
     path = root / name
     refuse_escape(root, path)
@@ -71,10 +71,10 @@ def inside(root: Path, name: str, told: str | PrivateText) -> Path:
         regular = path.is_file()
     except OSError as error:
         named = private(repr(name[:200]), "the file")
-        raise UserError(told + ": " + named + f" cannot be opened ({error.strerror})") from error
+        raise UserError(source + ": " + named + f" cannot be opened ({error.strerror})") from error
     if not regular:
         missing = private(f"file {name!r}", "such file")
-        raise UserError(told + ": there is no " + missing + " in " + the_root(root))
+        raise UserError(source + ": there is no " + missing + " in " + the_root(root))
     return path
 
 

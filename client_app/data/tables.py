@@ -1,4 +1,4 @@
-"""Reads CSV files that nobody vouches for; every mistake in one is told with file and line."""
+"""Reads CSV files that nobody vouches for; every mistake in one is reported with file and line."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ def at_line(path: Path, line: int) -> PrivateText:
     return a_file(path) + f", line {line}"
 
 
-def split_of(row: Mapping[str, str], told: PrivateText) -> str | None:
+def split_of(row: Mapping[str, str], source: PrivateText) -> str | None:
     """Return ``train``, ``validation`` or ``test`` from a column ``split``, None without one.
 
-    ``told`` is the place of the row, for the text of an error.
+    ``source`` is the place of the row, for the text of an error.
     """
     split = row.get("split")
     if split is None:
         return None
     if split not in SPLITS:
         raise UserError(
-            told + ": " + private(f"split {split!r}", "the split") + " is not train, "
+            source + ": " + private(f"split {split!r}", "the split") + " is not train, "
             "validation or test"
         )
     return SPLITS[split]

@@ -29,7 +29,7 @@ from fedstrata.support.errors import PrivateText, UserError, private, private_re
 from fedstrata.support.folders import default_models_dir, model_folder
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
-from models.text_folders import architecture, read_tokenizer
+from models.text_folders import read_architecture, read_tokenizer
 from models.training.data import SiteData, Split
 
 
@@ -228,7 +228,7 @@ def _ids(settings: TextOptions, info: SiteInfo, own: Sequence[Passage]) -> NDArr
     with private_reason(f"there is no folder {named} that can be used as data.folder"):
         folder = model_folder(settings.folder, info.models_dir or default_models_dir())
         tokenizer: Any = read_tokenizer(folder)
-        vocabulary = architecture(folder).vocabulary
+        vocabulary = read_architecture(folder).vocabulary
     digest = tokenizer_digest(tokenizer)
     if settings.tokenizer is not None and settings.tokenizer != digest:
         raise UserError(

@@ -59,8 +59,8 @@ def tokenizer_digest(tokenizer: Any) -> str:
     Other versions of transformers can read the same files as other tokenizers: 5.0, for one,
     keeps the capitals of a folder with a ``vocab.txt`` alone.
     """
-    told = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.encode(SAMPLE)])
-    return hashlib.sha256(told.encode()).hexdigest()
+    tokens = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.encode(SAMPLE)])
+    return hashlib.sha256(tokens.encode()).hexdigest()
 
 
 def token_ids(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.folders import model_folder
 from models.networks.body import Layers
-from models.text_folders import Architecture, architecture, random_model, stored_tensors
+from models.text_folders import Architecture, random_model, read_architecture, stored_tensors
 
 
 class Encoder(nn.Module):
@@ -26,18 +26,18 @@ class Encoder(nn.Module):
     ----------
     model : nn.Module
         Of transformers; its tensors are called ``model.*``.
-    told : Architecture
+    architecture : Architecture
         What ``model`` was built from.
     """
 
-    def __init__(self, model: nn.Module, told: Architecture) -> None:
+    def __init__(self, model: nn.Module, architecture: Architecture) -> None:
         super().__init__()
         self.model = model
-        self.told = told
+        self.architecture = architecture
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the features of token ids: int64 ``(b, length)`` to float32 ``(b, hidden)``."""
-        there = ids != self.told.padding
+        there = ids != self.architecture.padding
         outputs = self.model(input_ids=ids, attention_mask=there.long())
         vectors: Tensor = outputs.last_hidden_state.float()
         kept = there.unsqueeze(-1).to(vectors.dtype)
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 
     def extra_repr(self) -> str:
         """Say what the layers' own texts leave out, such as the number of attention heads."""
-        return f"padding={self.told.padding}, config={self.told.digest}"
+        return f"padding={self.architecture.padding}, config={self.architecture.digest}"
 
 
 def text_encoder(
@@ -62,14 +62,14 @@ def text_encoder(
             "choose data=text, or another model"
         )
     place = model_folder(folder, models_dir)
-    told = architecture(place)
-    if told.longest is not None and input_shape[0] > told.longest:
+    architecture = read_architecture(place)
+    if architecture.longest is not None and input_shape[0] > architecture.longest:
         raise UserError(
             private(place, "the folder of model.folder")
-            + f": the model takes at most {told.longest} tokens, not {input_shape[0]}: "
+            + f": the model takes at most {architecture.longest} tokens, not {input_shape[0]}: "
             "lower data.length"
         )
-    return OrderedDict(encoder=Encoder(random_model(place), told))
+    return OrderedDict(encoder=Encoder(random_model(place), architecture))
 
 
 def token_features(body: nn.Sequential, input_shape: tuple[int, ...]) -> int:
@@ -82,13 +82,13 @@ def token_features(body: nn.Sequential, input_shape: tuple[int, ...]) -> int:
     """
     encoder = body.get_submodule("encoder")
     assert isinstance(encoder, Encoder)
-    token = 1 if encoder.told.padding == 0 else 0
+    token = 1 if encoder.architecture.padding == 0 else 0
     try:
         with torch.no_grad():
             outputs: Tensor = body.eval()(torch.full((1, *input_shape), token))
     except Exception as error:
         raise UserError(
-            f"the {encoder.told.config.model_type} in model.folder cannot encode a text of "
+            f"the {encoder.architecture.config.model_type} in model.folder cannot encode a text of "
             f"{input_shape[0]} tokens ({str(error)[:200]}): choose a text encoder, or lower "
             "data.length"
         ) from error

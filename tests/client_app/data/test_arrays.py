@@ -45,7 +45,7 @@ def test_arrays_come_back_as_they_were(tmp_path) -> None:
     assert (read["y"] == y).all()
 
 
-def test_a_missing_array_is_told_with_what_exists(tmp_path) -> None:
+def test_a_missing_array_is_reported_with_what_exists(tmp_path) -> None:
     (tmp_path / "a.npz").write_bytes(packed(train_image=np.zeros(1)))
     with pytest.raises(UserError, match=r"a\.npz: no array 'train_images'.*'train_image'"):
         read_npz(tmp_path / "a.npz", ["train_images"], largest=MIB)
@@ -64,7 +64,7 @@ def test_objects_are_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "told"),
+    ("header", "message"),
     [
         ("{'descr': '<f8', 'fortran_order': False, 'shape': (10**12,), }", "cannot be read"),
         ("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }", "claims"),
@@ -77,9 +77,9 @@ def test_objects_are_refused(tmp_path) -> None:
         ("__import__('os').getpid()", "cannot be read"),
     ],
 )
-def test_headers_that_lie_are_refused(tmp_path, header, told) -> None:
+def test_headers_that_lie_are_refused(tmp_path, header, message) -> None:
     path = write(tmp_path / "a.npz", npy(header, b"\0" * 16))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_npz(path, ["x"], largest=1 << 50)
 
 

@@ -86,15 +86,15 @@ def test_the_node_config_names_site_and_task(options, info) -> None:
     assert (data.site, data.task) == ("north", "pose")
 
 
-def test_mistakes_are_told(options, info) -> None:
+def test_mistakes_are_reported(options, info) -> None:
     here = info(index=0, count=2)
-    for changes, told in [
+    for changes, message in [
         ({"tasks": ["smile"]}, "no attribute 'smile'"),
         ({"tasks": []}, "at least one"),
         ({"identities": 2}, "at least 3"),
         ({"train": 0}, "data.train"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             load("faces", options("faces", **{**SMALL, **changes}), here, seed=1)
     with pytest.raises(UserError, match="partition-id=0 num-partitions=10"):
         load("faces", options("faces", **SMALL), info(), seed=1)
@@ -154,13 +154,13 @@ def test_a_site_draws_its_share_of_the_pictures(options, info) -> None:
     assert shared.test.inputs.digest() == plain.test.inputs.digest()
 
 
-def test_pictures_that_leave_nothing_to_train_on_are_told(options, info) -> None:
-    for pictures, told in [
+def test_pictures_that_leave_nothing_to_train_on_are_reported(options, info) -> None:
+    for pictures, message in [
         (23, r"23 over 3 sites are 7 at site 2.*data\.pictures=24 or more"),
         (0, r"data\.pictures: 0"),
         (-5, r"data\.pictures: -5"),
         ("some", r"data\.pictures"),
     ]:
         chosen = options("faces", **SMALL, pictures=pictures)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             load("faces", chosen, info(index=2, count=3), seed=1)

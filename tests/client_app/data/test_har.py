@@ -1,4 +1,4 @@
-"""UCI HAR: official folder and npz, one subject a site, and every damage told with file and row."""
+"""UCI HAR: official folder and npz, one subject a site; every damage is reported with its row."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_folder_with_one_subject_needs_no_name(tmp_path, options, info) -> Non
     assert load("har", options("har"), info(root=tmp_path), seed=1).site == "subject-01"
 
 
-def test_more_sites_than_subjects_is_told(npz, options, info) -> None:
+def test_more_sites_than_subjects_is_reported(npz, options, info) -> None:
     with pytest.raises(UserError, match="--federation-config 'num-supernodes=3'"):
         load("har", options("har"), info(index=0, count=10, root=npz), seed=1)
     chosen = options("har", subjects=[7, 3])
@@ -129,7 +129,7 @@ def test_blocks_of_shuffled_rows_are_refused(tmp_path, options, info) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"x": np.zeros((180, 560))}, "561 columns"),
         ({"x": np.zeros((179, 561))}, "180 rows but .* 179"),
@@ -142,15 +142,15 @@ def test_blocks_of_shuffled_rows_are_refused(tmp_path, options, info) -> None:
         ({"activity_names": np.array(ACTIVITIES[::-1])}, "in this order"),
     ],
 )
-def test_a_wrong_npz_is_told(tmp_path, options, info, changes, told) -> None:
+def test_a_wrong_npz_is_reported(tmp_path, options, info, changes, message) -> None:
     np.savez(tmp_path / "har.npz", **{**recordings(), **changes})
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=message) as error:
         load("har", options("har"), info(index=0, count=3, root=tmp_path), seed=1)
     assert "har.npz" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "told"),
+    ("file", "line", "message"),
     [
         ("train/X_train.txt", "0.5 " * 560, "X_train.txt: line 3 has 560 columns, not 561"),
         ("train/X_train.txt", "0.5 " * 560 + "abc", "X_train.txt: line 3 has 'abc'"),
@@ -161,16 +161,18 @@ def test_a_wrong_npz_is_told(tmp_path, options, info, changes, told) -> None:
         ("train/y_train.txt", "\xe9", "y_train.txt: line 3"),
     ],
 )
-def test_a_wrong_text_file_is_told_with_its_line(official, options, info, file, line, told) -> None:
+def test_a_wrong_text_file_is_reported_with_its_line(
+    official, options, info, file, line, message
+) -> None:
     path = official / "UCI HAR Dataset" / file
     lines = path.read_text().splitlines()
     lines[2] = line
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         load("har", options("har"), info(index=0, count=3, root=official), seed=1)
 
 
-def test_missing_and_empty_files_are_told(official, tmp_path, options, info) -> None:
+def test_missing_and_empty_files_are_reported(official, tmp_path, options, info) -> None:
     (official / "UCI HAR Dataset" / "test" / "y_test.txt").write_text("")
     with pytest.raises(UserError, match=r"y_test\.txt: no rows"):
         load("har", options("har"), info(index=0, count=3, root=official), seed=1)

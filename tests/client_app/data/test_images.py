@@ -1,4 +1,4 @@
-"""Folders of pictures: listing, classes, splits, shares; wrong files are told before training."""
+"""Folders of pictures: listing, classes, splits, shares; wrong files are reported before training."""
 
 from __future__ import annotations
 
@@ -237,15 +237,15 @@ def test_domains_may_hold_splits(domains, options, info) -> None:
         assert {path.parts[-4:-2] for path in part.inputs.paths} == {("photo", name)}
 
 
-def test_wrong_trees_of_domains_are_told(domains, tmp_path, options, info) -> None:
-    def told(match: str, index: int = 0) -> None:
+def test_wrong_trees_of_domains_are_reported(domains, tmp_path, options, info) -> None:
+    def check(match: str, index: int = 0) -> None:
         placed = info(index=index, count=3, root=domains)
         with pytest.raises(UserError, match=match):
             load("images", by_domain(options), placed, seed=1)
 
     def link(where: Path, target: Path, match: str) -> None:
         where.symlink_to(target)
-        told(match)
+        check(match)
         where.unlink()
 
     fill(tmp_path / "secret" / "dog", 90, 1)
@@ -256,22 +256,22 @@ def test_wrong_trees_of_domains_are_told(domains, tmp_path, options, info) -> No
     loop = domains / "photo" / "dog" / "loop.png"
     link(loop, loop, r"loop\.png")
     picture(1).save(domains / "stray.png")
-    told(r"stray\.png: lies beside")
+    check(r"stray\.png: lies beside")
     (domains / "stray.png").rename(domains / "photo" / "stray.png")
-    told(r"photo/stray\.png: lies beside the class folders")
+    check(r"photo/stray\.png: lies beside the class folders")
     (domains / "photo" / "stray.png").unlink()
     (domains / "art").mkdir()
-    told("art: has no class folders; put pictures into .*art/<class>/")
+    check("art: has no class folders; put pictures into .*art/<class>/")
     (domains / "art" / "dog").mkdir()
-    told("art/dog: no pictures in this class folder")
+    check("art/dog: no pictures in this class folder")
     shutil.rmtree(domains / "art")
     (domains / "cartoon" / "dog" / "000.png").write_bytes(b"no picture")
-    told(r"cartoon/dog/000\.png: not a readable picture")
+    check(r"cartoon/dog/000\.png: not a readable picture")
     (domains / "cartoon").rename(domains / "train")
-    told("train: is the name of a split, not of a domain")
+    check("train: is the name of a split, not of a domain")
     shutil.rmtree(domains)
     domains.mkdir()
-    told("has no domain folders")
+    check("has no domain folders")
 
 
 def test_classes_are_those_configured(folders, options, info) -> None:
@@ -292,7 +292,7 @@ def test_classes_are_those_configured(folders, options, info) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ("../secret.png,cat,old,w0", "line 3: '../secret.png' must be a path inside"),
         ("cat/../../secret.png,cat,old,w0", "without '..'"),
@@ -307,18 +307,18 @@ def test_classes_are_those_configured(folders, options, info) -> None:
         ('cat/002.png,"cat,old,w0', "cannot be read"),
     ],
 )
-def test_a_wrong_row_is_told_with_its_line(manifest, options, info, row, told) -> None:
+def test_a_wrong_row_is_reported_with_its_line(manifest, options, info, row, message) -> None:
     picture(1).save(manifest.parent / "secret.png")
     header = "path,animal,age,ward\ncat/000.png,cat,old,w0\n"
     (manifest / "all.csv").write_text(header + row, encoding="utf-8")
     chosen = options("images", **SMALL, manifest="all.csv", task="animal")
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=message) as error:
         load("images", chosen, info(root=manifest), seed=1)
     assert "all.csv" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("path,animals\n", "no column 'animal'; there is 'animals'"),
         ("file,animal\n", "no column 'path'"),
@@ -329,16 +329,16 @@ def test_a_wrong_row_is_told_with_its_line(manifest, options, info, row, told) -
         (b"path,animal\ncat/000.png,\xff\xfe\n", "save it as UTF-8"),
     ],
 )
-def test_a_wrong_manifest_is_told(folders, options, info, content, told) -> None:
+def test_a_wrong_manifest_is_reported(folders, options, info, content, message) -> None:
     raw = content if isinstance(content, bytes) else content.encode()
     (folders / "all.csv").write_bytes(raw)
     chosen = options("images", **SMALL, manifest="all.csv", task="animal")
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=message) as error:
         load("images", chosen, info(root=folders), seed=1)
     assert "all.csv" in str(error.value)
 
 
-def test_a_manifest_outside_or_missing_is_told(folders, options, info) -> None:
+def test_a_manifest_outside_or_missing_is_reported(folders, options, info) -> None:
     for name in ("none.csv", "../all.csv", "/etc/passwd"):
         with pytest.raises(UserError, match=r"data\.manifest"):
             load("images", options("images", manifest=name), info(root=folders), seed=1)
@@ -363,28 +363,28 @@ def test_links_that_leave_the_root_are_refused(folders, tmp_path, options, info)
         load("images", options("images", **SMALL), info(root=folders), seed=1)
 
 
-def test_layouts_that_cannot_be_meant_are_told(folders, tmp_path, options, info) -> None:
-    def told(match: str) -> None:
+def test_layouts_that_cannot_be_meant_are_reported(folders, tmp_path, options, info) -> None:
+    def check(match: str) -> None:
         with pytest.raises(UserError, match=match):
             load("images", options("images", **SMALL), info(root=folders), seed=1)
 
     (folders / "bird").mkdir()
-    told("bird: no pictures in this class folder")
+    check("bird: no pictures in this class folder")
     (folders / "bird").rmdir()
     picture(1).save(folders / "stray.png")
-    told(r"stray\.png: lies beside the class folders")
+    check(r"stray\.png: lies beside the class folders")
     (folders / "stray.png").unlink()
     fill(folders / "train" / "cat", 0, 2)
-    told("'train' holds class folders but 'cat' is not such a split")
+    check("'train' holds class folders but 'cat' is not such a split")
     shutil.rmtree(folders)
     folders.mkdir()
-    told("has no class folders")
+    check("has no class folders")
 
 
-def test_options_out_of_range_are_told(folders, options, info) -> None:
+def test_options_out_of_range_are_reported(folders, options, info) -> None:
     unnamed = {**options("images")["partition"], "scheme": "domain"}
     by_ward = {**unnamed, "column": "ward"}
-    for changes, told in [
+    for changes, message in [
         ({"size": 0}, r"data\.size"),
         ({"mean": [0.5]}, r"data\.mean: 3 numbers"),
         ({"std": [1.0, 1.0, 0.0]}, r"data\.std"),
@@ -396,7 +396,7 @@ def test_options_out_of_range_are_told(folders, options, info) -> None:
         ({"domains": True, "partition": by_ward}, r"data\.partition\.column=null"),
         ({"manifest": "all.csv", "partition": unnamed}, r"data\.partition\.column: name"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             load("images", options("images", **changes), info(root=folders), seed=1)
     with pytest.raises(UserError, match="must be a folder"):
         load("images", options("images"), info(root=folders / "cat" / "000.png"), seed=1)
@@ -419,7 +419,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "not a readable picture"),
         (b"no picture at all", "not a readable picture"),
@@ -430,13 +430,15 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
         (PCX, "not a readable picture"),  # Pillow could read it; it is not among our formats
     ],
 )
-def test_a_bad_picture_is_told_before_training(folders, options, info, content, told) -> None:
+def test_a_bad_picture_is_reported_before_training(
+    folders, options, info, content, message
+) -> None:
     (folders / "cat" / "bad.png").write_bytes(content)
-    with pytest.raises(UserError, match=rf"bad\.png: .*{told}|bad\.png: {told}"):
+    with pytest.raises(UserError, match=rf"bad\.png: .*{message}|bad\.png: {message}"):
         load("images", options("images", **SMALL), info(root=folders), seed=1)
 
 
-def test_a_truncated_picture_is_told(folders, options, info) -> None:
+def test_a_truncated_picture_is_reported(folders, options, info) -> None:
     path = folders / "dog" / "021.jpg"
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"021\.jpg: not a readable picture"):
@@ -498,7 +500,7 @@ def test_the_digest_follows_content_order_and_preparation(folders) -> None:
     assert album_of(folders / "cat", 0).digest() not in digests
 
 
-def test_a_file_that_changes_during_the_run_is_told(folders) -> None:
+def test_a_file_that_changes_during_the_run_is_reported(folders) -> None:
     inputs = album_of(folders / "cat", 0)
     picture(77).save(folders / "cat" / "000.png")
     with pytest.raises(UserError, match=r"000\.png: has changed"):

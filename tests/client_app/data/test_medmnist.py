@@ -56,7 +56,7 @@ def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, i
 @pytest.mark.parametrize(
     ("key", "value"), [("file", "blood.npz"), ("files", {"site": "blood.npz"})]
 )
-def test_a_file_in_a_file_is_told(folder, options, info, key, value) -> None:
+def test_a_file_in_a_file_is_reported(folder, options, info, key, value) -> None:
     chosen = options("medmnist", **{key: value})
     with pytest.raises(UserError, match=f"data-root is a file, and data.{key} names"):
         load("medmnist", chosen, info(root=folder / "skin.npz"), seed=1)
@@ -138,12 +138,12 @@ def test_class_names_are_configured_for_each_task(folder, options, info) -> None
         return load("medmnist", chosen, info(root=folder, task="skin"), seed=1).classes
 
     assert classes(skin=["well", "ill", "unknown"]) == ("well", "ill", "unknown")
-    for named, told in [
+    for named, message in [
         ({"skins": ["a", "b"]}, "no task 'skin'"),
         ({"skin": ["a"]}, "two classes or more"),
         ({"skin": ["a", "a"]}, "each once"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             classes(**named)
     chosen = options("medmnist", classes={"blood": ["a", "b"]})
     with pytest.raises(UserError, match=r"blood\.npz: has label 3.*ends at 1 \('b'\)"):
@@ -151,7 +151,7 @@ def test_class_names_are_configured_for_each_task(folder, options, info) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"train_labels": np.zeros((40, 14), np.uint8)}, "14 labels per picture"),
         ({"train_labels": np.zeros((39, 1), np.uint8)}, "40 train_images but 39"),
@@ -169,13 +169,13 @@ def test_class_names_are_configured_for_each_task(folder, options, info) -> None
         ),
     ],
 )
-def test_a_wrong_file_is_told(tmp_path, options, info, changes, told) -> None:
+def test_a_wrong_file_is_reported(tmp_path, options, info, changes, message) -> None:
     np.savez(tmp_path / "blood.npz", **arrays(**changes))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
 
 
-def test_pictures_that_would_be_too_large_are_told_before_memory_is_taken(
+def test_pictures_that_would_be_too_large_are_reported_before_memory_is_taken(
     folder, options, info, monkeypatch
 ) -> None:
     monkeypatch.setattr(medmnist, "_split", lambda *_: pytest.fail("made"))
@@ -184,14 +184,14 @@ def test_pictures_that_would_be_too_large_are_told_before_memory_is_taken(
         load("medmnist", chosen, info(index=0, count=2, root=folder), seed=1)
 
 
-def test_wrong_options_are_told(folder, options, info) -> None:
+def test_wrong_options_are_reported(folder, options, info) -> None:
     with pytest.raises(UserError, match=r"data\.size: 0 is not between"):
         load("medmnist", options("medmnist", size=0), info(index=0, count=2, root=folder), seed=1)
 
     def by_column(scheme: str) -> dict[str, object]:
         return {**options("medmnist")["partition"], "scheme": scheme, "column": "ward"}
 
-    for changes, told in [
+    for changes, message in [
         ({"channels": 2}, "1 or 3"),
         ({"mean": [0.5, 0.5]}, r"data\.mean: 1 numbers"),
         ({"std": [0.0]}, "above 0"),
@@ -202,7 +202,7 @@ def test_wrong_options_are_told(folder, options, info) -> None:
         ({"partition": by_column("natural")}, "no column for 'natural'"),
         ({"partition": by_column("domain")}, "no column for 'domain'"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             load("medmnist", options("medmnist", **changes), info(root=folder, task="blood"), 1)
 
 
@@ -213,7 +213,7 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path_factory, options, 
         load("medmnist", options("medmnist"), info(root=elsewhere), seed=1)
 
 
-def test_an_empty_folder_is_told(tmp_path, options, info) -> None:
+def test_an_empty_folder_is_reported(tmp_path, options, info) -> None:
     with pytest.raises(UserError, match=r"has no \.npz file"):
         load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
 

@@ -65,7 +65,7 @@ def test_alone_or_by_choice_a_site_keeps_everything() -> None:
     assert share(scheme("none"), LABELS, Place(1, 4), 1).tolist() == list(range(300))
 
 
-def test_what_cannot_be_shared_out_is_told() -> None:
+def test_what_cannot_be_shared_out_is_reported() -> None:
     with pytest.raises(UserError, match="classes_per_site=4 or more"):
         shares(scheme("pathological"), 2)
     with pytest.raises(UserError, match="301 sites"):
@@ -142,10 +142,12 @@ def test_empty_shares_are_refused_at_every_site(name, rows, fits) -> None:
     assert min(len(share(scheme(name), labels, Place(n, fits), 1)) for n in range(fits)) == 1
     for of in (fits + 1, min(rows, 1000)):
         for number in (0, of - 1):
-            with pytest.raises(UserError, match=f"{of} sites.*start {fits} sites or fewer") as told:
+            with pytest.raises(
+                UserError, match=f"{of} sites.*start {fits} sites or fewer"
+            ) as raised:
                 share(scheme(name), labels, Place(number, of), 1)
-            assert f"({name})" in str(told.value)
-            assert f"num-supernodes={fits}'" in str(told.value)
+            assert f"({name})" in str(raised.value)
+            assert f"num-supernodes={fits}'" in str(raised.value)
 
 
 @settings(max_examples=40, deadline=None)

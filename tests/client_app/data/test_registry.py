@@ -12,7 +12,7 @@ from client_app.data.registry import LOADERS
 from fedstrata.support.errors import UserError
 
 
-def test_an_unknown_name_is_told_with_what_exists(info) -> None:
+def test_an_unknown_name_is_reported_with_what_exists(info) -> None:
     for name in ("face", "os", "client_app.data.faces", ""):
         with pytest.raises(UserError, match="'faces'"):
             load(name, {}, info(), seed=1)

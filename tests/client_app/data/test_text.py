@@ -1,4 +1,4 @@
-"""Texts become token ids of one length; every wrong row, file and vocabulary is told with its place."""
+"""Texts become token ids of one length; a wrong row, file or vocabulary is reported."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_classes_are_those_configured(notes, place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         (b",first,now,skin", "line 3: the column 'text' is empty"),
         (b"  ,first,now,skin", "line 3: the column 'text' is empty"),
@@ -224,16 +224,16 @@ def test_classes_are_those_configured(notes, place) -> None:
         (b"cough" * 30_000 + b",first,now,skin", "cannot be read after line 2 .*field limit"),
     ],
 )
-def test_a_wrong_row_is_told_with_its_line(notes, place, row, told) -> None:
+def test_a_wrong_row_is_reported_with_its_line(notes, place, row, message) -> None:
     content = f"{HEADER}\ncough,first,now,skin\n".encode() + row
     (notes / "all.csv").write_bytes(content + b"\nfever,second,now,skin\n")
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=message) as error:
         place(notes)
     assert "all.csv" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "no column 'text'"),
         ("texts,label\n", "no column 'text'; there is 'texts'"),
@@ -247,13 +247,15 @@ def test_a_wrong_row_is_told_with_its_line(notes, place, row, told) -> None:
         ("text,label\n" + "cough,first\nfever,second\n" * 2, "no examples in validation"),
     ],
 )
-def test_a_wrong_file_is_told(notes, place, content, told) -> None:
+def test_a_wrong_file_is_reported(notes, place, content, message) -> None:
     (notes / "all.csv").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         place(notes)
 
 
-def test_too_many_and_too_large_are_told_before_memory_is_taken(notes, place, monkeypatch) -> None:
+def test_too_many_and_too_large_are_reported_before_memory_is_taken(
+    notes, place, monkeypatch
+) -> None:
     (notes / "all.csv").write_text(f"{HEADER}\n" + "cough,first,now,skin\n" * 40)
     with pytest.raises(UserError, match=r"line 34: more than 32 texts.*data\.memory_mb"):
         place(notes, memory_mb=1, length=8192)
@@ -262,7 +264,7 @@ def test_too_many_and_too_large_are_told_before_memory_is_taken(notes, place, mo
         place(notes)
 
 
-def test_files_outside_or_missing_are_told(notes, tmp_path, place) -> None:
+def test_files_outside_or_missing_are_reported(notes, tmp_path, place) -> None:
     for name in ("none.csv", "../notes/all.csv", "/etc/passwd"):
         with pytest.raises(UserError, match=r"data\.file"):
             place(notes, file=name)
@@ -274,8 +276,8 @@ def test_files_outside_or_missing_are_told(notes, tmp_path, place) -> None:
         place(tmp_path / "empty")
 
 
-def test_options_out_of_range_are_told(notes, place) -> None:
-    for changes, told in [
+def test_options_out_of_range_are_reported(notes, place) -> None:
+    for changes, message in [
         ({"length": 0}, r"data\.length"),
         ({"length": 2}, r"data\.length: 2 tokens, of which 2 are special"),
         ({"memory_mb": 0}, r"data\.memory_mb"),
@@ -284,11 +286,11 @@ def test_options_out_of_range_are_told(notes, place) -> None:
         ({"folder": "../tiny-bert"}, "is no folder's name"),
         ({"folder": "large-bert"}, "no folder 'large-bert' in .*models-dir"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             place(notes, **changes)
 
 
-def test_a_vocabulary_that_is_not_the_models_is_told(notes, models_dir, place) -> None:
+def test_a_vocabulary_that_is_not_the_models_is_reported(notes, models_dir, place) -> None:
     tiny_bert(models_dir, WORDS, name="short", vocab_size=8)
     with pytest.raises(UserError, match=r"all\.csv, line \d+: the tokenizer gives the id 1\d, .*7"):
         place(notes, folder="short")

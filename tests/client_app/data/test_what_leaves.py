@@ -38,9 +38,9 @@ def said(error: UserError, root: Path) -> str:
     return leaving(error, site, simulated=False)
 
 
-def check(error: UserError, root: Path, told: str) -> None:
-    """Expect that ``told`` leaves, FILE being any, and no part of what the site's log has more."""
-    expected = told.replace("FILE", "a file in the data folder")
+def check(error: UserError, root: Path, message: str) -> None:
+    """Expect that ``message`` leaves, FILE being any, and no part of what the site's log has more."""
+    expected = message.replace("FILE", "a file in the data folder")
     assert said(error, root) == f"{expected}; see the site's log"
     assert said(error, root) != str(error)
     assert not re.search(f"Ann|Lee|Zoë|61|{re.escape(str(root))}", said(error, root))
@@ -84,7 +84,7 @@ def folders(*paths: str, **more: Any) -> Make:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (
             manifest([f"{PATIENT}/none.png", "cat"]),
@@ -163,17 +163,17 @@ def folders(*paths: str, **more: Any) -> Make:
         ),
     ],
 )
-def test_of_pictures(tmp_path, options, make, told) -> None:
+def test_of_pictures(tmp_path, options, make, message) -> None:
     root = tmp_path / PATIENT
     changes = make(root)
     info = SiteInfo("clinic", None, None, None, root)
     with pytest.raises(UserError) as raised:
         load("images", options("images", size=8, **changes), info, seed=1)
-    check(raised.value, root, told)
+    check(raised.value, root, message)
 
 
 @pytest.mark.parametrize(
-    ("changes", "chosen", "told"),
+    ("changes", "chosen", "message"),
     [
         (
             {"train_labels": np.full(40, 61)},
@@ -203,19 +203,19 @@ def test_of_pictures(tmp_path, options, make, told) -> None:
         ),
     ],
 )
-def test_of_arrays(tmp_path, options, changes, chosen, told) -> None:
+def test_of_arrays(tmp_path, options, changes, chosen, message) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     np.savez(path, **arrays(**changes))
     info = SiteInfo("clinic", "lung", None, None, path)
     with pytest.raises(UserError) as raised:
         load("medmnist", options("medmnist", **chosen), info, seed=1)
-    check(raised.value, tmp_path, told)
+    check(raised.value, tmp_path, message)
 
 
 def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     info = SiteInfo("clinic", None, None, None, tmp_path)
-    for name, expected_items, told in [
+    for name, expected_items, message in [
         ("medmnist", {}, "FILE: not a readable npz file"),
         ("medmnist", {PATIENT: np.zeros(3)}, "FILE: no array 'train_images'"),
         ("har", {PATIENT: np.zeros(3)}, "FILE: no array 'x'"),
@@ -225,7 +225,7 @@ def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
             np.savez(path, **expected_items)
         with pytest.raises(UserError) as raised:
             load(name, options(name), info, seed=1)
-        check(raised.value, tmp_path, told)
+        check(raised.value, tmp_path, message)
 
 
 def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
@@ -234,11 +234,11 @@ def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
     info = SiteInfo("clinic", None, None, None, tmp_path)
     with pytest.raises(UserError) as raised:
         load("medmnist", options("medmnist"), info, seed=1)
-    told = (
+    message = (
         "the data folder: has 2 npz files: name this site's in its node config, as in "
         "--node-config 'task=\"...\"', or give data.file"
     )
-    check(raised.value, tmp_path, told)
+    check(raised.value, tmp_path, message)
 
 
 def test_of_subjects(tmp_path, options) -> None:
@@ -249,7 +249,7 @@ def test_of_subjects(tmp_path, options) -> None:
         "this site's data has 2 subjects: name its own in the node config, as in "
         "--node-config 'task=\"...\"'"
     )
-    for task, chosen, more, told in [
+    for task, chosen, more, message in [
         (None, None, {}, several),
         ("subject-08", None, {}, "no task 'subject-08' here"),
         (None, [8], {}, "data.subjects: no subject 8 here"),
@@ -262,7 +262,7 @@ def test_of_subjects(tmp_path, options) -> None:
         info = SiteInfo("clinic", task, None, None, tmp_path)
         with pytest.raises(UserError) as raised:
             load("har", options("har", subjects=chosen), info, seed=1)
-        check(raised.value, tmp_path, told)
+        check(raised.value, tmp_path, message)
 
 
 def test_of_the_official_folder(tmp_path, options) -> None:
@@ -286,7 +286,7 @@ def test_of_the_official_folder(tmp_path, options) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ([[PATIENT, "cat"]], "FILE: no column 'text'"),
         ([["text", "label"], ["", PATIENT]], "FILE, line 2: the column 'text' is empty"),
@@ -301,12 +301,12 @@ def test_of_the_official_folder(tmp_path, options) -> None:
         ),
     ],
 )
-def test_of_texts(tmp_path, options, rows, told) -> None:
+def test_of_texts(tmp_path, options, rows, message) -> None:
     write(tmp_path / f"{PATIENT}.csv", rows)
     info = SiteInfo("clinic", None, None, None, tmp_path, tmp_path / "models")
     with pytest.raises(UserError) as raised:
         load("text", options("text"), info, seed=1)
-    check(raised.value, tmp_path, told)
+    check(raised.value, tmp_path, message)
 
 
 def test_of_what_a_tokenizer_says(tmp_path) -> None:
@@ -319,8 +319,8 @@ def test_of_what_a_tokenizer_says(tmp_path) -> None:
 
     with pytest.raises(UserError, match=r"cannot encode .*1961") as raised:
         token_ids(Tokenizer(), [PATIENT], [at_line(tmp_path, 7)], length=4, vocabulary=9)
-    told = "FILE, line 7 and 0 more: the tokenizer fails with ValueError"
-    check(raised.value, tmp_path, told)
+    message = "FILE, line 7 and 0 more: the tokenizer fails with ValueError"
+    check(raised.value, tmp_path, message)
 
 
 def test_of_shares(tmp_path) -> None:
@@ -335,11 +335,11 @@ def test_of_domains(tmp_path) -> None:
     values = np.array([PATIENT, PATIENT, "w", "w", "w"])
     with pytest.raises(UserError, match="1961") as raised:
         share(options, np.zeros(5, np.int64), Place(0, 5), 1, values)
-    told = (
+    message = (
         "data.partition: a domain has 2 examples for the 3 sites that share it: start fewer sites, "
         "or add examples to it"
     )
-    check(raised.value, tmp_path, told)
+    check(raised.value, tmp_path, message)
 
 
 def test_of_a_data_folder_that_is_not_there(tmp_path) -> None:
@@ -371,7 +371,7 @@ def sentences(root: Path) -> dict[str, Any]:
     ],
 )
 def test_of_classes_that_nobody_configured(tmp_path, options, name, make) -> None:
-    """A server that asks for no names in particular is not told those that only the site has."""
+    """A server that asks for no names in particular does not get those that only the site has."""
     changes = make(tmp_path / "data")
     chosen = json.dumps(options(name, **changes))
     site = read_site({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
