@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from client_app.data.classes import class_names
 from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
 from client_app.data.normalisation import check_normalisation
-from client_app.data.partition import PartitionOptions, Place, share, task_of
 from client_app.data.paths import a_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
 from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
+from client_app.data.site_split import PartitionOptions, Place, share, task_of
 from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, stamp
 from client_app.data.classes import class_names
-from client_app.data.partition import ALONE, PartitionOptions, Place, share, task_of
 from client_app.data.paths import (
     a_file,
     inside,
@@ -22,6 +21,7 @@ from client_app.data.paths import (
     the_root,
 )
 from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
+from client_app.data.site_split import ALONE, PartitionOptions, Place, share, task_of
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import at_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from client_app import context
 from client_app.data import SiteInfo, load
 from client_app.data.har import ACTIVITIES
-from client_app.data.partition import PartitionOptions, Place, share
 from client_app.data.site_info import require_root
+from client_app.data.site_split import PartitionOptions, Place, share
 from client_app.data.tables import at_line
 from client_app.data.tokens import token_ids
 from client_app.failures import leaving

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client_app.data import SiteInfo
-from client_app.data.partition import ALONE, SIZES, PartitionOptions, Place, place_of, share
+from client_app.data.site_split import ALONE, SIZES, PartitionOptions, Place, place_of, share
 from fedstrata.support.errors import UserError
 
 LABELS = np.random.default_rng(0).integers(0, 5, 300)
