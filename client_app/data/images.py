@@ -15,7 +15,7 @@ from client_app.data.normalisation import check_normalisation
 from client_app.data.paths import a_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
 from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
-from client_app.data.site_split import PartitionOptions, Place, share, task_of
+from client_app.data.site_split import Place, SiteSplit, share, task_of
 from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
@@ -38,7 +38,7 @@ class ImagesOptions:
     validation_fraction: float
     test_fraction: float
     memory_mb: int
-    partition: PartitionOptions
+    partition: SiteSplit
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)

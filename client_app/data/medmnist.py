@@ -17,7 +17,7 @@ from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
 from client_app.data.paths import a_file, inside, refuse_names_in_a_file, the_root
 from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
-from client_app.data.site_split import ALONE, BY_COLUMN, PartitionOptions, Place, place_of, share
+from client_app.data.site_split import ALONE, BY_COLUMN, Place, SiteSplit, place_of, share
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -40,7 +40,7 @@ class MedmnistOptions:
     std: list[float]
     largest_mb: int
     measure_on_all: bool
-    partition: PartitionOptions
+    partition: SiteSplit
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):

@@ -42,7 +42,7 @@ SIZES: Mapping[str, Callable[[Numbers], Numbers]] = {
 
 
 @dataclass(frozen=True)
-class PartitionOptions:
+class SiteSplit:
     """How the sites of a simulation share one folder or file; a deployed site keeps all of its own.
 
     Parameters
@@ -147,7 +147,7 @@ def task_of(info: SiteInfo, tasks: Sequence[str]) -> tuple[str, Place]:
 
 
 def share(
-    options: PartitionOptions,
+    options: SiteSplit,
     labels: NDArray[np.int64],
     place: Place,
     seed: int,
@@ -157,7 +157,7 @@ def share(
 
     Parameters
     ----------
-    options : PartitionOptions
+    options : SiteSplit
         Scheme and its numbers.
     labels : NDArray[np.int64]
         Class indices of everything that the sites share, shape ``(n,)``.
@@ -211,7 +211,7 @@ def share(
 
 
 def _domain(
-    options: PartitionOptions,
+    options: SiteSplit,
     labels: NDArray[np.int64],
     place: Place,
     seed: int,
@@ -243,7 +243,7 @@ def _given(scheme: str, natural: NDArray[np.str_] | None) -> NDArray[np.str_]:
 
 
 def _natural(
-    options: PartitionOptions, natural: NDArray[np.str_] | None, place: Place
+    options: SiteSplit, natural: NDArray[np.str_] | None, place: Place
 ) -> NDArray[np.str_]:
     given = _given("natural", natural)
     values = sorted(set(given.tolist()))
@@ -276,7 +276,7 @@ def _refuse_empty_shares(scheme: str, examples: int, place: Place) -> None:
 
 
 def _partitioner(
-    options: PartitionOptions, labels: NDArray[np.int64], place: Place, seed: int
+    options: SiteSplit, labels: NDArray[np.int64], place: Place, seed: int
 ) -> Partitioner:
     from flwr_datasets import partitioner as flower
 
@@ -309,9 +309,7 @@ def _partitioner(
     )
 
 
-def _refuse_unused_classes(
-    options: PartitionOptions, labels: NDArray[np.int64], place: Place
-) -> None:
+def _refuse_unused_classes(options: SiteSplit, labels: NDArray[np.int64], place: Place) -> None:
     """Site ``i`` gets the classes ``i``, ``i + 1``, ...: too few sites leave classes to nobody."""
     kinds = len(np.unique(labels))
     if place.of + options.classes_per_site - 1 < kinds:

@@ -21,7 +21,7 @@ from client_app.data.paths import (
     the_root,
 )
 from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
-from client_app.data.site_split import ALONE, PartitionOptions, Place, share, task_of
+from client_app.data.site_split import ALONE, Place, SiteSplit, share, task_of
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import at_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
@@ -47,7 +47,7 @@ class TextOptions:
     validation_fraction: float
     test_fraction: float
     memory_mb: int
-    partition: PartitionOptions
+    partition: SiteSplit
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client_app.data import SiteInfo
-from client_app.data.site_split import ALONE, SIZES, PartitionOptions, Place, place_of, share
+from client_app.data.site_split import ALONE, SIZES, Place, SiteSplit, place_of, share
 from fedstrata.support.errors import UserError
 
 LABELS = np.random.default_rng(0).integers(0, 5, 300)
 
 
-def scheme(name: str, **changes: object) -> PartitionOptions:
+def scheme(name: str, **changes: object) -> SiteSplit:
     given = {"alpha": 0.5, "smallest": 3, "classes_per_site": 2, "column": "ward"}
-    return PartitionOptions(scheme=name, **{**given, **changes})
+    return SiteSplit(scheme=name, **{**given, **changes})
 
 
 def shares(options, of: int, seed: int = 1, natural=None) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from client_app import context
 from client_app.data import SiteInfo, load
 from client_app.data.har import ACTIVITIES
 from client_app.data.site_info import require_root
-from client_app.data.site_split import PartitionOptions, Place, share
+from client_app.data.site_split import Place, SiteSplit, share
 from client_app.data.tables import at_line
 from client_app.data.tokens import token_ids
 from client_app.failures import leaving
@@ -324,14 +324,14 @@ def test_of_what_a_tokenizer_says(tmp_path) -> None:
 
 
 def test_of_shares(tmp_path) -> None:
-    options = PartitionOptions("dirichlet", 1.0, 61, 2, None)
+    options = SiteSplit("dirichlet", 1.0, 61, 2, None)
     with pytest.raises(UserError, match="attempts") as raised:
         share(options, np.zeros(9, np.int64), Place(0, 3), 1)
     check(raised.value, tmp_path, "data.partition (dirichlet): these data cannot be shared out so")
 
 
 def test_of_domains(tmp_path) -> None:
-    options = PartitionOptions("domain", 1.0, 1, 2, "ward")
+    options = SiteSplit("domain", 1.0, 1, 2, "ward")
     values = np.array([PATIENT, PATIENT, "w", "w", "w"])
     with pytest.raises(UserError, match="1961") as raised:
         share(options, np.zeros(5, np.int64), Place(0, 5), 1, values)
