@@ -15,7 +15,7 @@ from client_app.data.normalisation import check_normalisation
 from client_app.data.paths import a_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
 from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
-from client_app.data.site_split import Place, SiteSplit, share, task_of
+from client_app.data.site_split import Rank, SiteSplit, rows_of_site, task_and_rank
 from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
@@ -69,7 +69,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """
     settings = read_options(ImagesOptions, options, "data")
     root = require_folder(require_root(info))
-    task, place = _task(settings, info)
+    task, rank = _task(settings, info)
     entries = _list(settings, root, task)
     found = {entry.label: a_file(entry.path) for entry in entries}
     classes = class_names(settings.classes, task, found, deployed=info.deployed)
@@ -78,7 +78,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     if settings.manifest is not None or settings.domains:
         natural = np.array([entry.natural for entry in entries], dtype=np.str_)
     shared_seed = derive_seed(seed, "images", "partition", task)
-    rows = share(settings.partition, labels, place, shared_seed, natural)
+    rows = rows_of_site(settings.partition, labels, rank, shared_seed, natural)
     name = site_name(info, numbered(info))
     own = [entries[row] for row in rows]
     split_seed = derive_seed(seed, "images", "split", task, name)
@@ -89,12 +89,12 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     return refuse_empty(SiteData(name, task, classes, shape, *splits))
 
 
-def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[str, Place]:
-    """Return the site's task and its place among those that share the task's pictures."""
+def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[str, Rank]:
+    """Return the site's task and its rank among those that share the task's pictures."""
     tasks = settings.tasks or ((settings.task,) if settings.task else ())
     if not tasks and info.task is None:
         raise UserError("data.task: name the task, or give task in the site's node config")
-    return task_of(info, tasks)
+    return task_and_rank(info, tasks)
 
 
 def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:

@@ -161,13 +161,13 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
     columns = ["path", task, *([natural] if natural else [])]
     entries: dict[Path, Entry] = {}
     for line, row in table_rows(manifest, columns):
-        place = at_line(manifest, line)
-        entry = _entry(root, manifest, place, row, task, natural)
+        source = at_line(manifest, line)
+        entry = _entry(root, manifest, source, row, task, natural)
         if entry is None:
             continue
         if entry.path in entries:
             raise UserError(
-                place + ": " + private(repr(row["path"]), "its file") + " is listed twice"
+                source + ": " + private(repr(row["path"]), "its file") + " is listed twice"
             )
         entries[entry.path] = entry
     if not entries:

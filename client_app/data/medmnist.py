@@ -17,7 +17,7 @@ from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
 from client_app.data.paths import a_file, inside, refuse_names_in_a_file, the_root
 from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
-from client_app.data.site_split import ALONE, BY_COLUMN, Place, SiteSplit, place_of, share
+from client_app.data.site_split import ALONE, COLUMN_SCHEMES, Rank, SiteSplit, rank_of, rows_of_site
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -48,7 +48,7 @@ class MedmnistOptions:
         if self.size is not None and not 1 <= self.size <= 1024:
             raise UserError(f"data.size: {self.size} is not between 1 and 1024 pixels")
         check_normalisation(self.mean, self.std, self.channels)
-        if self.partition.scheme in BY_COLUMN:
+        if self.partition.scheme in COLUMN_SCHEMES:
             scheme = self.partition.scheme
             raise UserError(f"data.partition.scheme: these files have no column for {scheme!r}")
         if self.file is not None and self.files is not None:
@@ -84,11 +84,11 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """
     settings = read_options(MedmnistOptions, options, "data")
     name = site_name(info, numbered(info))
-    path, task, place = _choose(settings, require_root(info), info, name)
+    path, task, rank = _choose(settings, require_root(info), info, name)
     held = _opened(stamp(path), settings.largest_mb << 20)
     classes = _classes(settings, task, held, path)
     shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
-    rows = share(settings.partition, held.labels, place, shared_seed)
+    rows = rows_of_site(settings.partition, held.labels, rank, shared_seed)
     sides = [rows[held.side[rows] == side] for side in range(3)]
     if settings.measure_on_all:
         sides[1:] = [np.flatnonzero(held.side == side) for side in (1, 2)]
@@ -106,9 +106,9 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
 
 def _choose(
     settings: MedmnistOptions, root: Path, info: SiteInfo, name: str
-) -> tuple[Path, str, Place]:
-    """Return the site's file, its task, and its place among the sites that share the file."""
-    alone_or_all = place_of(info)[1] if info.index is not None else ALONE
+) -> tuple[Path, str, Rank]:
+    """Return the site's file, its task, and its rank among the sites that share the file."""
+    alone_or_all = rank_of(info)[1] if info.index is not None else ALONE
     refuse_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
     if root.is_file():
         return root, info.task or root.stem, alone_or_all
@@ -125,16 +125,16 @@ def _choose(
 
 def _assigned(
     files: Mapping[str, str], root: Path, info: SiteInfo, name: str
-) -> tuple[Path, str, Place]:
+) -> tuple[Path, str, Rank]:
     if name not in files:
         raise UserError(f"data.files: no site {name!r}; there is {nearest(name, files)}")
     path = inside(root, files[name], f"data.files, site {name!r}")
     sharing = sorted(site for site, file in files.items() if file == files[name])
-    place = ALONE if info.index is None else Place(sharing.index(name), len(sharing))
-    return path, info.task or path.stem, place
+    rank = ALONE if info.index is None else Rank(sharing.index(name), len(sharing))
+    return path, info.task or path.stem, rank
 
 
-def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Place]:
+def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Rank]:
     """Deal the folder's files out to the sites in turn: each file is a task."""
     found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
     if not found:
@@ -148,8 +148,8 @@ def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Place]:
             + private(found[0].stem, "...")
             + "\"', or give data.file"
         )
-    number, place = place_of(info, len(found))
-    return inside(root, found[number].name, "data-root"), found[number].stem, place
+    number, rank = rank_of(info, len(found))
+    return inside(root, found[number].name, "data-root"), found[number].stem, rank
 
 
 @lru_cache(maxsize=2)
@@ -238,8 +238,8 @@ def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if images.shape[1:3] == (size, size):
         return images
     made = np.empty((len(images), size, size, images.shape[3]), dtype=np.uint8)
-    for place, image in enumerate(images):
+    for number, image in enumerate(images):
         picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
         scaled = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
-        made[place] = scaled.reshape(size, size, images.shape[3])
+        made[number] = scaled.reshape(size, size, images.shape[3])
     return made

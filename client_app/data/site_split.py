@@ -29,12 +29,12 @@ SCHEMES = (
     "domain",
     "none",
 )
-BY_COLUMN = ("natural", "domain")
+COLUMN_SCHEMES = ("natural", "domain")
 
 Numbers = NDArray[np.float64]
 # The sizes of the shares of sites 1, 2, ..., n, up to a common factor. (e^i over e^n: e^i alone
 # overflows from 710 sites on.)
-SIZES: Mapping[str, Callable[[Numbers], Numbers]] = {
+SHARE_SIZES: Mapping[str, Callable[[Numbers], Numbers]] = {
     "linear": lambda numbers: numbers,
     "square": np.square,
     "exponential": lambda numbers: np.exp(numbers - numbers[-1]),
@@ -90,7 +90,7 @@ class SiteSplit:
         UserError
             The scheme needs a column and none is named.
         """
-        if self.scheme not in BY_COLUMN:
+        if self.scheme not in COLUMN_SCHEMES:
             return None
         if not self.column:
             raise UserError(f"data.partition.column: name the column that {self.scheme!r} goes by")
@@ -98,18 +98,18 @@ class SiteSplit:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A site's number among those that share the same examples; ``of`` is 1 for a site alone."""
+class Rank:
+    """A site's number among those that share the same examples; ``count`` is 1 for a site alone."""
 
-    number: int
-    of: int
-
-
-ALONE = Place(0, 1)
+    index: int
+    count: int
 
 
-def place_of(info: SiteInfo, tasks: int = 1) -> tuple[int, Place]:
-    """Return the site's task number and its place among the sites of that task.
+ALONE = Rank(0, 1)
+
+
+def rank_of(info: SiteInfo, tasks: int = 1) -> tuple[int, Rank]:
+    """Return the site's task number and its rank among the sites of that task.
 
     Site ``i`` has task ``i % tasks``, so the sites of one task are every ``tasks``-th. A site
     without an index (a deployed one) has its data for itself.
@@ -122,11 +122,11 @@ def place_of(info: SiteInfo, tasks: int = 1) -> tuple[int, Place]:
             "beside partition-id in the node config"
         )
     number = info.index % tasks
-    return number, Place(info.index // tasks, len(range(number, info.count, tasks)))
+    return number, Rank(info.index // tasks, len(range(number, info.count, tasks)))
 
 
-def task_of(info: SiteInfo, tasks: Sequence[str]) -> tuple[str, Place]:
-    """Return the site's task and its place among those that share the task's examples.
+def task_and_rank(info: SiteInfo, tasks: Sequence[str]) -> tuple[str, Rank]:
+    """Return the site's task and its rank among those that share the task's examples.
 
     A site's node config names its task, or site ``i`` has ``tasks[i % len(tasks)]``.
 
@@ -136,24 +136,24 @@ def task_of(info: SiteInfo, tasks: Sequence[str]) -> tuple[str, Place]:
         There are several tasks, and neither says which is this site's.
     """
     if info.task is not None:
-        return info.task, place_of(info)[1]
+        return info.task, rank_of(info)[1]
     if len(tasks) > 1 and info.index is None:
         raise UserError(
             f"data.tasks has {len(tasks)} tasks: name this site's own in its node config, "
             f"as in --node-config 'task=\"{tasks[0]}\"'"
         )
-    number, place = place_of(info, len(tasks))
-    return tasks[number], place
+    number, rank = rank_of(info, len(tasks))
+    return tasks[number], rank
 
 
-def share(
+def rows_of_site(
     options: SiteSplit,
     labels: NDArray[np.int64],
-    place: Place,
+    rank: Rank,
     seed: int,
     natural: NDArray[np.str_] | None = None,
 ) -> NDArray[np.int64]:
-    """Return the rows of ``labels`` that belong to the site at ``place``.
+    """Return the rows of ``labels`` that belong to the site at ``rank``.
 
     Parameters
     ----------
@@ -161,8 +161,8 @@ def share(
         Scheme and its numbers.
     labels : NDArray[np.int64]
         Class indices of everything that the sites share, shape ``(n,)``.
-    place : Place
-        Which share; for all places of one ``of`` the shares are disjoint and cover every row (but
+    rank : Rank
+        Which share; for all ranks of one ``count`` the shares are disjoint and cover every row (but
         with ``natural`` and ``domain``, and fewer sites than values, the last values are
         nobody's). A site alone has every row, whatever the scheme.
     seed : int
@@ -180,14 +180,14 @@ def share(
     UserError
         The examples cannot be shared out so.
     """
-    if place.of == 1 or options.scheme == "none":
+    if rank.count == 1 or options.scheme == "none":
         return np.arange(len(labels))
-    if place.of > len(labels):
-        raise UserError(f"data.partition: {len(labels)} examples for {place.of} sites")
+    if rank.count > len(labels):
+        raise UserError(f"data.partition: {len(labels)} examples for {rank.count} sites")
     if options.scheme == "domain":
-        return _domain(options, labels, place, seed, natural)
-    if options.scheme in SIZES:
-        _refuse_empty_shares(options.scheme, len(labels), place)
+        return _domain(options, labels, rank, seed, natural)
+    if options.scheme in SHARE_SIZES:
+        _refuse_empty_shares(options.scheme, len(labels), rank)
     # Hugging Face Datasets takes seconds to import; a deployed site has no use for it.
     from datasets import Dataset
 
@@ -197,13 +197,13 @@ def share(
         "label": labels[order].tolist(),
     }
     if options.scheme == "natural":
-        columns["natural"] = _natural(options, natural, place)[order].tolist()
-    partitioner = _partitioner(options, labels, place, seed)
+        columns["natural"] = _natural(options, natural, rank)[order].tolist()
+    partitioner = _partitioner(options, labels, rank, seed)
     partitioner.dataset = Dataset.from_dict(columns)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # each retry of a draw warns; the last one raises
-            chosen = partitioner.load_partition(place.number)
+            chosen = partitioner.load_partition(rank.index)
     except ValueError as error:
         message = f"data.partition ({options.scheme}): "
         raise UserError(message + private(error, "these data cannot be shared out so")) from error
@@ -213,24 +213,24 @@ def share(
 def _domain(
     options: SiteSplit,
     labels: NDArray[np.int64],
-    place: Place,
+    rank: Rank,
     seed: int,
     natural: NDArray[np.str_] | None,
 ) -> NDArray[np.int64]:
     """Site ``i`` has the ``i % D``-th of the ``D`` values, with the other sites of that value."""
     given = _given("domain", natural)
     values = sorted(set(given.tolist()))
-    number = place.number % len(values)
+    number = rank.index % len(values)
     rows = np.flatnonzero(given == values[number])
-    within = Place(place.number // len(values), len(range(number, place.of, len(values))))
-    if within.of > len(rows):
+    within = Rank(rank.index // len(values), len(range(number, rank.count, len(values))))
+    if within.count > len(rows):
         raise UserError(
             "data.partition: "
             + private(f"the domain {values[number]!r}", "a domain")
-            + f" has {len(rows)} examples for the {within.of} sites that share it: start fewer "
+            + f" has {len(rows)} examples for the {within.count} sites that share it: start fewer "
             "sites, or add examples to it"
         )
-    return rows[share(replace(options, scheme="iid"), labels[rows], within, seed)]
+    return rows[rows_of_site(replace(options, scheme="iid"), labels[rows], within, seed)]
 
 
 def _given(scheme: str, natural: NDArray[np.str_] | None) -> NDArray[np.str_]:
@@ -242,33 +242,31 @@ def _given(scheme: str, natural: NDArray[np.str_] | None) -> NDArray[np.str_]:
     return natural
 
 
-def _natural(
-    options: SiteSplit, natural: NDArray[np.str_] | None, place: Place
-) -> NDArray[np.str_]:
+def _natural(options: SiteSplit, natural: NDArray[np.str_] | None, rank: Rank) -> NDArray[np.str_]:
     given = _given("natural", natural)
     values = sorted(set(given.tolist()))
-    if place.of > len(values):
+    if rank.count > len(values):
         column = f"column {options.column!r}" if options.column else "data-root"
         raise UserError(
-            f"data.partition: {column} has {len(values)} values for {place.of} "
+            f"data.partition: {column} has {len(values)} values for {rank.count} "
             f"sites: start fewer, with --federation-config 'num-supernodes={len(values)}', or use "
             "data.partition.scheme=domain, with which sites share a value"
         )
     return given
 
 
-def _refuse_empty_shares(scheme: str, examples: int, place: Place) -> None:
+def _refuse_empty_shares(scheme: str, examples: int, rank: Rank) -> None:
     """Raise `UserError` where the smallest share, that of the first site, is below one example."""
 
     def smallest(sites: int) -> float:
-        sizes = SIZES[scheme](np.arange(1, sites + 1, dtype=np.float64))
+        sizes = SHARE_SIZES[scheme](np.arange(1, sites + 1, dtype=np.float64))
         return float(sizes[0] / sizes.sum() * examples)
 
-    if smallest(place.of) >= 1:
+    if smallest(rank.count) >= 1:
         return
-    most = next(sites for sites in range(place.of - 1, 0, -1) if smallest(sites) >= 1)
+    most = next(sites for sites in range(rank.count - 1, 0, -1) if smallest(sites) >= 1)
     raise UserError(
-        f"data.partition ({scheme}): of {examples} examples for {place.of} sites, the smallest "
+        f"data.partition ({scheme}): of {examples} examples for {rank.count} sites, the smallest "
         f"share is less than one: start {most} sites or fewer, with --federation-config "
         f"'num-supernodes={most}', or use a scheme with smaller differences "
         "(exponential > square > linear > iid)"
@@ -276,32 +274,32 @@ def _refuse_empty_shares(scheme: str, examples: int, place: Place) -> None:
 
 
 def _partitioner(
-    options: SiteSplit, labels: NDArray[np.int64], place: Place, seed: int
+    options: SiteSplit, labels: NDArray[np.int64], rank: Rank, seed: int
 ) -> Partitioner:
     from flwr_datasets import partitioner as flower
 
     if options.scheme == "iid":
-        return flower.IidPartitioner(place.of)
+        return flower.IidPartitioner(rank.count)
     if options.scheme == "natural":
         return flower.NaturalIdPartitioner("natural")
     if options.scheme == "linear":
-        return flower.LinearPartitioner(place.of)
+        return flower.LinearPartitioner(rank.count)
     if options.scheme == "square":
-        return flower.SquarePartitioner(place.of)
+        return flower.SquarePartitioner(rank.count)
     if options.scheme == "exponential":
-        return flower.ExponentialPartitioner(place.of)
+        return flower.ExponentialPartitioner(rank.count)
     if options.scheme == "dirichlet":
         return flower.DirichletPartitioner(
-            place.of,
+            rank.count,
             "label",
             alpha=options.alpha,
             min_partition_size=options.smallest,
             self_balancing=False,
             seed=seed,
         )
-    _refuse_unused_classes(options, labels, place)
+    _refuse_unused_classes(options, labels, rank)
     return flower.PathologicalPartitioner(
-        place.of,
+        rank.count,
         "label",
         options.classes_per_site,
         class_assignment_mode="deterministic",
@@ -309,12 +307,12 @@ def _partitioner(
     )
 
 
-def _refuse_unused_classes(options: SiteSplit, labels: NDArray[np.int64], place: Place) -> None:
+def _refuse_unused_classes(options: SiteSplit, labels: NDArray[np.int64], rank: Rank) -> None:
     """Site ``i`` gets the classes ``i``, ``i + 1``, ...: too few sites leave classes to nobody."""
     kinds = len(np.unique(labels))
-    if place.of + options.classes_per_site - 1 < kinds:
+    if rank.count + options.classes_per_site - 1 < kinds:
         raise UserError(
-            f"data.partition: {place.of} sites with {options.classes_per_site} classes each leave "
+            f"data.partition: {rank.count} sites with {options.classes_per_site} classes each leave "
             f"some of the {kinds} classes unused: use "
-            f"data.partition.classes_per_site={kinds - place.of + 1} or more"
+            f"data.partition.classes_per_site={kinds - rank.count + 1} or more"
         )

@@ -21,7 +21,7 @@ from client_app.data.paths import (
     the_root,
 )
 from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
-from client_app.data.site_split import ALONE, Place, SiteSplit, share, task_of
+from client_app.data.site_split import ALONE, Rank, SiteSplit, rows_of_site, task_and_rank
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import at_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
@@ -90,7 +90,7 @@ class Passage:
     line: int
 
     @property
-    def place(self) -> PrivateText:
+    def source(self) -> PrivateText:
         """File and line, for the texts of errors."""
         return at_line(self.file, self.line)
 
@@ -105,14 +105,14 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """
     settings = read_options(TextOptions, options, "data")
     path, own_name = _choose(settings, require_root(info), info)
-    task, place = task_of(info, settings.tasks)
+    task, rank = task_and_rank(info, settings.tasks)
     shared = own_name is None
     column = settings.partition.required_column() if shared else None
     passages = _opened(stamp(path), settings.text, task, column, settings.most_rows)
-    found = {passage.label: passage.place for passage in reversed(passages)}
+    found = {passage.label: passage.source for passage in reversed(passages)}
     classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)
-    rows = _share(settings, passages, labels, place if shared else ALONE, seed, task)
+    rows = _share(settings, passages, labels, rank if shared else ALONE, seed, task)
     name = site_name(info, own_name or numbered(info))
     given = {passage.split for passage in passages}
     fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
@@ -168,17 +168,17 @@ def _opened(
     path = stamped[0]
     passages: list[Passage] = []
     for line, row in table_rows(path, [text, task, *([natural] if natural else [])]):
-        place = at_line(path, line)
+        source = at_line(path, line)
         if not row[task]:
             continue
         if not row[text]:
-            raise UserError(place + f": the column {text!r} is empty")
+            raise UserError(source + f": the column {text!r} is empty")
         if len(passages) == most:
             raise UserError(
-                place + f": more than {most:,} texts, whose ids would take more than "
+                source + f": more than {most:,} texts, whose ids would take more than "
                 "data.memory_mb: raise it, or lower data.length"
             )
-        split = split_of(row, place)
+        split = split_of(row, source)
         value = row[natural] if natural else ""
         passages.append(Passage(row[text], row[task], split, value, path, line))
     if not passages:
@@ -190,13 +190,13 @@ def _share(
     settings: TextOptions,
     passages: Sequence[Passage],
     labels: NDArray[np.int64],
-    place: Place,
+    rank: Rank,
     seed: int,
     task: str,
 ) -> NDArray[np.int64]:
     values = np.array([passage.natural for passage in passages], dtype=np.str_)
     shared_seed = derive_seed(seed, "text", "partition", task)
-    return share(settings.partition, labels, place, shared_seed, values)
+    return rows_of_site(settings.partition, labels, rank, shared_seed, values)
 
 
 def _divide(
@@ -239,7 +239,7 @@ def _ids(settings: TextOptions, info: SiteInfo, own: Sequence[Passage]) -> NDArr
     return token_ids(
         tokenizer,
         [passage.text for passage in own],
-        [passage.place for passage in own],
+        [passage.source for passage in own],
         length=settings.length,
         vocabulary=vocabulary,
     )

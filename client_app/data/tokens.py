@@ -66,7 +66,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 def token_ids(
     tokenizer: Any,
     texts: Sequence[str],
-    places: Sequence[PrivateText],
+    sources: Sequence[PrivateText],
     *,
     length: int,
     vocabulary: int,
@@ -81,7 +81,7 @@ def token_ids(
         Of transformers.
     texts : sequence of str
         The texts.
-    places : sequence of PrivateText
+    sources : sequence of PrivateText
         File and line of each, for the texts of errors.
     length : int
         Tokens a text.
@@ -113,34 +113,34 @@ def token_ids(
                 return_token_type_ids=False,
             )
             given = np.asarray(made["input_ids"], dtype=np.int64).reshape(-1, length)
-            _refuse_beyond(given, places[some], vocabulary)
+            _refuse_beyond(given, sources[some], vocabulary)
             ids[some] = given
     except UserError:
         raise
     except Exception as error:  # of Rust, of Python, of each tokenizer its own
         kind, why = type(error).__name__, private(f": {str(error)[:200]}")
-        raise UserError(_first_of(places) + f": the tokenizer fails with {kind}" + why) from error
-    _refuse_unreadable(tokenizer, ids, places)
+        raise UserError(_first_of(sources) + f": the tokenizer fails with {kind}" + why) from error
+    _refuse_unreadable(tokenizer, ids, sources)
     return ids
 
 
-def _first_of(places: Sequence[PrivateText]) -> PrivateText:
-    return places[0] + f" and {len(places) - 1} more"
+def _first_of(sources: Sequence[PrivateText]) -> PrivateText:
+    return sources[0] + f" and {len(sources) - 1} more"
 
 
-def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[PrivateText], vocabulary: int) -> None:
+def _refuse_beyond(ids: NDArray[np.int64], sources: Sequence[PrivateText], vocabulary: int) -> None:
     beyond = ((ids < 0) | (ids >= vocabulary)).any(axis=1)
     if beyond.any():
         row = int(np.argmax(beyond))
         given = private(f"the id {int(ids[row].max())}", "an unknown id")
         raise UserError(
-            places[row] + ": the tokenizer gives " + given + f", but the model knows 0 to "
+            sources[row] + ": the tokenizer gives " + given + f", but the model knows 0 to "
             f"{vocabulary - 1}: tokenizer and config.json are not of the same model"
         )
 
 
 def _refuse_unreadable(
-    tokenizer: Any, ids: NDArray[np.int32], places: Sequence[PrivateText]
+    tokenizer: Any, ids: NDArray[np.int32], sources: Sequence[PrivateText]
 ) -> None:
     """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""
     special = set(tokenizer.all_special_ids)
@@ -149,9 +149,9 @@ def _refuse_unreadable(
     empty = ~content.any(axis=1)
     if empty.any():
         row = int(np.argmax(empty))
-        raise UserError(places[row] + ": the tokenizer makes no token of the text")
+        raise UserError(sources[row] + ": the tokenizer makes no token of the text")
     if not known.any():
         raise UserError(
-            _first_of(places) + ": the tokenizer knows no word of these texts: is data.folder a "
+            _first_of(sources) + ": the tokenizer knows no word of these texts: is data.folder a "
             "model of their language?"
         )

@@ -81,8 +81,8 @@ def test_the_seed_decides(options, info) -> None:
 
 
 def test_the_node_config_names_site_and_task(options, info) -> None:
-    placed = info(index=0, count=3, site="north", task="pose")
-    data = load("faces", options("faces", **SMALL), placed, seed=1)
+    here = info(index=0, count=3, site="north", task="pose")
+    data = load("faces", options("faces", **SMALL), here, seed=1)
     assert (data.site, data.task) == ("north", "pose")
 
 

@@ -90,8 +90,8 @@ def test_splits_of_a_subject_are_disjoint_and_repeat(npz, options, info) -> None
 
 
 def test_a_deployment_site_names_its_subject(npz, options, info) -> None:
-    placed = info(root=npz, site="ward-4", task="subject-07")
-    data = load("har", options("har"), placed, seed=1)
+    here = info(root=npz, site="ward-4", task="subject-07")
+    data = load("har", options("har"), here, seed=1)
     assert (data.site, data.task) == ("ward-4", "subject-07")
     with pytest.raises(UserError, match="no task 'subject-08' here; there is 'subject-0"):
         load("har", options("har"), info(root=npz, task="subject-08"), seed=1)

@@ -239,9 +239,9 @@ def test_domains_may_hold_splits(domains, options, info) -> None:
 
 def test_wrong_trees_of_domains_are_reported(domains, tmp_path, options, info) -> None:
     def check(match: str, index: int = 0) -> None:
-        placed = info(index=index, count=3, root=domains)
+        here = info(index=index, count=3, root=domains)
         with pytest.raises(UserError, match=match):
-            load("images", by_domain(options), placed, seed=1)
+            load("images", by_domain(options), here, seed=1)
 
     def link(where: Path, target: Path, match: str) -> None:
         where.symlink_to(target)
@@ -557,9 +557,9 @@ def test_damaged_pictures_give_a_square_or_a_user_error(content, cut, changes) -
 def test_any_manifest_gives_data_or_a_user_error(folders, options, content) -> None:
     (folders / "all.csv").write_text(content, encoding="utf-8", newline="")
     chosen = options("images", **SMALL, manifest="all.csv", task="animal")
-    placed = SiteInfo(site=None, task=None, index=None, count=None, root=folders)
+    here = SiteInfo(site=None, task=None, index=None, count=None, root=folders)
     with contextlib.suppress(UserError):
-        load("images", chosen, placed, seed=1)
+        load("images", chosen, here, seed=1)
 
 
 def test_real_pictures_of_four_domains(real, tmp_path, options, info) -> None:

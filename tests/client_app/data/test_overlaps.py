@@ -82,8 +82,8 @@ def test_no_two_splits_of_the_real_subjects_share_samples(real, options, info) -
     root = real("har.npz")
     assert len(open_recordings(root).labels) == 10299
     for index in (0, 7, 29):
-        placed = info(root=root, index=index, count=30)
-        check_apart(load("har", options("har", split="blocks"), placed, seed=1))
+        here = info(root=root, index=index, count=30)
+        check_apart(load("har", options("har", split="blocks"), here, seed=1))
 
 
 def check_apart(data) -> None:

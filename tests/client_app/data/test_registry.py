@@ -77,8 +77,8 @@ def test_labels_per_class_thins_out_training_alone(options, info) -> None:
 def test_labels_per_class_follows_the_seed_and_the_site_s_name(options, info) -> None:
     def rows(seed: int, site: str) -> list[int]:
         chosen = options("faces", **FEW, labels_per_class=3)
-        placed = info(index=0, count=2, site=site)
-        return load("faces", chosen, placed, seed).train.inputs.rows.tolist()
+        here = info(index=0, count=2, site=site)
+        return load("faces", chosen, here, seed).train.inputs.rows.tolist()
 
     # The pictures of one index and seed are the same under either name: only the draw differs.
     assert rows(1, "north") == rows(1, "north")

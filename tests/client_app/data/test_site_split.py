@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client_app.data import SiteInfo
-from client_app.data.site_split import ALONE, SIZES, Place, SiteSplit, place_of, share
+from client_app.data.site_split import ALONE, SHARE_SIZES, Rank, SiteSplit, rank_of, rows_of_site
 from fedstrata.support.errors import UserError
 
 LABELS = np.random.default_rng(0).integers(0, 5, 300)
@@ -20,10 +20,10 @@ def scheme(name: str, **changes: object) -> SiteSplit:
 
 
 def shares(options, of: int, seed: int = 1, natural=None) -> list[np.ndarray]:
-    return [share(options, LABELS, Place(number, of), seed, natural) for number in range(of)]
+    return [rows_of_site(options, LABELS, Rank(number, of), seed, natural) for number in range(of)]
 
 
-@pytest.mark.parametrize("name", ["iid", "dirichlet", "pathological", *SIZES])
+@pytest.mark.parametrize("name", ["iid", "dirichlet", "pathological", *SHARE_SIZES])
 def test_shares_are_disjoint_cover_everything_and_follow_the_seed(name) -> None:
     expected_items = shares(scheme(name), 5)
     assert sorted(np.concatenate(expected_items)) == list(range(300))
@@ -61,8 +61,8 @@ def test_natural_shares_are_the_column_s_values() -> None:
 
 
 def test_alone_or_by_choice_a_site_keeps_everything() -> None:
-    assert share(scheme("dirichlet"), LABELS, ALONE, 1).tolist() == list(range(300))
-    assert share(scheme("none"), LABELS, Place(1, 4), 1).tolist() == list(range(300))
+    assert rows_of_site(scheme("dirichlet"), LABELS, ALONE, 1).tolist() == list(range(300))
+    assert rows_of_site(scheme("none"), LABELS, Rank(1, 4), 1).tolist() == list(range(300))
 
 
 def test_what_cannot_be_shared_out_is_reported() -> None:
@@ -88,23 +88,28 @@ def test_what_cannot_be_shared_out_is_reported() -> None:
 
 def test_sites_of_one_task_get_the_places_of_that_task() -> None:
     infos = [SiteInfo(site=None, task=None, index=index, count=7, root=None) for index in range(7)]
-    placed = [place_of(info, tasks=3) for info in infos]
-    assert [task for task, _ in placed] == [0, 1, 2, 0, 1, 2, 0]
-    assert [place for task, place in placed if task == 0] == [Place(n, 3) for n in range(3)]
-    assert [place for task, place in placed if task == 2] == [Place(n, 2) for n in range(2)]
-    assert place_of(SiteInfo(None, None, None, None, None), tasks=3) == (0, ALONE)
+    ranks = [rank_of(info, tasks=3) for info in infos]
+    assert [task for task, _ in ranks] == [0, 1, 2, 0, 1, 2, 0]
+    assert [rank for task, rank in ranks if task == 0] == [Rank(n, 3) for n in range(3)]
+    assert [rank for task, rank in ranks if task == 2] == [Rank(n, 2) for n in range(2)]
+    assert rank_of(SiteInfo(None, None, None, None, None), tasks=3) == (0, ALONE)
     with pytest.raises(UserError, match="num-partitions"):
-        place_of(SiteInfo(None, None, 1, None, None))
+        rank_of(SiteInfo(None, None, 1, None, None))
 
 
 def cut(name: str, rows: int, of: int, seed: int, natural=None) -> list[np.ndarray]:
     """Return every site's share of the first ``rows`` labels."""
     given = None if natural is None else natural[:rows]
-    return [share(scheme(name), LABELS[:rows], Place(n, of), seed, given) for n in range(of)]
+    return [rows_of_site(scheme(name), LABELS[:rows], Rank(n, of), seed, given) for n in range(of)]
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(list(SIZES)), st.integers(60, 300), st.integers(2, 5), st.integers(0, 2**62))
+@given(
+    st.sampled_from(list(SHARE_SIZES)),
+    st.integers(60, 300),
+    st.integers(2, 5),
+    st.integers(0, 2**62),
+)
 def test_unequal_sizes_are_disjoint_cover_everything_and_repeat(name, rows, of, seed) -> None:
     if name == "exponential":
         of = min(of, 4)
@@ -123,9 +128,9 @@ def test_unequal_sizes_are_disjoint_cover_everything_and_repeat(name, rows, of, 
 
 def test_unequal_sizes_have_the_classes_alike() -> None:
     labels = np.random.default_rng(0).integers(0, 5, 20_000)
-    for name in SIZES:
+    for name in SHARE_SIZES:
         for number in range(4):
-            rows = share(scheme(name), labels, Place(number, 4), 1)
+            rows = rows_of_site(scheme(name), labels, Rank(number, 4), 1)
             spread = np.sqrt(0.2 * 0.8 / len(rows))  # of a share of 20 % among that many
             assert np.abs(np.bincount(labels[rows]) / len(rows) - 0.2).max() < 5 * spread
 
@@ -139,13 +144,13 @@ def test_unequal_sizes_have_the_classes_alike() -> None:
 )
 def test_empty_shares_are_refused_at_every_site(name, rows, fits) -> None:
     labels = np.zeros(rows, dtype=np.int64)
-    assert min(len(share(scheme(name), labels, Place(n, fits), 1)) for n in range(fits)) == 1
+    assert min(len(rows_of_site(scheme(name), labels, Rank(n, fits), 1)) for n in range(fits)) == 1
     for of in (fits + 1, min(rows, 1000)):
         for number in (0, of - 1):
             with pytest.raises(
                 UserError, match=f"{of} sites.*start {fits} sites or fewer"
             ) as raised:
-                share(scheme(name), labels, Place(number, of), 1)
+                rows_of_site(scheme(name), labels, Rank(number, of), 1)
             assert f"({name})" in str(raised.value)
             assert f"num-supernodes={fits}'" in str(raised.value)
 
@@ -177,4 +182,4 @@ def test_a_domain_s_examples_are_drawn_and_must_suffice() -> None:
         shares(scheme("domain"), 6, 1, domains)
     with pytest.raises(UserError, match=r"'domain' needs a manifest.*data\.domains=true"):
         shares(scheme("domain"), 6)
-    assert share(scheme("domain"), LABELS, ALONE, 1, domains).tolist() == list(range(300))
+    assert rows_of_site(scheme("domain"), LABELS, ALONE, 1, domains).tolist() == list(range(300))

@@ -19,7 +19,7 @@ from client_app import context
 from client_app.data import SiteInfo, load
 from client_app.data.har import ACTIVITIES
 from client_app.data.site_info import require_root
-from client_app.data.site_split import Place, SiteSplit, share
+from client_app.data.site_split import Rank, SiteSplit, rows_of_site
 from client_app.data.tables import at_line
 from client_app.data.tokens import token_ids
 from client_app.failures import leaving
@@ -326,7 +326,7 @@ def test_of_what_a_tokenizer_says(tmp_path) -> None:
 def test_of_shares(tmp_path) -> None:
     options = SiteSplit("dirichlet", 1.0, 61, 2, None)
     with pytest.raises(UserError, match="attempts") as raised:
-        share(options, np.zeros(9, np.int64), Place(0, 3), 1)
+        rows_of_site(options, np.zeros(9, np.int64), Rank(0, 3), 1)
     check(raised.value, tmp_path, "data.partition (dirichlet): these data cannot be shared out so")
 
 
@@ -334,7 +334,7 @@ def test_of_domains(tmp_path) -> None:
     options = SiteSplit("domain", 1.0, 1, 2, "ward")
     values = np.array([PATIENT, PATIENT, "w", "w", "w"])
     with pytest.raises(UserError, match="1961") as raised:
-        share(options, np.zeros(5, np.int64), Place(0, 5), 1, values)
+        rows_of_site(options, np.zeros(5, np.int64), Rank(0, 5), 1, values)
     message = (
         "data.partition: a domain has 2 examples for the 3 sites that share it: start fewer sites, "
         "or add examples to it"
@@ -417,7 +417,7 @@ def test_no_name_in_a_manifest_leaves_the_site(before: str, after: str, kind: st
             (root / "0.png").touch()
         write(root / "list.csv", rows + rows[1:] * (kind == "twice"))
         if kind != "missing":
-            place(root, name, link=kind == "link")
+            put_file(root, name, link=kind == "link")
         with pytest.raises(UserError) as raised:
             load(
                 "images", options, SiteInfo("clinic", None, None, None, root, deployed=True), seed=1
@@ -427,7 +427,7 @@ def test_no_name_in_a_manifest_leaves_the_site(before: str, after: str, kind: st
     assert "LEE1961" not in left
 
 
-def place(root: Path, name: str, *, link: bool) -> None:
+def put_file(root: Path, name: str, *, link: bool) -> None:
     """Put a file that is no picture where the manifest's entry is, if it can be there."""
     path = root / name.strip()
     try:
