@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_partition, site_name
+from client_app.data.site_info import (
+    SiteInfo,
+    numbered,
+    reject_empty_splits,
+    require_index,
+    site_name,
+)
 from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, Camera, draw
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
@@ -61,7 +67,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         An option is wrong, or the site info does not say which site this is.
     """
     settings = read_options(FacesOptions, options, "data")
-    index, count = require_partition(info, "data 'faces'")
+    index, count = require_index(info, "data 'faces'")
     settings = replace(settings, train=pictures_to_train(settings, index, count))
     task = _task(settings, info, index)
     splits = {
@@ -70,7 +76,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     }
     name = site_name(info, numbered(info))
     data = SiteData(name, task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
-    return refuse_empty(data)
+    return reject_empty_splits(data)
 
 
 def pictures_to_train(settings: FacesOptions, index: int, count: int) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
 from client_app.data.paths import a_file, the_root
-from client_app.data.site_info import SiteInfo, refuse_empty, require_root, site_name
+from client_app.data.site_info import SiteInfo, reject_empty_splits, require_root, site_name
 from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
 from fedstrata.support.options import read_options
@@ -95,7 +95,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     parts = _divide(settings, recordings, rows, name, derive_seed(seed, "har", subject))
     train, validation, test = (_split(recordings, rows[part]) for part in parts)
     data = SiteData(site_name(info, name), name, ACTIVITIES, (FEATURES,), train, validation, test)
-    return refuse_empty(data)
+    return reject_empty_splits(data)
 
 
 def open_recordings(root: Path) -> Recordings:

@@ -14,7 +14,13 @@ from client_app.data.listing import Entry, from_domains, from_folders, from_mani
 from client_app.data.normalisation import check_normalisation
 from client_app.data.paths import a_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
-from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
+from client_app.data.site_info import (
+    SiteInfo,
+    numbered,
+    reject_empty_splits,
+    require_root,
+    site_name,
+)
 from client_app.data.site_split import Rank, SiteSplit, rows_of_site, task_and_rank
 from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
 from fedstrata.support.errors import UserError
@@ -86,7 +92,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
     splits = _divide(settings, own, labels[rows], fractions, split_seed)
     shape = (3, settings.size, settings.size)
-    return refuse_empty(SiteData(name, task, classes, shape, *splits))
+    return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
 
 
 def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[str, Rank]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client_app.data.paths import a_file, a_folder, inside, refuse_escape, the_root
+from client_app.data.paths import a_file, a_folder, inside, reject_escape, the_root
 from client_app.data.tables import SPLITS, at_line, split_of, table_rows
 from fedstrata.support.errors import PrivateText, UserError, private
 
@@ -56,7 +56,7 @@ def from_domains(root: Path) -> list[Entry]:
     Raises
     ------
     UserError
-        There are no domain folders, one is named as a split, or what `from_folders` refuses.
+        There are no domain folders, one is named as a split, or what `from_folders` rejects.
     """
     domains = _subfolders(root, root)
     if not domains:
@@ -109,7 +109,7 @@ def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
 
 
 def _subfolders(root: Path, folder: Path) -> list[Path]:
-    refuse_escape(root, folder)
+    reject_escape(root, folder)
     found = [path for path in _visible(folder.iterdir()) if not path.name.startswith("__")]
     folders = [path for path in found if path.is_dir()]
     for path in found:
@@ -121,13 +121,13 @@ def _subfolders(root: Path, folder: Path) -> list[Path]:
 
 
 def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
-    refuse_escape(root, folder)
+    reject_escape(root, folder)
     pictures = [path for path in _below(folder) if path.suffix.lower() in SUFFIXES]
     if not pictures:
         message = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
         raise UserError(a_folder(root, folder) + message)
     for path in pictures:
-        refuse_escape(root, path)
+        reject_escape(root, path)
         if not path.is_file():
             raise UserError(a_file(path) + ": is not a file")
         yield Entry(path, folder.name, split, "")

@@ -15,8 +15,14 @@ from PIL import Image
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
-from client_app.data.paths import a_file, inside, refuse_names_in_a_file, the_root
-from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
+from client_app.data.paths import a_file, inside, reject_names_in_a_file, the_root
+from client_app.data.site_info import (
+    SiteInfo,
+    numbered,
+    reject_empty_splits,
+    require_root,
+    site_name,
+)
 from client_app.data.site_split import ALONE, COLUMN_SCHEMES, Rank, SiteSplit, rank_of, rows_of_site
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
@@ -101,7 +107,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
             f"{settings.channels}, and data.largest_mb is {settings.largest_mb}: lower or raise it"
         )
     splits = [_split(settings, held, chosen, path) for chosen in sides]
-    return refuse_empty(SiteData(name, task, classes, shape, *splits))
+    return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
 
 
 def _choose(
@@ -109,7 +115,7 @@ def _choose(
 ) -> tuple[Path, str, Rank]:
     """Return the site's file, its task, and its rank among the sites that share the file."""
     alone_or_all = rank_of(info)[1] if info.index is not None else ALONE
-    refuse_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
+    reject_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
     if root.is_file():
         return root, info.task or root.stem, alone_or_all
     if settings.files is not None:

@@ -32,7 +32,7 @@ def require_folder(root: Path) -> Path:
     return root
 
 
-def refuse_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
+def reject_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
     """Raise `UserError` where ``root`` is a file and an option, by its key, names one in a folder."""
     for key, value in named.items():
         if value is not None and root.is_file():
@@ -66,7 +66,7 @@ def inside(root: Path, name: str, source: str | PrivateText) -> Path:
             source + ": " + named + " must be a path inside " + the_root(root) + ", without '..'"
         )
     path = root / name
-    refuse_escape(root, path)
+    reject_escape(root, path)
     try:
         regular = path.is_file()
     except OSError as error:
@@ -78,7 +78,7 @@ def inside(root: Path, name: str, source: str | PrivateText) -> Path:
     return path
 
 
-def refuse_escape(root: Path, path: Path) -> None:
+def reject_escape(root: Path, path: Path) -> None:
     """Raise `UserError` where links lead from ``path`` out of ``root``."""
     try:
         resolved = path.resolve()

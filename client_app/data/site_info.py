@@ -48,7 +48,7 @@ class SiteInfo:
             )
 
 
-def require_partition(info: SiteInfo, why: str) -> tuple[int, int]:
+def require_index(info: SiteInfo, why: str) -> tuple[int, int]:
     """Return ``(index, count)`` of the site, or raise a `UserError` that says how to give them."""
     if info.index is None or info.count is None:
         raise UserError(
@@ -97,7 +97,7 @@ def numbered(info: SiteInfo) -> str:
     return "site" if info.index is None else f"site-{info.index:02d}"
 
 
-def refuse_empty(data: SiteData) -> SiteData:
+def reject_empty_splits(data: SiteData) -> SiteData:
     """Return ``data``, or raise a `UserError` where one of its splits has no examples."""
     sizes = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     empty = [name for name, size in sizes.items() if not size]

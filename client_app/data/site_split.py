@@ -187,7 +187,7 @@ def rows_of_site(
     if options.scheme == "domain":
         return _domain(options, labels, rank, seed, natural)
     if options.scheme in SHARE_SIZES:
-        _refuse_empty_shares(options.scheme, len(labels), rank)
+        _reject_empty_shares(options.scheme, len(labels), rank)
     # Hugging Face Datasets takes seconds to import; a deployed site has no use for it.
     from datasets import Dataset
 
@@ -255,7 +255,7 @@ def _natural(options: SiteSplit, natural: NDArray[np.str_] | None, rank: Rank) -
     return given
 
 
-def _refuse_empty_shares(scheme: str, examples: int, rank: Rank) -> None:
+def _reject_empty_shares(scheme: str, examples: int, rank: Rank) -> None:
     """Raise `UserError` where the smallest share, that of the first site, is below one example."""
 
     def smallest(sites: int) -> float:
@@ -297,7 +297,7 @@ def _partitioner(
             self_balancing=False,
             seed=seed,
         )
-    _refuse_unused_classes(options, labels, rank)
+    _reject_unused_classes(options, labels, rank)
     return flower.PathologicalPartitioner(
         rank.count,
         "label",
@@ -307,7 +307,7 @@ def _partitioner(
     )
 
 
-def _refuse_unused_classes(options: SiteSplit, labels: NDArray[np.int64], rank: Rank) -> None:
+def _reject_unused_classes(options: SiteSplit, labels: NDArray[np.int64], rank: Rank) -> None:
     """Site ``i`` gets the classes ``i``, ``i + 1``, ...: too few sites leave classes to nobody."""
     kinds = len(np.unique(labels))
     if rank.count + options.classes_per_site - 1 < kinds:

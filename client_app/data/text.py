@@ -16,11 +16,17 @@ from client_app.data.classes import class_names
 from client_app.data.paths import (
     a_file,
     inside,
-    refuse_escape,
-    refuse_names_in_a_file,
+    reject_escape,
+    reject_names_in_a_file,
     the_root,
 )
-from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
+from client_app.data.site_info import (
+    SiteInfo,
+    numbered,
+    reject_empty_splits,
+    require_root,
+    site_name,
+)
 from client_app.data.site_split import ALONE, Rank, SiteSplit, rows_of_site, task_and_rank
 from client_app.data.splitting import check_fractions, complete, left_to_draw
 from client_app.data.tables import at_line, split_of, table_rows
@@ -120,7 +126,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     split_seed = derive_seed(seed, "text", "split", task, name)
     splits = _divide(settings, info, own, labels[rows], fractions, split_seed)
     data = SiteData(name, task, classes, (settings.length,), *splits)
-    return refuse_empty(data)
+    return reject_empty_splits(data)
 
 
 def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, str | None]:
@@ -129,7 +135,7 @@ def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, st
     ``data.file`` or a single file is for all sites. Of several, a deployed site has the one with
     its name; in a simulation site ``i`` has the ``i``-th in sorted order.
     """
-    refuse_names_in_a_file(root, {"data.file": settings.file})
+    reject_names_in_a_file(root, {"data.file": settings.file})
     if root.is_file():
         return root, None
     if settings.file is not None:
@@ -140,7 +146,7 @@ def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, st
             the_root(root) + ": has no .csv file; put one there, or name it in data.file"
         )
     for path in found:
-        refuse_escape(root, path)
+        reject_escape(root, path)
     if len(found) == 1:
         return found[0], None
     named = {path.stem: path for path in found}

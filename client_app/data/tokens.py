@@ -113,14 +113,14 @@ def token_ids(
                 return_token_type_ids=False,
             )
             given = np.asarray(made["input_ids"], dtype=np.int64).reshape(-1, length)
-            _refuse_beyond(given, sources[some], vocabulary)
+            _reject_beyond(given, sources[some], vocabulary)
             ids[some] = given
     except UserError:
         raise
     except Exception as error:  # of Rust, of Python, of each tokenizer its own
         kind, why = type(error).__name__, private(f": {str(error)[:200]}")
         raise UserError(_first_of(sources) + f": the tokenizer fails with {kind}" + why) from error
-    _refuse_unreadable(tokenizer, ids, sources)
+    _reject_unreadable(tokenizer, ids, sources)
     return ids
 
 
@@ -128,7 +128,7 @@ def _first_of(sources: Sequence[PrivateText]) -> PrivateText:
     return sources[0] + f" and {len(sources) - 1} more"
 
 
-def _refuse_beyond(ids: NDArray[np.int64], sources: Sequence[PrivateText], vocabulary: int) -> None:
+def _reject_beyond(ids: NDArray[np.int64], sources: Sequence[PrivateText], vocabulary: int) -> None:
     beyond = ((ids < 0) | (ids >= vocabulary)).any(axis=1)
     if beyond.any():
         row = int(np.argmax(beyond))
@@ -139,7 +139,7 @@ def _refuse_beyond(ids: NDArray[np.int64], sources: Sequence[PrivateText], vocab
         )
 
 
-def _refuse_unreadable(
+def _reject_unreadable(
     tokenizer: Any, ids: NDArray[np.int32], sources: Sequence[PrivateText]
 ) -> None:
     """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""

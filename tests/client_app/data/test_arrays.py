@@ -51,7 +51,7 @@ def test_a_missing_array_is_reported_with_what_exists(tmp_path) -> None:
         read_npz(tmp_path / "a.npz", ["train_images"], largest=MIB)
 
 
-def test_objects_are_refused(tmp_path) -> None:
+def test_objects_are_rejected(tmp_path) -> None:
     class Bomb:
         def __reduce__(self):
             return (Path(tmp_path / "ran").touch, ())
@@ -77,13 +77,13 @@ def test_objects_are_refused(tmp_path) -> None:
         ("__import__('os').getpid()", "cannot be read"),
     ],
 )
-def test_headers_that_lie_are_refused(tmp_path, header, message) -> None:
+def test_headers_that_lie_are_rejected(tmp_path, header, message) -> None:
     path = write(tmp_path / "a.npz", npy(header, b"\0" * 16))
     with pytest.raises(UserError, match=message):
         read_npz(path, ["x"], largest=1 << 50)
 
 
-def test_what_would_take_too_much_is_refused_before_it_is_read(tmp_path) -> None:
+def test_what_would_take_too_much_is_rejected_before_it_is_read(tmp_path) -> None:
     (tmp_path / "a.npz").write_bytes(
         packed(x=np.zeros(4 * MIB, np.uint8), y=np.zeros(MIB, np.uint8))
     )
@@ -94,7 +94,7 @@ def test_what_would_take_too_much_is_refused_before_it_is_read(tmp_path) -> None
         read_npz(tmp_path / "a.npz", ["x", "y"], largest=4 * MIB)
 
 
-def test_a_zip_that_claims_more_than_it_can_hold_is_refused(tmp_path) -> None:
+def test_a_zip_that_claims_more_than_it_can_hold_is_rejected(tmp_path) -> None:
     content = bytearray(packed(x=np.zeros(8, np.uint8)))
     at = content.rindex(b"PK\x01\x02") + 24  # uncompressed size in the central directory
     content[at : at + 4] = (1 << 30).to_bytes(4, "little")

@@ -114,14 +114,14 @@ def test_more_sites_than_subjects_is_reported(npz, options, info) -> None:
         load("har", options("har", subjects=[5]), info(index=0, count=1, root=npz), seed=1)
 
 
-def test_the_official_split_is_refused_with_the_reason(npz, options, info) -> None:
+def test_the_official_split_is_rejected_with_the_reason(npz, options, info) -> None:
     with pytest.raises(UserError, match="every subject wholly on one side"):
         load("har", options("har", split="official"), info(index=0, count=3, root=npz), seed=1)
     with pytest.raises(UserError, match="'random' and 'blocks'"):
         load("har", options("har", split="time"), info(index=0, count=3, root=npz), seed=1)
 
 
-def test_blocks_of_shuffled_rows_are_refused(tmp_path, options, info) -> None:
+def test_blocks_of_shuffled_rows_are_rejected(tmp_path, options, info) -> None:
     order = np.random.default_rng(0).permutation(60)
     np.savez(tmp_path / "har.npz", **{name: a[:60][order] for name, a in recordings().items()})
     with pytest.raises(UserError, match="not in order of time"):

@@ -344,7 +344,7 @@ def test_a_manifest_outside_or_missing_is_reported(folders, options, info) -> No
             load("images", options("images", manifest=name), info(root=folders), seed=1)
 
 
-def test_links_that_leave_the_root_are_refused(folders, tmp_path, options, info) -> None:
+def test_links_that_leave_the_root_are_rejected(folders, tmp_path, options, info) -> None:
     fill(tmp_path / "secret" / "cat", 90, 1)
     for link, target in [
         (folders / "cat" / "link.png", tmp_path / "secret" / "cat" / "090.png"),

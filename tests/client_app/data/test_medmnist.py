@@ -206,7 +206,7 @@ def test_wrong_options_are_reported(folder, options, info) -> None:
             load("medmnist", options("medmnist", **changes), info(root=folder, task="blood"), 1)
 
 
-def test_a_link_out_of_the_folder_is_refused(folder, tmp_path_factory, options, info) -> None:
+def test_a_link_out_of_the_folder_is_rejected(folder, tmp_path_factory, options, info) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "skin.npz").symlink_to(folder / "skin.npz")
     with pytest.raises(UserError, match="a link that leaves"):

@@ -49,7 +49,7 @@ def test_a_data_root_is_needed_and_absolute(name, options, info, tmp_path) -> No
 
 
 @pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (-1, None)])
-def test_a_partition_outside_the_count_is_refused(index, count, info) -> None:
+def test_a_partition_outside_the_count_is_rejected(index, count, info) -> None:
     with pytest.raises(UserError, match="partition-id"):
         info(index=index, count=count)
 

@@ -142,7 +142,7 @@ def test_unequal_sizes_have_the_classes_alike() -> None:
     # which is 1.06 for 9 sites and 0.39 for 10
     [("linear", 55, 10), ("square", 385, 10), ("exponential", 5000, 9)],
 )
-def test_empty_shares_are_refused_at_every_site(name, rows, fits) -> None:
+def test_empty_shares_are_rejected_at_every_site(name, rows, fits) -> None:
     labels = np.zeros(rows, dtype=np.int64)
     assert min(len(rows_of_site(scheme(name), labels, Rank(n, fits), 1)) for n in range(fits)) == 1
     for of in (fits + 1, min(rows, 1000)):
