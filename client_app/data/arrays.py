@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.paths import a_file
+from client_app.data.paths import describe_file
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 PLAIN_KINDS = "biufU"  # booleans, integers, floats, text: never objects, never records
@@ -26,17 +26,17 @@ def stamp(path: Path) -> Stamp:
         seen = path.stat()
         return path.resolve(), seen.st_mtime_ns, seen.st_size
     except OSError as error:
-        raise UserError(a_file(path) + f": cannot be read ({error.strerror})") from error
+        raise UserError(describe_file(path) + f": cannot be read ({error.strerror})") from error
 
 
-def npz_names(path: Path) -> tuple[str, ...]:
+def array_names(path: Path) -> tuple[str, ...]:
     """Return the names of the arrays in ``path``; raise `UserError` if it is no npz."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
     except Exception as error:
         raise UserError(
-            a_file(path) + ": not a readable npz file" + private(f" ({error})")
+            describe_file(path) + ": not a readable npz file" + private(f" ({error})")
         ) from error
     return tuple(member.removesuffix(".npy") for member in members if member.endswith(".npy"))
 
@@ -61,11 +61,11 @@ def read_npz(
     UserError
         The file cannot be read, lacks an array, or one is damaged, of objects, or too large.
     """
-    names = npz_names(path)
+    names = array_names(path)
     for name in needed:
         if name not in names:
             there = private(f"; there is {nearest(name, names)}")
-            raise UserError(a_file(path) + f": no array {name!r}" + there)
+            raise UserError(describe_file(path) + f": no array {name!r}" + there)
     wanted = [*needed, *(name for name in optional if name in names)]
     arrays: dict[str, NDArray[Any]] = {}
     # zipfile, zlib and numpy raise some fifteen kinds of exception for damaged files, and warn of
@@ -81,7 +81,7 @@ def read_npz(
     except Exception as error:
         reason = private(f" ({str(error) or type(error).__name__})")
         raise UserError(
-            a_file(path) + f": damaged, array {name!r} cannot be read" + reason
+            describe_file(path) + f": damaged, array {name!r} cannot be read" + reason
         ) from error
     return arrays
 
@@ -90,22 +90,27 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) 
     member = archive.getinfo(f"{name}.npy")
     if member.file_size > DEFLATE_RATIO * member.compress_size + 4096:
         raise UserError(
-            a_file(path) + f": damaged, array {name!r} claims more than its bytes can unpack to"
+            describe_file(path)
+            + f": damaged, array {name!r} claims more than its bytes can unpack to"
         )
     with archive.open(member) as opened:
         shape, dtype = _read_header(opened)
         held = member.file_size - opened.tell()
     if dtype.hasobject or dtype.kind not in PLAIN_KINDS:
         raise UserError(
-            a_file(path) + f": array {name!r} holds " + private(dtype, "a type") + ", which is not "
+            describe_file(path)
+            + f": array {name!r} holds "
+            + private(dtype, "a type")
+            + ", which is not "
             "read because it could run code; save it as plain numbers"
         )
     claimed = prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or claimed != held:
-        raise UserError(a_file(path) + f": damaged, array {name!r} claims the shape {shape}")
+        raise UserError(describe_file(path) + f": damaged, array {name!r} claims the shape {shape}")
     if claimed > largest:
         raise UserError(
-            a_file(path) + f": array {name!r} would take {claimed / 2**20:,.0f} MiB, which is more "
+            describe_file(path)
+            + f": array {name!r} would take {claimed / 2**20:,.0f} MiB, which is more "
             f"than the {largest / 2**20:,.0f} MiB left for this file"
         )
     with archive.open(member) as opened:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from client_app.data.site_info import (
     SiteInfo,
-    numbered,
+    default_name,
+    name_of_site,
     reject_empty_splits,
     require_index,
-    site_name,
 )
 from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, Camera, draw
 from fedstrata.support.errors import UserError, nearest
@@ -74,7 +74,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         name: _draw_split(settings, task, index, name, first, identities, seed)
         for name, (first, identities) in people(settings, index).items()
     }
-    name = site_name(info, numbered(info))
+    name = name_of_site(info, default_name(info))
     data = SiteData(name, task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
     return reject_empty_splits(data)
 

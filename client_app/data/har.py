@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
-from client_app.data.paths import a_file, the_root
-from client_app.data.site_info import SiteInfo, reject_empty_splits, require_root, site_name
-from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
+from client_app.data.paths import describe_file, describe_root
+from client_app.data.site_info import SiteInfo, name_of_site, reject_empty_splits, require_root
+from client_app.data.splitting import SplitIndices, block_splits, check_fractions, stratified_splits
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -94,7 +94,9 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     name = _named(subject)
     parts = _divide(settings, recordings, rows, name, derive_seed(seed, "har", subject))
     train, validation, test = (_split(recordings, rows[part]) for part in parts)
-    data = SiteData(site_name(info, name), name, ACTIVITIES, (FEATURES,), train, validation, test)
+    data = SiteData(
+        name_of_site(info, name), name, ACTIVITIES, (FEATURES,), train, validation, test
+    )
     return reject_empty_splits(data)
 
 
@@ -124,7 +126,7 @@ def _files(root: Path) -> tuple[Path, ...]:
     found = sorted(root.glob("*.npz"))
     if len(found) != 1:
         raise UserError(
-            the_root(root)
+            describe_root(root)
             + ": needs train/X_train.txt and the other official files, or exactly one "
             f".npz; it has {len(found)} npz files"
         )
@@ -165,8 +167,8 @@ def _read_npz(path: Path) -> Recordings:
     named = arrays.get("activity_names")
     if named is not None and tuple(map(str, named.ravel())) != ACTIVITIES:
         order = f": activity_names must be {', '.join(ACTIVITIES)}, in this order"
-        raise UserError(a_file(path) + order)
-    sources = (a_file(path) + f", {name}" for name in ("x", "y", "subject"))
+        raise UserError(describe_file(path) + order)
+    sources = (describe_file(path) + f", {name}" for name in ("x", "y", "subject"))
     return _checked((arrays["x"], arrays["y"], arrays["subject"]), tuple(sources))
 
 
@@ -271,17 +273,17 @@ def _named(subject: int) -> str:
 
 def _divide(
     settings: HarOptions, recordings: Recordings, rows: NDArray[np.int64], name: str, seed: int
-) -> Parts:
+) -> SplitIndices:
     validation, test = settings.validation_fraction, settings.test_fraction
     if settings.split == "random":
         labels = recordings.labels[rows]
-        return stratified(labels, validation=validation, test=test, seed=seed)
+        return stratified_splits(labels, validation=validation, test=test, seed=seed)
     labels = recordings.labels[rows]
     changes = int(np.count_nonzero(np.diff(labels)))
     # A recording stays with an activity for some ten windows or more; shuffled rows change at
     # nearly every one, and blocks of them would have neighbours in time on both sides.
     if 3 * changes <= len(labels):
-        return in_blocks(labels, validation=validation, test=test)
+        return block_splits(labels, validation=validation, test=test)
     shared = shared_extremes(recordings.features[rows], labels)
     if alone(shared) > MOST_ALONE:
         raise UserError(
@@ -292,17 +294,17 @@ def _divide(
             "use data.split=random"
         )
     order = in_order_of_time(shared)
-    blocks = in_blocks(labels[order], validation=validation, test=test)
-    return _apart(Parts(*(np.sort(order[part]) for part in blocks)), shared)
+    blocks = block_splits(labels[order], validation=validation, test=test)
+    return _apart(SplitIndices(*(np.sort(order[part]) for part in blocks)), shared)
 
 
-def _apart(parts: Parts, shared: NDArray[np.int64]) -> Parts:
+def _apart(parts: SplitIndices, shared: NDArray[np.int64]) -> SplitIndices:
     """Leave out what shares even one extreme with a later split: a neighbour that was not seen."""
     train, validation, test = parts
     beside_test = np.asarray(shared[:, test].any(axis=1))
     validation = validation[~beside_test[validation]]
     beside = beside_test | np.asarray(shared[:, validation].any(axis=1))
-    return Parts(train[~beside[train]], validation, test)
+    return SplitIndices(train[~beside[train]], validation, test)
 
 
 def _split(recordings: Recordings, rows: NDArray[np.int64]) -> Split:

@@ -12,17 +12,22 @@ from numpy.typing import NDArray
 from client_app.data.classes import class_names
 from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
 from client_app.data.normalisation import check_normalisation
-from client_app.data.paths import a_file, require_folder
+from client_app.data.paths import describe_file, require_folder
 from client_app.data.pictures import Album, PictureInputs
 from client_app.data.site_info import (
     SiteInfo,
-    numbered,
+    default_name,
+    name_of_site,
     reject_empty_splits,
     require_root,
-    site_name,
 )
 from client_app.data.site_split import Rank, SiteSplit, rows_of_site, task_and_rank
-from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
+from client_app.data.splitting import (
+    SplitIndices,
+    check_fractions,
+    fill_missing_splits,
+    fractions_to_draw,
+)
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -77,7 +82,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     root = require_folder(require_root(info))
     task, rank = _task(settings, info)
     entries = _list(settings, root, task)
-    found = {entry.label: a_file(entry.path) for entry in entries}
+    found = {entry.label: describe_file(entry.path) for entry in entries}
     classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
     natural = None
@@ -85,11 +90,11 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         natural = np.array([entry.natural for entry in entries], dtype=np.str_)
     shared_seed = derive_seed(seed, "images", "partition", task)
     rows = rows_of_site(settings.partition, labels, rank, shared_seed, natural)
-    name = site_name(info, numbered(info))
+    name = name_of_site(info, default_name(info))
     own = [entries[row] for row in rows]
     split_seed = derive_seed(seed, "images", "split", task, name)
     given = {entry.split for entry in entries}
-    fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
+    fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
     splits = _divide(settings, own, labels[rows], fractions, split_seed)
     shape = (3, settings.size, settings.size)
     return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
@@ -121,7 +126,7 @@ def _divide(
     album = Album(settings.size, settings.memory_mb << 20)
     digests = album.examine([entry.path for entry in entries])
     twins = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
-    parts = complete(
+    parts = fill_missing_splits(
         [entry.split for entry in entries],
         labels,
         validation=fractions[0],
@@ -138,7 +143,7 @@ def _splits(
     entries: Sequence[Entry],
     digests: Sequence[str],
     labels: NDArray[np.int64],
-    parts: Parts,
+    parts: SplitIndices,
 ) -> tuple[Split, Split, Split]:
     def split(rows: NDArray[np.int64]) -> Split:
         inputs = PictureInputs(

@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client_app.data.paths import a_file, a_folder, inside, reject_escape, the_root
-from client_app.data.tables import SPLITS, at_line, split_of, table_rows
+from client_app.data.paths import (
+    describe_file,
+    describe_folder,
+    describe_root,
+    file_inside,
+    reject_escape,
+)
+from client_app.data.tables import SPLITS, describe_line, split_of, table_rows
 from fedstrata.support.errors import PrivateText, UserError, private
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -61,7 +67,7 @@ def from_domains(root: Path) -> list[Entry]:
     domains = _subfolders(root, root)
     if not domains:
         raise UserError(
-            the_root(root)
+            describe_root(root)
             + ": has no domain folders; put pictures into "
             + private(f"{root}/")
             + "<domain>/<class>/, or use data.domains=false"
@@ -69,7 +75,7 @@ def from_domains(root: Path) -> list[Entry]:
     for domain in domains:
         if domain.name in SPLITS:
             raise UserError(
-                a_folder(root, domain) + ": is the name of a split, not of a domain; use "
+                describe_folder(root, domain) + ": is the name of a split, not of a domain; use "
                 "data.domains=false, or put splits inside the domains, as in "
                 + private(f"{root}/")
                 + f"<domain>/{domain.name}/<class>/"
@@ -82,7 +88,7 @@ def _tree(root: Path, top: Path) -> list[Entry]:
     folders = _subfolders(root, top)
     if not folders:
         message = ": has no class folders; put pictures into " + private(f"{top}/") + "<class>/"
-        raise UserError(a_folder(root, top) + message)
+        raise UserError(describe_folder(root, top) + message)
     if not _are_splits(root, top, folders):
         return [entry for folder in folders for entry in _class_folder(root, folder, None)]
     return [
@@ -99,7 +105,7 @@ def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
     others = [path.name for path in folders if path.name not in splits]
     if splits and others:
         raise UserError(
-            a_folder(root, top)
+            describe_folder(root, top)
             + f": {splits[0]!r} holds class folders but "
             + private(repr(others[0]), "another folder")
             + " is not such a split; "
@@ -115,7 +121,7 @@ def _subfolders(root: Path, folder: Path) -> list[Path]:
     for path in found:
         if folders and path.suffix.lower() in SUFFIXES and path.is_file():
             raise UserError(
-                a_file(path) + ": lies beside the class folders; move it into one of them"
+                describe_file(path) + ": lies beside the class folders; move it into one of them"
             )
     return folders
 
@@ -125,11 +131,11 @@ def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry
     pictures = [path for path in _below(folder) if path.suffix.lower() in SUFFIXES]
     if not pictures:
         message = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
-        raise UserError(a_folder(root, folder) + message)
+        raise UserError(describe_folder(root, folder) + message)
     for path in pictures:
         reject_escape(root, path)
         if not path.is_file():
-            raise UserError(a_file(path) + ": is not a file")
+            raise UserError(describe_file(path) + ": is not a file")
         yield Entry(path, folder.name, split, "")
 
 
@@ -157,11 +163,11 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
     UserError
         The file, a column, a row or a path is wrong; the text names file and line.
     """
-    manifest = inside(root, name, "data.manifest")
+    manifest = file_inside(root, name, "data.manifest")
     columns = ["path", task, *([natural] if natural else [])]
     entries: dict[Path, Entry] = {}
     for line, row in table_rows(manifest, columns):
-        source = at_line(manifest, line)
+        source = describe_line(manifest, line)
         entry = _entry(root, manifest, source, row, task, natural)
         if entry is None:
             continue
@@ -171,7 +177,7 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
             )
         entries[entry.path] = entry
     if not entries:
-        raise UserError(a_file(manifest) + f": no picture has a label in column {task!r}")
+        raise UserError(describe_file(manifest) + f": no picture has a label in column {task!r}")
     return list(entries.values())
 
 
@@ -187,5 +193,5 @@ def _entry(
         return None
     split = split_of(row, source)
     folder = str(manifest.parent.relative_to(root) / row["path"]) if row["path"] else ""
-    path = inside(root, folder, source)
+    path = file_inside(root, folder, source)
     return Entry(path, row[task], split, row[natural] if natural else "")

@@ -15,13 +15,13 @@ from PIL import Image
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
 from client_app.data.normalisation import check_normalisation
-from client_app.data.paths import a_file, inside, reject_names_in_a_file, the_root
+from client_app.data.paths import describe_file, describe_root, file_inside, reject_names_in_a_file
 from client_app.data.site_info import (
     SiteInfo,
-    numbered,
+    default_name,
+    name_of_site,
     reject_empty_splits,
     require_root,
-    site_name,
 )
 from client_app.data.site_split import ALONE, COLUMN_SCHEMES, Rank, SiteSplit, rank_of, rows_of_site
 from fedstrata.support.errors import UserError, nearest, private
@@ -89,7 +89,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         An option, the site info or the file is wrong.
     """
     settings = read_options(MedmnistOptions, options, "data")
-    name = site_name(info, numbered(info))
+    name = name_of_site(info, default_name(info))
     path, task, rank = _choose(settings, require_root(info), info, name)
     held = _opened(stamp(path), settings.largest_mb << 20)
     classes = _classes(settings, task, held, path)
@@ -121,10 +121,10 @@ def _choose(
     if settings.files is not None:
         return _assigned(settings.files, root, info, name)
     if settings.file is not None:
-        path = inside(root, settings.file, "data.file")
+        path = file_inside(root, settings.file, "data.file")
         return path, info.task or path.stem, alone_or_all
     if info.task is not None:
-        path = inside(root, f"{info.task}.npz", "this site's task")
+        path = file_inside(root, f"{info.task}.npz", "this site's task")
         return path, info.task, alone_or_all
     return _by_index(root, info)
 
@@ -134,7 +134,7 @@ def _assigned(
 ) -> tuple[Path, str, Rank]:
     if name not in files:
         raise UserError(f"data.files: no site {name!r}; there is {nearest(name, files)}")
-    path = inside(root, files[name], f"data.files, site {name!r}")
+    path = file_inside(root, files[name], f"data.files, site {name!r}")
     sharing = sorted(site for site, file in files.items() if file == files[name])
     rank = ALONE if info.index is None else Rank(sharing.index(name), len(sharing))
     return path, info.task or path.stem, rank
@@ -145,17 +145,18 @@ def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Rank]:
     found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
     if not found:
         raise UserError(
-            the_root(root) + ": has no .npz file; put one there, such as pneumoniamnist.npz"
+            describe_root(root) + ": has no .npz file; put one there, such as pneumoniamnist.npz"
         )
     if info.index is None and len(found) > 1:
         raise UserError(
-            the_root(root) + f": has {len(found)} npz files: name this site's in its node config, "
+            describe_root(root)
+            + f": has {len(found)} npz files: name this site's in its node config, "
             "as in --node-config 'task=\""
             + private(found[0].stem, "...")
             + "\"', or give data.file"
         )
     number, rank = rank_of(info, len(found))
-    return inside(root, found[number].name, "data-root"), found[number].stem, rank
+    return file_inside(root, found[number].name, "data-root"), found[number].stem, rank
 
 
 @lru_cache(maxsize=2)
@@ -169,9 +170,11 @@ def _opened(stamped: Stamp, largest: int) -> Collection:
     for split, pictures, numbers in zip(SPLITS, images, labels, strict=True):
         if len(pictures) != len(numbers):
             counts = f": {len(pictures)} {split}_images but {len(numbers)} {split}_labels"
-            raise UserError(a_file(path) + counts)
+            raise UserError(describe_file(path) + counts)
         if pictures.shape[1:] != images[0].shape[1:]:
-            raise UserError(a_file(path) + f": {split}_images have another size than train_images")
+            raise UserError(
+                describe_file(path) + f": {split}_images have another size than train_images"
+            )
     side = np.repeat(np.arange(3), [len(numbers) for numbers in labels])
     return Collection(np.concatenate(images), np.concatenate(labels), side)
 
@@ -180,12 +183,13 @@ def _images(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArra
     """Return one split's pictures as uint8 ``(n, h, w, c)``."""
     array = arrays[name]
     if array.dtype != np.uint8:
-        raise UserError(a_file(path) + f": {name} is {array.dtype}, not uint8")
+        raise UserError(describe_file(path) + f": {name} is {array.dtype}, not uint8")
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
         raise UserError(
-            a_file(path) + f": {name} has shape {arrays[name].shape}; only flat pictures are read, "
+            describe_file(path)
+            + f": {name} has shape {arrays[name].shape}; only flat pictures are read, "
             "(n, height, width) or (n, height, width, 3), not volumes"
         )
     return array
@@ -195,10 +199,11 @@ def _labels(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArra
     array = arrays[name]
     if array.ndim == 2 and array.shape[1] > 1:
         raise UserError(
-            a_file(path) + f": {name} has {array.shape[1]} labels per picture; several labels per "
+            describe_file(path)
+            + f": {name} has {array.shape[1]} labels per picture; several labels per "
             "picture (as in ChestMNIST) are not supported, choose a file with one"
         )
-    return whole_numbers(array, 0, MOST_CLASSES - 1, a_file(path) + f", {name}")
+    return whole_numbers(array, 0, MOST_CLASSES - 1, describe_file(path) + f", {name}")
 
 
 def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path) -> tuple[str, ...]:
@@ -217,7 +222,7 @@ def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path)
         raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {names}")
     if highest >= len(names):
         raise UserError(
-            a_file(path)
+            describe_file(path)
             + ": has "
             + private(f"label {highest}", "a higher label")
             + f", but data.classes of task {task!r} ends at {len(names) - 1} ({names[-1]!r})"
@@ -230,7 +235,7 @@ def _split(
 ) -> Split:
     images = held.images[rows]
     if images.shape[3] > settings.channels:
-        raise UserError(a_file(path) + ": has pictures in colour; use data.channels=3")
+        raise UserError(describe_file(path) + ": has pictures in colour; use data.channels=3")
     if images.shape[3] < settings.channels:
         images = np.repeat(images, settings.channels, axis=3)
     if settings.size is not None:

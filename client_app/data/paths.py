@@ -10,19 +10,19 @@ from fedstrata.support.errors import PrivateText, UserError, private
 DATA_FOLDER = "the data folder"
 
 
-def a_file(path: Path) -> PrivateText:
+def describe_file(path: Path) -> PrivateText:
     """Return ``path`` for the texts of errors: names of files can be names of patients."""
     return private(path, f"a file in {DATA_FOLDER}")
 
 
-def a_folder(root: Path, path: Path) -> PrivateText:
+def describe_folder(root: Path, path: Path) -> PrivateText:
     """Return ``path``, which is ``root`` or in it, for the texts of errors."""
     return private(path, DATA_FOLDER if path == root else f"a folder in {DATA_FOLDER}")
 
 
-def the_root(root: Path) -> PrivateText:
+def describe_root(root: Path) -> PrivateText:
     """Return the site's data folder (or file) for the texts of errors."""
-    return a_folder(root, root)
+    return describe_folder(root, root)
 
 
 def require_folder(root: Path) -> Path:
@@ -42,7 +42,7 @@ def reject_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
             )
 
 
-def inside(root: Path, name: str, source: str | PrivateText) -> Path:
+def file_inside(root: Path, name: str, source: str | PrivateText) -> Path:
     """Return the regular file ``root / name``.
 
     Parameters
@@ -63,7 +63,12 @@ def inside(root: Path, name: str, source: str | PrivateText) -> Path:
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
         named = private(repr(name), "it")
         raise UserError(
-            source + ": " + named + " must be a path inside " + the_root(root) + ", without '..'"
+            source
+            + ": "
+            + named
+            + " must be a path inside "
+            + describe_root(root)
+            + ", without '..'"
         )
     path = root / name
     reject_escape(root, path)
@@ -74,7 +79,7 @@ def inside(root: Path, name: str, source: str | PrivateText) -> Path:
         raise UserError(source + ": " + named + f" cannot be opened ({error.strerror})") from error
     if not regular:
         missing = private(f"file {name!r}", "such file")
-        raise UserError(source + ": there is no " + missing + " in " + the_root(root))
+        raise UserError(source + ": there is no " + missing + " in " + describe_root(root))
     return path
 
 
@@ -83,12 +88,12 @@ def reject_escape(root: Path, path: Path) -> None:
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        short = a_file(Path(str(path)[:300]))
+        short = describe_file(Path(str(path)[:300]))
         raise UserError(short + ": cannot be opened" + private(f" ({error})")) from error
     if not resolved.is_relative_to(root.resolve()):
         raise UserError(
-            a_file(path)
+            describe_file(path)
             + " is a link that leaves "
-            + the_root(root)
+            + describe_root(root)
             + ": put the file itself there"
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from client_app.data.paths import a_file
+from client_app.data.paths import describe_file
 from fedstrata.support.errors import UserError, private
 from models.training.data import ArrayInputs
 
@@ -64,7 +64,7 @@ class Album:
         content = read_file(path)
         digest = hashlib.sha256(content).hexdigest()
         if digest not in self.kept:
-            self._keep(digest, prepare(path, content, self.size))
+            self._keep(digest, decode_square(path, content, self.size))
         return digest
 
     def _square(self, path: Path, digest: str) -> Square:
@@ -72,8 +72,8 @@ class Album:
             return self.kept[digest]
         content = read_file(path)
         if hashlib.sha256(content).hexdigest() != digest:
-            raise UserError(a_file(path) + ": has changed since the run began; start again")
-        return prepare(path, content, self.size)
+            raise UserError(describe_file(path) + ": has changed since the run began; start again")
+        return decode_square(path, content, self.size)
 
     def _keep(self, digest: str, square: Square) -> None:
         if (len(self.kept) + 1) * square.nbytes <= self.memory:
@@ -134,13 +134,13 @@ def read_file(path: Path) -> bytes:
         with path.open("rb") as opened:
             content = opened.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise UserError(a_file(path) + f": cannot be read ({error.strerror})") from error
+        raise UserError(describe_file(path) + f": cannot be read ({error.strerror})") from error
     if len(content) > LARGEST_FILE:
-        raise UserError(a_file(path) + f": larger than {LARGEST_FILE >> 20} MiB")
+        raise UserError(describe_file(path) + f": larger than {LARGEST_FILE >> 20} MiB")
     return content
 
 
-def prepare(path: Path, content: bytes, size: int) -> Square:
+def decode_square(path: Path, content: bytes, size: int) -> Square:
     """Decode a picture, cut its central square and scale that to ``size``.
 
     Parameters
@@ -168,7 +168,7 @@ def prepare(path: Path, content: bytes, size: int) -> Square:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 pixels = private(f"{width} x {height} pixels are", "has")
-                raise UserError(a_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}")
+                raise UserError(describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}")
             image.verify()
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             side = min(width, height)
@@ -181,7 +181,7 @@ def prepare(path: Path, content: bytes, size: int) -> Square:
     except Exception as error:
         reason = private(f" ({str(error) or type(error).__name__})")
         raise UserError(
-            a_file(path) + ": not a readable picture" + reason + "; mend or remove it"
+            describe_file(path) + ": not a readable picture" + reason + "; mend or remove it"
         ) from error
     return np.asarray(scaled, dtype=np.uint8)
 
@@ -195,5 +195,5 @@ def _rgb(path: Path, image: Image.Image, kind: str | None) -> Image.Image:
         wide = np.asarray(image).astype(np.uint16)
         return Image.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UserError(a_file(path) + ": has 32 bits per pixel; save it with 8 or 16")
+        raise UserError(describe_file(path) + ": has 32 bits per pixel; save it with 8 or 16")
     return image.convert("RGB")

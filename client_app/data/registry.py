@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import cast
 
 from client_app.data.site_info import SiteInfo
-from client_app.data.splitting import few_per_class
+from client_app.data.splitting import sample_per_class
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -84,5 +84,5 @@ def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
 def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:
     """Return ``data`` with at most ``most`` training examples a class; the rest is whole."""
     train = data.train
-    drawn = few_per_class(train.labels, most, derive_seed(seed, "few labels", data.site))
+    drawn = sample_per_class(train.labels, most, derive_seed(seed, "few labels", data.site))
     return replace(data, train=train.take(drawn))

@@ -87,12 +87,12 @@ def require_root(info: SiteInfo) -> Path:
     return info.root
 
 
-def site_name(info: SiteInfo, otherwise: str) -> str:
+def name_of_site(info: SiteInfo, otherwise: str) -> str:
     """Return the name from the node config, or the one that the data set gives."""
     return info.site or otherwise
 
 
-def numbered(info: SiteInfo) -> str:
+def default_name(info: SiteInfo) -> str:
     """Return ``site-00``, ``site-01``, ... by the info's index; without one, ``site``."""
     return "site" if info.index is None else f"site-{info.index:02d}"
 

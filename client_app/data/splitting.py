@@ -14,7 +14,7 @@ Indices = NDArray[np.int64]
 SIDES = {None: 0, "train": 0, "validation": 1, "test": 2}
 
 
-class Parts(NamedTuple):
+class SplitIndices(NamedTuple):
     """Example indices of each split, sorted, disjoint."""
 
     train: Indices
@@ -34,14 +34,14 @@ def check_fractions(validation: float, test: float) -> None:
         )
 
 
-def stratified(
+def stratified_splits(
     labels: NDArray[np.int64],
     *,
     validation: float,
     test: float,
     seed: int,
     twins: NDArray[np.int64] | None = None,
-) -> Parts:
+) -> SplitIndices:
     """Draw the splits at random with the same shares inside every class.
 
     Parameters
@@ -68,7 +68,7 @@ def stratified(
     return _parts(side[group_of])
 
 
-def in_blocks(labels: NDArray[np.int64], *, validation: float, test: float) -> Parts:
+def block_splits(labels: NDArray[np.int64], *, validation: float, test: float) -> SplitIndices:
     """Cut each class along time into train, validation and test, with a gap at every cut.
 
     Neighbouring windows of a recording share half of their samples, so a row next to a row of a
@@ -96,7 +96,7 @@ def in_blocks(labels: NDArray[np.int64], *, validation: float, test: float) -> P
     return _parts(np.where(beside > side, -1, side))
 
 
-def left_to_draw(
+def fractions_to_draw(
     given: Collection[str | None], validation: float, test: float
 ) -> tuple[float, float]:
     """Return the shares to draw for validation and test: 0 for a split that the data give.
@@ -106,7 +106,7 @@ def left_to_draw(
     return 0.0 if "validation" in given else validation, 0.0 if "test" in given else test
 
 
-def complete(
+def fill_missing_splits(
     given: Sequence[str | None],
     labels: NDArray[np.int64],
     *,
@@ -114,7 +114,7 @@ def complete(
     test: float,
     seed: int,
     twins: NDArray[np.int64],
-) -> Parts:
+) -> SplitIndices:
     """Keep the splits that the data give, and draw the missing ones from the rest.
 
     Parameters
@@ -122,7 +122,7 @@ def complete(
     given : sequence of str or None
         ``train``, ``validation``, ``test`` or None (undecided) for each example, ``n`` of them.
     labels, twins : NDArray[np.int64]
-        As in `stratified`, shape ``(n,)``.
+        As in `stratified_splits`, shape ``(n,)``.
     validation, test : float
         Shares to draw, of the examples not given to ``validation`` or ``test``; 0 for a split
         that the data give.
@@ -131,7 +131,7 @@ def complete(
     """
     side = np.array([SIDES[name] for name in given], dtype=np.int64)
     rest = np.flatnonzero(side == 0)
-    drawn = stratified(
+    drawn = stratified_splits(
         labels[rest],
         validation=validation,
         test=test,
@@ -143,7 +143,7 @@ def complete(
     return _parts(side)
 
 
-def few_per_class(labels: NDArray[np.int64], most: int, seed: int) -> Indices:
+def sample_per_class(labels: NDArray[np.int64], most: int, seed: int) -> Indices:
     """Draw at most ``most`` examples of each class.
 
     Parameters
@@ -171,5 +171,5 @@ def _rounded(number: float) -> int:
     return int(number + 0.5)
 
 
-def _parts(side: NDArray[np.int64]) -> Parts:
-    return Parts(*(np.flatnonzero(side == number).astype(np.int64) for number in range(3)))
+def _parts(side: NDArray[np.int64]) -> SplitIndices:
+    return SplitIndices(*(np.flatnonzero(side == number).astype(np.int64) for number in range(3)))

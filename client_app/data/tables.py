@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from client_app.data.paths import a_file
+from client_app.data.paths import describe_file
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 SPLITS: Mapping[str, str] = {
@@ -35,7 +35,7 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         or a row is not as wide as the header.
     """
     if path.stat().st_size > LARGEST:
-        raise UserError(a_file(path) + f": larger than {LARGEST >> 20} MiB")
+        raise UserError(describe_file(path) + f": larger than {LARGEST >> 20} MiB")
     line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as opened:
@@ -48,21 +48,23 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                     continue
                 if len(cells) != len(header):
                     wide = f": {len(cells)} cells, but the header has {len(header)}"
-                    raise UserError(at_line(path, line) + wide)
+                    raise UserError(describe_line(path, line) + wide)
                 yield line, dict(zip(header, map(str.strip, cells), strict=True))
     except UnicodeDecodeError as error:
         why = private(f" ({error.reason})")
         raise UserError(
-            a_file(path) + f": is not UTF-8 after line {line}" + why + "; save it as UTF-8"
+            describe_file(path) + f": is not UTF-8 after line {line}" + why + "; save it as UTF-8"
         ) from error
     except (csv.Error, OSError) as error:
         why = private(f" ({error})")
-        raise UserError(a_file(path) + f": cannot be read after line {line}" + why) from error
+        raise UserError(
+            describe_file(path) + f": cannot be read after line {line}" + why
+        ) from error
 
 
-def at_line(path: Path, line: int) -> PrivateText:
+def describe_line(path: Path, line: int) -> PrivateText:
     """Return a place in a file for the texts of errors."""
-    return a_file(path) + f", line {line}"
+    return describe_file(path) + f", line {line}"
 
 
 def split_of(row: Mapping[str, str], source: PrivateText) -> str | None:
@@ -83,9 +85,9 @@ def split_of(row: Mapping[str, str], source: PrivateText) -> str | None:
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     if len(set(header)) < len(header):
-        raise UserError(a_file(path) + ": the header names a column twice")
+        raise UserError(describe_file(path) + ": the header names a column twice")
     for column in columns:
         if column not in header:
             # Where the header is missing, the first row of the data stands in its place.
             there = private(f"; there is {nearest(column, header)}")
-            raise UserError(a_file(path) + f": no column {column!r}" + there)
+            raise UserError(describe_file(path) + f": no column {column!r}" + there)

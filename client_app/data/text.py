@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from client_app.data.arrays import Stamp, stamp
 from client_app.data.classes import class_names
 from client_app.data.paths import (
-    a_file,
-    inside,
+    describe_file,
+    describe_root,
+    file_inside,
     reject_escape,
     reject_names_in_a_file,
-    the_root,
 )
 from client_app.data.site_info import (
     SiteInfo,
-    numbered,
+    default_name,
+    name_of_site,
     reject_empty_splits,
     require_root,
-    site_name,
 )
 from client_app.data.site_split import ALONE, Rank, SiteSplit, rows_of_site, task_and_rank
-from client_app.data.splitting import check_fractions, complete, left_to_draw
-from client_app.data.tables import at_line, split_of, table_rows
+from client_app.data.splitting import check_fractions, fill_missing_splits, fractions_to_draw
+from client_app.data.tables import describe_line, split_of, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from fedstrata.support.errors import PrivateText, UserError, private, private_reason
 from fedstrata.support.folders import default_models_dir, model_folder
@@ -98,7 +98,7 @@ class Passage:
     @property
     def source(self) -> PrivateText:
         """File and line, for the texts of errors."""
-        return at_line(self.file, self.line)
+        return describe_line(self.file, self.line)
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
@@ -119,9 +119,9 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)
     rows = _share(settings, passages, labels, rank if shared else ALONE, seed, task)
-    name = site_name(info, own_name or numbered(info))
+    name = name_of_site(info, own_name or default_name(info))
     given = {passage.split for passage in passages}
-    fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
+    fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
     own = [passages[row] for row in rows]
     split_seed = derive_seed(seed, "text", "split", task, name)
     splits = _divide(settings, info, own, labels[rows], fractions, split_seed)
@@ -139,11 +139,11 @@ def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, st
     if root.is_file():
         return root, None
     if settings.file is not None:
-        return inside(root, settings.file, "data.file"), None
+        return file_inside(root, settings.file, "data.file"), None
     found = sorted(path for path in root.glob("*.csv") if not path.name.startswith("."))
     if not found:
         raise UserError(
-            the_root(root) + ": has no .csv file; put one there, or name it in data.file"
+            describe_root(root) + ": has no .csv file; put one there, or name it in data.file"
         )
     for path in found:
         reject_escape(root, path)
@@ -156,11 +156,11 @@ def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, st
         if info.index < len(found):
             return found[info.index], found[info.index].stem
         raise UserError(
-            the_root(root) + f": has {len(found)} csv files, one a site: start as many sites, "
+            describe_root(root) + f": has {len(found)} csv files, one a site: start as many sites, "
             f"with --federation-config 'num-supernodes={len(found)}', or name one in data.file"
         )
     raise UserError(
-        the_root(root) + f": has {len(found)} csv files, none of them "
+        describe_root(root) + f": has {len(found)} csv files, none of them "
         f"{info.site or 'this site'}.csv: call this site's file so, leave it alone there, or name "
         "it in data.file"
     )
@@ -174,7 +174,7 @@ def _opened(
     path = stamped[0]
     passages: list[Passage] = []
     for line, row in table_rows(path, [text, task, *([natural] if natural else [])]):
-        source = at_line(path, line)
+        source = describe_line(path, line)
         if not row[task]:
             continue
         if not row[text]:
@@ -188,7 +188,7 @@ def _opened(
         value = row[natural] if natural else ""
         passages.append(Passage(row[text], row[task], split, value, path, line))
     if not passages:
-        raise UserError(a_file(path) + f": no text has a label in column {task!r}")
+        raise UserError(describe_file(path) + f": no text has a label in column {task!r}")
     return tuple(passages)
 
 
@@ -217,7 +217,7 @@ def _divide(
     ids = _ids(settings, info, own)
     order = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in own))}
     twins = np.array([order[passage.text] for passage in own], dtype=np.int64)
-    parts = complete(
+    parts = fill_missing_splits(
         [passage.split for passage in own],
         labels,
         validation=fractions[0],

@@ -49,7 +49,7 @@ class TokenInputs:
 
 
 # Capitals, accents, digits and signs: what tokenizers of one vocabulary may yet treat differently.
-AT_ONCE = 1000  # texts: the tokenizer takes much more memory for each than its ids
+CHUNK = 1000  # texts: the tokenizer takes much more memory for each than its ids
 SAMPLE = "The Patient's 2nd naïve Cough: 37.5 °C (ÄÖß) — 患者 now?"
 
 
@@ -101,8 +101,8 @@ def token_ids(
         if length <= special:
             raise UserError(f"data.length: {length} tokens, of which {special} are special ones")
         ids = np.empty((len(texts), length), np.int32)
-        for start in range(0, len(texts), AT_ONCE):
-            some = slice(start, start + AT_ONCE)
+        for start in range(0, len(texts), CHUNK):
+            some = slice(start, start + CHUNK)
             made = tokenizer(
                 list(texts[some]),
                 padding="max_length",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client_app.data import SiteInfo, load, pictures
-from client_app.data.pictures import Album, PictureInputs, prepare
+from client_app.data.pictures import Album, PictureInputs, decode_square
 from fedstrata.support.errors import UserError
 
 SMALL = {"size": 8}
@@ -448,7 +448,7 @@ def test_a_truncated_picture_is_reported(folders, options, info) -> None:
 def test_the_central_square_is_cut_and_scaled() -> None:
     pixels = np.zeros((40, 80, 3), np.uint8)
     pixels[:, 20:60] = (255, 128, 0)
-    square = prepare(Path("a.png"), encoded(Image.fromarray(pixels)), 16)
+    square = decode_square(Path("a.png"), encoded(Image.fromarray(pixels)), 16)
     assert square.shape == (16, 16, 3)
     assert (square == (255, 128, 0)).all()
 
@@ -457,14 +457,14 @@ def test_grey_wide_and_transparent_pictures_become_rgb() -> None:
     grey = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
     wide = Image.fromarray(grey.astype(np.uint16) * 256)
     for image in (Image.fromarray(grey), wide, Image.fromarray(grey).convert("RGBA")):
-        square = prepare(Path("a.png"), encoded(image), 8)
+        square = decode_square(Path("a.png"), encoded(image), 8)
         assert (square == grey[..., None]).all()
     maximum = 65535
     pgm = f"P5 8 8 {maximum}\n".encode() + (grey.astype(np.uint16) * 256).astype(">u2").tobytes()
-    assert (prepare(Path("a.pgm"), pgm, 8) == grey[..., None]).all()
+    assert (decode_square(Path("a.pgm"), pgm, 8) == grey[..., None]).all()
     deep = Image.fromarray(np.zeros((4, 4), np.float32))
     with pytest.raises(UserError, match="32 bits per pixel"):
-        prepare(Path("a.tif"), encoded(deep, "TIFF"), 8)
+        decode_square(Path("a.tif"), encoded(deep, "TIFF"), 8)
 
 
 def album_of(folder: Path, memory: int) -> PictureInputs:
@@ -481,7 +481,7 @@ def test_memory_is_bounded_and_changes_nothing(folders) -> None:
     batch = whole.batch(order)
     assert batch.equal(some.batch(order))
     assert batch.equal(none.batch(order))
-    first = prepare(whole.paths[19], whole.paths[19].read_bytes(), 8)
+    first = decode_square(whole.paths[19], whole.paths[19].read_bytes(), 8)
     assert np.allclose(batch[0].numpy(), (first.transpose(2, 0, 1) / 255 - 0.5) / 0.25, atol=1e-6)
 
 
@@ -525,7 +525,7 @@ def test_damaged_pictures_give_a_square_or_a_user_error(content, cut, changes) -
         if damaged:
             damaged[int(where * (len(damaged) - 1))] = value
     with contextlib.suppress(UserError):
-        assert prepare(Path("a.png"), bytes(damaged), 8).shape == (8, 8, 3)
+        assert decode_square(Path("a.png"), bytes(damaged), 8).shape == (8, 8, 3)
 
 
 @settings(

@@ -100,9 +100,9 @@ def test_a_few_texts_at_a_time_give_the_same_ids(models_dir, monkeypatch) -> Non
     tokenizer = read_tokenizer(models_dir / "tiny-bert")
     texts, sources = ["the cough", "has fever", "cough", "the patient"], list("abcd")
     whole = token_ids(tokenizer, texts, sources, length=6, vocabulary=14)
-    monkeypatch.setattr(tokens, "AT_ONCE", 3)
+    monkeypatch.setattr(tokens, "CHUNK", 3)
     assert np.array_equal(token_ids(tokenizer, texts, sources, length=6, vocabulary=14), whole)
-    monkeypatch.setattr(tokens, "AT_ONCE", 1)
+    monkeypatch.setattr(tokens, "CHUNK", 1)
     with pytest.raises(UserError, match=r"^d: the tokenizer gives"):
         token_ids(tokenizer, texts, sources, length=6, vocabulary=int(whole[:3].max()) + 1)
 

@@ -20,7 +20,7 @@ from client_app.data import SiteInfo, load
 from client_app.data.har import ACTIVITIES
 from client_app.data.site_info import require_root
 from client_app.data.site_split import Rank, SiteSplit, rows_of_site
-from client_app.data.tables import at_line
+from client_app.data.tables import describe_line
 from client_app.data.tokens import token_ids
 from client_app.failures import leaving
 from client_app.node_config import read_site
@@ -318,7 +318,7 @@ def test_of_what_a_tokenizer_says(tmp_path) -> None:
             raise ValueError(f"cannot encode {texts[0]!r}")
 
     with pytest.raises(UserError, match=r"cannot encode .*1961") as raised:
-        token_ids(Tokenizer(), [PATIENT], [at_line(tmp_path, 7)], length=4, vocabulary=9)
+        token_ids(Tokenizer(), [PATIENT], [describe_line(tmp_path, 7)], length=4, vocabulary=9)
     message = "FILE, line 7 and 0 more: the tokenizer fails with ValueError"
     check(raised.value, tmp_path, message)
 
