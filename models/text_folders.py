@@ -139,10 +139,10 @@ def read_tokenizer(folder: Path) -> Any:
         There is no vocabulary, transformers cannot read it, or it pads with another id.
     """
     # Without a vocabulary transformers makes a tokenizer that knows the special tokens alone.
-    held = [name for name in VOCABULARIES if (folder / name).is_file()]
-    if not held:
+    present = [name for name in VOCABULARIES if (folder / name).is_file()]
+    if not present:
         raise UserError(f"{folder}: has no tokenizer; there must be {', '.join(VOCABULARIES[:3])}")
-    for name in held:
+    for name in present:
         _required(folder, name)
     padding = read_architecture(folder).padding
     try:

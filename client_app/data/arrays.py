@@ -95,7 +95,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) 
         )
     with archive.open(member) as opened:
         shape, dtype = _read_header(opened)
-        held = member.file_size - opened.tell()
+        stored = member.file_size - opened.tell()
     if dtype.hasobject or dtype.kind not in PLAIN_KINDS:
         raise UserError(
             describe_file(path)
@@ -105,7 +105,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) 
             "read because it could run code; save it as plain numbers"
         )
     claimed = prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or claimed != held:
+    if min(shape, default=0) < 0 or claimed != stored:
         raise UserError(describe_file(path) + f": damaged, array {name!r} claims the shape {shape}")
     if claimed > largest:
         raise UserError(

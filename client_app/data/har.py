@@ -233,12 +233,12 @@ def _checked(arrays: tuple[NDArray[Any], ...], sources: tuple[PrivateText, ...])
 
 
 def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
-    held = tuple(int(subject) for subject in np.unique(recordings.subjects))
+    found = tuple(int(subject) for subject in np.unique(recordings.subjects))
     if settings.subjects is None:
-        return held
-    absent = sorted(set(settings.subjects) - set(held))
+        return found
+    absent = sorted(set(settings.subjects) - set(found))
     if absent:
-        there = private(f"; there is {held}")
+        there = private(f"; there is {found}")
         raise UserError(f"data.subjects: no subject {absent[0]} here" + there)
     return tuple(sorted(set(settings.subjects)))
 

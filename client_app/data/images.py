@@ -125,14 +125,14 @@ def _divide(
     """Decode the site's own pictures and put each into its split."""
     album = Album(settings.size, settings.memory_mb << 20)
     digests = album.examine([entry.path for entry in entries])
-    twins = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
+    copies = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
     parts = fill_missing_splits(
         [entry.split for entry in entries],
         labels,
         validation=fractions[0],
         test=fractions[1],
         seed=seed,
-        twins=twins,
+        copies=copies,
     )
     return _splits(settings, album, entries, digests, labels, parts)
 

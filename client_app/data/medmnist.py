@@ -71,13 +71,13 @@ class Collection:
         Shape ``(n, h, w, c)`` with one channel or three.
     labels : NDArray[np.int64]
         Class indices, shape ``(n,)``.
-    side : NDArray[np.int64]
+    split : NDArray[np.int64]
         0, 1 or 2 for train, validation or test, shape ``(n,)``.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    side: NDArray[np.int64]
+    split: NDArray[np.int64]
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
@@ -91,22 +91,22 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     settings = read_options(MedmnistOptions, options, "data")
     name = name_of_site(info, default_name(info))
     path, task, rank = _choose(settings, require_root(info), info, name)
-    held = _opened(stamp(path), settings.largest_mb << 20)
-    classes = _classes(settings, task, held, path)
+    collection = _opened(stamp(path), settings.largest_mb << 20)
+    classes = _classes(settings, task, collection, path)
     shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
-    rows = rows_of_site(settings.partition, held.labels, rank, shared_seed)
-    sides = [rows[held.side[rows] == side] for side in range(3)]
+    rows = rows_of_site(settings.partition, collection.labels, rank, shared_seed)
+    rows_of_splits = [rows[collection.split[rows] == number] for number in range(3)]
     if settings.measure_on_all:
-        sides[1:] = [np.flatnonzero(held.side == side) for side in (1, 2)]
-    height, width = held.images.shape[1:3]
+        rows_of_splits[1:] = [np.flatnonzero(collection.split == number) for number in (1, 2)]
+    height, width = collection.images.shape[1:3]
     shape = (settings.channels, settings.size or height, settings.size or width)
-    size = math.prod(shape) * sum(map(len, sides))
+    size = math.prod(shape) * sum(map(len, rows_of_splits))
     if size > settings.largest_mb << 20:
         raise UserError(
             f"the pictures would take {size >> 20} MB with data.size={settings.size} and data.channels="
             f"{settings.channels}, and data.largest_mb is {settings.largest_mb}: lower or raise it"
         )
-    splits = [_split(settings, held, chosen, path) for chosen in sides]
+    splits = [_split(settings, collection, chosen, path) for chosen in rows_of_splits]
     return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
 
 
@@ -175,8 +175,8 @@ def _opened(stamped: Stamp, largest: int) -> Collection:
             raise UserError(
                 describe_file(path) + f": {split}_images have another size than train_images"
             )
-    side = np.repeat(np.arange(3), [len(numbers) for numbers in labels])
-    return Collection(np.concatenate(images), np.concatenate(labels), side)
+    split_of = np.repeat(np.arange(3), [len(numbers) for numbers in labels])
+    return Collection(np.concatenate(images), np.concatenate(labels), split_of)
 
 
 def _images(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
@@ -206,9 +206,11 @@ def _labels(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArra
     return whole_numbers(array, 0, MOST_CLASSES - 1, describe_file(path) + f", {name}")
 
 
-def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path) -> tuple[str, ...]:
+def _classes(
+    settings: MedmnistOptions, task: str, collection: Collection, path: Path
+) -> tuple[str, ...]:
     """Return the configured names, or "0", "1", ... up to the highest label in the file."""
-    highest = int(held.labels.max(initial=0))
+    highest = int(collection.labels.max(initial=0))
     if settings.classes is None:
         return tuple(map(str, range(max(2, highest + 1))))
     if task not in settings.classes:
@@ -231,9 +233,9 @@ def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path)
 
 
 def _split(
-    settings: MedmnistOptions, held: Collection, rows: NDArray[np.int64], path: Path
+    settings: MedmnistOptions, collection: Collection, rows: NDArray[np.int64], path: Path
 ) -> Split:
-    images = held.images[rows]
+    images = collection.images[rows]
     if images.shape[3] > settings.channels:
         raise UserError(describe_file(path) + ": has pictures in colour; use data.channels=3")
     if images.shape[3] < settings.channels:
@@ -241,7 +243,7 @@ def _split(
     if settings.size is not None:
         images = _resized(images, settings.size)
     inputs = ArrayInputs(images, tuple(settings.mean), tuple(settings.std))
-    return Split(inputs, held.labels[rows])
+    return Split(inputs, collection.labels[rows])
 
 
 def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

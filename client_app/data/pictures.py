@@ -171,9 +171,9 @@ def decode_square(path: Path, content: bytes, size: int) -> Square:
                 raise UserError(describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}")
             image.verify()
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            side = min(width, height)
-            left, upper = (width - side) // 2, (height - side) // 2
-            crop = image.crop((left, upper, left + side, upper + side))
+            edge = min(width, height)
+            left, upper = (width - edge) // 2, (height - edge) // 2
+            crop = image.crop((left, upper, left + edge, upper + edge))
             square = _rgb(path, crop, image.format)
             scaled = square.resize((size, size), Image.Resampling.BILINEAR)
     except UserError:

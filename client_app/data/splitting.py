@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedstrata.support.errors import UserError
 
 Indices = NDArray[np.int64]
-SIDES = {None: 0, "train": 0, "validation": 1, "test": 2}
+SPLIT_NUMBERS = {None: 0, "train": 0, "validation": 1, "test": 2}
 
 
 class SplitIndices(NamedTuple):
@@ -40,7 +40,7 @@ def stratified_splits(
     validation: float,
     test: float,
     seed: int,
-    twins: NDArray[np.int64] | None = None,
+    copies: NDArray[np.int64] | None = None,
 ) -> SplitIndices:
     """Draw the splits at random with the same shares inside every class.
 
@@ -52,20 +52,20 @@ def stratified_splits(
         Shares of all examples; of a class with ``m`` examples, ``round(m * share)`` go there.
     seed : int
         The same seed gives the same splits.
-    twins : NDArray[np.int64], optional
-        Shape ``(n,)``: examples with the same number are copies and stay on one side; a group
+    copies : NDArray[np.int64], optional
+        Shape ``(n,)``: examples with the same number are copies and stay in one split; a group
         counts once, with the class of its first example.
     """
-    groups = np.arange(len(labels)) if twins is None else twins
+    groups = np.arange(len(labels)) if copies is None else copies
     _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
-    side = np.zeros(len(first), dtype=np.int64)
+    split_of = np.zeros(len(first), dtype=np.int64)
     generator = np.random.default_rng(seed)
     for kind in np.unique(labels):
         of_kind = generator.permutation(np.flatnonzero(labels[first] == kind))
         tested, validated = _rounded(len(of_kind) * test), _rounded(len(of_kind) * validation)
-        side[of_kind[:tested]] = 2
-        side[of_kind[tested : tested + validated]] = 1
-    return _parts(side[group_of])
+        split_of[of_kind[:tested]] = 2
+        split_of[of_kind[tested : tested + validated]] = 1
+    return _parts(split_of[group_of])
 
 
 def block_splits(labels: NDArray[np.int64], *, validation: float, test: float) -> SplitIndices:
@@ -81,19 +81,19 @@ def block_splits(labels: NDArray[np.int64], *, validation: float, test: float) -
     validation, test : float
         Shares of each class; the gaps are taken from the rows for training.
     """
-    side = np.zeros(len(labels), dtype=np.int64)
+    split_of = np.zeros(len(labels), dtype=np.int64)
     for kind in np.unique(labels):
         of_kind = np.flatnonzero(labels == kind)
         tested, validated = _rounded(len(of_kind) * test), _rounded(len(of_kind) * validation)
         cut = len(of_kind) - tested
         gap = max(0, cut - 1) if tested else cut
-        side[of_kind[max(0, gap - validated) : gap]] = 1
-        side[of_kind[gap:cut]] = -1
-        side[of_kind[cut:]] = 2
-    beside = np.zeros(len(side), dtype=np.int64)
-    beside[1:] = side[:-1]
-    beside[:-1] = np.maximum(beside[:-1], side[1:])
-    return _parts(np.where(beside > side, -1, side))
+        split_of[of_kind[max(0, gap - validated) : gap]] = 1
+        split_of[of_kind[gap:cut]] = -1
+        split_of[of_kind[cut:]] = 2
+    beside = np.zeros(len(split_of), dtype=np.int64)
+    beside[1:] = split_of[:-1]
+    beside[:-1] = np.maximum(beside[:-1], split_of[1:])
+    return _parts(np.where(beside > split_of, -1, split_of))
 
 
 def fractions_to_draw(
@@ -113,7 +113,7 @@ def fill_missing_splits(
     validation: float,
     test: float,
     seed: int,
-    twins: NDArray[np.int64],
+    copies: NDArray[np.int64],
 ) -> SplitIndices:
     """Keep the splits that the data give, and draw the missing ones from the rest.
 
@@ -121,7 +121,7 @@ def fill_missing_splits(
     ----------
     given : sequence of str or None
         ``train``, ``validation``, ``test`` or None (undecided) for each example, ``n`` of them.
-    labels, twins : NDArray[np.int64]
+    labels, copies : NDArray[np.int64]
         As in `stratified_splits`, shape ``(n,)``.
     validation, test : float
         Shares to draw, of the examples not given to ``validation`` or ``test``; 0 for a split
@@ -129,18 +129,18 @@ def fill_missing_splits(
     seed : int
         The same seed gives the same splits.
     """
-    side = np.array([SIDES[name] for name in given], dtype=np.int64)
-    rest = np.flatnonzero(side == 0)
+    split_of = np.array([SPLIT_NUMBERS[name] for name in given], dtype=np.int64)
+    rest = np.flatnonzero(split_of == 0)
     drawn = stratified_splits(
         labels[rest],
         validation=validation,
         test=test,
         seed=seed,
-        twins=twins[rest],
+        copies=copies[rest],
     )
-    side[rest[drawn.validation]] = 1
-    side[rest[drawn.test]] = 2
-    return _parts(side)
+    split_of[rest[drawn.validation]] = 1
+    split_of[rest[drawn.test]] = 2
+    return _parts(split_of)
 
 
 def sample_per_class(labels: NDArray[np.int64], most: int, seed: int) -> Indices:
@@ -171,5 +171,7 @@ def _rounded(number: float) -> int:
     return int(number + 0.5)
 
 
-def _parts(side: NDArray[np.int64]) -> SplitIndices:
-    return SplitIndices(*(np.flatnonzero(side == number).astype(np.int64) for number in range(3)))
+def _parts(split_of: NDArray[np.int64]) -> SplitIndices:
+    return SplitIndices(
+        *(np.flatnonzero(split_of == number).astype(np.int64) for number in range(3))
+    )

@@ -216,14 +216,14 @@ def _divide(
     """Put each of the site's own texts into its split, the same text always into the same."""
     ids = _ids(settings, info, own)
     order = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in own))}
-    twins = np.array([order[passage.text] for passage in own], dtype=np.int64)
+    copies = np.array([order[passage.text] for passage in own], dtype=np.int64)
     parts = fill_missing_splits(
         [passage.split for passage in own],
         labels,
         validation=fractions[0],
         test=fractions[1],
         seed=seed,
-        twins=twins,
+        copies=copies,
     )
     train, validation, test = (Split(TokenInputs(ids[part]), labels[part]) for part in parts)
     return train, validation, test

@@ -34,11 +34,11 @@ def test_stratified_covers_everything_once_with_equal_shares(labels, share, seed
 
 @given(labels_strategy, st.integers(0, 9), st.data())
 def test_copies_stay_on_one_side(labels, seed, data) -> None:
-    twins = np.array(
+    copies = np.array(
         data.draw(st.lists(st.integers(0, 20), min_size=len(labels), max_size=len(labels)))
     )
-    parts = stratified_splits(labels, validation=0.2, test=0.3, seed=seed, twins=twins)
-    sides = [set(twins[part].tolist()) for part in parts]
+    parts = stratified_splits(labels, validation=0.2, test=0.3, seed=seed, copies=copies)
+    sides = [set(copies[part].tolist()) for part in parts]
     assert sorted(np.concatenate(parts)) == list(range(len(labels)))
     assert not (sides[0] & sides[1])
     assert not (sides[0] & sides[2])
