@@ -13,7 +13,7 @@ from client_app.data.classes import class_names
 from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
 from client_app.data.normalisation import check_normalisation
 from client_app.data.paths import describe_file, require_folder
-from client_app.data.pictures import Album, PictureInputs
+from client_app.data.pictures import PictureCache, PictureInputs
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -85,11 +85,11 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     found = {entry.label: describe_file(entry.path) for entry in entries}
     classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
-    natural = None
+    domains = None
     if settings.manifest is not None or settings.domains:
-        natural = np.array([entry.natural for entry in entries], dtype=np.str_)
+        domains = np.array([entry.domain for entry in entries], dtype=np.str_)
     shared_seed = derive_seed(seed, "images", "partition", task)
-    rows = rows_of_site(settings.partition, labels, rank, shared_seed, natural)
+    rows = rows_of_site(settings.partition, labels, rank, shared_seed, domains)
     name = name_of_site(info, default_name(info))
     own = [entries[row] for row in rows]
     split_seed = derive_seed(seed, "images", "split", task, name)
@@ -123,8 +123,8 @@ def _divide(
     seed: int,
 ) -> tuple[Split, Split, Split]:
     """Decode the site's own pictures and put each into its split."""
-    album = Album(settings.size, settings.memory_mb << 20)
-    digests = album.examine([entry.path for entry in entries])
+    cache = PictureCache(settings.size, settings.memory_mb << 20)
+    digests = cache.examine([entry.path for entry in entries])
     copies = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
     parts = fill_missing_splits(
         [entry.split for entry in entries],
@@ -134,12 +134,12 @@ def _divide(
         seed=seed,
         copies=copies,
     )
-    return _splits(settings, album, entries, digests, labels, parts)
+    return _splits(settings, cache, entries, digests, labels, parts)
 
 
 def _splits(
     settings: ImagesOptions,
-    album: Album,
+    cache: PictureCache,
     entries: Sequence[Entry],
     digests: Sequence[str],
     labels: NDArray[np.int64],
@@ -149,7 +149,7 @@ def _splits(
         inputs = PictureInputs(
             tuple(entries[row].path for row in rows),
             tuple(digests[row] for row in rows),
-            album,
+            cache,
             settings.mean,
             settings.std,
         )

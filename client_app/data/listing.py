@@ -13,7 +13,7 @@ from client_app.data.paths import (
     file_inside,
     reject_escape,
 )
-from client_app.data.tables import SPLITS, describe_line, split_of, table_rows
+from client_app.data.tables import SPLITS, describe_line, row_split, table_rows
 from fedstrata.support.errors import PrivateText, UserError, private
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -31,7 +31,7 @@ class Entry:
         Its class for the task at hand.
     split : str or None
         ``train``, ``validation`` or ``test``; None where the data say nothing about it.
-    natural : str
+    domain : str
         Its value in the column, or the folder of its domain, by which the schemes ``natural`` and
         ``domain`` share out; empty where they are not used.
     """
@@ -39,7 +39,7 @@ class Entry:
     path: Path
     label: str
     split: str | None
-    natural: str
+    domain: str
 
 
 def from_folders(root: Path) -> list[Entry]:
@@ -57,7 +57,7 @@ def from_folders(root: Path) -> list[Entry]:
 def from_domains(root: Path) -> list[Entry]:
     """List ``root/<domain>/<class>/*``, or with splits inside the domains, sorted by path.
 
-    Each entry's ``natural`` is the name of its domain's folder.
+    Each entry's ``domain`` is the name of its domain's folder.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def from_domains(root: Path) -> list[Entry]:
                 + private(f"{root}/")
                 + f"<domain>/{domain.name}/<class>/"
             )
-    return [replace(e, natural=domain.name) for domain in domains for e in _tree(root, domain)]
+    return [replace(e, domain=domain.name) for domain in domains for e in _tree(root, domain)]
 
 
 def _tree(root: Path, top: Path) -> list[Entry]:
@@ -152,7 +152,7 @@ def _visible(paths: Iterator[Path]) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
-def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list[Entry]:
+def from_manifest(root: Path, name: str, task: str, column: str | None) -> list[Entry]:
     """List the pictures that have a label for ``task`` in the CSV file ``root / name``.
 
     The first row names the columns: ``path`` (relative to the manifest), one per task, perhaps
@@ -164,11 +164,11 @@ def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list
         The file, a column, a row or a path is wrong; the text names file and line.
     """
     manifest = file_inside(root, name, "data.manifest")
-    columns = ["path", task, *([natural] if natural else [])]
+    columns = ["path", task, *([column] if column else [])]
     entries: dict[Path, Entry] = {}
     for line, row in table_rows(manifest, columns):
         source = describe_line(manifest, line)
-        entry = _entry(root, manifest, source, row, task, natural)
+        entry = _entry(root, manifest, source, row, task, column)
         if entry is None:
             continue
         if entry.path in entries:
@@ -187,11 +187,11 @@ def _entry(
     source: PrivateText,
     row: dict[str, str],
     task: str,
-    natural: str | None,
+    column: str | None,
 ) -> Entry | None:
     if not row[task]:
         return None
-    split = split_of(row, source)
+    split = row_split(row, source)
     folder = str(manifest.parent.relative_to(root) / row["path"]) if row["path"] else ""
     path = file_inside(root, folder, source)
-    return Entry(path, row[task], split, row[natural] if natural else "")
+    return Entry(path, row[task], split, row[column] if column else "")

@@ -30,7 +30,7 @@ Square = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Album:
+class PictureCache:
     """Prepared pictures that fit the memory, and the means to decode the others again.
 
     Parameters
@@ -90,7 +90,7 @@ class PictureInputs:
         One file per example.
     digests : tuple of str
         The SHA-256 of each file.
-    album : Album
+    cache : PictureCache
         Decodes, and keeps what fits.
     mean, std : tuple of float
         Per channel, as in `ArrayInputs`.
@@ -98,7 +98,7 @@ class PictureInputs:
 
     paths: tuple[Path, ...]
     digests: tuple[str, ...]
-    album: Album
+    cache: PictureCache
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -114,12 +114,12 @@ class PictureInputs:
             A file has changed or gone since the start.
         """
         paths = [self.paths[index] for index in indices]
-        squares = self.album.squares(paths, [self.digests[index] for index in indices])
+        squares = self.cache.squares(paths, [self.digests[index] for index in indices])
         return ArrayInputs(squares, self.mean, self.std).batch(np.arange(len(squares)))
 
     def digest(self) -> str:
         """Return a SHA-256 over the files' own and the preparation, decoder version included."""
-        prepared = repr((self.album.size, self.mean, self.std, PIL.__version__))
+        prepared = repr((self.cache.size, self.mean, self.std, PIL.__version__))
         return hashlib.sha256("\n".join([*self.digests, prepared]).encode()).hexdigest()
 
 

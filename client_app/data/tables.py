@@ -67,7 +67,7 @@ def describe_line(path: Path, line: int) -> PrivateText:
     return describe_file(path) + f", line {line}"
 
 
-def split_of(row: Mapping[str, str], source: PrivateText) -> str | None:
+def row_split(row: Mapping[str, str], source: PrivateText) -> str | None:
     """Return ``train``, ``validation`` or ``test`` from a column ``split``, None without one.
 
     ``source`` is the place of the row, for the text of an error.

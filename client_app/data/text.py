@@ -29,7 +29,7 @@ from client_app.data.site_info import (
 )
 from client_app.data.site_split import ALONE, Rank, SiteSplit, rows_of_site, task_and_rank
 from client_app.data.splitting import check_fractions, fill_missing_splits, fractions_to_draw
-from client_app.data.tables import describe_line, split_of, table_rows
+from client_app.data.tables import describe_line, row_split, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from fedstrata.support.errors import PrivateText, UserError, private, private_reason
 from fedstrata.support.folders import default_models_dir, model_folder
@@ -82,7 +82,7 @@ class Passage:
         Its class for the task at hand.
     split : str or None
         ``train``, ``validation`` or ``test``; None where the file has no column ``split``.
-    natural : str
+    domain : str
         Its value in the column by which the sites share; empty without one.
     file, line : Path, int
         Where the row is.
@@ -91,7 +91,7 @@ class Passage:
     text: str
     label: str
     split: str | None
-    natural: str
+    domain: str
     file: Path
     line: int
 
@@ -168,12 +168,12 @@ def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, st
 
 @lru_cache(maxsize=4)
 def _opened(
-    stamped: Stamp, text: str, task: str, natural: str | None, most: int
+    stamped: Stamp, text: str, task: str, column: str | None, most: int
 ) -> tuple[Passage, ...]:
     """Read a file once for all sites of a simulation that share it."""
     path = stamped[0]
     passages: list[Passage] = []
-    for line, row in table_rows(path, [text, task, *([natural] if natural else [])]):
+    for line, row in table_rows(path, [text, task, *([column] if column else [])]):
         source = describe_line(path, line)
         if not row[task]:
             continue
@@ -184,8 +184,8 @@ def _opened(
                 source + f": more than {most:,} texts, whose ids would take more than "
                 "data.memory_mb: raise it, or lower data.length"
             )
-        split = split_of(row, source)
-        value = row[natural] if natural else ""
+        split = row_split(row, source)
+        value = row[column] if column else ""
         passages.append(Passage(row[text], row[task], split, value, path, line))
     if not passages:
         raise UserError(describe_file(path) + f": no text has a label in column {task!r}")
@@ -200,9 +200,9 @@ def _share(
     seed: int,
     task: str,
 ) -> NDArray[np.int64]:
-    values = np.array([passage.natural for passage in passages], dtype=np.str_)
+    domains = np.array([passage.domain for passage in passages], dtype=np.str_)
     shared_seed = derive_seed(seed, "text", "partition", task)
-    return rows_of_site(settings.partition, labels, rank, shared_seed, values)
+    return rows_of_site(settings.partition, labels, rank, shared_seed, domains)
 
 
 def _divide(

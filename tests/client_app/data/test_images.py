@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client_app.data import SiteInfo, load, pictures
-from client_app.data.pictures import Album, PictureInputs, decode_square
+from client_app.data.pictures import PictureCache, PictureInputs, decode_square
 from fedstrata.support.errors import UserError
 
 SMALL = {"size": 8}
@@ -467,16 +467,18 @@ def test_grey_wide_and_transparent_pictures_become_rgb() -> None:
         decode_square(Path("a.tif"), encoded(deep, "TIFF"), 8)
 
 
-def album_of(folder: Path, memory: int) -> PictureInputs:
+def cached_inputs(folder: Path, memory: int) -> PictureInputs:
     paths = tuple(sorted(folder.iterdir()))
-    album = Album(8, memory)
-    return PictureInputs(paths, album.examine(paths), album, (0.5,) * 3, (0.25,) * 3)
+    cache = PictureCache(8, memory)
+    return PictureInputs(paths, cache.examine(paths), cache, (0.5,) * 3, (0.25,) * 3)
 
 
 def test_memory_is_bounded_and_changes_nothing(folders) -> None:
     square = 8 * 8 * 3
-    whole, some, none = (album_of(folders / "cat", memory) for memory in (1 << 20, 5 * square, 0))
-    assert [len(inputs.album.kept) for inputs in (whole, some, none)] == [20, 5, 0]
+    whole, some, none = (
+        cached_inputs(folders / "cat", memory) for memory in (1 << 20, 5 * square, 0)
+    )
+    assert [len(inputs.cache.kept) for inputs in (whole, some, none)] == [20, 5, 0]
     order = np.array([19, 0, 7, 7])
     batch = whole.batch(order)
     assert batch.equal(some.batch(order))
@@ -486,22 +488,24 @@ def test_memory_is_bounded_and_changes_nothing(folders) -> None:
 
 
 def test_the_digest_follows_content_order_and_preparation(folders) -> None:
-    inputs = album_of(folders / "cat", 0)
-    same = album_of(folders / "cat", 1 << 20)
+    inputs = cached_inputs(folders / "cat", 0)
+    same = cached_inputs(folders / "cat", 1 << 20)
     turned = PictureInputs(
-        inputs.paths, inputs.digests[::-1], inputs.album, inputs.mean, inputs.std
+        inputs.paths, inputs.digests[::-1], inputs.cache, inputs.mean, inputs.std
     )
-    larger = PictureInputs(inputs.paths, inputs.digests, Album(9, 0), inputs.mean, inputs.std)
-    brighter = PictureInputs(inputs.paths, inputs.digests, inputs.album, (0.4,) * 3, inputs.std)
+    larger = PictureInputs(
+        inputs.paths, inputs.digests, PictureCache(9, 0), inputs.mean, inputs.std
+    )
+    brighter = PictureInputs(inputs.paths, inputs.digests, inputs.cache, (0.4,) * 3, inputs.std)
     assert inputs.digest() == same.digest()
     digests = {one.digest() for one in (inputs, turned, larger, brighter)}
     assert len(digests) == 4
     picture(77).save(folders / "cat" / "000.png")
-    assert album_of(folders / "cat", 0).digest() not in digests
+    assert cached_inputs(folders / "cat", 0).digest() not in digests
 
 
 def test_a_file_that_changes_during_the_run_is_reported(folders) -> None:
-    inputs = album_of(folders / "cat", 0)
+    inputs = cached_inputs(folders / "cat", 0)
     picture(77).save(folders / "cat" / "000.png")
     with pytest.raises(UserError, match=r"000\.png: has changed"):
         inputs.batch(np.array([0]))
@@ -598,6 +602,6 @@ def test_decoding_keeps_to_the_threads_of_the_site(folders, monkeypatch, of_torc
 
     monkeypatch.setattr(pictures, "ThreadPoolExecutor", watched)
     torch.set_num_threads(of_torch)  # as the site's `threads` does; tests/conftest.py puts it back
-    album, paths = Album(size=8, memory=0), sorted(folders.rglob("*.png"))
-    album.squares(paths, album.examine(paths))
+    cache, paths = PictureCache(size=8, memory=0), sorted(folders.rglob("*.png"))
+    cache.squares(paths, cache.examine(paths))
     assert seen == [decode, decode]
