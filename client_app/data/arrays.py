@@ -1,4 +1,4 @@
-"""Reads arrays from an ``.npz`` that nobody vouches for: no code is run, no memory is wasted."""
+"""Reads arrays from an untrusted ``.npz`` file without running code or wasting memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from client_app.data.paths import describe_file
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 PLAIN_KINDS = "biufU"  # booleans, integers, floats, text: never objects, never records
-Stamp = tuple[Path, int, int]  # where a file is, when it changed, how large it is
-DEFLATE_RATIO = 1100  # deflate cannot unpack a byte into more than 1,032; more is a forged header
+Stamp = tuple[Path, int, int]  # path, time of change, size: a key for what was read
+DEFLATE_RATIO = 1100  # deflate unpacks a byte into 1,032 at most; a larger claim is forged
 
 
 def stamp(path: Path) -> Stamp:
-    """Return resolved path, time of change (ns) and size: equal as long as the file is the same."""
+    """Return resolved path, time of change (ns) and size, which stay equal until the file changes."""
     try:
         seen = path.stat()
         return path.resolve(), seen.st_mtime_ns, seen.st_size
@@ -30,7 +30,7 @@ def stamp(path: Path) -> Stamp:
 
 
 def array_names(path: Path) -> tuple[str, ...]:
-    """Return the names of the arrays in ``path``; raise `UserError` if it is no npz."""
+    """Return the names of the arrays in ``path``, or raise a `UserError` if it is no npz file."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
@@ -49,17 +49,17 @@ def read_npz(
     Parameters
     ----------
     path : Path
-        The file. It is not trusted: nothing is unpickled, and every size that it claims is held
-        against its compressed size and ``largest`` before memory is taken.
+        The file, not trusted. Nothing is unpickled. Each claimed size is compared with the
+        compressed size and ``largest`` before memory is allocated.
     needed, optional : collection of str
-        Arrays that must be there, and arrays that are read where they are.
+        Arrays that must exist, and arrays that are read if they exist.
     largest : int
-        The most bytes that all arrays read may take together.
+        The most bytes for all arrays together.
 
     Raises
     ------
     UserError
-        The file cannot be read, lacks an array, or one is damaged, of objects, or too large.
+        The file cannot be read, or an array is missing, damaged, of objects, or too large.
     """
     names = array_names(path)
     for name in needed:
@@ -69,7 +69,7 @@ def read_npz(
     wanted = [*needed, *(name for name in optional if name in names)]
     arrays: dict[str, NDArray[Any]] = {}
     # zipfile, zlib and numpy raise some fifteen kinds of exception for damaged files, and warn of
-    # odd headers; whatever one of them says about this file, the file is what has to be mended.
+    # odd headers. All of them mean that this file is damaged.
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -119,7 +119,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) 
 
 
 def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and dtype as an npy header claims them."""
+    """Return shape and dtype from an npy header, which are not trusted yet."""
     version = np.lib.format.read_magic(opened)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
@@ -142,12 +142,12 @@ def whole_numbers(
     lowest, highest : int
         The range, both ends included.
     source : str or PrivateText
-        File and array, for the texts of errors.
+        File and array, for the error text.
 
     Raises
     ------
     UserError
-        Another shape, something that is not a whole number, or a number out of range.
+        The shape is another, or a number is not whole or out of range.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]

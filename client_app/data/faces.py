@@ -1,4 +1,4 @@
-"""Drawn faces: every site asks another question about its own people, seen by its own camera."""
+"""Drawn faces: every site has its own people, its own camera and one of the tasks."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class FacesOptions:
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
-    """Draw the site's faces: no file is read, and no two sites or splits share a person.
+    """Draw the site's faces. No person is in two sites or in two splits.
 
     Raises
     ------
     UserError
-        An option is wrong, or the site info does not say which site this is.
+        An option is wrong, or the site info has no index.
     """
     settings = read_options(FacesOptions, options, "data")
     index, count = require_index(info, "data 'faces'")
@@ -82,8 +82,8 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
 def pictures_to_train(settings: FacesOptions, index: int, count: int) -> int:
     """Return how many pictures site ``index`` of ``count`` trains on.
 
-    ``train``, unless ``pictures`` says how many all sites hold together: then the site's share of
-    those, less ``validation`` and ``test``. Shares differ by one at most, the first being larger.
+    This is ``train``. With ``pictures``, the number of pictures of all sites, it is the site's
+    share without ``validation`` and ``test``. The first sites have one more than the last.
 
     Raises
     ------
@@ -105,10 +105,10 @@ def pictures_to_train(settings: FacesOptions, index: int, count: int) -> int:
 
 
 def people(settings: FacesOptions, index: int) -> dict[str, tuple[int, int]]:
-    """Return each split's people at site ``index`` as ``(first identity, how many)``.
+    """Return the people of each split of site ``index`` as ``(first identity, how many)``.
 
-    People below ``public.identities`` belong to the public set, the next ``identities`` to site 0,
-    and so on; a site's people are shared out in proportion to the examples of its splits.
+    The first ``public.identities`` people belong to the public set, the next ``identities`` to
+    site 0, and so on. Each split has people in proportion to its examples, and at least one.
     """
     total = settings.train + settings.validation + settings.test
     spare = settings.identities - 3

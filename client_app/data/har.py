@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
-from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
+from client_app.data.overlaps import in_order_of_time, overlap_free_share, shared_extremes
 from client_app.data.paths import describe_file, describe_root
 from client_app.data.site_info import SiteInfo, name_of_site, reject_empty_splits, require_root
 from client_app.data.splitting import SplitIndices, block_splits, check_fractions, stratified_splits
@@ -33,8 +33,8 @@ ACTIVITIES = (
 )
 FOLDER = "UCI HAR Dataset"
 HALVES = ("train", "test")
-MOST_ALONE = 0.25  # of shuffled windows; in the published data it is 0.2 %
-LARGEST = 1 << 30  # the published data take 23 MB; more than a GiB is another file
+MOST_OVERLAP_FREE = 0.25  # of the shuffled windows; 0.2 % in the published data
+LARGEST = 1 << 30  # bytes; the published data take 23 MB, so a larger file is another one
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class HarOptions:
         if self.split == "official":
             raise UserError(
                 "data.split: the official split puts every subject wholly on one side, so a site "
-                "that holds one subject would have nothing to test on (or to train on); "
+                "that has one subject would have nothing to test on (or to train on); "
                 "use 'random' or 'blocks'"
             )
         if self.split not in ("random", "blocks"):
@@ -80,7 +80,7 @@ class Recordings:
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
-    """Return one subject's windows; subject and task are called ``subject-01`` and so on.
+    """Return one subject's windows; site and task are called ``subject-01`` and so on.
 
     Raises
     ------
@@ -89,10 +89,10 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """
     settings = read_options(HarOptions, options, "data")
     recordings = open_recordings(require_root(info))
-    subject = _choose(_subjects(settings, recordings), info)
+    subject = _choose_subject(_subjects(settings, recordings), info)
     rows = np.flatnonzero(recordings.subjects == subject)
-    name = _named(subject)
-    parts = _divide(settings, recordings, rows, name, derive_seed(seed, "har", subject))
+    name = _subject_name(subject)
+    parts = _draw_splits(settings, recordings, rows, name, derive_seed(seed, "har", subject))
     train, validation, test = (_split(recordings, rows[part]) for part in parts)
     data = SiteData(
         name_of_site(info, name), name, ACTIVITIES, (FEATURES,), train, validation, test
@@ -101,20 +101,20 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
 
 
 def open_recordings(root: Path) -> Recordings:
-    """Read the official folder or an npz; what was read last is kept until its files change.
+    """Read the official folder or an npz file, once until its files change.
 
     Parameters
     ----------
     root : Path
-        An ``.npz`` (arrays ``x``, ``y``, ``subject``), a folder with exactly one, or the official
-        folder (``train/X_train.txt``, ...), with or without the ``UCI HAR Dataset`` folder around.
+        An ``.npz`` file with the arrays ``x``, ``y`` and ``subject``; a folder with exactly one; or
+        the official folder (``train/X_train.txt``, ...) or its parent.
 
     Raises
     ------
     UserError
-        Neither is there, or a file is damaged; the text names file and row.
+        None of them exists, or a file is damaged.
     """
-    return _opened(tuple(map(stamp, _files(root))))
+    return _read_cached(tuple(map(stamp, _files(root))))
 
 
 def _files(root: Path) -> tuple[Path, ...]:
@@ -144,13 +144,13 @@ def _official_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _official(path: Path) -> PrivateText:
-    """Return a file of the official folder for the texts of errors: its name is the published one."""
+    """Return a file of the official folder for an error text; its published name may leave."""
     return private(path, path.name)
 
 
 @lru_cache(maxsize=2)
-def _opened(stamps: tuple[Stamp, ...]) -> Recordings:
-    """Parse the files once for all sites of a simulation; time and size tell when one changed."""
+def _read_cached(stamps: tuple[Stamp, ...]) -> Recordings:
+    """Parse the files once for all sites of a simulation."""
     paths = [path for path, _, _ in stamps]
     if len(paths) == 1:
         return _read_npz(paths[0])
@@ -197,7 +197,7 @@ def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
 
 
 def _bad_line(path: Path, columns: int) -> UserError | None:
-    """Find the first line that is not ``columns`` numbers."""
+    """Return the error for the first line that is not ``columns`` numbers, or None."""
     with path.open(encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             words, message = line.split(), _official(path) + f": line {number} has "
@@ -214,7 +214,7 @@ def _bad_line(path: Path, columns: int) -> UserError | None:
 
 
 def _checked(arrays: tuple[NDArray[Any], ...], sources: tuple[PrivateText, ...]) -> Recordings:
-    """Check shapes, finiteness and ranges; ``sources`` names the three arrays in texts of errors."""
+    """Check shapes, finiteness and ranges; ``sources`` names the three arrays in error texts."""
     x, y, subject = arrays
     if x.ndim != 2 or x.shape[1] != FEATURES or x.dtype.kind not in "iuf":
         raise UserError(
@@ -243,9 +243,9 @@ def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
     return tuple(sorted(set(settings.subjects)))
 
 
-def _choose(subjects: tuple[int, ...], info: SiteInfo) -> int:
-    """Return the subject that the site's task names, else the one at the site's index."""
-    by_name = {_named(subject): subject for subject in subjects}
+def _choose_subject(subjects: tuple[int, ...], info: SiteInfo) -> int:
+    """Return the subject with the name of the site's task, or the one at the site's index."""
+    by_name = {_subject_name(subject): subject for subject in subjects}
     if info.task is not None:
         if info.task not in by_name:
             there = private(f"; there is {nearest(info.task, by_name)}")
@@ -256,7 +256,7 @@ def _choose(subjects: tuple[int, ...], info: SiteInfo) -> int:
             return subjects[0]
         raise UserError(
             f"this site's data has {len(subjects)} subjects: name its own in the node config, "
-            "as in --node-config 'task=\"" + private(_named(subjects[0]), "...") + "\"'"
+            "as in --node-config 'task=\"" + private(_subject_name(subjects[0]), "...") + "\"'"
         )
     sites = info.index + 1 if info.count is None else info.count
     if sites > len(subjects):
@@ -267,11 +267,11 @@ def _choose(subjects: tuple[int, ...], info: SiteInfo) -> int:
     return subjects[info.index]
 
 
-def _named(subject: int) -> str:
+def _subject_name(subject: int) -> str:
     return f"subject-{subject:02d}"
 
 
-def _divide(
+def _draw_splits(
     settings: HarOptions, recordings: Recordings, rows: NDArray[np.int64], name: str, seed: int
 ) -> SplitIndices:
     validation, test = settings.validation_fraction, settings.test_fraction
@@ -280,26 +280,27 @@ def _divide(
         return stratified_splits(labels, validation=validation, test=test, seed=seed)
     labels = recordings.labels[rows]
     changes = int(np.count_nonzero(np.diff(labels)))
-    # A recording stays with an activity for some ten windows or more; shuffled rows change at
-    # nearly every one, and blocks of them would have neighbours in time on both sides.
+    # A recording stays with an activity for ten windows or more, but shuffled rows change at nearly
+    # every one. Blocks of shuffled rows would have neighbors in time in other blocks.
     if 3 * changes <= len(labels):
         return block_splits(labels, validation=validation, test=test)
     shared = shared_extremes(recordings.features[rows], labels)
-    if alone(shared) > MOST_ALONE:
+    unknown = overlap_free_share(shared)
+    if unknown > MOST_OVERLAP_FREE:
         raise UserError(
             private(f"{name}: ")
             + f"the rows are not in order of time (the activity changes {changes} times in "
-            f"{len(labels)} rows), and {alone(shared):.0%} of them share no extreme value with "
+            f"{len(labels)} rows), and {unknown:.0%} of them share no extreme value with "
             "another, so their order cannot be found and they cannot be cut into blocks; "
             "use data.split=random"
         )
     order = in_order_of_time(shared)
     blocks = block_splits(labels[order], validation=validation, test=test)
-    return _apart(SplitIndices(*(np.sort(order[part]) for part in blocks)), shared)
+    return _without_overlaps(SplitIndices(*(np.sort(order[part]) for part in blocks)), shared)
 
 
-def _apart(parts: SplitIndices, shared: NDArray[np.int64]) -> SplitIndices:
-    """Leave out what shares even one extreme with a later split: a neighbour that was not seen."""
+def _without_overlaps(parts: SplitIndices, shared: NDArray[np.int64]) -> SplitIndices:
+    """Leave out windows that have even one extreme in common with a later split."""
     train, validation, test = parts
     beside_test = np.asarray(shared[:, test].any(axis=1))
     validation = validation[~beside_test[validation]]

@@ -1,4 +1,4 @@
-"""Any folder of pictures: class subfolders or a CSV manifest, one folder a site or one for all."""
+"""Pictures from class subfolders or a CSV manifest, one folder per site or one for all sites."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from client_app.data.classes import class_names
 from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
-from client_app.data.normalisation import check_normalisation
+from client_app.data.normalization import check_normalization
 from client_app.data.paths import describe_file, require_folder
 from client_app.data.pictures import PictureCache, PictureInputs
 from client_app.data.site_info import (
@@ -55,7 +55,7 @@ class ImagesOptions:
         check_fractions(self.validation_fraction, self.test_fraction)
         if not 1 <= self.size <= 4096:
             raise UserError(f"data.size: {self.size} is not between 1 and 4096 pixels")
-        check_normalisation(self.mean, self.std, 3)
+        check_normalization(self.mean, self.std, 3)
         if self.memory_mb < 0:
             raise UserError("data.memory_mb: not a negative number")
         if self.domains and (self.manifest is not None or self.partition.column is not None):
@@ -71,7 +71,7 @@ class ImagesOptions:
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
-    """Return the site's pictures; each was decoded once, so a bad file is found before training.
+    """Return the site's pictures, after decoding each once to find bad files before training.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     split_seed = derive_seed(seed, "images", "split", task, name)
     given = {entry.split for entry in entries}
     fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
-    splits = _divide(settings, own, labels[rows], fractions, split_seed)
+    splits = _draw_splits(settings, own, labels[rows], fractions, split_seed)
     shape = (3, settings.size, settings.size)
     return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
 
@@ -115,7 +115,7 @@ def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
     return from_domains(root) if settings.domains else from_folders(root)
 
 
-def _divide(
+def _draw_splits(
     settings: ImagesOptions,
     entries: Sequence[Entry],
     labels: NDArray[np.int64],

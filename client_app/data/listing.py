@@ -1,4 +1,4 @@
-"""Lists the pictures of a folder: from class subfolders, or from a CSV manifest."""
+"""Lists the pictures of a folder, from class subfolders or from a CSV manifest."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture: its file, its class, and what else its row says.
+    """One picture: its file, its class, its split and its domain.
 
     Parameters
     ----------
     path : Path
         The file.
     label : str
-        Its class for the task at hand.
+        Its class for the site's task.
     split : str or None
-        ``train``, ``validation`` or ``test``; None where the data say nothing about it.
+        ``train``, ``validation`` or ``test``; None where the data do not say.
     domain : str
-        Its value in the column, or the folder of its domain, by which the schemes ``natural`` and
-        ``domain`` share out; empty where they are not used.
+        Its value in the column, or the folder of its domain, for the schemes ``natural`` and
+        ``domain``; empty where they are not used.
     """
 
     path: Path
@@ -48,21 +48,21 @@ def from_folders(root: Path) -> list[Entry]:
     Raises
     ------
     UserError
-        There are no class folders, a class folder has no picture, a picture lies outside of one,
+        There are no class folders, a class folder is empty, a picture lies outside of them,
         or a link leaves ``root``.
     """
     return _tree(root, root)
 
 
 def from_domains(root: Path) -> list[Entry]:
-    """List ``root/<domain>/<class>/*``, or with splits inside the domains, sorted by path.
+    """List ``root/<domain>/<class>/*`` or ``root/<domain>/<split>/<class>/*``, sorted by path.
 
     Each entry's ``domain`` is the name of its domain's folder.
 
     Raises
     ------
     UserError
-        There are no domain folders, one is named as a split, or what `from_folders` rejects.
+        There are no domain folders, one has the name of a split, or `from_folders` raises it.
     """
     domains = _subfolders(root, root)
     if not domains:
@@ -84,7 +84,7 @@ def from_domains(root: Path) -> list[Entry]:
 
 
 def _tree(root: Path, top: Path) -> list[Entry]:
-    """List the class folders, or the splits with class folders, in ``top``, inside ``root``."""
+    """List the pictures of one tree of class folders at ``top``, which lies inside ``root``."""
     folders = _subfolders(root, top)
     if not folders:
         message = ": has no class folders; put pictures into " + private(f"{top}/") + "<class>/"
@@ -100,7 +100,7 @@ def _tree(root: Path, top: Path) -> list[Entry]:
 
 
 def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
-    """Tell ``train``, ``validation`` and ``test`` that hold class folders from classes so named."""
+    """Return whether the folders are splits that contain class folders, and not classes."""
     splits = [path.name for path in folders if path.name in SPLITS and _subfolders(root, path)]
     others = [path.name for path in folders if path.name not in splits]
     if splits and others:
@@ -140,7 +140,7 @@ def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return what lies in a folder and its folders; not what is hidden, or in a hidden one."""
+    """Return everything below a folder that is not hidden and not in a hidden folder."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -155,13 +155,13 @@ def _visible(paths: Iterator[Path]) -> list[Path]:
 def from_manifest(root: Path, name: str, task: str, column: str | None) -> list[Entry]:
     """List the pictures that have a label for ``task`` in the CSV file ``root / name``.
 
-    The first row names the columns: ``path`` (relative to the manifest), one per task, perhaps
-    ``split``, and any others. A picture with an empty cell is left out of that task.
+    The columns are ``path`` (relative to the manifest), one per task, optionally ``split``, and any
+    others. A picture with an empty cell is left out of that task.
 
     Raises
     ------
     UserError
-        The file, a column, a row or a path is wrong; the text names file and line.
+        The file, a column, a row or a path is wrong.
     """
     manifest = file_inside(root, name, "data.manifest")
     columns = ["path", task, *([column] if column else [])]

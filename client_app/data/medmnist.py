@@ -1,4 +1,4 @@
-"""MedMNIST ``.npz`` files (Yang et al., Scientific Data 2023): one a site, a task, or for all."""
+"""MedMNIST ``.npz`` files (Yang et al., Scientific Data 2023), one per site or per task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
-from client_app.data.normalisation import check_normalisation
+from client_app.data.normalization import check_normalization
 from client_app.data.paths import describe_file, describe_root, file_inside, reject_names_in_a_file
 from client_app.data.site_info import (
     SiteInfo,
@@ -30,7 +30,7 @@ from fedstrata.support.seeds import derive_seed
 from models.training.data import ArrayInputs, SiteData, Split
 
 SPLITS = ("train", "val", "test")
-MOST_CLASSES = 10_000
+MOST_CLASSES = 10_000  # a larger label is damage: class names are sent to the server
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class MedmnistOptions:
             raise UserError(f"data.channels: 1 or 3, not {self.channels}")
         if self.size is not None and not 1 <= self.size <= 1024:
             raise UserError(f"data.size: {self.size} is not between 1 and 1024 pixels")
-        check_normalisation(self.mean, self.std, self.channels)
+        check_normalization(self.mean, self.std, self.channels)
         if self.partition.scheme in COLUMN_SCHEMES:
             scheme = self.partition.scheme
             raise UserError(f"data.partition.scheme: these files have no column for {scheme!r}")
@@ -63,7 +63,7 @@ class MedmnistOptions:
 
 @dataclass(frozen=True)
 class Collection:
-    """The pictures of one file: training, validation and test one after the other.
+    """The pictures of one file: training, then validation, then test.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Collection:
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
-    """Return the site's share of its file; the file's own splits are kept.
+    """Return the site's share of its file, with the file's own splits.
 
     Raises
     ------
@@ -90,8 +90,8 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """
     settings = read_options(MedmnistOptions, options, "data")
     name = name_of_site(info, default_name(info))
-    path, task, rank = _choose(settings, require_root(info), info, name)
-    collection = _opened(stamp(path), settings.largest_mb << 20)
+    path, task, rank = _choose_file(settings, require_root(info), info, name)
+    collection = _read_cached(stamp(path), settings.largest_mb << 20)
     classes = _classes(settings, task, collection, path)
     shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
     rows = rows_of_site(settings.partition, collection.labels, rank, shared_seed)
@@ -110,7 +110,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
 
 
-def _choose(
+def _choose_file(
     settings: MedmnistOptions, root: Path, info: SiteInfo, name: str
 ) -> tuple[Path, str, Rank]:
     """Return the site's file, its task, and its rank among the sites that share the file."""
@@ -141,7 +141,7 @@ def _assigned(
 
 
 def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Rank]:
-    """Deal the folder's files out to the sites in turn: each file is a task."""
+    """Return the file of site ``i``: the ``i % n``-th of ``n`` files, each of which is a task."""
     found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
     if not found:
         raise UserError(
@@ -160,7 +160,7 @@ def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Rank]:
 
 
 @lru_cache(maxsize=2)
-def _opened(stamped: Stamp, largest: int) -> Collection:
+def _read_cached(stamped: Stamp, largest: int) -> Collection:
     """Read a file once for all sites of a simulation."""
     path = stamped[0]
     names = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
@@ -247,7 +247,7 @@ def _split(
 
 
 def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Return uint8 ``(n, size, size, c)`` of ``(n, h, w, c)``, bilinear, smoothed where smaller."""
+    """Scale uint8 ``(n, h, w, c)`` to ``(n, size, size, c)``, bilinear with antialiasing."""
     if images.shape[1:3] == (size, size):
         return images
     made = np.empty((len(images), size, size, images.shape[3]), dtype=np.uint8)

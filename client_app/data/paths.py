@@ -1,4 +1,4 @@
-"""Names of files that come from data or configuration, held inside the site's data folder."""
+"""Checks that file names from data or configuration stay inside the site's data folder."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ DATA_FOLDER = "the data folder"
 
 
 def describe_file(path: Path) -> PrivateText:
-    """Return ``path`` for the texts of errors: names of files can be names of patients."""
+    """Return ``path`` for an error text; it stays private, since a file can have a patient's name."""
     return private(path, f"a file in {DATA_FOLDER}")
 
 
 def describe_folder(root: Path, path: Path) -> PrivateText:
-    """Return ``path``, which is ``root`` or in it, for the texts of errors."""
+    """Return ``path``, which is ``root`` or inside it, for an error text."""
     return private(path, DATA_FOLDER if path == root else f"a folder in {DATA_FOLDER}")
 
 
 def describe_root(root: Path) -> PrivateText:
-    """Return the site's data folder (or file) for the texts of errors."""
+    """Return the site's data folder or file for an error text."""
     return describe_folder(root, root)
 
 
@@ -33,7 +33,7 @@ def require_folder(root: Path) -> Path:
 
 
 def reject_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
-    """Raise `UserError` where ``root`` is a file and an option, by its key, names one in a folder."""
+    """Raise a `UserError` where ``root`` is a file and one of the options names a file in a folder."""
     for key, value in named.items():
         if value is not None and root.is_file():
             raise UserError(
@@ -50,14 +50,14 @@ def file_inside(root: Path, name: str, source: str | PrivateText) -> Path:
     root : Path
         The site's data folder.
     name : str
-        A relative path that nobody vouches for.
+        A relative path, not trusted.
     source : str or PrivateText
-        Where the name was written, for the texts of errors.
+        Where the name was written, for the error text.
 
     Raises
     ------
     UserError
-        The name is absolute, climbs out by ``..`` or by a link, or is not a file.
+        The name is absolute, leads out of ``root`` by ``..`` or by a link, or is not a file.
     """
     pure = PurePosixPath(name)
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
@@ -84,7 +84,7 @@ def file_inside(root: Path, name: str, source: str | PrivateText) -> Path:
 
 
 def reject_escape(root: Path, path: Path) -> None:
-    """Raise `UserError` where links lead from ``path`` out of ``root``."""
+    """Raise a `UserError` where links lead from ``path`` out of ``root``."""
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle

@@ -1,4 +1,4 @@
-"""Decodes picture files that nobody vouches for into equal squares, within a fixed memory."""
+"""Decodes untrusted picture files into equal squares, within a fixed memory."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from client_app.data.paths import describe_file
 from fedstrata.support.errors import UserError, private
 from models.training.data import ArrayInputs
 
-# What may be decoded; the others include formats that start programs (EPS) or are rarely tested.
+# Only these are decoded. Others start programs (EPS) or are rarely tested.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 LARGEST_FILE = 256 << 20
 MOST_PIXELS = 64_000_000
-MOST_THREADS = 4  # that decode at once, where torch has as many
+MOST_THREADS = 4  # that decode at once; fewer where torch has fewer
 
 Square = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class PictureCache:
-    """Prepared pictures that fit the memory, and the means to decode the others again.
+    """Decoded pictures up to a limit of memory; the others are decoded again when needed.
 
     Parameters
     ----------
     size : int
         Side of the squares in pixels.
     memory : int
-        Bytes that prepared pictures may take; what was decoded first stays. (Every epoch needs
-        every picture once, and for that no rule of eviction is better.)
+        The most bytes of decoded pictures. Those decoded first stay: each epoch needs each picture
+        once, so no other rule keeps more of what is needed.
     kept : dict
-        SHA-256 of a file to its square, uint8 ``(size, size, 3)``.
+        Maps the SHA-256 of a file to its square, uint8 ``(size, size, 3)``.
     """
 
     size: int
@@ -49,12 +49,12 @@ class PictureCache:
     kept: dict[str, Square] = field(default_factory=dict)
 
     def examine(self, paths: Sequence[Path]) -> tuple[str, ...]:
-        """Decode every file once and return their SHA-256; raise `UserError` for a bad one."""
+        """Decode every file once and return each SHA-256; raise a `UserError` for a bad one."""
         with ThreadPoolExecutor(threads()) as pool:
             return tuple(pool.map(self._examine, paths))
 
     def squares(self, paths: Sequence[Path], digests: Sequence[str]) -> Square:
-        """Return the prepared pictures, uint8 ``(len(paths), size, size, 3)``."""
+        """Return the decoded pictures, uint8 ``(len(paths), size, size, 3)``."""
         if all(digest in self.kept for digest in digests):
             return np.stack([self.kept[digest] for digest in digests])
         with ThreadPoolExecutor(threads()) as pool:
@@ -82,7 +82,7 @@ class PictureCache:
 
 @dataclass(frozen=True)
 class PictureInputs:
-    """Picture files as inputs, decoded when they are asked for.
+    """Picture files as inputs, decoded on demand.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class PictureInputs:
     digests : tuple of str
         The SHA-256 of each file.
     cache : PictureCache
-        Decodes, and keeps what fits.
+        Decodes the files and keeps those that fit.
     mean, std : tuple of float
         Per channel, as in `ArrayInputs`.
     """
@@ -111,25 +111,25 @@ class PictureInputs:
         Raises
         ------
         UserError
-            A file has changed or gone since the start.
+            A file has changed or is missing since the start.
         """
         paths = [self.paths[index] for index in indices]
         squares = self.cache.squares(paths, [self.digests[index] for index in indices])
         return ArrayInputs(squares, self.mean, self.std).batch(np.arange(len(squares)))
 
     def digest(self) -> str:
-        """Return a SHA-256 over the files' own and the preparation, decoder version included."""
+        """Return a SHA-256 of the files, the preparation and the version of the decoder."""
         prepared = repr((self.cache.size, self.mean, self.std, PIL.__version__))
         return hashlib.sha256("\n".join([*self.digests, prepared]).encode()).hexdigest()
 
 
 def threads() -> int:
-    """Return how many threads decode, by the site's own limit of them."""
+    """Return how many threads decode: at most as many as the site lets torch use."""
     return min(MOST_THREADS, torch.get_num_threads())
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a picture file; raise `UserError` where it is gone or too large."""
+    """Return the bytes of a file; raise a `UserError` where it is missing or too large."""
     try:
         with path.open("rb") as opened:
             content = opened.read(LARGEST_FILE + 1)
@@ -141,12 +141,12 @@ def read_file(path: Path) -> bytes:
 
 
 def decode_square(path: Path, content: bytes, size: int) -> Square:
-    """Decode a picture, cut its central square and scale that to ``size``.
+    """Decode a picture, crop the central square and scale it to ``size``.
 
     Parameters
     ----------
     path : Path
-        Named in the texts of errors.
+        For the error text.
     content : bytes
         The file.
     size : int
@@ -160,16 +160,16 @@ def decode_square(path: Path, content: bytes, size: int) -> Square:
     Raises
     ------
     UserError
-        The file is no picture of a known format, is damaged, or has too many pixels.
+        The format is not known, the file is damaged, or it has too many pixels.
     """
-    # The decoders raise a dozen kinds of exception for damaged files; each means this file.
+    # Pillow's decoders raise a dozen kinds of exception for damaged files.
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 pixels = private(f"{width} x {height} pixels are", "has")
                 raise UserError(describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}")
-            image.verify()
+            image.verify()  # checks the file's sums; the image cannot be decoded afterwards
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             edge = min(width, height)
             left, upper = (width - edge) // 2, (height - edge) // 2
@@ -187,10 +187,9 @@ def decode_square(path: Path, content: bytes, size: int) -> Square:
 
 
 def _rgb(path: Path, image: Image.Image, kind: str | None) -> Image.Image:
-    """Convert to RGB; Pillow itself would clip grey values above 255 instead of scaling them.
-
-    A PGM of more than 8 bits it scales to 16, in an image of 32.
-    """
+    """Convert to RGB; 16-bit grey keeps its upper 8 bits."""
+    # Pillow's own conversion clips grey values above 255. It opens a PGM of more than 8 bits as a
+    # 32-bit image with values up to 65,535.
     if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):
         wide = np.asarray(image).astype(np.uint16)
         return Image.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")

@@ -1,4 +1,4 @@
-"""Looks a data set up by its name and loads a site's share of it."""
+"""Finds a data set by its name and loads the data of one site."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from models.training.data import SiteData
 
 Loader = Callable[[Mapping[str, object], SiteInfo, int], SiteData]
 
-# A name from a message selects from this table, and nothing else is ever imported.
+# The name comes from a message of the server: only what stands here is ever imported. The modules
+# are imported when they are needed, because some of their libraries take seconds.
 LOADERS: Mapping[str, str] = {
     "faces": "client_app.data.faces",
     "har": "client_app.data.har",
@@ -28,12 +29,12 @@ LOADERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """The options that every data set has, beside its own.
+    """The options that every data set has beside its own.
 
     Parameters
     ----------
     labels_per_class : int or None
-        The most training examples of each class that a site keeps; None: all.
+        The most training examples of each class that a site keeps; None keeps all.
     """
 
     labels_per_class: int | None
@@ -50,24 +51,24 @@ COMMON = frozenset(option.name for option in fields(CommonOptions))
 
 
 def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
-    """Return the site's share of the data set ``name``.
+    """Return the data of one site.
 
     Parameters
     ----------
     name : str
         One of `LOADERS`.
     options : Mapping
-        The configuration's ``data`` as plain values: those of `CommonOptions`, and the data set's
-        own, which it checks itself.
+        The configuration's ``data`` as plain values. The data set checks those that are not of
+        `CommonOptions`.
     info : SiteInfo
-        Which site this is and where its data lies.
+        Which site this is and where its data are.
     seed : int
         The run's seed: the same seed, options and data give the same splits.
 
     Raises
     ------
     UserError
-        There is no such data set, an option is wrong, or the site's data is.
+        The name, an option or the site's data are wrong.
     """
     if name not in LOADERS:
         raise UserError(f"data.name: no data set {name!r}; there is {nearest(name, LOADERS)}")
@@ -82,7 +83,7 @@ def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
 
 
 def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:
-    """Return ``data`` with at most ``most`` training examples a class; the rest is whole."""
+    """Return ``data`` with at most ``most`` training examples of each class."""
     train = data.train
     drawn = sample_per_class(train.labels, most, derive_seed(seed, "few labels", data.site))
     return replace(data, train=train.take(drawn))

@@ -1,4 +1,4 @@
-"""Shares out a folder or file that all sites of a simulation have in common."""
+"""Splits one folder or file among the sites of a simulation."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SCHEMES = (
 COLUMN_SCHEMES = ("natural", "domain")
 
 Numbers = NDArray[np.float64]
-# The sizes of the shares of sites 1, 2, ..., n, up to a common factor. (e^i over e^n: e^i alone
-# overflows from 710 sites on.)
+# Sizes of the shares of sites 1, 2, ..., n, up to a common factor. The exponential ones are divided
+# by e^n, because e^i alone overflows from 710 sites on.
 SHARE_SIZES: Mapping[str, Callable[[Numbers], Numbers]] = {
     "linear": lambda numbers: numbers,
     "square": np.square,
@@ -43,26 +43,30 @@ SHARE_SIZES: Mapping[str, Callable[[Numbers], Numbers]] = {
 
 @dataclass(frozen=True)
 class SiteSplit:
-    """How the sites of a simulation share one folder or file; a deployed site keeps all of its own.
+    """How one folder or file is split among the sites of a simulation.
+
+    A deployed site keeps all of its own data, whatever the scheme.
 
     Parameters
     ----------
     scheme : str
-        ``iid``: equal shares at random; ``dirichlet``: shares of each class drawn from a Dirichlet
-        distribution; ``pathological``: a few classes a site; ``linear``, ``square``,
-        ``exponential``: drawn from all classes alike, but site ``i`` (from 1 on) has a share in
-        proportion to ``i``, ``i**2``, ``e**i``; ``natural``: one value of ``column`` a site, in
-        sorted order; ``domain``: as ``natural``, but after the last value the first follows again,
-        and the sites of one value share it out in equal parts at random; ``none``: every site has
-        everything.
+        - ``iid``: equal shares at random.
+        - ``dirichlet``: shares of each class are drawn from a Dirichlet distribution.
+        - ``pathological``: each site has a few classes.
+        - ``linear``, ``square``, ``exponential``: all classes alike, but site ``i`` (from 1 on)
+          has a share in proportion to ``i``, ``i**2``, ``e**i``.
+        - ``natural``: each site has one value of ``column``, in sorted order.
+        - ``domain``: as ``natural``, but starting again after the last value; the sites of one
+          value split it equally at random.
+        - ``none``: every site has everything.
     alpha : float
-        Of the Dirichlet distribution: the smaller, the more unequal.
+        For ``dirichlet``: a smaller number makes the shares more unequal.
     smallest : int
-        With ``dirichlet``, the fewest examples that a site gets; drawn anew until it holds.
+        For ``dirichlet``: the fewest examples of a site; shares are drawn until all have these.
     classes_per_site : int
-        With ``pathological``.
+        For ``pathological``.
     column : str or None
-        With ``natural`` and ``domain``, the column to go by.
+        For ``natural`` and ``domain``: the column with the values.
     """
 
     scheme: str
@@ -83,7 +87,7 @@ class SiteSplit:
             raise UserError("data.partition.classes_per_site: at least 1")
 
     def required_column(self) -> str | None:
-        """Return the column that the scheme goes by, or None for a scheme that goes by none.
+        """Return the column that the scheme needs, or None for a scheme that needs none.
 
         Raises
         ------
@@ -99,7 +103,15 @@ class SiteSplit:
 
 @dataclass(frozen=True)
 class Rank:
-    """A site's number among those that share the same examples; ``count`` is 1 for a site alone."""
+    """Which of the sites that share the same examples this is, as rank and world size in torch.
+
+    Parameters
+    ----------
+    index : int
+        From 0 to ``count - 1``.
+    count : int
+        How many sites share the examples; 1 for a site alone.
+    """
 
     index: int
     count: int
@@ -111,8 +123,12 @@ ALONE = Rank(0, 1)
 def rank_of(info: SiteInfo, tasks: int = 1) -> tuple[int, Rank]:
     """Return the site's task number and its rank among the sites of that task.
 
-    Site ``i`` has task ``i % tasks``, so the sites of one task are every ``tasks``-th. A site
-    without an index (a deployed one) has its data for itself.
+    Site ``i`` has task ``i % tasks``. A deployed site has no index and shares its data with nobody.
+
+    Raises
+    ------
+    UserError
+        The site has an index, but the number of sites is not given.
     """
     if info.index is None:
         return 0, ALONE
@@ -128,12 +144,13 @@ def rank_of(info: SiteInfo, tasks: int = 1) -> tuple[int, Rank]:
 def task_and_rank(info: SiteInfo, tasks: Sequence[str]) -> tuple[str, Rank]:
     """Return the site's task and its rank among those that share the task's examples.
 
-    A site's node config names its task, or site ``i`` has ``tasks[i % len(tasks)]``.
+    The task is the one in the site's node config; without it site ``i`` has
+    ``tasks[i % len(tasks)]``.
 
     Raises
     ------
     UserError
-        There are several tasks, and neither says which is this site's.
+        There are several tasks, and neither node config nor index says which is this site's.
     """
     if info.task is not None:
         return info.task, rank_of(info)[1]
@@ -151,9 +168,13 @@ def rows_of_site(
     labels: NDArray[np.int64],
     rank: Rank,
     seed: int,
-    natural: NDArray[np.str_] | None = None,
+    domains: NDArray[np.str_] | None = None,
 ) -> NDArray[np.int64]:
     """Return the rows of ``labels`` that belong to the site at ``rank``.
+
+    The shares of all ranks are disjoint and cover every row. There are two exceptions: with
+    ``none`` each share is everything, and with ``natural`` or ``domain`` and fewer sites than
+    values, the last values belong to no site.
 
     Parameters
     ----------
@@ -162,13 +183,11 @@ def rows_of_site(
     labels : NDArray[np.int64]
         Class indices of everything that the sites share, shape ``(n,)``.
     rank : Rank
-        Which share; for all ranks of one ``count`` the shares are disjoint and cover every row (but
-        with ``natural`` and ``domain``, and fewer sites than values, the last values are
-        nobody's). A site alone has every row, whatever the scheme.
+        Which share. A site alone has every row, whatever the scheme.
     seed : int
-        The same for all sites that share.
-    natural : NDArray[np.str_], optional
-        Values that the schemes ``natural`` and ``domain`` go by, shape ``(n,)``.
+        The same for all sites that share the examples.
+    domains : NDArray[np.str_], optional
+        The value of each row for the schemes ``natural`` and ``domain``, shape ``(n,)``.
 
     Returns
     -------
@@ -178,26 +197,27 @@ def rows_of_site(
     Raises
     ------
     UserError
-        The examples cannot be shared out so.
+        The examples cannot be split like this.
     """
     if rank.count == 1 or options.scheme == "none":
         return np.arange(len(labels))
     if rank.count > len(labels):
         raise UserError(f"data.partition: {len(labels)} examples for {rank.count} sites")
     if options.scheme == "domain":
-        return _domain(options, labels, rank, seed, natural)
+        return _rows_of_domain(options, labels, rank, seed, domains)
     if options.scheme in SHARE_SIZES:
         _reject_empty_shares(options.scheme, len(labels), rank)
-    # Hugging Face Datasets takes seconds to import; a deployed site has no use for it.
+    # Imported here, because it takes seconds and a deployed site never needs it.
     from datasets import Dataset
 
+    # Flower's partitioners take rows in their order, so a shuffle comes first.
     order = np.random.default_rng(seed).permutation(len(labels))
     columns: dict[str, list[int] | list[str]] = {
         "row": order.tolist(),
         "label": labels[order].tolist(),
     }
     if options.scheme == "natural":
-        columns["natural"] = _natural(options, natural, rank)[order].tolist()
+        columns["domain"] = _one_domain_each(options, domains, rank)[order].tolist()
     partitioner = _partitioner(options, labels, rank, seed)
     partitioner.dataset = Dataset.from_dict(columns)
     try:
@@ -206,19 +226,19 @@ def rows_of_site(
             chosen = partitioner.load_partition(rank.index)
     except ValueError as error:
         message = f"data.partition ({options.scheme}): "
-        raise UserError(message + private(error, "these data cannot be shared out so")) from error
+        raise UserError(message + private(error, "these data cannot be split like this")) from error
     return np.sort(np.asarray(chosen["row"], dtype=np.int64))
 
 
-def _domain(
+def _rows_of_domain(
     options: SiteSplit,
     labels: NDArray[np.int64],
     rank: Rank,
     seed: int,
-    natural: NDArray[np.str_] | None,
+    domains: NDArray[np.str_] | None,
 ) -> NDArray[np.int64]:
-    """Site ``i`` has the ``i % D``-th of the ``D`` values, with the other sites of that value."""
-    given = _given("domain", natural)
+    """Return the rows of site ``i``: its share of the ``i % D``-th of the ``D`` domains."""
+    given = _require_domains("domain", domains)
     values = sorted(set(given.tolist()))
     number = rank.index % len(values)
     rows = np.flatnonzero(given == values[number])
@@ -233,17 +253,20 @@ def _domain(
     return rows[rows_of_site(replace(options, scheme="iid"), labels[rows], within, seed)]
 
 
-def _given(scheme: str, natural: NDArray[np.str_] | None) -> NDArray[np.str_]:
-    if natural is None:
+def _require_domains(scheme: str, domains: NDArray[np.str_] | None) -> NDArray[np.str_]:
+    if domains is None:
         raise UserError(
             f"data.partition.scheme: {scheme!r} needs a manifest with a column to go by, or "
             "folders of domains (data.domains=true)"
         )
-    return natural
+    return domains
 
 
-def _natural(options: SiteSplit, natural: NDArray[np.str_] | None, rank: Rank) -> NDArray[np.str_]:
-    given = _given("natural", natural)
+def _one_domain_each(
+    options: SiteSplit, domains: NDArray[np.str_] | None, rank: Rank
+) -> NDArray[np.str_]:
+    """Return ``domains``, or raise a `UserError` where they are fewer than the sites."""
+    given = _require_domains("natural", domains)
     values = sorted(set(given.tolist()))
     if rank.count > len(values):
         column = f"column {options.column!r}" if options.column else "data-root"
@@ -256,7 +279,7 @@ def _natural(options: SiteSplit, natural: NDArray[np.str_] | None, rank: Rank) -
 
 
 def _reject_empty_shares(scheme: str, examples: int, rank: Rank) -> None:
-    """Raise `UserError` where the smallest share, that of the first site, is below one example."""
+    """Raise a `UserError` where the first site, which has the smallest share, would have nothing."""
 
     def smallest(sites: int) -> float:
         sizes = SHARE_SIZES[scheme](np.arange(1, sites + 1, dtype=np.float64))
@@ -281,7 +304,7 @@ def _partitioner(
     if options.scheme == "iid":
         return flower.IidPartitioner(rank.count)
     if options.scheme == "natural":
-        return flower.NaturalIdPartitioner("natural")
+        return flower.NaturalIdPartitioner("domain")
     if options.scheme == "linear":
         return flower.LinearPartitioner(rank.count)
     if options.scheme == "square":
@@ -308,7 +331,10 @@ def _partitioner(
 
 
 def _reject_unused_classes(options: SiteSplit, labels: NDArray[np.int64], rank: Rank) -> None:
-    """Site ``i`` gets the classes ``i``, ``i + 1``, ...: too few sites leave classes to nobody."""
+    """Raise a `UserError` where some classes would belong to no site.
+
+    Flower's partitioner gives site ``i`` the classes ``i``, ``i + 1``, ...
+    """
     kinds = len(np.unique(labels))
     if rank.count + options.classes_per_site - 1 < kinds:
         raise UserError(

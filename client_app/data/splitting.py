@@ -1,4 +1,4 @@
-"""Divides a site's examples into train, validation and test, and thins out classes."""
+"""Splits a site's examples into train, validation and test, and samples few of each class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLIT_NUMBERS = {None: 0, "train": 0, "validation": 1, "test": 2}
 
 
 class SplitIndices(NamedTuple):
-    """Example indices of each split, sorted, disjoint."""
+    """Example indices of each split, sorted and disjoint."""
 
     train: Indices
     validation: Indices
@@ -23,7 +23,7 @@ class SplitIndices(NamedTuple):
 
 
 def check_fractions(validation: float, test: float) -> None:
-    """Raise `UserError` unless both fractions are above 0 and leave something to train on."""
+    """Raise a `UserError` unless both fractions are above 0 and leave something to train on."""
     for name, value in (("validation_fraction", validation), ("test_fraction", test)):
         if not 0 < value < 1:
             raise UserError(f"data.{name}: {value} is not between 0 and 1")
@@ -42,19 +42,19 @@ def stratified_splits(
     seed: int,
     copies: NDArray[np.int64] | None = None,
 ) -> SplitIndices:
-    """Draw the splits at random with the same shares inside every class.
+    """Draw the splits at random, with the same shares in every class.
 
     Parameters
     ----------
     labels : NDArray[np.int64]
         Class indices, shape ``(n,)``.
     validation, test : float
-        Shares of all examples; of a class with ``m`` examples, ``round(m * share)`` go there.
+        Shares of each class: ``round(m * share)`` of its ``m`` examples.
     seed : int
         The same seed gives the same splits.
     copies : NDArray[np.int64], optional
-        Shape ``(n,)``: examples with the same number are copies and stay in one split; a group
-        counts once, with the class of its first example.
+        Shape ``(n,)``. Examples with the same number are copies of each other and stay in one
+        split. They count once, with the class of the first.
     """
     groups = np.arange(len(labels)) if copies is None else copies
     _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
@@ -71,15 +71,15 @@ def stratified_splits(
 def block_splits(labels: NDArray[np.int64], *, validation: float, test: float) -> SplitIndices:
     """Cut each class along time into train, validation and test, with a gap at every cut.
 
-    Neighbouring windows of a recording share half of their samples, so a row next to a row of a
-    later split is left out: no two splits hold neighbours.
+    Neighboring windows of a recording have half of their samples in common. A row next to a row of
+    a later split is therefore left out, so that no two splits have neighbors.
 
     Parameters
     ----------
     labels : NDArray[np.int64]
         Class indices in order of time, shape ``(n,)``.
     validation, test : float
-        Shares of each class; the gaps are taken from the rows for training.
+        Shares of each class. The gaps are taken from the rows for training.
     """
     split_of = np.zeros(len(labels), dtype=np.int64)
     for kind in np.unique(labels):
@@ -101,7 +101,8 @@ def fractions_to_draw(
 ) -> tuple[float, float]:
     """Return the shares to draw for validation and test: 0 for a split that the data give.
 
-    ``given`` are the splits that occur in all that the sites share, not at one of them alone.
+    ``given`` are the splits in the data of all sites together. With those of one site, the sites
+    would draw different splits.
     """
     return 0.0 if "validation" in given else validation, 0.0 if "test" in given else test
 
@@ -120,12 +121,12 @@ def fill_missing_splits(
     Parameters
     ----------
     given : sequence of str or None
-        ``train``, ``validation``, ``test`` or None (undecided) for each example, ``n`` of them.
+        ``train``, ``validation``, ``test`` or None (not given) for each of the ``n`` examples.
     labels, copies : NDArray[np.int64]
         As in `stratified_splits`, shape ``(n,)``.
     validation, test : float
-        Shares to draw, of the examples not given to ``validation`` or ``test``; 0 for a split
-        that the data give.
+        Shares of the examples that the data do not give to ``validation`` or ``test``; 0 for a
+        split that the data give.
     seed : int
         The same seed gives the same splits.
     """
@@ -151,9 +152,9 @@ def sample_per_class(labels: NDArray[np.int64], most: int, seed: int) -> Indices
     labels : NDArray[np.int64]
         Class indices, shape ``(n,)``.
     most : int
-        1 or more; a class that has fewer keeps all of its own.
+        1 or more. A class that has fewer keeps all of them.
     seed : int
-        The same seed gives the same rows, and a larger ``most`` adds to those of a smaller one.
+        The same seed gives the same rows. A larger ``most`` adds rows to those of a smaller one.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Reads CSV files that nobody vouches for; every mistake in one is reported with file and line."""
+"""Reads untrusted CSV files and reports every mistake with file and line."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ SPLITS: Mapping[str, str] = {
     "val": "validation",
     "test": "test",
 }
-LARGEST = 256 << 20
+LARGEST = 256 << 20  # bytes of a file
 
 
 def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row's line number and cells by column, without the blanks around them.
+    """Yield each row's line number and its cells by column, without surrounding blanks.
 
     Parameters
     ----------
     path : Path
-        A UTF-8 file whose first row names the columns. Empty lines are passed over.
+        A UTF-8 file whose first row names the columns. Empty lines are skipped.
     columns : sequence of str
-        The columns that must be there; there may be others.
+        The columns that must exist; others may exist too.
 
     Raises
     ------
     UserError
-        The file is larger than 256 MiB, no UTF-8 or no CSV, lacks a column or names one twice,
-        or a row is not as wide as the header.
+        The file is too large, not UTF-8 or not CSV; a column is missing or named twice; or a
+        row has more or fewer cells than the header.
     """
     if path.stat().st_size > LARGEST:
         raise UserError(describe_file(path) + f": larger than {LARGEST >> 20} MiB")
@@ -63,14 +63,14 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
 
 
 def describe_line(path: Path, line: int) -> PrivateText:
-    """Return a place in a file for the texts of errors."""
+    """Return file and line for an error text."""
     return describe_file(path) + f", line {line}"
 
 
 def row_split(row: Mapping[str, str], source: PrivateText) -> str | None:
-    """Return ``train``, ``validation`` or ``test`` from a column ``split``, None without one.
+    """Return ``train``, ``validation`` or ``test`` from the column ``split``, or None without it.
 
-    ``source`` is the place of the row, for the text of an error.
+    ``source`` says where the row is, for the error text.
     """
     split = row.get("split")
     if split is None:
@@ -88,6 +88,6 @@ def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> 
         raise UserError(describe_file(path) + ": the header names a column twice")
     for column in columns:
         if column not in header:
-            # Where the header is missing, the first row of the data stands in its place.
+            # Where a file has no header, this is its first row of data, which must not leave.
             there = private(f"; there is {nearest(column, header)}")
             raise UserError(describe_file(path) + f": no column {column!r}" + there)

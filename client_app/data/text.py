@@ -1,4 +1,4 @@
-"""Texts with labels from CSV files, one a site or one for all, as the token ids of a model's folder."""
+"""Texts with labels from CSV files, one per site or one for all sites, as token ids."""
 
 from __future__ import annotations
 
@@ -72,18 +72,18 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class Passage:
-    """One text: its class, what else its row says, and where the row is.
+    """One text: its class, its split and domain, and where its row is.
 
     Parameters
     ----------
     text : str
         Not empty.
     label : str
-        Its class for the task at hand.
+        Its class for the site's task.
     split : str or None
         ``train``, ``validation`` or ``test``; None where the file has no column ``split``.
     domain : str
-        Its value in the column by which the sites share; empty without one.
+        Its value in the column of ``data.partition``; empty without one.
     file, line : Path, int
         Where the row is.
     """
@@ -97,7 +97,7 @@ class Passage:
 
     @property
     def source(self) -> PrivateText:
-        """File and line, for the texts of errors."""
+        """File and line, for an error text."""
         return describe_line(self.file, self.line)
 
 
@@ -110,11 +110,11 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         An option, the site info, the model's folder, a file or a row is wrong.
     """
     settings = read_options(TextOptions, options, "data")
-    path, own_name = _choose(settings, require_root(info), info)
+    path, own_name = _choose_file(settings, require_root(info), info)
     task, rank = task_and_rank(info, settings.tasks)
     shared = own_name is None
     column = settings.partition.required_column() if shared else None
-    passages = _opened(stamp(path), settings.text, task, column, settings.most_rows)
+    passages = _read_cached(stamp(path), settings.text, task, column, settings.most_rows)
     found = {passage.label: passage.source for passage in reversed(passages)}
     classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)
@@ -124,16 +124,16 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
     own = [passages[row] for row in rows]
     split_seed = derive_seed(seed, "text", "split", task, name)
-    splits = _divide(settings, info, own, labels[rows], fractions, split_seed)
+    splits = _draw_splits(settings, info, own, labels[rows], fractions, split_seed)
     data = SiteData(name, task, classes, (settings.length,), *splits)
     return reject_empty_splits(data)
 
 
-def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, str | None]:
-    """Return the site's file and, where each site has one of its own, the name that it gives.
+def _choose_file(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, str | None]:
+    """Return the site's file, and the site's name where each site has a file of its own.
 
-    ``data.file`` or a single file is for all sites. Of several, a deployed site has the one with
-    its name; in a simulation site ``i`` has the ``i``-th in sorted order.
+    ``data.file`` or a single file is for all sites. Of several files, a deployed site has the one
+    with its name. In a simulation site ``i`` has the ``i``-th in sorted order.
     """
     reject_names_in_a_file(root, {"data.file": settings.file})
     if root.is_file():
@@ -161,13 +161,13 @@ def _choose(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, st
         )
     raise UserError(
         describe_root(root) + f": has {len(found)} csv files, none of them "
-        f"{info.site or 'this site'}.csv: call this site's file so, leave it alone there, or name "
+        f"{info.site or 'this site'}.csv: rename this site's file, remove the others, or name "
         "it in data.file"
     )
 
 
 @lru_cache(maxsize=4)
-def _opened(
+def _read_cached(
     stamped: Stamp, text: str, task: str, column: str | None, most: int
 ) -> tuple[Passage, ...]:
     """Read a file once for all sites of a simulation that share it."""
@@ -205,7 +205,7 @@ def _share(
     return rows_of_site(settings.partition, labels, rank, shared_seed, domains)
 
 
-def _divide(
+def _draw_splits(
     settings: TextOptions,
     info: SiteInfo,
     own: Sequence[Passage],
@@ -213,7 +213,7 @@ def _divide(
     fractions: tuple[float, float],
     seed: int,
 ) -> tuple[Split, Split, Split]:
-    """Put each of the site's own texts into its split, the same text always into the same."""
+    """Put each of the site's own texts into its split, and copies of a text into the same."""
     ids = _ids(settings, info, own)
     order = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in own))}
     copies = np.array([order[passage.text] for passage in own], dtype=np.int64)

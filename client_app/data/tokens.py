@@ -19,7 +19,7 @@ from fedstrata.support.errors import PrivateText, UserError, private
 
 @dataclass(frozen=True)
 class TokenInputs:
-    """Token ids held in memory.
+    """Token ids in memory.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class TokenInputs:
         return torch.from_numpy(self.ids[indices].astype(np.int64))
 
     def digest(self) -> str:
-        """Return the SHA-256 of the ids and their shape, taken once: they cannot be written to then."""
+        """Return the SHA-256 of the ids and their shape; it makes the ids read-only."""
         return self._digest
 
     @cached_property
@@ -48,16 +48,16 @@ class TokenInputs:
         return seen.hexdigest()
 
 
-# Capitals, accents, digits and signs: what tokenizers of one vocabulary may yet treat differently.
-CHUNK = 1000  # texts: the tokenizer takes much more memory for each than its ids
+CHUNK = 1000  # texts at once: a tokenizer takes much more memory for each text than its ids do
+# Capitals, accents, digits and signs, which tokenizers of one vocabulary may treat differently.
 SAMPLE = "The Patient's 2nd naïve Cough: 37.5 °C (ÄÖß) — 患者 now?"
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Return the hex SHA-256 of a tokenizer's tokens, their ids, and what it makes of `SAMPLE`.
+    """Return the hex SHA-256 of a tokenizer's tokens, their ids, and the ids of `SAMPLE`.
 
-    Other versions of transformers can read the same files as other tokenizers: 5.0, for one,
-    keeps the capitals of a folder with a ``vocab.txt`` alone.
+    Versions of transformers read the same files as different tokenizers. Version 5.0, for example,
+    keeps capitals where the folder has only a ``vocab.txt``.
     """
     tokens = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.encode(SAMPLE)])
     return hashlib.sha256(tokens.encode()).hexdigest()
@@ -71,9 +71,10 @@ def token_ids(
     length: int,
     vocabulary: int,
 ) -> NDArray[np.int32]:
-    """Return the ids of ``texts``, cut and filled up to ``length``: int32 ``(n, length)``.
+    """Return the ids of ``texts``, truncated or padded to ``length``: int32 ``(n, length)``.
 
-    Special tokens are put around a text as the tokenizer does; those written in a text are text.
+    The tokenizer adds its special tokens around each text. Special tokens written in a text are
+    ordinary text.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def token_ids(
     texts : sequence of str
         The texts.
     sources : sequence of PrivateText
-        File and line of each, for the texts of errors.
+        File and line of each text, for error texts.
     length : int
         Tokens a text.
     vocabulary : int
@@ -91,7 +92,7 @@ def token_ids(
     Raises
     ------
     UserError
-        The tokenizer refuses, gives an id that the model does not know, makes no token of a text,
+        The tokenizer fails, gives an id that the model does not know, makes no token of a text,
         or knows no word of any text.
     """
     if not texts:
@@ -117,7 +118,7 @@ def token_ids(
             ids[some] = given
     except UserError:
         raise
-    except Exception as error:  # of Rust, of Python, of each tokenizer its own
+    except Exception as error:  # tokenizers in Rust and in Python each raise their own
         kind, why = type(error).__name__, private(f": {str(error)[:200]}")
         raise UserError(_first_of(sources) + f": the tokenizer fails with {kind}" + why) from error
     _reject_unreadable(tokenizer, ids, sources)
@@ -142,7 +143,7 @@ def _reject_beyond(ids: NDArray[np.int64], sources: Sequence[PrivateText], vocab
 def _reject_unreadable(
     tokenizer: Any, ids: NDArray[np.int32], sources: Sequence[PrivateText]
 ) -> None:
-    """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""
+    """Raise a `UserError` for a text without tokens, or where no word of any text is known."""
     special = set(tokenizer.all_special_ids)
     known = ~np.isin(ids, sorted(special))
     content = ~np.isin(ids, sorted(special - {tokenizer.unk_token_id}))

@@ -1,4 +1,4 @@
-"""A text encoder of the transformers library: token ids to the mean of their vectors."""
+"""A text encoder of the transformers library, from token ids to the mean of their vectors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from models.text_folders import Architecture, random_model, read_architecture, s
 
 
 class Encoder(nn.Module):
-    """From token ids, int64 ``(b, length)``, to features, float32 ``(b, hidden)``.
+    """Turns token ids, int64 ``(b, length)``, into features, float32 ``(b, hidden)``.
 
-    The features are the mean over the last layer's vectors of all tokens but the padding, as
-    in Sentence-BERT (Reimers and Gurevych, arXiv 1908.10084, section 3). A text of padding alone
+    The features are the mean of the last layer's vectors over all tokens except padding, as in
+    Sentence-BERT (Reimers and Gurevych, arXiv 1908.10084, section 3). A text of padding only
     gives zeros.
 
     Parameters
@@ -27,7 +27,7 @@ class Encoder(nn.Module):
     model : nn.Module
         Of transformers; its tensors are called ``model.*``.
     architecture : Architecture
-        What ``model`` was built from.
+        The architecture from which ``model`` was built.
     """
 
     def __init__(self, model: nn.Module, architecture: Architecture) -> None:
@@ -44,17 +44,17 @@ class Encoder(nn.Module):
         return (vectors * kept).sum(1) / kept.sum(1).clamp(min=1)
 
     def extra_repr(self) -> str:
-        """Say what the layers' own texts leave out, such as the number of attention heads."""
+        """Add what the layers' own texts leave out, such as the number of attention heads."""
         return f"padding={self.architecture.padding}, config={self.architecture.digest}"
 
 
 def text_encoder(
     name: str, input_shape: tuple[int, ...], *, folder: str, models_dir: Path
 ) -> Layers:
-    """Return ``encoder``: the architecture of ``folder``, a name inside ``models_dir``.
+    """Return ``encoder``, built from the folder called ``folder`` in ``models_dir``.
 
-    Inputs are token ids, int64 of shape ``(length,)``. The tensors are drawn at random; those
-    that the folder holds come by ``weights=folder``.
+    Inputs are token ids, int64 of shape ``(length,)``. The tensors are random; ``weights=folder``
+    loads those of the folder.
     """
     if len(input_shape) != 1:
         raise UserError(
@@ -73,12 +73,14 @@ def text_encoder(
 
 
 def token_features(body: nn.Sequential, input_shape: tuple[int, ...]) -> int:
-    """Return how many features ``body`` makes of one text, by trying it; it is left in train mode.
+    """Return how many features ``body`` gives for one text, by trying it.
+
+    ``body`` is left in train mode.
 
     Raises
     ------
     UserError
-        Where the architecture takes no texts, or none of this length.
+        The architecture takes no texts, or none of this length.
     """
     encoder = body.get_submodule("encoder")
     assert isinstance(encoder, Encoder)
@@ -97,6 +99,6 @@ def token_features(body: nn.Sequential, input_shape: tuple[int, ...]) -> int:
 
 
 def folder_tensors(folder: object, models_dir: Path) -> Mapping[str, Tensor]:
-    """Return the pre-trained tensors of a folder by the names of ``text_encoder``; see there."""
+    """Return the pre-trained tensors of a folder by the names of ``text_encoder``."""
     stored = stored_tensors(model_folder(folder, models_dir))
     return {f"encoder.model.{name}": tensor for name, tensor in stored.items()}

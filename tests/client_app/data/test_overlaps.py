@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from client_app.data import load
 from client_app.data.har import open_recordings
-from client_app.data.overlaps import EXTREMES, alone, in_order_of_time, shared_extremes
+from client_app.data.overlaps import EXTREMES, in_order_of_time, overlap_free_share, shared_extremes
 from fedstrata.support.errors import UserError
 
 WINDOW = 128
@@ -60,7 +60,7 @@ def test_any_table_of_neighbours_gives_an_order(shared: list[int]) -> None:
     table = np.array(shared, dtype=np.int64).reshape(size, size)
     table = np.triu(table, 1) + np.triu(table, 1).T
     assert sorted(in_order_of_time(table)) == list(range(size))
-    assert 0 <= alone(table) <= 1
+    assert 0 <= overlap_free_share(table) <= 1
 
 
 def test_shuffled_windows_are_cut_into_blocks(tmp_path, options, info) -> None:
@@ -71,7 +71,7 @@ def test_shuffled_windows_are_cut_into_blocks(tmp_path, options, info) -> None:
     np.savez(tmp_path / "one.npz", x=features, y=labels + 1, subject=np.ones(len(labels), int))
     data = load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
     assert min(len(data.train), len(data.validation), len(data.test)) > 5
-    check_apart(data)
+    check_no_overlap(data)
     scattered = {"x": generator.normal(size=features.shape), "y": labels + 1}
     np.savez(tmp_path / "one.npz", **scattered, subject=np.ones(len(labels), int))
     with pytest.raises(UserError, match="share no extreme value"):
@@ -83,10 +83,10 @@ def test_no_two_splits_of_the_real_subjects_share_samples(real, options, info) -
     assert len(open_recordings(root).labels) == 10299
     for index in (0, 7, 29):
         here = info(root=root, index=index, count=30)
-        check_apart(load("har", options("har", split="blocks"), here, seed=1))
+        check_no_overlap(load("har", options("har", split="blocks"), here, seed=1))
 
 
-def check_apart(data) -> None:
+def check_no_overlap(data) -> None:
     """Assert that no window shares one extreme value with a window of another split."""
     splits = [data.train, data.validation, data.test]
     features = np.concatenate([split.inputs.values for split in splits])

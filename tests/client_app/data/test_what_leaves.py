@@ -159,7 +159,7 @@ def folders(*paths: str, **more: Any) -> Make:
         (
             folders("cat/1.png", "dog/1.png"),
             "no examples in validation and test (train, validation and test have 2, 0, 0): give "
-            "this site more examples, or change the fractions or the partition in data",
+            "this site more examples, or change the fractions or the split among sites in data",
         ),
     ],
 )
@@ -327,7 +327,9 @@ def test_of_shares(tmp_path) -> None:
     options = SiteSplit("dirichlet", 1.0, 61, 2, None)
     with pytest.raises(UserError, match="attempts") as raised:
         rows_of_site(options, np.zeros(9, np.int64), Rank(0, 3), 1)
-    check(raised.value, tmp_path, "data.partition (dirichlet): these data cannot be shared out so")
+    check(
+        raised.value, tmp_path, "data.partition (dirichlet): these data cannot be split like this"
+    )
 
 
 def test_of_domains(tmp_path) -> None:
