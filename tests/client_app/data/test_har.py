@@ -55,8 +55,8 @@ def test_a_site_is_a_subject(npz, options, info) -> None:
 def test_features_pass_unchanged(npz, options, info) -> None:
     data = load("har", options("har"), info(index=0, count=3, root=npz), seed=1)
     rows = data.train.inputs.batch(np.arange(len(data.train))).numpy()
-    expected_items = recordings()["x"][:60]
-    assert all((expected_items == row).all(axis=1).any() for row in rows)
+    features = recordings()["x"][:60]
+    assert all((features == row).all(axis=1).any() for row in rows)
 
 
 def test_the_official_folder_and_the_npz_agree(npz, official, options, info) -> None:

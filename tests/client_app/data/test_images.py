@@ -125,14 +125,14 @@ def test_given_splits_are_kept_and_the_missing_one_is_drawn(tmp_path, options, i
 
 def test_a_manifest_holds_several_tasks(manifest, options, info) -> None:
     chosen = options("images", **SMALL, manifest="all.csv", tasks=["animal", "age"])
-    expected_items = [
+    sites = [
         load("images", chosen, info(index=index, count=4, root=manifest), seed=1)
         for index in range(4)
     ]
-    assert [data.task for data in expected_items] == ["animal", "age"] * 2
-    assert expected_items[1].classes == ("old", "young")
-    animals = [set().union(*files(data)) for data in expected_items[::2]]
-    ages = [set().union(*files(data)) for data in expected_items[1::2]]
+    assert [data.task for data in sites] == ["animal", "age"] * 2
+    assert sites[1].classes == ("old", "young")
+    animals = [set().union(*files(data)) for data in sites[::2]]
+    ages = [set().union(*files(data)) for data in sites[1::2]]
     assert not animals[0] & animals[1]
     assert len(animals[0] | animals[1]) == 50
     assert not ages[0] & ages[1]
@@ -165,10 +165,10 @@ def test_sites_of_a_simulation_share_a_folder(folders, options, info, scheme) ->
         "classes_per_site": 1,
     }
     chosen = options("images", **SMALL, partition=partition)
-    expected_items = [
+    names_of_sites = [
         set().union(*files(load("images", chosen, info(i, 3, folders), seed=1))) for i in range(3)
     ]
-    assert len(set().union(*expected_items)) == sum(map(len, expected_items)) == 50
+    assert len(set().union(*names_of_sites)) == sum(map(len, names_of_sites)) == 50
 
 
 @pytest.fixture
@@ -187,13 +187,11 @@ def by_domain(options, scheme: str = "domain", **changes: object) -> dict[str, o
 
 
 def test_folders_of_domains_are_shared_out_by_domain(domains, options, info) -> None:
-    expected_items = [
+    sites = [
         load("images", by_domain(options), info(index=i, count=5, root=domains), seed=1)
         for i in range(5)
     ]
-    paths = [
-        {p for s in (d.train, d.validation, d.test) for p in s.inputs.paths} for d in expected_items
-    ]
+    paths = [{p for s in (d.train, d.validation, d.test) for p in s.inputs.paths} for d in sites]
     assert [{path.parent.parent.name for path in one} for one in paths] == [
         {"cartoon"},
         {"photo"},
@@ -203,7 +201,7 @@ def test_folders_of_domains_are_shared_out_by_domain(domains, options, info) -> 
     ]
     assert [len(one) for one in paths] == [15, 15, 30, 15, 15]
     assert len(set().union(*paths)) == 90
-    assert {data.classes for data in expected_items} == {("dog", "house")}
+    assert {data.classes for data in sites} == {("dog", "house")}
     for i, domain in enumerate(("cartoon", "photo", "sketch")):
         natural = by_domain(options, "natural")
         data = load("images", natural, info(index=i, count=3, root=domains), seed=1)
@@ -217,11 +215,11 @@ def test_folders_of_domains_are_shared_out_by_domain(domains, options, info) -> 
 def test_a_manifest_s_column_can_be_shared_by_several_sites(manifest, options, info) -> None:
     partition = {**options("images")["partition"], "scheme": "domain", "column": "ward"}
     chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=partition)
-    expected_items = [
+    names_of_sites = [
         set().union(*files(load("images", chosen, info(i, 4, manifest), seed=1))) for i in range(4)
     ]
-    assert len(set().union(*expected_items)) == sum(map(len, expected_items)) == 50
-    for index, names in enumerate(expected_items):
+    assert len(set().union(*names_of_sites)) == sum(map(len, names_of_sites)) == 50
+    for index, names in enumerate(names_of_sites):
         assert {int(name[:3]) % 2 for name in names} == {index % 2}
 
 

@@ -18,13 +18,11 @@ def arrays(size: int = 8, colour: bool = False, kinds: int = 3, **changes: np.nd
     """Return small arrays in MedMNIST's layout: 40, 10 and 20 pictures, each of its own grey."""
     generator = np.random.default_rng(size)
     shape = (size, size, 3) if colour else (size, size)
-    expected_items = {}
+    made = {}
     for split, many in (("train", 40), ("val", 10), ("test", 20)):
-        expected_items[f"{split}_images"] = generator.integers(
-            0, 256, (many, *shape), dtype=np.uint8
-        )
-        expected_items[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
-    return {**expected_items, **changes}
+        made[f"{split}_images"] = generator.integers(0, 256, (many, *shape), dtype=np.uint8)
+        made[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
+    return {**made, **changes}
 
 
 @pytest.fixture

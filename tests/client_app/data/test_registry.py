@@ -58,11 +58,11 @@ FEW = {"size": 16, "train": 40, "validation": 9, "test": 11, "identities": 9}
 
 
 def test_labels_per_class_thins_out_training_alone(options, info) -> None:
-    def expected_items(seed: int = 1, index: int = 0, **changes):
+    def loaded(seed: int = 1, index: int = 0, **changes):
         chosen = options("faces", **FEW, **changes)
         return load("faces", chosen, info(index=index, count=2), seed)
 
-    whole, few = expected_items(), expected_items(labels_per_class=3)
+    whole, few = loaded(), loaded(labels_per_class=3)
     assert np.bincount(few.train.labels).tolist() == [3, 3]
     for name in ("validation", "test"):
         one, other = getattr(whole, name), getattr(few, name)

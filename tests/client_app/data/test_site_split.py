@@ -25,11 +25,11 @@ def shares(options, of: int, seed: int = 1, natural=None) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", ["iid", "dirichlet", "pathological", *SHARE_SIZES])
 def test_shares_are_disjoint_cover_everything_and_follow_the_seed(name) -> None:
-    expected_items = shares(scheme(name), 5)
-    assert sorted(np.concatenate(expected_items)) == list(range(300))
+    first = shares(scheme(name), 5)
+    assert sorted(np.concatenate(first)) == list(range(300))
     again, other = shares(scheme(name), 5), shares(scheme(name), 5, seed=2)
-    assert all((one == two).all() for one, two in zip(expected_items, again, strict=True))
-    assert any(one.tolist() != two.tolist() for one, two in zip(expected_items, other, strict=True))
+    assert all((one == two).all() for one, two in zip(first, again, strict=True))
+    assert any(one.tolist() != two.tolist() for one, two in zip(first, other, strict=True))
 
 
 def test_each_scheme_does_what_it_says() -> None:
@@ -40,9 +40,9 @@ def test_each_scheme_does_what_it_says() -> None:
     skewed = shares(scheme("dirichlet", alpha=0.1, smallest=1), 3)
     even = shares(scheme("dirichlet", alpha=1000.0), 3)
 
-    def unevenness(expected_items):
+    def unevenness(rows_of_sites):
         return np.std(
-            [np.bincount(LABELS[rows], minlength=5) for rows in expected_items], axis=0
+            [np.bincount(LABELS[rows], minlength=5) for rows in rows_of_sites], axis=0
         ).mean()
 
     assert unevenness(skewed) > 5 * unevenness(even)
@@ -113,17 +113,17 @@ def cut(name: str, rows: int, of: int, seed: int, natural=None) -> list[np.ndarr
 def test_unequal_sizes_are_disjoint_cover_everything_and_repeat(name, rows, of, seed) -> None:
     if name == "exponential":
         of = min(of, 4)
-    expected_items = cut(name, rows, of, seed)
-    assert sorted(np.concatenate(expected_items)) == list(range(rows))
-    assert all(one.tolist() == sorted(one) for one in expected_items)
+    first = cut(name, rows, of, seed)
+    assert sorted(np.concatenate(first)) == list(range(rows))
+    assert all(one.tolist() == sorted(one) for one in first)
     again = cut(name, rows, of, seed)
-    assert all((one == two).all() for one, two in zip(expected_items, again, strict=True))
+    assert all((one == two).all() for one, two in zip(first, again, strict=True))
     # Site i has floor(rows * f(i) / sum of f), and the last what the floors left over.
     power = {"linear": lambda i: i, "square": lambda i: i**2, "exponential": np.exp}[name]
     parts = power(np.arange(1, of + 1.0))
     expected = rows * parts / parts.sum()
-    assert all(0 <= e - len(one) < 1 for e, one in zip(expected[:-1], expected_items, strict=False))
-    assert 0 <= len(expected_items[-1]) - expected[-1] < of
+    assert all(0 <= e - len(one) < 1 for e, one in zip(expected[:-1], first, strict=False))
+    assert 0 <= len(first[-1]) - expected[-1] < of
 
 
 def test_unequal_sizes_have_the_classes_alike() -> None:
@@ -159,19 +159,19 @@ def test_empty_shares_are_rejected_at_every_site(name, rows, fits) -> None:
 @given(st.integers(20, 300), st.integers(1, 4), st.integers(2, 9), st.integers(0, 2**62))
 def test_domains_are_shared_by_every_so_manieth_site(rows, many, of, seed) -> None:
     domains = np.array(["d", "a", "c", "b"])[np.arange(300) % many]
-    expected_items = cut("domain", rows, of, seed, domains)
+    first = cut("domain", rows, of, seed, domains)
     values = sorted(set(domains[:rows].tolist()))
-    for number, own in enumerate(expected_items):
+    for number, own in enumerate(first):
         assert set(domains[own]) == {values[number % many]}
-    everything = np.concatenate(expected_items)
+    everything = np.concatenate(first)
     assert len(everything) == len(set(everything))
     nobody_s = set(values[of:])  # fewer sites than domains
     assert set(everything) == {r for r in range(rows) if domains[r] not in nobody_s}
     for value in range(min(many, of)):
-        sizes = [len(own) for own in expected_items[value::many]]
+        sizes = [len(own) for own in first[value::many]]
         assert max(sizes) - min(sizes) <= 1
     again = cut("domain", rows, of, seed, domains)
-    assert all((one == two).all() for one, two in zip(expected_items, again, strict=True))
+    assert all((one == two).all() for one, two in zip(first, again, strict=True))
 
 
 def test_a_domain_s_examples_are_drawn_and_must_suffice() -> None:

@@ -82,8 +82,8 @@ def test_sample_per_class_keeps_what_it_says_and_more_adds_to_less(kinds, most, 
     rows = sample_per_class(labels, most, seed)
     assert rows.dtype == np.int64
     assert rows.tolist() == sorted(set(rows.tolist()))
-    expected_items, drawn = np.bincount(labels, minlength=5), np.bincount(labels[rows], minlength=5)
-    assert drawn.tolist() == np.minimum(expected_items, most).tolist()
+    there, drawn = np.bincount(labels, minlength=5), np.bincount(labels[rows], minlength=5)
+    assert drawn.tolist() == np.minimum(there, most).tolist()
     assert rows.tolist() == sample_per_class(labels, most, seed).tolist()
     assert set(rows) <= set(sample_per_class(labels, most + 1, seed))
 

@@ -62,7 +62,7 @@ def load_text(models_dir, options):
     return load_it
 
 
-def expected_items(data) -> list[set[bytes]]:
+def texts_of_splits(data) -> list[set[bytes]]:
     return [
         {row.tobytes() for row in s.inputs.ids} for s in (data.train, data.validation, data.test)
     ]
@@ -119,7 +119,7 @@ def test_the_digest_follows_ids_and_shape() -> None:
 
 def test_splits_are_disjoint_and_follow_the_seed(notes, load_text) -> None:
     def drawn(seed: int) -> list[set[bytes]]:
-        return expected_items(load_text(notes, seed=seed, length=24))
+        return texts_of_splits(load_text(notes, seed=seed, length=24))
 
     first = drawn(1)
     assert sum(map(len, first)) == len(set().union(*first)) == 60
@@ -131,7 +131,7 @@ def test_copies_of_a_text_stay_on_one_side(notes, load_text) -> None:
     lines = [HEADER, *(row for row in rows() for _ in range(3))]
     (notes / "all.csv").write_text("\n".join(lines), encoding="utf-8")
     for seed in range(5):
-        train, validation, test = expected_items(load_text(notes, seed=seed, length=24))
+        train, validation, test = texts_of_splits(load_text(notes, seed=seed, length=24))
         assert not train & validation
         assert not train & test
         assert not validation & test
@@ -166,7 +166,7 @@ def test_sites_of_a_simulation_share_a_file(notes, load_text, options, scheme) -
     partition = {**options("text")["partition"], "scheme": scheme, "alpha": 5.0}
     shares = [
         set().union(
-            *expected_items(load_text(notes, index=i, count=3, partition=partition, length=24))
+            *texts_of_splits(load_text(notes, index=i, count=3, partition=partition, length=24))
         )
         for i in range(3)
     ]
@@ -331,12 +331,10 @@ PIECES = [
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(micro_batches=st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=12))
-def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(
-    notes, load_text, micro_batches
-) -> None:
-    whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(micro_batches)
-    (notes / "all.csv").write_bytes(whole if len(micro_batches) % 2 else b"".join(micro_batches))
+@given(parts=st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=12))
+def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(notes, load_text, parts) -> None:
+    whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(parts)
+    (notes / "all.csv").write_bytes(whole if len(parts) % 2 else b"".join(parts))
     with contextlib.suppress(UserError):
         data = load_text(notes)
         for split in (data.train, data.validation, data.test):

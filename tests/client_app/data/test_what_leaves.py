@@ -215,14 +215,14 @@ def test_of_arrays(tmp_path, options, changes, chosen, message) -> None:
 def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     info = SiteInfo("clinic", None, None, None, tmp_path)
-    for name, expected_items, message in [
+    for name, content, message in [
         ("medmnist", {}, "FILE: not a readable npz file"),
         ("medmnist", {PATIENT: np.zeros(3)}, "FILE: no array 'train_images'"),
         ("har", {PATIENT: np.zeros(3)}, "FILE: no array 'x'"),
     ]:
         path.write_bytes(b"no zip")
-        if expected_items:
-            np.savez(path, **expected_items)
+        if content:
+            np.savez(path, **content)
         with pytest.raises(UserError) as raised:
             load(name, options(name), info, seed=1)
         check(raised.value, tmp_path, message)
@@ -244,7 +244,7 @@ def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
 def test_of_subjects(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     subject = np.repeat([1961, 61], 30)
-    expected_items = {"x": np.zeros((60, 561)), "y": np.arange(60) % 6 + 1, "subject": subject}
+    content = {"x": np.zeros((60, 561)), "y": np.arange(60) % 6 + 1, "subject": subject}
     several = (
         "this site's data has 2 subjects: name its own in the node config, as in "
         "--node-config 'task=\"...\"'"
@@ -258,7 +258,7 @@ def test_of_subjects(tmp_path, options) -> None:
         (None, None, {"activity_names": np.array([PATIENT])}, f"FILE: activity_names must be "
             f"{', '.join(ACTIVITIES)}, in this order"),
     ]:  # fmt: skip
-        np.savez(path, **{**expected_items, **more})
+        np.savez(path, **{**content, **more})
         info = SiteInfo("clinic", task, None, None, tmp_path)
         with pytest.raises(UserError) as raised:
             load("har", options("har", subjects=chosen), info, seed=1)
