@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import cast
 
+from client_app.data.faces import load as load_faces
+from client_app.data.har import load as load_har
+from client_app.data.images import load as load_images
+from client_app.data.medmnist import load as load_medmnist
 from client_app.data.site_info import SiteInfo
 from client_app.data.splitting import sample_per_class
-from fedstrata.support.errors import UserError, nearest
+from client_app.data.text import load as load_text
+from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
+from fedstrata.support.registry import find
 from fedstrata.support.seeds import derive_seed
 from models.training.data import SiteData
 
 Loader = Callable[[Mapping[str, object], SiteInfo, int], SiteData]
 
-# The name comes from a message of the server: only what stands here is ever imported. The modules
-# are imported when they are needed, because some of their libraries take seconds.
-LOADERS: Mapping[str, str] = {
-    "faces": "client_app.data.faces",
-    "har": "client_app.data.har",
-    "images": "client_app.data.images",
-    "medmnist": "client_app.data.medmnist",
-    "text": "client_app.data.text",
+LOADERS: Mapping[str, Loader] = {
+    "faces": load_faces,
+    "har": load_har,
+    "images": load_images,
+    "medmnist": load_medmnist,
+    "text": load_text,
 }
 
 
@@ -70,9 +72,7 @@ def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
     UserError
         The name, an option or the site's data are wrong.
     """
-    if name not in LOADERS:
-        raise UserError(f"data.name: no data set {name!r}; there is {nearest(name, LOADERS)}")
-    loader = cast(Loader, importlib.import_module(LOADERS[name]).load)
+    loader = find("data.name", name, LOADERS)
     common = {key: value for key, value in options.items() if key in COMMON}
     own = {key: value for key, value in options.items() if key not in COMMON}
     settings = read_options(CommonOptions, common, "data")
