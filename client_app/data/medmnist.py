@@ -237,7 +237,7 @@ def _split(
 ) -> Split:
     images = collection.images[rows]
     if images.shape[3] > settings.channels:
-        raise UserError(describe_file(path) + ": has pictures in colour; use data.channels=3")
+        raise UserError(describe_file(path) + ": has pictures in color; use data.channels=3")
     if images.shape[3] < settings.channels:
         images = np.repeat(images, settings.channels, axis=3)
     if settings.size is not None:

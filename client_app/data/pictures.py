@@ -106,7 +106,7 @@ class PictureInputs:
         return len(self.paths)
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the pictures at ``indices``: float32, ``(b, 3, size, size)``, normalised.
+        """Return the pictures at ``indices``: float32, ``(b, 3, size, size)``, normalized.
 
         Raises
         ------
@@ -155,7 +155,7 @@ def decode_square(path: Path, content: bytes, size: int) -> Square:
     Returns
     -------
     NDArray[np.uint8]
-        RGB, shape ``(size, size, 3)``. 16-bit grey keeps its upper 8 bits.
+        RGB, shape ``(size, size, 3)``. 16-bit gray keeps its upper 8 bits.
 
     Raises
     ------
@@ -187,8 +187,8 @@ def decode_square(path: Path, content: bytes, size: int) -> Square:
 
 
 def _rgb(path: Path, image: Image.Image, kind: str | None) -> Image.Image:
-    """Convert to RGB; 16-bit grey keeps its upper 8 bits."""
-    # Pillow's own conversion clips grey values above 255. It opens a PGM of more than 8 bits as a
+    """Convert to RGB; 16-bit gray keeps its upper 8 bits."""
+    # Pillow's own conversion clips gray values above 255. It opens a PGM of more than 8 bits as a
     # 32-bit image with values up to 65,535.
     if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):
         wide = np.asarray(image).astype(np.uint16)

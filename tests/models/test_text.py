@@ -20,7 +20,7 @@ from models.networks.text import folder_tensors
 from models.text_folders import read_architecture, read_tokenizer
 from models.weights import load_into
 from strategies.methods import make_method
-from tests.text_models import tiny_bert
+from tests.helpers.text_models import tiny_bert
 
 pytest.importorskip("transformers")
 WORDS = ("cough", "fever", "knee", "hip", "rash", "itch")

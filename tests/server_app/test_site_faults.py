@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from client_app import context, round
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
-from tests.client_app.data.test_images import fill
+from tests.helpers.data_files import fill
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_k_of_n import of_round
 from tests.server_app.test_run import GROUPS

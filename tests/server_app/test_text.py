@@ -21,8 +21,8 @@ from models import weights
 from models.networks.text import folder_tensors
 from server_app.compose import compose
 from strategies.config import plan_for
+from tests.helpers.text_models import tiny_bert
 from tests.loopback import LoopbackGrid, simulate
-from tests.text_models import tiny_bert
 
 pytest.importorskip("transformers")
 

@@ -10,22 +10,13 @@ import pytest
 from client_app.data import load
 from client_app.data.har import ACTIVITIES, open_recordings
 from fedstrata.support.errors import UserError
-
-SUBJECTS = (1, 3, 7)
-
-
-def recordings(per_activity: int = 10) -> dict[str, np.ndarray]:
-    """Rows in order of time: each subject goes through the six activities once."""
-    y = np.tile(np.repeat(np.arange(1, 7), per_activity), len(SUBJECTS))
-    subject = np.repeat(SUBJECTS, 6 * per_activity)
-    x = np.random.default_rng(0).uniform(-1, 1, (len(y), 561)).astype(np.float32).round(3)
-    return {"x": x, "y": y, "subject": subject}
+from tests.helpers.data_files import har_recordings
 
 
 @pytest.fixture
 def npz(tmp_path) -> Path:
     path = tmp_path / "har.npz"
-    np.savez_compressed(path, **recordings())
+    np.savez_compressed(path, **har_recordings())
     return path
 
 
@@ -33,7 +24,7 @@ def npz(tmp_path) -> Path:
 def official(tmp_path) -> Path:
     """Write the official layout: subject 7 is in the official test half."""
     folder = tmp_path / "official" / "UCI HAR Dataset"
-    arrays = recordings()
+    arrays = har_recordings()
     for half, here in (("train", arrays["subject"] < 7), ("test", arrays["subject"] == 7)):
         (folder / half).mkdir(parents=True)
         np.savetxt(folder / half / f"X_{half}.txt", arrays["x"][here], fmt="%16.7e")
@@ -55,7 +46,7 @@ def test_a_site_is_a_subject(npz, options, info) -> None:
 def test_features_pass_unchanged(npz, options, info) -> None:
     data = load("har", options("har"), info(index=0, count=3, root=npz), seed=1)
     rows = data.train.inputs.batch(np.arange(len(data.train))).numpy()
-    features = recordings()["x"][:60]
+    features = har_recordings()["x"][:60]
     assert all((features == row).all(axis=1).any() for row in rows)
 
 
@@ -100,7 +91,7 @@ def test_a_deployment_site_names_its_subject(npz, options, info) -> None:
 
 
 def test_a_folder_with_one_subject_needs_no_name(tmp_path, options, info) -> None:
-    arrays = {name: array[:60] for name, array in recordings().items()}
+    arrays = {name: array[:60] for name, array in har_recordings().items()}
     np.savez(tmp_path / "mine.npz", **arrays)
     assert load("har", options("har"), info(root=tmp_path), seed=1).site == "subject-01"
 
@@ -123,7 +114,7 @@ def test_the_official_split_is_rejected_with_the_reason(npz, options, info) -> N
 
 def test_blocks_of_shuffled_rows_are_rejected(tmp_path, options, info) -> None:
     order = np.random.default_rng(0).permutation(60)
-    np.savez(tmp_path / "har.npz", **{name: a[:60][order] for name, a in recordings().items()})
+    np.savez(tmp_path / "har.npz", **{name: a[:60][order] for name, a in har_recordings().items()})
     with pytest.raises(UserError, match="not in order of time"):
         load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
 
@@ -143,7 +134,7 @@ def test_blocks_of_shuffled_rows_are_rejected(tmp_path, options, info) -> None:
     ],
 )
 def test_a_wrong_npz_is_reported(tmp_path, options, info, changes, message) -> None:
-    np.savez(tmp_path / "har.npz", **{**recordings(), **changes})
+    np.savez(tmp_path / "har.npz", **{**har_recordings(), **changes})
     with pytest.raises(UserError, match=message) as error:
         load("har", options("har"), info(index=0, count=3, root=tmp_path), seed=1)
     assert "har.npz" in str(error.value)
@@ -186,7 +177,7 @@ def test_missing_and_empty_files_are_reported(official, tmp_path, options, info)
 def test_what_was_read_is_kept_until_the_file_changes(npz) -> None:
     first = open_recordings(npz)
     assert open_recordings(npz) is first
-    np.savez(npz, **recordings(per_activity=11))
+    np.savez(npz, **har_recordings(per_activity=11))
     assert len(open_recordings(npz).labels) == 198
 
 

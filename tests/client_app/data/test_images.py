@@ -19,26 +19,10 @@ from PIL import Image
 from client_app.data import SiteInfo, load, pictures
 from client_app.data.pictures import PictureCache, PictureInputs, decode_square
 from fedstrata.support.errors import UserError
+from tests.helpers.data_files import encoded, fill, picture
 
 SMALL = {"size": 8}
 NOWHERE = SiteInfo(site=None, task=None, index=None, count=None, root=None)
-
-
-def picture(number: int, width: int = 10, height: int = 12) -> Image.Image:
-    pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def fill(folder: Path, first: int, many: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(first, first + many):
-        picture(number).save(folder / f"{number:03d}.{('png', 'jpg')[number % 2]}")
-
-
-def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
-    memory = io.BytesIO()
-    image.save(memory, kind)
-    return memory.getvalue()
 
 
 @pytest.fixture
@@ -452,14 +436,14 @@ def test_the_central_square_is_cut_and_scaled() -> None:
 
 
 def test_grey_wide_and_transparent_pictures_become_rgb() -> None:
-    grey = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
-    wide = Image.fromarray(grey.astype(np.uint16) * 256)
-    for image in (Image.fromarray(grey), wide, Image.fromarray(grey).convert("RGBA")):
+    gray = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
+    wide = Image.fromarray(gray.astype(np.uint16) * 256)
+    for image in (Image.fromarray(gray), wide, Image.fromarray(gray).convert("RGBA")):
         square = decode_square(Path("a.png"), encoded(image), 8)
-        assert (square == grey[..., None]).all()
+        assert (square == gray[..., None]).all()
     maximum = 65535
-    pgm = f"P5 8 8 {maximum}\n".encode() + (grey.astype(np.uint16) * 256).astype(">u2").tobytes()
-    assert (decode_square(Path("a.pgm"), pgm, 8) == grey[..., None]).all()
+    pgm = f"P5 8 8 {maximum}\n".encode() + (gray.astype(np.uint16) * 256).astype(">u2").tobytes()
+    assert (decode_square(Path("a.pgm"), pgm, 8) == gray[..., None]).all()
     deep = Image.fromarray(np.zeros((4, 4), np.float32))
     with pytest.raises(UserError, match="32 bits per pixel"):
         decode_square(Path("a.tif"), encoded(deep, "TIFF"), 8)

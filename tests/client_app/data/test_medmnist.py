@@ -12,23 +12,13 @@ from hypothesis import strategies as st
 
 from client_app.data import SiteInfo, load, medmnist
 from fedstrata.support.errors import UserError
-
-
-def arrays(size: int = 8, colour: bool = False, kinds: int = 3, **changes: np.ndarray):
-    """Return small arrays in MedMNIST's layout: 40, 10 and 20 pictures, each of its own grey."""
-    generator = np.random.default_rng(size)
-    shape = (size, size, 3) if colour else (size, size)
-    made = {}
-    for split, many in (("train", 40), ("val", 10), ("test", 20)):
-        made[f"{split}_images"] = generator.integers(0, 256, (many, *shape), dtype=np.uint8)
-        made[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
-    return {**made, **changes}
+from tests.helpers.data_files import medmnist_arrays
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    np.savez_compressed(tmp_path / "blood.npz", **arrays(kinds=4))
-    np.savez_compressed(tmp_path / "skin.npz", **arrays(size=9, kinds=2))
+    np.savez_compressed(tmp_path / "blood.npz", **medmnist_arrays(kinds=4))
+    np.savez_compressed(tmp_path / "skin.npz", **medmnist_arrays(size=9, kinds=2))
     return tmp_path
 
 
@@ -89,30 +79,30 @@ def test_files_can_be_assigned_to_sites(folder, options, info) -> None:
         load("medmnist", chosen, info(root=folder, site="east"), seed=1)
 
 
-def test_channels_repeat_grey_and_never_drop_colour(tmp_path, options, info) -> None:
-    np.savez(tmp_path / "grey.npz", **arrays())
-    np.savez(tmp_path / "colour.npz", **arrays(colour=True))
+def test_channels_repeat_grey_and_never_drop_color(tmp_path, options, info) -> None:
+    np.savez(tmp_path / "gray.npz", **medmnist_arrays())
+    np.savez(tmp_path / "color.npz", **medmnist_arrays(color=True))
     three = {"channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
-    data = load("medmnist", options("medmnist", **three), info(root=tmp_path, task="grey"), 1)
+    data = load("medmnist", options("medmnist", **three), info(root=tmp_path, task="gray"), 1)
     batch = data.train.inputs.batch(np.arange(4))
     assert batch.shape == (4, 3, 8, 8)
     assert (batch[:, 0] == batch[:, 2]).all()
     assert data.input_shape == (3, 8, 8)
-    load("medmnist", options("medmnist", **three), info(root=tmp_path, task="colour"), seed=1)
-    with pytest.raises(UserError, match=r"in colour; use data\.channels=3"):
-        load("medmnist", options("medmnist"), info(root=tmp_path, task="colour"), seed=1)
+    load("medmnist", options("medmnist", **three), info(root=tmp_path, task="color"), seed=1)
+    with pytest.raises(UserError, match=r"in color; use data\.channels=3"):
+        load("medmnist", options("medmnist"), info(root=tmp_path, task="color"), seed=1)
 
 
-@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("color", [False, True])
 def test_pictures_are_scaled_for_networks_that_want_larger_ones(
-    tmp_path, options, info, colour
+    tmp_path, options, info, color
 ) -> None:
-    np.savez(tmp_path / "skin.npz", **arrays(colour=colour))
+    np.savez(tmp_path / "skin.npz", **medmnist_arrays(color=color))
     chosen = options("medmnist", size=16, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
     data = load("medmnist", chosen, info(root=tmp_path), seed=1)
     assert data.input_shape == (3, 16, 16)
     assert data.train.inputs.batch(np.arange(2)).shape == (2, 3, 16, 16)
-    small = arrays(colour=colour)["train_images"][0].reshape(8, 8, -1)
+    small = medmnist_arrays(color=color)["train_images"][0].reshape(8, 8, -1)
     wide = data.train.inputs.values[0]
     assert abs(wide.mean(axis=(0, 1)) - small.mean(axis=(0, 1))).max() < 12  # the same picture
     same = options("medmnist", size=8, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
@@ -168,7 +158,7 @@ def test_class_names_are_configured_for_each_task(folder, options, info) -> None
     ],
 )
 def test_a_wrong_file_is_reported(tmp_path, options, info, changes, message) -> None:
-    np.savez(tmp_path / "blood.npz", **arrays(**changes))
+    np.savez(tmp_path / "blood.npz", **medmnist_arrays(**changes))
     with pytest.raises(UserError, match=message):
         load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
 

@@ -55,7 +55,7 @@ def test_recordings_come_back_along_time(seed: int) -> None:
         lambda n: st.lists(st.integers(0, 4), min_size=n * n, max_size=n * n)
     )
 )
-def test_any_table_of_neighbours_gives_an_order(shared: list[int]) -> None:
+def test_any_table_of_neighbors_gives_an_order(shared: list[int]) -> None:
     size = int(len(shared) ** 0.5)
     table = np.array(shared, dtype=np.int64).reshape(size, size)
     table = np.triu(table, 1) + np.triu(table, 1).T

@@ -1,4 +1,4 @@
-"""Splits are disjoint, stratified, repeatable, and keep copies and neighbours together."""
+"""Splits are disjoint, stratified, repeatable, and keep copies and neighbors together."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_seed_changes_the_draw() -> None:
 
 
 @given(labels_strategy, shares)
-def test_blocks_never_hold_neighbours(labels, share) -> None:
+def test_blocks_never_hold_neighbors(labels, share) -> None:
     parts = block_splits(labels, validation=share[0], test=share[1])
     side = np.full(len(labels), -1)
     for number, part in enumerate(parts):

@@ -15,7 +15,7 @@ from client_app.data import SiteInfo, load, tokens
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from fedstrata.support.errors import UserError
 from models.text_folders import read_tokenizer
-from tests.text_models import tiny_bert
+from tests.helpers.text_models import tiny_bert
 
 pytest.importorskip("transformers")
 WORDS = ("cough", "fever", "knee", "hip", "rash", "itch", "the", "has", "patient")

@@ -25,8 +25,7 @@ from client_app.data.tokens import token_ids
 from client_app.failures import leaving
 from client_app.node_config import read_site
 from fedstrata.support.errors import UserError
-from tests.client_app.data.test_images import fill, picture
-from tests.client_app.data.test_medmnist import arrays
+from tests.helpers.data_files import fill, medmnist_arrays, picture
 
 PATIENT = "Ann Lee: 'Zoë' 1961"
 NAMED = {"label": ["cat", "dog"]}
@@ -205,7 +204,7 @@ def test_of_pictures(tmp_path, options, make, message) -> None:
 )
 def test_of_arrays(tmp_path, options, changes, chosen, message) -> None:
     path = tmp_path / f"{PATIENT}.npz"
-    np.savez(path, **arrays(**changes))
+    np.savez(path, **medmnist_arrays(**changes))
     info = SiteInfo("clinic", "lung", None, None, path)
     with pytest.raises(UserError) as raised:
         load("medmnist", options("medmnist", **chosen), info, seed=1)
@@ -230,7 +229,7 @@ def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
 
 def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
     for name in (PATIENT, f"{PATIENT} 2"):
-        np.savez(tmp_path / f"{name}.npz", **arrays())
+        np.savez(tmp_path / f"{name}.npz", **medmnist_arrays())
     info = SiteInfo("clinic", None, None, None, tmp_path)
     with pytest.raises(UserError) as raised:
         load("medmnist", options("medmnist"), info, seed=1)
