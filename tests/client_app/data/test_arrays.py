@@ -106,7 +106,7 @@ def test_a_zip_that_claims_more_than_it_can_hold_is_rejected(tmp_path) -> None:
 WHOLE = packed(x=np.arange(60, dtype=np.int16).reshape(20, 3), y=np.arange(20))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, len(WHOLE)),
     st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=4),
@@ -123,7 +123,7 @@ def test_damage_gives_a_user_error_or_the_same_arrays(tmp_path, length, changes)
     assert (read["x"] == np.arange(60).reshape(20, 3)).all()
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200))
 def test_any_member_gives_an_array_or_a_user_error(tmp_path, member) -> None:
     path = write(tmp_path / "a.npz", b"\x93NUMPY\x01\x00" + member)

@@ -206,9 +206,7 @@ def test_an_empty_folder_is_reported(tmp_path, options, info) -> None:
         load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 255))
 def test_damage_is_a_user_error(folder, options, cut, where, value) -> None:
     content = bytearray((folder / "skin.npz").read_bytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.data import SiteInfo
@@ -103,7 +103,6 @@ def cut(name: str, rows: int, of: int, seed: int, natural=None) -> list[np.ndarr
     return [rows_of_site(scheme(name), LABELS[:rows], Rank(n, of), seed, given) for n in range(of)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(list(SHARE_SIZES)),
     st.integers(60, 300),
@@ -155,7 +154,6 @@ def test_empty_shares_are_rejected_at_every_site(name, rows, fits) -> None:
             assert f"num-supernodes={fits}'" in str(raised.value)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(20, 300), st.integers(1, 4), st.integers(2, 9), st.integers(0, 2**62))
 def test_domains_are_shared_by_every_so_manieth_site(rows, many, of, seed) -> None:
     domains = np.array(["d", "a", "c", "b"])[np.arange(300) % many]
