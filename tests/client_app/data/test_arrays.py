@@ -77,13 +77,13 @@ def test_objects_are_rejected(tmp_path) -> None:
         ("__import__('os').getpid()", "cannot be read"),
     ],
 )
-def test_headers_that_lie_are_rejected(tmp_path, header, message) -> None:
+def test_false_headers_are_rejected(tmp_path, header, message) -> None:
     path = write(tmp_path / "a.npz", npy(header, b"\0" * 16))
     with pytest.raises(UserError, match=message):
         read_npz(path, ["x"], largest=1 << 50)
 
 
-def test_what_would_take_too_much_is_rejected_before_it_is_read(tmp_path) -> None:
+def test_too_large_arrays_are_rejected_before_they_are_read(tmp_path) -> None:
     (tmp_path / "a.npz").write_bytes(
         packed(x=np.zeros(4 * MIB, np.uint8), y=np.zeros(MIB, np.uint8))
     )

@@ -21,7 +21,7 @@ def read(options, **changes: object) -> FacesOptions:
     return read_options(FacesOptions, own, "data")
 
 
-def test_a_site_holds_what_its_options_say(options, info) -> None:
+def test_the_options_give_sizes_and_shape(options, info) -> None:
     data = load("faces", options("faces", **SMALL), info(index=3, count=10), seed=1)
     assert data.site == "site-03"
     assert (len(data.train), len(data.validation), len(data.test)) == (6, 3, 4)
@@ -40,7 +40,7 @@ def test_ten_sites_and_five_tasks_make_two_sites_a_task(options, info) -> None:
     assert tasks[5:] == chosen["tasks"]
 
 
-def test_no_person_is_in_two_places(options) -> None:
+def test_no_person_is_in_two_splits_or_sites(options) -> None:
     settings = read(options)
     taken = [range(settings.public.identities)]
     for index in range(10):
@@ -52,7 +52,7 @@ def test_no_person_is_in_two_places(options) -> None:
     assert min(map(len, taken)) >= 1
 
 
-def test_the_drawn_people_are_the_split_s_own(options, info, monkeypatch) -> None:
+def test_each_split_draws_its_own_people(options, info, monkeypatch) -> None:
     import client_app.data.faces as faces
 
     drawn_people = []
@@ -86,7 +86,7 @@ def test_the_node_config_names_site_and_task(options, info) -> None:
     assert (data.site, data.task) == ("north", "pose")
 
 
-def test_mistakes_are_reported(options, info) -> None:
+def test_wrong_options_are_reported(options, info) -> None:
     here = info(index=0, count=2)
     for changes, message in [
         ({"tasks": ["smile"]}, "no attribute 'smile'"),
@@ -121,7 +121,7 @@ def test_every_site_and_split_has_its_own_seed_and_every_site_its_camera(
     assert all(how["camera"] == faces.Camera.neutral() for how in calls)
 
 
-def test_pictures_are_shared_out_over_all_sites(options) -> None:
+def test_pictures_are_split_evenly_among_sites(options) -> None:
     # 13,792 pictures over 100 sites: 138 at the first 92, 137 at the other 8.
     chosen = {"pictures": 13792, "validation": 20, "test": 30}
     settings = read(options, **chosen)
@@ -146,7 +146,7 @@ def test_a_site_draws_its_share_of_the_pictures(options, info) -> None:
     for index, train in ((0, 2), (1, 1), (2, 1)):
         data = load("faces", options("faces", **sizes), info(index=index, count=3), seed=1)
         assert (len(data.train), len(data.validation), len(data.test)) == (train, 3, 4)
-    # null keeps to the bit what there was
+    # with null the pictures are the same to the bit
     plain = load("faces", options("faces", **SMALL), info(index=0, count=3), seed=1)
     same = {**SMALL, "train": 99, "pictures": 39}
     shared = load("faces", options("faces", **same), info(index=0, count=3), seed=1)

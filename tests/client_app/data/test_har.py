@@ -43,7 +43,7 @@ def test_a_site_is_a_subject(npz, options, info) -> None:
         assert np.bincount(data.test.labels).tolist() == [2] * 6
 
 
-def test_features_pass_unchanged(npz, options, info) -> None:
+def test_features_are_not_changed(npz, options, info) -> None:
     data = load("har", options("har"), info(index=0, count=3, root=npz), seed=1)
     rows = data.train.inputs.batch(np.arange(len(data.train))).numpy()
     features = har_recordings()["x"][:60]
@@ -80,7 +80,7 @@ def test_splits_of_a_subject_are_disjoint_and_repeat(npz, options, info) -> None
     assert rows("blocks", 1) == rows("blocks", 2)
 
 
-def test_a_deployment_site_names_its_subject(npz, options, info) -> None:
+def test_a_deployed_site_names_its_subject(npz, options, info) -> None:
     here = info(root=npz, site="ward-4", task="subject-07")
     data = load("har", options("har"), here, seed=1)
     assert (data.site, data.task) == ("ward-4", "subject-07")
@@ -174,7 +174,7 @@ def test_missing_and_empty_files_are_reported(official, tmp_path, options, info)
         load("har", options("har"), info(index=0, count=3, root=tmp_path), seed=1)
 
 
-def test_what_was_read_is_kept_until_the_file_changes(npz) -> None:
+def test_a_file_is_read_once_until_it_changes(npz) -> None:
     first = open_recordings(npz)
     assert open_recordings(npz) is first
     np.savez(npz, **har_recordings(per_activity=11))

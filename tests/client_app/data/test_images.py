@@ -1,4 +1,4 @@
-"""Folders of pictures: listing, classes, splits, shares; wrong files are reported before training."""
+"""Folders of pictures become splits and shares; a bad picture is reported before training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_splits_are_disjoint_cover_everything_and_follow_the_seed(folders, optio
     assert drawn(2) != first
 
 
-def test_copies_of_a_picture_stay_on_one_side(folders, options, info) -> None:
+def test_copies_of_a_picture_stay_in_one_split(folders, options, info) -> None:
     for path in sorted((folders / "cat").iterdir()):
         shutil.copy(path, folders / "cat" / f"copy-of-{path.name}")
     for seed in range(5):
@@ -82,7 +82,7 @@ def test_given_splits_are_kept_and_the_missing_one_is_drawn(tmp_path, options, i
     assert {path.parent.parent.name for path in data.validation.inputs.paths} == {"train"}
 
 
-def test_a_manifest_holds_several_tasks(manifest, options, info) -> None:
+def test_a_manifest_may_have_several_tasks(manifest, options, info) -> None:
     chosen = options("images", **SMALL, manifest="all.csv", tasks=["animal", "age"])
     sites = [
         load("images", chosen, info(index=index, count=4, root=manifest), seed=1)
@@ -135,7 +135,7 @@ def by_domain(options, scheme: str = "domain", **changes: object) -> dict[str, o
     return options("images", **SMALL, domains=True, partition=partition, **changes)
 
 
-def test_folders_of_domains_are_shared_out_by_domain(domains, options, info) -> None:
+def test_folders_of_domains_are_split_by_domain(domains, options, info) -> None:
     sites = [
         load("images", by_domain(options), info(index=i, count=5, root=domains), seed=1)
         for i in range(5)
@@ -161,7 +161,7 @@ def test_folders_of_domains_are_shared_out_by_domain(domains, options, info) -> 
     assert len(alone.train) + len(alone.validation) + len(alone.test) == 90
 
 
-def test_a_manifest_s_column_can_be_shared_by_several_sites(manifest, options, info) -> None:
+def test_several_sites_may_share_a_value_of_a_column(manifest, options, info) -> None:
     partition = {**options("images")["partition"], "scheme": "domain", "column": "ward"}
     chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=partition)
     names_of_sites = [
@@ -172,7 +172,7 @@ def test_a_manifest_s_column_can_be_shared_by_several_sites(manifest, options, i
         assert {int(name[:3]) % 2 for name in names} == {index % 2}
 
 
-def test_domains_may_hold_splits(domains, options, info) -> None:
+def test_domains_may_have_split_folders(domains, options, info) -> None:
     for domain in ("sketch", "photo", "cartoon"):
         (domains / domain / "train").mkdir()
         for kind in ("dog", "house"):

@@ -50,7 +50,7 @@ def test_a_file_in_a_file_is_reported(folder, options, info, key, value) -> None
         load("medmnist", chosen, info(root=folder / "skin.npz"), seed=1)
 
 
-def test_a_deployed_site_holds_its_file_alone(folder, options, info) -> None:
+def test_a_deployed_site_has_a_whole_file(folder, options, info) -> None:
     by_task = load("medmnist", options("medmnist"), info(root=folder, task="skin"), seed=1)
     by_file = load("medmnist", options("medmnist", file="skin.npz"), info(root=folder), seed=1)
     alone = load("medmnist", options("medmnist"), info(root=folder / "skin.npz"), seed=1)
@@ -79,7 +79,7 @@ def test_files_can_be_assigned_to_sites(folder, options, info) -> None:
         load("medmnist", chosen, info(root=folder, site="east"), seed=1)
 
 
-def test_channels_repeat_grey_and_never_drop_color(tmp_path, options, info) -> None:
+def test_gray_becomes_three_channels_and_color_is_never_dropped(tmp_path, options, info) -> None:
     np.savez(tmp_path / "gray.npz", **medmnist_arrays())
     np.savez(tmp_path / "color.npz", **medmnist_arrays(color=True))
     three = {"channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}

@@ -35,7 +35,7 @@ def windows(
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_recordings_come_back_along_time(seed: int) -> None:
+def test_shuffled_recordings_are_put_in_order_of_time(seed: int) -> None:
     generator = np.random.default_rng(seed)
     features, labels, recording = windows(generator)
     shuffled = generator.permutation(len(labels))

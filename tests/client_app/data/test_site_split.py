@@ -1,4 +1,4 @@
-"""Sites that share a folder hold disjoint shares that cover it, the same ones for the same seed."""
+"""Sites that share examples have disjoint shares that cover them, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_each_scheme_does_what_it_says() -> None:
     assert min(len(rows) for rows in shares(scheme("dirichlet", smallest=20), 5)) >= 20
 
 
-def test_natural_shares_are_the_column_s_values() -> None:
+def test_natural_gives_each_site_one_value() -> None:
     wards = np.array(["b", "a", "c"])[np.arange(300) % 3]
     for value, rows in zip("abc", shares(scheme("natural"), 3, natural=wards), strict=True):
         assert set(wards[rows]) == {value}
@@ -60,12 +60,12 @@ def test_natural_shares_are_the_column_s_values() -> None:
         shares(scheme("natural"), 3)
 
 
-def test_alone_or_by_choice_a_site_keeps_everything() -> None:
+def test_a_site_alone_or_with_scheme_none_has_everything() -> None:
     assert rows_of_site(scheme("dirichlet"), LABELS, ALONE, 1).tolist() == list(range(300))
     assert rows_of_site(scheme("none"), LABELS, Rank(1, 4), 1).tolist() == list(range(300))
 
 
-def test_what_cannot_be_shared_out_is_reported() -> None:
+def test_impossible_splits_are_reported() -> None:
     with pytest.raises(UserError, match="classes_per_site=4 or more"):
         shares(scheme("pathological"), 2)
     with pytest.raises(UserError, match="301 sites"):
@@ -86,7 +86,7 @@ def test_what_cannot_be_shared_out_is_reported() -> None:
     assert scheme("iid", column=None).required_column() is None
 
 
-def test_sites_of_one_task_get_the_places_of_that_task() -> None:
+def test_sites_of_one_task_have_ranks_among_themselves() -> None:
     infos = [SiteInfo(site=None, task=None, index=index, count=7, root=None) for index in range(7)]
     ranks = [rank_of(info, tasks=3) for info in infos]
     assert [task for task, _ in ranks] == [0, 1, 2, 0, 1, 2, 0]
@@ -109,7 +109,7 @@ def cut(name: str, rows: int, of: int, seed: int, natural=None) -> list[np.ndarr
     st.integers(2, 5),
     st.integers(0, 2**62),
 )
-def test_unequal_sizes_are_disjoint_cover_everything_and_repeat(name, rows, of, seed) -> None:
+def test_unequal_shares_are_disjoint_cover_everything_and_repeat(name, rows, of, seed) -> None:
     if name == "exponential":
         of = min(of, 4)
     first = cut(name, rows, of, seed)
@@ -125,7 +125,7 @@ def test_unequal_sizes_are_disjoint_cover_everything_and_repeat(name, rows, of, 
     assert 0 <= len(first[-1]) - expected[-1] < of
 
 
-def test_unequal_sizes_have_the_classes_alike() -> None:
+def test_unequal_shares_have_the_same_mix_of_classes() -> None:
     labels = np.random.default_rng(0).integers(0, 5, 20_000)
     for name in SHARE_SIZES:
         for number in range(4):
@@ -155,7 +155,7 @@ def test_empty_shares_are_rejected_at_every_site(name, rows, fits) -> None:
 
 
 @given(st.integers(20, 300), st.integers(1, 4), st.integers(2, 9), st.integers(0, 2**62))
-def test_domains_are_shared_by_every_so_manieth_site(rows, many, of, seed) -> None:
+def test_sites_take_the_domains_in_turn(rows, many, of, seed) -> None:
     domains = np.array(["d", "a", "c", "b"])[np.arange(300) % many]
     first = cut("domain", rows, of, seed, domains)
     values = sorted(set(domains[:rows].tolist()))
@@ -163,8 +163,8 @@ def test_domains_are_shared_by_every_so_manieth_site(rows, many, of, seed) -> No
         assert set(domains[own]) == {values[number % many]}
     everything = np.concatenate(first)
     assert len(everything) == len(set(everything))
-    nobody_s = set(values[of:])  # fewer sites than domains
-    assert set(everything) == {r for r in range(rows) if domains[r] not in nobody_s}
+    no_site_s = set(values[of:])  # fewer sites than domains
+    assert set(everything) == {r for r in range(rows) if domains[r] not in no_site_s}
     for value in range(min(many, of)):
         sizes = [len(own) for own in first[value::many]]
         assert max(sizes) - min(sizes) <= 1
@@ -172,7 +172,7 @@ def test_domains_are_shared_by_every_so_manieth_site(rows, many, of, seed) -> No
     assert all((one == two).all() for one, two in zip(first, again, strict=True))
 
 
-def test_a_domain_s_examples_are_drawn_and_must_suffice() -> None:
+def test_a_domain_is_split_at_random_and_must_have_enough_examples() -> None:
     domains = np.array(["a", "b"])[(np.arange(300) >= 298).astype(int)]
     one, other = (shares(scheme("domain"), 4, seed, domains)[0].tolist() for seed in (1, 2))
     assert one != other

@@ -1,4 +1,4 @@
-"""Splits are disjoint, stratified, repeatable, and keep copies and neighbors together."""
+"""Splits are disjoint, stratified and repeatable; copies and neighbors stay in one split."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_stratified_covers_everything_once_with_equal_shares(labels, share, seed
 
 
 @given(labels_strategy, st.integers(0, 9), st.data())
-def test_copies_stay_on_one_side(labels, seed, data) -> None:
+def test_copies_stay_in_one_split(labels, seed, data) -> None:
     copies = np.array(
         data.draw(st.lists(st.integers(0, 20), min_size=len(labels), max_size=len(labels)))
     )
@@ -52,7 +52,7 @@ def test_the_seed_changes_the_draw() -> None:
 
 
 @given(labels_strategy, shares)
-def test_blocks_never_hold_neighbors(labels, share) -> None:
+def test_blocks_never_have_neighbors(labels, share) -> None:
     parts = block_splits(labels, validation=share[0], test=share[1])
     side = np.full(len(labels), -1)
     for number, part in enumerate(parts):
@@ -63,7 +63,7 @@ def test_blocks_never_hold_neighbors(labels, share) -> None:
     assert len(np.concatenate(parts)) == len(set(np.concatenate(parts).tolist()))
 
 
-def test_blocks_of_one_recording_lie_in_order_with_one_window_between() -> None:
+def test_blocks_of_one_recording_are_in_order_with_a_gap() -> None:
     parts = block_splits(np.zeros(20, dtype=np.int64), validation=0.2, test=0.3)
     assert parts.train.tolist() == list(range(8))
     assert parts.validation.tolist() == [9, 10, 11, 12]
@@ -71,13 +71,13 @@ def test_blocks_of_one_recording_lie_in_order_with_one_window_between() -> None:
 
 
 @pytest.mark.parametrize("pair", [(0.0, 0.2), (0.2, 1.0), (0.5, 0.5), (float("nan"), 0.2)])
-def test_fractions_must_leave_something_everywhere(pair) -> None:
+def test_fractions_must_leave_something_for_each_split(pair) -> None:
     with pytest.raises(UserError, match="fraction"):
         check_fractions(*pair)
 
 
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 8), st.integers(0, 99))
-def test_sample_per_class_keeps_what_it_says_and_more_adds_to_less(kinds, most, seed) -> None:
+def test_a_larger_sample_per_class_contains_the_smaller_one(kinds, most, seed) -> None:
     labels = np.array(kinds, dtype=np.int64)
     rows = sample_per_class(labels, most, seed)
     assert rows.dtype == np.int64
@@ -88,7 +88,7 @@ def test_sample_per_class_keeps_what_it_says_and_more_adds_to_less(kinds, most, 
     assert set(rows) <= set(sample_per_class(labels, most + 1, seed))
 
 
-def test_sample_per_class_are_drawn_not_the_first() -> None:
+def test_a_sample_per_class_is_random() -> None:
     labels = np.zeros(100, dtype=np.int64)
     one, other = (sample_per_class(labels, 10, seed).tolist() for seed in (1, 2))
     assert one != other

@@ -86,7 +86,7 @@ def test_splits_are_disjoint_and_follow_the_seed(notes, load_text) -> None:
     assert drawn(2) != first
 
 
-def test_copies_of_a_text_stay_on_one_side(notes, load_text) -> None:
+def test_copies_of_a_text_stay_in_one_split(notes, load_text) -> None:
     lines = [HEADER, *(row for row in rows() for _ in range(3))]
     (notes / "all.csv").write_text("\n".join(lines), encoding="utf-8")
     for seed in range(5):
@@ -104,7 +104,7 @@ def test_given_splits_are_kept(notes, load_text) -> None:
     assert [len(data.train), len(data.validation), len(data.test)] == [36, 12, 12]
 
 
-def test_each_topic_is_a_site(notes, load_text, options) -> None:
+def test_natural_gives_each_site_a_topic(notes, load_text, options) -> None:
     sites = [
         load_text(notes, index=index, count=3, partition=natural(options)) for index in range(3)
     ]
@@ -132,7 +132,7 @@ def test_sites_of_a_simulation_share_a_file(notes, load_text, options, scheme) -
     assert len(set().union(*shares)) == sum(map(len, shares)) == 60
 
 
-def test_columns_are_tasks(notes, load_text) -> None:
+def test_each_column_of_labels_is_a_task(notes, load_text) -> None:
     chosen = {"tasks": ["label", "urgency"]}
     data = [load_text(notes, index=index, count=4, **chosen) for index in range(4)]
     assert [each.task for each in data] == ["label", "urgency"] * 2
@@ -216,9 +216,7 @@ def test_a_wrong_file_is_reported(notes, load_text, content, message) -> None:
         load_text(notes)
 
 
-def test_too_many_and_too_large_are_reported_before_memory_is_taken(
-    notes, load_text, monkeypatch
-) -> None:
+def test_too_many_texts_are_reported_before_memory_is_taken(notes, load_text, monkeypatch) -> None:
     (notes / "all.csv").write_text(f"{HEADER}\n" + "cough,first,now,skin\n" * 40)
     with pytest.raises(UserError, match=r"line 34: more than 32 texts.*data\.memory_mb"):
         load_text(notes, memory_mb=1, length=8192)
@@ -253,7 +251,7 @@ def test_options_out_of_range_are_reported(notes, load_text) -> None:
             load_text(notes, **changes)
 
 
-def test_a_vocabulary_that_is_not_the_models_is_reported(notes, models_dir, load_text) -> None:
+def test_a_tokenizer_of_another_model_is_reported(notes, models_dir, load_text) -> None:
     tiny_bert(models_dir, WORDS, name="short", vocab_size=8)
     with pytest.raises(UserError, match=r"all\.csv, line \d+: the tokenizer gives the id 1\d, .*7"):
         load_text(notes, folder="short")
@@ -270,7 +268,7 @@ def test_a_vocabulary_that_is_not_the_models_is_reported(notes, models_dir, load
         load_text(notes, folder="cased", tokenizer=digest)
 
 
-PIECES = [
+PARTS = [
     b"text,label\n",
     b"cough,first\n",
     b"fever,second\n",
@@ -288,7 +286,7 @@ PIECES = [
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=12))
+@given(parts=st.lists(st.sampled_from(PARTS) | st.binary(max_size=12), max_size=12))
 def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(notes, load_text, parts) -> None:
     whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(parts)
     (notes / "all.csv").write_bytes(whole if len(parts) % 2 else b"".join(parts))

@@ -1,4 +1,4 @@
-"""What a deployed site says of wrong data: the mistake and its line, no name and no value of the data."""
+"""An error about a deployed site's data leaves it with the line, but without names and values."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ NAMED = {"label": ["cat", "dog"]}
 Make = Callable[[Path], dict[str, Any]]
 
 
-def said(error: UserError, root: Path) -> str:
+def leaves(error: UserError, root: Path) -> str:
     site = read_site({"site": "clinic", "data-root": str(root)}, {})
     return leaving(error, site, simulated=False)
 
 
 def check(error: UserError, root: Path, message: str) -> None:
-    """Expect that ``message`` leaves, FILE being any, and no part of what the site's log has more."""
+    """Assert that ``message``, with any file as FILE, is all that leaves of the error."""
     expected = message.replace("FILE", "a file in the data folder")
-    assert said(error, root) == f"{expected}; see the site's log"
-    assert said(error, root) != str(error)
-    assert not re.search(f"Ann|Lee|Zoë|61|{re.escape(str(root))}", said(error, root))
+    assert leaves(error, root) == f"{expected}; see the site's log"
+    assert leaves(error, root) != str(error)
+    assert not re.search(f"Ann|Lee|Zoë|61|{re.escape(str(root))}", leaves(error, root))
 
 
 def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
@@ -52,7 +52,7 @@ def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def manifest(*rows: Sequence[str], header: Sequence[str] = ("path", "label"), **more: Any) -> Make:
-    """Return what writes a manifest, and the options with which it is read."""
+    """Return a function that writes a manifest and returns the options to read it with."""
 
     def make(root: Path) -> dict[str, Any]:
         fill(root / PATIENT, 0, 1)
@@ -65,7 +65,7 @@ def manifest(*rows: Sequence[str], header: Sequence[str] = ("path", "label"), **
 
 
 def folders(*paths: str, **more: Any) -> Make:
-    """Return what makes pictures at these paths, or a folder for one that ends in a slash."""
+    """Return a function that makes pictures at these paths, or folders where one ends in a slash."""
 
     def make(root: Path) -> dict[str, Any]:
         root.mkdir()
@@ -162,7 +162,7 @@ def folders(*paths: str, **more: Any) -> Make:
         ),
     ],
 )
-def test_of_pictures(tmp_path, options, make, message) -> None:
+def test_errors_about_pictures_name_nothing_private(tmp_path, options, make, message) -> None:
     root = tmp_path / PATIENT
     changes = make(root)
     info = SiteInfo("clinic", None, None, None, root)
@@ -202,7 +202,9 @@ def test_of_pictures(tmp_path, options, make, message) -> None:
         ),
     ],
 )
-def test_of_arrays(tmp_path, options, changes, chosen, message) -> None:
+def test_errors_about_arrays_name_nothing_private(
+    tmp_path, options, changes, chosen, message
+) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     np.savez(path, **medmnist_arrays(**changes))
     info = SiteInfo("clinic", "lung", None, None, path)
@@ -211,7 +213,7 @@ def test_of_arrays(tmp_path, options, changes, chosen, message) -> None:
     check(raised.value, tmp_path, message)
 
 
-def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
+def test_errors_about_an_npz_file_name_nothing_private(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     info = SiteInfo("clinic", None, None, None, tmp_path)
     for name, content, message in [
@@ -227,7 +229,7 @@ def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
         check(raised.value, tmp_path, message)
 
 
-def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
+def test_errors_about_several_files_name_nothing_private(tmp_path, options) -> None:
     for name in (PATIENT, f"{PATIENT} 2"):
         np.savez(tmp_path / f"{name}.npz", **medmnist_arrays())
     info = SiteInfo("clinic", None, None, None, tmp_path)
@@ -240,7 +242,7 @@ def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
     check(raised.value, tmp_path, message)
 
 
-def test_of_subjects(tmp_path, options) -> None:
+def test_errors_about_subjects_name_nothing_private(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     subject = np.repeat([1961, 61], 30)
     content = {"x": np.zeros((60, 561)), "y": np.arange(60) % 6 + 1, "subject": subject}
@@ -264,7 +266,7 @@ def test_of_subjects(tmp_path, options) -> None:
         check(raised.value, tmp_path, message)
 
 
-def test_of_the_official_folder(tmp_path, options) -> None:
+def test_errors_about_the_official_folder_name_nothing_private(tmp_path, options) -> None:
     for half in ("train", "test"):
         (tmp_path / half).mkdir()
         for kind in ("X", "y", "subject"):
@@ -300,7 +302,7 @@ def test_of_the_official_folder(tmp_path, options) -> None:
         ),
     ],
 )
-def test_of_texts(tmp_path, options, rows, message) -> None:
+def test_errors_about_texts_name_nothing_private(tmp_path, options, rows, message) -> None:
     write(tmp_path / f"{PATIENT}.csv", rows)
     info = SiteInfo("clinic", None, None, None, tmp_path, tmp_path / "models")
     with pytest.raises(UserError) as raised:
@@ -308,7 +310,7 @@ def test_of_texts(tmp_path, options, rows, message) -> None:
     check(raised.value, tmp_path, message)
 
 
-def test_of_what_a_tokenizer_says(tmp_path) -> None:
+def test_errors_of_a_tokenizer_name_nothing_private(tmp_path) -> None:
     class Tokenizer:
         def encode(self, text: str) -> list[str]:
             return list(text)
@@ -322,7 +324,7 @@ def test_of_what_a_tokenizer_says(tmp_path) -> None:
     check(raised.value, tmp_path, message)
 
 
-def test_of_shares(tmp_path) -> None:
+def test_errors_about_shares_name_nothing_private(tmp_path) -> None:
     options = SiteSplit("dirichlet", 1.0, 61, 2, None)
     with pytest.raises(UserError, match="attempts") as raised:
         rows_of_site(options, np.zeros(9, np.int64), Rank(0, 3), 1)
@@ -331,7 +333,7 @@ def test_of_shares(tmp_path) -> None:
     )
 
 
-def test_of_domains(tmp_path) -> None:
+def test_errors_about_domains_name_nothing_private(tmp_path) -> None:
     options = SiteSplit("domain", 1.0, 1, 2, "ward")
     values = np.array([PATIENT, PATIENT, "w", "w", "w"])
     with pytest.raises(UserError, match="1961") as raised:
@@ -343,14 +345,14 @@ def test_of_domains(tmp_path) -> None:
     check(raised.value, tmp_path, message)
 
 
-def test_of_a_data_folder_that_is_not_there(tmp_path) -> None:
+def test_an_error_about_a_missing_data_folder_names_nothing_private(tmp_path) -> None:
     root = tmp_path / PATIENT
     with pytest.raises(UserError, match="1961") as raised:
         require_root(SiteInfo("clinic", None, None, None, root))
     check(raised.value, root, "data-root does not exist on this site's machine")
 
 
-# What leaves instead of names that only a site's own folders and files have.
+# What leaves instead of class names that only the site's own folders and files have.
 UNNAMED = (
     "data.classes=null: the classes would be called as in this site's own files, and those names "
     "do not leave it; write the names that all sites agreed on, as in data.classes={label:[cat,dog]}"
@@ -371,8 +373,8 @@ def sentences(root: Path) -> dict[str, Any]:
         ("text", sentences),
     ],
 )
-def test_of_classes_that_nobody_configured(tmp_path, options, name, make) -> None:
-    """A server that asks for no names in particular does not get those that only the site has."""
+def test_classes_that_nobody_configured_are_not_sent(tmp_path, options, name, make) -> None:
+    """The server gets no class names where it configured none."""
     changes = make(tmp_path / "data")
     chosen = json.dumps(options(name, **changes))
     site = read_site({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
@@ -381,7 +383,7 @@ def test_of_classes_that_nobody_configured(tmp_path, options, name, make) -> Non
     assert leaving(raised.value, site, simulated=False) == UNNAMED
 
 
-# Every text that may leave for what a manifest's entry can be, but for the number of a line.
+# Every text that may leave about an entry of a manifest, without the number of its line.
 KNOWN = {
     f"a file in the data folder{text}; see the site's log"
     for text in (
@@ -423,7 +425,7 @@ def test_no_name_in_a_manifest_leaves_the_site(before: str, after: str, kind: st
             load(
                 "images", options, SiteInfo("clinic", None, None, None, root, deployed=True), seed=1
             )
-        left = said(raised.value, root)
+        left = leaves(raised.value, root)
     assert re.sub(r"line \d+", "line N", left) in KNOWN
     assert "LEE1961" not in left
 
