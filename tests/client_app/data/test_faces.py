@@ -13,7 +13,7 @@ from client_app.data.registry import COMMON
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
-SMALL = {"size": 32, "train": 6, "validation": 3, "test": 4, "identities": 9}
+SMALL = {"size": 16, "train": 6, "validation": 3, "test": 4, "identities": 9}
 
 
 def read(options, **changes: object) -> FacesOptions:
@@ -25,9 +25,9 @@ def test_the_options_give_sizes_and_shape(options, info) -> None:
     data = load("faces", options("faces", **SMALL), info(index=3, count=10), seed=1)
     assert data.site == "site-03"
     assert (len(data.train), len(data.validation), len(data.test)) == (6, 3, 4)
-    assert data.input_shape == (3, 32, 32)
+    assert data.input_shape == (3, 16, 16)
     batch = data.train.inputs.batch(np.arange(6))
-    assert batch.shape == (6, 3, 32, 32)
+    assert batch.shape == (6, 3, 16, 16)
     assert batch.min() >= -2  # uint8 in [0, 1], then (x - 0.5) / 0.25
     assert batch.max() <= 2
     assert set(data.train.labels) <= set(range(len(data.classes)))
