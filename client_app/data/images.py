@@ -49,7 +49,7 @@ class ImagesOptions:
     validation_fraction: float
     test_fraction: float
     memory_mb: int
-    partition: SiteSplit
+    site_split: SiteSplit
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
@@ -58,10 +58,10 @@ class ImagesOptions:
         check_normalization(self.mean, self.std, 3)
         if self.memory_mb < 0:
             raise UserError("data.memory_mb: not a negative number")
-        if self.domains and (self.manifest is not None or self.partition.column is not None):
+        if self.domains and (self.manifest is not None or self.site_split.column is not None):
             raise UserError(
                 "data.domains: is for folders, which have no columns; use data.manifest=null and "
-                "data.partition.column=null with it, or data.domains=false for a manifest"
+                "data.site_split.column=null with it, or data.domains=false for a manifest"
             )
         if self.tasks is not None and (not self.tasks or self.manifest is None):
             raise UserError(
@@ -89,7 +89,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     if settings.manifest is not None or settings.domains:
         domains = np.array([entry.domain for entry in entries], dtype=np.str_)
     shared_seed = derive_seed(seed, "images", "partition", task)
-    rows = rows_of_site(settings.partition, labels, rank, shared_seed, domains)
+    rows = rows_of_site(settings.site_split, labels, rank, shared_seed, domains)
     name = name_of_site(info, default_name(info))
     own = [entries[row] for row in rows]
     split_seed = derive_seed(seed, "images", "split", task, name)
@@ -110,7 +110,7 @@ def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[str, Rank]:
 
 def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
     if settings.manifest is not None:
-        column = settings.partition.required_column()
+        column = settings.site_split.required_column()
         return from_manifest(root, settings.manifest, task, column)
     return from_domains(root) if settings.domains else from_folders(root)
 

@@ -46,7 +46,7 @@ class MedmnistOptions:
     std: list[float]
     largest_mb: int
     measure_on_all: bool
-    partition: SiteSplit
+    site_split: SiteSplit
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -54,9 +54,9 @@ class MedmnistOptions:
         if self.size is not None and not 1 <= self.size <= 1024:
             raise UserError(f"data.size: {self.size} is not between 1 and 1024 pixels")
         check_normalization(self.mean, self.std, self.channels)
-        if self.partition.scheme in COLUMN_SCHEMES:
-            scheme = self.partition.scheme
-            raise UserError(f"data.partition.scheme: these files have no column for {scheme!r}")
+        if self.site_split.scheme in COLUMN_SCHEMES:
+            scheme = self.site_split.scheme
+            raise UserError(f"data.site_split.scheme: these files have no column for {scheme!r}")
         if self.file is not None and self.files is not None:
             raise UserError("data.file and data.files: give one of them, and null for the other")
 
@@ -94,7 +94,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     collection = _read_cached(stamp(path), settings.largest_mb << 20)
     classes = _classes(settings, task, collection, path)
     shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
-    rows = rows_of_site(settings.partition, collection.labels, rank, shared_seed)
+    rows = rows_of_site(settings.site_split, collection.labels, rank, shared_seed)
     rows_of_splits = [rows[collection.split[rows] == number] for number in range(3)]
     if settings.measure_on_all:
         rows_of_splits[1:] = [np.flatnonzero(collection.split == number) for number in (1, 2)]

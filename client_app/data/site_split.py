@@ -78,13 +78,13 @@ class SiteSplit:
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             raise UserError(
-                f"data.partition.scheme: no scheme {self.scheme!r}; there is "
+                f"data.site_split.scheme: no scheme {self.scheme!r}; there is "
                 f"{nearest(self.scheme, SCHEMES)}"
             )
         if not 0 < self.alpha < float("inf"):
-            raise UserError(f"data.partition.alpha: {self.alpha} is not a positive number")
+            raise UserError(f"data.site_split.alpha: {self.alpha} is not a positive number")
         if self.classes_per_site < 1:
-            raise UserError("data.partition.classes_per_site: at least 1")
+            raise UserError("data.site_split.classes_per_site: at least 1")
 
     def required_column(self) -> str | None:
         """Return the column that the scheme needs, or None for a scheme that needs none.
@@ -97,7 +97,7 @@ class SiteSplit:
         if self.scheme not in COLUMN_SCHEMES:
             return None
         if not self.column:
-            raise UserError(f"data.partition.column: name the column that {self.scheme!r} goes by")
+            raise UserError(f"data.site_split.column: name the column that {self.scheme!r} goes by")
         return self.column
 
 
@@ -202,7 +202,7 @@ def rows_of_site(
     if rank.count == 1 or options.scheme == "none":
         return np.arange(len(labels))
     if rank.count > len(labels):
-        raise UserError(f"data.partition: {len(labels)} examples for {rank.count} sites")
+        raise UserError(f"data.site_split: {len(labels)} examples for {rank.count} sites")
     if options.scheme == "domain":
         return _rows_of_domain(options, labels, rank, seed, domains)
     if options.scheme in SHARE_SIZES:
@@ -225,7 +225,7 @@ def rows_of_site(
             warnings.simplefilter("ignore")  # each retry of a draw warns; the last one raises
             chosen = partitioner.load_partition(rank.index)
     except ValueError as error:
-        message = f"data.partition ({options.scheme}): "
+        message = f"data.site_split ({options.scheme}): "
         raise UserError(message + private(error, "these data cannot be split like this")) from error
     return np.sort(np.asarray(chosen["row"], dtype=np.int64))
 
@@ -245,7 +245,7 @@ def _rows_of_domain(
     within = Rank(rank.index // len(values), len(range(number, rank.count, len(values))))
     if within.count > len(rows):
         raise UserError(
-            "data.partition: "
+            "data.site_split: "
             + private(f"the domain {values[number]!r}", "a domain")
             + f" has {len(rows)} examples for the {within.count} sites that share it: start fewer "
             "sites, or add examples to it"
@@ -256,7 +256,7 @@ def _rows_of_domain(
 def _require_domains(scheme: str, domains: NDArray[np.str_] | None) -> NDArray[np.str_]:
     if domains is None:
         raise UserError(
-            f"data.partition.scheme: {scheme!r} needs a manifest with a column to go by, or "
+            f"data.site_split.scheme: {scheme!r} needs a manifest with a column to go by, or "
             "folders of domains (data.domains=true)"
         )
     return domains
@@ -271,9 +271,9 @@ def _one_domain_each(
     if rank.count > len(values):
         column = f"column {options.column!r}" if options.column else "data-root"
         raise UserError(
-            f"data.partition: {column} has {len(values)} values for {rank.count} "
+            f"data.site_split: {column} has {len(values)} values for {rank.count} "
             f"sites: start fewer, with --federation-config 'num-supernodes={len(values)}', or use "
-            "data.partition.scheme=domain, with which sites share a value"
+            "data.site_split.scheme=domain, with which sites share a value"
         )
     return given
 
@@ -289,7 +289,7 @@ def _reject_empty_shares(scheme: str, examples: int, rank: Rank) -> None:
         return
     most = next(sites for sites in range(rank.count - 1, 0, -1) if smallest(sites) >= 1)
     raise UserError(
-        f"data.partition ({scheme}): of {examples} examples for {rank.count} sites, the smallest "
+        f"data.site_split ({scheme}): of {examples} examples for {rank.count} sites, the smallest "
         f"share is less than one: start {most} sites or fewer, with --federation-config "
         f"'num-supernodes={most}', or use a scheme with smaller differences "
         "(exponential > square > linear > iid)"
@@ -338,7 +338,7 @@ def _reject_unused_classes(options: SiteSplit, labels: NDArray[np.int64], rank: 
     kinds = len(np.unique(labels))
     if rank.count + options.classes_per_site - 1 < kinds:
         raise UserError(
-            f"data.partition: {rank.count} sites with {options.classes_per_site} classes each leave "
+            f"data.site_split: {rank.count} sites with {options.classes_per_site} classes each leave "
             f"some of the {kinds} classes unused: use "
-            f"data.partition.classes_per_site={kinds - rank.count + 1} or more"
+            f"data.site_split.classes_per_site={kinds - rank.count + 1} or more"
         )

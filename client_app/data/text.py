@@ -53,7 +53,7 @@ class TextOptions:
     validation_fraction: float
     test_fraction: float
     memory_mb: int
-    partition: SiteSplit
+    site_split: SiteSplit
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
@@ -83,7 +83,7 @@ class Passage:
     split : str or None
         ``train``, ``validation`` or ``test``; None where the file has no column ``split``.
     domain : str
-        Its value in the column of ``data.partition``; empty without one.
+        Its value in the column of ``data.site_split``; empty without one.
     file, line : Path, int
         Where the row is.
     """
@@ -113,7 +113,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     path, own_name = _choose_file(settings, require_root(info), info)
     task, rank = task_and_rank(info, settings.tasks)
     shared = own_name is None
-    column = settings.partition.required_column() if shared else None
+    column = settings.site_split.required_column() if shared else None
     passages = _read_cached(stamp(path), settings.text, task, column, settings.most_rows)
     found = {passage.label: passage.source for passage in reversed(passages)}
     classes = class_names(settings.classes, task, found, deployed=info.deployed)
@@ -202,7 +202,7 @@ def _share(
 ) -> NDArray[np.int64]:
     domains = np.array([passage.domain for passage in passages], dtype=np.str_)
     shared_seed = derive_seed(seed, "text", "partition", task)
-    return rows_of_site(settings.partition, labels, rank, shared_seed, domains)
+    return rows_of_site(settings.site_split, labels, rank, shared_seed, domains)
 
 
 def _draw_splits(

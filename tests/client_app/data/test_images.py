@@ -107,8 +107,8 @@ def test_a_manifest_can_give_splits_and_wards(manifest, options, info) -> None:
     given = ["train", "train", "train", "validation", "test"]
     rows = [f"{line},{given[number % 5]}" for number, line in enumerate(lines[1:])]
     (manifest / "all.csv").write_text("\n".join([lines[0] + ",split", *rows]), encoding="utf-8-sig")
-    natural = {**options("images")["partition"], "scheme": "natural", "column": "ward"}
-    chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=natural)
+    natural = {**options("images")["site_split"], "scheme": "natural", "column": "ward"}
+    chosen = options("images", **SMALL, manifest="all.csv", task="animal", site_split=natural)
     for index in range(2):
         data = load("images", chosen, info(index=index, count=2, root=manifest), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [15, 5, 5]
@@ -117,13 +117,13 @@ def test_a_manifest_can_give_splits_and_wards(manifest, options, info) -> None:
 
 @pytest.mark.parametrize("scheme", ["iid", "dirichlet", "pathological", "linear"])
 def test_sites_of_a_simulation_share_a_folder(folders, options, info, scheme) -> None:
-    partition = {
-        **options("images")["partition"],
+    site_split = {
+        **options("images")["site_split"],
         "scheme": scheme,
         "alpha": 5.0,
         "classes_per_site": 1,
     }
-    chosen = options("images", **SMALL, partition=partition)
+    chosen = options("images", **SMALL, site_split=site_split)
     names_of_sites = [
         set().union(*files(load("images", chosen, info(i, 3, folders), seed=1))) for i in range(3)
     ]
@@ -131,8 +131,8 @@ def test_sites_of_a_simulation_share_a_folder(folders, options, info, scheme) ->
 
 
 def by_domain(options, scheme: str = "domain", **changes: object) -> dict[str, object]:
-    partition = {**options("images")["partition"], "scheme": scheme}
-    return options("images", **SMALL, domains=True, partition=partition, **changes)
+    site_split = {**options("images")["site_split"], "scheme": scheme}
+    return options("images", **SMALL, domains=True, site_split=site_split, **changes)
 
 
 def test_folders_of_domains_are_split_by_domain(domains, options, info) -> None:
@@ -162,8 +162,8 @@ def test_folders_of_domains_are_split_by_domain(domains, options, info) -> None:
 
 
 def test_several_sites_may_share_a_value_of_a_column(manifest, options, info) -> None:
-    partition = {**options("images")["partition"], "scheme": "domain", "column": "ward"}
-    chosen = options("images", **SMALL, manifest="all.csv", task="animal", partition=partition)
+    site_split = {**options("images")["site_split"], "scheme": "domain", "column": "ward"}
+    chosen = options("images", **SMALL, manifest="all.csv", task="animal", site_split=site_split)
     names_of_sites = [
         set().union(*files(load("images", chosen, info(i, 4, manifest), seed=1))) for i in range(4)
     ]
@@ -197,7 +197,7 @@ def test_a_manifest_outside_or_missing_is_reported(folders, options, info) -> No
 
 
 def test_options_out_of_range_are_reported(folders, options, info) -> None:
-    unnamed = {**options("images")["partition"], "scheme": "domain"}
+    unnamed = {**options("images")["site_split"], "scheme": "domain"}
     by_ward = {**unnamed, "column": "ward"}
     for changes, message in [
         ({"size": 0}, r"data\.size"),
@@ -208,8 +208,8 @@ def test_options_out_of_range_are_reported(folders, options, info) -> None:
         ({"tasks": ["age"]}, "need a manifest"),
         ({"task": None}, r"data\.task: name the task"),
         ({"domains": True, "manifest": "all.csv"}, r"data\.domains: is for folders"),
-        ({"domains": True, "partition": by_ward}, r"data\.partition\.column=null"),
-        ({"manifest": "all.csv", "partition": unnamed}, r"data\.partition\.column: name"),
+        ({"domains": True, "site_split": by_ward}, r"data\.site_split\.column=null"),
+        ({"manifest": "all.csv", "site_split": unnamed}, r"data\.site_split\.column: name"),
     ]:
         with pytest.raises(UserError, match=message):
             load("images", options("images", **changes), info(root=folders), seed=1)
@@ -223,8 +223,8 @@ def test_real_pictures_of_four_domains(real, tmp_path, options, info) -> None:
         archive.extractall(tmp_path, names)
     rows = [f"{name},{name.split('/')[2]},{name.split('/')[1]}" for name in names]
     (tmp_path / "pacs.csv").write_text("\n".join(["path,kind,domain", *rows]))
-    natural = {**options("images")["partition"], "scheme": "natural", "column": "domain"}
-    chosen = options("images", size=32, manifest="pacs.csv", task="kind", partition=natural)
+    natural = {**options("images")["site_split"], "scheme": "natural", "column": "domain"}
+    chosen = options("images", size=32, manifest="pacs.csv", task="kind", site_split=natural)
     for index, domain in enumerate(("art_painting", "cartoon", "photo", "sketch")):
         data = load("images", chosen, info(index=index, count=4, root=tmp_path), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]

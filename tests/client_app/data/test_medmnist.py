@@ -112,7 +112,7 @@ def test_pictures_are_scaled_for_networks_that_want_larger_ones(
 
 def test_sites_of_few_classes_can_be_measured_on_everything(folder, options, info) -> None:
     chosen = options("medmnist", file="skin.npz", measure_on_all=True)
-    chosen["partition"] |= {"scheme": "pathological", "classes_per_site": 1}
+    chosen["site_split"] |= {"scheme": "pathological", "classes_per_site": 1}
     for index in range(2):
         data = load("medmnist", chosen, info(index=index, count=2, root=folder), seed=1)
         assert len(set(data.train.labels)) == 1
@@ -177,7 +177,7 @@ def test_wrong_options_are_reported(folder, options, info) -> None:
         load("medmnist", options("medmnist", size=0), info(index=0, count=2, root=folder), seed=1)
 
     def by_column(scheme: str) -> dict[str, object]:
-        return {**options("medmnist")["partition"], "scheme": scheme, "column": "ward"}
+        return {**options("medmnist")["site_split"], "scheme": scheme, "column": "ward"}
 
     for changes, message in [
         ({"channels": 2}, "1 or 3"),
@@ -187,8 +187,8 @@ def test_wrong_options_are_reported(folder, options, info) -> None:
         ({"file": "lung.npz"}, "no file 'lung.npz'"),
         ({"file": "../blood.npz"}, "without '..'"),
         ({"largest_mb": 0}, "would take"),
-        ({"partition": by_column("natural")}, "no column for 'natural'"),
-        ({"partition": by_column("domain")}, "no column for 'domain'"),
+        ({"site_split": by_column("natural")}, "no column for 'natural'"),
+        ({"site_split": by_column("domain")}, "no column for 'domain'"),
     ]:
         with pytest.raises(UserError, match=message):
             load("medmnist", options("medmnist", **changes), info(root=folder, task="blood"), 1)

@@ -80,7 +80,7 @@ def test_impossible_splits_are_reported() -> None:
     with pytest.raises(UserError, match="there is 'iid'"):
         scheme("idd")
     for name in ("natural", "domain"):
-        with pytest.raises(UserError, match=rf"data\.partition\.column: .*'{name}'"):
+        with pytest.raises(UserError, match=rf"data\.site_split\.column: .*'{name}'"):
             scheme(name, column=None).required_column()
         assert scheme(name).required_column() == "ward"
     assert scheme("iid", column=None).required_column() is None

@@ -61,7 +61,7 @@ def texts_of_splits(data) -> list[set[bytes]]:
 
 
 def natural(options, scheme="natural") -> dict[str, object]:
-    return {**options("text")["partition"], "scheme": scheme, "column": "topic"}
+    return {**options("text")["site_split"], "scheme": scheme, "column": "topic"}
 
 
 def test_texts_become_ids_of_one_length(notes, load_text) -> None:
@@ -106,7 +106,7 @@ def test_given_splits_are_kept(notes, load_text) -> None:
 
 def test_natural_gives_each_site_a_topic(notes, load_text, options) -> None:
     sites = [
-        load_text(notes, index=index, count=3, partition=natural(options)) for index in range(3)
+        load_text(notes, index=index, count=3, site_split=natural(options)) for index in range(3)
     ]
     words = [set(np.unique(data.train.inputs.ids)) for data in sites]
     own = [{5 + WORDS.index(word) for word in TOPICS[topic]} for topic in sorted(TOPICS)]
@@ -114,18 +114,18 @@ def test_natural_gives_each_site_a_topic(notes, load_text, options) -> None:
         assert own[number] <= words[number]
         assert not words[number] & set().union(*own[:number], *own[number + 1 :])
     with pytest.raises(UserError, match="'num-supernodes=3'"):
-        load_text(notes, index=0, count=4, partition=natural(options))
+        load_text(notes, index=0, count=4, site_split=natural(options))
     wrong = {**natural(options), "column": "topics"}
     with pytest.raises(UserError, match="no column 'topics'; there is 'topic'"):
-        load_text(notes, index=0, count=3, partition=wrong)
+        load_text(notes, index=0, count=3, site_split=wrong)
 
 
 @pytest.mark.parametrize("scheme", ["iid", "dirichlet", "linear"])
 def test_sites_of_a_simulation_share_a_file(notes, load_text, options, scheme) -> None:
-    partition = {**options("text")["partition"], "scheme": scheme, "alpha": 5.0}
+    site_split = {**options("text")["site_split"], "scheme": scheme, "alpha": 5.0}
     shares = [
         set().union(
-            *texts_of_splits(load_text(notes, index=i, count=3, partition=partition, length=24))
+            *texts_of_splits(load_text(notes, index=i, count=3, site_split=site_split, length=24))
         )
         for i in range(3)
     ]

@@ -329,7 +329,7 @@ def test_errors_about_shares_name_nothing_private(tmp_path) -> None:
     with pytest.raises(UserError, match="attempts") as raised:
         rows_of_site(options, np.zeros(9, np.int64), Rank(0, 3), 1)
     check(
-        raised.value, tmp_path, "data.partition (dirichlet): these data cannot be split like this"
+        raised.value, tmp_path, "data.site_split (dirichlet): these data cannot be split like this"
     )
 
 
@@ -339,7 +339,7 @@ def test_errors_about_domains_name_nothing_private(tmp_path) -> None:
     with pytest.raises(UserError, match="1961") as raised:
         rows_of_site(options, np.zeros(5, np.int64), Rank(0, 5), 1, values)
     message = (
-        "data.partition: a domain has 2 examples for the 3 sites that share it: start fewer sites, "
+        "data.site_split: a domain has 2 examples for the 3 sites that share it: start fewer sites, "
         "or add examples to it"
     )
     check(raised.value, tmp_path, message)
@@ -449,5 +449,5 @@ OPTIONS = {
     "name": "images", "manifest": "list.csv", "domains": False, "task": "label", "tasks": None,
     "classes": NAMED, "size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, "validation_fraction": 0.1,
     "test_fraction": 0.2, "memory_mb": 0, "labels_per_class": None,
-    "partition": {"scheme": "iid", "alpha": 1.0, "smallest": 1, "classes_per_site": 2, "column": None},
+    "site_split": {"scheme": "iid", "alpha": 1.0, "smallest": 1, "classes_per_site": 2, "column": None},
 }  # fmt: skip
