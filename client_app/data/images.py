@@ -21,7 +21,7 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import Rank, SiteSplit, rows_of_site, task_and_rank
+from client_app.data.site_split import Rank, SiteSplit, rows_of_site, seed_of_split, task_and_rank
 from client_app.data.splitting import (
     SplitIndices,
     check_fractions,
@@ -88,7 +88,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     domains = None
     if settings.manifest is not None or settings.domains:
         domains = np.array([entry.domain for entry in entries], dtype=np.str_)
-    shared_seed = derive_seed(seed, "images", "partition", task)
+    shared_seed = seed_of_split(seed, "images", task)
     rows = rows_of_site(settings.site_split, labels, rank, shared_seed, domains)
     name = name_of_site(info, default_name(info))
     own = [entries[row] for row in rows]

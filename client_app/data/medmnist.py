@@ -23,10 +23,17 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import ALONE, COLUMN_SCHEMES, Rank, SiteSplit, rank_of, rows_of_site
+from client_app.data.site_split import (
+    ALONE,
+    COLUMN_SCHEMES,
+    Rank,
+    SiteSplit,
+    rank_of,
+    rows_of_site,
+    seed_of_split,
+)
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
-from fedstrata.support.seeds import derive_seed
 from models.training.data import ArrayInputs, SiteData, Split
 
 SPLITS = ("train", "val", "test")
@@ -93,7 +100,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     path, task, rank = _choose_file(settings, require_root(info), info, name)
     collection = _read_cached(stamp(path), settings.largest_mb << 20)
     classes = _classes(settings, task, collection, path)
-    shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
+    shared_seed = seed_of_split(seed, "medmnist", path.stem)
     rows = rows_of_site(settings.site_split, collection.labels, rank, shared_seed)
     rows_of_splits = [rows[collection.split[rows] == number] for number in range(3)]
     if settings.measure_on_all:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from client_app.data.site_info import SiteInfo
 from fedstrata.support.errors import UserError, nearest, private
+from fedstrata.support.seeds import derive_seed
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
@@ -161,6 +162,12 @@ def task_and_rank(info: SiteInfo, tasks: Sequence[str]) -> tuple[str, Rank]:
         )
     number, rank = rank_of(info, len(tasks))
     return tasks[number], rank
+
+
+def seed_of_split(seed: int, data: str, shared: str) -> int:
+    """Return the seed for `rows_of_site`, the same for all sites that share ``shared`` of ``data``."""
+    # "partition" is an earlier name of the split. Any other word would give other shares.
+    return derive_seed(seed, data, "partition", shared)
 
 
 def rows_of_site(

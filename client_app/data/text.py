@@ -27,7 +27,14 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import ALONE, Rank, SiteSplit, rows_of_site, task_and_rank
+from client_app.data.site_split import (
+    ALONE,
+    Rank,
+    SiteSplit,
+    rows_of_site,
+    seed_of_split,
+    task_and_rank,
+)
 from client_app.data.splitting import check_fractions, fill_missing_splits, fractions_to_draw
 from client_app.data.tables import describe_line, row_split, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
@@ -201,7 +208,7 @@ def _share(
     task: str,
 ) -> NDArray[np.int64]:
     domains = np.array([passage.domain for passage in passages], dtype=np.str_)
-    shared_seed = derive_seed(seed, "text", "partition", task)
+    shared_seed = seed_of_split(seed, "text", task)
     return rows_of_site(settings.site_split, labels, rank, shared_seed, domains)
 
 

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.data import SiteInfo
-from client_app.data.site_split import ALONE, SHARE_SIZES, Rank, SiteSplit, rank_of, rows_of_site
+from client_app.data.site_split import (
+    ALONE,
+    SHARE_SIZES,
+    Rank,
+    SiteSplit,
+    rank_of,
+    rows_of_site,
+    seed_of_split,
+)
 from fedstrata.support.errors import UserError
+from fedstrata.support.seeds import derive_seed
 
 LABELS = np.random.default_rng(0).integers(0, 5, 300)
 
@@ -30,6 +39,10 @@ def test_shares_are_disjoint_cover_everything_and_follow_the_seed(name) -> None:
     again, other = shares(scheme(name), 5), shares(scheme(name), 5, seed=2)
     assert all((one == two).all() for one, two in zip(first, again, strict=True))
     assert any(one.tolist() != two.tolist() for one, two in zip(first, other, strict=True))
+
+
+def test_the_seed_of_a_split_is_the_one_of_earlier_runs() -> None:
+    assert seed_of_split(1, "images", "label") == derive_seed(1, "images", "partition", "label")
 
 
 def test_each_scheme_does_what_it_says() -> None:
