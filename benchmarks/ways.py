@@ -132,11 +132,11 @@ def pneumonia(root: Path, weights: Path, rounds: int, labels: int | None, *, ske
 
     In the skewed case every site is measured on everybody's test pictures.
     """
-    partition: tuple[str, ...] = ("data.partition.scheme=iid",)
+    partition: tuple[str, ...] = ("data.site_split.scheme=iid",)
     if skewed:
         partition = (
-            "data.partition.scheme=pathological",
-            "data.partition.classes_per_site=1",
+            "data.site_split.scheme=pathological",
+            "data.site_split.classes_per_site=1",
             MEASURED_ON_ALL,
         )
     kind = "one class a site, measured on both" if skewed else "IID"
@@ -173,7 +173,7 @@ def pacs(root: Path, weights: Path, rounds: int, labels: int | None) -> Set:
         (
             f"data.labels_per_class={_value(labels)}",
             "data.domains=true",
-            "data.partition.scheme=domain",
+            "data.site_split.scheme=domain",
             "data.size=96",
             *_training(rounds),
         ),
@@ -186,9 +186,9 @@ def text(
     root: Path, encoder: Path, sites: int, column: str | None, rounds: int, labels: int | None
 ) -> Set:
     """Return texts from a CSV file, shared out by ``column`` (a topic a site) or at random."""
-    partition: tuple[str, ...] = ("data.partition.scheme=iid",)
+    partition: tuple[str, ...] = ("data.site_split.scheme=iid",)
     if column is not None:
-        partition = ("data.partition.scheme=natural", f"data.partition.column={column}")
+        partition = ("data.site_split.scheme=natural", f"data.site_split.column={column}")
     everything = ("groups.pretrained=[]", "groups.common=['...']", "groups.task=[]")
     slow = "train.optimizer.lr=0.0001"
     return Set(

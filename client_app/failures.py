@@ -70,7 +70,7 @@ def without_paths(text: str, site: Site) -> str:
 
     Whatever follows the path of something in a folder goes with it: names of files can be names
     of patients, and can hold any character. This is the second line of defence: errors that name
-    files are made of parts that are known to be public (`fedstrata.support.errors.TwofoldText`).
+    files are made of parts that are known to be public (`fedstrata.support.errors.PrivateText`).
     """
     folders = {
         site.data_root: "the data folder",

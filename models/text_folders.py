@@ -1,4 +1,4 @@
-"""What the folder of a text model holds: architecture, tensors, tokenizer; no code of it is run."""
+"""Reads architecture, tensors and tokenizer from the folder of a text model, without its code."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ VOCABULARIES = (
 
 @dataclass(frozen=True)
 class Architecture:
-    """What ``config.json`` says.
+    """A text encoder as ``config.json`` describes it.
 
     Parameters
     ----------
     config : PreTrainedConfig
         As transformers reads it.
     vocabulary : int
-        Number of token ids: they go from 0 to ``vocabulary - 1``.
+        Number of token ids, which go from 0 to ``vocabulary - 1``.
     padding : int
-        The id that fills up short texts.
+        The id with which short texts are padded.
     longest : int or None
-        The most tokens of a text, where the model has a limit.
+        The most tokens of a text; None where the model has no limit.
     """
 
     config: Any
@@ -49,20 +49,20 @@ class Architecture:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all of ``config``: heads, activation and what else has no tensor."""
-        told = json.dumps(self.config.to_dict(), sort_keys=True, default=str)
-        return hashlib.sha256(told.encode()).hexdigest()
+        """The SHA-256 of all of ``config``, since heads and activation show in no tensor."""
+        config = json.dumps(self.config.to_dict(), sort_keys=True, default=str)
+        return hashlib.sha256(config.encode()).hexdigest()
 
 
-def architecture(folder: Path) -> Architecture:
-    """Read ``config.json``; raise `UserError` where it is not that of a text encoder."""
+def read_architecture(folder: Path) -> Architecture:
+    """Read ``config.json``, or raise a `UserError` where it is not that of a text encoder."""
     path = _required(folder, "config.json")
     transformers = _library()
     try:
         config = transformers.AutoConfig.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # each architecture has checks, and errors, of its own
+    except Exception as error:  # each architecture raises errors of its own
         raise UserError(f"{path}: {_first_line(error)}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(f"{path}: a {config.model_type} also has a decoder; choose an encoder")
@@ -81,14 +81,14 @@ def architecture(folder: Path) -> Architecture:
 
 
 def random_model(folder: Path) -> nn.Module:
-    """Return the architecture in float32, drawn from torch's global random generator.
+    """Return the model in float32, with tensors drawn from torch's global random generator.
 
     Raises
     ------
     UserError
         transformers cannot build it.
     """
-    config = architecture(folder).config
+    config = read_architecture(folder).config
     config.use_cache = False
     try:
         made = _library().AutoModel.from_config(
@@ -103,17 +103,16 @@ def random_model(folder: Path) -> nn.Module:
 def stored_tensors(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of ``model.safetensors`` by the names of `random_model`, float32.
 
-    Names are brought up to date as transformers does: without the prefix of a larger model, and
-    LayerNorm's ``gamma`` and ``beta`` of old files as ``weight`` and ``bias``. What the file
-    lacks is not there.
+    transformers updates the names: it drops the prefix of a larger model, and turns ``gamma`` and
+    ``beta`` of old files into ``weight`` and ``bias``. Tensors that the file lacks are left out.
 
     Raises
     ------
     UserError
-        The file is missing, damaged, or of another architecture than ``config.json``.
+        The file is missing or damaged, or does not fit ``config.json``.
     """
     path = _required(folder, "model.safetensors", largest=None)
-    architecture(folder)
+    read_architecture(folder)
     try:
         model, found = _library().AutoModel.from_pretrained(
             str(folder),
@@ -131,20 +130,20 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of ``folder``; it pads with the model's own padding id.
+    """Return the tokenizer of ``folder``, which pads with the model's own padding id.
 
     Raises
     ------
     UserError
-        There is no vocabulary, transformers cannot read it, or it pads with another id.
+        There is no vocabulary, it cannot be read, or the tokenizer pads with another id.
     """
-    # Without a vocabulary transformers makes a tokenizer that knows the special tokens alone.
-    held = [name for name in VOCABULARIES if (folder / name).is_file()]
-    if not held:
+    # Without a vocabulary transformers makes a tokenizer that knows only the special tokens.
+    present = [name for name in VOCABULARIES if (folder / name).is_file()]
+    if not present:
         raise UserError(f"{folder}: has no tokenizer; there must be {', '.join(VOCABULARIES[:3])}")
-    for name in held:
+    for name in present:
         _required(folder, name)
-    padding = architecture(folder).padding
+    padding = read_architecture(folder).padding
     try:
         tokenizer = _library().AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
@@ -160,7 +159,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def _without_pooler(model: Any) -> nn.Module:
-    """Leave out the layer after the first token, which nothing here uses, where it is optional."""
+    """Remove the optional layer on the first token: nothing here uses it, so it would not train."""
     if "add_pooling_layer" in inspect.signature(type(model).__init__).parameters:
         model.pooler = None
     whole: nn.Module = model
@@ -177,14 +176,14 @@ def _required(folder: Path, name: str, largest: int | None = LARGEST_TEXT) -> Pa
 
 
 def _library() -> Any:
-    """Return transformers, quiet: what matters of its messages is in our own."""
+    """Import transformers and silence it, since our own errors contain its messages."""
     try:
         import transformers
     except ImportError as error:
         raise UserError(
             f"text models need the package transformers ({error}): pip install -e '.[text]'"
         ) from error
-    # Threads of its own would multiply with the processes of a simulation.
+    # The tokenizers' own threads would multiply with the processes of a simulation.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     library: Any = transformers
     library.logging.set_verbosity_error()

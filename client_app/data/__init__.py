@@ -1,4 +1,4 @@
-"""The data sets a site can hold, one file each."""
+"""The data sets that a site can load: one module with a function ``load`` for each."""
 
 from client_app.data.registry import load
 from client_app.data.site_info import SiteInfo

@@ -1,4 +1,4 @@
-"""Reads arrays from an ``.npz`` that nobody vouches for: no code is run, no memory is wasted."""
+"""Reads arrays from an untrusted ``.npz`` file without running code or wasting memory."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.paths import a_file
-from fedstrata.support.errors import TwofoldText, UserError, nearest, private
+from client_app.data.paths import describe_file
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 PLAIN_KINDS = "biufU"  # booleans, integers, floats, text: never objects, never records
-Stamp = tuple[Path, int, int]  # where a file is, when it changed, how large it is
-DEFLATE_RATIO = 1100  # deflate cannot unpack a byte into more than 1,032; more is a forged header
+Stamp = tuple[Path, int, int]  # path, time of change, size: a key for what was read
+DEFLATE_RATIO = 1100  # deflate unpacks a byte into 1,032 at most; a larger claim is forged
 
 
 def stamp(path: Path) -> Stamp:
-    """Return resolved path, time of change (ns) and size: equal as long as the file is the same."""
+    """Return resolved path, time of change (ns) and size, which stay equal until the file changes."""
     try:
         seen = path.stat()
         return path.resolve(), seen.st_mtime_ns, seen.st_size
     except OSError as error:
-        raise UserError(a_file(path) + f": cannot be read ({error.strerror})") from error
+        raise UserError(describe_file(path) + f": cannot be read ({error.strerror})") from error
 
 
-def npz_names(path: Path) -> tuple[str, ...]:
-    """Return the names of the arrays in ``path``; raise `UserError` if it is no npz."""
+def array_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the arrays in ``path``, or raise a `UserError` if it is no npz file."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
     except Exception as error:
         raise UserError(
-            a_file(path) + ": not a readable npz file" + private(f" ({error})")
+            describe_file(path) + ": not a readable npz file" + private(f" ({error})")
         ) from error
     return tuple(member.removesuffix(".npy") for member in members if member.endswith(".npy"))
 
@@ -49,27 +49,27 @@ def read_npz(
     Parameters
     ----------
     path : Path
-        The file. It is not trusted: nothing is unpickled, and every size that it claims is held
-        against its compressed size and ``largest`` before memory is taken.
+        The file, not trusted. Nothing is unpickled. Each claimed size is compared with the
+        compressed size and ``largest`` before memory is allocated.
     needed, optional : collection of str
-        Arrays that must be there, and arrays that are read where they are.
+        Arrays that must exist, and arrays that are read if they exist.
     largest : int
-        The most bytes that all arrays read may take together.
+        The most bytes for all arrays together.
 
     Raises
     ------
     UserError
-        The file cannot be read, lacks an array, or one is damaged, of objects, or too large.
+        The file cannot be read, or an array is missing, damaged, of objects, or too large.
     """
-    names = npz_names(path)
+    names = array_names(path)
     for name in needed:
         if name not in names:
             there = private(f"; there is {nearest(name, names)}")
-            raise UserError(a_file(path) + f": no array {name!r}" + there)
+            raise UserError(describe_file(path) + f": no array {name!r}" + there)
     wanted = [*needed, *(name for name in optional if name in names)]
     arrays: dict[str, NDArray[Any]] = {}
     # zipfile, zlib and numpy raise some fifteen kinds of exception for damaged files, and warn of
-    # odd headers; whatever one of them says about this file, the file is what has to be mended.
+    # odd headers. All of them mean that this file is damaged.
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -81,7 +81,7 @@ def read_npz(
     except Exception as error:
         reason = private(f" ({str(error) or type(error).__name__})")
         raise UserError(
-            a_file(path) + f": damaged, array {name!r} cannot be read" + reason
+            describe_file(path) + f": damaged, array {name!r} cannot be read" + reason
         ) from error
     return arrays
 
@@ -90,22 +90,27 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) 
     member = archive.getinfo(f"{name}.npy")
     if member.file_size > DEFLATE_RATIO * member.compress_size + 4096:
         raise UserError(
-            a_file(path) + f": damaged, array {name!r} claims more than its bytes can unpack to"
+            describe_file(path)
+            + f": damaged, array {name!r} claims more than its bytes can unpack to"
         )
     with archive.open(member) as opened:
         shape, dtype = _read_header(opened)
-        held = member.file_size - opened.tell()
+        stored = member.file_size - opened.tell()
     if dtype.hasobject or dtype.kind not in PLAIN_KINDS:
         raise UserError(
-            a_file(path) + f": array {name!r} holds " + private(dtype, "a type") + ", which is not "
+            describe_file(path)
+            + f": array {name!r} holds "
+            + private(dtype, "a type")
+            + ", which is not "
             "read because it could run code; save it as plain numbers"
         )
     claimed = prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or claimed != held:
-        raise UserError(a_file(path) + f": damaged, array {name!r} claims the shape {shape}")
+    if min(shape, default=0) < 0 or claimed != stored:
+        raise UserError(describe_file(path) + f": damaged, array {name!r} claims the shape {shape}")
     if claimed > largest:
         raise UserError(
-            a_file(path) + f": array {name!r} would take {claimed / 2**20:,.0f} MiB, which is more "
+            describe_file(path)
+            + f": array {name!r} would take {claimed / 2**20:,.0f} MiB, which is more "
             f"than the {largest / 2**20:,.0f} MiB left for this file"
         )
     with archive.open(member) as opened:
@@ -114,7 +119,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, largest: int) 
 
 
 def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and dtype as an npy header claims them."""
+    """Return shape and dtype from an npy header, which are not trusted yet."""
     version = np.lib.format.read_magic(opened)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
@@ -126,7 +131,7 @@ def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def whole_numbers(
-    values: NDArray[Any], lowest: int, highest: int, told: str | TwofoldText
+    values: NDArray[Any], lowest: int, highest: int, source: str | PrivateText
 ) -> NDArray[np.int64]:
     """Return ``values`` as int64 of shape ``(n,)``.
 
@@ -136,19 +141,19 @@ def whole_numbers(
         Any numbers, shape ``(n,)`` or ``(n, 1)``; floats must be whole.
     lowest, highest : int
         The range, both ends included.
-    told : str or TwofoldText
-        File and array, for the texts of errors.
+    source : str or PrivateText
+        File and array, for the error text.
 
     Raises
     ------
     UserError
-        Another shape, something that is not a whole number, or a number out of range.
+        The shape is another, or a number is not whole or out of range.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "biuf":
         raise UserError(
-            told + f": one whole number per row is needed, not {values.shape} of {values.dtype}"
+            source + f": one whole number per row is needed, not {values.shape} of {values.dtype}"
         )
     wrong = ~((values >= lowest) & (values <= highest))
     if values.dtype.kind == "f":
@@ -156,7 +161,7 @@ def whole_numbers(
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(
-            told
+            source
             + f": row {row + 1} is "
             + private(f"{values[row]}, ")
             + f"not a whole number from {lowest} to {highest}"

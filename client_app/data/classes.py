@@ -1,16 +1,16 @@
-"""The classes of a task: those configured, or those found in the data."""
+"""Finds the classes of a task, in the configuration or in the data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedstrata.support.errors import TwofoldText, UserError, nearest, private
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 
 def class_names(
     configured: Mapping[str, Sequence[str]] | None,
     task: str,
-    found: Mapping[str, TwofoldText],
+    found: Mapping[str, PrivateText],
     *,
     deployed: bool,
 ) -> tuple[str, ...]:
@@ -19,20 +19,20 @@ def class_names(
     Parameters
     ----------
     configured : mapping or None
-        ``data.classes``: the names by task; None takes those found, in sorted order.
+        ``data.classes``: the names by task; None takes those found in the data, sorted.
     task : str
         The site's task.
-    found : mapping of str to TwofoldText
-        Each class in the data, and the file (and line) where one is, for the texts of errors.
+    found : mapping of str to PrivateText
+        Each class in the data with a file (and line) that has it, for the error text.
     deployed : bool
-        Whether this is a site of its own: class names leave it, so it tells none that only its
-        files name.
+        Whether this is a real site. Class names are sent to the server, so a real site sends only
+        configured ones: a folder's name can be private.
 
     Raises
     ------
     UserError
-        A deployed site has no names configured, the task or a class found is not configured, or
-        there are fewer than two.
+        A deployed site has no configured names, the task or a class in the data is not configured,
+        or there are fewer than two classes.
     """
     if configured is None and deployed:
         raise UserError(

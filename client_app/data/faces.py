@@ -1,11 +1,17 @@
-"""Drawn faces: every site asks another question about its own people, seen by its own camera."""
+"""Drawn faces: every site has its own people, its own camera and one of the tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_partition, site_name
+from client_app.data.site_info import (
+    SiteInfo,
+    default_name,
+    name_of_site,
+    reject_empty_splits,
+    require_index,
+)
 from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, Camera, draw
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
@@ -52,32 +58,32 @@ class FacesOptions:
             raise UserError("data.public.identities: not a negative number")
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
-    """Draw the site's faces: no file is read, and no two sites or splits share a person.
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
+    """Draw the site's faces. No person is in two sites or in two splits.
 
     Raises
     ------
     UserError
-        An option is wrong, or the seat does not say which site this is.
+        An option is wrong, or the site info has no index.
     """
     settings = read_options(FacesOptions, options, "data")
-    index, count = require_partition(seat, "data 'faces'")
+    index, count = require_index(info, "data 'faces'")
     settings = replace(settings, train=pictures_to_train(settings, index, count))
-    task = _task(settings, seat, index)
+    task = _task(settings, info, index)
     splits = {
         name: _draw_split(settings, task, index, name, first, identities, seed)
         for name, (first, identities) in people(settings, index).items()
     }
-    name = site_name(seat, numbered(seat))
+    name = name_of_site(info, default_name(info))
     data = SiteData(name, task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
-    return refuse_empty(data)
+    return reject_empty_splits(data)
 
 
 def pictures_to_train(settings: FacesOptions, index: int, count: int) -> int:
     """Return how many pictures site ``index`` of ``count`` trains on.
 
-    ``train``, unless ``pictures`` says how many all sites hold together: then the site's share of
-    those, less ``validation`` and ``test``. Shares differ by one at most, the first being larger.
+    This is ``train``. With ``pictures``, the number of pictures of all sites, it is the site's
+    share without ``validation`` and ``test``. The first sites have one more than the last.
 
     Raises
     ------
@@ -99,10 +105,10 @@ def pictures_to_train(settings: FacesOptions, index: int, count: int) -> int:
 
 
 def people(settings: FacesOptions, index: int) -> dict[str, tuple[int, int]]:
-    """Return each split's people at site ``index`` as ``(first identity, how many)``.
+    """Return the people of each split of site ``index`` as ``(first identity, how many)``.
 
-    People below ``public.identities`` belong to the public set, the next ``identities`` to site 0,
-    and so on; a site's people are shared out in proportion to the examples of its splits.
+    The first ``public.identities`` people belong to the public set, the next ``identities`` to
+    site 0, and so on. Each split has people in proportion to its examples, and at least one.
     """
     total = settings.train + settings.validation + settings.test
     spare = settings.identities - 3
@@ -117,15 +123,15 @@ def people(settings: FacesOptions, index: int) -> dict[str, tuple[int, int]]:
     }
 
 
-def _task(settings: FacesOptions, seat: SiteInfo, index: int) -> str:
-    if seat.task is None:
+def _task(settings: FacesOptions, info: SiteInfo, index: int) -> str:
+    if info.task is None:
         return settings.tasks[index % len(settings.tasks)]
-    if seat.task not in settings.tasks:
+    if info.task not in settings.tasks:
         raise UserError(
-            f"this site's task {seat.task!r} is not among data.tasks, which has "
-            f"{nearest(seat.task, settings.tasks)}"
+            f"this site's task {info.task!r} is not among data.tasks, which has "
+            f"{nearest(info.task, settings.tasks)}"
         )
-    return seat.task
+    return info.task
 
 
 def _draw_split(

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
-from client_app.data.overlaps import alone, in_order_of_time, shared_extremes
-from client_app.data.paths import a_file, the_root
-from client_app.data.site_info import SiteInfo, refuse_empty, require_root, site_name
-from client_app.data.splitting import Parts, check_fractions, in_blocks, stratified
-from fedstrata.support.errors import TwofoldText, UserError, nearest, private
+from client_app.data.overlaps import in_order_of_time, overlap_free_share, shared_extremes
+from client_app.data.paths import describe_file, describe_root
+from client_app.data.site_info import SiteInfo, name_of_site, reject_empty_splits, require_root
+from client_app.data.splitting import SplitIndices, block_splits, check_fractions, stratified_splits
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 from models.training.data import ArrayInputs, SiteData, Split
@@ -33,8 +33,8 @@ ACTIVITIES = (
 )
 FOLDER = "UCI HAR Dataset"
 HALVES = ("train", "test")
-MOST_ALONE = 0.25  # of shuffled windows; in the published data it is 0.2 %
-LARGEST = 1 << 30  # the published data take 23 MB; more than a GiB is another file
+MOST_OVERLAP_FREE = 0.25  # of the shuffled windows; 0.2 % in the published data
+LARGEST = 1 << 30  # bytes; the published data take 23 MB, so a larger file is another one
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class HarOptions:
         if self.split == "official":
             raise UserError(
                 "data.split: the official split puts every subject wholly on one side, so a site "
-                "that holds one subject would have nothing to test on (or to train on); "
+                "that has one subject would have nothing to test on (or to train on); "
                 "use 'random' or 'blocks'"
             )
         if self.split not in ("random", "blocks"):
@@ -79,40 +79,42 @@ class Recordings:
     subjects: NDArray[np.int64]
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
-    """Return one subject's windows; subject and task are called ``subject-01`` and so on.
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
+    """Return one subject's windows; site and task are called ``subject-01`` and so on.
 
     Raises
     ------
     UserError
-        An option, the seat or a file is wrong.
+        An option, the site info or a file is wrong.
     """
     settings = read_options(HarOptions, options, "data")
-    recordings = open_recordings(require_root(seat))
-    subject = _choose(_subjects(settings, recordings), seat)
+    recordings = open_recordings(require_root(info))
+    subject = _choose_subject(_subjects(settings, recordings), info)
     rows = np.flatnonzero(recordings.subjects == subject)
-    name = _named(subject)
-    parts = _divide(settings, recordings, rows, name, derive_seed(seed, "har", subject))
+    name = _subject_name(subject)
+    parts = _draw_splits(settings, recordings, rows, name, derive_seed(seed, "har", subject))
     train, validation, test = (_split(recordings, rows[part]) for part in parts)
-    data = SiteData(site_name(seat, name), name, ACTIVITIES, (FEATURES,), train, validation, test)
-    return refuse_empty(data)
+    data = SiteData(
+        name_of_site(info, name), name, ACTIVITIES, (FEATURES,), train, validation, test
+    )
+    return reject_empty_splits(data)
 
 
 def open_recordings(root: Path) -> Recordings:
-    """Read the official folder or an npz; what was read last is kept until its files change.
+    """Read the official folder or an npz file, once until its files change.
 
     Parameters
     ----------
     root : Path
-        An ``.npz`` (arrays ``x``, ``y``, ``subject``), a folder with exactly one, or the official
-        folder (``train/X_train.txt``, ...), with or without the ``UCI HAR Dataset`` folder around.
+        An ``.npz`` file with the arrays ``x``, ``y`` and ``subject``; a folder with exactly one; or
+        the official folder (``train/X_train.txt``, ...) or its parent.
 
     Raises
     ------
     UserError
-        Neither is there, or a file is damaged; the text names file and row.
+        None of them exists, or a file is damaged.
     """
-    return _opened(tuple(map(stamp, _files(root))))
+    return _read_cached(tuple(map(stamp, _files(root))))
 
 
 def _files(root: Path) -> tuple[Path, ...]:
@@ -124,7 +126,7 @@ def _files(root: Path) -> tuple[Path, ...]:
     found = sorted(root.glob("*.npz"))
     if len(found) != 1:
         raise UserError(
-            the_root(root)
+            describe_root(root)
             + ": needs train/X_train.txt and the other official files, or exactly one "
             f".npz; it has {len(found)} npz files"
         )
@@ -141,14 +143,14 @@ def _official_files(folder: Path) -> tuple[Path, ...]:
     return paths
 
 
-def _official(path: Path) -> TwofoldText:
-    """Return a file of the official folder for the texts of errors: its name is the published one."""
+def _official(path: Path) -> PrivateText:
+    """Return a file of the official folder for an error text; its published name may leave."""
     return private(path, path.name)
 
 
 @lru_cache(maxsize=2)
-def _opened(stamps: tuple[Stamp, ...]) -> Recordings:
-    """Parse the files once for all sites of a simulation; time and size tell when one changed."""
+def _read_cached(stamps: tuple[Stamp, ...]) -> Recordings:
+    """Parse the files once for all sites of a simulation."""
     paths = [path for path, _, _ in stamps]
     if len(paths) == 1:
         return _read_npz(paths[0])
@@ -165,9 +167,9 @@ def _read_npz(path: Path) -> Recordings:
     named = arrays.get("activity_names")
     if named is not None and tuple(map(str, named.ravel())) != ACTIVITIES:
         order = f": activity_names must be {', '.join(ACTIVITIES)}, in this order"
-        raise UserError(a_file(path) + order)
-    told = (a_file(path) + f", {name}" for name in ("x", "y", "subject"))
-    return _checked((arrays["x"], arrays["y"], arrays["subject"]), tuple(told))
+        raise UserError(describe_file(path) + order)
+    sources = (describe_file(path) + f", {name}" for name in ("x", "y", "subject"))
+    return _checked((arrays["x"], arrays["y"], arrays["subject"]), tuple(sources))
 
 
 def _read_text(features: Path, labels: Path, subjects: Path) -> Recordings:
@@ -179,128 +181,131 @@ def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
     """Return a text table as float32, shape ``(n, columns)``."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty file is told below
+            warnings.simplefilter("ignore")  # an empty file is reported below
             table = np.loadtxt(path, dtype=np.float32, comments=None, ndmin=2, encoding="ascii")
     except ValueError as error:
-        told = _official(path) + ": not a table of numbers" + private(f" ({error})")
-        raise _bad_line(path, columns) or UserError(told) from error
+        message = _official(path) + ": not a table of numbers" + private(f" ({error})")
+        raise _bad_line(path, columns) or UserError(message) from error
     except OSError as error:
         raise UserError(_official(path) + f": cannot be read ({error.strerror})") from error
     if not table.size:
         raise UserError(_official(path) + ": no rows")
     if table.shape[1] != columns:
-        told = _official(path) + f": not {columns} columns"
-        raise _bad_line(path, columns) or UserError(told)
+        message = _official(path) + f": not {columns} columns"
+        raise _bad_line(path, columns) or UserError(message)
     return table
 
 
 def _bad_line(path: Path, columns: int) -> UserError | None:
-    """Find the first line that is not ``columns`` numbers."""
+    """Return the error for the first line that is not ``columns`` numbers, or None."""
     with path.open(encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
-            words, told = line.split(), _official(path) + f": line {number} has "
+            words, message = line.split(), _official(path) + f": line {number} has "
             if words and len(words) != columns:
-                return UserError(told + f"{len(words)} columns, not {columns}")
+                return UserError(message + f"{len(words)} columns, not {columns}")
             for word in words:
                 try:
                     float(word)
                 except ValueError:
-                    return UserError(told + private(repr(word[:40]), "a word") + ", not a number")
+                    return UserError(
+                        message + private(repr(word[:40]), "a word") + ", not a number"
+                    )
     return None
 
 
-def _checked(arrays: tuple[NDArray[Any], ...], told: tuple[TwofoldText, ...]) -> Recordings:
-    """Check shapes, finiteness and ranges; ``told`` names the three arrays in texts of errors."""
+def _checked(arrays: tuple[NDArray[Any], ...], sources: tuple[PrivateText, ...]) -> Recordings:
+    """Check shapes, finiteness and ranges; ``sources`` names the three arrays in error texts."""
     x, y, subject = arrays
     if x.ndim != 2 or x.shape[1] != FEATURES or x.dtype.kind not in "iuf":
         raise UserError(
-            told[0] + f": {FEATURES} columns of numbers are needed, not {x.shape} of {x.dtype}"
+            sources[0] + f": {FEATURES} columns of numbers are needed, not {x.shape} of {x.dtype}"
         )
     features = np.ascontiguousarray(x, dtype=np.float32)
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
-        raise UserError(told[0] + f": row {int(np.argmin(finite)) + 1} has NaN or infinity")
-    labels = whole_numbers(y, 1, len(ACTIVITIES), told[1]) - 1
-    subjects = whole_numbers(subject, 1, 10_000, told[2])
-    for other, rows in ((told[1], len(labels)), (told[2], len(subjects))):
+        raise UserError(sources[0] + f": row {int(np.argmin(finite)) + 1} has NaN or infinity")
+    labels = whole_numbers(y, 1, len(ACTIVITIES), sources[1]) - 1
+    subjects = whole_numbers(subject, 1, 10_000, sources[2])
+    for other, rows in ((sources[1], len(labels)), (sources[2], len(subjects))):
         if rows != len(features):
-            raise UserError(other + f" has {rows} rows but " + told[0] + f" has {len(features)}")
+            raise UserError(other + f" has {rows} rows but " + sources[0] + f" has {len(features)}")
     return Recordings(features, labels, subjects)
 
 
 def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
-    held = tuple(int(subject) for subject in np.unique(recordings.subjects))
+    found = tuple(int(subject) for subject in np.unique(recordings.subjects))
     if settings.subjects is None:
-        return held
-    absent = sorted(set(settings.subjects) - set(held))
+        return found
+    absent = sorted(set(settings.subjects) - set(found))
     if absent:
-        there = private(f"; there is {held}")
+        there = private(f"; there is {found}")
         raise UserError(f"data.subjects: no subject {absent[0]} here" + there)
     return tuple(sorted(set(settings.subjects)))
 
 
-def _choose(subjects: tuple[int, ...], seat: SiteInfo) -> int:
-    """Return the subject that the site's task names, else the one at the site's index."""
-    by_name = {_named(subject): subject for subject in subjects}
-    if seat.task is not None:
-        if seat.task not in by_name:
-            there = private(f"; there is {nearest(seat.task, by_name)}")
-            raise UserError(f"no task {seat.task!r} here" + there)
-        return by_name[seat.task]
-    if seat.index is None:
+def _choose_subject(subjects: tuple[int, ...], info: SiteInfo) -> int:
+    """Return the subject with the name of the site's task, or the one at the site's index."""
+    by_name = {_subject_name(subject): subject for subject in subjects}
+    if info.task is not None:
+        if info.task not in by_name:
+            there = private(f"; there is {nearest(info.task, by_name)}")
+            raise UserError(f"no task {info.task!r} here" + there)
+        return by_name[info.task]
+    if info.index is None:
         if len(subjects) == 1:
             return subjects[0]
         raise UserError(
             f"this site's data has {len(subjects)} subjects: name its own in the node config, "
-            "as in --node-config 'task=\"" + private(_named(subjects[0]), "...") + "\"'"
+            "as in --node-config 'task=\"" + private(_subject_name(subjects[0]), "...") + "\"'"
         )
-    sites = seat.index + 1 if seat.count is None else seat.count
+    sites = info.index + 1 if info.count is None else info.count
     if sites > len(subjects):
         raise UserError(
             f"{sites} sites but {len(subjects)} subjects: start as many sites as there are "
             f"subjects, with --federation-config 'num-supernodes={len(subjects)}'"
         )
-    return subjects[seat.index]
+    return subjects[info.index]
 
 
-def _named(subject: int) -> str:
+def _subject_name(subject: int) -> str:
     return f"subject-{subject:02d}"
 
 
-def _divide(
+def _draw_splits(
     settings: HarOptions, recordings: Recordings, rows: NDArray[np.int64], name: str, seed: int
-) -> Parts:
+) -> SplitIndices:
     validation, test = settings.validation_fraction, settings.test_fraction
     if settings.split == "random":
         labels = recordings.labels[rows]
-        return stratified(labels, validation=validation, test=test, seed=seed)
+        return stratified_splits(labels, validation=validation, test=test, seed=seed)
     labels = recordings.labels[rows]
     changes = int(np.count_nonzero(np.diff(labels)))
-    # A recording stays with an activity for some ten windows or more; shuffled rows change at
-    # nearly every one, and blocks of them would have neighbours in time on both sides.
+    # A recording stays with an activity for ten windows or more, but shuffled rows change at nearly
+    # every one. Blocks of shuffled rows would have neighbors in time in other blocks.
     if 3 * changes <= len(labels):
-        return in_blocks(labels, validation=validation, test=test)
+        return block_splits(labels, validation=validation, test=test)
     shared = shared_extremes(recordings.features[rows], labels)
-    if alone(shared) > MOST_ALONE:
+    unknown = overlap_free_share(shared)
+    if unknown > MOST_OVERLAP_FREE:
         raise UserError(
             private(f"{name}: ")
             + f"the rows are not in order of time (the activity changes {changes} times in "
-            f"{len(labels)} rows), and {alone(shared):.0%} of them share no extreme value with "
+            f"{len(labels)} rows), and {unknown:.0%} of them share no extreme value with "
             "another, so their order cannot be found and they cannot be cut into blocks; "
             "use data.split=random"
         )
     order = in_order_of_time(shared)
-    blocks = in_blocks(labels[order], validation=validation, test=test)
-    return _apart(Parts(*(np.sort(order[part]) for part in blocks)), shared)
+    blocks = block_splits(labels[order], validation=validation, test=test)
+    return _without_overlaps(SplitIndices(*(np.sort(order[part]) for part in blocks)), shared)
 
 
-def _apart(parts: Parts, shared: NDArray[np.int64]) -> Parts:
-    """Leave out what shares even one extreme with a later split: a neighbour that was not seen."""
+def _without_overlaps(parts: SplitIndices, shared: NDArray[np.int64]) -> SplitIndices:
+    """Leave out windows that have even one extreme in common with a later split."""
     train, validation, test = parts
     beside_test = np.asarray(shared[:, test].any(axis=1))
     validation = validation[~beside_test[validation]]
     beside = beside_test | np.asarray(shared[:, validation].any(axis=1))
-    return Parts(train[~beside[train]], validation, test)
+    return SplitIndices(train[~beside[train]], validation, test)
 
 
 def _split(recordings: Recordings, rows: NDArray[np.int64]) -> Split:

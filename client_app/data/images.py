@@ -1,4 +1,4 @@
-"""Any folder of pictures: class subfolders or a CSV manifest, one folder a site or one for all."""
+"""Pictures from class subfolders or a CSV manifest, one folder per site or one for all sites."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ from numpy.typing import NDArray
 
 from client_app.data.classes import class_names
 from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
-from client_app.data.normalisation import check_normalisation
-from client_app.data.partition import PartitionOptions, Place, share, task_of
-from client_app.data.paths import a_file, require_folder
-from client_app.data.pictures import Album, PictureInputs
-from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
-from client_app.data.splitting import Parts, check_fractions, complete, left_to_draw
+from client_app.data.normalization import check_normalization
+from client_app.data.paths import describe_file, require_folder
+from client_app.data.pictures import PictureCache, PictureInputs
+from client_app.data.site_info import (
+    SiteInfo,
+    default_name,
+    name_of_site,
+    reject_empty_splits,
+    require_root,
+)
+from client_app.data.site_split import Rank, SiteSplit, rows_of_site, seed_of_split, task_and_rank
+from client_app.data.splitting import (
+    SplitIndices,
+    check_fractions,
+    fill_missing_splits,
+    fractions_to_draw,
+)
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -38,19 +49,19 @@ class ImagesOptions:
     validation_fraction: float
     test_fraction: float
     memory_mb: int
-    partition: PartitionOptions
+    site_split: SiteSplit
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
         if not 1 <= self.size <= 4096:
             raise UserError(f"data.size: {self.size} is not between 1 and 4096 pixels")
-        check_normalisation(self.mean, self.std, 3)
+        check_normalization(self.mean, self.std, 3)
         if self.memory_mb < 0:
             raise UserError("data.memory_mb: not a negative number")
-        if self.domains and (self.manifest is not None or self.partition.column is not None):
+        if self.domains and (self.manifest is not None or self.site_split.column is not None):
             raise UserError(
                 "data.domains: is for folders, which have no columns; use data.manifest=null and "
-                "data.partition.column=null with it, or data.domains=false for a manifest"
+                "data.site_split.column=null with it, or data.domains=false for a manifest"
             )
         if self.tasks is not None and (not self.tasks or self.manifest is None):
             raise UserError(
@@ -59,52 +70,52 @@ class ImagesOptions:
             )
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
-    """Return the site's pictures; each was decoded once, so a bad file is told before training.
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
+    """Return the site's pictures, after decoding each once to find bad files before training.
 
     Raises
     ------
     UserError
-        An option, the seat, the manifest, a path or a picture is wrong.
+        An option, the site info, the manifest, a path or a picture is wrong.
     """
     settings = read_options(ImagesOptions, options, "data")
-    root = require_folder(require_root(seat))
-    task, place = _task(settings, seat)
+    root = require_folder(require_root(info))
+    task, rank = _task(settings, info)
     entries = _list(settings, root, task)
-    found = {entry.label: a_file(entry.path) for entry in entries}
-    classes = class_names(settings.classes, task, found, deployed=seat.deployed)
+    found = {entry.label: describe_file(entry.path) for entry in entries}
+    classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
-    natural = None
+    domains = None
     if settings.manifest is not None or settings.domains:
-        natural = np.array([entry.natural for entry in entries], dtype=np.str_)
-    shared_seed = derive_seed(seed, "images", "partition", task)
-    rows = share(settings.partition, labels, place, shared_seed, natural)
-    name = site_name(seat, numbered(seat))
+        domains = np.array([entry.domain for entry in entries], dtype=np.str_)
+    shared_seed = seed_of_split(seed, "images", task)
+    rows = rows_of_site(settings.site_split, labels, rank, shared_seed, domains)
+    name = name_of_site(info, default_name(info))
     own = [entries[row] for row in rows]
     split_seed = derive_seed(seed, "images", "split", task, name)
     given = {entry.split for entry in entries}
-    fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
-    splits = _divide(settings, own, labels[rows], fractions, split_seed)
+    fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
+    splits = _draw_splits(settings, own, labels[rows], fractions, split_seed)
     shape = (3, settings.size, settings.size)
-    return refuse_empty(SiteData(name, task, classes, shape, *splits))
+    return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
 
 
-def _task(settings: ImagesOptions, seat: SiteInfo) -> tuple[str, Place]:
-    """Return the site's task and its place among those that share the task's pictures."""
+def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[str, Rank]:
+    """Return the site's task and its rank among those that share the task's pictures."""
     tasks = settings.tasks or ((settings.task,) if settings.task else ())
-    if not tasks and seat.task is None:
+    if not tasks and info.task is None:
         raise UserError("data.task: name the task, or give task in the site's node config")
-    return task_of(seat, tasks)
+    return task_and_rank(info, tasks)
 
 
 def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
     if settings.manifest is not None:
-        column = settings.partition.required_column()
+        column = settings.site_split.required_column()
         return from_manifest(root, settings.manifest, task, column)
     return from_domains(root) if settings.domains else from_folders(root)
 
 
-def _divide(
+def _draw_splits(
     settings: ImagesOptions,
     entries: Sequence[Entry],
     labels: NDArray[np.int64],
@@ -112,33 +123,33 @@ def _divide(
     seed: int,
 ) -> tuple[Split, Split, Split]:
     """Decode the site's own pictures and put each into its split."""
-    album = Album(settings.size, settings.memory_mb << 20)
-    digests = album.examine([entry.path for entry in entries])
-    twins = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
-    parts = complete(
+    cache = PictureCache(settings.size, settings.memory_mb << 20)
+    digests = cache.examine([entry.path for entry in entries])
+    copies = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
+    parts = fill_missing_splits(
         [entry.split for entry in entries],
         labels,
         validation=fractions[0],
         test=fractions[1],
         seed=seed,
-        twins=twins,
+        copies=copies,
     )
-    return _splits(settings, album, entries, digests, labels, parts)
+    return _splits(settings, cache, entries, digests, labels, parts)
 
 
 def _splits(
     settings: ImagesOptions,
-    album: Album,
+    cache: PictureCache,
     entries: Sequence[Entry],
     digests: Sequence[str],
     labels: NDArray[np.int64],
-    parts: Parts,
+    parts: SplitIndices,
 ) -> tuple[Split, Split, Split]:
     def split(rows: NDArray[np.int64]) -> Split:
         inputs = PictureInputs(
             tuple(entries[row].path for row in rows),
             tuple(digests[row] for row in rows),
-            album,
+            cache,
             settings.mean,
             settings.std,
         )

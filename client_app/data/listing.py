@@ -1,4 +1,4 @@
-"""Lists the pictures of a folder: from class subfolders, or from a CSV manifest."""
+"""Lists the pictures of a folder, from class subfolders or from a CSV manifest."""
 
 from __future__ import annotations
 
@@ -6,34 +6,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client_app.data.paths import a_file, a_folder, inside, refuse_escape, the_root
-from client_app.data.tables import SPLITS, at_line, split_of, table_rows
-from fedstrata.support.errors import TwofoldText, UserError, private
+from client_app.data.paths import (
+    describe_file,
+    describe_folder,
+    describe_root,
+    file_inside,
+    reject_escape,
+)
+from client_app.data.tables import SPLITS, describe_line, row_split, table_rows
+from fedstrata.support.errors import PrivateText, UserError, private
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture: its file, its class, and what else its row says.
+    """One picture: its file, its class, its split and its domain.
 
     Parameters
     ----------
     path : Path
         The file.
     label : str
-        Its class for the task at hand.
+        Its class for the site's task.
     split : str or None
-        ``train``, ``validation`` or ``test``; None where the data say nothing about it.
-    natural : str
-        Its value in the column, or the folder of its domain, by which the schemes ``natural`` and
-        ``domain`` share out; empty where they are not used.
+        ``train``, ``validation`` or ``test``; None where the data do not say.
+    domain : str
+        Its value in the column, or the folder of its domain, for the schemes ``natural`` and
+        ``domain``; empty where they are not used.
     """
 
     path: Path
     label: str
     split: str | None
-    natural: str
+    domain: str
 
 
 def from_folders(root: Path) -> list[Entry]:
@@ -42,26 +48,26 @@ def from_folders(root: Path) -> list[Entry]:
     Raises
     ------
     UserError
-        There are no class folders, a class folder has no picture, a picture lies outside of one,
+        There are no class folders, a class folder is empty, a picture lies outside of them,
         or a link leaves ``root``.
     """
     return _tree(root, root)
 
 
 def from_domains(root: Path) -> list[Entry]:
-    """List ``root/<domain>/<class>/*``, or with splits inside the domains, sorted by path.
+    """List ``root/<domain>/<class>/*`` or ``root/<domain>/<split>/<class>/*``, sorted by path.
 
-    Each entry's ``natural`` is the name of its domain's folder.
+    Each entry's ``domain`` is the name of its domain's folder.
 
     Raises
     ------
     UserError
-        There are no domain folders, one is named as a split, or what `from_folders` refuses.
+        There are no domain folders, one has the name of a split, or `from_folders` raises it.
     """
     domains = _subfolders(root, root)
     if not domains:
         raise UserError(
-            the_root(root)
+            describe_root(root)
             + ": has no domain folders; put pictures into "
             + private(f"{root}/")
             + "<domain>/<class>/, or use data.domains=false"
@@ -69,20 +75,20 @@ def from_domains(root: Path) -> list[Entry]:
     for domain in domains:
         if domain.name in SPLITS:
             raise UserError(
-                a_folder(root, domain) + ": is the name of a split, not of a domain; use "
+                describe_folder(root, domain) + ": is the name of a split, not of a domain; use "
                 "data.domains=false, or put splits inside the domains, as in "
                 + private(f"{root}/")
                 + f"<domain>/{domain.name}/<class>/"
             )
-    return [replace(e, natural=domain.name) for domain in domains for e in _tree(root, domain)]
+    return [replace(e, domain=domain.name) for domain in domains for e in _tree(root, domain)]
 
 
 def _tree(root: Path, top: Path) -> list[Entry]:
-    """List the class folders, or the splits with class folders, in ``top``, inside ``root``."""
+    """List the pictures of one tree of class folders at ``top``, which lies inside ``root``."""
     folders = _subfolders(root, top)
     if not folders:
-        told = ": has no class folders; put pictures into " + private(f"{top}/") + "<class>/"
-        raise UserError(a_folder(root, top) + told)
+        message = ": has no class folders; put pictures into " + private(f"{top}/") + "<class>/"
+        raise UserError(describe_folder(root, top) + message)
     if not _are_splits(root, top, folders):
         return [entry for folder in folders for entry in _class_folder(root, folder, None)]
     return [
@@ -94,12 +100,12 @@ def _tree(root: Path, top: Path) -> list[Entry]:
 
 
 def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
-    """Tell ``train``, ``validation`` and ``test`` that hold class folders from classes so named."""
+    """Return whether the folders are splits that contain class folders, and not classes."""
     splits = [path.name for path in folders if path.name in SPLITS and _subfolders(root, path)]
     others = [path.name for path in folders if path.name not in splits]
     if splits and others:
         raise UserError(
-            a_folder(root, top)
+            describe_folder(root, top)
             + f": {splits[0]!r} holds class folders but "
             + private(repr(others[0]), "another folder")
             + " is not such a split; "
@@ -109,32 +115,32 @@ def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
 
 
 def _subfolders(root: Path, folder: Path) -> list[Path]:
-    refuse_escape(root, folder)
+    reject_escape(root, folder)
     found = [path for path in _visible(folder.iterdir()) if not path.name.startswith("__")]
     folders = [path for path in found if path.is_dir()]
     for path in found:
         if folders and path.suffix.lower() in SUFFIXES and path.is_file():
             raise UserError(
-                a_file(path) + ": lies beside the class folders; move it into one of them"
+                describe_file(path) + ": lies beside the class folders; move it into one of them"
             )
     return folders
 
 
 def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
-    refuse_escape(root, folder)
+    reject_escape(root, folder)
     pictures = [path for path in _below(folder) if path.suffix.lower() in SUFFIXES]
     if not pictures:
-        told = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
-        raise UserError(a_folder(root, folder) + told)
+        message = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
+        raise UserError(describe_folder(root, folder) + message)
     for path in pictures:
-        refuse_escape(root, path)
+        reject_escape(root, path)
         if not path.is_file():
-            raise UserError(a_file(path) + ": is not a file")
+            raise UserError(describe_file(path) + ": is not a file")
         yield Entry(path, folder.name, split, "")
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return what lies in a folder and its folders; not what is hidden, or in a hidden one."""
+    """Return everything below a folder that is not hidden and not in a hidden folder."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -146,46 +152,46 @@ def _visible(paths: Iterator[Path]) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
-def from_manifest(root: Path, name: str, task: str, natural: str | None) -> list[Entry]:
+def from_manifest(root: Path, name: str, task: str, column: str | None) -> list[Entry]:
     """List the pictures that have a label for ``task`` in the CSV file ``root / name``.
 
-    The first row names the columns: ``path`` (relative to the manifest), one per task, perhaps
-    ``split``, and any others. A picture with an empty cell is left out of that task.
+    The columns are ``path`` (relative to the manifest), one per task, optionally ``split``, and any
+    others. A picture with an empty cell is left out of that task.
 
     Raises
     ------
     UserError
-        The file, a column, a row or a path is wrong; the text names file and line.
+        The file, a column, a row or a path is wrong.
     """
-    manifest = inside(root, name, "data.manifest")
-    columns = ["path", task, *([natural] if natural else [])]
+    manifest = file_inside(root, name, "data.manifest")
+    columns = ["path", task, *([column] if column else [])]
     entries: dict[Path, Entry] = {}
     for line, row in table_rows(manifest, columns):
-        place = at_line(manifest, line)
-        entry = _entry(root, manifest, place, row, task, natural)
+        source = describe_line(manifest, line)
+        entry = _entry(root, manifest, source, row, task, column)
         if entry is None:
             continue
         if entry.path in entries:
             raise UserError(
-                place + ": " + private(repr(row["path"]), "its file") + " is listed twice"
+                source + ": " + private(repr(row["path"]), "its file") + " is listed twice"
             )
         entries[entry.path] = entry
     if not entries:
-        raise UserError(a_file(manifest) + f": no picture has a label in column {task!r}")
+        raise UserError(describe_file(manifest) + f": no picture has a label in column {task!r}")
     return list(entries.values())
 
 
 def _entry(
     root: Path,
     manifest: Path,
-    told: TwofoldText,
+    source: PrivateText,
     row: dict[str, str],
     task: str,
-    natural: str | None,
+    column: str | None,
 ) -> Entry | None:
     if not row[task]:
         return None
-    split = split_of(row, told)
+    split = row_split(row, source)
     folder = str(manifest.parent.relative_to(root) / row["path"]) if row["path"] else ""
-    path = inside(root, folder, told)
-    return Entry(path, row[task], split, row[natural] if natural else "")
+    path = file_inside(root, folder, source)
+    return Entry(path, row[task], split, row[column] if column else "")

@@ -1,4 +1,4 @@
-"""MedMNIST ``.npz`` files (Yang et al., Scientific Data 2023): one a site, a task, or for all."""
+"""MedMNIST ``.npz`` files (Yang et al., Scientific Data 2023), one per site or per task."""
 
 from __future__ import annotations
 
@@ -14,17 +14,30 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
-from client_app.data.normalisation import check_normalisation
-from client_app.data.partition import ALONE, BY_COLUMN, PartitionOptions, Place, place_of, share
-from client_app.data.paths import a_file, inside, refuse_names_in_a_file, the_root
-from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
+from client_app.data.normalization import check_normalization
+from client_app.data.paths import describe_file, describe_root, file_inside, reject_names_in_a_file
+from client_app.data.site_info import (
+    SiteInfo,
+    default_name,
+    name_of_site,
+    reject_empty_splits,
+    require_root,
+)
+from client_app.data.site_split import (
+    ALONE,
+    COLUMN_SCHEMES,
+    Rank,
+    SiteSplit,
+    rank_of,
+    rows_of_site,
+    seed_of_split,
+)
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
-from fedstrata.support.seeds import derive_seed
 from models.training.data import ArrayInputs, SiteData, Split
 
 SPLITS = ("train", "val", "test")
-MOST_CLASSES = 10_000
+MOST_CLASSES = 10_000  # a larger label is damage: class names are sent to the server
 
 
 @dataclass(frozen=True)
@@ -40,24 +53,24 @@ class MedmnistOptions:
     std: list[float]
     largest_mb: int
     measure_on_all: bool
-    partition: PartitionOptions
+    site_split: SiteSplit
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise UserError(f"data.channels: 1 or 3, not {self.channels}")
         if self.size is not None and not 1 <= self.size <= 1024:
             raise UserError(f"data.size: {self.size} is not between 1 and 1024 pixels")
-        check_normalisation(self.mean, self.std, self.channels)
-        if self.partition.scheme in BY_COLUMN:
-            scheme = self.partition.scheme
-            raise UserError(f"data.partition.scheme: these files have no column for {scheme!r}")
+        check_normalization(self.mean, self.std, self.channels)
+        if self.site_split.scheme in COLUMN_SCHEMES:
+            scheme = self.site_split.scheme
+            raise UserError(f"data.site_split.scheme: these files have no column for {scheme!r}")
         if self.file is not None and self.files is not None:
             raise UserError("data.file and data.files: give one of them, and null for the other")
 
 
 @dataclass(frozen=True)
 class Collection:
-    """The pictures of one file: training, validation and test one after the other.
+    """The pictures of one file: training, then validation, then test.
 
     Parameters
     ----------
@@ -65,95 +78,96 @@ class Collection:
         Shape ``(n, h, w, c)`` with one channel or three.
     labels : NDArray[np.int64]
         Class indices, shape ``(n,)``.
-    side : NDArray[np.int64]
+    split : NDArray[np.int64]
         0, 1 or 2 for train, validation or test, shape ``(n,)``.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    side: NDArray[np.int64]
+    split: NDArray[np.int64]
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
-    """Return the site's share of its file; the file's own splits are kept.
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
+    """Return the site's share of its file, with the file's own splits.
 
     Raises
     ------
     UserError
-        An option, the seat or the file is wrong.
+        An option, the site info or the file is wrong.
     """
     settings = read_options(MedmnistOptions, options, "data")
-    name = site_name(seat, numbered(seat))
-    path, task, place = _choose(settings, require_root(seat), seat, name)
-    held = _opened(stamp(path), settings.largest_mb << 20)
-    classes = _classes(settings, task, held, path)
-    shared_seed = derive_seed(seed, "medmnist", "partition", path.stem)
-    rows = share(settings.partition, held.labels, place, shared_seed)
-    sides = [rows[held.side[rows] == side] for side in range(3)]
+    name = name_of_site(info, default_name(info))
+    path, task, rank = _choose_file(settings, require_root(info), info, name)
+    collection = _read_cached(stamp(path), settings.largest_mb << 20)
+    classes = _classes(settings, task, collection, path)
+    shared_seed = seed_of_split(seed, "medmnist", path.stem)
+    rows = rows_of_site(settings.site_split, collection.labels, rank, shared_seed)
+    rows_of_splits = [rows[collection.split[rows] == number] for number in range(3)]
     if settings.measure_on_all:
-        sides[1:] = [np.flatnonzero(held.side == side) for side in (1, 2)]
-    height, width = held.images.shape[1:3]
+        rows_of_splits[1:] = [np.flatnonzero(collection.split == number) for number in (1, 2)]
+    height, width = collection.images.shape[1:3]
     shape = (settings.channels, settings.size or height, settings.size or width)
-    size = math.prod(shape) * sum(map(len, sides))
+    size = math.prod(shape) * sum(map(len, rows_of_splits))
     if size > settings.largest_mb << 20:
         raise UserError(
             f"the pictures would take {size >> 20} MB with data.size={settings.size} and data.channels="
             f"{settings.channels}, and data.largest_mb is {settings.largest_mb}: lower or raise it"
         )
-    splits = [_split(settings, held, chosen, path) for chosen in sides]
-    return refuse_empty(SiteData(name, task, classes, shape, *splits))
+    splits = [_split(settings, collection, chosen, path) for chosen in rows_of_splits]
+    return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
 
 
-def _choose(
-    settings: MedmnistOptions, root: Path, seat: SiteInfo, name: str
-) -> tuple[Path, str, Place]:
-    """Return the site's file, its task, and its place among the sites that share the file."""
-    alone_or_all = place_of(seat)[1] if seat.index is not None else ALONE
-    refuse_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
+def _choose_file(
+    settings: MedmnistOptions, root: Path, info: SiteInfo, name: str
+) -> tuple[Path, str, Rank]:
+    """Return the site's file, its task, and its rank among the sites that share the file."""
+    alone_or_all = rank_of(info)[1] if info.index is not None else ALONE
+    reject_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
     if root.is_file():
-        return root, seat.task or root.stem, alone_or_all
+        return root, info.task or root.stem, alone_or_all
     if settings.files is not None:
-        return _assigned(settings.files, root, seat, name)
+        return _assigned(settings.files, root, info, name)
     if settings.file is not None:
-        path = inside(root, settings.file, "data.file")
-        return path, seat.task or path.stem, alone_or_all
-    if seat.task is not None:
-        path = inside(root, f"{seat.task}.npz", "this site's task")
-        return path, seat.task, alone_or_all
-    return _by_index(root, seat)
+        path = file_inside(root, settings.file, "data.file")
+        return path, info.task or path.stem, alone_or_all
+    if info.task is not None:
+        path = file_inside(root, f"{info.task}.npz", "this site's task")
+        return path, info.task, alone_or_all
+    return _by_index(root, info)
 
 
 def _assigned(
-    files: Mapping[str, str], root: Path, seat: SiteInfo, name: str
-) -> tuple[Path, str, Place]:
+    files: Mapping[str, str], root: Path, info: SiteInfo, name: str
+) -> tuple[Path, str, Rank]:
     if name not in files:
         raise UserError(f"data.files: no site {name!r}; there is {nearest(name, files)}")
-    path = inside(root, files[name], f"data.files, site {name!r}")
+    path = file_inside(root, files[name], f"data.files, site {name!r}")
     sharing = sorted(site for site, file in files.items() if file == files[name])
-    place = ALONE if seat.index is None else Place(sharing.index(name), len(sharing))
-    return path, seat.task or path.stem, place
+    rank = ALONE if info.index is None else Rank(sharing.index(name), len(sharing))
+    return path, info.task or path.stem, rank
 
 
-def _by_index(root: Path, seat: SiteInfo) -> tuple[Path, str, Place]:
-    """Deal the folder's files out to the sites in turn: each file is a task."""
+def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Rank]:
+    """Return the file of site ``i``: the ``i % n``-th of ``n`` files, each of which is a task."""
     found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
     if not found:
         raise UserError(
-            the_root(root) + ": has no .npz file; put one there, such as pneumoniamnist.npz"
+            describe_root(root) + ": has no .npz file; put one there, such as pneumoniamnist.npz"
         )
-    if seat.index is None and len(found) > 1:
+    if info.index is None and len(found) > 1:
         raise UserError(
-            the_root(root) + f": has {len(found)} npz files: name this site's in its node config, "
+            describe_root(root)
+            + f": has {len(found)} npz files: name this site's in its node config, "
             "as in --node-config 'task=\""
             + private(found[0].stem, "...")
             + "\"', or give data.file"
         )
-    number, place = place_of(seat, len(found))
-    return inside(root, found[number].name, "data-root"), found[number].stem, place
+    number, rank = rank_of(info, len(found))
+    return file_inside(root, found[number].name, "data-root"), found[number].stem, rank
 
 
 @lru_cache(maxsize=2)
-def _opened(stamped: Stamp, largest: int) -> Collection:
+def _read_cached(stamped: Stamp, largest: int) -> Collection:
     """Read a file once for all sites of a simulation."""
     path = stamped[0]
     names = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
@@ -163,23 +177,26 @@ def _opened(stamped: Stamp, largest: int) -> Collection:
     for split, pictures, numbers in zip(SPLITS, images, labels, strict=True):
         if len(pictures) != len(numbers):
             counts = f": {len(pictures)} {split}_images but {len(numbers)} {split}_labels"
-            raise UserError(a_file(path) + counts)
+            raise UserError(describe_file(path) + counts)
         if pictures.shape[1:] != images[0].shape[1:]:
-            raise UserError(a_file(path) + f": {split}_images have another size than train_images")
-    side = np.repeat(np.arange(3), [len(numbers) for numbers in labels])
-    return Collection(np.concatenate(images), np.concatenate(labels), side)
+            raise UserError(
+                describe_file(path) + f": {split}_images have another size than train_images"
+            )
+    split_of = np.repeat(np.arange(3), [len(numbers) for numbers in labels])
+    return Collection(np.concatenate(images), np.concatenate(labels), split_of)
 
 
 def _images(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
     """Return one split's pictures as uint8 ``(n, h, w, c)``."""
     array = arrays[name]
     if array.dtype != np.uint8:
-        raise UserError(a_file(path) + f": {name} is {array.dtype}, not uint8")
+        raise UserError(describe_file(path) + f": {name} is {array.dtype}, not uint8")
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
         raise UserError(
-            a_file(path) + f": {name} has shape {arrays[name].shape}; only flat pictures are read, "
+            describe_file(path)
+            + f": {name} has shape {arrays[name].shape}; only flat pictures are read, "
             "(n, height, width) or (n, height, width, 3), not volumes"
         )
     return array
@@ -189,15 +206,18 @@ def _labels(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArra
     array = arrays[name]
     if array.ndim == 2 and array.shape[1] > 1:
         raise UserError(
-            a_file(path) + f": {name} has {array.shape[1]} labels per picture; several labels per "
+            describe_file(path)
+            + f": {name} has {array.shape[1]} labels per picture; several labels per "
             "picture (as in ChestMNIST) are not supported, choose a file with one"
         )
-    return whole_numbers(array, 0, MOST_CLASSES - 1, a_file(path) + f", {name}")
+    return whole_numbers(array, 0, MOST_CLASSES - 1, describe_file(path) + f", {name}")
 
 
-def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path) -> tuple[str, ...]:
+def _classes(
+    settings: MedmnistOptions, task: str, collection: Collection, path: Path
+) -> tuple[str, ...]:
     """Return the configured names, or "0", "1", ... up to the highest label in the file."""
-    highest = int(held.labels.max(initial=0))
+    highest = int(collection.labels.max(initial=0))
     if settings.classes is None:
         return tuple(map(str, range(max(2, highest + 1))))
     if task not in settings.classes:
@@ -211,7 +231,7 @@ def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path)
         raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {names}")
     if highest >= len(names):
         raise UserError(
-            a_file(path)
+            describe_file(path)
             + ": has "
             + private(f"label {highest}", "a higher label")
             + f", but data.classes of task {task!r} ends at {len(names) - 1} ({names[-1]!r})"
@@ -220,26 +240,26 @@ def _classes(settings: MedmnistOptions, task: str, held: Collection, path: Path)
 
 
 def _split(
-    settings: MedmnistOptions, held: Collection, rows: NDArray[np.int64], path: Path
+    settings: MedmnistOptions, collection: Collection, rows: NDArray[np.int64], path: Path
 ) -> Split:
-    images = held.images[rows]
+    images = collection.images[rows]
     if images.shape[3] > settings.channels:
-        raise UserError(a_file(path) + ": has pictures in colour; use data.channels=3")
+        raise UserError(describe_file(path) + ": has pictures in color; use data.channels=3")
     if images.shape[3] < settings.channels:
         images = np.repeat(images, settings.channels, axis=3)
     if settings.size is not None:
         images = _resized(images, settings.size)
     inputs = ArrayInputs(images, tuple(settings.mean), tuple(settings.std))
-    return Split(inputs, held.labels[rows])
+    return Split(inputs, collection.labels[rows])
 
 
 def _resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Return uint8 ``(n, size, size, c)`` of ``(n, h, w, c)``, bilinear, smoothed where smaller."""
+    """Scale uint8 ``(n, h, w, c)`` to ``(n, size, size, c)``, bilinear with antialiasing."""
     if images.shape[1:3] == (size, size):
         return images
     made = np.empty((len(images), size, size, images.shape[3]), dtype=np.uint8)
-    for place, image in enumerate(images):
+    for number, image in enumerate(images):
         picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
         scaled = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
-        made[place] = scaled.reshape(size, size, images.shape[3])
+        made[number] = scaled.reshape(size, size, images.shape[3])
     return made

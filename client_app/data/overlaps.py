@@ -1,8 +1,8 @@
-"""Finds the order of time of shuffled windows that overlap, by the extreme values they share.
+"""Finds the order in time of shuffled windows that overlap, by extreme values in common.
 
-The windows of UCI HAR are cut with half of their samples in common. Where the largest (or smallest)
-value of a signal lies in the common half, both windows have the very same number as its maximum
-(or minimum), to the last bit, and windows apart from one another practically never do.
+Neighboring windows of UCI HAR have half of their samples in common. Where the largest (or smallest)
+value of a signal lies in the common half, both windows have the same maximum (or minimum), bit for
+bit. Windows that do not overlap practically never do.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Maxima and minima over time in features.txt: five signals with three axes have 40 features each
-# (mean, std and mad come first, three each), then five magnitudes 13 each. Spectra do not overlap.
+# The columns of maxima and minima over time, by features.txt: five signals with three axes have 40
+# features each (mean, std and mad come first, three each), then five magnitudes 13 each. Spectra are
+# left out, since their extremes are not values of samples.
 AXES = [40 * signal + number for signal in range(5) for number in range(9, 15)]
 MAGNITUDES = [200 + 13 * signal + number for signal in range(5) for number in (3, 4)]
 EXTREMES = np.array(AXES + MAGNITUDES)
-SURE = 2  # equal extremes that make neighbours; one alone happens by chance
+SURE = 2  # equal extremes that make neighbors; a single one happens by chance
 
 
 def shared_extremes(features: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -26,7 +27,7 @@ def shared_extremes(features: NDArray[np.float32], labels: NDArray[np.int64]) ->
     features : NDArray[np.float32]
         One subject's windows, ``(n, 561)``.
     labels : NDArray[np.int64]
-        Their activities, ``(n,)``; windows of two activities, and a window and itself, share 0.
+        Their activities, ``(n,)``. Windows of different activities have none in common.
     """
     extremes = features[:, EXTREMES]
     shared = np.zeros((len(features), len(features)), dtype=np.int64)
@@ -38,10 +39,10 @@ def shared_extremes(features: NDArray[np.float32], labels: NDArray[np.int64]) ->
 
 
 def in_order_of_time(shared: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the windows recording by recording, each along time (forwards or backwards).
+    """Return the windows recording by recording, each forwards or backwards in time.
 
-    Neighbours are joined beginning with those that share most; a window has at most two, and no
-    recording closes to a ring. Recordings follow one another by their smallest row.
+    Neighbors are joined, those with most in common first. A window has at most two neighbors, and
+    no recording becomes a ring. Recordings are ordered by their smallest row.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def in_order_of_time(shared: NDArray[np.int64]) -> NDArray[np.int64]:
     NDArray[np.int64]
         A permutation of the rows, ``(n,)``.
     """
-    neighbours: list[list[int]] = [[] for _ in range(len(shared))]
+    neighbors: list[list[int]] = [[] for _ in range(len(shared))]
     recording = list(range(len(shared)))
 
     def first_of(row: int) -> int:
@@ -65,28 +66,28 @@ def in_order_of_time(shared: NDArray[np.int64]) -> NDArray[np.int64]:
     first, second = np.nonzero(np.triu(shared >= SURE))
     for pair in np.argsort(-shared[first, second], kind="stable"):
         one, other = int(first[pair]), int(second[pair])
-        if max(len(neighbours[one]), len(neighbours[other])) < 2:
+        if max(len(neighbors[one]), len(neighbors[other])) < 2:
             roots = sorted((first_of(one), first_of(other)))
             if roots[0] != roots[1]:
                 recording[roots[1]] = roots[0]
-                neighbours[one].append(other)
-                neighbours[other].append(one)
-    return _along(neighbours)
+                neighbors[one].append(other)
+                neighbors[other].append(one)
+    return _along(neighbors)
 
 
-def _along(neighbours: list[list[int]]) -> NDArray[np.int64]:
-    """Walk each path from its end with the smaller row."""
+def _along(neighbors: list[list[int]]) -> NDArray[np.int64]:
+    """Return the rows along each path, from its end with the smaller row."""
     order: list[int] = []
     seen: set[int] = set()
-    for end in (row for row, beside in enumerate(neighbours) if len(beside) < 2):
+    for end in (row for row, beside in enumerate(neighbors) if len(beside) < 2):
         here: int | None = end if end not in seen else None
         while here is not None:
             order.append(here)
             seen.add(here)
-            here = next((row for row in neighbours[here] if row not in seen), None)
+            here = next((row for row in neighbors[here] if row not in seen), None)
     return np.array(order, dtype=np.int64)
 
 
-def alone(shared: NDArray[np.int64]) -> float:
+def overlap_free_share(shared: NDArray[np.int64]) -> float:
     """Return the share of windows that no other window overlaps."""
     return float((shared.max(axis=1, initial=0) < SURE).mean())

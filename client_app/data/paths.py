@@ -1,28 +1,28 @@
-"""Names of files that come from data or configuration, held inside the site's data folder."""
+"""Checks that file names from data or configuration stay inside the site's data folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from fedstrata.support.errors import TwofoldText, UserError, private
+from fedstrata.support.errors import PrivateText, UserError, private
 
 DATA_FOLDER = "the data folder"
 
 
-def a_file(path: Path) -> TwofoldText:
-    """Return ``path`` for the texts of errors: names of files can be names of patients."""
+def describe_file(path: Path) -> PrivateText:
+    """Return ``path`` for an error text; it stays private, since a file can have a patient's name."""
     return private(path, f"a file in {DATA_FOLDER}")
 
 
-def a_folder(root: Path, path: Path) -> TwofoldText:
-    """Return ``path``, which is ``root`` or in it, for the texts of errors."""
+def describe_folder(root: Path, path: Path) -> PrivateText:
+    """Return ``path``, which is ``root`` or inside it, for an error text."""
     return private(path, DATA_FOLDER if path == root else f"a folder in {DATA_FOLDER}")
 
 
-def the_root(root: Path) -> TwofoldText:
-    """Return the site's data folder (or file) for the texts of errors."""
-    return a_folder(root, root)
+def describe_root(root: Path) -> PrivateText:
+    """Return the site's data folder or file for an error text."""
+    return describe_folder(root, root)
 
 
 def require_folder(root: Path) -> Path:
@@ -32,8 +32,8 @@ def require_folder(root: Path) -> Path:
     return root
 
 
-def refuse_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
-    """Raise `UserError` where ``root`` is a file and an option, by its key, names one in a folder."""
+def reject_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
+    """Raise a `UserError` where ``root`` is a file and one of the options names a file in a folder."""
     for key, value in named.items():
         if value is not None and root.is_file():
             raise UserError(
@@ -42,7 +42,7 @@ def refuse_names_in_a_file(root: Path, named: Mapping[str, object]) -> None:
             )
 
 
-def inside(root: Path, name: str, told: str | TwofoldText) -> Path:
+def file_inside(root: Path, name: str, source: str | PrivateText) -> Path:
     """Return the regular file ``root / name``.
 
     Parameters
@@ -50,45 +50,50 @@ def inside(root: Path, name: str, told: str | TwofoldText) -> Path:
     root : Path
         The site's data folder.
     name : str
-        A relative path that nobody vouches for.
-    told : str or TwofoldText
-        Where the name was written, for the texts of errors.
+        A relative path, not trusted.
+    source : str or PrivateText
+        Where the name was written, for the error text.
 
     Raises
     ------
     UserError
-        The name is absolute, climbs out by ``..`` or by a link, or is not a file.
+        The name is absolute, leads out of ``root`` by ``..`` or by a link, or is not a file.
     """
     pure = PurePosixPath(name)
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
         named = private(repr(name), "it")
         raise UserError(
-            told + ": " + named + " must be a path inside " + the_root(root) + ", without '..'"
+            source
+            + ": "
+            + named
+            + " must be a path inside "
+            + describe_root(root)
+            + ", without '..'"
         )
     path = root / name
-    refuse_escape(root, path)
+    reject_escape(root, path)
     try:
         regular = path.is_file()
     except OSError as error:
         named = private(repr(name[:200]), "the file")
-        raise UserError(told + ": " + named + f" cannot be opened ({error.strerror})") from error
+        raise UserError(source + ": " + named + f" cannot be opened ({error.strerror})") from error
     if not regular:
         missing = private(f"file {name!r}", "such file")
-        raise UserError(told + ": there is no " + missing + " in " + the_root(root))
+        raise UserError(source + ": there is no " + missing + " in " + describe_root(root))
     return path
 
 
-def refuse_escape(root: Path, path: Path) -> None:
-    """Raise `UserError` where links lead from ``path`` out of ``root``."""
+def reject_escape(root: Path, path: Path) -> None:
+    """Raise a `UserError` where links lead from ``path`` out of ``root``."""
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        short = a_file(Path(str(path)[:300]))
+        short = describe_file(Path(str(path)[:300]))
         raise UserError(short + ": cannot be opened" + private(f" ({error})")) from error
     if not resolved.is_relative_to(root.resolve()):
         raise UserError(
-            a_file(path)
+            describe_file(path)
             + " is a link that leaves "
-            + the_root(root)
+            + describe_root(root)
             + ": put the file itself there"
         )

@@ -1,4 +1,4 @@
-"""Decodes picture files that nobody vouches for into equal squares, within a fixed memory."""
+"""Decodes untrusted picture files into equal squares, within a fixed memory."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from client_app.data.paths import a_file
+from client_app.data.paths import describe_file
 from fedstrata.support.errors import UserError, private
 from models.training.data import ArrayInputs
 
-# What may be decoded; the others include formats that start programs (EPS) or are rarely tested.
+# Only these are decoded. Others start programs (EPS) or are rarely tested.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 LARGEST_FILE = 256 << 20
 MOST_PIXELS = 64_000_000
-MOST_THREADS = 4  # that decode at once, where torch has as many
+MOST_THREADS = 4  # that decode at once; fewer where torch has fewer
 
 Square = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Album:
-    """Prepared pictures that fit the memory, and the means to decode the others again.
+class PictureCache:
+    """Decoded pictures up to a limit of memory; the others are decoded again when needed.
 
     Parameters
     ----------
     size : int
         Side of the squares in pixels.
     memory : int
-        Bytes that prepared pictures may take; what was decoded first stays. (Every epoch needs
-        every picture once, and for that no rule of eviction is better.)
+        The most bytes of decoded pictures. Those decoded first stay: each epoch needs each picture
+        once, so no other rule keeps more of what is needed.
     kept : dict
-        SHA-256 of a file to its square, uint8 ``(size, size, 3)``.
+        Maps the SHA-256 of a file to its square, uint8 ``(size, size, 3)``.
     """
 
     size: int
@@ -49,12 +49,12 @@ class Album:
     kept: dict[str, Square] = field(default_factory=dict)
 
     def examine(self, paths: Sequence[Path]) -> tuple[str, ...]:
-        """Decode every file once and return their SHA-256; raise `UserError` for a bad one."""
+        """Decode every file once and return each SHA-256; raise a `UserError` for a bad one."""
         with ThreadPoolExecutor(threads()) as pool:
             return tuple(pool.map(self._examine, paths))
 
     def squares(self, paths: Sequence[Path], digests: Sequence[str]) -> Square:
-        """Return the prepared pictures, uint8 ``(len(paths), size, size, 3)``."""
+        """Return the decoded pictures, uint8 ``(len(paths), size, size, 3)``."""
         if all(digest in self.kept for digest in digests):
             return np.stack([self.kept[digest] for digest in digests])
         with ThreadPoolExecutor(threads()) as pool:
@@ -64,7 +64,7 @@ class Album:
         content = read_file(path)
         digest = hashlib.sha256(content).hexdigest()
         if digest not in self.kept:
-            self._keep(digest, prepare(path, content, self.size))
+            self._keep(digest, decode_square(path, content, self.size))
         return digest
 
     def _square(self, path: Path, digest: str) -> Square:
@@ -72,8 +72,8 @@ class Album:
             return self.kept[digest]
         content = read_file(path)
         if hashlib.sha256(content).hexdigest() != digest:
-            raise UserError(a_file(path) + ": has changed since the run began; start again")
-        return prepare(path, content, self.size)
+            raise UserError(describe_file(path) + ": has changed since the run began; start again")
+        return decode_square(path, content, self.size)
 
     def _keep(self, digest: str, square: Square) -> None:
         if (len(self.kept) + 1) * square.nbytes <= self.memory:
@@ -82,7 +82,7 @@ class Album:
 
 @dataclass(frozen=True)
 class PictureInputs:
-    """Picture files as inputs, decoded when they are asked for.
+    """Picture files as inputs, decoded on demand.
 
     Parameters
     ----------
@@ -90,15 +90,15 @@ class PictureInputs:
         One file per example.
     digests : tuple of str
         The SHA-256 of each file.
-    album : Album
-        Decodes, and keeps what fits.
+    cache : PictureCache
+        Decodes the files and keeps those that fit.
     mean, std : tuple of float
         Per channel, as in `ArrayInputs`.
     """
 
     paths: tuple[Path, ...]
     digests: tuple[str, ...]
-    album: Album
+    cache: PictureCache
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -106,47 +106,47 @@ class PictureInputs:
         return len(self.paths)
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the pictures at ``indices``: float32, ``(b, 3, size, size)``, normalised.
+        """Return the pictures at ``indices``: float32, ``(b, 3, size, size)``, normalized.
 
         Raises
         ------
         UserError
-            A file has changed or gone since the start.
+            A file has changed or is missing since the start.
         """
         paths = [self.paths[index] for index in indices]
-        squares = self.album.squares(paths, [self.digests[index] for index in indices])
+        squares = self.cache.squares(paths, [self.digests[index] for index in indices])
         return ArrayInputs(squares, self.mean, self.std).batch(np.arange(len(squares)))
 
     def digest(self) -> str:
-        """Return a SHA-256 over the files' own and the preparation, decoder version included."""
-        prepared = repr((self.album.size, self.mean, self.std, PIL.__version__))
+        """Return a SHA-256 of the files, the preparation and the version of the decoder."""
+        prepared = repr((self.cache.size, self.mean, self.std, PIL.__version__))
         return hashlib.sha256("\n".join([*self.digests, prepared]).encode()).hexdigest()
 
 
 def threads() -> int:
-    """Return how many threads decode, by the site's own limit of them."""
+    """Return how many threads decode: at most as many as the site lets torch use."""
     return min(MOST_THREADS, torch.get_num_threads())
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a picture file; raise `UserError` where it is gone or too large."""
+    """Return the bytes of a file; raise a `UserError` where it is missing or too large."""
     try:
         with path.open("rb") as opened:
             content = opened.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise UserError(a_file(path) + f": cannot be read ({error.strerror})") from error
+        raise UserError(describe_file(path) + f": cannot be read ({error.strerror})") from error
     if len(content) > LARGEST_FILE:
-        raise UserError(a_file(path) + f": larger than {LARGEST_FILE >> 20} MiB")
+        raise UserError(describe_file(path) + f": larger than {LARGEST_FILE >> 20} MiB")
     return content
 
 
-def prepare(path: Path, content: bytes, size: int) -> Square:
-    """Decode a picture, cut its central square and scale that to ``size``.
+def decode_square(path: Path, content: bytes, size: int) -> Square:
+    """Decode a picture, crop the central square and scale it to ``size``.
 
     Parameters
     ----------
     path : Path
-        Named in the texts of errors.
+        For the error text.
     content : bytes
         The file.
     size : int
@@ -155,25 +155,25 @@ def prepare(path: Path, content: bytes, size: int) -> Square:
     Returns
     -------
     NDArray[np.uint8]
-        RGB, shape ``(size, size, 3)``. 16-bit grey keeps its upper 8 bits.
+        RGB, shape ``(size, size, 3)``. 16-bit gray keeps its upper 8 bits.
 
     Raises
     ------
     UserError
-        The file is no picture of a known format, is damaged, or has too many pixels.
+        The format is not known, the file is damaged, or it has too many pixels.
     """
-    # The decoders raise a dozen kinds of exception for damaged files; each means this file.
+    # Pillow's decoders raise a dozen kinds of exception for damaged files.
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 pixels = private(f"{width} x {height} pixels are", "has")
-                raise UserError(a_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}")
-            image.verify()
+                raise UserError(describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}")
+            image.verify()  # checks the file's sums; the image cannot be decoded afterwards
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            side = min(width, height)
-            left, upper = (width - side) // 2, (height - side) // 2
-            crop = image.crop((left, upper, left + side, upper + side))
+            edge = min(width, height)
+            left, upper = (width - edge) // 2, (height - edge) // 2
+            crop = image.crop((left, upper, left + edge, upper + edge))
             square = _rgb(path, crop, image.format)
             scaled = square.resize((size, size), Image.Resampling.BILINEAR)
     except UserError:
@@ -181,19 +181,18 @@ def prepare(path: Path, content: bytes, size: int) -> Square:
     except Exception as error:
         reason = private(f" ({str(error) or type(error).__name__})")
         raise UserError(
-            a_file(path) + ": not a readable picture" + reason + "; mend or remove it"
+            describe_file(path) + ": not a readable picture" + reason + "; mend or remove it"
         ) from error
     return np.asarray(scaled, dtype=np.uint8)
 
 
 def _rgb(path: Path, image: Image.Image, kind: str | None) -> Image.Image:
-    """Convert to RGB; Pillow itself would clip grey values above 255 instead of scaling them.
-
-    A PGM of more than 8 bits it scales to 16, in an image of 32.
-    """
+    """Convert to RGB; 16-bit gray keeps its upper 8 bits."""
+    # Pillow's own conversion clips gray values above 255. It opens a PGM of more than 8 bits as a
+    # 32-bit image with values up to 65,535.
     if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):
         wide = np.asarray(image).astype(np.uint16)
         return Image.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UserError(a_file(path) + ": has 32 bits per pixel; save it with 8 or 16")
+        raise UserError(describe_file(path) + ": has 32 bits per pixel; save it with 8 or 16")
     return image.convert("RGB")

@@ -1,39 +1,42 @@
-"""Looks a data set up by its name and loads a site's share of it."""
+"""Finds a data set by its name and loads the data of one site."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import cast
 
+from client_app.data.faces import load as load_faces
+from client_app.data.har import load as load_har
+from client_app.data.images import load as load_images
+from client_app.data.medmnist import load as load_medmnist
 from client_app.data.site_info import SiteInfo
-from client_app.data.splitting import few_per_class
-from fedstrata.support.errors import UserError, nearest
+from client_app.data.splitting import sample_per_class
+from client_app.data.text import load as load_text
+from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
+from fedstrata.support.registry import find
 from fedstrata.support.seeds import derive_seed
 from models.training.data import SiteData
 
 Loader = Callable[[Mapping[str, object], SiteInfo, int], SiteData]
 
-# A name from a message selects from this table, and nothing else is ever imported.
-LOADERS: Mapping[str, str] = {
-    "faces": "client_app.data.faces",
-    "har": "client_app.data.har",
-    "images": "client_app.data.images",
-    "medmnist": "client_app.data.medmnist",
-    "text": "client_app.data.text",
+LOADERS: Mapping[str, Loader] = {
+    "faces": load_faces,
+    "har": load_har,
+    "images": load_images,
+    "medmnist": load_medmnist,
+    "text": load_text,
 }
 
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """The options that every data set has, beside its own.
+    """The options that every data set has beside its own.
 
     Parameters
     ----------
     labels_per_class : int or None
-        The most training examples of each class that a site keeps; None: all.
+        The most training examples of each class that a site keeps; None keeps all.
     """
 
     labels_per_class: int | None
@@ -49,40 +52,38 @@ class CommonOptions:
 COMMON = frozenset(option.name for option in fields(CommonOptions))
 
 
-def load(name: str, options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
-    """Return what the site at ``seat`` holds of the data set ``name``.
+def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
+    """Return the data of one site.
 
     Parameters
     ----------
     name : str
         One of `LOADERS`.
     options : Mapping
-        The configuration's ``data`` as plain values: those of `CommonOptions`, and the data set's
-        own, which it checks itself.
-    seat : SiteInfo
-        Which site this is and where its data lies.
+        The configuration's ``data`` as plain values. The data set checks those that are not of
+        `CommonOptions`.
+    info : SiteInfo
+        Which site this is and where its data are.
     seed : int
         The run's seed: the same seed, options and data give the same splits.
 
     Raises
     ------
     UserError
-        There is no such data set, an option is wrong, or the site's data is.
+        The name, an option or the site's data are wrong.
     """
-    if name not in LOADERS:
-        raise UserError(f"data.name: no data set {name!r}; there is {nearest(name, LOADERS)}")
-    loader = cast(Loader, importlib.import_module(LOADERS[name]).load)
+    loader = find("data.name", name, LOADERS)
     common = {key: value for key, value in options.items() if key in COMMON}
     own = {key: value for key, value in options.items() if key not in COMMON}
     settings = read_options(CommonOptions, common, "data")
-    data = loader(own, seat, seed)
+    data = loader(own, info, seed)
     if settings.labels_per_class is None:
         return data
     return _with_few_labels(data, settings.labels_per_class, seed)
 
 
 def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:
-    """Return ``data`` with at most ``most`` training examples a class; the rest is whole."""
+    """Return ``data`` with at most ``most`` training examples of each class."""
     train = data.train
-    drawn = few_per_class(train.labels, most, derive_seed(seed, "few labels", data.site))
+    drawn = sample_per_class(train.labels, most, derive_seed(seed, "few labels", data.site))
     return replace(data, train=train.take(drawn))

@@ -1,4 +1,4 @@
-"""Where a site sits, and what a loader answers: the site's name and its data."""
+"""What a loader knows of its site, and the checks that all loaders share."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from models.training.data import SiteData
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """What a loader may use to choose this site's share.
+    """What a loader may use to choose this site's data.
 
     Parameters
     ----------
     site : str or None
-        The name given in the site's node config; None in a simulation.
+        The name in the site's node config; None in a simulation.
     task : str or None
-        The task given in the site's node config.
+        The task in the site's node config.
     index, count : int or None
-        Flower's ``partition-id`` and ``num-partitions``.
+        Flower's ``partition-id`` and ``num-partitions``; None where they are not given.
     root : Path or None
-        The site's data folder, absolute.
+        The site's data folder or file, an absolute path.
     models_dir : Path or None
-        The site's folder of models, whose tokenizers text data go through; None where it has none.
+        The site's folder of models, which has the tokenizers; None for the default folder.
     deployed : bool
-        Whether what the loader finds belongs to a site of its own, and not to a simulation.
+        Whether this is a real site, and not one of a simulation.
     """
 
     site: str | None
@@ -44,61 +44,62 @@ class SiteInfo:
         if self.index < 0 or (self.count is not None and self.index >= self.count):
             raise UserError(
                 f"partition-id {self.index} is outside 0 to num-partitions - 1 "
-                f"(num-partitions is {self.count}): mend the site's node config"
+                f"(num-partitions is {self.count}): correct the site's node config"
             )
 
 
-def require_partition(seat: SiteInfo, why: str) -> tuple[int, int]:
-    """Return ``(index, count)`` of the seat, or raise a `UserError` that says how to give them."""
-    if seat.index is None or seat.count is None:
+def require_index(info: SiteInfo, what: str) -> tuple[int, int]:
+    """Return ``(index, count)`` of the site, or raise a `UserError` that says how to set them."""
+    if info.index is None or info.count is None:
         raise UserError(
-            f"{why} needs to know which site this is: give it in the node config, "
+            f"{what} needs to know which site this is: give it in the node config, "
             "as in --node-config 'partition-id=0 num-partitions=10'"
         )
-    return seat.index, seat.count
+    return info.index, info.count
 
 
-def require_root(seat: SiteInfo) -> Path:
-    """Return the site's data folder (or file), once it was opened.
+def require_root(info: SiteInfo) -> Path:
+    """Return the site's data folder or file, after opening it once.
 
     Raises
     ------
     UserError
-        Where there is none; says how to give it.
+        The node config has no ``data-root``, or it does not exist.
     OSError
-        Where it cannot be opened: listing a folder with ``glob`` would call it empty.
+        It cannot be opened.
     """
-    if seat.root is None:
+    if info.root is None:
         raise UserError(
             "this data set is read from disk: give the site's absolute folder as data-root, "
             'for example data-root="/data/site"'
         )
-    if not seat.root.is_absolute():
+    if not info.root.is_absolute():
         raise UserError(
-            private(f"data-root {str(seat.root)!r}: ") + "data-root must be an absolute path: "
+            private(f"data-root {str(info.root)!r}: ") + "data-root must be an absolute path: "
             "the app does not run in the user's folder"
         )
+    # ``glob`` calls a folder that may not be read empty, so permission is tried here.
     try:
-        os.close(os.open(seat.root, os.O_RDONLY))
+        os.close(os.open(info.root, os.O_RDONLY))
     except FileNotFoundError:
         raise UserError(
-            "data-root" + private(f" {str(seat.root)!r}") + " does not exist on this site's machine"
+            "data-root" + private(f" {str(info.root)!r}") + " does not exist on this site's machine"
         ) from None
-    return seat.root
+    return info.root
 
 
-def site_name(seat: SiteInfo, otherwise: str) -> str:
-    """Return the name from the node config, or the one that the data set gives."""
-    return seat.site or otherwise
+def name_of_site(info: SiteInfo, otherwise: str) -> str:
+    """Return the name in the node config, or ``otherwise``."""
+    return info.site or otherwise
 
 
-def numbered(seat: SiteInfo) -> str:
-    """Return ``site-00``, ``site-01``, ... by the seat's index; without one, ``site``."""
-    return "site" if seat.index is None else f"site-{seat.index:02d}"
+def default_name(info: SiteInfo) -> str:
+    """Return ``site-00``, ``site-01``, ... by the site's index, or ``site`` without one."""
+    return "site" if info.index is None else f"site-{info.index:02d}"
 
 
-def refuse_empty(data: SiteData) -> SiteData:
-    """Return ``data``, or raise a `UserError` where one of its splits has no examples."""
+def reject_empty_splits(data: SiteData) -> SiteData:
+    """Return ``data``, or raise a `UserError` where a split has no examples."""
     sizes = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     empty = [name for name, size in sizes.items() if not size]
     if empty:
@@ -106,6 +107,6 @@ def refuse_empty(data: SiteData) -> SiteData:
             private(f"site {data.site!r}, task {data.task!r}: ")
             + f"no examples in {' and '.join(empty)} (train, validation and test have "
             f"{', '.join(map(str, sizes.values()))}): "
-            "give this site more examples, or change the fractions or the partition in data"
+            "give this site more examples, or change the fractions or the split among sites in data"
         )
     return data

@@ -1,4 +1,4 @@
-"""Reads CSV files that nobody vouches for; every mistake in one is told with file and line."""
+"""Reads untrusted CSV files and reports every mistake with file and line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from client_app.data.paths import a_file
-from fedstrata.support.errors import TwofoldText, UserError, nearest, private
+from client_app.data.paths import describe_file
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 SPLITS: Mapping[str, str] = {
     "train": "train",
@@ -15,27 +15,27 @@ SPLITS: Mapping[str, str] = {
     "val": "validation",
     "test": "test",
 }
-LARGEST = 256 << 20
+LARGEST = 256 << 20  # bytes of a file
 
 
 def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row's line number and cells by column, without the blanks around them.
+    """Yield each row's line number and its cells by column, without surrounding blanks.
 
     Parameters
     ----------
     path : Path
-        A UTF-8 file whose first row names the columns. Empty lines are passed over.
+        A UTF-8 file whose first row names the columns. Empty lines are skipped.
     columns : sequence of str
-        The columns that must be there; there may be others.
+        The columns that must exist; others may exist too.
 
     Raises
     ------
     UserError
-        The file is larger than 256 MiB, no UTF-8 or no CSV, lacks a column or names one twice,
-        or a row is not as wide as the header.
+        The file is too large, not UTF-8 or not CSV; a column is missing or named twice; or a
+        row has more or fewer cells than the header.
     """
     if path.stat().st_size > LARGEST:
-        raise UserError(a_file(path) + f": larger than {LARGEST >> 20} MiB")
+        raise UserError(describe_file(path) + f": larger than {LARGEST >> 20} MiB")
     line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as opened:
@@ -48,34 +48,36 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
                     continue
                 if len(cells) != len(header):
                     wide = f": {len(cells)} cells, but the header has {len(header)}"
-                    raise UserError(at_line(path, line) + wide)
+                    raise UserError(describe_line(path, line) + wide)
                 yield line, dict(zip(header, map(str.strip, cells), strict=True))
     except UnicodeDecodeError as error:
         why = private(f" ({error.reason})")
         raise UserError(
-            a_file(path) + f": is not UTF-8 after line {line}" + why + "; save it as UTF-8"
+            describe_file(path) + f": is not UTF-8 after line {line}" + why + "; save it as UTF-8"
         ) from error
     except (csv.Error, OSError) as error:
         why = private(f" ({error})")
-        raise UserError(a_file(path) + f": cannot be read after line {line}" + why) from error
+        raise UserError(
+            describe_file(path) + f": cannot be read after line {line}" + why
+        ) from error
 
 
-def at_line(path: Path, line: int) -> TwofoldText:
-    """Return a place in a file for the texts of errors."""
-    return a_file(path) + f", line {line}"
+def describe_line(path: Path, line: int) -> PrivateText:
+    """Return file and line for an error text."""
+    return describe_file(path) + f", line {line}"
 
 
-def split_of(row: Mapping[str, str], told: TwofoldText) -> str | None:
-    """Return ``train``, ``validation`` or ``test`` from a column ``split``, None without one.
+def row_split(row: Mapping[str, str], source: PrivateText) -> str | None:
+    """Return ``train``, ``validation`` or ``test`` from the column ``split``, or None without it.
 
-    ``told`` is the place of the row, for the text of an error.
+    ``source`` says where the row is, for the error text.
     """
     split = row.get("split")
     if split is None:
         return None
     if split not in SPLITS:
         raise UserError(
-            told + ": " + private(f"split {split!r}", "the split") + " is not train, "
+            source + ": " + private(f"split {split!r}", "the split") + " is not train, "
             "validation or test"
         )
     return SPLITS[split]
@@ -83,9 +85,9 @@ def split_of(row: Mapping[str, str], told: TwofoldText) -> str | None:
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     if len(set(header)) < len(header):
-        raise UserError(a_file(path) + ": the header names a column twice")
+        raise UserError(describe_file(path) + ": the header names a column twice")
     for column in columns:
         if column not in header:
-            # Where the header is missing, the first row of the data stands in its place.
+            # Where a file has no header, this is its first row of data, which must not leave.
             there = private(f"; there is {nearest(column, header)}")
-            raise UserError(a_file(path) + f": no column {column!r}" + there)
+            raise UserError(describe_file(path) + f": no column {column!r}" + there)

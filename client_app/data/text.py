@@ -1,4 +1,4 @@
-"""Texts with labels from CSV files, one a site or one for all, as the token ids of a model's folder."""
+"""Texts with labels from CSV files, one per site or one for all sites, as token ids."""
 
 from __future__ import annotations
 
@@ -13,23 +13,36 @@ from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, stamp
 from client_app.data.classes import class_names
-from client_app.data.partition import ALONE, PartitionOptions, Place, share, task_of
 from client_app.data.paths import (
-    a_file,
-    inside,
-    refuse_escape,
-    refuse_names_in_a_file,
-    the_root,
+    describe_file,
+    describe_root,
+    file_inside,
+    reject_escape,
+    reject_names_in_a_file,
 )
-from client_app.data.site_info import SiteInfo, numbered, refuse_empty, require_root, site_name
-from client_app.data.splitting import check_fractions, complete, left_to_draw
-from client_app.data.tables import at_line, split_of, table_rows
+from client_app.data.site_info import (
+    SiteInfo,
+    default_name,
+    name_of_site,
+    reject_empty_splits,
+    require_root,
+)
+from client_app.data.site_split import (
+    ALONE,
+    Rank,
+    SiteSplit,
+    rows_of_site,
+    seed_of_split,
+    task_and_rank,
+)
+from client_app.data.splitting import check_fractions, fill_missing_splits, fractions_to_draw
+from client_app.data.tables import describe_line, row_split, table_rows
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
-from fedstrata.support.errors import TwofoldText, UserError, private, private_reason
+from fedstrata.support.errors import PrivateText, UserError, private, private_reason
 from fedstrata.support.folders import default_models_dir, model_folder
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
-from models.text_folders import architecture, read_tokenizer
+from models.text_folders import read_architecture, read_tokenizer
 from models.training.data import SiteData, Split
 
 
@@ -47,7 +60,7 @@ class TextOptions:
     validation_fraction: float
     test_fraction: float
     memory_mb: int
-    partition: PartitionOptions
+    site_split: SiteSplit
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
@@ -66,18 +79,18 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class Passage:
-    """One text: its class, what else its row says, and where the row is.
+    """One text: its class, its split and domain, and where its row is.
 
     Parameters
     ----------
     text : str
         Not empty.
     label : str
-        Its class for the task at hand.
+        Its class for the site's task.
     split : str or None
         ``train``, ``validation`` or ``test``; None where the file has no column ``split``.
-    natural : str
-        Its value in the column by which the sites share; empty without one.
+    domain : str
+        Its value in the column of ``data.site_split``; empty without one.
     file, line : Path, int
         Where the row is.
     """
@@ -85,104 +98,104 @@ class Passage:
     text: str
     label: str
     split: str | None
-    natural: str
+    domain: str
     file: Path
     line: int
 
     @property
-    def place(self) -> TwofoldText:
-        """File and line, for the texts of errors."""
-        return at_line(self.file, self.line)
+    def source(self) -> PrivateText:
+        """File and line, for an error text."""
+        return describe_line(self.file, self.line)
 
 
-def load(options: Mapping[str, object], seat: SiteInfo, seed: int) -> SiteData:
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """Return the site's texts as token ids.
 
     Raises
     ------
     UserError
-        An option, the seat, the model's folder, a file or a row is wrong.
+        An option, the site info, the model's folder, a file or a row is wrong.
     """
     settings = read_options(TextOptions, options, "data")
-    path, own_name = _choose(settings, require_root(seat), seat)
-    task, place = task_of(seat, settings.tasks)
+    path, own_name = _choose_file(settings, require_root(info), info)
+    task, rank = task_and_rank(info, settings.tasks)
     shared = own_name is None
-    column = settings.partition.required_column() if shared else None
-    passages = _opened(stamp(path), settings.text, task, column, settings.most_rows)
-    found = {passage.label: passage.place for passage in reversed(passages)}
-    classes = class_names(settings.classes, task, found, deployed=seat.deployed)
+    column = settings.site_split.required_column() if shared else None
+    passages = _read_cached(stamp(path), settings.text, task, column, settings.most_rows)
+    found = {passage.label: passage.source for passage in reversed(passages)}
+    classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)
-    rows = _share(settings, passages, labels, place if shared else ALONE, seed, task)
-    name = site_name(seat, own_name or numbered(seat))
+    rows = _share(settings, passages, labels, rank if shared else ALONE, seed, task)
+    name = name_of_site(info, own_name or default_name(info))
     given = {passage.split for passage in passages}
-    fractions = left_to_draw(given, settings.validation_fraction, settings.test_fraction)
+    fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
     own = [passages[row] for row in rows]
     split_seed = derive_seed(seed, "text", "split", task, name)
-    splits = _divide(settings, seat, own, labels[rows], fractions, split_seed)
+    splits = _draw_splits(settings, info, own, labels[rows], fractions, split_seed)
     data = SiteData(name, task, classes, (settings.length,), *splits)
-    return refuse_empty(data)
+    return reject_empty_splits(data)
 
 
-def _choose(settings: TextOptions, root: Path, seat: SiteInfo) -> tuple[Path, str | None]:
-    """Return the site's file and, where each site has one of its own, the name that it gives.
+def _choose_file(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, str | None]:
+    """Return the site's file, and the site's name where each site has a file of its own.
 
-    ``data.file`` or a single file is for all sites. Of several, a deployed site has the one with
-    its name; in a simulation site ``i`` has the ``i``-th in sorted order.
+    ``data.file`` or a single file is for all sites. Of several files, a deployed site has the one
+    with its name. In a simulation site ``i`` has the ``i``-th in sorted order.
     """
-    refuse_names_in_a_file(root, {"data.file": settings.file})
+    reject_names_in_a_file(root, {"data.file": settings.file})
     if root.is_file():
         return root, None
     if settings.file is not None:
-        return inside(root, settings.file, "data.file"), None
+        return file_inside(root, settings.file, "data.file"), None
     found = sorted(path for path in root.glob("*.csv") if not path.name.startswith("."))
     if not found:
         raise UserError(
-            the_root(root) + ": has no .csv file; put one there, or name it in data.file"
+            describe_root(root) + ": has no .csv file; put one there, or name it in data.file"
         )
     for path in found:
-        refuse_escape(root, path)
+        reject_escape(root, path)
     if len(found) == 1:
         return found[0], None
     named = {path.stem: path for path in found}
-    if seat.site is not None and seat.site in named:
-        return named[seat.site], seat.site
-    if seat.site is None and seat.index is not None:
-        if seat.index < len(found):
-            return found[seat.index], found[seat.index].stem
+    if info.site is not None and info.site in named:
+        return named[info.site], info.site
+    if info.site is None and info.index is not None:
+        if info.index < len(found):
+            return found[info.index], found[info.index].stem
         raise UserError(
-            the_root(root) + f": has {len(found)} csv files, one a site: start as many sites, "
+            describe_root(root) + f": has {len(found)} csv files, one a site: start as many sites, "
             f"with --federation-config 'num-supernodes={len(found)}', or name one in data.file"
         )
     raise UserError(
-        the_root(root) + f": has {len(found)} csv files, none of them "
-        f"{seat.site or 'this site'}.csv: call this site's file so, leave it alone there, or name "
+        describe_root(root) + f": has {len(found)} csv files, none of them "
+        f"{info.site or 'this site'}.csv: rename this site's file, remove the others, or name "
         "it in data.file"
     )
 
 
 @lru_cache(maxsize=4)
-def _opened(
-    stamped: Stamp, text: str, task: str, natural: str | None, most: int
+def _read_cached(
+    stamped: Stamp, text: str, task: str, column: str | None, most: int
 ) -> tuple[Passage, ...]:
     """Read a file once for all sites of a simulation that share it."""
     path = stamped[0]
     passages: list[Passage] = []
-    for line, row in table_rows(path, [text, task, *([natural] if natural else [])]):
-        place = at_line(path, line)
+    for line, row in table_rows(path, [text, task, *([column] if column else [])]):
+        source = describe_line(path, line)
         if not row[task]:
             continue
         if not row[text]:
-            raise UserError(place + f": the column {text!r} is empty")
+            raise UserError(source + f": the column {text!r} is empty")
         if len(passages) == most:
             raise UserError(
-                place + f": more than {most:,} texts, whose ids would take more than "
+                source + f": more than {most:,} texts, whose ids would take more than "
                 "data.memory_mb: raise it, or lower data.length"
             )
-        split = split_of(row, place)
-        value = row[natural] if natural else ""
+        split = row_split(row, source)
+        value = row[column] if column else ""
         passages.append(Passage(row[text], row[task], split, value, path, line))
     if not passages:
-        raise UserError(a_file(path) + f": no text has a label in column {task!r}")
+        raise UserError(describe_file(path) + f": no text has a label in column {task!r}")
     return tuple(passages)
 
 
@@ -190,45 +203,45 @@ def _share(
     settings: TextOptions,
     passages: Sequence[Passage],
     labels: NDArray[np.int64],
-    place: Place,
+    rank: Rank,
     seed: int,
     task: str,
 ) -> NDArray[np.int64]:
-    values = np.array([passage.natural for passage in passages], dtype=np.str_)
-    shared_seed = derive_seed(seed, "text", "partition", task)
-    return share(settings.partition, labels, place, shared_seed, values)
+    domains = np.array([passage.domain for passage in passages], dtype=np.str_)
+    shared_seed = seed_of_split(seed, "text", task)
+    return rows_of_site(settings.site_split, labels, rank, shared_seed, domains)
 
 
-def _divide(
+def _draw_splits(
     settings: TextOptions,
-    seat: SiteInfo,
+    info: SiteInfo,
     own: Sequence[Passage],
     labels: NDArray[np.int64],
     fractions: tuple[float, float],
     seed: int,
 ) -> tuple[Split, Split, Split]:
-    """Put each of the site's own texts into its split, the same text always into the same."""
-    ids = _ids(settings, seat, own)
+    """Put each of the site's own texts into its split, and copies of a text into the same."""
+    ids = _ids(settings, info, own)
     order = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in own))}
-    twins = np.array([order[passage.text] for passage in own], dtype=np.int64)
-    parts = complete(
+    copies = np.array([order[passage.text] for passage in own], dtype=np.int64)
+    parts = fill_missing_splits(
         [passage.split for passage in own],
         labels,
         validation=fractions[0],
         test=fractions[1],
         seed=seed,
-        twins=twins,
+        copies=copies,
     )
     train, validation, test = (Split(TokenInputs(ids[part]), labels[part]) for part in parts)
     return train, validation, test
 
 
-def _ids(settings: TextOptions, seat: SiteInfo, own: Sequence[Passage]) -> NDArray[np.int32]:
+def _ids(settings: TextOptions, info: SiteInfo, own: Sequence[Passage]) -> NDArray[np.int32]:
     named = f"{settings.folder[:80]!r} in the models folder"
     with private_reason(f"there is no folder {named} that can be used as data.folder"):
-        folder = model_folder(settings.folder, seat.models_dir or default_models_dir())
+        folder = model_folder(settings.folder, info.models_dir or default_models_dir())
         tokenizer: Any = read_tokenizer(folder)
-        vocabulary = architecture(folder).vocabulary
+        vocabulary = read_architecture(folder).vocabulary
     digest = tokenizer_digest(tokenizer)
     if settings.tokenizer is not None and settings.tokenizer != digest:
         raise UserError(
@@ -239,7 +252,7 @@ def _ids(settings: TextOptions, seat: SiteInfo, own: Sequence[Passage]) -> NDArr
     return token_ids(
         tokenizer,
         [passage.text for passage in own],
-        [passage.place for passage in own],
+        [passage.source for passage in own],
         length=settings.length,
         vocabulary=vocabulary,
     )

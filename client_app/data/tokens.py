@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedstrata.support.errors import TwofoldText, UserError, private
+from fedstrata.support.errors import PrivateText, UserError, private
 
 
 @dataclass(frozen=True)
 class TokenInputs:
-    """Token ids held in memory.
+    """Token ids in memory.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class TokenInputs:
         return torch.from_numpy(self.ids[indices].astype(np.int64))
 
     def digest(self) -> str:
-        """Return the SHA-256 of the ids and their shape, taken once: they cannot be written to then."""
+        """Return the SHA-256 of the ids and their shape; it makes the ids read-only."""
         return self._digest
 
     @cached_property
@@ -48,32 +48,33 @@ class TokenInputs:
         return seen.hexdigest()
 
 
-# Capitals, accents, digits and signs: what tokenizers of one vocabulary may yet treat differently.
-AT_ONCE = 1000  # texts: the tokenizer takes much more memory for each than its ids
+CHUNK = 1000  # texts at once: a tokenizer takes much more memory for each text than its ids do
+# Capitals, accents, digits and signs, which tokenizers of one vocabulary may treat differently.
 SAMPLE = "The Patient's 2nd naïve Cough: 37.5 °C (ÄÖß) — 患者 now?"
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Return the hex SHA-256 of a tokenizer's tokens, their ids, and what it makes of `SAMPLE`.
+    """Return the hex SHA-256 of a tokenizer's tokens, their ids, and the ids of `SAMPLE`.
 
-    Other versions of transformers can read the same files as other tokenizers: 5.0, for one,
-    keeps the capitals of a folder with a ``vocab.txt`` alone.
+    Versions of transformers read the same files as different tokenizers. Version 5.0, for example,
+    keeps capitals where the folder has only a ``vocab.txt``.
     """
-    told = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.encode(SAMPLE)])
-    return hashlib.sha256(told.encode()).hexdigest()
+    tokens = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.encode(SAMPLE)])
+    return hashlib.sha256(tokens.encode()).hexdigest()
 
 
 def token_ids(
     tokenizer: Any,
     texts: Sequence[str],
-    places: Sequence[TwofoldText],
+    sources: Sequence[PrivateText],
     *,
     length: int,
     vocabulary: int,
 ) -> NDArray[np.int32]:
-    """Return the ids of ``texts``, cut and filled up to ``length``: int32 ``(n, length)``.
+    """Return the ids of ``texts``, truncated or padded to ``length``: int32 ``(n, length)``.
 
-    Special tokens are put around a text as the tokenizer does; those written in a text are text.
+    The tokenizer adds its special tokens around each text. Special tokens written in a text are
+    ordinary text.
 
     Parameters
     ----------
@@ -81,8 +82,8 @@ def token_ids(
         Of transformers.
     texts : sequence of str
         The texts.
-    places : sequence of TwofoldText
-        File and line of each, for the texts of errors.
+    sources : sequence of PrivateText
+        File and line of each text, for error texts.
     length : int
         Tokens a text.
     vocabulary : int
@@ -91,7 +92,7 @@ def token_ids(
     Raises
     ------
     UserError
-        The tokenizer refuses, gives an id that the model does not know, makes no token of a text,
+        The tokenizer fails, gives an id that the model does not know, makes no token of a text,
         or knows no word of any text.
     """
     if not texts:
@@ -101,8 +102,8 @@ def token_ids(
         if length <= special:
             raise UserError(f"data.length: {length} tokens, of which {special} are special ones")
         ids = np.empty((len(texts), length), np.int32)
-        for start in range(0, len(texts), AT_ONCE):
-            some = slice(start, start + AT_ONCE)
+        for start in range(0, len(texts), CHUNK):
+            some = slice(start, start + CHUNK)
             made = tokenizer(
                 list(texts[some]),
                 padding="max_length",
@@ -113,45 +114,45 @@ def token_ids(
                 return_token_type_ids=False,
             )
             given = np.asarray(made["input_ids"], dtype=np.int64).reshape(-1, length)
-            _refuse_beyond(given, places[some], vocabulary)
+            _reject_beyond(given, sources[some], vocabulary)
             ids[some] = given
     except UserError:
         raise
-    except Exception as error:  # of Rust, of Python, of each tokenizer its own
+    except Exception as error:  # tokenizers in Rust and in Python each raise their own
         kind, why = type(error).__name__, private(f": {str(error)[:200]}")
-        raise UserError(_first_of(places) + f": the tokenizer fails with {kind}" + why) from error
-    _refuse_unreadable(tokenizer, ids, places)
+        raise UserError(_first_of(sources) + f": the tokenizer fails with {kind}" + why) from error
+    _reject_unreadable(tokenizer, ids, sources)
     return ids
 
 
-def _first_of(places: Sequence[TwofoldText]) -> TwofoldText:
-    return places[0] + f" and {len(places) - 1} more"
+def _first_of(sources: Sequence[PrivateText]) -> PrivateText:
+    return sources[0] + f" and {len(sources) - 1} more"
 
 
-def _refuse_beyond(ids: NDArray[np.int64], places: Sequence[TwofoldText], vocabulary: int) -> None:
+def _reject_beyond(ids: NDArray[np.int64], sources: Sequence[PrivateText], vocabulary: int) -> None:
     beyond = ((ids < 0) | (ids >= vocabulary)).any(axis=1)
     if beyond.any():
         row = int(np.argmax(beyond))
         given = private(f"the id {int(ids[row].max())}", "an unknown id")
         raise UserError(
-            places[row] + ": the tokenizer gives " + given + f", but the model knows 0 to "
+            sources[row] + ": the tokenizer gives " + given + f", but the model knows 0 to "
             f"{vocabulary - 1}: tokenizer and config.json are not of the same model"
         )
 
 
-def _refuse_unreadable(
-    tokenizer: Any, ids: NDArray[np.int32], places: Sequence[TwofoldText]
+def _reject_unreadable(
+    tokenizer: Any, ids: NDArray[np.int32], sources: Sequence[PrivateText]
 ) -> None:
-    """Refuse a text of which nothing is left, and a vocabulary that is not of this language."""
+    """Raise a `UserError` for a text without tokens, or where no word of any text is known."""
     special = set(tokenizer.all_special_ids)
     known = ~np.isin(ids, sorted(special))
     content = ~np.isin(ids, sorted(special - {tokenizer.unk_token_id}))
     empty = ~content.any(axis=1)
     if empty.any():
         row = int(np.argmax(empty))
-        raise UserError(places[row] + ": the tokenizer makes no token of the text")
+        raise UserError(sources[row] + ": the tokenizer makes no token of the text")
     if not known.any():
         raise UserError(
-            _first_of(places) + ": the tokenizer knows no word of these texts: is data.folder a "
+            _first_of(sources) + ": the tokenizer knows no word of these texts: is data.folder a "
             "model of their language?"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class TwofoldText:
+class PrivateText:
     """A text in two versions; ``+`` joins it with others, and plain text is part of both.
 
     As a `str` it is the public one, so that no f-string lets out what is private.
@@ -25,25 +25,25 @@ class TwofoldText:
     whole: str = field(repr=False)
     public: str
 
-    def __add__(self, after: str | TwofoldText) -> TwofoldText:
+    def __add__(self, after: str | PrivateText) -> PrivateText:
         more = both(after)
-        return TwofoldText(self.whole + more.whole, self.public + more.public)
+        return PrivateText(self.whole + more.whole, self.public + more.public)
 
-    def __radd__(self, before: str) -> TwofoldText:
+    def __radd__(self, before: str) -> PrivateText:
         return both(before) + self
 
     def __str__(self) -> str:
         return self.public
 
 
-def both(text: str | TwofoldText) -> TwofoldText:
+def both(text: str | PrivateText) -> PrivateText:
     """Return ``text`` in two versions, which are the same for plain text."""
-    return text if isinstance(text, TwofoldText) else TwofoldText(text, text)
+    return text if isinstance(text, PrivateText) else PrivateText(text, text)
 
 
-def private(value: object, instead: str = "") -> TwofoldText:
+def private(value: object, instead: str = "") -> PrivateText:
     """Return a part of a text that may not leave this machine, and what stands there ``instead``."""
-    return TwofoldText(str(value), instead)
+    return PrivateText(str(value), instead)
 
 
 class UserError(ValueError):
@@ -51,7 +51,7 @@ class UserError(ValueError):
 
     Parameters
     ----------
-    told : str or TwofoldText
+    told : str or PrivateText
         What is wrong; as a `str` the error is the whole of it.
 
     Attributes
@@ -60,7 +60,7 @@ class UserError(ValueError):
         The text without its private parts.
     """
 
-    def __init__(self, told: str | TwofoldText) -> None:
+    def __init__(self, told: str | PrivateText) -> None:
         super().__init__(both(told).whole)
         self.public = both(told).public
 

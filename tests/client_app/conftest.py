@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fedstrata.support.errors import TwofoldText, UserError
+from fedstrata.support.errors import PrivateText, UserError
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def errors_without_paths(
     made: list[str] = []
     plain = UserError.__init__
 
-    def watched(error: UserError, told: str | TwofoldText) -> None:
+    def watched(error: UserError, told: str | PrivateText) -> None:
         plain(error, told)
         if sys._getframe(1).f_globals["__name__"].startswith("client_app"):
             made.append(error.public)

@@ -17,10 +17,10 @@ from models.freezing import frozen_cut, prefix_digest, split
 from models.groups import partition
 from models.networks import build, input_dtype
 from models.networks.text import folder_tensors
-from models.text_folders import architecture, read_tokenizer
+from models.text_folders import read_architecture, read_tokenizer
 from models.weights import load_into
 from strategies.methods import make_method
-from tests.text_models import tiny_bert
+from tests.helpers.text_models import tiny_bert
 
 pytest.importorskip("transformers")
 WORDS = ("cough", "fever", "knee", "hip", "rash", "itch")
@@ -247,7 +247,7 @@ def test_damaged_weights_are_told(models_dir, damage):
 def test_the_tokenizer_knows_its_words(models_dir):
     tokenizer = read_tokenizer(models_dir / "tiny-bert")
     assert tokenizer(["Cough knee unheard"])["input_ids"] == [[2, 5, 7, 1, 3]]
-    assert architecture(models_dir / "tiny-bert").vocabulary == 11
+    assert read_architecture(models_dir / "tiny-bert").vocabulary == 11
 
 
 def test_a_folder_without_vocabulary_is_refused(models_dir):

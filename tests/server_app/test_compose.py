@@ -16,7 +16,7 @@ from server_app.compose import CONF, compose, read_run_config
 from server_app.run import checked
 from strategies.config import plan_for
 from strategies.methods import make_method, registry
-from tests.text_models import tiny_bert
+from tests.helpers.text_models import tiny_bert
 
 NAMES = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml"))

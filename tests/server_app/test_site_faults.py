@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from client_app import context, round
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
-from tests.client_app.data.test_images import fill
+from tests.helpers.data_files import fill
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_k_of_n import of_round
 from tests.server_app.test_run import GROUPS
@@ -137,7 +137,7 @@ IMAGES = [
     "groups=all_common",
     "data.size=28",
     "data.memory_mb=0",  # every batch decodes its files again
-    "data.partition.scheme=none",
+    "data.site_split.scheme=none",
     "strategy.rounds=3",
     "strategy.poll=0.01",
     "baselines.alone=false",

@@ -21,8 +21,8 @@ from models import weights
 from models.networks.text import folder_tensors
 from server_app.compose import compose
 from strategies.config import plan_for
+from tests.helpers.text_models import tiny_bert
 from tests.loopback import LoopbackGrid, simulate
-from tests.text_models import tiny_bert
 
 pytest.importorskip("transformers")
 
@@ -41,8 +41,8 @@ OVERRIDES = [
     "model.folder=tiny-bert",
     "model.head=[16]",
     "data.length=12",
-    "data.partition.scheme=natural",
-    "data.partition.column=topic",
+    "data.site_split.scheme=natural",
+    "data.site_split.column=topic",
     "strategy.rounds=8",
     "strategy.poll=0.01",
     "train.epochs=4",

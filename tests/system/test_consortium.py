@@ -162,23 +162,13 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
     ).stdout.strip()
     overrides = federation.overrides(consortium.body, "strategy.on_site_error=exclude")
-<<<<<<< HEAD
-    told = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
-    pairs = [word for key, value in told.items() for word in ("-c", f"{key}={value}")]
-    driver = [
-        "fedstrata",
-        "consortium",
-        "run",
-        consortium.superlink.name,
-        "--name",
-        "march",
-        *pairs,
-    ]
-=======
     run_config = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
     pairs = [word for key, value in run_config.items() for word in ("-c", f"{key}={value}")]
-    driver = ["fedstrata-consortium", "run", consortium.superlink.name, "--name", "march", *pairs]
->>>>>>> tests-infra
+    driver = [
+        *("fedstrata", "consortium", "run", consortium.superlink.name),
+        *("--name", "march"),
+        *pairs,
+    ]
     run = consortium.processes.start("killed-driver", driver)
     superlink = SuperLinkControl(consortium.superlink.name)
     monkeypatch.setenv("FLWR_HOME", str(consortium.processes.flower_home))

@@ -1,4 +1,4 @@
-"""What the tests of the data sets share: the configuration's own options, seats, real data."""
+"""What the tests of the data sets share: the configuration's own options, site infos, real data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from client_app.data import SiteInfo
+from tests.helpers.data_files import fill
 from tests.helpers.real_data import shared_file
+from tests.helpers.text_models import WORDS, tiny_bert
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -35,8 +37,8 @@ def real() -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def seat() -> Callable[..., SiteInfo]:
-    """Return a seat from what a test gives."""
+def info() -> Callable[..., SiteInfo]:
+    """Return a site info made of what a test gives."""
 
     def make(
         index: int | None = None,
@@ -48,3 +50,31 @@ def seat() -> Callable[..., SiteInfo]:
         return SiteInfo(site=site, task=task, index=index, count=count, root=root)
 
     return make
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Return a folder with 20 pictures of cats and 30 of dogs."""
+    root = tmp_path / "pictures"
+    fill(root / "cat", 0, 20)
+    fill(root / "dog", 20, 30)
+    return root
+
+
+@pytest.fixture
+def domains(tmp_path: Path) -> Path:
+    """Return folders as those of PACS: three domains with class folders."""
+    root = tmp_path / "pacs"
+    for number, domain in enumerate(("sketch", "photo", "cartoon")):
+        fill(root / domain / "dog", 100 * number, 10)
+        fill(root / domain / "house", 100 * number + 50, 20)
+    return root
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of models with a ``tiny-bert`` that knows `WORDS`."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("models")
+    tiny_bert(folder, WORDS)
+    return folder

@@ -1,4 +1,4 @@
-"""UCI HAR: official folder and npz, one subject a site, and every damage told with file and row."""
+"""UCI HAR: official folder and npz, one subject a site; every damage is reported with its row."""
 
 from __future__ import annotations
 
@@ -10,22 +10,13 @@ import pytest
 from client_app.data import load
 from client_app.data.har import ACTIVITIES, open_recordings
 from fedstrata.support.errors import UserError
-
-SUBJECTS = (1, 3, 7)
-
-
-def recordings(per_activity: int = 10) -> dict[str, np.ndarray]:
-    """Rows in order of time: each subject goes through the six activities once."""
-    y = np.tile(np.repeat(np.arange(1, 7), per_activity), len(SUBJECTS))
-    subject = np.repeat(SUBJECTS, 6 * per_activity)
-    x = np.random.default_rng(0).uniform(-1, 1, (len(y), 561)).astype(np.float32).round(3)
-    return {"x": x, "y": y, "subject": subject}
+from tests.helpers.data_files import har_recordings
 
 
 @pytest.fixture
 def npz(tmp_path) -> Path:
     path = tmp_path / "har.npz"
-    np.savez_compressed(path, **recordings())
+    np.savez_compressed(path, **har_recordings())
     return path
 
 
@@ -33,7 +24,7 @@ def npz(tmp_path) -> Path:
 def official(tmp_path) -> Path:
     """Write the official layout: subject 7 is in the official test half."""
     folder = tmp_path / "official" / "UCI HAR Dataset"
-    arrays = recordings()
+    arrays = har_recordings()
     for half, here in (("train", arrays["subject"] < 7), ("test", arrays["subject"] == 7)):
         (folder / half).mkdir(parents=True)
         np.savetxt(folder / half / f"X_{half}.txt", arrays["x"][here], fmt="%16.7e")
@@ -42,9 +33,9 @@ def official(tmp_path) -> Path:
     return folder.parent
 
 
-def test_a_site_is_a_subject(npz, options, seat) -> None:
+def test_a_site_is_a_subject(npz, options, info) -> None:
     for root in (npz, npz.parent):
-        data = load("har", options("har"), seat(index=1, count=3, root=root), seed=1)
+        data = load("har", options("har"), info(index=1, count=3, root=root), seed=1)
         assert data.site == data.task == "subject-03"
         assert data.classes == ACTIVITIES
         assert data.input_shape == (561,)
@@ -52,28 +43,28 @@ def test_a_site_is_a_subject(npz, options, seat) -> None:
         assert np.bincount(data.test.labels).tolist() == [2] * 6
 
 
-def test_features_pass_unchanged(npz, options, seat) -> None:
-    data = load("har", options("har"), seat(index=0, count=3, root=npz), seed=1)
+def test_features_are_not_changed(npz, options, info) -> None:
+    data = load("har", options("har"), info(index=0, count=3, root=npz), seed=1)
     rows = data.train.inputs.batch(np.arange(len(data.train))).numpy()
-    expected_items = recordings()["x"][:60]
-    assert all((expected_items == row).all(axis=1).any() for row in rows)
+    features = har_recordings()["x"][:60]
+    assert all((features == row).all(axis=1).any() for row in rows)
 
 
-def test_the_official_folder_and_the_npz_agree(npz, official, options, seat) -> None:
+def test_the_official_folder_and_the_npz_agree(npz, official, options, info) -> None:
     for index in range(3):
         digests = {
             load(
-                "har", options("har"), seat(index=index, count=3, root=root), seed=1
+                "har", options("har"), info(index=index, count=3, root=root), seed=1
             ).test.inputs.digest()
             for root in (npz, official, official / "UCI HAR Dataset")
         }
         assert len(digests) == 1
 
 
-def test_splits_of_a_subject_are_disjoint_and_repeat(npz, options, seat) -> None:
+def test_splits_of_a_subject_are_disjoint_and_repeat(npz, options, info) -> None:
     def rows(split: str, seed: int) -> list[set[bytes]]:
         chosen = options("har", split=split)
-        data = load("har", chosen, seat(index=0, count=3, root=npz), seed)
+        data = load("har", chosen, info(index=0, count=3, root=npz), seed)
         return [
             {row.tobytes() for row in part.inputs.values}
             for part in (data.train, data.validation, data.test)
@@ -89,47 +80,47 @@ def test_splits_of_a_subject_are_disjoint_and_repeat(npz, options, seat) -> None
     assert rows("blocks", 1) == rows("blocks", 2)
 
 
-def test_a_deployment_site_names_its_subject(npz, options, seat) -> None:
-    placed = seat(root=npz, site="ward-4", task="subject-07")
-    data = load("har", options("har"), placed, seed=1)
+def test_a_deployed_site_names_its_subject(npz, options, info) -> None:
+    here = info(root=npz, site="ward-4", task="subject-07")
+    data = load("har", options("har"), here, seed=1)
     assert (data.site, data.task) == ("ward-4", "subject-07")
     with pytest.raises(UserError, match="no task 'subject-08' here; there is 'subject-0"):
-        load("har", options("har"), seat(root=npz, task="subject-08"), seed=1)
+        load("har", options("har"), info(root=npz, task="subject-08"), seed=1)
     with pytest.raises(UserError, match="name its own in the node config"):
-        load("har", options("har"), seat(root=npz), seed=1)
+        load("har", options("har"), info(root=npz), seed=1)
 
 
-def test_a_folder_with_one_subject_needs_no_name(tmp_path, options, seat) -> None:
-    arrays = {name: array[:60] for name, array in recordings().items()}
+def test_a_folder_with_one_subject_needs_no_name(tmp_path, options, info) -> None:
+    arrays = {name: array[:60] for name, array in har_recordings().items()}
     np.savez(tmp_path / "mine.npz", **arrays)
-    assert load("har", options("har"), seat(root=tmp_path), seed=1).site == "subject-01"
+    assert load("har", options("har"), info(root=tmp_path), seed=1).site == "subject-01"
 
 
-def test_more_sites_than_subjects_is_told(npz, options, seat) -> None:
+def test_more_sites_than_subjects_is_reported(npz, options, info) -> None:
     with pytest.raises(UserError, match="--federation-config 'num-supernodes=3'"):
-        load("har", options("har"), seat(index=0, count=10, root=npz), seed=1)
+        load("har", options("har"), info(index=0, count=10, root=npz), seed=1)
     chosen = options("har", subjects=[7, 3])
-    assert load("har", chosen, seat(index=1, count=2, root=npz), seed=1).site == "subject-07"
+    assert load("har", chosen, info(index=1, count=2, root=npz), seed=1).site == "subject-07"
     with pytest.raises(UserError, match="no subject 5"):
-        load("har", options("har", subjects=[5]), seat(index=0, count=1, root=npz), seed=1)
+        load("har", options("har", subjects=[5]), info(index=0, count=1, root=npz), seed=1)
 
 
-def test_the_official_split_is_refused_with_the_reason(npz, options, seat) -> None:
+def test_the_official_split_is_rejected_with_the_reason(npz, options, info) -> None:
     with pytest.raises(UserError, match="every subject wholly on one side"):
-        load("har", options("har", split="official"), seat(index=0, count=3, root=npz), seed=1)
+        load("har", options("har", split="official"), info(index=0, count=3, root=npz), seed=1)
     with pytest.raises(UserError, match="'random' and 'blocks'"):
-        load("har", options("har", split="time"), seat(index=0, count=3, root=npz), seed=1)
+        load("har", options("har", split="time"), info(index=0, count=3, root=npz), seed=1)
 
 
-def test_blocks_of_shuffled_rows_are_refused(tmp_path, options, seat) -> None:
+def test_blocks_of_shuffled_rows_are_rejected(tmp_path, options, info) -> None:
     order = np.random.default_rng(0).permutation(60)
-    np.savez(tmp_path / "har.npz", **{name: a[:60][order] for name, a in recordings().items()})
+    np.savez(tmp_path / "har.npz", **{name: a[:60][order] for name, a in har_recordings().items()})
     with pytest.raises(UserError, match="not in order of time"):
-        load("har", options("har", split="blocks"), seat(root=tmp_path), seed=1)
+        load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"x": np.zeros((180, 560))}, "561 columns"),
         ({"x": np.zeros((179, 561))}, "180 rows but .* 179"),
@@ -142,15 +133,15 @@ def test_blocks_of_shuffled_rows_are_refused(tmp_path, options, seat) -> None:
         ({"activity_names": np.array(ACTIVITIES[::-1])}, "in this order"),
     ],
 )
-def test_a_wrong_npz_is_told(tmp_path, options, seat, changes, told) -> None:
-    np.savez(tmp_path / "har.npz", **{**recordings(), **changes})
-    with pytest.raises(UserError, match=told) as error:
-        load("har", options("har"), seat(index=0, count=3, root=tmp_path), seed=1)
+def test_a_wrong_npz_is_reported(tmp_path, options, info, changes, message) -> None:
+    np.savez(tmp_path / "har.npz", **{**har_recordings(), **changes})
+    with pytest.raises(UserError, match=message) as error:
+        load("har", options("har"), info(index=0, count=3, root=tmp_path), seed=1)
     assert "har.npz" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "told"),
+    ("file", "line", "message"),
     [
         ("train/X_train.txt", "0.5 " * 560, "X_train.txt: line 3 has 560 columns, not 561"),
         ("train/X_train.txt", "0.5 " * 560 + "abc", "X_train.txt: line 3 has 'abc'"),
@@ -161,38 +152,40 @@ def test_a_wrong_npz_is_told(tmp_path, options, seat, changes, told) -> None:
         ("train/y_train.txt", "\xe9", "y_train.txt: line 3"),
     ],
 )
-def test_a_wrong_text_file_is_told_with_its_line(official, options, seat, file, line, told) -> None:
+def test_a_wrong_text_file_is_reported_with_its_line(
+    official, options, info, file, line, message
+) -> None:
     path = official / "UCI HAR Dataset" / file
     lines = path.read_text().splitlines()
     lines[2] = line
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(UserError, match=told):
-        load("har", options("har"), seat(index=0, count=3, root=official), seed=1)
+    with pytest.raises(UserError, match=message):
+        load("har", options("har"), info(index=0, count=3, root=official), seed=1)
 
 
-def test_missing_and_empty_files_are_told(official, tmp_path, options, seat) -> None:
+def test_missing_and_empty_files_are_reported(official, tmp_path, options, info) -> None:
     (official / "UCI HAR Dataset" / "test" / "y_test.txt").write_text("")
     with pytest.raises(UserError, match=r"y_test\.txt: no rows"):
-        load("har", options("har"), seat(index=0, count=3, root=official), seed=1)
+        load("har", options("har"), info(index=0, count=3, root=official), seed=1)
     (official / "UCI HAR Dataset" / "test" / "y_test.txt").unlink()
     with pytest.raises(UserError, match=r"y_test\.txt is missing"):
-        load("har", options("har"), seat(index=0, count=3, root=official), seed=1)
+        load("har", options("har"), info(index=0, count=3, root=official), seed=1)
     with pytest.raises(UserError, match=r"exactly one \.npz"):
-        load("har", options("har"), seat(index=0, count=3, root=tmp_path), seed=1)
+        load("har", options("har"), info(index=0, count=3, root=tmp_path), seed=1)
 
 
-def test_what_was_read_is_kept_until_the_file_changes(npz) -> None:
+def test_a_file_is_read_once_until_it_changes(npz) -> None:
     first = open_recordings(npz)
     assert open_recordings(npz) is first
-    np.savez(npz, **recordings(per_activity=11))
+    np.savez(npz, **har_recordings(per_activity=11))
     assert len(open_recordings(npz).labels) == 198
 
 
-def test_the_published_data(real, options, seat) -> None:
+def test_the_published_data(real, options, info) -> None:
     path = real("har.npz")
     sizes = []
     for index in range(30):
-        data = load("har", options("har"), seat(index=index, count=30, root=path), seed=1)
+        data = load("har", options("har"), info(index=index, count=30, root=path), seed=1)
         assert data.site == f"subject-{index + 1:02d}"
         sizes.append(len(data.train) + len(data.validation) + len(data.test))
         assert set(data.test.labels.tolist()) == set(range(6))

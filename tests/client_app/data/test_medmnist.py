@@ -12,25 +12,13 @@ from hypothesis import strategies as st
 
 from client_app.data import SiteInfo, load, medmnist
 from fedstrata.support.errors import UserError
-
-
-def arrays(size: int = 8, colour: bool = False, kinds: int = 3, **changes: np.ndarray):
-    """Return small arrays in MedMNIST's layout: 40, 10 and 20 pictures, each of its own grey."""
-    generator = np.random.default_rng(size)
-    shape = (size, size, 3) if colour else (size, size)
-    expected_items = {}
-    for split, many in (("train", 40), ("val", 10), ("test", 20)):
-        expected_items[f"{split}_images"] = generator.integers(
-            0, 256, (many, *shape), dtype=np.uint8
-        )
-        expected_items[f"{split}_labels"] = (np.arange(many) % kinds).astype(np.uint8)[:, None]
-    return {**expected_items, **changes}
+from tests.helpers.data_files import medmnist_arrays
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    np.savez_compressed(tmp_path / "blood.npz", **arrays(kinds=4))
-    np.savez_compressed(tmp_path / "skin.npz", **arrays(size=9, kinds=2))
+    np.savez_compressed(tmp_path / "blood.npz", **medmnist_arrays(kinds=4))
+    np.savez_compressed(tmp_path / "skin.npz", **medmnist_arrays(size=9, kinds=2))
     return tmp_path
 
 
@@ -38,9 +26,9 @@ def values(split) -> set[bytes]:
     return {picture.tobytes() for picture in split.inputs.values}
 
 
-def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, seat) -> None:
+def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, info) -> None:
     sites_data = [
-        load("medmnist", options("medmnist"), seat(index=index, count=5, root=folder), seed=1)
+        load("medmnist", options("medmnist"), info(index=index, count=5, root=folder), seed=1)
         for index in range(5)
     ]
     assert [data.task for data in sites_data] == ["blood", "skin"] * 2 + ["blood"]
@@ -56,102 +44,102 @@ def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, s
 @pytest.mark.parametrize(
     ("key", "value"), [("file", "blood.npz"), ("files", {"site": "blood.npz"})]
 )
-def test_a_file_in_a_file_is_told(folder, options, seat, key, value) -> None:
+def test_a_file_in_a_file_is_reported(folder, options, info, key, value) -> None:
     chosen = options("medmnist", **{key: value})
     with pytest.raises(UserError, match=f"data-root is a file, and data.{key} names"):
-        load("medmnist", chosen, seat(root=folder / "skin.npz"), seed=1)
+        load("medmnist", chosen, info(root=folder / "skin.npz"), seed=1)
 
 
-def test_a_deployed_site_holds_its_file_alone(folder, options, seat) -> None:
-    by_task = load("medmnist", options("medmnist"), seat(root=folder, task="skin"), seed=1)
-    by_file = load("medmnist", options("medmnist", file="skin.npz"), seat(root=folder), seed=1)
-    alone = load("medmnist", options("medmnist"), seat(root=folder / "skin.npz"), seed=1)
+def test_a_deployed_site_has_a_whole_file(folder, options, info) -> None:
+    by_task = load("medmnist", options("medmnist"), info(root=folder, task="skin"), seed=1)
+    by_file = load("medmnist", options("medmnist", file="skin.npz"), info(root=folder), seed=1)
+    alone = load("medmnist", options("medmnist"), info(root=folder / "skin.npz"), seed=1)
     for data in (by_task, by_file, alone):
         assert data.task == "skin"
         assert len(data.train) == 40
         assert data.test.labels.tolist() == [0, 1] * 10
     with pytest.raises(UserError, match="2 npz files"):
-        load("medmnist", options("medmnist"), seat(root=folder), seed=1)
+        load("medmnist", options("medmnist"), info(root=folder), seed=1)
     for task in ("brain", "../blood", "/etc/passwd"):
         with pytest.raises(UserError, match="this site's task"):
-            load("medmnist", options("medmnist"), seat(root=folder, task=task), seed=1)
+            load("medmnist", options("medmnist"), info(root=folder, task=task), seed=1)
 
 
-def test_files_can_be_assigned_to_sites(folder, options, seat) -> None:
+def test_files_can_be_assigned_to_sites(folder, options, info) -> None:
     files = {"north": "blood.npz", "south": "skin.npz", "west": "skin.npz"}
     chosen = options("medmnist", files=files)
     tasks = {}
     for index, site in enumerate(files):
-        data = load("medmnist", chosen, seat(index, 3, folder, site=site), seed=1)
+        data = load("medmnist", chosen, info(index, 3, folder, site=site), seed=1)
         tasks[data.site] = (data.task, len(data.train))
     assert tasks["north"] == ("blood", 40)
     assert tasks["south"][0] == tasks["west"][0] == "skin"
     assert tasks["south"][1] + tasks["west"][1] == 40
     with pytest.raises(UserError, match="no site 'east'; there is 'west'"):
-        load("medmnist", chosen, seat(root=folder, site="east"), seed=1)
+        load("medmnist", chosen, info(root=folder, site="east"), seed=1)
 
 
-def test_channels_repeat_grey_and_never_drop_colour(tmp_path, options, seat) -> None:
-    np.savez(tmp_path / "grey.npz", **arrays())
-    np.savez(tmp_path / "colour.npz", **arrays(colour=True))
+def test_gray_becomes_three_channels_and_color_is_never_dropped(tmp_path, options, info) -> None:
+    np.savez(tmp_path / "gray.npz", **medmnist_arrays())
+    np.savez(tmp_path / "color.npz", **medmnist_arrays(color=True))
     three = {"channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
-    data = load("medmnist", options("medmnist", **three), seat(root=tmp_path, task="grey"), 1)
+    data = load("medmnist", options("medmnist", **three), info(root=tmp_path, task="gray"), 1)
     batch = data.train.inputs.batch(np.arange(4))
     assert batch.shape == (4, 3, 8, 8)
     assert (batch[:, 0] == batch[:, 2]).all()
     assert data.input_shape == (3, 8, 8)
-    load("medmnist", options("medmnist", **three), seat(root=tmp_path, task="colour"), seed=1)
-    with pytest.raises(UserError, match=r"in colour; use data\.channels=3"):
-        load("medmnist", options("medmnist"), seat(root=tmp_path, task="colour"), seed=1)
+    load("medmnist", options("medmnist", **three), info(root=tmp_path, task="color"), seed=1)
+    with pytest.raises(UserError, match=r"in color; use data\.channels=3"):
+        load("medmnist", options("medmnist"), info(root=tmp_path, task="color"), seed=1)
 
 
-@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("color", [False, True])
 def test_pictures_are_scaled_for_networks_that_want_larger_ones(
-    tmp_path, options, seat, colour
+    tmp_path, options, info, color
 ) -> None:
-    np.savez(tmp_path / "skin.npz", **arrays(colour=colour))
+    np.savez(tmp_path / "skin.npz", **medmnist_arrays(color=color))
     chosen = options("medmnist", size=16, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
-    data = load("medmnist", chosen, seat(root=tmp_path), seed=1)
+    data = load("medmnist", chosen, info(root=tmp_path), seed=1)
     assert data.input_shape == (3, 16, 16)
     assert data.train.inputs.batch(np.arange(2)).shape == (2, 3, 16, 16)
-    small = arrays(colour=colour)["train_images"][0].reshape(8, 8, -1)
+    small = medmnist_arrays(color=color)["train_images"][0].reshape(8, 8, -1)
     wide = data.train.inputs.values[0]
     assert abs(wide.mean(axis=(0, 1)) - small.mean(axis=(0, 1))).max() < 12  # the same picture
     same = options("medmnist", size=8, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
-    kept = load("medmnist", same, seat(root=tmp_path), seed=1).train.inputs.values
+    kept = load("medmnist", same, info(root=tmp_path), seed=1).train.inputs.values
     assert np.array_equal(kept[0], np.broadcast_to(small, (8, 8, 3)))
 
 
-def test_sites_of_few_classes_can_be_measured_on_everything(folder, options, seat) -> None:
+def test_sites_of_few_classes_can_be_measured_on_everything(folder, options, info) -> None:
     chosen = options("medmnist", file="skin.npz", measure_on_all=True)
-    chosen["partition"] |= {"scheme": "pathological", "classes_per_site": 1}
+    chosen["site_split"] |= {"scheme": "pathological", "classes_per_site": 1}
     for index in range(2):
-        data = load("medmnist", chosen, seat(index=index, count=2, root=folder), seed=1)
+        data = load("medmnist", chosen, info(index=index, count=2, root=folder), seed=1)
         assert len(set(data.train.labels)) == 1
         assert len(data.train) < 40
         assert (len(data.validation), len(data.test)) == (10, 20)
 
 
-def test_class_names_are_configured_for_each_task(folder, options, seat) -> None:
+def test_class_names_are_configured_for_each_task(folder, options, info) -> None:
     def classes(**named):
         chosen = options("medmnist", classes=named)
-        return load("medmnist", chosen, seat(root=folder, task="skin"), seed=1).classes
+        return load("medmnist", chosen, info(root=folder, task="skin"), seed=1).classes
 
     assert classes(skin=["well", "ill", "unknown"]) == ("well", "ill", "unknown")
-    for named, told in [
+    for named, message in [
         ({"skins": ["a", "b"]}, "no task 'skin'"),
         ({"skin": ["a"]}, "two classes or more"),
         ({"skin": ["a", "a"]}, "each once"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             classes(**named)
     chosen = options("medmnist", classes={"blood": ["a", "b"]})
     with pytest.raises(UserError, match=r"blood\.npz: has label 3.*ends at 1 \('b'\)"):
-        load("medmnist", chosen, seat(root=folder, task="blood"), seed=1)
+        load("medmnist", chosen, info(root=folder, task="blood"), seed=1)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"train_labels": np.zeros((40, 14), np.uint8)}, "14 labels per picture"),
         ({"train_labels": np.zeros((39, 1), np.uint8)}, "40 train_images but 39"),
@@ -169,29 +157,29 @@ def test_class_names_are_configured_for_each_task(folder, options, seat) -> None
         ),
     ],
 )
-def test_a_wrong_file_is_told(tmp_path, options, seat, changes, told) -> None:
-    np.savez(tmp_path / "blood.npz", **arrays(**changes))
-    with pytest.raises(UserError, match=told):
-        load("medmnist", options("medmnist"), seat(root=tmp_path), seed=1)
+def test_a_wrong_file_is_reported(tmp_path, options, info, changes, message) -> None:
+    np.savez(tmp_path / "blood.npz", **medmnist_arrays(**changes))
+    with pytest.raises(UserError, match=message):
+        load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
 
 
-def test_pictures_that_would_be_too_large_are_told_before_memory_is_taken(
-    folder, options, seat, monkeypatch
+def test_pictures_that_would_be_too_large_are_reported_before_memory_is_taken(
+    folder, options, info, monkeypatch
 ) -> None:
     monkeypatch.setattr(medmnist, "_split", lambda *_: pytest.fail("made"))
     chosen = options("medmnist", size=512, largest_mb=1)
     with pytest.raises(UserError, match=r"would take \d+ MB with data\.size=512"):
-        load("medmnist", chosen, seat(index=0, count=2, root=folder), seed=1)
+        load("medmnist", chosen, info(index=0, count=2, root=folder), seed=1)
 
 
-def test_wrong_options_are_told(folder, options, seat) -> None:
+def test_wrong_options_are_reported(folder, options, info) -> None:
     with pytest.raises(UserError, match=r"data\.size: 0 is not between"):
-        load("medmnist", options("medmnist", size=0), seat(index=0, count=2, root=folder), seed=1)
+        load("medmnist", options("medmnist", size=0), info(index=0, count=2, root=folder), seed=1)
 
     def by_column(scheme: str) -> dict[str, object]:
-        return {**options("medmnist")["partition"], "scheme": scheme, "column": "ward"}
+        return {**options("medmnist")["site_split"], "scheme": scheme, "column": "ward"}
 
-    for changes, told in [
+    for changes, message in [
         ({"channels": 2}, "1 or 3"),
         ({"mean": [0.5, 0.5]}, r"data\.mean: 1 numbers"),
         ({"std": [0.0]}, "above 0"),
@@ -199,28 +187,26 @@ def test_wrong_options_are_told(folder, options, seat) -> None:
         ({"file": "lung.npz"}, "no file 'lung.npz'"),
         ({"file": "../blood.npz"}, "without '..'"),
         ({"largest_mb": 0}, "would take"),
-        ({"partition": by_column("natural")}, "no column for 'natural'"),
-        ({"partition": by_column("domain")}, "no column for 'domain'"),
+        ({"site_split": by_column("natural")}, "no column for 'natural'"),
+        ({"site_split": by_column("domain")}, "no column for 'domain'"),
     ]:
-        with pytest.raises(UserError, match=told):
-            load("medmnist", options("medmnist", **changes), seat(root=folder, task="blood"), 1)
+        with pytest.raises(UserError, match=message):
+            load("medmnist", options("medmnist", **changes), info(root=folder, task="blood"), 1)
 
 
-def test_a_link_out_of_the_folder_is_refused(folder, tmp_path_factory, options, seat) -> None:
+def test_a_link_out_of_the_folder_is_rejected(folder, tmp_path_factory, options, info) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "skin.npz").symlink_to(folder / "skin.npz")
     with pytest.raises(UserError, match="a link that leaves"):
-        load("medmnist", options("medmnist"), seat(root=elsewhere), seed=1)
+        load("medmnist", options("medmnist"), info(root=elsewhere), seed=1)
 
 
-def test_an_empty_folder_is_told(tmp_path, options, seat) -> None:
+def test_an_empty_folder_is_reported(tmp_path, options, info) -> None:
     with pytest.raises(UserError, match=r"has no \.npz file"):
-        load("medmnist", options("medmnist"), seat(root=tmp_path), seed=1)
+        load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 255))
 def test_damage_is_a_user_error(folder, options, cut, where, value) -> None:
     content = bytearray((folder / "skin.npz").read_bytes())
@@ -232,15 +218,15 @@ def test_damage_is_a_user_error(folder, options, cut, where, value) -> None:
         load("medmnist", options("medmnist"), SiteInfo(None, None, None, None, damaged), seed=1)
 
 
-def test_the_published_pneumonia_file(real, options, seat) -> None:
+def test_the_published_pneumonia_file(real, options, info) -> None:
     root = real("pneumoniamnist.npz")
-    whole = load("medmnist", options("medmnist"), seat(root=root), seed=1)
+    whole = load("medmnist", options("medmnist"), info(root=root), seed=1)
     # https://medmnist.com: 5,856 pictures in 4,708, 524 and 624
     assert (len(whole.train), len(whole.validation), len(whole.test)) == (4708, 524, 624)
     assert np.bincount(whole.train.labels).tolist() == [1214, 3494]
     assert whole.task == "pneumoniamnist"
     shares = [
-        load("medmnist", options("medmnist"), seat(index=i, count=3, root=root), seed=1)
+        load("medmnist", options("medmnist"), info(index=i, count=3, root=root), seed=1)
         for i in range(3)
     ]
     assert sum(len(data.train) for data in shares) == 4708

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client_app.data import load
 from client_app.data.har import open_recordings
-from client_app.data.overlaps import EXTREMES, alone, in_order_of_time, shared_extremes
+from client_app.data.overlaps import EXTREMES, in_order_of_time, overlap_free_share, shared_extremes
 from fedstrata.support.errors import UserError
 
 WINDOW = 128
@@ -35,8 +35,7 @@ def windows(
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
-def test_recordings_come_back_along_time(seed: int) -> None:
+def test_shuffled_recordings_are_put_in_order_of_time(seed: int) -> None:
     generator = np.random.default_rng(seed)
     features, labels, recording = windows(generator)
     shuffled = generator.permutation(len(labels))
@@ -55,38 +54,38 @@ def test_recordings_come_back_along_time(seed: int) -> None:
         lambda n: st.lists(st.integers(0, 4), min_size=n * n, max_size=n * n)
     )
 )
-def test_any_table_of_neighbours_gives_an_order(shared: list[int]) -> None:
+def test_any_table_of_neighbors_gives_an_order(shared: list[int]) -> None:
     size = int(len(shared) ** 0.5)
     table = np.array(shared, dtype=np.int64).reshape(size, size)
     table = np.triu(table, 1) + np.triu(table, 1).T
     assert sorted(in_order_of_time(table)) == list(range(size))
-    assert 0 <= alone(table) <= 1
+    assert 0 <= overlap_free_share(table) <= 1
 
 
-def test_shuffled_windows_are_cut_into_blocks(tmp_path, options, seat) -> None:
+def test_shuffled_windows_are_cut_into_blocks(tmp_path, options, info) -> None:
     generator = np.random.default_rng(3)
     features, labels, _ = windows(generator, (40, 40, 30, 30))
     order = generator.permutation(len(labels))
     features, labels = features[order], labels[order]
     np.savez(tmp_path / "one.npz", x=features, y=labels + 1, subject=np.ones(len(labels), int))
-    data = load("har", options("har", split="blocks"), seat(root=tmp_path), seed=1)
+    data = load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
     assert min(len(data.train), len(data.validation), len(data.test)) > 5
-    check_apart(data)
+    check_no_overlap(data)
     scattered = {"x": generator.normal(size=features.shape), "y": labels + 1}
     np.savez(tmp_path / "one.npz", **scattered, subject=np.ones(len(labels), int))
     with pytest.raises(UserError, match="share no extreme value"):
-        load("har", options("har", split="blocks"), seat(root=tmp_path), seed=1)
+        load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
 
 
-def test_no_two_splits_of_the_real_subjects_share_samples(real, options, seat) -> None:
+def test_no_two_splits_of_the_real_subjects_share_samples(real, options, info) -> None:
     root = real("har.npz")
     assert len(open_recordings(root).labels) == 10299
     for index in (0, 7, 29):
-        placed = seat(root=root, index=index, count=30)
-        check_apart(load("har", options("har", split="blocks"), placed, seed=1))
+        here = info(root=root, index=index, count=30)
+        check_no_overlap(load("har", options("har", split="blocks"), here, seed=1))
 
 
-def check_apart(data) -> None:
+def check_no_overlap(data) -> None:
     """Assert that no window shares one extreme value with a window of another split."""
     splits = [data.train, data.validation, data.test]
     features = np.concatenate([split.inputs.values for split in splits])

@@ -1,4 +1,4 @@
-"""Texts become token ids of one length; every wrong row, file and vocabulary is told with its place."""
+"""Texts become token ids of one length; a wrong row, file or vocabulary is reported."""
 
 from __future__ import annotations
 
@@ -11,22 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_app.data import SiteInfo, load, tokens
-from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
+from client_app.data import SiteInfo, load
+from client_app.data.tokens import tokenizer_digest
 from fedstrata.support.errors import UserError
 from models.text_folders import read_tokenizer
-from tests.text_models import tiny_bert
+from tests.helpers.text_models import WORDS, tiny_bert
 
 pytest.importorskip("transformers")
-WORDS = ("cough", "fever", "knee", "hip", "rash", "itch", "the", "has", "patient")
 TOPICS = {"lungs": ("cough", "fever"), "joints": ("knee", "hip"), "skin": ("rash", "itch")}
-
-
-@pytest.fixture(scope="module")
-def models_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    tiny_bert(folder, WORDS)
-    return folder
 
 
 def rows(per_topic: int = 20) -> list[str]:
@@ -52,8 +44,8 @@ def notes(tmp_path) -> Path:
 
 
 @pytest.fixture
-def place(models_dir, options):
-    """Load text data for a seat; options as in conf/data/text.yaml but for the changes."""
+def load_text(models_dir, options):
+    """Load text data for a site; options as in conf/data/text.yaml but for the changes."""
 
     def load_it(root, index=None, count=None, site=None, task=None, seed=1, **changes):
         chosen = options("text", **{"length": 8, **changes})
@@ -62,18 +54,18 @@ def place(models_dir, options):
     return load_it
 
 
-def expected_items(data) -> list[set[bytes]]:
+def texts_of_splits(data) -> list[set[bytes]]:
     return [
         {row.tobytes() for row in s.inputs.ids} for s in (data.train, data.validation, data.test)
     ]
 
 
 def natural(options, scheme="natural") -> dict[str, object]:
-    return {**options("text")["partition"], "scheme": scheme, "column": "topic"}
+    return {**options("text")["site_split"], "scheme": scheme, "column": "topic"}
 
 
-def test_texts_become_ids_of_one_length(notes, place) -> None:
-    data = place(notes, site="north")
+def test_texts_become_ids_of_one_length(notes, load_text) -> None:
+    data = load_text(notes, site="north")
     assert (data.site, data.task) == ("north", "label")
     assert data.classes == ("first", "second")
     assert data.input_shape == (8,)
@@ -84,42 +76,9 @@ def test_texts_become_ids_of_one_length(notes, place) -> None:
     assert int(batch.max()) < 5 + len(WORDS)
 
 
-def test_ids_are_the_tokenizers_cut_and_filled_up(models_dir) -> None:
-    tokenizer = read_tokenizer(models_dir / "tiny-bert")
-    texts = ["Cough fever", "cough " * 9, "[PAD] [SEP] knee"]
-    ids = token_ids(tokenizer, texts, ["a", "b", "c"], length=6, vocabulary=14)
-    assert ids.dtype == np.int32
-    assert ids[0].tolist() == [2, 5, 6, 3, 0, 0]
-    assert ids[1].tolist() == [2, 5, 5, 5, 5, 3]
-    assert 0 not in ids[2]  # what a text says is text: no padding, no separator
-    assert (ids[2] == 3).sum() == 1
-    assert token_ids(tokenizer, [], [], length=6, vocabulary=14).shape == (0, 6)
-
-
-def test_a_few_texts_at_a_time_give_the_same_ids(models_dir, monkeypatch) -> None:
-    tokenizer = read_tokenizer(models_dir / "tiny-bert")
-    texts, places = ["the cough", "has fever", "cough", "the patient"], list("abcd")
-    whole = token_ids(tokenizer, texts, places, length=6, vocabulary=14)
-    monkeypatch.setattr(tokens, "AT_ONCE", 3)
-    assert np.array_equal(token_ids(tokenizer, texts, places, length=6, vocabulary=14), whole)
-    monkeypatch.setattr(tokens, "AT_ONCE", 1)
-    with pytest.raises(UserError, match=r"^d: the tokenizer gives"):
-        token_ids(tokenizer, texts, places, length=6, vocabulary=int(whole[:3].max()) + 1)
-
-
-def test_the_digest_follows_ids_and_shape() -> None:
-    ids = np.arange(12, dtype=np.int32)
-    made = {
-        TokenInputs(values).digest()
-        for values in (ids.reshape(2, 6), ids.reshape(3, 4), ids[::-1].reshape(2, 6))
-    }
-    assert len(made) == 3
-    assert TokenInputs(ids.reshape(2, 6).copy()).digest() in made
-
-
-def test_splits_are_disjoint_and_follow_the_seed(notes, place) -> None:
+def test_splits_are_disjoint_and_follow_the_seed(notes, load_text) -> None:
     def drawn(seed: int) -> list[set[bytes]]:
-        return expected_items(place(notes, seed=seed, length=24))
+        return texts_of_splits(load_text(notes, seed=seed, length=24))
 
     first = drawn(1)
     assert sum(map(len, first)) == len(set().union(*first)) == 60
@@ -127,92 +86,96 @@ def test_splits_are_disjoint_and_follow_the_seed(notes, place) -> None:
     assert drawn(2) != first
 
 
-def test_copies_of_a_text_stay_on_one_side(notes, place) -> None:
+def test_copies_of_a_text_stay_in_one_split(notes, load_text) -> None:
     lines = [HEADER, *(row for row in rows() for _ in range(3))]
     (notes / "all.csv").write_text("\n".join(lines), encoding="utf-8")
     for seed in range(5):
-        train, validation, test = expected_items(place(notes, seed=seed, length=24))
+        train, validation, test = texts_of_splits(load_text(notes, seed=seed, length=24))
         assert not train & validation
         assert not train & test
         assert not validation & test
 
 
-def test_given_splits_are_kept(notes, place) -> None:
+def test_given_splits_are_kept(notes, load_text) -> None:
     names = ("train", "train", "train", "val", "test")
     lines = [f"{row},{names[number % 5]}" for number, row in enumerate(rows())]
     (notes / "all.csv").write_text("\n".join([f"{HEADER},split", *lines]), encoding="utf-8-sig")
-    data = place(notes, length=24)
+    data = load_text(notes, length=24)
     assert [len(data.train), len(data.validation), len(data.test)] == [36, 12, 12]
 
 
-def test_each_topic_is_a_site(notes, place, options) -> None:
-    sites = [place(notes, index=index, count=3, partition=natural(options)) for index in range(3)]
+def test_natural_gives_each_site_a_topic(notes, load_text, options) -> None:
+    sites = [
+        load_text(notes, index=index, count=3, site_split=natural(options)) for index in range(3)
+    ]
     words = [set(np.unique(data.train.inputs.ids)) for data in sites]
     own = [{5 + WORDS.index(word) for word in TOPICS[topic]} for topic in sorted(TOPICS)]
     for number in range(3):
         assert own[number] <= words[number]
         assert not words[number] & set().union(*own[:number], *own[number + 1 :])
     with pytest.raises(UserError, match="'num-supernodes=3'"):
-        place(notes, index=0, count=4, partition=natural(options))
+        load_text(notes, index=0, count=4, site_split=natural(options))
     wrong = {**natural(options), "column": "topics"}
     with pytest.raises(UserError, match="no column 'topics'; there is 'topic'"):
-        place(notes, index=0, count=3, partition=wrong)
+        load_text(notes, index=0, count=3, site_split=wrong)
 
 
 @pytest.mark.parametrize("scheme", ["iid", "dirichlet", "linear"])
-def test_sites_of_a_simulation_share_a_file(notes, place, options, scheme) -> None:
-    partition = {**options("text")["partition"], "scheme": scheme, "alpha": 5.0}
+def test_sites_of_a_simulation_share_a_file(notes, load_text, options, scheme) -> None:
+    site_split = {**options("text")["site_split"], "scheme": scheme, "alpha": 5.0}
     shares = [
-        set().union(*expected_items(place(notes, index=i, count=3, partition=partition, length=24)))
+        set().union(
+            *texts_of_splits(load_text(notes, index=i, count=3, site_split=site_split, length=24))
+        )
         for i in range(3)
     ]
     assert len(set().union(*shares)) == sum(map(len, shares)) == 60
 
 
-def test_columns_are_tasks(notes, place) -> None:
+def test_each_column_of_labels_is_a_task(notes, load_text) -> None:
     chosen = {"tasks": ["label", "urgency"]}
-    data = [place(notes, index=index, count=4, **chosen) for index in range(4)]
+    data = [load_text(notes, index=index, count=4, **chosen) for index in range(4)]
     assert [each.task for each in data] == ["label", "urgency"] * 2
     assert data[1].classes == ("later", "now")
     # numbers 2, 5, ..., 17 of the 20 rows of each topic have no urgency
     assert sum(len(s) for d in data[1::2] for s in (d.train, d.validation, d.test)) == 42
-    assert place(notes, task="urgency").task == "urgency"
+    assert load_text(notes, task="urgency").task == "urgency"
     with pytest.raises(UserError, match="name this site's own in its node config"):
-        place(notes, **chosen)
+        load_text(notes, **chosen)
 
 
-def test_each_site_can_have_a_file(tmp_path, place) -> None:
+def test_each_site_can_have_a_file(tmp_path, load_text) -> None:
     for number, topic in enumerate(TOPICS):
         own = rows()[20 * number : 20 * number + 20]
         (tmp_path / f"{topic}.csv").write_text("\n".join([HEADER, *own]), encoding="utf-8")
-    names = [place(tmp_path, index=index, count=3).site for index in range(3)]
+    names = [load_text(tmp_path, index=index, count=3).site for index in range(3)]
     assert names == sorted(TOPICS)
-    deployed = place(tmp_path, site="skin")
+    deployed = load_text(tmp_path, site="skin")
     assert deployed.site == "skin"
-    assert deployed.train.inputs.digest() == place(tmp_path, 2, 3).train.inputs.digest()
-    assert place(tmp_path / "skin.csv", site="ward-7").site == "ward-7"
-    assert place(tmp_path, site="ward-7", file="skin.csv").site == "ward-7"
+    assert deployed.train.inputs.digest() == load_text(tmp_path, 2, 3).train.inputs.digest()
+    assert load_text(tmp_path / "skin.csv", site="ward-7").site == "ward-7"
+    assert load_text(tmp_path, site="ward-7", file="skin.csv").site == "ward-7"
     with pytest.raises(UserError, match="'num-supernodes=3'"):
-        place(tmp_path, index=3, count=4)
+        load_text(tmp_path, index=3, count=4)
     with pytest.raises(UserError, match=r"3 csv files, none of them ward-7\.csv"):
-        place(tmp_path, site="ward-7")
+        load_text(tmp_path, site="ward-7")
     with pytest.raises(UserError, match=r"none of them this site\.csv"):
-        place(tmp_path)
+        load_text(tmp_path)
     with pytest.raises(UserError, match=r"a file, and data\.file names.*data\.file=null"):
-        place(tmp_path / "skin.csv", site="ward-7", file="skin.csv")
+        load_text(tmp_path / "skin.csv", site="ward-7", file="skin.csv")
 
 
-def test_classes_are_those_configured(notes, place) -> None:
+def test_classes_are_those_configured(notes, load_text) -> None:
     chosen = {"classes": {"label": ["second", "third", "first"]}}
-    assert place(notes, **chosen).classes == ("second", "third", "first")
+    assert load_text(notes, **chosen).classes == ("second", "third", "first")
     with pytest.raises(UserError, match=r"all\.csv, line 2: class 'first' is not among.*'firs'"):
-        place(notes, classes={"label": ["firs", "second"]})
+        load_text(notes, classes={"label": ["firs", "second"]})
     with pytest.raises(UserError, match="no task 'label'"):
-        place(notes, classes={"lable": ["first", "second"]})
+        load_text(notes, classes={"lable": ["first", "second"]})
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         (b",first,now,skin", "line 3: the column 'text' is empty"),
         (b"  ,first,now,skin", "line 3: the column 'text' is empty"),
@@ -224,16 +187,16 @@ def test_classes_are_those_configured(notes, place) -> None:
         (b"cough" * 30_000 + b",first,now,skin", "cannot be read after line 2 .*field limit"),
     ],
 )
-def test_a_wrong_row_is_told_with_its_line(notes, place, row, told) -> None:
+def test_a_wrong_row_is_reported_with_its_line(notes, load_text, row, message) -> None:
     content = f"{HEADER}\ncough,first,now,skin\n".encode() + row
     (notes / "all.csv").write_bytes(content + b"\nfever,second,now,skin\n")
-    with pytest.raises(UserError, match=told) as error:
-        place(notes)
+    with pytest.raises(UserError, match=message) as error:
+        load_text(notes)
     assert "all.csv" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "no column 'text'"),
         ("texts,label\n", "no column 'text'; there is 'texts'"),
@@ -247,35 +210,35 @@ def test_a_wrong_row_is_told_with_its_line(notes, place, row, told) -> None:
         ("text,label\n" + "cough,first\nfever,second\n" * 2, "no examples in validation"),
     ],
 )
-def test_a_wrong_file_is_told(notes, place, content, told) -> None:
+def test_a_wrong_file_is_reported(notes, load_text, content, message) -> None:
     (notes / "all.csv").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=told):
-        place(notes)
+    with pytest.raises(UserError, match=message):
+        load_text(notes)
 
 
-def test_too_many_and_too_large_are_told_before_memory_is_taken(notes, place, monkeypatch) -> None:
+def test_too_many_texts_are_reported_before_memory_is_taken(notes, load_text, monkeypatch) -> None:
     (notes / "all.csv").write_text(f"{HEADER}\n" + "cough,first,now,skin\n" * 40)
     with pytest.raises(UserError, match=r"line 34: more than 32 texts.*data\.memory_mb"):
-        place(notes, memory_mb=1, length=8192)
+        load_text(notes, memory_mb=1, length=8192)
     monkeypatch.setattr("client_app.data.tables.LARGEST", 100)
     with pytest.raises(UserError, match=r"all\.csv: larger than"):
-        place(notes)
+        load_text(notes)
 
 
-def test_files_outside_or_missing_are_told(notes, tmp_path, place) -> None:
+def test_files_outside_or_missing_are_reported(notes, tmp_path, load_text) -> None:
     for name in ("none.csv", "../notes/all.csv", "/etc/passwd"):
         with pytest.raises(UserError, match=r"data\.file"):
-            place(notes, file=name)
+            load_text(notes, file=name)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has no \.csv file"):
-        place(tmp_path / "empty")
+        load_text(tmp_path / "empty")
     (tmp_path / "empty" / "all.csv").symlink_to(notes / "all.csv")
     with pytest.raises(UserError, match="a link that leaves"):
-        place(tmp_path / "empty")
+        load_text(tmp_path / "empty")
 
 
-def test_options_out_of_range_are_told(notes, place) -> None:
-    for changes, told in [
+def test_options_out_of_range_are_reported(notes, load_text) -> None:
+    for changes, message in [
         ({"length": 0}, r"data\.length"),
         ({"length": 2}, r"data\.length: 2 tokens, of which 2 are special"),
         ({"memory_mb": 0}, r"data\.memory_mb"),
@@ -284,28 +247,28 @@ def test_options_out_of_range_are_told(notes, place) -> None:
         ({"folder": "../tiny-bert"}, "is no folder's name"),
         ({"folder": "large-bert"}, "no folder 'large-bert' in .*models-dir"),
     ]:
-        with pytest.raises(UserError, match=told):
-            place(notes, **changes)
+        with pytest.raises(UserError, match=message):
+            load_text(notes, **changes)
 
 
-def test_a_vocabulary_that_is_not_the_models_is_told(notes, models_dir, place) -> None:
+def test_a_tokenizer_of_another_model_is_reported(notes, models_dir, load_text) -> None:
     tiny_bert(models_dir, WORDS, name="short", vocab_size=8)
     with pytest.raises(UserError, match=r"all\.csv, line \d+: the tokenizer gives the id 1\d, .*7"):
-        place(notes, folder="short")
+        load_text(notes, folder="short")
     digest = tokenizer_digest(read_tokenizer(models_dir / "tiny-bert"))
-    assert place(notes, tokenizer=digest).task == "label"
+    assert load_text(notes, tokenizer=digest).task == "label"
     tiny_bert(models_dir, WORDS[::-1], name="other")
     with pytest.raises(UserError, match=rf"data\.tokenizer is {digest}: all sites need the same"):
-        place(notes, folder="other", tokenizer=digest)
+        load_text(notes, folder="other", tokenizer=digest)
     cased = tiny_bert(models_dir, WORDS, name="cased")
     (cased / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": False})
     )
     with pytest.raises(UserError, match=rf"data\.tokenizer is {digest}"):
-        place(notes, folder="cased", tokenizer=digest)
+        load_text(notes, folder="cased", tokenizer=digest)
 
 
-PIECES = [
+PARTS = [
     b"text,label\n",
     b"cough,first\n",
     b"fever,second\n",
@@ -322,15 +285,13 @@ PIECES = [
 ]
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(micro_batches=st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=12))
-def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(notes, place, micro_batches) -> None:
-    whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(micro_batches)
-    (notes / "all.csv").write_bytes(whole if len(micro_batches) % 2 else b"".join(micro_batches))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(st.sampled_from(PARTS) | st.binary(max_size=12), max_size=12))
+def test_any_bytes_give_ids_of_the_vocabulary_or_a_user_error(notes, load_text, parts) -> None:
+    whole = b"text,label\n" + b"cough,first\nfever,second\n" * 10 + b"".join(parts)
+    (notes / "all.csv").write_bytes(whole if len(parts) % 2 else b"".join(parts))
     with contextlib.suppress(UserError):
-        data = place(notes)
+        data = load_text(notes)
         for split in (data.train, data.validation, data.test):
             assert split.inputs.ids.shape == (len(split), 8)
             assert split.inputs.ids.min() >= 0

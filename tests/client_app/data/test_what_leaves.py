@@ -1,4 +1,4 @@
-"""What a deployed site says of wrong data: the mistake and its line, no name and no value of the data."""
+"""An error about a deployed site's data leaves it with the line, but without names and values."""
 
 from __future__ import annotations
 
@@ -18,32 +18,31 @@ from hypothesis import strategies as st
 from client_app import context
 from client_app.data import SiteInfo, load
 from client_app.data.har import ACTIVITIES
-from client_app.data.partition import PartitionOptions, Place, share
 from client_app.data.site_info import require_root
-from client_app.data.tables import at_line
+from client_app.data.site_split import Rank, SiteSplit, rows_of_site
+from client_app.data.tables import describe_line
 from client_app.data.tokens import token_ids
 from client_app.failures import leaving
 from client_app.node_config import read_site
 from fedstrata.support.errors import UserError
-from tests.client_app.data.test_images import fill, picture
-from tests.client_app.data.test_medmnist import arrays
+from tests.helpers.data_files import fill, medmnist_arrays, picture
 
 PATIENT = "Ann Lee: 'Zoë' 1961"
 NAMED = {"label": ["cat", "dog"]}
 Make = Callable[[Path], dict[str, Any]]
 
 
-def said(error: UserError, root: Path) -> str:
+def leaves(error: UserError, root: Path) -> str:
     site = read_site({"site": "clinic", "data-root": str(root)}, {})
     return leaving(error, site, simulated=False)
 
 
-def check(error: UserError, root: Path, told: str) -> None:
-    """Expect that ``told`` leaves, FILE being any, and no part of what the site's log has more."""
-    expected = told.replace("FILE", "a file in the data folder")
-    assert said(error, root) == f"{expected}; see the site's log"
-    assert said(error, root) != str(error)
-    assert not re.search(f"Ann|Lee|Zoë|61|{re.escape(str(root))}", said(error, root))
+def check(error: UserError, root: Path, message: str) -> None:
+    """Assert that ``message``, with any file as FILE, is all that leaves of the error."""
+    expected = message.replace("FILE", "a file in the data folder")
+    assert leaves(error, root) == f"{expected}; see the site's log"
+    assert leaves(error, root) != str(error)
+    assert not re.search(f"Ann|Lee|Zoë|61|{re.escape(str(root))}", leaves(error, root))
 
 
 def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
@@ -53,7 +52,7 @@ def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def manifest(*rows: Sequence[str], header: Sequence[str] = ("path", "label"), **more: Any) -> Make:
-    """Return what writes a manifest, and the options with which it is read."""
+    """Return a function that writes a manifest and returns the options to read it with."""
 
     def make(root: Path) -> dict[str, Any]:
         fill(root / PATIENT, 0, 1)
@@ -66,7 +65,7 @@ def manifest(*rows: Sequence[str], header: Sequence[str] = ("path", "label"), **
 
 
 def folders(*paths: str, **more: Any) -> Make:
-    """Return what makes pictures at these paths, or a folder for one that ends in a slash."""
+    """Return a function that makes pictures at these paths, or folders where one ends in a slash."""
 
     def make(root: Path) -> dict[str, Any]:
         root.mkdir()
@@ -84,7 +83,7 @@ def folders(*paths: str, **more: Any) -> Make:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (
             manifest([f"{PATIENT}/none.png", "cat"]),
@@ -159,21 +158,21 @@ def folders(*paths: str, **more: Any) -> Make:
         (
             folders("cat/1.png", "dog/1.png"),
             "no examples in validation and test (train, validation and test have 2, 0, 0): give "
-            "this site more examples, or change the fractions or the partition in data",
+            "this site more examples, or change the fractions or the split among sites in data",
         ),
     ],
 )
-def test_of_pictures(tmp_path, options, make, told) -> None:
+def test_errors_about_pictures_name_nothing_private(tmp_path, options, make, message) -> None:
     root = tmp_path / PATIENT
     changes = make(root)
-    seat = SiteInfo("clinic", None, None, None, root)
+    info = SiteInfo("clinic", None, None, None, root)
     with pytest.raises(UserError) as raised:
-        load("images", options("images", size=8, **changes), seat, seed=1)
-    check(raised.value, root, told)
+        load("images", options("images", size=8, **changes), info, seed=1)
+    check(raised.value, root, message)
 
 
 @pytest.mark.parametrize(
-    ("changes", "chosen", "told"),
+    ("changes", "chosen", "message"),
     [
         (
             {"train_labels": np.full(40, 61)},
@@ -203,53 +202,55 @@ def test_of_pictures(tmp_path, options, make, told) -> None:
         ),
     ],
 )
-def test_of_arrays(tmp_path, options, changes, chosen, told) -> None:
+def test_errors_about_arrays_name_nothing_private(
+    tmp_path, options, changes, chosen, message
+) -> None:
     path = tmp_path / f"{PATIENT}.npz"
-    np.savez(path, **arrays(**changes))
-    seat = SiteInfo("clinic", "lung", None, None, path)
+    np.savez(path, **medmnist_arrays(**changes))
+    info = SiteInfo("clinic", "lung", None, None, path)
     with pytest.raises(UserError) as raised:
-        load("medmnist", options("medmnist", **chosen), seat, seed=1)
-    check(raised.value, tmp_path, told)
+        load("medmnist", options("medmnist", **chosen), info, seed=1)
+    check(raised.value, tmp_path, message)
 
 
-def test_of_an_npz_that_is_none_or_lacks_an_array(tmp_path, options) -> None:
+def test_errors_about_an_npz_file_name_nothing_private(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
-    seat = SiteInfo("clinic", None, None, None, tmp_path)
-    for name, expected_items, told in [
+    info = SiteInfo("clinic", None, None, None, tmp_path)
+    for name, content, message in [
         ("medmnist", {}, "FILE: not a readable npz file"),
         ("medmnist", {PATIENT: np.zeros(3)}, "FILE: no array 'train_images'"),
         ("har", {PATIENT: np.zeros(3)}, "FILE: no array 'x'"),
     ]:
         path.write_bytes(b"no zip")
-        if expected_items:
-            np.savez(path, **expected_items)
+        if content:
+            np.savez(path, **content)
         with pytest.raises(UserError) as raised:
-            load(name, options(name), seat, seed=1)
-        check(raised.value, tmp_path, told)
+            load(name, options(name), info, seed=1)
+        check(raised.value, tmp_path, message)
 
 
-def test_of_several_files_of_which_none_is_chosen(tmp_path, options) -> None:
+def test_errors_about_several_files_name_nothing_private(tmp_path, options) -> None:
     for name in (PATIENT, f"{PATIENT} 2"):
-        np.savez(tmp_path / f"{name}.npz", **arrays())
-    seat = SiteInfo("clinic", None, None, None, tmp_path)
+        np.savez(tmp_path / f"{name}.npz", **medmnist_arrays())
+    info = SiteInfo("clinic", None, None, None, tmp_path)
     with pytest.raises(UserError) as raised:
-        load("medmnist", options("medmnist"), seat, seed=1)
-    told = (
+        load("medmnist", options("medmnist"), info, seed=1)
+    message = (
         "the data folder: has 2 npz files: name this site's in its node config, as in "
         "--node-config 'task=\"...\"', or give data.file"
     )
-    check(raised.value, tmp_path, told)
+    check(raised.value, tmp_path, message)
 
 
-def test_of_subjects(tmp_path, options) -> None:
+def test_errors_about_subjects_name_nothing_private(tmp_path, options) -> None:
     path = tmp_path / f"{PATIENT}.npz"
     subject = np.repeat([1961, 61], 30)
-    expected_items = {"x": np.zeros((60, 561)), "y": np.arange(60) % 6 + 1, "subject": subject}
+    content = {"x": np.zeros((60, 561)), "y": np.arange(60) % 6 + 1, "subject": subject}
     several = (
         "this site's data has 2 subjects: name its own in the node config, as in "
         "--node-config 'task=\"...\"'"
     )
-    for task, chosen, more, told in [
+    for task, chosen, more, message in [
         (None, None, {}, several),
         ("subject-08", None, {}, "no task 'subject-08' here"),
         (None, [8], {}, "data.subjects: no subject 8 here"),
@@ -258,35 +259,35 @@ def test_of_subjects(tmp_path, options) -> None:
         (None, None, {"activity_names": np.array([PATIENT])}, f"FILE: activity_names must be "
             f"{', '.join(ACTIVITIES)}, in this order"),
     ]:  # fmt: skip
-        np.savez(path, **{**expected_items, **more})
-        seat = SiteInfo("clinic", task, None, None, tmp_path)
+        np.savez(path, **{**content, **more})
+        info = SiteInfo("clinic", task, None, None, tmp_path)
         with pytest.raises(UserError) as raised:
-            load("har", options("har", subjects=chosen), seat, seed=1)
-        check(raised.value, tmp_path, told)
+            load("har", options("har", subjects=chosen), info, seed=1)
+        check(raised.value, tmp_path, message)
 
 
-def test_of_the_official_folder(tmp_path, options) -> None:
+def test_errors_about_the_official_folder_name_nothing_private(tmp_path, options) -> None:
     for half in ("train", "test"):
         (tmp_path / half).mkdir()
         for kind in ("X", "y", "subject"):
             (tmp_path / half / f"{kind}_{half}.txt").touch()
     (tmp_path / "train" / "X_train.txt").write_text(f"{'0.5 ' * 560}Lee1961\n")
-    seat = SiteInfo("clinic", None, None, None, tmp_path)
+    info = SiteInfo("clinic", None, None, None, tmp_path)
     with pytest.raises(UserError, match="'Lee1961', not a number") as raised:
-        load("har", options("har"), seat, seed=1)
+        load("har", options("har"), info, seed=1)
     check(raised.value, tmp_path, "X_train.txt: line 1 has a word, not a number")
     (tmp_path / "train" / "X_train.txt").write_text(f"{'0.5 ' * 560}1_961\n")
     with pytest.raises(UserError, match="1_961") as raised:
-        load("har", options("har"), seat, seed=1)
+        load("har", options("har"), info, seed=1)
     check(raised.value, tmp_path, "X_train.txt: not a table of numbers")
     (tmp_path / "train" / "y_train.txt").unlink()
     with pytest.raises(UserError) as raised:
-        load("har", options("har"), seat, seed=1)
+        load("har", options("har"), info, seed=1)
     check(raised.value, tmp_path, "y_train.txt is missing: the official folder has it")
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ([[PATIENT, "cat"]], "FILE: no column 'text'"),
         ([["text", "label"], ["", PATIENT]], "FILE, line 2: the column 'text' is empty"),
@@ -301,15 +302,15 @@ def test_of_the_official_folder(tmp_path, options) -> None:
         ),
     ],
 )
-def test_of_texts(tmp_path, options, rows, told) -> None:
+def test_errors_about_texts_name_nothing_private(tmp_path, options, rows, message) -> None:
     write(tmp_path / f"{PATIENT}.csv", rows)
-    seat = SiteInfo("clinic", None, None, None, tmp_path, tmp_path / "models")
+    info = SiteInfo("clinic", None, None, None, tmp_path, tmp_path / "models")
     with pytest.raises(UserError) as raised:
-        load("text", options("text"), seat, seed=1)
-    check(raised.value, tmp_path, told)
+        load("text", options("text"), info, seed=1)
+    check(raised.value, tmp_path, message)
 
 
-def test_of_what_a_tokenizer_says(tmp_path) -> None:
+def test_errors_of_a_tokenizer_name_nothing_private(tmp_path) -> None:
     class Tokenizer:
         def encode(self, text: str) -> list[str]:
             return list(text)
@@ -318,38 +319,40 @@ def test_of_what_a_tokenizer_says(tmp_path) -> None:
             raise ValueError(f"cannot encode {texts[0]!r}")
 
     with pytest.raises(UserError, match=r"cannot encode .*1961") as raised:
-        token_ids(Tokenizer(), [PATIENT], [at_line(tmp_path, 7)], length=4, vocabulary=9)
-    told = "FILE, line 7 and 0 more: the tokenizer fails with ValueError"
-    check(raised.value, tmp_path, told)
+        token_ids(Tokenizer(), [PATIENT], [describe_line(tmp_path, 7)], length=4, vocabulary=9)
+    message = "FILE, line 7 and 0 more: the tokenizer fails with ValueError"
+    check(raised.value, tmp_path, message)
 
 
-def test_of_shares(tmp_path) -> None:
-    options = PartitionOptions("dirichlet", 1.0, 61, 2, None)
+def test_errors_about_shares_name_nothing_private(tmp_path) -> None:
+    options = SiteSplit("dirichlet", 1.0, 61, 2, None)
     with pytest.raises(UserError, match="attempts") as raised:
-        share(options, np.zeros(9, np.int64), Place(0, 3), 1)
-    check(raised.value, tmp_path, "data.partition (dirichlet): these data cannot be shared out so")
+        rows_of_site(options, np.zeros(9, np.int64), Rank(0, 3), 1)
+    check(
+        raised.value, tmp_path, "data.site_split (dirichlet): these data cannot be split like this"
+    )
 
 
-def test_of_domains(tmp_path) -> None:
-    options = PartitionOptions("domain", 1.0, 1, 2, "ward")
+def test_errors_about_domains_name_nothing_private(tmp_path) -> None:
+    options = SiteSplit("domain", 1.0, 1, 2, "ward")
     values = np.array([PATIENT, PATIENT, "w", "w", "w"])
     with pytest.raises(UserError, match="1961") as raised:
-        share(options, np.zeros(5, np.int64), Place(0, 5), 1, values)
-    told = (
-        "data.partition: a domain has 2 examples for the 3 sites that share it: start fewer sites, "
+        rows_of_site(options, np.zeros(5, np.int64), Rank(0, 5), 1, values)
+    message = (
+        "data.site_split: a domain has 2 examples for the 3 sites that share it: start fewer sites, "
         "or add examples to it"
     )
-    check(raised.value, tmp_path, told)
+    check(raised.value, tmp_path, message)
 
 
-def test_of_a_data_folder_that_is_not_there(tmp_path) -> None:
+def test_an_error_about_a_missing_data_folder_names_nothing_private(tmp_path) -> None:
     root = tmp_path / PATIENT
     with pytest.raises(UserError, match="1961") as raised:
         require_root(SiteInfo("clinic", None, None, None, root))
     check(raised.value, root, "data-root does not exist on this site's machine")
 
 
-# What leaves instead of names that only a site's own folders and files have.
+# What leaves instead of class names that only the site's own folders and files have.
 UNNAMED = (
     "data.classes=null: the classes would be called as in this site's own files, and those names "
     "do not leave it; write the names that all sites agreed on, as in data.classes={label:[cat,dog]}"
@@ -370,8 +373,8 @@ def sentences(root: Path) -> dict[str, Any]:
         ("text", sentences),
     ],
 )
-def test_of_classes_that_nobody_configured(tmp_path, options, name, make) -> None:
-    """A server that asks for no names in particular is not told those that only the site has."""
+def test_classes_that_nobody_configured_are_not_sent(tmp_path, options, name, make) -> None:
+    """The server gets no class names where it configured none."""
     changes = make(tmp_path / "data")
     chosen = json.dumps(options(name, **changes))
     site = read_site({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
@@ -380,7 +383,7 @@ def test_of_classes_that_nobody_configured(tmp_path, options, name, make) -> Non
     assert leaving(raised.value, site, simulated=False) == UNNAMED
 
 
-# Every text that may leave for what a manifest's entry can be, but for the number of a line.
+# Every text that may leave about an entry of a manifest, without the number of its line.
 KNOWN = {
     f"a file in the data folder{text}; see the site's log"
     for text in (
@@ -417,17 +420,17 @@ def test_no_name_in_a_manifest_leaves_the_site(before: str, after: str, kind: st
             (root / "0.png").touch()
         write(root / "list.csv", rows + rows[1:] * (kind == "twice"))
         if kind != "missing":
-            place(root, name, link=kind == "link")
+            put_file(root, name, link=kind == "link")
         with pytest.raises(UserError) as raised:
             load(
                 "images", options, SiteInfo("clinic", None, None, None, root, deployed=True), seed=1
             )
-        left = said(raised.value, root)
+        left = leaves(raised.value, root)
     assert re.sub(r"line \d+", "line N", left) in KNOWN
     assert "LEE1961" not in left
 
 
-def place(root: Path, name: str, *, link: bool) -> None:
+def put_file(root: Path, name: str, *, link: bool) -> None:
     """Put a file that is no picture where the manifest's entry is, if it can be there."""
     path = root / name.strip()
     try:
@@ -446,5 +449,5 @@ OPTIONS = {
     "name": "images", "manifest": "list.csv", "domains": False, "task": "label", "tasks": None,
     "classes": NAMED, "size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, "validation_fraction": 0.1,
     "test_fraction": 0.2, "memory_mb": 0, "labels_per_class": None,
-    "partition": {"scheme": "iid", "alpha": 1.0, "smallest": 1, "classes_per_site": 2, "column": None},
+    "site_split": {"scheme": "iid", "alpha": 1.0, "smallest": 1, "classes_per_site": 2, "column": None},
 }  # fmt: skip

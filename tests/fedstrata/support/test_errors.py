@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstrata.support.errors import TwofoldText, UserError, private, private_reason
+from fedstrata.support.errors import PrivateText, UserError, private, private_reason
 
 PARTS = st.lists(st.tuples(st.text(), st.booleans()), min_size=1)
 
@@ -18,7 +18,7 @@ PARTS = st.lists(st.tuples(st.text(), st.booleans()), min_size=1)
 def test_the_whole_has_all_parts_and_the_public_text_none_that_is_private(
     parts: list[tuple[str, bool]],
 ) -> None:
-    told: str | TwofoldText = ""
+    told: str | PrivateText = ""
     for text, secret in parts:
         told = told + (private(text, "-") if secret else text)
     error = UserError(told)

@@ -1,4 +1,4 @@
-"""Checks the numbers by which pictures are normalised."""
+"""Checks the numbers by which pictures are normalized."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from math import isfinite
 from fedstrata.support.errors import UserError
 
 
-def check_normalisation(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
-    """Raise `UserError` unless there is one finite mean and one std above 0 per channel."""
+def check_normalization(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    """Raise a `UserError` unless each channel has a finite mean and a std above 0."""
     for name, numbers in (("mean", mean), ("std", std)):
         if len(numbers) != channels or not all(map(isfinite, numbers)):
             raise UserError(f"data.{name}: {channels} numbers, one per channel, not {numbers}")

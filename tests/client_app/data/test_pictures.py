@@ -1,0 +1,160 @@
+"""Pictures become equal squares within a fixed memory; a damaged file is a UserError."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from client_app.data import pictures
+from client_app.data.pictures import PictureCache, PictureInputs, decode_square
+from fedstrata.support.errors import UserError
+from tests.helpers.data_files import encoded, picture
+
+
+def png(width: int, height: int) -> bytes:
+    """Return a PNG whose header claims this size; its data are those of one pixel."""
+    memory = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(memory, "PNG")
+    content = bytearray(memory.getvalue())
+    content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
+    return bytes(content)
+
+
+PCX = encoded(picture(0), "PCX")
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a readable picture"),
+        (b"no picture at all", "not a readable picture"),
+        (png(60_000, 60_000), "not a readable picture"),  # Pillow's own limit
+        (png(9_000, 9_000), "9000 x 9000 pixels are more than"),
+        (png(100, 100), "not a readable picture"),
+        (EPS, "not a readable picture"),
+        (PCX, "not a readable picture"),  # Pillow could read it; it is not among our formats
+    ],
+)
+def test_a_bad_picture_is_reported_with_its_file(content, message) -> None:
+    with pytest.raises(UserError, match=rf"bad\.png: {message}"):
+        decode_square(Path("bad.png"), content, 8)
+
+
+def test_a_truncated_picture_is_reported() -> None:
+    content = encoded(picture(0, 64, 64), "JPEG")
+    assert decode_square(Path("a.jpg"), content, 8).shape == (8, 8, 3)
+    with pytest.raises(UserError, match=r"a\.jpg: not a readable picture"):
+        decode_square(Path("a.jpg"), content[:-200], 8)
+
+
+def test_the_central_square_is_cut_and_scaled() -> None:
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 20:60] = (255, 128, 0)
+    square = decode_square(Path("a.png"), encoded(Image.fromarray(pixels)), 16)
+    assert square.shape == (16, 16, 3)
+    assert (square == (255, 128, 0)).all()
+
+
+def test_gray_wide_and_transparent_pictures_become_rgb() -> None:
+    gray = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
+    wide = Image.fromarray(gray.astype(np.uint16) * 256)
+    for image in (Image.fromarray(gray), wide, Image.fromarray(gray).convert("RGBA")):
+        square = decode_square(Path("a.png"), encoded(image), 8)
+        assert (square == gray[..., None]).all()
+    maximum = 65535
+    pgm = f"P5 8 8 {maximum}\n".encode() + (gray.astype(np.uint16) * 256).astype(">u2").tobytes()
+    assert (decode_square(Path("a.pgm"), pgm, 8) == gray[..., None]).all()
+    deep = Image.fromarray(np.zeros((4, 4), np.float32))
+    with pytest.raises(UserError, match="32 bits per pixel"):
+        decode_square(Path("a.tif"), encoded(deep, "TIFF"), 8)
+
+
+def cached_inputs(folder: Path, memory: int) -> PictureInputs:
+    paths = tuple(sorted(folder.iterdir()))
+    cache = PictureCache(8, memory)
+    return PictureInputs(paths, cache.examine(paths), cache, (0.5,) * 3, (0.25,) * 3)
+
+
+def test_memory_is_bounded_and_changes_nothing(folders) -> None:
+    square = 8 * 8 * 3
+    whole, some, none = (
+        cached_inputs(folders / "cat", memory) for memory in (1 << 20, 5 * square, 0)
+    )
+    assert [len(inputs.cache.kept) for inputs in (whole, some, none)] == [20, 5, 0]
+    order = np.array([19, 0, 7, 7])
+    batch = whole.batch(order)
+    assert batch.equal(some.batch(order))
+    assert batch.equal(none.batch(order))
+    first = decode_square(whole.paths[19], whole.paths[19].read_bytes(), 8)
+    assert np.allclose(batch[0].numpy(), (first.transpose(2, 0, 1) / 255 - 0.5) / 0.25, atol=1e-6)
+
+
+def test_the_digest_depends_on_content_order_and_preparation(folders) -> None:
+    inputs = cached_inputs(folders / "cat", 0)
+    same = cached_inputs(folders / "cat", 1 << 20)
+    turned = PictureInputs(
+        inputs.paths, inputs.digests[::-1], inputs.cache, inputs.mean, inputs.std
+    )
+    larger = PictureInputs(
+        inputs.paths, inputs.digests, PictureCache(9, 0), inputs.mean, inputs.std
+    )
+    brighter = PictureInputs(inputs.paths, inputs.digests, inputs.cache, (0.4,) * 3, inputs.std)
+    assert inputs.digest() == same.digest()
+    digests = {one.digest() for one in (inputs, turned, larger, brighter)}
+    assert len(digests) == 4
+    picture(77).save(folders / "cat" / "000.png")
+    assert cached_inputs(folders / "cat", 0).digest() not in digests
+
+
+def test_a_file_that_changes_during_the_run_is_reported(folders) -> None:
+    inputs = cached_inputs(folders / "cat", 0)
+    picture(77).save(folders / "cat" / "000.png")
+    with pytest.raises(UserError, match=r"000\.png: has changed"):
+        inputs.batch(np.array([0]))
+    (folders / "cat" / "000.png").unlink()
+    with pytest.raises(UserError, match=r"000\.png: cannot be read"):
+        inputs.batch(np.array([0]))
+
+
+@pytest.mark.parametrize(("of_torch", "decode"), [(1, 1), (3, 3), (9, 4)])
+def test_no_more_threads_decode_than_torch_may_use(folders, monkeypatch, of_torch, decode) -> None:
+    pool, seen = pictures.ThreadPoolExecutor, []
+
+    def watched(workers: int) -> ThreadPoolExecutor:
+        seen.append(workers)
+        return pool(workers)
+
+    monkeypatch.setattr(pictures, "ThreadPoolExecutor", watched)
+    torch.set_num_threads(of_torch)  # as the site's `threads` does; tests/conftest.py puts it back
+    cache, paths = PictureCache(size=8, memory=0), sorted(folders.rglob("*.png"))
+    cache.squares(paths, cache.examine(paths))
+    assert seen == [decode, decode]
+
+
+FORMS = [encoded(picture(0), kind) for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP")]
+
+
+@given(
+    st.sampled_from(FORMS),
+    st.floats(0, 1),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
+)
+def test_damaged_pictures_give_a_square_or_a_user_error(content, cut, changes) -> None:
+    damaged = bytearray(content[: int(cut * len(content))])
+    for where, value in changes:
+        if damaged:
+            damaged[int(where * (len(damaged) - 1))] = value
+    with contextlib.suppress(UserError):
+        assert decode_square(Path("a.png"), bytes(damaged), 8).shape == (8, 8, 3)
