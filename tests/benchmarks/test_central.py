@@ -14,8 +14,8 @@ from benchmarks.central import Pool, central, pooled, sites_data
 from models.training.data import ArrayInputs, Split
 from server_app.compose import compose
 from strategies.config import Config
+from tests.helpers.runs import SMALL
 from tests.loopback import simulate
-from tests.strategies.test_equalities import SMALL
 
 STEP = [
     *SMALL,

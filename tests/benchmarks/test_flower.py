@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.flower import Simulator
 from benchmarks.study import Case, Study
-from tests.strategies.test_equalities import SMALL
+from tests.helpers.runs import SMALL
 
 
 def living_members(group: int) -> list[int]:

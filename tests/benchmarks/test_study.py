@@ -15,8 +15,8 @@ from benchmarks.study import Case, Study, deciding, finished
 from benchmarks.tables import Figure, Table, write
 from server_app.app import run_all
 from server_app.compose import RunConfig
+from tests.helpers.runs import SMALL
 from tests.loopback import LoopbackGrid
-from tests.strategies.test_equalities import SMALL
 
 
 class Loopback(Simulator):

@@ -26,7 +26,7 @@ from benchmarks.transfer import main as transfer
 from benchmarks.transfer import parser as transfer_parser
 from models.networks import build
 from tests.benchmarks.test_study import Loopback
-from tests.strategies.test_equalities import SMALL
+from tests.helpers.runs import SMALL
 
 QUICK = tuple(each for each in SMALL if not each.startswith(("model", "weights", "groups")))
 

@@ -25,7 +25,7 @@ from models.training.loop import class_weights, schedule_factor
 from models.training.metrics import metrics
 from server_app.compose import compose
 from strategies.config import plan_for
-from tests.strategies.test_equalities import SMALL
+from tests.helpers.runs import SMALL
 
 FROZEN = [
     *SMALL,

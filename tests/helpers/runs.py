@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models import weights
+from tests.loopback import LoopbackGrid
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 SMALL = [
     "model=small_cnn",
@@ -26,6 +30,8 @@ SMALL = [
     "strategy.poll=0.01",
     "baselines.alone=false",
 ]
+GROUPS = ["groups=body_common_head_task", "groups.personal=[head.out]", "groups.task=[head.0]"]
+PLAIN = [*SMALL, *GROUPS]
 
 
 def states(output: Path, run: str) -> dict[str, Tensor]:
@@ -37,3 +43,29 @@ def states(output: Path, run: str) -> dict[str, Tensor]:
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Return whether two sets of named tensors are equal, bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+class Crash(RuntimeError):
+    """Stands for the server's process dying."""
+
+
+def without_times(results: dict[str, Any]) -> Any:
+    """Return results without what differs between two equal runs: names and seconds."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                k: strip(v) for k, v in value.items() if k not in ("seconds", "run", "federation")
+            }
+        return [strip(v) for v in value] if isinstance(value, list) else value
+
+    return strip(results)
+
+
+def grid_of(output: Path, tamper: Any = None, sites: int = 4) -> LoopbackGrid:
+    """Return a loopback grid of simulated sites, whose nodes have the ids from 100 on."""
+    nodes = {100 + i: {"partition-id": i, "num-partitions": sites} for i in range(sites)}
+    grid = LoopbackGrid(nodes, {"output-dir": str(output)})
+    if tamper:
+        grid.tamper = tamper
+    return grid

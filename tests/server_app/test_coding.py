@@ -21,18 +21,9 @@ from fedstrata.support.errors import UserError
 from models import weights
 from server_app.compose import compose
 from strategies import method as methods
+from tests.helpers.runs import DOCS, GROUPS, SMALL, Crash, grid_of, same, states, without_times
+from tests.helpers.tampering import of_round, one_in, silent, with_report
 from tests.loopback import LoopbackGrid, simulate
-from tests.server_app.test_k_of_n import grid_of, of_round
-from tests.server_app.test_run import (
-    DOCS,
-    GROUPS,
-    Crash,
-    one_in,
-    silent,
-    with_report,
-    without_times,
-)
-from tests.strategies.test_equalities import SMALL, same, states
 
 RUN = [*SMALL, *GROUPS, "strategy.rounds=4"]
 WAYS = ("coding", "coding_down")

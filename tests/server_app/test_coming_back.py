@@ -21,13 +21,11 @@ from fedstrata.protocol import answers, kinds, limits
 from fedstrata.support.errors import UserError
 from models import weights
 from server_app import patience, run_folder
-from server_app.rounds import loop
 from server_app.run_folder import RunFolder
-from server_app.sites import roster
+from tests.helpers.logs import lines
+from tests.helpers.runs import PLAIN, Crash, grid_of, same, states
+from tests.helpers.tampering import of_round, with_report
 from tests.loopback import LoopbackGrid, failed, simulate
-from tests.server_app.test_k_of_n import PLAIN, grid_of, lines, of_round
-from tests.server_app.test_run import Crash, with_report
-from tests.strategies.test_equalities import same, states
 
 GENDER, POSE = (100, 102), (101, 103)  # the nodes of the two tasks
 
@@ -361,7 +359,7 @@ def test_sites_outside_their_hours_are_asked_ever_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(patience, "time", clock)
     asked: list[float] = []
 
     def tamper(message: Message, reply: Message) -> Message:
@@ -386,7 +384,7 @@ def test_a_site_that_joins_ends_a_long_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(patience, "time", clock)
     grid = grid_of(tmp_path)
     late = grid.nodes.pop(102)
     asked: list[float] = []
@@ -400,7 +398,7 @@ def test_a_site_that_joins_ends_a_long_pause(
 
     grid.tamper = tamper
     overrides = [*PLAIN, "strategy.minimum.common=3", "strategy.min_sites=3", "strategy.poll=20"]
-    monkeypatch.setattr(roster.time, "sleep", lambda _: None)  # for a poll, in real time
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # of the inbox, in real time
     results, _ = simulate(tmp_path, "faces", overrides, grid=grid)
     assert results["rounds"][0]["participants"] == ["site-00", "site-01", "site-02"]
     assert asked[1] - asked[0] == pytest.approx(20, rel=0.05)

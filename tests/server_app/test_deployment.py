@@ -30,19 +30,13 @@ from server_app.sites.roster import Roster
 from strategies.config import plan_for
 from strategies.methods.layers import Layers
 from strategies.site_round import SiteRound
+from tests.helpers.runs import DOCS, GROUPS, SMALL, same, states, without_times
+from tests.helpers.tampering import kinds_to, of_round, with_report
 from tests.loopback import LoopbackGrid, failed, simulate
-from tests.server_app.test_k_of_n import of_round
-from tests.server_app.test_run import DOCS, GROUPS, with_report, without_times
-from tests.strategies.test_equalities import SMALL, same, states
 
 TUNED = [*SMALL, *GROUPS, "deployment.epochs=3"]
 NEWCOMER = "site-03"  # of the task pose, as site-01 is
 NODE = 103
-
-
-def kinds_to(grid: LoopbackGrid, node: int) -> set[str]:
-    """Return the types of all messages that a node got."""
-    return {m.metadata.message_type for m in grid.sent if m.metadata.dst_node_id == node}
 
 
 class Answers:

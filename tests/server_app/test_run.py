@@ -15,11 +15,9 @@ from flwr.app import ConfigRecord, Message
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.support.errors import UserError
+from tests.helpers.runs import DOCS, GROUPS, SMALL, Crash, same, states, without_times
+from tests.helpers.tampering import one_in, silent, with_report
 from tests.loopback import LoopbackGrid, failed, simulate
-from tests.strategies.test_equalities import SMALL, same, states
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-GROUPS = ["groups=body_common_head_task", "groups.personal=[head.out]", "groups.task=[head.0]"]
 
 
 def test_results_follow_the_documented_schema(tmp_path: Path) -> None:
@@ -42,35 +40,11 @@ def test_results_follow_the_documented_schema(tmp_path: Path) -> None:
     assert not [name for name in named if f"`{name}" not in words and f"{name}`" not in words]
 
 
-def one_in(number: int, site: str, change: Any) -> Any:
-    """Return a tamper that changes the training reply of one site in one round."""
-
-    def tamper(message: Message, reply: Message) -> Message | None:
-        if message.metadata.message_type != kinds.TRAIN or message.metadata.group_id != str(number):
-            return reply
-        return change(message, reply) if answers.read_round_report(reply).site == site else reply
-
-    return tamper
-
-
-def with_report(**values: Any) -> Any:
-    def change(_: Message, reply: Message) -> Message:
-        told = json.loads(str(reply.content["report"]["json"]))
-        reply.content["report"] = ConfigRecord({"json": json.dumps({**told, **values})})
-        return reply
-
-    return change
-
-
 def with_nan(_: Message, reply: Message) -> Message:
     payload = bytearray(answers.read_payloads(reply)["common"])
     payload[-4:] = b"\x00\x00\xc0\x7f"
     reply.content["layers"]["common"] = kinds.payload_array(bytes(payload))  # type: ignore[index]
     return reply
-
-
-def silent(_: Message, __: Message) -> None:
-    return None
 
 
 @pytest.mark.parametrize(
@@ -117,10 +91,6 @@ def test_when_every_site_is_refused_the_run_says_why(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="disk full"):
         simulate(tmp_path, "faces", [*SMALL, *GROUPS], tamper=tamper)
-
-
-class Crash(RuntimeError):
-    """Stands for the server's process dying."""
 
 
 @pytest.mark.parametrize("optimizer", ["fedavg", "fedadam"])
@@ -170,17 +140,6 @@ def test_a_named_run_begins_once_and_is_taken_up_then(tmp_path: Path) -> None:
         simulate(tmp_path, "faces", SMALL, sites=2, resume="auto")
     with pytest.raises(UserError, match="letters"):
         simulate(tmp_path, "faces", SMALL, sites=2, name="../kept")
-
-
-def without_times(results: dict[str, Any]) -> Any:
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                k: strip(v) for k, v in value.items() if k not in ("seconds", "run", "federation")
-            }
-        return [strip(v) for v in value] if isinstance(value, list) else value
-
-    return strip(results)
 
 
 def test_resuming_with_another_configuration_names_the_key(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from fedstrata.support.errors import UserError
 from server_app.app import run_all
 from server_app.compose import RunConfig, expand
+from tests.helpers.runs import SMALL
 from tests.loopback import LoopbackGrid
-from tests.strategies.test_equalities import SMALL
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,9 @@ from client_app import context, round
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import fill
+from tests.helpers.runs import GROUPS, SMALL
+from tests.helpers.tampering import of_round
 from tests.loopback import LoopbackGrid, simulate
-from tests.server_app.test_k_of_n import of_round
-from tests.server_app.test_run import GROUPS
-from tests.strategies.test_equalities import SMALL
 
 NOBODY = 65534
 CLINIC = 101
@@ -209,7 +208,7 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
         locked = False
         pictures.chmod(0o755)
 
-    monkeypatch.setattr(round, "load_data", load_as_nobody)
+    monkeypatch.setattr(context, "load_data", load_as_nobody)
     grid.tamper = both(after_round(1, lock), after_round(2, unlock))
     results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
     reason = "the data folder cannot be read: Permission denied; see the site's log"

@@ -22,8 +22,8 @@ from strategies.aggregators import Aggregator, make
 from strategies.method import Groups, Method, everything_else
 from strategies.methods import make_method
 from strategies.site_round import SiteRound
+from tests.helpers.runs import SMALL, states
 from tests.loopback import LoopbackGrid, simulate
-from tests.strategies.test_equalities import SMALL, states
 
 SEEN: dict[str, list[bool]] = {}
 

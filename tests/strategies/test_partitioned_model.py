@@ -10,7 +10,7 @@ from server_app.compose import compose
 from strategies.config import plan_for
 from strategies.methods import make_method
 from strategies.partitioned_model import PartitionedModel, build_partitioned
-from tests.strategies.test_equalities import SMALL
+from tests.helpers.runs import SMALL
 
 
 def drawn(channels: int = 3, classes: int = 2) -> PartitionedModel:

@@ -9,22 +9,19 @@ from typing import Any
 import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedstrata.support.errors import UserError
 from server_app.sites.allowed_keys import AllowedSite, AllowedSites
 from server_app.sites.roster_file import VARIABLE, find_roster, read_roster
+from tests.helpers.keys import new_key
 
 
 def public_line(key: Any) -> str:
     encoding, form = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     return str(key.public_key().public_bytes(encoding, form).decode())
-
-
-def new_key() -> str:
-    return public_line(ec.generate_private_key(ec.SECP384R1()))
 
 
 KEYS = [new_key() for _ in range(3)]

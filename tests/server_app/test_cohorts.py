@@ -26,9 +26,8 @@ from fedstrata.support.errors import UserError
 from models import weights
 from models.networks import build
 from models.training.data import ArrayInputs, SiteData, Split
+from tests.helpers.runs import DOCS, GROUPS, SMALL, Crash, same, states
 from tests.loopback import LoopbackGrid, failed, simulate
-from tests.server_app.test_run import DOCS, GROUPS, Crash
-from tests.strategies.test_equalities import SMALL, same, states
 
 PLAIN = [*SMALL, *GROUPS]
 

@@ -14,32 +14,15 @@ import jsonschema
 import pytest
 from flwr.app import Message
 
-from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
 from server_app import patience
 from server_app.compose import compose
 from server_app.report import participation_table
 from server_app.rounds.records import participation
+from tests.helpers.logs import lines
+from tests.helpers.runs import DOCS, PLAIN, Crash, grid_of, same, states
+from tests.helpers.tampering import of_round, one_in, silent, with_report
 from tests.loopback import LoopbackGrid, simulate
-from tests.server_app.test_run import DOCS, GROUPS, Crash, one_in, silent, with_report
-from tests.strategies.test_equalities import SMALL, same, states
-
-PLAIN = [*SMALL, *GROUPS]
-
-
-def grid_of(output: Path, tamper: Any = None, sites: int = 4) -> LoopbackGrid:
-    nodes = {100 + i: {"partition-id": i, "num-partitions": sites} for i in range(sites)}
-    grid = LoopbackGrid(nodes, {"output-dir": str(output)})
-    if tamper:
-        grid.tamper = tamper
-    return grid
-
-
-def of_round(message: Message) -> int | None:
-    """Return the round of a training order; None for any other message."""
-    training = message.metadata.message_type == kinds.TRAIN
-    return int(message.metadata.group_id) if training else None
-
 
 # -- late answers ----------------------------------------------------------------------------------
 
@@ -99,10 +82,6 @@ def test_a_late_answer_in_place_of_the_next_one_is_refused(tmp_path: Path) -> No
 
 
 # -- waiting ---------------------------------------------------------------------------------------
-
-
-def lines(caplog: pytest.LogCaptureFixture, word: str) -> list[str]:
-    return [r.message for r in caplog.records if word in r.message]
 
 
 class Away(LoopbackGrid):

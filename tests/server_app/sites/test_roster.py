@@ -16,11 +16,10 @@ from flwr.app import ConfigRecord, Message
 from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
 from server_app.sites.roster_file import VARIABLE
+from tests.helpers.keys import new_key
+from tests.helpers.runs import DOCS, GROUPS, SMALL, same, states
+from tests.helpers.tampering import kinds_to, with_report
 from tests.loopback import LoopbackGrid, simulate
-from tests.server_app.test_deployment import kinds_to
-from tests.server_app.test_roster_file import new_key
-from tests.server_app.test_run import DOCS, GROUPS, with_report
-from tests.strategies.test_equalities import SMALL, same, states
 
 TASKS = {"hospital-a": "gender", "hospital-b": "pose", "hospital-c": "gender"}
 NODE = {"hospital-a": 101, "hospital-b": 102, "hospital-c": 103}

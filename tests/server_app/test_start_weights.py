@@ -17,11 +17,11 @@ from models.networks import build
 from server_app import start_weights
 from server_app.app import run_all
 from server_app.compose import RunConfig
+from tests.helpers.runs import PLAIN, SMALL
+from tests.helpers.tampering import with_report
 from tests.loopback import LoopbackGrid, simulate
 from tests.server_app.test_coming_back import Plot, plot
-from tests.server_app.test_k_of_n import PLAIN
-from tests.server_app.test_run import pictures, with_report
-from tests.strategies.test_equalities import SMALL
+from tests.server_app.test_run import pictures
 
 QUICK = ["strategy.rounds=1", "strategy.poll=0.01", "baselines.alone=false"]
 OTHER_INPUTS = r"conv1\.weight is \(16, 3, 3, 3\), the model's is \(16, 1, 3, 3\)"
