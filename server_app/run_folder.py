@@ -30,7 +30,7 @@ _MAY_CHANGE = (
     *(f"strategy.{key}" for key in ("deadline", "join_timeout", "give_up", "min_sites")),
     *(f"strategy.{key}" for key in ("poll", "final_timeout", "on_site_error")),
     *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
-    *(f"cohort.{key}" for key in ("sites", "together")),  # which node holds a site
+    *(f"cohort.{key}" for key in ("sites", "batched")),  # which node holds a site
 )
 
 

@@ -327,8 +327,8 @@ def _why_apart(alike: Sequence[SiteContext]) -> str:
     """Return why sites of one architecture cannot train as one whatever their data, or ""."""
     bench = alike[0]
     method = type(bench.method)
-    if not bench.plan.cohort.together:
-        return "cohort.together=false"
+    if not bench.plan.cohort.batched:
+        return "cohort.batched=false"
     if bench.plan.train.compile:
         return "train.compile=true"
     if method.train is not Method.train or method.predictor is not Method.predictor:

@@ -89,7 +89,7 @@ class CohortConfig:
     """How many sites of a simulation are on each node; see conf/config.yaml."""
 
     sites: int
-    together: bool
+    batched: bool
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""

@@ -44,7 +44,7 @@ def played(
     output: Path, overrides: list[str], nodes: int, sites: int, **more: Any
 ) -> dict[str, Any]:
     """Play a run over ``nodes`` nodes of ``sites`` sites each, one after the other within a node."""
-    told = [*overrides, f"cohort.sites={sites}", "cohort.together=false"]
+    told = [*overrides, f"cohort.sites={sites}", "cohort.batched=false"]
     grid = grid_of(output, nodes, more.pop("tamper", None))
     return simulate(output, "faces", told, grid=grid, **more)[0]
 
@@ -347,7 +347,7 @@ def test_sites_that_train_as_one_end_where_they_end_apart(
             *HAR,
             *overrides,
             f"cohort.sites={6 // nodes}",
-            f"cohort.together={str(as_one).lower()}",
+            f"cohort.batched={str(as_one).lower()}",
         ]
         grid = grid_of(output, nodes, data_root=str(root))
         runs[nodes, as_one] = simulate(output, "har", told, grid=grid)[0]
@@ -399,7 +399,7 @@ def test_a_team_is_measured_with_its_own_layers_whoever_was_loaded(
     found = {}
     for as_one in (False, True):
         output = tmp_path / str(as_one)
-        overrides = [*told, f"cohort.together={str(as_one).lower()}", "strategy.rounds=3"]
+        overrides = [*told, f"cohort.batched={str(as_one).lower()}", "strategy.rounds=3"]
         found[as_one] = simulate(output, "faces", overrides, grid=grid_of(output, 1))[0]
     assert len({site["task"] for site in found[True]["sites"].values()}) == 2
     for mine, theirs in zip(found[True]["rounds"], found[False]["rounds"], strict=True):
@@ -443,7 +443,7 @@ def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
         (["method=fedprox", "method.mu=0.1"], "method fedprox has a way of its own"),
         (["train.optimizer.name=adam"], "rounding"),
         (["model.dropout=0.5", "model.head=[8]"], "Dropout"),
-        (["cohort.together=false"], "cohort.together=false"),
+        (["cohort.batched=false"], "cohort.batched=false"),
         (["train.compile=true"], "train.compile=true"),
     ],
 )
