@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.failures import leaving
-from client_app.node_config import Site, is_simulated, read_site
+from client_app.node_config import NodeSettings, is_simulated, read_node_settings
 from fedstrata.protocol.answers import answer, failure
 from fedstrata.protocol.orders import Order, read_order
 from fedstrata.protocol.plan import plan_from_json
@@ -114,26 +114,26 @@ def _handle(
     """
     name, number = "", 0
     simulated = is_simulated(context.node_config)
-    site: Site | None = None
+    node: NodeSettings | None = None
     try:
-        site = read_site(context.node_config, context.run_config)
-        name = site.name or ""
+        node = read_node_settings(context.node_config, context.run_config)
+        name = node.name or ""
         order = read_order(message)
         number = order.round
         plan = plan_from_json(order.plan)
         if plan.cohort.sites > 1:
             from client_app.cohort.node import answer_cohort
 
-            return answer_cohort(message, site, plan, number, order.payloads)
+            return answer_cohort(message, node, plan, number, order.payloads)
         from client_app.context import open_site
         from client_app.memory import within_memory
 
-        bench = open_site(site, plan)
+        bench = open_site(node, plan)
         name = bench.data.site
         return within_memory(bench, lambda smaller: do(smaller, order))
     except UserError as error:
         logger.error("site %s: %s", name or "(unnamed)", error)
-        return failure(message, name, number, leaving(error, site, simulated=simulated))
+        return failure(message, name, number, leaving(error, node, simulated=simulated))
     except Exception as error:
         logger.exception("site %s: round %d failed", name or "(unnamed)", number)
-        return failure(message, name, number, leaving(error, site, simulated=simulated))
+        return failure(message, name, number, leaving(error, node, simulated=simulated))

@@ -19,7 +19,7 @@ from client_app.data.registry import load as load_data
 from client_app.data.site_info import SiteInfo
 from client_app.exchange import Exchange
 from client_app.failures import reading_data
-from client_app.node_config import Site, checked_name
+from client_app.node_config import NodeSettings, checked_name
 from client_app.store import DiskStore
 from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError, private, private_reason
@@ -36,7 +36,9 @@ from strategies.partitioned_model import PartitionedModel, build_partitioned
 # worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
 _MODELS_KEPT, _DATA_KEPT = 2, 128
-_OWN: dict[Site, tuple[tuple[str, str, int], SiteData]] = {}  # of the last run, by deployed site
+_OWN: dict[
+    NodeSettings, tuple[tuple[str, str, int], SiteData]
+] = {}  # of the last run, by deployed site
 CHECKPOINT = "the pre-trained checkpoint"
 
 
@@ -60,7 +62,7 @@ class SiteContext:
     ``micro_batches`` is into how many micro_batches a batch is cut to go through the device.
     """
 
-    site: Site
+    node: NodeSettings
     plan: Plan
     data: SiteData
     method: Method
@@ -95,7 +97,7 @@ class SiteContext:
     @property
     def store(self) -> DiskStore:
         """Where this site's personal layers of this federation are."""
-        return DiskStore(self.site.state_dir, self.plan.federation, self.data.site)
+        return DiskStore(self.node.state_dir, self.plan.federation, self.data.site)
 
     @property
     def exchange(self) -> Exchange:
@@ -103,35 +105,35 @@ class SiteContext:
         return Exchange(self.partitioned.partition, self.plan.codings, self.start, self.store)
 
 
-def open_site(site: Site, plan: Plan, data: SiteData | None = None) -> SiteContext:
+def open_site(node: NodeSettings, plan: Plan, data: SiteData | None = None) -> SiteContext:
     """Load the site's data and build the plan's model; raise UserError where that cannot be.
 
     With ``data`` the data are there already.
     """
-    if site.threads is not None:
-        torch.set_num_threads(site.threads)
+    if node.threads is not None:
+        torch.set_num_threads(node.threads)
     checked_name(plan.federation, "federation")
     if data is None:
-        told = data_key(plan), plan.seed, site
-        data = _open_data(*told) if site.simulated else _open_own(plan.federation, *told)
+        told = data_key(plan), plan.seed, node
+        data = _open_data(*told) if node.simulated else _open_own(plan.federation, *told)
     _check_inputs(data, plan)
-    path = checkpoint_path(site.cache_dir, plan.weights) if plan.weights else None
+    path = checkpoint_path(node.cache_dir, plan.weights) if plan.weights else None
     opened = _open_model(
         replace(plan, federation="any", rounds=1, fraction=1.0, data={"name": "any"}).to_json(),
         path if path and path.exists() else None,
         data.input_shape,
         len(data.classes),
-        site.models_dir,
+        node.models_dir,
     )
-    device = choose_device(site.device)
+    device = choose_device(node.device)
     if plan.train.compile:
         _check_compiler(device)
-    return SiteContext(site, plan, data, make_method(plan.method), opened, device)
+    return SiteContext(node, plan, data, make_method(plan.method), opened, device)
 
 
 def reopened_site(bench: SiteContext) -> SiteContext:
     """Return the bench again, with a checkpoint that has arrived since."""
-    return replace(open_site(bench.site, bench.plan), micro_batches=bench.micro_batches)
+    return replace(open_site(bench.node, bench.plan), micro_batches=bench.micro_batches)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -190,30 +192,30 @@ def data_key(plan: Plan) -> str:
 
 
 @lru_cache(maxsize=_DATA_KEPT)
-def _open_data(options: str, seed: int, site: Site) -> SiteData:
-    return read_data(options, seed, site)
+def _open_data(options: str, seed: int, node: NodeSettings) -> SiteData:
+    return read_data(options, seed, node)
 
 
-def _open_own(federation: str, options: str, seed: int, site: Site) -> SiteData:
+def _open_own(federation: str, options: str, seed: int, node: NodeSettings) -> SiteData:
     """Read what a deployed site holds, anew for each run: what is there may have been mended."""
     run = federation, options, seed
-    if _OWN.get(site, (None,))[0] != run:
-        _OWN.pop(site, None)  # not two in memory
-        _OWN[site] = run, read_data(options, seed, site)
-    return _OWN[site][1]
+    if _OWN.get(node, (None,))[0] != run:
+        _OWN.pop(node, None)  # not two in memory
+        _OWN[node] = run, read_data(options, seed, node)
+    return _OWN[node][1]
 
 
-def read_data(options: str, seed: int, site: Site) -> SiteData:
+def read_data(options: str, seed: int, node: NodeSettings) -> SiteData:
     """Read the site's data; ``options`` is as `data_key` gives it. UserError where it cannot be."""
     data = json.loads(options)
     seat = SiteInfo(
-        site.name,
-        site.task,
-        site.index,
-        site.count,
-        site.data_root,
-        site.models_dir,
-        deployed=not site.simulated,
+        node.name,
+        node.task,
+        node.index,
+        node.count,
+        node.data_root,
+        node.models_dir,
+        deployed=not node.simulated,
     )
     with reading_data():
         data = load_data(str(data["name"]), data, seat, seed)

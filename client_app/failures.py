@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from client_app.node_config import Site
+from client_app.node_config import NodeSettings
 from fedstrata.support.errors import UserError, private
 
 LOG = "see the site's log"
@@ -46,11 +46,11 @@ def reading_data() -> Iterator[None]:
         raise UserError(told + private(f" ({error})")) from error
 
 
-def leaving(error: Exception, site: Site | None, *, simulated: bool) -> str:
+def leaving(error: Exception, node: NodeSettings | None, *, simulated: bool) -> str:
     """Return what the server is told of ``error``; in a simulation, all.
 
     Of a mistake that a user can mend, its public text. Of any other failure only the kind: its
-    text could quote the site's data. ``site`` is None where its settings could not be read.
+    text could quote the site's data. ``node`` is None where its settings could not be read.
     """
     named = isinstance(error, UserError)
     whole = str(error) if named else f"{type(error).__name__}: {error}"
@@ -59,24 +59,24 @@ def leaving(error: Exception, site: Site | None, *, simulated: bool) -> str:
     if not isinstance(error, UserError):
         why = f"{cause(error)}, " if isinstance(error, OSError) else ""
         return f"{type(error).__name__}: {why}{LOG}"
-    if site is None:
+    if node is None:
         return f"the site's settings are wrong; {LOG}"
-    told = without_paths(error.public, site)
+    told = without_paths(error.public, node)
     return told if told == whole else f"{told}; {LOG}"
 
 
-def without_paths(text: str, site: Site) -> str:
-    """Return ``text`` with the site's folders named by what they are for.
+def without_paths(text: str, node: NodeSettings) -> str:
+    """Return ``text`` with the node's folders named by what they are for.
 
     Whatever follows the path of something in a folder goes with it: names of files can be names
     of patients, and can hold any character. This is the second line of defence: errors that name
     files are made of parts that are known to be public (`fedstrata.support.errors.PrivateText`).
     """
     folders = {
-        site.data_root: "the data folder",
-        site.state_dir: "the state folder",
-        site.cache_dir: "the cache folder",
-        site.models_dir: "the models folder",
+        node.data_root: "the data folder",
+        node.state_dir: "the state folder",
+        node.cache_dir: "the cache folder",
+        node.models_dir: "the models folder",
     }
     known = {
         form: told

@@ -17,7 +17,7 @@ DEFAULT_CACHE_GB = 20
 
 
 @dataclass(frozen=True)
-class Site:
+class NodeSettings:
     """The settings of one site, from ``--node-config``; in a simulation, from the run config.
 
     Parameters
@@ -90,7 +90,9 @@ def is_simulated(node_config: Mapping[str, Any]) -> bool:
     return in_simulation() and node_config.keys() == {"partition-id", "num-partitions"}
 
 
-def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> Site:
+def read_node_settings(
+    node_config: Mapping[str, Any], run_config: Mapping[str, Any]
+) -> NodeSettings:
     """Return the site's settings.
 
     Only in a simulation do ``data-root`` and ``output-dir`` of the run config count. In a
@@ -114,7 +116,7 @@ def read_site(node_config: Mapping[str, Any], run_config: Mapping[str, Any]) -> 
     if simulated:
         data_root = data_root or _path(run_config, "data-root")
         state_dir = state_dir or (_path(run_config, "output-dir") or home() / "runs")
-    return Site(
+    return NodeSettings(
         name=_name(node_config, "site"),
         task=_name(node_config, "task"),
         index=_count(node_config, "partition-id", least=0),
@@ -170,4 +172,6 @@ def _count(config: Mapping[str, Any], key: str, *, least: int) -> int | None:
     return int(value)
 
 
-assert len(KEYS) == len(fields(Site)) - 1  # every key has a field; `simulated` follows from them
+assert (
+    len(KEYS) == len(fields(NodeSettings)) - 1
+)  # every key has a field; `simulated` follows from them

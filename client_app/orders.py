@@ -55,7 +55,7 @@ def keep_checkpoint(bench: SiteContext, payloads: Mapping[str, bytes]) -> None:
     if found != wanted:
         raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
     with writing(CHECKPOINT):
-        weights.save(checkpoint_path(bench.site.cache_dir, wanted), tensors, {})
+        weights.save(checkpoint_path(bench.node.cache_dir, wanted), tensors, {})
 
 
 def who(bench: SiteContext) -> SiteReport:
@@ -76,7 +76,7 @@ def who(bench: SiteContext) -> SiteReport:
     commonest = int(np.lexsort(counts)[-1])
     groups = division.exchanged_groups()
     plan = bench.plan
-    holds_weights = not plan.weights or checkpoint_path(bench.site.cache_dir, plan.weights).exists()
+    holds_weights = not plan.weights or checkpoint_path(bench.node.cache_dir, plan.weights).exists()
     return SiteReport(
         site=bench.data.site,
         task=data.task,
@@ -113,7 +113,7 @@ def _check_steps(bench: SiteContext) -> None:
     Where fine-tuning follows, such a site has that; and how much a method with a way of its own to
     train does in a round, only the rounds show.
     """
-    most = bench.site.most_steps
+    most = bench.node.most_steps
     if most is None or bench.plan.tuning.epochs or type(bench.method).train is not Method.train:
         return
     planned = planned_steps(len(bench.data.train), bench.plan.train)
@@ -170,7 +170,7 @@ def train_alone(bench: SiteContext) -> RoundReport:
     no_tuning = replace(bench.plan.tuning, epochs=0)  # of groups that `local` may not have
     alone_plan = replace(bench.plan, method={"name": "local"}, tuning=no_tuning)
     alone = replace(
-        open_site(bench.site, alone_plan, bench.data), micro_batches=bench.micro_batches
+        open_site(bench.node, alone_plan, bench.data), micro_batches=bench.micro_batches
     )
     store = MemoryStore()
     for number in bench.plan.rounds_of_a_site():

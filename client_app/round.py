@@ -124,7 +124,7 @@ def set_up(
     partitioned, data, device = bench.partitioned, bench.data, bench.device
     if (
         bench.plan.weights
-        and not checkpoint_path(bench.site.cache_dir, bench.plan.weights).exists()
+        and not checkpoint_path(bench.node.cache_dir, bench.plan.weights).exists()
     ):
         raise UserError(
             f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
@@ -151,7 +151,7 @@ def set_up(
         device=device,
         memory=dict(kept.memory),
         optimizer_state=dict(kept.optimizer),
-        most_steps=bench.site.most_steps,
+        most_steps=bench.node.most_steps,
     )
     measured = {name: splits[name] for name in SPLITS}
     return Prepared(site_round, bench.method, measured)
@@ -204,7 +204,7 @@ def features_of(bench: SiteContext, prefix: nn.Module) -> dict[str, Split]:
     """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
     data = bench.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    site = bench.site
+    site = bench.node
     cache = FeatureCache(
         site.cache_dir / "features", site.cache_gb * 10**9, bench.plan.train.feature_dtype
     )

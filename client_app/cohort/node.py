@@ -17,7 +17,7 @@ from client_app.cohort.sums import CohortSums
 from client_app.context import SiteContext
 from client_app.failures import leaving
 from client_app.memory import within_memory
-from client_app.node_config import Site
+from client_app.node_config import NodeSettings
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.limits import Refused
@@ -57,7 +57,7 @@ class Cohort:
 
 
 def answer_cohort(
-    message: Message, site: Site, plan: Plan, number: int, payloads: Mapping[str, bytes]
+    message: Message, node: NodeSettings, plan: Plan, number: int, payloads: Mapping[str, bytes]
 ) -> Message:
     """Do what ``message`` asks of this node's sites, and answer for each of them.
 
@@ -65,7 +65,7 @@ def answer_cohort(
     ----------
     message : Message
         The order.
-    site : Site
+    node : NodeSettings
         The node's settings; its seat is that of as many sites as ``plan.cohort`` says.
     plan : Plan
         What is server_state.
@@ -79,7 +79,7 @@ def answer_cohort(
     UserError
         Where the node is no cohort, or nothing of the order can be done.
     """
-    cohort = open_cohort(site, plan)
+    cohort = open_cohort(node, plan)
     kind = message.metadata.message_type
     members, expected = orders.read_members(message)
     if kind == kinds.QUERY and not members:
@@ -97,7 +97,7 @@ def answer_cohort(
     )
 
 
-def open_cohort(site: Site, plan: Plan) -> Cohort:
+def open_cohort(node: NodeSettings, plan: Plan) -> Cohort:
     """Read the data of a node's sites, and build their models; what was read is kept.
 
     Raises
@@ -105,17 +105,17 @@ def open_cohort(site: Site, plan: Plan) -> Cohort:
     UserError
         For a node that is one site by its own settings.
     """
-    if not site.simulated or site.index is None or site.count is None:
+    if not node.simulated or node.index is None or node.count is None:
         raise UserError(
             f"cohort.sites={plan.cohort.sites} is for simulations, and this node is one site by its "
             "own settings: leave cohort.sites=1"
         )
     size = plan.cohort.sites
-    shelf = _shelf(context.data_key(plan), plan.seed, site, size)
+    shelf = _shelf(context.data_key(plan), plan.seed, node, size)
     unfit: dict[str, list[int]] = {}
-    held: list[tuple[Site, SiteData]] = []
-    for index in range(site.index * size, (site.index + 1) * size):
-        seat = replace(site, index=index, count=site.count * size)
+    held: list[tuple[NodeSettings, SiteData]] = []
+    for index in range(node.index * size, (node.index + 1) * size):
+        seat = replace(node, index=index, count=node.count * size)
         try:
             if index not in shelf:
                 shelf[index] = context.read_data(context.data_key(plan), plan.seed, seat)
@@ -128,7 +128,7 @@ def open_cohort(site: Site, plan: Plan) -> Cohort:
     for seat, data in held:
         if before is None or _shapes(before.data) != _shapes(data):
             before = context.open_site(seat, plan, data)
-        benches[data.site] = replace(before, site=seat, data=data)
+        benches[data.site] = replace(before, node=seat, data=data)
     return Cohort(benches, unfit)
 
 
@@ -169,13 +169,13 @@ def _played(
     for alone, together in play_batched(benches, number, received.at):
         for bench, told, tensors in together:
             if isinstance(told, Exception):
-                told = _failed(bench, number, _reason(told, bench.site, bench.data.site))
+                told = _failed(bench, number, _reason(told, bench.node, bench.data.site))
             yield bench, told, tensors
         for bench in alone:
             try:
                 yield bench, within_memory(bench, play), round.exchanged_tensors(bench)
             except Exception as error:
-                reason = _reason(error, bench.site, bench.data.site)
+                reason = _reason(error, bench.node, bench.data.site)
                 yield bench, _failed(bench, number, reason), {}
 
 
@@ -228,7 +228,7 @@ def _one(kind: str, bench: SiteContext, number: int, payloads: Mapping[str, byte
     try:
         return within_memory(bench, does[kind])
     except Exception as error:
-        reason = _reason(error, bench.site, bench.data.site)
+        reason = _reason(error, bench.node, bench.data.site)
         return answers.failure_report(kind, bench.data.site, number, reason)
 
 
@@ -238,13 +238,13 @@ def _failed(bench: SiteContext, number: int, reason: str) -> RoundReport:
     return told
 
 
-def _reason(error: Exception, site: Site, name: str) -> str:
+def _reason(error: Exception, node: NodeSettings, name: str) -> str:
     """Return what the server is told of ``error``; the log has it in full."""
     if isinstance(error, UserError):
         logger.error("site %s: %s", name, error)
     else:
         logger.error("site %s failed", name, exc_info=error)
-    return leaving(error, site, simulated=site.simulated)
+    return leaving(error, node, simulated=node.simulated)
 
 
 def _unfit(cohort: Cohort) -> list[Report]:
@@ -265,7 +265,7 @@ def _shapes(data: SiteData) -> tuple[tuple[int, ...], int]:
 
 
 @lru_cache(maxsize=_COHORTS)
-def _shelf(options: str, seed: int, site: Site, size: int) -> dict[int, SiteData]:
+def _shelf(options: str, seed: int, node: NodeSettings, size: int) -> dict[int, SiteData]:
     """Return the data of a cohort's sites by seat, as far as they were read."""
-    del options, seed, site, size
+    del options, seed, node, size
     return {}

@@ -20,7 +20,7 @@ from client_app import context, memory, round
 from client_app.data.site_info import SiteInfo, require_root
 from client_app.failures import leaving, without_paths
 from client_app.memory import in_micro_batches
-from client_app.node_config import read_site
+from client_app.node_config import read_node_settings
 from client_app.store import DiskStore, LocalState, MemoryStore
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig, Plan
 from fedstrata.support.errors import UserError, private
@@ -68,7 +68,7 @@ def test_a_round_goes_on_where_the_feature_cache_has_no_room(
     with largest_file(1000):
         without = round.play(bench, 1, received(bench), MemoryStore())
     tensors = bench.partitioned.tensors(list(bench.partitioned.model.state_dict()))
-    folder = bench.site.cache_dir / "features"
+    folder = bench.node.cache_dir / "features"
     assert "no room for" in caplog.text
     assert list(folder.iterdir()) == []  # no unfinished file either
     with_cache = round.play(bench, 1, received(bench), MemoryStore())
@@ -117,16 +117,16 @@ def test_a_locked_folder_is_not_taken_for_an_empty_one() -> None:
 )  # fmt: skip
 def test_no_path_of_the_site_leaves_it(text: str, told: str) -> None:
     folders = {"data-root": "/srv/x", "state-dir": "/srv/x/state", "cache-dir": "/cache"}
-    assert without_paths(text, read_site({"site": "clinic", **folders}, {})) == told
+    assert without_paths(text, read_node_settings({"site": "clinic", **folders}, {})) == told
 
 
 def test_a_folder_is_known_behind_its_link_and_in_quotation_marks(tmp_path: Path) -> None:
     folder = tmp_path / "Ann's \"\ttab"
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
-    site = read_site({"site": "clinic", "data-root": str(tmp_path / "link")}, {})
+    site = read_node_settings({"site": "clinic", "data-root": str(tmp_path / "link")}, {})
     assert without_paths(f"{folder}/1.png: none", site) == "a file in the data folder"
-    site = read_site({"site": "clinic", "data-root": str(folder)}, {})
+    site = read_node_settings({"site": "clinic", "data-root": str(folder)}, {})
     assert without_paths(f"no {str(folder / '1.png')!r}", site) == "no 'a file in the data folder"
 
 
@@ -148,7 +148,7 @@ LOST = FileNotFoundError(2, "No such file or directory", "/srv/x/Ann Lee.png")
 def test_what_is_public_of_an_error_leaves_and_in_a_simulation_all(
     error: Exception, told: str
 ) -> None:
-    site = read_site({"site": "clinic", "data-root": "/srv/x"}, {})
+    site = read_node_settings({"site": "clinic", "data-root": "/srv/x"}, {})
     assert leaving(error, site, simulated=False) == told
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     assert leaving(error, site, simulated=True) == f"{kind}{error}"
@@ -169,7 +169,7 @@ def test_damaged_files_of_the_site_are_told_without_their_names(
     bench = bench_of(plan, **folders)
     bench.store.save(1, LocalState({"a": torch.ones(1)}))
     bench.store.path(1).write_bytes(b"damaged")
-    path = context.checkpoint_path(bench.site.cache_dir, plan.weights)
+    path = context.checkpoint_path(bench.node.cache_dir, plan.weights)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
 
@@ -205,7 +205,7 @@ def test_a_features_file_that_is_damaged_is_told_without_its_name(
 ) -> None:
     bench = bench_of(plan)
     round.play(bench, 1, received(bench), MemoryStore())
-    for path in (bench.site.cache_dir / "features").iterdir():
+    for path in (bench.node.cache_dir / "features").iterdir():
         path.write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"\.npy is damaged") as raised:
         round.play(bench, 2, received(bench), MemoryStore())

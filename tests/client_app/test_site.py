@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.node_config import checked_name, in_simulation, is_simulated, read_site
+from client_app.node_config import checked_name, in_simulation, is_simulated, read_node_settings
 from fedstrata.support.errors import UserError
 
 IN_SIMULATION = in_simulation  # before tests/conftest.py takes its place
@@ -19,7 +19,7 @@ IN_SIMULATION = in_simulation  # before tests/conftest.py takes its place
 
 def test_a_simulated_site_takes_folders_from_the_run_config(own_home: Path) -> None:
     run = {"data-root": "/data/har", "output-dir": "/out"}
-    site = read_site({"partition-id": 3, "num-partitions": 10}, run)
+    site = read_node_settings({"partition-id": 3, "num-partitions": 10}, run)
     assert site.simulated
     assert (site.index, site.count, site.name) == (3, 10, None)
     assert site.data_root == Path("/data/har")
@@ -29,7 +29,7 @@ def test_a_simulated_site_takes_folders_from_the_run_config(own_home: Path) -> N
 
 def test_nothing_the_server_says_chooses_a_folder_at_a_deployed_site(own_home: Path) -> None:
     run = {"data-root": "/etc", "output-dir": "/etc"}
-    site = read_site({"site": "clinic", "task": "grade"}, run)
+    site = read_node_settings({"site": "clinic", "task": "grade"}, run)
     assert not site.simulated
     assert site.data_root is None
     assert site.state_dir == own_home / "sites"
@@ -37,7 +37,7 @@ def test_nothing_the_server_says_chooses_a_folder_at_a_deployed_site(own_home: P
 
 def test_a_node_that_was_told_nothing_is_not_simulated() -> None:
     assert not is_simulated({})
-    assert read_site({}, {"data-root": "/etc"}).data_root is None
+    assert read_node_settings({}, {"data-root": "/etc"}).data_root is None
 
 
 def test_a_deployed_node_with_a_partition_alone_is_not_simulated(
@@ -45,11 +45,11 @@ def test_a_deployed_node_with_a_partition_alone_is_not_simulated(
 ) -> None:
     monkeypatch.setattr("client_app.node_config.in_simulation", IN_SIMULATION)
     monkeypatch.delitem(sys.modules, "ray", raising=False)
-    site = read_site({"partition-id": 0, "num-partitions": 3}, {"data-root": "/etc"})
+    site = read_node_settings({"partition-id": 0, "num-partitions": 3}, {"data-root": "/etc"})
     assert not site.simulated
     assert site.data_root is None
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
-    assert read_site({"partition-id": 0, "num-partitions": 3}, {}).simulated
+    assert read_node_settings({"partition-id": 0, "num-partitions": 3}, {}).simulated
 
 
 @pytest.mark.parametrize("more", [{"state-dir": "/srv"}, {"task": "grade"}, {"max-steps": 4}])
@@ -57,9 +57,9 @@ def test_who_decides_anything_but_a_partition_is_not_simulated(more: dict[str, A
     partition = {"partition-id": 0, "num-partitions": 2}
     run = {"data-root": "/etc"}
     assert is_simulated(partition)
-    assert read_site(partition, run).data_root == Path("/etc")
+    assert read_node_settings(partition, run).data_root == Path("/etc")
     assert not is_simulated({**partition, **more})
-    assert read_site({**partition, **more}, run).data_root is None
+    assert read_node_settings({**partition, **more}, run).data_root is None
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_who_decides_anything_but_a_partition_is_not_simulated(more: dict[str, A
 )
 def test_a_wrong_node_config_is_told(node: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        read_site(node, {})
+        read_node_settings(node, {})
 
 
 def test_what_cannot_be_a_name_is_told_at_the_site_alone() -> None:

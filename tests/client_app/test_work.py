@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_auroc, multiclass_
 
 from client_app import context, orders, round
 from client_app.data import SiteInfo
-from client_app.node_config import read_site
+from client_app.node_config import read_node_settings
 from client_app.store import LocalState, MemoryStore
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan
@@ -49,7 +49,7 @@ def plan(own_home: Path) -> Plan:
 
 
 def bench_of(plan: Plan, **node: object) -> context.SiteContext:
-    site = read_site({"partition-id": 0, "num-partitions": 2, **node}, {})
+    site = read_node_settings({"partition-id": 0, "num-partitions": 2, **node}, {})
     return context.open_site(site, plan)
 
 
@@ -75,7 +75,7 @@ def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan)
     assert all(
         torch.allclose(tensors[n].float(), t.float(), atol=1e-5) for n, t in expected.items()
     )
-    files = list((bench.site.cache_dir / "features").glob("*.npy"))
+    files = list((bench.node.cache_dir / "features").glob("*.npy"))
     assert len(files) == 3  # train, validation, test
 
 
@@ -103,7 +103,7 @@ def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
     bench = bench_of(replace(plan, weights=made))
     round.play(bench, 1, received(bench), MemoryStore())
     assert len(set(seen)) == len(seen) == 2
-    assert len(list((bench.site.cache_dir / "features").glob("*.npy"))) == 6
+    assert len(list((bench.node.cache_dir / "features").glob("*.npy"))) == 6
 
 
 def test_training_in_bfloat16_on_a_cpu_is_near_that_in_float32(plan: Plan) -> None:
@@ -164,7 +164,7 @@ def test_a_device_that_is_not_there_is_told_at_the_start(
 def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
     numbers = Split(ArrayInputs(np.zeros((4, 9), np.float32)), np.arange(4) % 2)
     data = SiteData("north", "gender", ("a", "b"), (9,), numbers, numbers, numbers)
-    site = read_site({"partition-id": 0, "num-partitions": 2}, {})
+    site = read_node_settings({"partition-id": 0, "num-partitions": 2}, {})
     chosen = replace(plan, train=replace(plan.train, augment="flip"))
     with pytest.raises(UserError, match=r"train\.augment=flip is for pictures.*augment=none"):
         context.open_site(site, chosen, data)
@@ -179,7 +179,7 @@ def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
     assert all(torch.equal(before[n], after[n]) for n in division.names("pretrained"))
     assert not torch.equal(before["conv3.weight"], after["conv3.weight"])
     assert not torch.equal(before["bn3.running_mean"], after["bn3.running_mean"])
-    assert not (bench.site.cache_dir / "features").exists()  # augmentation rules the cache out
+    assert not (bench.node.cache_dir / "features").exists()  # augmentation rules the cache out
 
 
 def test_a_round_sent_again_gives_the_same_answer(plan: Plan) -> None:
@@ -347,7 +347,7 @@ def test_a_simulation_of_a_hundred_sites_reads_each_site_s_data_once(
     monkeypatch.setattr(round, "load_data", counted)
     for _ in range(2):  # two rounds
         for index in range(100):
-            site = read_site({"partition-id": index, "num-partitions": 100}, {})
+            site = read_node_settings({"partition-id": index, "num-partitions": 100}, {})
             context._open_data('{"name": "counted"}', 1, site)
     assert read == list(range(100))
 
@@ -369,7 +369,7 @@ def test_a_deployed_site_reads_its_data_anew_in_each_run(monkeypatch: pytest.Mon
     )
     for federation in ("a", "a", "b", "b"):
         for name in ("north", "south"):
-            site = read_site({"site": name}, {})
+            site = read_node_settings({"site": name}, {})
             context.open_site(site, replace(plan, federation=federation))
     assert read == ["north", "south"] * 2
     assert len(context._OWN) == 2

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from client_app import context, round
 from client_app.cohort import batched
-from client_app.node_config import Site
+from client_app.node_config import NodeSettings
 from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds
 from fedstrata.support.errors import UserError
@@ -200,10 +200,10 @@ def test_a_site_without_data_is_excluded_by_itself(
 ) -> None:
     plain = context.read_data
 
-    def read(options: str, seed: int, site: Site) -> Any:
-        if site.index in (1, 2):
+    def read(options: str, seed: int, node: NodeSettings) -> Any:
+        if node.index in (1, 2):
             raise UserError("no examples in train")
-        return plain(options, seed, site)
+        return plain(options, seed, node)
 
     monkeypatch.setattr(context, "read_data", read)
     with pytest.raises(UserError, match=r"no examples in train \(virtual sites 1, 2\)"):
@@ -490,8 +490,8 @@ def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
 ) -> None:
     read = context.read_data
 
-    def gone(options: str, seed: int, site: Site) -> SiteData:
-        data = read(options, seed, site)
+    def gone(options: str, seed: int, node: NodeSettings) -> SiteData:
+        data = read(options, seed, node)
         train = data.train
         assert isinstance(train.inputs, ArrayInputs)
         if data.site == "subject-02":

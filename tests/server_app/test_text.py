@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from client_app import context
 from client_app.feature_cache import Computed
-from client_app.node_config import read_site
+from client_app.node_config import read_node_settings
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.support.errors import UserError
 from models import weights
@@ -174,7 +174,7 @@ def test_a_site_looks_in_its_own_directory(tmp_path: Path, own_home: Path, notes
 def test_no_plan_chooses_a_path_at_a_site(notes: Path, key: str, value: object) -> None:
     plan = plan_for(compose("text", [*OVERRIDES, NAMED]), federation="run-1", weights="")
     node = {"partition-id": 0, "num-partitions": 4, "data-root": str(notes)}
-    site = read_site({**node, "site": "north"}, {})
+    site = read_node_settings({**node, "site": "north"}, {})
     assert context.open_site(site, plan).data.site == "north"
     with pytest.raises(UserError, match=f"model.*{key}|folder's name"):
         context.open_site(site, replace(plan, model={**plan.model, key: value}))

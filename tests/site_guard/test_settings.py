@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.node_config import read_site
+from client_app.node_config import read_node_settings
 from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
 from site_guard.settings import SiteSettings, read_settings
@@ -35,7 +35,7 @@ def written(folder: Path, **entries: object) -> Path:
 
 def test_the_app_is_told_what_the_file_says(tmp_path: Path) -> None:
     settings = read_settings(written(tmp_path, max_steps=5, threads=2))
-    site = read_site(settings.node_config(), {"data-root": "/etc", "output-dir": "/etc"})
+    site = read_node_settings(settings.node_config(), {"data-root": "/etc", "output-dir": "/etc"})
     assert (site.name, site.task, site.most_steps, site.threads) == ("hospital-a", "gender", 5, 2)
     assert (str(site.data_root), str(site.state_dir), str(site.cache_dir)) == (
         "/data",

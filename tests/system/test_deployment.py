@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.processes import Process, Processes, SuperLink, start_supernode
 from client_app import context, round
-from client_app.node_config import read_site
+from client_app.node_config import read_node_settings
 from client_app.store import DiskStore
 from models import weights
 from strategies.config import config_from_dict, plan_for
@@ -353,7 +353,7 @@ def replay(bed: Testbed, site: str, results: dict[str, Any], number: int) -> dic
         federation=results["federation"],
         weights=results["weights"]["content_hash"],
     )
-    opened = context.open_site(read_site({**node_config, "state-dir": str(copy)}, {}), plan)
+    opened = context.open_site(read_node_settings({**node_config, "state-dir": str(copy)}, {}), plan)
     folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"
     state = weights.load(folder / "state.safetensors")[0]
     prefixes = ("state/common//", f"state/task/{opened.data.task}//")

@@ -23,7 +23,7 @@ from client_app.data.site_split import Rank, SiteSplit, rows_of_site
 from client_app.data.tables import describe_line
 from client_app.data.tokens import token_ids
 from client_app.failures import leaving
-from client_app.node_config import read_site
+from client_app.node_config import read_node_settings
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import fill, medmnist_arrays, picture
 
@@ -33,7 +33,7 @@ Make = Callable[[Path], dict[str, Any]]
 
 
 def leaves(error: UserError, root: Path) -> str:
-    site = read_site({"site": "clinic", "data-root": str(root)}, {})
+    site = read_node_settings({"site": "clinic", "data-root": str(root)}, {})
     return leaving(error, site, simulated=False)
 
 
@@ -377,7 +377,7 @@ def test_classes_that_nobody_configured_are_not_sent(tmp_path, options, name, ma
     """The server gets no class names where it configured none."""
     changes = make(tmp_path / "data")
     chosen = json.dumps(options(name, **changes))
-    site = read_site({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
+    site = read_node_settings({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
     with pytest.raises(UserError) as raised:
         context.read_data(chosen, 1, site)
     assert leaving(raised.value, site, simulated=False) == UNNAMED
