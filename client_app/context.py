@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from client_app.exchange import Exchange
 from client_app.failures import reading_data
 from client_app.node_config import NodeSettings, checked_name
 from client_app.store import DiskStore
-from fedstrata.protocol.plan import Plan, plan_from_json
+from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError, private, private_reason
+from fedstrata.support.frozen import frozen
 from models import weights
 from models.freezing import prefix_digest
 from models.networks import input_dtype
@@ -36,10 +37,55 @@ from strategies.partitioned_model import PartitionedModel, build_partitioned
 # worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
 _MODELS_KEPT, _DATA_KEPT = 2, 128
-_OWN: dict[
-    NodeSettings, tuple[tuple[str, str, int], SiteData]
-] = {}  # of the last run, by deployed site
 CHECKPOINT = "the pre-trained checkpoint"
+
+
+@dataclass(frozen=True)
+class DataKey:
+    """Which data a plan chooses: equal keys give a site the same data.
+
+    ``options``, what the data are loaded with, are compared as ``choice``.
+    """
+
+    choice: Hashable
+    seed: int
+    options: Mapping[str, Any] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, plan: Plan) -> DataKey:
+        """Return the key of ``plan``."""
+        return cls(frozen(plan.data), plan.seed, plan.data)
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    """Which model a site needs: equal keys give equal tensors.
+
+    ``plan``, from which the model is built, is compared as ``choice``: the part of it that decides
+    the model. So all sites of equal shapes, and all rounds, share one model.
+    """
+
+    choice: Hashable
+    checkpoint: Path | None
+    input_shape: tuple[int, ...]
+    classes: int
+    models_dir: Path
+    plan: Plan = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, node: NodeSettings, plan: Plan, data: SiteData) -> ModelKey:
+        """Return the key for a site with ``data``; the checkpoint is None until it has arrived."""
+        # The tuning is part of it: the groups that it names are checked when the model is built.
+        parts = (plan.seed, plan.model, plan.weights, plan.groups, plan.method, plan.tuning)
+        path = checkpoint_path(node.cache_dir, plan.weights) if plan.weights else None
+        return cls(
+            frozen(parts),
+            path if path and path.exists() else None,
+            data.input_shape,
+            len(data.classes),
+            node.models_dir,
+            plan,
+        )
 
 
 @dataclass(frozen=True)
@@ -57,9 +103,24 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class SiteContext:
-    """A site at work: who it is, what it holds, and the model of the plan.
+    """A site at work on a plan.
 
-    ``micro_batches`` is into how many micro_batches a batch is cut to go through the device.
+    Parameters
+    ----------
+    node : NodeSettings
+        What the site decides itself.
+    plan : Plan
+        What the server says of the run.
+    data : SiteData
+        The site's name, task and splits.
+    method : Method
+        The plan's method; its local half trains.
+    loaded : LoadedModel
+        The plan's model, which sites of equal shapes share.
+    device : torch.device
+        Where the site computes.
+    micro_batches : int
+        Into how many parts a batch is cut to go through the device, where memory is short.
     """
 
     node: NodeSettings
@@ -72,7 +133,7 @@ class SiteContext:
 
     @property
     def partitioned(self) -> PartitionedModel:
-        """The plan's model, which all benches of it share."""
+        """The plan's model."""
         return self.loaded.partitioned
 
     @property
@@ -82,7 +143,7 @@ class SiteContext:
 
     @property
     def evaluation_batch(self) -> int:
-        """How many examples are evaluated at once; where memory was short, as many as in a piece."""
+        """How many examples are evaluated at once; no more than a micro-batch has."""
         config = self.plan.train
         if self.micro_batches == 1:
             return config.evaluation_batch_size
@@ -93,6 +154,12 @@ class SiteContext:
         """Whether to compute in bfloat16."""
         wanted = self.plan.train.precision
         return wanted == "bfloat16" or (wanted == "auto" and self.device.type == "cuda")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the pre-trained checkpoint of the plan is on the site's disk, or none is needed."""
+        wanted = self.plan.weights
+        return not wanted or checkpoint_path(self.node.cache_dir, wanted).exists()
 
     @property
     def store(self) -> DiskStore:
@@ -106,7 +173,7 @@ class SiteContext:
 
 
 def open_site(node: NodeSettings, plan: Plan, data: SiteData | None = None) -> SiteContext:
-    """Load the site's data and build the plan's model; raise UserError where that cannot be.
+    """Load the site's data and the plan's model; raise UserError where that cannot be.
 
     With ``data`` the data are there already.
     """
@@ -114,56 +181,37 @@ def open_site(node: NodeSettings, plan: Plan, data: SiteData | None = None) -> S
         torch.set_num_threads(node.threads)
     checked_name(plan.federation, "federation")
     if data is None:
-        told = data_key(plan), plan.seed, node
-        data = _open_data(*told) if node.simulated else _open_own(plan.federation, *told)
+        key = DataKey.of(plan)
+        data = _simulated_data(key, node) if node.simulated else _own_data(plan, key, node)
     _check_inputs(data, plan)
-    path = checkpoint_path(node.cache_dir, plan.weights) if plan.weights else None
-    opened = _open_model(
-        replace(plan, federation="any", rounds=1, fraction=1.0, data={"name": "any"}).to_json(),
-        path if path and path.exists() else None,
-        data.input_shape,
-        len(data.classes),
-        node.models_dir,
-    )
+    loaded = _load_model(ModelKey.of(node, plan, data))
     device = choose_device(node.device)
     if plan.train.compile:
         _check_compiler(device)
-    return SiteContext(node, plan, data, make_method(plan.method), opened, device)
+    return SiteContext(node, plan, data, make_method(plan.method), loaded, device)
 
 
-def reopened_site(bench: SiteContext) -> SiteContext:
-    """Return the bench again, with a checkpoint that has arrived since."""
-    return replace(open_site(bench.node, bench.plan), micro_batches=bench.micro_batches)
+def reopened_site(context: SiteContext) -> SiteContext:
+    """Return the context again, with a checkpoint that has arrived since."""
+    return replace(open_site(context.node, context.plan), micro_batches=context.micro_batches)
 
 
 def choose_device(wanted: str) -> torch.device:
     """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means here; else UserError."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    told = "device" + private(f" {wanted!r}")
+    message = "device" + private(f" {wanted!r}")
     device: torch.device | None = None
     with suppress(RuntimeError):
         device = torch.device(wanted)
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(told + " does not exist; use auto, cpu, cuda or cuda:N")
+        raise UserError(message + " does not exist; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(told + " was asked for, but torch finds no CUDA device here")
+        raise UserError(message + " was asked for, but torch finds no CUDA device here")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         last = f"cuda:{torch.cuda.device_count() - 1}"
-        raise UserError(told + f" was asked for, but the last CUDA device here is {last}")
+        raise UserError(message + f" was asked for, but the last CUDA device here is {last}")
     return device
-
-
-def _check_compiler(device: torch.device) -> None:
-    """Raise UserError where torch.compile lacks the compiler that it calls."""
-    chosen = os.environ.get("CXX" if device.type == "cpu" else "CC")
-    names = [chosen] if chosen else ["g++"] if device.type == "cpu" else ["gcc", "clang"]
-    if not any(map(shutil.which, names)):
-        told = private(f" ({', '.join(names)})")
-        raise UserError(
-            f"train.compile=true needs a C++ compiler{told}, and there is none here: install one "
-            "or set train.compile=false"
-        )
 
 
 def checkpoint_path(cache_dir: Path, content_hash: str) -> Path:
@@ -171,44 +219,9 @@ def checkpoint_path(cache_dir: Path, content_hash: str) -> Path:
     return cache_dir / "weights" / f"{checked_name(content_hash, 'weights')}.safetensors"
 
 
-def _check_inputs(data: SiteData, plan: Plan) -> None:
-    """Refuse token ids for a network of numbers, and the reverse; flips of what is no picture."""
-    model = str(plan.model["name"])
-    given = data.train.inputs.batch(np.arange(1)).dtype
-    if given != input_dtype(model):
-        told = {torch.int64: "texts, as token ids"}.get(given, "numbers or pictures")
-        other = "data=text" if given != torch.int64 else "model=text_encoder"
-        raise UserError(f"the data are {told}, which model={model} does not take: choose {other}")
-    if plan.train.augment != "none" and len(data.input_shape) != 3:
-        raise UserError(
-            f"train.augment={plan.train.augment} is for pictures, and these data are none: write "
-            "train.augment=none"
-        )
-
-
-def data_key(plan: Plan) -> str:
-    """Return the plan's choice of data as a text: equal ones give a site the same data."""
-    return json.dumps(plan.data, sort_keys=True)
-
-
-@lru_cache(maxsize=_DATA_KEPT)
-def _open_data(options: str, seed: int, node: NodeSettings) -> SiteData:
-    return read_data(options, seed, node)
-
-
-def _open_own(federation: str, options: str, seed: int, node: NodeSettings) -> SiteData:
-    """Read what a deployed site holds, anew for each run: what is there may have been mended."""
-    run = federation, options, seed
-    if _OWN.get(node, (None,))[0] != run:
-        _OWN.pop(node, None)  # not two in memory
-        _OWN[node] = run, read_data(options, seed, node)
-    return _OWN[node][1]
-
-
-def read_data(options: str, seed: int, node: NodeSettings) -> SiteData:
-    """Read the site's data; ``options`` is as `data_key` gives it. UserError where it cannot be."""
-    data = json.loads(options)
-    seat = SiteInfo(
+def read_site_data(key: DataKey, node: NodeSettings) -> SiteData:
+    """Read the data of a site, always anew; raise UserError where that cannot be."""
+    info = SiteInfo(
         node.name,
         node.task,
         node.index,
@@ -218,33 +231,76 @@ def read_data(options: str, seed: int, node: NodeSettings) -> SiteData:
         deployed=not node.simulated,
     )
     with reading_data():
-        data = load_data(str(data["name"]), data, seat, seed)
+        data = load_data(str(key.options["name"]), key.options, info, key.seed)
+    # A loader takes names from files and folders of the site: they become names of files here.
     checked_name(data.site, "site")
     checked_name(data.task, "task")
     return data
 
 
+@lru_cache(maxsize=_DATA_KEPT)
+def _simulated_data(key: DataKey, node: NodeSettings) -> SiteData:
+    return read_site_data(key, node)
+
+
+_OWN_DATA: dict[NodeSettings, tuple[Hashable, SiteData]] = {}  # of the last run, by deployed site
+
+
+def _own_data(plan: Plan, key: DataKey, node: NodeSettings) -> SiteData:
+    """Read a deployed site's data once in each run: between runs a hospital may correct them."""
+    run = plan.federation, key
+    if _OWN_DATA.get(node, (None,))[0] != run:
+        _OWN_DATA.pop(node, None)  # before reading: memory need not have room for both
+        _OWN_DATA[node] = run, read_site_data(key, node)
+    return _OWN_DATA[node][1]
+
+
 @lru_cache(maxsize=_MODELS_KEPT)
-def _open_model(
-    plan: str,
-    checkpoint: Path | None,
-    input_shape: tuple[int, ...],
-    classes: int,
-    models_dir: Path,
-) -> LoadedModel:
-    read = plan_from_json(plan)
+def _load_model(key: ModelKey) -> LoadedModel:
+    """Build the model of ``key``, with the pre-trained weights where they are there."""
     partitioned = build_partitioned(
-        read,
-        make_method(read.method),
-        input_shape=input_shape,
-        classes=classes,
-        models_dir=models_dir,
+        key.plan,
+        make_method(key.plan.method),
+        input_shape=key.input_shape,
+        classes=key.classes,
+        models_dir=key.models_dir,
     )
-    if checkpoint is not None:
+    if key.checkpoint is not None:
         with private_reason(f"{CHECKPOINT} cannot be read: delete it, it will be sent again"):
-            tensors, _ = weights.load(checkpoint)
-        if weights.content_hash(tensors) != read.weights:
-            here = private(checkpoint, CHECKPOINT)
+            tensors, _ = weights.load(key.checkpoint)
+        # The file's name is its hash, but a disk can lose bytes.
+        if weights.content_hash(tensors) != key.plan.weights:
+            here = private(key.checkpoint, CHECKPOINT)
             raise UserError(here + " is damaged: delete it, it will be sent again")
         partitioned.start_from(tensors)
     return LoadedModel(partitioned, partitioned.tensors(list(partitioned.model.state_dict())))
+
+
+def _check_inputs(data: SiteData, plan: Plan) -> None:
+    """Refuse token ids for a network of numbers, and the reverse; flips of what is no picture."""
+    model = str(plan.model["name"])
+    given = data.train.inputs.batch(np.arange(1)).dtype
+    if given != input_dtype(model):
+        kind = {torch.int64: "texts, as token ids"}.get(given, "numbers or pictures")
+        other = "data=text" if given != torch.int64 else "model=text_encoder"
+        raise UserError(f"the data are {kind}, which model={model} does not take: choose {other}")
+    if plan.train.augment != "none" and len(data.input_shape) != 3:
+        raise UserError(
+            f"train.augment={plan.train.augment} is for pictures, and these data are none: write "
+            "train.augment=none"
+        )
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise UserError where torch.compile lacks the compiler that it calls.
+
+    Torch itself would say so in the middle of the first round, in an error of many lines.
+    """
+    chosen = os.environ.get("CXX" if device.type == "cpu" else "CC")
+    names = [chosen] if chosen else ["g++"] if device.type == "cpu" else ["gcc", "clang"]
+    if not any(map(shutil.which, names)):
+        tried = private(f" ({', '.join(names)})")
+        raise UserError(
+            f"train.compile=true needs a C++ compiler{tried}, and there is none here: install one "
+            "or set train.compile=false"
+        )

@@ -1,4 +1,4 @@
-"""The layers that reach a site and leave it: read from what it holds, written with what it owes."""
+"""The layers that reach a site and leave it: decoded against known states, coded with error feedback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Received:
     tensors : dict
         Every exchanged tensor by name.
     known_states : dict
-        Those of the groups that the site has to keep, to read the next order from.
+        Those of the groups that the site has to save: the next order may be differences to them.
     hashes : dict
         The content hash of each such group.
     """
@@ -45,17 +45,17 @@ class Exchange:
 
     Parameters
     ----------
-    division : Partition
+    partition : Partition
         Which tensors are exchanged.
     codings : Codings
         How each group travels.
     start : mapping of str to Tensor
         The tensors that the run starts from at every site, the exchanged ones among them.
     store : DiskStore
-        What the site keeps.
+        What the site has on its disk.
     """
 
-    division: Partition
+    partition: Partition
     codings: Codings
     start: Mapping[str, Tensor]
     store: DiskStore
@@ -70,7 +70,7 @@ class Exchange:
                 *([content_hash(self._start(group))] if started else []),
                 *self.store.known_states(group),
             )
-            for group in self.division.exchanged_groups()
+            for group in self.partition.exchanged_groups()
             if self.codings.to_site(group).remembers
         }
 
@@ -80,17 +80,17 @@ class Exchange:
         Raises
         ------
         UserError
-            Where a group is missing, too many, or not what the site's model has; where the site
-            does not hold what the differences are to, or they lead to something else.
+            Where a group is missing, too many, or not what the site's model has. Where the site
+            lacks the state that the differences are to, or they lead to another one.
         """
-        groups = set(self.division.exchanged_groups())
+        groups = set(self.partition.exchanged_groups())
         there = {key for key in payloads if group_of(key) not in coded} | set(coded)
         if there != groups:
             raise UserError(
                 f"the server sent the groups {sorted(there)}, this site exchanges {sorted(groups)}"
             )
         received = Received()
-        for group in self.division.exchanged_groups():
+        for group in self.partition.exchanged_groups():
             if group in coded:
                 tensors = self._stepped(group, payloads, coded[group])
                 received.hashes[group] = coded[group].state
@@ -101,9 +101,9 @@ class Exchange:
         return received
 
     def whole(self, group: str, data: bytes) -> dict[str, Tensor]:
-        """Return the tensors of a group that travels whole; UserError where they are not the model's."""
-        with _told_of(group):
-            return payload.decode(data, self.division.schema(group), max_magnitude=None)
+        """Return the tensors of a group that travels whole; UserError where the model has others."""
+        with _naming(group):
+            return payload.decode(data, self.partition.schema(group), max_magnitude=None)
 
     def error_feedback(self, taken: Mapping[str, int]) -> dict[str, Tensor]:
         """Return what coding has lost of the updates that the server took, by tensor name.
@@ -111,51 +111,50 @@ class Exchange:
         Parameters
         ----------
         taken : mapping of str to int
-            Of which round the last one was, by group. What a later one error_feedback went with it.
+            Of which round the last one was, by group. A later update that was not taken never
+            reached the sum, and so its error feedback counts for nothing.
 
         Raises
         ------
         UserError
             Where it cannot be read, or is not of this model.
         """
-        error_feedback: dict[str, Tensor] = {}
+        feedback: dict[str, Tensor] = {}
         for group, number in taken.items():
-            if group in self.division.exchanged_groups() and self.codings.from_site(group).lossy:
-                error_feedback |= self.store.error_feedback(
-                    number, self.division.exchanged_names(group)
-                )
-        specs = self.division.specs
-        if strange := sorted(
-            n for n, t in error_feedback.items() if specs[n].shape != tuple(t.shape)
-        ):
+            if group in self.partition.exchanged_groups() and self.codings.from_site(group).lossy:
+                names = self.partition.exchanged_names(group)
+                feedback |= self.store.error_feedback(number, names)
+        specs = self.partition.specs
+        wrong = sorted(n for n, t in feedback.items() if specs[n].shape != tuple(t.shape))
+        if wrong:
             raise UserError(
                 "what coding has lost so far does not fit the model of this run: "
-                + private(", ".join(strange[:3]), "it")
+                + private(", ".join(wrong[:3]), "it")
                 + " differs; start a new run instead of resuming this one"
             )
-        return error_feedback
+        return feedback
 
     def write(
         self,
         trained: Mapping[str, Tensor],
         received: Mapping[str, Tensor],
-        error_feedback: Mapping[str, Tensor],
+        feedback: Mapping[str, Tensor],
     ) -> tuple[dict[str, bytes], dict[str, Tensor]]:
-        """Return the payload of each group, and what the site owes afterwards.
+        """Return the payload of each group, and the error feedback for the next one.
 
         Parameters
         ----------
-        trained, received, error_feedback : mapping of str to Tensor
-            The exchanged tensors after training and as they arrived; what earlier payloads lack.
+        trained, received, feedback : mapping of str to Tensor
+            The exchanged tensors after training and as they arrived; what coding has lost so far.
         """
         update, left = {}, {}
-        for group in self.division.exchanged_groups():
-            names = self.division.exchanged_names(group)
+        for group in self.partition.exchanged_groups():
+            names = self.partition.exchanged_names(group)
             update[group], lost = encode(
                 self.codings.from_site(group),
                 {name: trained[name] for name in names},
                 received,
-                error_feedback,
+                feedback,
             )
             left.update(lost)
         return update, left
@@ -164,43 +163,43 @@ class Exchange:
         self, group: str, payloads: Mapping[str, bytes], coded: CodedGroup
     ) -> dict[str, Tensor]:
         """Return a group's state after the steps of an order."""
-        schema = self.division.schema(group)
+        schema = self.partition.schema(group)
         if not coded.base:
             state = self.whole(group, payloads[step_key(group, 0)])
         else:
             state, coding = self._base(group, coded.base), self.codings.to_site(group)
             for number in range(coded.steps):
                 data = payloads[step_key(group, number)]
-                with _told_of(group):
+                with _naming(group):
                     state = apply_changes(decode(data, schema, coding, max_magnitude=None), state)
         if content_hash(state) != coded.state:
             raise UserError(
-                f"group {group} from the server: what comes out is not the state that it tells of; "
+                f"group {group} from the server: the result is not the state that the order names; "
                 "it is sent whole the next time"
             )
         return state
 
     def _base(self, group: str, wanted: str) -> dict[str, Tensor]:
-        """Return the state of that content hash, of the run's start or of what the site received."""
+        """Return the state of that content hash: one that the site received, or the run's start."""
         with private_reason("what the site received before cannot be read"):
-            tensors = self.store.received(group, wanted, self.division.exchanged_names(group))
+            tensors = self.store.received(group, wanted, self.partition.exchanged_names(group))
         if tensors is not None:
             return tensors
         start = self._start(group)
         if content_hash(start) == wanted:
             return start
         raise UserError(
-            f"this site does not hold what the server's differences of group {group} are to; it is "
-            "sent the whole the next time"
+            f"this site lacks the state that the server's differences of group {group} are to; it is "
+            "sent whole the next time"
         )
 
     def _start(self, group: str) -> dict[str, Tensor]:
-        return {name: self.start[name] for name in self.division.exchanged_names(group)}
+        return {name: self.start[name] for name in self.partition.exchanged_names(group)}
 
 
 @contextmanager
-def _told_of(group: str) -> Iterator[None]:
-    """Turn what is wrong with a payload from the server into a UserError."""
+def _naming(group: str) -> Iterator[None]:
+    """Turn what is wrong with a payload from the server into a UserError that names the group."""
     try:
         yield
     except PayloadError as error:

@@ -1,8 +1,9 @@
-"""Faults of a site, in words that may leave it: what failed and why, without names of its files."""
+"""Failures of a site, in words that may leave it: what failed and why, without names of its files."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 from client_app.node_config import NodeSettings
 from fedstrata.support.errors import UserError, private
 
+logger = logging.getLogger("flwr")
 LOG = "see the site's log"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share, the largest file
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, the largest file
 
 
 def no_room(error: OSError) -> bool:
@@ -21,7 +23,7 @@ def no_room(error: OSError) -> bool:
 
 
 def cause(error: OSError) -> str:
-    """Return why, in the system's words; the names of files that the error holds are left out."""
+    """Return why, in the system's words, without the names of files that the error has."""
     if no_room(error):
         return f"the disk is full ({os.strerror(error.errno or 0)})"
     return os.strerror(error.errno) if error.errno else type(error).__name__
@@ -42,18 +44,31 @@ def reading_data() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = f"the data folder cannot be read: {cause(error)}"
-        raise UserError(told + private(f" ({error})")) from error
+        message = f"the data folder cannot be read: {cause(error)}"
+        raise UserError(message + private(f" ({error})")) from error
 
 
-def leaving(error: Exception, node: NodeSettings | None, *, simulated: bool) -> str:
-    """Return what the server is told of ``error``; in a simulation, all.
+def logged_reason(
+    error: Exception, site: str, number: int, node: NodeSettings | None, *, simulated: bool
+) -> str:
+    """Log why round ``number`` failed at ``site``, in full; return what the server may know of it."""
+    name = site or "(unnamed)"
+    if isinstance(error, UserError):
+        logger.error("site %s: %s", name, error)
+    else:
+        logger.error("site %s: round %d failed", name, number, exc_info=error)
+    return public_reason(error, node, simulated=simulated)
 
-    Of a mistake that a user can mend, its public text. Of any other failure only the kind: its
+
+def public_reason(error: Exception, node: NodeSettings | None, *, simulated: bool) -> str:
+    """Return what the server may know of ``error``; in a simulation, all.
+
+    Of a mistake that a user can correct, its public text. Of any other failure only the kind: its
     text could quote the site's data. ``node`` is None where its settings could not be read.
     """
-    named = isinstance(error, UserError)
-    whole = str(error) if named else f"{type(error).__name__}: {error}"
+    expected = isinstance(error, UserError)
+    whole = str(error) if expected else f"{type(error).__name__}: {error}"
+    # By name: to import it would import torch, which an app that is only asked does without.
     if simulated or type(error).__name__ == "Diverged":
         return whole
     if not isinstance(error, UserError):
@@ -61,15 +76,15 @@ def leaving(error: Exception, node: NodeSettings | None, *, simulated: bool) -> 
         return f"{type(error).__name__}: {why}{LOG}"
     if node is None:
         return f"the site's settings are wrong; {LOG}"
-    told = without_paths(error.public, node)
-    return told if told == whole else f"{told}; {LOG}"
+    public = without_paths(error.public, node)
+    return public if public == whole else f"{public}; {LOG}"
 
 
 def without_paths(text: str, node: NodeSettings) -> str:
     """Return ``text`` with the node's folders named by what they are for.
 
     Whatever follows the path of something in a folder goes with it: names of files can be names
-    of patients, and can hold any character. This is the second line of defence: errors that name
+    of patients, and can have any character. This is the second line of defense: errors that name
     files are made of parts that are known to be public (`fedstrata.support.errors.PrivateText`).
     """
     folders = {
@@ -78,15 +93,17 @@ def without_paths(text: str, node: NodeSettings) -> str:
         node.cache_dir: "the cache folder",
         node.models_dir: "the models folder",
     }
-    known = {
-        form: told
-        for path, told in folders.items()
+    # A path may stand there as given, with its links followed, or escaped as in a repr.
+    names = {
+        form: name
+        for path, name in folders.items()
         if path is not None
         for form in {str(path), os.path.realpath(path), repr(str(path))[1:-1]}
     }
-    for path in sorted(known, key=len, reverse=True):
+    # The longest first: one folder may lie in another.
+    for path in sorted(names, key=len, reverse=True):
         before, found, _ = text.partition(f"{path}/")
         if found:
-            text = f"{before}a file in {known[path]}"
-        text = re.sub(rf"{re.escape(path)}(?![\w-])", known[path], text)
+            text = f"{before}a file in {names[path]}"
+        text = re.sub(rf"{re.escape(path)}(?![\w-])", names[path], text)
     return text

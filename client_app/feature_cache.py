@@ -30,21 +30,21 @@ from models.training.data import Inputs, Split
 logger = logging.getLogger("flwr")
 
 AT_ONCE = 16_000_000  # bytes of inputs that pass the prefix together on a CPU: more is no faster
-IN_USE = 3600.0  # seconds for which a file that was used is not removed for another one
-SPARE = 0.05, 10**9  # of the disk, at most bytes, left to others: personal layers are to find room
+IN_USE = 3600.0  # seconds for which a file that was used is not removed for another
+SPARE = 0.05, 10**9  # share of the disk, at most bytes, left free: personal layers need room too
 _OWN = re.compile(r"[0-9a-f]{64}\.npy|\.[0-9a-f]{64}\.npy\.[0-9a-f]+\.tmp")
 Values = NDArray[np.float32] | NDArray[np.float16]
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Where outputs of frozen layers are kept, how much of them, and in what.
+    """Where outputs of frozen layers are kept, how much of them, and in which dtype.
 
     Parameters
     ----------
     folder : Path
-        Of the files, ``<key>.npy``: without pickles, memory-mapped when read. Others in it are left
-        alone.
+        Of the files, ``<key>.npy``: without pickles, memory-mapped when read. Other
+        files in it are left alone.
     most : int
         Bytes of all files together.
     dtype : str
@@ -56,10 +56,11 @@ class FeatureCache:
     dtype: str
 
     def reserve(self, path: Path, size: int) -> bool:
-        """Make the file ``path`` of ``size`` bytes, once the oldest ones are gone; say if it is there.
+        """Make the file ``path`` of ``size`` bytes, and room for it; return whether there is.
 
-        What was used in the last hour stays: sites whose outputs do not fit together would else
-        remove each other's in every round. Processes do this one after the other.
+        The oldest files are removed first, but none that was used in the last hour: sites whose
+        outputs do not fit together would remove each other's in every round. A lock lets one
+        process do this at a time.
 
         Raises
         ------
@@ -70,6 +71,7 @@ class FeatureCache:
         with _locked(self.folder):
             if not self._makes_room(size):
                 return False
+            # The bytes are taken now, so that the next process sees them gone.
             with path.open("xb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
         return True
@@ -119,7 +121,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Computed:
-    """The same outputs where they cannot be kept: computed each time that they are asked for.
+    """The same outputs where there is no room for them: computed for each batch.
 
     At most ``at_once`` examples pass the prefix together.
     """
@@ -137,19 +139,19 @@ class Computed:
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the outputs at ``indices``, on the device: float32, rounded as a file has them."""
-        return torch.cat([piece.float() for piece in self.micro_batches(indices)])
+        return torch.cat([chunk.float() for chunk in self.chunks(indices)])
 
     @torch.no_grad()
-    def micro_batches(self, indices: NDArray[np.int64]) -> Iterator[Tensor]:
+    def chunks(self, indices: NDArray[np.int64]) -> Iterator[Tensor]:
         """Yield the outputs at ``indices`` in order, on the device, as a file has them."""
         for start in range(0, len(indices), self.at_once):
-            chunk = self.inputs.batch(indices[start : start + self.at_once]).to(self.device)
+            inputs = self.inputs.batch(indices[start : start + self.at_once]).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                outputs: Tensor = self.prefix(chunk).float()
+                outputs: Tensor = self.prefix(inputs).float()
             yield self._rounded(outputs)
 
     def digest(self) -> str:
-        """Return what `Features` of them would."""
+        """Return what `Features` of the same outputs would."""
         return self.key
 
     def _rounded(self, outputs: Tensor) -> Tensor:
@@ -186,7 +188,7 @@ def cached(
     split : Split
         The examples.
     cache : FeatureCache
-        Where outputs are kept. Where there is no room, they are computed for each batch anew, equal
+        Where outputs are kept. Where there is no room, they are computed anew for each batch, equal
         but for rounding.
     batch_size : int
         The most examples that pass the prefix at once.
@@ -198,8 +200,8 @@ def cached(
         range of the cache's dtype.
     """
     precision = "bfloat16" if autocast else "float32"
-    told = f"{prefix_digest}\n{split.inputs.digest()}\n{precision}\n{cache.dtype}"
-    key = hashlib.sha256(told.encode()).hexdigest()
+    source = f"{prefix_digest}\n{split.inputs.digest()}\n{precision}\n{cache.dtype}"
+    key = hashlib.sha256(source.encode()).hexdigest()
     path = cache.folder / f"{key}.npy"
     found = _read(path, cache.dtype, len(split))
     if found is not None:
@@ -216,7 +218,7 @@ def cached(
 
 
 def _written(path: Path, computed: Computed, cache: FeatureCache) -> bool:
-    """Write the file piece by piece; return False where there is no room for it."""
+    """Write the file chunk by chunk; return False where there is no room for it."""
     shape = (len(computed), *computed.batch(np.arange(1)).shape[1:])
     dtype = np.dtype(cache.dtype)
     head = io.BytesIO()  # by hand: numpy's errors lack the system's number where a disk is full
@@ -229,8 +231,8 @@ def _written(path: Path, computed: Computed, cache: FeatureCache) -> bool:
                 raise OSError(errno.ENOSPC, "the cache is full")
             with unfinished.open("r+b") as file:
                 file.write(head.getbuffer())
-                for piece in computed.micro_batches(np.arange(len(computed))):
-                    file.write(piece.cpu().contiguous().numpy().data)
+                for chunk in computed.chunks(np.arange(len(computed))):
+                    file.write(chunk.cpu().contiguous().numpy().data)
     except OSError as error:
         if not no_room(error):
             raise _unusable(cache.folder, error) from None
@@ -257,7 +259,7 @@ def _read(path: Path, dtype: str, rows: int) -> Values | None:
             here + " is damaged" + private(f" ({error})") + ": delete the file"
         ) from None
     if values.dtype != np.dtype(dtype) or len(values) != rows:
-        raise UserError(here + f" does not hold {rows} rows of {dtype}: delete the file")
+        raise UserError(here + f" does not have {rows} rows of {dtype}: delete the file")
     return values
 
 
@@ -272,7 +274,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    """Return the cache's files, and what others have begun or left there, each with its size."""
+    """Return the cache's files, and unfinished ones of any process, each with its size."""
     found: list[tuple[Path, os.stat_result]] = []
     for entry in list(os.scandir(folder)):
         with suppress(FileNotFoundError):

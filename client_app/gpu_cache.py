@@ -1,4 +1,4 @@
-"""Examples that stay in a GPU's memory, between steps and between rounds."""
+"""Examples that stay in a GPU's memory between steps and between rounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.training.data import Inputs, Split
 
 SHARE = 0.25  # of the memory that the process may use on the device
 IN_USE = 3600.0  # seconds for which examples that were used do not make room for others
-PIECE = 256  # examples that go to the device at once
+CHUNK = 256  # examples that go to the device at once
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class OnDevice:
     Parameters
     ----------
     values : Tensor
-        All of them, shape ``(n, ...)``; features in float16 where their cache has them so.
+        All of them, shape ``(n, ...)``; features in float16 where their file has them so.
     key : str
-        The content hash of where they are from.
+        The content hash of the inputs that they are from.
     """
 
     values: Tensor
@@ -50,8 +50,8 @@ class OnDevice:
 class GpuCache:
     """What one process keeps on its devices, each data set once.
 
-    What does not fit is left where it is: to change places in every round would cost more than it
-    saves. Only what was not used for an hour makes room.
+    What does not fit is left where it is: to move data sets in and out in every round would cost
+    more than it saves. Only data that were not used for an hour make room.
     """
 
     _kept: dict[tuple[str, torch.device], OnDevice] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class GpuCache:
         now = time.monotonic()
         if key not in self._kept:
             first = inputs.batch(np.arange(1))
-            # Features as their file has them; what they hand out is float32.
+            # Features as their file has them: half the bytes of the float32 that a batch is.
             dtype = inputs.dtype if isinstance(inputs, Features) else first.dtype
             size = len(inputs) * first.numel() * dtype.itemsize
             if not self._make_room(size, device, most, now):
@@ -86,7 +86,7 @@ class GpuCache:
         return Split(self._kept[key], split.labels)
 
     def clear(self) -> None:
-        """Let go of everything: the memory is needed."""
+        """Free everything: the memory is needed."""
         self._kept.clear()
         self._used.clear()
 
@@ -107,19 +107,19 @@ class GpuCache:
         return True
 
 
-def room_on(device: torch.device, shelf: GpuCache) -> int:
-    """Return how many bytes examples may take on a CUDA device: a quarter of what is the process's.
+def room_on(device: torch.device, cache: GpuCache) -> int:
+    """Return how many bytes examples may take on a CUDA device: a quarter of the process's share.
 
-    And never more than what they take already and half of what is free: others compute there too.
+    It is never more than what they take already and half of what is free: others compute there too.
     """
     free, total = torch.cuda.mem_get_info(device)
     own = int(total * torch.cuda.get_per_process_memory_fraction(device))
     free = min(free, own - torch.cuda.memory_reserved(device))
-    return int(min(SHARE * own, shelf.taken(device) + free / 2))
+    return int(min(SHARE * own, cache.taken(device) + free / 2))
 
 
 def _fill(values: Tensor, inputs: Inputs) -> None:
-    """Write all inputs to ``values``, in micro_batches, so that no second copy of all is made."""
-    for start in range(0, len(inputs), PIECE):
-        indices = np.arange(start, min(start + PIECE, len(inputs)))
-        values[start : start + PIECE] = inputs.batch(indices).to(values.dtype)
+    """Write all inputs to ``values`` in chunks, so that no second copy of all is made."""
+    for start in range(0, len(inputs), CHUNK):
+        indices = np.arange(start, min(start + CHUNK, len(inputs)))
+        values[start : start + CHUNK] = inputs.batch(indices).to(values.dtype)

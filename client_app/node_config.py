@@ -1,4 +1,4 @@
-"""What a site decides itself: its name, its data, its device, its folders and its limits."""
+"""What a node decides itself: its name, its data, its device, its folders and its limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_CACHE_GB = 20
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """The settings of one site, from ``--node-config``; in a simulation, from the run config.
+    """The settings of a site's node, from ``--node-config``; in a simulation, from the run config.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class NodeSettings:
     threads : int or None
         ``threads``: CPU threads of the site's process.
     most_steps : int or None
-        ``max-steps``: the most optimiser steps the site does in a round.
+        ``max-steps``: the most optimizer steps the site does in a round.
     simulated : bool
         Whether this is a site of a simulation.
     """
@@ -85,7 +85,7 @@ def in_simulation() -> bool:
 def is_simulated(node_config: Mapping[str, Any]) -> bool:
     """Return whether a node is one of a simulation: Flower gives it a partition alone.
 
-    A deployed SuperNode may have been given no more than that, and is no simulation for it.
+    A deployed SuperNode may have no more than that either; the process tells them apart.
     """
     return in_simulation() and node_config.keys() == {"partition-id", "num-partitions"}
 
@@ -93,10 +93,10 @@ def is_simulated(node_config: Mapping[str, Any]) -> bool:
 def read_node_settings(
     node_config: Mapping[str, Any], run_config: Mapping[str, Any]
 ) -> NodeSettings:
-    """Return the site's settings.
+    """Return the node's settings.
 
-    Only in a simulation do ``data-root`` and ``output-dir`` of the run config count. In a
-    deployment nothing that the server says chooses a folder at the site.
+    ``data-root`` and ``output-dir`` of the run config count in a simulation only. In a deployment
+    nothing that the server says chooses a folder at the site.
 
     Raises
     ------

@@ -1,21 +1,21 @@
-"""What a site does when asked: say who it is, train a round, evaluate, train alone, fine-tune."""
+"""One round at a site: prepared, measured, trained, and what stays of it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client_app.context import SiteContext, checkpoint_path
+from client_app.context import SiteContext
 from client_app.feature_cache import Computed, FeatureCache, cached
 from client_app.gpu_cache import GpuCache, room_on
 from client_app.store import LocalState, Store
-from fedstrata.protocol.answers import RoundReport
+from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.protocol.plan import TrainConfig
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -23,6 +23,7 @@ from models.freezing import split
 from models.training.data import Split
 from models.training.loop import (
     Diverged,
+    FitReport,
     FitSettings,
     Loss,
     WeightedLoss,
@@ -31,64 +32,171 @@ from models.training.loop import (
     seeded,
 )
 from models.training.metrics import evaluate
-from strategies.method import Method
 from strategies.partitioned_model import PartitionedModel
 from strategies.site_round import SiteRound
 
-Done = TypeVar("Done")
-SPLITS = ("validation", "test")
+MEASURED = ("validation", "test")  # the splits on which a model is measured
 GPU_CACHE = GpuCache()
 
 
-def exchanged_tensors(bench: SiteContext) -> dict[str, Tensor]:
-    """Return copies of what the bench's model exchanges now, by name."""
-    division = bench.partitioned.partition
-    names = [n for group in division.exchanged_groups() for n in division.exchanged_names(group)]
-    return bench.partitioned.tensors(names)
+@dataclass
+class PreparedRound:
+    """A round for which everything is loaded: the model, the splits, the random numbers.
+
+    Parameters
+    ----------
+    context : SiteContext
+        The site.
+    number : int
+        The round.
+    site_round : SiteRound
+        The method's view of the round.
+    splits : mapping of str to Split
+        What to measure on.
+    started : float
+        When the preparation began, of `time.perf_counter`.
+    """
+
+    context: SiteContext
+    number: int
+    site_round: SiteRound
+    splits: Mapping[str, Split]
+    started: float
+
+    def run(self, *, measure: bool = True) -> RoundReport:
+        """Measure the model as received, then train it; return the report.
+
+        Raises
+        ------
+        Diverged
+            Where the training did not stay finite.
+        """
+        metrics = self.measure() if measure else {}
+        self.train()
+        return self.report(metrics)
+
+    def measure(self) -> Metrics:
+        """Return the metrics of the model as it is now, by split."""
+        context = self.context
+        network = context.method.predictor(self.site_round)
+        return {
+            name: evaluate(
+                network,
+                part,
+                classes=len(context.data.classes),
+                batch_size=context.evaluation_batch,
+                device=context.device,
+                autocast=context.autocast,
+            )
+            for name, part in self.splits.items()
+        }
+
+    def train(self) -> None:
+        """Train as the method does; raise Diverged where a tensor is not finite afterwards."""
+        self.context.method.train(self.site_round)
+        check_finite(self.context.partitioned)
+
+    def report(self, metrics: Metrics) -> RoundReport:
+        """Return what the site reports of the round."""
+        seconds = time.perf_counter() - self.started
+        return round_report(self.context, self.number, self.site_round.fits, metrics, seconds)
+
+    def local_state(self) -> LocalState:
+        """Return what stays at the site after the round."""
+        partitioned = self.context.partitioned
+        memory = {n: t.detach().cpu().contiguous() for n, t in self.site_round.memory.items()}
+        kept = partitioned.tensors(partitioned.partition.kept_names())
+        return LocalState(kept, self.site_round.optimizer_state, memory)
 
 
-def play(
-    bench: SiteContext,
-    round_number: int,
+def train_round(
+    context: SiteContext,
+    number: int,
     received: Mapping[str, Tensor],
     store: Store,
     *,
     measure: bool = True,
 ) -> RoundReport:
-    """Play one round: load, measure the model as received, train it, keep what stays.
+    """Prepare a round, run it, and save what stays at the site.
 
     Raises
     ------
     Diverged
-        Where the training did not stay finite; nothing is kept then.
+        Where the training did not stay finite; nothing is saved then.
     """
-    seat, report = trained(bench, round_number, received, store, measure=measure)
-    store.save(round_number, local_state(seat, bench))
+    prepared = prepare_round(context, number, received, store)
+    report = prepared.run(measure=measure)
+    store.save(number, prepared.local_state())
     return report
 
 
-def trained(
-    bench: SiteContext,
-    round_number: int,
-    received: Mapping[str, Tensor],
-    store: Store,
-    *,
-    measure: bool = True,
-) -> tuple[Prepared, RoundReport]:
-    """Play one round as `play` does, but keep nothing yet."""
+def prepare_round(
+    context: SiteContext, number: int, received: Mapping[str, Tensor], store: Store
+) -> PreparedRound:
+    """Load the site's own layers and those that arrived into the model, and seed the round.
+
+    Raises
+    ------
+    UserError
+        Where the pre-trained checkpoint is missing, or the site's own layers do not fit.
+    """
     started = time.perf_counter()
-    seat = set_up(bench, round_number, received, store)
-    metrics = measured(bench, seat) if measure else {}
-    seat.train_round()
-    check_finite(bench.partitioned)
-    return seat, round_report(bench, round_number, started, metrics, seat)
+    partitioned, data, device = context.partitioned, context.data, context.device
+    if not context.has_weights:
+        raise UserError(
+            f"the pre-trained checkpoint {context.plan.weights} is not on this site's disk"
+        )
+    state = store.before(number) or LocalState()
+    check_state(state, partitioned, data.site)
+    # Sites and rounds share one model, so every tensor is loaded, also what seems unchanged.
+    partitioned.load(context.start)
+    partitioned.load(state.tensors)
+    partitioned.load(received)
+    to_device(partitioned.model, device)
+    generator = seeded(derive_seed(context.plan.seed, "round", data.site, number))
+    tail, splits = _tail_and_splits(context)
+    site_round = SiteRound(
+        model=partitioned.model,
+        network=partitioned.network,
+        tail=tail,
+        partition=partitioned.partition,
+        received={name: tensor.to(device) for name, tensor in received.items()},
+        train=splits["train"],
+        classes=len(data.classes),
+        settings=fit_settings(context, number),
+        loss=site_loss(context.plan.train, splits["train"], len(data.classes), device),
+        generator=generator,
+        device=device,
+        memory=dict(state.memory),
+        optimizer_state=dict(state.optimizer),
+        most_steps=context.node.most_steps,
+    )
+    measured = {name: splits[name] for name in MEASURED}
+    return PreparedRound(context, number, site_round, measured, started)
 
 
-def local_state(seat: Prepared, bench: SiteContext) -> LocalState:
-    """Return what stays at the site of a round that was played."""
-    memory = {n: t.detach().cpu().contiguous() for n, t in seat.site_round.memory.items()}
-    kept = bench.partitioned.tensors(bench.partitioned.partition.kept_names())
-    return LocalState(kept, seat.site_round.optimizer_state, memory)
+def round_report(
+    context: SiteContext, number: int, fits: Sequence[FitReport], metrics: Metrics, seconds: float
+) -> RoundReport:
+    """Return the report of a round with these fits, of which the last one is the loss."""
+    return RoundReport(
+        site=context.data.site,
+        round=number,
+        examples=len(context.data.train),
+        steps=sum(fit.steps for fit in fits),
+        planned=sum(fit.planned for fit in fits),
+        loss=fits[-1].loss if fits else 0.0,
+        seconds=seconds,
+        metrics=metrics,
+        error="",
+    )
+
+
+def exchanged_tensors(context: SiteContext) -> dict[str, Tensor]:
+    """Return copies of what the site's model exchanges now, by name."""
+    own = context.partitioned.partition
+    names = [name for group in own.exchanged_groups() for name in own.exchanged_names(group)]
+    return context.partitioned.tensors(names)
 
 
 def check_finite(partitioned: PartitionedModel) -> None:
@@ -98,188 +206,12 @@ def check_finite(partitioned: PartitionedModel) -> None:
             raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
 
 
-@dataclass
-class Prepared:
-    """A round set up: the method's view of it, and the splits to measure on."""
-
-    site_round: SiteRound
-    method: Method
-    measured: Mapping[str, Split]
-
-    def train_round(self) -> None:
-        """Train, as the method does."""
-        self.method.train(self.site_round)
-
-
-def set_up(
-    bench: SiteContext, round_number: int, received: Mapping[str, Tensor], store: Store
-) -> Prepared:
-    """Load what the site kept and what arrived into the model, and seed the round.
-
-    Raises
-    ------
-    UserError
-        Where the pre-trained checkpoint is not there, or what was kept does not fit.
-    """
-    partitioned, data, device = bench.partitioned, bench.data, bench.device
-    if (
-        bench.plan.weights
-        and not checkpoint_path(bench.node.cache_dir, bench.plan.weights).exists()
-    ):
-        raise UserError(
-            f"the pre-trained checkpoint {bench.plan.weights} is not on this site's disk"
-        )
-    kept = store.before(round_number) or LocalState()
-    check_kept(kept, partitioned, bench.data.site)
-    partitioned.load(bench.start)
-    partitioned.load(kept.tensors)
-    partitioned.load(received)
-    to_device(partitioned.model, device)
-    generator = seeded(derive_seed(bench.plan.seed, "round", bench.data.site, round_number))
-    tail, splits = _frozen_once(bench)
-    site_round = SiteRound(
-        model=partitioned.model,
-        network=partitioned.network,
-        tail=tail,
-        partition=partitioned.partition,
-        received={name: tensor.to(device) for name, tensor in received.items()},
-        train=splits["train"],
-        classes=len(data.classes),
-        settings=fit_settings(bench, round_number),
-        loss=site_loss(bench.plan.train, splits["train"], len(data.classes), device),
-        generator=generator,
-        device=device,
-        memory=dict(kept.memory),
-        optimizer_state=dict(kept.optimizer),
-        most_steps=bench.node.most_steps,
-    )
-    measured = {name: splits[name] for name in SPLITS}
-    return Prepared(site_round, bench.method, measured)
-
-
-def to_device(model: nn.Module, device: torch.device) -> None:
-    """Put the model on the device; on CUDA with channels last, as its convolutions are fastest."""
-    if device.type == "cuda":
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
-        model.to(device)
-
-
-def caches_features(bench: SiteContext) -> bool:
-    """Return whether the frozen prefix runs once, and its outputs are kept."""
-    config = bench.plan.train
-    return bool(bench.partitioned.cut) and config.cache_features and config.augment == "none"
-
-
-def _frozen_once(bench: SiteContext) -> tuple[nn.Module, dict[str, Split]]:
-    """Return what is left to run each step, over the outputs of the frozen prefix where cached."""
-    data, cut = bench.data, bench.partitioned.cut
-    if not caches_features(bench):
-        splits = {"train": data.train, "validation": data.validation, "test": data.test}
-        return _compiled(bench, bench.partitioned.network), _near(bench, splits)
-    prefix, tail = split(bench.partitioned.network, cut)
-    return _compiled(bench, tail), _near(bench, features_of(bench, prefix))
-
-
-def _compiled(bench: SiteContext, network: nn.Module) -> nn.Module:
-    """Return the network to run, compiled where that is configured; it shares its tensors."""
-    if not bench.plan.train.compile:
-        return network
-    return cast(nn.Module, torch.compile(network))  # once a process for one structure
-
-
-def _near(bench: SiteContext, splits: dict[str, Split]) -> dict[str, Split]:
-    """Return the splits, on a GPU with what fits there in its memory."""
-    if bench.device.type != "cuda" or bench.micro_batches > 1:
-        return splits
-    return {
-        name: part
-        if isinstance(part.inputs, Computed)
-        else GPU_CACHE.on_device(part, bench.device, room_on(bench.device, GPU_CACHE))
-        for name, part in splits.items()
-    }
-
-
-def features_of(bench: SiteContext, prefix: nn.Module) -> dict[str, Split]:
-    """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
-    data = bench.data
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    site = bench.node
-    cache = FeatureCache(
-        site.cache_dir / "features", site.cache_gb * 10**9, bench.plan.train.feature_dtype
-    )
-    return {
-        name: cached(
-            prefix,
-            bench.loaded.prefix_digest,
-            part,
-            cache,
-            batch_size=bench.evaluation_batch,
-            device=bench.device,
-            autocast=bench.autocast,
-        )
-        for name, part in splits.items()
-    }
-
-
-def measured(bench: SiteContext, seat: Prepared) -> dict[str, dict[str, float | None]]:
-    """Return the metrics of the model as it is now, by split."""
-    network = seat.method.predictor(seat.site_round)
-    return {
-        name: evaluate(
-            network,
-            part,
-            classes=len(bench.data.classes),
-            batch_size=bench.evaluation_batch,
-            device=bench.device,
-            autocast=bench.autocast,
-        )
-        for name, part in seat.measured.items()
-    }
-
-
-def round_report(
-    bench: SiteContext,
-    round_number: int,
-    started: float,
-    metrics: dict[str, dict[str, float | None]],
-    seat: Prepared,
-) -> RoundReport:
-    """Return what the site reports of a round that was prepared as ``seat``."""
-    fits = seat.site_round.fits
-    return RoundReport(
-        site=bench.data.site,
-        round=round_number,
-        examples=len(bench.data.train),
-        steps=sum(fit.steps for fit in fits),
-        planned=sum(fit.planned for fit in fits),
-        loss=fits[-1].loss if fits else 0.0,
-        seconds=time.perf_counter() - started,
-        metrics=metrics,
-        error="",
-    )
-
-
-def fit_settings(bench: SiteContext, round_number: int) -> FitSettings:
-    """Return how to train in a round: the configured settings with the schedule's learning rate."""
-    config = bench.plan.train
-    factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
-    return FitSettings(config, factor, bench.autocast, bench.micro_batches)
-
-
-def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
-    """Return what a site minimises, its class weights included."""
-    if config.class_weights == "none":
-        return functional.cross_entropy
-    return WeightedLoss(class_weights(train.labels, classes).to(device))
-
-
-def check_kept(kept: LocalState, partitioned: PartitionedModel, site: str) -> None:
-    """Raise UserError where what the site kept is not of the model."""
+def check_state(state: LocalState, partitioned: PartitionedModel, site: str) -> None:
+    """Raise UserError where the layers that the site has saved are not those of the model."""
     own = partitioned.partition
     expected = {name: own.specs[name].shape for name in own.kept_names()}
-    found = {name: tuple(tensor.shape) for name, tensor in kept.tensors.items()}
-    if kept.tensors and found != expected:
+    found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items()}
+    if state.tensors and found != expected:
         names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         raise UserError(
             "the personal layers kept" + private(f" for {site}") + " do not fit the model of this "
@@ -287,3 +219,86 @@ def check_kept(kept: LocalState, partitioned: PartitionedModel, site: str) -> No
             + private(", ".join(names[:3]), "they")
             + " differ; start a new run instead of resuming this one"
         )
+
+
+def fit_settings(context: SiteContext, number: int) -> FitSettings:
+    """Return how to train in a round: as configured, with the schedule's learning rate."""
+    config = context.plan.train
+    factor = schedule_factor(config.schedule, number, context.plan.rounds)
+    return FitSettings(config, factor, context.autocast, context.micro_batches)
+
+
+def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+    """Return what a site minimizes, its class weights included."""
+    if config.class_weights == "none":
+        return functional.cross_entropy
+    return WeightedLoss(class_weights(train.labels, classes).to(device))
+
+
+def to_device(model: nn.Module, device: torch.device) -> None:
+    """Put the model on the device; on CUDA with channels last, where its convolutions are fastest."""
+    if device.type == "cuda":
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        model.to(device)
+
+
+def caches_features(context: SiteContext) -> bool:
+    """Return whether the frozen prefix runs once, and its outputs are kept."""
+    config = context.plan.train
+    # Augmented inputs are new in every step: there is nothing to keep.
+    return bool(context.partitioned.cut) and config.cache_features and config.augment == "none"
+
+
+def features_of(context: SiteContext, prefix: nn.Module) -> dict[str, Split]:
+    """Return the site's splits with the outputs of ``prefix`` as inputs, computed once."""
+    node = context.node
+    dtype = context.plan.train.feature_dtype
+    cache = FeatureCache(node.cache_dir / "features", node.cache_gb * 10**9, dtype)
+    return {
+        name: cached(
+            prefix,
+            context.loaded.prefix_digest,
+            part,
+            cache,
+            batch_size=context.evaluation_batch,
+            device=context.device,
+            autocast=context.autocast,
+        )
+        for name, part in splits_of(context).items()
+    }
+
+
+def splits_of(context: SiteContext) -> dict[str, Split]:
+    """Return the site's splits by name."""
+    data = context.data
+    return {"train": data.train, "validation": data.validation, "test": data.test}
+
+
+def _tail_and_splits(context: SiteContext) -> tuple[nn.Module, dict[str, Split]]:
+    """Return what runs in each step, and the splits as it takes them."""
+    partitioned = context.partitioned
+    if not caches_features(context):
+        return _compiled(context, partitioned.network), _near(context, splits_of(context))
+    prefix, tail = split(partitioned.network, partitioned.cut)
+    return _compiled(context, tail), _near(context, features_of(context, prefix))
+
+
+def _compiled(context: SiteContext, network: nn.Module) -> nn.Module:
+    """Return the network to run, compiled where that is configured; it shares its tensors."""
+    if not context.plan.train.compile:
+        return network
+    return cast(nn.Module, torch.compile(network))  # once a process for one structure
+
+
+def _near(context: SiteContext, splits: dict[str, Split]) -> dict[str, Split]:
+    """Return the splits, on a GPU with what fits there in its memory."""
+    # Where memory was too short for a whole batch, examples may not take it either.
+    if context.device.type != "cuda" or context.micro_batches > 1:
+        return splits
+    return {
+        name: part
+        if isinstance(part.inputs, Computed)
+        else GPU_CACHE.on_device(part, context.device, room_on(context.device, GPU_CACHE))
+        for name, part in splits.items()
+    }

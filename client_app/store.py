@@ -1,4 +1,4 @@
-"""What a site keeps on its own disk: personal layers and optimiser state, and the final model."""
+"""The local state on a site's own disk: personal layers, optimizer state, and the final model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedstrata.support.errors import UserError, private, private_reason
 from models import weights
 from models.training.loop import OptimizerState
 
-RECEIVED, OWED = "received/", "error_feedback/"  # before the names of such tensors in a file
+RECEIVED, FEEDBACK = "received/", "error_feedback/"  # before the names of such tensors in a file
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
 
 
@@ -32,15 +32,15 @@ class LocalState:
     tensors : dict
         Personal tensors, and integer buffers of exchanged groups, by tensor name.
     optimizer : dict
-        Optimiser state of personal parameters: parameter name, then the optimiser's key.
+        Optimizer state of personal parameters: parameter name, then the optimizer's key.
     memory : dict
         The method's own tensors.
     error_feedback : dict
-        What coding lost of the updates so far, this one included, by tensor name: it is added to
-        the next, if the server has taken this one.
+        What coding lost of the updates so far, this one included, by tensor name. It is added to
+        the next update if the server has taken this one.
     received : dict
-        The layers that the round began with, by tensor name, where the next may arrive as
-        differences to them.
+        The layers that the round began with, by tensor name, where those of the next round may
+        arrive as differences to them.
     hashes : dict
         Content hash of each group of ``received``.
     """
@@ -56,7 +56,7 @@ class LocalState:
         """Return all tensors under one name each."""
         flat = {f"tensor/{name}": t for name, t in self.tensors.items()}
         flat |= {f"memory/{name}": t for name, t in self.memory.items()}
-        flat |= {f"{OWED}{name}": t for name, t in self.error_feedback.items()}
+        flat |= {f"{FEEDBACK}{name}": t for name, t in self.error_feedback.items()}
         flat |= {f"{RECEIVED}{name}": t for name, t in self.received.items()}
         for name, state in self.optimizer.items():
             flat |= {f"optimizer/{key}/{name}": t for key, t in state.items()}
@@ -64,38 +64,38 @@ class LocalState:
 
     @classmethod
     def of_flat(cls, flat: dict[str, Tensor]) -> LocalState:
-        """Undo :meth:`flat`, but for ``error_feedback`` and ``received``, which are read apart."""
-        kept = cls()
-        plain = {"tensor": kept.tensors, "memory": kept.memory}
+        """Undo :meth:`flat`; ``error_feedback`` and ``received`` are read where they are needed."""
+        state = cls()
+        plain = {"tensor": state.tensors, "memory": state.memory}
         for name, tensor in flat.items():
             kind, _, rest = name.partition("/")
             if kind == "optimizer":
                 key, _, parameter = rest.partition("/")
-                kept.optimizer.setdefault(parameter, {})[key] = tensor
+                state.optimizer.setdefault(parameter, {})[key] = tensor
             elif kind in plain:
                 plain[kind][rest] = tensor
             else:
-                known_states = private(repr(name), "a tensor")
+                tensor_name = private(repr(name), "a tensor")
                 raise UserError(
-                    "a personal file holds " + known_states + ", which this version does not know"
+                    "a personal file has " + tensor_name + ", which this version does not know"
                 )
-        return kept
+        return state
 
 
 class Store(Protocol):
-    """Where a site's keepsakes are."""
+    """Where a site's local states are."""
 
     def before(self, round_number: int) -> LocalState | None:
         """Return what the latest round before ``round_number`` left, or None at the beginning.
 
-        Without ``error_feedback`` and ``received``.
+        It is without ``error_feedback`` and ``received``.
         """
         ...
 
-    def save(self, round_number: int, kept: LocalState, needed: Collection[int] = ()) -> None:
-        """Keep what ``round_number`` leaves, in place of what it left at an earlier attempt.
+    def save(self, round_number: int, state: LocalState, needed: Collection[int] = ()) -> None:
+        """Save what ``round_number`` leaves, in place of what it left at an earlier attempt.
 
-        What the rounds ``needed`` left is kept too, however old they are.
+        What the rounds ``needed`` left stays too, however old they are.
         """
         ...
 
@@ -122,7 +122,7 @@ class DiskStore:
             return None
         with private_reason("the personal layers on the site's disk cannot be read"):
             flat, _ = tensor_files.load(
-                self.path(max(earlier)), lambda name: not name.startswith((OWED, RECEIVED))
+                self.path(max(earlier)), lambda name: not name.startswith((FEEDBACK, RECEIVED))
             )
         return LocalState.of_flat(flat)
 
@@ -132,12 +132,12 @@ class DiskStore:
         if not path.exists():
             return {}
         with private_reason("what coding has lost so far cannot be read from the site's disk"):
-            return _load(path, OWED, names)
+            return _load(path, FEEDBACK, names)
 
-    def save(self, round_number: int, kept: LocalState, needed: Collection[int] = ()) -> None:
-        """Write the file of the round durably, then drop files that no re-sent round can need.
+    def save(self, round_number: int, state: LocalState, needed: Collection[int] = ()) -> None:
+        """Write the file of the round durably, then remove files that no re-sent round can need.
 
-        Those of later rounds are of a history that the run gave up: it was resumed before them.
+        Files of later rounds are of a history that the run gave up: it was resumed before them.
         Where nothing stays at the site, nothing is written.
 
         Raises
@@ -145,12 +145,12 @@ class DiskStore:
         UserError
             Where it cannot be written; what earlier rounds left is as it was.
         """
-        if not kept.flat() and not self.rounds():  # nothing stays here, and nothing ever did
+        if not state.flat() and not self.rounds():  # nothing stays here, and nothing ever did
             return
         with writing("the personal layers"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            told = {"received": json.dumps(kept.hashes, sort_keys=True)}
-            weights.save(self.path(round_number), kept.flat(), told)
+            metadata = {"received": json.dumps(state.hashes, sort_keys=True)}
+            weights.save(self.path(round_number), state.flat(), metadata)
             there = self.rounds()
             latest = [number for number in there if number <= round_number][-KNOWN_ROUNDS:]
             for number in set(there) - {*latest, *(n for n in needed if n < round_number)}:
@@ -166,8 +166,8 @@ class DiskStore:
     ) -> dict[str, Tensor] | None:
         """Return the layers ``names`` that a round began with whose ``group`` has that hash.
 
-        None where there is no such round, or one without them. Files that cannot be read are
-        passed over.
+        It is None where there is no such round, or one without them. Files that cannot be read are
+        skipped.
         """
         for number in reversed(self._latest()):
             if self._hashes(number).get(group) == content_hash:
@@ -181,26 +181,26 @@ class DiskStore:
     def _hashes(self, round_number: int) -> dict[str, str]:
         """Return the content hash of each group that a round began with, where it was kept."""
         try:
-            told = json.loads(
+            hashes = json.loads(
                 tensor_files.read_metadata(self.path(round_number)).get("received", "{}")
             )
-        except (UserError, ValueError):  # it is told of where it is needed
+        except (UserError, ValueError):  # whoever needs the file itself reports that it is damaged
             return {}
-        return {str(group): str(each) for group, each in told.items()}
+        return {str(group): str(each) for group, each in hashes.items()}
 
-    def deploy(self, model: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
+    def deploy(self, model: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Write the model that the site is to use, whole, beside the files of the rounds.
 
         Parameters
         ----------
         model : mapping of str to Tensor
             By the model's names; `models.weights.load` reads them, and so does ``weights=file``.
-        told : mapping of str to str
-            What the file is of.
+        metadata : mapping of str to str
+            What the model is for.
         """
         with writing("the fine-tuned model"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            weights.save(self.deployed, model, told)
+            weights.save(self.deployed, model, metadata)
 
     @property
     def deployed(self) -> Path:
@@ -227,17 +227,17 @@ def _load(path: Path, prefix: str, names: Collection[str]) -> dict[str, Tensor]:
 
 
 class MemoryStore:
-    """Keeps the last round in memory: for a model that is trained alone, in one go."""
+    """Has the last round in memory: for a model that is trained alone, in one go."""
 
     def __init__(self) -> None:
-        self.kept: LocalState | None = None
+        self.state: LocalState | None = None
 
     def before(self, round_number: int) -> LocalState | None:
         """Return what was saved last."""
         del round_number
-        return self.kept
+        return self.state
 
-    def save(self, round_number: int, kept: LocalState, needed: Collection[int] = ()) -> None:
-        """Keep ``kept``."""
+    def save(self, round_number: int, state: LocalState, needed: Collection[int] = ()) -> None:
+        """Replace what was saved last."""
         del round_number, needed
-        self.kept = kept
+        self.state = state

@@ -12,10 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client_app import round
 from client_app.context import SiteContext
 from client_app.memory import out_of_memory
-from client_app.round import SPLITS
+from client_app.round import (
+    MEASURED,
+    caches_features,
+    check_state,
+    features_of,
+    prepare_round,
+    round_report,
+    site_loss,
+    splits_of,
+)
 from client_app.store import LocalState
 from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.support.seeds import derive_seed
@@ -29,13 +37,14 @@ from models.training.batched import (
     why_not_stacked,
 )
 from models.training.data import Split
-from models.training.loop import Diverged, FitReport, FitSettings, WeightedLoss
+from models.training.loop import Diverged, FitSettings, WeightedLoss
 from models.training.metrics import metrics
 from strategies.method import Method
 
 logger = logging.getLogger("flwr")
 Outcome = tuple[SiteContext, RoundReport | Exception, Mapping[str, Tensor]]
-Received = Callable[[SiteContext], Mapping[str, Tensor]]
+LayersOf = Callable[[SiteContext], Mapping[str, Tensor]]
+SplitsOf = Callable[[SiteContext], dict[str, Split]]
 # What is in memory at once of one stack. Beyond some millions of numbers a longer stack is no
 # faster: it no longer stays in the processor's cache from one step to the next.
 MOST_STACKED = 4_000_000  # elements of the models
@@ -43,25 +52,25 @@ MOST_INPUTS = 32_000_000  # elements of the training examples
 
 
 @dataclass
-class _Place:
-    """A site, ready to be stacked: what is its own of the model, and its examples."""
+class _ReadySite:
+    """A site that can be stacked: its own tensors of the model, and its examples."""
 
-    bench: SiteContext
-    kept: LocalState
+    context: SiteContext
+    state: LocalState
     received: Mapping[str, Tensor]
     splits: Mapping[str, Split]
 
     def tensor(self, name: str) -> Tensor:
         """Return what the site's model has under ``name`` when the round begins."""
-        for held in (self.received, self.kept.tensors):
-            if name in held:
-                return held[name]
-        return self.bench.start[name]
+        for tensors in (self.received, self.state.tensors):
+            if name in tensors:
+                return tensors[name]
+        return self.context.start[name]
 
 
 @dataclass
 class _Team:
-    """The architecture that sites share, in the modes of training, and how they train."""
+    """Sites that train as one, the architecture that they share, and how they train."""
 
     number: int
     tail: nn.Module
@@ -69,87 +78,87 @@ class _Team:
     settings: FitSettings
     trained: list[str]  # parameters
     own: list[str]  # every tensor that can differ between sites
-    places: list[_Place]
-    loaded: _Place  # whose tensors the tail itself holds
+    sites: list[_ReadySite]
+    loaded: _ReadySite  # whose tensors the tail itself has
 
     def stack(self, names: Sequence[str]) -> Stack:
         """Return the sites' tensors as they begin, copied, on the device."""
-        device = self.places[0].bench.device
+        device = self.sites[0].context.device
         return {
-            name: torch.stack([place.tensor(name) for place in self.places]).to(device)
+            name: torch.stack([site.tensor(name) for site in self.sites]).to(device)
             for name in names
         }
 
 
-def play_batched(
-    benches: Sequence[SiteContext], number: int, received: Received
+def train_batched(
+    contexts: Sequence[SiteContext], number: int, layers_of: LayersOf
 ) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
-    """Play a round at each site, those that are alike as one; yield what is done as it is done.
+    """Train a round at each site, those that are alike as one; yield outcomes as they are there.
 
     Parameters
     ----------
-    benches : sequence of SiteContext
-        With one plan; those that share a partitioned one after the other.
+    contexts : sequence of SiteContext
+        With one plan; those that share a model one after the other.
     number : int
         The round.
-    received : callable
-        Gives the tensors that arrived for a site; the same objects where they are the same.
+    layers_of : callable
+        Returns the tensors that arrived for a site; the same objects where they are the same.
 
     Yields
     ------
     tuple of two lists
-        Sites that must play one after the other, and the outcomes of those that played together:
+        Sites that must train one after the other, and the outcomes of those that trained as one:
         a report and the tensors that the site exchanges, or the error.
     """
-    for alike in _by_model(benches):
-        if reason := _why_apart(alike):
+    for alike in _by_model(contexts):
+        if reason := _why_alone(alike):
             _say_once(f"these sites train one after the other: {reason}")
             yield list(alike), []
             continue
         done: list[Outcome] = []
-        ready: list[_Place] = []
+        ready: list[_ReadySite] = []
         short: list[SiteContext] = []
-        features = _features_of(alike[0])
-        for bench in alike:
+        splits_by_site = _inputs_of_tail(alike[0])
+        for context in alike:
             try:
-                ready.append(_place(bench, number, received, features))
+                ready.append(_ready_site(context, number, layers_of, splits_by_site))
             except Exception as error:
-                if out_of_memory(error):  # alone, it tries with smaller micro_batches
-                    short.append(bench)
+                if out_of_memory(error):  # alone, it tries with micro-batches
+                    short.append(context)
                 else:
-                    done.append((bench, error, {}))
+                    done.append((context, error, {}))
         yield [], done
         if ready:
-            yield from _play_alike(ready, number)
+            yield from _train_alike(ready, number)
         if short:
             _say_once(f"{len(short)} sites train one after the other: out of memory")
             yield short, []
 
 
-def _play_alike(
-    ready: Sequence[_Place], number: int
+def _train_alike(
+    ready: Sequence[_ReadySite], number: int
 ) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
-    """Play sites of one architecture in teams; sites that fit into none come back to play alone."""
+    """Train sites of one architecture in teams; sites that fit into none are yielded to train alone."""
     alone: list[SiteContext] = []
     try:
-        reason, teams = _made_teams(ready, number)
+        reason, teams = _make_teams(ready, number)
     except Exception as error:
         reason, teams = _why_failed(error), []
     if reason:
         _say_once(f"these sites train one after the other: {reason}")
-        yield [place.bench for place in ready], []
+        yield [site.context for site in ready], []
         return
     for team in teams:
-        if len(team.places) == 1:
-            alone.append(team.places[0].bench)
+        if len(team.sites) == 1:
+            alone.append(team.sites[0].context)
             continue
         team.to_train()
         try:
-            outcomes = _play(team)
+            outcomes = _train_team(team)
         except Exception as error:  # whose it is shows when they train one after the other
             why = _why_failed(error)
-            _say_once(f"{len(team.places)} sites train one after the other: {why}")
-            alone += [place.bench for place in team.places]
+            _say_once(f"{len(team.sites)} sites train one after the other: {why}")
+            alone += [site.context for site in team.sites]
             continue
         yield [], outcomes
     if alone:
@@ -157,26 +166,27 @@ def _play_alike(
         yield alone, []
 
 
-def _made_teams(ready: Sequence[_Place], number: int) -> tuple[str, list[_Team]]:
+def _make_teams(ready: Sequence[_ReadySite], number: int) -> tuple[str, list[_Team]]:
     """Return why sites of one architecture cannot train as one, or "" and those that do."""
     first = ready[0]
-    prepared = round.set_up(first.bench, number, first.received, first.bench.store)
-    seat = prepared.site_round
-    trained = list(seat.trainable())
+    prepared = prepare_round(first.context, number, first.received, first.context.store)
+    site_round = prepared.site_round
+    tail, settings = site_round.tail, site_round.settings
+    trained = list(site_round.trainable())
 
     def to_train() -> None:
-        seat.set_modes(set(trained))
+        site_round.set_modes(set(trained))
 
     to_train()
-    if reason := why_not_stacked(seat.tail, seat.settings) or _no_faster(seat.tail, seat.device):
+    if reason := why_not_stacked(tail, settings) or _no_faster(tail, site_round.device):
         return reason, []
-    division = first.bench.partitioned.partition
-    names = seat.tail.state_dict()
-    own = [n for n in names if division.groups[division.group_of[n]].trained]
-    each = sum(names[name].numel() for name in own)
+    partition = first.context.partitioned.partition
+    tensors = tail.state_dict()
+    own = [name for name in tensors if partition.groups[partition.group_of[name]].trained]
+    elements = sum(tensors[name].numel() for name in own)
     return "", [
-        _Team(number, seat.tail, to_train, seat.settings, trained, own, places, first)
-        for places in _teams(seat.tail, ready, each)
+        _Team(number, tail, to_train, settings, trained, own, sites, first)
+        for sites in _teams(tail, ready, elements)
     ]
 
 
@@ -184,13 +194,13 @@ def _why_failed(error: Exception) -> str:
     return "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {error}"
 
 
-def _play(team: _Team) -> list[Outcome]:
-    """Measure and train a team, and keep what stays at each site."""
+def _train_team(team: _Team) -> list[Outcome]:
+    """Measure and train a team, and save what stays at each site."""
     started = time.perf_counter()
-    device = team.places[0].bench.device
+    device = team.sites[0].context.device
     measured = _measured(team)
     stack = team.stack(team.own)
-    learners = [_learner(place, team.trained, team.number) for place in team.places]
+    learners = [_learner(site, team.trained, team.number) for site in team.sites]
     team.to_train()
     fits, problems = fit_together(
         team.tail,
@@ -198,14 +208,14 @@ def _play(team: _Team) -> list[Outcome]:
         learners,
         team.settings,
         trained=team.trained,
-        kept=team.places[0].bench.partitioned.partition.kept_names(),
+        kept=team.sites[0].context.partitioned.partition.kept_names(),
         device=device,
     )
     finite = _finite(stack)
     on_cpu = {name: tensor.cpu() for name, tensor in stack.items()}
-    seconds = (time.perf_counter() - started) / len(team.places)
+    seconds = (time.perf_counter() - started) / len(team.sites)
     outcomes: list[Outcome] = []
-    for i, place in enumerate(team.places):
+    for i, site in enumerate(team.sites):
         mine = {name: tensor[i] for name, tensor in on_cpu.items()}
         problem = problems[i] or next(
             (
@@ -218,37 +228,38 @@ def _play(team: _Team) -> list[Outcome]:
         try:
             if problem:
                 raise Diverged(problem)
-            _keep(place, team.number, mine, learners[i])
-            report = _report(place.bench, team.number, fits[i], measured[i], seconds)
-            outcomes.append((place.bench, report, mine))
+            _save(site, team.number, mine, learners[i])
+            report = round_report(site.context, team.number, [fits[i]], measured[i], seconds)
+            outcomes.append((site.context, report, mine))
         except Exception as error:
-            outcomes.append((place.bench, error, {}))
+            outcomes.append((site.context, error, {}))
     return outcomes
 
 
 def _measured(team: _Team) -> list[Metrics]:
     """Return each site's metrics of the model as it received it."""
-    first = team.places[0]
+    first = team.sites[0]
     team.tail.eval()
+    # Received layers are the same objects where sites share them: the tail's own will do.
     differing = [
         name
         for name in team.own
-        if any(place.tensor(name) is not team.loaded.tensor(name) for place in team.places)
+        if any(site.tensor(name) is not team.loaded.tensor(name) for site in team.sites)
     ]
     stack = team.stack(differing)
-    found: list[Metrics] = [{} for _ in team.places]
-    for name in SPLITS:
-        parts = [place.splits[name] for place in team.places]
+    found: list[Metrics] = [{} for _ in team.sites]
+    for name in MEASURED:
+        parts = [site.splits[name] for site in team.sites]
         outputs = run_together(
             team.tail,
             stack,
             parts,
-            batch_size=first.bench.evaluation_batch,
-            device=first.bench.device,
+            batch_size=first.context.evaluation_batch,
+            device=first.context.device,
         )
-        classes = len(first.bench.data.classes)
-        for told, logits, part in zip(found, outputs, parts, strict=True):
-            told[name] = metrics(logits, torch.from_numpy(part.labels), classes)
+        classes = len(first.context.data.classes)
+        for by_split, logits, part in zip(found, outputs, parts, strict=True):
+            by_split[name] = metrics(logits, torch.from_numpy(part.labels), classes)
     return found
 
 
@@ -261,81 +272,60 @@ def _finite(stack: Stack) -> dict[str, list[bool]]:
     }
 
 
-def _place(
-    bench: SiteContext,
-    number: int,
-    received: Received,
-    features: Callable[[SiteContext], dict[str, Split]],
-) -> _Place:
-    kept = bench.store.before(number) or LocalState()
-    round.check_kept(kept, bench.partitioned, bench.data.site)
-    return _Place(bench, kept, received(bench), features(bench))
+def _ready_site(
+    context: SiteContext, number: int, layers_of: LayersOf, splits_by_site: SplitsOf
+) -> _ReadySite:
+    state = context.store.before(number) or LocalState()
+    check_state(state, context.partitioned, context.data.site)
+    return _ReadySite(context, state, layers_of(context), splits_by_site(context))
 
 
-def _learner(place: _Place, trained: Sequence[str], number: int) -> Learner:
-    bench, train = place.bench, place.splits["train"]
-    classes = len(bench.data.classes)
-    loss = round.site_loss(bench.plan.train, train, classes, bench.device)
-    seed = derive_seed(bench.plan.seed, "round", bench.data.site, number)
+def _learner(site: _ReadySite, trained: Sequence[str], number: int) -> Learner:
+    context, train = site.context, site.splits["train"]
+    classes = len(context.data.classes)
+    loss = site_loss(context.plan.train, train, classes, context.device)
+    seed = derive_seed(context.plan.seed, "round", context.data.site, number)
     return Learner(
         split=train,
         generator=np.random.default_rng(seed),
-        optimizer_state={n: s for n, s in place.kept.optimizer.items() if n in set(trained)},
+        optimizer_state={n: s for n, s in site.state.optimizer.items() if n in set(trained)},
         class_weights=loss.weight if isinstance(loss, WeightedLoss) else None,
     )
 
 
-def _keep(place: _Place, number: int, mine: Mapping[str, Tensor], learner: Learner) -> None:
-    """Write what stays at the site to its disk, as `work.play` does."""
-    names = place.bench.partitioned.partition.kept_names()
-    staying = {n: s for n, s in learner.optimizer_state.items() if n in set(names)}
+def _save(site: _ReadySite, number: int, mine: Mapping[str, Tensor], learner: Learner) -> None:
+    """Write what stays at the site to its disk, as `train_round` does."""
+    names = site.context.partitioned.partition.kept_names()
     kept = {name: mine[name].clone() for name in names}
-    optimizer = {**place.kept.optimizer, **staying}
-    place.bench.store.save(number, LocalState(kept, optimizer, dict(place.kept.memory)))
+    optimizer = {n: s for n, s in learner.optimizer_state.items() if n in set(names)}
+    state = LocalState(kept, {**site.state.optimizer, **optimizer}, dict(site.state.memory))
+    site.context.store.save(number, state)
 
 
-def _report(
-    bench: SiteContext, number: int, done: FitReport, measured: Metrics, seconds: float
-) -> RoundReport:
-    return RoundReport(
-        site=bench.data.site,
-        round=number,
-        examples=len(bench.data.train),
-        steps=done.steps,
-        planned=done.planned,
-        loss=done.loss,
-        seconds=seconds,
-        metrics=measured,
-        error="",
-    )
-
-
-def _features_of(bench: SiteContext) -> Callable[[SiteContext], dict[str, Split]]:
+def _inputs_of_tail(context: SiteContext) -> SplitsOf:
     """Return what gives each site's splits as the tail takes them."""
-    if not round.caches_features(bench):
-        return lambda one: {
-            name: getattr(one.data, name) for name in ("train", "validation", "test")
-        }
-    partitioned = bench.partitioned
-    partitioned.load(bench.start)
-    partitioned.model.to(bench.device)
+    if not caches_features(context):
+        return splits_of
+    partitioned = context.partitioned
+    partitioned.load(context.start)
+    partitioned.model.to(context.device)
     prefix, _ = split(partitioned.network, partitioned.cut)
-    return lambda one: round.features_of(one, prefix)
+    return lambda one: features_of(one, prefix)
 
 
-def _why_apart(alike: Sequence[SiteContext]) -> str:
+def _why_alone(alike: Sequence[SiteContext]) -> str:
     """Return why sites of one architecture cannot train as one whatever their data, or ""."""
-    bench = alike[0]
-    method = type(bench.method)
-    if not bench.plan.cohort.batched:
+    context = alike[0]
+    method = type(context.method)
+    if not context.plan.cohort.batched:
         return "cohort.batched=false"
-    if bench.plan.train.compile:
+    if context.plan.train.compile:
         return "train.compile=true"
     if method.train is not Method.train or method.predictor is not Method.predictor:
         return f"method {method.name} has a way of its own to train"
-    if any(name.startswith("extras.") for name in bench.partitioned.partition.group_of):
+    if any(name.startswith("extras.") for name in context.partitioned.partition.group_of):
         return f"method {method.name} has modules of its own"
-    if bench.node.most_steps is not None:
+    if context.node.most_steps is not None:
         return "max-steps"
     return ""
 
@@ -351,31 +341,33 @@ def _no_faster(tail: nn.Module, device: torch.device) -> str:
     )
 
 
-def _by_model(benches: Sequence[SiteContext]) -> list[list[SiteContext]]:
+def _by_model(contexts: Sequence[SiteContext]) -> list[list[SiteContext]]:
     groups: dict[int, list[SiteContext]] = {}
-    for bench in benches:
-        groups.setdefault(id(bench.partitioned), []).append(bench)
+    for context in contexts:
+        groups.setdefault(id(context.partitioned), []).append(context)
     return list(groups.values())
 
 
-def _teams(tail: nn.Module, ready: Sequence[_Place], elements: int) -> Iterator[list[_Place]]:
+def _teams(
+    tail: nn.Module, ready: Sequence[_ReadySite], elements: int
+) -> Iterator[list[_ReadySite]]:
     """Cut sites into teams that can be stacked exactly, and that fit into memory."""
-    groups: dict[int, list[_Place]] = {}
-    for place in ready:
-        groups.setdefault(batch_plan(tail, place.splits["train"]), []).append(place)
+    groups: dict[int, list[_ReadySite]] = {}
+    for site in ready:
+        groups.setdefault(batch_plan(tail, site.splits["train"]), []).append(site)
     for group in groups.values():
         # Those with as many steps beside one another: few of a team are done before the others.
-        group.sort(key=lambda place: -len(place.splits["train"]))
-        team: list[_Place] = []
+        group.sort(key=lambda site: -len(site.splits["train"]))
+        team: list[_ReadySite] = []
         inputs = 0
-        for place in group:
-            shape = place.splits["train"].inputs.batch(np.arange(1)).numel()
-            size = shape * max(len(part) for part in place.splits.values())
+        for site in group:
+            shape = site.splits["train"].inputs.batch(np.arange(1)).numel()
+            size = shape * max(len(part) for part in site.splits.values())
             full = (len(team) + 1) * elements > MOST_STACKED or inputs + size > MOST_INPUTS
             if team and full:
                 yield team
                 team, inputs = [], 0
-            team.append(place)
+            team.append(site)
             inputs += size
         yield team
 

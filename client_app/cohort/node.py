@@ -1,78 +1,72 @@
-"""A node that holds many virtual sites: a report of each, and what they learned as one sum per scope."""
+"""A node with many virtual sites: a report of each, and what they learned as one sum per scope."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from flwr.app import Message
 from torch import Tensor
 
-from client_app import context, round
-from client_app import orders as site_orders
-from client_app.cohort.batched import play_batched
+from client_app.cohort.batched import train_batched
 from client_app.cohort.sums import CohortSums
-from client_app.context import SiteContext
-from client_app.failures import leaving
+from client_app.context import DataKey, SiteContext, open_site, read_site_data
+from client_app.failures import logged_reason
 from client_app.memory import within_memory
 from client_app.node_config import NodeSettings
-from fedstrata.protocol import answers, kinds, orders
-from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
+from client_app.orders import Report, answer_order, failure_reason, save_checkpoint
+from client_app.round import exchanged_tensors, train_round
+from fedstrata.protocol import answers, kinds
+from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.orders import Order, read_members
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.groups import keys_of
 from models.training.data import SiteData
 
-logger = logging.getLogger("flwr")
-Report = SiteReport | RoundReport | DeployReport
-Outcome = tuple[SiteContext, RoundReport, Mapping[str, Tensor]]
-MOST_SEATS_TOLD = 10  # sites that a reason names which they share
-_COHORTS = 4  # nodes whose sites' data one process keeps: in a simulation it serves them in turn
+Trained = tuple[SiteContext, RoundReport, Mapping[str, Tensor]]
+MOST_NAMED = 10  # virtual sites that a reason names which they share
+_COHORTS = 4  # nodes whose sites' data one process keeps: in a simulation it works for them in turn
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """A node's sites, ready to work.
+    """A node's sites, opened for a plan.
 
     Parameters
     ----------
-    benches : dict of str to SiteContext
+    contexts : dict of str to SiteContext
         By site; those with equal shapes one after the other, for they share one model.
-    unfit : dict of str to list of int
-        Why sites cannot take part, and which seats they have.
+    rejected : dict of str to list of int
+        Why sites cannot take part, and which virtual sites these are.
     """
 
-    benches: dict[str, SiteContext]
-    unfit: dict[str, list[int]]
+    contexts: dict[str, SiteContext]
+    rejected: dict[str, list[int]]
 
     def chosen(self, members: Sequence[str]) -> list[SiteContext]:
-        """Return the benches of ``members``; UserError for one that is not of this cohort."""
-        if unknown := sorted(set(members) - self.benches.keys()):
+        """Return the contexts of ``members``; UserError for one that is not of this cohort."""
+        if unknown := sorted(set(members) - self.contexts.keys()):
             raise UserError(f"the server asks for {', '.join(unknown[:3])}, no site of this node")
         asked = set(members)
-        return [bench for name, bench in self.benches.items() if name in asked]
+        return [context for name, context in self.contexts.items() if name in asked]
 
 
-def answer_cohort(
-    message: Message, node: NodeSettings, plan: Plan, number: int, payloads: Mapping[str, bytes]
-) -> Message:
+def answer_cohort(message: Message, node: NodeSettings, plan: Plan, order: Order) -> Message:
     """Do what ``message`` asks of this node's sites, and answer for each of them.
 
     Parameters
     ----------
     message : Message
-        The order.
+        The order as it arrived.
     node : NodeSettings
-        The node's settings; its seat is that of as many sites as ``plan.cohort`` says.
+        The node's settings; it stands for as many sites as ``plan.cohort`` says.
     plan : Plan
-        What is server_state.
-    number : int
-        The round.
-    payloads : mapping of str to bytes
-        The layers of each scope that the sites need.
+        What the server says of the run.
+    order : Order
+        What was read of the message: the round, and the layers of each scope.
 
     Raises
     ------
@@ -81,24 +75,23 @@ def answer_cohort(
     """
     cohort = open_cohort(node, plan)
     kind = message.metadata.message_type
-    members, expected = orders.read_members(message)
-    if kind == kinds.QUERY and not members:
-        return answers.cohort_answer(
-            message, [*map(site_orders.who, cohort.benches.values()), *_unfit(cohort)], {}
-        )
-    benches = cohort.chosen(members)
+    members, expected = read_members(message)
+    if kind == kinds.QUERY and not members:  # the first query: the server knows no names yet
+        contexts = list(cohort.contexts.values())
+        reports = _each(kind, contexts, order) + _rejected(cohort)
+        return answers.cohort_answer(message, reports, {})
+    contexts = cohort.chosen(members)
     if kind == kinds.TRAIN:
-        reports, layers = train(benches, number, payloads, expected)
-        return answers.cohort_answer(message, reports, layers)
-    if kind == kinds.WEIGHTS and benches:
-        site_orders.keep_checkpoint(benches[0], payloads)
-    return answers.cohort_answer(
-        message, [_one(kind, bench, number, payloads) for bench in benches], {}
-    )
+        trained, layers = train_cohort(contexts, order, expected)
+        return answers.cohort_answer(message, trained, layers)
+    if kind == kinds.WEIGHTS and contexts:  # one file serves all sites of the node
+        save_checkpoint(contexts[0], order.payloads)
+        kind = kinds.QUERY
+    return answers.cohort_answer(message, _each(kind, contexts, order), {})
 
 
 def open_cohort(node: NodeSettings, plan: Plan) -> Cohort:
-    """Read the data of a node's sites, and build their models; what was read is kept.
+    """Read the data of a node's sites, and load their models; what was read is kept.
 
     Raises
     ------
@@ -111,32 +104,31 @@ def open_cohort(node: NodeSettings, plan: Plan) -> Cohort:
             "own settings: leave cohort.sites=1"
         )
     size = plan.cohort.sites
-    shelf = _shelf(context.data_key(plan), plan.seed, node, size)
-    unfit: dict[str, list[int]] = {}
-    held: list[tuple[NodeSettings, SiteData]] = []
+    key = DataKey.of(plan)
+    known = _known_data(key, node, size)
+    rejected: dict[str, list[int]] = {}
+    opened: list[tuple[NodeSettings, SiteData]] = []
     for index in range(node.index * size, (node.index + 1) * size):
-        seat = replace(node, index=index, count=node.count * size)
+        virtual = replace(node, index=index, count=node.count * size)
         try:
-            if index not in shelf:
-                shelf[index] = context.read_data(context.data_key(plan), plan.seed, seat)
-            held.append((seat, shelf[index]))
+            if index not in known:
+                known[index] = read_site_data(key, virtual)
+            opened.append((virtual, known[index]))
         except Exception as error:
-            unfit.setdefault(_reason(error, seat, f"at seat {index}"), []).append(index)
-    held.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
-    benches: dict[str, SiteContext] = {}
+            reason = logged_reason(error, f"number {index}", 0, virtual, simulated=True)
+            rejected.setdefault(reason, []).append(index)
+    opened.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
+    contexts: dict[str, SiteContext] = {}
     before: SiteContext | None = None
-    for seat, data in held:
+    for virtual, data in opened:
         if before is None or _shapes(before.data) != _shapes(data):
-            before = context.open_site(seat, plan, data)
-        benches[data.site] = replace(before, node=seat, data=data)
-    return Cohort(benches, unfit)
+            before = open_site(virtual, plan, data)
+        contexts[data.site] = replace(before, node=virtual, data=data)
+    return Cohort(contexts, rejected)
 
 
-def train(
-    benches: Sequence[SiteContext],
-    number: int,
-    payloads: Mapping[str, bytes],
-    expected: Mapping[str, int],
+def train_cohort(
+    contexts: Sequence[SiteContext], order: Order, expected: Mapping[str, int]
 ) -> tuple[list[RoundReport], dict[str, bytes]]:
     """Train one round at each site; return the reports, and each scope's sum.
 
@@ -145,41 +137,18 @@ def train(
     """
     reports: list[RoundReport] = []
     sums: CohortSums | None = None
-    for bench, report, tensors in _played(benches, number, payloads):
-        sums = sums or CohortSums(expected, bench.method)
-        told = report
+    for context, report, tensors in _trained(contexts, order):
+        sums = sums or CohortSums(expected, context.method)
         if not report.error:
             try:
-                sums.add(bench.data.task, report, bench.partitioned.partition, tensors)
+                sums.add(context.data.task, report, context.partitioned.partition, tensors)
             except Refused as error:
-                told = _failed(bench, number, str(error))
-        reports.append(told)
+                report = _failed(context, order, str(error))
+        reports.append(report)
     return reports, sums.payloads() if sums else {}
 
 
-def _played(
-    benches: Sequence[SiteContext], number: int, payloads: Mapping[str, bytes]
-) -> Iterator[Outcome]:
-    """Yield each site's report and what it exchanges, as sites are done."""
-    received = Received(payloads)
-
-    def play(bench: SiteContext) -> RoundReport:
-        return round.play(bench, number, received.at(bench), bench.store)
-
-    for alone, together in play_batched(benches, number, received.at):
-        for bench, told, tensors in together:
-            if isinstance(told, Exception):
-                told = _failed(bench, number, _reason(told, bench.node, bench.data.site))
-            yield bench, told, tensors
-        for bench in alone:
-            try:
-                yield bench, within_memory(bench, play), round.exchanged_tensors(bench)
-            except Exception as error:
-                reason = _reason(error, bench.node, bench.data.site)
-                yield bench, _failed(bench, number, reason), {}
-
-
-class Received:
+class SharedLayers:
     """The layers of a cohort's order as its sites need them; read once for all that are alike.
 
     Parameters
@@ -189,83 +158,93 @@ class Received:
     """
 
     def __init__(self, payloads: Mapping[str, bytes]) -> None:
-        self.payloads_of = payloads
+        self._payloads = payloads
         self._read: dict[tuple[int, str], dict[str, Tensor]] = {}
 
-    def at(self, bench: SiteContext) -> dict[str, Tensor]:
-        """Return the tensors for the site of ``bench``, not to be changed; UserError if they lack.
+    def tensors(self, context: SiteContext) -> dict[str, Tensor]:
+        """Return the tensors for a site, not to be changed; UserError where they are missing.
 
         Sites of one model get the same objects of a scope.
         """
         found: dict[str, Tensor] = {}
-        for group, key in keys_of(bench.partitioned.partition, bench.data.task).items():
-            if key not in self.payloads_of:
+        for group, key in _keys(context).items():
+            if key not in self._payloads:
                 raise UserError(f"the server sent nothing of {key!r}, which this site exchanges")
-            read = (id(bench.partitioned), key)
+            read = (id(context.partitioned), key)
             if read not in self._read:
-                self._read[read] = bench.exchange.whole(group, self.payloads_of[key])
+                self._read[read] = context.exchange.whole(group, self._payloads[key])
             found |= self._read[read]
         return found
 
-    def by_group(self, bench: SiteContext) -> dict[str, bytes]:
-        """Return the payload of each group for the site of ``bench``, as far as it is there."""
-        keys = keys_of(bench.partitioned.partition, bench.data.task)
-        return {
-            group: self.payloads_of[key] for group, key in keys.items() if key in self.payloads_of
-        }
+    def by_group(self, context: SiteContext) -> dict[str, bytes]:
+        """Return the payload of each group for a site, as far as it is there."""
+        keys = _keys(context)
+        return {group: self._payloads[key] for group, key in keys.items() if key in self._payloads}
 
 
-def _one(kind: str, bench: SiteContext, number: int, payloads: Mapping[str, bytes]) -> Report:
-    """Return one site's report for any order but a round's; its reason where it fails."""
-    layers = Received(payloads).by_group(bench)
-    does: dict[str, Callable[[SiteContext], Report]] = {
-        kinds.QUERY: site_orders.who,
-        kinds.WEIGHTS: site_orders.who,
-        kinds.ALONE: site_orders.train_alone,
-        kinds.DEPLOY: lambda smaller: site_orders.deploy(smaller, number, layers),
-        kinds.EVALUATE: lambda smaller: site_orders.evaluate_received(smaller, number, layers),
-    }
-    try:
-        return within_memory(bench, does[kind])
-    except Exception as error:
-        reason = _reason(error, bench.node, bench.data.site)
-        return answers.failure_report(kind, bench.data.site, number, reason)
+def _each(kind: str, contexts: Sequence[SiteContext], order: Order) -> list[Report]:
+    """Return each site's report, as it would answer alone; none of these orders has layers back."""
+    layers = SharedLayers(order.payloads)
+    reports = []
+    for context in contexts:
+        own = order._replace(payloads=layers.by_group(context))
+        report, _ = answer_order(kind, context, own)
+        reports.append(report)
+    return reports
 
 
-def _failed(bench: SiteContext, number: int, reason: str) -> RoundReport:
-    told = answers.failure_report(kinds.TRAIN, bench.data.site, number, reason)
-    assert isinstance(told, RoundReport)
-    return told
+def _trained(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]:
+    """Yield each site's report and what it exchanges, as sites are done."""
+    layers = SharedLayers(order.payloads)
+
+    def train(context: SiteContext) -> RoundReport:
+        return train_round(context, order.round, layers.tensors(context), context.store)
+
+    for alone, batched in train_batched(contexts, order.round, layers.tensors):
+        for context, outcome, tensors in batched:
+            if isinstance(outcome, Exception):
+                reason = failure_reason(context, order.round, outcome)
+                outcome = _failed(context, order, reason)
+            yield context, outcome, tensors
+        for context in alone:
+            try:
+                yield context, within_memory(context, train), exchanged_tensors(context)
+            except Exception as error:
+                reason = failure_reason(context, order.round, error)
+                yield context, _failed(context, order, reason), {}
 
 
-def _reason(error: Exception, node: NodeSettings, name: str) -> str:
-    """Return what the server is told of ``error``; the log has it in full."""
-    if isinstance(error, UserError):
-        logger.error("site %s: %s", name, error)
-    else:
-        logger.error("site %s failed", name, exc_info=error)
-    return leaving(error, node, simulated=node.simulated)
+def _failed(context: SiteContext, order: Order, reason: str) -> RoundReport:
+    report = answers.failure_report(kinds.TRAIN, context.data.site, order.round, reason)
+    assert isinstance(report, RoundReport)
+    return report
 
 
-def _unfit(cohort: Cohort) -> list[Report]:
-    """Return a report for each reason for which sites cannot take part, with their seats."""
-    found = []
-    for reason, seats in cohort.unfit.items():
-        more = f" and {len(seats) - MOST_SEATS_TOLD} more" if len(seats) > MOST_SEATS_TOLD else ""
-        told = ", ".join(map(str, seats[:MOST_SEATS_TOLD]))
-        found.append(
-            answers.failure_report(kinds.QUERY, "", 0, f"{reason} (virtual sites {told}{more})")
-        )
-    return found
+def _rejected(cohort: Cohort) -> list[Report]:
+    """Return a report for each reason for which virtual sites cannot take part."""
+    reports: list[Report] = []
+    for reason, numbers in cohort.rejected.items():
+        more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
+        named = ", ".join(map(str, numbers[:MOST_NAMED]))
+        text = f"{reason} (virtual sites {named}{more})"
+        reports.append(answers.failure_report(kinds.QUERY, "", 0, text))
+    return reports
+
+
+def _keys(context: SiteContext) -> Mapping[str, str]:
+    return keys_of(context.partitioned.partition, context.data.task)
 
 
 def _shapes(data: SiteData) -> tuple[tuple[int, ...], int]:
-    """Return what the site's model hangs on: two sites that are alike in it share one."""
+    """Return what a site's model depends on: two sites with the same shapes share one."""
     return data.input_shape, len(data.classes)
 
 
 @lru_cache(maxsize=_COHORTS)
-def _shelf(options: str, seed: int, node: NodeSettings, size: int) -> dict[int, SiteData]:
-    """Return the data of a cohort's sites by seat, as far as they were read."""
-    del options, seed, node, size
+def _known_data(key: DataKey, node: NodeSettings, size: int) -> dict[int, SiteData]:
+    """Return the data of a node's sites by number, as far as they were read: the caller fills it.
+
+    A site that could not be read is missing, and so it is tried again with the next order.
+    """
+    del key, node, size
     return {}

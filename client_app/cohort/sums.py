@@ -15,10 +15,10 @@ from strategies.method import Method
 class CohortSums:
     """Adds up the updates of a cohort's sites, by scope, each weighted by its examples.
 
-    The server adds these sums to those of other cohorts and to the updates of single sites, and the
-    mean has the bits that it would have had with every site's own update: all use one fixed
-    point, which hangs on the examples expected of all sites asked. A sum of one site is sent as
-    its update, for the mean of one update is that update.
+    The server adds these sums to those of other cohorts and to the updates of single sites. The
+    mean has the bits that it would have with every site's own update: all use one fixed point,
+    which depends on the examples expected of all sites asked. A sum of one site is sent as its
+    update, for the mean of one update is that update.
 
     Memory: one int64 sum per scope, and the update being added.
 
@@ -52,11 +52,12 @@ class CohortSums:
         Raises
         ------
         Refused
-            For the reasons for which the server would refuse the site's own answer; it is not in
-            the sums then.
+            For the reasons for which the server would refuse the site's own answer. The sums are
+            as before then.
         """
         if reason := self._method.refuses(report.steps, report.planned):
             raise Refused(reason)
+        # All groups are checked before any is added: a refused site must be in no sum.
         groups = {}
         for group in partition.exchanged_groups():
             groups[group] = {name: tensors[name] for name in partition.exchanged_names(group)}
@@ -78,5 +79,5 @@ class CohortSums:
 
     def payloads(self) -> dict[str, bytes]:
         """Return the payload of each scope that a site has added to."""
-        alone = {key: encode(update) for key, (update, _) in self._only.items()}
-        return alone | {key: encode(added.tensors) for key, added in self._sums.items()}
+        single = {key: encode(update) for key, (update, _) in self._only.items()}
+        return single | {key: encode(added.tensors) for key, added in self._sums.items()}

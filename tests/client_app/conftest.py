@@ -1,12 +1,14 @@
-"""What all tests of the site hold: no error that it makes lets out a path."""
+"""For all tests of a site: a plan, and a check that no error of the app has a path in its public text."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import PrivateText, UserError
 
 
@@ -26,3 +28,12 @@ def errors_without_paths(
     monkeypatch.setattr(UserError, "__init__", watched)
     yield
     assert not [text for text in made if str(tmp_path_factory.getbasetemp()) in text]
+
+
+@pytest.fixture
+def plan(own_home: Path) -> Plan:
+    """Return a plan with a frozen prefix, its checkpoint in the cache."""
+    # Imported late: the data sets' tests use this folder's fixtures and need no model.
+    from tests.helpers.site_contexts import plan_with_checkpoint
+
+    return plan_with_checkpoint(own_home)

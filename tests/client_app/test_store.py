@@ -14,6 +14,7 @@ from client_app.store import DiskStore, LocalState
 from fedstrata.protocol.limits import KNOWN_ROUNDS
 from fedstrata.support import tensor_files
 from fedstrata.support.errors import UserError
+from tests.helpers.file_limits import largest_file
 
 
 def local_state(value: float) -> LocalState:
@@ -24,7 +25,7 @@ def local_state(value: float) -> LocalState:
     )
 
 
-def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+def test_a_saved_state_comes_back(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     assert store.before(1) is None
     store.save(1, local_state(0.5))
@@ -59,7 +60,7 @@ def test_a_round_played_again_leaves_the_same_bytes(tmp_path: Path) -> None:
     assert len(files) == 1
 
 
-def test_what_is_owed_and_was_received_is_read_apart(tmp_path: Path) -> None:
+def test_error_feedback_and_received_layers_are_read_only_when_needed(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     layers = {"conv1.weight": torch.ones(3), "head.0.weight": torch.zeros(2)}
     hashes = {"common": "a" * 64, "task": "b" * 64}
@@ -82,7 +83,7 @@ def test_what_is_owed_and_was_received_is_read_apart(tmp_path: Path) -> None:
     assert store.received("common", "a" * 64, ["conv1.weight", "other"]) is None
 
 
-def test_a_round_that_is_needed_is_kept_however_old(tmp_path: Path) -> None:
+def test_a_round_that_is_needed_stays_however_old(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     for number in range(1, 8):
         hashes = {"common": f"{number:064}"}
@@ -99,7 +100,7 @@ def test_metadata_of_several_entries_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_few_rounds_are_kept_and_sites_and_federations_apart(tmp_path: Path) -> None:
+def test_a_few_rounds_stay_and_sites_and_federations_do_not_mix(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     for number in range(1, 8):
         store.save(number, local_state(number))
@@ -117,7 +118,7 @@ def test_a_federation_name_cannot_leave_the_folder(tmp_path: Path, name: str) ->
 
 
 @given(st.binary(max_size=200))
-def test_a_damaged_file_is_told_and_never_runs(
+def test_a_damaged_file_is_rejected_and_never_runs(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     store = DiskStore(tmp_path_factory.mktemp("s"), "run-1", "clinic")
@@ -125,3 +126,18 @@ def test_a_damaged_file_is_told_and_never_runs(
     store.path(1).write_bytes(data)
     with pytest.raises(UserError):
         store.before(2)
+
+
+def test_a_full_disk_leaves_the_older_rounds_whole(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    store.save(1, LocalState({"head.out.weight": torch.ones(200)}))
+    for write in (
+        lambda: store.save(2, LocalState({"head.out.weight": torch.zeros(200)})),
+        lambda: store.deploy({"head.out.weight": torch.zeros(200)}, {}),
+    ):
+        with largest_file(100), pytest.raises(UserError, match="could not be written: the disk"):
+            write()
+    assert [path.name for path in store.folder.iterdir()] == ["round-000001.safetensors"]
+    kept = store.before(3)
+    assert kept is not None
+    assert torch.equal(kept.tensors["head.out.weight"], torch.ones(200))

@@ -207,7 +207,7 @@ def test_a_site_that_missed_rounds_is_sent_the_differences_since(tmp_path: Path)
 def test_a_site_without_what_it_held_says_so_and_is_sent_the_whole(tmp_path: Path) -> None:
     line = Line(wiped(tmp_path, 2))
     results, _ = played(tmp_path, *SPARSE, tamper=line)
-    assert "does not hold" in results["rounds"][2]["refused"]["site-02"]
+    assert "lacks the state" in results["rounds"][2]["refused"]["site-02"]
     assert line.coded[3, 102].base
     assert line.coded[4, 102].base == ""
     assert line.coded[4, 101].base
@@ -331,7 +331,7 @@ def test_a_state_that_comes_out_otherwise_is_refused_at_the_site(tmp_path: Path)
 
     grid = grid_of(tmp_path)
     results, _ = played(tmp_path, *SPARSE, grid=Damaging(grid.nodes, grid.run_config))
-    assert "not the state that it tells of" in results["rounds"][1]["refused"]["site-02"]
+    assert "not the state that the order names" in results["rounds"][1]["refused"]["site-02"]
     assert "site-02" in results["rounds"][2]["participants"]
 
 
@@ -397,7 +397,7 @@ def test_a_round_that_is_sent_again_is_answered_with_the_same_bytes(tmp_path: Pa
 
 def test_who_lost_what_it_held_at_the_end_is_sent_the_whole_to_fine_tune(tmp_path: Path) -> None:
     results, _ = played(tmp_path, *SPARSE, "deployment.epochs=1", tamper=wiped(tmp_path, 4))
-    assert "does not hold" in results["final"]["refused"]["site-02"]
+    assert "lacks the state" in results["final"]["refused"]["site-02"]
     assert list(results["deployment"]["sites"]) == ["site-00", "site-01", "site-02", "site-03"]
 
 

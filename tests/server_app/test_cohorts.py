@@ -17,9 +17,11 @@ from flwr.app import ConfigRecord, Message
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client_app import context, round
+from client_app import context
 from client_app.cohort import batched
+from client_app.context import DataKey, SiteContext, read_site_data
 from client_app.node_config import NodeSettings
+from client_app.round import PreparedRound
 from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds
 from fedstrata.support.errors import UserError
@@ -176,14 +178,14 @@ def test_an_answer_in_which_anything_is_wrong_costs_the_whole_region_that_round(
 def test_a_site_that_fails_costs_its_own_contribution_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = round.trained
+    plain = PreparedRound.train
 
-    def play(bench: context.SiteContext, number: int, *rest: Any, **more: Any) -> Any:
-        if bench.data.site == "site-01" and number == 1:
+    def train(prepared: PreparedRound) -> None:
+        if prepared.context.data.site == "site-01" and prepared.number == 1:
             raise UserError("the disk is full")
-        return plain(bench, number, *rest, **more)
+        plain(prepared)
 
-    monkeypatch.setattr(round, "trained", play)
+    monkeypatch.setattr(PreparedRound, "train", train)
     runs = [played(tmp_path / str(n), PLAIN, n, 4 // n) for n in (4, 2, 1)]
     for results in runs:
         assert results["rounds"][0]["refused"] == {"site-01": "the disk is full"}
@@ -198,14 +200,12 @@ def test_a_site_that_fails_costs_its_own_contribution_only(
 def test_a_site_without_data_is_excluded_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = context.read_data
-
-    def read(options: str, seed: int, node: NodeSettings) -> Any:
+    def read(key: DataKey, node: NodeSettings) -> Any:
         if node.index in (1, 2):
             raise UserError("no examples in train")
-        return plain(options, seed, node)
+        return read_site_data(key, node)
 
-    monkeypatch.setattr(context, "read_data", read)
+    monkeypatch.setattr("client_app.cohort.node.read_site_data", read)
     with pytest.raises(UserError, match=r"no examples in train \(virtual sites 1, 2\)"):
         played(tmp_path, PLAIN, 1, 4)
     overrides = [*PLAIN, "strategy.on_site_error=exclude"]
@@ -333,13 +333,13 @@ def test_sites_that_train_as_one_end_where_they_end_apart(
         weights.save(tmp_path / "body.safetensors", {n: body[n] for n in body if "fc1" in n}, {})
         overrides = [*overrides, "weights=file", f"weights.path={tmp_path / 'body.safetensors'}"]
     teams: list[int] = []
-    plain = batched._play
+    plain = batched._train_team
 
     def play(team: Any) -> Any:
-        teams.append(len(team.places))
+        teams.append(len(team.sites))
         return plain(team)
 
-    monkeypatch.setattr(batched, "_play", play)
+    monkeypatch.setattr(batched, "_train_team", play)
     runs = {}
     for nodes, as_one in ((6, False), (2, False), (2, True)):
         output = tmp_path / f"{nodes}-{as_one}"
@@ -389,8 +389,8 @@ def test_a_team_is_measured_with_its_own_layers_whoever_was_loaded(
 
     def by_task(tail: Any, ready: Any, elements: int) -> Any:
         tasks: dict[str, list[Any]] = {}
-        for place in ready:
-            tasks.setdefault(place.bench.data.task, []).append(place)
+        for site in ready:
+            tasks.setdefault(site.context.data.task, []).append(site)
         yield from tasks.values()
 
     monkeypatch.setattr(batched, "_teams", by_task)
@@ -488,17 +488,15 @@ class Gone(ArrayInputs):
 def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_most: int
 ) -> None:
-    read = context.read_data
-
-    def gone(options: str, seed: int, node: NodeSettings) -> SiteData:
-        data = read(options, seed, node)
+    def gone(key: DataKey, node: NodeSettings) -> SiteData:
+        data = read_site_data(key, node)
         train = data.train
         assert isinstance(train.inputs, ArrayInputs)
         if data.site == "subject-02":
             train = Split(Gone(train.inputs.values, at_most=at_most), train.labels)
         return replace(data, train=train)
 
-    monkeypatch.setattr(context, "read_data", gone)
+    monkeypatch.setattr("client_app.cohort.node.read_site_data", gone)
     grid = grid_of(tmp_path, 1, data_root=str(har_file(tmp_path)))
     results, _ = simulate(tmp_path, "har", [*HAR, "cohort.sites=6"], grid=grid)
     for record in results["rounds"]:
@@ -509,14 +507,14 @@ def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
 def test_a_site_that_is_short_of_memory_for_the_others_company_trains_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = batched._place
+    plain = batched._ready_site
 
-    def short(bench: context.SiteContext, *more: Any) -> Any:
-        if bench.data.site == "subject-02":
+    def short(site_context: SiteContext, *more: Any) -> Any:
+        if site_context.data.site == "subject-02":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return place(bench, *more)
+        return plain(site_context, *more)
 
-    monkeypatch.setattr(batched, "_place", short)
+    monkeypatch.setattr(batched, "_ready_site", short)
     grid = grid_of(tmp_path, 1, data_root=str(har_file(tmp_path)))
     results, _ = simulate(tmp_path, "har", [*HAR, "cohort.sites=6"], grid=grid)
     for record in results["rounds"]:

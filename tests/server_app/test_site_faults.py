@@ -17,7 +17,8 @@ import torch
 from flwr.app import Message
 from torch import Tensor, nn
 
-from client_app import context, round
+from client_app import context
+from client_app.round import PreparedRound
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import fill
@@ -169,7 +170,7 @@ def test_a_data_folder_that_vanishes_costs_one_contribution(
     def gone() -> None:
         vanish(pictures)()
         if fresh:  # as in a process that was started for the message
-            context._OWN.clear()
+            context._OWN_DATA.clear()
 
     grid.tamper = both(after_round(1, gone), after_round(2, come_back(pictures)))
     results, _ = simulate(tmp_path, "images", IMAGES, grid=grid)
@@ -183,7 +184,7 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
     shutil.copytree(pictures, tmp_path / "other-pictures")
     grid = clinics(tmp_path, **{"data-root": str(pictures)})
     grid.nodes[100]["data-root"] = str(tmp_path / "other-pictures")
-    load = round.load_data
+    load = context.load_data
     locked = False
 
     def load_as_nobody(name: str, options: Any, seat: Any, seed: int) -> Any:
@@ -201,7 +202,7 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
         nonlocal locked
         locked = True
         pictures.chmod(0)
-        context._OWN.clear()
+        context._OWN_DATA.clear()
 
     def unlock() -> None:
         nonlocal locked
@@ -273,19 +274,19 @@ class Device:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fits = 1000
         self.failed: list[int] = []
-        play = round.trained
+        run = PreparedRound.run
 
-        def watched(bench: context.SiteContext, *args: Any, **more: Any) -> Any:
-            clinic = bench.data.site == "clinic"
-            first = bench.partitioned.network[0]
+        def watched(prepared: PreparedRound, **more: Any) -> Any:
+            clinic = prepared.context.data.site == "clinic"
+            first = prepared.context.partitioned.network[0]
             hook = first.register_forward_pre_hook(self.check) if clinic else None
             try:
-                return play(bench, *args, **more)
+                return run(prepared, **more)
             finally:
                 if hook is not None:
                     hook.remove()
 
-        monkeypatch.setattr(round, "trained", watched)
+        monkeypatch.setattr(PreparedRound, "run", watched)
 
     def check(self, _: nn.Module, given: tuple[Tensor]) -> None:
         if len(given[0]) > self.fits:
@@ -312,8 +313,8 @@ def test_short_memory_is_met_with_smaller_pieces_and_told_where_one_example_is_t
         assert device.failed == [6, 4]  # the six of validation, then half a batch
     else:
         reason = (
-            "out of memory on cpu, even with the smallest pieces of a batch: free memory there, give "
-            "the site another device, or choose a smaller model"
+            "out of memory on cpu, even with the smallest micro-batches of a batch: free memory there, "
+            "give the site another device, or choose a smaller model"
         )
         check_cost(results, reason, tmp_path)
         assert device.failed == [6, 4, 2, 1]

@@ -76,14 +76,14 @@ def notes(tmp_path: Path, own_home: Path) -> Path:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the texts that go through the frozen encoder."""
     seen: list[int] = []
-    pieces = Computed.pieces
+    chunks = Computed.chunks
 
     def counted(computed: Computed, indices: NDArray[np.int64]) -> Any:
         if len(indices) > 1:  # one alone tells the shape
             seen.append(len(indices))
-        return pieces(computed, indices)
+        return chunks(computed, indices)
 
-    monkeypatch.setattr(Computed, "pieces", counted)
+    monkeypatch.setattr(Computed, "chunks", counted)
     return seen
 
 

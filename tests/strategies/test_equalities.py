@@ -10,8 +10,9 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from client_app import context, round
+from client_app.context import open_site
 from client_app.node_config import read_node_settings
+from client_app.round import train_round
 from client_app.store import DiskStore, MemoryStore
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.plan import plan_from_json
@@ -80,14 +81,14 @@ def test_all_personal_equals_training_alone_bit_for_bit(tmp_path: Path) -> None:
         assert site["alone"] == {measure: site[measure] for measure in site["alone"]}
     # The tensors too: what site-00 keeps on disk after the last round is what training alone gives.
     plan = plan_from_json(orders.read_order(grid.sent[-1])[0])
-    bench = context.open_site(read_node_settings(grid.nodes[100], grid.run_config), plan)
+    context = open_site(read_node_settings(grid.nodes[100], grid.run_config), plan)
     store = MemoryStore()
     for number in (1, 2):
-        round.play(bench, number, {}, store)
-    on_disk = DiskStore(bench.node.state_dir, plan.federation, "site-00").before(3)
-    assert store.kept is not None
+        train_round(context, number, {}, store)
+    on_disk = DiskStore(context.node.state_dir, plan.federation, "site-00").before(3)
+    assert store.state is not None
     assert on_disk is not None
-    assert same(store.kept.flat(), on_disk.flat())
+    assert same(store.state.flat(), on_disk.flat())
     assert any(name.startswith("optimizer/exp_avg/") for name in on_disk.flat())
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.processes import Process, Processes, SuperLink, start_supernode
-from client_app import context, round
+from client_app.context import checkpoint_path, open_site
 from client_app.node_config import read_node_settings
+from client_app.round import train_round
 from client_app.store import DiskStore
 from models import weights
 from strategies.config import config_from_dict, plan_for
@@ -269,9 +270,7 @@ def test_the_checkpoint_is_sent_once_to_a_site_that_lacks_it(
         assert len(crossed(pieces, [received])) >= len(pieces) - 2
         assert not crossed(pieces, [*interrupted.up[site], *whole.up[site], *whole.down[site]])
         cache = Path(testbed.node_config(site)["cache-dir"])
-        assert (
-            weights.content_hash(weights.load(context.checkpoint_path(cache, wanted))[0]) == wanted
-        )
+        assert weights.content_hash(weights.load(checkpoint_path(cache, wanted))[0]) == wanted
 
 
 # -- what it computes ------------------------------------------------------------------------------
@@ -353,7 +352,7 @@ def replay(bed: Testbed, site: str, results: dict[str, Any], number: int) -> dic
         federation=results["federation"],
         weights=results["weights"]["content_hash"],
     )
-    opened = context.open_site(read_node_settings({**node_config, "state-dir": str(copy)}, {}), plan)
+    opened = open_site(read_node_settings({**node_config, "state-dir": str(copy)}, {}), plan)
     folder = bed.output / run / "checkpoints" / f"round-{number - 1:06d}"
     state = weights.load(folder / "state.safetensors")[0]
     prefixes = ("state/common//", f"state/task/{opened.data.task}//")
@@ -362,7 +361,7 @@ def replay(bed: Testbed, site: str, results: dict[str, Any], number: int) -> dic
         for name, tensor in state.items()
         if name.startswith(prefixes)
     }
-    round.play(opened, number, received, store)
+    train_round(opened, number, received, store)
     kept = store.before(number + 1)
     assert kept is not None
     return kept.flat()

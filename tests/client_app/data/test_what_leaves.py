@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,16 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app import context
+from client_app.context import DataKey, read_site_data
 from client_app.data import SiteInfo, load
 from client_app.data.har import ACTIVITIES
 from client_app.data.site_info import require_root
 from client_app.data.site_split import Rank, SiteSplit, rows_of_site
 from client_app.data.tables import describe_line
 from client_app.data.tokens import token_ids
-from client_app.failures import leaving
+from client_app.failures import public_reason
 from client_app.node_config import read_node_settings
 from fedstrata.support.errors import UserError
+from fedstrata.support.frozen import frozen
 from tests.helpers.data_files import fill, medmnist_arrays, picture
 
 PATIENT = "Ann Lee: 'Zoë' 1961"
@@ -34,7 +34,7 @@ Make = Callable[[Path], dict[str, Any]]
 
 def leaves(error: UserError, root: Path) -> str:
     site = read_node_settings({"site": "clinic", "data-root": str(root)}, {})
-    return leaving(error, site, simulated=False)
+    return public_reason(error, site, simulated=False)
 
 
 def check(error: UserError, root: Path, message: str) -> None:
@@ -376,11 +376,11 @@ def sentences(root: Path) -> dict[str, Any]:
 def test_classes_that_nobody_configured_are_not_sent(tmp_path, options, name, make) -> None:
     """The server gets no class names where it configured none."""
     changes = make(tmp_path / "data")
-    chosen = json.dumps(options(name, **changes))
+    chosen = options(name, **changes)
     site = read_node_settings({"site": "clinic", "data-root": str(tmp_path / "data")}, {})
     with pytest.raises(UserError) as raised:
-        context.read_data(chosen, 1, site)
-    assert leaving(raised.value, site, simulated=False) == UNNAMED
+        read_site_data(DataKey(frozen(chosen), 1, chosen), site)
+    assert public_reason(raised.value, site, simulated=False) == UNNAMED
 
 
 # Every text that may leave about an entry of a manifest, without the number of its line.

@@ -1,4 +1,4 @@
-"""What a site decides, and what its configuration gets wrong."""
+"""What a node decides, and what its configuration gets wrong."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ IN_SIMULATION = in_simulation  # before tests/conftest.py takes its place
 
 def test_a_simulated_site_takes_folders_from_the_run_config(own_home: Path) -> None:
     run = {"data-root": "/data/har", "output-dir": "/out"}
-    site = read_node_settings({"partition-id": 3, "num-partitions": 10}, run)
-    assert site.simulated
-    assert (site.index, site.count, site.name) == (3, 10, None)
-    assert site.data_root == Path("/data/har")
-    assert site.state_dir == Path("/out")
-    assert site.cache_dir == own_home / "cache"
+    node = read_node_settings({"partition-id": 3, "num-partitions": 10}, run)
+    assert node.simulated
+    assert (node.index, node.count, node.name) == (3, 10, None)
+    assert node.data_root == Path("/data/har")
+    assert node.state_dir == Path("/out")
+    assert node.cache_dir == own_home / "cache"
 
 
 def test_nothing_the_server_says_chooses_a_folder_at_a_deployed_site(own_home: Path) -> None:
     run = {"data-root": "/etc", "output-dir": "/etc"}
-    site = read_node_settings({"site": "clinic", "task": "grade"}, run)
-    assert not site.simulated
-    assert site.data_root is None
-    assert site.state_dir == own_home / "sites"
+    node = read_node_settings({"site": "clinic", "task": "grade"}, run)
+    assert not node.simulated
+    assert node.data_root is None
+    assert node.state_dir == own_home / "sites"
 
 
-def test_a_node_that_was_told_nothing_is_not_simulated() -> None:
+def test_a_node_without_settings_is_not_simulated() -> None:
     assert not is_simulated({})
     assert read_node_settings({}, {"data-root": "/etc"}).data_root is None
 
@@ -45,15 +45,15 @@ def test_a_deployed_node_with_a_partition_alone_is_not_simulated(
 ) -> None:
     monkeypatch.setattr("client_app.node_config.in_simulation", IN_SIMULATION)
     monkeypatch.delitem(sys.modules, "ray", raising=False)
-    site = read_node_settings({"partition-id": 0, "num-partitions": 3}, {"data-root": "/etc"})
-    assert not site.simulated
-    assert site.data_root is None
+    node = read_node_settings({"partition-id": 0, "num-partitions": 3}, {"data-root": "/etc"})
+    assert not node.simulated
+    assert node.data_root is None
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
     assert read_node_settings({"partition-id": 0, "num-partitions": 3}, {}).simulated
 
 
 @pytest.mark.parametrize("more", [{"state-dir": "/srv"}, {"task": "grade"}, {"max-steps": 4}])
-def test_who_decides_anything_but_a_partition_is_not_simulated(more: dict[str, Any]) -> None:
+def test_a_node_with_settings_of_its_own_is_not_simulated(more: dict[str, Any]) -> None:
     partition = {"partition-id": 0, "num-partitions": 2}
     run = {"data-root": "/etc"}
     assert is_simulated(partition)
@@ -63,7 +63,7 @@ def test_who_decides_anything_but_a_partition_is_not_simulated(more: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("node", "told"),
+    ("node", "message"),
     [
         ({"data_root": "/x"}, "no key 'data_root'.*'data-root'"),
         ({"site": "a", "data-root": "x/y"}, "data-root must be an absolute path"),
@@ -74,12 +74,12 @@ def test_who_decides_anything_but_a_partition_is_not_simulated(more: dict[str, A
         ({"partition-id": -1}, "partition-id"),
     ],
 )
-def test_a_wrong_node_config_is_told(node: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_wrong_node_config_is_rejected(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         read_node_settings(node, {})
 
 
-def test_what_cannot_be_a_name_is_told_at_the_site_alone() -> None:
+def test_a_wrong_name_is_quoted_at_the_site_only() -> None:
     with pytest.raises(UserError, match=r"^task 'Ann Lee 1961' cannot be used: letters") as raised:
         checked_name("Ann Lee 1961", "task")
     assert raised.value.public.startswith("task cannot be used: letters")

@@ -72,7 +72,7 @@ def test_a_file_has_every_row_in_the_dtype_asked_for(tmp_path: Path, dtype: str,
     assert torch.equal(inputs.batch(np.array([3, 1])), expected[[3, 1]])
 
 
-def test_what_is_there_is_not_computed_again_and_dtypes_do_not_meet(tmp_path: Path) -> None:
+def test_outputs_on_disk_are_not_computed_again_and_each_dtype_has_its_own(tmp_path: Path) -> None:
     split, prefix = split_of(1), Counting()
     cache = FeatureCache(tmp_path, 10**6, "float16")
     kept(split, cache, prefix)
@@ -84,7 +84,7 @@ def test_what_is_there_is_not_computed_again_and_dtypes_do_not_meet(tmp_path: Pa
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_rows_pass_the_prefix_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_pass_the_prefix_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = Counting()
     kept(split_of(1), FeatureCache(tmp_path / "a", 10**6, "float32"), prefix, batch_size=20)
     assert prefix.seen == [1, 20, 20, 10]  # the first tells the shape
@@ -94,7 +94,7 @@ def test_rows_pass_the_prefix_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
     assert small.seen == [1, 15, 15, 15, 5]
 
 
-def test_what_was_not_used_for_long_makes_room(tmp_path: Path) -> None:
+def test_files_that_were_not_used_for_long_make_room(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
     cache = FeatureCache(tmp_path / "f", 2 * size + size // 2, "float16")
     for seed in (1, 2):
@@ -114,7 +114,7 @@ def test_what_was_not_used_for_long_makes_room(tmp_path: Path) -> None:
     assert torch.equal(everything(still_open), expected)  # who has it open reads on
 
 
-def test_what_was_used_lately_stays_and_the_rest_is_computed_each_time(
+def test_recently_used_files_stay_and_other_outputs_are_computed_each_time(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     size = kept_size(tmp_path / "one")
@@ -135,12 +135,12 @@ def test_what_was_used_lately_stays_and_the_rest_is_computed_each_time(
     )
 
 
-def test_a_cache_of_no_bytes_keeps_nothing(tmp_path: Path) -> None:
+def test_a_cache_of_no_bytes_writes_nothing(tmp_path: Path) -> None:
     assert isinstance(kept(split_of(1), FeatureCache(tmp_path, 0, "float16")), Computed)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_counts_and_goes(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_count_and_are_removed(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
     cache = FeatureCache(tmp_path / "f", size + size // 2, "float16")
     cache.folder.mkdir()
@@ -152,10 +152,10 @@ def test_what_a_killed_process_left_counts_and_goes(tmp_path: Path) -> None:
     assert not left.exists()
 
 
-def test_values_beyond_float16_are_told(tmp_path: Path) -> None:
+def test_values_beyond_float16_are_rejected(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, 10**6, "float16")
-    told = r"up to \d.* too large for float16: set train\.feature_dtype=float32"
-    with pytest.raises(UserError, match=told) as raised:
+    message = r"up to \d.* too large for float16: set train\.feature_dtype=float32"
+    with pytest.raises(UserError, match=message) as raised:
         kept(split_of(1), cache, Counting(1e6))
     assert "up to" not in raised.value.public  # a site's features do not leave it
     assert list(tmp_path.iterdir()) == []
@@ -164,7 +164,7 @@ def test_values_beyond_float16_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_a_disk_without_room_is_seen_before_anything_is_computed(
+def test_a_full_disk_is_noticed_before_anything_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk(monkeypatch, total=10**12, free=10**9)
@@ -174,7 +174,7 @@ def test_a_disk_without_room_is_seen_before_anything_is_computed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_short_disk_makes_what_was_not_used_for_long_go(
+def test_a_full_disk_removes_files_that_were_not_used_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = FeatureCache(tmp_path, 10**9, "float16")
@@ -187,7 +187,7 @@ def test_a_short_disk_makes_what_was_not_used_for_long_go(
     assert not old.exists()
 
 
-def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
     cache = FeatureCache(tmp_path / "f", size, "float16")
     cache.folder.mkdir()
@@ -199,7 +199,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     assert other.stat().st_size == 10 * size
 
 
-def test_what_is_being_written_counts_in_full(tmp_path: Path) -> None:
+def test_a_file_that_is_being_written_counts_in_full(tmp_path: Path) -> None:
     size = kept_size(tmp_path / "one")
     cache = FeatureCache(tmp_path / "f", size + size // 2, "float16")
     begun = cache.folder / f".{'0' * 64}.npy.{'1' * 32}.tmp"
@@ -221,9 +221,7 @@ def test_outputs_may_lie_in_memory_in_any_order(tmp_path: Path, dtype: str) -> N
     assert torch.allclose(everything(found), expected, atol=1e-2)
 
 
-def test_a_cache_that_can_only_be_read_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = FeatureCache(tmp_path, 10**6, "float16")
     kept(split_of(1), cache)
 
@@ -234,12 +232,12 @@ def test_a_cache_that_can_only_be_read_is_read(
     assert isinstance(kept(split_of(1), cache), Features)
 
 
-def test_a_file_of_other_rows_is_told(tmp_path: Path) -> None:
+def test_a_file_with_other_rows_is_rejected(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, 10**6, "float16")
     kept(split_of(1), cache)
     (path,) = tmp_path.iterdir()
     np.save(path, np.zeros((ROWS - 1, WIDTH), dtype=np.float16))
-    with pytest.raises(UserError, match=f"does not hold {ROWS} rows of float16: delete the file"):
+    with pytest.raises(UserError, match=f"does not have {ROWS} rows of float16: delete the file"):
         kept(split_of(1), cache)
 
 

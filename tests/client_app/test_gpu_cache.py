@@ -1,4 +1,4 @@
-"""Examples in a device's memory: the same numbers, within bounds, and gone when told."""
+"""Examples in a device's memory: the same numbers, within bounds, and freed when asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from client_app.gpu_cache import GpuCache, OnDevice, room_on
 from models.training.data import ArrayInputs, Inputs, Split
 
 CPU = torch.device("cpu")
-ROWS = 700  # more than one piece
+ROWS = 700  # more than one chunk
 
 
 def split_of(inputs: Inputs) -> Split:
@@ -66,9 +66,9 @@ def test_it_gives_what_the_inputs_give(kind: str, tmp_path: Path) -> None:
 def test_features_take_as_many_bytes_as_in_their_file(tmp_path: Path) -> None:
     split = features(tmp_path, "float16")
     assert isinstance(split.inputs, Features)
-    shelf = GpuCache()
-    shelf.on_device(split, CPU, 10**9)
-    assert shelf.taken(CPU) == split.inputs.values.nbytes == ROWS * 5 * 2
+    cache = GpuCache()
+    cache.on_device(split, CPU, 10**9)
+    assert cache.taken(CPU) == split.inputs.values.nbytes == ROWS * 5 * 2
 
 
 def test_a_batch_is_a_copy_that_may_be_overwritten() -> None:
@@ -79,50 +79,50 @@ def test_a_batch_is_a_copy_that_may_be_overwritten() -> None:
 
 
 def test_a_data_set_is_moved_once() -> None:
-    shelf = GpuCache()
-    first = shelf.on_device(numbers(0), CPU, 10**9)
-    again = shelf.on_device(numbers(0), CPU, 10**9)
+    cache = GpuCache()
+    first = cache.on_device(numbers(0), CPU, 10**9)
+    again = cache.on_device(numbers(0), CPU, 10**9)
     assert first.inputs is again.inputs
-    assert shelf.taken(CPU) == ROWS * 5 * 4
+    assert cache.taken(CPU) == ROWS * 5 * 4
 
 
-def test_what_does_not_fit_stays_where_it_is_and_nothing_makes_room_for_it() -> None:
-    shelf, one, other = GpuCache(), numbers(0), numbers(1)
+def test_data_that_do_not_fit_stay_where_they_are_and_nothing_makes_room() -> None:
+    cache, one, other = GpuCache(), numbers(0), numbers(1)
     most = ROWS * 5 * 4 + 1
-    kept = shelf.on_device(one, CPU, most)
-    assert shelf.on_device(other, CPU, most) is other
-    assert shelf.on_device(one, CPU, most).inputs is kept.inputs
+    kept = cache.on_device(one, CPU, most)
+    assert cache.on_device(other, CPU, most) is other
+    assert cache.on_device(one, CPU, most).inputs is kept.inputs
     assert GpuCache().on_device(one, CPU, most - 2) is one
 
 
-def test_what_was_not_used_for_an_hour_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_were_not_used_for_an_hour_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(gpu_cache.time, "monotonic", lambda: now)
-    shelf, size = GpuCache(), ROWS * 5 * 4
-    oldest, older, used = (shelf.on_device(numbers(seed), CPU, 3 * size) for seed in range(3))
+    cache, size = GpuCache(), ROWS * 5 * 4
+    oldest, older, used = (cache.on_device(numbers(seed), CPU, 3 * size) for seed in range(3))
     now = gpu_cache.IN_USE - 1
-    assert shelf.on_device(numbers(2), CPU, 3 * size).inputs is used.inputs
+    assert cache.on_device(numbers(2), CPU, 3 * size).inputs is used.inputs
     now = gpu_cache.IN_USE + 1
-    assert isinstance(shelf.on_device(numbers(3), CPU, 3 * size).inputs, OnDevice)
-    assert shelf.taken(CPU) == 3 * size
-    assert shelf.on_device(numbers(1), CPU, 3 * size).inputs is older.inputs
-    assert shelf.on_device(numbers(2), CPU, 3 * size).inputs is used.inputs
+    assert isinstance(cache.on_device(numbers(3), CPU, 3 * size).inputs, OnDevice)
+    assert cache.taken(CPU) == 3 * size
+    assert cache.on_device(numbers(1), CPU, 3 * size).inputs is older.inputs
+    assert cache.on_device(numbers(2), CPU, 3 * size).inputs is used.inputs
     again = numbers(0)
-    assert shelf.on_device(again, CPU, 3 * size) is again
+    assert cache.on_device(again, CPU, 3 * size) is again
     assert len(oldest.inputs) == ROWS  # whoever has it may go on
 
 
-def test_cleared_it_takes_nothing() -> None:
-    shelf = GpuCache()
-    shelf.on_device(numbers(0), CPU, 10**9)
-    shelf.clear()
-    assert shelf.taken(CPU) == 0
+def test_a_cleared_cache_takes_nothing() -> None:
+    cache = GpuCache()
+    cache.on_device(numbers(0), CPU, 10**9)
+    cache.clear()
+    assert cache.taken(CPU) == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_it_gives_what_the_inputs_give() -> None:
-    device, shelf, split = torch.device("cuda"), GpuCache(), pictures()
-    found = shelf.on_device(split, device, room_on(device, shelf)).inputs
+    device, cache, split = torch.device("cuda"), GpuCache(), pictures()
+    found = cache.on_device(split, device, room_on(device, cache)).inputs
     given = found.batch(np.arange(ROWS))
     assert given.is_cuda
     assert torch.equal(given.cpu(), split.inputs.batch(np.arange(ROWS)))

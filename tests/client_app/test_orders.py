@@ -1,0 +1,181 @@
+"""What a site answers to each order, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from client_app import orders
+from client_app.context import SiteContext, checkpoint_path
+from client_app.round import train_round
+from client_app.store import LocalState, MemoryStore
+from fedstrata.protocol import kinds
+from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
+from fedstrata.protocol.payload import encode
+from fedstrata.protocol.plan import Plan
+from fedstrata.support.errors import UserError
+from models import weights
+from tests.helpers.site_contexts import opened, order, payloads, plan_of, received
+
+TOPK = {"name": "topk", "fraction": 0.1, "values": "bfloat16", "least": 0}
+
+
+def round_report(answer: orders.Answer) -> RoundReport:
+    assert isinstance(answer[0], RoundReport)
+    return answer[0]
+
+
+def deploy_report(answer: orders.Answer) -> DeployReport:
+    assert isinstance(answer[0], DeployReport)
+    return answer[0]
+
+
+def coded_site(plan: Plan, federation: str) -> SiteContext:
+    """Return a site that exchanges all it trains, the largest differences of it."""
+    groups = {"pretrained": ["conv1", "bn1", "conv2", "bn2"], "common": ["..."]}
+    return opened(replace(plan, federation=federation, groups=groups, coding={"common": TOPK}))
+
+
+def test_there_is_one_function_for_each_order() -> None:
+    sent = {kinds.QUERY, kinds.WEIGHTS, kinds.TRAIN, kinds.ALONE, kinds.DEPLOY, kinds.EVALUATE}
+    assert orders.ORDERS.keys() == sent
+
+
+def test_a_site_says_who_it_is() -> None:
+    context = opened(plan_of())
+    report, layers = orders.query(context, order(0))
+    assert isinstance(report, SiteReport)
+    assert layers == {}
+    assert (report.site, report.task, report.input_shape) == ("site-00", "gender", (3, 28, 28))
+    assert report.examples == {"train": 24, "validation": 6, "test": 8}
+    assert report.fingerprints.keys() == report.schemas.keys() == {"common", "task"}
+    assert report.holds_weights
+
+
+def test_a_site_whose_rounds_would_all_be_cut_short_says_so() -> None:
+    context = opened(plan_of("method=fedavg"))
+    short = replace(context, node=replace(context.node, most_steps=1))
+    with pytest.raises(UserError, match="max-steps=1 cuts every round short"):
+        orders.query(short, order(0))
+    plan = replace(context.plan, tuning=replace(context.plan.tuning, epochs=1))
+    orders.query(replace(short, plan=plan), order(0))  # it can still fine-tune
+
+
+def test_an_answer_has_the_reason_of_a_failure() -> None:
+    context = opened(plan_of())
+    report, layers = orders.answer_order(kinds.TRAIN, context, order(4))
+    assert layers == {}
+    assert (round_report((report, layers)).round, report.site) == (4, "site-00")
+    assert "the server sent the groups []" in report.error
+    report, _ = orders.answer_order(kinds.TRAIN, context, order(1, payloads(context)))
+    assert report.error == ""
+
+
+def test_a_round_sent_again_gives_the_same_answer(plan: Plan) -> None:
+    context = opened(plan)
+    layers = payloads(context)
+    orders.train(context, order(1, layers))
+    first = orders.train(context, order(2, layers))
+    again = orders.train(context, order(2, layers))
+    assert first[1] == again[1]
+    assert round_report(first).metrics == round_report(again).metrics
+
+
+def test_only_training_sends_layers() -> None:
+    context = opened(plan_of("deployment.epochs=1"))
+    layers = payloads(context)
+    assert orders.train(context, order(1, layers))[1].keys() == {"common", "task"}
+    for answer in (
+        orders.evaluate_received(context, order(2, layers)),
+        orders.train_alone(context, order(2)),
+        orders.deploy(context, order(2, layers)),
+    ):
+        assert answer[1] == {}
+
+
+def test_training_alone_writes_nothing() -> None:
+    context = opened(plan_of())
+    report = round_report(orders.train_alone(context, order(3)))
+    assert context.store.rounds() == []
+    assert report.round == 3
+    assert report.steps == 0  # what is reported is the measuring after the last round
+    assert report.metrics.keys() == {"validation", "test"}
+
+
+def test_evaluation_uses_the_sites_own_layers() -> None:
+    context = opened(plan_of())
+    layers = payloads(context)
+    before = round_report(orders.evaluate_received(context, order(1, layers)))
+    orders.train(context, order(1, layers))
+    after = round_report(orders.evaluate_received(context, order(2, layers)))
+    assert before.metrics["test"]["loss"] != after.metrics["test"]["loss"]
+    assert context.store.rounds() == [1]
+
+
+def test_an_update_that_was_not_taken_leaves_no_error_feedback(plan: Plan) -> None:
+    def update_after(federation: str, *rounds: tuple[int, int]) -> bytes:
+        context = coded_site(plan, federation)
+        layers = {"common": encode(received(context))}
+        for number, taken in rounds:
+            _, update = orders.train(context, order(number, layers, taken={"common": taken}))
+        return update["common"]
+
+    without = update_after("run-a", (1, 0), (3, 1))
+    assert update_after("run-b", (1, 0), (2, 1), (3, 1)) == without  # 2 was late
+    assert update_after("run-c", (1, 0), (2, 1), (3, 2)) != without
+    later = ((number, 1) for number in range(2, 8))
+    assert update_after("run-d", (1, 0), *later, (3, 1)) == without
+
+
+def test_error_feedback_of_another_model_is_rejected(plan: Plan) -> None:
+    context = coded_site(plan, "run-a")
+    layers = {"common": encode(received(context))}
+    orders.train(context, order(1, layers))
+    weights.save(context.store.path(1), {"error_feedback/conv3.weight": torch.ones(3)}, {})
+    with pytest.raises(UserError, match="coding has lost so far does not fit the model"):
+        orders.train(context, order(2, layers, taken={"common": 1}))
+
+
+def test_fine_tuning_starts_its_optimizer_afresh_and_is_the_same_each_time(plan: Plan) -> None:
+    plan = replace(plan, tuning=replace(plan.tuning, epochs=2))
+    reports = []
+    for federation, momentum in (("run-1", 0.0), ("run-2", 9.0), ("run-2", 9.0)):
+        context = opened(replace(plan, federation=federation))
+        kept = {n: context.start[n] for n in context.partitioned.partition.kept_names()}
+        state = {"head.out.bias": {"momentum_buffer": torch.full((2,), momentum)}}
+        context.store.save(1, LocalState(kept, state))
+        reports.append(deploy_report(orders.deploy(context, order(2, payloads(context)))))
+        assert context.store.rounds() == [1]
+    assert reports[0].before != reports[0].after == reports[1].after == reports[2].after
+    tensors, metadata = weights.load(context.store.deployed)
+    assert tensors.keys() == context.partitioned.model.state_dict().keys()
+    assert '"task": "gender"' in metadata["model"]
+
+
+def test_layers_that_do_not_fit_are_rejected(plan: Plan) -> None:
+    context = opened(plan)
+    with pytest.raises(UserError, match=r"exchanges \['common', 'task'\]"):
+        orders.train(context, order(1, {}))
+    layers = payloads(context)
+    with pytest.raises(UserError, match="group common from the server"):
+        orders.train(context, order(1, {**layers, "common": layers["task"]}))
+
+
+def test_a_checkpoint_is_saved_only_if_its_hash_is_right(plan: Plan, own_home: Path) -> None:
+    path = checkpoint_path(own_home / "cache", plan.weights)
+    tensors, _ = weights.load(path)
+    path.unlink()
+    context = opened(plan)
+    assert not orders.site_report(context).holds_weights
+    with pytest.raises(UserError, match="is not on this site's disk"):
+        train_round(context, 1, received(context), MemoryStore())
+    changed = {**tensors, "conv1.weight": tensors["conv1.weight"] + 1}
+    for layers in ({"pretrained": encode(changed)}, {"pretrained": b"junk"}, {}):
+        with pytest.raises(UserError, match="that arrived"):
+            orders.receive_weights(context, order(0, layers))
+    report, _ = orders.receive_weights(context, order(0, {"pretrained": encode(tensors)}))
+    assert isinstance(report, SiteReport)
+    assert report.holds_weights

@@ -1,0 +1,171 @@
+"""A round at a site: cached features change nothing, and what is frozen stands still."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import client_app.context as context_module
+from client_app.context import checkpoint_path
+from client_app.round import prepare_round, site_loss, train_round
+from client_app.store import DiskStore, LocalState, MemoryStore
+from fedstrata.protocol.plan import Plan
+from fedstrata.support.errors import UserError
+from models import weights
+from models.training.data import ArrayInputs, Split
+from models.training.loop import WeightedLoss
+from tests.helpers.file_limits import largest_file
+from tests.helpers.site_contexts import model_tensors, opened, plan_of, received
+
+
+def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan) -> None:
+    results = []
+    for cache in (True, False):
+        config = replace(plan.train, cache_features=cache, feature_dtype="float32")
+        context = opened(replace(plan, train=config))
+        assert context.partitioned.cut > 0
+        store = MemoryStore()
+        report = train_round(context, 1, received(context), store)
+        after = model_tensors(context)
+        results.append((report, after))
+    (with_cache, tensors), (without, expected) = results
+    assert with_cache.loss == pytest.approx(without.loss, abs=1e-6)
+    assert all(
+        torch.allclose(tensors[n].float(), t.float(), atol=1e-5) for n, t in expected.items()
+    )
+    files = list((context.node.cache_dir / "features").glob("*.npy"))
+    assert len(files) == 3  # train, validation, test
+
+
+def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
+    plan: Plan, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    plain = context_module.prefix_digest
+
+    def counted(model: nn.Sequential, cut: int) -> str:
+        seen.append(plain(model, cut))
+        return seen[-1]
+
+    monkeypatch.setattr(context_module, "prefix_digest", counted)
+    context_module._load_model.cache_clear()
+    store = MemoryStore()
+    for number in (1, 2):
+        context = opened(plan)
+        train_round(context, number, received(context), store)
+    assert seen == [plain(context.partitioned.network, context.partitioned.cut)]
+    body, _ = weights.load(checkpoint_path(own_home / "cache", plan.weights))
+    other = {name: tensor + 1 for name, tensor in body.items()}
+    made = weights.content_hash(other)
+    weights.save(checkpoint_path(own_home / "cache", made), other, {})
+    context = opened(replace(plan, weights=made))
+    train_round(context, 1, received(context), MemoryStore())
+    assert len(set(seen)) == len(seen) == 2
+    assert len(list((context.node.cache_dir / "features").glob("*.npy"))) == 6
+
+
+def test_training_in_bfloat16_on_a_cpu_is_near_that_in_float32(plan: Plan) -> None:
+    losses = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        config = replace(plan.train, precision=precision)
+        context = opened(replace(plan, train=config), device="cpu")
+        losses[precision] = train_round(context, 1, received(context), MemoryStore()).loss
+    assert losses["auto"] == losses["float32"] != losses["bfloat16"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_compiled_training_is_the_same_but_for_rounding(plan: Plan) -> None:
+    results = []
+    for compiled in (False, True):
+        context = opened(replace(plan, train=replace(plan.train, compile=compiled)))
+        tail = prepare_round(context, 1, received(context), MemoryStore()).site_round.tail
+        assert hasattr(tail, "_orig_mod") == compiled  # how torch wraps what it compiles
+        loss = train_round(context, 1, received(context), MemoryStore()).loss
+        results.append((loss, model_tensors(context)))
+    (loss, tensors), (expected, others) = results
+    assert loss == pytest.approx(expected, abs=1e-4)
+    assert all(torch.allclose(tensors[n].float(), t.float(), atol=1e-4) for n, t in others.items())
+
+
+def test_frozen_layers_and_their_statistics_stand_still(plan: Plan) -> None:
+    context = opened(replace(plan, train=replace(plan.train, augment="flip")))
+    before = {n: t.clone() for n, t in context.start.items()}
+    train_round(context, 1, received(context), MemoryStore())
+    after = context.partitioned.model.state_dict()
+    own = context.partitioned.partition
+    assert all(torch.equal(before[n], after[n]) for n in own.names("pretrained"))
+    assert not torch.equal(before["conv3.weight"], after["conv3.weight"])
+    assert not torch.equal(before["bn3.running_mean"], after["bn3.running_mean"])
+    assert not (context.node.cache_dir / "features").exists()  # augmentation rules the cache out
+
+
+def test_a_round_goes_on_where_the_feature_cache_has_no_room(
+    plan: Plan,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    context = opened(plan)
+    with largest_file(1000):
+        without = train_round(context, 1, received(context), MemoryStore())
+    tensors = model_tensors(context)
+    folder = context.node.cache_dir / "features"
+    assert "no room for" in caplog.text
+    assert list(folder.iterdir()) == []  # no unfinished file either
+    with_cache = train_round(context, 1, received(context), MemoryStore())
+    assert len(list(folder.iterdir())) == 3
+    assert without.loss == pytest.approx(with_cache.loss, abs=1e-6)
+    again = model_tensors(context)
+    assert all(
+        torch.allclose(tensors[name].float(), again[name].float(), atol=1e-5) for name in tensors
+    )
+
+
+def test_training_that_diverges_is_reported_and_not_saved(plan: Plan) -> None:
+    optimizer = replace(plan.train.optimizer, lr=1e20)
+    context = opened(replace(plan, train=replace(plan.train, optimizer=optimizer, clip=None)))
+    store = MemoryStore()
+    with pytest.raises(ArithmeticError, match=r"lower train\.optimizer\.lr"):
+        train_round(context, 1, received(context), store)
+    assert store.state is None
+
+
+def test_a_round_is_measured_before_it_is_trained() -> None:
+    context = opened(plan_of())
+    store = MemoryStore()
+    report = train_round(context, 1, received(context), store)
+    untrained = prepare_round(context, 1, received(context), MemoryStore()).measure()
+    assert report.metrics == untrained
+    assert report.steps == report.planned == 3
+    assert train_round(context, 1, received(context), MemoryStore(), measure=False).metrics == {}
+
+
+def test_a_round_starts_from_the_sites_own_layers() -> None:
+    context = opened(plan_of())
+    store = MemoryStore()
+    train_round(context, 1, received(context), store)
+    assert store.state is not None
+    saved = store.state.tensors["head.out.weight"]
+    prepared = prepare_round(context, 2, received(context), store)
+    assert torch.equal(prepared.site_round.model.state_dict()["head.out.weight"], saved)
+    assert not torch.equal(saved, context.start["head.out.weight"])
+
+
+def test_layers_of_another_model_are_rejected(tmp_path: Path) -> None:
+    context = opened(plan_of())
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    store.save(1, LocalState({"head.out.weight": torch.ones(3, 3)}))
+    with pytest.raises(UserError, match="do not fit the model of this run"):
+        prepare_round(context, 2, received(context), store)
+
+
+def test_class_weights_are_those_of_the_training_split() -> None:
+    train = Split(ArrayInputs(np.zeros((4, 1), np.float32)), np.array([0, 0, 0, 1]))
+    config, cpu = plan_of().train, torch.device("cpu")
+    assert site_loss(config, train, 2, cpu) is nn.functional.cross_entropy
+    balanced = site_loss(replace(config, class_weights="balanced"), train, 2, cpu)
+    assert isinstance(balanced, WeightedLoss)
+    assert balanced.weight.tolist() == pytest.approx([4 / 6, 4 / 2])
