@@ -322,7 +322,7 @@ def _why_alone(alike: Sequence[SiteContext]) -> str:
     if context.plan.train.compile:
         return "train.compile=true"
     if method.train is not Method.train or method.predictor is not Method.predictor:
-        return f"method {method.name} has a way of its own to train"
+        return f"method {method.name} trains in its own way"
     if any(name.startswith("extras.") for name in context.partitioned.partition.group_of):
         return f"method {method.name} has modules of its own"
     if context.node.most_steps is not None:

@@ -440,7 +440,7 @@ def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["method=fedprox", "method.mu=0.1"], "method fedprox has a way of its own"),
+        (["method=fedprox", "method.mu=0.1"], "method fedprox trains in its own way"),
         (["train.optimizer.name=adam"], "rounding"),
         (["model.dropout=0.5", "model.head=[8]"], "Dropout"),
         (["cohort.batched=false"], "cohort.batched=false"),

@@ -1,0 +1,97 @@
+"""Sites that train as one: the same as one after the other, or a reason why not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from client_app.cohort import batched
+from client_app.cohort.batched import train_batched
+from client_app.cohort.node import SharedLayers, open_cohort
+from client_app.context import SiteContext
+from client_app.node_config import read_node_settings
+from client_app.round import exchanged_tensors, train_round
+from client_app.store import MemoryStore
+from fedstrata.protocol.answers import RoundReport
+from fedstrata.protocol.payload import encode
+from tests.helpers.site_contexts import SMALL, plan_of
+
+MLP = [*SMALL[2:], "model=mlp", "model.hidden=[6]", "model.head=[]", "groups=all_common"]
+
+
+def contexts_of(*overrides: str) -> list[SiteContext]:
+    node = read_node_settings({"partition-id": 0, "num-partitions": 1}, {})
+    plan = plan_of(
+        *MLP,
+        "groups.pretrained=[]",
+        "groups.common=['...']",
+        "groups.task=[]",
+        "groups.personal=[head]",
+        "cohort.sites=3",
+        *overrides,
+    )
+    return list(open_cohort(node, plan).contexts.values())
+
+
+def layers_of(contexts: list[SiteContext]) -> SharedLayers:
+    context = contexts[0]
+    names = context.partitioned.partition.exchanged_names("common")
+    return SharedLayers({"common": encode({name: context.start[name] for name in names})})
+
+
+def test_sites_that_train_as_one_end_where_each_ends_alone() -> None:
+    contexts = contexts_of()
+    layers = layers_of(contexts)
+    outcomes = [each for _, done in train_batched(contexts, 1, layers.tensors) for each in done]
+    assert len(outcomes) == 3
+    for context, report, tensors in outcomes:
+        assert isinstance(report, RoundReport)
+        store = MemoryStore()
+        alone = train_round(context, 1, layers.tensors(context), store)
+        assert (report.steps, report.planned, report.examples) == (3, 3, 24)
+        assert report.loss == pytest.approx(alone.loss, abs=1e-6)
+        expected = exchanged_tensors(context)
+        assert all(torch.allclose(tensors[name], t, atol=1e-6) for name, t in expected.items())
+        saved = context.store.before(2)
+        assert saved is not None
+        assert store.state is not None
+        assert saved.flat().keys() == store.state.flat().keys()
+        for name, tensor in store.state.flat().items():
+            assert torch.allclose(saved.flat()[name], tensor, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("cohort.batched=false", "cohort.batched=false"),
+        ("train.optimizer.name=adam", "rounding"),
+        ("method=fedprox", "method fedprox trains in its own way"),
+    ],
+)
+def test_sites_that_cannot_train_as_one_are_left_to_train_alone(
+    override: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="flwr")
+    batched._say_once.cache_clear()
+    contexts = contexts_of(override)
+    found = list(train_batched(contexts, 1, layers_of(contexts).tensors))
+    assert [context for alone, _ in found for context in alone] == contexts
+    assert [outcome for _, done in found for outcome in done] == []
+    assert reason in caplog.text
+
+
+def test_a_site_that_cannot_be_loaded_fails_by_itself() -> None:
+    contexts = contexts_of()
+    layers = layers_of(contexts)
+
+    def missing(context: SiteContext) -> dict[str, torch.Tensor]:
+        if context.data.site == "site-01":
+            raise FileNotFoundError("gone")
+        return layers.tensors(context)
+
+    outcomes = [each for _, done in train_batched(contexts, 1, missing) for each in done]
+    failed = [
+        context.data.site for context, outcome, _ in outcomes if isinstance(outcome, Exception)
+    ]
+    assert failed == ["site-01"]
+    assert len(outcomes) == 3
