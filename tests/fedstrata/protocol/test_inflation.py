@@ -11,7 +11,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 from fedstrata.protocol.inflation import inflated_size
-from tests.pieces import folded, is_array
+from tests.helpers.flower_objects import array_of_chunks, is_array
 
 
 def objects() -> dict[str, bytes]:
@@ -26,7 +26,7 @@ def test_an_array_that_names_its_chunk_often_counts_as_often() -> None:
     assert 8000 <= once < 9000
     for times in (0, 1, 50):
         changed = {
-            i: folded(part, [0] * times) if is_array(part) else part
+            i: array_of_chunks(part, [0] * times) if is_array(part) else part
             for i, part in objects().items()
         }
         assert inflated_size(changed) == times * once
@@ -35,7 +35,7 @@ def test_an_array_that_names_its_chunk_often_counts_as_often() -> None:
 def test_an_array_of_arrays_is_refused() -> None:
     parts = objects()
     (array,) = (i for i, part in parts.items() if is_array(part))
-    parts[array] = folded(parts[array], [0], array)
+    parts[array] = array_of_chunks(parts[array], [0], array)
     with pytest.raises(TypeError, match="an array is not made of chunks"):
         inflated_size(parts)
 
