@@ -102,7 +102,7 @@ def test_the_members_of_a_cohort_arrive_as_they_were_sent() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"members": "ab"}, {"members": [1]}, {"expected": [True, 2]}, {"scopes": ["common"]}],
+    [{"members": "ab"}, {"members": [1]}, {"expected": [True, False]}, {"scopes": ["common"]}],
 )
 def test_members_of_another_type_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="the server's message cannot be read"):
