@@ -105,7 +105,7 @@ def add_hospital(folder: Path, hospital: Hospital) -> None:
     home = folder / HOSPITALS / hospital.name
     if home.exists():
         raise UserError(f"{home} exists, and keys are never overwritten")
-    key = generate_private_key(SECP384R1())
+    key = generate_private_key(SECP384R1())  # the kind that Flower registers
     with _new_folder(home) as made:
         _write_private(made / "supernode.key", _openssh(key))
         _write_public(made / "supernode.pub", _openssh_public(key, hospital.name))
@@ -171,6 +171,7 @@ def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
     usage = _usage(sign_certificates=True)
     return (
         _certificate(name, name, key, AUTHORITY_DAYS)
+        # It signs servers, no further authorities.
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

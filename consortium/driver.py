@@ -109,6 +109,8 @@ class RunDriver:
 
     def _step(self) -> bool:
         """Look at the run and submit it if needed; return whether it is complete."""
+        # What this driver submitted before is not remembered but looked up: an answer may be lost,
+        # and another driver may have submitted it.
         mine = [run for run in self.superlink.runs() if run.name == self.name]
         if self.again:
             self.counted |= {run.id for run in mine if run.ended}
@@ -146,6 +148,7 @@ class RunDriver:
             self.failures = 0
             self.log(f"run {run.id}: {run.status.removeprefix('finished:')}")
         else:
+            # A run that gets further each time fails by accident; one that does not has a cause.
             rounds = self.superlink.rounds(run.id)
             self.failures = 0 if rounds > self.last_round else self.failures + 1
             self.last_round = max(self.last_round, rounds)

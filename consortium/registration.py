@@ -80,6 +80,7 @@ def register(folder: Path, superlink: Nodes, roster_path: Path | None = None) ->
         entry = RosterSite(hospital.task, node_id, line)
         if roster.sites.get(hospital.name) != entry:
             roster.sites[hospital.name] = entry
+            # After each hospital: Flower registers a key once, so its node id must not be lost.
             with replacing(path) as unfinished:
                 entries = msgspec.to_builtins(roster)
                 unfinished.write_text(yaml.safe_dump(entries, sort_keys=True))

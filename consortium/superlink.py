@@ -18,7 +18,7 @@ from typing import Any
 
 from fedstrata.support.errors import UserError
 
-SECONDS = 60.0
+SECONDS = 60.0  # for one call or command
 # Words of `flwr` for a SuperLink that did not answer, and of gRPC for one that failed.
 _AWAY = (
     "UNAVAILABLE",
@@ -88,6 +88,7 @@ class SuperLink:
         UserError
             It refused, with its reason.
         """
+        # Values are texts in quotes, for TOML reads a bare one as a number or not at all.
         pairs = " ".join(f'{key}="{value}"' for key, value in run_config.items())
         return int(run_flwr("run", app, self.connection, "-c", pairs)["run-id"])
 
@@ -211,7 +212,7 @@ def run_flwr(*command: str, seconds: float = SECONDS) -> dict[str, Any]:
             text=True,
             timeout=seconds,
             check=False,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,  # `flwr` must not ask anybody anything
         )
     except subprocess.TimeoutExpired:
         raise Away(f"{line} did not end within {seconds:g} s") from None

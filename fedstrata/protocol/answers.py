@@ -49,6 +49,7 @@ from fedstrata.protocol.limits import (
 
 Report = TypeVar("Report")
 Metrics = dict[str, dict[str, float | None]]  # by split, then by name
+# Exactly these are in a report: any other number could carry something of the data.
 METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
 MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
 

@@ -41,6 +41,7 @@ UNCHANGED_FORM: Form = ("uint8", (0,))
 STATISTICS = ("running_mean", "running_var")  # BatchNorm's: small, and not trained
 CODED_DTYPES = ("float32", "float64")
 VALUES = ("float32", "bfloat16")
+# Bounded in every part: Python needs quadratic time to read a number of many digits.
 _DESCRIBED = re.compile(r"([a-z0-9]{3,10})\[((?:\d{1,19}(?:, ?\d{1,19}){0,15})?)\]")
 
 
@@ -277,6 +278,7 @@ def read_codings(up: Mapping[str, object], down: Mapping[str, object]) -> Coding
         {group: _read(each, f"strategy.coding.{group}") for group, each in up.items()},
         {group: _read(each, f"strategy.coding_down.{group}") for group, each in down.items()},
     )
+    # Sites need no such coding: they leave out unchanged tensors with `exact` as well.
     for group, coding in found.up.items():
         if isinstance(coding, Changed):
             raise UserError(

@@ -6,6 +6,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedstrata.protocol.limits import Refused
 
+# Flower routes a message by the word before the dot: to the app's query, train or evaluate.
 QUERY, WEIGHTS, TRAIN, ALONE, DEPLOY, EVALUATE = (
     "query",
     "query.weights",

@@ -161,6 +161,7 @@ def read_coded(message: Message) -> dict[str, CodedGroup]:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Refused(f"the coded groups cannot be read: {error}") from None
     layers = message.content.get(LAYERS)
+    # Exactly the steps: one more would be layers that the order does not describe.
     carried = set(layers) if isinstance(layers, ArrayRecord) else set()
     for group, each in coded.items():
         if not 0 <= each.steps <= MOST_STEPS:

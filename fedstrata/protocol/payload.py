@@ -181,6 +181,7 @@ def _check_header(
         if name not in header:
             raise PayloadError(f"{name!r} is missing")
         begins[name] = _begin(name, header[name], spec, sizes[name])
+    # Bytes that no tensor covers could carry anything; bytes that two cover, the same number twice.
     end = 0
     for name in sorted(schema, key=lambda name: (begins[name], sizes[name])):
         if begins[name] != end:
@@ -217,7 +218,7 @@ def _is_integers(value: object) -> bool:
 
 
 def _check_values(name: str, tensor: Tensor, max_magnitude: float | None) -> None:
-    if tensor.numel() == 0:
+    if tensor.numel() == 0:  # aminmax fails for it
         return
     low, high = (float(bound) for bound in tensor.aminmax())  # a NaN anywhere makes both NaN
     if not (np.isfinite(low) and np.isfinite(high)):

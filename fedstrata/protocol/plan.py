@@ -191,7 +191,7 @@ class Plan:
         """Return rounds in which an average site trains, counted from 1 and evenly spaced."""
         shares = [math.floor(number * self.fraction) for number in range(self.rounds + 1)]
         trained = [r for r in range(1, self.rounds + 1) if shares[r] > shares[r - 1]]
-        return trained or [1]
+        return trained or [1]  # with few rounds a site may be asked in none
 
 
 @lru_cache(maxsize=4)

@@ -19,13 +19,13 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
 
     Values enter as little-endian bytes in C order, so equal tensors hash alike on every machine.
     """
-    seen = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
         head = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
-        seen.update(json.dumps(head).encode() + b"\n")
-        seen.update(_little_endian(tensor))
-    return seen.hexdigest()
+        digest.update(json.dumps(head).encode() + b"\n")
+        digest.update(_little_endian(tensor))
+    return digest.hexdigest()
 
 
 def uninitialized(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

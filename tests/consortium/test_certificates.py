@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
-from hypothesis import given
-from hypothesis import strategies as st
 
 from consortium import certificates
 from consortium.certificates import (
@@ -22,7 +20,7 @@ from consortium.certificates import (
     hospitals_in,
     renew_certificate,
 )
-from consortium.members import Hospital, read_hospitals, read_hosts
+from consortium.members import Hospital
 from fedstrata.support.errors import UserError
 from site_guard.signatures import private_key, public_keys
 
@@ -145,23 +143,3 @@ def test_a_hospital_joins_later_and_the_server_gets_a_new_certificate(made: Path
     assert stat.S_IMODE((made / "superlink" / "server.key").stat().st_mode) == 0o600
     authority = made / "hospitals" / "hospital-c" / "ca.crt"
     assert handshake(made / "superlink", authority, "new.example")
-
-
-@given(st.text())
-def test_no_name_leaves_its_folder(text: str) -> None:
-    try:
-        (hospital,) = read_hospitals([text])
-    except UserError:
-        return
-    assert "/" not in hospital.name
-    assert hospital.name not in (".", "..")
-
-
-@given(st.text())
-def test_hosts_are_names_or_addresses(text: str) -> None:
-    try:
-        (host,) = read_hosts([text])
-    except UserError:
-        return
-    assert host.isascii()
-    assert not set(host) & set(" /\\\"'\n")

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -270,7 +270,6 @@ FREE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(changes=FREE, times=st.integers(1, 60))
 def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times: int) -> None:
     told = replace(WHO, fingerprints={"common": "0" * 64}, schemas={"common": {}})
@@ -484,7 +483,6 @@ def test_an_order_that_makes_no_sense_is_refused(text: str, told: str) -> None:
         AnswerFilter(HERE).check_order(asked)
 
 
-@settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=200), cut=st.integers(0, 200), at=st.integers(0, 300))
 def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
     data: bytes, cut: int, at: int
@@ -519,7 +517,6 @@ def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
             leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, known_states=wrong)))
 
 
-@settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=300), cut=st.integers(0, 200), at=st.integers(0, 200))
 def test_damaged_payloads_are_refused_or_harmless(data: bytes, cut: int, at: int) -> None:
     asked, layers = trained()

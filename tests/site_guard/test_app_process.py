@@ -20,6 +20,7 @@ from fedstrata.protocol import kinds, orders
 from site_guard import app_process
 from site_guard.bundles import Bundle
 from site_guard.warm import WarmProcess
+from tests.helpers.tiny_app import PYPROJECT
 
 OURS = ("fedstrata", "server_app", "client_app", "strategies", "models", "conf")
 INSTALLED = Path(fedstrata.protocol.answers.__file__).parents[2]
@@ -39,18 +40,6 @@ def evaluate(message, context):
     content = RecordDict({"report": ConfigRecord({"json": json.dumps(told)})})
     return Message(content, reply_to=message)
 """
-PYPROJECT = """
-[project]
-name = "marked"
-version = "1.0.0"
-license = "Apache-2.0"
-dependencies = []
-[tool.flwr.app]
-publisher = "somebody"
-[tool.flwr.app.components]
-serverapp = "app:app"
-clientapp = "app:app"
-"""
 
 
 def marked_bundle(folder: Path, marker: str) -> Bundle:
@@ -62,7 +51,7 @@ def marked_bundle(folder: Path, marker: str) -> Bundle:
     (folder / "fedstrata" / "__init__.py").write_text("")
     (protocol / "__init__.py").write_text(f"MARKER = {marker!r}\n")
     (protocol / "limits.py").write_text("WHOSE = 'the bundle'\n")
-    return Bundle(build_fab_from_disk(folder), "somebody/marked", "1.0.0")
+    return Bundle(build_fab_from_disk(folder), "somebody/tiny", "1.0.0")
 
 
 @pytest.fixture

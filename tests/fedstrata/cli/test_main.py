@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import subprocess
 import sys
@@ -78,15 +77,3 @@ def test_the_app_bundle_has_the_ground_rooms_and_not_the_command() -> None:
     for folder in ("protocol", "support", "drawn_faces"):
         files = {str(path.relative_to(ROOT)) for path in (ROOT / "fedstrata" / folder).glob("*.py")}
         assert files <= names
-
-
-def test_nothing_imports_the_command() -> None:
-    packages = ("server_app", "client_app", "strategies", "models", "site_guard", "consortium")
-    rooms = ("protocol", "support", "drawn_faces")
-    folders = [ROOT / name for name in packages] + [ROOT / "fedstrata" / name for name in rooms]
-    for path in (path for folder in folders for path in folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            assert not any(name.startswith("fedstrata.cli") for name in names), path

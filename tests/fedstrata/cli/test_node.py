@@ -12,7 +12,8 @@ from site_guard import supernode
 
 
 def test_the_help_has_flowers_options_and_ours() -> None:
-    command = [sys.executable, "-m", "fedstrata.cli", "node", "--help"]
+    code = "from fedstrata.cli.main import main; main(['node', '--help'])"
+    command = [sys.executable, "-c", code]
     said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "--poll" in said
     assert "--clientappio-api-address" in said

@@ -11,20 +11,9 @@ from flwr.cli.build import build_fab_from_disk
 
 from fedstrata.cli.sign import main
 from site_guard.signatures import require_signature
+from tests.helpers.tiny_app import PYPROJECT
 
 KEY = Ed25519PrivateKey.generate()
-PYPROJECT = """
-[project]
-name = "tiny"
-version = "1.0.0"
-license = "Apache-2.0"
-dependencies = []
-[tool.flwr.app]
-publisher = "somebody"
-[tool.flwr.app.components]
-serverapp = "app:app"
-clientapp = "app:app"
-"""
 
 
 @pytest.fixture

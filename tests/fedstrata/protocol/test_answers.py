@@ -1,4 +1,4 @@
-"""Whatever a site answers about its fine-tuning, or an order tells of codings, is read or refused."""
+"""Whatever a site answers is read or refused, and a cohort's answer is one of each site."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import DeployReport
 from fedstrata.protocol.limits import Refused
-from fedstrata.support.errors import UserError
-from tests.server_app.rounds.test_checks import METRIC, json_values
+from tests.helpers.reports import METRIC, json_values
 
 MEASURED: answers.Metrics = {"test": dict(METRIC), "validation": dict(METRIC)}
 BETTER: answers.Metrics = {**MEASURED, "test": {**METRIC, "accuracy": 0.75}}
@@ -27,18 +26,8 @@ def asked() -> Message:
     return orders.order(kinds.DEPLOY, 7, plan="{}", round_number=3, layers={}, ttl=60)
 
 
-def told(text: Any) -> Message:
+def answer_with(text: Any) -> Message:
     return Message(RecordDict({"report": ConfigRecord({"json": text})}), reply_to=asked())
-
-
-def test_no_two_orders_have_a_name_that_another_node_can_work_out() -> None:
-    def named() -> str:
-        message = orders.order(kinds.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
-        for field, value in {"_created_at": 1e9, "_run_id": 5, "_src_node_id": 1}.items():
-            message.metadata.__dict__[field] = value
-        return str(message.object_id)
-
-    assert named() != named()
 
 
 def test_a_right_report_arrives_as_it_was_sent() -> None:
@@ -79,7 +68,7 @@ def test_a_failed_site_needs_no_metrics() -> None:
 @given(field=st.sampled_from(sorted(asdict(GOOD))), value=json_values)
 def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> None:
     try:
-        report = answers.read_deploy_report(told(json.dumps({**asdict(GOOD), field: value})))
+        report = answers.read_deploy_report(answer_with(json.dumps({**asdict(GOOD), field: value})))
     except Refused:
         return
     assert report.error or 0 <= report.steps <= report.planned
@@ -96,64 +85,10 @@ def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> N
 @given(text=st.text(max_size=200) | st.binary(max_size=50) | json_values.map(json.dumps))
 def test_any_report_at_all_is_read_or_refused(text: Any) -> None:
     with pytest.raises(Refused):
-        answers.read_deploy_report(told(text))
+        answers.read_deploy_report(answer_with(text))
 
 
-# What an order says of coded groups ---------------------------------------------------------------
-
-CODED = orders.CodedGroup("a" * 64, "b" * 64, 2, {"w": "float32[2, 3]"})
-
-
-def order_of(coded: Any, *payloads: str) -> Message:
-    layers = {key: kinds.payload_array(b"x") for key in payloads}
-    message = orders.order(kinds.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60)
-    if coded is not None:
-        message.content["order"]["coded"] = coded  # type: ignore[index]
-    return message
-
-
-def test_a_coded_order_arrives_as_it_was_sent() -> None:
-    layers = {key: kinds.payload_array(key.encode()) for key in ("common/0", "common/1", "task")}
-    message = orders.order(
-        kinds.TRAIN, 7, plan="{}", round_number=3, layers=layers, ttl=60, coded={"common": CODED}
-    )
-    read = orders.read_order(message)
-    assert read.coded == {"common": CODED}
-    assert read.payloads == {key: key.encode() for key in layers}
-    assert {kinds.group_of(key) for key in read.payloads} == {"common", "task"}
-    assert orders.read_order(order_of(None, "common")).coded == {}
-
-
-@pytest.mark.parametrize("payloads", [(), ("common/0",), ("common/0", "common/2"), ("common",)])
-def test_steps_that_are_not_all_there_are_refused(payloads: tuple[str, ...]) -> None:
-    told = json.dumps({"common": asdict(CODED)})
-    with pytest.raises(Refused, match="are not its 2 steps"):
-        orders.read_coded(order_of(told, *payloads))
-    with pytest.raises(UserError, match="cannot be read"):
-        orders.read_order(order_of(told, *payloads))
-
-
-@given(field=st.sampled_from(sorted(asdict(CODED))), value=json_values, steps=st.integers(0, 3))
-def test_any_value_in_any_field_of_a_coded_group_is_right_or_refused(
-    field: str, value: Any, steps: int
-) -> None:
-    told = json.dumps({"common": {**asdict(CODED), field: value}})
-    try:
-        read = orders.read_coded(order_of(told, *(f"common/{n}" for n in range(steps))))
-    except Refused:
-        return
-    assert read["common"].steps == steps <= limits.MOST_STEPS
-
-
-@given(text=st.text(max_size=100) | st.binary(max_size=50) | st.integers(-9, 9) | st.floats())
-def test_anything_in_place_of_what_is_coded_is_read_or_refused(text: Any) -> None:
-    try:
-        assert orders.read_coded(order_of(text)) == {}
-    except Refused:
-        return
-
-
-def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
+def test_known_states_travel_under_their_old_name_and_only_if_there_are_any() -> None:
     asked = orders.order(kinds.QUERY, 7, plan="{}", round_number=0, layers={}, ttl=60)
     who = answers.failure_report(kinds.QUERY, "clinic", 0, "no data")
     assert isinstance(who, answers.SiteReport)
@@ -163,8 +98,73 @@ def test_a_site_that_holds_nothing_introduces_itself_as_before() -> None:
         assert answers.read_site_report(sent).error == "no data"
 
 
-def test_an_answer_to_fine_tuning_says_that_it_may_be_asked_again_only_where_it_is_so() -> None:
+def test_only_an_answer_that_may_come_later_says_so() -> None:
     for later in (False, True):
         sent = answers.failure(asked(), "clinic", 3, "at night", later=later)
         assert ("later" in json.loads(str(sent.content["report"]["json"]))) == later
         assert answers.read_deploy_report(sent).later == later
+
+
+WHO = answers.SiteReport(
+    "clinic",
+    "grade",
+    ("low", "high"),
+    (6,),
+    {"train": 20, "validation": 4, "test": 4},
+    0.5,
+    {},
+    {"common": {"w": "float32[5, 6]"}},
+    True,
+    "cpu",
+    {},
+    "",
+    {"common": ("0" * 64,)},
+)
+
+
+def test_a_site_report_arrives_as_it_was_sent() -> None:
+    assert answers.read_site_report(answers.answer(asked(), WHO, {})) == WHO
+
+
+def test_a_cohorts_answer_has_a_report_of_each_site_and_the_layers_once() -> None:
+    reports = [replace(GOOD, site=name) for name in ("a", "b", "c")]
+    sent = answers.cohort_answer(asked(), reports, {"task/grade": b"layers"})
+    parts = answers.split_cohort_answer(sent, 3)
+    assert [answers.read_deploy_report(part) for part in parts] == reports
+    assert [answers.reporting_site(part) for part in parts] == ["a", "b", "c"]
+    assert answers.read_payloads(sent) == {"task/grade": b"layers"}
+    for part in parts:
+        answers.expect_no_layers(part)
+
+
+def test_a_cohort_answers_for_no_more_sites_than_may_be() -> None:
+    sent = answers.cohort_answer(asked(), [GOOD, GOOD], {})
+    with pytest.raises(Refused, match=r"answers for 2 sites, at most 1 .*cohort\.sites"):
+        answers.split_cohort_answer(sent, 1)
+    with pytest.raises(Refused, match="answers for 0 sites"):
+        answers.split_cohort_answer(answers.cohort_answer(asked(), [], {}), 1)
+
+
+def test_the_answer_of_a_site_is_no_cohorts() -> None:
+    assert answers.split_cohort_answer(answers.answer(asked(), GOOD, {}), 5) == []
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", "[" * 100_000])
+def test_a_report_without_a_name_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="'report' cannot be read"):
+        answers.reporting_site(answer_with(text))
+
+
+@pytest.mark.parametrize("kind", [kinds.QUERY, kinds.WEIGHTS, kinds.TRAIN, kinds.DEPLOY])
+def test_a_failure_says_why_in_the_report_of_its_kind(kind: str) -> None:
+    report = answers.failure_report(kind, "clinic", 3, "x" * 9999)
+    assert (report.site, report.error) == ("clinic", "x" * limits.MOST_REASON_CHARACTERS)
+    wanted = {kinds.DEPLOY: DeployReport, kinds.TRAIN: answers.RoundReport}
+    assert type(report) is wanted.get(kind, answers.SiteReport)
+
+
+def test_other_records_than_layers_and_a_report_are_refused() -> None:
+    sent = answers.answer(asked(), GOOD, {})
+    sent.content["notes"] = ConfigRecord({})
+    with pytest.raises(Refused, match="records that do not belong there: notes"):
+        answers.read_payloads(sent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedstrata.protocol.elias_fano import PackingError, pack, packed_bytes, unpack
@@ -41,7 +41,6 @@ def test_large_ranges_take_two_bits_more_than_the_logarithm_of_the_share() -> No
     assert np.log2(bound / count) < bits < np.log2(bound / count) + 2
 
 
-@settings(max_examples=500)
 @given(SETS, st.data())
 def test_whatever_arrives_is_the_packed_form_of_what_is_read_or_refused(
     drawn: tuple[set[int], int], data: st.DataObject

@@ -229,7 +229,6 @@ def test_fuzz_bytes(data):
     decode_or_refuse(data, {})
 
 
-@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_fuzz_flipped_bits(data):
     damaged = bytearray(encode(TENSORS))
@@ -261,7 +260,6 @@ ENTRY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     header=st.fixed_dictionaries(
         {"a": st.just(GOOD["a"]) | ENTRY | JSON, "b": st.just(GOOD["b"]) | ENTRY | JSON}

@@ -1,0 +1,81 @@
+"""The codings that a configuration names: wrong ones are refused, and forms are read as written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedstrata.protocol.codings import (
+    CODINGS,
+    EXACT,
+    BFloat16,
+    describe_form,
+    possible_arrays,
+    read_codings,
+    read_form,
+    size_of,
+)
+from fedstrata.support.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("up", "reason"),
+    [
+        ({"name": "int9"}, "strategy.coding.common: no coding is called 'int9'.*nearest: 'int8'"),
+        ("int8", "expected a coding"),
+        ({"name": "int8"}, "strategy.coding.common.per_channel"),
+        ({"name": "exact", "fraction": 1}, "has no option 'fraction'"),
+        ({"name": "changed"}, "write strategy.coding.common=exact"),
+        ({"name": "lowbit", "bits": 3, "per_channel": True}, "bits must be 1, 2 or 4"),
+        ({"name": "topk", "fraction": 0, "values": "float32", "least": 0}, "greater than 0"),
+        ({"name": "topk", "fraction": 1.5, "values": "float32", "least": 0}, "at most 1"),
+        ({"name": "topk", "fraction": 0.5, "values": "int8", "least": 0}, "float32 or bfloat16"),
+        ({"name": "topk", "fraction": 0.5, "values": "float32", "least": -1}, "0 or greater"),
+    ],
+)
+def test_a_wrong_choice_says_what_to_write(up: Any, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        read_codings({"common": up}, {})
+
+
+def test_what_is_not_named_is_exact() -> None:
+    codings = read_codings({"common": {"name": "bfloat16"}}, {})
+    assert codings.from_site("common") == BFloat16()
+    assert codings.to_site("common") == codings.from_site("task") == EXACT
+    assert codings.describe("common") == "up bfloat16, down exact"
+
+
+@given(st.sampled_from(["float32", "int8"]), st.lists(st.integers(0, 2**31), max_size=8))
+def test_a_form_is_read_as_it_is_described(dtype: str, shape: list[int]) -> None:
+    assert read_form(describe_form((dtype, tuple(shape)))) == (dtype, tuple(shape))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "float32", "float32[", "float32[1,]", "float32[-1]", "x" * 99]
+)
+def test_what_is_no_form_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no dtype with a shape"):
+        read_form(text)
+
+
+def test_every_coding_has_its_file() -> None:
+    from server_app.compose import CONF
+
+    assert {path.stem for path in (CONF / "coding").glob("*.yaml")} == set(CODINGS)
+
+
+@pytest.mark.parametrize(
+    ("form", "size"),
+    [(("float32", (2, 3)), 24), (("bfloat16", (5,)), 10), (("uint8", (0,)), 0), (("int64", ()), 8)],
+)
+def test_the_size_of_an_array_follows_from_dtype_and_shape(form: Any, size: int) -> None:
+    assert size_of(form) == size
+
+
+def test_two_tensors_never_share_the_name_of_a_part() -> None:
+    schema = {"w": ("float32", (2,)), "w/unchanged": ("float32", (2,))}
+    with pytest.raises(TypeError, match="w/unchanged is the name of parts of two tensors"):
+        possible_arrays(schema, EXACT)

@@ -1,0 +1,57 @@
+"""A file of tensors is the old or the new one, and a damaged one is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedstrata.support.errors import UserError
+from fedstrata.support.tensor_files import load, read_metadata, save
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
+
+
+def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "x.safetensors"
+    save(path, TENSORS, {"round": "3"})
+    found, metadata = load(path)
+    assert metadata == read_metadata(path) == {"round": "3"}
+    assert found.keys() == TENSORS.keys()
+    assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_only_the_tensors_asked_for_are_read(tmp_path: Path) -> None:
+    save(tmp_path / "x", TENSORS, {})
+    found, _ = load(tmp_path / "x", lambda name: name == "b")
+    assert list(found) == ["b"]
+
+
+def test_tied_tensors_are_each_written(tmp_path: Path) -> None:
+    save(tmp_path / "x", {"a": TENSORS["a"], "tied": TENSORS["a"]}, {})
+    found, _ = load(tmp_path / "x")
+    assert torch.equal(found["tied"], TENSORS["a"])
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    save(path, TENSORS, {})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="several entries: a, b"):
+        save(path, {}, {"b": "1", "a": "2"})
+    with pytest.raises(OSError, match=r"(?i)not a directory|file exists"):
+        save(path / "below", TENSORS, {})
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("data", [b"", b"1234", b"\xff" * 100])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    for read in (load, read_metadata):
+        with pytest.raises(UserError, match=f"^{path} is damaged or no safetensors file"):
+            read(path)
+    with pytest.raises(UserError, match="gone does not exist"):
+        load(tmp_path / "gone")

@@ -1,0 +1,165 @@
+"""One warm process for the app: it survives what the app does, and ends when it must."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from site_guard.guard import Guard, make_guard
+from tests.helpers.tiny_app import (
+    ask,
+    asked,
+    bundle,
+    kill,
+    settings,
+)
+
+
+def test_one_process_for_all_messages_under_the_sites_own_name(guard: Guard, tiny: bytes) -> None:
+    first, second = ask(guard, tiny), ask(guard, tiny)
+    assert (first.site, first.round, first.error) == ("a", 3, "")
+    assert second.examples == first.examples + 1  # the module stayed loaded
+    assert first.seconds == second.seconds == guard.process.process_id
+
+
+def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None:
+    told = ask(guard, tiny, "die")
+    assert "exit status 3" in told.error
+    assert ask(guard, tiny).error == ""
+    process = guard.process.process_id
+    kill(guard)
+    assert ask(guard, tiny).error == ""
+    assert guard.process.process_id != process
+
+
+def test_the_app_has_no_network(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny, "connect").error == "no network"
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ("half", "did not answer within"),
+        ("no answer", "no answer (DecodeError)"),
+        ("large", "no answer (more than 10000 bytes)"),
+    ],
+)
+def test_a_process_out_of_step_is_ended(guard: Guard, tiny: bytes, plan: str, told: str) -> None:
+    assert ask(guard, tiny).error == ""
+    assert told in ask(guard, tiny, plan, ttl=3.0 if plan == "half" else 60.0).error
+    assert guard.process.process_id is None
+    assert ask(guard, tiny).error == ""
+
+
+def test_a_process_that_reads_nothing_holds_nobody_up(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""
+    process = guard.process.process_id
+    assert process is not None
+    os.kill(process, signal.SIGSTOP)
+    assert "did not answer within" in ask(guard, tiny, "x" * 10_000_000, ttl=2.0).error
+
+
+def test_what_the_process_started_ends_with_it(
+    guard: Guard, tiny: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = time.monotonic()
+    assert "exit status 3" in ask(guard, tiny, "leave one").error
+    assert time.monotonic() - before < 30
+    left = re.search(r"left (\d+)", capfd.readouterr().err)
+    assert left
+    status = Path(f"/proc/{left[1]}/status")
+    while status.exists() and "zombie" not in status.read_text():
+        assert time.monotonic() - before < 60
+        time.sleep(0.1)
+
+
+def test_the_site_can_end_and_the_supernode_can_give_up(tmp_path: Path, tiny: bytes) -> None:
+    touched: list[float] = []
+    made = make_guard(settings(tmp_path, threads=1), lambda: touched.append(time.monotonic()))
+    try:
+        assert ask(made, tiny).error == ""
+        assert max(b - a for a, b in itertools.pairwise(touched)) < 5
+        threading.Timer(1.0, made.process.stopping.set).start()
+        assert "is ending" in ask(made, tiny, "half").error
+        made.process.stopping.clear()
+        lost = threading.Event()
+        threading.Timer(1.0, lost.set).start()
+        work = asked(tiny, "half", lost=lost)
+        made.handle(work)
+        assert not work.answers
+        assert "given the task up" in work.failure
+    finally:
+        made.process.stop()
+
+
+def test_a_process_that_cannot_be_started_leaves_no_files(
+    tmp_path: Path, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_guard(settings(tmp_path))
+
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(tmp_path))
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    told = ask(made, tiny).error
+    assert told == f"the app's process cannot be started: {os.strerror(errno.EAGAIN)}"
+    assert not list((tmp_path / "cache" / "bundles" / "a").iterdir())
+
+
+def test_who_takes_too_long_is_ended(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""  # it is loaded: what follows is slow for its own sake
+    told = ask(guard, tiny, "sleep", ttl=2.0)
+    assert "did not answer within" in told.error
+    assert guard.process.process_id is None
+
+
+def test_another_bundle_gets_a_process_of_its_own(
+    guard: Guard, tiny: bytes, tmp_path: Path
+) -> None:
+    before = ask(guard, tiny)
+    other = bundle(tmp_path / "app", "another one")
+    after = ask(guard, other)
+    assert (after.error, after.examples) == ("", 1)
+    assert after.seconds != before.seconds
+
+
+def test_memory_is_given_back_after_a_time_without_work(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""
+    guard.process.stop_if_idle()
+    assert guard.process.process_id is not None
+    guard.process.keep_warm = 0.0
+    guard.process.stop_if_idle()
+    assert guard.process.process_id is None
+    guard.process.keep_warm = 600.0
+    assert ask(guard, tiny).error == ""
+
+
+def test_every_process_runs_files_of_its_own(tmp_path: Path, tiny: bytes) -> None:
+    made = make_guard(settings(tmp_path, threads=1))
+    bundles = tmp_path / "cache" / "bundles"
+    try:
+        assert ask(made, tiny).error == ""
+        (folder,) = (bundles / "a").iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        for path in folder.rglob("app.py"):
+            path.write_text("raise ValueError")
+        kill(made)
+        assert ask(made, tiny).error == ""
+        (after,) = (bundles / "a").iterdir()
+        assert after != folder
+        made.process.stop()
+        assert not list((bundles / "a").iterdir())
+        (bundles / "a" / "left").mkdir()
+        make_guard(made.settings)
+        assert not (bundles / "a").exists()
+    finally:
+        made.process.stop()
