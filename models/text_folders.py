@@ -89,7 +89,7 @@ def random_model(folder: Path) -> nn.Module:
         transformers cannot build it.
     """
     config = read_architecture(folder).config
-    config.use_cache = False
+    config.use_cache = False  # keys and values of earlier tokens, which only generation needs
     try:
         made = _library().AutoModel.from_config(
             config, dtype=torch.float32, trust_remote_code=False

@@ -41,7 +41,7 @@ def class_names(
             f"data.classes={{{task}:[cat,dog]}}"
         )
     if configured is None:
-        classes = tuple(sorted(found))
+        classes = tuple(sorted(found))  # sorted, so that all sites number them alike
     elif task in configured:
         classes = tuple(configured[task])
     else:

@@ -111,7 +111,7 @@ def people(settings: FacesOptions, index: int) -> dict[str, tuple[int, int]]:
     site 0, and so on. Each split has people in proportion to its examples, and at least one.
     """
     total = settings.train + settings.validation + settings.test
-    spare = settings.identities - 3
+    spare = settings.identities - 3  # each split has one person before these are distributed
     validation = 1 + spare * settings.validation // total
     test = 1 + spare * settings.test // total
     train = settings.identities - validation - test

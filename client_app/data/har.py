@@ -182,6 +182,7 @@ def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an empty file is reported below
+            # Without comments=None a line that begins with # would be skipped, not reported.
             table = np.loadtxt(path, dtype=np.float32, comments=None, ndmin=2, encoding="ascii")
     except ValueError as error:
         message = _official(path) + ": not a table of numbers" + private(f" ({error})")
@@ -198,6 +199,7 @@ def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
 
 def _bad_line(path: Path, columns: int) -> UserError | None:
     """Return the error for the first line that is not ``columns`` numbers, or None."""
+    # numpy's message quotes what stands in the file, which must not leave the site.
     with path.open(encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             words, message = line.split(), _official(path) + f": line {number} has "

@@ -125,6 +125,7 @@ def _draw_splits(
     """Decode the site's own pictures and put each into its split."""
     cache = PictureCache(settings.size, settings.memory_mb << 20)
     digests = cache.examine([entry.path for entry in entries])
+    # Copies in two splits would be tested on what was trained.
     copies = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
     parts = fill_missing_splits(
         [entry.split for entry in entries],

@@ -106,7 +106,7 @@ def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
     if splits and others:
         raise UserError(
             describe_folder(root, top)
-            + f": {splits[0]!r} holds class folders but "
+            + f": {splits[0]!r} has class folders but "
             + private(repr(others[0]), "another folder")
             + " is not such a split; "
             "use train, validation and test, each with class folders, or class folders alone"
@@ -116,6 +116,7 @@ def _are_splits(root: Path, top: Path, folders: list[Path]) -> bool:
 
 def _subfolders(root: Path, folder: Path) -> list[Path]:
     reject_escape(root, folder)
+    # macOS adds a folder __MACOSX to archives.
     found = [path for path in _visible(folder.iterdir()) if not path.name.startswith("__")]
     folders = [path for path in found if path.is_dir()]
     for path in found:
@@ -171,7 +172,7 @@ def from_manifest(root: Path, name: str, task: str, column: str | None) -> list[
         entry = _entry(root, manifest, source, row, task, column)
         if entry is None:
             continue
-        if entry.path in entries:
+        if entry.path in entries:  # it could be in two splits
             raise UserError(
                 source + ": " + private(repr(row["path"]), "its file") + " is listed twice"
             )

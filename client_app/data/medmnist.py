@@ -103,10 +103,12 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     shared_seed = seed_of_split(seed, "medmnist", path.stem)
     rows = rows_of_site(settings.site_split, collection.labels, rank, shared_seed)
     rows_of_splits = [rows[collection.split[rows] == number] for number in range(3)]
+    # A site with few classes would otherwise be tested on these few only.
     if settings.measure_on_all:
         rows_of_splits[1:] = [np.flatnonzero(collection.split == number) for number in (1, 2)]
     height, width = collection.images.shape[1:3]
     shape = (settings.channels, settings.size or height, settings.size or width)
+    # Checked here, because scaling the pictures allocates this memory.
     size = math.prod(shape) * sum(map(len, rows_of_splits))
     if size > settings.largest_mb << 20:
         raise UserError(
@@ -204,7 +206,7 @@ def _images(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArra
 
 def _labels(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
     array = arrays[name]
-    if array.ndim == 2 and array.shape[1] > 1:
+    if array.ndim == 2 and array.shape[1] > 1:  # one label has the shape (n, 1)
         raise UserError(
             describe_file(path)
             + f": {name} has {array.shape[1]} labels per picture; several labels per "

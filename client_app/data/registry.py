@@ -84,6 +84,7 @@ def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
 
 def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:
     """Return ``data`` with at most ``most`` training examples of each class."""
+    # The seed has the site's name, so that sites with the same data keep different examples.
     train = data.train
     drawn = sample_per_class(train.labels, most, derive_seed(seed, "few labels", data.site))
     return replace(data, train=train.take(drawn))

@@ -88,7 +88,7 @@ def block_splits(labels: NDArray[np.int64], *, validation: float, test: float) -
         cut = len(of_kind) - tested
         gap = max(0, cut - 1) if tested else cut
         split_of[of_kind[max(0, gap - validated) : gap]] = 1
-        split_of[of_kind[gap:cut]] = -1
+        split_of[of_kind[gap:cut]] = -1  # in no split
         split_of[of_kind[cut:]] = 2
     beside = np.zeros(len(split_of), dtype=np.int64)
     beside[1:] = split_of[:-1]
@@ -169,6 +169,7 @@ def sample_per_class(labels: NDArray[np.int64], most: int, seed: int) -> Indices
 
 
 def _rounded(number: float) -> int:
+    # round() would take 0.5 to 0, and a class of few examples would have none in a split.
     return int(number + 0.5)
 
 

@@ -38,6 +38,7 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         raise UserError(describe_file(path) + f": larger than {LARGEST >> 20} MiB")
     line = 1
     try:
+        # Spreadsheets write a byte order mark, which "utf-8-sig" drops.
         with path.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.reader(opened, strict=True)
             header = [column.strip() for column in next(reader, [])]

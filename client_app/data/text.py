@@ -119,9 +119,10 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     settings = read_options(TextOptions, options, "data")
     path, own_name = _choose_file(settings, require_root(info), info)
     task, rank = task_and_rank(info, settings.tasks)
-    shared = own_name is None
+    shared = own_name is None  # a file of the site's own is not split
     column = settings.site_split.required_column() if shared else None
     passages = _read_cached(stamp(path), settings.text, task, column, settings.most_rows)
+    # reversed, so that the first row of each class is the one in an error
     found = {passage.label: passage.source for passage in reversed(passages)}
     classes = class_names(settings.classes, task, found, deployed=info.deployed)
     labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)

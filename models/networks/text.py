@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         outputs = self.model(input_ids=ids, attention_mask=there.long())
         vectors: Tensor = outputs.last_hidden_state.float()
         kept = there.unsqueeze(-1).to(vectors.dtype)
-        return (vectors * kept).sum(1) / kept.sum(1).clamp(min=1)
+        return (vectors * kept).sum(1) / kept.sum(1).clamp(min=1)  # a text may be padding only
 
     def extra_repr(self) -> str:
         """Add what the layers' own texts leave out, such as the number of attention heads."""
@@ -84,6 +84,7 @@ def token_features(body: nn.Sequential, input_shape: tuple[int, ...]) -> int:
     """
     encoder = body.get_submodule("encoder")
     assert isinstance(encoder, Encoder)
+    # any id but padding; in evaluation mode dropout leaves the caller's random numbers alone
     token = 1 if encoder.architecture.padding == 0 else 0
     try:
         with torch.no_grad():

@@ -17,7 +17,6 @@ from models.freezing import frozen_cut, prefix_digest, split
 from models.groups import partition
 from models.networks import build, input_dtype
 from models.networks.text import folder_tensors
-from models.text_folders import read_architecture, read_tokenizer
 from models.weights import load_into
 from strategies.methods import make_method
 from tests.helpers.text_models import tiny_bert
@@ -242,28 +241,6 @@ def test_damaged_weights_are_told(models_dir, damage):
         path.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
     with pytest.raises(UserError, match=r"model\.safetensors"):
         folder_tensors("tiny-bert", models_dir)
-
-
-def test_the_tokenizer_knows_its_words(models_dir):
-    tokenizer = read_tokenizer(models_dir / "tiny-bert")
-    assert tokenizer(["Cough knee unheard"])["input_ids"] == [[2, 5, 7, 1, 3]]
-    assert read_architecture(models_dir / "tiny-bert").vocabulary == 11
-
-
-def test_a_folder_without_vocabulary_is_refused(models_dir):
-    # transformers would give a tokenizer to which every word is unknown
-    (models_dir / "tiny-bert" / "vocab.txt").unlink()
-    with pytest.raises(UserError, match=r"has no tokenizer; there must be tokenizer\.json, vocab"):
-        read_tokenizer(models_dir / "tiny-bert")
-
-
-def test_a_tokenizer_of_another_model_is_refused(tmp_path):
-    folder = tiny_bert(tmp_path, WORDS, pad_token_id=4)
-    with pytest.raises(UserError, match=r"pads with 0, but config\.json has pad_token_id 4"):
-        read_tokenizer(folder)
-    (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match="the tokenizer cannot be read"):
-        read_tokenizer(folder)
 
 
 def test_without_the_package_the_way_out_is_told(models_dir):

@@ -134,7 +134,7 @@ def test_wrong_class_folders_are_reported(folders) -> None:
     check(r"stray\.png: lies beside the class folders")
     (folders / "stray.png").unlink()
     fill(folders / "train" / "cat", 0, 2)
-    check("'train' holds class folders but 'cat' is not such a split")
+    check("'train' has class folders but 'cat' is not such a split")
     shutil.rmtree(folders)
     folders.mkdir()
     check("has no class folders")

@@ -144,7 +144,7 @@ def folders(*paths: str, **more: Any) -> Make:
         ),
         (
             folders("train/cat/1.png", f"{PATIENT}/1.png"),
-            "the data folder: 'train' holds class folders but another folder is not such a split; "
+            "the data folder: 'train' has class folders but another folder is not such a split; "
             "use train, validation and test, each with class folders, or class folders alone",
         ),
         (
