@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,6 +45,24 @@ def simulated() -> Iterator[None]:
     """Let the app be in a simulation here, where no Ray started it: tests/loopback.py stands in."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("client_app.node_config.in_simulation", lambda: True)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def faces_drawn_once() -> Iterator[None]:
+    """Draw each face once a worker: most runs of the tests begin with the same ones.
+
+    The same arguments give the same bytes (tests/fedstrata/drawn_faces); each caller gets a copy.
+    """
+    import fedstrata.drawn_faces as painter
+
+    drawn = lru_cache(maxsize=512)(painter.draw)
+
+    def draw(n: int, **options: Any) -> painter.Drawn:
+        return deepcopy(drawn(n, **options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("client_app.data.faces.draw", draw)
         yield
 
 
