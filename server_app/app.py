@@ -17,6 +17,7 @@ from server_app.run_folder import check_same, new_run, resumed_run
 from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
+from server_app.superlink_owner import warn_of_other_owner
 from strategies.config import plan_for
 
 logger = logging.getLogger("flwr")
@@ -34,6 +35,8 @@ def say(text: str) -> None:
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the configured experiments; a mistake in one ends all before any training."""
+    if not isinstance(grid, GrpcGrid):  # a SuperLink of a deployment is for other users
+        warn_of_other_owner()
     try:
         run_all(grid, read_run_config(context.run_config))
     except UserError as error:
