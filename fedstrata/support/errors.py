@@ -47,11 +47,11 @@ def private(value: object, instead: str = "") -> PrivateText:
 
 
 class UserError(ValueError):
-    """A mistake in configuration, data or weights, told in words that a user can act on.
+    """A mistake in configuration, data or weights, in words that a user can act on.
 
     Parameters
     ----------
-    told : str or PrivateText
+    message : str or PrivateText
         What is wrong; as a `str` the error is the whole of it.
 
     Attributes
@@ -60,9 +60,9 @@ class UserError(ValueError):
         The text without its private parts.
     """
 
-    def __init__(self, told: str | PrivateText) -> None:
-        super().__init__(both(told).whole)
-        self.public = both(told).public
+    def __init__(self, message: str | PrivateText) -> None:
+        super().__init__(both(message).whole)
+        self.public = both(message).public
 
 
 @contextmanager
