@@ -36,7 +36,7 @@ from client_app.gpu_cache import GpuCache, room_on
 from client_app.node_config import DEFAULT_CACHE_GB
 from client_app.round import to_device
 from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split
-from models.groups import partition
+from models.groups import partition_tensors
 from models.networks import build
 from models.training.data import ArrayInputs, Split
 from models.training.loop import Settings, batches, fit, parameters_of
@@ -120,7 +120,7 @@ def site_of(case: Case) -> Site:
     options: dict[str, Any] = {"classifier": False} if case.network.startswith("vgg") else {}
     network = build(case.network, input_shape=shape, classes=CLASSES, head=(), **options)
     groups = {"pretrained": ["..."], "common": list(TRAINED[case.network, case.trained])}
-    division = partition(network, groups)
+    division = partition_tensors(network, groups)
     freeze(network, division)
     network.train()
     set_train_mode(network, division)

@@ -149,7 +149,7 @@ class Partition:
         )
 
 
-def partition(
+def partition_tensors(
     model: nn.Module,
     entries: Mapping[str, Sequence[str]],
     groups: Mapping[str, Group] = FOUR_GROUPS,

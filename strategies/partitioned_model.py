@@ -13,7 +13,7 @@ from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models.freezing import freeze, frozen_cut
-from models.groups import Partition, partition
+from models.groups import Partition, partition_tensors
 from models.networks import build
 from strategies.method import Method
 
@@ -149,7 +149,7 @@ def build_partitioned(
         )
         extras = method.extras(network, classes)
     model = Whole(network, extras)
-    division = partition(model, method.groups(plan.groups, model), method.kinds())
+    division = partition_tensors(model, method.groups(plan.groups, model), method.kinds())
     if plan.tuning.epochs:
         _check_tuned(division, plan.tuning.groups)
     freeze(model, division)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedstrata.support.errors import UserError
-from models.groups import partition
+from models.groups import partition_tensors
 from strategies.method import Groups, Method, everything_else
 
 
@@ -27,7 +27,9 @@ class FedBN(Method):
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put the normalisation layers that are not frozen into ``personal``, the rest common."""
-        frozen = set(partition(model, everything_else(configured, "common")).names("pretrained"))
+        frozen = set(
+            partition_tensors(model, everything_else(configured, "common")).names("pretrained")
+        )
         layers = [
             path
             for path, module in model.named_modules()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models.freezing import Copy, freeze, frozen_cut, prefix_digest, set_train_mode, split, steps
-from models.groups import partition
+from models.groups import partition_tensors
 from models.networks import MODELS, OF_TOKENS, build
 
 SLOW = ("resnet34", "resnet50", "vgg16", "vgg16_bn")
@@ -17,7 +17,7 @@ NETWORKS = [n for n in MODELS if n not in (*SLOW, *OF_TOKENS)]  # of tokens: tes
 
 def cut_of(model, **entries):
     entries.setdefault("common", ["..."])
-    return frozen_cut(model, partition(model, entries))
+    return frozen_cut(model, partition_tensors(model, entries))
 
 
 def paths(model):
@@ -187,7 +187,7 @@ def test_training_on_cached_features_is_training_the_whole(name, network):
     torch.manual_seed(0)
     model = network(name, shape=(3, 32, 32), hidden=[4])
     frozen = {"resnet18": ["conv1", "bn1", "layer1"]}.get(name, ["features.0", "features.1"])
-    split_by = partition(model, {"pretrained": frozen, "common": ["..."]})
+    split_by = partition_tensors(model, {"pretrained": frozen, "common": ["..."]})
     images = torch.randn(4, 3, 32, 32)
     results = []
     for cached in (False, True):

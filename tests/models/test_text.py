@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import model_folder
 from models.freezing import frozen_cut, prefix_digest, split
-from models.groups import partition
+from models.groups import partition_tensors
 from models.networks import build, input_dtype
 from models.networks.text import folder_tensors
 from models.text_folders import read_architecture, read_tokenizer
@@ -94,14 +94,14 @@ def test_the_callers_seed_decides_the_start(models_dir):
 def test_a_frozen_encoder_is_the_prefix(models_dir):
     model = network(models_dir)
     kinds = make_method({"name": "layers"}).kinds()
-    division = partition(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
+    division = partition_tensors(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
     assert frozen_cut(model, division) == 1
     prefix, tail = split(model, 1)
     batch = ids([2, 5, 3], [2, 6, 7, 3])
     with torch.no_grad():
         assert torch.equal(tail(prefix(batch)), model(batch))
     top = ["encoder.model.encoder.layer.1", "head"]  # or its last layer trained
-    division = partition(model, {"pretrained": ["..."], "common": top}, kinds)
+    division = partition_tensors(model, {"pretrained": ["..."], "common": top}, kinds)
     assert frozen_cut(model, division) == 0
     assert {n for n, g in division.group_of.items() if g == "common"} >= {
         "encoder.model.encoder.layer.1.output.dense.weight"

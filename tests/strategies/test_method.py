@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
-from models.groups import FOUR_GROUPS, Group, Scope, partition
+from models.groups import FOUR_GROUPS, Group, Scope, partition_tensors
 from strategies import methods
 from strategies.aggregators import Aggregator, make
 from strategies.method import Groups, Method, everything_else
@@ -225,6 +225,6 @@ def test_a_method_takes_what_is_trained_where_the_rest_is_frozen(method: str, gr
     configured = {"pretrained": ["..."], "common": ["layer4"], "task": ["head"], "personal": []}
     model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("layer3", "layer4", "head")})
     groups = make_method({"name": method}).groups(configured, model)
-    made = partition(model, groups)
+    made = partition_tensors(model, groups)
     assert set(made.names("pretrained")) == {"layer3.weight", "layer3.bias"}
     assert len(made.names(group)) == 4
