@@ -189,11 +189,11 @@ def _shortened(names: Sequence[str], *, most: int = 4) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pre-trained checkpoint: content hash, tensors by the model's names, and where it is from."""
+    """A pre-trained checkpoint: content hash, tensors by the model's names, and its source."""
 
     content_hash: str
     tensors: Mapping[str, Tensor]
-    told: str
+    source: str
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

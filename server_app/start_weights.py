@@ -94,7 +94,7 @@ class PretrainingJob:
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
-        made = _saved(tensors, self.told, self.cache)
+        made = _saved(tensors, self.source, self.cache)
         with replacing(self.note) as unfinished:
             unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
         return made
@@ -189,7 +189,7 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
         return None
     if weights.content_hash(tensors) != content_hash:
         return None
-    return Checkpoint(content_hash, tensors, PretrainingJob.told)
+    return Checkpoint(content_hash, tensors, PretrainingJob.source)
 
 
 def _fitted(
