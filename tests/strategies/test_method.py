@@ -138,8 +138,8 @@ class FedProto(Method):
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     SEEN.clear()
-    every = {**methods.registry(), "fedrep": FedRep, "ditto": Ditto, "fedproto": FedProto}
-    monkeypatch.setattr(methods, "registry", lambda: every)
+    every = {**methods.METHODS, "fedrep": FedRep, "ditto": Ditto, "fedproto": FedProto}
+    monkeypatch.setattr(methods, "METHODS", every)
 
 
 def test_alternating_phases_leave_the_other_part_alone(tmp_path: Path) -> None:
