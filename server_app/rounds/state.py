@@ -14,7 +14,7 @@ from fedstrata.support.errors import UserError
 from models.groups import Partition, exchanged, keys_of
 from server_app.rounds.contribution import Contribution, Reference
 from server_app.rounds.downlink import Downlink, Published
-from strategies.aggregators import Aggregator, make
+from strategies.aggregators import Aggregator, make_aggregator
 from strategies.method import Method
 
 
@@ -129,7 +129,7 @@ class ServerState:
                 )
             options = dict(self.configured[group])
             where = f"strategy.aggregators.{group}"
-            return make(str(options.pop("name", "")), options, where)
+            return make_aggregator(str(options.pop("name", "")), options, where)
 
         chosen = self.method.aggregator(group, configured)
         if self.sums and not chosen.takes_sums:

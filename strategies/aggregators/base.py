@@ -34,15 +34,19 @@ class Aggregator(ABC):
 
     Attributes
     ----------
+    options_type : type of Options
+        The dataclass of its hyper-parameters.
     takes_sums : bool
         True where sums over several sites will do in place of each site's own update.
     note : str or None
         What is worth knowing about the last ``finish``, such as why the state was kept.
     """
 
+    options_type: ClassVar[type[Options]] = Options
     takes_sums: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options) -> None:
+        del options  # a rule that has some keeps them
         self.note: str | None = None
         self._current: Tensors = {}
         self._expected: Mapping[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from strategies.aggregators.base import Aggregator, Options, Tensors, require
 from strategies.aggregators.reply_buffer import ReplyBuffer
@@ -26,8 +27,10 @@ class BufferedAggregator(Aggregator):
     own word. The updates are worked on in the order of the sites' names.
     """
 
+    options_type: ClassVar[type[Options]] = BufferedOptions
+
     def __init__(self, options: BufferedOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.memory_mb = options.memory_mb
         self._replies = ReplyBuffer({}, 0)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from strategies.aggregators.base import require
+from strategies.aggregators.base import Options, require
 from strategies.aggregators.blocks import Numbers
 from strategies.aggregators.buffered import BufferedAggregator, BufferedOptions
 
@@ -69,6 +70,8 @@ class TrimmedMean(MeanOfMiddle):
     Cuts floor(beta * n) of n values at either end; as beta is below one half, some are left.
     Needs every reply; unweighted.
     """
+
+    options_type: ClassVar[type[Options]] = TrimmedMeanOptions
 
     def __init__(self, options: TrimmedMeanOptions) -> None:
         super().__init__(options)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Aggregator, Options, Tensors, copied
+from strategies.aggregators.base import Aggregator, Tensors, copied
 from strategies.aggregators.blocks import (
     BLOCK,
     Block,
@@ -126,10 +126,6 @@ class FedAvg(Aggregator):
     """
 
     takes_sums: ClassVar[bool] = True
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        del options  # there are none
 
     def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
         """Start a round; see the base class. ValueError for 2**48 expected examples or more."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Tensors, require
+from strategies.aggregators.base import Options, Tensors, require
 from strategies.aggregators.blocks import Numbers, flat, numbers
 from strategies.aggregators.buffered import BufferedAggregator, BufferedOptions
 from strategies.aggregators.reply_buffer import ReplyBuffer
@@ -41,6 +42,8 @@ class Krum(BufferedAggregator):
     have to be kept that nobody vouches for), leave the state as it was, and ``note`` says so.
     Needs every reply.
     """
+
+    options_type: ClassVar[type[Options]] = KrumOptions
 
     def __init__(self, options: KrumOptions) -> None:
         super().__init__(options)

@@ -26,8 +26,8 @@ class ServerOptimizer(Aggregator):
     takes_sums: ClassVar[bool] = True
     moments: ClassVar[tuple[str, ...]]  # the running quantities that each tensor has
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
         self._mean = FedAvg(Options())
         self._step = 0
         self._moments: dict[str, Tensor] = {}  # by "<moment>.<tensor>"
@@ -100,10 +100,11 @@ class FedAvgMOptions(Options):
 class FedAvgM(ServerOptimizer):
     """m = momentum * m + delta; w + rate * m (Hsu et al. 2019, section 4.3), without Nesterov."""
 
+    options_type: ClassVar[type[Options]] = FedAvgMOptions
     moments: ClassVar[tuple[str, ...]] = ("m",)
 
     def __init__(self, options: FedAvgMOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.options = options
 
     def _change(self, delta: Tensor, *moments: Tensor) -> Tensor:
@@ -135,10 +136,11 @@ class Adaptive(ServerOptimizer):
     at tau**2, as Flower's do.
     """
 
+    options_type: ClassVar[type[Options]] = AdaptiveOptions
     moments: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def __init__(self, options: AdaptiveOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.options = options
 
     def _change(self, delta: Tensor, *moments: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope, partition_tensors
 from strategies import methods
-from strategies.aggregators import Aggregator, make
+from strategies.aggregators import Aggregator, make_aggregator
 from strategies.method import Groups, Method, everything_else
 from strategies.methods import make_method
 from strategies.site_round import SiteRound
@@ -117,7 +117,7 @@ class FedProto(Method):
         return Prototypes(classes, 256)
 
     def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
-        return make("fedavg", {}) if group == "prototypes" else configured()
+        return make_aggregator("fedavg", {}) if group == "prototypes" else configured()
 
     def train(self, site: SiteRound) -> None:
         body = nn.Sequential(*list(site.network.children())[:-1])
