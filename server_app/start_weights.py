@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fedstrata.support.durable import replacing
-from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
 from fedstrata.support.options import read_options
+from fedstrata.support.registry import find
 from models import weights
 from models.networks import build, usual_shape
 from models.networks.text import folder_tensors
@@ -24,7 +25,6 @@ from server_app.pretraining import Pretraining, job_hash, pretrain
 from strategies.config import Config
 
 Log = Callable[[str], None]
-SOURCES = ("none", "central", "file", "folder", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class TorchvisionWeights:
 
 
 Weights = Pretraining | FileWeights | FolderWeights | TorchvisionWeights
+SOURCES: Mapping[str, type[Weights] | None] = {
+    "none": None,
+    "central": Pretraining,
+    "file": FileWeights,
+    "folder": FolderWeights,
+    "torchvision": TorchvisionWeights,
+}
 
 
 @dataclass(frozen=True)
@@ -109,29 +116,18 @@ def read_weights(config: Config) -> Weights | None:
         For an unknown source, public data or target, an option that is unknown or missing, a
         relative path, and a folder's weights for a model that has none.
     """
-    source = str(config.weights.get("source"))
-    if source not in SOURCES:
-        raise UserError(
-            f"weights.source {source!r} does not exist; there are {', '.join(SOURCES)} "
-            f"(nearest: {nearest(source, SOURCES)})"
-        )
-    if source == "none":
+    chosen = find("weights.source", str(config.weights.get("source")), SOURCES)
+    if chosen is None:
         return None
-    if source == "central":
-        return read_options(Pretraining, config.weights, "weights")
-    if source == "file":
-        file = read_options(FileWeights, config.weights, "weights")
-        if not Path(file.path).is_absolute():
-            raise UserError(f"weights.path must be an absolute path, got {file.path!r}")
-        return file
-    if source == "folder":
-        if config.model.get("folder") is None:
-            raise UserError(
-                f"weights=folder: model={config.model['name']} has no folder to take them from; "
-                "choose model=text_encoder, or weights=file"
-            )
-        return read_options(FolderWeights, config.weights, "weights")
-    return read_options(TorchvisionWeights, config.weights, "weights")
+    if chosen is FolderWeights and config.model.get("folder") is None:
+        raise UserError(
+            f"weights=folder: model={config.model['name']} has no folder to take them from; "
+            "choose model=text_encoder, or weights=file"
+        )
+    read = read_options(chosen, config.weights, "weights")
+    if isinstance(read, FileWeights) and not Path(read.path).is_absolute():
+        raise UserError(f"weights.path must be an absolute path, got {read.path!r}")
+    return read
 
 
 def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | PretrainingJob | None:

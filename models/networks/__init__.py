@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
+from fedstrata.support.registry import find
 from models.networks.body import Layers, widths
 from models.networks.head import head as make_head
 from models.networks.mlp import mlp
@@ -108,13 +109,12 @@ def build(
         For an unknown name, an unknown or missing option, a width below 1, a layer that is too
         large, images too small or of too many channels, texts too long, a folder that is not there.
     """
-    if name not in MODELS:
-        raise UserError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    make_body = find("model.name", name, MODELS)
     _check_options(name, options)
     shape = tuple(widths("input_shape", list(input_shape)))
-    if _PLACE in inspect.signature(MODELS[name]).parameters:
+    if _PLACE in inspect.signature(make_body).parameters:
         options[_PLACE] = models_dir or default_models_dir()
-    model = nn.Sequential(MODELS[name](name, shape, **options))
+    model = nn.Sequential(make_body(name, shape, **options))
     if name in OF_TOKENS:
         features = token_features(model, shape)
     else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedstrata.support.errors import UserError
+from fedstrata.support.registry import find
 from models.training.data import Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -206,12 +206,9 @@ def make_optimizer(
     trained: Mapping[str, nn.Parameter], settings: Settings
 ) -> torch.optim.Optimizer:
     """Return the configured optimiser over ``trained``; UserError for one that does not exist."""
-    if settings.optimizer not in OPTIMIZERS:
-        raise UserError(f"no optimizer {settings.optimizer!r}; there is {', '.join(OPTIMIZERS)}")
+    make = find("train.optimizer.name", settings.optimizer, OPTIMIZERS)
     own = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
-    return OPTIMIZERS[settings.optimizer](
-        list(trained.values()), lr=settings.lr, weight_decay=settings.weight_decay, **own
-    )
+    return make(list(trained.values()), lr=settings.lr, weight_decay=settings.weight_decay, **own)
 
 
 def schedule_factor(schedule: str, round_number: int, rounds: int) -> float:
