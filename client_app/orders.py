@@ -114,7 +114,7 @@ def _check_steps(bench: SiteContext) -> None:
     Where fine-tuning follows, such a site has that; and how much a method with a way of its own to
     train does in a round, only the rounds show.
     """
-    most = bench.site.most_steps
+    most = bench.site.max_steps
     if most is None or bench.plan.tuning.epochs or type(bench.method).train is not Method.train:
         return
     planned = planned_steps(len(bench.data.train), fit_settings(bench, 1))

@@ -151,7 +151,7 @@ def set_up(
         device=device,
         memory=dict(kept.memory),
         optimizer_state=dict(kept.optimizer),
-        most_steps=bench.site.most_steps,
+        max_steps=bench.site.max_steps,
     )
     measured = {name: splits[name] for name in SPLITS}
     return Prepared(site_round, bench.method, measured)

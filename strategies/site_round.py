@@ -47,7 +47,7 @@ class SiteRound:
         Tensors of the method's own that the site keeps from round to round and never sends.
     optimizer_state : mapping
         Optimiser state of the personal tensors, kept from round to round.
-    most_steps : int or None
+    max_steps : int or None
         The site's own limit on the steps of a round.
     """
 
@@ -64,7 +64,7 @@ class SiteRound:
     device: torch.device
     memory: dict[str, Tensor]
     optimizer_state: OptimizerState
-    most_steps: int | None
+    max_steps: int | None
     fits: list[FitReport] = field(default_factory=list)
 
     def trainable(self, groups: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
@@ -106,8 +106,8 @@ class SiteRound:
         if epochs is not None:
             settings = replace(settings, epochs=epochs, steps=None)
         left = None
-        if self.most_steps is not None:
-            left = max(self.most_steps - sum(f.steps for f in self.fits), 0)
+        if self.max_steps is not None:
+            left = max(self.max_steps - sum(f.steps for f in self.fits), 0)
         if network is None:
             self.set_modes(set(parameters))
         kept = {n: s for n, s in self.optimizer_state.items() if n in parameters}
@@ -121,7 +121,7 @@ class SiteRound:
             loss=loss or self.loss,
             penalty=penalty,
             optimizer_state=kept,
-            most_steps=left,
+            max_steps=left,
         )
         self.fits.append(report)
         staying = set(self.partition.kept_names())

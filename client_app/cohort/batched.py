@@ -335,7 +335,7 @@ def _why_apart(alike: Sequence[SiteContext]) -> str:
         return f"method {method.name} has a way of its own to train"
     if any(name.startswith("extras.") for name in bench.partitioned.partition.group_of):
         return f"method {method.name} has modules of its own"
-    if bench.site.most_steps is not None:
+    if bench.site.max_steps is not None:
         return "max-steps"
     return ""
 

@@ -126,7 +126,7 @@ def fit(
     loss: Loss | None = None,
     penalty: Callable[[], Tensor] | None = None,
     optimizer_state: OptimizerState | None = None,
-    most_steps: int | None = None,
+    max_steps: int | None = None,
 ) -> FitReport:
     """Train ``network`` in place on ``split``; modes (train, eval) are the caller's.
 
@@ -151,7 +151,7 @@ def fit(
         A scalar added to the loss of every step (FedProx's proximal term).
     optimizer_state : mapping, optional
         State of earlier fits by parameter name, loaded where it fits and replaced by the new.
-    most_steps : int, optional
+    max_steps : int, optional
         Stop after this many steps: a site that can do only part of the work.
 
     Returns
@@ -173,7 +173,7 @@ def fit(
     least = 2 if _normalises_batches(network) else 1
     total, seen, done = 0.0, 0, 0
     for indices in batches(len(split), settings, generator):
-        if most_steps is not None and done >= most_steps:
+        if max_steps is not None and done >= max_steps:
             break
         stepper.zero_grad(set_to_none=True)
         value = 0.0
