@@ -23,10 +23,10 @@ from models.freezing import split
 from models.training.batched import (
     Learner,
     Stack,
-    batch_plan,
-    fit_together,
-    run_together,
-    why_not_stacked,
+    fit_batched,
+    grouping_key,
+    run_batched,
+    why_not_batched,
 )
 from models.training.data import Split
 from models.training.loop import Diverged, FitReport, Settings, WeightedLoss
@@ -168,7 +168,7 @@ def _made_teams(ready: Sequence[_Place], number: int) -> tuple[str, list[_Team]]
         seat.set_modes(set(trained))
 
     to_train()
-    if reason := why_not_stacked(seat.tail, seat.settings) or _no_faster(seat.tail, seat.device):
+    if reason := why_not_batched(seat.tail, seat.settings) or _no_faster(seat.tail, seat.device):
         return reason, []
     division = first.bench.partitioned.partition
     names = seat.tail.state_dict()
@@ -192,7 +192,7 @@ def _play(team: _Team) -> list[Outcome]:
     stack = team.stack(team.own)
     learners = [_learner(place, team.trained, team.number) for place in team.places]
     team.to_train()
-    fits, problems = fit_together(
+    fits, problems = fit_batched(
         team.tail,
         stack,
         learners,
@@ -239,7 +239,7 @@ def _measured(team: _Team) -> list[Metrics]:
     found: list[Metrics] = [{} for _ in team.places]
     for name in SPLITS:
         parts = [place.splits[name] for place in team.places]
-        outputs = run_together(
+        outputs = run_batched(
             team.tail,
             stack,
             parts,
@@ -362,7 +362,7 @@ def _teams(tail: nn.Module, ready: Sequence[_Place], elements: int) -> Iterator[
     """Cut sites into teams that can be stacked exactly, and that fit into memory."""
     groups: dict[int, list[_Place]] = {}
     for place in ready:
-        groups.setdefault(batch_plan(tail, place.splits["train"]), []).append(place)
+        groups.setdefault(grouping_key(tail, place.splits["train"]), []).append(place)
     for group in groups.values():
         # Those with as many steps beside one another: few of a team are done before the others.
         group.sort(key=lambda place: -len(place.splits["train"]))

@@ -44,7 +44,7 @@ class Learner:
     class_weights: Tensor | None = None
 
 
-def why_not_stacked(network: nn.Module, settings: Settings) -> str:
+def why_not_batched(network: nn.Module, settings: Settings) -> str:
     """Return why a fit of ``network``, in the modes it is in, cannot be stacked exactly, or ""."""
     if settings.optimizer != "sgd":
         # Where a gradient is all but zero, the sign of its rounding decides: a whole step's length.
@@ -63,7 +63,7 @@ def why_not_stacked(network: nn.Module, settings: Settings) -> str:
     return ""
 
 
-def batch_plan(network: nn.Module, split: Split) -> int:
+def grouping_key(network: nn.Module, split: Split) -> int:
     """Return a number that must be the same for all learners of a fit.
 
     Batches of unequal sizes are padded, and the padding is given no weight. BatchNorm in train mode
@@ -74,7 +74,7 @@ def batch_plan(network: nn.Module, split: Split) -> int:
     return len(split) if mixes else 0
 
 
-def fit_together(
+def fit_batched(
     network: nn.Module,
     stack: Stack,
     learners: Sequence[Learner],
@@ -94,9 +94,9 @@ def fit_together(
         By the network's names, shape ``(m, ...)``, on ``device``: parameters, and the buffers that
         change. Trained in place.
     learners : sequence of Learner
-        m of them, alike in `batch_plan`.
+        m of them, alike in `grouping_key`.
     settings : Settings
-        How to train, the same for all; `why_not_stacked` says what cannot be.
+        How to train, the same for all; `why_not_batched` says what cannot be.
     trained : collection of str
         The parameters that are stepped: names of ``stack``.
     kept : collection of str
@@ -148,7 +148,7 @@ def fit_together(
     return reports, problems
 
 
-def run_together(
+def run_batched(
     network: nn.Module,
     stack: Stack,
     splits: Sequence[Split],
