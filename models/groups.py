@@ -350,7 +350,7 @@ def _listed(groups: Mapping[str, Group]) -> str:
     return ", ".join(groups)
 
 
-def exchanged(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
+def exchanged_by_scope(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
     """Return the tensors that sites of ``task`` share, by scope key."""
     return {
         scope_key(partition, group, task): partition.exchanged_names(group)
@@ -358,7 +358,7 @@ def exchanged(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def keys_of(partition: Partition, task: str) -> dict[str, str]:
+def scope_keys(partition: Partition, task: str) -> dict[str, str]:
     """Return the scope key of each exchanged group, for sites of ``task``."""
     return {group: scope_key(partition, group, task) for group in partition.exchanged_groups()}
 

@@ -23,7 +23,7 @@ from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
-from models.groups import keys_of
+from models.groups import scope_keys
 from models.training.data import SiteData
 
 logger = logging.getLogger("flwr")
@@ -198,7 +198,7 @@ class Received:
         Sites of one model get the same objects of a scope.
         """
         found: dict[str, Tensor] = {}
-        for group, key in keys_of(bench.partitioned.partition, bench.data.task).items():
+        for group, key in scope_keys(bench.partitioned.partition, bench.data.task).items():
             if key not in self.payloads_of:
                 raise UserError(f"the server sent nothing of {key!r}, which this site exchanges")
             read = (id(bench.partitioned), key)
@@ -209,7 +209,7 @@ class Received:
 
     def by_group(self, bench: SiteContext) -> dict[str, bytes]:
         """Return the payload of each group for the site of ``bench``, as far as it is there."""
-        keys = keys_of(bench.partitioned.partition, bench.data.task)
+        keys = scope_keys(bench.partitioned.partition, bench.data.task)
         return {
             group: self.payloads_of[key] for group, key in keys.items() if key in self.payloads_of
         }
