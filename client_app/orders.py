@@ -118,7 +118,7 @@ def _check_steps(bench: SiteContext) -> None:
     if most is None or bench.plan.tuning.epochs or type(bench.method).train is not Method.train:
         return
     planned = planned_steps(len(bench.data.train), fit_settings(bench, 1))
-    if reason := bench.method.refuses(min(most, planned), planned):
+    if reason := bench.method.reject_reason(min(most, planned), planned):
         raise UserError(
             f"this site's max-steps={most} cuts every round short, and none would be taken "
             f"({reason}): raise max-steps, or shorten the rounds"
@@ -212,7 +212,7 @@ def deploy(
         site_round.generator = generator
         site_round.settings = replace(site_round.settings, lr=lr)
         site_round.optimizer_state = {}
-        bench.method.tune(site_round, tuning.groups, tuning.epochs)
+        bench.method.fine_tune(site_round, tuning.groups, tuning.epochs)
         check_finite(bench.partitioned)
         after = measured(bench, seat)
     _keep_deployed(bench, site_round, chosen)

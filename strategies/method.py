@@ -33,7 +33,7 @@ class Method:
         del model
         return configured
 
-    def kinds(self) -> Mapping[str, Group]:
+    def known_groups(self) -> Mapping[str, Group]:
         """Return the groups there are; a method may add one, for what it exchanges besides layers."""
         return FOUR_GROUPS
 
@@ -42,7 +42,7 @@ class Method:
         del network, classes
         return None
 
-    def differs(self, group: str) -> bool:
+    def trains_what_it_received(self, group: str) -> bool:
         """Return whether what leaves the site in ``group`` is what it received there, trained on.
 
         Only then can a lossy coding of the difference be made up for by the next one. Here it is
@@ -60,7 +60,7 @@ class Method:
         """Return what answers for the site when it is evaluated, over ``site.train``-like inputs."""
         return site.tail
 
-    def tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
+    def fine_tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
         """Fine-tune ``groups`` of the final model in place, after the last round.
 
         A method whose :meth:`predictor` answers with another module than ``site.tail`` tunes that.
@@ -69,7 +69,7 @@ class Method:
 
     # -- the server's half -----------------------------------------------------------------------
 
-    def refuses(self, steps: int, planned: int) -> str | None:
+    def reject_reason(self, steps: int, planned: int) -> str | None:
         """Return why an update of ``steps`` of ``planned`` steps is not taken, or None."""
         if steps < planned:
             return (
@@ -87,10 +87,10 @@ class Method:
 def check_codings(method: Method, codings: Codings) -> None:
     """Raise UserError where a configured coding cannot be that of a group of the method."""
     for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
-        check_travels(method, f"strategy.{way}", chosen)
+        check_exchanged(method, f"strategy.{way}", chosen)
         for group, coding in chosen.items():
             where = f"strategy.{way}.{group}"
-            if coding.lossy and not method.differs(group):
+            if coding.lossy and not method.trains_what_it_received(group):
                 raise UserError(
                     f"{where}={coding.name}: method {method.name} makes what it sends in group "
                     f"{group!r} anew each round, so what the coding loses of a difference cannot "
@@ -98,9 +98,9 @@ def check_codings(method: Method, codings: Codings) -> None:
                 )
 
 
-def check_travels(method: Method, where: str, groups: Iterable[str]) -> None:
+def check_exchanged(method: Method, where: str, groups: Iterable[str]) -> None:
     """Raise UserError where a setting, whose place is ``where``, is of a group that never travels."""
-    kinds = method.kinds()
+    kinds = method.known_groups()
     sent = [name for name, group in kinds.items() if group.exchanged]
     for group in groups:
         if group not in sent:
@@ -111,9 +111,7 @@ def check_travels(method: Method, where: str, groups: Iterable[str]) -> None:
             )
 
 
-def everything_else(
-    configured: Groups, group: str, **own: Sequence[str]
-) -> dict[str, Sequence[str]]:
+def with_rest_in(configured: Groups, group: str, **own: Sequence[str]) -> dict[str, Sequence[str]]:
     """Return groups that keep what is frozen, take ``own``, and put the rest into ``group``.
 
     Where ``...`` is frozen, the rest is what the configured groups name besides.

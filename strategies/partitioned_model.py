@@ -149,7 +149,7 @@ def build_partitioned(
         )
         extras = method.extras(network, classes)
     model = Whole(network, extras)
-    division = partition_tensors(model, method.groups(plan.groups, model), method.kinds())
+    division = partition_tensors(model, method.groups(plan.groups, model), method.known_groups())
     if plan.tuning.epochs:
         _check_tuned(division, plan.tuning.groups)
     freeze(model, division)

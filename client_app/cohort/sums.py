@@ -55,7 +55,7 @@ class CohortSums:
             For the reasons for which the server would refuse the site's own answer; it is not in
             the sums then.
         """
-        if reason := self._method.refuses(report.steps, report.planned):
+        if reason := self._method.reject_reason(report.steps, report.planned):
             raise Refused(reason)
         groups = {}
         for group in partition.exchanged_groups():

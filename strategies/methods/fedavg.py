@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from strategies.method import Groups, Method, everything_else
+from strategies.method import Groups, Method, with_rest_in
 
 
 @dataclass(frozen=True)
@@ -18,4 +18,4 @@ class FedAvg(Method):
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put all but the frozen layers into ``common``."""
         del model
-        return everything_else(configured, "common")
+        return with_rest_in(configured, "common")

@@ -8,7 +8,7 @@ from torch import nn
 
 from fedstrata.support.errors import UserError
 from models.groups import partition_tensors
-from strategies.method import Groups, Method, everything_else
+from strategies.method import Groups, Method, with_rest_in
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FedBN(Method):
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put the normalisation layers that are not frozen into ``personal``, the rest common."""
         frozen = set(
-            partition_tensors(model, everything_else(configured, "common")).names("pretrained")
+            partition_tensors(model, with_rest_in(configured, "common")).names("pretrained")
         )
         layers = [
             path
@@ -41,4 +41,4 @@ class FedBN(Method):
                 f"method fedbn: the model has no layer of type {', '.join(self.types)} outside "
                 "the frozen ones; use a model with normalisation, or method=fedavg"
             )
-        return everything_else(configured, "common", personal=layers)
+        return with_rest_in(configured, "common", personal=layers)

@@ -42,7 +42,7 @@ class FedProx(Method):
 
         site.fit(penalty=proximal if pairs else None)
 
-    def refuses(self, steps: int, planned: int) -> str | None:
+    def reject_reason(self, steps: int, planned: int) -> str | None:
         """Take inexact solutions: any site that made at least one step (definition 2)."""
         del planned
         return None if steps > 0 else "did no step at all"

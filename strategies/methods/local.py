@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from strategies.method import Groups, Method, everything_else
+from strategies.method import Groups, Method, with_rest_in
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Local(Method):
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put all but the frozen layers into ``personal``."""
         del model
-        return everything_else(configured, "personal")
+        return with_rest_in(configured, "personal")
 
-    def refuses(self, steps: int, planned: int) -> str | None:
+    def reject_reason(self, steps: int, planned: int) -> str | None:
         """Refuse nothing: there is nothing to average."""
         del steps, planned
         return None

@@ -93,7 +93,7 @@ def test_the_callers_seed_decides_the_start(models_dir):
 
 def test_a_frozen_encoder_is_the_prefix(models_dir):
     model = network(models_dir)
-    kinds = make_method({"name": "layers"}).kinds()
+    kinds = make_method({"name": "layers"}).known_groups()
     division = partition_tensors(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
     assert frozen_cut(model, division) == 1
     prefix, tail = split(model, 1)

@@ -19,7 +19,7 @@ from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope, partition_tensors
 from strategies import methods
 from strategies.aggregators import Aggregator, make_aggregator
-from strategies.method import Groups, Method, everything_else
+from strategies.method import Groups, Method, with_rest_in
 from strategies.methods import make_method
 from strategies.site_round import SiteRound
 from tests.helpers.runs import SMALL, states
@@ -37,7 +37,7 @@ class FedRep(Method):
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
-        return everything_else(configured, "common", personal=["head"])
+        return with_rest_in(configured, "common", personal=["head"])
 
     def train(self, site: SiteRound) -> None:
         body = {n: t.clone() for n, t in site.model.state_dict().items() if "head" not in n}
@@ -64,7 +64,7 @@ class Ditto(Method):
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
-        return everything_else(configured, "common")
+        return with_rest_in(configured, "common")
 
     def _own(self, site: SiteRound) -> nn.Module:
         own = copy.deepcopy(site.tail)
@@ -105,12 +105,12 @@ class FedProto(Method):
     weight: float
     name = "fedproto"
 
-    def kinds(self) -> Mapping[str, Group]:
+    def known_groups(self) -> Mapping[str, Group]:
         return {**FOUR_GROUPS, "prototypes": Group("prototypes", Scope.ALL_SITES)}
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
-        return everything_else(configured, "personal", prototypes=["extras"])
+        return with_rest_in(configured, "personal", prototypes=["extras"])
 
     def extras(self, network: nn.Sequential, classes: int) -> nn.Module:
         del network
@@ -199,9 +199,9 @@ def test_a_method_that_does_not_exist_is_answered_with_those_that_do() -> None:
 
 
 def test_fedprox_takes_partial_work_and_fedavg_does_not() -> None:
-    assert make_method({"name": "fedprox", "mu": 0.1}).refuses(3, 10) is None
-    assert make_method({"name": "fedprox", "mu": 0.1}).refuses(0, 10)
-    assert "3 of 10" in str(make_method({"name": "fedavg"}).refuses(3, 10))
+    assert make_method({"name": "fedprox", "mu": 0.1}).reject_reason(3, 10) is None
+    assert make_method({"name": "fedprox", "mu": 0.1}).reject_reason(0, 10)
+    assert "3 of 10" in str(make_method({"name": "fedavg"}).reject_reason(3, 10))
 
 
 def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(tmp_path: Path) -> None:
