@@ -244,5 +244,5 @@ def _open_model(
         if weights.content_hash(tensors) != read.weights:
             here = private(checkpoint, CHECKPOINT)
             raise UserError(here + " is damaged: delete it, it will be sent again")
-        partitioned.start_from(tensors)
+        partitioned.load_pretrained(tensors)
     return LoadedModel(partitioned, partitioned.tensors(list(partitioned.model.state_dict())))

@@ -18,7 +18,7 @@ from models.networks import build
 from strategies.method import Method
 
 
-class Whole(nn.Module):
+class ModelWithExtras(nn.Module):
     """The network's children under their own names, and the method's modules as ``extras``.
 
     Its ``state_dict`` is what the partition divides; the network is what runs.
@@ -69,12 +69,12 @@ class PartitionedModel:
             for name, tensor in tensors.items():
                 own[name].copy_(tensor)
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy pre-trained weights into the model, but for what `left_alone` names."""
-        alone = self.left_alone({name: tuple(tensor.shape) for name, tensor in weights.items()})
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy pre-trained weights into the model, but for what `not_loaded` names."""
+        alone = self.not_loaded({name: tuple(tensor.shape) for name, tensor in weights.items()})
         self.load({name: tensor for name, tensor in weights.items() if name not in alone})
 
-    def left_alone(self, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
+    def not_loaded(self, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
         """Return which pre-trained tensors of these shapes the model does not take.
 
         Those of its head in another shape, as `models.weights.load_into` has it: a task may have
@@ -148,7 +148,7 @@ def build_partitioned(
             **options,
         )
         extras = method.extras(network, classes)
-    model = Whole(network, extras)
+    model = ModelWithExtras(network, extras)
     division = partition_tensors(model, method.groups(plan.groups, model), method.known_groups())
     if plan.tuning.epochs:
         _check_tuned(division, plan.tuning.groups)
