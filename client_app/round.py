@@ -19,7 +19,7 @@ from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.plan import TrainConfig
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
-from models.freezing import split
+from models.freezing import split_at
 from models.training.data import Split
 from models.training.loop import (
     Diverged,
@@ -177,7 +177,7 @@ def _frozen_once(bench: SiteContext) -> tuple[nn.Module, dict[str, Split]]:
     if not caches_features(bench):
         splits = {"train": data.train, "validation": data.validation, "test": data.test}
         return _compiled(bench, bench.partitioned.network), _near(bench, splits)
-    prefix, tail = split(bench.partitioned.network, cut)
+    prefix, tail = split_at(bench.partitioned.network, cut)
     return _compiled(bench, tail), _near(bench, features_of(bench, prefix))
 
 

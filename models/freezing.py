@@ -22,7 +22,7 @@ class Copy(nn.Module):
         return inputs.clone()
 
 
-def steps(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def sequential_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the modules that run one after the other, with their dotted paths.
 
     The children of ``model`` are taken to run in order. Nested `nn.Sequential` are expanded
@@ -43,7 +43,7 @@ def frozen_cut(model: nn.Module, partition: Partition) -> int:
     groups = partition.groups
     frozen = {name for name, group in partition.group_of.items() if not groups[group].trained}
     cut = 0
-    for index, (path, module) in enumerate(steps(model), start=1):
+    for index, (path, module) in enumerate(sequential_modules(model), start=1):
         names = [f"{path}.{name}" for name in module.state_dict()]
         if not frozen.issuperset(names) or _mixes_examples(module):
             break
@@ -53,7 +53,7 @@ def frozen_cut(model: nn.Module, partition: Partition) -> int:
     return cut
 
 
-def split(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]:
+def split_at(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]:
     """Return the first ``cut`` steps and the others, such that ``tail(prefix(x)) == model(x)``.
 
     Both share their modules with ``model`` and keep its tensor names. The prefix is put in eval
@@ -63,9 +63,9 @@ def split(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]
     Raises
     ------
     ValueError
-        Unless ``0 <= cut <= len(steps(model))``.
+        Unless ``0 <= cut <= len(sequential_modules(model))``.
     """
-    parts = steps(model)
+    parts = sequential_modules(model)
     if not 0 <= cut <= len(parts):
         raise ValueError(f"cannot cut {len(parts)} steps after {cut}")
     first, rest = parts[:cut], parts[cut:]
@@ -76,7 +76,7 @@ def split(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]
 
 def prefix_digest(model: nn.Sequential, cut: int) -> str:
     """Return the hex SHA-256 of the first ``cut`` steps: their paths, settings and tensors."""
-    parts = steps(model)[:cut]
+    parts = sequential_modules(model)[:cut]
     told = repr([(path, repr(module)) for path, module in parts])
     tensors = content_hash(_chain(parts).state_dict())
     return hashlib.sha256(f"{told}\n{tensors}".encode()).hexdigest()
@@ -141,7 +141,7 @@ def set_train_mode(model: nn.Module, partition: Partition) -> None:
     BatchNorm must neither use nor update batch statistics.
     """
     model.train()
-    for _, step in steps(model)[: frozen_cut(model, partition)]:
+    for _, step in sequential_modules(model)[: frozen_cut(model, partition)]:
         step.eval()
     for name, group in partition.group_of.items():
         if not partition.groups[group].trained:

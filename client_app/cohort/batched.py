@@ -19,7 +19,7 @@ from client_app.round import SPLITS
 from client_app.store import LocalState
 from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.support.seeds import derive_seed
-from models.freezing import split
+from models.freezing import split_at
 from models.training.batched import (
     Learner,
     Stack,
@@ -319,7 +319,7 @@ def _features_of(bench: SiteContext) -> Callable[[SiteContext], dict[str, Split]
     partitioned = bench.partitioned
     partitioned.load(bench.start)
     partitioned.model.to(bench.device)
-    prefix, _ = split(partitioned.network, partitioned.cut)
+    prefix, _ = split_at(partitioned.network, partitioned.cut)
     return lambda one: round.features_of(one, prefix)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import model_folder
-from models.freezing import frozen_cut, prefix_digest, split
+from models.freezing import frozen_cut, prefix_digest, split_at
 from models.groups import partition_tensors
 from models.networks import build, input_dtype
 from models.networks.text import folder_tensors
@@ -96,7 +96,7 @@ def test_a_frozen_encoder_is_the_prefix(models_dir):
     kinds = make_method({"name": "layers"}).known_groups()
     division = partition_tensors(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
     assert frozen_cut(model, division) == 1
-    prefix, tail = split(model, 1)
+    prefix, tail = split_at(model, 1)
     batch = ids([2, 5, 3], [2, 6, 7, 3])
     with torch.no_grad():
         assert torch.equal(tail(prefix(batch)), model(batch))
