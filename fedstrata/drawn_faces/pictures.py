@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from fedstrata.drawn_faces.camera import Camera
 from fedstrata.drawn_faces.chances import Bools
-from fedstrata.drawn_faces.people import meet
-from fedstrata.drawn_faces.portrait import lit, portray
-from fedstrata.drawn_faces.scenes import stage
+from fedstrata.drawn_faces.people import make_people
+from fedstrata.drawn_faces.portrait import paint_portraits, under_light
+from fedstrata.drawn_faces.scenes import make_scenes
 
 ATTRIBUTES: tuple[str, ...] = ("gender", "age", "glasses", "pose", "teeth")
 CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -36,7 +36,7 @@ _BATCH = 128  # pictures drawn together: enough to spread numpy's overhead, smal
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnFaces:
     """Drawn faces.
 
     Parameters
@@ -62,7 +62,7 @@ def draw(
     first_identity: int = 0,
     camera: Camera | None = None,
     size: int = 64,
-) -> Drawn:
+) -> DrawnFaces:
     """Draw pictures of people; the same arguments and libraries give the same bytes.
 
     A person, known by a number, keeps face, gender and age in every picture and under every seed.
@@ -99,14 +99,14 @@ def draw(
     glasses, turned, teeth = (
         _exact(n, MARGINALS[name], rng) for name in ("glasses", "pose", "teeth")
     )
-    people = meet(numbers, MARGINALS["gender"], MARGINALS["age"])
-    scenes = stage(rng, turned=turned, teeth=teeth, glasses=glasses)
+    people = make_people(numbers, MARGINALS["gender"], MARGINALS["age"])
+    scenes = make_scenes(rng, turned=turned, teeth=teeth, glasses=glasses)
     images = np.empty((n, size, size, 3), np.uint8)
     for start in range(0, n, _BATCH):
         rows = slice(start, min(start + _BATCH, n))
         batch, persons = scenes.take(rows), people.take(who[rows])
-        painted = portray(persons, batch, camera, walls).paint(size)
-        images[rows] = camera.develop(lit(painted, batch), grain)
+        painted = paint_portraits(persons, batch, camera, walls).paint(size)
+        images[rows] = camera.develop(under_light(painted, batch), grain)
     labels = {
         "gender": people.male[who],
         "age": ~people.old[who],
@@ -114,7 +114,7 @@ def draw(
         "pose": turned,
         "teeth": teeth,
     }
-    return Drawn(
+    return DrawnFaces(
         images=images,
         labels={name: labels[name].astype(np.int64) for name in ATTRIBUTES},
         identity=numbers[who],

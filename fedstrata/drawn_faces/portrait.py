@@ -24,7 +24,9 @@ from fedstrata.drawn_faces.scenes import Scenes
 from fedstrata.drawn_faces.sketch import Placement, Sketch
 
 
-def portray(people: People, scenes: Scenes, camera: Camera, rng: np.random.Generator) -> Sketch:
+def paint_portraits(
+    people: People, scenes: Scenes, camera: Camera, rng: np.random.Generator
+) -> Sketch:
     """Return one portrait per row of ``people`` and ``scenes``; ``rng`` is for the backdrop."""
     sketch = Sketch(Placement(scenes.across, scenes.down, scenes.scale, scenes.roll))
     head = _pose(people, scenes)
@@ -50,7 +52,7 @@ def portray(people: People, scenes: Scenes, camera: Camera, rng: np.random.Gener
     return sketch
 
 
-def lit(pictures: NDArray[np.uint8], scenes: Scenes) -> NDArray[np.float32]:
+def under_light(pictures: NDArray[np.uint8], scenes: Scenes) -> NDArray[np.float32]:
     """Return pictures under their scenes' light, float32 ``(n, h, w, 3)``, 1 is full white."""
     size = pictures.shape[1]
     place = (np.arange(size) + 0.5) / size - 0.5
