@@ -161,7 +161,7 @@ def test_files_of_larger_and_older_and_smaller_models_are_read(models_dir):
     "name", ["../tiny-bert", "/etc", "a/b", "", ".", "..", "x" * 200, 3, None, ["a"], "a\n"]
 )
 def test_a_folder_is_a_name_and_nothing_else(models_dir, name):
-    with pytest.raises(UserError, match="is no folder's name"):
+    with pytest.raises(UserError, match="is not the name of a folder"):
         model_folder(name, models_dir)
 
 
