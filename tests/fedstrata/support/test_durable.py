@@ -19,9 +19,14 @@ def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
 def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), durable.replacing(path) as unfinished:
-        unfinished.write_text("half of the n")
-        raise OSError("disk full")
+
+    def write_half() -> None:
+        with durable.replacing(path) as unfinished:
+            unfinished.write_text("half of the n")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
