@@ -8,7 +8,7 @@ and `personal` layers are one set per task, since there are no sites any more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from server_app.start_weights import PretrainingJob, checkpoint
 from strategies.config import Config, plan_for
 from strategies.methods import make_method
 from strategies.partitioned_model import PartitionedModel, build_partitioned
-from strategies.site_round import settings_of
 
 SPLITS = ("train", "validation", "test")
 DEVICE = torch.device("cpu")
@@ -328,7 +327,7 @@ def _objective(joint: Joint, names: Sequence[str], most: int) -> loop.Loss:
     return loss
 
 
-def round_settings(config: Config, number: int, examples: int, sites: int) -> loop.Settings:
+def round_settings(config: Config, number: int, examples: int, sites: int) -> loop.FitSettings:
     """Return the settings of one round's worth of passes over everybody's data."""
     train = config.train
     epochs = train.epochs
@@ -336,8 +335,7 @@ def round_settings(config: Config, number: int, examples: int, sites: int) -> lo
         assert train.steps is not None
         epochs = max(1, round(train.steps * train.batch_size * sites / examples))
     factor = loop.schedule_factor(train.schedule, number, config.strategy.rounds)
-    settings = settings_of(train, factor=factor, autocast=False)
-    return replace(settings, epochs=epochs, steps=None)
+    return loop.FitSettings(train, factor).for_epochs(epochs)
 
 
 def _measure(

@@ -35,11 +35,12 @@ from client_app.feature_cache import FeatureCache, cached
 from client_app.gpu_cache import GpuCache, room_on
 from client_app.node_config import DEFAULT_CACHE_GB
 from client_app.round import to_device
+from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split_at
 from models.groups import partition_tensors
 from models.networks import build
 from models.training.data import ArrayInputs, Split
-from models.training.loop import Settings, batches, fit, parameters_of
+from models.training.loop import FitSettings, batches, fit, parameters_of
 
 TUTORIAL, COLD, WARM = "tutorial loop", "ours, empty cache", "ours, full cache"
 EXACT = "ours, empty cache in float32"
@@ -56,17 +57,13 @@ EVALUATION_BATCH = 256  # as conf/train/default.yaml has it
 # numbers with 10 bits after the point (TF32).
 PRELOAD = ("benchmarks.local", "torchvision")
 TOLERANCE = {"cpu": 1e-4, "cuda": 2e-2}
-SETTINGS = Settings(
+CONFIG = FitConfig(
     epochs=5,
     steps=None,
     batch_size=32,
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=1e-4,
+    optimizer=OptimizerConfig("sgd", lr=0.01, momentum=0.9, weight_decay=1e-4),
     clip=None,
     augment="none",
-    autocast=False,
 )
 
 
@@ -87,9 +84,9 @@ class Case:
         return f"{self.network}, {self.size}x{self.size}, {self.trained}"
 
     @property
-    def settings(self) -> Settings:
+    def config(self) -> FitConfig:
         """Return how to train in one round."""
-        return replace(SETTINGS, epochs=self.epochs)
+        return replace(CONFIG, epochs=self.epochs)
 
 
 @dataclass(frozen=True)
@@ -158,15 +155,15 @@ def play(case: Case, side: str, cache: Path, result: Path, device: str = "cpu") 
 
 
 def _tutorial(case: Case, site: Site, device: torch.device) -> None:
-    settings = case.settings
+    config = case.config
     for number in range(case.rounds):
         optimizer = torch.optim.SGD(
             site.trained.values(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+            lr=config.optimizer.lr,
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
         )
-        for indices in batches(len(site.data), settings, np.random.default_rng(number)):
+        for indices in batches(len(site.data), config, np.random.default_rng(number)):
             inputs = site.data.inputs.batch(indices).to(device)
             labels = torch.from_numpy(site.data.labels[indices]).to(device)
             optimizer.zero_grad()
@@ -195,7 +192,7 @@ def _ours(
         fit(
             tail,
             features,
-            replace(case.settings, autocast=autocast),
+            FitSettings(case.config, autocast=autocast),
             trained=site.trained,
             generator=np.random.default_rng(number),
             device=device,
@@ -296,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     notes = [
         at_best.told(),
         f"{told.epochs} epochs in each of {told.rounds} rounds on {told.images} pictures, batches of "
-        f"{SETTINGS.batch_size}."
+        f"{CONFIG.batch_size}."
         if not told.quick
         else "Two epochs in each of two rounds on 64 pictures: too little for a figure.",
         "Medians, in a process that has the model and the pictures; memory is "

@@ -44,7 +44,6 @@ from benchmarks.tables import Table, write
 from models.training import loop
 from models.training.data import SiteData
 from strategies.config import Config
-from strategies.site_round import settings_of
 
 SETS = ("pneumonia", "skewed", "pacs", "faces", "deployment", "text")
 READS = {
@@ -165,9 +164,8 @@ def _steps(configs: Iterable[Config], held: Sequence[SiteData]) -> str:
     told: dict[str, None] = {}
     for config in configs:
         pooled = central.round_settings(config, 1, sum(sizes), len(sizes))
-        own = settings_of(config.train, factor=1, autocast=False)
-        of_a_site = np.mean([loop.planned_steps(size, own) for size in sizes])
-        steps = loop.planned_steps(sum(sizes), pooled)
+        of_a_site = np.mean([loop.planned_steps(size, config.train) for size in sizes])
+        steps = loop.planned_steps(sum(sizes), pooled.config)
         told[f"{steps} where a site makes {of_a_site:.3g}"] = None
     return (
         "Pooled training keeps the batch size and the passes over the data, so it makes more steps a "

@@ -20,7 +20,6 @@ from client_app.failures import writing
 from client_app.round import (
     check_finite,
     exchanged_tensors,
-    fit_settings,
     local_state,
     measured,
     play,
@@ -117,7 +116,7 @@ def _check_steps(bench: SiteContext) -> None:
     most = bench.site.max_steps
     if most is None or bench.plan.tuning.epochs or type(bench.method).train is not Method.train:
         return
-    planned = planned_steps(len(bench.data.train), fit_settings(bench, 1))
+    planned = planned_steps(len(bench.data.train), bench.plan.train)
     if reason := bench.method.reject_reason(min(most, planned), planned):
         raise UserError(
             f"this site's max-steps={most} cuts every round short, and none would be taken "
@@ -208,9 +207,8 @@ def deploy(
     after = before
     if chosen:
         generator = seeded(derive_seed(bench.plan.seed, "deploy", bench.data.site))
-        lr = bench.plan.train.optimizer.lr * tuning.lr_factor
         site_round.generator = generator
-        site_round.settings = replace(site_round.settings, lr=lr)
+        site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
         bench.method.fine_tune(site_round, tuning.groups, tuning.epochs)
         check_finite(bench.partitioned)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
@@ -23,8 +23,8 @@ from models.freezing import split_at
 from models.training.data import Split
 from models.training.loop import (
     Diverged,
+    FitSettings,
     Loss,
-    Settings,
     WeightedLoss,
     class_weights,
     schedule_factor,
@@ -33,7 +33,7 @@ from models.training.loop import (
 from models.training.metrics import evaluate
 from strategies.method import Method
 from strategies.partitioned_model import PartitionedModel
-from strategies.site_round import SiteRound, settings_of
+from strategies.site_round import SiteRound
 
 Done = TypeVar("Done")
 SPLITS = ("validation", "test")
@@ -260,12 +260,11 @@ def round_report(
     )
 
 
-def fit_settings(bench: SiteContext, round_number: int) -> Settings:
+def fit_settings(bench: SiteContext, round_number: int) -> FitSettings:
     """Return how to train in a round: the configured settings with the schedule's learning rate."""
     config = bench.plan.train
     factor = schedule_factor(config.schedule, round_number, bench.plan.rounds)
-    settings = settings_of(config, factor=factor, autocast=bench.autocast)
-    return replace(settings, micro_batches=bench.micro_batches)
+    return FitSettings(config, factor, bench.autocast, bench.micro_batches)
 
 
 def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedstrata import drawn_faces
-from fedstrata.protocol.plan import OptimizerConfig
+from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models import networks
@@ -197,21 +197,20 @@ def _drawn_faces(settings: Pretraining, seed: int) -> PublicSet:
 PUBLIC: Mapping[str, Callable[[Pretraining, int], PublicSet]] = {"drawn_faces": _drawn_faces}
 
 
-def _settings(settings: Pretraining, done: int, steps: int, device: torch.device) -> loop.Settings:
+def _settings(
+    settings: Pretraining, done: int, steps: int, device: torch.device
+) -> loop.FitSettings:
     """Return the settings of the next piece: the rate falls along a cosine over all steps."""
-    factor = loop.schedule_factor("cosine", done + 1, steps)
-    return loop.Settings(
+    config = FitConfig(
         epochs=None,
         steps=PIECE,
         batch_size=settings.batch_size,
-        optimizer=settings.optimizer.name,
-        lr=settings.optimizer.lr * factor,
-        momentum=settings.optimizer.momentum,
-        weight_decay=settings.optimizer.weight_decay,
+        optimizer=settings.optimizer,
         clip=5.0,
         augment="flip",
-        autocast=device.type == "cuda",
     )
+    factor = loop.schedule_factor("cosine", done + 1, steps)
+    return loop.FitSettings(config, factor, autocast=device.type == "cuda")
 
 
 def _source_hash() -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedstrata.protocol.plan import TrainConfig
 from models.freezing import set_train_mode
 from models.groups import Partition
 from models.training.data import Split
-from models.training.loop import FitReport, Loss, OptimizerState, Settings, fit, parameters_of
+from models.training.loop import FitReport, FitSettings, Loss, OptimizerState, fit, parameters_of
 
 
 @dataclass
@@ -37,7 +36,7 @@ class SiteRound:
         The training examples (features, where cached).
     classes : int
         Number of classes of the site's task.
-    settings : Settings
+    settings : FitSettings
         How to train, this round's learning rate included.
     loss : callable
         From logits and labels to a scalar, class weights included.
@@ -58,7 +57,7 @@ class SiteRound:
     received: Mapping[str, Tensor]
     train: Split
     classes: int
-    settings: Settings
+    settings: FitSettings
     loss: Loss
     generator: np.random.Generator
     device: torch.device
@@ -104,7 +103,7 @@ class SiteRound:
         parameters = dict(trained) if trained is not None else self.trainable(groups)
         settings = self.settings
         if epochs is not None:
-            settings = replace(settings, epochs=epochs, steps=None)
+            settings = settings.for_epochs(epochs)
         left = None
         if self.max_steps is not None:
             left = max(self.max_steps - sum(f.steps for f in self.fits), 0)
@@ -138,19 +137,3 @@ class SiteRound:
                 module.eval()
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
-
-
-def settings_of(config: TrainConfig, *, factor: float, autocast: bool) -> Settings:
-    """Return how to train now: the configured rate times ``factor``, in bfloat16 or not."""
-    return Settings(
-        epochs=config.epochs,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        optimizer=config.optimizer.name,
-        lr=config.optimizer.lr * factor,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-        clip=config.clip,
-        augment=config.augment,
-        autocast=autocast,
-    )

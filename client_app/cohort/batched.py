@@ -29,7 +29,7 @@ from models.training.batched import (
     why_not_batched,
 )
 from models.training.data import Split
-from models.training.loop import Diverged, FitReport, Settings, WeightedLoss
+from models.training.loop import Diverged, FitReport, FitSettings, WeightedLoss
 from models.training.metrics import metrics
 from strategies.method import Method
 
@@ -66,7 +66,7 @@ class _Team:
     number: int
     tail: nn.Module
     to_train: Callable[[], None]  # puts the tail's modules in the modes of training
-    settings: Settings
+    settings: FitSettings
     trained: list[str]  # parameters
     own: list[str]  # every tensor that can differ between sites
     places: list[_Place]

@@ -26,17 +26,38 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a site trains in one round; see conf/train/default.yaml."""
+class FitConfig:
+    """What one fit needs to know: how long, in which batches, with which steps.
+
+    Parameters
+    ----------
+    epochs, steps : int or None
+        Exactly one is given: passes over the split, or batches.
+    batch_size : int
+        Examples in a batch. The last batch of a pass may be smaller, but it is never a single
+        example where there are others: BatchNorm has no variance of one.
+    optimizer : OptimizerConfig
+        Its ``lr`` is the one before any schedule.
+    clip : float or None
+        Largest norm of the gradient.
+    augment : str
+        ``none``, ``flip`` or ``flip_crop``.
+    """
 
     epochs: int | None
     steps: int | None
     batch_size: int
     optimizer: OptimizerConfig
-    schedule: str
     clip: float | None
-    class_weights: str
     augment: str
+
+
+@dataclass(frozen=True)
+class TrainConfig(FitConfig):
+    """How a site trains in one round; see conf/train/default.yaml."""
+
+    schedule: str
+    class_weights: str
     cache_features: bool
     feature_dtype: str
     precision: str

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from models.freezing import RANDOM
 from models.training.data import Split
-from models.training.loop import FitReport, OptimizerState, Settings, batches, planned_steps
+from models.training.loop import FitReport, FitSettings, OptimizerState, batches, planned_steps
 
 BLOCK = 1 << 16  # numbers that are stepped at a time
 MOMENTUM = "momentum_buffer"  # as torch.optim.SGD calls it
@@ -44,15 +44,18 @@ class Learner:
     class_weights: Tensor | None = None
 
 
-def why_not_batched(network: nn.Module, settings: Settings) -> str:
+def why_not_batched(network: nn.Module, settings: FitSettings) -> str:
     """Return why a fit of ``network``, in the modes it is in, cannot be stacked exactly, or ""."""
-    if settings.optimizer != "sgd":
+    config = settings.config
+    if config.optimizer.name != "sgd":
         # Where a gradient is all but zero, the sign of its rounding decides: a whole step's length.
-        return f"train.optimizer.name={settings.optimizer} makes steps of differences in rounding"
+        return (
+            f"train.optimizer.name={config.optimizer.name} makes steps of differences in rounding"
+        )
     if settings.autocast:
         return "bfloat16 autocast"
-    if settings.augment != "none":
-        return f"train.augment={settings.augment}"
+    if config.augment != "none":
+        return f"train.augment={config.augment}"
     if settings.micro_batches > 1:
         return "batches in micro_batches, for want of memory"
     for module in network.modules():
@@ -78,7 +81,7 @@ def fit_batched(
     network: nn.Module,
     stack: Stack,
     learners: Sequence[Learner],
-    settings: Settings,
+    settings: FitSettings,
     *,
     trained: Collection[str],
     kept: Collection[str],
@@ -95,7 +98,7 @@ def fit_batched(
         change. Trained in place.
     learners : sequence of Learner
         m of them, alike in `grouping_key`.
-    settings : Settings
+    settings : FitSettings
         How to train, the same for all; `why_not_batched` says what cannot be.
     trained : collection of str
         The parameters that are stepped: names of ``stack``.
@@ -110,7 +113,7 @@ def fit_batched(
         For each learner what was done, and why that is not to be used ("" where it is): the text
         of `Diverged`.
     """
-    planned = [planned_steps(len(learner.split), settings) for learner in learners]
+    planned = [planned_steps(len(learner.split), settings.config) for learner in learners]
     order = sorted(range(len(learners)), key=lambda i: -planned[i])  # who is done falls off the end
     steps = [planned[i] for i in order]
     data = _Examples([learners[i] for i in order], settings, device)
@@ -130,7 +133,7 @@ def fit_batched(
         wanted = [now[name] for name in names]
         given = torch.autograd.grad(values.sum(), wanted, allow_unused=True)
         gradients = {n: g for n, g in zip(names, given, strict=True) if g is not None}
-        stepper.step(gradients, _clipping(gradients, settings.clip))
+        stepper.step(gradients, _clipping(gradients, settings.config.clip))
         losses[step, :active] = values.detach().double().cpu() * torch.from_numpy(sizes)
         seen[:active] += sizes
     stepper.save(steps, kept)
@@ -220,7 +223,7 @@ class _Examples:
     """The training examples of all learners in one tensor, and whose turn is when."""
 
     def __init__(
-        self, learners: Sequence[Learner], settings: Settings, device: torch.device
+        self, learners: Sequence[Learner], settings: FitSettings, device: torch.device
     ) -> None:
         splits = [learner.split for learner in learners]
         self.inputs = torch.cat([s.inputs.batch(np.arange(len(s))) for s in splits]).to(device)
@@ -228,7 +231,7 @@ class _Examples:
         self.labels = torch.from_numpy(labels).to(device)
         first = np.cumsum([0, *map(len, splits)])[:-1]
         self.turns = [
-            [indices + start for indices in batches(len(s), settings, learner.generator)]
+            [indices + start for indices in batches(len(s), settings.config, learner.generator)]
             for s, learner, start in zip(splits, learners, first, strict=True)
         ]
         self.masses = np.ones(len(labels), dtype=np.float32)
@@ -268,9 +271,10 @@ class _Examples:
 class _Stepper:
     """SGD on stacks: torch's own function, on those learners that still train."""
 
-    def __init__(self, stack: Stack, learners: Sequence[Learner], settings: Settings) -> None:
-        self.stack, self.learners, self.settings = stack, learners, settings
-        self.buffers = {n: self._restored(n) for n in stack} if settings.momentum else {}
+    def __init__(self, stack: Stack, learners: Sequence[Learner], settings: FitSettings) -> None:
+        self.stack, self.learners = stack, learners
+        self.lr, self.optimizer = settings.lr, settings.config.optimizer
+        self.buffers = {n: self._restored(n) for n in stack} if self.optimizer.momentum else {}
         self.touched: set[str] = set()
 
     def _restored(self, name: str) -> Tensor:
@@ -296,14 +300,14 @@ class _Stepper:
                 self._step_rows(name, rows, gradient[rows], clipping)
 
     def _step_rows(self, name: str, rows: slice, change: Tensor, clipping: Tensor | None) -> None:
-        settings, parameter = self.settings, self.stack[name][rows]
+        parameter = self.stack[name][rows]
         if clipping is not None:
             change = change * clipping[rows].view(-1, *[1] * (change.dim() - 1))
-        if settings.weight_decay:
-            change = change.add(parameter, alpha=settings.weight_decay)
+        if self.optimizer.weight_decay:
+            change = change.add(parameter, alpha=self.optimizer.weight_decay)
         if self.buffers:
-            change = self.buffers[name][rows].mul_(settings.momentum).add_(change)
-        parameter.add_(change, alpha=-settings.lr)
+            change = self.buffers[name][rows].mul_(self.optimizer.momentum).add_(change)
+        parameter.add_(change, alpha=-self.lr)
 
     def save(self, steps: Sequence[int], kept: Collection[str]) -> None:
         """Put each learner's momentum where it keeps it, if it did any step."""

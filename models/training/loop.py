@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedstrata.protocol.plan import FitConfig
 from fedstrata.support.registry import find
 from models.training.data import Split
 
@@ -25,43 +26,36 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to train; every field is configured, see conf/train/default.yaml.
+class FitSettings:
+    """How to train now: what is configured, and what depends on the round and the machine.
 
     Parameters
     ----------
-    epochs, steps : int or None
-        Exactly one is given: passes over the split, or batches.
-    batch_size : int
-        Examples a batch; the last batch of a pass may be smaller, but never a single example
-        where there are others (BatchNorm has no variance of one).
-    optimizer : str
-        ``sgd``, ``adam`` or ``adamw``.
-    lr, momentum, weight_decay : float
-        Of the optimiser; ``lr`` already carries the schedule's factor.
-    clip : float or None
-        Largest norm of the gradient.
-    augment : str
-        ``none``, ``flip`` or ``flip_crop``.
+    config : FitConfig
+        What is configured; see conf/train/default.yaml.
+    lr_factor : float
+        The configured learning rate is multiplied with this; it is the schedule's.
     autocast : bool
         Train in bfloat16 autocast.
     micro_batches : int
         Into how many parts each batch is cut to go through the network, where memory is short.
-        The gradients of a step add up to those of the whole batch; only BatchNorm normalises each
-        piece by its own statistics, and so gets no piece of one example.
+        The gradients of a step add up to those of the whole batch. Only BatchNorm normalizes each
+        part by its own statistics, and so no part has a single example there.
     """
 
-    epochs: int | None
-    steps: int | None
-    batch_size: int
-    optimizer: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    clip: float | None
-    augment: str
-    autocast: bool
+    config: FitConfig
+    lr_factor: float = 1.0
+    autocast: bool = False
     micro_batches: int = 1
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of every step."""
+        return self.config.optimizer.lr * self.lr_factor
+
+    def for_epochs(self, epochs: int) -> FitSettings:
+        """Return these settings with ``epochs`` instead of the configured epochs or steps."""
+        return replace(self, config=replace(self.config, epochs=epochs, steps=None))
 
 
 @dataclass(frozen=True)
@@ -96,21 +90,21 @@ class Diverged(ArithmeticError):
     """The loss stopped being a number."""
 
 
-def planned_steps(examples: int, settings: Settings) -> int:
-    """Return the number of optimiser steps that a fit over ``examples`` will take."""
-    if settings.steps is not None:
-        return settings.steps
-    assert settings.epochs is not None
-    return settings.epochs * len(_pass(np.arange(examples), settings.batch_size))
+def planned_steps(examples: int, config: FitConfig) -> int:
+    """Return the number of optimizer steps that a fit over ``examples`` will take."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return config.epochs * len(_pass(np.arange(examples), config.batch_size))
 
 
 def batches(
-    examples: int, settings: Settings, generator: np.random.Generator
+    examples: int, config: FitConfig, generator: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """Yield the example indices of each step, reshuffled with ``generator`` for each pass."""
-    left = planned_steps(examples, settings)
+    left = planned_steps(examples, config)
     while left > 0:
-        for indices in _pass(generator.permutation(examples), settings.batch_size)[:left]:
+        for indices in _pass(generator.permutation(examples), config.batch_size)[:left]:
             left -= 1
             yield indices
 
@@ -118,7 +112,7 @@ def batches(
 def fit(
     network: nn.Module,
     split: Split,
-    settings: Settings,
+    settings: FitSettings,
     *,
     trained: Mapping[str, nn.Parameter],
     generator: np.random.Generator,
@@ -136,7 +130,7 @@ def fit(
         From a batch of inputs to logits ``(b, classes)``, already on ``device``.
     split : Split
         Inputs and class indices.
-    settings : Settings
+    settings : FitSettings
         How to train.
     trained : mapping of str to nn.Parameter
         The parameters that are stepped, by name; all others are left alone.
@@ -168,11 +162,11 @@ def fit(
     stepper = make_optimizer(chosen, settings)
     _restore(stepper, chosen, optimizer_state)
     objective = loss or functional.cross_entropy
-    planned = planned_steps(len(split), settings)
+    planned = planned_steps(len(split), settings.config)
     mass: Callable[[Tensor], float] = getattr(objective, "mass", len)
     least = 2 if _normalises_batches(network) else 1
     total, seen, done = 0.0, 0, 0
-    for indices in batches(len(split), settings, generator):
+    for indices in batches(len(split), settings.config, generator):
         if max_steps is not None and done >= max_steps:
             break
         stepper.zero_grad(set_to_none=True)
@@ -192,8 +186,8 @@ def fit(
                     "lower train.optimizer.lr or set train.clip"
                 )
             part.backward()  # type: ignore[no-untyped-call]
-        if settings.clip is not None:
-            nn.utils.clip_grad_norm_(list(chosen.values()), settings.clip)
+        if settings.config.clip is not None:
+            nn.utils.clip_grad_norm_(list(chosen.values()), settings.config.clip)
         stepper.step()
         total += value * len(indices)
         seen += len(indices)
@@ -203,12 +197,13 @@ def fit(
 
 
 def make_optimizer(
-    trained: Mapping[str, nn.Parameter], settings: Settings
+    trained: Mapping[str, nn.Parameter], settings: FitSettings
 ) -> torch.optim.Optimizer:
-    """Return the configured optimiser over ``trained``; UserError for one that does not exist."""
-    make = find("train.optimizer.name", settings.optimizer, OPTIMIZERS)
-    own = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
-    return make(list(trained.values()), lr=settings.lr, weight_decay=settings.weight_decay, **own)
+    """Return the configured optimizer over ``trained``; UserError for one that does not exist."""
+    chosen = settings.config.optimizer
+    make = find("train.optimizer.name", chosen.name, OPTIMIZERS)
+    own = {"momentum": chosen.momentum} if chosen.name == "sgd" else {}
+    return make(list(trained.values()), lr=settings.lr, weight_decay=chosen.weight_decay, **own)
 
 
 def schedule_factor(schedule: str, round_number: int, rounds: int) -> float:
@@ -258,7 +253,7 @@ def _pass(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
 def _pieces(
     split: Split,
     indices: NDArray[np.int64],
-    settings: Settings,
+    settings: FitSettings,
     least: int,
     generator: np.random.Generator,
     device: torch.device,
@@ -273,9 +268,9 @@ def _pieces(
     count = min(settings.micro_batches, len(indices) // least)
     if count <= 1:
         inputs, labels = _on_device(inputs, labels, device)
-        yield augmented(inputs, settings.augment, generator), labels, 1.0
+        yield augmented(inputs, settings.config.augment, generator), labels, 1.0
         return
-    inputs = augmented(inputs, settings.augment, generator)
+    inputs = augmented(inputs, settings.config.augment, generator)
     whole = mass(labels)
     for rows in np.array_split(np.arange(len(indices)), count):
         piece = slice(rows[0], rows[-1] + 1)

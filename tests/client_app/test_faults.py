@@ -22,10 +22,10 @@ from client_app.failures import leaving, without_paths
 from client_app.memory import in_micro_batches
 from client_app.node_config import read_site
 from client_app.store import DiskStore, LocalState, MemoryStore
-from fedstrata.protocol.plan import Plan
+from fedstrata.protocol.plan import FitConfig, OptimizerConfig, Plan
 from fedstrata.support.errors import UserError, private
 from models.training.data import ArrayInputs, Split
-from models.training.loop import Diverged, FitReport, Settings, WeightedLoss, fit
+from models.training.loop import Diverged, FitReport, FitSettings, WeightedLoss, fit
 from tests.client_app.test_work import bench_of, plan, received  # noqa: F401
 
 CPU = torch.device("cpu")
@@ -215,10 +215,10 @@ def test_a_features_file_that_is_damaged_is_told_without_its_name(
 # -- out of memory ---------------------------------------------------------------------------------
 
 
-def settings(**values: Any) -> Settings:
-    plain = {"epochs": 2, "steps": None, "batch_size": 8, "optimizer": "sgd", "lr": 0.1}
-    rest = {"momentum": 0.9, "weight_decay": 0.01, "clip": 0.5, "augment": "none"}
-    return Settings(**{**plain, **rest, "autocast": False, **values})  # type: ignore[arg-type]
+def settings(micro_batches: int, **values: Any) -> FitSettings:
+    sgd = OptimizerConfig("sgd", lr=0.1, momentum=0.9, weight_decay=0.01)
+    config = FitConfig(2, None, batch_size=8, optimizer=sgd, clip=0.5, augment="none")
+    return FitSettings(replace(config, **values), micro_batches=micro_batches)
 
 
 def examples(channels: int = 3) -> Split:

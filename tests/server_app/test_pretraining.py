@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedstrata.protocol.plan import OptimizerConfig
+from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from fedstrata.support.errors import UserError
 from models.training import loop
 from server_app.pretraining import Pretraining
@@ -41,16 +41,20 @@ def test_what_cannot_be_trained_is_told_by_its_key(changes: dict[str, Any], told
 
 def test_an_optimiser_is_the_one_that_was_asked_for() -> None:
     layer = nn.Linear(2, 2)
-    settings = loop.Settings(1, None, 4, "sgd", 0.1, 0.9, 0.01, None, "none", False)
+    sgd = OptimizerConfig("sgd", 0.1, 0.9, 0.01)
+    config = FitConfig(1, None, 4, sgd, None, "none")
+
+    def settings(name: str) -> loop.FitSettings:
+        return loop.FitSettings(replace(config, optimizer=replace(sgd, name=name)))
+
     for name, kind in {
         "sgd": torch.optim.SGD,
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
     }.items():
-        chosen = replace(settings, optimizer=name)
-        made = loop.make_optimizer(dict(layer.named_parameters()), chosen)
+        made = loop.make_optimizer(dict(layer.named_parameters()), settings(name))
         assert type(made) is kind
         assert made.defaults.get("momentum", 0.9) == 0.9
         assert (made.defaults["lr"], made.defaults["weight_decay"]) == (0.1, 0.01)
     with pytest.raises(UserError, match="'rmsprop' does not exist; there are: sgd, adam, adamw"):
-        loop.make_optimizer({}, replace(settings, optimizer="rmsprop"))
+        loop.make_optimizer({}, settings("rmsprop"))

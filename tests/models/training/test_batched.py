@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from models.networks import build
 from models.training.batched import Learner, fit_batched, grouping_key, run_batched, why_not_batched
 from models.training.data import ArrayInputs, Split
-from models.training.loop import OptimizerState, Settings, WeightedLoss, class_weights, fit
+from models.training.loop import FitSettings, OptimizerState, WeightedLoss, class_weights, fit
 from models.training.metrics import logits_of
 
 CPU = torch.device("cpu")
 CLASSES = 3
-SETTINGS = Settings(2, None, 8, "sgd", 0.05, 0.9, 1e-3, 1.0, "none", False)
+SGD = OptimizerConfig("sgd", 0.05, 0.9, 1e-3)
+CONFIG = FitConfig(2, None, 8, SGD, 1.0, "none")
+SETTINGS = FitSettings(CONFIG)
 
 
 def network(name: str) -> nn.Sequential:
@@ -62,14 +65,16 @@ def starts_of(model: nn.Module, count: int) -> list[dict[str, torch.Tensor]]:
     "settings",
     [
         SETTINGS,
-        replace(SETTINGS, momentum=0.0, weight_decay=0.0, clip=None),
-        replace(SETTINGS, epochs=None, steps=5),
+        FitSettings(
+            replace(CONFIG, optimizer=replace(SGD, momentum=0.0, weight_decay=0.0), clip=None)
+        ),
+        FitSettings(replace(CONFIG, epochs=None, steps=5)),
     ],
     ids=["all", "plain", "steps"],
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_each_learner_ends_where_it_ends_alone(
-    name: str, settings: Settings, weighted: bool
+    name: str, settings: FitSettings, weighted: bool
 ) -> None:
     sizes = [19, 19, 19, 19] if "bn" in name or "small" in name else [5, 1, 33, 17]
     model, splits = network(name), splits_of(name, sizes)
@@ -158,7 +163,7 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
     for chosen in (splits, splits[:1]):
         stack = {n: t.expand(len(chosen), *t.shape).clone() for n, t in start.items()}
         learners = [Learner(s, np.random.default_rng(i), {}) for i, s in enumerate(chosen)]
-        settings = replace(SETTINGS, clip=None)
+        settings = FitSettings(replace(CONFIG, clip=None))
         names = list(start)
         told = fit_batched(
             model.train(), stack, learners, settings, trained=names, kept=[], device=CPU
@@ -171,17 +176,17 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("settings", "reason"),
     [
-        ({"optimizer": "adam"}, "rounding"),
-        ({"augment": "flip"}, "train.augment=flip"),
-        ({"pieces": 2}, "pieces"),
-        ({"autocast": True}, "bfloat16"),
+        (FitSettings(replace(CONFIG, optimizer=replace(SGD, name="adam"))), "rounding"),
+        (FitSettings(replace(CONFIG, augment="flip")), "train.augment=flip"),
+        (FitSettings(CONFIG, micro_batches=2), "micro_batches"),
+        (FitSettings(CONFIG, autocast=True), "bfloat16"),
     ],
 )
-def test_what_cannot_be_stacked_exactly_is_told(change: dict[str, object], reason: str) -> None:
+def test_what_cannot_be_stacked_exactly_is_told(settings: FitSettings, reason: str) -> None:
     model = network("mlp").train()
-    assert reason in why_not_batched(model, replace(SETTINGS, **change))  # type: ignore[arg-type]
+    assert reason in why_not_batched(model, settings)
     dropping = nn.Sequential(model, nn.Dropout(0.5))
     assert "Dropout" in why_not_batched(dropping.train(), SETTINGS)
     assert why_not_batched(dropping.eval(), SETTINGS) == ""
