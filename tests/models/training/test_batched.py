@@ -165,10 +165,10 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
         learners = [Learner(s, np.random.default_rng(i), {}) for i, s in enumerate(chosen)]
         settings = FitSettings(replace(CONFIG, clip=None))
         names = list(start)
-        told = fit_batched(
+        done = fit_batched(
             model.train(), stack, learners, settings, trained=names, kept=[], device=CPU
         )
-        stacks.append((stack, told))
+        stacks.append((stack, done))
     (both, (_, problems)), (one, _) = stacks
     assert problems[0] == ""
     assert "lower train.optimizer.lr" in problems[1]
@@ -180,11 +180,13 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
     [
         (FitSettings(replace(CONFIG, optimizer=replace(SGD, name="adam"))), "rounding"),
         (FitSettings(replace(CONFIG, augment="flip")), "train.augment=flip"),
-        (FitSettings(CONFIG, micro_batches=2), "micro_batches"),
+        (FitSettings(CONFIG, micro_batches=2), "micro-batches"),
         (FitSettings(CONFIG, autocast=True), "bfloat16"),
     ],
 )
-def test_what_cannot_be_stacked_exactly_is_told(settings: FitSettings, reason: str) -> None:
+def test_a_fit_that_cannot_be_batched_exactly_has_a_reason(
+    settings: FitSettings, reason: str
+) -> None:
     model = network("mlp").train()
     assert reason in why_not_batched(model, settings)
     dropping = nn.Sequential(model, nn.Dropout(0.5))
