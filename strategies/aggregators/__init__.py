@@ -53,7 +53,7 @@ def make_aggregator(
     name : str
         One of `AGGREGATORS`.
     options : Mapping
-        Its hyper-parameters, all of them, as in conf/aggregator/; a key ``name`` is ignored.
+        All of its hyper-parameters, as in conf/aggregator/; a key ``name`` is ignored.
     where : str
         The place in the configuration, for error texts, such as ``strategy.aggregators.task``.
 

@@ -1,4 +1,4 @@
-"""FedAvg: everything that is not frozen is averaged over all sites, weighted by examples."""
+"""FedAvg: all layers that are not frozen are averaged over all sites, weighted by examples."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ class FedAvg(Method):
     name = "fedavg"
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
-        """Put all but the frozen layers into ``common``."""
+        """Put all layers that are not frozen into ``common``."""
         del model
         return with_rest_in(configured, "common")

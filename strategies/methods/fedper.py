@@ -16,7 +16,7 @@ class FedPer(Method):
     Parameters
     ----------
     personal : tuple of str
-        The entries of the personal group; the paper tries the head and blocks before it.
+        The entries of the personal group. The paper tries the head alone, and with blocks before it.
     """
 
     personal: tuple[str, ...]
