@@ -68,7 +68,7 @@ class PretrainingJob:
     model: Mapping[str, Any]
     seed: int
     cache: Path
-    told: ClassVar[str] = "central pre-training"
+    source: ClassVar[str] = "central pre-training"
 
     @property
     def note(self) -> Path:
@@ -189,14 +189,14 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
 
 
 def _fitted(
-    config: Config, tensors: Mapping[str, Tensor], told: str, cache: Path, log: Log
+    config: Config, tensors: Mapping[str, Tensor], source: str, cache: Path, log: Log
 ) -> Checkpoint:
     """Load ``tensors`` into the model, say what fitted, and return what did."""
     network = _network(config, tensors)
     report = weights.load_into(network, tensors)
-    log(f"weights {told}: {report}")
+    log(f"weights {source}: {report}")
     own = network.state_dict()
-    return _saved({name: own[name].detach().clone() for name in report.loaded}, told, cache)
+    return _saved({name: own[name].detach().clone() for name in report.loaded}, source, cache)
 
 
 def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
@@ -216,8 +216,8 @@ def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     return build(name, input_shape=shape, classes=2, **options)
 
 
-def _saved(tensors: Mapping[str, Tensor], told: str, cache: Path) -> Checkpoint:
+def _saved(tensors: Mapping[str, Tensor], source: str, cache: Path) -> Checkpoint:
     content_hash = weights.content_hash(tensors)
     path = path_of(cache, content_hash)
-    weights.save(path, tensors, {"source": told})
-    return Checkpoint(content_hash, tensors, told)
+    weights.save(path, tensors, {"source": source})
+    return Checkpoint(content_hash, tensors, source)

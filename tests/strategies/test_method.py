@@ -210,7 +210,9 @@ def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(tmp_pat
     grid = LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
     results, _ = simulate(tmp_path, "faces", [*SMALL, "method=fedprox"], grid=grid)
     assert "site-01" in results["rounds"][0]["participants"]
-    told = r"site-01: this site's max-steps=1 .*did 1 of 3 steps.*method fedprox accepts partial work"
+    told = (
+        r"site-01: this site's max-steps=1 .*did 1 of 3 steps.*method fedprox accepts partial work"
+    )
     with pytest.raises(UserError, match=told):
         simulate(tmp_path, "faces", [*SMALL, "method=fedavg"], grid=grid)
     # where fine-tuning follows, it has something to join for
