@@ -15,7 +15,7 @@ from models.networks import OF_TOKENS, build
 from server_app.compose import CONF, compose, read_run_config
 from server_app.run import checked
 from strategies.config import plan_for
-from strategies.methods import make_method, registry
+from strategies.methods import METHODS, make_method
 from tests.helpers.text_models import tiny_bert
 
 NAMES = {
@@ -35,7 +35,7 @@ def test_every_experiment_composes(experiment: str) -> None:
 def test_every_method_file_is_a_method(method: str) -> None:
     config = compose("faces", [f"method={method}"])
     assert make_method(config.method).name == method
-    assert set(registry()) == set(NAMES["method"])
+    assert set(METHODS) == set(NAMES["method"])
 
 
 @pytest.mark.parametrize("model", NAMES["model"])
