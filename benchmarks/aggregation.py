@@ -26,7 +26,7 @@ from benchmarks.processes import REPOSITORY
 from fedstrata.protocol.payload import decode, encode
 from fedstrata.protocol.tensors import TensorSpec
 from models.networks import build
-from strategies.aggregators import MAX_MAGNITUDE, make
+from strategies.aggregators import MAX_MAGNITUDE, make_aggregator
 
 OURS, FLOWER = "fedstrata", "Flower"
 SIDES = (OURS, FLOWER)
@@ -176,7 +176,7 @@ def _ours(
     expected = {str(site): replies.examples(site) for site in range(case.count)}
     groups = divided(state)
     after: dict[str, NDArray[Any]] = {}
-    aggregators = {group: make(case.rule, options_of(case)) for group in groups}
+    aggregators = {group: make_aggregator(case.rule, options_of(case)) for group in groups}
     schemas = {
         group: {n: TensorSpec(tuple(state[n].shape), "float32") for n in names}
         for group, names in groups.items()

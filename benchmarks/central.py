@@ -250,13 +250,13 @@ def _draw(
     for partitioned in partitioned_models.values():
         _tie(partitioned.model, first.model, shared)
     cut = first.cut if config.train.cache_features and config.train.augment == "none" else 0
-    tails = {task: freezing.split(b.network, cut)[1] for task, b in partitioned_models.items()}
+    tails = {task: freezing.split_at(b.network, cut)[1] for task, b in partitioned_models.items()}
     common = 0
-    for path, module in freezing.steps(tails[next(iter(tails))]):
+    for path, module in freezing.sequential_modules(tails[next(iter(tails))]):
         if not shared.issuperset(f"{path}.{name}" for name in module.state_dict()):
             break
         common += 1
-    parts = {task: freezing.split(tail, common) for task, tail in tails.items()}
+    parts = {task: freezing.split_at(tail, common) for task, tail in tails.items()}
     body = next(iter(parts.values()))[0]
     joint = Joint(body, {task: tail for task, (_, tail) in parts.items()}, partitioned_models)
     if joint.layers_per_task():
@@ -287,7 +287,7 @@ def _features(
     splits = {name: getattr(member, name) for name in SPLITS}
     if not cut:
         return splits
-    frozen, _ = freezing.split(partitioned.network, cut)
+    frozen, _ = freezing.split_at(partitioned.network, cut)
     digest = freezing.prefix_digest(partitioned.network, cut)
     kept = FeatureCache(cache / "features", DEFAULT_CACHE_GB * 10**9, config.train.feature_dtype)
     return {

@@ -49,7 +49,7 @@ def footprint(config: Config, data: SiteData) -> Footprint:
         input_shape=data.input_shape,
         classes=len(data.classes),
     )
-    frozen, tail = freezing.split(partitioned.network, partitioned.cut)
+    frozen, tail = freezing.split_at(partitioned.network, partitioned.cut)
     set_train_mode(partitioned.network, partitioned.partition)
     batch = min(config.train.batch_size, len(data.train))
     inputs = data.train.inputs.batch(torch.arange(batch).numpy())

@@ -36,8 +36,8 @@ from client_app.gpu_cache import GpuCache, room_on
 from client_app.node_config import DEFAULT_CACHE_GB
 from client_app.round import to_device
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
-from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split
-from models.groups import partition
+from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split_at
+from models.groups import partition_tensors
 from models.networks import build
 from models.training.data import ArrayInputs, Split
 from models.training.loop import FitSettings, batches, fit, parameters_of
@@ -117,7 +117,7 @@ def site_of(case: Case) -> Site:
     options: dict[str, Any] = {"classifier": False} if case.network.startswith("vgg") else {}
     network = build(case.network, input_shape=shape, classes=CLASSES, head=(), **options)
     groups = {"pretrained": ["..."], "common": list(TRAINED[case.network, case.trained])}
-    division = partition(network, groups)
+    division = partition_tensors(network, groups)
     freeze(network, division)
     network.train()
     set_train_mode(network, division)
@@ -177,7 +177,7 @@ def _ours(
 ) -> None:
     shelf = GpuCache()
     for number in range(case.rounds):  # as client_app/round.py sets up every round
-        prefix, tail = split(site.network, site.cut)
+        prefix, tail = split_at(site.network, site.cut)
         features = cached(
             prefix,
             prefix_digest(site.network, site.cut),
@@ -206,7 +206,7 @@ def least_operations(case: Case) -> float:
     through the trained ones.
     """
     site = site_of(replace(case, images=2))
-    prefix, tail = split(site.network, site.cut)
+    prefix, tail = split_at(site.network, site.cut)
     inputs = site.data.inputs.batch(np.arange(2))
     with torch.no_grad():
         once = operations(lambda: prefix(inputs))

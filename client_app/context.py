@@ -272,7 +272,7 @@ def _load_model(key: ModelKey) -> LoadedModel:
         if weights.content_hash(tensors) != key.plan.weights:
             here = private(key.checkpoint, CHECKPOINT)
             raise UserError(here + " is damaged: delete it, it will be sent again")
-        partitioned.start_from(tensors)
+        partitioned.load_pretrained(tensors)
     return LoadedModel(partitioned, partitioned.tensors(list(partitioned.model.state_dict())))
 
 

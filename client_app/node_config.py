@@ -40,7 +40,7 @@ class NodeSettings:
         ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     threads : int or None
         ``threads``: CPU threads of the site's process.
-    most_steps : int or None
+    max_steps : int or None
         ``max-steps``: the most optimizer steps the site does in a round.
     simulated : bool
         Whether this is a site of a simulation.
@@ -57,7 +57,7 @@ class NodeSettings:
     models_dir: Path
     device: str
     threads: int | None
-    most_steps: int | None
+    max_steps: int | None
     simulated: bool
 
 
@@ -128,7 +128,7 @@ def read_node_settings(
         models_dir=_path(node_config, "models-dir") or default_models_dir(),
         device=str(node_config.get("device", "auto")),
         threads=_count(node_config, "threads", least=1),
-        most_steps=_count(node_config, "max-steps", least=1),
+        max_steps=_count(node_config, "max-steps", least=1),
         simulated=simulated,
     )
 

@@ -154,7 +154,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         # A constant rate: the schedule's factor of the last round would be all but 0.
         site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
-        context.method.tune(site_round, tuning.groups, tuning.epochs)
+        context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
         check_finite(context.partitioned)
         after = prepared.measure()
     _write_deployed(context, site_round, tuned)
@@ -247,11 +247,11 @@ def _check_steps(context: SiteContext) -> None:
     A site whose rounds are refused can still fine-tune. And how many steps a method with its own
     training takes, only the rounds show.
     """
-    plan, most = context.plan, context.node.most_steps
+    plan, most = context.plan, context.node.max_steps
     if most is None or plan.tuning.epochs or type(context.method).train is not Method.train:
         return
     planned = planned_steps(len(context.data.train), plan.train)
-    if reason := context.method.refuses(min(most, planned), planned):
+    if reason := context.method.reject_reason(min(most, planned), planned):
         raise UserError(
             f"this site's max-steps={most} cuts every round short, and none would be taken "
             f"({reason}): raise max-steps, or shorten the rounds"

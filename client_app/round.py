@@ -19,7 +19,7 @@ from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.protocol.plan import TrainConfig
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
-from models.freezing import split
+from models.freezing import split_at
 from models.training.data import Split
 from models.training.loop import (
     Diverged,
@@ -169,7 +169,7 @@ def prepare_round(
         device=device,
         memory=dict(state.memory),
         optimizer_state=dict(state.optimizer),
-        most_steps=context.node.most_steps,
+        max_steps=context.node.max_steps,
     )
     measured = {name: splits[name] for name in MEASURED}
     return PreparedRound(context, number, site_round, measured, started)
@@ -280,7 +280,7 @@ def _tail_and_splits(context: SiteContext) -> tuple[nn.Module, dict[str, Split]]
     partitioned = context.partitioned
     if not caches_features(context):
         return _compiled(context, partitioned.network), _near(context, splits_of(context))
-    prefix, tail = split(partitioned.network, partitioned.cut)
+    prefix, tail = split_at(partitioned.network, partitioned.cut)
     return _compiled(context, tail), _near(context, features_of(context, prefix))
 
 

@@ -1,4 +1,4 @@
-"""The frozen prefix: where a Sequential can be cut so that its first part need run only once."""
+"""The frozen layers: their modes, and the frozen prefix, whose outputs can be computed once."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from fedstrata.protocol.tensors import content_hash
 from models.groups import Partition
 
-# Without tensors, and yet no plain function of their input in train mode.
+# These have no tensors, and yet draw random numbers in train mode: a prefix must not end with them.
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 class Copy(nn.Module):
-    """Return a copy of the input: what follows may work in-place on it."""
+    """Returns a copy of the input, so that the next module may work in-place on it."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return a copy of ``inputs``, any shape and dtype."""
         return inputs.clone()
 
 
-def steps(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the modules that run one after the other, with their dotted paths.
+def sequential_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules that run one after the other, with their dotted paths: the steps.
 
-    The children of ``model`` are taken to run in order. Nested `nn.Sequential` are expanded
-    (subclasses too, unless they have a forward of their own); anything else, a residual block for
-    instance, is one step.
+    The children of ``model`` are assumed to run in order. A nested `nn.Sequential` is expanded,
+    a subclass too unless it has its own ``forward``. Anything else is one step, such as a
+    residual block.
     """
     return [step for name, child in _children(model) for step in _expand(name, child)]
 
@@ -35,37 +35,38 @@ def steps(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def frozen_cut(model: nn.Module, partition: Partition) -> int:
     """Return how many leading steps give the same output for an example in every round.
 
-    These are the steps up to the last one before the first trained tensor, if they hold any
-    tensor at all, and the steps without tensors that follow (ReLU, pooling, flatten). Dropout
-    between frozen layers belongs to the prefix, which runs in eval mode; Dropout after the last
-    frozen layer regularises what is trained, and ends the prefix.
+    The prefix ends before the first step with a trained tensor. It needs at least one step with
+    tensors. The steps without tensors that follow belong to it: ReLU, pooling, flatten. Dropout
+    between frozen layers belongs to it too, and does nothing, for the prefix runs in eval mode.
+    Dropout after the last frozen layer regularizes what is trained, and ends the prefix.
     """
     groups = partition.groups
     frozen = {name for name, group in partition.group_of.items() if not groups[group].trained}
     cut = 0
-    for index, (path, module) in enumerate(steps(model), start=1):
+    for index, (path, module) in enumerate(sequential_modules(model), start=1):
         names = [f"{path}.{name}" for name in module.state_dict()]
         if not frozen.issuperset(names) or _mixes_examples(module):
             break
+        # A frozen layer takes the Dropout before it along; Dropout alone never moves the cut.
         directly_after = cut > 0 and cut == index - 1
         if names or (directly_after and not _is_random(module)):
             cut = index
     return cut
 
 
-def split(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]:
+def split_at(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]:
     """Return the first ``cut`` steps and the others, such that ``tail(prefix(x)) == model(x)``.
 
-    Both share their modules with ``model`` and keep its tensor names. The prefix is put in eval
-    mode, its modules in ``model`` with it. Where the tail would start in-place it starts with a
-    `Copy`, so that outputs of the prefix can be kept and used again.
+    Both share their modules with ``model`` and have its tensor names. The prefix is put in eval
+    mode, and so are these modules of ``model``. A tail that would work in-place on its input
+    starts with a `Copy`, so that outputs of the prefix can be cached and used again.
 
     Raises
     ------
     ValueError
-        Unless ``0 <= cut <= len(steps(model))``.
+        Unless ``0 <= cut <= len(sequential_modules(model))``.
     """
-    parts = steps(model)
+    parts = sequential_modules(model)
     if not 0 <= cut <= len(parts):
         raise ValueError(f"cannot cut {len(parts)} steps after {cut}")
     first, rest = parts[:cut], parts[cut:]
@@ -76,14 +77,15 @@ def split(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequential]
 
 def prefix_digest(model: nn.Sequential, cut: int) -> str:
     """Return the hex SHA-256 of the first ``cut`` steps: their paths, settings and tensors."""
-    parts = steps(model)[:cut]
-    told = repr([(path, repr(module)) for path, module in parts])
+    parts = sequential_modules(model)[:cut]
+    # The repr has what no tensor shows: strides, paddings, the slope of an activation.
+    settings = repr([(path, repr(module)) for path, module in parts])
     tensors = content_hash(_chain(parts).state_dict())
-    return hashlib.sha256(f"{told}\n{tensors}".encode()).hexdigest()
+    return hashlib.sha256(f"{settings}\n{tensors}".encode()).hexdigest()
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return all children; unlike ``named_children()`` also one that occurs a second time."""
+    """Return all children, unlike ``named_children()``, which leaves out a repeated module."""
     return [(name, child) for name, child in module._modules.items() if child is not None]
 
 
@@ -94,7 +96,7 @@ def _expand(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Sequential:
-    """Build nested Sequentials, in which each module has its dotted path again."""
+    """Return nested Sequentials in which each module has its old dotted path."""
     root = nn.Sequential()
     for path, module in parts:
         parent: nn.Module = root
@@ -108,12 +110,12 @@ def _chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Sequential:
 
 
 def _may_overwrite_input(parts: Sequence[tuple[str, nn.Module]]) -> bool:
-    """Whether a step up to the first one with tensors has anything in-place."""
+    """Return whether an in-place module comes before the first step with tensors."""
     for _, module in parts:
         if any(getattr(part, "inplace", False) for part in module.modules()):
             return True
         if module.state_dict():
-            return False
+            return False  # convolutions and linear layers give a new tensor
     return False
 
 
@@ -122,26 +124,30 @@ def _is_random(module: nn.Module) -> bool:
 
 
 def _mixes_examples(module: nn.Module) -> bool:
-    """Whether the output for one example depends on the rest of its batch, even in eval mode."""
+    """Return whether an output depends on the rest of the batch, even in eval mode.
+
+    BatchNorm without running statistics normalizes by those of the batch in either mode.
+    """
     norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
     return any(norm.running_mean is None for norm in norms)
 
 
 def freeze(model: nn.Module, partition: Partition) -> None:
-    """Let gradients reach the parameters of trained groups only."""
+    """Set ``requires_grad`` for the parameters of trained groups only."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(partition.groups[partition.group_of[name]].trained)
 
 
 def set_train_mode(model: nn.Module, partition: Partition) -> None:
-    """Put ``model`` in train mode, except what is frozen, which stays in eval mode.
+    """Put ``model`` in train mode, and what is frozen in eval mode.
 
-    Frozen are the steps of the frozen prefix as a whole (Dropout between frozen layers included)
-    and, anywhere else, each module that owns a tensor of a group nobody trains: a frozen
-    BatchNorm must neither use nor update batch statistics.
+    Frozen are all steps of the frozen prefix, Dropout between its layers included. Elsewhere each
+    module is frozen that owns a tensor of an untrained group.
     """
+    # ``requires_grad=False`` does not freeze a BatchNorm: in train mode it normalizes by the batch,
+    # and writes its running statistics, which are buffers and need no gradient.
     model.train()
-    for _, step in steps(model)[: frozen_cut(model, partition)]:
+    for _, step in sequential_modules(model)[: frozen_cut(model, partition)]:
         step.eval()
     for name, group in partition.group_of.items():
         if not partition.groups[group].trained:
@@ -149,9 +155,9 @@ def set_train_mode(model: nn.Module, partition: Partition) -> None:
 
 
 def _mark_eval(model: nn.Module, path: str) -> None:
-    """Put the one module at ``path`` in eval mode, where ``model`` (perhaps a tail) has it."""
+    """Put the module at ``path`` in eval mode, without its children."""
     try:
         module = model.get_submodule(path)
-    except AttributeError:
+    except AttributeError:  # ``model`` may be a tail, without the modules of the prefix
         return
-    module.training = False
+    module.training = False  # eval() would reach its children, which may be trained

@@ -1,4 +1,4 @@
-"""Layer groups: which group each tensor of a model belongs to, written as data and checked."""
+"""Layer groups: which group each tensor of a model belongs to, and who shares each group."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST = "first:"
 
 
 class PartitionError(UserError):
-    """The layer groups do not fit the model: names the tensor or the entry at fault."""
+    """The layer groups do not fit the model; the text names the tensor or the entry at fault."""
 
 
 class Scope(Enum):
@@ -82,7 +82,7 @@ class Partition:
     groups : Mapping[str, Group]
         The groups that exist, by name; some may be empty.
     remarks : tuple of str
-        What entries that count (``first:N``) came to, in sentences for the log.
+        Sentences for the log about what entries such as ``first:N`` matched.
     """
 
     group_of: Mapping[str, str]
@@ -104,11 +104,12 @@ class Partition:
     def exchanged_names(self, group: str) -> tuple[str, ...]:
         """Return the tensors of ``group`` that leave the site: floating-point ones only.
 
-        Empty for a group that is not exchanged. Integer buffers (BatchNorm's
-        ``num_batches_tracked``) have no meaningful mean and are never sent.
+        Empty for a group that is not exchanged.
         """
         if not self.group(group).exchanged:
             return ()
+        # BatchNorm's num_batches_tracked is an int64 counter. A mean of counters is no count, and as
+        # floats they lose whole steps above 2**24. It matters only where momentum is None.
         return tuple(name for name in self.names(group) if self.specs[name].floating)
 
     def exchanged_groups(self) -> tuple[str, ...]:
@@ -116,7 +117,7 @@ class Partition:
         return tuple(name for name in self.groups if self.exchanged_names(name))
 
     def kept_names(self) -> tuple[str, ...]:
-        """Return what a site must keep itself: trained, but never sent.
+        """Return what a site must save itself, because it is trained but never sent.
 
         These are the personal tensors, and the integer buffers of exchanged groups.
         """
@@ -129,7 +130,7 @@ class Partition:
         return {name: self.specs[name] for name in self.exchanged_names(group)}
 
     def fingerprint(self, group: str) -> str:
-        """Return the hex SHA-256 of ``schema(group)``: equal where two sites can be averaged."""
+        """Return the hex SHA-256 of ``schema(group)``: updates of equal ones can be averaged."""
         rows = [(name, spec.dtype, spec.shape) for name, spec in self.schema(group).items()]
         return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
@@ -149,23 +150,26 @@ class Partition:
         )
 
 
-def partition(
+def partition_tensors(
     model: nn.Module,
     entries: Mapping[str, Sequence[str]],
     groups: Mapping[str, Group] = FOUR_GROUPS,
 ) -> Partition:
     """Put every tensor of ``model`` into the group whose strongest entry matches it.
 
-    An entry is a module path or a full tensor name (``fc1`` covers ``fc1.weight``, never
-    ``fc10.weight``), a glob over tensor names and their dotted prefixes (it has ``*``, ``?`` or
-    ``[``), ``type:`` with the name of a `torch.nn` class (its subclasses included, tensors owned
-    directly by such modules), ``first:`` with a number N for the first N parameters of
-    ``model.parameters()`` (and the buffers of modules that are covered whole), or ``"..."`` for
-    what is left. Types are stronger than globs, globs than paths, paths than ``first:``, that than
-    the rest; longer text is stronger among globs and among paths, the smaller N among ``first:``.
+    The entries, from the strongest to the weakest:
 
-    An entry may match tensors and yet win none, because stronger entries take them all
-    (``bn1`` beside ``type:BatchNorm2d``): that is allowed. An entry that matches no tensor is not.
+    - ``type:BatchNorm2d``: the tensors that modules of this `torch.nn` class own, or of a subclass.
+    - A glob, with ``*``, ``?`` or ``[``, over tensor names and their dotted prefixes.
+    - A module path or a full tensor name: ``fc1`` covers ``fc1.weight``, never ``fc10.weight``.
+    - ``first:N``: the first N parameters of ``model.parameters()``, and the buffers of modules
+      that are covered whole.
+    - ``"..."``: whatever is left.
+
+    Among globs and among paths the longer text is stronger, among ``first:`` the smaller N.
+
+    An entry may match tensors and yet win none, because stronger entries take them all, such as
+    ``bn1`` beside ``type:BatchNorm2d``. An entry that matches no tensor is an error.
 
     Parameters
     ----------
@@ -227,7 +231,7 @@ def _checked(entries: Mapping[str, Sequence[str]], groups: Mapping[str, Group]) 
 
 
 def _strength(entry: str) -> tuple[int, int]:
-    """Return (kind, length); the larger tuple wins."""
+    """Return (kind, length) of an entry; the larger tuple wins."""
     if entry == REST:
         return (0, 0)
     if entry.startswith(FIRST):
@@ -242,7 +246,7 @@ def _is_glob(entry: str) -> bool:
 
 
 def _matches(entry: str, owner_of: Mapping[str, nn.Module]) -> list[str]:
-    """Return the tensors that ``entry`` matches; none is an error unless it is the rest."""
+    """Return the tensors that ``entry`` matches; only the rest may match none."""
     if entry == REST:
         return list(owner_of)
     if entry.startswith(TYPE):
@@ -286,7 +290,7 @@ def _first(entry: str, model: nn.Module) -> tuple[list[str], str]:
         raise PartitionError(f"{entry!r}: the model has {len(names)} parameters")
     taken = set(names[:count])
     whole: list[str] = []
-    part = []
+    partial = []
     found = [*names[:count]]
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
@@ -296,12 +300,13 @@ def _first(entry: str, model: nn.Module) -> tuple[list[str], str]:
             if not any(f"{path}.".startswith(f"{above}.") for above in whole):
                 whole.append(path)
         elif own & taken:
-            part.append(path)
+            partial.append(path)
         if own and own <= taken:
+            # Running statistics go with the weights that they were measured for.
             kept = module.state_dict(keep_vars=True)
             found += [f"{prefix}{name}" for name in module._buffers if name in kept]
     after = f"; trained from {names[count]} on" if count < len(names) else ""
-    halves = f"; of {', '.join(part)} only a part" if part else ""
+    halves = f"; only a part of {', '.join(partial)}" if partial else ""
     return found, (
         f"{entry} is {names[0]} to {names[count - 1]}: "
         f"{', '.join(whole) or 'no whole layer'}{halves}{after}"
@@ -325,17 +330,18 @@ def _winner(name: str, claims: Sequence[_Claim]) -> str:
     for other in others:
         if other.group != first.group:
             raise PartitionError(
-                f"{name!r} is claimed alike by {first.entry!r} ({first.group}) and "
-                f"{other.entry!r} ({other.group}): make one of them more specific"
+                f"{first.entry!r} ({first.group}) and {other.entry!r} ({other.group}) match "
+                f"{name!r} equally well: make one of them more specific"
             )
     return first.group
 
 
 def _check_tied(model: nn.Module, group_of: Mapping[str, str]) -> None:
-    """Refuse one tensor under two names (tied weights) in two groups."""
+    """Reject tied weights, one tensor under two names, that are in two groups."""
     first_name: dict[int, str] = {}
-    both = [model.named_parameters, model.named_buffers]
-    for name, tensor in (item for each in both for item in each(remove_duplicate=False)):
+    # state_dict() has a tensor for each name, so only the modules themselves show what is tied.
+    listings = (model.named_parameters, model.named_buffers)
+    for name, tensor in (item for each in listings for item in each(remove_duplicate=False)):
         if name not in group_of:
             continue
         first = first_name.setdefault(id(tensor), name)
@@ -350,7 +356,7 @@ def _listed(groups: Mapping[str, Group]) -> str:
     return ", ".join(groups)
 
 
-def exchanged(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
+def exchanged_by_scope(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
     """Return the tensors that sites of ``task`` share, by scope key."""
     return {
         scope_key(partition, group, task): partition.exchanged_names(group)
@@ -358,7 +364,7 @@ def exchanged(partition: Partition, task: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def keys_of(partition: Partition, task: str) -> dict[str, str]:
+def scope_keys(partition: Partition, task: str) -> dict[str, str]:
     """Return the scope key of each exchanged group, for sites of ``task``."""
     return {group: scope_key(partition, group, task) for group in partition.exchanged_groups()}
 

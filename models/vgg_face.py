@@ -19,16 +19,15 @@ NOTE = "VGG-Face's names read as torchvision's (conv1_1 as features.0 to fc7 as 
 
 
 def is_vgg_face(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether all 13 convolutions are there under the names of ``vgg_face_dag.pth``."""
+    """Return whether all 13 convolutions have the names of ``vgg_face_dag.pth``."""
     return all(f"{layer}.weight" in tensors for layer in _BODY)
 
 
 def as_vgg16(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return VGG-Face's tensors by torchvision's names, and the names of those left out.
 
-    The layers are the same, in the same order, and both flatten 512x7x7 with the channels first,
-    so that a name is all that changes. ``fc8`` is left out: what fc7 gives, 4096 numbers, are the
-    features of a face.
+    Only the names differ: the layers are the same, in the same order, and both flatten 512x7x7 with
+    the channels first. ``fc8`` is left out, for the 4096 outputs of fc7 are the features of a face.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Files of pre-trained weights, from anywhere, read without ever running code from them."""
+"""Reads files of pre-trained weights from anywhere, and never runs code from them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ MOST_EXPANSION = 50
 def read_file(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weights file by name, on the CPU.
 
-    ``.pth`` and ``.pt`` may hold the tensors under ``state_dict`` or ``model``, next to other
-    plain values, and under names that start with ``module.``; ``.safetensors`` and ``.npz`` hold
-    them by name. float16 and bfloat16 become float32, everything else keeps its dtype.
+    ``.pth`` and ``.pt`` may have the tensors under ``state_dict`` or ``model``, next to other plain
+    values, and under names that start with ``module.``. ``.safetensors`` and ``.npz`` have them by
+    name. float16 and bfloat16 become float32; all other dtypes stay.
 
     Raises
     ------
     UserError
-        If the file is missing, of another kind, damaged, holds anything but plain tensors, or
-        claims more data than it has.
+        If the file is missing, of another kind, damaged, has anything but plain tensors, or claims
+        more data than it has.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist or is no file")
@@ -53,6 +53,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     size = path.stat().st_size
+    # Files of before torch 1.6 are no zip archives; weights_only reads them as safely.
     if zipfile.is_zipfile(path):
         _check_expansion(path, most=1)  # torch.save does not compress
     content = torch.load(path, map_location="cpu", weights_only=True)
@@ -62,7 +63,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise ValueError(f"it holds a {type(content).__name__}, not tensors by name")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    # Tensors may be views of one storage: one value seen a billion times. Tied weights share too.
+    # Tensors may be views of one storage, one value seen a billion times. Tied weights share theirs
+    # too, so some excess is normal.
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 4 * size:
         raise ValueError("its tensors claim more data than the file has")
     return tensors
@@ -78,7 +80,8 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def _read_npy(file: IO[bytes], size: int) -> Tensor:
-    """Return the array of a .npy file of ``size`` bytes, which must hold what its header claims."""
+    """Return the array of a .npy file of ``size`` bytes, which must be what its header claims."""
+    # numpy.load would allocate whatever the header says before it reads any data.
     with file:
         old = np.lib.format.read_magic(file) == (1, 0)
         header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0

@@ -1,4 +1,4 @@
-"""Pre-trained weights: matched with a model by name, checked, loaded, and reported on."""
+"""Pre-trained weights: matched with a model by name, checked, loaded, and described."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_into` did; its text is one line for the log.
+    """What `load_into` did; as a `str` it is one line for the log.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ class LoadReport:
     unexpected : tuple of str
         Names in the source that the model lacks, such as torchvision's ``fc.weight``.
     mismatched : tuple of str
-        Tensors of the head that the source has in another shape, and that were left alone.
+        Tensors of the head that the source has in another shape; they were not set.
     digest : str
         `content_hash` of the tensors that were set, as they are in the model.
     renamed : str
-        What was read under other names than the source's, in words; empty where nothing was.
+        A note that names were translated from another layout; empty where they were not.
     dropped : tuple of str
-        Names in the source that its layout says are of no use here.
+        Names in the source that have no use here, by its layout.
     """
 
     loaded: tuple[str, ...]
@@ -72,9 +72,9 @@ class LoadReport:
 
 
 def load_into(model: nn.Module, source: Mapping[str, Tensor] | Path) -> LoadReport:
-    """Copy tensors into ``model`` by name; on an error the model is as it was before.
+    """Copy tensors into ``model`` by name; on an error the model is unchanged.
 
-    Tensors under the names of the published VGG-Face are taken for torchvision's VGG-16.
+    Tensors under the names of the published VGG-Face are read as torchvision's VGG-16.
 
     Parameters
     ----------
@@ -94,6 +94,7 @@ def load_into(model: nn.Module, source: Mapping[str, Tensor] | Path) -> LoadRepo
     renamed = NOTE if is_vgg_face(tensors) else ""
     if renamed:
         tensors, dropped = as_vgg16(tensors)
+    # Everything is checked before the first copy, so that an error leaves the model whole.
     own = {name: t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
     shared = [name for name in own if name in tensors]
     mismatched = [name for name in shared if not _fits(own[name], tensors[name])]
@@ -166,7 +167,7 @@ def _fits(own: Tensor, given: Tensor) -> bool:
 def _check_mismatched(
     own: Mapping[str, Tensor], given: Mapping[str, Tensor], mismatched: Sequence[str]
 ) -> None:
-    """Refuse a mismatch outside the head: that part of the model would stay random."""
+    """Reject a mismatch outside the head: that part of the model would stay random."""
     for name in mismatched:
         if name.partition(".")[0] != "head":
             mine, theirs = TensorSpec.of(own[name]), TensorSpec.of(given[name])
@@ -189,11 +190,11 @@ def _shortened(names: Sequence[str], *, most: int = 4) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pre-trained checkpoint: content hash, tensors by the model's names, and where it is from."""
+    """A pre-trained checkpoint: content hash, tensors by the model's names, and its source."""
 
     content_hash: str
     tensors: Mapping[str, Tensor]
-    told: str
+    source: str
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -178,7 +178,7 @@ def _drawn_faces(settings: Pretraining, seed: int) -> PublicSet:
                 size,
                 seed=derive_seed(seed, "public", number),
                 identities=min(settings.identities, size),
-                camera=drawn_faces.Camera.of(derive_seed(seed, "public camera", number)),
+                camera=drawn_faces.Camera.random(derive_seed(seed, "public camera", number)),
                 size=settings.size,
             )
         )

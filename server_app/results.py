@@ -56,7 +56,7 @@ def results(
         "seed": config.seed,
         "weights": None
         if checkpoint is None
-        else {"content_hash": checkpoint.content_hash, "source": checkpoint.told},
+        else {"content_hash": checkpoint.content_hash, "source": checkpoint.source},
         "partition": dict(partition),
         "coding": coding(state),
         "sites": sites(members),

@@ -24,7 +24,7 @@ from server_app.start_weights import PretrainingJob, read_weights
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
-from strategies.method import check_codings, check_travels
+from strategies.method import check_codings, check_exchanged
 from strategies.methods import make_method
 
 
@@ -39,8 +39,8 @@ def checked(config: Config) -> ServerState:
     """
     method, strategy = make_method(config.method), config.strategy
     check_codings(method, strategy.codings)
-    check_travels(method, "strategy.minimum", strategy.minimum)
-    check_travels(method, "strategy.aggregators", strategy.aggregators)
+    check_exchanged(method, "strategy.minimum", strategy.minimum)
+    check_exchanged(method, "strategy.aggregators", strategy.aggregators)
     read_weights(config)
     state = ServerState(method, strategy.aggregators, config.cohort.sites > 1, strategy.codings)
     for group in strategy.aggregators:

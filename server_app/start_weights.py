@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fedstrata.support.durable import replacing
-from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
 from fedstrata.support.options import read_options
+from fedstrata.support.registry import find
 from models import weights
 from models.networks import build, usual_shape
 from models.networks.text import folder_tensors
@@ -24,7 +25,6 @@ from server_app.pretraining import Pretraining, job_hash, pretrain
 from strategies.config import Config
 
 Log = Callable[[str], None]
-SOURCES = ("none", "central", "file", "folder", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class TorchvisionWeights:
 
 
 Weights = Pretraining | FileWeights | FolderWeights | TorchvisionWeights
+SOURCES: Mapping[str, type[Weights] | None] = {
+    "none": None,
+    "central": Pretraining,
+    "file": FileWeights,
+    "folder": FolderWeights,
+    "torchvision": TorchvisionWeights,
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class PretrainingJob:
     model: Mapping[str, Any]
     seed: int
     cache: Path
-    told: ClassVar[str] = "central pre-training"
+    source: ClassVar[str] = "central pre-training"
 
     @property
     def note(self) -> Path:
@@ -94,7 +101,7 @@ class PretrainingJob:
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
-        made = _saved(tensors, self.told, self.cache)
+        made = _saved(tensors, self.source, self.cache)
         with replacing(self.note) as unfinished:
             unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
         return made
@@ -109,29 +116,18 @@ def read_weights(config: Config) -> Weights | None:
         For an unknown source, public data or target, an option that is unknown or missing, a
         relative path, and a folder's weights for a model that has none.
     """
-    source = str(config.weights.get("source"))
-    if source not in SOURCES:
-        raise UserError(
-            f"weights.source {source!r} does not exist; there are {', '.join(SOURCES)} "
-            f"(nearest: {nearest(source, SOURCES)})"
-        )
-    if source == "none":
+    chosen = find("weights.source", str(config.weights.get("source")), SOURCES)
+    if chosen is None:
         return None
-    if source == "central":
-        return read_options(Pretraining, config.weights, "weights")
-    if source == "file":
-        file = read_options(FileWeights, config.weights, "weights")
-        if not Path(file.path).is_absolute():
-            raise UserError(f"weights.path must be an absolute path, got {file.path!r}")
-        return file
-    if source == "folder":
-        if config.model.get("folder") is None:
-            raise UserError(
-                f"weights=folder: model={config.model['name']} has no folder to take them from; "
-                "choose model=text_encoder, or weights=file"
-            )
-        return read_options(FolderWeights, config.weights, "weights")
-    return read_options(TorchvisionWeights, config.weights, "weights")
+    if chosen is FolderWeights and config.model.get("folder") is None:
+        raise UserError(
+            f"weights=folder: model={config.model['name']} has no folder to take them from; "
+            "choose model=text_encoder, or weights=file"
+        )
+    read = read_options(chosen, config.weights, "weights")
+    if isinstance(read, FileWeights) and not Path(read.path).is_absolute():
+        raise UserError(f"weights.path must be an absolute path, got {read.path!r}")
+    return read
 
 
 def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | PretrainingJob | None:
@@ -189,18 +185,18 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
         return None
     if weights.content_hash(tensors) != content_hash:
         return None
-    return Checkpoint(content_hash, tensors, PretrainingJob.told)
+    return Checkpoint(content_hash, tensors, PretrainingJob.source)
 
 
 def _fitted(
-    config: Config, tensors: Mapping[str, Tensor], told: str, cache: Path, log: Log
+    config: Config, tensors: Mapping[str, Tensor], source: str, cache: Path, log: Log
 ) -> Checkpoint:
     """Load ``tensors`` into the model, say what fitted, and return what did."""
     network = _network(config, tensors)
     report = weights.load_into(network, tensors)
-    log(f"weights {told}: {report}")
+    log(f"weights {source}: {report}")
     own = network.state_dict()
-    return _saved({name: own[name].detach().clone() for name in report.loaded}, told, cache)
+    return _saved({name: own[name].detach().clone() for name in report.loaded}, source, cache)
 
 
 def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
@@ -220,8 +216,8 @@ def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     return build(name, input_shape=shape, classes=2, **options)
 
 
-def _saved(tensors: Mapping[str, Tensor], told: str, cache: Path) -> Checkpoint:
+def _saved(tensors: Mapping[str, Tensor], source: str, cache: Path) -> Checkpoint:
     content_hash = weights.content_hash(tensors)
     path = path_of(cache, content_hash)
-    weights.save(path, tensors, {"source": told})
-    return Checkpoint(content_hash, tensors, told)
+    weights.save(path, tensors, {"source": source})
+    return Checkpoint(content_hash, tensors, source)

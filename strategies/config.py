@@ -1,4 +1,4 @@
-"""The configuration of a run, typed; every value stands in a YAML file of conf/, none here."""
+"""The configuration of a run, typed. All values are in the YAML files of conf/, none is here."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class StrategyConfig:
 
     @cached_property
     def codings(self) -> Codings:
-        """Return how each group travels."""
+        """The coding of each group, up and down."""
         return read_codings(self.coding, self.coding_down)
 
 
 @dataclass(frozen=True)
 class BaselinesConfig:
-    """What is trained besides the federation, to compare with."""
+    """What is trained for comparison, without the federation."""
 
     alone: bool
 
@@ -78,21 +78,25 @@ class DeploymentConfig(Tuning):
         super().check()
         if self.newcomers and not self.epochs:
             raise UserError(
-                f"deployment.newcomers names {', '.join(self.newcomers)}, but "
-                "deployment.epochs=0 leaves out what newcomers join for: set deployment.epochs"
+                f"deployment.newcomers names {', '.join(self.newcomers)}, but they only fine-tune, and "
+                "deployment.epochs=0 leaves that out: set deployment.epochs"
             )
         if len(set(self.newcomers)) < len(self.newcomers):
             raise UserError(f"deployment.newcomers names a site twice: {', '.join(self.newcomers)}")
 
     @property
     def tuning(self) -> Tuning:
-        """Return the part that the sites are told."""
+        """The part that the sites need."""
         return Tuning(self.epochs, self.groups, self.lr_factor)
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run, whole. ``model``, ``weights``, ``data`` and ``method`` are checked by who reads them."""
+    """All settings of one run.
+
+    ``model``, ``weights``, ``data`` and ``method`` are checked by the code that uses them, because
+    their options depend on the name chosen there.
+    """
 
     seed: int
     model: dict[str, Any]
@@ -124,7 +128,7 @@ class Config:
 
 
 def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
-    """Return what the sites of ``config`` are told."""
+    """Return the plan that the sites of ``config`` get."""
     shared = {f.name for f in fields(Plan)} & {f.name for f in fields(Config)}
     return Plan(
         federation=federation,
@@ -147,7 +151,7 @@ def config_from_dict(loaded: Mapping[str, Any]) -> Config:
 
 
 def _finite(where: str, value: object) -> None:
-    """Raise UserError for a number that is none, wherever it stands in plain data."""
+    """Raise UserError for an infinity or NaN anywhere in plain data."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} must be a finite number, got {value}")
     if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""What a method of federated learning is: a partition, a local objective, an aggregator per group.
+"""The base of all methods: a partition, a local objective, and an aggregator for each group.
 
-A method is one file in ``strategies/methods/`` with one frozen dataclass: its fields are its
-hyper-parameters (given in ``conf/method/<name>.yaml``), its methods the two halves. The site's half
-gets a :class:`SiteRound`; the server's half says what it accepts and how a group is aggregated.
+A method is one file in ``strategies/methods/`` with one frozen dataclass. Its fields are the
+hyper-parameters, with their values in ``conf/method/<name>.yaml``. The half that runs at a site gets
+a `SiteRound`. The half that runs at the server checks updates and chooses aggregators.
 """
 
 from __future__ import annotations
@@ -22,103 +22,104 @@ Groups = Mapping[str, Sequence[str]]
 
 
 class Method:
-    """A method, both halves; subclasses are frozen dataclasses and override what differs."""
+    """Both halves of a method; subclasses are frozen dataclasses that override what differs."""
 
     name: ClassVar[str]
 
     # -- the partition ---------------------------------------------------------------------------
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
-        """Return the layer groups the method uses on ``model``, given the configured ones."""
+        """Return the entries of each layer group on ``model``, given the configured ones."""
         del model
         return configured
 
-    def kinds(self) -> Mapping[str, Group]:
-        """Return the groups there are; a method may add one, for what it exchanges besides layers."""
+    def known_groups(self) -> Mapping[str, Group]:
+        """Return all groups by name; a method may add one for knowledge other than layers."""
         return FOUR_GROUPS
 
     def extras(self, network: nn.Sequential, classes: int) -> nn.Module | None:
-        """Return modules of the method's own, held as ``extras`` and grouped like any layer."""
+        """Return modules that the method adds; they are named ``extras.*`` and grouped like layers."""
         del network, classes
         return None
 
-    def differs(self, group: str) -> bool:
-        """Return whether what leaves the site in ``group`` is what it received there, trained on.
+    def trains_what_it_received(self, group: str) -> bool:
+        """Return whether a site trains the tensors of ``group`` from their received values.
 
-        Only then can a lossy coding of the difference be made up for by the next one. Here it is
-        what is true of layers; not of what a method adds and makes anew each round.
+        That is true of layers, not of knowledge that a method computes from scratch each round.
         """
+        # A lossy coding sends a difference to what was received. What it loses is added to the next
+        # difference, and that corrects it only where the next one continues from this one.
         return group in FOUR_GROUPS
 
     # -- the site's half -------------------------------------------------------------------------
 
     def train(self, site: SiteRound) -> None:
-        """Train the model of ``site`` in place: here, everything that is not frozen together."""
+        """Train the model of ``site`` in place; by default all trained groups at once."""
         site.fit()
 
     def predictor(self, site: SiteRound) -> nn.Module:
-        """Return what answers for the site when it is evaluated, over ``site.train``-like inputs."""
+        """Return the module that is evaluated, over inputs like those of ``site.train``."""
         return site.tail
 
-    def tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
+    def fine_tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
         """Fine-tune ``groups`` of the final model in place, after the last round.
 
-        A method whose :meth:`predictor` answers with another module than ``site.tail`` tunes that.
+        A method with another :meth:`predictor` than ``site.tail`` fine-tunes that module.
         """
         site.fit(groups=groups, epochs=epochs)
 
     # -- the server's half -----------------------------------------------------------------------
 
-    def refuses(self, steps: int, planned: int) -> str | None:
-        """Return why an update of ``steps`` of ``planned`` steps is not taken, or None."""
+    def reject_reason(self, steps: int, planned: int) -> str | None:
+        """Return why an update after ``steps`` of ``planned`` steps is rejected, or None."""
+        # A mean of whole and partial work favors the fast sites (Wang et al. 2020, FedNova).
         if steps < planned:
             return (
                 f"did {steps} of {planned} steps: method {self.name} averages whole rounds only; "
-                "method fedprox takes partial work"
+                "method fedprox accepts partial work"
             )
         return None
 
     def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
-        """Return the aggregator of ``group``: the configured one, unless the method brings its own."""
+        """Return the aggregator of ``group``: by default the configured one."""
         del group
         return configured()
 
 
 def check_codings(method: Method, codings: Codings) -> None:
-    """Raise UserError where a configured coding cannot be that of a group of the method."""
-    for way, chosen in (("coding", codings.up), ("coding_down", codings.down)):
-        check_travels(method, f"strategy.{way}", chosen)
+    """Raise UserError for a configured coding that a group of the method cannot have."""
+    for key, chosen in (("coding", codings.up), ("coding_down", codings.down)):
+        check_exchanged(method, f"strategy.{key}", chosen)
         for group, coding in chosen.items():
-            where = f"strategy.{way}.{group}"
-            if coding.lossy and not method.differs(group):
+            where = f"strategy.{key}.{group}"
+            if coding.lossy and not method.trains_what_it_received(group):
                 raise UserError(
-                    f"{where}={coding.name}: method {method.name} makes what it sends in group "
-                    f"{group!r} anew each round, so what the coding loses of a difference cannot "
-                    f"be made up for later; write {where}=exact"
+                    f"{where}={coding.name}: method {method.name} computes group {group!r} from "
+                    "scratch each round, so later rounds cannot correct what a lossy coding loses; "
+                    f"write {where}=exact"
                 )
 
 
-def check_travels(method: Method, where: str, groups: Iterable[str]) -> None:
-    """Raise UserError where a setting, whose place is ``where``, is of a group that never travels."""
-    kinds = method.kinds()
-    sent = [name for name, group in kinds.items() if group.exchanged]
+def check_exchanged(method: Method, where: str, groups: Iterable[str]) -> None:
+    """Raise UserError if the settings at ``where`` name a group that is not exchanged."""
+    known = method.known_groups()
+    sent = [name for name, group in known.items() if group.exchanged]
     for group in groups:
         if group not in sent:
-            why = "never leaves its site" if group in kinds else "does not exist"
+            why = "never leaves its site" if group in known else "does not exist"
             raise UserError(
-                f"{where}.{group}: group {group!r} {why}; groups that travel are {', '.join(sent)} "
-                f"(nearest: {nearest(group, sent)})"
+                f"{where}.{group}: group {group!r} {why}; the exchanged groups are "
+                f"{', '.join(sent)} (nearest: {nearest(group, sent)})"
             )
 
 
-def everything_else(
-    configured: Groups, group: str, **own: Sequence[str]
-) -> dict[str, Sequence[str]]:
-    """Return groups that keep what is frozen, take ``own``, and put the rest into ``group``.
+def with_rest_in(configured: Groups, group: str, **own: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Return groups: the configured frozen layers, the entries in ``own``, the rest in ``group``.
 
-    Where ``...`` is frozen, the rest is what the configured groups name besides.
+    If ``...`` is frozen, the rest is whatever the configured groups name besides.
     """
     frozen = list(configured.get("pretrained", []))
+    # A method decides who shares the trained layers. What is frozen is the user's choice.
     made: dict[str, Sequence[str]] = {"pretrained": frozen, **own}
     rest = ["..."]
     if "..." in frozen:

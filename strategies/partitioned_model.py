@@ -1,4 +1,4 @@
-"""The model of a plan, built: the network, the method's own modules, and the partition over both."""
+"""Builds the model of a plan: the network, the modules that the method adds, and the partition."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models.freezing import freeze, frozen_cut
-from models.groups import Partition, partition
+from models.groups import Partition, partition_tensors
 from models.networks import build
 from strategies.method import Method
 
 
-class Whole(nn.Module):
-    """The network's children under their own names, and the method's modules as ``extras``.
+class ModelWithExtras(nn.Module):
+    """The children of the network under their own names, and the method's modules as ``extras``.
 
-    Its ``state_dict`` is what the partition divides; the network is what runs.
+    The partition is over its ``state_dict``. What runs is the network itself: a `nn.Sequential` would
+    run the extras too.
     """
 
     def __init__(self, network: nn.Sequential, extras: nn.Module | None) -> None:
@@ -34,7 +35,7 @@ class Whole(nn.Module):
 
 @dataclass(frozen=True)
 class PartitionedModel:
-    """A built model and its division.
+    """A built model with its partition.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class PartitionedModel:
     partition : Partition
         Which tensor belongs to which group.
     cut : int
-        Number of leading steps that are frozen and deterministic; see models/freezing.py.
+        Number of leading steps of the frozen prefix; see `models.freezing.frozen_cut`.
     """
 
     model: nn.Module
@@ -59,7 +60,7 @@ class PartitionedModel:
         Raises
         ------
         UserError
-            Where one has another shape than the model's; nothing is copied then.
+            If one has another shape than the model's; nothing is copied then.
         """
         own = self.model.state_dict()
         for name, tensor in tensors.items():
@@ -69,32 +70,32 @@ class PartitionedModel:
             for name, tensor in tensors.items():
                 own[name].copy_(tensor)
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy pre-trained weights into the model, but for what `left_alone` names."""
-        alone = self.left_alone({name: tuple(tensor.shape) for name, tensor in weights.items()})
-        self.load({name: tensor for name, tensor in weights.items() if name not in alone})
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy pre-trained weights into the model, except those that `not_loaded` names."""
+        skipped = self.not_loaded({name: tuple(tensor.shape) for name, tensor in weights.items()})
+        self.load({name: tensor for name, tensor in weights.items() if name not in skipped})
 
-    def left_alone(self, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
-        """Return which pre-trained tensors of these shapes the model does not take.
+    def not_loaded(self, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
+        """Return the pre-trained tensors of these shapes that the model cannot load.
 
-        Those of its head in another shape, as `models.weights.load_into` has it: a task may have
-        more classes than what was trained elsewhere.
+        Only tensors of the head may have another shape, as in `models.weights.load_into`: a task
+        may have more classes than the weights were trained for.
 
         Raises
         ------
         UserError
-            Where a tensor besides the head has another shape: the weights are for other inputs.
+            If a tensor outside the head has another shape: the weights are for other inputs.
         """
         own = self.model.state_dict()
-        alone = {name for name, shape in shapes.items() if shape != tuple(own[name].shape)}
-        for name in sorted(alone):
+        skipped = {name for name, shape in shapes.items() if shape != tuple(own[name].shape)}
+        for name in sorted(skipped):
             if name.partition(".")[0] != "head":
                 raise UserError(
                     "the pre-trained weights are for other inputs: "
-                    f"{_other_shape(name, shapes[name], own[name].shape)}; let the data be as the "
-                    "weights need them (such as data.channels=3), or choose weights=none"
+                    f"{_other_shape(name, shapes[name], own[name].shape)}; give the data the shape that "
+                    "the weights need (such as data.channels=3), or choose weights=none"
                 )
-        return alone
+        return skipped
 
     def tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return copies of the named tensors, contiguous, on the CPU."""
@@ -110,7 +111,7 @@ def build_partitioned(
     classes: int,
     models_dir: Path | None = None,
 ) -> PartitionedModel:
-    """Build the model of ``plan`` from its seed, and divide it into the groups of ``method``.
+    """Build the model of ``plan`` from its seed, and put its tensors into the groups of ``method``.
 
     Server and sites call this with the same plan and get the same tensors.
 
@@ -125,18 +126,19 @@ def build_partitioned(
     classes : int
         Number of classes of the task.
     models_dir : Path, optional
-        Where this machine has the folders of models that a plan may name; see `build`.
+        The directory of this machine with the folders of models that a plan may name; see `build`.
 
     Raises
     ------
     UserError
-        Where the model cannot be built so, or the groups do not fit it, or the plan's fine-tuning
-        names a group that does not exist or is frozen.
+        If the model cannot be built, the groups do not fit it, or the plan fine-tunes a group that
+        does not exist or is frozen.
     """
     options = dict(plan.model)
     name, head = str(options.pop("name")), options.pop("head", ())
     if given := {"input_shape", "classes", "models_dir"} & options.keys():
         raise UserError(f"model has no option {min(given)!r}: each machine sets it itself")
+    # In a fork of the generator: building a model must not shift the random numbers of its caller.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(plan.seed, "start"))
         network = build(
@@ -148,22 +150,22 @@ def build_partitioned(
             **options,
         )
         extras = method.extras(network, classes)
-    model = Whole(network, extras)
-    division = partition(model, method.groups(plan.groups, model), method.kinds())
+    model = ModelWithExtras(network, extras)
+    partition = partition_tensors(model, method.groups(plan.groups, model), method.known_groups())
     if plan.tuning.epochs:
-        _check_tuned(division, plan.tuning.groups)
-    freeze(model, division)
-    return PartitionedModel(model, network, division, frozen_cut(network, division))
+        _check_tuned(partition, plan.tuning.groups)
+    freeze(model, partition)
+    return PartitionedModel(model, network, partition, frozen_cut(network, partition))
 
 
 def _other_shape(name: str, given: Sequence[int], own: Sequence[int]) -> str:
     return f"{name} is {tuple(given)}, the model's is {tuple(own)}"
 
 
-def _check_tuned(division: Partition, groups: Sequence[str]) -> None:
-    """Raise UserError where ``deployment.groups`` names a group that no site can train."""
-    trained = [name for name, group in division.groups.items() if group.trained]
+def _check_tuned(partition: Partition, groups: Sequence[str]) -> None:
+    """Raise UserError if ``deployment.groups`` names a group that no site can train."""
+    trained = [name for name, group in partition.groups.items() if group.trained]
     for group in groups:
         if group not in trained:
-            why = "is frozen" if group in division.groups else "does not exist"
+            why = "is frozen" if group in partition.groups else "does not exist"
             raise UserError(f"deployment.groups: {group!r} {why}; choose from {', '.join(trained)}")

@@ -1,4 +1,4 @@
-"""One round at one site, as a method's local half sees it."""
+"""One round at one site, as the local half of a method sees it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.training.loop import FitReport, FitSettings, Loss, OptimizerState, f
 
 @dataclass
 class SiteRound:
-    """One round at one site, as a method's local half sees it.
+    """What a method works on at a site: the model, the data, and how to train.
 
     Parameters
     ----------
@@ -26,14 +26,14 @@ class SiteRound:
     network : nn.Sequential
         From inputs to logits; shares the tensors of ``model``.
     tail : nn.Module
-        What runs over ``train.inputs``: the model without the frozen prefix whose outputs are
-        cached, sharing the model's parameters; the whole model where nothing is cached.
+        The part that takes ``train.inputs``: the model without its frozen prefix if the outputs of
+        that are cached, else the whole model. It shares the parameters of ``model``.
     partition : Partition
         Which tensor belongs to which group.
     received : mapping of str to Tensor
-        The exchanged tensors as they arrived, on the device; not to be changed.
+        The exchanged tensors as received, on the device; not to be changed.
     train : Split
-        The training examples (features, where cached).
+        The training examples, or their features if those are cached.
     classes : int
         Number of classes of the site's task.
     settings : FitSettings
@@ -41,13 +41,13 @@ class SiteRound:
     loss : callable
         From logits and labels to a scalar, class weights included.
     generator : numpy.random.Generator
-        Order and augmentation; seeded for this site and round.
+        For the order of examples and augmentation; seeded for this site and round.
     memory : dict of str to Tensor
-        Tensors of the method's own that the site keeps from round to round and never sends.
+        Tensors that the method keeps at the site from round to round; they are never sent.
     optimizer_state : mapping
-        Optimiser state of the personal tensors, kept from round to round.
-    most_steps : int or None
-        The site's own limit on the steps of a round.
+        Optimizer state of the personal tensors, kept from round to round.
+    max_steps : int or None
+        The limit of the site on the steps of a round.
     """
 
     model: nn.Module
@@ -63,18 +63,18 @@ class SiteRound:
     device: torch.device
     memory: dict[str, Tensor]
     optimizer_state: OptimizerState
-    most_steps: int | None
+    max_steps: int | None
     fits: list[FitReport] = field(default_factory=list)
 
     def trainable(self, groups: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
-        """Return the parameters of ``groups`` by name; of every trained group when omitted."""
+        """Return the parameters of ``groups`` by name; of all trained groups by default."""
         known = self.partition.groups
         wanted = [g for g in known if known[g].trained] if groups is None else list(groups)
         names = [name for group in wanted for name in self.partition.names(group)]
         return parameters_of(self.model, names)
 
     def exchanged(self) -> dict[str, nn.Parameter]:
-        """Return the trained parameters that leave the site, by name."""
+        """Return the parameters of exchanged groups, by name."""
         return self.trainable(self.partition.exchanged_groups())
 
     def fit(
@@ -87,29 +87,32 @@ class SiteRound:
         loss: Loss | None = None,
         penalty: Callable[[], Tensor] | None = None,
     ) -> FitReport:
-        """Train in place, once through the configured epochs or steps, and note what was done.
+        """Train in place for the configured epochs or steps, and add the report to ``fits``.
 
         Parameters
         ----------
         groups : sequence of str, optional
-            Train these groups alone; everything else stands still, its BatchNorm included.
+            Train only these groups; all others stay as they are, running statistics included.
         network, trained : optional
-            Another module than ``tail``, and its parameters, such as a personal second model.
+            Another module than ``tail``, and its parameters, such as a second, personal model.
         epochs : int, optional
             Instead of the configured epochs or steps.
-        loss, penalty : callable, optional
-            Instead of the site's loss; a scalar added to it.
+        loss : callable, optional
+            Instead of the site's loss.
+        penalty : callable, optional
+            A scalar added to the loss of every step.
         """
         parameters = dict(trained) if trained is not None else self.trainable(groups)
         settings = self.settings
         if epochs is not None:
             settings = settings.for_epochs(epochs)
         left = None
-        if self.most_steps is not None:
-            left = max(self.most_steps - sum(f.steps for f in self.fits), 0)
+        if self.max_steps is not None:
+            # The limit is for the round, in which a method may fit several times.
+            left = max(self.max_steps - sum(f.steps for f in self.fits), 0)
         if network is None:
             self.set_modes(set(parameters))
-        kept = {n: s for n, s in self.optimizer_state.items() if n in parameters}
+        state = {n: s for n, s in self.optimizer_state.items() if n in parameters}
         report = fit(
             self.tail if network is None else network,
             self.train,
@@ -119,16 +122,17 @@ class SiteRound:
             device=self.device,
             loss=loss or self.loss,
             penalty=penalty,
-            optimizer_state=kept,
-            most_steps=left,
+            optimizer_state=state,
+            max_steps=left,
         )
         self.fits.append(report)
-        staying = set(self.partition.kept_names())
-        self.optimizer_state.update({n: s for n, s in kept.items() if n in staying})
+        # Exchanged tensors are replaced by the next round's: the momentum of the old ones is stale.
+        personal = set(self.partition.kept_names())
+        self.optimizer_state.update({n: s for n, s in state.items() if n in personal})
         return report
 
     def set_modes(self, trained: set[str]) -> None:
-        """Put modules in train mode, but those that own tensors and train none in eval mode."""
+        """Set train mode, except for modules with parameters of which none is in ``trained``."""
         self.model.train()
         set_train_mode(self.network, self.partition)
         for prefix, module in self.model.named_modules():

@@ -27,14 +27,14 @@ from client_app.round import (
 from client_app.store import LocalState
 from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.support.seeds import derive_seed
-from models.freezing import split
+from models.freezing import split_at
 from models.training.batched import (
     Learner,
     Stack,
-    batch_plan,
-    fit_together,
-    run_together,
-    why_not_stacked,
+    fit_batched,
+    grouping_key,
+    run_batched,
+    why_not_batched,
 )
 from models.training.data import Split
 from models.training.loop import Diverged, FitSettings, WeightedLoss
@@ -178,7 +178,7 @@ def _make_teams(ready: Sequence[_ReadySite], number: int) -> tuple[str, list[_Te
         site_round.set_modes(set(trained))
 
     to_train()
-    if reason := why_not_stacked(tail, settings) or _no_faster(tail, site_round.device):
+    if reason := why_not_batched(tail, settings) or _no_faster(tail, site_round.device):
         return reason, []
     partition = first.context.partitioned.partition
     tensors = tail.state_dict()
@@ -202,7 +202,7 @@ def _train_team(team: _Team) -> list[Outcome]:
     stack = team.stack(team.own)
     learners = [_learner(site, team.trained, team.number) for site in team.sites]
     team.to_train()
-    fits, problems = fit_together(
+    fits, problems = fit_batched(
         team.tail,
         stack,
         learners,
@@ -250,7 +250,7 @@ def _measured(team: _Team) -> list[Metrics]:
     found: list[Metrics] = [{} for _ in team.sites]
     for name in MEASURED:
         parts = [site.splits[name] for site in team.sites]
-        outputs = run_together(
+        outputs = run_batched(
             team.tail,
             stack,
             parts,
@@ -309,7 +309,7 @@ def _inputs_of_tail(context: SiteContext) -> SplitsOf:
     partitioned = context.partitioned
     partitioned.load(context.start)
     partitioned.model.to(context.device)
-    prefix, _ = split(partitioned.network, partitioned.cut)
+    prefix, _ = split_at(partitioned.network, partitioned.cut)
     return lambda one: features_of(one, prefix)
 
 
@@ -325,7 +325,7 @@ def _why_alone(alike: Sequence[SiteContext]) -> str:
         return f"method {method.name} trains in its own way"
     if any(name.startswith("extras.") for name in context.partitioned.partition.group_of):
         return f"method {method.name} has modules of its own"
-    if context.node.most_steps is not None:
+    if context.node.max_steps is not None:
         return "max-steps"
     return ""
 
@@ -354,7 +354,7 @@ def _teams(
     """Cut sites into teams that can be stacked exactly, and that fit into memory."""
     groups: dict[int, list[_ReadySite]] = {}
     for site in ready:
-        groups.setdefault(batch_plan(tail, site.splits["train"]), []).append(site)
+        groups.setdefault(grouping_key(tail, site.splits["train"]), []).append(site)
     for group in groups.values():
         # Those with as many steps beside one another: few of a team are done before the others.
         group.sort(key=lambda site: -len(site.splits["train"]))

@@ -23,7 +23,7 @@ from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import Order, read_members
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
-from models.groups import keys_of
+from models.groups import scope_keys
 from models.training.data import SiteData
 
 Trained = tuple[SiteContext, RoundReport, Mapping[str, Tensor]]
@@ -232,7 +232,7 @@ def _rejected(cohort: Cohort) -> list[Report]:
 
 
 def _keys(context: SiteContext) -> Mapping[str, str]:
-    return keys_of(context.partitioned.partition, context.data.task)
+    return scope_keys(context.partitioned.partition, context.data.task)
 
 
 def _shapes(data: SiteData) -> tuple[tuple[int, ...], int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import PayloadError, check_values, encode
-from models.groups import Partition, keys_of
+from models.groups import Partition, scope_keys
 from strategies.aggregators import MAX_MAGNITUDE, FixedPointSum, Tensors, shift_of
 from strategies.method import Method
 
@@ -55,7 +55,7 @@ class CohortSums:
             For the reasons for which the server would refuse the site's own answer. The sums are
             as before then.
         """
-        if reason := self._method.refuses(report.steps, report.planned):
+        if reason := self._method.reject_reason(report.steps, report.planned):
             raise Refused(reason)
         # All groups are checked before any is added: a refused site must be in no sum.
         groups = {}
@@ -65,7 +65,7 @@ class CohortSums:
                 check_values(groups[group], MAX_MAGNITUDE)
             except PayloadError as error:
                 raise Refused(f"group {group}: {error}") from None
-        for group, key in keys_of(partition, task).items():
+        for group, key in scope_keys(partition, task).items():
             self._add(key, groups[group], report.examples)
 
     def _add(self, key: str, update: Tensors, examples: int) -> None:

@@ -145,7 +145,7 @@ def _draw_split(
 ) -> Split:
     camera = Camera.neutral()
     if settings.cameras:
-        camera = Camera.of(derive_seed(seed, "faces", "camera", index))
+        camera = Camera.random(derive_seed(seed, "faces", "camera", index))
     drawn = draw(
         getattr(settings, split),
         seed=derive_seed(seed, "faces", index, split),

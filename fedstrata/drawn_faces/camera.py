@@ -57,7 +57,7 @@ class Camera:
         return cls()
 
     @classmethod
-    def of(cls, seed: int) -> Camera:
+    def random(cls, seed: int) -> Camera:
         """Return one of many looks: visibly different, and every label stays visible."""
         dice = Chances(np.random.default_rng((_STREAM, seed)).random((1, 48)))
         red, green, blue = (float(dice.between(0.88, 1.08)[0]) for _ in range(3))

@@ -76,7 +76,7 @@ class People:
         return People(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
 
-def in_turn(identities: Ints, share: float) -> Bools:
+def evenly_spread(identities: Ints, share: float) -> Bools:
     """Return True for a share of the integers, spread so evenly that every range has its share.
 
     The k-th integer is chosen where ``floor(k * share)`` steps up: of any m consecutive integers
@@ -85,7 +85,7 @@ def in_turn(identities: Ints, share: float) -> Bools:
     return np.asarray(np.floor((identities + 1) * share) > np.floor(identities * share))
 
 
-def meet(identities: Ints, male_share: float, young_share: float) -> People:
+def make_people(identities: Ints, male_share: float, young_share: float) -> People:
     """Return the people with the given numbers; a number is the same person everywhere.
 
     Parameters
@@ -96,11 +96,11 @@ def meet(identities: Ints, male_share: float, young_share: float) -> People:
         Shares of men and of young people in any long range of numbers.
     """
     uniforms = [np.random.default_rng((_STREAM, int(each))).random(_COLUMNS) for each in identities]
-    male, old = in_turn(identities, male_share), ~in_turn(identities, young_share)
-    return _grow(Chances(np.asarray(uniforms).reshape(-1, _COLUMNS)), male, old)
+    male, old = evenly_spread(identities, male_share), ~evenly_spread(identities, young_share)
+    return _draw_traits(Chances(np.asarray(uniforms).reshape(-1, _COLUMNS)), male, old)
 
 
-def _grow(dice: Chances, male: Bools, old: Bools) -> People:
+def _draw_traits(dice: Chances, male: Bools, old: Bools) -> People:
     """Draw every trait; those of men and women, of old and young, overlap."""
     sex, age = male.astype(float), old.astype(float)
     skin = dice.colour(_SKINS)

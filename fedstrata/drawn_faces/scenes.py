@@ -62,7 +62,7 @@ class Scenes:
         return Scenes(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
 
-def stage(rng: np.random.Generator, *, turned: Bools, teeth: Bools, glasses: Bools) -> Scenes:
+def make_scenes(rng: np.random.Generator, *, turned: Bools, teeth: Bools, glasses: Bools) -> Scenes:
     """Return random scenes with the given labels, each of shape ``(n,)``."""
     dice = Chances(rng.random((len(turned), _COLUMNS)))
     straight, aside = dice.between(-1.0, 1.0) * FRONTAL_YAW, dice.sign() * dice.between(*TURNED_YAW)

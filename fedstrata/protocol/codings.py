@@ -17,8 +17,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fedstrata.protocol.elias_fano import packed_bytes
-from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
+from fedstrata.support.registry import find
 
 Form = tuple[str, tuple[int, ...]]  # of a tensor: torch's name of its dtype, and its shape
 SAFETENSORS: Mapping[str, str] = MappingProxyType(
@@ -231,10 +232,15 @@ def _scales(per_channel: bool, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:1] if per_channel and len(shape) > 1 else ()
 
 
-CODINGS: Mapping[str, type[Coding]] = MappingProxyType(
-    {each.name: each for each in (Exact, Changed, BFloat16, Float16, Int8, LowBit, TopK)}
-)
-"""Every coding by its name in conf/coding/."""
+CODINGS: Mapping[str, type[Coding]] = {
+    "exact": Exact,
+    "changed": Changed,
+    "bfloat16": BFloat16,
+    "float16": Float16,
+    "int8": Int8,
+    "lowbit": LowBit,
+    "topk": TopK,
+}
 
 EXACT = Exact()
 
@@ -351,19 +357,12 @@ def read_form(text: str) -> Form:
 def _read(options: object, where: str) -> Coding:
     if not isinstance(options, Mapping):
         raise UserError(
-            f"{where}: expected a coding, got {str(options)[:80]!r}; {_list_codings('')}"
+            f"{where}: expected a coding, got {str(options)[:80]!r}; there are {', '.join(CODINGS)}"
         )
-    name = str(options.get("name"))
-    if name not in CODINGS:
-        raise UserError(f"{where}: no coding is called {name[:80]!r}; {_list_codings(name)}")
-    rest = {key: value for key, value in options.items() if key != "name"}
-    coding = read_options(CODINGS[name], rest, where)
+    chosen = find(f"{where}.name", str(options.get("name")), CODINGS)
+    coding = read_options(chosen, {k: v for k, v in options.items() if k != "name"}, where)
     coding.check(where)
     return coding
-
-
-def _list_codings(wanted: str) -> str:
-    return f"there are {', '.join(CODINGS)} (nearest: {nearest(wanted, CODINGS)})"
 
 
 def _describe(coding: Coding) -> str:

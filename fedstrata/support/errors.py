@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class PrivateText:
-    """A text in two versions; ``+`` joins it with others, and plain text is part of both.
+    """A text with private parts: the whole of it, and what is public.
 
-    As a `str` it is the public one, so that no f-string lets out what is private.
+    ``+`` joins it with other texts; plain text is part of both versions.
 
     Parameters
     ----------
@@ -22,36 +22,38 @@ class PrivateText:
         Without what may not leave this machine: names of files, values of the data.
     """
 
+    # Not in the repr, and not in `str`: an f-string or a log line must not let private parts out
+    # by accident. Whoever wants the whole text has to write `.whole`.
     whole: str = field(repr=False)
     public: str
 
     def __add__(self, after: str | PrivateText) -> PrivateText:
-        more = both(after)
+        more = as_private_text(after)
         return PrivateText(self.whole + more.whole, self.public + more.public)
 
     def __radd__(self, before: str) -> PrivateText:
-        return both(before) + self
+        return as_private_text(before) + self
 
     def __str__(self) -> str:
         return self.public
 
 
-def both(text: str | PrivateText) -> PrivateText:
-    """Return ``text`` in two versions, which are the same for plain text."""
+def as_private_text(text: str | PrivateText) -> PrivateText:
+    """Return ``text`` as a `PrivateText`; plain text has no private part."""
     return text if isinstance(text, PrivateText) else PrivateText(text, text)
 
 
 def private(value: object, instead: str = "") -> PrivateText:
-    """Return a part of a text that may not leave this machine, and what stands there ``instead``."""
+    """Return a private part of a text; where the text leaves this machine, ``instead`` is there."""
     return PrivateText(str(value), instead)
 
 
 class UserError(ValueError):
-    """A mistake in configuration, data or weights, told in words that a user can act on.
+    """A mistake in configuration, data or weights, in words that a user can act on.
 
     Parameters
     ----------
-    told : str or PrivateText
+    message : str or PrivateText
         What is wrong; as a `str` the error is the whole of it.
 
     Attributes
@@ -60,14 +62,14 @@ class UserError(ValueError):
         The text without its private parts.
     """
 
-    def __init__(self, told: str | PrivateText) -> None:
-        super().__init__(both(told).whole)
-        self.public = both(told).public
+    def __init__(self, message: str | PrivateText) -> None:
+        super().__init__(as_private_text(message).whole)
+        self.public = as_private_text(message).public
 
 
 @contextmanager
 def private_reason(public: str) -> Iterator[None]:
-    """Keep private what a `UserError` of the block says: of its text, ``public`` alone may leave."""
+    """Make the text of a `UserError` of the block private: ``public`` is all of it that may leave."""
     try:
         yield
     except UserError as error:

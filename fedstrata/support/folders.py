@@ -1,4 +1,4 @@
-"""Folders of models on this machine's disk: found by name inside one directory, never elsewhere."""
+"""Folders of models on this machine: found by name inside one directory, never elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 
-# One folder, not a path: a name that arrives from elsewhere cannot climb out of the directory.
+# One folder, not a path: a name from another machine must not climb out of the directory.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -35,8 +35,8 @@ def model_folder(name: object, models_dir: Path) -> Path:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(
-            f"model.folder: {str(name)[:80]!r} is no folder's name: letters, digits, '.', '_' and "
-            "'-', beginning with a letter or digit, and no '/'"
+            f"model.folder: {str(name)[:80]!r} is not the name of a folder: use letters, digits, "
+            "'.', '_' and '-', beginning with a letter or digit, without '/'"
         )
     folder = models_dir / name
     if not folder.is_dir():
@@ -46,6 +46,7 @@ def model_folder(name: object, models_dir: Path) -> Path:
             "models-dir in the site's node config"
         )
     top = models_dir.resolve()
+    # The libraries that read the folder follow links, and so might read any file of the machine.
     for path in (folder, *folder.iterdir()):
         if not path.resolve().is_relative_to(top):
             raise UserError(f"{path} is a link that leaves {models_dir}: put the file itself there")

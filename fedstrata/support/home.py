@@ -1,4 +1,4 @@
-"""Where this machine keeps what belongs to fedstrata."""
+"""The folder of this machine for everything that fedstrata keeps."""
 
 from __future__ import annotations
 

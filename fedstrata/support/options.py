@@ -24,14 +24,14 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
         A frozen dataclass without defaults; its annotations are the options and their types.
         A field may be a dataclass itself.
     mapping : Mapping
-        The options as plain values. A key ``name`` that ``cls`` does not have is left aside.
+        The options as plain values. A key ``name`` that ``cls`` does not have is ignored.
     where : str
         How a user writes the place, such as ``data``, for the texts of errors.
 
     Raises
     ------
     UserError
-        An option is unknown, missing or of the wrong type, or holds an interpolation.
+        An option is unknown, missing or of the wrong type, or has an interpolation.
     """
     if not isinstance(mapping, Mapping):
         raise UserError(f"{where}: expected options by name, got {str(mapping)[:80]!r}")
@@ -39,6 +39,8 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
     hints = get_type_hints(cls)
     plain = {key: value for key, value in mapping.items() if key in names or key != "name"}
     _refuse_interpolation(plain, where)
+    # The schema of a nested frozen dataclass stays read-only, and OmegaConf cannot merge into it:
+    # each is read by a call of its own.
     inner = {name: hints[name] for name in names if is_dataclass(hints[name])}
     try:
         config: Any = OmegaConf.merge(
@@ -64,14 +66,14 @@ def read_options(cls: type[Options], mapping: Mapping[str, object], where: str) 
 
 @cache
 def _schema(cls: type) -> Any:
-    """Return OmegaConf's schema of a dataclass, which takes milliseconds; to be merged, not changed."""
+    """Return OmegaConf's schema of a dataclass; it takes milliseconds, so it is kept."""
     schema = OmegaConf.structured(cls)
     OmegaConf.set_readonly(schema, None)  # a frozen dataclass makes a read-only schema
     return schema
 
 
 def _refuse_interpolation(value: object, where: str) -> None:
-    """Options may arrive over the network: none of them may read the site's environment."""
+    """Refuse ``${...}``: options from the network must not read the environment of the site."""
     if isinstance(value, str) and ("${" in value or value == "???"):
         raise UserError(f"{where}: {value!r} is not resolved here; write the value itself")
     if isinstance(value, Mapping):
@@ -83,7 +85,7 @@ def _refuse_interpolation(value: object, where: str) -> None:
 
 
 def _plain(node: object, where: str) -> Any:
-    """Return lists as tuples; refuse a list within ``list[str]``, which OmegaConf lets through."""
+    """Return lists as tuples; refuse a list within ``list[str]``, which OmegaConf accepts."""
     if not isinstance(node, ListConfig | DictConfig):
         return node
     keys = range(len(node)) if isinstance(node, ListConfig) else list(node)

@@ -1,4 +1,4 @@
-"""Seeds that follow from the run's seed and from what they are for, not from the order of calls."""
+"""Seeds derived from the run's seed and a purpose, whatever the order of calls."""
 
 from __future__ import annotations
 
@@ -21,5 +21,8 @@ def derive_seed(seed: int, *labels: str | int) -> int:
     int
         63 bits of the SHA-256 of all arguments: the same on every machine and in every process.
     """
-    told = json.dumps([seed, *labels]).encode()
-    return int.from_bytes(hashlib.sha256(told).digest()[:8], "big") >> 1
+    # Not Python's hash(), which differs from process to process. JSON tells 1 from "1", and no two
+    # lists of labels have the same text.
+    text = json.dumps([seed, *labels]).encode()
+    # 63 bits, so that torch and numpy both take the seed as a non-negative int64.
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1

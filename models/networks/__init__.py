@@ -1,4 +1,4 @@
-"""The networks by name: each a plain Sequential with torchvision's tensor names, and a head."""
+"""The networks by name: each a plain `nn.Sequential` with torchvision's tensor names, and a head."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
+from fedstrata.support.registry import find
 from models.networks.body import Layers, widths
 from models.networks.head import head as make_head
 from models.networks.mlp import mlp
@@ -23,7 +24,8 @@ from models.networks.squeezenet import squeezenet
 from models.networks.text import text_encoder, token_features
 from models.networks.vgg import vgg
 
-# Each is called with the network's name and the shape of one input, and its own options.
+# Each is called with the network's name, the shape of one input, and its own options. All give a
+# plain Sequential: only that can be cut into a frozen prefix and a tail (models/freezing.py).
 MODELS: Mapping[str, Callable[..., Layers]] = {
     "resnet18": resnet,
     "resnet34": resnet,
@@ -41,14 +43,16 @@ MODELS: Mapping[str, Callable[..., Layers]] = {
 }
 # These take token ids, int64 (b, length); all others take float32.
 OF_TOKENS = ("text_encoder",)
-# An input of usual size takes milliseconds through these. On the meta device torch would import its
-# compiler (4 s of a server's start), which torchvision has imported where the others are built.
+# Their output width is found by running them, which takes milliseconds. On the meta device torch
+# imports its compiler, 4 s of a server's start. torchvision, for the others, imports it anyway.
 _LIGHT = ("small_cnn", "mlp", "mlp_bn")
-_USUAL = 2**22  # values of an input: sites say the shape, and what they say must cost nothing
+_PLACE = "models_dir"  # not an option of a network: each machine decides where its folders are
+# Values of an input that are really run. Sites report the shape: a huge one must cost nothing.
+_MOST_VALUES = 2**22
 
 
 def prepare(name: str) -> None:
-    """Import what building the network ``name`` will import, which may take seconds."""
+    """Import what `build` will need for the network ``name``, which may take seconds."""
     if name not in (*_LIGHT, *OF_TOKENS):
         import torchvision  # noqa: F401
 
@@ -59,9 +63,9 @@ def input_dtype(name: str) -> torch.dtype:
 
 
 def usual_shape(name: str) -> tuple[int, ...]:
-    """Return a shape of one input for where no site's is known: no tensor's shape hangs on it.
+    """Return a shape of one input, for use before any site has reported its own.
 
-    For networks of images that holds but for the channels, for ``mlp`` not at all.
+    It decides no tensor's shape, except by the number of channels, and for ``mlp`` all of them.
     """
     return (1,) if name in OF_TOKENS else (3, 224, 224)
 
@@ -106,24 +110,20 @@ def build(
     ------
     UserError
         For an unknown name, an unknown or missing option, a width below 1, a layer that is too
-        large, images too small or of too many channels, texts too long, a folder that is not there.
+        large, images too small or of too many channels, texts too long, a missing folder.
     """
-    if name not in MODELS:
-        raise UserError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    make_body = find("model.name", name, MODELS)
     _check_options(name, options)
     shape = tuple(widths("input_shape", list(input_shape)))
-    if _PLACE in inspect.signature(MODELS[name]).parameters:
+    if _PLACE in inspect.signature(make_body).parameters:
         options[_PLACE] = models_dir or default_models_dir()
-    model = nn.Sequential(MODELS[name](name, shape, **options))
+    model = nn.Sequential(make_body(name, shape, **options))
     if name in OF_TOKENS:
         features = token_features(model, shape)
     else:
         features = _features(model, name, shape)
     model.add_module("head", make_head(features, head, classes, dropout))
     return model
-
-
-_PLACE = "models_dir"  # no option of a network: each machine says where its own folders are
 
 
 def _check_options(name: str, options: Mapping[str, object]) -> None:
@@ -139,11 +139,12 @@ def _check_options(name: str, options: Mapping[str, object]) -> None:
 
 
 def _features(body: nn.Sequential, name: str, shape: tuple[int, ...]) -> int:
-    """Return how many features ``body`` makes of one input."""
-    device = "cpu" if name in _LIGHT and math.prod(shape) <= _USUAL else "meta"
+    """Return the number of features that ``body`` gives for one input."""
+    device = "cpu" if name in _LIGHT and math.prod(shape) <= _MOST_VALUES else "meta"
     try:
         return _output_width(body, shape, device)
     except RuntimeError as error:
+        # torch's own text speaks of one layer's kernel. A user needs the size of the image.
         least = next((n for n in range(1, 257) if _runs(body, (shape[0], n, n), device)), None)
         if least is None:
             raise
@@ -161,9 +162,10 @@ def _runs(body: nn.Sequential, shape: tuple[int, ...], device: str) -> bool:
 
 @torch.no_grad()
 def _output_width(body: nn.Sequential, shape: tuple[int, ...], device: str) -> int:
-    """Return the width of the output; on the device "meta" from shapes alone, without computing."""
+    """Return the width of the output; on the device "meta" without computing anything."""
     state = {name: tensor.to(device) for name, tensor in body.state_dict().items()}
     one = torch.zeros(1, *shape, device=device)
+    # In eval mode: BatchNorm refuses a single example in train mode, and would count it.
     outputs = functional_call(body.eval(), state, (one,))
     body.train()
     return int(outputs.shape[1])

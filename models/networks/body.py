@@ -18,10 +18,9 @@ MOST_WEIGHTS = 2**28  # of one linear layer: 1 GB in float32
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Return a linear layer; raise `UserError` for one that is larger than any of use.
-
-    Sites say how large an input is, and the server builds what they say.
-    """
+    """Return a linear layer; raise `UserError` for one that is unreasonably large."""
+    # Sites report how large an input is, and the server builds the model: a wrong report must not
+    # take all of its memory.
     if inputs * outputs > MOST_WEIGHTS:
         raise UserError(
             f"a linear layer from {inputs} to {outputs} values has more than {MOST_WEIGHTS} weights: "
@@ -38,9 +37,7 @@ def image_channels(name: str, input_shape: tuple[int, ...]) -> int:
             "for anything but images choose model=mlp"
         )
     if input_shape[0] > MOST_CHANNELS:
-        raise UserError(
-            f"{name}: images of {input_shape[0]} channels, at most {MOST_CHANNELS} are taken"
-        )
+        raise UserError(f"{name}: images of {input_shape[0]} channels; the most is {MOST_CHANNELS}")
     return input_shape[0]
 
 
@@ -49,8 +46,9 @@ def widths(option: str, values: Sequence[int]) -> list[int]:
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise UserError(f"{option} must be a list of widths such as [128, 64], not {values!r}")
     for value in values:
+        # bool is a subclass of int: True would be a width of 1.
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{option}: {value!r} is no width; write whole numbers from 1 on")
+            raise UserError(f"{option}: {value!r} is not a width; write whole numbers from 1 on")
     return list(values)
 
 
@@ -62,7 +60,7 @@ def switch(option: str, value: object) -> bool:
 
 
 def for_channels(convolution: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """Return ``convolution`` for ``channels`` input channels: a fresh one where that differs."""
+    """Return ``convolution``, or a new one like it if it has not ``channels`` input channels."""
     if convolution.in_channels == channels:
         return convolution
     fresh = nn.Conv2d(

@@ -12,8 +12,8 @@ from models.networks.body import Layers, for_channels, image_channels, switch
 def mobilenet(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> Layers:
     """Return features, avgpool, flatten and, if wanted, classifier; every image size runs.
 
-    With ``classifier``, torchvision's but its last layer: classifier.0 and 1024 features (of
-    ``mobilenet_v3_small``). Without, the mean over the image: 576 features.
+    ``classifier`` is torchvision's without its last layer: classifier.0, and 1024 features for
+    ``mobilenet_v3_small``. Without it the mean over the image: 576 features.
     """
     from torchvision import models
 

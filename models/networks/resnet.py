@@ -21,6 +21,7 @@ def resnet(name: str, input_shape: tuple[int, ...]) -> Layers:
     whole = models.get_model(name, weights=None, num_classes=1)
     layers: Layers = OrderedDict(whole.named_children())
     del layers["fc"]
+    # A child under an old name keeps its place in the order, which is the order of the layers.
     layers["conv1"] = for_channels(whole.conv1, channels)
     layers["flatten"] = nn.Flatten()
     return layers

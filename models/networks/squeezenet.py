@@ -15,5 +15,6 @@ def squeezenet(name: str, input_shape: tuple[int, ...]) -> Layers:
 
     channels = image_channels(name, input_shape)
     features = models.get_model(name, weights=None, num_classes=1).features
+    # torchvision's own head is a convolution to the classes, so it is left out as a whole.
     features[0] = for_channels(features[0], channels)
     return OrderedDict(features=features, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())

@@ -13,14 +13,14 @@ from models.networks.body import Layers, draw, for_channels, image_channels, swi
 def vgg(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> Layers:
     """Return features, avgpool, flatten and, if wanted, classifier; images of 32x32 and larger.
 
-    With ``classifier``, torchvision's but its last layer: classifier.0 and classifier.3, 120 M
-    parameters, 4096 features (fc7 of VGG-Face). Without, the mean over the image: 512 features.
+    ``classifier`` is torchvision's without its last layer: classifier.0 and classifier.3, 120 M
+    parameters, 4096 features (fc7 of VGG-Face). Without it the mean over the image: 512 features.
     """
     from torchvision import models
 
     channels = image_channels(name, input_shape)
     classifier = switch("classifier", classifier)
-    # What is thrown away is not drawn: it would take 2 s and 480 MB.
+    # On the meta device a classifier that is dropped is never drawn: that takes 2 s and 480 MB.
     with torch.device("cpu" if classifier else "meta"):
         whole = models.get_model(name, weights=None, num_classes=1)
     layers: Layers = OrderedDict(features=whole.features, avgpool=whole.avgpool)

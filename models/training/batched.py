@@ -1,4 +1,4 @@
-"""Many small models of one architecture trained and run at once: parameters stacked, torch.func."""
+"""Trains and runs many small models of one architecture at once, their parameters stacked."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from torch.nn import functional
 
 from models.freezing import RANDOM
 from models.training.data import Split
-from models.training.loop import FitReport, FitSettings, OptimizerState, batches, planned_steps
+from models.training.loop import (
+    FitReport,
+    FitSettings,
+    OptimizerState,
+    batches,
+    normalizes_batches,
+    planned_steps,
+)
 
-BLOCK = 1 << 16  # numbers that are stepped at a time
+# Numbers that an optimizer step works on at a time: three float32 arrays of as many fit in a cache.
+BLOCK = 1 << 16
 MOMENTUM = "momentum_buffer"  # as torch.optim.SGD calls it
 Stack = dict[str, Tensor]  # tensors of m learners by name, the learners along the first axis
 
 
 @dataclass
 class Learner:
-    """One of the models that are trained together.
+    """One of the models of a batched fit.
 
     Parameters
     ----------
@@ -33,7 +41,7 @@ class Learner:
     generator : numpy.random.Generator
         Order of the examples; seeded as for `fit`.
     optimizer_state : mapping
-        State of earlier fits by parameter name; replaced by the new.
+        State of earlier fits by parameter name; replaced by the new state.
     class_weights : Tensor or None
         float32, shape ``(classes,)``; None for the plain mean.
     """
@@ -44,40 +52,37 @@ class Learner:
     class_weights: Tensor | None = None
 
 
-def why_not_stacked(network: nn.Module, settings: FitSettings) -> str:
-    """Return why a fit of ``network``, in the modes it is in, cannot be stacked exactly, or ""."""
+def why_not_batched(network: nn.Module, settings: FitSettings) -> str:
+    """Return why a batched fit of ``network``, in its modes, would not be exact, or ""."""
     config = settings.config
     if config.optimizer.name != "sgd":
-        # Where a gradient is all but zero, the sign of its rounding decides: a whole step's length.
-        return (
-            f"train.optimizer.name={config.optimizer.name} makes steps of differences in rounding"
-        )
+        # Adam divides a gradient by its own size: of one that is almost zero the rounding alone
+        # decides whether the step goes up or down, and the step has full length.
+        return f"train.optimizer.name={config.optimizer.name} turns rounding into whole steps"
     if settings.autocast:
         return "bfloat16 autocast"
     if config.augment != "none":
         return f"train.augment={config.augment}"
     if settings.micro_batches > 1:
-        return "batches in micro_batches, for want of memory"
+        return "micro-batches, because memory is short"
     for module in network.modules():
         if isinstance(module, RANDOM) and module.training:
-            return f"{type(module).__name__}, which draws from each site's own random numbers"
+            return f"{type(module).__name__}, which draws random numbers for each site"
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is None:
             return "BatchNorm with a cumulative mean"
     return ""
 
 
-def batch_plan(network: nn.Module, split: Split) -> int:
+def grouping_key(network: nn.Module, split: Split) -> int:
     """Return a number that must be the same for all learners of a fit.
 
-    Batches of unequal sizes are padded, and the padding is given no weight. BatchNorm in train mode
-    would see it: there each learner needs as many examples as the others.
+    Batches of unequal sizes are padded, and the padding has no weight in the loss. BatchNorm in
+    train mode would still see it, so there all learners need the same number of examples.
     """
-    norm = nn.modules.batchnorm._BatchNorm
-    mixes = any(isinstance(module, norm) and module.training for module in network.modules())
-    return len(split) if mixes else 0
+    return len(split) if normalizes_batches(network) else 0
 
 
-def fit_together(
+def fit_batched(
     network: nn.Module,
     stack: Stack,
     learners: Sequence[Learner],
@@ -87,34 +92,36 @@ def fit_together(
     kept: Collection[str],
     device: torch.device,
 ) -> tuple[list[FitReport], list[str]]:
-    """Train m models as `fit` trains each: the same batches, steps and arithmetic, all at once.
+    """Train m models at once, each as `fit` trains it: the same batches, steps and arithmetic.
 
     Parameters
     ----------
     network : nn.Module
-        The architecture, in the modes of the fit; its tensors that ``stack`` lacks are all models'.
+        The architecture, in the modes of the fit. All models share its tensors that are not in
+        ``stack``.
     stack : dict of str to Tensor
-        By the network's names, shape ``(m, ...)``, on ``device``: parameters, and the buffers that
-        change. Trained in place.
+        Parameters, and the buffers that change, by the network's names: shape ``(m, ...)``, on
+        ``device``. Trained in place.
     learners : sequence of Learner
-        m of them, alike in `batch_plan`.
+        m of them, all with the same `grouping_key`.
     settings : FitSettings
-        How to train, the same for all; `why_not_stacked` says what cannot be.
+        How to train, the same for all, such that `why_not_batched` has no objection.
     trained : collection of str
-        The parameters that are stepped: names of ``stack``.
+        The parameters to update: names of ``stack``.
     kept : collection of str
-        Those whose optimiser state is taken up from earlier fits, and kept.
+        Those whose optimizer state is loaded from earlier fits, and saved.
     device : torch.device
         Where the stack is.
 
     Returns
     -------
     tuple of two lists
-        For each learner what was done, and why that is not to be used ("" where it is): the text
-        of `Diverged`.
+        For each learner what was done, and the text of `Diverged` if its model must not be used,
+        else "".
     """
     planned = [planned_steps(len(learner.split), settings.config) for learner in learners]
-    order = sorted(range(len(learners)), key=lambda i: -planned[i])  # who is done falls off the end
+    # By falling number of steps, so that those still training are always the first of the stack.
+    order = sorted(range(len(learners)), key=lambda i: -planned[i])
     steps = [planned[i] for i in order]
     data = _Examples([learners[i] for i in order], settings, device)
     sorted_already = order == sorted(order)
@@ -131,6 +138,7 @@ def fit_together(
             now[name].requires_grad_()
         values = vmap(_loss_of(network))(now, inputs, labels, shares)
         wanted = [now[name] for name in names]
+        # No model's loss depends on another's parameters: the gradient of the sum has each one's own.
         given = torch.autograd.grad(values.sum(), wanted, allow_unused=True)
         gradients = {n: g for n, g in zip(names, given, strict=True) if g is not None}
         stepper.step(gradients, _clipping(gradients, settings.config.clip))
@@ -151,7 +159,7 @@ def fit_together(
     return reports, problems
 
 
-def run_together(
+def run_batched(
     network: nn.Module,
     stack: Stack,
     splits: Sequence[Split],
@@ -161,8 +169,8 @@ def run_together(
 ) -> list[Tensor]:
     """Return each model's outputs for its own split: float32 on the CPU, ``(n_i, classes)``.
 
-    ``network`` is in eval mode; its tensors that ``stack`` lacks are all models'. At most
-    ``batch_size`` examples, and as many of the fullest split, go through each model at once.
+    ``network`` is in eval mode, and all models share its tensors that are not in ``stack``. Each
+    model gets up to ``batch_size`` examples at once; shorter splits are padded.
     """
     longest = max(len(split) for split in splits)
     parts: list[Tensor] = []
@@ -172,7 +180,7 @@ def run_together(
             inputs = torch.stack(
                 [split.inputs.batch(np.minimum(rows, len(split) - 1)) for split in splits]
             ).to(device)
-            if stack:
+            if stack:  # vmap needs at least one stacked tensor
                 outputs = vmap(_outputs_of(network))(stack, inputs)
             else:
                 outputs = network(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
@@ -197,17 +205,18 @@ def _loss_of(network: nn.Module):  # type: ignore[no-untyped-def]
 
 
 def _clipping(gradients: Mapping[str, Tensor], most: float | None) -> Tensor | None:
-    """Return what each learner's gradients are multiplied with, as torch clips them: ``(m,)``."""
+    """Return the factor that clips each learner's gradients, ``(m,)``, or None."""
     if most is None or not gradients:
         return None
     norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients.values()]
+    # As torch's clip_grad_norm_ computes it, the 1e-6 included.
     total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
     factor: Tensor = most / (total + 1e-6)
     return factor.clamp(max=1.0)
 
 
 def _divergence(losses: Tensor, planned: int) -> str:
-    """Return in `fit`'s words at which step the loss stopped being a number, or ""."""
+    """Return at which step the loss stopped being finite, in the words of `fit`, or ""."""
     wrong = (~torch.isfinite(losses)).nonzero()
     if not len(wrong):
         return ""
@@ -220,7 +229,7 @@ def _divergence(losses: Tensor, planned: int) -> str:
 
 
 class _Examples:
-    """The training examples of all learners in one tensor, and whose turn is when."""
+    """The training examples of all learners in one tensor, and the batches of each learner."""
 
     def __init__(
         self, learners: Sequence[Learner], settings: FitSettings, device: torch.device
@@ -245,14 +254,14 @@ class _Examples:
         self.device = device
 
     def batch(self, step: int, active: int) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64]]:
-        """Return what the first ``active`` learners train on in ``step``.
+        """Return the batches of the first ``active`` learners in ``step``.
 
         Returns
         -------
         tuple
-            Inputs ``(active, b, ...)`` and labels ``(active, b)``, filled up with a learner's own
-            first example; float32 ``(active, b)``, each example's share of its batch's mean, 0 for
-            the filling; and how many examples are real, int64 ``(active,)``.
+            Inputs ``(active, b, ...)`` and labels ``(active, b)``, padded with a learner's own
+            first example. Each example's share of the mean of its batch, float32 ``(active, b)``,
+            0 for padding. How many examples are real, int64 ``(active,)``.
         """
         turns = [self.turns[i][step] for i in range(active)]
         sizes = np.array([len(turn) for turn in turns], dtype=np.int64)
@@ -269,16 +278,19 @@ class _Examples:
 
 
 class _Stepper:
-    """SGD on stacks: torch's own function, on those learners that still train."""
+    """SGD on stacked parameters, with the arithmetic of `torch.optim.SGD`."""
 
     def __init__(self, stack: Stack, learners: Sequence[Learner], settings: FitSettings) -> None:
         self.stack, self.learners = stack, learners
         self.lr, self.optimizer = settings.lr, settings.config.optimizer
-        self.buffers = {n: self._restored(n) for n in stack} if self.optimizer.momentum else {}
+        self.buffers = (
+            {n: self._momentum_of_all(n) for n in stack} if self.optimizer.momentum else {}
+        )
         self.touched: set[str] = set()
 
-    def _restored(self, name: str) -> Tensor:
-        """Return the momentum of all learners; zeros, from which it starts, where it is new."""
+    def _momentum_of_all(self, name: str) -> Tensor:
+        """Return the momentum of all learners, zeros for a new one."""
+        # torch.optim.SGD starts with the first gradient itself: momentum * 0 + gradient is the same.
         whole = torch.zeros_like(self.stack[name])
         for i, learner in enumerate(self.learners):
             if (before := learner.optimizer_state.get(name, {}).get(MOMENTUM)) is not None:
@@ -287,9 +299,9 @@ class _Stepper:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
-        """Step the parameters of the learners that ``gradients`` has, in order: ``(active, ...)``.
+        """Update the parameters of the first learners; each gradient has shape ``(active, ...)``.
 
-        As `torch.optim.SGD` does, operation by operation; a few learners at a time, so that their
+        As `torch.optim.SGD` does, operation by operation. A few learners at a time, so that their
         numbers stay in the processor's cache from one operation to the next.
         """
         self.touched |= gradients.keys()
@@ -310,7 +322,7 @@ class _Stepper:
         parameter.add_(change, alpha=-self.lr)
 
     def save(self, steps: Sequence[int], kept: Collection[str]) -> None:
-        """Put each learner's momentum where it keeps it, if it did any step."""
+        """Save each learner's momentum in its ``optimizer_state``, if it did any step."""
         for i, learner in enumerate(self.learners):
             for name in self.touched & self.buffers.keys() & set(kept) if steps[i] else ():
                 learner.optimizer_state[name] = {MOMENTUM: self.buffers[name][i].cpu().clone()}

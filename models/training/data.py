@@ -1,4 +1,4 @@
-"""Labelled examples as training sees them: a split is inputs that can be indexed, and labels."""
+"""The examples as training sees them: inputs by index, splits with labels, the data of a site."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 class Inputs(Protocol):
-    """Anything that hands out model inputs by index, the same ones every time."""
+    """Model inputs by index; an index always gives the same input."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
         ...
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the inputs at ``indices``, shape ``(b, *input_shape)``, where they are kept.
+        """Return the inputs at ``indices``, shape ``(b, *input_shape)``, on their own device.
 
         float32 numbers, or int64 token ids; the same for all batches of a data set.
         """
@@ -34,7 +34,7 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class ArrayInputs:
-    """Inputs held in memory: images as uint8 ``(n, h, w, c)``, or features as float32 ``(n, d)``.
+    """Inputs in memory: images as uint8 ``(n, h, w, c)``, or features as float32 ``(n, d)``.
 
     uint8 images become float32 ``(b, c, h, w)`` in [0, 1], then ``(x - mean) / std`` per channel;
     float32 features pass ``(x - mean) / std`` alone.
@@ -64,14 +64,15 @@ class ArrayInputs:
         return ((chosen - mean) / std).contiguous()
 
     def digest(self) -> str:
-        """Return the SHA-256 of the values, their shape and dtype, and the normalisation.
+        """Return the SHA-256 of the values, their shape and dtype, and the normalization.
 
-        It is taken once, and the values cannot be written to from then on.
+        It is computed once, and from then on the values are read-only.
         """
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
+        # The digest is the key of cached features: values that change would be given stale ones.
         self.values.flags.writeable = False
         seen = hashlib.sha256(np.ascontiguousarray(self.values).tobytes())
         seen.update(repr((self.values.shape, str(self.values.dtype), self.mean, self.std)).encode())
@@ -80,7 +81,7 @@ class ArrayInputs:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some rows of other inputs, which stay where they are: nothing is copied or decoded.
+    """Some rows of other inputs, without a copy.
 
     Parameters
     ----------
@@ -101,7 +102,8 @@ class Subset:
         return self.inputs.batch(self.rows[indices])
 
     def digest(self) -> str:
-        """Return a SHA-256 over the whole's and the rows; it is never that of the whole."""
+        """Return a SHA-256 of the digest of the whole and the rows."""
+        # The prefix keeps it different from the digest of the whole, even for no rows at all.
         seen = hashlib.sha256(f"rows of {self.inputs.digest()}\n".encode())
         seen.update(self.rows.astype("<i8").tobytes())
         return seen.hexdigest()

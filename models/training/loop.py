@@ -1,4 +1,4 @@
-"""The one training loop and the one evaluation: a network, examples by index, and what to minimise."""
+"""The training loop: a network, examples by index, and a loss to minimize."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedstrata.protocol.plan import FitConfig
-from fedstrata.support.errors import UserError
+from fedstrata.support.registry import find
 from models.training.data import Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -62,8 +62,8 @@ class FitSettings:
 class WeightedLoss:
     """Cross-entropy with a weight per class, float32 of shape ``(classes,)``.
 
-    The mean over a batch is weighted; `mass` is what it is divided by, so that the means of a
-    batch's micro_batches can be put together again.
+    The mean over a batch is weighted. `mass` is its divisor: with it the means of the micro-batches
+    of a batch add up to the mean of the batch.
     """
 
     weight: Tensor
@@ -87,7 +87,7 @@ class FitReport:
 
 
 class Diverged(ArithmeticError):
-    """The loss stopped being a number."""
+    """The loss became infinite or NaN."""
 
 
 def planned_steps(examples: int, config: FitConfig) -> int:
@@ -95,7 +95,7 @@ def planned_steps(examples: int, config: FitConfig) -> int:
     if config.steps is not None:
         return config.steps
     assert config.epochs is not None
-    return config.epochs * len(_pass(np.arange(examples), config.batch_size))
+    return config.epochs * len(_cut_into_batches(np.arange(examples), config.batch_size))
 
 
 def batches(
@@ -104,7 +104,7 @@ def batches(
     """Yield the example indices of each step, reshuffled with ``generator`` for each pass."""
     left = planned_steps(examples, config)
     while left > 0:
-        for indices in _pass(generator.permutation(examples), config.batch_size)[:left]:
+        for indices in _cut_into_batches(generator.permutation(examples), config.batch_size)[:left]:
             left -= 1
             yield indices
 
@@ -120,7 +120,7 @@ def fit(
     loss: Loss | None = None,
     penalty: Callable[[], Tensor] | None = None,
     optimizer_state: OptimizerState | None = None,
-    most_steps: int | None = None,
+    max_steps: int | None = None,
 ) -> FitReport:
     """Train ``network`` in place on ``split``; modes (train, eval) are the caller's.
 
@@ -133,20 +133,20 @@ def fit(
     settings : FitSettings
         How to train.
     trained : mapping of str to nn.Parameter
-        The parameters that are stepped, by name; all others are left alone.
+        The parameters to update, by name; all others stay as they are.
     generator : numpy.random.Generator
         Order of the examples and augmentation; the caller seeds it.
     device : torch.device
         Where the network is.
     loss : callable, optional
-        From logits and labels to a scalar; cross-entropy when omitted. A mean over the examples, or
-        one with a ``mass`` as `WeightedLoss` has it.
+        From logits and labels to a scalar; cross-entropy when omitted. It is a plain mean over the
+        examples, or has a ``mass`` as `WeightedLoss` does.
     penalty : callable, optional
-        A scalar added to the loss of every step (FedProx's proximal term).
+        A scalar added to the loss of every step, such as the proximal term of FedProx.
     optimizer_state : mapping, optional
         State of earlier fits by parameter name, loaded where it fits and replaced by the new.
-    most_steps : int, optional
-        Stop after this many steps: a site that can do only part of the work.
+    max_steps : int, optional
+        Stop after this many steps, for a site that can do only part of the work.
 
     Returns
     -------
@@ -158,28 +158,30 @@ def fit(
     Diverged
         When the loss is not finite.
     """
-    chosen = dict(trained)
-    stepper = make_optimizer(chosen, settings)
-    _restore(stepper, chosen, optimizer_state)
+    parameters = dict(trained)
+    optimizer = make_optimizer(parameters, settings)
+    _load_state(optimizer, parameters, optimizer_state)
     objective = loss or functional.cross_entropy
     planned = planned_steps(len(split), settings.config)
     mass: Callable[[Tensor], float] = getattr(objective, "mass", len)
-    least = 2 if _normalises_batches(network) else 1
+    least = 2 if normalizes_batches(network) else 1
     total, seen, done = 0.0, 0, 0
     for indices in batches(len(split), settings.config, generator):
-        if most_steps is not None and done >= most_steps:
+        if max_steps is not None and done >= max_steps:
             break
-        stepper.zero_grad(set_to_none=True)
+        # None, not zero: SGD with momentum or weight decay would also move parameters without gradient.
+        optimizer.zero_grad(set_to_none=True)
         value = 0.0
         extra = penalty
-        for inputs, labels, share in _pieces(
+        for inputs, labels, share in _micro_batches(
             split, indices, settings, least, generator, device, mass
         ):
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.autocast):
                 part = objective(network(inputs), labels) * share
             if extra is not None:
-                part, extra = part + extra(), None  # once a step
+                part, extra = part + extra(), None  # once a step, however many micro-batches
             value += part.item()
+            # Before backward and step, so that the parameters are still those of the last good step.
             if not math.isfinite(value):
                 raise Diverged(
                     f"the loss became {value} at step {done + 1} of {planned}; "
@@ -187,12 +189,12 @@ def fit(
                 )
             part.backward()  # type: ignore[no-untyped-call]
         if settings.config.clip is not None:
-            nn.utils.clip_grad_norm_(list(chosen.values()), settings.config.clip)
-        stepper.step()
+            nn.utils.clip_grad_norm_(list(parameters.values()), settings.config.clip)
+        optimizer.step()
         total += value * len(indices)
         seen += len(indices)
         done += 1
-    _save(stepper, chosen, optimizer_state)
+    _save_state(optimizer, parameters, optimizer_state)
     return FitReport(done, planned, total / max(seen, 1))
 
 
@@ -201,19 +203,16 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the configured optimizer over ``trained``; UserError for one that does not exist."""
     chosen = settings.config.optimizer
-    if chosen.name not in OPTIMIZERS:
-        raise UserError(f"no optimizer {chosen.name!r}; there is {', '.join(OPTIMIZERS)}")
+    make = find("train.optimizer.name", chosen.name, OPTIMIZERS)
     own = {"momentum": chosen.momentum} if chosen.name == "sgd" else {}
-    return OPTIMIZERS[chosen.name](
-        list(trained.values()), lr=settings.lr, weight_decay=chosen.weight_decay, **own
-    )
+    return make(list(trained.values()), lr=settings.lr, weight_decay=chosen.weight_decay, **own)
 
 
 def schedule_factor(schedule: str, round_number: int, rounds: int) -> float:
-    """Return what the learning rate of round ``round_number`` (from 1) is multiplied with.
+    """Return the factor on the learning rate in round ``round_number``, counted from 1.
 
-    ``cosine`` falls from 1 in round 1 towards 0 after the last (Loshchilov and Hutter 2017, eq. 5,
-    one cycle over the rounds); ``constant`` is 1.
+    ``constant`` is 1. ``cosine`` falls from 1 in round 1 towards 0 after the last, in one cycle over
+    the rounds (Loshchilov and Hutter 2017, eq. 5).
     """
     if schedule == "constant":
         return 1.0
@@ -231,7 +230,8 @@ def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
 def augmented(inputs: Tensor, augment: str, generator: np.random.Generator) -> Tensor:
     """Return ``inputs`` flipped left-right at random, and for ``flip_crop`` shifted by up to 1/8.
 
-    ``inputs`` has shape ``(b, c, h, w)``; vectors ``(b, d)`` are returned unchanged.
+    ``inputs`` has shape ``(b, c, h, w)``; vectors ``(b, d)`` are returned unchanged. The random
+    numbers are numpy's, drawn on the CPU: a CPU and a GPU augment alike.
     """
     if augment == "none" or inputs.dim() != 4:
         return inputs
@@ -245,15 +245,18 @@ def augmented(inputs: Tensor, augment: str, generator: np.random.Generator) -> T
     return inputs.contiguous()
 
 
-def _pass(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Cut one pass into batches; a last batch of one example joins the one before it."""
+def _cut_into_batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Cut one pass into batches; a last batch of one example joins the one before it.
+
+    BatchNorm has no variance of a single example, and raises in train mode.
+    """
     cuts = list(range(batch_size, len(order), batch_size))
     if cuts and len(order) - cuts[-1] == 1:
         cuts.pop()
     return np.split(order, cuts)
 
 
-def _pieces(
+def _micro_batches(
     split: Split,
     indices: NDArray[np.int64],
     settings: FitSettings,
@@ -262,10 +265,9 @@ def _pieces(
     device: torch.device,
     mass: Callable[[Tensor], float],
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Yield a batch in micro_batches on the device: inputs, labels, and the share of the batch's mean.
+    """Yield a batch in micro-batches on the device: inputs, labels, and the share of the batch's mean.
 
-    No piece has fewer than ``least`` examples. The batch is augmented as a whole, with the same
-    random numbers however it is cut.
+    No micro-batch has fewer than ``least`` examples.
     """
     inputs, labels = split.inputs.batch(indices), torch.from_numpy(split.labels[indices])
     count = min(settings.micro_batches, len(indices) // least)
@@ -273,15 +275,17 @@ def _pieces(
         inputs, labels = _on_device(inputs, labels, device)
         yield augmented(inputs, settings.config.augment, generator), labels, 1.0
         return
+    # The batch is augmented as a whole: the same random numbers, however it is cut.
     inputs = augmented(inputs, settings.config.augment, generator)
     whole = mass(labels)
     for rows in np.array_split(np.arange(len(indices)), count):
-        piece = slice(rows[0], rows[-1] + 1)
-        share = mass(labels[piece]) / whole
-        yield *_on_device(inputs[piece], labels[piece], device), share
+        part = slice(rows[0], rows[-1] + 1)
+        share = mass(labels[part]) / whole
+        yield *_on_device(inputs[part], labels[part], device), share
 
 
-def _normalises_batches(network: nn.Module) -> bool:
+def normalizes_batches(network: nn.Module) -> bool:
+    """Return whether a BatchNorm of ``network`` is in train mode: examples of a batch then mix."""
     norm = nn.modules.batchnorm._BatchNorm
     return any(isinstance(module, norm) and module.training for module in network.modules())
 
@@ -290,42 +294,44 @@ def _on_device(inputs: Tensor, labels: Tensor, device: torch.device) -> tuple[Te
     if device.type != "cuda":
         return inputs.to(device), labels.to(device)
     if not inputs.is_cuda:
+        # Only from pinned memory does a copy run beside the computation.
         inputs = inputs.pin_memory().to(device, non_blocking=True)
     if inputs.dim() == 4:
+        # The layout that cuDNN's convolutions for tensor cores work on: no transposing in each.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     return inputs, labels.pin_memory().to(device, non_blocking=True)
 
 
-def _restore(
-    stepper: torch.optim.Optimizer,
+def _load_state(
+    optimizer: torch.optim.Optimizer,
     trained: Mapping[str, nn.Parameter],
     saved: OptimizerState | None,
 ) -> None:
     for name, parameter in trained.items():
         if saved is not None and name in saved:
-            stepper.state[parameter] = {
+            optimizer.state[parameter] = {
                 # Adam counts its steps on the CPU: on a GPU it would wait for the number each time.
                 key: value.clone().to("cpu" if key == "step" else parameter.device)
                 for key, value in saved[name].items()
             }
 
 
-def _save(
-    stepper: torch.optim.Optimizer,
+def _save_state(
+    optimizer: torch.optim.Optimizer,
     trained: Mapping[str, nn.Parameter],
     saved: OptimizerState | None,
 ) -> None:
     if saved is None:
         return
     for name, parameter in trained.items():
-        state = stepper.state.get(parameter, {})
+        state = optimizer.state.get(parameter, {})
         tensors = {k: v.detach().cpu().clone() for k, v in state.items() if torch.is_tensor(v)}
         if tensors:
             saved[name] = tensors
 
 
 def seeded(seed: int) -> np.random.Generator:
-    """Seed torch's global state (Dropout), and return a generator of the same seed."""
+    """Seed torch's global generator, which Dropout draws from, and return one of numpy's."""
     torch.manual_seed(seed)
     return np.random.default_rng(seed)
 

@@ -1,4 +1,4 @@
-"""What a model is worth on a split: logits over batches, loss, accuracies and AUROC."""
+"""How good a model is on a split: logits over batches, loss, accuracies and AUROC."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def evaluate(
 def metrics(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float | None]:
     """Return the metrics of ``logits`` (float32, ``(n, classes)``) against ``labels`` (int64, ``(n,)``).
 
-    ``balanced_accuracy`` is the mean recall over the classes that occur; ``auroc`` the mean
-    one-against-rest area over the classes that occur besides another, None when there is one class.
+    ``balanced_accuracy`` is the mean recall over the classes that occur. ``auroc`` is the mean area
+    under their one-against-rest curves, or None where only one class occurs.
     """
     predicted = logits.argmax(1)
     counts = torch.bincount(labels, minlength=classes)
@@ -61,6 +61,7 @@ def metrics(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float | N
         auroc = float(_areas(logits.softmax(1), labels)[occurs].mean())
     return {
         "examples": float(len(labels)),
+        # In float64: a long float32 sum loses digits, and other ones with another number of threads.
         "loss": float(functional.cross_entropy(logits.double(), labels)),
         "accuracy": int(hits.sum()) / len(labels),
         "balanced_accuracy": float((hits[occurs].double() / counts[occurs]).mean()),
@@ -72,8 +73,8 @@ def _areas(scores: Tensor, labels: Tensor) -> Tensor:
     """Return each class's area under the ROC curve against the rest: float64, ``(classes,)``.
 
     The area is the Mann-Whitney statistic over the product of the two counts (Hanley and McNeil
-    1982), so equal scores count a half; counts of halves are summed, which is exact. A class
-    without examples, or with all of them, is NaN.
+    1982). Equal scores count a half, and halves add up exactly. A class without examples, or with
+    all of them, is NaN.
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ def _areas(scores: Tensor, labels: Tensor) -> Tensor:
         own = column[labels == label]
         below = torch.searchsorted(ordered, own)
         up_to = torch.searchsorted(ordered, own, right=True)
-        wins = float((below + up_to).sum()) / 2 - len(own) ** 2 / 2  # not over one another
+        # ``ordered`` has the class's own examples too: their pairs with one another are taken off.
+        wins = float((below + up_to).sum()) / 2 - len(own) ** 2 / 2
         pairs = len(own) * (len(column) - len(own))
         areas.append(wins / pairs if pairs else math.nan)
     return torch.tensor(areas, dtype=torch.float64)

@@ -15,7 +15,7 @@ from fedstrata.protocol.codings import describe_form
 from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError
-from models.groups import PRETRAINED, Partition, exchanged, scope_key
+from models.groups import PRETRAINED, Partition, exchanged_by_scope, scope_key
 from models.weights import Checkpoint
 from server_app import tables
 from server_app.patience import Log
@@ -162,7 +162,7 @@ class Admission:
                 raise
             return f"task {task!r}: {error}"
         partition = partitioned.partition
-        for key, names in exchanged(partition, task).items():
+        for key, names in exchanged_by_scope(partition, task).items():
             if not self.state.fits(key, {name: start[name] for name in names}):
                 return f"the checkpoint's group {key!r} is of another model"
         problem = layers_problem(report, partition, "the server") or scopes_problem(
@@ -171,7 +171,7 @@ class Admission:
         if problem:
             return problem
         self.state.add_task(task, partition, start)
-        for key in self.state.keys_of(task).values():
+        for key in self.state.scope_keys(task).values():
             self.state.load(key)
         self._announce(task, partitioned)
         self.references[task] = report
@@ -207,7 +207,7 @@ class Admission:
         if self.start is not None:
             check_start(partitioned, self.start)
         if isinstance(self.start, Checkpoint):
-            partitioned.start_from(self.start.tensors)
+            partitioned.load_pretrained(self.start.tensors)
         return partitioned.tensors(list(partitioned.model.state_dict()))
 
     def _announce(self, task: str, partitioned: PartitionedModel) -> None:
@@ -291,11 +291,11 @@ def scopes_problem(
 def check_start(partitioned: PartitionedModel, start: Checkpoint | PretrainingJob) -> None:
     """Raise UserError where the pre-trained start does not fit, or lacks what is frozen."""
     frozen = partitioned.partition.names(PRETRAINED.name)
-    had = start.shapes.keys() - partitioned.left_alone(start.shapes)
+    had = start.shapes.keys() - partitioned.not_loaded(start.shapes)
     if missing := [name for name in frozen if name not in had]:
         raise UserError(
             f"groups.pretrained freezes {len(missing)} tensors that the weights "
-            f"({start.told}) do not have, or not in this shape: {', '.join(missing[:4])}; "
+            f"({start.source}) do not have, or not in this shape: {', '.join(missing[:4])}; "
             "put them into another group"
         )
 

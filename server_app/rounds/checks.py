@@ -14,7 +14,7 @@ from fedstrata.protocol.kinds import group_of
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
-from models.groups import Partition, keys_of
+from models.groups import Partition, scope_keys
 from server_app.rounds.contribution import Contribution, Reference, Update
 from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
@@ -58,7 +58,7 @@ def checked_update(
     if report.error:
         raise refusal(report)
     _check_report(report, member, round_number, method)
-    keys = keys_of(partition, member.task)
+    keys = scope_keys(partition, member.task)
     _check_groups(payloads.keys(), keys.keys())
     contributions = {}
     for group, data in payloads.items():
@@ -164,7 +164,7 @@ def _check_report(report: RoundReport, member: Member, round_number: int, method
     check_report(report, member, round_number)
     if not 0 <= report.steps <= report.planned:
         raise Refused(f"did {report.steps} of {report.planned} steps")
-    if reason := method.refuses(report.steps, report.planned):
+    if reason := method.reject_reason(report.steps, report.planned):
         raise Refused(reason)
 
 
@@ -226,7 +226,7 @@ def _expected_sums(
     for member in members:
         if member.site in reports:
             partition = partitions[member.task]
-            for group, key in keys_of(partition, member.task).items():
+            for group, key in scope_keys(partition, member.task).items():
                 sites.setdefault(key, {})[member.site] = reports[member.site].examples
                 schemas[key] = partition.schema(group)
     return sites, schemas

@@ -191,7 +191,7 @@ class Dispatch:
         layers: dict[str, Array] = {}
         coded: dict[str, CodedGroup] = {}
         for task in recipients.tasks:
-            for group, key in self.state.keys_of(task).items():
+            for group, key in self.state.scope_keys(task).items():
                 state = self.state.states[key]
                 if self.state.downlink.remembers(group):
                     steps, coded[group] = self.state.downlink.payloads(

@@ -65,7 +65,7 @@ class Attempt:
     ) -> bool:
         """Return whether too few were left, had all answered that are not outside their hours."""
         able = [member for member in self.asked if member.site not in self.closed]
-        could = Counter(key for member in able for key in state.keys_of(member.task).values())
+        could = Counter(key for member in able for key in state.scope_keys(member.task).values())
         return bool(self.closed and (not able or sampling.too_few(needed, could, minimum)))
 
 
@@ -195,7 +195,7 @@ class Rounds:
         """Return of which round a site's last update is that counted, for lossy groups."""
         lossy = {
             group: key
-            for group, key in self.state.keys_of(member.task).items()
+            for group, key in self.state.scope_keys(member.task).items()
             if self.state.codings.from_site(group).lossy
         }
         return last_taken(history, member.site, lossy)
@@ -224,7 +224,7 @@ class Rounds:
             played.answers[key] += len(contribution.sites)
         trained = [member for member in recipients.members if member.site in update.reports]
         for member in trained:
-            self.state.downlink.answered(member.site, self.state.keys_of(member.task))
+            self.state.downlink.answered(member.site, self.state.scope_keys(member.task))
         record.took_part([(member, update.reports[member.site]) for member in trained])
 
     def _note_refused(self, played: Attempt, recipients: Recipients, error: Refused) -> None:
@@ -286,7 +286,7 @@ class Rounds:
     def _shortage(self, connected: set[int]) -> str:
         """Return what is missing for a round with those that are connected, or ""."""
         able = sampling.reachable_answers(
-            self.roster.by_task(), connected, self.settings.fraction, self.state.keys_of
+            self.roster.by_task(), connected, self.settings.fraction, self.state.scope_keys
         )
         if short := sampling.too_few(self.state.keys(), able, self.settings.minimum):
             return short

@@ -54,7 +54,7 @@ def reachable_answers(
     by_task: Mapping[str, Sequence[Member]],
     connected: Collection[int],
     fraction: float,
-    keys_of: Callable[[str], Mapping[str, str]],
+    scope_keys: Callable[[str], Mapping[str, str]],
 ) -> dict[str, int]:
     """Return for each scope key how many answers a round could get now.
 
@@ -62,13 +62,13 @@ def reachable_answers(
     ----------
     connected : collection of int
         The nodes that the SuperLink sees.
-    keys_of : callable
+    scope_keys : callable
         Returns the scope key of each exchanged group of a task.
     """
     able: dict[str, int] = {}
     for task, members in by_task.items():
         there = sum(member.node_id in connected for member in members)
-        for key in keys_of(task).values():
+        for key in scope_keys(task).values():
             able[key] = able.get(key, 0) + min(there, share_of(len(members), fraction))
     return able
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.kinds import group_of
 from fedstrata.support.errors import UserError
-from models.groups import Partition, exchanged, keys_of
+from models.groups import Partition, exchanged_by_scope, scope_keys
 from server_app.rounds.contribution import Contribution, Reference
 from server_app.rounds.downlink import Downlink, Published
-from strategies.aggregators import Aggregator, make
+from strategies.aggregators import Aggregator, make_aggregator
 from strategies.method import Method
 
 
@@ -87,7 +87,7 @@ class ServerState:
             Where a group has no aggregator, or one that needs what cohorts do not send.
         """
         self.partitions[task] = partition
-        for key, names in exchanged(partition, task).items():
+        for key, names in exchanged_by_scope(partition, task).items():
             if key not in self.states:
                 self.states[key] = {name: start[name] for name in names}
                 self.downlink.begin(group_of(key), key, self.states[key])
@@ -98,9 +98,9 @@ class ServerState:
         """Return every scope that has a state, also where none of its sites is there."""
         return sorted({*self.states, *self.checkpoints})
 
-    def keys_of(self, task: str) -> dict[str, str]:
+    def scope_keys(self, task: str) -> dict[str, str]:
         """Return the scope key of each exchanged group, for sites of ``task``."""
-        return keys_of(self.partitions[task], task)
+        return scope_keys(self.partitions[task], task)
 
     def references(self, task: str) -> dict[str, Reference]:
         """Return what sites of ``task`` train from in this round, and how they answer, by group."""
@@ -110,12 +110,12 @@ class ServerState:
                 self.downlink.received(key, self.states[key]),
                 self.states[key],
             )
-            for group, key in self.keys_of(task).items()
+            for group, key in self.scope_keys(task).items()
         }
 
     def size(self, task: str) -> int:
         """Return the bytes of the exchanged tensors of ``task``."""
-        states = [self.states[key] for key in self.keys_of(task).values()]
+        states = [self.states[key] for key in self.scope_keys(task).values()]
         return sum(t.numel() * t.element_size() for state in states for t in state.values())
 
     def aggregator(self, group: str) -> Aggregator:
@@ -129,7 +129,7 @@ class ServerState:
                 )
             options = dict(self.configured[group])
             where = f"strategy.aggregators.{group}"
-            return make(str(options.pop("name", "")), options, where)
+            return make_aggregator(str(options.pop("name", "")), options, where)
 
         chosen = self.method.aggregator(group, configured)
         if self.sums and not chosen.takes_sums:
@@ -151,7 +151,7 @@ class ServerState:
         examples, tasks : mapping of str to int, str
             The training examples and the task of each site that is asked.
         """
-        keys = {task: self.keys_of(task).values() for task in set(tasks.values())}
+        keys = {task: self.scope_keys(task).values() for task in set(tasks.values())}
         expected: dict[str, dict[str, int]] = {}
         for site, task in tasks.items():
             for key in keys[task]:

@@ -1,4 +1,4 @@
-"""What every aggregator is: it folds the updates of a group's sites into the next state."""
+"""The base of all aggregators: they turn the updates of a group's sites into its next state."""
 
 from __future__ import annotations
 
@@ -18,44 +18,47 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Options:
-    """The hyper-parameters of an aggregator, here none; conf/aggregator/ has their values."""
+    """The hyper-parameters of an aggregator, here none; their values are in conf/aggregator/."""
 
     def check(self, where: str) -> None:
         """Raise UserError for a value out of its range; ``where`` is its place, for the text."""
 
 
 class Aggregator(ABC):
-    """One rule of aggregation, at work for one group and scope over all rounds of a run.
+    """One rule of aggregation, for one group and scope over all rounds of a run.
 
-    A round is ``begin``, any number of ``add`` in any order, ``finish``. What ``finish`` returns
-    has the same bits whatever the order of the ``add``. Values must be finite and at most
-    ``MAX_MAGNITUDE`` in magnitude: whoever checks the replies sees to that, nobody looks here.
-    Nothing that is passed in is changed, and nothing returned shares memory with it.
+    A round is ``begin``, any number of ``add`` in any order, ``finish``. The order of the ``add``
+    does not change a bit of the result. Values must be finite and at most ``MAX_MAGNITUDE`` in
+    magnitude; the caller checks that. No argument is changed, and no result shares memory with one.
 
     Attributes
     ----------
+    options_type : type of Options
+        The dataclass of its hyper-parameters.
     takes_sums : bool
-        True where sums over several sites will do in place of each site's own update.
+        Whether a sum over several sites can replace the update of each site.
     note : str or None
-        What is worth knowing about the last ``finish``, such as why the state was kept.
+        A remark on the last ``finish`` for the log, such as why the state did not change.
     """
 
+    options_type: ClassVar[type[Options]] = Options
     takes_sums: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options) -> None:
+        del options  # a rule that has some keeps them
         self.note: str | None = None
         self._current: Tensors = {}
         self._expected: Mapping[str, int] = {}
         self._answered: dict[str, int] = {}
 
     def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
-        """Start a round, dropping what an unfinished one has left.
+        """Start a round; an unfinished one is dropped.
 
         Parameters
         ----------
         current : Tensors
-            The group's state that the sites were sent, floating point, by tensor name; not to be
-            changed before ``finish``.
+            The state of the group that the sites received, floating point, by tensor name; not to
+            be changed before ``finish``.
         expected : Mapping of str to int
             The number of training examples of each site asked this round.
 
@@ -72,7 +75,7 @@ class Aggregator(ABC):
         self._current, self._expected = current, dict(expected)
 
     def add(self, site: str, update: Tensors, examples: int) -> None:
-        """Take the update of one site; ``update`` must not be changed before ``finish``.
+        """Add the update of one site; ``update`` must not be changed before ``finish``.
 
         Parameters
         ----------
@@ -88,8 +91,8 @@ class Aggregator(ABC):
         TypeError
             For a tensor of another dtype.
         ValueError
-            For an unknown or repeated site, no examples, another name or shape. The round is as it
-            was before the call, after each of these errors.
+            For an unknown or repeated site, no examples, another name or shape. After any of these
+            errors the round is as before the call.
         """
         self._check_site(site, examples)
         _check_alike(update, self._current)
@@ -97,23 +100,23 @@ class Aggregator(ABC):
         self._answered[site] = examples
 
     def add_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
-        """Take what several sites' updates add up to, as `FixedPointSum` sums them.
+        """Add the sum of several sites' updates, as `FixedPointSum` sums them.
 
         Parameters
         ----------
         sites : Mapping of str to int
-            The sites that are in the sum, with the examples that each trained on.
+            The sites in the sum, with the examples that each trained on.
         sums : Tensors
-            int64, the names and shapes of the current state; to the shift that `shift_of` gives
-            for the examples expected of all sites asked.
+            int64, the names and shapes of the current state. Their shift is that of `shift_of` for
+            the examples expected of all sites asked.
 
         Raises
         ------
         TypeError
-            For another dtype, and where the rule needs each site's own update (``takes_sums``).
+            For another dtype, and if the rule needs each site's own update (``takes_sums``).
         ValueError
-            As `add`. The round is as it was before the call, after each of these errors. That no
-            sum is above `largest_sum`, whoever checks the replies sees to.
+            As `add`. After any of these errors the round is as before the call. The caller checks
+            that no sum is above `largest_sum`.
         """
         if not self.takes_sums:
             raise TypeError(f"{type(self).__name__} needs each site's own update")
@@ -132,18 +135,18 @@ class Aggregator(ABC):
             raise ValueError(f"site {site!r} reports {examples} examples, at least 1 is needed")
 
     def finish(self) -> dict[str, Tensor] | None:
-        """End the round; return the group's next state, or None where it stays as it was."""
+        """End the round; return the group's next state, or None if it does not change."""
         try:
             return self._combine() if self._answered else None
         finally:
             self._reset()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return a copy of what must outlive a restart, as tensors by stable names."""
+        """Return a copy of what a resumed run needs, as tensors by stable names."""
         return {}
 
     def load_state_dict(self, state: Tensors) -> None:
-        """Take up what ``state_dict`` returned; ValueError where it is of another rule."""
+        """Load what ``state_dict`` returned; ValueError if it is of another rule."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, got {sorted(state)}")
 
@@ -153,10 +156,10 @@ class Aggregator(ABC):
 
     @abstractmethod
     def _fold(self, site: str, update: Tensors, examples: int) -> None:
-        """Take one checked update; change nothing where it raises."""
+        """Add one checked update; change nothing if it raises."""
 
     def _fold_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
-        """Take checked sums; change nothing where it raises. Only where ``takes_sums``."""
+        """Add checked sums; change nothing if it raises. Only called if ``takes_sums``."""
         raise NotImplementedError
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Work over the elements of a group's tensors: in blocks that fit the caches, on all cores."""
+"""Runs work over the elements of a group's tensors in blocks that fit the caches, on all cores."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fedstrata.protocol.tensors import uninitialized
 Block = tuple[str, slice]
 Numbers = NDArray[Any]  # float32, or float64 where the tensor is
 
-# Elements that a thread works on at a time: with float64 and int64 temporaries of as many they take
-# two thirds of a megabyte, which a core's own cache holds.
+# Elements that a thread works on at a time. With float64 and int64 temporaries of the same size they
+# take two thirds of a megabyte, which fits into a core's own cache.
 BLOCK = 1 << 15
 
 
 def on_all_cores(
     sizes: Mapping[str, int], step: int, work: Callable[[Iterator[Block]], None]
 ) -> None:
-    """Share the blocks of some tensors among threads.
+    """Divide the blocks of some tensors among threads.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def on_all_cores(
     step : int
         Elements of a block.
     work : callable
-        Takes an iterator over blocks, a tensor's name and a slice of its elements, and works on
-        each. Called once in as many threads as torch may use; who is free takes the next block. It
-        must release the GIL for most of its time, as numpy's loops do.
+        Gets an iterator over blocks: a tensor's name and a slice of its elements. It is called in
+        as many threads as torch may use; a free one takes the next block. It must release the GIL
+        for most of its time, as numpy's loops do.
     """
     blocks = [
         (name, slice(start, min(start + step, size)))
@@ -62,7 +62,8 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="aggregate")
 
 
-os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of the threads
+# A forked child inherits the pool but none of its threads: it would wait for them forever.
+os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def flat(tensor: Tensor) -> Tensor:
@@ -71,12 +72,12 @@ def flat(tensor: Tensor) -> Tensor:
 
 
 def numbers(values: Tensor) -> Numbers:
-    """Return ``values`` as float32, or float64 where they are that; a view of either."""
+    """Return ``values`` as float32, or float64 if they are that; a view where possible."""
     return values.to(wide(values.dtype)).numpy()
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which numbers of ``dtype`` are worked on: float32, or float64 itself."""
+    """Return the dtype to compute in: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -106,5 +107,5 @@ def made_of_blocks(
 
 
 def scratch(dtype: type[np.generic]) -> NDArray[Any]:
-    """Return room for the temporary values of one block."""
+    """Return an array for the temporary values of one block."""
     return np.empty(BLOCK, dtype)

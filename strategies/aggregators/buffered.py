@@ -1,8 +1,9 @@
-"""What the robust aggregators share: they need every reply of a round at once."""
+"""The base of the robust aggregators, which need all updates of a round at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from strategies.aggregators.base import Aggregator, Options, Tensors, require
 from strategies.aggregators.reply_buffer import ReplyBuffer
@@ -20,14 +21,16 @@ class BufferedOptions(Options):
 
 
 class BufferedAggregator(Aggregator):
-    """Keeps the updates, by site, until ``finish``: in ``memory_mb`` of memory, the rest on disk.
+    """Keeps the updates by site until ``finish``: up to ``memory_mb`` in memory, the rest on disk.
 
-    A site weighs the same whatever number of examples it reports, for that number is the site's
-    own word. The updates are worked on in the order of the sites' names.
+    All sites have the same weight: a malicious one could claim any number of examples. The updates
+    are combined in the order of the sites' names, so that the order of arrival does not matter.
     """
 
+    options_type: ClassVar[type[Options]] = BufferedOptions
+
     def __init__(self, options: BufferedOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.memory_mb = options.memory_mb
         self._replies = ReplyBuffer({}, 0)
 

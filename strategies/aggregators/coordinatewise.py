@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from strategies.aggregators.base import require
+from strategies.aggregators.base import Options, require
 from strategies.aggregators.blocks import Numbers
 from strategies.aggregators.buffered import BufferedAggregator, BufferedOptions
 
@@ -20,7 +21,7 @@ class MeanOfMiddle(BufferedAggregator):
         count = len(self._replies)
         cut = self._cut(count)
         if cut == 0:
-            self.note = f"{type(self).__name__}: nothing to cut from {count} updates: a plain mean"
+            self.note = f"{type(self).__name__}: nothing to cut from {count} updates, a plain mean"
 
         def middle(rows: Numbers) -> Numbers:
             # numpy sorts many short rows in vector registers: 25 times as fast as torch for 100.
@@ -42,9 +43,9 @@ class MeanOfMiddle(BufferedAggregator):
 
 
 class Median(MeanOfMiddle):
-    """The coordinate-wise median (Yin et al. 2018, definition 1): for even n the middle two's mean.
+    """The coordinate-wise median (Yin et al. 2018, definition 1), unweighted.
 
-    Needs every reply; unweighted.
+    For even n it is the mean of the middle two values.
     """
 
     def _cut(self, count: int) -> int:
@@ -66,9 +67,11 @@ class TrimmedMeanOptions(BufferedOptions):
 class TrimmedMean(MeanOfMiddle):
     """The coordinate-wise trimmed mean (Yin et al. 2018, definition 2).
 
-    Cuts floor(beta * n) of n values at either end; as beta is below one half, some are left.
-    Needs every reply; unweighted.
+    Cuts floor(beta * n) of n values at either end; beta is below one half, so some are left.
+    Unweighted.
     """
+
+    options_type: ClassVar[type[Options]] = TrimmedMeanOptions
 
     def __init__(self, options: TrimmedMeanOptions) -> None:
         super().__init__(options)

@@ -1,4 +1,4 @@
-"""FedAvg's server half: the mean of the updates, weighted by examples, summed as they arrive."""
+"""The mean of the updates, weighted by examples and summed as they arrive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Aggregator, Options, Tensors, copied
+from strategies.aggregators.base import Aggregator, Tensors, copied
 from strategies.aggregators.blocks import (
     BLOCK,
     Block,
@@ -21,7 +21,7 @@ from strategies.aggregators.blocks import (
 )
 
 MAX_MAGNITUDE = 2.0**24
-"""The largest magnitude of a value that may be added; a reply with a larger one must be refused."""
+"""The largest magnitude of a value that may be added; an update with a larger one is rejected."""
 
 EXAMPLES_SLACK = 2
 """A site may report up to this many times the examples that were expected of it."""
@@ -31,7 +31,7 @@ _INT64_BITS = 63
 
 
 def shift_of(expected: int) -> int:
-    """Return s for which sums of n_k * w_k * 2**s fit into 64 bits; see `FedAvg`.
+    """Return s such that sums of n_k * w_k * 2**s fit into 64 bits; see `FedAvg`.
 
     Parameters
     ----------
@@ -63,7 +63,8 @@ def largest_sum(examples: int, expected: int) -> float:
 class FixedPointSum:
     """The sum of n_k * w_k over updates, in 64-bit fixed point: multiples of 2**-shift.
 
-    Integers add exactly: sums of parts of the sites, added up, have the bits of the sum over all.
+    Integers add exactly. So partial sums, over the sites of a cohort, add up to the same bits as one
+    sum over all sites.
 
     Parameters
     ----------
@@ -91,14 +92,15 @@ class FixedPointSum:
             for name, span in blocks:
                 given, sums = numbers(values[name][span]), totals[name][span]
                 product, whole = products[: len(given)], cut[: len(given)]
+                # In float64, whose 53 bits hold a float32 times up to 2**29 examples exactly.
                 np.multiply(given, scale, out=product, dtype=np.float64)
-                np.copyto(whole, product, casting="unsafe")
+                np.copyto(whole, product, casting="unsafe")  # towards zero
                 np.add(sums, whole, out=sums)
 
         on_all_cores({name: len(tensor) for name, tensor in values.items()}, BLOCK, add)
 
     def add_sums(self, sums: Tensors) -> None:
-        """Add the sums of others: int64, of the same shift."""
+        """Add other sums: int64, of the same shift."""
         for name, tensor in sums.items():
             self._of(name, tensor).add_(tensor)
 
@@ -111,25 +113,24 @@ class FixedPointSum:
 class FedAvg(Aggregator):
     """The mean over the K sites that answered, sum_k n_k/n * w_k (McMahan et al. 2017, alg. 1).
 
-    Sums are kept in 64-bit fixed point: n_k * w_k is cut to a multiple of 2**-s and added as an
-    integer. Integers add exactly, so every order of arrival gives the same bits. With N the
-    examples expected of all sites asked, s = 39 - bit_length(2 * N). A site may report up to twice
-    its expected examples, so the sum stays below MAX_MAGNITUDE * 2*N * 2**s < 2**63: no overflow.
+    Sums are in 64-bit fixed point: n_k * w_k is cut to a multiple of 2**-s and added as an integer.
+    Integers add exactly, so any order of arrival and any number of threads give the same bits. With
+    float sums two runs of one seed would differ, and a resumed run from an uninterrupted one.
 
-    Each cut is off by less than 2**-s <= 4*N * 2**-39, so the absolute error of the mean is below
-    K * 2**-37 * N/n, n being the examples that answered: 7e-11 for ten sites, against 3e-8 for one
-    float32 rounding of a weight near 1. To this come float64 roundings, of relative size 2**-53,
-    and the one to the tensor's own dtype. Values far below 2**-37 average to zero.
+    With N the examples expected of all sites asked, s = 39 - bit_length(2 * N). A site may report up
+    to twice its expected examples. So the sum stays below MAX_MAGNITUDE * 2*N * 2**s < 2**63, and
+    does not overflow.
 
-    Memory: one int64 accumulator (two float32 models) and the update being added. Integers also add
-    alike however many threads share the work. The mean of one update is that update, bit for bit.
+    Each cut is off by less than 2**-s <= 4*N * 2**-39. So the absolute error of the mean is below
+    K * 2**-37 * N/n, with n the examples of the sites that answered. For ten sites that is 7e-11; one
+    float32 rounding of a weight near 1 is 3e-8. There are also float64 roundings, of relative size
+    2**-53, and the rounding to the tensor's own dtype. Values far below 2**-37 average to zero.
+
+    Memory: one int64 accumulator (two float32 models) and the update being added. The mean of one
+    update is that update, bit for bit.
     """
 
     takes_sums: ClassVar[bool] = True
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        del options  # there are none
 
     def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
         """Start a round; see the base class. ValueError for 2**48 expected examples or more."""
@@ -159,11 +160,11 @@ class FedAvg(Aggregator):
         if examples > EXAMPLES_SLACK * self._expected[site]:
             raise ValueError(
                 f"site {site!r} reports {examples} examples, {self._expected[site]} were expected; "
-                f"at most {EXAMPLES_SLACK} times as many are taken"
+                f"at most {EXAMPLES_SLACK} times as many are allowed"
             )
 
     def _open_sum(self) -> None:
-        """Begin the sum, if that is still to do, with the update that was alone so far."""
+        """Start the sum if there is none yet, with the first update if there was one."""
         if not self._sum.tensors:
             self._sum = FixedPointSum(self._shift)
         if self._only is not None:
@@ -174,7 +175,7 @@ class FedAvg(Aggregator):
         if self._only is not None:
             return copied(self._only[0])
         scale = sum(self._answered.values()) * 2.0**self._shift
-        # One by one, so that of sums and means together there are never more than the sums were.
+        # One by one, and each sum is freed: sums and means together never need more than the sums.
         return {name: self._mean(name, tensor, scale) for name, tensor in self._current.items()}
 
     def _mean(self, name: str, like: Tensor, scale: float) -> Tensor:

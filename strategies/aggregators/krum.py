@@ -1,15 +1,16 @@
-"""Krum and multi-Krum: keep the updates that lie closest to their neighbours."""
+"""Krum and multi-Krum: the updates that are closest to their neighbors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Tensors, require
+from strategies.aggregators.base import Options, Tensors, require
 from strategies.aggregators.blocks import Numbers, flat, numbers
 from strategies.aggregators.buffered import BufferedAggregator, BufferedOptions
 from strategies.aggregators.reply_buffer import ReplyBuffer
@@ -33,14 +34,16 @@ class KrumOptions(BufferedOptions):
 class Krum(BufferedAggregator):
     """Krum, and multi-Krum where ``num_to_keep`` is above 1 (Blanchard et al. 2017, section 4).
 
-    Of n updates, f of them possibly malicious, each is scored by the sum of its squared Euclidean
-    distances to the n-f-2 nearest others, over all tensors of the group. The ``num_to_keep`` lowest
-    scores are kept (equal ones by site name) and averaged without weights; one is copied.
+    Of n updates f may be malicious. The score of an update is the sum of its squared Euclidean
+    distances to the n-f-2 nearest others, over all tensors of the group. The ``num_to_keep`` updates
+    with the lowest scores are averaged without weights. Equal scores are ordered by site name.
 
-    Fewer than 2f+3 updates (the paper's condition), or fewer than ``num_to_keep`` + f (one would
-    have to be kept that nobody vouches for), leave the state as it was, and ``note`` says so.
-    Needs every reply.
+    The state does not change with fewer than 2f+3 updates, which is the paper's condition. Nor does
+    it with fewer than ``num_to_keep`` + f, for then one of the malicious could be kept. ``note`` says
+    so.
     """
+
+    options_type: ClassVar[type[Options]] = KrumOptions
 
     def __init__(self, options: KrumOptions) -> None:
         super().__init__(options)
@@ -55,10 +58,11 @@ class Krum(BufferedAggregator):
         ranked = sorted(zip(scores.tolist(), replies.sites, strict=True))
         kept = sorted(site for _, site in ranked[: self.options.num_to_keep])
         self.note = f"krum kept {len(kept)} of {len(replies)} updates: {', '.join(kept)}"
+        # One update is copied: a mean of one in float64, rounded again, is the same but slower.
         return replies.reduced(kept, _only if len(kept) == 1 else _mean)
 
     def _too_few(self, count: int) -> str:
-        """Return how many updates are needed and why, or "" where ``count`` of them are enough."""
+        """Return how many updates are needed and why, or "" if ``count`` is enough."""
         f, keep = self.options.num_malicious, self.options.num_to_keep
         if count < 2 * f + 3:
             return f"2*f+3 = {2 * f + 3}"
@@ -78,8 +82,9 @@ def _mean(rows: Numbers) -> Numbers:
 def squared_distances(replies: ReplyBuffer, origin: Tensors) -> Tensor:
     """Return the squared Euclidean distances between n updates: float64, shape ``(n, n)``.
 
-    They come from inner products of ``update - origin``. With the state the sites started from as
-    the origin, no update can spoil, by its own size, the precision of distances between others.
+    They are computed from inner products of ``update - origin``. The origin is the state that the
+    sites started from, so honest offsets are small. A huge update costs only its own distances their
+    precision, not those between others.
 
     Parameters
     ----------

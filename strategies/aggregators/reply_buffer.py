@@ -1,4 +1,4 @@
-"""The replies of a round that are needed all at once: in memory up to a limit, the rest on disk."""
+"""Keeps all replies of a round: in memory up to a limit, the rest on disk."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from fedstrata.support.home import home
 from strategies.aggregators.base import Tensors
 from strategies.aggregators.blocks import Block, Numbers, flat, made_of_blocks, numbers
 
-# Elements of all replies that a thread works on at a time: one megabyte of float32.
+# Elements of all replies together that a thread works on at a time: one megabyte of float32.
 BLOCK_OF_ALL = 1 << 18
-_HELD = 0.75  # share of the limit for replies; the rest is for what is read of those on disk
+_IN_MEMORY = 0.75  # the share of the limit for replies; the rest is for reading those on disk
 
 
 class ReplyBuffer:
-    """The replies of one round by site, alike in names, shapes and dtypes.
+    """The replies of one round by site, all with the same names, shapes and dtypes.
 
     Parameters
     ----------
     like : mapping of str to Tensor
         Names, shapes and dtypes of each.
     limit : int
-        Bytes of memory for them. Those beyond it go to a file in ``$FEDSTRATA_HOME/spool`` that has
-        no name, and is gone with the process.
+        Bytes of memory for them. The others go to a file in ``$FEDSTRATA_HOME/spool``. It has no
+        name, so that it is gone with the process, even with one that is killed.
     """
 
     def __init__(self, like: Tensors, limit: int) -> None:
         self._like, self._limit = like, limit
         self._width = max((_dtype(tensor).itemsize for tensor in like.values()), default=1)
-        self._held: dict[str, dict[str, Tensor]] = {}  # by site and name, one dimension each
-        self._places: dict[str, dict[str, int]] = {}  # by site and name: where it begins
+        self._in_memory: dict[str, dict[str, Tensor]] = {}  # by site and name, one dimension each
+        self._places: dict[str, dict[str, int]] = {}  # by site and name: its offset in the file
         self._file: IO[bytes] | None = None
-        self._ends = 0  # of the file, bytes
-        self._bytes = 0  # held
+        self._file_size = 0
+        self._bytes = 0  # of the replies in memory
 
     def __len__(self) -> int:
-        return len(self._held) + len(self._places)
+        return len(self._in_memory) + len(self._places)
 
     @property
     def sites(self) -> list[str]:
         """The names of the sites, sorted."""
-        return sorted([*self._held, *self._places])
+        return sorted([*self._in_memory, *self._places])
 
     @property
     def on_disk(self) -> int:
@@ -58,16 +58,16 @@ class ReplyBuffer:
         return len(self._places)
 
     def add(self, site: str, update: Tensors) -> None:
-        """Keep the reply of ``site``, which must not be changed before `close`.
+        """Add the reply of ``site``, which must not be changed before `close`.
 
         Raises
         ------
         UserError
-            Where neither memory nor disk has room for it; nothing is changed then.
+            If neither memory nor disk has room for it; nothing is changed then.
         """
         size = sum(tensor.nbytes for tensor in update.values())
-        if self._bytes + size <= _HELD * self._limit:
-            self._held[site] = {name: flat(tensor) for name, tensor in update.items()}
+        if self._bytes + size <= _IN_MEMORY * self._limit:
+            self._in_memory[site] = {name: flat(tensor) for name, tensor in update.items()}
             self._bytes += size
             return
         try:
@@ -81,22 +81,22 @@ class ReplyBuffer:
         self._places[site] = places
 
     def close(self) -> None:
-        """Forget the replies."""
+        """Drop all replies."""
         if self._file is not None:
             self._file.close()
-        self._held, self._places, self._file = {}, {}, None
+        self._in_memory, self._places, self._file = {}, {}, None
 
     def reduced(
         self, sites: Sequence[str], reduce: Callable[[Numbers], Numbers]
     ) -> dict[str, Tensor]:
-        """Return the tensors whose elements ``reduce`` makes of the same elements of all ``sites``.
+        """Combine the replies of ``sites`` element by element, and return the tensors.
 
         Parameters
         ----------
         sites : sequence of str
             Whose replies to take, in this order.
         reduce : callable
-            Takes shape ``(n, b)``, float32, or float64 where the tensor is; returns ``(b,)``.
+            From shape ``(n, b)``, float32, or float64 if the tensor is, to ``(b,)``.
             Called in several threads.
         """
         step = self._step(len(sites), torch.get_num_threads())
@@ -112,7 +112,7 @@ class ReplyBuffer:
     def blocks(self, sites: Sequence[str]) -> Iterator[tuple[str, slice, Numbers]]:
         """Yield the elements of all tensors in turn: name, slice, and shape ``(n, b)`` of ``sites``.
 
-        The rows are float32, or float64 where the tensor is; valid until the next ones.
+        The rows are float32, or float64 if the tensor is. They are valid until the next ones.
         """
         step = self._step(len(sites), threads=1)
         room = self._room(len(sites), step)
@@ -125,7 +125,7 @@ class ReplyBuffer:
     def _parts(
         self, sites: Sequence[str], name: str, span: slice, room: NDArray[np.uint8]
     ) -> Iterator[tuple[slice, Numbers]]:
-        """Yield what a cache holds of ``span``, relative to its start, with the rows of ``sites``."""
+        """Yield parts of ``span`` that fit a cache, relative to its start, with the rows of ``sites``."""
         width = span.stop - span.start
         dtype = _dtype(self._like[name])
         rows = room[: len(sites) * width * dtype.itemsize].view(dtype).reshape(len(sites), width)
@@ -139,11 +139,11 @@ class ReplyBuffer:
     def _step(self, count: int, threads: int) -> int:
         """Return how many elements of each of ``count`` replies are read at a time.
 
-        Of replies on disk as many as the limit allows, so that a disk reads long micro_batches.
+        From a disk it is as many as the limit allows: a disk is fast only for long reads.
         """
         elements = BLOCK_OF_ALL
         if self._places:
-            elements = max(elements, int((1 - _HELD) * self._limit) // (self._width * threads))
+            elements = max(elements, int((1 - _IN_MEMORY) * self._limit) // (self._width * threads))
         return max(1, elements // count)
 
     def _room(self, count: int, step: int) -> NDArray[np.uint8]:
@@ -151,8 +151,8 @@ class ReplyBuffer:
         return np.empty(count * min(step, longest) * self._width, np.uint8)
 
     def _read(self, site: str, name: str, span: slice, row: Numbers) -> None:
-        if site in self._held:
-            np.copyto(row, numbers(self._held[site][name][span]))
+        if site in self._in_memory:
+            np.copyto(row, numbers(self._in_memory[site][name][span]))
             return
         assert self._file is not None
         left = memoryview(row.data).cast("B")
@@ -168,19 +168,20 @@ class ReplyBuffer:
         if self._file is None:
             _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = tempfile.TemporaryFile(dir=_folder())  # noqa: SIM115
-        places, place = {}, self._ends
+        places, place = {}, self._file_size
         for name, tensor in update.items():
             places[name] = place
             left = memoryview(numbers(flat(tensor).contiguous()).data).cast("B")
             while left:
                 done = os.pwritev(self._file.fileno(), [left], place)
                 left, place = left[done:], place + done
-        self._ends = place
+        # Only now: a write that fails in between leaves no reply, and the next one overwrites it.
+        self._file_size = place
         return places
 
 
 def _dtype(tensor: Tensor) -> np.dtype[Any]:
-    """Return the dtype in which the numbers of ``tensor`` are worked on."""
+    """Return the dtype to compute with ``tensor`` in."""
     return numbers(torch.empty(0, dtype=tensor.dtype)).dtype
 
 

@@ -1,4 +1,4 @@
-"""FedAvgM, FedAdam and FedYogi: an optimiser on the server steps along the mean change."""
+"""FedAvgM, FedAdam and FedYogi: an optimizer on the server steps along the mean change."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class ServerOptimizer(Aggregator):
     """Steps from the current state w along delta = FedAvg's mean - w (Reddi et al. 2021, alg. 2).
 
     delta and the moments are float32, or the tensor's own dtype if wider. A round without updates
-    is no step. The step is taken on every tensor of the group, normalisation statistics too: an
-    adaptive one can make a running variance negative, so keep such layers in another group.
+    is no step. Every tensor of the group is updated, running statistics too. An adaptive step can
+    make a running variance negative, so such layers belong into another group.
     """
 
     takes_sums: ClassVar[bool] = True
-    moments: ClassVar[tuple[str, ...]]  # the running quantities that each tensor has
+    moments: ClassVar[tuple[str, ...]]  # names of the running means of each tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
         self._mean = FedAvg(Options())
         self._step = 0
         self._moments: dict[str, Tensor] = {}  # by "<moment>.<tensor>"
 
     def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
-        """Start a round; see the base class. ValueError where the moments are of other tensors."""
+        """Start a round; see the base class. ValueError if the moments are of other tensors."""
         for key, moment in self._moments.items():
             name = key.partition(".")[2]
             if name not in current or current[name].shape != moment.shape:
-                raise ValueError(f"the optimiser state {key!r} does not fit the group's tensors")
+                raise ValueError(f"the optimizer state {key!r} does not fit the group's tensors")
         super().begin(current, expected)
         self._mean.begin(current, expected)
 
@@ -47,7 +47,7 @@ class ServerOptimizer(Aggregator):
         return {"step": torch.tensor(self._step), **moments}
 
     def load_state_dict(self, state: Tensors) -> None:
-        """Take up what ``state_dict`` returned; ValueError where it is of another rule."""
+        """Load what ``state_dict`` returned; ValueError if it is of another rule."""
         moments = {key: tensor.clone() for key, tensor in state.items() if key != "step"}
         odd = sorted(key for key in moments if key.partition(".")[0] not in self.moments)
         if "step" not in state or odd:
@@ -80,7 +80,7 @@ class ServerOptimizer(Aggregator):
 
     @abstractmethod
     def _change(self, delta: Tensor, *moments: Tensor) -> Tensor:
-        """Bring the ``moments`` of one tensor up to date, in place; return what to add to it."""
+        """Update the ``moments`` of one tensor in place; return the change of the tensor."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,11 @@ class FedAvgMOptions(Options):
 class FedAvgM(ServerOptimizer):
     """m = momentum * m + delta; w + rate * m (Hsu et al. 2019, section 4.3), without Nesterov."""
 
+    options_type: ClassVar[type[Options]] = FedAvgMOptions
     moments: ClassVar[tuple[str, ...]] = ("m",)
 
     def __init__(self, options: FedAvgMOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.options = options
 
     def _change(self, delta: Tensor, *moments: Tensor) -> Tensor:
@@ -135,10 +136,11 @@ class Adaptive(ServerOptimizer):
     at tau**2, as Flower's do.
     """
 
+    options_type: ClassVar[type[Options]] = AdaptiveOptions
     moments: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def __init__(self, options: AdaptiveOptions) -> None:
-        super().__init__()
+        super().__init__(options)
         self.options = options
 
     def _change(self, delta: Tensor, *moments: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class Adaptive(ServerOptimizer):
 
     @abstractmethod
     def _second_moment(self, v: Tensor, square: Tensor) -> None:
-        """Bring ``v`` up to date, in place; ``square`` is delta squared."""
+        """Update ``v`` in place; ``square`` is delta squared."""
 
 
 class FedAdam(Adaptive):

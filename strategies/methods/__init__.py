@@ -1,27 +1,28 @@
-"""The methods, one file each, both halves on one page."""
+"""The methods by name: each is one file with both halves, the site's and the server's."""
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
+from fedstrata.support.registry import find
 from strategies.method import Method
+from strategies.methods.fedavg import FedAvg
+from strategies.methods.fedbn import FedBN
+from strategies.methods.fedper import FedPer
+from strategies.methods.fedprox import FedProx
+from strategies.methods.layers import Layers
+from strategies.methods.lg_fedavg import LGFedAvg
+from strategies.methods.local import Local
 
-
-@cache
-def registry() -> dict[str, type[Method]]:
-    """Return the methods of ``strategies/methods/`` by name; the folder alone decides what exists."""
-    package = importlib.import_module("strategies.methods")
-    found: dict[str, type[Method]] = {}
-    for module_info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"strategies.methods.{module_info.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Method) and "name" in vars(value):
-                found[value.name] = value
-    return found
+METHODS: Mapping[str, type[Method]] = {
+    "fedavg": FedAvg,
+    "fedbn": FedBN,
+    "fedper": FedPer,
+    "fedprox": FedProx,
+    "layers": Layers,
+    "lg_fedavg": LGFedAvg,
+    "local": Local,
+}
 
 
 def make_method(options: Mapping[str, Any]) -> Method:
@@ -32,12 +33,5 @@ def make_method(options: Mapping[str, Any]) -> Method:
     UserError
         For an unknown method or hyper-parameter, with those that exist.
     """
-    name = str(options.get("name"))
-    known = registry()
-    if name not in known:
-        raise UserError(
-            f"method {name!r} does not exist; there are: {', '.join(sorted(known))} "
-            f"(nearest: {nearest(name, known)})"
-        )
-    rest = {key: value for key, value in options.items() if key != "name"}
-    return read_options(known[name], rest, "method")
+    chosen = find("method.name", str(options.get("name")), METHODS)
+    return read_options(chosen, {k: v for k, v in options.items() if k != "name"}, "method")

@@ -1,4 +1,4 @@
-"""FedAvg: everything that is not frozen is averaged over all sites, weighted by examples."""
+"""FedAvg: all layers that are not frozen are averaged over all sites, weighted by examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from strategies.method import Groups, Method, everything_else
+from strategies.method import Groups, Method, with_rest_in
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,6 @@ class FedAvg(Method):
     name = "fedavg"
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
-        """Put all but the frozen layers into ``common``."""
+        """Put all layers that are not frozen into ``common``."""
         del model
-        return everything_else(configured, "common")
+        return with_rest_in(configured, "common")

@@ -1,4 +1,4 @@
-"""FedBN: everything is averaged but the normalisation layers."""
+"""FedBN: all layers are averaged except normalization layers, which stay at the site."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedstrata.support.errors import UserError
-from models.groups import partition
-from strategies.method import Groups, Method, everything_else
+from models.groups import partition_tensors
+from strategies.method import Groups, Method, with_rest_in
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class FedBN(Method):
     Parameters
     ----------
     types : tuple of str
-        The torch.nn classes that count as normalisation.
+        The `torch.nn` classes that count as normalization.
     """
 
     types: tuple[str, ...]
@@ -26,8 +26,11 @@ class FedBN(Method):
     name = "fedbn"
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
-        """Put the normalisation layers that are not frozen into ``personal``, the rest common."""
-        frozen = set(partition(model, everything_else(configured, "common")).names("pretrained"))
+        """Put normalization layers that are not frozen into ``personal``, the rest into ``common``."""
+        # By class, not by name: the BatchNorm of torchvision's VGG is called features.1.
+        frozen = set(
+            partition_tensors(model, with_rest_in(configured, "common")).names("pretrained")
+        )
         layers = [
             path
             for path, module in model.named_modules()
@@ -37,6 +40,6 @@ class FedBN(Method):
         if not layers:
             raise UserError(
                 f"method fedbn: the model has no layer of type {', '.join(self.types)} outside "
-                "the frozen ones; use a model with normalisation, or method=fedavg"
+                "the frozen ones; use a model with normalization, or method=fedavg"
             )
-        return everything_else(configured, "common", personal=layers)
+        return with_rest_in(configured, "common", personal=layers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from strategies.method import Groups, Method, everything_else
+from strategies.method import Groups, Method, with_rest_in
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class FedPer(Method):
     Parameters
     ----------
     personal : tuple of str
-        The entries of the personal group; the paper tries the head and blocks before it.
+        The entries of the personal group. The paper tries the head alone, and with blocks before it.
     """
 
     personal: tuple[str, ...]
@@ -26,4 +26,4 @@ class FedPer(Method):
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Put ``personal`` into that group and the rest into ``common``."""
         del model
-        return everything_else(configured, "common", personal=self.personal)
+        return with_rest_in(configured, "common", personal=self.personal)

@@ -1,4 +1,4 @@
-"""FedProx: the groups as configured, and a proximal term that holds the exchanged layers back."""
+"""FedProx: the configured groups, and a proximal term over the exchanged layers."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ class FedProx(Method):
 
     def train(self, site: SiteRound) -> None:
         """Minimise the site's loss plus the proximal term."""
-        if self.mu == 0:
+        if self.mu == 0:  # without the term, so that the bits are those of FedAvg
             return super().train(site)
         pairs = [(w, site.received[name]) for name, w in site.exchanged().items()]
 
         def proximal() -> Tensor:
+            # Squared, as in the paper: some implementations leave the norm as it is.
             squared = [torch.sum((w - received) ** 2) for w, received in pairs]
             return 0.5 * self.mu * torch.stack(squared).sum()
 
         site.fit(penalty=proximal if pairs else None)
 
-    def refuses(self, steps: int, planned: int) -> str | None:
-        """Take inexact solutions: any site that made at least one step (definition 2)."""
+    def reject_reason(self, steps: int, planned: int) -> str | None:
+        """Accept inexact solutions: any site that made at least one step (definition 2)."""
         del planned
         return None if steps > 0 else "did no step at all"

@@ -1,4 +1,4 @@
-"""The groups as configured, each site's own training, nothing else."""
+"""The configured groups and plain local training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from strategies.method import Method
 
 @dataclass(frozen=True)
 class Layers(Method):
-    """Equations (1) and (2) of the paper: common layers over all sites, task layers over a task's."""
+    """Common layers are averaged over all sites, task layers over the sites of a task.
+
+    Equations (1) and (2) of "Multi-Task and Transfer Learning for Federated Learning Applications".
+    """
 
     name = "layers"

@@ -16,7 +16,7 @@ class LGFedAvg(Method):
     Parameters
     ----------
     common : tuple of str
-        The entries of the common group, the global part.
+        The entries of the common group, which is the paper's global part.
     """
 
     common: tuple[str, ...]

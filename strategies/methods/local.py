@@ -1,4 +1,4 @@
-"""Nobody exchanges anything: every site trains alone."""
+"""Local training: nothing is exchanged, every site trains alone."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from strategies.method import Groups, Method, everything_else
+from strategies.method import Groups, Method, with_rest_in
 
 
 @dataclass(frozen=True)
 class Local(Method):
-    """The baseline of every comparison."""
+    """The baseline: what a site reaches without the federation."""
 
     name = "local"
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
-        """Put all but the frozen layers into ``personal``."""
+        """Put all layers that are not frozen into ``personal``."""
         del model
-        return everything_else(configured, "personal")
+        return with_rest_in(configured, "personal")
 
-    def refuses(self, steps: int, planned: int) -> str | None:
-        """Refuse nothing: there is nothing to average."""
+    def reject_reason(self, steps: int, planned: int) -> str | None:
+        """Accept everything: there is nothing to average."""
         del steps, planned
         return None

@@ -20,8 +20,8 @@ def errors_without_paths(
     made: list[str] = []
     plain = UserError.__init__
 
-    def watched(error: UserError, told: str | PrivateText) -> None:
-        plain(error, told)
+    def watched(error: UserError, message: str | PrivateText) -> None:
+        plain(error, message)
         if sys._getframe(1).f_globals["__name__"].startswith("client_app"):
             made.append(error.public)
 

@@ -57,7 +57,7 @@ def test_a_site_says_who_it_is() -> None:
 
 def test_a_site_whose_rounds_would_all_be_cut_short_says_so() -> None:
     context = opened(plan_of("method=fedavg"))
-    short = replace(context, node=replace(context.node, most_steps=1))
+    short = replace(context, node=replace(context.node, max_steps=1))
     with pytest.raises(UserError, match="max-steps=1 cuts every round short"):
         orders.query(short, order(0))
     plan = replace(context.plan, tuning=replace(context.plan.tuning, epochs=1))

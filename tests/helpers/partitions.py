@@ -12,4 +12,4 @@ from models.groups import Partition
 
 def partition_of(network: nn.Module, entries: Mapping[str, Sequence[str]]) -> Partition:
     """Return the partition of ``network`` by ``entries``, the layer groups as configured."""
-    return groups.partition(network, entries)
+    return groups.partition_tensors(network, entries)

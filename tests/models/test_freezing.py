@@ -7,8 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from models.freezing import Copy, freeze, frozen_cut, prefix_digest, set_train_mode, split, steps
-from models.groups import partition
+from models.freezing import (
+    Copy,
+    freeze,
+    frozen_cut,
+    prefix_digest,
+    sequential_modules,
+    set_train_mode,
+    split_at,
+)
+from models.groups import partition_tensors
 from models.networks import MODELS, OF_TOKENS, build
 
 SLOW = ("resnet34", "resnet50", "vgg16", "vgg16_bn")
@@ -17,11 +25,11 @@ NETWORKS = [n for n in MODELS if n not in (*SLOW, *OF_TOKENS)]  # of tokens: tes
 
 def cut_of(model, **entries):
     entries.setdefault("common", ["..."])
-    return frozen_cut(model, partition(model, entries))
+    return frozen_cut(model, partition_tensors(model, entries))
 
 
 def paths(model):
-    return [path for path, _ in steps(model)]
+    return [path for path, _ in sequential_modules(model)]
 
 
 def little(*, inplace=True):
@@ -64,9 +72,9 @@ def test_a_sequential_with_a_forward_of_its_own_is_one_step():
 def test_a_module_that_occurs_twice_runs_twice():
     shared = nn.Linear(3, 3)
     model = nn.Sequential(shared, nn.ReLU(), shared)
-    prefix, tail = split(model, 1)
+    prefix, tail = split_at(model, 1)
     inputs = torch.randn(2, 3)
-    assert len(steps(model)) == 3
+    assert len(sequential_modules(model)) == 3
     assert torch.equal(tail(prefix(inputs)), model(inputs))
 
 
@@ -77,8 +85,8 @@ def test_prefix_then_tail_is_the_network_at_every_cut(name, network):
     inputs = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = model(inputs.clone())
-        for cut in range(len(steps(model)) + 1):
-            prefix, tail = split(model, cut)
+        for cut in range(len(sequential_modules(model)) + 1):
+            prefix, tail = split_at(model, cut)
             features = prefix(inputs.clone())
             before = features.clone()
             assert torch.equal(tail(features), expected), cut
@@ -89,8 +97,8 @@ def test_prefix_then_tail_is_the_network_at_every_cut(name, network):
 def test_parts_share_modules_and_keep_names(name, network):
     model = network(name, shape=(3, 32, 32), hidden=[8])
     whole = model.state_dict(keep_vars=True)
-    for cut in (0, 1, len(steps(model)) // 2, len(steps(model))):
-        prefix, tail = split(model, cut)
+    for cut in (0, 1, len(sequential_modules(model)) // 2, len(sequential_modules(model))):
+        prefix, tail = split_at(model, cut)
         together = prefix.state_dict(keep_vars=True) | tail.state_dict(keep_vars=True)
         assert list(together) == list(whole)
         assert all(together[key] is whole[key] for key in whole)
@@ -99,12 +107,12 @@ def test_parts_share_modules_and_keep_names(name, network):
 @pytest.mark.parametrize("cut", [-1, 8])
 def test_a_cut_outside_is_refused(cut):
     with pytest.raises(ValueError, match="cannot cut 7 steps"):
-        split(little(), cut)
+        split_at(little(), cut)
 
 
 def test_the_tail_copies_only_where_it_starts_in_place():
     def starts_with_copy(model, cut):
-        return isinstance(next(iter(split(model, cut)[1])), Copy)
+        return isinstance(next(iter(split_at(model, cut)[1])), Copy)
 
     assert starts_with_copy(little(), 1)
     assert not starts_with_copy(little(inplace=False), 1)
@@ -114,27 +122,27 @@ def test_the_tail_copies_only_where_it_starts_in_place():
 def test_a_view_before_an_in_place_step_does_not_spoil_the_features():
     model = nn.Sequential(nn.Linear(3, 3), nn.Flatten(), nn.Identity(), nn.ReLU(inplace=True))
     features = torch.tensor([[-1.0, 0.0, 1.0]])
-    split(model, 1)[1](features)
+    split_at(model, 1)[1](features)
     assert features.tolist() == [[-1.0, 0.0, 1.0]]
 
 
 def test_splitting_leaves_the_network_as_it_was():
     model = little()
     before = copy.deepcopy(model)
-    split(model, 1)
+    split_at(model, 1)
     assert repr(model) == repr(before)
-    assert [path for path, _ in steps(model)] == paths(before)
+    assert [path for path, _ in sequential_modules(model)] == paths(before)
 
 
 def test_the_tail_follows_the_networks_train_mode():
     model = little()
-    _, tail = split(model, 3)
+    _, tail = split_at(model, 3)
     model.train()
     assert tail.fc2.training
 
 
 def test_the_prefix_is_in_eval_mode(network):
-    prefix, _ = split(network("small_cnn"), 4)
+    prefix, _ = split_at(network("small_cnn"), 4)
     assert not any(module.training for module in prefix.modules())
 
 
@@ -187,13 +195,13 @@ def test_training_on_cached_features_is_training_the_whole(name, network):
     torch.manual_seed(0)
     model = network(name, shape=(3, 32, 32), hidden=[4])
     frozen = {"resnet18": ["conv1", "bn1", "layer1"]}.get(name, ["features.0", "features.1"])
-    split_by = partition(model, {"pretrained": frozen, "common": ["..."]})
+    split_by = partition_tensors(model, {"pretrained": frozen, "common": ["..."]})
     images = torch.randn(4, 3, 32, 32)
     results = []
     for cached in (False, True):
         own = copy.deepcopy(model)
         freeze(own, split_by)
-        prefix, tail = split(own, frozen_cut(own, split_by))
+        prefix, tail = split_at(own, frozen_cut(own, split_by))
         with torch.no_grad():
             features = prefix(images)
         set_train_mode(own, split_by)

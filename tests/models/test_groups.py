@@ -21,7 +21,7 @@ from models.groups import (
     Partition,
     PartitionError,
     Scope,
-    partition,
+    partition_tensors,
 )
 
 
@@ -42,12 +42,12 @@ NAMES = list(MODEL.state_dict())
 
 
 def owners(model=MODEL, **entries):
-    return partition(model, entries).group_of
+    return partition_tensors(model, entries).group_of
 
 
 def refused(match, model=MODEL, **entries):
     with pytest.raises(PartitionError, match=match):
-        partition(model, entries)
+        partition_tensors(model, entries)
 
 
 # -- which entry matches what ------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_a_type_finds_all_batchnorms_of_vgg_11_bn():
     # There "bn" is in no name. VGG-11 has 8 convolutions, each with a BatchNorm of 5 tensors.
     with torch.device("meta"):
         model = torchvision_models.vgg11_bn(weights=None)
-    found = partition(model, {"common": ["..."], "personal": ["type:BatchNorm2d"]})
+    found = partition_tensors(model, {"common": ["..."], "personal": ["type:BatchNorm2d"]})
     assert len(found.names("personal")) == 8 * 5
     assert not any("bn" in name for name in found.names("personal"))
 
@@ -144,18 +144,18 @@ def test_the_first_parameters_are_counted_as_tutorials_do():
     model = two_blocks()
     names = [name for name, _ in model.named_parameters()]
     for count in range(1, len(names) + 1):
-        made = partition(model, {"pretrained": [f"first:{count}"], "common": ["..."]})
+        made = partition_tensors(model, {"pretrained": [f"first:{count}"], "common": ["..."]})
         frozen = [name for name in names if made.group_of[name] == "pretrained"]
         assert frozen == names[:count]
-    made = partition(model, {"pretrained": ["first:5"], "common": ["..."]})
+    made = partition_tensors(model, {"pretrained": ["first:5"], "common": ["..."]})
     assert made.group_of["block.bn.weight"] == "pretrained"
     assert made.group_of["block.bn.bias"] == "common"
     assert made.group_of["block.bn.running_mean"] == "common"  # its layer is not whole
     assert made.remarks == (
         "groups.pretrained: first:5 is conv1.weight to block.bn.weight: conv1, block.a; "
-        "of block.bn only a part; trained from block.bn.bias on",
+        "only a part of block.bn; trained from block.bn.bias on",
     )
-    whole = partition(model, {"pretrained": ["first:6"], "common": ["..."]})
+    whole = partition_tensors(model, {"pretrained": ["first:6"], "common": ["..."]})
     assert whole.group_of["block.bn.running_mean"] == "pretrained"
     assert whole.group_of["block.bn.num_batches_tracked"] == "pretrained"
     assert whole.remarks[0].endswith(": conv1, block; trained from head.0.weight on")
@@ -163,7 +163,7 @@ def test_the_first_parameters_are_counted_as_tutorials_do():
 
 def test_paths_are_stronger_than_counting_and_fewer_than_more():
     entries = {"pretrained": ["first:2"], "common": ["first:6", "..."], "personal": ["conv1.bias"]}
-    made = partition(two_blocks(), entries)
+    made = partition_tensors(two_blocks(), entries)
     assert made.group_of["conv1.weight"] == "pretrained"
     assert made.group_of["conv1.bias"] == "personal"
     assert made.group_of["block.bn.running_var"] == "common"
@@ -172,7 +172,7 @@ def test_paths_are_stronger_than_counting_and_fewer_than_more():
 @pytest.mark.parametrize("entry", ["first:0", "first:", "first:-1", "first:two", "first:11"])
 def test_a_number_that_cannot_be_counted_to_is_refused(entry):
     with pytest.raises(PartitionError, match="first:"):
-        partition(two_blocks(), {"pretrained": [entry], "common": ["..."]})
+        partition_tensors(two_blocks(), {"pretrained": [entry], "common": ["..."]})
 
 
 def test_the_rest_takes_what_is_left():
@@ -237,12 +237,12 @@ def test_an_entry_in_two_groups_is_refused():
 
 def test_a_tie_between_two_groups_is_refused():
     refused(
-        r"'head.0.weight' is claimed alike by 'head.\?' \(common\) and 'hea\*.0' \(task\)",
+        r"'head.\?' \(common\) and 'hea\*.0' \(task\) match 'head.0.weight' equally well",
         common=["head.?", "..."],
         task=["hea*.0"],
     )
     refused(
-        "'block.bn.weight' is claimed alike by 'type:BatchNorm2d' .common. and 'type:Module'",
+        r"'type:BatchNorm2d' .common. and 'type:Module' .*match 'block.bn.weight' equally",
         common=["type:BatchNorm2d"],
         task=["type:Module"],
     )
@@ -304,7 +304,7 @@ def test_each_tensor_is_in_exactly_one_group_or_it_is_an_error(entries, rest):
     if rest and not any("..." in listed for listed in entries.values()):
         entries = {**entries, "common": [*entries.get("common", []), "..."]}
     try:
-        found = partition(MODEL, entries)
+        found = partition_tensors(MODEL, entries)
     except PartitionError as error:
         said = str(error)
         at_fault = [*NAMES, *(entry for listed in entries.values() for entry in listed)]
@@ -363,7 +363,7 @@ def test_the_order_of_entries_does_not_matter(pairs):
 
 @pytest.fixture
 def four():
-    return partition(
+    return partition_tensors(
         MODEL,
         {
             "pretrained": ["conv1"],
@@ -395,12 +395,14 @@ def test_a_site_keeps_what_is_personal_and_the_counters_of_the_rest(four):
 
 
 def test_a_group_that_exchanges_nothing_is_no_exchanged_group():
-    found = partition(MODEL, {"personal": ["..."], "task": ["block.bn.num_batches_tracked"]})
+    found = partition_tensors(
+        MODEL, {"personal": ["..."], "task": ["block.bn.num_batches_tracked"]}
+    )
     assert found.exchanged_groups() == ()
 
 
 def test_half_precision_is_exchanged_too():
-    found = partition(nn.Linear(2, 2).bfloat16(), {"common": ["..."]})
+    found = partition_tensors(nn.Linear(2, 2).bfloat16(), {"common": ["..."]})
     assert found.exchanged_names("common") == ("weight", "bias")
     assert found.specs["weight"] == TensorSpec((2, 2), "bfloat16")
 
@@ -426,7 +428,7 @@ def test_the_summary_counts_tensors_elements_and_bytes(four):
 
 def test_a_group_of_a_methods_own_can_be_added():
     groups = {**FOUR_GROUPS, "in_cohort": Group("in_cohort", Scope.ALL_SITES)}
-    found = partition(MODEL, {"in_cohort": ["head"], "common": ["..."]}, groups)
+    found = partition_tensors(MODEL, {"in_cohort": ["head"], "common": ["..."]}, groups)
     assert found.exchanged_groups() == ("common", "in_cohort")
 
 
@@ -466,17 +468,18 @@ def test_fingerprints_are_equal_just_where_schemas_are(one, other):
 def test_the_fingerprint_changes_with_a_shape_and_not_with_values():
     entries = {"common": ["..."]}
     prints = {
-        size: partition(nn.Linear(size, 2), entries).fingerprint("common") for size in (2, 3, 2, 4)
+        size: partition_tensors(nn.Linear(size, 2), entries).fingerprint("common")
+        for size in (2, 3, 2, 4)
     }
     assert len(set(prints.values())) == 3
-    assert prints[2] == partition(nn.Linear(2, 2), entries).fingerprint("common")
+    assert prints[2] == partition_tensors(nn.Linear(2, 2), entries).fingerprint("common")
     assert len(prints[2]) == 64
 
 
 def test_the_fingerprint_ignores_what_is_not_exchanged(four):
     narrower = two_blocks()
     narrower.head.out = nn.Linear(3, 9)
-    other = partition(
+    other = partition_tensors(
         narrower,
         {
             "pretrained": ["conv1"],
@@ -508,7 +511,7 @@ def test_a_frozen_batchnorm_keeps_its_statistics_and_a_trained_one_does_not():
         second=nn.BatchNorm1d(3),
         third=nn.BatchNorm1d(3),
     )
-    found = partition(model, {"pretrained": ["first", "third"], "common": ["..."]})
+    found = partition_tensors(model, {"pretrained": ["first", "third"], "common": ["..."]})
     model.eval()
     set_train_mode(model, found)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -526,7 +529,7 @@ def test_dropout_is_off_between_frozen_layers_and_on_behind_them():
         behind=nn.Dropout(),
         c=nn.Linear(3, 3),
     )
-    found = partition(model, {"pretrained": ["a", "b"], "common": ["c"]})
+    found = partition_tensors(model, {"pretrained": ["a", "b"], "common": ["c"]})
     set_train_mode(model, found)
     training = {name: child.training for name, child in model.named_children()}
     assert training == {"a": False, "inside": False, "b": False, "behind": True, "c": True}
@@ -537,7 +540,7 @@ def test_the_train_mode_is_that_of_the_chain_in_any_module_that_holds_its_childr
     holder = nn.Module()
     for name, child in chained.named_children():
         holder.add_module(name, child)
-    set_train_mode(holder, partition(holder, {"pretrained": ["a", "b"], "common": ["c"]}))
+    set_train_mode(holder, partition_tensors(holder, {"pretrained": ["a", "b"], "common": ["c"]}))
     assert not holder.inside.training
     assert holder.c.training
 
@@ -545,7 +548,7 @@ def test_the_train_mode_is_that_of_the_chain_in_any_module_that_holds_its_childr
 def test_a_trained_module_inside_a_partly_frozen_one_is_in_train_mode():
     model = chain(fc=nn.Linear(4, 4), attention=nn.MultiheadAttention(4, 2))
     frozen = ["attention.in_proj_weight", "attention.in_proj_bias"]
-    found = partition(model, {"pretrained": frozen, "common": ["..."]})
+    found = partition_tensors(model, {"pretrained": frozen, "common": ["..."]})
     set_train_mode(model, found)
     assert not model.attention.training
     assert model.attention.out_proj.training

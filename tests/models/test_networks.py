@@ -185,17 +185,17 @@ def test_the_network_is_a_plain_sequential_in_train_mode(network):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"name": "resnet17"}, "no model 'resnet17'; there are resnet18, "),
+        ({"name": "resnet17"}, "model.name 'resnet17' does not exist; there are: resnet18, "),
         ({"name": "resnet18", "hiden": [3]}, "resnet18 has no option 'hiden'; it has dropout"),
         ({"name": "mlp", "hiden": [3]}, "mlp has no option 'hiden'; it has hidden, dropout"),
         ({"name": "mlp"}, "mlp needs a value for the option 'hidden'"),
-        ({"name": "mlp", "hidden": [3, 0]}, "hidden: 0 is no width"),
+        ({"name": "mlp", "hidden": [3, 0]}, "hidden: 0 is not a width"),
         ({"name": "mlp", "hidden": 3}, "hidden must be a list of widths"),
         ({"name": "vgg11", "classifier": "no"}, "classifier must be true or false, not 'no'"),
         ({"name": "resnet18", "input_shape": (561,)}, "takes images .* but one input is .561,"),
-        ({"name": "resnet18", "input_shape": (0, 8, 8)}, "input_shape: 0 is no width"),
-        ({"name": "resnet18", "head": [2.5]}, "head: 2.5 is no width"),
-        ({"name": "resnet18", "classes": 0}, "classes: 0 is no width"),
+        ({"name": "resnet18", "input_shape": (0, 8, 8)}, "input_shape: 0 is not a width"),
+        ({"name": "resnet18", "head": [2.5]}, "head: 2.5 is not a width"),
+        ({"name": "resnet18", "classes": 0}, "classes: 0 is not a width"),
         ({"name": "resnet18", "dropout": 1.0}, "dropout must be at least 0 and below 1"),
     ],
 )

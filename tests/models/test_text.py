@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import model_folder
-from models.freezing import frozen_cut, prefix_digest, split
-from models.groups import partition
+from models.freezing import frozen_cut, prefix_digest, split_at
+from models.groups import partition_tensors
 from models.networks import build, input_dtype
 from models.networks.text import folder_tensors
 from models.weights import load_into
@@ -92,15 +92,15 @@ def test_the_callers_seed_decides_the_start(models_dir):
 
 def test_a_frozen_encoder_is_the_prefix(models_dir):
     model = network(models_dir)
-    kinds = make_method({"name": "layers"}).kinds()
-    division = partition(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
+    kinds = make_method({"name": "layers"}).known_groups()
+    division = partition_tensors(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
     assert frozen_cut(model, division) == 1
-    prefix, tail = split(model, 1)
+    prefix, tail = split_at(model, 1)
     batch = ids([2, 5, 3], [2, 6, 7, 3])
     with torch.no_grad():
         assert torch.equal(tail(prefix(batch)), model(batch))
     top = ["encoder.model.encoder.layer.1", "head"]  # or its last layer trained
-    division = partition(model, {"pretrained": ["..."], "common": top}, kinds)
+    division = partition_tensors(model, {"pretrained": ["..."], "common": top}, kinds)
     assert frozen_cut(model, division) == 0
     assert {n for n, g in division.group_of.items() if g == "common"} >= {
         "encoder.model.encoder.layer.1.output.dense.weight"
@@ -160,7 +160,7 @@ def test_files_of_larger_and_older_and_smaller_models_are_read(models_dir):
     "name", ["../tiny-bert", "/etc", "a/b", "", ".", "..", "x" * 200, 3, None, ["a"], "a\n"]
 )
 def test_a_folder_is_a_name_and_nothing_else(models_dir, name):
-    with pytest.raises(UserError, match="is no folder's name"):
+    with pytest.raises(UserError, match="is not the name of a folder"):
         model_folder(name, models_dir)
 
 

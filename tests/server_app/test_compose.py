@@ -10,12 +10,12 @@ import pytest
 
 from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError
-from models.groups import partition
+from models.groups import partition_tensors
 from models.networks import OF_TOKENS, build
 from server_app.compose import CONF, compose, read_run_config
 from server_app.run import checked
 from strategies.config import plan_for
-from strategies.methods import make_method, registry
+from strategies.methods import METHODS, make_method
 from tests.helpers.text_models import tiny_bert
 
 NAMES = {
@@ -35,7 +35,7 @@ def test_every_experiment_composes(experiment: str) -> None:
 def test_every_method_file_is_a_method(method: str) -> None:
     config = compose("faces", [f"method={method}"])
     assert make_method(config.method).name == method
-    assert set(registry()) == set(NAMES["method"])
+    assert set(METHODS) == set(NAMES["method"])
 
 
 @pytest.mark.parametrize("model", NAMES["model"])
@@ -54,7 +54,7 @@ def test_the_default_groups_cover_the_default_model_and_a_larger_one(model: str)
     config = compose("faces", [f"model={model}"])
     options: dict[str, Any] = dict(config.model)
     network = build(options.pop("name"), input_shape=(3, 64, 64), classes=2, **options)
-    division = partition(network, config.groups)
+    division = partition_tensors(network, config.groups)
     assert all(division.names(group) for group in ("pretrained", "common", "task", "personal"))
 
 

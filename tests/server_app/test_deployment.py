@@ -239,14 +239,14 @@ def test_a_finished_run_is_fine_tuned_in_another_way_by_resuming_it(tmp_path: Pa
 def test_a_method_tunes_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def tune(self: Layers, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
+    def fine_tune(self: Layers, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
         name = f"site-0{len(seen)}"
         expected = np.random.default_rng(derive_seed(compose("faces", []).seed, "deploy", name))
         assert site.generator.bit_generator.state == expected.bit_generator.state
         seen.append((list(groups), epochs))
         site.fit(groups=groups, epochs=1)
 
-    monkeypatch.setattr(Layers, "tune", tune)
+    monkeypatch.setattr(Layers, "fine_tune", fine_tune)
     results, _ = simulate(tmp_path, "faces", TUNED, sites=2)
     assert seen == [(["personal"], 3)] * 2
     assert {entry["steps"] for entry in results["deployment"]["sites"].values()} == {3}
@@ -288,10 +288,10 @@ def test_a_site_whose_tuning_diverges_says_so(tmp_path: Path) -> None:
 def test_a_model_that_is_not_finite_after_the_last_step_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tune(self: Layers, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
+    def fine_tune(self: Layers, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
         site.trainable(groups)["head.out.bias"].data.fill_(torch.nan)
 
-    monkeypatch.setattr(Layers, "tune", tune)
+    monkeypatch.setattr(Layers, "fine_tune", fine_tune)
     results, _ = simulate(tmp_path, "faces", TUNED, sites=2)
     assert "head.out.bias is not finite" in results["deployment"]["refused"]["site-00"]
     assert not DiskStore(tmp_path, results["federation"], "site-00").deployed.exists()

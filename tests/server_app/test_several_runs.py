@@ -72,7 +72,7 @@ def test_a_mistake_in_the_last_run_ends_all_before_the_first(tmp_path: Path) -> 
             ["aggregator@strategy.aggregators.common=fedavg,median", "cohort.sites=50"],
             "Median needs each site's own update",
         ),
-        (["strategy.aggregators.task.name=fedavg,fedavgg"], "no aggregator is called 'fedavgg'"),
+        (["strategy.aggregators.task.name=fedavg,fedavgg"], "'fedavgg' does not exist"),
         (["weights.source=none,centrall"], "weights.source 'centrall' does not exist"),
         (["weights=none,folder"], "model=small_cnn has no folder"),
         (

@@ -435,7 +435,7 @@ def test_a_coded_order_asks_for_what_the_site_shares_and_has() -> None:
 @pytest.mark.parametrize(
     ("plan", "told"),
     [
-        ('{"coding": {"common": {"name": "zip"}}}', "no coding is called 'zip'"),
+        ('{"coding": {"common": {"name": "zip"}}}', "name 'zip' does not exist"),
         ('{"coding": {"common": {"name": "topk", "fraction": 7}}}', "coding is unknown here"),
         ('{"coding": [1]}', "cannot be read"),
         ('{"coding": 5}', "cannot be read"),

@@ -36,7 +36,7 @@ def written(folder: Path, **entries: object) -> Path:
 def test_the_app_is_told_what_the_file_says(tmp_path: Path) -> None:
     settings = read_settings(written(tmp_path, max_steps=5, threads=2))
     site = read_node_settings(settings.node_config(), {"data-root": "/etc", "output-dir": "/etc"})
-    assert (site.name, site.task, site.most_steps, site.threads) == ("hospital-a", "gender", 5, 2)
+    assert (site.name, site.task, site.max_steps, site.threads) == ("hospital-a", "gender", 5, 2)
     assert (str(site.data_root), str(site.state_dir), str(site.cache_dir)) == (
         "/data",
         "/state",

@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
-from models.groups import FOUR_GROUPS, Group, Scope, partition
+from models.groups import FOUR_GROUPS, Group, Scope, partition_tensors
 from strategies import methods
-from strategies.aggregators import Aggregator, make
-from strategies.method import Groups, Method, everything_else
+from strategies.aggregators import Aggregator, make_aggregator
+from strategies.method import Groups, Method, with_rest_in
 from strategies.methods import make_method
 from strategies.site_round import SiteRound
 from tests.helpers.runs import SMALL, states
@@ -37,7 +37,7 @@ class FedRep(Method):
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
-        return everything_else(configured, "common", personal=["head"])
+        return with_rest_in(configured, "common", personal=["head"])
 
     def train(self, site: SiteRound) -> None:
         body = {n: t.clone() for n, t in site.model.state_dict().items() if "head" not in n}
@@ -64,7 +64,7 @@ class Ditto(Method):
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
-        return everything_else(configured, "common")
+        return with_rest_in(configured, "common")
 
     def _own(self, site: SiteRound) -> nn.Module:
         own = copy.deepcopy(site.tail)
@@ -105,19 +105,19 @@ class FedProto(Method):
     weight: float
     name = "fedproto"
 
-    def kinds(self) -> Mapping[str, Group]:
+    def known_groups(self) -> Mapping[str, Group]:
         return {**FOUR_GROUPS, "prototypes": Group("prototypes", Scope.ALL_SITES)}
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
-        return everything_else(configured, "personal", prototypes=["extras"])
+        return with_rest_in(configured, "personal", prototypes=["extras"])
 
     def extras(self, network: nn.Sequential, classes: int) -> nn.Module:
         del network
         return Prototypes(classes, 256)
 
     def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
-        return make("fedavg", {}) if group == "prototypes" else configured()
+        return make_aggregator("fedavg", {}) if group == "prototypes" else configured()
 
     def train(self, site: SiteRound) -> None:
         body = nn.Sequential(*list(site.network.children())[:-1])
@@ -138,8 +138,8 @@ class FedProto(Method):
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     SEEN.clear()
-    every = {**methods.registry(), "fedrep": FedRep, "ditto": Ditto, "fedproto": FedProto}
-    monkeypatch.setattr(methods, "registry", lambda: every)
+    every = {**methods.METHODS, "fedrep": FedRep, "ditto": Ditto, "fedproto": FedProto}
+    monkeypatch.setattr(methods, "METHODS", every)
 
 
 def test_alternating_phases_leave_the_other_part_alone(tmp_path: Path) -> None:
@@ -199,9 +199,9 @@ def test_a_method_that_does_not_exist_is_answered_with_those_that_do() -> None:
 
 
 def test_fedprox_takes_partial_work_and_fedavg_does_not() -> None:
-    assert make_method({"name": "fedprox", "mu": 0.1}).refuses(3, 10) is None
-    assert make_method({"name": "fedprox", "mu": 0.1}).refuses(0, 10)
-    assert "3 of 10" in str(make_method({"name": "fedavg"}).refuses(3, 10))
+    assert make_method({"name": "fedprox", "mu": 0.1}).reject_reason(3, 10) is None
+    assert make_method({"name": "fedprox", "mu": 0.1}).reject_reason(0, 10)
+    assert "3 of 10" in str(make_method({"name": "fedavg"}).reject_reason(3, 10))
 
 
 def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(tmp_path: Path) -> None:
@@ -210,7 +210,9 @@ def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(tmp_pat
     grid = LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
     results, _ = simulate(tmp_path, "faces", [*SMALL, "method=fedprox"], grid=grid)
     assert "site-01" in results["rounds"][0]["participants"]
-    told = r"site-01: this site's max-steps=1 .*did 1 of 3 steps.*method fedprox takes partial work"
+    told = (
+        r"site-01: this site's max-steps=1 .*did 1 of 3 steps.*method fedprox accepts partial work"
+    )
     with pytest.raises(UserError, match=told):
         simulate(tmp_path, "faces", [*SMALL, "method=fedavg"], grid=grid)
     # where fine-tuning follows, it has something to join for
@@ -225,6 +227,6 @@ def test_a_method_takes_what_is_trained_where_the_rest_is_frozen(method: str, gr
     configured = {"pretrained": ["..."], "common": ["layer4"], "task": ["head"], "personal": []}
     model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("layer3", "layer4", "head")})
     groups = make_method({"name": method}).groups(configured, model)
-    made = partition(model, groups)
+    made = partition_tensors(model, groups)
     assert set(made.names("pretrained")) == {"layer3.weight", "layer3.bias"}
     assert len(made.names(group)) == 4

@@ -37,13 +37,13 @@ def test_a_tensor_that_would_be_broadcast_is_refused_and_nothing_is_copied() -> 
 
 def test_pretrained_weights_of_other_inputs_are_refused_with_what_to_do() -> None:
     with pytest.raises(UserError, match=r"conv1\.weight is .*data\.channels=3.*weights=none"):
-        drawn(channels=1).start_from(everything(drawn()))
+        drawn(channels=1).load_pretrained(everything(drawn()))
 
 
 def test_a_head_for_other_classes_stays_as_it_was_drawn() -> None:
     partitioned, before = drawn(classes=3), everything(drawn(classes=3))
     given = {name: tensor + 1 for name, tensor in everything(drawn()).items()}
-    partitioned.start_from(given)
+    partitioned.load_pretrained(given)
     after = everything(partitioned)
     kept = {name for name in after if torch.equal(after[name], before[name])}
     assert kept == {"head.out.weight", "head.out.bias"}

@@ -244,7 +244,7 @@ def test_options_out_of_range_are_reported(notes, load_text) -> None:
         ({"memory_mb": 0}, r"data\.memory_mb"),
         ({"tasks": []}, r"data\.tasks"),
         ({"test_fraction": 0.95}, "leaves nothing to train on"),
-        ({"folder": "../tiny-bert"}, "is no folder's name"),
+        ({"folder": "../tiny-bert"}, "is not the name of a folder"),
         ({"folder": "large-bert"}, "no folder 'large-bert' in .*models-dir"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -7,16 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, MARGINALS, Camera, Drawn, draw
+from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, MARGINALS, Camera, DrawnFaces, draw
 from fedstrata.drawn_faces.camera import BACKDROPS
-from fedstrata.drawn_faces.people import in_turn, meet
+from fedstrata.drawn_faces.people import evenly_spread, make_people
 
 PER_PERSON = ("gender", "age")
 PER_PICTURE = ("glasses", "pose", "teeth")
 
 
 @pytest.fixture(scope="module")
-def drawn() -> Drawn:
+def drawn() -> DrawnFaces:
     return draw(1500, seed=5, identities=300)
 
 
@@ -51,10 +51,10 @@ def test_impossible_requests_are_refused(wrong):
 
 def test_same_arguments_same_bytes_whatever_the_global_generator_does():
     np.random.seed(1)
-    first = draw(140, seed=8, identities=20, camera=Camera.of(3))
+    first = draw(140, seed=8, identities=20, camera=Camera.random(3))
     np.random.seed(2)
     before = np.random.get_state()
-    second = draw(140, seed=8, identities=20, camera=Camera.of(3))
+    second = draw(140, seed=8, identities=20, camera=Camera.random(3))
     after = np.random.get_state()
     assert first.images.tobytes() == second.images.tobytes()
     assert all(np.array_equal(first.labels[a], second.labels[a]) for a in ATTRIBUTES)
@@ -82,7 +82,7 @@ def test_any_range_of_people_has_the_published_share_to_within_one(attribute):
     share = MARGINALS[attribute]
     for first in range(0, 3000, 37):
         for count in (1, 5, 40, 333):
-            chosen = in_turn(np.arange(first, first + count), share)
+            chosen = evenly_spread(np.arange(first, first + count), share)
             assert abs(chosen.sum() - count * share) < 1.0
 
 
@@ -90,7 +90,7 @@ def test_labels_come_from_those_ranges(drawn):
     for attribute in PER_PERSON:
         person, first = np.unique(drawn.identity, return_index=True)
         labels = drawn.labels[attribute][first]
-        assert np.array_equal(labels == 1, in_turn(person, MARGINALS[attribute]))
+        assert np.array_equal(labels == 1, evenly_spread(person, MARGINALS[attribute]))
 
 
 def test_each_person_gets_an_equal_number_of_pictures_and_one_gender_and_age():
@@ -103,14 +103,14 @@ def test_each_person_gets_an_equal_number_of_pictures_and_one_gender_and_age():
 
 
 def test_a_number_is_the_same_person_in_any_company():
-    alone = meet(np.array([7]), 0.5, 0.5)
-    among = meet(np.arange(20), 0.5, 0.5).take(np.array([7]))
+    alone = make_people(np.array([7]), 0.5, 0.5)
+    among = make_people(np.arange(20), 0.5, 0.5).take(np.array([7]))
     for field in dataclasses.fields(alone):
         assert np.array_equal(getattr(alone, field.name), getattr(among, field.name)), field.name
 
 
 def test_different_numbers_are_different_people():
-    people = meet(np.arange(200), MARGINALS["gender"], MARGINALS["age"])
+    people = make_people(np.arange(200), MARGINALS["gender"], MARGINALS["age"])
     faces = np.stack([people.width, people.chin, people.eye_distance, people.nose_length], axis=1)
     assert len(np.unique(faces, axis=0)) == 200
 
@@ -123,7 +123,7 @@ def test_disjoint_ranges_draw_different_pictures():
 
 
 def test_men_and_women_overlap_in_every_single_trait():
-    people = meet(np.arange(2000), MARGINALS["gender"], MARGINALS["age"])
+    people = make_people(np.arange(2000), MARGINALS["gender"], MARGINALS["age"])
     for field in dataclasses.fields(people):
         trait = getattr(people, field.name)
         if trait.ndim == 1 and field.name != "male":
@@ -154,7 +154,7 @@ def test_no_pixel_is_constant(drawn):
 def test_a_camera_changes_the_look_and_nothing_else():
     plain, *sites = (
         draw(64, seed=4, identities=8, camera=camera)
-        for camera in (None, Camera.of(0), Camera.of(1), Camera.of(2))
+        for camera in (None, Camera.random(0), Camera.random(1), Camera.random(2))
     )
     neutral = draw(64, seed=4, identities=8, camera=Camera.neutral())
     assert np.array_equal(plain.images, neutral.images)
@@ -178,7 +178,7 @@ def test_each_backdrop_is_seen_and_any_mixes_them():
 
 
 def test_cameras_are_values():
-    assert Camera.of(5) == Camera.of(5)
-    assert Camera.of(5) != Camera.of(6)
+    assert Camera.random(5) == Camera.random(5)
+    assert Camera.random(5) != Camera.random(6)
     with pytest.raises(ValueError, match="'brick' is none of plain"):
         Camera(backdrop="brick")

@@ -18,10 +18,10 @@ PARTS = st.lists(st.tuples(st.text(), st.booleans()), min_size=1)
 def test_the_whole_has_all_parts_and_the_public_text_none_that_is_private(
     parts: list[tuple[str, bool]],
 ) -> None:
-    told: str | PrivateText = ""
+    message: str | PrivateText = ""
     for text, secret in parts:
-        told = told + (private(text, "-") if secret else text)
-    error = UserError(told)
+        message = message + (private(text, "-") if secret else text)
+    error = UserError(message)
     assert str(error) == "".join(text for text, _ in parts)
     assert error.public == "".join("-" if secret else text for text, secret in parts)
 
@@ -31,9 +31,9 @@ def test_plain_text_is_public() -> None:
 
 
 def test_a_format_string_and_a_repr_let_nothing_out() -> None:
-    told = "no " + private("Ann Lee.png", "such file")
-    assert f"{told}" == "no such file"
-    assert "Ann" not in repr(told)
+    message = "no " + private("Ann Lee.png", "such file")
+    assert f"{message}" == "no such file"
+    assert "Ann" not in repr(message)
 
 
 def test_both_versions_survive_another_process() -> None:

@@ -43,7 +43,7 @@ def test_lists_become_tuples_and_parts_dataclasses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"size": "many"}, r"^data\.size: Value 'many'"),
         ({"size": 2.5}, r"^data\.size"),
@@ -67,8 +67,8 @@ def test_lists_become_tuples_and_parts_dataclasses() -> None:
         ({"inner": {"rate": 1, "names": ["${size}"]}}, r"^data\.inner\.names\[0\]: .*resolved"),
     ],
 )
-def test_mistakes_name_the_option(changes, told) -> None:
-    with pytest.raises(UserError, match=told):
+def test_mistakes_name_the_option(changes, message) -> None:
+    with pytest.raises(UserError, match=message):
         read_options(Outer, {**GOOD, **changes}, "data")
 
 

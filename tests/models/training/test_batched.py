@@ -11,7 +11,7 @@ from torch import nn
 
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from models.networks import build
-from models.training.batched import Learner, batch_plan, fit_together, run_together, why_not_stacked
+from models.training.batched import Learner, fit_batched, grouping_key, run_batched, why_not_batched
 from models.training.data import ArrayInputs, Split
 from models.training.loop import FitSettings, OptimizerState, WeightedLoss, class_weights, fit
 from models.training.metrics import logits_of
@@ -94,8 +94,8 @@ def test_each_learner_ends_where_it_ends_alone(
         for i, (split, state, weight) in enumerate(zip(splits, before, weights, strict=True))
     ]
     model.train()
-    assert why_not_stacked(model, settings) == ""
-    reports, problems = fit_together(
+    assert why_not_batched(model, settings) == ""
+    reports, problems = fit_batched(
         model, stack, learners, settings, trained=trained, kept=trained, device=CPU
     )
     assert problems == [""] * len(sizes)
@@ -131,7 +131,7 @@ def test_what_only_some_learners_own_is_stacked_and_the_rest_stands_still() -> N
     stack = {n: torch.stack([before[n], before[n] + 0.1]) for n in names}
     learners = [Learner(s, np.random.default_rng(i), {}) for i, s in enumerate(splits)]
     model.train()
-    fit_together(model, stack, learners, SETTINGS, trained=names, kept=[], device=CPU)
+    fit_batched(model, stack, learners, SETTINGS, trained=names, kept=[], device=CPU)
     for i, split in enumerate(splits):
         model.load_state_dict({**before, **{n: before[n] + 0.1 * i for n in names}})
         own = {n: p for n, p in model.named_parameters() if n in names}
@@ -147,7 +147,7 @@ def test_outputs_are_those_of_each_model(name: str, shared: bool) -> None:
     model, splits = network(name), splits_of(name, [3, 11, 6])
     starts = [model.state_dict()] * 3 if shared else starts_of(model, 3)
     stack = {} if shared else {n: torch.stack([start[n] for start in starts]) for n in starts[0]}
-    found = run_together(model.eval(), stack, splits, batch_size=4, device=CPU)
+    found = run_batched(model.eval(), stack, splits, batch_size=4, device=CPU)
     for outputs, split, start in zip(found, splits, starts, strict=True):
         model.load_state_dict(start)
         alone = logits_of(model, split.inputs, batch_size=256, device=CPU, autocast=False)
@@ -165,10 +165,10 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
         learners = [Learner(s, np.random.default_rng(i), {}) for i, s in enumerate(chosen)]
         settings = FitSettings(replace(CONFIG, clip=None))
         names = list(start)
-        told = fit_together(
+        done = fit_batched(
             model.train(), stack, learners, settings, trained=names, kept=[], device=CPU
         )
-        stacks.append((stack, told))
+        stacks.append((stack, done))
     (both, (_, problems)), (one, _) = stacks
     assert problems[0] == ""
     assert "lower train.optimizer.lr" in problems[1]
@@ -180,19 +180,21 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
     [
         (FitSettings(replace(CONFIG, optimizer=replace(SGD, name="adam"))), "rounding"),
         (FitSettings(replace(CONFIG, augment="flip")), "train.augment=flip"),
-        (FitSettings(CONFIG, micro_batches=2), "micro_batches"),
+        (FitSettings(CONFIG, micro_batches=2), "micro-batches"),
         (FitSettings(CONFIG, autocast=True), "bfloat16"),
     ],
 )
-def test_what_cannot_be_stacked_exactly_is_told(settings: FitSettings, reason: str) -> None:
+def test_a_fit_that_cannot_be_batched_exactly_has_a_reason(
+    settings: FitSettings, reason: str
+) -> None:
     model = network("mlp").train()
-    assert reason in why_not_stacked(model, settings)
+    assert reason in why_not_batched(model, settings)
     dropping = nn.Sequential(model, nn.Dropout(0.5))
-    assert "Dropout" in why_not_stacked(dropping.train(), SETTINGS)
-    assert why_not_stacked(dropping.eval(), SETTINGS) == ""
+    assert "Dropout" in why_not_batched(dropping.train(), SETTINGS)
+    assert why_not_batched(dropping.eval(), SETTINGS) == ""
 
 
 def test_batchnorm_in_train_mode_needs_batches_of_one_size() -> None:
     model, (few, more) = network("mlp_bn"), splits_of("mlp_bn", [4, 5])
-    assert batch_plan(model.train(), few) != batch_plan(model, more)
-    assert batch_plan(model.eval(), few) == batch_plan(model, more)
+    assert grouping_key(model.train(), few) != grouping_key(model, more)
+    assert grouping_key(model.eval(), few) == grouping_key(model, more)

@@ -18,7 +18,7 @@ from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.codings import EXACT, read_codings
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import encode
-from models.groups import partition
+from models.groups import partition_tensors
 from models.networks import build
 from server_app.rounds.checks import checked_update
 from server_app.rounds.contribution import Reference
@@ -28,7 +28,7 @@ from strategies.methods import make_method
 
 NETWORK = build("mlp", input_shape=(6,), classes=2, head=[], hidden=[5, 4])
 ENTRIES = {"common": ["fc1"], "task": ["fc2"], "personal": ["head"]}
-DIVISION = partition(NETWORK, ENTRIES)
+DIVISION = partition_tensors(NETWORK, ENTRIES)
 METHOD = make_method({"name": "layers"})
 MEMBER = Member(
     7,

@@ -7,13 +7,13 @@ import torch
 from fedstrata.protocol.codec import Change
 from fedstrata.protocol.codings import EXACT
 from server_app.rounds.contribution import Contribution, Reference
-from strategies.aggregators import FixedPointSum, make, shift_of
+from strategies.aggregators import FixedPointSum, make_aggregator, shift_of
 
 ONE, TWO = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 6.0])}
 
 
 def mean(*contributions: Contribution) -> torch.Tensor:
-    aggregator = make("fedavg", {}, "here")
+    aggregator = make_aggregator("fedavg", {}, "here")
     aggregator.begin({"w": torch.zeros(2)}, {"a": 10, "b": 30})
     for contribution in contributions:
         contribution.add_to(aggregator)

@@ -15,7 +15,7 @@ BY_TASK = {
 }
 
 
-def keys_of(task: str) -> dict[str, str]:
+def scope_keys(task: str) -> dict[str, str]:
     return {"common": "common", "task": f"task/{task}"}
 
 
@@ -45,7 +45,7 @@ def test_a_share_is_at_least_one_site_and_at_most_all(sites: int, fraction: floa
 
 def test_only_connected_sites_can_answer_and_no_more_than_are_asked() -> None:
     connected = {0, 1, 2, 3, 4, 10}
-    assert reachable_answers(BY_TASK, connected, 0.5, keys_of) == {
+    assert reachable_answers(BY_TASK, connected, 0.5, scope_keys) == {
         "common": 5,
         "task/grade": 4,
         "task/stage": 1,

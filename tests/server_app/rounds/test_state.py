@@ -36,7 +36,7 @@ def update(made: ServerState, key: str, site: str, shift: float) -> dict[str, Co
 def test_a_task_shares_what_is_for_all_sites_and_has_its_own_scope() -> None:
     made = state()
     assert made.keys() == ["common", "task/grade", "task/stage"]
-    assert made.keys_of("stage") == {"common": "common", "task": "task/stage"}
+    assert made.scope_keys("stage") == {"common": "common", "task": "task/stage"}
     assert made.aggregators["task/grade"] is not made.aggregators["task/stage"]
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedstrata.support.errors import UserError
-from strategies.aggregators import AGGREGATORS, EXAMPLES_SLACK, MAX_MAGNITUDE, make
+from strategies.aggregators import AGGREGATORS, EXAMPLES_SLACK, MAX_MAGNITUDE, make_aggregator
 from strategies.aggregators.blocks import BLOCK
 from strategies.aggregators.krum import krum_scores, squared_distances
 from strategies.aggregators.reply_buffer import ReplyBuffer
@@ -28,7 +28,7 @@ SHAPES = {"layer.weight": (17, 5), "layer.bias": (5,), "scale": (), "none": (0, 
 
 
 def build(name, **options):
-    return make(name, DEFAULTS[name] | options)
+    return make_aggregator(name, DEFAULTS[name] | options)
 
 
 def draw(seed, shapes=SHAPES, dtype=torch.float32, scale=1.0):
@@ -99,7 +99,9 @@ def test_conf_has_one_file_for_each_aggregator_with_all_it_needs():
     assert DEFAULTS.keys() == AGGREGATORS.keys()
     for name, options in DEFAULTS.items():
         assert options["name"] == name
-        assert make(name, options).takes_sums == (name not in {"median", "trimmed_mean", "krum"})
+        assert make_aggregator(name, options).takes_sums == (
+            name not in {"median", "trimmed_mean", "krum"}
+        )
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
@@ -208,7 +210,7 @@ class TestEvery:
             build(name).load_state_dict({"step": torch.tensor(1), "odd.w": torch.ones(1)})
 
 
-# make -------------------------------------------------------------------------------------------
+# make_aggregator --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -229,14 +231,14 @@ class TestEvery:
 )
 def test_a_wrong_option_is_named(name, changes, text):
     with pytest.raises(UserError, match=text):
-        make(name, DEFAULTS[name] | changes, "strategy.aggregators.task")
+        make_aggregator(name, DEFAULTS[name] | changes, "strategy.aggregators.task")
 
 
 def test_an_unknown_name_and_a_missing_option_say_what_exists():
     with pytest.raises(UserError, match="'fedadam'"):
-        make("fedadm", {})
+        make_aggregator("fedadm", {})
     with pytest.raises(UserError, match="tau"):
-        make("fedadam", {"eta": 0.1, "beta_1": 0.9, "beta_2": 0.99})
+        make_aggregator("fedadam", {"eta": 0.1, "beta_1": 0.9, "beta_2": 0.99})
 
 
 # FedAvg -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedstrata.support.errors import UserError
-from strategies.aggregators import make
+from strategies.aggregators import make_aggregator
 from strategies.aggregators.blocks import BLOCK, on_all_cores
 from strategies.aggregators.reply_buffer import ReplyBuffer
 from tests.strategies.aggregators.test_aggregators import (
@@ -44,7 +44,7 @@ def two_threads():
 
 
 def build(name, options, memory_mb):
-    return make(name, DEFAULTS[name] | options | {"memory_mb": memory_mb})
+    return make_aggregator(name, DEFAULTS[name] | options | {"memory_mb": memory_mb})
 
 
 @pytest.mark.parametrize(("name", "options"), ROBUST)
@@ -86,9 +86,9 @@ def test_memory_stays_within_the_limit(two_threads):
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_number_of_threads_changes_no_bit(name, two_threads):
     given = draw_round(5, shapes={"w": (3, 3 * BLOCK + 5), "b": (4,)})
-    two = run_round(make(name, DEFAULTS[name]), *given)
+    two = run_round(make_aggregator(name, DEFAULTS[name]), *given)
     torch.set_num_threads(1)
-    assert_same_bits(run_round(make(name, DEFAULTS[name]), *given), two)
+    assert_same_bits(run_round(make_aggregator(name, DEFAULTS[name]), *given), two)
 
 
 def test_an_error_in_any_thread_is_raised(two_threads):

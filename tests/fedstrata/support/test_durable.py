@@ -1,0 +1,41 @@
+"""A file is replaced as a whole, or left as it was."""
+
+from pathlib import Path
+
+import pytest
+
+from fedstrata.support import durable
+
+
+def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "too" / "state.json"
+    for text in ("first", "second"):
+        with durable.replacing(path) as unfinished:
+            unfinished.write_text(text)
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with durable.replacing(path) as unfinished:
+            unfinished.write_text("half of the n")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_data_are_on_disk_before_the_file_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, done = tmp_path / "state.json", []
+    monkeypatch.setattr(durable, "sync", lambda each: done.append((each, path.exists())))
+    with durable.replacing(path) as unfinished:
+        unfinished.write_text("new")
+    assert done == [(unfinished, False), (tmp_path, True)]
