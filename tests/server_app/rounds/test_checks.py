@@ -21,14 +21,14 @@ from fedstrata.protocol.payload import encode
 from models.groups import partition_tensors
 from models.networks import build
 from server_app.rounds.checks import checked_update
-from server_app.rounds.contribution import Reference
+from server_app.rounds.contribution import Reference, Update
 from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE
 from strategies.methods import make_method
 
 NETWORK = build("mlp", input_shape=(6,), classes=2, head=[], hidden=[5, 4])
 ENTRIES = {"common": ["fc1"], "task": ["fc2"], "personal": ["head"]}
-DIVISION = partition_tensors(NETWORK, ENTRIES)
+PARTITION = partition_tensors(NETWORK, ENTRIES)
 METHOD = make_method({"name": "layers"})
 MEMBER = Member(
     7,
@@ -58,7 +58,7 @@ def asked() -> Message:
 def layers() -> dict[str, dict[str, torch.Tensor]]:
     state = NETWORK.state_dict()
     return {
-        g: {n: state[n].clone() for n in DIVISION.exchanged_names(g)} for g in ("common", "task")
+        g: {n: state[n].clone() for n in PARTITION.exchanged_names(g)} for g in ("common", "task")
     }
 
 
@@ -67,15 +67,22 @@ def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> M
 
 
 def check(message: Message) -> Any:
-    sent = {group: Reference(EXACT, state, state) for group, state in layers().items()}
-    return checked_update(message, MEMBER, 3, DIVISION, METHOD, sent)
+    references = {group: Reference(EXACT, state, state) for group, state in layers().items()}
+    return checked_update(message, MEMBER, 3, PARTITION, METHOD, references)
+
+
+def learned(update: Update, group: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of the clinic's contribution to a group."""
+    contribution = update.contributions[{"common": "common", "task": "task/grade"}[group]]
+    assert contribution.sites == {"clinic": update.reports["clinic"].examples}
+    return contribution.tensors
 
 
 def test_a_right_answer_passes_unchanged() -> None:
     update = check(reply(GOOD, layers()))
-    assert update.report == GOOD
+    assert update.reports == {"clinic": GOOD}
     for group, tensors in layers().items():
-        assert all(torch.equal(update.tensors[group][name], t) for name, t in tensors.items())
+        assert all(torch.equal(learned(update, group)[name], t) for name, t in tensors.items())
 
 
 def test_a_difference_is_bounded_together_with_what_it_is_to() -> None:
@@ -86,23 +93,27 @@ def test_a_difference_is_bounded_together_with_what_it_is_to() -> None:
         data, _ = codec.encode(int8, target, state, {})
         task = layers()["task"]
         message = answers.answer(asked(), GOOD, {"common": data, "task": encode(task)})
-        sent = {"common": Reference(int8, state, state), "task": Reference(EXACT, task, task)}
+        references = {"common": Reference(int8, state, state), "task": Reference(EXACT, task, task)}
         if fine:
-            found = checked_update(message, MEMBER, 3, DIVISION, METHOD, sent).tensors["common"]
+            found = learned(
+                checked_update(message, MEMBER, 3, PARTITION, METHOD, references), "common"
+            )
             assert all(torch.allclose(found[n], t) for n, t in target.items())
             continue
         with pytest.raises(Refused, match=r"group common: 'fc1.* has a magnitude of"):
-            checked_update(message, MEMBER, 3, DIVISION, METHOD, sent)
+            checked_update(message, MEMBER, 3, PARTITION, METHOD, references)
 
 
 def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None:
     current = layers()["common"]
     received = {name: tensor + 0.25 for name, tensor in current.items()}
     answer = {"common": {n: t + 1 for n, t in received.items()}, "task": layers()["task"]}
-    sent = {"common": Reference(EXACT, received, current)}
-    sent["task"] = Reference(EXACT, answer["task"], answer["task"])
-    found = checked_update(reply(GOOD, answer), MEMBER, 3, DIVISION, METHOD, sent).tensors
-    assert all(torch.allclose(found["common"][n], t + 1) for n, t in current.items())
+    references = {"common": Reference(EXACT, received, current)}
+    references["task"] = Reference(EXACT, answer["task"], answer["task"])
+    found = learned(
+        checked_update(reply(GOOD, answer), MEMBER, 3, PARTITION, METHOD, references), "common"
+    )
+    assert all(torch.allclose(found[n], t + 1) for n, t in current.items())
 
 
 @pytest.mark.parametrize(
@@ -214,9 +225,10 @@ def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> N
         update = check(message)
     except Refused:
         return
-    assert update.report.site == "clinic"
-    assert update.report.round == 3
-    assert 0 < update.report.examples <= 20
+    (report,) = update.reports.values()
+    assert report.site == "clinic"
+    assert report.round == 3
+    assert 0 < report.examples <= 20
 
 
 @given(text=st.text(max_size=200) | st.binary(max_size=50) | st.integers())
@@ -240,8 +252,8 @@ def test_bytes_changed_anywhere_are_refused_or_still_finite(data: st.DataObject)
         update = check(message)
     except Refused:
         return
-    assert all(torch.isfinite(t).all() for t in update.tensors["common"].values())
-    assert {n: t.shape for n, t in update.tensors["common"].items()} == {
+    assert all(torch.isfinite(t).all() for t in learned(update, "common").values())
+    assert {n: t.shape for n, t in learned(update, "common").items()} == {
         n: t.shape for n, t in layers()["common"].items()
     }
 

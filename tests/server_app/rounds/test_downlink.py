@@ -29,8 +29,8 @@ def learned(seed: int) -> dict[str, Tensor]:
 def read(
     downlink: Downlink, site: str, number: int, base: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], CodedGroup]:
-    """Return what a site that has ``base`` gets out of its parcel."""
-    arrays, coded = downlink.parcel(site, "common", "common", number, learned(number))
+    """Return what a site that has ``base`` reads from its payloads."""
+    arrays, coded = downlink.payloads(site, "common", "common", number, learned(number))
     if not coded.base:
         return payload.decode(arrays["common/0"].data, SCHEMA, max_magnitude=None), coded
     assert content_hash(base) == coded.base
@@ -49,13 +49,13 @@ def downlink() -> Downlink:
 def test_what_sites_read_is_what_the_server_thinks_and_comes_nearer_each_round() -> None:
     published = Published(dict(START))
     wanted = learned(1)
-    apart = [float((wanted["w"] - published.tensors["w"]).norm())]
+    distances = [float((wanted["w"] - published.tensors["w"]).norm())]
     for number in range(1, 60):
         published.publish(SPARSE, number, wanted)
-        apart.append(float((wanted["w"] - published.tensors["w"]).norm()))
+        distances.append(float((wanted["w"] - published.tensors["w"]).norm()))
         assert torch.equal(published.tensors["bn.running_var"], wanted["bn.running_var"])
-    assert all(after <= before for before, after in pairwise(apart))
-    assert apart[-1] < 1e-5
+    assert all(after <= before for before, after in pairwise(distances))
+    assert distances[-1] < 1e-5
     assert len(published.steps) <= MOST_STEPS
 
 
@@ -83,7 +83,7 @@ def test_steps_are_dropped_when_the_state_itself_is_smaller() -> None:
     assert len(published.steps) == 3  # a quarter each, and their headers
 
 
-def test_each_site_is_led_from_what_it_holds_to_the_one_state() -> None:
+def test_each_site_reaches_the_same_state_from_the_one_it_has() -> None:
     line = downlink()
     line.note_known("new", {"common": (content_hash(START),)})
     line.note_known("a", {"common": (content_hash(START),)})
@@ -94,7 +94,7 @@ def test_each_site_is_led_from_what_it_holds_to_the_one_state() -> None:
         line.answered("a", {"common": "common"})
     found, coded = read(line, "new", 3, START)
     assert coded.steps == 3
-    unknown, whole = read(line, "rejected_site", 3, {})
+    unknown, whole = read(line, "unknown", 3, {})
     assert (whole.base, whole.steps) == ("", 1)
     for state in (found, unknown, known_states["a"]):
         assert content_hash(state) == coded.state == whole.state
@@ -103,7 +103,7 @@ def test_each_site_is_led_from_what_it_holds_to_the_one_state() -> None:
     assert again is known_states["a"]
 
 
-def test_who_failed_or_long_did_not_answer_is_sent_the_whole() -> None:
+def test_a_site_that_failed_or_was_long_silent_is_sent_the_whole_state() -> None:
     line = downlink()
     line.note_known("a", {"common": (content_hash(START),)})
     for _ in range(KNOWN_ROUNDS):
@@ -111,16 +111,16 @@ def test_who_failed_or_long_did_not_answer_is_sent_the_whole() -> None:
         line.unanswered("a")
     assert not read(line, "a", 1, START)[1].base
     line.answered("a", {"common": "common"})
-    assert line.parcel("a", "common", "common", 1, learned(1))[1].steps == 0
+    assert line.payloads("a", "common", "common", 1, learned(1))[1].steps == 0
     assert line.failed("a")
     assert not read(line, "a", 1, START)[1].base
     assert not line.failed("a")  # there is nothing left to forget
 
 
-def test_the_whole_is_that_of_the_round() -> None:
+def test_the_whole_state_is_that_of_the_round() -> None:
     line = downlink()
     for number in (1, 2):
-        found, coded = read(line, "rejected_site", number, {})
+        found, coded = read(line, "unknown", number, {})
         assert coded.base == ""
         assert content_hash(found) == coded.state
 
