@@ -137,7 +137,7 @@ def train_cohort(
     and is in no sum.
     """
     reports: list[RoundReport] = []
-    # Added as sites are done, so that no more than one update is in memory beside the sums.
+    # Added as sites are done: their updates are not in memory all at once.
     sums: CohortSums | None = None
     for context, report, tensors in _trained(contexts, order):
         sums = sums or CohortSums(expected, context.method)
