@@ -83,6 +83,7 @@ class Exchange:
             Where a group is missing, too many, or not what the site's model has. Where the site
             lacks the state that the differences are to, or they lead to another one.
         """
+        # Exactly the exchanged groups: a personal layer from elsewhere must never be loaded.
         groups = set(self.partition.exchanged_groups())
         there = {key for key in payloads if group_of(key) not in coded} | set(coded)
         if there != groups:
@@ -121,6 +122,7 @@ class Exchange:
         """
         feedback: dict[str, Tensor] = {}
         for group, number in taken.items():
+            # A run may be resumed with other codings: what an exact one lost is nothing.
             if group in self.partition.exchanged_groups() and self.codings.from_site(group).lossy:
                 names = self.partition.exchanged_names(group)
                 feedback |= self.store.error_feedback(number, names)
@@ -172,6 +174,7 @@ class Exchange:
                 data = payloads[step_key(group, number)]
                 with _naming(group):
                     state = apply_changes(decode(data, schema, coding, max_magnitude=None), state)
+        # Differences to another base give numbers as well; only the hash shows that they are wrong.
         if content_hash(state) != coded.state:
             raise UserError(
                 f"group {group} from the server: the result is not the state that the order names; "

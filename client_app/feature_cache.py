@@ -237,7 +237,7 @@ def _written(path: Path, computed: Computed, cache: FeatureCache) -> bool:
         if not no_room(error):
             raise _unusable(cache.folder, error) from None
         logger.warning(
-            "no room for %.1f MB in the feature cache %s, which may hold %.1f GB: the frozen layers "
+            "no room for %.1f MB in the feature cache %s, which may have %.1f GB: the frozen layers "
             "run again for every batch, which takes longer",
             size / 1e6,
             cache.folder,

@@ -109,6 +109,7 @@ def read_node_settings(
                 f"node-config has no key {key!r}; there are {', '.join(KEYS)} "
                 f"(nearest: {nearest(key, KEYS)})"
             )
+    # A deployed site reads no folder of the run config: whoever starts a run would choose files.
     simulated = is_simulated(node_config)
     data_root = _path(node_config, "data-root")
     state_dir = _path(node_config, "state-dir")
@@ -167,6 +168,7 @@ def _count(config: Mapping[str, Any], key: str, *, least: int) -> int | None:
     value = config.get(key)
     if value is None:
         return None
+    # In Python True is an int, and "threads=true" would be one thread.
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"{key} must be a whole number, at least {least}, got {value!r}")
     return int(value)

@@ -89,6 +89,7 @@ def train(context: SiteContext, order: Order) -> Answer:
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     report = prepared.run()
     tensors = exchanged_tensors(context)
+    # Saved with the round: the next update carries it if the server takes this one.
     update, feedback = context.exchange.write(tensors, received.tensors, feedback)
     state = replace(
         prepared.local_state(),

@@ -153,6 +153,7 @@ def prepare_round(
     partitioned.load(state.tensors)
     partitioned.load(received)
     to_device(partitioned.model, device)
+    # By site and round, so that a round that is sent again, or resumed, is the same to the bit.
     generator = seeded(derive_seed(context.plan.seed, "round", data.site, number))
     tail, splits = _tail_and_splits(context)
     site_round = SiteRound(

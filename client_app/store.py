@@ -148,9 +148,11 @@ class DiskStore:
         if not state.flat() and not self.rounds():  # nothing stays here, and nothing ever did
             return
         with writing("the personal layers"):
+            # Personal layers can say something of the patients: no other user may read them.
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             metadata = {"received": json.dumps(state.hashes, sort_keys=True)}
             weights.save(self.path(round_number), state.flat(), metadata)
+            # Removed only after the new file is on disk: a crash in between leaves one too many.
             there = self.rounds()
             latest = [number for number in there if number <= round_number][-KNOWN_ROUNDS:]
             for number in set(there) - {*latest, *(n for n in needed if n < round_number)}:

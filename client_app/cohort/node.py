@@ -117,6 +117,7 @@ def open_cohort(node: NodeSettings, plan: Plan) -> Cohort:
         except Exception as error:
             reason = logged_reason(error, f"number {index}", 0, virtual, simulated=True)
             rejected.setdefault(reason, []).append(index)
+    # Few models are kept open: sites that share one come one after the other.
     opened.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
     contexts: dict[str, SiteContext] = {}
     before: SiteContext | None = None
@@ -136,6 +137,7 @@ def train_cohort(
     and is in no sum.
     """
     reports: list[RoundReport] = []
+    # Added as sites are done: their updates are not in memory all at once.
     sums: CohortSums | None = None
     for context, report, tensors in _trained(contexts, order):
         sums = sums or CohortSums(expected, context.method)

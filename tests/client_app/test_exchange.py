@@ -9,7 +9,7 @@ import torch
 
 from client_app.exchange import Exchange
 from client_app.store import LocalState
-from fedstrata.protocol.orders import Coded
+from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.tensors import content_hash
 from fedstrata.support.errors import UserError
@@ -46,7 +46,7 @@ def test_a_group_that_the_site_has_is_not_sent_again() -> None:
     wanted = content_hash(start)
     assert exchange.known_states(started=True) == {"common": (wanted,)}
     assert exchange.known_states(started=False) == {"common": ()}
-    there = {"common": Coded(wanted, wanted, 0, {})}
+    there = {"common": CodedGroup(wanted, wanted, 0, {})}
     layers = {"task": encode(start_of(exchange, "task"))}
     found = exchange.read(layers, there)
     assert found.hashes == {"common": wanted}
@@ -57,7 +57,7 @@ def test_what_a_round_received_is_known_afterwards() -> None:
     exchange = opened(CODED_DOWN).exchange
     later = {name: tensor + 1 for name, tensor in start_of(exchange, "common").items()}
     wanted = content_hash(later)
-    coded = {"common": Coded(wanted, wanted, 0, {})}
+    coded = {"common": CodedGroup(wanted, wanted, 0, {})}
     layers = {"task": encode(start_of(exchange, "task"))}
     with pytest.raises(UserError, match="lacks the state that the server's differences of group"):
         exchange.read(layers, coded)
@@ -72,7 +72,7 @@ def test_a_result_other_than_the_order_names_is_rejected() -> None:
     base = content_hash(start_of(exchange, "common"))
     layers = {"task": encode(start_of(exchange, "task"))}
     with pytest.raises(UserError, match="the result is not the state that the order names"):
-        exchange.read(layers, {"common": Coded(base, "0" * 64, 0, {})})
+        exchange.read(layers, {"common": CodedGroup(base, "0" * 64, 0, {})})
 
 
 def test_coding_leaves_error_feedback_which_the_next_update_carries() -> None:

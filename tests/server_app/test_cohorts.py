@@ -1,4 +1,4 @@
-"""Nodes that hold many sites: the same results as with a node for each site."""
+"""Nodes that have many sites: the same results as with a node for each site."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ PLAIN = [*SMALL, *GROUPS]
 
 
 def grid_of(output: Path, nodes: int, tamper: Any = None, data_root: str = "") -> LoopbackGrid:
-    seats = {100 + i: {"partition-id": i, "num-partitions": nodes} for i in range(nodes)}
-    grid = LoopbackGrid(seats, {"output-dir": str(output), "data-root": data_root})
+    node_configs = {100 + i: {"partition-id": i, "num-partitions": nodes} for i in range(nodes)}
+    grid = LoopbackGrid(node_configs, {"output-dir": str(output), "data-root": data_root})
     if tamper:
         grid.tamper = tamper
     return grid
@@ -46,15 +46,15 @@ def played(
     output: Path, overrides: list[str], nodes: int, sites: int, **more: Any
 ) -> dict[str, Any]:
     """Play a run over ``nodes`` nodes of ``sites`` sites each, one after the other within a node."""
-    told = [*overrides, f"cohort.sites={sites}", "cohort.batched=false"]
+    chosen = [*overrides, f"cohort.sites={sites}", "cohort.batched=false"]
     grid = grid_of(output, nodes, more.pop("tamper", None))
-    return simulate(output, "faces", told, grid=grid, **more)[0]
+    return simulate(output, "faces", chosen, grid=grid, **more)[0]
 
 
-def without_seconds(told: Any) -> Any:
-    if isinstance(told, dict):
-        return {k: without_seconds(v) for k, v in told.items() if k != "seconds"}
-    return [without_seconds(each) for each in told] if isinstance(told, list) else told
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_seconds(v) for k, v in value.items() if k != "seconds"}
+    return [without_seconds(each) for each in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3])
@@ -71,22 +71,22 @@ def without_seconds(told: Any) -> Any:
     ],
     ids=["common", "all groups", "some sites"],
 )
-def test_regions_give_what_a_node_for_each_site_gives_bit_for_bit(
+def test_cohorts_give_the_results_of_a_node_for_each_site_bit_for_bit(
     tmp_path: Path, nodes: int, overrides: list[str]
 ) -> None:
-    apart = played(tmp_path / "apart", [*SMALL, *overrides], 6, 1)
-    batched = played(tmp_path / "together", [*SMALL, *overrides], nodes, 6 // nodes)
-    expected = states(tmp_path / "apart", apart["run"])
-    assert same(expected, states(tmp_path / "together", batched["run"]))
+    alone = played(tmp_path / "alone", [*SMALL, *overrides], 6, 1)
+    cohorts = played(tmp_path / "cohorts", [*SMALL, *overrides], nodes, 6 // nodes)
+    expected = states(tmp_path / "alone", alone["run"])
+    assert same(expected, states(tmp_path / "cohorts", cohorts["run"]))
     for key in ("sites", "participation", "final", "deployment"):
-        assert without_seconds(batched[key]) == without_seconds(apart[key])
-    for mine, theirs in zip(batched["rounds"], apart["rounds"], strict=True):
+        assert without_seconds(cohorts[key]) == without_seconds(alone[key])
+    for mine, theirs in zip(cohorts["rounds"], alone["rounds"], strict=True):
         for key in ("participants", "sites", "tasks", "refused", "late", "absent", "kept"):
             assert without_seconds(mine[key]) == without_seconds(theirs[key])
-    for site in apart["sites"]:
+    for site in alone["sites"]:
         kept = [
-            DiskStore(tmp_path / name, told["federation"], site).before(3)
-            for name, told in (("apart", apart), ("together", batched))
+            DiskStore(tmp_path / name, results["federation"], site).before(3)
+            for name, results in (("alone", alone), ("cohorts", cohorts))
         ]
         if kept[0] is None or kept[1] is None:
             assert kept == [None, None]
@@ -112,8 +112,8 @@ def with_reports(change: Any) -> Any:
     """Return a change of the reports of a cohort's answer, a list of dicts."""
 
     def changed(_: Message, reply: Message) -> Message:
-        told = [json.loads(text) for text in reply.content["report"]["json"]]  # type: ignore[union-attr]
-        texts = [json.dumps(each) for each in change(told)]
+        reports = [json.loads(text) for text in reply.content["report"]["json"]]  # type: ignore[union-attr]
+        texts = [json.dumps(each) for each in change(reports)]
         reply.content["report"] = ConfigRecord({"json": texts})
         return reply
 
@@ -121,8 +121,8 @@ def with_reports(change: Any) -> Any:
 
 
 def with_site(number: int, **values: Any) -> Any:
-    def change(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [each | values if i == number else each for i, each in enumerate(told)]
+    def change(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [each | values if i == number else each for i, each in enumerate(reports)]
 
     return with_reports(change)
 
@@ -152,8 +152,8 @@ def with_an_extra_scope(_: Message, reply: Message) -> Message:
             "refused",
             "answers for 'rejected_site', which it was not asked",
         ),
-        (with_reports(lambda told: told[1:]), "refused", "says nothing of site-00"),
-        (with_reports(lambda told: told[:1] * 4), "refused", "at most 3 are taken"),
+        (with_reports(lambda reports: reports[1:]), "refused", "says nothing of site-00"),
+        (with_reports(lambda reports: reports[:1] * 4), "refused", "at most 3 are taken"),
         (with_a_sum_of(2**62), "refused", "group common: .* magnitude"),
         (with_an_extra_scope, "refused", "sends groups that may not leave a site: personal"),
         (lambda *_: None, "late", "no answer within"),
@@ -161,7 +161,7 @@ def with_an_extra_scope(_: Message, reply: Message) -> Message:
         (lambda message, _: answers.failure(message, "", 1, "no disk"), "refused", "no disk"),
     ],
 )
-def test_an_answer_in_which_anything_is_wrong_costs_the_whole_region_that_round(
+def test_a_wrong_answer_costs_the_whole_cohort_that_round(
     tmp_path: Path, change: Any, where: str, reason: str
 ) -> None:
     overrides = [*PLAIN, "strategy.deadline=3"]
@@ -170,12 +170,12 @@ def test_an_answer_in_which_anything_is_wrong_costs_the_whole_region_that_round(
     jsonschema.validate(results, schema)
     first = results["rounds"][0]
     assert set(first[where]) == {"site-00", "site-01", "site-02"}
-    assert all(re.search(reason, told) for told in first[where].values())
+    assert all(re.search(reason, text) for text in first[where].values())
     assert first["participants"] == ["site-03", "site-04", "site-05"]
     assert results["rounds"][1]["participants"] == [f"site-0{i}" for i in range(6)]
 
 
-def test_a_site_that_fails_costs_its_own_contribution_only(
+def test_a_site_that_fails_loses_only_its_own_contribution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = PreparedRound.train
@@ -191,7 +191,8 @@ def test_a_site_that_fails_costs_its_own_contribution_only(
         assert results["rounds"][0]["refused"] == {"site-01": "the disk is full"}
         assert results["participation"]["site-01"] == ["refused", "took part"]
     after = [
-        states(tmp_path / str(n), told["run"]) for n, told in zip((4, 2, 1), runs, strict=True)
+        states(tmp_path / str(n), results["run"])
+        for n, results in zip((4, 2, 1), runs, strict=True)
     ]
     assert same(after[0], after[1])
     assert same(after[0], after[2])
@@ -212,14 +213,14 @@ def test_a_site_without_data_is_excluded_by_itself(
     assert set(played(tmp_path, overrides, 1, 4)["sites"]) == {"site-00", "site-03"}
 
 
-def test_a_group_counts_the_sites_of_a_region_one_by_one(tmp_path: Path) -> None:
+def test_a_group_counts_the_sites_of_a_cohort_one_by_one(tmp_path: Path) -> None:
     overrides = [*PLAIN, "strategy.minimum.common=4", "strategy.give_up=3", "strategy.deadline=1"]
     assert len(played(tmp_path / "all", overrides, 2, 2)["rounds"]) == 2
     with pytest.raises(UserError, match="group 'common' has 2 of at least 4 sites"):
         played(tmp_path / "two", overrides, 2, 2, tamper=in_round_1(lambda *_: None))
 
 
-def test_a_run_resumed_gives_the_same_bits_also_with_other_regions(tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_same_bits_also_with_other_cohorts(tmp_path: Path) -> None:
     overrides = [*PLAIN, "strategy.rounds=3"]
     whole = played(tmp_path / "whole", overrides, 2, 2)
 
@@ -236,16 +237,16 @@ def test_a_run_resumed_gives_the_same_bits_also_with_other_regions(tmp_path: Pat
         assert same(states(tmp_path / "whole", whole["run"]), states(output, resumed["run"]))
 
 
-def test_a_personal_layer_is_in_no_message_of_a_region(tmp_path: Path) -> None:
+def test_a_personal_layer_is_in_no_message_of_a_cohort(tmp_path: Path) -> None:
     replies: list[bytes] = []
 
     def keep(_: Message, reply: Message) -> Message:
         replies.extend(answers.read_payloads(reply).values())
         return reply
 
-    told = played(tmp_path, PLAIN, 2, 2, tamper=keep)
-    for site in told["sites"]:
-        kept = DiskStore(tmp_path, told["federation"], site).before(2)
+    results = played(tmp_path, PLAIN, 2, 2, tamper=keep)
+    for site in results["sites"]:
+        kept = DiskStore(tmp_path, results["federation"], site).before(2)
         assert kept is not None
         secret = kept.tensors["head.out.weight"].numpy().tobytes()
         assert not any(secret in payload for payload in replies)
@@ -255,7 +256,7 @@ def test_a_personal_layer_is_in_no_message_of_a_region(tmp_path: Path) -> None:
 # -- what a cohort may not do ----------------------------------------------------------------------
 
 
-def test_what_needs_each_site_s_own_update_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_method_that_needs_single_updates_is_rejected_before_training(tmp_path: Path) -> None:
     for name in ("median", "trimmed_mean", "krum"):
         choice = f"aggregator@strategy.aggregators.common={name}"
         with pytest.raises(UserError, match=r"needs each site's own update.*or cohort.sites=1"):
@@ -263,7 +264,7 @@ def test_what_needs_each_site_s_own_update_is_refused_before_training(tmp_path: 
         assert not list(tmp_path.rglob("round-*"))
 
 
-def test_a_node_that_is_one_site_by_its_own_settings_is_no_region(tmp_path: Path) -> None:
+def test_a_node_with_a_sites_own_settings_is_no_cohort(tmp_path: Path) -> None:
     grid = grid_of(tmp_path, 2)
     for number, node in enumerate(grid.nodes.values()):
         node |= {"site": f"clinic-{number}"}
@@ -271,7 +272,7 @@ def test_a_node_that_is_one_site_by_its_own_settings_is_no_region(tmp_path: Path
         simulate(tmp_path, "faces", [*PLAIN, "cohort.sites=2"], grid=grid)
 
 
-def test_sites_of_a_region_cannot_be_many_where_the_run_has_none(tmp_path: Path) -> None:
+def test_a_node_cannot_answer_for_many_sites_in_a_run_without_cohorts(tmp_path: Path) -> None:
     def many(message: Message, reply: Message) -> Message:
         text = str(reply.content["report"]["json"])
         reply.content["report"] = ConfigRecord({"json": [text, text]})
@@ -282,7 +283,7 @@ def test_sites_of_a_region_cannot_be_many_where_the_run_has_none(tmp_path: Path)
 
 
 @pytest.mark.parametrize("sites", [0, -1, 10_001])
-def test_a_number_of_sites_that_makes_no_sense_is_refused(tmp_path: Path, sites: int) -> None:
+def test_a_wrong_number_of_sites_is_rejected(tmp_path: Path, sites: int) -> None:
     with pytest.raises(UserError, match=r"cohort\.sites must be a number of sites from 1"):
         simulate(tmp_path, "faces", [*PLAIN, f"cohort.sites={sites}"])
 
@@ -323,7 +324,7 @@ def har_file(folder: Path, subjects: int = 6) -> Path:
     ],
     ids=["layers", "fedavg", "batchnorm", "fedbn", "frozen"],
 )
-def test_sites_that_train_as_one_end_where_they_end_apart(
+def test_sites_that_train_as_one_end_where_each_ends_alone(
     tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = har_file(tmp_path)
@@ -343,20 +344,20 @@ def test_sites_that_train_as_one_end_where_they_end_apart(
     runs = {}
     for nodes, as_one in ((6, False), (2, False), (2, True)):
         output = tmp_path / f"{nodes}-{as_one}"
-        told = [
+        chosen = [
             *HAR,
             *overrides,
             f"cohort.sites={6 // nodes}",
             f"cohort.batched={str(as_one).lower()}",
         ]
         grid = grid_of(output, nodes, data_root=str(root))
-        runs[nodes, as_one] = simulate(output, "har", told, grid=grid)[0]
+        runs[nodes, as_one] = simulate(output, "har", chosen, grid=grid)[0]
         assert bool(teams) == as_one
-    expected, apart, one = (
-        states(tmp_path / f"{nodes}-{as_one}", told["run"])
-        for (nodes, as_one), told in runs.items()
+    expected, alone, one = (
+        states(tmp_path / f"{nodes}-{as_one}", results["run"])
+        for (nodes, as_one), results in runs.items()
     )
-    assert same(expected, apart)
+    assert same(expected, alone)
     assert expected.keys() == one.keys()
     assert expected
     for name, tensor in expected.items():
@@ -369,8 +370,8 @@ def test_sites_that_train_as_one_end_where_they_end_apart(
     assert close(mine["final"]["sites"], theirs["final"]["sites"])
     for site in theirs["sites"]:
         kept = [
-            DiskStore(tmp_path / f"{nodes}-{as_one}", told["federation"], site).before(4)
-            for (nodes, as_one), told in runs.items()
+            DiskStore(tmp_path / f"{nodes}-{as_one}", results["federation"], site).before(4)
+            for (nodes, as_one), results in runs.items()
             if (nodes, as_one) != (2, False)
         ]
         if kept[0] is None or kept[1] is None:
@@ -382,10 +383,10 @@ def test_sites_that_train_as_one_end_where_they_end_apart(
             assert float((tensor.double() - after[name].double()).abs().max()) <= 1e-5, name
 
 
-def test_a_team_is_measured_with_its_own_layers_whoever_was_loaded(
+def test_a_team_is_measured_with_its_own_layers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sites of one task stack apart from another's where their numbers of examples differ."""
+    """Two tasks are two teams where their sites have unequal numbers of examples."""
 
     def by_task(tail: Any, ready: Any, elements: int) -> Any:
         tasks: dict[str, list[Any]] = {}
@@ -395,11 +396,18 @@ def test_a_team_is_measured_with_its_own_layers_whoever_was_loaded(
 
     monkeypatch.setattr(batched, "_teams", by_task)
     groups = ["groups.common=[fc1]", "groups.task=[fc2]", "groups.personal=[head]"]
-    told = [*SMALL, "model=mlp", "model.hidden=[12,8]", "model.head=[]", *groups, "cohort.sites=4"]
+    chosen = [
+        *SMALL,
+        "model=mlp",
+        "model.hidden=[12,8]",
+        "model.head=[]",
+        *groups,
+        "cohort.sites=4",
+    ]
     found = {}
     for as_one in (False, True):
         output = tmp_path / str(as_one)
-        overrides = [*told, f"cohort.batched={str(as_one).lower()}", "strategy.rounds=3"]
+        overrides = [*chosen, f"cohort.batched={str(as_one).lower()}", "strategy.rounds=3"]
         found[as_one] = simulate(output, "faces", overrides, grid=grid_of(output, 1))[0]
     assert len({site["task"] for site in found[True]["sites"].values()}) == 2
     for mine, theirs in zip(found[True]["rounds"], found[False]["rounds"], strict=True):
@@ -417,7 +425,7 @@ def close(mine: Any, theirs: Any) -> bool:
     return bool(mine == theirs)
 
 
-def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
+def test_a_site_that_diverges_in_a_team_loses_only_its_own_contribution(
     tmp_path: Path,
 ) -> None:
     root = har_file(tmp_path)
@@ -427,14 +435,16 @@ def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
     runs = []
     for nodes in (6, 1):
         output = tmp_path / str(nodes)
-        told = [*HAR, "method=fedavg", "train.clip=null", f"cohort.sites={6 // nodes}"]
+        chosen = [*HAR, "method=fedavg", "train.clip=null", f"cohort.sites={6 // nodes}"]
         grid = grid_of(output, nodes, data_root=str(root))
-        runs.append(simulate(output, "har", told, grid=grid)[0])
+        runs.append(simulate(output, "har", chosen, grid=grid)[0])
         refused = runs[-1]["rounds"][0]["refused"]
         assert list(refused) == ["subject-02"]
         assert "lower train.optimizer.lr" in refused["subject-02"]
-    apart, one = (states(tmp_path / n, told["run"]) for n, told in zip("61", runs, strict=True))
-    assert all(float((apart[n] - one[n]).abs().max()) <= 1e-5 for n in apart)
+    alone, one = (
+        states(tmp_path / n, results["run"]) for n, results in zip("61", runs, strict=True)
+    )
+    assert all(float((alone[n] - one[n]).abs().max()) <= 1e-5 for n in alone)
 
 
 @pytest.mark.parametrize(
@@ -447,7 +457,7 @@ def test_a_site_that_diverges_as_one_of_many_costs_its_own_contribution_only(
         (["train.compile=true"], "train.compile=true"),
     ],
 )
-def test_what_cannot_train_as_one_trains_one_after_the_other_and_says_why(
+def test_sites_that_cannot_train_as_one_train_one_after_the_other_and_say_why(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -463,9 +473,9 @@ def test_what_cannot_train_as_one_trains_one_after_the_other_and_says_why(
     runs = {}
     for nodes in (6, 2):
         output = tmp_path / str(nodes)
-        told = [*HAR, *overrides, f"cohort.sites={6 // nodes}"]
+        chosen = [*HAR, *overrides, f"cohort.sites={6 // nodes}"]
         grid = grid_of(output, nodes, data_root=str(root))
-        runs[nodes] = states(output, simulate(output, "har", told, grid=grid)[0]["run"])
+        runs[nodes] = states(output, simulate(output, "har", chosen, grid=grid)[0]["run"])
     assert same(runs[6], runs[2])
     said = [r.message for r in caplog.records if "one after the other" in r.message]
     assert len(said) == 1
@@ -485,7 +495,7 @@ class Gone(ArrayInputs):
 
 
 @pytest.mark.parametrize("at_most", [0, 1], ids=["before the teams", "in training"])
-def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
+def test_a_lost_file_costs_only_its_own_site_of_a_team(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_most: int
 ) -> None:
     def gone(key: DataKey, node: NodeSettings) -> SiteData:
@@ -504,7 +514,7 @@ def test_a_file_that_has_gone_costs_its_own_site_where_many_train_as_one(
         assert len(record["participants"]) == 5
 
 
-def test_a_site_that_is_short_of_memory_for_the_others_company_trains_alone(
+def test_a_site_without_memory_for_a_team_trains_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = batched._ready_site

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +62,21 @@ def test_an_empty_split_is_reported_with_all_sizes() -> None:
     assert reject_empty_splits(whole) is whole
     with pytest.raises(UserError, match=r"'north'.*no examples in validation and test .*3, 0, 0"):
         reject_empty_splits(data(3, 0, 0))
+
+
+def test_a_locked_folder_is_not_taken_for_an_empty_one(info) -> None:
+    top = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+    top.chmod(0o755)
+    locked = top / "data"
+    locked.mkdir(mode=0)
+    root = os.geteuid() == 0
+    if root:  # who may read everything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            require_root(info(root=locked))
+    finally:
+        if root:
+            os.seteuid(0)
+        locked.rmdir()
+        top.rmdir()
