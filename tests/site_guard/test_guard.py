@@ -26,6 +26,7 @@ from tests.helpers.tiny_app import (
 
 
 def test_the_text_of_an_exception_stays_at_the_site(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""
     before = guard.process.process_id
     report = ask(guard, tiny, "raise")
     assert report.error == "the app raised ValueError: see the site's log"
