@@ -106,7 +106,7 @@ def test_nothing_is_overwritten(made: Path) -> None:
 
 
 @pytest.mark.parametrize("interrupted", range(8))
-def test_what_is_interrupted_leaves_nothing_and_can_be_done_again(
+def test_an_interrupted_command_leaves_nothing_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: int
 ) -> None:
     writes = itertools.count()
@@ -127,7 +127,7 @@ def test_what_is_interrupted_leaves_nothing_and_can_be_done_again(
     assert hospitals_in(tmp_path / "made") == HOSPITALS
 
 
-def test_a_hospital_that_a_kill_left_half_made_is_none(made: Path) -> None:
+def test_a_half_made_hospital_does_not_count(made: Path) -> None:
     (made / "hospitals" / ".hospital-c.0.tmp").mkdir()
     (made / "hospitals" / ".hospital-c.0.tmp" / "supernode.pub").write_text("x")
     assert hospitals_in(made) == HOSPITALS

@@ -66,8 +66,8 @@ def config(*command: str, filled: dict[str, str] | None = None) -> subprocess.Co
     ids=" ".join,
 )
 def test_compose_takes_its_files(files: list[str]) -> None:
-    told = [word for file in files for word in ("--file", str(ROOT / file))]
-    done = config(*told, "--profile", "operator", filled=FILLED)
+    options = [word for file in files for word in ("--file", str(ROOT / file))]
+    done = config(*options, "--profile", "operator", filled=FILLED)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
 

@@ -66,27 +66,27 @@ class Fake:
 def test_after_a_crash_the_same_run_is_resumed() -> None:
     superlink = Fake([(FAILED, 2), (COMPLETED, 3)], away=range(2, 4))
     superlink.keep().run()
-    told = {"overrides": "strategy.rounds=3", "name": "march", "resume": "auto"}
-    assert superlink.submitted == [told, told]
+    entries = {"overrides": "strategy.rounds=3", "name": "march", "resume": "auto"}
+    assert superlink.submitted == [entries, entries]
     assert "the SuperLink is back" in superlink.lines
 
 
 @pytest.mark.parametrize("rounds", [[0] * 9, [4, *[4] * 9], [4, *[0] * 9]])
-def test_a_mistake_is_not_repeated_for_ever_however_slowly_it_fails(rounds: list[int]) -> None:
+def test_a_run_that_fails_five_times_without_progress_is_given_up(rounds: list[int]) -> None:
     superlink = Fake([(FAILED, last) for last in rounds])
     with pytest.raises(UserError, match=r"5 times in a row without.*because.*--again"):
         superlink.keep().run()
     assert len(superlink.submitted) == (5 if not rounds[0] else 6)
 
 
-def test_failures_with_rounds_between_them_are_accidents() -> None:
+def test_failures_with_complete_rounds_between_them_do_not_count() -> None:
     fates = [(FAILED, last) for last in range(1, 21) for _ in range(5)]
     superlink = Fake([*fates, (COMPLETED, 21)])
     superlink.keep().run()
     assert len(superlink.submitted) == 101
 
 
-def test_an_answer_that_was_lost_is_no_reason_to_submit_twice() -> None:
+def test_after_a_lost_answer_nothing_is_submitted_twice() -> None:
     superlink = Fake([(COMPLETED, 3)], answers_lost=1)
     superlink.keep().run()
     assert len(superlink.submitted) == 1
@@ -112,7 +112,7 @@ def test_a_driver_that_is_started_again_knows_the_failures_before() -> None:
     assert len(superlink.submitted) == 7
 
 
-def test_a_run_that_a_person_stopped_stays_so_until_told_otherwise() -> None:
+def test_a_stopped_run_needs_again() -> None:
     superlink = Fake([(STOPPED, 1), (COMPLETED, 3)])
     for _ in range(2):
         with pytest.raises(UserError, match="stopped"):
@@ -122,7 +122,7 @@ def test_a_run_that_a_person_stopped_stays_so_until_told_otherwise() -> None:
     assert len(superlink.submitted) == 2
 
 
-def test_a_superlink_that_stays_away_is_not_waited_for_for_ever() -> None:
+def test_a_superlink_that_stays_away_is_given_up() -> None:
     superlink = Fake([], away=range(10**9))
     with pytest.raises(Away):
         superlink.keep().run()
@@ -136,7 +136,7 @@ def test_without_a_name_it_is_called_after_the_time() -> None:
     assert superlink.submitted[0]["name"].startswith("kept-")
 
 
-def test_what_is_wrong_with_the_command_is_told_at_once() -> None:
+def test_a_wrong_command_is_refused_at_once() -> None:
     for pair in ("name", "=x", 'a="b"'):
         with pytest.raises(UserError, match="key=value"):
             read_pairs([pair])

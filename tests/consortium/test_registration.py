@@ -68,7 +68,7 @@ def test_a_key_that_was_registered_before_a_break_keeps_its_node(made: Path, aft
     assert register(made, superlink) == {"hospital-a": 101, "hospital-b": 102}
 
 
-def test_a_key_that_was_unregistered_is_told_what_to_do_about(made: Path) -> None:
+def test_the_error_for_an_unregistered_key_says_what_to_do(made: Path) -> None:
     superlink = Fake()
     register(made, superlink)
     superlink.nodes = dict  # type: ignore[method-assign]
@@ -85,7 +85,7 @@ def test_the_roster_can_be_elsewhere(made: Path, tmp_path: Path) -> None:
     assert not (made / ROSTER).exists()
 
 
-def test_who_joins_later_is_added(made: Path) -> None:
+def test_a_hospital_that_joins_later_is_added(made: Path) -> None:
     superlink = Fake()
     register(made, superlink)
     add_hospital(made, Hospital("hospital-c", "age"))
@@ -108,7 +108,7 @@ def test_a_lost_roster_is_written_again(made: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "sites:", "[]", "sites: {a: {task: x}}", "{", "a: \udcff"])
-def test_a_damaged_roster_is_told_and_left(made: Path, text: str) -> None:
+def test_a_damaged_roster_is_refused_and_left_alone(made: Path, text: str) -> None:
     (made / ROSTER).write_bytes(text.encode(errors="surrogateescape"))
     superlink = Fake()
     with pytest.raises(UserError, match=r"roster.yaml is damaged.*move it away"):

@@ -23,9 +23,7 @@ FAILED = "finished:failed"
 Fate = tuple[str, int]  # how a run ends, and the last round that it completes
 
 
-def test_a_connection_that_is_not_there_is_told_in_flowers_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_connection_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     with pytest.raises(UserError, match="nowhere"):
         SuperLink("nowhere").runs()
@@ -74,7 +72,7 @@ def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     server.stop(None)
 
 
-def test_a_superlink_that_falls_over_its_own_work_is_waited_for(
+def test_a_superlink_with_a_server_error_counts_as_away(
     failing: Callable[[str], str],
 ) -> None:
     with pytest.raises(Away, match=r"database is locked$"):
@@ -101,7 +99,7 @@ def test_a_superlink_that_says_no_is_not_waited_for(
     assert isinstance(raised.value, Away) == away
 
 
-def test_what_is_away_is_told_by_flowers_words_and_not_by_our_own(
+def test_our_own_words_do_not_count_as_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
@@ -118,7 +116,7 @@ def test_what_is_away_is_told_by_flowers_words_and_not_by_our_own(
         "\x1b[92mINFO 2026-01-31 09:10:11,123\x1b[0m:     ",
     ],
 )
-def test_rounds_are_counted_by_lines_that_no_site_has_words_in(begin: str) -> None:
+def test_rounds_are_read_at_the_beginning_of_lines_only(begin: str) -> None:
     lines = [
         "round 1/8: 3 of 3 sites, 1.0 s",
         "round 2/8: 2 of 3 sites, 1.0 s",

@@ -47,8 +47,8 @@ def address(service: str, network: str) -> str:
 
 def gateway(network: str) -> str:
     """Return the address that this machine has on a network's bridge."""
-    (told,) = json.loads(docker("network", "inspect", f"fedstrata_{network}"))
-    return str(ipaddress.ip_network(told["IPAM"]["Config"][0]["Subnet"])[1])
+    (network_state,) = json.loads(docker("network", "inspect", f"fedstrata_{network}"))
+    return str(ipaddress.ip_network(network_state["IPAM"]["Config"][0]["Subnet"])[1])
 
 
 def test_a_hospital_reaches_the_fleet_port_and_nothing_else(results: dict[str, Any]) -> None:
@@ -84,9 +84,9 @@ def test_no_container_is_root_or_can_write_to_its_image(
         check=False,
     )
     assert "Read-only file system" in refused.stderr
-    told = json.loads(docker("inspect", f"fedstrata-{service}-1"))[0]
-    assert told["HostConfig"]["CapDrop"] == ["ALL"]
-    assert told["State"]["Health"]["Status"] == "healthy"
+    container = json.loads(docker("inspect", f"fedstrata-{service}-1"))[0]
+    assert container["HostConfig"]["CapDrop"] == ["ALL"]
+    assert container["State"]["Health"]["Status"] == "healthy"
 
 
 def test_no_private_key_is_in_the_image(results: dict[str, Any]) -> None:

@@ -110,9 +110,9 @@ def inject(fault: Fault) -> None:
 
 
 def state(container: str) -> dict[str, Any]:
-    """Return how a container stands, as Docker tells."""
-    told: dict[str, Any] = json.loads(docker("inspect", container))[0]["State"]
-    return told
+    """Return the state of a container, as Docker reports it."""
+    found: dict[str, Any] = json.loads(docker("inspect", container))[0]["State"]
+    return found
 
 
 def wait_for(what: str, happened: Callable[[], bool], *, seconds: float) -> None:
@@ -201,8 +201,8 @@ def assert_whole(played: Outcome) -> None:
     for record in rounds:
         assert sorted(record["sites"]) == sorted(HOSPITALS)
     assert sorted(played.results["final"]["sites"]) == sorted(HOSPITALS)
-    for told in played.personal.values():
-        assert told.startswith(f"round-{ROUNDS:06d}.safetensors ")
+    for file in played.personal.values():
+        assert file.startswith(f"round-{ROUNDS:06d}.safetensors ")
     assert len(set(played.personal.values())) == len(HOSPITALS)
 
 

@@ -63,5 +63,5 @@ testbed.__test__ = False  # type: ignore[attr-defined]
 def results_in(said: str) -> dict[str, Any]:
     """Return the results of the run that `docker/testbed` says it saw to its end."""
     line = [line for line in said.splitlines() if line.startswith("results: /")][-1]
-    told: dict[str, Any] = json.loads(Path(line.removeprefix("results: ")).read_text())
-    return told
+    results: dict[str, Any] = json.loads(Path(line.removeprefix("results: ")).read_text())
+    return results

@@ -114,9 +114,9 @@ def bundle(folder: Path, remark: str = "") -> bytes:
 
 
 def settings(folder: Path, **entries: Any) -> SiteSettings:
-    told: dict[str, Any] = {"site": "a", "task": "gender", "share": ("common",)}
+    names: dict[str, Any] = {"site": "a", "task": "gender", "share": ("common",)}
     places = {"state": str(folder / "state"), "cache": str(folder / "cache")}
-    return SiteSettings(**(told | places | entries))
+    return SiteSettings(**(names | places | entries))
 
 
 def asked(

@@ -12,7 +12,9 @@ from fedstrata.support.errors import UserError
 from site_guard import alive
 
 
-def test_a_file_touched_lately_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_touched_lately_counts_as_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "alive"
     assert not alive.is_alive(path)
     monkeypatch.setattr(alive, "EVERY", 0.0)
@@ -29,6 +31,6 @@ def test_a_file_touched_lately_is_alive(tmp_path: Path, monkeypatch: pytest.Monk
     tmp_path.chmod(0o700)
 
 
-def test_a_file_that_cannot_be_made_is_told_at_the_start(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_made_is_an_error_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--alive"):
         alive.make_toucher(tmp_path / "no" / "alive")

@@ -78,7 +78,7 @@ def test_an_honest_answer_leaves_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "reason"),
     [
         ({"personal": encode({"head.out": torch.ones(2)})}, "'personal', and this site shares"),
         ({"common": encode({**COMMON, "head.out": torch.ones(2)})}, "'head.out'"),
@@ -89,10 +89,10 @@ def test_an_honest_answer_leaves_as_it_is() -> None:
     ],
 )
 def test_anything_besides_the_layers_asked_for_is_refused(
-    extra: dict[str, bytes], told: str
+    extra: dict[str, bytes], reason: str
 ) -> None:
     asked, layers = trained()
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(Refused, match=reason):
         leaving(AnswerFilter(HERE), asked, answered(asked, **layers | extra))
 
 
@@ -114,13 +114,13 @@ def test_a_site_that_shares_less_refuses_before_training() -> None:
 
 
 @pytest.mark.parametrize("kind", ["train.default", "evaluate.other", "query.more"])
-def test_what_no_server_of_ours_asks_is_refused_before_any_work(kind: str) -> None:
+def test_an_unknown_kind_of_order_is_refused_before_any_work(kind: str) -> None:
     """Flower's app would take the first for training, past the site's hours and what it shares."""
     with pytest.raises(Refused, match=f"asks for '{kind}', which is unknown here"):
         AnswerFilter(HERE).check_order(order(kind, common=COMMON, secret=TASK))
 
 
-def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
+def test_tensors_in_keep_are_refused_by_name_in_any_group() -> None:
     keeper = AnswerFilter(replace_settings(keep=("conv",)))
     with pytest.raises(Refused, match=r"'conv\.bias', 'conv\.weight' in the group 'common'"):
         keeper.check_order(order(common=COMMON))
@@ -129,7 +129,7 @@ def test_tensors_that_stay_are_refused_by_name_in_any_group() -> None:
         leaving(keeper, asked, answered(asked, WHO))
 
 
-def test_a_site_names_no_classes_but_those_of_its_list() -> None:
+def test_only_classes_of_the_sites_list_leave() -> None:
     asked = order(kinds.QUERY)
     keeper = AnswerFilter(replace_settings(classes=("maybe", "no", "yes")))
     left = answers.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
@@ -162,9 +162,9 @@ def test_nothing_hides_in_records_or_reports() -> None:
     more.content["notes"] = ConfigRecord({"patient": "Jane Doe"})
     with pytest.raises(Refused, match="notes"):
         leaving(AnswerFilter(HERE), asked, more)
-    told = asdict(ROUND) | {"patient": "Jane Doe"}
+    entries = asdict(ROUND) | {"patient": "Jane Doe"}
     content = RecordDict(
-        {"report": ConfigRecord({"json": json.dumps(told)}), "layers": ArrayRecord({})}
+        {"report": ConfigRecord({"json": json.dumps(entries)}), "layers": ArrayRecord({})}
     )
     with pytest.raises(Refused, match="patient"):
         leaving(AnswerFilter(HERE), asked, Message(content, reply_to=asked))
@@ -178,15 +178,15 @@ def test_a_long_reason_in_other_letters_leaves_as_it_is() -> None:
     reason = "Verzeichnis für Ärzte nicht lesbar, \udcff, 🏥 " * 100
     failed = answers.failure(asked, "a", 3, reason)
     left = leaving(AnswerFilter(HERE), asked, Message(failed.content, reply_to=asked))
-    told = answers.read_round_report(left).error
-    assert len(told) == limits.MOST_REASON_CHARACTERS
-    assert told.startswith("Verzeichnis für Ärzte nicht lesbar, ?, 🏥 ")
+    error = answers.read_round_report(left).error
+    assert len(error) == limits.MOST_REASON_CHARACTERS
+    assert error.startswith("Verzeichnis für Ärzte nicht lesbar, ?, 🏥 ")
 
 
 def test_an_error_carries_its_reason_and_nothing_else() -> None:
     asked = order(kinds.QUERY)
-    told = replace(WHO, error="no data", classes=("Jane", "Doe"))
-    left = answers.read_site_report(leaving(AnswerFilter(HERE), asked, answered(asked, told)))
+    changed = replace(WHO, error="no data", classes=("Jane", "Doe"))
+    left = answers.read_site_report(leaving(AnswerFilter(HERE), asked, answered(asked, changed)))
     assert (left.error, left.classes, left.site) == ("no data", (), "a")
     asked, layers = trained()
     with pytest.raises(Refused, match="layers that nobody asked for"):
@@ -194,7 +194,7 @@ def test_an_error_carries_its_reason_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [
         ({"site": "b"}, "speaks as 'b'"),
         ({"task": "age"}, "'age', and this site's is 'gender'"),
@@ -215,13 +215,15 @@ def test_an_error_carries_its_reason_and_nothing_else() -> None:
         ({"classes": tuple(f"{n:0100}" for n in range(200))}, "20000 characters"),
     ],
 )
-def test_the_app_cannot_say_that_the_site_is_another(changes: dict[str, Any], told: str) -> None:
+def test_a_wrong_site_report_is_refused_with_its_reason(
+    changes: dict[str, Any], reason: str
+) -> None:
     asked = order(kinds.QUERY)
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(Refused, match=reason):
         leaving(AnswerFilter(HERE), asked, answered(asked, replace(WHO, **changes)))
 
 
-def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
+def test_the_first_report_binds_the_app_for_the_run() -> None:
     keeper = AnswerFilter(HERE)
     asked = order(kinds.QUERY)
     left = answers.read_site_report(leaving(keeper, asked, answered(asked, WHO)))
@@ -237,7 +239,7 @@ def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [
         ({"round": 4}, "answers round 4, and the order is 3"),
         ({"examples": 1 << 40}, "examples is"),
@@ -247,9 +249,9 @@ def test_what_the_app_says_of_its_site_once_holds_for_the_run() -> None:
         ({"seconds": float("nan")}, "seconds"),
     ],
 )
-def test_numbers_that_count_nothing_are_refused(changes: dict[str, Any], told: str) -> None:
+def test_counts_out_of_range_are_refused(changes: dict[str, Any], reason: str) -> None:
     asked, layers = trained()
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(Refused, match=reason):
         leaving(AnswerFilter(HERE), asked, answered(asked, replace(ROUND, **changes), **layers))
 
 
@@ -272,15 +274,17 @@ FREE = st.fixed_dictionaries(
 
 @given(changes=FREE, times=st.integers(1, 60))
 def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times: int) -> None:
-    told = replace(WHO, fingerprints={"common": "0" * 64}, schemas={"common": {}})
-    told = replace(told, **changes)
+    changed = replace(WHO, fingerprints={"common": "0" * 64}, schemas={"common": {}})
+    changed = replace(changed, **changes)
     repeated = {
-        f"{name}{n}": text for name, text in told.schemas["common"].items() for n in range(times)
+        f"{name}{n}": text for name, text in changed.schemas["common"].items() for n in range(times)
     }
-    told = replace(told, schemas={"common": repeated}, classes=told.classes * times)
+    changed = replace(changed, schemas={"common": repeated}, classes=changed.classes * times)
     asked = order(kinds.QUERY)
     try:
-        left = answers.read_site_report(leaving(AnswerFilter(HERE), asked, answered(asked, told)))
+        left = answers.read_site_report(
+            leaving(AnswerFilter(HERE), asked, answered(asked, changed))
+        )
     except Refused:
         return
     plain = sum(map(len, (left.device, *left.versions, *left.versions.values())))
@@ -294,7 +298,7 @@ def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times:
     assert len(left.input_shape) <= 8
 
 
-def test_what_was_not_announced_cannot_be_sent_later() -> None:
+def test_a_tensor_that_was_not_announced_is_refused() -> None:
     keeper = AnswerFilter(HERE)
     asked = order(kinds.QUERY)
     leaving(keeper, asked, answered(asked, WHO))
@@ -359,8 +363,8 @@ def test_honest_coded_layers_leave_as_they_are(coding: Any, down: bool) -> None:
 @pytest.mark.parametrize("down", [False, True])
 def test_an_answer_may_be_as_large_as_what_was_asked_for(coding: Any, down: bool) -> None:
     large = {"conv.weight": torch.zeros(300, 400)}
-    told = {"conv.weight": "float32[300, 400]"}
-    asked, query = coded_order(coding, down=down, tensors=told)
+    tensors = {"conv.weight": "float32[300, 400]"}
+    asked, query = coded_order(coding, down=down, tensors=tensors)
     if not down:
         asked.content["layers"] = ArrayRecord({"common": kinds.payload_array(encode(large))})
     most = AnswerFilter(HERE).check_order(asked).most_bytes
@@ -389,7 +393,7 @@ def bytes_of(count: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("coding", "changes", "told"),
+    ("coding", "changes", "reason"),
     [
         (INT8, {"head.out": bytes_of(2)}, "'head.out' in the group 'common', which are not of it"),
         (INT8, {"head.out/scale": torch.ones(())}, "'head.out/scale'"),
@@ -409,10 +413,10 @@ def bytes_of(count: int) -> Tensor:
 )
 @pytest.mark.parametrize("down", [False, True])
 def test_nothing_but_the_coded_form_of_what_was_asked_for_leaves(
-    coding: Any, changes: dict[str, Tensor | None], told: str, down: bool
+    coding: Any, changes: dict[str, Tensor | None], reason: str, down: bool
 ) -> None:
     asked, _ = coded_order(coding, down=down)
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(Refused, match=reason):
         leaving(AnswerFilter(HERE), asked, answered(asked, common=coded(coding, **changes)))
 
 
@@ -433,7 +437,7 @@ def test_a_coded_order_asks_for_what_the_site_shares_and_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "told"),
+    ("plan", "reason"),
     [
         ('{"coding": {"common": {"name": "zip"}}}', "name 'zip' does not exist"),
         ('{"coding": {"common": {"name": "topk", "fraction": 7}}}', "coding is unknown here"),
@@ -444,15 +448,15 @@ def test_a_coded_order_asks_for_what_the_site_shares_and_has() -> None:
         ("[]", "cannot be read"),
     ],
 )
-def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, told: str) -> None:
+def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, reason: str) -> None:
     layers = {"common": kinds.payload_array(encode(COMMON))}
     asked = orders.order(kinds.TRAIN, 7, plan=plan, round_number=3, layers=layers, ttl=60.0)
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(Refused, match=reason):
         AnswerFilter(HERE).check_order(asked)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
@@ -476,10 +480,10 @@ def test_a_plan_with_an_unknown_coding_is_refused_before_any_work(plan: str, tol
         ),
     ],
 )
-def test_an_order_that_makes_no_sense_is_refused(text: str, told: str) -> None:
+def test_an_order_that_makes_no_sense_is_refused(text: str, reason: str) -> None:
     asked, _ = coded_order(INT8, down=True)
     asked.content["order"]["coded"] = text  # type: ignore[index]
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(Refused, match=reason):
         AnswerFilter(HERE).check_order(asked)
 
 
@@ -501,7 +505,7 @@ def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
     assert len(answers.read_payloads(left)["common"]) <= len(whole)
 
 
-def test_what_the_app_holds_is_of_groups_that_it_shares() -> None:
+def test_known_states_are_of_shared_groups_only() -> None:
     asked = order(kinds.QUERY)
     known_states = {"common": ("0" * 64,)}
     left = leaving(

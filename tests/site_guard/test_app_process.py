@@ -36,8 +36,8 @@ app = ClientApp()
 @app.evaluate()
 def evaluate(message, context):
     files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
-    told = {"marker": MARKER, "limits": limits.WHOSE, "files": files}
-    content = RecordDict({"report": ConfigRecord({"json": json.dumps(told)})})
+    entries = {"marker": MARKER, "limits": limits.WHOSE, "files": files}
+    content = RecordDict({"report": ConfigRecord({"json": json.dumps(entries)})})
     return Message(content, reply_to=message)
 """
 

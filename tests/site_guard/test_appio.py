@@ -89,7 +89,7 @@ class Moves(ClientAppIoServicer):  # type: ignore[misc]
     """Has one task, whose message never comes, and later or at once a second one."""
 
     def __init__(self, pending: list[int], *, failing: bool = False) -> None:
-        self.pending, self.failing, self.told = pending, failing, list[str]()
+        self.pending, self.failing, self.reported = pending, failing, list[str]()
 
     def PullPendingTasks(self, request: Any, context: Any) -> Any:
         if self.failing and self.pending == [8]:
@@ -116,7 +116,7 @@ class Moves(ClientAppIoServicer):  # type: ignore[misc]
         return SendTaskHeartbeatResponse(success=True)
 
     def PushTaskOutput(self, request: Any, context: Any) -> Any:
-        self.told.append(request.sub_status)
+        self.reported.append(request.sub_status)
         return PushTaskOutputResponse()
 
 
@@ -170,10 +170,10 @@ def test_a_task_whose_message_never_comes_is_dropped_once_there_is_another(
             pass
         assert queue.claim() == "token of 8"
     assert touched
-    assert moves.told == [SubStatus.FAILED]
+    assert moves.reported == [SubStatus.FAILED]
 
 
-def test_an_order_that_repeats_its_pieces_is_refused_before_it_is_put_together(
+def test_an_order_that_repeats_its_chunks_is_refused_before_it_is_put_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(appio, "MOST_INFLATED", 100_000)
@@ -183,13 +183,13 @@ def test_an_order_that_repeats_its_pieces_is_refused_before_it_is_put_together(
     with served(large) as queue:
         with pytest.raises(ValueError, match="100000 are the most"), queue.work("token"):
             pass
-        assert not large.told  # without a heartbeat the SuperNode answers itself
+        assert not large.reported  # without a heartbeat the SuperNode answers itself
 
 
-def test_a_supernode_hears_of_a_failure_only_with_its_answer(
+def test_a_failure_is_reported_only_with_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """For want of heartbeats it answers itself and goes on; told without an answer it hangs."""
+    """Without heartbeats the SuperNode answers itself; with a report but no answer it waits for ever."""
     monkeypatch.setattr(appio, "_pull_message", lambda *_: None)
     monkeypatch.setattr(appio, "push_message", lambda *_: None)
     moves, answer = Moves([]), Message(RecordDict(), 7, kinds.TRAIN)
@@ -198,17 +198,17 @@ def test_a_supernode_hears_of_a_failure_only_with_its_answer(
             raise ValueError("of the site")
         with queue.work("token") as work:
             work.failure = "given up"
-        assert not moves.told
+        assert not moves.reported
         with queue.work("token") as work:
             work.failure = "refused"
             work.push(answer)
         with queue.work("token") as work:
             work.push(answer)
-    assert moves.told == [SubStatus.FAILED, SubStatus.COMPLETED]
+    assert moves.reported == [SubStatus.FAILED, SubStatus.COMPLETED]
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_flowers_supernode_answers_only_for_a_task_without_heartbeats(told: bool) -> None:
+@pytest.mark.parametrize("finished", [True, False])
+def test_flowers_supernode_answers_only_for_a_task_without_heartbeats(finished: bool) -> None:
     state = InMemoryNodeState(InMemoryObjectStore())
     order = orders.order(kinds.TRAIN, 7, plan="", round_number=1, layers={}, ttl=60.0)
     vars(order.metadata)["_run_id"] = 1
@@ -220,11 +220,11 @@ def test_flowers_supernode_answers_only_for_a_task_without_heartbeats(told: bool
     assert state.activate_task(task_id)
     (asked,) = state.get_messages(is_reply=False)
     state.record_message_processing_start(asked.metadata.message_id)
-    if told:
+    if finished:
         state.finish_task(task_id, SubStatus.FAILED, "")
     for record in state.task_token_store.values():
         record.active_until -= timedelta(hours=1)
-    assert len(state.get_messages(is_reply=True)) == (0 if told else 1)
+    assert len(state.get_messages(is_reply=True)) == (0 if finished else 1)
 
 
 class Failed(grpc.RpcError, grpc.Call):  # type: ignore[misc]
@@ -248,7 +248,7 @@ Failed.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
         (grpc.StatusCode.UNAUTHENTICATED, True, True),
     ],
 )
-def test_a_heartbeat_gives_up_the_task_and_not_the_site(
+def test_a_failed_heartbeat_loses_the_task_and_not_the_site(
     said: bool | grpc.StatusCode, through: bool, lost: bool
 ) -> None:
     def answer(_: object) -> SimpleNamespace:
@@ -291,8 +291,8 @@ def test_nonsense_of_a_supernode_does_not_end_the_site(
     process = WarmProcess(tmp_path, 60.0, alive=lambda: touched.append(1))
     monkeypatch.setattr(process, "warm_up", lambda: None)
     monkeypatch.setattr(guard, "AWAY", 0.0)
-    told = SiteSettings(site="a", task="b", state="/s", cache="/c", share=())
+    settings = SiteSettings(site="a", task="b", state="/s", cache="/c", share=())
     queue: Any = Nonsense(process)
-    Guard(told, process).run(queue)
+    Guard(settings, process).run(queue)
     assert queue.connected == 3
     assert len(touched) == 4 + 3

@@ -43,13 +43,13 @@ def test_what_is_no_app_is_not_built(tmp_path: Path) -> None:
         build(tmp_path)
 
 
-def test_a_bundle_that_is_none_is_refused(guard: Guard) -> None:
+def test_a_damaged_or_hostile_bundle_is_refused(guard: Guard) -> None:
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(MOST_UNPACKED + 1))
     cache = Path(guard.settings.cache)
     before = guard.process.started, set(cache.rglob("pyproject.toml"))
-    for content, told in (
+    for content, found in (
         (b"no zip at all", "BadZipFile"),
         (bomb.getvalue(), "bytes unpacked"),
         (packed("no toml"), "ValueError"),
@@ -61,7 +61,7 @@ def test_a_bundle_that_is_none_is_refused(guard: Guard) -> None:
     ):
         error = ask(guard, content).error
         assert error.startswith("refused by the site: the app bundle")
-        assert told in error
+        assert found in error
         assert tempfile.gettempdir() not in error
     assert (guard.process.started, set(cache.rglob("pyproject.toml"))) == before
 

@@ -44,7 +44,7 @@ def test_an_arrays_bytes_are_not_copied() -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=4))
-def test_what_is_no_parcel_is_no_records(parts: list[bytes]) -> None:
+def test_any_bytes_are_records_or_an_error(parts: list[bytes]) -> None:
     left = iter(parts)
     try:
         records = unpack_records(lambda: next(left))
@@ -53,7 +53,7 @@ def test_what_is_no_parcel_is_no_records(parts: list[bytes]) -> None:
     assert isinstance(records, RecordDict)
 
 
-def test_a_parcel_that_ends_early_is_none() -> None:
+def test_records_that_end_early_are_an_error() -> None:
     parts = pack_records(
         RecordDict({"layers": ArrayRecord({"a": Array(np.ones(3)), "b": Array(np.ones(3))})})
     )

@@ -25,24 +25,25 @@ from tests.helpers.tiny_app import (
 )
 
 
-def test_what_the_app_raises_stays_at_the_site(guard: Guard, tiny: bytes) -> None:
+def test_the_text_of_an_exception_stays_at_the_site(guard: Guard, tiny: bytes) -> None:
+    assert ask(guard, tiny).error == ""
     before = guard.process.process_id
-    told = ask(guard, tiny, "raise")
-    assert told.error == "the app raised ValueError: see the site's log"
+    report = ask(guard, tiny, "raise")
+    assert report.error == "the app raised ValueError: see the site's log"
     assert guard.process.process_id == before
 
 
-def test_layers_may_come_that_the_order_did_not_carry(guard: Guard, tiny: bytes) -> None:
+def test_layers_may_be_larger_than_the_order_that_asked_for_them(guard: Guard, tiny: bytes) -> None:
     answer = ask_for_layers(guard, tiny, 8_000_000, answered=8_000_000)
     assert answers.read_round_report(answer).error == ""
     assert len(answers.read_payloads(answer)["common"]) > 8_000_000
-    told = answers.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=9_100_000))
-    assert "no answer (more than" in told.error
-    told = answers.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=8_000_400))
-    assert "'body' as" in told.error
+    report = answers.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=9_100_000))
+    assert "no answer (more than" in report.error
+    report = answers.read_round_report(ask_for_layers(guard, tiny, 8_000_000, answered=8_000_400))
+    assert "'body' as" in report.error
 
 
-def test_an_order_that_has_run_out_costs_no_process(guard: Guard, tiny: bytes) -> None:
+def test_an_order_that_came_too_late_starts_nothing(guard: Guard, tiny: bytes) -> None:
     assert ask(guard, tiny).error == ""
     before = guard.process.process_id
     assert "is this machine's clock right?" in ask(guard, tiny, ttl=-30.0).error
@@ -50,19 +51,19 @@ def test_an_order_that_has_run_out_costs_no_process(guard: Guard, tiny: bytes) -
 
 
 @pytest.mark.parametrize("plan", ["tell", "raise", "other round"])
-def test_a_site_that_is_brief_keeps_the_apps_words(
+def test_with_errors_brief_the_words_of_the_app_stay_at_the_site(
     guard: Guard, tiny: bytes, plan: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     full = ask(guard, tiny, plan).error
-    told = full.removeprefix("refused by the site: ")
-    assert told in caplog.text
+    words = full.removeprefix("refused by the site: ")
+    assert words in caplog.text
     brief = AnswerFilter(msgspec.structs.replace(guard.settings, errors="brief"))
     monkeypatch.setattr(guard, "answer_filter", brief)
     monkeypatch.setattr(guard, "settings", brief.settings)
     caplog.clear()
     less = ask(guard, tiny, plan).error
     assert less.removeprefix("refused by the site: ") == "the app failed: see the site's log"
-    assert told in caplog.text
+    assert words in caplog.text
 
 
 def test_outside_the_hours_only_training_is_refused(
@@ -83,8 +84,8 @@ def test_only_signed_bundles_run_where_the_site_asks_for_it(tmp_path: Path, tiny
     try:
         assert "is not signed" in ask(strict, tiny).error
         forged = base64.b64encode(os.urandom(64)).decode()
-        told = ask(strict, tiny, run_config={"signature": forged}).error
-        assert "not signed with a key that this site trusts" in told
+        error = ask(strict, tiny, run_config={"signature": forged}).error
+        assert "not signed with a key that this site trusts" in error
         assert strict.process.started == 0
         assert ask(strict, tiny, run_config={"signature": sign(tiny, key)}).error == ""
     finally:

@@ -1,4 +1,4 @@
-"""site.yaml is read strictly: what the hospital wrote is what holds, or it is told what is wrong."""
+"""site.yaml is read strictly: it means what the hospital wrote, or the mistake is named."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ENTRIES: dict[str, Any] = {
 
 def written(folder: Path, **entries: object) -> Path:
     path = folder / "site.yaml"
-    told = {key.replace("_", "-"): value for key, value in (ENTRIES | entries).items()}
-    path.write_text(yaml.safe_dump({k: v for k, v in told.items() if v is not None}))
+    record = {key.replace("_", "-"): value for key, value in (ENTRIES | entries).items()}
+    path.write_text(yaml.safe_dump({k: v for k, v in record.items() if v is not None}))
     return path
 
 
-def test_the_app_is_told_what_the_file_says(tmp_path: Path) -> None:
+def test_the_app_gets_the_settings_of_the_file(tmp_path: Path) -> None:
     settings = read_settings(written(tmp_path, max_steps=5, threads=2))
     site = read_node_settings(settings.node_config(), {"data-root": "/etc", "output-dir": "/etc"})
     assert (site.name, site.task, site.max_steps, site.threads) == ("hospital-a", "gender", 5, 2)
@@ -46,7 +46,7 @@ def test_the_app_is_told_what_the_file_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "told"),
+    ("entries", "reason"),
     [
         ({"site": None}, "site"),
         ({"shares": ["common"]}, "'share'"),
@@ -78,14 +78,16 @@ def test_the_app_is_told_what_the_file_says(tmp_path: Path) -> None:
         ({"bundles": {"keep-warm": -1}}, "keep-warm"),
     ],
 )
-def test_mistakes_are_told(tmp_path: Path, entries: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told) as error:
+def test_a_mistake_is_named_with_its_entry(
+    tmp_path: Path, entries: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UserError, match=reason) as error:
         read_settings(written(tmp_path, **entries))
     assert "site.yaml" in str(error.value)
 
 
 @given(st.binary(max_size=200) | st.text().map(str.encode))
-def test_no_file_does_more_than_be_refused(text: bytes) -> None:
+def test_any_bytes_are_refused(text: bytes) -> None:
     class Memory:
         def read_bytes(self) -> bytes:
             return text
@@ -109,7 +111,9 @@ def settings(**entries: Any) -> SiteSettings:
         (("12:00-13:00",), "11:59", False),
     ],
 )
-def test_hours(hours: tuple[str, ...], at: str, allowed: bool) -> None:
+def test_training_begins_only_within_the_hours(
+    hours: tuple[str, ...], at: str, allowed: bool
+) -> None:
     now = datetime.fromisoformat(f"2026-03-01T{at}")
     if allowed:
         settings(hours=hours).refuse_outside_hours(now)
@@ -118,7 +122,7 @@ def test_hours(hours: tuple[str, ...], at: str, allowed: bool) -> None:
         settings(hours=hours).refuse_outside_hours(now)
 
 
-def test_what_is_kept_is_a_path_or_a_glob() -> None:
+def test_keep_matches_paths_and_globs() -> None:
     expected_items = settings(keep=("head.out", "*.running_mean", "layer[34].*"))
     assert expected_items.stays("head.out.weight")
     assert expected_items.stays("layer4.bn.running_mean")
@@ -134,6 +138,6 @@ def test_a_glob_of_modules_keeps_what_is_in_them(glob: str) -> None:
 
 def test_the_documented_file_is_one() -> None:
     path = Path(__file__).resolve().parents[2] / "docs" / "site.yaml"
-    told = read_settings(path)
+    found = read_settings(path)
     assert set(yaml.safe_load(path.read_text())) >= set(ENTRIES)
-    assert told.hours == ("20:00-06:00",)
+    assert found.hours == ("20:00-06:00",)

@@ -49,7 +49,7 @@ def test_the_signature_is_for_this_purpose_alone() -> None:
 
 
 @given(st.text() | st.integers() | st.binary().map(lambda b: base64.b64encode(b).decode()))
-def test_what_is_no_signature_is_refused(signature: object) -> None:
+def test_any_other_text_is_no_signature(signature: object) -> None:
     with pytest.raises(Refused):
         require_signature(b"bundle", signature, TRUSTED)
 

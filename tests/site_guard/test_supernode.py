@@ -44,7 +44,7 @@ def loop_of(module_time: object) -> ModuleType:
     return made
 
 
-def test_a_loop_sleeps_no_longer_than_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_sleeps_no_longer_than_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     loop = loop_of(time)
     look_every(loop, 0.25)
@@ -54,7 +54,7 @@ def test_a_loop_sleeps_no_longer_than_it_is_told(monkeypatch: pytest.MonkeyPatch
     assert slept == [0.25, 0.1, 0.05, 60]
 
 
-def test_a_longer_poll_than_flowers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poll_longer_than_flowers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     loop = loop_of(time)
     look_every(loop, 30)
@@ -78,7 +78,7 @@ def test_flowers_loop_sleeps_as_we_think_and_uses_nothing_else_of_time() -> None
     assert len(calls) == len(used)
 
 
-def test_an_answer_of_which_a_piece_never_comes_is_given_up(
+def test_an_answer_with_a_missing_chunk_is_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The loop is Flower's own, and so is the store, into which nobody puts the last piece."""
@@ -104,7 +104,7 @@ def test_an_answer_of_which_a_piece_never_comes_is_given_up(
     assert deleted == [{answer.metadata.message_id, answer.metadata.reply_to_message_id}]
 
 
-def test_the_same_piece_of_a_later_answer_is_waited_for_anew(
+def test_a_later_answer_with_the_same_chunk_gets_its_own_patience(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
@@ -178,7 +178,7 @@ class Node:
             pull(run_id, object_id)
             return contents[object_id]
 
-        told: int | None = vars(self.loop)[FETCH](
+        found: int | None = vars(self.loop)[FETCH](
             state=self.state,
             object_store=self.store,
             node_config={},
@@ -189,7 +189,7 @@ class Node:
             confirm_message_received=confirm,
             trusted_entities=None,
         )
-        return told
+        return found
 
     def push(self) -> None:
         """Let the loop push the answer that it waits for."""
@@ -217,7 +217,7 @@ class Node:
     def answer(self, order: Message) -> None:
         """Hand an answer over, as the ClientAppIo API does."""
         self.store.delete(order.metadata.message_id)
-        answer = Message(RecordDict({"told": ConfigRecord({"epochs": 1})}), reply_to=order)
+        answer = Message(RecordDict({"found": ConfigRecord({"epochs": 1})}), reply_to=order)
         with no_object_id_recompute():
             answer.metadata.__dict__["_message_id"] = answer.object_id
             tree = get_object_tree(answer)
@@ -238,7 +238,7 @@ def order_of(run_id: int, number: int) -> Message:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("handed_over", ["before the next order", "after it"])
-def test_an_order_whose_run_ended_as_it_was_fetched_does_not_put_the_answers_out_of_turn(
+def test_a_run_that_ends_during_fetching_does_not_shift_later_answers(
     loop: ModuleType, handed_over: str
 ) -> None:
     """All of it had come, so the site works on it; only then the SuperLink says that the run ended."""
@@ -267,7 +267,7 @@ def test_an_order_whose_run_ended_as_it_was_fetched_does_not_put_the_answers_out
 
 
 @pytest.mark.timeout(60)
-def test_an_order_of_which_a_piece_cannot_be_fetched_is_not_waited_for(loop: ModuleType) -> None:
+def test_an_order_with_a_chunk_that_cannot_be_fetched_is_taken_back(loop: ModuleType) -> None:
     def locked(run_id: int, object_id: str) -> None:
         raise RuntimeError("database is locked")
 
@@ -282,7 +282,7 @@ def test_an_order_of_which_a_piece_cannot_be_fetched_is_not_waited_for(loop: Mod
 
 
 @pytest.mark.timeout(60)
-def test_nothing_is_taken_back_where_nothing_came(loop: ModuleType) -> None:
+def test_nothing_is_taken_back_if_nothing_came(loop: ModuleType) -> None:
     there = Node(loop)
     assert there.fetch(None) is None
     assert not there.state.get_tasks()
@@ -294,7 +294,7 @@ def test_a_loop_without_flowers_halves_is_refused() -> None:
 
 
 @pytest.mark.parametrize("poll", [0.0, -1.0, float("nan")])
-def test_a_poll_that_is_none_is_refused(poll: float) -> None:
+def test_a_poll_that_is_not_above_0_is_refused(poll: float) -> None:
     with pytest.raises(UserError, match="give seconds above 0"):
         look_every(loop_of(time), poll)
 

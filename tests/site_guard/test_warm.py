@@ -24,7 +24,7 @@ from tests.helpers.tiny_app import (
 )
 
 
-def test_one_process_for_all_messages_under_the_sites_own_name(guard: Guard, tiny: bytes) -> None:
+def test_one_process_answers_all_messages_under_the_sites_name(guard: Guard, tiny: bytes) -> None:
     first, second = ask(guard, tiny), ask(guard, tiny)
     assert (first.site, first.round, first.error) == ("a", 3, "")
     assert second.examples == first.examples + 1  # the module stayed loaded
@@ -32,8 +32,8 @@ def test_one_process_for_all_messages_under_the_sites_own_name(guard: Guard, tin
 
 
 def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None:
-    told = ask(guard, tiny, "die")
-    assert "exit status 3" in told.error
+    report = ask(guard, tiny, "die")
+    assert "exit status 3" in report.error
     assert ask(guard, tiny).error == ""
     process = guard.process.process_id
     kill(guard)
@@ -46,21 +46,23 @@ def test_the_app_has_no_network(guard: Guard, tiny: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "told"),
+    ("plan", "reason"),
     [
         ("half", "did not answer within"),
         ("no answer", "no answer (DecodeError)"),
         ("large", "no answer (more than 10000 bytes)"),
     ],
 )
-def test_a_process_out_of_step_is_ended(guard: Guard, tiny: bytes, plan: str, told: str) -> None:
+def test_a_process_that_breaks_the_protocol_is_ended(
+    guard: Guard, tiny: bytes, plan: str, reason: str
+) -> None:
     assert ask(guard, tiny).error == ""
-    assert told in ask(guard, tiny, plan, ttl=3.0 if plan == "half" else 60.0).error
+    assert reason in ask(guard, tiny, plan, ttl=3.0 if plan == "half" else 60.0).error
     assert guard.process.process_id is None
     assert ask(guard, tiny).error == ""
 
 
-def test_a_process_that_reads_nothing_holds_nobody_up(guard: Guard, tiny: bytes) -> None:
+def test_a_process_that_reads_nothing_is_given_up(guard: Guard, tiny: bytes) -> None:
     assert ask(guard, tiny).error == ""
     process = guard.process.process_id
     assert process is not None
@@ -82,7 +84,9 @@ def test_what_the_process_started_ends_with_it(
         time.sleep(0.1)
 
 
-def test_the_site_can_end_and_the_supernode_can_give_up(tmp_path: Path, tiny: bytes) -> None:
+def test_waiting_ends_when_the_site_ends_or_the_supernode_gives_up(
+    tmp_path: Path, tiny: bytes
+) -> None:
     touched: list[float] = []
     made = make_guard(settings(tmp_path, threads=1), lambda: touched.append(time.monotonic()))
     try:
@@ -110,15 +114,15 @@ def test_a_process_that_cannot_be_started_leaves_no_files(
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(tmp_path))
 
     monkeypatch.setattr(subprocess, "Popen", full)
-    told = ask(made, tiny).error
-    assert told == f"the app's process cannot be started: {os.strerror(errno.EAGAIN)}"
+    report = ask(made, tiny).error
+    assert report == f"the app's process cannot be started: {os.strerror(errno.EAGAIN)}"
     assert not list((tmp_path / "cache" / "bundles" / "a").iterdir())
 
 
-def test_who_takes_too_long_is_ended(guard: Guard, tiny: bytes) -> None:
+def test_a_process_that_takes_too_long_is_ended(guard: Guard, tiny: bytes) -> None:
     assert ask(guard, tiny).error == ""  # it is loaded: what follows is slow for its own sake
-    told = ask(guard, tiny, "sleep", ttl=2.0)
-    assert "did not answer within" in told.error
+    report = ask(guard, tiny, "sleep", ttl=2.0)
+    assert "did not answer within" in report.error
     assert guard.process.process_id is None
 
 
@@ -132,7 +136,7 @@ def test_another_bundle_gets_a_process_of_its_own(
     assert after.seconds != before.seconds
 
 
-def test_memory_is_given_back_after_a_time_without_work(guard: Guard, tiny: bytes) -> None:
+def test_an_idle_process_is_ended_after_keep_warm_seconds(guard: Guard, tiny: bytes) -> None:
     assert ask(guard, tiny).error == ""
     guard.process.stop_if_idle()
     assert guard.process.process_id is not None
@@ -143,7 +147,7 @@ def test_memory_is_given_back_after_a_time_without_work(guard: Guard, tiny: byte
     assert ask(guard, tiny).error == ""
 
 
-def test_every_process_runs_files_of_its_own(tmp_path: Path, tiny: bytes) -> None:
+def test_each_process_runs_freshly_unpacked_files(tmp_path: Path, tiny: bytes) -> None:
     made = make_guard(settings(tmp_path, threads=1))
     bundles = tmp_path / "cache" / "bundles"
     try:

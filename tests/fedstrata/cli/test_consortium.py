@@ -19,7 +19,9 @@ from fedstrata.cli.consortium import main, parser
         ["register", "nowhere", "connection"],
     ],
 )
-def test_an_impossible_folder_is_told_in_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
+def test_an_impossible_folder_is_an_error_in_one_sentence(
+    tmp_path: Path, arguments: list[str]
+) -> None:
     (tmp_path / "FILE").write_text("")
     command, folder, *rest = arguments
     with pytest.raises(SystemExit, match=r"^fedstrata consortium: .*(FILE|nowhere)"):
@@ -42,7 +44,9 @@ def test_a_hospital_is_added_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
         ["--server", "localhost", "--hospital", "a:x", "--hospital", "a:y"],
     ],
 )
-def test_mistakes_are_told_before_anything_is_written(tmp_path: Path, arguments: list[str]) -> None:
+def test_mistakes_are_found_before_anything_is_written(
+    tmp_path: Path, arguments: list[str]
+) -> None:
     with pytest.raises(SystemExit, match=r"--(server|hospital)"):
         main(["found", str(tmp_path / "made"), *arguments])
     assert not (tmp_path / "made").exists()
@@ -51,5 +55,5 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path: Path, arguments:
 def test_arguments_can_stand_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.write_text("--name\nmarch\n-c\noverrides=strategy.rounds=3 seed=1\n")
-    told = parser().parse_args(["run", "testbed", f"@{path}"])
-    assert (told.name, told.pairs) == ("march", ["overrides=strategy.rounds=3 seed=1"])
+    found = parser().parse_args(["run", "testbed", f"@{path}"])
+    assert (found.name, found.pairs) == ("march", ["overrides=strategy.rounds=3 seed=1"])

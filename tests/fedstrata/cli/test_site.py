@@ -47,5 +47,5 @@ def test_the_settings_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == f"{path}: site hospital-a, task gender, nothing wrong\n"
     wrong = tmp_path / "site.yaml"
     wrong.write_text("site: a")
-    told = exit_status("--settings", str(wrong), "--insecure", "--check")
-    assert str(told).startswith(f"{wrong}: ")
+    found = exit_status("--settings", str(wrong), "--insecure", "--check")
+    assert str(found).startswith(f"{wrong}: ")

@@ -89,7 +89,7 @@ def through(
 
 
 @pytest.mark.parametrize("name", ["exact", "changed"])
-def test_exact_is_exact_in_the_bytes_of_before(name: str) -> None:
+def test_exact_writes_plain_safetensors(name: str) -> None:
     data, left = encode(ALL[name], TARGET, BASE, {})
     assert not left
     found = apply_changes(decode(data, SCHEMA, ALL[name], max_magnitude=None), BASE)
@@ -101,7 +101,7 @@ def test_exact_is_exact_in_the_bytes_of_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_what_arrives_is_what_the_sender_thinks_and_near(name: str) -> None:
+def test_sender_and_receiver_agree_and_the_error_is_small(name: str) -> None:
     coding = LOSSY[name]
     data, left = encode(coding, TARGET, BASE, {})
     changes = decode(data, SCHEMA, coding, max_magnitude=None)
@@ -146,7 +146,7 @@ def test_statistics_and_what_is_not_float32_or_float64_are_exact(name: str) -> N
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_what_was_lost_is_sent_later(name: str) -> None:
+def test_error_feedback_sends_later_what_was_lost(name: str) -> None:
     """Error feedback: differences that repeat arrive in full in the long run."""
     coding, error_feedback = LOSSY[name], dict[str, Tensor]()
     total = {n: torch.zeros_like(t) for n, t in BASE.items()}
@@ -184,7 +184,7 @@ def TensorSpecs(coding: Coding) -> dict[str, TensorSpec]:
     return {n: TensorSpec(s, d) for n, (d, s) in possible_arrays(forms(SCHEMA), coding).items()}
 
 
-def test_minus_zero_is_a_change_where_it_is_exact() -> None:
+def test_minus_zero_is_a_change_if_written_exactly() -> None:
     base, target = {"w": torch.zeros(3)}, {"w": -torch.zeros(3)}
     data, _ = encode(EXACT, target, base, {})
     schema = {"w": TensorSpec((3,), "float32")}
@@ -195,7 +195,7 @@ def test_minus_zero_is_a_change_where_it_is_exact() -> None:
 
 @pytest.mark.parametrize("name", LOSSY)
 @pytest.mark.parametrize("size", [1e-44, 1e-30, 1e20])
-def test_tiny_and_large_differences_lose_nothing_for_good(name: str, size: float) -> None:
+def test_error_feedback_works_for_tiny_and_large_differences(name: str, size: float) -> None:
     base = {"w": torch.zeros(40)}
     target = {"w": torch.linspace(-size, size, 40)}
     data, left = encode(LOSSY[name], target, base, {})
@@ -370,7 +370,7 @@ def test_bits_behind_the_last_value_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("bits", "kept"), [(1, 0.636), (2, 0.881), (4, 0.988)])
-def test_few_bits_keep_what_can_be_kept_of_values_that_are_normal(bits: int, kept: float) -> None:
+def test_lowbit_is_near_the_best_for_normal_values(bits: int, kept: float) -> None:
     """The best evenly spaced levels for a normal distribution: Max 1960, table II."""
     torch.manual_seed(3)
     base, target = {"w": torch.zeros(20_000)}, {"w": 1e-3 * torch.randn(20_000)}
@@ -379,7 +379,7 @@ def test_few_bits_keep_what_can_be_kept_of_values_that_are_normal(bits: int, kep
     assert share == pytest.approx(kept, abs=0.01)
 
 
-def test_a_mark_holds_nothing() -> None:
+def test_the_mark_of_an_unchanged_tensor_is_empty() -> None:
     data = payload.encode({"w/unchanged": torch.zeros(3, dtype=torch.uint8)})
     with pytest.raises(PayloadError, match="3 bytes of tensors, the schema has 0"):
         decode(data, W, INT8, max_magnitude=None)
@@ -401,7 +401,7 @@ def test_an_unchanged_tensor_needs_no_more_than_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_nothing_is_allocated_by_what_a_payload_claims(name: str) -> None:
+def test_a_payload_cannot_claim_memory(name: str) -> None:
     entry = {"dtype": "I8", "shape": [2**40], "data_offsets": [0, 2**40]}
     liars = [json.dumps({part: entry}).encode() for part in ("w", "w/values", "w/scale", "x")]
     payloads = [struct.pack("<Q", len(raw)) + raw + bytes(16) for raw in liars]

@@ -36,12 +36,12 @@ from fedstrata.support.errors import UserError
         ({"name": "topk", "fraction": 0.5, "values": "float32", "least": -1}, "0 or greater"),
     ],
 )
-def test_a_wrong_choice_says_what_to_write(up: Any, reason: str) -> None:
+def test_a_wrong_coding_is_refused_with_its_key(up: Any, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         read_codings({"common": up}, {})
 
 
-def test_what_is_not_named_is_exact() -> None:
+def test_a_group_that_is_not_named_travels_exactly() -> None:
     codings = read_codings({"common": {"name": "bfloat16"}}, {})
     assert codings.from_site("common") == BFloat16()
     assert codings.to_site("common") == codings.from_site("task") == EXACT
@@ -56,7 +56,7 @@ def test_a_form_is_read_as_it_is_described(dtype: str, shape: list[int]) -> None
 @pytest.mark.parametrize(
     "text", ["", "float32", "float32[", "float32[1,]", "float32[-1]", "x" * 99]
 )
-def test_what_is_no_form_is_refused(text: str) -> None:
+def test_any_other_text_is_no_form(text: str) -> None:
     with pytest.raises(ValueError, match="no dtype with a shape"):
         read_form(text)
 

@@ -40,7 +40,7 @@ def test_a_coded_order_arrives_as_it_was_sent() -> None:
 
 
 @pytest.mark.parametrize("payloads", [(), ("common/0",), ("common/0", "common/2"), ("common",)])
-def test_steps_that_are_not_all_there_are_refused(payloads: tuple[str, ...]) -> None:
+def test_missing_or_extra_steps_are_refused(payloads: tuple[str, ...]) -> None:
     text = json.dumps({"common": asdict(CODED)})
     with pytest.raises(Refused, match="are not its 2 steps"):
         orders.read_coded(order_of(text, *payloads))
@@ -61,7 +61,7 @@ def test_any_value_in_any_field_of_a_coded_group_is_right_or_refused(
 
 
 @given(text=st.text(max_size=100) | st.binary(max_size=50) | st.integers(-9, 9) | st.floats())
-def test_anything_in_place_of_what_is_coded_is_read_or_refused(text: Any) -> None:
+def test_any_value_in_place_of_the_coded_groups_is_read_or_refused(text: Any) -> None:
     try:
         assert orders.read_coded(order_of(text)) == {}
     except Refused:
