@@ -26,6 +26,8 @@ from tests.helpers.source import (
     lines_without_docstring,
     modules,
     private_names_of_others,
+    run_by,
+    run_on_import,
     words,
 )
 
@@ -182,13 +184,9 @@ def test_no_private_name_is_imported_by_another_module() -> None:
 
 
 def test_the_apps_process_imports_nothing_of_ours_before_the_app() -> None:
-    by_name = {module.name: module for module in OURS}
-    reached, waiting = set(), {"site_guard.app_process", "site_guard"}
-    while waiting:
-        reached |= waiting
-        found = {name for each in waiting for name in ours(imports(by_name[each]))}
-        waiting = (found & by_name.keys()) - reached
-    assert {name for name in reached if not is_below(name, "site_guard")} == set()
+    every_import = {m.name: imports(m) & {other.name for other in OURS} for m in OURS}
+    for name in run_by("site_guard.app_process", every_import):
+        assert is_below(name, "site_guard")
 
 
 def test_no_test_imports_another_test_module() -> None:
@@ -264,34 +262,48 @@ def test_every_module_has_a_test_file_of_its_name() -> None:
 
 # -- what runs -------------------------------------------------------------------------------------
 
+# Where importing costs no torch: what starts for each message, and what a person types.
 LIGHT = (
+    "fedstrata",
+    "site_guard",
+    "consortium",
     "conf",
-    "site_guard.app_process",
-    "site_guard.guard",
-    "site_guard.supernode",
-    "fedstrata.cli.main",
-    "fedstrata.cli.site",
-    "fedstrata.cli.node",
-    "fedstrata.cli.sign",
-    "fedstrata.cli.consortium",
-    "fedstrata.support.errors",
-    "fedstrata.protocol.kinds",
-    "fedstrata.protocol.limits",
-    "fedstrata.protocol.codings",
-    "fedstrata.protocol.plan",
-    "fedstrata.protocol.orders",
-    "fedstrata.protocol.answers",
-    "fedstrata.protocol.elias_fano",
-    "fedstrata.protocol.inflation",
     "server_app.app",
+    "server_app.compose",
+    "server_app.sites",
     "client_app.app",
+    "client_app.node_config",
+    "strategies.config",
 )
+TENSORS = {  # what is made of tensors
+    "fedstrata.protocol.codec",
+    "fedstrata.protocol.payload",
+    "fedstrata.protocol.tensors",
+    "fedstrata.support.tensor_files",
+}
 
 
-def test_what_need_not_import_torch_does_not() -> None:
+def test_what_needs_no_torch_does_not_import_it() -> None:
+    graph = import_graph(OURS)
+    importers = {
+        module.name
+        for module in OURS
+        if any(is_below(n, "torch") for n in imports(module, run_on_import(module.tree)))
+    }
+    wrong = [
+        f"{name} runs {other}"
+        for name in sorted(graph.keys() - TENSORS)
+        if any(is_below(name, light) for light in LIGHT)
+        for other in sorted(run_by(name, graph) & importers)
+    ]
+    assert wrong == []
+
+
+def test_no_package_imports_torch_behind_our_back() -> None:
+    names = ("fedstrata.cli.main", "site_guard.guard", "consortium.driver", "server_app.app")
     code = (
         "import importlib, sys\n"
-        f"for name in {LIGHT!r}:\n"
+        f"for name in {(*names, 'client_app.app')!r}:\n"
         "    importlib.import_module(name)\n"
         "    if 'torch' in sys.modules:\n"
         "        sys.exit(f'{name} imports torch')"

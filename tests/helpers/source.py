@@ -129,6 +129,17 @@ def import_graph(all_modules: Iterable[Module]) -> dict[str, set[str]]:
     return graph
 
 
+def run_by(name: str, graph: Mapping[str, set[str]]) -> set[str]:
+    """Return every module that runs where ``name`` is imported, itself included."""
+    reached: set[str] = set()
+    waiting = {name}
+    while waiting:
+        reached |= waiting
+        found = {other for each in waiting for other in graph[each] | _with_packages(each)}
+        waiting = (found & graph.keys()) - reached
+    return reached
+
+
 def _with_packages(name: str) -> set[str]:
     parts = name.split(".")
     return {".".join(parts[:n]) for n in range(1, len(parts) + 1)}

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torchvision import models as torchvision_models
@@ -298,7 +298,6 @@ ENTRIES = st.sampled_from(
 PARTITIONS = st.dictionaries(st.sampled_from(list(FOUR_GROUPS)), st.lists(ENTRIES, max_size=4))
 
 
-@settings(max_examples=150, deadline=None)
 @given(PARTITIONS, st.booleans())
 def test_each_tensor_is_in_exactly_one_group_or_it_is_an_error(entries, rest):
     if rest and not any("..." in listed for listed in entries.values()):
@@ -319,7 +318,6 @@ def test_each_tensor_is_in_exactly_one_group_or_it_is_an_error(entries, rest):
     assert sum(row.tensors for row in found.summary()) == len(NAMES)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(PATHS), st.sampled_from(list(FOUR_GROUPS)), max_size=6))
 def test_of_paths_the_longest_that_leads_to_a_tensor_decides(group_of_path):
     entries = {g: [p for p, own in group_of_path.items() if own == g] for g in FOUR_GROUPS}
@@ -329,7 +327,6 @@ def test_of_paths_the_longest_that_leads_to_a_tensor_decides(group_of_path):
         assert group == (group_of_path[max(above, key=len)] if above else "task")
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.permutations(
         [
@@ -456,7 +453,6 @@ SPECS = st.dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(SPECS, SPECS)
 def test_fingerprints_are_equal_just_where_schemas_are(one, other):
     equal = with_specs(one).fingerprint("common") == with_specs(other).fingerprint("common")

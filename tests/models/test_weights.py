@@ -26,9 +26,7 @@ TENSORS = {
     "fc.bias": torch.tensor([0.5, -0.5]),
     "bn.num_batches_tracked": torch.tensor(7),
 }
-FUZZ = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(path, tensors):

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedstrata.protocol.payload import PayloadError, decode, encode
@@ -282,7 +282,6 @@ def test_fuzz_headers(header):
         max_size=5,
     )
 )
-@settings(deadline=None)
 def test_fuzz_round_trips(drawn):
     tensors = {name: torch.randn(shape).to(dtype) for name, (dtype, shape) in drawn.items()}
     found = decode(encode(tensors), schema_of(tensors), max_magnitude=None)

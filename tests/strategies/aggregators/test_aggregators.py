@@ -11,7 +11,7 @@ import torch
 import yaml
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedstrata.support.errors import UserError
@@ -264,7 +264,6 @@ def weighted_mean(updates, examples):
     }
 
 
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_fedavg_error_stays_within_its_documented_bound_and_order_is_nothing(data):
     sites = [f"s{k}" for k in range(data.draw(st.integers(2, 7)))]
