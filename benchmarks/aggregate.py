@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.aggregation import (
+from benchmarks.measure.aggregation import (
     FLOWER,
     OURS,
     RULES,
@@ -29,10 +29,10 @@ from benchmarks.aggregation import (
     play,
     write_mean,
 )
-from benchmarks.apart import apart, largest_difference
-from benchmarks.command_line import at_least, command_of, output_of, with_output
-from benchmarks.limits import Limits, limits
-from benchmarks.tables import Table, write
+from benchmarks.measure.fresh_process import apart, largest_difference
+from benchmarks.measure.limits import Limits, limits
+from benchmarks.report.command_line import at_least, command_of, output_of, with_output
+from benchmarks.report.tables import Table, write
 
 COUNTS = (10, 100, 1000)
 ROBUST_COUNTS = (10, 100)
@@ -42,7 +42,7 @@ TOLERANCE = 1e-6
 EXACT = "the mean in float64"
 ROUNDING = 1e-4
 """What float32 sums of many replies, as Flower's are, may lie from their mean."""
-PRELOAD = ("benchmarks.aggregation", "torchvision")
+PRELOAD = ("benchmarks.measure.aggregation", "torchvision")
 FREE = 0.7  # share of the free memory that Flower's replies may take
 
 

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.command_line import command_of, output_of, with_places
-from benchmarks.flower import Simulator
-from benchmarks.outcome import mean_accuracy
-from benchmarks.study import Case, Study
-from benchmarks.tables import Figure, Table, write
+from benchmarks.accuracy.study import Case, Study
+from benchmarks.flower.simulator import Simulator
+from benchmarks.report.command_line import command_of, output_of, with_places
+from benchmarks.report.outcome import mean_accuracy
+from benchmarks.report.tables import Figure, Table, write
 
 SITES, QUICK_SITES = 10, 2
 EXACT = Case("float32", ("train.feature_dtype=float32",))

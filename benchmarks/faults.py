@@ -29,8 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command_line import command_of, output_of, with_output
-from benchmarks.processes import (
+from benchmarks.flower.processes import (
     Process,
     Processes,
     SuperLink,
@@ -40,8 +39,9 @@ from benchmarks.processes import (
     start_site,
     start_supernode,
 )
-from benchmarks.proxy import Proxy
-from benchmarks.tables import Table, write
+from benchmarks.flower.proxy import Proxy
+from benchmarks.report.command_line import command_of, output_of, with_output
+from benchmarks.report.tables import Table, write
 
 SITES = ("site-00", "site-01", "site-02")
 ROUNDS = 6

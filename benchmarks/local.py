@@ -26,10 +26,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.apart import apart, in_gpu_memory, largest_difference, most_resident
-from benchmarks.command_line import at_least, command_of, output_of, with_output
-from benchmarks.limits import Limits, limits, operations
-from benchmarks.tables import Table, write
+from benchmarks.measure.fresh_process import apart, in_gpu_memory, largest_difference, most_resident
+from benchmarks.measure.limits import Limits, limits, operations
+from benchmarks.report.command_line import at_least, command_of, output_of, with_output
+from benchmarks.report.tables import Table, write
 from client_app.context import choose_device
 from client_app.feature_cache import FeatureCache, cached
 from client_app.gpu_cache import GpuCache, room_on

@@ -10,8 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.command_line import check_data, command_of, output_of, with_data, with_places
-from benchmarks.flower import Simulator
+from benchmarks.flower.simulator import Simulator
+from benchmarks.report.command_line import check_data, command_of, output_of, with_data, with_places
 
 FACES = ("utkface", "drawn")
 
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def table3(told: argparse.Namespace, simulator: Simulator, command: str) -> None:
     """Play table III on drawn and on real faces."""
-    from benchmarks import prepare
-    from benchmarks.table3 import Table3, drawn, utkface
+    from benchmarks.accuracy import prepare
+    from benchmarks.accuracy.table3 import Table3, drawn, utkface
 
     for name in told.faces:
         if name == "utkface":
@@ -69,7 +69,7 @@ def table3(told: argparse.Namespace, simulator: Simulator, command: str) -> None
 
 def table4(told: argparse.Namespace, simulator: Simulator, command: str) -> None:
     """Play table IV."""
-    from benchmarks.table4 import Table4
+    from benchmarks.accuracy.table4 import Table4
 
     table = Table4(told.har.resolve(), tuple(told.seeds), told.rounds or 150)
     table.run(simulator, output_of(told), command, told.splits, told.grid_split)

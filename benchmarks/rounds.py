@@ -23,14 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command_line import (
-    at_least,
-    check_compiled,
-    command_of,
-    output_of,
-    with_output,
-)
-from benchmarks.deployed import (
+from benchmarks.flower.deployment import (
     draw,
     our_rounds,
     start_warm_site,
@@ -38,9 +31,16 @@ from benchmarks.deployed import (
     submit_stock,
     watch,
 )
-from benchmarks.limits import Limits, limits, operations
-from benchmarks.processes import Process, Processes, SuperLink, start_supernode
-from benchmarks.tables import Table, times, write
+from benchmarks.flower.processes import Process, Processes, SuperLink, start_supernode
+from benchmarks.measure.limits import Limits, limits, operations
+from benchmarks.report.command_line import (
+    at_least,
+    check_compiled,
+    command_of,
+    output_of,
+    with_output,
+)
+from benchmarks.report.tables import Table, times, write
 from models.networks import build
 from server_app.compose import compose
 

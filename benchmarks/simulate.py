@@ -28,13 +28,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.central import sites_data
-from benchmarks.command_line import at_least, command_of, output_of, with_output
-from benchmarks.deployed import Ended, app_copy, note_rounds, our_rounds, stock_rounds
-from benchmarks.flower import Simulator
-from benchmarks.limits import limits, operations
-from benchmarks.processes import children
-from benchmarks.tables import Table, times, write
+from benchmarks.accuracy.central import sites_data
+from benchmarks.flower.deployment import Ended, app_copy, note_rounds, our_rounds, stock_rounds
+from benchmarks.flower.processes import children
+from benchmarks.flower.simulator import Simulator
+from benchmarks.measure.limits import limits, operations
+from benchmarks.report.command_line import at_least, command_of, output_of, with_output
+from benchmarks.report.tables import Table, times, write
 from models import weights
 from server_app.compose import compose
 from strategies.config import plan_for

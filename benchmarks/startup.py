@@ -20,17 +20,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.command_line import (
+from benchmarks.flower.deployment import draw
+from benchmarks.flower.processes import REPOSITORY, Processes
+from benchmarks.report.command_line import (
     at_least,
     check_compiled,
     command_of,
     output_of,
     with_output,
 )
-from benchmarks.deployed import draw
-from benchmarks.processes import REPOSITORY, Processes
+from benchmarks.report.tables import Table, times, write
 from benchmarks.rounds import COLD, DATA, SITES, STOCK, WARM, Deployment
-from benchmarks.tables import Table, times, write
 from server_app.compose import compose
 
 NOTHING, SERVER, CLIENT = "an empty interpreter", "Flower's ServerApp API", "Flower's ClientApp API"

@@ -17,9 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import central, pictures, prepare, ways
-from benchmarks.central import sites_data
-from benchmarks.command_line import (
+from benchmarks.accuracy import central, prepare
+from benchmarks.accuracy import transfer_sets as ways
+from benchmarks.accuracy.central import sites_data
+from benchmarks.accuracy.study import Case, Study
+from benchmarks.flower.simulator import Simulator
+from benchmarks.measure.footprint import footprint
+from benchmarks.report import pictures
+from benchmarks.report.command_line import (
     at_least,
     check_data,
     command_of,
@@ -27,9 +32,7 @@ from benchmarks.command_line import (
     with_data,
     with_places,
 )
-from benchmarks.flower import Simulator
-from benchmarks.footprint import footprint
-from benchmarks.outcome import (
+from benchmarks.report.outcome import (
     alone_accuracy,
     balanced_accuracy,
     curve,
@@ -39,8 +42,7 @@ from benchmarks.outcome import (
     mean_accuracy,
     mean_of,
 )
-from benchmarks.study import Case, Study
-from benchmarks.tables import Table, write
+from benchmarks.report.tables import Table, write
 from models.training import loop
 from models.training.data import SiteData
 from strategies.config import Config

@@ -20,15 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import (
-    at_least,
-    check_data,
-    command_of,
-    output_of,
-    with_data,
-    with_places,
-)
-from benchmarks.deployed import (
+from benchmarks.accuracy.study import Case, Study
+from benchmarks.flower.deployment import (
     draw,
     our_rounds,
     start_warm_site,
@@ -36,13 +29,20 @@ from benchmarks.deployed import (
     submit_stock,
     watch,
 )
-from benchmarks.flower import Simulator
-from benchmarks.outcome import mean_accuracy
-from benchmarks.processes import Processes, SuperLink, start_supernode
-from benchmarks.proxy import DOWN, UP, Proxy
+from benchmarks.flower.processes import Processes, SuperLink, start_supernode
+from benchmarks.flower.proxy import DOWN, UP, Proxy
+from benchmarks.flower.simulator import Simulator
+from benchmarks.report.command_line import (
+    at_least,
+    check_data,
+    command_of,
+    output_of,
+    with_data,
+    with_places,
+)
+from benchmarks.report.outcome import mean_accuracy
+from benchmarks.report.tables import Figure, Table, times, write
 from benchmarks.simulate import draw_measurements
-from benchmarks.study import Case, Study
-from benchmarks.tables import Figure, Table, times, write
 from server_app.compose import compose
 
 STOCK = "whole model, stock Flower FedAvg"

@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 
 from benchmarks.aggregate import EXACT, PER_REPLY, least_seconds, main
-from benchmarks.aggregation import FLOWER, OURS, RULES, Case, ReplyBuffer, model, options_of
-from benchmarks.limits import Limits
+from benchmarks.measure.aggregation import FLOWER, OURS, RULES, Case, ReplyBuffer, model, options_of
+from benchmarks.measure.limits import Limits
 
 
 def test_each_rule_runs_on_both_sides_and_they_agree(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from benchmarks.faults import (
     _notes,
     compare,
 )
-from benchmarks.processes import Process, Processes, SuperLink
+from benchmarks.flower.processes import Process, Processes, SuperLink
 
 
 def record(number: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from benchmarks.limits import Limits
 from benchmarks.local import (
     COLD,
     EXACT,
@@ -24,6 +23,7 @@ from benchmarks.local import (
     site_of,
     table,
 )
+from benchmarks.measure.limits import Limits
 
 SMALL = Case("resnet18", 64, "last stage", images=6, epochs=1, rounds=2)
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import pictures, prepare, ways
-from benchmarks.central import sites_data
-from benchmarks.footprint import footprint
+from benchmarks.accuracy import prepare
+from benchmarks.accuracy import transfer_sets as ways
+from benchmarks.accuracy.central import sites_data
+from benchmarks.measure.footprint import footprint
+from benchmarks.report import pictures
 from fedstrata.support.errors import UserError
 from models.training.data import ArrayInputs, SiteData, Split
 from server_app.compose import compose

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.deployed import draw
-from benchmarks.processes import REPOSITORY
+from benchmarks.flower.deployment import draw
+from benchmarks.flower.processes import REPOSITORY
 from benchmarks.rounds import (
     BATCH,
     BRIEF,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import benchmarks.simulate
-from benchmarks.central import sites_data
+from benchmarks.accuracy.central import sites_data
 from benchmarks.simulate import (
     APART,
     BATCH,

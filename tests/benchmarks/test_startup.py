@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from benchmarks.processes import REPOSITORY, clean_environment
+from benchmarks.flower.processes import REPOSITORY, clean_environment
 from benchmarks.rounds import COLD, STOCK, WARM
 from benchmarks.startup import (
     ALWAYS,

@@ -11,22 +11,23 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks import tables, ways
+from benchmarks.accuracy import transfer_sets as ways
+from benchmarks.accuracy.study import Case
+from benchmarks.accuracy.table3 import Faces, Table3
+from benchmarks.accuracy.table4 import Chosen, Table4
 from benchmarks.collect import main as collect
-from benchmarks.command_line import anywhere, command_of
 from benchmarks.faults import main as faults
 from benchmarks.paper import main as paper
 from benchmarks.paper import parser as paper_parser
+from benchmarks.report import tables
+from benchmarks.report.command_line import anywhere, command_of
 from benchmarks.rounds import main as rounds
-from benchmarks.study import Case
-from benchmarks.table3 import Faces, Table3
-from benchmarks.table4 import Chosen, Table4
 from benchmarks.transfer import Deployment, Transfer, _counted
 from benchmarks.transfer import main as transfer
 from benchmarks.transfer import parser as transfer_parser
 from models.networks import build
-from tests.benchmarks.test_study import Loopback
-from tests.helpers.runs import SMALL
+from tests.benchmarks.accuracy.test_study import Loopback
+from tests.strategies.test_equalities import SMALL
 
 QUICK = tuple(each for each in SMALL if not each.startswith(("model", "weights", "groups")))
 

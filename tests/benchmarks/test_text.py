@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ways
+from benchmarks.accuracy import transfer_sets as ways
 from benchmarks.transfer import Transfer
-from tests.benchmarks.test_study import Loopback
+from tests.benchmarks.accuracy.test_study import Loopback
 from tests.server_app.test_text import notes  # noqa: F401
 
 pytest.importorskip("transformers")

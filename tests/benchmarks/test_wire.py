@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import REPOSITORY
-from benchmarks.proxy import DOWN, UP
-from benchmarks.study import Case, deciding
-from benchmarks.tables import Figure, write
+from benchmarks.accuracy.study import Case, deciding
+from benchmarks.flower.processes import REPOSITORY
+from benchmarks.flower.proxy import DOWN, UP
+from benchmarks.report.tables import Figure, write
 from benchmarks.wire import (
     CASES,
     EXACT,

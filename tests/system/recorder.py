@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.proxy import DOWN, UP, Proxy
+from benchmarks.flower.proxy import DOWN, UP, Proxy
 
 __all__ = ["DOWN", "UP", "Recorder"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.processes import (
+from benchmarks.flower.processes import (
     Process,
     Processes,
     SuperLink,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.processes import (
+from benchmarks.flower.processes import (
     REPOSITORY,
     Process,
     Processes,

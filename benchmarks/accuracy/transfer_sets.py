@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.study import Case, Sites
+from benchmarks.accuracy.study import Case, Sites
 
 MEASURED_ON_ALL = "data.measure_on_all=true"
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import pictures
-from benchmarks.flower import Simulator
-from benchmarks.outcome import (
+from benchmarks.accuracy.study import Case, Study
+from benchmarks.flower.simulator import Simulator
+from benchmarks.report import pictures
+from benchmarks.report.outcome import (
     curve,
     figure,
     majority_accuracy,
@@ -17,8 +18,7 @@ from benchmarks.outcome import (
     mean_of,
     validation_accuracy,
 )
-from benchmarks.study import Case, Study
-from benchmarks.tables import Table, write
+from benchmarks.report.tables import Table, write
 
 SUBJECTS = 30
 PAPER = {"separate": "98.89", "centralized joint": "98.98", "multi-task FL": "99.42"}

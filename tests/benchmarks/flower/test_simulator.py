@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.flower import Simulator
-from benchmarks.study import Case, Study
-from tests.helpers.runs import SMALL
+from benchmarks.accuracy.study import Case, Study
+from benchmarks.flower.simulator import Simulator
+from tests.strategies.test_equalities import SMALL
 
 
 def living_members(group: int) -> list[int]:

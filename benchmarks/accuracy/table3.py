@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import pictures
-from benchmarks.central import sites_data
-from benchmarks.flower import Simulator
-from benchmarks.outcome import by_task, curve, figure, mean_of
-from benchmarks.study import Case, Sites, Study
-from benchmarks.tables import Table, write
+from benchmarks.accuracy.central import sites_data
+from benchmarks.accuracy.study import Case, Sites, Study
+from benchmarks.flower.simulator import Simulator
+from benchmarks.report import pictures
+from benchmarks.report.outcome import by_task, curve, figure, mean_of
+from benchmarks.report.tables import Table, write
 from strategies.config import Config
 
 FROZEN = ("model=squeezenet1_1", "weights=file", "groups.pretrained=[features]")

@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.processes import REPOSITORY
-from benchmarks.tables import UNCOMPILED, compiled
+from benchmarks.flower.processes import REPOSITORY
+from benchmarks.report.tables import UNCOMPILED, compiled
 from fedstrata.support.home import home
 
 DATA = "FEDSTRATA_DATA"  # names the folder of real data

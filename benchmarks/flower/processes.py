@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
 MARK = "FEDSTRATA_TEST_PROCESSES"
 SHOWN = 4000  # characters of each log that a failure quotes

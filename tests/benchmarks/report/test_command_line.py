@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import command_line
-from benchmarks.command_line import at_least, check_compiled, output_of, with_output
-from benchmarks.processes import REPOSITORY
+from benchmarks.flower.processes import REPOSITORY
+from benchmarks.report import command_line
+from benchmarks.report.command_line import at_least, check_compiled, output_of, with_output
 
 
 def test_a_quick_look_writes_over_no_result() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.collect import HERE, page
-from benchmarks.tables import Figure, Table
+from benchmarks.report.tables import Figure, Table
 
 RESULTS = sorted((HERE / "results").glob("*.json"))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import REPOSITORY, clean_environment, free_port
+from benchmarks.flower.processes import REPOSITORY, clean_environment, free_port
 
 SHOWN = ("run ", "round ", "mean over sites", "error", "Error", "WARNING", "stage 1")
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from benchmarks.apart import in_gpu_memory, most_resident
-from benchmarks.processes import REPOSITORY
+from benchmarks.flower.processes import REPOSITORY
+from benchmarks.measure.fresh_process import in_gpu_memory, most_resident
 from fedstrata.protocol.payload import decode, encode
 from fedstrata.protocol.tensors import TensorSpec
 from models.networks import build

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.central import sites_data
-from benchmarks.processes import (
+from benchmarks.accuracy.central import sites_data
+from benchmarks.flower.processes import (
     REPOSITORY,
     Process,
     Processes,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.central import sites_data
-from benchmarks.deployed import Ended, draw, note_rounds, our_rounds, stock_rounds
+from benchmarks.accuracy.central import sites_data
+from benchmarks.flower.deployment import Ended, draw, note_rounds, our_rounds, stock_rounds
 from benchmarks.rounds import DATA, SITES, TEST, TRAIN
 from server_app.compose import compose
 

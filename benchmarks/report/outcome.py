@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tables import Figure
+from benchmarks.report.tables import Figure
 
 
 def mean_accuracy(results: Mapping[str, Any]) -> float:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import outcome
-from benchmarks.flower import SimulationFailed, Simulator
-from benchmarks.study import Case, Study, deciding, finished
-from benchmarks.tables import Figure, Table, write
+from benchmarks.accuracy.study import Case, Study, deciding, finished
+from benchmarks.flower.simulator import SimulationFailed, Simulator
+from benchmarks.report import outcome
+from benchmarks.report.tables import Figure, Table, write
 from server_app.app import run_all
 from server_app.compose import RunConfig
 from tests.helpers.runs import SMALL

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from benchmarks.proxy import Proxy
+from benchmarks.flower.proxy import Proxy
 
 PATIENCE = 60  # seconds
 

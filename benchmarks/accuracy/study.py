@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import anywhere
-from benchmarks.flower import SimulationFailed, Simulator
+from benchmarks.flower.simulator import SimulationFailed, Simulator
+from benchmarks.report.command_line import anywhere
 from server_app.compose import compose
 from server_app.report import versions
 from strategies.config import Config
@@ -126,11 +126,11 @@ class Study:
     def centrally(
         self, simulator: Simulator, case: Case, *, together: bool = True
     ) -> list[dict[str, Any]]:
-        """Return what `benchmarks.central.central` gives for ``case``, one per seed; kept as runs are.
+        """Return what `central` gives for ``case``, one per seed; kept as runs are.
 
         What is kept has ``versions`` besides: of the packages that made it.
         """
-        from benchmarks.central import central, sites_data
+        from benchmarks.accuracy.central import central, sites_data
 
         made = []
         for seed in self.seeds:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.central import Pool, central, pooled, sites_data
+from benchmarks.accuracy.central import Pool, central, pooled, sites_data
 from models.training.data import ArrayInputs, Split
 from server_app.compose import compose
 from strategies.config import Config
