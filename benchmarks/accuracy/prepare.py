@@ -21,12 +21,12 @@ MANIFEST = "manifest.csv"
 def unpacked(source: Path, target: Path) -> Path:
     """Return the folder of ``source``: itself, or where its zip archive was unpacked.
 
-    What lies in ``target`` is left where it is whole and has the archive's names and sizes.
+    An archive that was unpacked before, with the same names and sizes, is not unpacked again.
 
     Raises
     ------
     UserError
-        Where it is neither, or the archive has a path that leaves ``target``.
+        ``source`` is neither, or the archive has a path that leaves ``target``.
     """
     if source.is_dir():
         return source
@@ -38,8 +38,8 @@ def unpacked(source: Path, target: Path) -> Path:
             if not (target / name).resolve().is_relative_to(target.resolve()):
                 raise UserError(f"{source}: {name!r} would be unpacked outside of {target}")
         files = [each for each in archive.infolist() if not each.is_dir()]
-        told = {target / each.filename: each.file_size for each in files}
-        if not done.exists() or _without_ours(told, target) != _sizes(target):
+        expected = {target / each.filename: each.file_size for each in files}
+        if not done.exists() or _without_ours(expected, target) != _sizes(target):
             shutil.rmtree(target, ignore_errors=True)
             archive.extractall(target)
             done.touch()
@@ -60,14 +60,14 @@ def _without_ours(sizes: dict[Path, int], folder: Path) -> dict[Path, int]:
 def utkface(source: Path, work: Path) -> Path:
     """Return a folder of UTKFace with a manifest in which each picture answers one question.
 
-    The name of a picture is ``[age]_[gender]_[race]_[date].jpg.chip.jpg``. The pictures are dealt
-    out to the tasks gender, age (four groups) and race (five), so that no two sites of different
-    tasks hold the same face; names that do not say all three are left out.
+    The name of a picture is ``[age]_[gender]_[race]_[date].jpg.chip.jpg``. Each picture goes to one of
+    the tasks gender, age (four groups) and race (five). So no two sites of different tasks have the
+    same face. Names without all three are left out.
 
     Raises
     ------
     UserError
-        Where there is no such picture.
+        There is no such picture.
     """
     folder = unpacked(source, work / "utkface")
     rows = []
@@ -78,8 +78,8 @@ def utkface(source: Path, work: Path) -> Path:
         age, gender, race = map(int, words[:3])
         if gender < len(GENDERS) and race < len(RACES):
             group = next(name for below, name in AGES if age < below)
-            told = {"gender": GENDERS[gender], "age": group, "race": RACES[race]}
-            rows.append((str(path.relative_to(folder)), told))
+            answers = {"gender": GENDERS[gender], "age": group, "race": RACES[race]}
+            rows.append((str(path.relative_to(folder)), answers))
     if not rows:
         raise UserError(f"{folder}: no picture is named as UTKFace names them")
     order = np.random.default_rng(2017).permutation(len(rows))
@@ -87,9 +87,9 @@ def utkface(source: Path, work: Path) -> Path:
         writer = csv.writer(file)
         writer.writerow(["path", *TASKS])
         for place, row in enumerate(order):
-            name, told = rows[row]
+            name, answers = rows[row]
             asked = TASKS[place % len(TASKS)]
-            writer.writerow([name, *(told[task] if task == asked else "" for task in TASKS)])
+            writer.writerow([name, *(answers[task] if task == asked else "" for task in TASKS)])
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Cases over the same sites: which runs are wanted, which are there already, and what they gave."""
+"""Cases over the same sites: which runs are needed, which exist already, and their results."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.flower.simulator import SimulationFailed, Simulator
-from benchmarks.report.command_line import anywhere
+from benchmarks.flower.site_data import sites_data
+from benchmarks.report.command_line import without_folders
 from server_app.compose import compose
 from server_app.report import versions
 from strategies.config import Config
 
-AT_ONCE = 24  # runs in one `flwr run`: what it saves is Flower's and Ray's start
+AT_ONCE = 24  # runs in one `flwr run`, which start Flower and Ray once
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ class Study:
 
     @property
     def folder(self) -> str:
-        """The name under which runs are kept: what their configuration does not say is in it."""
+        """The folder of the runs; its name has what their configuration does not say."""
         read = [path for path in (self.data_root, self.weights) if path is not None]
-        told = f"{self.name}-{self.sites}-sites"
-        return f"{told}-{stamp(read)}" if read else told
+        name = f"{self.name}-{self.sites}-sites"
+        return f"{name}-{stamp(read)}" if read else name
 
     def configured(self, case: Case, seed: int) -> tuple[str, ...]:
         """Return all overrides of one run."""
@@ -70,7 +72,7 @@ class Study:
 
     def config(self, case: Case, seed: int) -> Config:
         """Return the whole configuration of one run."""
-        return compose(self.experiment, self.configured(case, seed))
+        return composed(self.experiment, self.configured(case, seed))
 
     def command(self, case: Case) -> str:
         """Return what a user types for this case."""
@@ -78,13 +80,13 @@ class Study:
         overrides = " ".join([*self.overrides, *case.overrides, seeds])
         root = f' data-root="{self.data_root}"' if self.data_root else ""
         federation = f"--federation-config 'num-supernodes={self.sites}'"
-        return anywhere(
+        return without_folders(
             f"flwr run . --stream {federation} "
             f'-c \'experiment="{self.experiment}"{root} overrides="{overrides}"\''
         )
 
-    def play(self, simulator: Simulator, cases: Sequence[Case]) -> dict[str, list[dict[str, Any]]]:
-        """Return results.json of each case, one per seed; what was run before is not run again.
+    def run(self, simulator: Simulator, cases: Sequence[Case]) -> dict[str, list[dict[str, Any]]]:
+        """Return results.json of each case, one per seed; finished runs are not run again.
 
         Raises
         ------
@@ -97,10 +99,10 @@ class Study:
             for case in cases
             for seed in self.seeds
         }
-        there = finished(output)
-        missing = [overrides for key, overrides in wanted.items() if key not in there]
+        done = finished(output)
+        missing = [overrides for key, overrides in wanted.items() if key not in done]
         if missing:
-            print(f"{self.name}: {len(wanted) - len(missing)} of {len(wanted)} runs are there")
+            print(f"{self.name}: {len(wanted) - len(missing)} of {len(wanted)} runs are done")
         for start in range(0, len(missing), AT_ONCE):
             sets = " ; ".join(" ".join(overrides) for overrides in missing[start : start + AT_ONCE])
             run_config = {
@@ -123,31 +125,31 @@ class Study:
             for case in cases
         }
 
-    def centrally(
-        self, simulator: Simulator, case: Case, *, together: bool = True
+    def run_centrally(
+        self, simulator: Simulator, case: Case, *, joint: bool = True
     ) -> list[dict[str, Any]]:
-        """Return what `central` gives for ``case``, one per seed; kept as runs are.
+        """Return what `central` returns for ``case``, one per seed; saved as runs are.
 
-        What is kept has ``versions`` besides: of the packages that made it.
+        Each has ``versions``, too: of the packages that made it.
         """
-        from benchmarks.accuracy.central import central, sites_data
+        from benchmarks.accuracy.central import central
 
         made = []
         for seed in self.seeds:
             config = self.config(case, seed)
 
             def train(config: Config = config) -> dict[str, Any]:
-                held = sites_data(config, self.sites, self.data_root)
-                return central(config, held, simulator.folder / "home" / "cache", together=together)
+                sites = sites_data(config, self.sites, self.data_root)
+                return central(config, sites, simulator.folder / "home" / "cache", joint=joint)
 
             folder = simulator.folder / "central" / self.folder
-            made.append(remembered(folder, [deciding(config.to_dict()), together], train))
+            made.append(load_or_make(folder, [deciding(config.to_dict()), joint], train))
         return made
 
 
 @dataclass(frozen=True)
 class Sites:
-    """Data that sites hold, as it is configured.
+    """The configuration of the data of sites.
 
     Parameters
     ----------
@@ -162,7 +164,7 @@ class Sites:
     root : Path or None
         The data, absolute.
     overrides : tuple of str
-        Data, partition and training.
+        Data, its split among the sites, and training.
     """
 
     name: str
@@ -175,26 +177,32 @@ class Sites:
     def study(
         self, table: str, seeds: tuple[int, ...], *first: str, weights: Path | None = None
     ) -> Study:
-        """Return the runs of a table over these sites; ``first`` are overridden by their own."""
+        """Return the runs of a table over these sites; their own overrides come after ``first``."""
         overrides = (*first, *self.overrides)
         name = f"{table}-{self.name}"
         return Study(name, self.experiment, self.sites, self.root, overrides, seeds, weights)
 
 
-def stamp(paths: Iterable[Path]) -> str:
-    """Return what tells these files and folders from others: 8 hex digits.
+@cache  # a study asks for each configuration several times
+def composed(experiment: str, overrides: tuple[str, ...]) -> Config:
+    """Return the configuration of an experiment with these overrides."""
+    return compose(experiment, overrides)
 
-    They run from each one's name and size; of a folder, from its files' number and total size.
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Return 8 hex digits that change with these files and folders.
+
+    They depend on the name and size of each; of a folder, on its files' number and total size.
     """
-    told = []
+    described = []
     for path in paths:
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-        told.append((path.name, len(files), sum(each.stat().st_size for each in files)))
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+        described.append((path.name, len(files), sum(each.stat().st_size for each in files)))
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:8]
 
 
 def finished(output: Path) -> dict[str, dict[str, Any]]:
-    """Return results.json of every run under ``output`` that came to its end, by configuration."""
+    """Return results.json of every run under ``output`` that reached its end, by configuration."""
     found = {}
     for path in sorted(output.glob("*/results.json")):
         results = json.loads(path.read_text())
@@ -204,7 +212,7 @@ def finished(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def tidy(output: Path) -> None:
-    """Delete checkpoints and personal layers of finished runs: results.json is what is kept."""
+    """Delete checkpoints and personal layers of finished runs; results.json stays."""
     for path in output.glob("*/results.json"):
         if _over(json.loads(path.read_text())):
             for folder in ("checkpoints", "sites"):
@@ -212,7 +220,7 @@ def tidy(output: Path) -> None:
 
 
 def _over(results: Mapping[str, Any]) -> bool:
-    """Return whether a run came to its end, which fine-tuning is where there is any."""
+    """Return whether a run reached its end: that of the fine-tuning, where there is any."""
     tuned = not results["config"]["deployment"]["epochs"] or results["deployment"] is not None
     return results["final"] is not None and tuned
 
@@ -222,25 +230,26 @@ def _key(config: Mapping[str, Any]) -> str:
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` without what changes nothing: what a run does about lost sites, exact coding.
+    """Return ``config`` without what changes no result of a simulation.
 
-    A simulation loses no sites; and runs of before there was a choice of codings did not tell it.
+    That is what a run does about lost sites, since a simulation loses none. Exact coding is left out,
+    too: runs from before there was a choice of codings do not name it.
     """
     strategy = {k: v for k, v in config["strategy"].items() if k not in ("give_up", "minimum")}
-    for way in ("coding", "coding_down"):
-        chosen = {g: c for g, c in strategy.pop(way, {}).items() if c != {"name": "exact"}}
-        strategy |= {way: chosen} if chosen else {}
+    for key in ("coding", "coding_down"):
+        chosen = {g: c for g, c in strategy.pop(key, {}).items() if c != {"name": "exact"}}
+        strategy |= {key: chosen} if chosen else {}
     return {**config, "strategy": strategy}
 
 
-def remembered(folder: Path, told: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what ``make`` gives, kept in ``folder`` by ``told``, with the versions that made it."""
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def load_or_make(folder: Path, what: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what ``make`` returns, with ``versions``; saved in ``folder`` under ``what`` it is of."""
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     path = folder / f"{key[:24]}.json"
     if not path.exists():
         made = make()
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
+        unfinished = path.with_suffix(".tmp")  # renamed when whole: a killed write leaves no result
         unfinished.write_text(json.dumps({**made, "versions": versions()}))
         unfinished.rename(path)
     loaded: dict[str, Any] = json.loads(path.read_text())

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.central import sites_data
 from benchmarks.accuracy.study import Case, Sites, Study
 from benchmarks.flower.simulator import Simulator
+from benchmarks.flower.site_data import sites_data
 from benchmarks.report import pictures
 from benchmarks.report.outcome import by_task, curve, figure, mean_of
 from benchmarks.report.tables import Table, write
@@ -22,13 +22,17 @@ FROZEN = ("model=squeezenet1_1", "weights=file", "groups.pretrained=[features]")
 PAPER = {"gender": 95.32, "age": 97.93, "glasses": 99.38, "pose": 77.12, "teeth": 88.11}
 
 
+SitesOfRun = Mapping[str, Any]
+"""What results.json says of each site at the end of a run."""
+
+
 @dataclass(frozen=True)
 class Faces(Sites):
     """One set of faces: the federation over it, and which layers the federated cases share.
 
-    ``separate`` and ``multitask`` are the ``groups`` of the two federated cases, which is all that
-    differs between them; ``paper`` has the paper's figure of each task, ``central`` what the two
-    central cases override: a rate that suits their many steps in a row.
+    ``separate`` and ``multitask`` are the ``groups`` of the two federated cases, their only difference.
+    ``paper`` has the paper's figure of each task. ``central`` are overrides of the two central cases:
+    a rate that suits their many steps in a row.
     """
 
     separate: tuple[str, ...]
@@ -114,51 +118,54 @@ class Table3:
         return self.faces.study("table3", self.seeds, *frozen, weights=self.weights)
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
-        """Play everything, and write table, curves and JSON."""
+        """Run everything, and write table, curves and JSON."""
         faces, study = self.faces, self.study()
         separate = Case("distributed separate FL", (*faces.separate, "baselines.alone=false"))
         multitask = Case("distributed multi-task FL", (*faces.multitask, "baselines.alone=true"))
-        played = study.play(simulator, [separate, multitask])
-        shown: dict[str, list[Mapping[str, Any]]] = {}
-        lines: dict[str, list[list[float]]] = {}
-        for name, case, together in (
-            ("centralized separate", separate, False),
-            ("centralized joint", multitask, True),
-        ):
-            pace = _asked_of_a_site(study.config(case, 1))
-            case = Case(name, (*case.overrides, *faces.central, *pace))
-            made = study.centrally(simulator, case, together=together)
-            shown[name] = [each["sites"] for each in made]
-            lines[name] = [each["curve"] for each in made]
-        finals = [each["final"]["sites"] for each in played[multitask.name]]
-        shown["distributed separate"] = [
-            {n: {**s, "accuracy": s["alone_accuracy"]} for n, s in sites.items()}
-            for sites in finals
-        ]
-        for case in (separate, multitask):
-            shown[case.name] = [each["final"]["sites"] for each in played[case.name]]
-            lines[case.name] = [curve(each) for each in played[case.name]]
-        shown["majority class"] = [
-            {n: {**s, "accuracy": s["majority_accuracy"]} for n, s in sites.items()}
-            for sites in finals
-        ]
+        federated = (separate, multitask)
+        runs = study.run(simulator, federated)
+        shown, lines = self._central(simulator, study, separate, multitask)
+        finals = [each["final"]["sites"] for each in runs[multitask.name]]
+        shown["distributed separate"] = [_with_accuracy(s, "alone_accuracy") for s in finals]
+        for case in federated:
+            shown[case.name] = [each["final"]["sites"] for each in runs[case.name]]
+            lines[case.name] = [curve(each) for each in runs[case.name]]
+        shown["majority class"] = [_with_accuracy(s, "majority_accuracy") for s in finals]
         levels = {
             name: float(np.mean([mean_of(each) for each in shown[name]]))
             for name in ("distributed separate", "majority class")
         }
         name = f"table3-{faces.name}"
-        pictures.curves(folder / f"{name}.png", faces.title, lines, levels=levels)
-        held = sites_data(study.config(multitask, self.seeds[0]), study.sites, study.data_root)
-        pictures.who_holds_what(folder / f"{name}-sites.png", faces.title, held)
-        told = {
-            "commands": {case.name: study.command(case) for case in (separate, multitask)},
+        pictures.draw_curves(folder / f"{name}.png", faces.title, lines, levels=levels)
+        config = study.config(multitask, self.seeds[0])
+        sites = sites_data(config, study.sites, study.data_root)
+        pictures.draw_sites(folder / f"{name}-sites.png", faces.title, sites)
+        more = {
+            "commands": {case.name: study.command(case) for case in federated},
             "curves": lines,
-            "bytes": {case.name: _bytes(played[case.name][0]) for case in (separate, multitask)},
+            "bytes": {case.name: _bytes(runs[case.name][0]) for case in federated},
         }
         table = self._table(shown)
-        write(folder, name, [table], command=command, notes=self._notes(shown), more=told)
+        write(folder, name, [table], command=command, notes=self._notes(shown), more=more)
 
-    def _table(self, shown: Mapping[str, list[Mapping[str, Any]]]) -> Table:
+    def _central(
+        self, simulator: Simulator, study: Study, separate: Case, multitask: Case
+    ) -> tuple[dict[str, list[SitesOfRun]], dict[str, list[list[float]]]]:
+        """Return the sites and the curves of the two centralized cases, one per seed."""
+        sites: dict[str, list[SitesOfRun]] = {}
+        lines: dict[str, list[list[float]]] = {}
+        for name, case, joint in (
+            ("centralized separate", separate, False),
+            ("centralized joint", multitask, True),
+        ):
+            pace = _rounds_of_a_site(study.config(case, 1))
+            case = Case(name, (*case.overrides, *self.faces.central, *pace))
+            made = study.run_centrally(simulator, case, joint=joint)
+            sites[name] = [each["sites"] for each in made]
+            lines[name] = [each["curve"] for each in made]
+        return sites, lines
+
+    def _table(self, shown: Mapping[str, list[SitesOfRun]]) -> Table:
         tasks = sorted(by_task(next(iter(shown.values()))[0]))
         columns = ("case", *(f"{task}, %" for task in tasks), "mean over tasks, %")
         table = Table(f"Table III, {self.faces.title}", columns)
@@ -173,8 +180,8 @@ class Table3:
             table.rows["*the paper, on photographs with VGG-Face*"] = (*paper, f"{mean:.2f}")
         return table
 
-    def _notes(self, shown: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
-        """Say in sentences where the federation wins and loses, whichever way it went."""
+    def _notes(self, shown: Mapping[str, list[SitesOfRun]]) -> list[str]:
+        """Return sentences on where the federation is better and where it is worse."""
         means = {
             name: {
                 task: float(np.mean([by_task(sites)[task] for sites in seeds]))
@@ -207,8 +214,13 @@ class Table3:
         return notes
 
 
-def _asked_of_a_site(config: Config) -> tuple[str, ...]:
-    """Return the rounds that central training makes: as many as a site is asked in."""
+def _with_accuracy(sites: SitesOfRun, key: str) -> SitesOfRun:
+    """Return the sites with the figure ``key`` as their accuracy."""
+    return {name: {**site, "accuracy": site[key]} for name, site in sites.items()}
+
+
+def _rounds_of_a_site(config: Config) -> tuple[str, ...]:
+    """Return overrides for central training: as many rounds as a site takes part in."""
     strategy = config.strategy
     if strategy.fraction == 1:
         return ()
@@ -219,6 +231,6 @@ def _asked_of_a_site(config: Config) -> tuple[str, ...]:
 def _bytes(results: Mapping[str, Any]) -> dict[str, float]:
     """Return the payload bytes of a whole run, both ways."""
     return {
-        way: float(sum(sum(entry[way].values()) for entry in results["rounds"]))
-        for way in ("bytes_down", "bytes_up")
+        key: float(sum(sum(record[key].values()) for record in results["rounds"]))
+        for key in ("bytes_down", "bytes_up")
     }

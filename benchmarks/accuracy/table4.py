@@ -14,11 +14,10 @@ from benchmarks.report.outcome import (
     curve,
     figure,
     majority_accuracy,
-    mean_accuracy,
     mean_of,
     validation_accuracy,
 )
-from benchmarks.report.tables import Table, write
+from benchmarks.report.tables import Figure, Table, write
 
 SUBJECTS = 30
 PAPER = {"separate": "98.89", "centralized joint": "98.98", "multi-task FL": "99.42"}
@@ -59,8 +58,8 @@ class Table4:
     seeds : tuple of int
         Each case runs with each of them.
     passes : int
-        Over each subject's data. Multi-task FL makes about three rounds of each; every other
-        federated case a round of `PASSES_A_ROUND`, which is less to simulate.
+        Over each subject's data. Multi-task FL makes about three rounds a pass. Every other federated
+        case makes one round of `PASSES_A_ROUND` passes, which is less to simulate.
     """
 
     data: Path
@@ -90,16 +89,16 @@ class Table4:
             for family, overrides in families.items()
             for point in points
         }
-        played = study.play(simulator, list(cases.values()))
+        runs = study.run(simulator, list(cases.values()))
         found: dict[str, dict[Chosen, float]] = {}
         for (family, point), case in cases.items():
-            (results,) = played[case.name]
+            (results,) = runs[case.name]
             sites = results["final"]["sites"]
             found.setdefault(family, {})[point] = validation_accuracy(sites)
         joint = "centralized joint"
         for point in (Chosen(r, b) for r in CENTRAL_RATES for b in CENTRAL_BATCHES):
             case = Case(joint, (*COMMON.split(), *often.split(), *point.overrides()))
-            (made,) = study.centrally(simulator, case)
+            (made,) = study.run_centrally(simulator, case)
             found.setdefault(joint, {})[point] = validation_accuracy(made["sites"])
         for family, values in found.items():
             for point, value in values.items():
@@ -107,11 +106,11 @@ class Table4:
         return found
 
     def cases(self, chosen: Mapping[str, Chosen]) -> list[Case]:
-        """Return the cases that Flower plays."""
+        """Return the cases that are federated runs."""
         few = _pace(self.passes, PASSES_A_ROUND)
         prox = "method=fedprox method.mu=0.01 groups=all_common"
         separate, shared = chosen["separate"], chosen["multi-task FL"]
-        played = [
+        rows = [
             ("separate", "method=local", few, separate),
             ("multi-task FL", f"{COMMON} {MOMENTUM}", _steps(self.passes), shared),
             ("multi-task FL, plain averaging", COMMON, few, shared),
@@ -123,7 +122,7 @@ class Table4:
         ]
         return [
             Case(name, (*overrides.split(), *pace.split(), *point.overrides()))
-            for name, overrides, pace, point in played
+            for name, overrides, pace, point in rows
         ]
 
     def run(
@@ -134,7 +133,7 @@ class Table4:
         splits: Sequence[str],
         grid_split: str | None = None,
     ) -> None:
-        """Play everything, and write table, curves and JSON, a set for each split.
+        """Run everything, and write table, curves and JSON for each split.
 
         The rates are chosen on ``grid_split``; when omitted, on the split that they are used on.
         """
@@ -148,11 +147,11 @@ class Table4:
             }
             study = self.study(split, f"har-{split}", self.seeds, "data.validation_fraction=0.02")
             cases = self.cases(chosen)
-            played = study.play(simulator, cases)
-            table, lines = self._table(split, study, cases, played, chosen, simulator)
+            runs = study.run(simulator, cases)
+            table, lines = self._table(split, study, runs, chosen, simulator)
             title = f"Human activity recognition, 30 subjects, {split} split"
             picture = folder / f"table4-{split}.png"
-            pictures.curves(picture, title, lines, lowest=0.8, passes=self.passes)
+            pictures.draw_curves(picture, title, lines, lowest=0.8, passes=self.passes)
             more = {
                 "commands": {case.name: study.command(case) for case in cases},
                 "curves": lines,
@@ -178,60 +177,55 @@ class Table4:
         self,
         split: str,
         study: Study,
-        cases: list[Case],
-        played: Mapping[str, list[dict[str, Any]]],
+        runs: Mapping[str, list[dict[str, Any]]],
         chosen: Mapping[str, Chosen],
         simulator: Simulator,
     ) -> tuple[Table, dict[str, list[list[float]]]]:
-        separate = {
-            seed: results["final"]["sites"]
-            for seed, results in zip(study.seeds, played["separate"], strict=True)
-        }
+        """Return the table, and the curves of each case."""
         columns = ("case", "accuracy, %", "worst subject, %", "subjects better alone", "paper, %")
         table = Table(f"Table IV, {split} split ({SPLITS[split]})", columns)
         lines: dict[str, list[list[float]]] = {}
-
-        def add(name: str, sites: list[Mapping[str, Any]], curves: list[list[float]]) -> None:
-            worst = [min(site["accuracy"] for site in each.values()) for each in sites]
-            lost = [
-                sum(each[s]["accuracy"] < alone[s]["accuracy"] for s in each)
-                for each, alone in zip(sites, separate.values(), strict=True)
-            ]
-            beside = f"{sum(lost) / len(lost):.1f} of {SUBJECTS}"
-            cells = (
-                figure([mean_of(each) for each in sites]),
-                figure(worst),
-                "-" if name == "separate" else beside,
-                PAPER.get(name, "-"),
-            )
-            table.rows[name] = cells
-            lines[name] = curves
+        alone = [results["final"]["sites"] for results in runs["separate"]]
 
         def add_central(name: str, overrides: str, point: Chosen) -> None:
             often = _pace(self.passes, 1).split()
             case = Case(name, (*overrides.split(), *often, *point.overrides()))
-            made = study.centrally(simulator, case)
-            add(name, [each["sites"] for each in made], [each["curve"] for each in made])
+            made = study.run_centrally(simulator, case)
+            table.rows[name] = _row(name, [each["sites"] for each in made], alone)
+            lines[name] = [each["curve"] for each in made]
 
-        for case in cases:
-            results = played[case.name]
+        for name, results in runs.items():
             sites = [each["final"]["sites"] for each in results]
-            add(case.name, sites, [curve(each) for each in results])
-            assert all(
-                abs(mean_of(s) - mean_accuracy(r)) < 1e-9
-                for s, r in zip(sites, results, strict=True)
-            )
-            if case.name == "separate":
+            table.rows[name] = _row(name, sites, alone)
+            lines[name] = [curve(each) for each in results]
+            if name == "separate":
                 add_central("centralized joint", COMMON, chosen["centralized joint"])
         pooled = "groups=all_common"
         add_central("one model on pooled data", pooled, replace(chosen["separate"], batch=32))
-        majority = figure([majority_accuracy(each) for each in played["separate"]])
+        majority = figure([majority_accuracy(each) for each in runs["separate"]])
         table.rows["majority class"] = (majority, None, None, None)
         return table, lines
 
 
+def _row(
+    name: str, sites: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, Any]]
+) -> tuple[str | Figure | None, ...]:
+    """Return the cells of a case, from its sites and from those of training alone, one per seed."""
+    worst = [min(site["accuracy"] for site in each.values()) for each in sites]
+    lost = [
+        sum(each[site]["accuracy"] < other[site]["accuracy"] for site in each)
+        for each, other in zip(sites, alone, strict=True)
+    ]
+    return (
+        figure([mean_of(each) for each in sites]),
+        figure(worst),
+        "-" if name == "separate" else f"{sum(lost) / len(lost):.1f} of {SUBJECTS}",
+        PAPER.get(name, "-"),
+    )
+
+
 def _pace(passes: int, each_round: int) -> str:
-    """Return the overrides that make ``passes`` over a site's data, so many a round."""
+    """Return the overrides of ``passes`` over a site's data, ``each_round`` in a round."""
     return f"train.epochs={each_round} strategy.rounds={max(1, passes // each_round)}"
 
 

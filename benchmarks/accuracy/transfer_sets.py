@@ -1,4 +1,4 @@
-"""The ways of transfer that the field uses, as configuration: one list of overrides each."""
+"""The ways of transfer that the field uses, as cases: one list of overrides each."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ MEASURED_ON_ALL = "data.measure_on_all=true"
 
 
 @dataclass(frozen=True)
-class Set(Sites):
-    """Data that sites hold, and the ways that make sense on them, the rows of the table.
+class TransferSet(Sites):
+    """The data of sites, and the cases that make sense on them, the rows of the table.
 
     ``weights`` is the file or folder that some of them start from.
     """
 
-    ways: tuple[Case, ...]
+    cases: tuple[Case, ...]
     weights: Path | None = None
 
 
 def squeezenet(weights: Path) -> tuple[Case, ...]:
-    """Return the ways that start from SqueezeNet 1.1 with ImageNet's weights in a file."""
+    """Return the cases that start from SqueezeNet 1.1 with ImageNet's weights in a file."""
     model = ("model=squeezenet1_1", "model.head=[128]", "groups=all_common")
     file = (*model, "weights=file", f"weights.path={weights}")
     late = "features.11,features.12,head"
@@ -48,7 +48,7 @@ def squeezenet(weights: Path) -> tuple[Case, ...]:
 
 
 def small_cnn() -> tuple[Case, ...]:
-    """Return the ways that start from a light CNN, pre-trained centrally on public drawn faces."""
+    """Return the cases that start from a light CNN, pre-trained centrally on public drawn faces."""
     model = ("model=small_cnn", "model.head=[]", "groups=all_common")
     public = (
         *model,
@@ -76,23 +76,23 @@ def small_cnn() -> tuple[Case, ...]:
     )
 
 
-def deployment(rounds: int) -> Set:
+def deployment(rounds: int) -> TransferSet:
     """Return drawn faces with personal layers, fine-tuned after the rounds; two sites join then.
 
     Sites 8 and 9, of the tasks pose and teeth, take no part in the rounds.
     """
     base = drawn_faces(rounds, None)
-    way = next(way for way in base.ways if way.name[0] == "5")
-    stay = (
-        *way.overrides,
+    pretrained = next(case for case in base.cases if case.name[0] == "5")
+    personal = (
+        *pretrained.overrides,
         "groups.task=[]",
         "groups.personal=[head,bn1,bn2,bn3]",
         "deployment.epochs=4",
         "deployment.newcomers=[site-08,site-09]",
     )
-    everything = (*way.overrides, "deployment.epochs=4", "deployment.groups=[common,task]")
+    everything = (*pretrained.overrides, "deployment.epochs=4", "deployment.groups=[common,task]")
     joining = (*everything, "deployment.newcomers=[site-08,site-09]")
-    return Set(
+    return TransferSet(
         "deployment",
         "drawn faces, 8 sites and 2 that join after training",
         base.experiment,
@@ -100,16 +100,16 @@ def deployment(rounds: int) -> Set:
         base.root,
         base.overrides,
         (
-            Case("personal head and BatchNorm, fine-tuned", stay),
+            Case("personal head and BatchNorm, fine-tuned", personal),
             Case("head of the task, everything fine-tuned", joining),
         ),
     )
 
 
-def drawn_faces(rounds: int, labels: int | None) -> Set:
+def drawn_faces(rounds: int, labels: int | None) -> TransferSet:
     """Return drawn faces: 10 sites, two a task, each with a camera of its own."""
-    return Set(
-        f"faces-{_told(labels)}",
+    return TransferSet(
+        f"faces-{_short(labels)}",
         f"drawn faces, 10 sites, 5 tasks, {_labels(labels)}",
         "faces",
         10,
@@ -122,28 +122,30 @@ def drawn_faces(rounds: int, labels: int | None) -> Set:
             *_training(rounds),
         ),
         tuple(
-            Case(way.name, tuple(_headed(each) for each in way.overrides)) for way in small_cnn()
+            Case(case.name, tuple(_head_per_task(each) for each in case.overrides))
+            for case in small_cnn()
         ),
     )
 
 
-def pneumonia(root: Path, weights: Path, rounds: int, labels: int | None, *, skewed: bool) -> Set:
-    """Return PneumoniaMNIST: 4 sites, IID, or skewed: each site has seen one class alone.
+def pneumonia(
+    root: Path, weights: Path, rounds: int, labels: int | None, *, skewed: bool
+) -> TransferSet:
+    """Return PneumoniaMNIST: 4 sites, IID, or skewed with one class a site.
 
-    In the skewed case every site is measured on everybody's test pictures.
+    In the skewed case every site is measured on the test pictures of all.
     """
-    partition: tuple[str, ...] = ("data.site_split.scheme=iid",)
+    split: tuple[str, ...] = ("data.partition.scheme=iid",)
     if skewed:
-        partition = (
-            "data.site_split.scheme=pathological",
-            "data.site_split.classes_per_site=1",
+        split = (
+            "data.partition.scheme=pathological",
+            "data.partition.classes_per_site=1",
             MEASURED_ON_ALL,
         )
     kind = "one class a site, measured on both" if skewed else "IID"
-    ways = squeezenet(weights)
-    edge = [way for way in small_cnn() if way.name[0] == "7"]
-    return Set(
-        f"pneumonia-{'skewed' if skewed else 'iid'}-{_told(labels)}",
+    edge = [case for case in small_cnn() if case.name[0] == "7"]
+    return TransferSet(
+        f"pneumonia-{'skewed' if skewed else 'iid'}-{_short(labels)}",
         f"PneumoniaMNIST, 4 sites, {kind}, {_labels(labels)}",
         "medmnist",
         4,
@@ -154,18 +156,18 @@ def pneumonia(root: Path, weights: Path, rounds: int, labels: int | None, *, ske
             "data.size=64",
             "data.mean=[0.485,0.456,0.406]",
             "data.std=[0.229,0.224,0.225]",
-            *partition,
+            *split,
             *_training(rounds),
         ),
-        (*ways, *edge),
+        (*squeezenet(weights), *edge),
         weights,
     )
 
 
-def pacs(root: Path, weights: Path, rounds: int, labels: int | None) -> Set:
+def pacs(root: Path, weights: Path, rounds: int, labels: int | None) -> TransferSet:
     """Return PACS: 4 sites, one domain each: art, cartoons, photographs, sketches."""
-    return Set(
-        f"pacs-{_told(labels)}",
+    return TransferSet(
+        f"pacs-{_short(labels)}",
         f"PACS, 4 sites, one domain each, {_labels(labels)}",
         "images",
         4,
@@ -184,15 +186,15 @@ def pacs(root: Path, weights: Path, rounds: int, labels: int | None) -> Set:
 
 def text(
     root: Path, encoder: Path, sites: int, column: str | None, rounds: int, labels: int | None
-) -> Set:
-    """Return texts from a CSV file, shared out by ``column`` (a topic a site) or at random."""
-    partition: tuple[str, ...] = ("data.site_split.scheme=iid",)
+) -> TransferSet:
+    """Return texts from a CSV file, split among sites by ``column`` (a topic a site) or at random."""
+    split: tuple[str, ...] = ("data.partition.scheme=iid",)
     if column is not None:
-        partition = ("data.site_split.scheme=natural", f"data.site_split.column={column}")
+        split = ("data.partition.scheme=natural", f"data.partition.column={column}")
     everything = ("groups.pretrained=[]", "groups.common=['...']", "groups.task=[]")
     slow = "train.optimizer.lr=0.0001"
-    return Set(
-        f"text-{_told(labels)}",
+    return TransferSet(
+        f"text-{_short(labels)}",
         f"texts, {sites} sites, {'one ' + column + ' each' if column else 'IID'}, {_labels(labels)}",
         "text",
         sites,
@@ -200,7 +202,7 @@ def text(
         (
             f"data.labels_per_class={_value(labels)}",
             f"model.folder={encoder.name}",
-            *partition,
+            *split,
             f"strategy.rounds={rounds}",
             "train.epochs=4",
             "train.batch_size=16",
@@ -231,7 +233,7 @@ def _only(layers: str) -> tuple[str, ...]:
     return ("groups.pretrained=['...']", f"groups.common=[{layers}]")
 
 
-def _headed(override: str) -> str:
+def _head_per_task(override: str) -> str:
     """Put the head into ``task``: the questions about faces are different at different sites."""
     if override == "groups=all_common":
         return "groups=body_common_head_task"
@@ -240,7 +242,7 @@ def _headed(override: str) -> str:
     return override.replace(",head]", "]")
 
 
-def _told(labels: int | None) -> str:
+def _short(labels: int | None) -> str:
     return "all" if labels is None else str(labels)
 
 

@@ -1,74 +1,147 @@
-"""What benchmarks of deployed sites share: the apps, warm sites, the same data, when rounds ended."""
+"""A deployment on this machine: a real SuperLink, SuperNodes, and the sites' own processes."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import yaml
 
-from benchmarks.accuracy.central import sites_data
-from benchmarks.flower.processes import (
-    REPOSITORY,
-    Process,
-    Processes,
-    SuperLink,
-    free_port,
-    listening,
-    start_site,
-    start_supernode,
-)
-from strategies.config import Config
+from benchmarks.flower.processes import Process, Processes, free_port, listening
 
-Ended = dict[Path, dict[str, float]]
-"""By the folder of a run and the name of its checkpoint: when it was complete, seconds of the clock."""
+PLAINTEXT = ("--insecure",)
 
 
-def draw(config: Config, sites: int, root: Path | None, folder: Path) -> None:
-    """Write for stock Flower what each site holds, the very examples that ours gets, as npz files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, data in enumerate(sites_data(config, sites, root)):
-        kept: dict[str, Any] = {}
-        for split in ("train", "test"):
-            part = getattr(data, split)
-            kept[f"{split}_x"] = part.inputs.values
-            kept[f"{split}_y"] = part.labels
-        np.savez(folder / f"{index}.npz", **kept)
+@dataclass
+class SuperLink:
+    """A real ``flower-superlink``, and the name under which ``flwr run`` finds it.
+
+    Parameters
+    ----------
+    processes : Processes
+        Started among them.
+    name : str
+        Of the connection.
+    consortium : Path or None
+        Folder of `fedstrata-consortium`: TLS, registered keys and the roster; None for neither.
+    simulation : bool
+        It simulates the sites itself, and no SuperNode connects to it.
+    """
+
+    processes: Processes
+    name: str = "testbed"
+    consortium: Path | None = None
+    simulation: bool = False
+    fleet: int = field(default_factory=free_port)
+    control: int = field(default_factory=free_port)
+    appio: int = field(default_factory=free_port)
+    process: Process | None = None
+
+    def start(self) -> None:
+        """Start it (again) and wait until its ports answer."""
+        config = self.processes.flower_home / "config.toml"
+        connection = self._connection()
+        if not config.exists() or config.read_text() != connection:  # others may be reading it
+            config.write_text(connection)
+        environment = {}
+        if self.consortium is not None:
+            environment = {"FEDSTRATA_ROSTER": str(self.consortium / "superlink" / "roster.yaml")}
+        started = self.processes.start("superlink", self._command(), environment)
+        ports = (self.control,) if self.simulation else (self.fleet, self.control)
+        self.processes.wait_for(
+            "the SuperLink listens",
+            lambda: all(map(listening, ports)),
+            seconds=60,
+            watch=[started],
+        )
+        self.process = started
+
+    def kill(self) -> None:
+        """End it at once, the ServerApp that runs in it included."""
+        assert self.process is not None
+        self.process.kill()
+
+    def _connection(self) -> str:
+        """Return Flower's configuration file, with this connection alone."""
+        text = f'[superlink.{self.name}]\naddress = "127.0.0.1:{self.control}"\n'
+        if self.consortium is None:
+            return text + "insecure = true\n"
+        return text + f'root-certificates = "{self.consortium / "superlink" / "ca.crt"}"\n'
+
+    def _command(self) -> list[str]:
+        command = ["flower-superlink", *self._security()]
+        ports = {"control": self.control, "serverappio": self.appio}
+        if self.simulation:
+            command.append("--simulation")
+        else:
+            # In a file: a SuperLink that is started again without it refuses the SuperNodes that it
+            # knew, and they exit.
+            command += ["--database", str(self.processes.folder / "superlink.db")]
+            ports["fleet"] = self.fleet
+        for api, port in ports.items():
+            command += [f"--{api}-api-address", f"127.0.0.1:{port}"]
+        return command
+
+    def _security(self) -> list[str]:
+        if self.consortium is None:
+            return ["--insecure"]
+        keys = self.consortium / "superlink"
+        files = {"ca-certfile": "ca.crt", "certfile": "server.crt", "keyfile": "server.key"}
+        options = ["--enable-supernode-auth"]
+        for option, name in files.items():
+            options += [f"--ssl-{option}", str(keys / name)]
+        return options
 
 
-def app_copy(name: str, folder: Path) -> Path:
-    """Return a copy of the app ``benchmarks/<name>`` in ``folder``: `flwr run` writes beside an app."""
-    app = folder / "app"
-    if not app.exists():
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPOSITORY / "benchmarks" / name, app, ignore=ignored)
-    return app
-
-
-def submit_stock(
-    processes: Processes, superlink: SuperLink, output: Path, **config: int | str
+def start_supernode(
+    processes: Processes,
+    name: str,
+    superlink: int,
+    *options: str,
+    node_config: Mapping[str, Any] | None = None,
+    port: int | None = None,
+    security: Sequence[str] = PLAINTEXT,
 ) -> Process:
-    """Start `flwr run` of stock Flower's FedAvg; what it finds is for `stock_rounds`."""
-    told = {"output": str(output), **config}
-    pairs = " ".join(f"{k.replace('_', '-')}={json.dumps(v)}" for k, v in told.items())
-    app = app_copy("stock_app", processes.folder)
-    return processes.start(
-        "run", ["flwr", "run", str(app), superlink.name, "--stream", "-c", pairs]
-    )
+    """Start a real SuperNode; it connects to the port ``superlink``.
+
+    ``port`` is where the site's own process gets its work; the program is then ``fedstrata-node``.
+    Without it the program is ``flower-supernode``, which starts the app's processes itself.
+    """
+    program = "flower-supernode" if port is None else "fedstrata-node"
+    command = [program, *security, "--superlink", f"127.0.0.1:{superlink}", *options]
+    command += ["--clientappio-api-address", f"127.0.0.1:{port or free_port()}"]
+    if node_config:
+        pairs = (
+            f'{key}="{value}"' if isinstance(value, str | Path) else f"{key}={value}"
+            for key, value in node_config.items()
+        )
+        command += ["--node-config", " ".join(pairs)]
+    return processes.start(name, command)
 
 
-def stock_rounds(output: Path, sites: int, logs: Callable[[], str] = str) -> list[dict[str, float]]:
-    """Return each round as stock Flower's app wrote it; leave, with ``logs``, where a site missed one."""
-    if not output.exists():
-        raise SystemExit(f"stock Flower left no results:\n{logs()}")
-    rounds: list[dict[str, float]] = json.loads(output.read_text())["rounds"]
-    if short := [number for number, each in enumerate(rounds, 1) if each["replies"] != sites]:
-        raise SystemExit(f"stock Flower: sites missed the rounds {short}:\n{logs()}")
-    return rounds
+def start_site(processes: Processes, name: str, port: int, **settings: Any) -> Process:
+    """Write the ``site.yaml`` of a site and start ``fedstrata-site`` beside the SuperNode on ``port``.
+
+    The site is called ``name``, and so is the folder of all that it keeps. It shares ``common`` and
+    ``task``, unless ``settings`` says otherwise.
+    """
+    folder = processes.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {
+        "site": name,
+        "state": str(folder / "state"),
+        "cache": str(folder / "cache"),
+        "share": ["common", "task"],
+        "threads": processes.threads,
+        **settings,
+    }
+    path = folder / "site.yaml"
+    path.write_text(yaml.safe_dump(written))
+    command = ["fedstrata-site", "--settings", str(path), "--insecure"]
+    command += ["--appio-api-address", f"127.0.0.1:{port}"]
+    return processes.start(f"{name}-site", command)
 
 
 def start_warm_site(
@@ -80,47 +153,3 @@ def start_warm_site(
     node = start_supernode(processes, f"{name}-node", superlink, *options, port=port)
     processes.wait_for("the SuperNode", lambda: listening(port), seconds=90, watch=[node])
     start_site(processes, name, port, task=task, **settings)
-
-
-def note_rounds(output: Path, ended: Ended) -> None:
-    """Note in ``ended`` when each checkpoint that is there was complete.
-
-    What is noted stays: old checkpoints are deleted, which gives a folder another time first.
-    """
-    for path in output.glob("*/checkpoints/round-*"):
-        with contextlib.suppress(FileNotFoundError):
-            when = path.stat().st_mtime
-            ended.setdefault(path.parents[1], {}).setdefault(path.name, when)
-
-
-def watch(processes: Processes, run: Process, output: Path, patience: float) -> Ended:
-    """Wait for the end of ``run``; return when each round of its runs in ``output`` ended."""
-    ended: Ended = {}
-
-    def over() -> bool:
-        note_rounds(output, ended)
-        return run.ended
-
-    processes.wait_for(f"the end of {run.name}", over, seconds=patience)
-    note_rounds(output, ended)
-    return ended
-
-
-def our_rounds(
-    ended: Ended, case: str, sites: int, logs: Callable[[], str] = str
-) -> tuple[dict[str, Any], list[float]]:
-    """Return results.json of the one run in ``ended``, and when each of its rounds ended.
-
-    Leaves, with ``logs``, where a run did not go as planned: what it took would be of something else.
-    """
-    paths = [folder / "results.json" for folder in ended]
-    if len(paths) != 1 or not paths[0].exists():
-        raise SystemExit(f"{case}: one run was to leave results, and {len(paths)} began:\n{logs()}")
-    results: dict[str, Any] = json.loads(paths[0].read_text())
-    (moments,), rounds = ended.values(), results["rounds"]
-    short = [each["round"] for each in rounds if len(each["participants"]) != sites]
-    if short or results["final"] is None:
-        raise SystemExit(f"{case}: sites missed the rounds {short}: {rounds}\n{logs()}")
-    if len(moments) != len(rounds):
-        raise SystemExit(f"{case}: {len(moments)} of {len(rounds)} rounds were seen to end")
-    return results, [when for _, when in sorted(moments.items())]

@@ -1,4 +1,4 @@
-"""Real Flower processes, started on free ports in folders of their own, always ended."""
+"""Processes on free ports in folders of their own, which always end with those who started them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
+from benchmarks.flower.process_tree import Running, has_variable, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
@@ -66,7 +65,7 @@ def clean_environment(
 
 @dataclass
 class Process:
-    """A process that a test started, the leader of a process group, and where its output goes."""
+    """A process that was started here, the leader of a process group, and the log of its output."""
 
     name: str
     popen: subprocess.Popen[bytes]
@@ -76,6 +75,23 @@ class Process:
     def text(self) -> str:
         """What it has written so far."""
         return self.log.read_text(errors="replace")
+
+    def lines(self, poll: float = 0.2) -> Iterator[str]:
+        """Yield each line that it writes, until it has ended."""
+        with self.log.open(errors="replace") as log:
+            over, line = False, ""
+            while not over:
+                # Asked before the last look: what it wrote until its end is yielded too.
+                over = self.ended
+                while read := log.readline():
+                    line += read
+                    if line.endswith("\n"):
+                        yield line
+                        line = ""
+                if not over:
+                    time.sleep(poll)
+            if line:
+                yield line
 
     @property
     def ended(self) -> bool:
@@ -91,7 +107,7 @@ class Process:
 
 @dataclass
 class Processes:
-    """Every process of a test; on leaving none of them is left, nor any that they started.
+    """Processes that end on leaving, and all that they started with them.
 
     Parameters
     ----------
@@ -226,10 +242,10 @@ class Processes:
         """
         for process in self.started:
             process.popen.poll()  # takes the exit status, so that it is no zombie
-        alive = set(_running())
+        alive = set(running())
         leaders = {process.popen.pid for process in self.started if not process.ended}
-        marked = f"{MARK}={self.mark}".encode()
-        found = {p for p in alive if p in known or p.pid in leaders or _carries(p.pid, marked)}
+        marked = f"{MARK}={self.mark}"
+        found = {p for p in alive if p in known or p.pid in leaders or has_variable(p.pid, marked)}
         grown = True
         while grown:
             pids = {p.pid for p in found}
@@ -244,167 +260,6 @@ class Processes:
             if not process.ended:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.popen.pid, number)
-        for running in family:
+        for member in family:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(running.pid, number)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A living process; its pid alone could be taken by another one after its end."""
-
-    pid: int
-    started: int = field(repr=False)  # clock ticks since the machine started
-    parent: int = field(compare=False)
-    session: int = field(compare=False)
-
-
-def _running() -> Iterator[Running]:
-    """Yield each living process; where there is no /proc, none: process groups must do there."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            told = (folder / "stat").read_text().rpartition(")")[2].split()
-            if told[0] not in "ZX":
-                yield Running(int(folder.name), int(told[19]), int(told[1]), int(told[3]))
-
-
-def children(leader: int, word: str) -> list[int]:
-    """Return the living descendants of a process whose command line has ``word`` in it."""
-    alive = list(_running())
-    family = {leader}
-    grown = True
-    while grown:
-        more = {p.pid for p in alive if p.parent in family}
-        grown = not more <= family
-        family |= more
-    return sorted(pid for pid in family - {leader} if word in _command_line(pid))
-
-
-def _command_line(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        )
-    return ""
-
-
-def _carries(pid: int, marked: bytes) -> bool:
-    with contextlib.suppress(OSError):
-        return marked in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return False
-
-
-@dataclass
-class SuperLink:
-    """A real ``flower-superlink``, and the name under which ``flwr run`` finds it.
-
-    Its database is a file: without one a SuperLink that was started again refuses the SuperNodes
-    that it knew, and they exit.
-
-    Parameters
-    ----------
-    processes : Processes
-        Started among them.
-    name : str
-        Of the connection.
-    consortium : Path or None
-        Folder of `fedstrata consortium`: TLS, registered keys and the roster; None for neither.
-    """
-
-    processes: Processes
-    name: str = "testbed"
-    consortium: Path | None = None
-    fleet: int = field(default_factory=free_port)
-    control: int = field(default_factory=free_port)
-    appio: int = field(default_factory=free_port)
-    process: Process | None = None
-
-    def start(self) -> None:
-        """Start it (again) and wait until its Fleet and Control ports answer."""
-        connection = f'[superlink.{self.name}]\naddress = "127.0.0.1:{self.control}"\n'
-        security, environment = ["--insecure"], {}
-        if self.consortium is None:
-            connection += "insecure = true\n"
-        else:
-            keys = self.consortium / "superlink"
-            connection += f'root-certificates = "{keys / "ca.crt"}"\n'
-            security = ["--enable-supernode-auth", "--ssl-ca-certfile", str(keys / "ca.crt")]
-            security += ["--ssl-certfile", str(keys / "server.crt")]
-            security += ["--ssl-keyfile", str(keys / "server.key")]
-            environment = {"FEDSTRATA_ROSTER": str(keys / "roster.yaml")}
-        config = self.processes.flower_home / "config.toml"
-        if not config.exists() or config.read_text() != connection:  # others may be reading it
-            config.write_text(connection)
-        ports = {"fleet": self.fleet, "control": self.control, "serverappio": self.appio}
-        addresses = [
-            argument
-            for api, port in ports.items()
-            for argument in (f"--{api}-api-address", f"127.0.0.1:{port}")
-        ]
-        database = ["--database", str(self.processes.folder / "superlink.db")]
-        command = ["flower-superlink", *security, *database, *addresses]
-        started = self.processes.start("superlink", command, environment)
-        self.processes.wait_for(
-            "the SuperLink listens",
-            lambda: listening(self.fleet) and listening(self.control),
-            seconds=60,
-            watch=[started],
-        )
-        self.process = started
-
-    def kill(self) -> None:
-        """End it at once, the ServerApp that runs in it included."""
-        assert self.process is not None
-        self.process.kill()
-
-
-PLAINTEXT = ("--insecure",)
-
-
-def start_supernode(
-    processes: Processes,
-    name: str,
-    superlink: int,
-    *options: str,
-    node_config: Mapping[str, Any] | None = None,
-    port: int | None = None,
-    security: Sequence[str] = PLAINTEXT,
-) -> Process:
-    """Start a real SuperNode; it connects to the port ``superlink``.
-
-    ``port`` is where the site's own process gets its work, and the SuperNode then ``fedstrata node``;
-    where None it is ``flower-supernode``, which starts its app's processes itself.
-    """
-    program = ["flower-supernode"] if port is None else ["fedstrata", "node"]
-    command = [*program, *security, "--superlink", f"127.0.0.1:{superlink}", *options]
-    command += ["--clientappio-api-address", f"127.0.0.1:{port or free_port()}"]
-    if node_config:
-        pairs = (
-            f'{key}="{value}"' if isinstance(value, str | Path) else f"{key}={value}"
-            for key, value in node_config.items()
-        )
-        command += ["--node-config", " ".join(pairs)]
-    return processes.start(name, command)
-
-
-def start_site(processes: Processes, name: str, port: int, **settings: Any) -> Process:
-    """Write the ``site.yaml`` of a site and start ``fedstrata site`` beside the SuperNode on ``port``.
-
-    Everything of the site is in the folder ``name``, which is also what the site is called, and it
-    shares ``common`` and ``task``, where ``settings`` does not say otherwise.
-    """
-    folder = processes.folder / name
-    folder.mkdir(parents=True, exist_ok=True)
-    told = {
-        "site": name,
-        "state": str(folder / "state"),
-        "cache": str(folder / "cache"),
-        "share": ["common", "task"],
-        "threads": processes.threads or 1,
-        **settings,
-    }
-    path = folder / "site.yaml"
-    path.write_text(yaml.safe_dump(told))
-    command = ["fedstrata", "site", "--settings", str(path), "--insecure"]
-    command += ["--appio-api-address", f"127.0.0.1:{port}"]
-    return processes.start(f"{name}-site", command)
+                os.kill(member.pid, number)

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from benchmarks.flower.processes import REPOSITORY
-from benchmarks.measure.fresh_process import in_gpu_memory, most_resident
+from benchmarks.measure.fresh_process import memory_now, peak_memory
 from fedstrata.protocol.payload import decode, encode
 from fedstrata.protocol.tensors import TensorSpec
 from models.networks import build
@@ -31,7 +31,8 @@ from strategies.aggregators import MAX_MAGNITUDE, make_aggregator
 OURS, FLOWER = "fedstrata", "Flower"
 SIDES = (OURS, FLOWER)
 RULES = ("fedavg", "median", "trimmed_mean", "krum")
-GROUPS = {"task": ("layer4.", "head."), "common": ("",)}  # group to the starts of its names
+# Group to how the names of its tensors start; the first that fits counts.
+GROUPS = {"task": ("layer4.", "head."), "common": ("",)}
 SHIFT = 1031  # elements of the pool between the values of one site and the next
 EXAMPLES = 100  # of the first site; each has one more than the one before
 MALICIOUS, KEPT = 1, 3  # of Krum
@@ -54,7 +55,7 @@ def _zeros() -> dict[str, float]:
 
 @dataclass
 class Cost:
-    """What a case took: seconds and processor seconds by group, and bytes beyond those before it."""
+    """What a case took: seconds and processor seconds by group, and the bytes that it added."""
 
     seconds: dict[str, float] = field(default_factory=_zeros)
     processor: dict[str, float] = field(default_factory=_zeros)
@@ -67,18 +68,18 @@ class Cost:
 
 
 @dataclass
-class ReplyBuffer:
-    """ReplyBuffer whose values are a random pool's, read from another place for each site, and scaled.
+class DrawnReplies:
+    """Replies whose values are those of one random pool, read from another place for each site.
 
-    The scale makes some sites lie further from the rest than others: Krum then chooses by more
-    than the rounding of distances.
+    They are scaled, too: some sites lie further from the rest than others, so that Krum chooses by
+    more than the rounding of distances. Each is made when it is asked for, since 1,000 do not fit.
 
     Parameters
     ----------
     state : mapping of str to Tensor
-        The model that the sites were sent: float32, by name.
+        The model that the sites received: float32, by name.
     count : int
-        How many there are.
+        Their number.
     """
 
     state: Mapping[str, Tensor]
@@ -92,7 +93,7 @@ class ReplyBuffer:
         self.pool = generator.standard_normal(size, dtype=np.float32) * np.float32(0.05)
         self.payloads = {
             group: bytearray(encode({name: self.state[name] for name in names}))
-            for group, names in divided(self.state).items()
+            for group, names in names_by_group(self.state).items()
         }
 
     def examples(self, site: int) -> int:
@@ -109,7 +110,7 @@ class ReplyBuffer:
             start += values.size
         return made
 
-    def coded(self, site: int) -> Iterator[tuple[str, bytes]]:
+    def encoded(self, site: int) -> Iterator[tuple[str, bytes]]:
         """Yield what ``site`` sends by group, as it travels."""
         arrays = self.arrays(site)
         for group, payload in self.payloads.items():
@@ -121,7 +122,7 @@ class ReplyBuffer:
             yield group, bytes(payload)
 
 
-def divided(names: Mapping[str, Any]) -> dict[str, list[str]]:
+def names_by_group(names: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names of each group."""
     groups: dict[str, list[str]] = {group: [] for group in GROUPS}
     for name in names:
@@ -135,15 +136,15 @@ def model(network: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
 
 
-def play(case: Case, result: Path) -> Cost:
-    """Play a case in this process; write the new state to the safetensors file ``result``."""
+def run_case(case: Case, result: Path) -> Cost:
+    """Aggregate in this process; write the new state to the safetensors file ``result``."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     state = model(case.network)
-    replies = ReplyBuffer(state, case.count)
-    before = in_gpu_memory()
+    replies = DrawnReplies(state, case.count)
+    before = memory_now()
     cost = Cost()
     after = (_ours if case.side == OURS else _flowers)(case, state, replies, cost)
-    cost.memory = max(most_resident() - before, 0)
+    cost.memory = max(peak_memory() - before, 0)
     tensors = {name: torch.from_numpy(array).contiguous() for name, array in after.items()}
     safetensors.torch.save_file(tensors, result)
     return cost
@@ -152,7 +153,7 @@ def play(case: Case, result: Path) -> Cost:
 def write_mean(network: str, count: int, result: Path) -> None:
     """Write the weighted mean of the replies, summed in float64, to the safetensors file ``result``."""
     state = model(network)
-    replies = ReplyBuffer(state, count)
+    replies = DrawnReplies(state, count)
     sums = {name: np.zeros(tuple(t.shape)) for name, t in state.items()}
     for site in range(count):
         for name, values in replies.arrays(site).items():
@@ -171,10 +172,10 @@ def _timed(cost: Cost, group: str) -> Iterator[None]:
 
 
 def _ours(
-    case: Case, state: Mapping[str, Tensor], replies: ReplyBuffer, cost: Cost
+    case: Case, state: Mapping[str, Tensor], replies: DrawnReplies, cost: Cost
 ) -> dict[str, NDArray[Any]]:
     expected = {str(site): replies.examples(site) for site in range(case.count)}
-    groups = divided(state)
+    groups = names_by_group(state)
     after: dict[str, NDArray[Any]] = {}
     aggregators = {group: make_aggregator(case.rule, options_of(case)) for group in groups}
     schemas = {
@@ -184,7 +185,7 @@ def _ours(
     for group, names in groups.items():
         aggregators[group].begin({name: state[name] for name in names}, expected)
     for site in range(case.count):
-        for group, data in replies.coded(site):
+        for group, data in replies.encoded(site):
             with _timed(cost, group):
                 tensors = decode(data, schemas[group], max_magnitude=MAX_MAGNITUDE, borrow=True)
                 aggregators[group].add(str(site), tensors, replies.examples(site))
@@ -198,7 +199,7 @@ def _ours(
 
 
 def _flowers(
-    case: Case, state: Mapping[str, Tensor], replies: ReplyBuffer, cost: Cost
+    case: Case, state: Mapping[str, Tensor], replies: DrawnReplies, cost: Cost
 ) -> dict[str, NDArray[Any]]:
     strategies: dict[str, Any] = {
         "fedavg": flower.FedAvg,
@@ -214,15 +215,15 @@ def _flowers(
     return {name: array.numpy() for name, array in arrays.items()}
 
 
-def _messages(case: Case, replies: ReplyBuffer) -> Iterator[Message]:
+def _messages(case: Case, replies: DrawnReplies) -> Iterator[Message]:
     """Yield the replies as Flower's strategy gets them: one array record, all layers."""
     for site in range(case.count):
         arrays = ArrayRecord({n: Array(array) for n, array in replies.arrays(site).items()})
-        # Ours weighs no site in Krum; equal numbers of examples are the same of Flower's.
+        # Ours gives all sites of Krum the same weight; Flower's does so for equal numbers.
         examples = EXAMPLES if case.rule == "krum" else replies.examples(site)
         metrics = MetricRecord({"num-examples": examples})
-        asked = Message(RecordDict(), dst_node_id=site + 1, message_type="train")
-        yield Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=asked)
+        order = Message(RecordDict(), dst_node_id=site + 1, message_type="train")
+        yield Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=order)
 
 
 def options_of(case: Case) -> dict[str, Any]:

@@ -55,15 +55,16 @@ def footprint(config: Config, data: SiteData) -> Footprint:
     inputs = data.train.inputs.batch(torch.arange(batch).numpy())
     with torch.no_grad():
         features = frozen(inputs)
+    # A weight that a step saves is no activation, and a tensor that it saves twice is stored once.
     own = {tensor.data_ptr() for tensor in partitioned.model.state_dict().values()}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> Tensor:
         if tensor.data_ptr() not in own:
-            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            saved[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = tail(features).sum()
     del loss
     trained = [p for p in partitioned.model.parameters() if p.requires_grad]
@@ -75,6 +76,6 @@ def footprint(config: Config, data: SiteData) -> Footprint:
         trained=sum(p.numel() for p in trained),
         weights=sum(tensor.nbytes for tensor in tensors),
         optimizer=sum(2 * p.nbytes for p in trained),
-        activations=sum(kept.values()),
+        activations=sum(saved.values()),
         sent=sum(spec.nbytes for group in groups for spec in partition.schema(group).values()),
     )

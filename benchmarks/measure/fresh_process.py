@@ -11,22 +11,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def in_gpu_memory() -> int:
+def memory_now() -> int:
     """Return the bytes of this process that are in memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def most_resident() -> int:
+def peak_memory() -> int:
     """Return the most bytes that this process has had in memory at a time."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def largest_difference(left: Path, right: Path) -> float:
-    """Return how far the tensors of two safetensors files are apart, at the most.
+    """Return the largest difference of a tensor between two safetensors files.
 
     The norm of the difference relative to that of the tensor in ``right``, both in float64.
     """
@@ -40,22 +40,24 @@ def largest_difference(left: Path, right: Path) -> float:
     )
 
 
-def apart(preload: Sequence[str], do: Callable[..., Made], *arguments: Any) -> Made:
-    """Return ``do(*arguments)``, called in a fresh process.
+def in_fresh_process(
+    preload: Sequence[str], function: Callable[..., Result], *arguments: Any
+) -> Result:
+    """Return ``function(*arguments)``, called in a fresh process.
 
-    It is forked from one that has imported the modules ``preload`` and done nothing else, so that
-    imports are in no measurement, and one case leaves nothing to the next.
+    The process is forked from one that has imported the modules ``preload`` and done nothing else.
+    So imports are in no measurement, and one case leaves nothing to the next.
 
     Parameters
     ----------
     preload : sequence of str
         Modules; the same in every call of a process.
-    do : callable
-        A function of a module; what it takes and returns is pickled.
+    function : callable
+        A function of a module; its arguments and its result are pickled.
     """
     context = _context(tuple(preload))
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(do, *arguments).result()
+        return pool.submit(function, *arguments).result()
 
 
 @cache

@@ -37,7 +37,7 @@ class Limits:
     dtype: str
     threads: int
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return a sentence with both."""
         return (
             f"A large copy moves {self.copy / 1e9:.1f} GB/s here (read and written), a large "
@@ -59,20 +59,20 @@ def limits(device: str, dtype: torch.dtype) -> Limits:
     return Limits(moved, product, str(dtype).removeprefix("torch."), torch.get_num_threads())
 
 
-def operations(do: Callable[[], object]) -> float:
-    """Return the floating point operations of products and convolutions, backward too, in ``do``."""
+def operations(work: Callable[[], object]) -> float:
+    """Return the floating point operations of products and convolutions, backward too, in ``work``."""
     with FlopCounterMode(display=False) as counter:
-        do()
+        work()
     return float(counter.get_total_flops())
 
 
-def _best(do: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of the fastest of some tries, after one that is not timed."""
+def _best(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of the fastest of some tries; the first, which allocates, is not timed."""
     seconds = []
     for _ in range(TRIES + 1):
         started = time.perf_counter()
-        do()
+        work()
         if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            torch.cuda.synchronize(device)  # the product was only enqueued
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])

@@ -1,4 +1,4 @@
-"""What a run gave, in the few numbers that the tables show."""
+"""The few numbers of a run's results that the tables show."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def alone_accuracy(results: Mapping[str, Any]) -> float:
     Raises
     ------
     ValueError
-        No site was trained alone: the run's log says why.
+        No site was trained alone.
     """
     alone = results["final"]["mean"]["alone_accuracy"]
     if alone is None:
@@ -35,7 +35,7 @@ def alone_accuracy(results: Mapping[str, Any]) -> float:
 
 
 def majority_accuracy(results: Mapping[str, Any]) -> float:
-    """Return the mean over the sites of what the commonest training class would give."""
+    """Return the mean over the sites of the accuracy of their commonest training class."""
     return float(results["final"]["mean"]["majority_accuracy"])
 
 
@@ -60,22 +60,22 @@ def mean_of(sites: Mapping[str, Mapping[str, Any]]) -> float:
 def curve(results: Mapping[str, Any]) -> list[float]:
     """Return the mean accuracy over the sites after each round.
 
-    Round r measures the state after round r - 1, so the curve is what rounds 2, 3, ... and the end
-    measured. With a share of the sites per round, each point is the mean over those asked.
+    Round r measures the state after round r - 1, so the curve is that of rounds 2, 3, ... and the end.
+    With a fraction of the sites per round, each point is the mean over those sites.
     """
     rounds = [np.mean([s["accuracy"] for s in r["sites"].values()]) for r in results["rounds"][1:]]
     return [*map(float, rounds), mean_accuracy(results)]
 
 
-def losing(results: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+def better_alone(results: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """Return at how many of how many sites (of all seeds) training alone is better."""
     pairs = [
         (site["accuracy"], site["alone_accuracy"])
-        for told in results
-        for site in told["final"]["sites"].values()
+        for run in results
+        for site in run["final"]["sites"].values()
         if site["alone_accuracy"] is not None
     ]
-    return sum(mine < alone for mine, alone in pairs), len(pairs)
+    return sum(federated < alone for federated, alone in pairs), len(pairs)
 
 
 def figure(values: Sequence[float]) -> Figure:

@@ -1,4 +1,4 @@
-"""Pictures of results: curves per round, and who holds what."""
+"""Pictures of results: curves per round, and the data of each site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_SITES = 40  # beside one another in a picture
 
 
-def curves(
+def draw_curves(
     path: Path,
     title: str,
     lines: Mapping[str, Sequence[Sequence[float]]],
@@ -40,11 +40,11 @@ def curves(
     levels : mapping, optional
         Name to an accuracy that is drawn as a dashed line, such as the majority class.
     lowest : float, optional
-        Where the axis of accuracies begins; by the data when omitted.
+        Where the axis of accuracies begins; chosen by the data when omitted.
     passes : int, optional
-        Over the data, which every curve makes in as many rounds as it has: the horizontal axis then.
+        Passes over the data that every curve makes in its rounds; they are the horizontal axis then.
     """
-    canvas, axes = _canvas(10.0, 4.5)
+    canvas, (axes,) = _canvas(10.0, 4.5)
     for name, seeds in lines.items():
         values = 100 * np.asarray(seeds)
         rounds = np.arange(1, values.shape[1] + 1)
@@ -69,14 +69,14 @@ def curves(
     _save(canvas, path)
 
 
-def who_holds_what(path: Path, title: str, held: Sequence[SiteData]) -> None:
+def draw_sites(path: Path, title: str, sites: Sequence[SiteData]) -> None:
     """Draw each site's training examples as a bar, stacked by class, one panel per task."""
     tasks: dict[str, list[SiteData]] = {}
-    for data in held:
+    for data in sites:
         tasks.setdefault(data.task, []).append(data)
     shown = list(tasks.items())
     if len(shown) > 6:  # such as one task per subject: all sites in one panel
-        shown = [("all tasks", list(held))]
+        shown = [("all tasks", list(sites))]
     canvas, panels = _panels(len(shown))
     for axes, (task, members) in zip(panels, shown, strict=True):
         members = members[:MOST_SITES]
@@ -95,30 +95,28 @@ def who_holds_what(path: Path, title: str, held: Sequence[SiteData]) -> None:
     _save(canvas, path)
 
 
-def _canvas(width: float, height: float) -> tuple[Canvas, Axes]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(figsize=(width, height), layout="constrained")
-
-
 def _panels(number: int) -> tuple[Canvas, list[Axes]]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """Return a canvas with panels side by side, three in a row."""
     columns = min(3, number)
     rows = -(-number // columns)
-    canvas, grid = pyplot.subplots(
-        rows, columns, figsize=(4.2 * columns + 1, 3.2 * rows), layout="constrained", squeeze=False
-    )
-    panels = list(grid.flat)
+    canvas, panels = _canvas(4.2 * columns + 1, 3.2 * rows, rows, columns)
     for unused in panels[number:]:
         unused.set_visible(False)
     return canvas, panels[:number]
+
+
+def _canvas(
+    width: float, height: float, rows: int = 1, columns: int = 1
+) -> tuple[Canvas, list[Axes]]:
+    import matplotlib
+
+    matplotlib.use("Agg")  # draws into files: a machine for benchmarks has no screen
+    from matplotlib import pyplot
+
+    canvas, grid = pyplot.subplots(
+        rows, columns, figsize=(width, height), layout="constrained", squeeze=False
+    )
+    return canvas, list(grid.flat)
 
 
 def _save(canvas: Canvas, path: Path) -> None:

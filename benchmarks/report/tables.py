@@ -17,9 +17,9 @@ import numpy as np
 from server_app.report import versions
 
 UNCOMPILED = (
-    "Python's bytecode of the installed packages is not kept here: each process compiles them anew, "
-    "which is in the time of every start. `python -m compileall -q` on the folder of installed "
-    "packages mends it."
+    "Python's bytecode of the installed packages is not saved here. Each process compiles them anew, "
+    "which adds to the time of every start. Run `python -m compileall -q` on the folder of installed "
+    "packages once."
 )
 
 
@@ -109,7 +109,7 @@ def _shown(cell: str | Figure | None) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
+    """Return the machine on which the figures were measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cores": len(os.sched_getaffinity(0)),
@@ -121,7 +121,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Return the name of the processor's model, where the system tells it."""
+    """Return the name of the processor's model, as far as the system knows it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -130,10 +130,10 @@ def _processor() -> str:
 
 
 def compiled(package: str) -> bool:
-    """Return whether the bytecode of ``package`` is kept, which is not imported.
+    """Return whether the bytecode of ``package`` is saved; the package is not imported.
 
-    Where it is not, as after ``uv pip install`` without ``--compile-bytecode`` and with
-    ``PYTHONDONTWRITEBYTECODE`` set, each process compiles all that it imports anew.
+    It is not after ``uv pip install`` without ``--compile-bytecode``, where
+    ``PYTHONDONTWRITEBYTECODE`` is set. Each process then compiles all that it imports.
     """
     found = find_spec(package)
     return found is not None and found.cached is not None and Path(found.cached).exists()
@@ -155,7 +155,7 @@ def write(
         notes = [*notes, UNCOMPILED]
     text = "\n".join([*(table.markdown() for table in tables), *notes]) + "\n"
     (folder / f"{name}.md").write_text(text)
-    told = {
+    content = {
         "command": command,
         "versions": versions(),
         "machine": measured_on,
@@ -163,5 +163,5 @@ def write(
         "notes": list(notes),
         **(more or {}),
     }
-    (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     print(f"\n{text}\nwritten: {folder / name}.md, .json")

@@ -1,4 +1,4 @@
-"""What is told of the measurements is what their JSON holds."""
+"""RESULTS.md and the tables are what the JSON of the measurements says."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from benchmarks.report.tables import Figure, Table
 RESULTS = sorted((HERE / "results").glob("*.json"))
 
 
-def test_the_page_is_of_the_results_that_are_there() -> None:
-    told = (HERE / "RESULTS.md").read_text()
-    assert told == page(HERE / "results"), "write it: python -m benchmarks.collect"
+def test_the_page_is_that_of_the_results() -> None:
+    written = (HERE / "RESULTS.md").read_text()
+    assert written == page(HERE / "results"), "write it: python -m benchmarks.collect"
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_tables_and_notes_are_those_of_the_json(path: Path) -> None:
-    told = json.loads(path.read_text())
+    result = json.loads(path.read_text())
     written = path.with_suffix(".md").read_text()
     heads = [head for head, rule in pairwise(written.splitlines()) if rule.startswith("|---")]
     parts = []
-    for head, each in zip(heads, told["tables"], strict=True):
+    for head, each in zip(heads, result["tables"], strict=True):
         first = head.split(" | ")[0].removeprefix("| ")
         columns = (first, *next(iter(each["rows"].values())))
         rows = {
@@ -36,4 +36,4 @@ def test_tables_and_notes_are_those_of_the_json(path: Path) -> None:
             for name, row in each["rows"].items()
         }
         parts.append(Table(each["title"], columns, rows).markdown())
-    assert written == "\n".join([*parts, *told["notes"]]) + "\n"
+    assert written == "\n".join([*parts, *result["notes"]]) + "\n"

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.flower.processes import Process, Processes, SuperLink, start_supernode
+from benchmarks.flower.deployment import SuperLink, start_supernode
+from benchmarks.flower.processes import Process, Processes
 from client_app import context, round
 from client_app.node_config import read_site
 from client_app.store import DiskStore

@@ -1,71 +1,88 @@
-"""What the benchmarks of deployed sites share."""
+"""The commands and files with which a SuperLink, SuperNodes and sites are started."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+import yaml
 
-from benchmarks.accuracy.central import sites_data
-from benchmarks.flower.deployment import Ended, draw, note_rounds, our_rounds, stock_rounds
-from benchmarks.rounds import DATA, SITES, TEST, TRAIN
-from server_app.compose import compose
-
-
-def test_stock_flower_gets_the_very_pictures_that_ours_draws(tmp_path: Path) -> None:
-    config = compose("faces", DATA)
-    draw(config, SITES, None, tmp_path)
-    for index, data in enumerate(sites_data(config, SITES, None)):
-        kept = np.load(tmp_path / f"{index}.npz", allow_pickle=False)
-        assert len(kept["train_y"]) == TRAIN
-        assert len(kept["test_y"]) == TEST
-        assert np.array_equal(kept["train_x"], data.train.inputs.values)  # type: ignore[attr-defined]
-        assert np.array_equal(kept["test_y"], data.test.labels)
+from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
+from benchmarks.flower.processes import Process, Processes
 
 
-def test_rounds_end_with_their_checkpoints_run_by_run(tmp_path: Path) -> None:
-    for run, number, when in (("a", 1, 5.0), ("a", 2, 7.0), ("b", 1, 9.0)):
-        folder = tmp_path / run / "checkpoints" / f"round-{number:06d}"
-        folder.mkdir(parents=True)
-        os.utime(folder, (0, when))
-    (tmp_path / "a" / "checkpoints" / ".round-000004.tmp").mkdir()
-    expected: Ended = {
-        tmp_path / "a": {"round-000001": 5.0, "round-000002": 7.0},
-        tmp_path / "b": {"round-000001": 9.0},
-    }
-    ended: Ended = {}
-    note_rounds(tmp_path, ended)
-    assert ended == expected
-    (tmp_path / "a" / "checkpoints" / "round-000001" / "new").touch()  # as deleting what is in it
-    note_rounds(tmp_path, ended)
-    assert ended == expected
+class Noted(Processes):
+    """Notes the commands instead of starting them; what is waited for has happened."""
+
+    def start(self, name: str, command: Any, environment: Any = None) -> Process:
+        self.command, self.given = list(command), environment
+        return Process(name, None, self.folder / name)  # type: ignore[arg-type]
+
+    def wait_for(self, what: str, *args: Any, **kwargs: Any) -> None:
+        pass
 
 
-def test_a_run_that_lost_a_site_or_that_nobody_saw_is_not_counted(tmp_path: Path) -> None:
-    fine = {"rounds": [{"round": n, "participants": ["a", "b"]} for n in (1, 2)], "final": {}}
-    ended: Ended = {tmp_path: {"round-000002": 7.0, "round-000001": 5.0}}
-    with pytest.raises(SystemExit, match="1 began:\nit broke"):
-        our_rounds(ended, "exact", 2, lambda: "it broke")
-    (tmp_path / "results.json").write_text(json.dumps(fine))
-    assert our_rounds(ended, "exact", 2) == (fine, [5.0, 7.0])
-    with pytest.raises(SystemExit, match=r"sites missed the rounds \[1, 2\]"):
-        our_rounds(ended, "exact", 3)
-    with pytest.raises(SystemExit, match="1 of 2 rounds were seen to end"):
-        our_rounds({tmp_path: {"round-000002": 7.0}}, "exact", 2)
-    with pytest.raises(SystemExit, match="0 began"):
-        our_rounds({}, "exact", 2)
+@pytest.fixture
+def processes(tmp_path: Path) -> Noted:
+    processes = Noted(tmp_path)
+    processes.flower_home.mkdir()
+    return processes
 
 
-def test_a_run_of_stock_flower_that_lost_a_site_is_not_counted(tmp_path: Path) -> None:
-    rounds = [{"worked": 1.0, "ended": 2.0, "replies": n} for n in (3, 2)]
-    output = tmp_path / "rounds.json"
-    with pytest.raises(SystemExit, match="left no results:\nit broke"):
-        stock_rounds(output, 3, lambda: "it broke")
-    output.write_text(json.dumps({"rounds": rounds}))
-    with pytest.raises(SystemExit, match=r"sites missed the rounds \[2\]"):
-        stock_rounds(output, 3)
-    output.write_text(json.dumps({"rounds": rounds[:1]}))
-    assert stock_rounds(output, 3) == rounds[:1]
+def test_a_superlink_of_a_deployment_has_a_database_and_a_fleet_port(processes: Noted) -> None:
+    superlink = SuperLink(processes)
+    superlink.start()
+    assert processes.command[:2] == ["flower-superlink", "--insecure"]
+    assert f"127.0.0.1:{superlink.fleet}" in processes.command
+    assert "--database" in processes.command
+    assert "insecure = true" in (processes.flower_home / "config.toml").read_text()
+
+
+def test_a_simulation_has_neither(processes: Noted) -> None:
+    SuperLink(processes, "it", simulation=True).start()
+    assert "--simulation" in processes.command
+    assert not {"--database", "--fleet-api-address"} & set(processes.command)
+    assert "[superlink.it]" in (processes.flower_home / "config.toml").read_text()
+
+
+def test_a_consortium_has_tls_and_its_roster(processes: Noted, tmp_path: Path) -> None:
+    SuperLink(processes, consortium=tmp_path / "us").start()
+    keys = tmp_path / "us" / "superlink"
+    at = processes.command.index("--ssl-keyfile")
+    assert processes.command[at + 1] == str(keys / "server.key")
+    assert "--enable-supernode-auth" in processes.command
+    assert "--insecure" not in processes.command
+    assert processes.given == {"FEDSTRATA_ROSTER": str(keys / "roster.yaml")}
+    assert f'"{keys / "ca.crt"}"' in (processes.flower_home / "config.toml").read_text()
+
+
+def test_a_connection_that_is_there_is_not_written_again(processes: Noted) -> None:
+    superlink = SuperLink(processes)
+    superlink.start()
+    config = processes.flower_home / "config.toml"
+    os.utime(config, (0, 1.0))
+    superlink.start()
+    assert config.stat().st_mtime == 1.0
+
+
+def test_a_supernode_with_a_port_leaves_the_app_to_the_site(processes: Noted) -> None:
+    start_supernode(processes, "a", 9, node_config={"data": Path("/x y"), "partition-id": 1})
+    assert processes.command[0] == "flower-supernode"
+    assert processes.command[-1] == 'data="/x y" partition-id=1'
+    start_supernode(processes, "a", 9, port=8)
+    assert processes.command[0] == "fedstrata-node"
+    assert processes.command[-1] == "127.0.0.1:8"
+
+
+def test_a_site_has_a_folder_of_its_own_and_shares_what_its_settings_say(
+    processes: Noted, tmp_path: Path
+) -> None:
+    start_site(processes, "a", 8, task="gender")
+    settings = yaml.safe_load((tmp_path / "a" / "site.yaml").read_text())
+    assert settings["state"] == str(tmp_path / "a" / "state")
+    assert (settings["share"], settings["task"]) == (["common", "task"], "gender")
+    start_site(processes, "a", 8, share=["common"])
+    settings = yaml.safe_load((tmp_path / "a" / "site.yaml").read_text())
+    assert settings["share"] == ["common"]

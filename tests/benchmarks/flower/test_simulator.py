@@ -1,36 +1,36 @@
-"""A study on Flower's own simulation: real processes, ended with it."""
+"""Flower's own simulation: its command, and real processes that end with it."""
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pytest
 
 from benchmarks.accuracy.study import Case, Study
+from benchmarks.flower.process_tree import has_variable, running
+from benchmarks.flower.processes import MARK
 from benchmarks.flower.simulator import Simulator
 from tests.strategies.test_equalities import SMALL
 
 
-def living_members(group: int) -> list[int]:
-    """Return the processes of a process group that have not ended."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, _, of = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-            if int(of) == group and state not in "ZX":
-                found.append(int(folder.name))
-    return found
+def test_the_command_names_sites_actors_and_what_is_configured(tmp_path: Path) -> None:
+    config = {"data-root": "", "rounds": 2, "lr": 0.5, "output": "/x"}
+    command = Simulator(tmp_path, actors=3).command(7, config, app="/app")
+    assert command[:5] == ["flwr", "run", "/app", "simulation", "--stream"]
+    federation = command[command.index("--federation-config") + 1]
+    assert federation == "num-supernodes=7 client-resources-num-cpus=1 init-args-num-cpus=3"
+    assert command[-1] == 'rounds=2 lr=0.5 output="/x"'
 
 
 @pytest.mark.system
 def test_a_study_runs_in_flowers_simulation_and_leaves_no_process(tmp_path: Path) -> None:
     study = Study("real", "faces", 2, None, (*SMALL, "strategy.rounds=1"), (1, 2))
     with Simulator(tmp_path, actors=1) as simulator:
-        played = study.play(simulator, [Case("all", ())])
-        assert simulator.superlink is not None
-        pid = simulator.superlink.pid
-        assert study.play(simulator, [Case("all", ())]) == played
-    assert [told["seed"] for told in played["all"]] == [1, 2]
-    assert all(len(told["final"]["sites"]) == 2 for told in played["all"])
-    assert not living_members(pid)
+        found = study.run(simulator, [Case("all", ())])
+        assert simulator.superlink.process is not None
+        assert study.run(simulator, [Case("all", ())]) == found
+        mark = f"{MARK}={simulator.processes.mark}"
+        assert any(has_variable(process.pid, mark) for process in running())
+    assert [results["seed"] for results in found["all"]] == [1, 2]
+    assert all(len(results["final"]["sites"]) == 2 for results in found["all"])
+    assert not [process for process in running() if has_variable(process.pid, mark)]
