@@ -1,24 +1,23 @@
-"""How fast a server folds replies, and in how much memory: `python -m benchmarks.aggregate`.
+"""How fast a server aggregates, and in how much memory: `python -m benchmarks.aggregate`.
 
 Replies of a ResNet-18 (45 MB) in two groups, ours and Flower's own strategy in turn, each in a fresh
 process: 10, 100 and 1,000 for the mean, 10 and 100 for median, trimmed mean and Krum. Replies are made
 one at a time. Seconds are from a reply's bytes to the new state, without the making of the replies
-and without the network; memory is what is added to a process that has the model.
+and without the network. Memory is what is added to a process that has the model.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.aggregation import (
+from benchmarks.measure.aggregation import (
     FLOWER,
     OURS,
     RULES,
@@ -26,13 +25,14 @@ from benchmarks.aggregation import (
     Case,
     Cost,
     model,
-    play,
+    run_case,
     write_mean,
 )
-from benchmarks.apart import apart, largest_difference
-from benchmarks.command_line import at_least, command_of, output_of, with_output
-from benchmarks.limits import Limits, limits
-from benchmarks.tables import Table, write
+from benchmarks.measure.fresh_process import in_fresh_process, largest_difference
+from benchmarks.measure.limits import Limits, limits
+from benchmarks.measure.turns import in_turn, median_of
+from benchmarks.report.command_line import add_repeat, at_least, make_parser
+from benchmarks.report.tables import Table, write
 
 COUNTS = (10, 100, 1000)
 ROBUST_COUNTS = (10, 100)
@@ -41,13 +41,39 @@ PER_REPLY = 5  # times its bytes: read once, and twice as wide a sum read and wr
 TOLERANCE = 1e-6
 EXACT = "the mean in float64"
 ROUNDING = 1e-4
-"""What float32 sums of many replies, as Flower's are, may lie from their mean."""
-PRELOAD = ("benchmarks.aggregation", "torchvision")
+"""How far float32 sums of many replies, as Flower's are, may lie from their mean."""
+PRELOAD = ("benchmarks.measure.aggregation", "torchvision")
 FREE = 0.7  # share of the free memory that Flower's replies may take
+NOTE = (
+    "Medians. Ours: from a reply's bytes through the checks to the new state of both groups. "
+    "Flower: from its replies, all of them in memory, to the new arrays, as bytes to be sent. "
+    "Memory: the most that is added to a process that has the model; ours has one reply as bytes "
+    "in it. At best: the bytes that must be moved, at the rate of a large copy, or for Krum the "
+    "inner products at that of a large matrix product."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a rule, a number of replies, and the memory that a group may take."""
+
+    rule: str
+    count: int
+    memory_mb: float | None = None
+
+    @property
+    def name(self) -> str:
+        """How the table calls it."""
+        within = f", within {self.memory_mb:g} MB a group" if self.memory_mb else ""
+        return f"{self.rule}, {self.count}{within}"
+
+
+Found = Mapping[Row, Mapping[str, Sequence[Cost]]]
+"""The costs of each row on each side."""
 
 
 def least_seconds(rule: str, count: int, size: int, at_best: Limits, doubles: Limits) -> float:
-    """Return what no program could be faster than, of the bytes to move and Krum's products.
+    """Return the seconds that no program could beat, by the bytes to move and Krum's products.
 
     The mean reads each reply once, and reads and writes a 64-bit sum; a rule that needs all
     replies reads each once and writes the result. Krum's n*n distances are n*(n+1)/2 inner
@@ -63,19 +89,13 @@ def least_seconds(rule: str, count: int, size: int, at_best: Limits, doubles: Li
 
 def room_for_flower(count: int, size: int) -> bool:
     """Return whether Flower's replies fit into the memory that is free now."""
-    told = dict(
-        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
-    )
-    return count * size < FREE * 1024 * int(told["MemAvailable"].split()[0])
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    entries = dict(line.split(":", 1) for line in lines if ":" in line)
+    return count * size < FREE * 1024 * int(entries["MemAvailable"].split()[0])
 
 
-def table(
-    found: Mapping[tuple[str, int, float | None], Mapping[str, list[Cost]]],
-    size: int,
-    at_best: Limits,
-    doubles: Limits,
-) -> Table:
-    """Return medians, the ratio and the limit of every rule and number of replies.
+def table(found: Found, size: int, at_best: Limits, doubles: Limits) -> Table:
+    """Return medians, the ratio and the limit of every row.
 
     ``doubles`` are the limits with products in float64.
     """
@@ -92,14 +112,12 @@ def table(
             "Flower, memory",
         ),
     )
-    for (rule, count, memory), sides in found.items():
-        ours = statistics.median(cost.total for cost in sides[OURS])
-        theirs = statistics.median([cost.total for cost in sides[FLOWER]] or [float("nan")])
-        least = least_seconds(rule, count, size, at_best, doubles)
-        name = f"{rule}, {count}" + (f", within {memory:g} MB a group" if memory else "")
-        made.rows[name] = (
+    for row, sides in found.items():
+        ours, theirs = (median_of(sides[side], lambda cost: cost.total) for side in SIDES)
+        least = least_seconds(row.rule, row.count, size, at_best, doubles)
+        made.rows[row.name] = (
             f"{ours:.2f}",
-            f"{theirs:.2f}" if sides[FLOWER] else f"needs {count * size / 1e9:.0f} GB",
+            f"{theirs:.2f}" if sides[FLOWER] else f"needs {row.count * size / 1e9:.0f} GB",
             f"{theirs / ours:.1f}" if sides[FLOWER] else "-",
             f"{least:.2f}",
             f"{ours / least:.1f}",
@@ -110,96 +128,116 @@ def table(
 
 
 def _memory(costs: Sequence[Cost], size: int) -> str:
-    taken = statistics.median(cost.memory for cost in costs)
+    taken = median_of(costs, lambda cost: cost.memory)
     return f"{taken / 1e6:.0f} MB, {taken / size:.1f} models"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Play the cases in turn, compare what came out, and write the table."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.aggregate", description=__doc__)
-    repeat_told = "of each case on each side, in turn"
-    parser.add_argument("--repeat", type=at_least(1), default=5, help=repeat_told)
-    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
-    parser.add_argument(
-        "--counts", type=at_least(1), nargs="+", help="replies, instead of the usual"
-    )
-    parser.add_argument(
-        "--memory-mb", type=float, help="for the rules that need all replies, as in conf/"
-    )
-    parser.add_argument("--network", default="resnet18", help="whose layers the replies are")
-    parser.add_argument("--quick", action="store_true", help="5 replies, once")
-    told = with_output(parser).parse_args(given)
-    found: dict[tuple[str, int, float | None], dict[str, list[Cost]]] = {}
-    differences: dict[str, float] = {}
-    state = model(told.network)
-    size = sum(tensor.nbytes for tensor in state.values())
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for rule in told.rules:
-            counts = COUNTS if rule == "fedavg" else ROBUST_COUNTS
-            for count in told.counts or (QUICK_COUNTS if told.quick else counts):
-                memory = told.memory_mb if rule != "fedavg" else None
-                key = rule, count, memory
-                found[key] = {side: [] for side in SIDES}
-                for _ in range(1 if told.quick else told.repeat):
-                    for side in SIDES:
-                        if side == FLOWER and not room_for_flower(count, size):
-                            continue
-                        case = Case(rule, count, side, told.network, memory)
-                        cost = apart(PRELOAD, play, case, folder / side)
-                        found[key][side].append(cost)
-                        processor = sum(cost.processor.values())
-                        line = f"{cost.total:.2f} s, {processor:.2f} s of processors"
-                        print(rule, count, side, line, flush=True)
-                sides = [side for side in SIDES if found[key][side]]
-                other = OURS
-                if rule == "fedavg":
-                    other = EXACT
-                    apart(PRELOAD, write_mean, told.network, count, folder / other)
-                for side in sides:
-                    if side == other:
-                        continue
-                    difference = largest_difference(folder / side, folder / other)
-                    differences[f"{rule}, {count}: {side} and {other}"] = difference
-                    if difference > (ROUNDING if (side, other) == (FLOWER, EXACT) else TOLERANCE):
-                        raise SystemExit(
-                            f"{rule}, {count}: {side} and {other} differ by {difference:g}"
-                        )
-    at_best, doubles = limits("cpu", torch.float32), limits("cpu", torch.float64)
-    notes = [
-        at_best.told(),
-        doubles.told(),
-        "Medians. Ours: from a reply's bytes through the checks to the new state of both groups. "
-        "Flower: from its replies, all of them in memory, to the new arrays, as bytes to be sent. "
-        "Memory: the most that is added to a process that has the model; ours has one reply as bytes "
-        "in it. At best: the bytes that must be moved, at the rate of a large copy, or for Krum the "
-        "inner products at that of a large matrix product. "
-        "Relative differences of a tensor, the largest: "
-        + "; ".join(f"{which} {each:.1e}" for which, each in differences.items())
-        + ".",
+def measure(
+    row: Row, sides: Sequence[str], repeat: int, network: str, folder: Path
+) -> dict[str, list[Cost]]:
+    """Measure a row on ``sides``; each leaves its new state in ``folder``, in a file of its name."""
+
+    def once(side: str, _: int) -> Cost:
+        case = Case(row.rule, row.count, side, network, row.memory_mb)
+        cost = in_fresh_process(PRELOAD, run_case, case, folder / side)
+        processor = sum(cost.processor.values())
+        seconds = f"{cost.total:.2f} s, {processor:.2f} s of processors"
+        print(row.rule, row.count, side, seconds, flush=True)
+        return cost
+
+    return {side: [] for side in SIDES} | in_turn(sides, repeat, once)
+
+
+def differences(row: Row, sides: Sequence[str], network: str, folder: Path) -> dict[str, float]:
+    """Return how far the new states in ``folder`` differ; exit where it is more than rounding.
+
+    Means are compared with one in float64, other rules with ours.
+    """
+    right = OURS
+    if row.rule == "fedavg":
+        right = EXACT
+        in_fresh_process(PRELOAD, write_mean, network, row.count, folder / right)
+    found = {}
+    for left in sides:
+        if left == right:
+            continue
+        pair = f"{row.rule}, {row.count}: {left} and {right}"
+        found[pair] = largest_difference(folder / left, folder / right)
+        if found[pair] > (ROUNDING if (left, right) == (FLOWER, EXACT) else TOLERANCE):
+            raise SystemExit(
+                f"{row.rule}, {row.count}: {left} and {right} differ by {found[pair]:g}"
+            )
+    return found
+
+
+def rows_of(options: argparse.Namespace) -> Iterator[Row]:
+    """Yield the rows that the command line asks for."""
+    for rule in options.rules:
+        counts = COUNTS if rule == "fedavg" else ROBUST_COUNTS
+        for count in options.counts or (QUICK_COUNTS if options.quick else counts):
+            yield Row(rule, count, options.memory_mb if rule != "fedavg" else None)
+
+
+def to_json(found: Found) -> list[dict[str, Any]]:
+    """Return every measurement for the JSON file."""
+    return [
+        {
+            "rule": row.rule,
+            "replies": row.count,
+            "memory_mb": row.memory_mb,
+            "side": side,
+            "seconds": [cost.seconds for cost in costs],
+            "processor": [cost.processor for cost in costs],
+            "memory": [cost.memory for cost in costs],
+        }
+        for row, sides in found.items()
+        for side, costs in sides.items()
     ]
-    more = {
-        "costs": [
-            {
-                "rule": rule,
-                "replies": count,
-                "memory_mb": memory,
-                "side": side,
-                "seconds": [cost.seconds for cost in costs],
-                "processor": [cost.processor for cost in costs],
-                "memory": [cost.memory for cost in costs],
-            }
-            for (rule, count, memory), sides in found.items()
-            for side, costs in sides.items()
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = make_parser("aggregate", __doc__, quick="5 replies, once")
+    add_repeat(parser, 5, "of each case on each side, in turn")
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
+    counts_help = "numbers of replies, instead of the usual"
+    parser.add_argument("--counts", type=at_least(1), nargs="+", help=counts_help)
+    memory_help = "for the rules that need all replies, as in conf/"
+    parser.add_argument("--memory-mb", type=float, help=memory_help)
+    parser.add_argument("--network", default="resnet18", help="the replies have its layers")
+    return parser.parse(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every row, compare what came out, and write the table."""
+    options = parse(arguments)
+    size = sum(tensor.nbytes for tensor in model(options.network).values())
+    found: dict[Row, dict[str, list[Cost]]] = {}
+    far: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for row in rows_of(options):
+            sides = [s for s in SIDES if s == OURS or room_for_flower(row.count, size)]
+            repeat = 1 if options.quick else options.repeat
+            found[row] = measure(row, sides, repeat, options.network, Path(name))
+            far |= differences(row, sides, options.network, Path(name))
+    at_best, doubles = limits("cpu", torch.float32), limits("cpu", torch.float64)
+    largest = "; ".join(f"{pair} {each:.1e}" for pair, each in far.items())
+    write(
+        options.output,
+        "aggregate",
+        [table(found, size, at_best, doubles)],
+        command=options.command,
+        notes=[
+            at_best.describe(),
+            doubles.describe(),
+            f"{NOTE} Relative differences of a tensor, the largest: {largest}.",
         ],
-        "differences": differences,
-        "limits": {each.dtype: asdict(each) for each in (at_best, doubles)},
-    }
-    command = command_of("benchmarks.aggregate", given)
-    output = output_of(told)
-    made = table(found, size, at_best, doubles)
-    write(output, "aggregate", [made], command=command, notes=notes, more=more)
+        more={
+            "costs": to_json(found),
+            "differences": far,
+            "limits": {each.dtype: asdict(each) for each in (at_best, doubles)},
+        },
+    )
 
 
 if __name__ == "__main__":

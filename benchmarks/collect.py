@@ -1,7 +1,7 @@
-"""Puts what was measured into one page: `python -m benchmarks.collect` writes RESULTS.md.
+"""One page of all results: `python -m benchmarks.collect` writes RESULTS.md.
 
-Each result is a table and its JSON in benchmarks/results/. What a person has to say about one stands
-beside it in `<name>.remarks.md`.
+Each result is a table and its JSON in benchmarks/results/. What a person adds to it is in
+`<name>.remarks.md`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,18 @@ TITLES = {
 }
 OPENING = """# Results
 
-Written by `python -m benchmarks.collect` from [results/](results). Every federated row of a table of
-accuracies was played by the product's ServerApp and ClientApp in Flower's simulation (deployed rounds
-and faults are real processes over real sockets, as said there); "pooled", "centralized" and "joint" rows
-are the same trainer, networks, groups and number of passes on the data of all sites in one place;
-"alone" and "separate" are method `local`. Figures are means ± standard deviation over the seeds,
-of the last round on the test data, which chose nothing where a table does not say so. The JSON beside
-each table has every seed's value; beside tables III and IV, transfer and deployment also the curves,
-and the `flwr run` command of every row that is a run of its own: central rows, the majority class and
-rows taken from another row's run have none.
+Written by `python -m benchmarks.collect` from [results/](results).
+
+- **Federated rows** of a table of accuracies come from the product's ServerApp and ClientApp in Flower's
+  simulation. Deployed rounds and faults are real processes over real sockets, as said there.
+- **"Pooled", "centralized" and "joint" rows** have the data of all sites in one place. Trainer, networks,
+  groups and number of passes are the same.
+- **"Alone" and "separate" rows** are method `local`.
+- **Figures** are means ± standard deviation over the seeds, of the last round, on the test data. Test
+  data chose nothing, unless a table says so.
+- **The JSON beside each table** has every seed's value. Beside tables III and IV, transfer and deployment
+  it also has the curves, and the `flwr run` command of every row that is a run of its own.
+  Central rows, the majority class and rows taken from another row's run have none.
 """
 
 
@@ -57,8 +60,8 @@ def page(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def _section(folder: Path, name: str, told: dict[str, Any]) -> str:
-    machine, versions = told["machine"], told["versions"]
+def _section(folder: Path, name: str, result: dict[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
     packages = ", ".join(f"{package} {version}" for package, version in versions.items())
     lines = [(folder / f"{name}.md").read_text()]
     remarks = folder / f"{name}.remarks.md"
@@ -68,7 +71,7 @@ def _section(folder: Path, name: str, told: dict[str, Any]) -> str:
         if picture.stem in (name, f"{name}-sites", f"{name}-random", f"{name}-blocks"):
             lines.append(f"![{picture.stem}](results/{picture.name})\n")
     lines.append(
-        f"`{told['command']}`; {machine['cores']} cores ({machine['processor']}), "
+        f"`{result['command']}`; {machine['cores']} cores ({machine['processor']}), "
         f"{machine['memory_gib']} GiB; {packages}.\n"
     )
     return "\n".join(lines)
@@ -87,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.collect", description=__doc__)
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=HERE / "RESULTS.md")
-    told = parser.parse_args(arguments)
-    told.page.write_text(page(told.results))
-    print(f"written: {told.page}")
+    options = parser.parse_args(arguments)
+    options.page.write_text(page(options.results))
+    print(f"written: {options.page}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """Fine-tuning at one site over a frozen backbone: `python -m benchmarks.local`.
 
 As the usual tutorial loop writes it (every batch through the whole network, every epoch) and ours,
-which runs the frozen layers once and keeps what they gave: with an empty cache and with a full one, in
-float16 as by default, and with an empty one in float32. Each in a fresh process, in turn, from the same
-start, over the same batches: the trained layers that come out with float32 are compared. On a GPU
-(`--device cuda`) ours computes as a site does there: in bfloat16, its convolutions with channels last, on
-examples that stay in the GPU's memory; the float32 column does all of that but bfloat16.
+which runs the frozen layers once and keeps their outputs. Ours has an empty cache or a full one in
+float16, as by default, or an empty one in float32. Each runs in a fresh process, in turn, from the same
+start, over the same batches. The trained layers of the tutorial loop and of float32 are compared.
+
+On a GPU (`--device cuda`) ours computes as a site does there: in bfloat16, its convolutions with channels
+last, on examples that stay in the GPU's memory. The float32 column does all of that but bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.apart import apart, in_gpu_memory, largest_difference, most_resident
-from benchmarks.command_line import at_least, command_of, output_of, with_output
-from benchmarks.limits import Limits, limits, operations
-from benchmarks.tables import Table, write
+from benchmarks.measure.fresh_process import (
+    in_fresh_process,
+    largest_difference,
+    memory_now,
+    peak_memory,
+)
+from benchmarks.measure.limits import Limits, limits, operations
+from benchmarks.measure.turns import in_turn, median_of, medians
+from benchmarks.report.command_line import add_repeat, at_least, make_parser
+from benchmarks.report.tables import Table, write
 from client_app.context import choose_device
 from client_app.feature_cache import FeatureCache, cached
 from client_app.gpu_cache import GpuCache, room_on
@@ -53,9 +58,9 @@ TRAINED: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 CLASSES, SEED = 2, 2026
 EVALUATION_BATCH = 256  # as conf/train/default.yaml has it
-# Of the norm of a tensor: batches of another size round otherwise, and a GPU's convolutions are of
-# numbers with 10 bits after the point (TF32).
 PRELOAD = ("benchmarks.local", "torchvision")
+# Of the norm of a tensor. Batches of another size round differently, and a GPU's convolutions use
+# numbers with 10 bits after the point (TF32).
 TOLERANCE = {"cpu": 1e-4, "cuda": 2e-2}
 CONFIG = FitConfig(
     epochs=5,
@@ -80,13 +85,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Return how a row of the table is called."""
+        """The name of the table's row."""
         return f"{self.network}, {self.size}x{self.size}, {self.trained}"
 
     @property
-    def config(self) -> FitConfig:
-        """Return how to train in one round."""
-        return replace(CONFIG, epochs=self.epochs)
+    def settings(self) -> Settings:
+        """The settings of one round."""
+        return replace(SETTINGS, epochs=self.epochs)
 
 
 @dataclass(frozen=True)
@@ -117,36 +122,35 @@ def site_of(case: Case) -> Site:
     options: dict[str, Any] = {"classifier": False} if case.network.startswith("vgg") else {}
     network = build(case.network, input_shape=shape, classes=CLASSES, head=(), **options)
     groups = {"pretrained": ["..."], "common": list(TRAINED[case.network, case.trained])}
-    division = partition_tensors(network, groups)
-    freeze(network, division)
+    layer_groups = partition(network, groups)
+    freeze(network, layer_groups)
     network.train()
-    set_train_mode(network, division)
+    set_train_mode(network, layer_groups)
     generator = np.random.default_rng(SEED)
     pixels = generator.integers(0, 256, (case.images, case.size, case.size, 3), np.uint8)
     labels = generator.integers(0, CLASSES, case.images)
     inputs = ArrayInputs(pixels, (0.5,), (0.25,))
-    names = division.names("common")
-    trained = parameters_of(network, names)
-    return Site(network, trained, frozen_cut(network, division), Split(inputs, labels))
+    trained = parameters_of(network, layer_groups.names("common"))
+    return Site(network, trained, frozen_cut(network, layer_groups), Split(inputs, labels))
 
 
-def play(case: Case, side: str, cache: Path, result: Path, device: str = "cpu") -> Cost:
+def fine_tune(case: Case, side: str, cache: Path, result: Path, device: str = "cpu") -> Cost:
     """Fine-tune in this process; write the trained parameters to the safetensors file ``result``."""
     site, where = site_of(case), torch.device(device)
     if side == TUTORIAL:
         site.network.to(where)
     else:
         to_device(site.network, where)
-    before, started = in_gpu_memory(), time.perf_counter()
+    before, started = memory_now(), time.perf_counter()
     if side == TUTORIAL:
         _tutorial(case, site, where)
     else:
         exact = side == EXACT
-        kept_as = FeatureCache(cache, DEFAULT_CACHE_GB * 10**9, "float32" if exact else "float16")
-        _ours(case, site, kept_as, where, autocast=where.type == "cuda" and not exact)
+        features = FeatureCache(cache, DEFAULT_CACHE_GB * 10**9, "float32" if exact else "float16")
+        _ours(case, site, features, where, autocast=where.type == "cuda" and not exact)
     if where.type == "cuda":
-        torch.cuda.synchronize(where)
-    seconds, memory = time.perf_counter() - started, max(most_resident() - before, 0)
+        torch.cuda.synchronize(where)  # what was enqueued belongs to the time
+    seconds, memory = time.perf_counter() - started, max(peak_memory() - before, 0)
     if where.type == "cuda":
         memory = torch.cuda.max_memory_allocated(where)
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in site.trained.items()}
@@ -175,7 +179,7 @@ def _tutorial(case: Case, site: Site, device: torch.device) -> None:
 def _ours(
     case: Case, site: Site, cache: FeatureCache, device: torch.device, *, autocast: bool
 ) -> None:
-    shelf = GpuCache()
+    gpu_cache = GpuCache()
     for number in range(case.rounds):  # as client_app/round.py sets up every round
         prefix, tail = split_at(site.network, site.cut)
         features = cached(
@@ -188,7 +192,7 @@ def _ours(
             autocast=autocast,
         )
         if device.type == "cuda":
-            features = shelf.on_device(features, device, room_on(device, shelf))
+            features = gpu_cache.on_device(features, device, room_on(device, gpu_cache))
         fit(
             tail,
             features,
@@ -232,90 +236,118 @@ def table(found: Mapping[Case, Mapping[str, Sequence[Cost]]], at_best: Limits) -
         ),
     )
     for case, sides in found.items():
-        medians = {s: statistics.median(cost.seconds for cost in sides[s]) for s in SIDES}
-        memory = (statistics.median(cost.memory for cost in sides[s]) for s in SIDES)
+        seconds = medians(sides, lambda cost: cost.seconds)
+        memory = (median_of(sides[side], lambda cost: cost.memory) for side in SIDES)
         least = least_operations(case) / at_best.product
         made.rows[case.name] = (
-            *(f"{medians[side]:.2f}" for side in SIDES),
-            f"{medians[TUTORIAL] / medians[COLD]:.1f}",
+            *(f"{seconds[side]:.2f}" for side in SIDES),
+            f"{seconds[TUTORIAL] / seconds[COLD]:.1f}",
             f"{least:.2f}",
-            f"{medians[COLD] / least:.1f}",
+            f"{seconds[COLD] / least:.1f}",
             ", ".join(f"{each / 1e6:.0f}" for each in memory) + " MB",
         )
     return made
 
 
-def cases(told: argparse.Namespace) -> list[Case]:
-    """Return what to fine-tune, as the command line says."""
-    if told.quick:
+def cases_of(options: argparse.Namespace) -> list[Case]:
+    """Return what the command line asks to fine-tune."""
+    if options.quick:
         return [Case("resnet18", 64, trained, 64, 2, 2) for trained in ("head", "last stage")]
     kinds = [("resnet18", 224), ("vgg16", 224), ("resnet18", 64)]
     return [
-        Case(network, size, trained, told.images, told.epochs, told.rounds)
+        Case(network, size, trained, options.images, options.epochs, options.rounds)
         for network, size in kinds
         for trained in ("head", "last stage")
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Play the cases in turn, compare what was learned, and write the table."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.local", description=__doc__)
-    parser.add_argument(
-        "--images", type=at_least(1), default=256, help="training pictures of the site"
+def measure(case: Case, repeat: int, device: torch.device, folder: Path) -> dict[str, list[Cost]]:
+    """Measure a case on every side, in turn; each leaves its trained layers in ``folder``."""
+    folder.mkdir()
+
+    def once(side: str, number: int) -> Cost:
+        # The same folder for all sides: the full cache is what the empty one left.
+        cache = folder / f"cache-{number}"
+        cost = in_fresh_process(PRELOAD, fine_tune, case, side, cache, folder / side, str(device))
+        print(case.name, side, f"{cost.seconds:.2f} s", flush=True)
+        return cost
+
+    return in_turn(SIDES, repeat, once)
+
+
+def difference(case: Case, device: torch.device, folder: Path) -> float:
+    """Return how far float32 is from the tutorial loop; exit where that is more than rounding."""
+    found = largest_difference(folder / EXACT, folder / TUTORIAL)
+    if not found <= TOLERANCE[device.type]:
+        raise SystemExit(f"{case.name}: {EXACT} differs by {found:g}")
+    return found
+
+
+def notes(
+    options: argparse.Namespace, device: torch.device, at_best: Limits, largest: float
+) -> list[str]:
+    """Return what the reader of the table must know; ``largest`` is the largest difference."""
+    work = (
+        f"{options.epochs} epochs in each of {options.rounds} rounds on {options.images} pictures, "
+        f"batches of {SETTINGS.batch_size}."
     )
+    if options.quick:
+        work = "Two epochs in each of two rounds on 64 pictures: too little for a figure."
+    memory = "what is added"
+    if device.type != "cpu":
+        memory = f"what {torch.cuda.get_device_name(device)} allocated"
+    return [
+        at_best.describe(),
+        work,
+        f"Medians, in a process that has the model and the pictures; memory is {memory}. "
+        "At best: one pass of each picture through the frozen layers and the steps of the "
+        "trained ones, at the rate of a large matrix product. The trained layers of the tutorial loop "
+        f"and of float32 differ by at most {largest:.1e} of a tensor's norm.",
+    ]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = make_parser("local", __doc__, quick="one small network, once")
+    images_help = "training pictures of the site"
+    parser.add_argument("--images", type=at_least(1), default=256, help=images_help)
     parser.add_argument("--epochs", type=at_least(1), default=5, help="of a round")
     parser.add_argument("--rounds", type=at_least(1), default=10)
-    repeat_told = "of each case on each side, in turn"
-    parser.add_argument("--repeat", type=at_least(1), default=3, help=repeat_told)
+    add_repeat(parser, 3, "of each case on each side, in turn")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--quick", action="store_true", help="one small network, once")
-    told = with_output(parser).parse_args(given)
-    device = choose_device(told.device)
+    return parser.parse(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the cases, compare what was learned, and write the table."""
+    options = parse(arguments)
+    device = choose_device(options.device)
     found: dict[Case, dict[str, list[Cost]]] = {}
     differences: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for case in cases(told):
-            found[case] = {side: [] for side in SIDES}
-            for number in range(1 if told.quick else told.repeat):
-                cache = Path(folder) / f"{len(found)}-{number}"
-                for side in SIDES:
-                    result = Path(folder) / side
-                    cost = apart(PRELOAD, play, case, side, cache, result, told.device)
-                    found[case][side].append(cost)
-                    print(case.name, side, f"{cost.seconds:.2f} s", flush=True)
-            difference = largest_difference(Path(folder) / EXACT, Path(folder) / TUTORIAL)
-            differences[case.name] = difference
-            if not difference <= TOLERANCE[device.type]:
-                raise SystemExit(f"{case.name}: {EXACT} differs by {difference:g}")
+    with tempfile.TemporaryDirectory() as name:
+        for number, case in enumerate(cases_of(options)):
+            folder = Path(name) / str(number)
+            found[case] = measure(case, 1 if options.quick else options.repeat, device, folder)
+            differences[case.name] = difference(case, device, folder)
     on_cpu = device.type == "cpu"
-    at_best = limits(told.device, torch.float32 if on_cpu else torch.bfloat16)
-    notes = [
-        at_best.told(),
-        f"{told.epochs} epochs in each of {told.rounds} rounds on {told.images} pictures, batches of "
-        f"{CONFIG.batch_size}."
-        if not told.quick
-        else "Two epochs in each of two rounds on 64 pictures: too little for a figure.",
-        "Medians, in a process that has the model and the pictures; memory is "
-        + ("what is added" if on_cpu else f"what {torch.cuda.get_device_name(device)} allocated")
-        + ". At best: one pass of each picture through the frozen layers and the steps of the "
-        "trained ones, at the rate of a large matrix product. The trained layers of the tutorial loop "
-        f"and of float32 differ by at most {max(differences.values()):.1e} of a tensor's norm.",
-    ]
-    more = {
-        "costs": [
-            {**asdict(case), "side": side, **asdict(cost)}
-            for case, sides in found.items()
-            for side, costs in sides.items()
-            for cost in costs
-        ],
-        "differences": differences,
-        "limits": asdict(at_best),
-    }
-    command = command_of("benchmarks.local", given)
-    output = output_of(told)
-    name = "local" if on_cpu else "local-gpu"
-    write(output, name, [table(found, at_best)], command=command, notes=notes, more=more)
+    at_best = limits(options.device, torch.float32 if on_cpu else torch.bfloat16)
+    write(
+        options.output,
+        "local" if on_cpu else "local-gpu",
+        [table(found, at_best)],
+        command=options.command,
+        notes=notes(options, device, at_best, max(differences.values())),
+        more={
+            "costs": [
+                {**asdict(case), "side": side, **asdict(cost)}
+                for case, sides in found.items()
+                for side, costs in sides.items()
+                for cost in costs
+            ],
+            "differences": differences,
+            "limits": asdict(at_best),
+        },
+    )
 
 
 if __name__ == "__main__":

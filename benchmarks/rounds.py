@@ -1,8 +1,9 @@
-"""How long a round takes where sites are real: `python -m benchmarks.rounds`.
+"""How long a round of deployed sites takes: `python -m benchmarks.rounds`.
 
-Stock Flower (FedAvg as its PyTorch quickstart writes it), ours with a process per message, ours with
-the site's warm process; that with layers that travel in 8 bits a value, and with training in bfloat16
-besides: one after the other, several times, on one machine over real sockets.
+Stock Flower (FedAvg as its PyTorch quickstart writes it), ours with a process per message, and ours with
+the site's warm process. The last also with layers that travel in 8 bits a value, and with training in
+bfloat16 besides. The cases run one after the other, several times, on one machine over real sockets.
+
 Three sites, ResNet-18 at 64x64, 256 training pictures a site, training and evaluation. A round lasts
 from the end of the round before to its own end; ours ends with its checkpoint on the disk.
 """
@@ -10,12 +11,9 @@ from the end of the round before to its own end; ours ends with its checkpoint o
 from __future__ import annotations
 
 import argparse
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,24 +21,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.command_line import (
-    at_least,
-    check_compiled,
-    command_of,
-    output_of,
-    with_output,
-)
-from benchmarks.deployed import (
-    draw,
-    our_rounds,
-    start_warm_site,
-    stock_rounds,
-    submit_stock,
-    watch,
-)
-from benchmarks.limits import Limits, limits, operations
-from benchmarks.processes import Process, Processes, SuperLink, start_supernode
-from benchmarks.tables import Table, times, write
+from benchmarks.flower.deployment import SuperLink, start_supernode, start_warm_site
+from benchmarks.flower.processes import Process, Processes
+from benchmarks.flower.round_ends import our_rounds, watch_run
+from benchmarks.flower.site_data import write_site_data
+from benchmarks.flower.stock import start_stock_run, stock_summary
+from benchmarks.measure.limits import Limits, limits, operations
+from benchmarks.measure.turns import in_turn, median_of
+from benchmarks.report.command_line import add_repeat, at_least, check_compiled, make_parser
+from benchmarks.report.tables import Table, times, write
 from models.networks import build
 from server_app.compose import compose
 
@@ -76,12 +65,23 @@ OURS = (
     "baselines.alone=false",
 )
 IN_BYTES = ("strategy.coding.common=int8", "strategy.coding_down.common=int8")
+NOTE = (
+    "What the server writes is in it: a checkpoint and results.json for ours, nothing for stock. "
+    "Working is the slowest site's time, as it reports it, from loading the received layers to the "
+    "end of training and evaluation, with the data read and the network built before; for ours with "
+    "a check for values that are not finite. Waiting is the rest: polling, starting processes, "
+    "importing, reading data, building the network, coding and moving layers, for ours also saving "
+    "what stays at the site. Both train and evaluate alike, but ours sends a site one message a round "
+    "(it evaluates the received model, then trains it) and stock Flower two (it trains, then evaluates "
+    "the average). Ours sends each site one more message after the last round, to measure the final "
+    "model, which is in no round here. Every process has one thread of its own."
+)
 MORE = {CODED: IN_BYTES, BRIEF: (*IN_BYTES, "train.precision=bfloat16")}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one round took: seconds since the end of the last, and those of the slowest site's work."""
+    """Seconds of one round since the end of the one before, and those of the slowest site's work."""
 
     seconds: float
     worked: float
@@ -103,17 +103,17 @@ class Deployment:
     sites: int = SITES
     train: int = TRAIN
 
-    def play(self) -> list[Timing]:
+    def run(self) -> list[Timing]:
         """Run ``rounds`` rounds; return what each but the first took.
 
         Where there is only one, it is what that took from the command on.
         """
         with Processes(self.folder) as processes:
             superlink = self.start(processes)
-            begun = time.monotonic() if self.case == STOCK else time.time()
+            begun = time.time()
             run = self.submit(processes, superlink)
-            play = self._stock if self.case == STOCK else self._ours
-            ended, worked = play(processes, run)
+            wait = self._stock if self.case == STOCK else self._ours
+            ended, worked = wait(processes, run)
         if self.rounds == 1:
             ended, worked = [begun, *ended], [0.0, *worked]
         return timings(ended, worked)
@@ -127,24 +127,18 @@ class Deployment:
         return superlink
 
     def submit(self, processes: Processes, superlink: SuperLink) -> Process:
-        """Give the `flwr run` command of the case."""
+        """Start the `flwr run` of the case."""
         if self.case == STOCK:
-            output, rounds = self._stock_output, self.rounds
-            return submit_stock(
-                processes, superlink, output, num_server_rounds=rounds, sites=self.sites
-            )
+            stock = {"num_server_rounds": self.rounds, "sites": self.sites}
+            return start_stock_run(processes, superlink, self._output, **stock)
         counts = (
             f"strategy.rounds={self.rounds}",
             f"strategy.min_sites={self.sites}",
             f"data.train={self.train}",
         )
         overrides = " ".join([*OURS, *MORE.get(self.case, ()), *counts])
-        told = {"output-dir": str(self._output), "overrides": overrides}
-        return processes.flwr_run("run", superlink.name, told)
-
-    @property
-    def _stock_output(self) -> Path:
-        return self.folder / "rounds.json"
+        config = {"output-dir": str(self._output), "overrides": overrides}
+        return processes.flwr_run("run", superlink.name, config)
 
     @property
     def _output(self) -> Path:
@@ -156,23 +150,23 @@ class Deployment:
         if self.case in (WARM, *MORE):
             start_warm_site(processes, name, superlink.fleet, task="gender", **place)
             return
-        told: dict[str, Any] = {"data": self.data / f"{index}.npz"}
+        config: dict[str, Any] = {"data": self.data / f"{index}.npz"}
         if self.case == COLD:
             folder = self.folder / name
-            told = {"site": name, **place, "threads": 1}
-            told |= {"state-dir": folder / "state", "cache-dir": folder / "cache"}
-        start_supernode(processes, name, superlink.fleet, node_config=told)
+            config = {"site": name, **place, "threads": 1}
+            config |= {"state-dir": folder / "state", "cache-dir": folder / "cache"}
+        start_supernode(processes, name, superlink.fleet, node_config=config)
 
     def _stock(self, processes: Processes, run: Process) -> tuple[list[float], list[float]]:
-        """Return when each round ended, on the clock of `time.monotonic`, and the work in it."""
+        """Return when each round of stock Flower ended, and the work in it."""
         processes.finish(run, seconds=self._patience)
-        told = stock_rounds(self._stock_output, self.sites, processes.logs)
-        return [each["ended"] for each in told], [each["worked"] for each in told]
+        rounds, _ = stock_summary(self._output, self.sites, processes.logs)
+        return [each["ended"] for each in rounds], [each["worked"] for each in rounds]
 
     def _ours(self, processes: Processes, run: Process) -> tuple[list[float], list[float]]:
-        """Return when each round ended, on the clock of `time.time`, and the work in it."""
-        ended = watch(processes, run, self._output, self._patience)
-        results, moments = our_rounds(ended, self.case, self.sites, processes.logs)
+        """Return when each round of ours ended, and the work in it."""
+        ends = watch_run(processes, run, self._output, self._patience)
+        results, moments = our_rounds(ends, self.case, self.sites, processes.logs)
         worked = [
             max(site["seconds"] for site in each["sites"].values()) for each in results["rounds"]
         ]
@@ -205,9 +199,9 @@ def table(
     sites: int = SITES,
     train: int = TRAIN,
 ) -> Table:
-    """Return the medians, and how many times less each waits than stock Flower.
+    """Return the medians, and how many times less each case waits than stock Flower.
 
-    ``at_best`` are the seconds that the arithmetic alone takes, by the type that a case trains in.
+    ``at_best`` has the seconds that the arithmetic alone takes, by the dtype that a case trains in.
     """
     made = Table(
         f"A round of {times(sites, 'deployed site')}, ResNet-18 at {SIZE}x{SIZE}, {train} pictures each",
@@ -221,93 +215,109 @@ def table(
             "less waiting than stock",
         ),
     )
-    stock = statistics.median(timing.waited for timing in found[STOCK])
+    stock = median_of(found[STOCK], lambda timing: timing.waited)
     for case, timings in found.items():
-        seconds = statistics.median(timing.seconds for timing in timings)
-        waited = statistics.median(timing.waited for timing in timings)
+        seconds = median_of(timings, lambda timing: timing.seconds)
+        worked = median_of(timings, lambda timing: timing.worked)
+        waited = median_of(timings, lambda timing: timing.waited)
         least = at_best["bfloat16" if case == BRIEF else "float32"]
         made.rows[case] = (
             f"{seconds:.1f}",
             f"{least:.1f}",
             f"{seconds / least:.1f}",
-            f"{statistics.median(timing.worked for timing in timings):.1f}",
+            f"{worked:.1f}",
             f"{waited:.1f}",
             "-" if case == STOCK else f"{stock / waited:.1f} times",
         )
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Play the cases in turn, and write the table."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
-    rounds_told = "of each run; the first is not timed"
-    parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_told)
-    parser.add_argument("--repeat", type=at_least(1), default=2, help="runs of each case, in turn")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="one site, one batch, one round, two cases side by side",
-    )
-    told = with_output(parser).parse_args(given)
-    check_compiled(parser, told)
-    rounds, repeat = (1, 1) if told.quick else (told.rounds, told.repeat)
-    sites, cases = (1, (STOCK, WARM)) if told.quick else (SITES, CASES)
-    train = TRAIN_QUICK if told.quick else TRAIN
-    found: dict[str, list[Timing]] = {case: [] for case in cases}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        draw(compose("faces", (*DATA, f"data.train={train}")), sites, None, folder / "data")
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured: cases, sites, rounds of a run, runs of a case, pictures of a site."""
 
-        def play(case: str, number: int) -> None:
-            place = folder / f"{number}-{CASES.index(case)}"
-            played = Deployment(case, place, rounds, folder / "data", sites, train).play()
-            found[case] += played
-            shown = [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in played]
-            print(case, shown, flush=True)
+    cases: tuple[str, ...] = CASES
+    sites: int = SITES
+    rounds: int = 4
+    repeat: int = 2
+    train: int = TRAIN
+    quick: bool = False
 
-        with ThreadPoolExecutor(len(cases) if told.quick else 1) as pool:
-            for number in range(repeat):
-                list(pool.map(play, cases, [number] * len(cases)))
-    kinds = (torch.float32,) if told.quick else (torch.float32, torch.bfloat16)
-    machine: dict[str, Limits] = {each.dtype: each for each in (limits("cpu", t) for t in kinds)}
-    least = least_operations(sites, train)
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Extent:
+        """Return what the command line asks for."""
+        if options.quick:
+            return cls((STOCK, WARM), 1, 1, 1, TRAIN_QUICK, True)
+        return cls(rounds=options.rounds, repeat=options.repeat)
+
+
+def measure(extent: Extent, folder: Path) -> dict[str, list[Timing]]:
+    """Run the cases in turn, or side by side for a quick look; return the timings of each."""
+    config = compose("faces", (*DATA, f"data.train={extent.train}"))
+    write_site_data(config, extent.sites, None, folder / "data")
+
+    def once(case: str, number: int) -> list[Timing]:
+        place, data = folder / f"{number}-{CASES.index(case)}", folder / "data"
+        found = Deployment(case, place, extent.rounds, data, extent.sites, extent.train).run()
+        shown = [f"{t.seconds:.1f} s ({t.waited:.1f} waiting)" for t in found]
+        print(case, shown, flush=True)
+        return found
+
+    runs = in_turn(extent.cases, extent.repeat, once, side_by_side=extent.quick)
+    return {case: [timing for run in each for timing in run] for case, each in runs.items()}
+
+
+def notes(extent: Extent, least: float, machine: Sequence[Limits]) -> list[str]:
+    """Return what the reader of the table must know; ``least`` are the operations of a round."""
     counted = (
-        "The only round of each case, from the command on and side by side: no figures to keep. "
-        if told.quick
-        else f"Medians over {times(rounds - 1, 'round')} of {times(repeat, 'run')} a case, without "
-        "each run's first round (imports, the first look at the data). A round lasts from the end of "
-        "the one before to its own. "
+        f"Medians over {times(extent.rounds - 1, 'round')} of {times(extent.repeat, 'run')} a case, "
+        "without each run's first round (imports, the first look at the data). A round lasts from the "
+        "end of the one before to its own."
     )
-    notes = [
-        counted + "What the server writes is in it, which is a checkpoint and "
-        "results.json for ours and nothing for stock. Working is the slowest site's time, as it says "
-        "itself, from loading the received layers into a network that is built, with its data read, "
-        "to the end of training and evaluation, for ours with a look for what is not finite; waiting is "
-        "the rest: polling, starting processes, importing, reading data, building the network, coding "
-        "and moving layers, for ours also keeping what stays at the site. Both train and evaluate "
-        "alike, but ours sends a site one message a round (it evaluates the model as received, then "
-        "trains it) and stock Flower two (it trains, then evaluates the average). Every process has "
-        f"one thread of its own. At best: the {least / 1e9:.0f} GFLOP of all sites' training and test "
+    if extent.quick:
+        counted = (
+            "The only round of each case, from the command on and side by side: no figures to keep."
+        )
+    return [
+        f"{counted} {NOTE} At best: the {least / 1e9:.0f} GFLOP of all sites' training and test "
         "data, with each convolution as it is defined, at the rate of a large matrix product on all "
-        "cores; fast convolutions need fewer. Ours sends each site one more message after the last "
-        "round, to measure the final model, which is in no round here. "
-        + " ".join(each.told() for each in machine.values())
+        "cores; fast convolutions need fewer. " + " ".join(each.describe() for each in machine)
     ]
-    more = {
-        "timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()},
-        "operations": least,
-        "limits": {dtype: asdict(each) for dtype, each in machine.items()},
-    }
-    at_best = {dtype: least / each.product for dtype, each in machine.items()}
-    command = command_of("benchmarks.rounds", given)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    quick_help = "one site, one batch, one round, two cases side by side"
+    parser = make_parser("rounds", __doc__, quick=quick_help)
+    rounds_help = "of each run; the first is not timed"
+    parser.add_argument("--rounds", type=at_least(2), default=Extent.rounds, help=rounds_help)
+    add_repeat(parser, Extent.repeat, "runs of each case, in turn")
+    options = parser.parse(arguments)
+    check_compiled(parser, options)
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the cases, and write the table."""
+    options = parse(arguments)
+    extent = Extent.of(options)
+    with tempfile.TemporaryDirectory() as name:
+        found = measure(extent, Path(name))
+    dtypes = (torch.float32,) if extent.quick else (torch.float32, torch.bfloat16)
+    machine = [limits("cpu", dtype) for dtype in dtypes]
+    least = least_operations(extent.sites, extent.train)
+    at_best = {each.dtype: least / each.product for each in machine}
     write(
-        output_of(told),
+        options.output,
         "rounds",
-        [table(found, at_best, sites, train)],
-        command=command,
-        notes=notes,
-        more=more,
+        [table(found, at_best, extent.sites, extent.train)],
+        command=options.command,
+        notes=notes(extent, least, machine),
+        more={
+            "timings": {c: [[t.seconds, t.worked] for t in ts] for c, ts in found.items()},
+            "operations": least,
+            "limits": {each.dtype: asdict(each) for each in machine},
+        },
     )
 
 

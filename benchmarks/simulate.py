@@ -1,23 +1,19 @@
 """Many simulated sites on one machine: `python -m benchmarks.simulate`.
 
 `flwr run` with 10, 100 and 500 sites: stock Flower FedAvg as its quickstart writes it, ours with a
-node for each site, and ours in cohorts (two nodes that hold all sites). One perceptron (561 features,
-82,470 parameters) on seeded measurements, the same at all three, who begin from the same weights and
-take each site's examples as one batch, so that they must end at the same average.
+node for each site, and ours in cohorts (two nodes with half of the sites each). All three train one
+perceptron (561 features, 82,470 parameters) on the same seeded measurements. They begin from the same
+weights and take each site's examples as one batch, so they must end at the same average.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import statistics
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,23 +24,31 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.central import sites_data
-from benchmarks.command_line import at_least, command_of, output_of, with_output
-from benchmarks.deployed import Ended, app_copy, note_rounds, our_rounds, stock_rounds
-from benchmarks.flower import Simulator
-from benchmarks.limits import limits, operations
-from benchmarks.processes import children
-from benchmarks.tables import Table, times, write
+from benchmarks.flower.process_tree import descendants, memory_of
+from benchmarks.flower.round_ends import RoundEnds, note_round_ends, our_rounds
+from benchmarks.flower.simulator import RunConfig, Simulator
+from benchmarks.flower.site_data import (
+    CLASSES,
+    FEATURES,
+    sites_data,
+    write_measurements,
+    write_site_data,
+)
+from benchmarks.flower.stock import copy_app, stock_summary
+from benchmarks.measure.limits import Limits, limits, operations
+from benchmarks.measure.turns import in_turn, median_of, medians
+from benchmarks.report.command_line import add_repeat, at_least, make_parser
+from benchmarks.report.tables import Table, times, write
 from models import weights
 from server_app.compose import compose
 from strategies.config import plan_for
 from strategies.methods import make_method
 from strategies.partitioned_model import build_partitioned
 
-STOCK, APART, COHORT = "stock Flower FedAvg", "ours, a node for each site", "ours, in cohorts"
-CASES = (COHORT, APART, STOCK)
+STOCK, SINGLE, COHORT = "stock Flower FedAvg", "ours, a node for each site", "ours, in cohorts"
+CASES = (COHORT, SINGLE, STOCK)
 SIZES = (10, 100, 500)
-NODES, WINDOWS, FEATURES, CLASSES = 2, 36, 561, 6
+NODES = 2
 RATE, BATCH, EPOCHS = 0.02, 32, 3
 OURS = (
     "method=fedavg",
@@ -64,15 +68,15 @@ Result = tuple[list[float], tuple[NDArray[np.float32], ...]]
 
 
 @dataclass(frozen=True)
-class Played:
-    """What a run cost and gave.
+class Run:
+    """What a run cost, and the model that it ended with.
 
     Parameters
     ----------
     rate : float
         Rounds times sites per second, without the first round.
     memory : float
-        Most bytes of all processes together, memory that they share counted once.
+        Most bytes of all processes together; what they share is counted once.
     average : tuple of NDArray
         The parameters at the end, in the network's order.
     """
@@ -84,20 +88,20 @@ class Played:
 
 @dataclass
 class Watch:
-    """Looks at a run's processes and checkpoints, twice a second, in a thread of its own.
+    """Looks at a run's processes and checkpoints twice a second, in a thread of its own.
 
     Parameters
     ----------
     leader : int
         The process that all others descend from.
     output : Path
-        Where our runs are.
+        Folder of our runs.
     """
 
     leader: int
     output: Path
     most: float = 0.0
-    ended: Ended = field(default_factory=dict)
+    ends: RoundEnds = field(default_factory=dict)
 
     def __enter__(self) -> Watch:
         self._over = threading.Event()
@@ -114,47 +118,17 @@ class Watch:
             self.look()
 
     def look(self) -> None:
-        """Note what there is now."""
-        note_rounds(self.output, self.ended)
-        self.most = max(self.most, sum(map(memory_of, [self.leader, *children(self.leader, "")])))
+        """Note the memory and the checkpoints as they are now."""
+        note_round_ends(self.output, self.ends)
+        processes = [self.leader, *descendants(self.leader)]
+        self.most = max(self.most, sum(map(memory_of, processes)))
 
 
-def memory_of(pid: int) -> float:
-    """Return the bytes of a process, of what it shares its part (PSS); 0 where it has ended."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return 1024.0 * int(line.split()[1])
-    return 0.0
-
-
-def draw_measurements(path: Path, sites: int) -> None:
-    """Write seeded measurements of ``sites`` subjects to the npz file ``path``, as UCI HAR has them."""
-    generator = np.random.default_rng(sites)
-    subject = np.repeat(np.arange(1, sites + 1), WINDOWS)
-    y = np.tile(np.arange(WINDOWS) % CLASSES + 1, sites)
-    centres = generator.normal(size=(CLASSES + 1, FEATURES))
-    x = 0.3 * centres[y] + generator.normal(size=(len(y), FEATURES))
-    np.savez(path, x=x.astype(np.float32), y=y, subject=subject)
-
-
-def draw(folder: Path, sites: int) -> None:
-    """Write the sites' measurements as ours reads them, and the very same splits for stock Flower."""
+def write_data(folder: Path, sites: int) -> None:
+    """Write the sites' measurements for ours and for stock Flower, and the start of both."""
     folder.mkdir(parents=True, exist_ok=True)
-    draw_measurements(folder / "har.npz", sites)
-    config = compose("har", OURS)
-    kept: dict[str, list[NDArray[Any]]] = {}
-    for index, data in enumerate(sites_data(config, sites, folder / "har.npz")):
-        for split in ("train", "test"):
-            part = getattr(data, split)
-            for what, values in (
-                ("x", part.inputs.values),
-                ("y", part.labels),
-                ("site", np.full(len(part), index)),
-            ):
-                kept.setdefault(f"{split}_{what}", []).append(values)
-    pooled: dict[str, Any] = {name: np.concatenate(parts) for name, parts in kept.items()}
-    np.savez(folder / "sites.npz", **pooled)
+    write_measurements(folder / "har.npz", sites)
+    write_site_data(compose("har", OURS), sites, folder / "har.npz", folder / "sites")
     parameters = enumerate(perceptron().parameters())
     start: dict[str, Any] = {f"{number:02d}": each.detach().numpy() for number, each in parameters}
     np.savez(folder / "start.npz", **start)
@@ -167,8 +141,8 @@ def perceptron() -> nn.Module:
     return build_partitioned(plan, method, input_shape=(FEATURES,), classes=CLASSES).network
 
 
-def least_operations(sites: Path) -> float:
-    """Return the floating point operations of a round of all sites that `draw` wrote into ``sites``.
+def least_operations(folder: Path, sites: int) -> float:
+    """Return the floating point operations of a round of all sites that are in ``folder``.
 
     Forward and backward over each training example, as often as there are epochs, and forward over
     each test example.
@@ -177,46 +151,68 @@ def least_operations(sites: Path) -> float:
     one = torch.zeros(1, FEATURES)
     forward = operations(lambda: network(one))
     both = operations(lambda: network(one).sum().backward())
-    with np.load(sites / "sites.npz", allow_pickle=False) as kept:
-        return EPOCHS * len(kept["train_y"]) * both + len(kept["test_y"]) * forward
+    data = sites_data(compose("har", OURS), sites, folder / "har.npz")
+    trained, tested = (sum(len(getattr(each, of)) for each in data) for of in ("train", "test"))
+    return EPOCHS * trained * both + tested * forward
 
 
-def play(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path) -> Played:
+def run_case(simulator: Simulator, case: str, sites: int, rounds: int, folder: Path) -> Run:
     """Run ``rounds`` rounds of one case over ``sites`` sites, whose data are in ``folder``."""
     output = folder / f"output-{CASES.index(case)}"
     output.mkdir(parents=True)
     simulator.start()
-    assert simulator.superlink is not None
+    superlink = simulator.superlink.process
+    assert superlink is not None
     name = f"{sites}-{CASES.index(case)}"
-    with Watch(simulator.superlink.pid, output) as watch:
+    with Watch(superlink.popen.pid, output) as watch:
         if case == STOCK:
-            stock: dict[str, str | int] = {"num-server-rounds": rounds, "local-epochs": EPOCHS}
-            stock |= {"data": str(folder), "output": str(output)}
-            simulator.run(name, sites, stock, app=str(app_copy("stock_app_sites", folder)))
+            config = _stock_config(sites, rounds, folder, output)
+            simulator.run(name, sites, config, app=str(copy_app(folder)))
         else:
             nodes = NODES if case == COHORT else sites
-            overrides = [*OURS, f"strategy.rounds={rounds}", f"cohort.sites={sites // nodes}"]
-            told = {"experiment": "har", "data-root": str(folder / "har.npz")}
-            told |= {"output-dir": str(output), "overrides": " ".join(overrides)}
-            simulator.run(name, nodes, told)
+            simulator.run(name, nodes, _our_config(sites // nodes, rounds, folder, output))
         watch.look()
     simulator.stop()
     if case == STOCK:
         ended, average = _stock_result(output, sites)
     else:
-        ended, average = _our_result(output, watch.ended, case, sites)
+        ended, average = _our_result(output, watch.ends, case, sites)
     seconds = ended[-1] - ended[0]
-    return Played((len(ended) - 1) * sites / seconds, watch.most, average)
+    return Run((len(ended) - 1) * sites / seconds, watch.most, average)
+
+
+def _stock_config(sites: int, rounds: int, folder: Path, output: Path) -> RunConfig:
+    return {
+        "num-server-rounds": rounds,
+        "local-epochs": EPOCHS,
+        "lr": RATE,
+        "batch-size": BATCH,
+        "sites": sites,
+        "model": "mlp",
+        "data": str(folder / "sites"),
+        "start": str(folder / "start.npz"),
+        "output": str(output),
+    }
+
+
+def _our_config(cohort: int, rounds: int, folder: Path, output: Path) -> RunConfig:
+    overrides = [*OURS, f"strategy.rounds={rounds}", f"cohort.sites={cohort}"]
+    return {
+        "experiment": "har",
+        "data-root": str(folder / "har.npz"),
+        "output-dir": str(output),
+        "overrides": " ".join(overrides),
+    }
 
 
 def _stock_result(output: Path, sites: int) -> Result:
-    ended = [each["ended"] for each in stock_rounds(output / "rounds.json", sites)]
-    with np.load(output / "average.npz", allow_pickle=False) as held:
-        return ended, tuple(held[name] for name in sorted(held))
+    rounds, _ = stock_summary(output, sites)
+    with np.load(output / "average.npz", allow_pickle=False) as arrays:
+        return [each["ended"] for each in rounds], tuple(arrays[name] for name in sorted(arrays))
 
 
-def _our_result(output: Path, ended: Ended, case: str, sites: int) -> Result:
-    _, moments = our_rounds(ended, case, sites)
+def _our_result(output: Path, ends: RoundEnds, case: str, sites: int) -> Result:
+    _, moments = our_rounds(ends, case, sites)
     last = max(output.glob("*/checkpoints/round-*"))
     state, _ = weights.load(last / "state.safetensors")
     names = [name for name, _ in perceptron().named_parameters()]
@@ -226,39 +222,42 @@ def _our_result(output: Path, ended: Ended, case: str, sites: int) -> Result:
 
 def compare(
     cases: Sequence[str], sites: int, rounds: int, folder: Path, *, side_by_side: bool
-) -> dict[str, Played]:
-    """Play the cases in turn, or side by side with a core each: quicker, and no figures to keep."""
-    draw(folder, sites)
+) -> dict[str, Run]:
+    """Run the cases in turn, or side by side with a core each: quicker, and no figures to keep."""
+    write_data(folder, sites)
 
-    def measure(case: str, simulator: Simulator) -> Played:
+    def once(case: str, _: int) -> Run:
         started = time.monotonic()
-        played = play(simulator, case, sites, rounds, folder)
+        run = run_case(simulators[case], case, sites, rounds, folder)
         print(
-            f"{sites} sites, {case}: {played.rate:.1f} sites x rounds / s, "
-            f"{played.memory / MEGABYTE:.0f} MB, {time.monotonic() - started:.0f} s in all",
+            f"{sites} sites, {case}: {run.rate:.1f} sites x rounds / s, "
+            f"{run.memory / MEGABYTE:.0f} MB, {time.monotonic() - started:.0f} s in all",
             flush=True,
         )
-        return played
+        return run
 
     actors = 1 if side_by_side else os.cpu_count() or 1
-    with ExitStack() as stack, ThreadPoolExecutor(len(cases) if side_by_side else 1) as pool:
-        homes = [folder / f"flower-{CASES.index(case)}" for case in cases]
-        simulators = [stack.enter_context(Simulator(home, actors)) for home in homes]
-        played = dict(zip(cases, pool.map(measure, cases, simulators), strict=True))
-    for case, one in played.items():
-        if not (far := apart(one, played[STOCK])) <= TOLERANCE:
+    with ExitStack() as stack:
+        homes = {case: folder / f"flower-{CASES.index(case)}" for case in cases}
+        simulators = {
+            case: stack.enter_context(Simulator(home, actors)) for case, home in homes.items()
+        }
+        found = in_turn(cases, 1, once, side_by_side=side_by_side)
+    runs = {case: run for case, (run,) in found.items()}
+    for case, run in runs.items():
+        if not (far := largest_difference(run, runs[STOCK])) <= TOLERANCE:
             raise SystemExit(f"{sites} sites: {case} and {STOCK} differ by {far:g}")
-    return played
+    return runs
 
 
-def apart(one: Played, other: Played) -> float:
-    """Return the largest difference between two averages."""
+def largest_difference(one: Run, other: Run) -> float:
+    """Return the largest difference of a parameter between two averages."""
     pairs = zip(one.average, other.average, strict=True)
     return max(float(np.abs(a - b).max()) for a, b in pairs)
 
 
-def table(found: Mapping[int, Mapping[str, Sequence[Played]]], at_best: float) -> Table:
-    """Return median rates and memory, and how far each average is from stock Flower's at the most.
+def table(found: Mapping[int, Mapping[str, Sequence[Run]]], at_best: float) -> Table:
+    """Return median rates and memory, and the largest difference from stock Flower's average.
 
     ``at_best`` is the sites x rounds per second that the arithmetic alone allows.
     """
@@ -275,74 +274,84 @@ def table(found: Mapping[int, Mapping[str, Sequence[Played]]], at_best: float) -
         ),
     )
     for sites, cases in found.items():
-        rates = {case: statistics.median(one.rate for one in each) for case, each in cases.items()}
-        for case, each in cases.items():
-            pairs = zip(each, cases[STOCK], strict=True)
+        rates = medians(cases, lambda run: run.rate)
+        for case, runs in cases.items():
+            pairs = zip(runs, cases[STOCK], strict=True)
             made.rows[f"{sites}, {case}"] = (
                 f"{rates[case]:.1f}",
                 "-" if case == STOCK else f"{rates[case] / rates[STOCK]:.1f} times",
                 f"{at_best:.0f}",
                 f"{at_best / rates[case]:.0f}",
-                f"{statistics.median(one.memory for one in each) / MEGABYTE:.0f}",
-                "-" if case == STOCK else f"{max(apart(*pair) for pair in pairs):.1e}",
+                f"{median_of(runs, lambda run: run.memory) / MEGABYTE:.0f}",
+                "-" if case == STOCK else f"{max(largest_difference(*p) for p in pairs):.1e}",
             )
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Play the three cases at each number of sites in turn, and write the table."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
+def notes(machine: Limits, least: float, rounds: int, repeat: int, *, quick: bool) -> list[str]:
+    """Return what the reader must know; ``least`` are the operations of a site and round."""
+    return [
+        machine.describe(),
+        ("Side by side: no figures to keep. " if quick else "")
+        + f"Medians of {times(repeat, 'run')} of {rounds} rounds each. The rate is of the rounds after "
+        "the first, from the end of one to the end of the next. Ours ends with a checkpoint on the "
+        "disk, and measures each site's validation data besides its test data, which stock Flower has "
+        f"not. At best: the {least / 1e6:.0f} MFLOP of a site and round (training and test data), at "
+        "the rate of a large matrix product. Memory is the most, at looks half a second apart, of the "
+        "SuperLink and all processes that it started, shared pages counted once. The averages are those "
+        "after the last round, and the largest difference of a parameter from stock Flower's.",
+    ]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    quick_help = "two rounds of ten sites, two cases side by side, once"
+    parser = make_parser("simulate", __doc__, quick=quick_help)
     parser.add_argument("--sites", type=int, nargs="+", default=list(SIZES), help="even numbers")
-    rounds_told = "of each run; the first is not timed"
-    parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_told)
-    parser.add_argument("--repeat", type=at_least(1), default=3, help="runs of each case, in turn")
-    parser.add_argument(
-        "--quick", action="store_true", help="two rounds of ten sites, two cases side by side, once"
-    )
-    told = with_output(parser).parse_args(given)
-    sizes, rounds, repeat = ([10], 2, 1) if told.quick else (told.sites, told.rounds, told.repeat)
-    cases = (COHORT, STOCK) if told.quick else CASES
-    if any(size < NODES or size % NODES for size in sizes):
+    rounds_help = "of each run; the first is not timed"
+    parser.add_argument("--rounds", type=at_least(2), default=4, help=rounds_help)
+    add_repeat(parser, 3, "runs of each case, in turn")
+    options = parser.parse(arguments)
+    if options.quick:
+        options.sites, options.rounds, options.repeat = [10], 2, 1
+    if any(size < NODES or size % NODES for size in options.sites):
         parser.error(f"--sites that {NODES} nodes can share evenly")
-    found: dict[int, dict[str, list[Played]]] = {
-        sites: {case: [] for case in cases} for sites in sizes
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the three cases at each number of sites in turn, and write the table."""
+    options = parse(arguments)
+    cases = (COHORT, STOCK) if options.quick else CASES
+    found: dict[int, dict[str, list[Run]]] = {
+        sites: {case: [] for case in cases} for sites in options.sites
     }
     with tempfile.TemporaryDirectory() as name:
-        for number in range(repeat):
-            for sites in sizes:
+        for number in range(options.repeat):
+            for sites in options.sites:
                 folder = Path(name) / f"{sites}-{number}"
-                played = compare(cases, sites, rounds, folder, side_by_side=told.quick)
-                for case, one in played.items():
-                    found[sites][case].append(one)
-        operations_ = least_operations(folder) / sites
+                runs = compare(cases, sites, options.rounds, folder, side_by_side=options.quick)
+                for case, run in runs.items():
+                    found[sites][case].append(run)
+        least = least_operations(folder, sites) / sites
     machine = limits("cpu", torch.float32)
-    notes = [
-        machine.told(),
-        ("Side by side: no figures to keep. " if told.quick else "")
-        + f"Medians of {times(repeat, 'run')} of {rounds} rounds each; the rate is of the rounds after "
-        "the first, from the end of "
-        "one to the end of the next: ours ends with a checkpoint on the disk, and measures each "
-        "site's validation data besides its test data, which stock Flower has not. At best: the "
-        f"{operations_ / 1e6:.0f} MFLOP of a site and round (training and test data), at the rate of a "
-        "large matrix product. Memory is the "
-        "most, at looks half a second apart, of the SuperLink and all processes that it started, "
-        "shared pages counted once. The averages are those after the last round, and the largest "
-        "difference of a parameter from stock Flower's.",
-    ]
-    more = {
-        "played": {
-            str(sites): {
-                case: [[one.rate, one.memory] for one in each] for case, each in cases.items()
-            }
-            for sites, cases in found.items()
+    write(
+        options.output,
+        "simulate",
+        [table(found, machine.product / least)],
+        command=options.command,
+        notes=notes(machine, least, options.rounds, options.repeat, quick=options.quick),
+        more={
+            "played": {
+                str(sites): {
+                    c: [[run.rate, run.memory] for run in runs] for c, runs in each.items()
+                }
+                for sites, each in found.items()
+            },
+            "operations": least,
+            "limits": asdict(machine),
         },
-        "operations": operations_,
-        "limits": asdict(machine),
-    }
-    command = command_of("benchmarks.simulate", given)
-    made = table(found, machine.product / operations_)
-    write(output_of(told), "simulate", [made], command=command, notes=notes, more=more)
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmark of deployed rounds says follows from what it measured."""
+"""Ours and the stock app do the same work, and the table follows from what was measured."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.deployed import draw
-from benchmarks.processes import REPOSITORY
+from benchmarks import rounds
+from benchmarks.flower.site_data import write_site_data
+from benchmarks.flower.stock import STOCK_APP
 from benchmarks.rounds import (
     BATCH,
     BRIEF,
@@ -22,8 +23,11 @@ from benchmarks.rounds import (
     TEST,
     TRAIN,
     WARM,
+    Extent,
     Timing,
     least_operations,
+    measure,
+    parse,
     table,
     timings,
 )
@@ -40,7 +44,7 @@ def test_ours_trains_as_the_quickstart_does() -> None:
     assert (train.optimizer.name, train.optimizer.momentum) == ("sgd", 0.9)
     assert (train.optimizer.weight_decay, train.clip, train.schedule) == (0, None, "constant")
     assert (train.batch_size, train.evaluation_batch_size) == (BATCH, BATCH)
-    written = tomllib.loads((REPOSITORY / "benchmarks/stock_app/pyproject.toml").read_text())
+    written = tomllib.loads((STOCK_APP / "pyproject.toml").read_text())
     stock = written["tool"]["flwr"]["app"]["config"]
     assert (train.epochs, train.optimizer.lr, train.batch_size) == (
         stock["local-epochs"],
@@ -52,11 +56,11 @@ def test_ours_trains_as_the_quickstart_does() -> None:
 def test_a_step_of_ours_is_that_of_the_stock_app(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks/stock_app"))
+    monkeypatch.syspath_prepend(str(STOCK_APP))
     stock = importlib.import_module("stock.task")
-    overrides = (*OURS, f"data.train={BATCH}", "data.test=4", "strategy.rounds=1")
+    overrides = (*OURS, "data.train=8", "data.test=4", "strategy.rounds=1")
     config = compose("faces", overrides)
-    draw(config, 1, None, tmp_path / "data")
+    write_site_data(config, 1, None, tmp_path / "data")
     plan = plan_for(config, federation="start", weights="")
     started = build_partitioned(
         plan, make_method(plan.method), input_shape=(3, SIZE, SIZE), classes=2
@@ -83,13 +87,13 @@ def test_a_step_of_ours_is_that_of_the_stock_app(
     assert moved > 1e-3
 
 
-def test_a_round_lasts_from_the_end_of_the_last_to_its_own() -> None:
+def test_a_round_lasts_from_the_end_of_the_one_before() -> None:
     assert timings([100.0, 130.0, 170.5], [9, 10, 11]) == [Timing(30, 10), Timing(40.5, 11)]
     with pytest.raises(ValueError, match="argument"):
         timings([100.0, 130.0], [9, 10, 11])
 
 
-def test_the_table_is_of_medians_of_what_was_waited() -> None:
+def test_the_table_is_of_medians() -> None:
     found: dict[str, list[Timing]] = {
         STOCK: [Timing(50, 10), Timing(30, 10), Timing(41, 1)],
         COLD: [Timing(30, 10)],
@@ -103,7 +107,7 @@ def test_the_table_is_of_medians_of_what_was_waited() -> None:
     assert rows[BRIEF] == ("6.0", "2.0", "3.0", "4.0", "2.0", "20.0 times")
 
 
-def test_the_limit_is_of_every_sites_training_and_test_data() -> None:
+def test_the_limit_counts_training_and_test_data_of_every_site() -> None:
     one = least_operations(1)
     assert least_operations(3) == 3 * one
     # Forward and backward (twice as much, but to the first layer's inputs) over TRAIN pictures and
@@ -111,3 +115,17 @@ def test_the_limit_is_of_every_sites_training_and_test_data() -> None:
     # and as many additions of 224x224 (He et al., 2016, table 1).
     forward = 2 * 1.8e9 * (SIZE / 224) ** 2
     assert one == pytest.approx((3 * TRAIN + TEST) * forward, rel=0.05)
+
+
+def test_a_quick_look_has_one_site_one_round_and_two_cases() -> None:
+    quick = Extent.of(parse(["--quick"]))
+    assert (quick.cases, quick.sites, quick.rounds, quick.repeat) == ((STOCK, WARM), 1, 1, 1)
+
+
+def test_every_timing_of_a_case_is_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "write_site_data", lambda *_: None)
+    run = [Timing(3.0, 1.0), Timing(4.0, 1.0)]
+    monkeypatch.setattr(rounds.Deployment, "run", lambda deployment: run)
+    assert measure(Extent((STOCK, WARM), repeat=2), tmp_path) == {STOCK: 2 * run, WARM: 2 * run}

@@ -12,13 +12,15 @@ from pathlib import Path
 import grpc
 import pytest
 
-from benchmarks.processes import REPOSITORY, clean_environment
+from benchmarks import startup
+from benchmarks.flower.processes import REPOSITORY, clean_environment
 from benchmarks.rounds import COLD, STOCK, WARM
 from benchmarks.startup import (
     ALWAYS,
     COMMAND,
     IMPORTS,
     LEAST,
+    QUICK,
     SERVER,
     WITH_TORCH,
     Import,
@@ -35,6 +37,13 @@ sys.argv = ["flwr", "run", ".", "nowhere"]
 from flwr.cli.app import app
 app()
 """
+FIRST_WITH_TORCH = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    if "torch" in sys.modules:
+        sys.exit(print(name))
+"""
 OURS = [
     name
     for name, module in IMPORTS.items()
@@ -42,9 +51,15 @@ OURS = [
 ]
 
 
-@pytest.mark.parametrize("name", sorted(set(OURS) - WITH_TORCH))
-def test_torch_is_imported_by_nobody_who_does_not_need_it(name: str) -> None:
-    assert not import_of(IMPORTS[name]).torch
+def test_torch_is_imported_by_nobody_who_does_not_need_it() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST_WITH_TORCH, *sorted(set(OURS) - WITH_TORCH)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == "", f"{run.stdout} imports torch"
 
 
 def test_flwr_run_imports_no_torch(tmp_path: Path) -> None:
@@ -55,7 +70,7 @@ def test_flwr_run_imports_no_torch(tmp_path: Path) -> None:
     connection = f'[superlink.nowhere]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     (tmp_path / "config.toml").write_text(connection)
     try:
-        told = subprocess.run(
+        run = subprocess.run(
             [sys.executable, "-c", FLWR_RUN],
             cwd=REPOSITORY,
             env=environment,
@@ -66,19 +81,36 @@ def test_flwr_run_imports_no_torch(tmp_path: Path) -> None:
         )
     finally:
         server.stop(None)
-    assert "torch: False" in told.stdout, told.stdout + told.stderr
+    assert "torch: False" in run.stdout, run.stdout + run.stderr
     # The answer to what it sent: so it has done what it does before the stream.
-    assert "Method not found" in told.stdout + told.stderr
+    assert "Method not found" in run.stdout + run.stderr
 
 
-def test_imports_are_timed_and_written_down(tmp_path: Path) -> None:
+def test_an_import_is_timed_in_an_interpreter_of_its_own() -> None:
+    found = import_of("json, http.client")
+    assert found.processor > 0
+    assert found.seconds > 0
+    assert not found.torch
+    assert import_of("sys as torch, sys; sys.modules['torch'] = sys").torch
+
+
+def test_imports_are_measured_in_turn_and_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported: list[str] = []
+
+    def noted(module: str) -> Import:
+        imported.append(module)
+        return Import(1.0, 0.5, module == "torch")
+
+    monkeypatch.setattr(startup, "import_of", noted)
     main(["--quick", "--no-runs", "--output", str(tmp_path)])
-    told = json.loads((tmp_path / "startup.json").read_text())
-    assert SERVER in told["imports"]
-    assert all(len(each) == 1 and each[0]["seconds"] > 0 for each in told["imports"].values())
-    assert told["versions"]
-    assert len(os.sched_getaffinity(0)) == told["machine"]["cores"]
-    assert told["machine"]["processor"]
+    written = json.loads((tmp_path / "startup.json").read_text())
+    assert {IMPORTS[name] for name in written["imports"]} == set(imported)
+    assert {SERVER, *ALWAYS, *QUICK} <= written["imports"].keys()
+    assert written["imports"]["torch"] == [{"seconds": 1.0, "processor": 0.5, "torch": True}]
+    assert written["runs"] == {}
+    assert len(os.sched_getaffinity(0)) == written["machine"]["cores"]
 
 
 def test_the_tables_are_of_medians() -> None:
@@ -101,7 +133,7 @@ def test_the_tables_are_of_medians() -> None:
     }
 
 
-def test_what_a_module_cannot_do_without_is_measured_too() -> None:
+def test_the_limit_of_a_module_is_measured_too() -> None:
     assert set(LEAST) <= set(IMPORTS)
     assert {*LEAST.values(), *ALWAYS} <= set(IMPORTS)
     assert set(IMPORTS) >= WITH_TORCH

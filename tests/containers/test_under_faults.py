@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.faults import KINDS, _measured
+from benchmarks.fault_injection.comparison import final_metrics
+from benchmarks.fault_injection.plan import KINDS
 from tests.containers.testbed import ROOT, SCRIPT, SMALL, docker, inside, results_in, testbed
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(7200)]
@@ -174,7 +175,7 @@ class Outcome:
 
     @property
     def measured(self) -> Any:
-        return _measured(self.results)
+        return final_metrics(self.results)
 
 
 def outcome(said: str) -> Outcome:

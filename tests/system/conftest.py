@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.processes import Processes
+from benchmarks.flower.processes import Processes
 from tests.system import federation
 
 

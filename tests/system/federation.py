@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.faults import SITES as SITES
-from benchmarks.faults import SMALL
+from benchmarks.fault_injection.plan import SITES as SITES
+from benchmarks.fault_injection.testbed import SMALL
 from fedstrata.support.seeds import derive_seed
 from models import weights
 from models.networks import build

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.proxy import DOWN, UP, Proxy
+from benchmarks.flower.proxy import DOWN, UP, Proxy
 
 __all__ = ["DOWN", "UP", "Recorder"]
 
@@ -32,8 +32,8 @@ class Recorder(Proxy):
             if way == direction
         ]
 
-    def passing(self, way: str) -> Callable[[bytes], object]:
-        """Return what keeps the pieces of a new connection."""
+    def observer(self, direction: str) -> Callable[[bytes], object]:
+        """Return what keeps the bytes of a new connection."""
         stream = bytearray()
-        self.taken.append((way, stream))
+        self.taken.append((direction, stream))
         return stream.extend

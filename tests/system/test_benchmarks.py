@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.processes import REPOSITORY, clean_environment
+from benchmarks.flower.processes import REPOSITORY, clean_environment
 from benchmarks.simulate import COHORT, STOCK
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]

@@ -12,16 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.processes import (
-    Process,
-    Processes,
-    SuperLink,
-    free_port,
-    listening,
-    start_site,
-    start_supernode,
-)
-from consortium.certificates import create_consortium
+from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
+from benchmarks.flower.processes import Process, Processes, free_port, listening
+from consortium.certificates import found
 from consortium.members import Hospital
 from consortium.superlink import SuperLink as SuperLinkControl
 from tests.system import federation

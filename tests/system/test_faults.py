@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import COMPONENTS, KINDS, PHASES, disturb, plan_faults
+from benchmarks.fault_injection.plan import COMPONENTS, KINDS, PHASES, plan_faults
+from benchmarks.faults import disturb
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 

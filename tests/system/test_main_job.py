@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from benchmarks.processes import REPOSITORY, Processes
+from benchmarks.flower.processes import REPOSITORY, Processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.processes import Processes
+from benchmarks.flower.processes import Processes
 from tests.system import federation
 from tests.system.conftest import Simulation
 

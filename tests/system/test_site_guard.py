@@ -13,16 +13,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.processes import (
-    REPOSITORY,
-    Process,
-    Processes,
-    SuperLink,
-    free_port,
-    listening,
-    start_site,
-    start_supernode,
-)
+from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
+from benchmarks.flower.processes import REPOSITORY, Process, Processes, free_port, listening
 from tests.system import federation
 from tests.system.federation import SITES
 

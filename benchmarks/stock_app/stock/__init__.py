@@ -1,1 +1,1 @@
-"""FedAvg over ResNet-18 with Flower's own strategy."""
+"""FedAvg over one network with Flower's own strategy."""

@@ -1,12 +1,14 @@
-"""The ClientApp of the quickstart; it also says how long it worked, from what was received on."""
+"""The ClientApp of the quickstart; it also says how long it worked, once the message was read."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from torch import nn
+from torch.utils.data import DataLoader
 
 from stock.task import load_data, network
 from stock.task import test as test_fn
@@ -15,14 +17,20 @@ from stock.task import train as train_fn
 app = ClientApp()
 
 
+def setup(context: Context) -> tuple[nn.Module, DataLoader[Any], DataLoader[Any]]:
+    """Return the network, and the loaders of the site's training and test examples."""
+    path = context.node_config.get("data")  # a deployed site has a file of its own
+    if path is None:
+        path = f"{context.run_config['data']}/{context.node_config['partition-id']}.npz"
+    model = network(str(context.run_config["model"]))
+    return model, *load_data(str(path), int(context.run_config["batch-size"]))
+
+
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the received model on local data."""
-    model, received = (
-        network(str(context.run_config["model"])),
-        message.content["arrays"].to_torch_state_dict(),
-    )
-    loader, _ = load_data(str(context.node_config["data"]), int(context.run_config["batch-size"]))
+    model, loader, _ = setup(context)
+    received = message.content["arrays"].to_torch_state_dict()
     started = time.perf_counter()
     model.load_state_dict(received)
     loss = train_fn(
@@ -42,15 +50,11 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the received model on local data."""
-    model, received = (
-        network(str(context.run_config["model"])),
-        message.content["arrays"].to_torch_state_dict(),
-    )
-    _, loader = load_data(str(context.node_config["data"]), int(context.run_config["batch-size"]))
+    model, _, loader = setup(context)
+    received = message.content["arrays"].to_torch_state_dict()
     started = time.perf_counter()
     model.load_state_dict(received)
-    with torch.no_grad():
-        loss, accuracy = test_fn(model, loader)
+    loss, accuracy = test_fn(model, loader)
     metrics = {
         "eval_loss": loss,
         "eval_acc": accuracy,

@@ -1,0 +1,1 @@
+"""Real Flower processes: SuperLinks, sites, simulations, and lines between them."""

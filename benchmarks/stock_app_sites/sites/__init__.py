@@ -1,1 +1,0 @@
-"""FedAvg over a perceptron with Flower's own strategy."""
