@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from client_app.data.classes import class_names
-from fedstrata.support.errors import UserError, both
+from fedstrata.support.errors import UserError, as_private_text
 
-FOUND = {label: both(f"{label}.png") for label in ("dog", "cat")}
+FOUND = {label: as_private_text(f"{label}.png") for label in ("dog", "cat")}
 
 
 def names(configured, found=FOUND, *, deployed=False):
@@ -35,7 +35,7 @@ def test_a_deployed_site_does_not_send_names_of_its_own() -> None:
         ({"lable": ["cat", "dog"]}, FOUND, "no task 'label'; there is 'lable'"),
         ({"label": ["cat", "cat", "dog"]}, FOUND, "each once"),
         ({"label": ["cat"]}, FOUND, "two classes or more"),
-        (None, {"cat": both("cat.png")}, "two classes or more"),
+        (None, {"cat": as_private_text("cat.png")}, "two classes or more"),
     ],
 )
 def test_wrong_classes_are_reported(configured, found, message) -> None:
