@@ -135,11 +135,11 @@ def pneumonia(
 
     In the skewed case every site is measured on the test pictures of all.
     """
-    split: tuple[str, ...] = ("data.partition.scheme=iid",)
+    split: tuple[str, ...] = ("data.site_split.scheme=iid",)
     if skewed:
         split = (
-            "data.partition.scheme=pathological",
-            "data.partition.classes_per_site=1",
+            "data.site_split.scheme=pathological",
+            "data.site_split.classes_per_site=1",
             MEASURED_ON_ALL,
         )
     kind = "one class a site, measured on both" if skewed else "IID"
@@ -188,9 +188,9 @@ def text(
     root: Path, encoder: Path, sites: int, column: str | None, rounds: int, labels: int | None
 ) -> TransferSet:
     """Return texts from a CSV file, split among sites by ``column`` (a topic a site) or at random."""
-    split: tuple[str, ...] = ("data.partition.scheme=iid",)
+    split: tuple[str, ...] = ("data.site_split.scheme=iid",)
     if column is not None:
-        split = ("data.partition.scheme=natural", f"data.partition.column={column}")
+        split = ("data.site_split.scheme=natural", f"data.site_split.column={column}")
     everything = ("groups.pretrained=[]", "groups.common=['...']", "groups.task=[]")
     slow = "train.optimizer.lr=0.0001"
     return TransferSet(
