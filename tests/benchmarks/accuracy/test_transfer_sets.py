@@ -11,7 +11,7 @@ from benchmarks.accuracy.transfer_sets import TransferSet
 from benchmarks.flower.site_data import sites_data
 from benchmarks.measure.footprint import footprint
 from server_app.compose import compose
-from tests.text_models import tiny_bert
+from tests.helpers.text_models import tiny_bert
 
 SETS = [
     transfer_sets.drawn_faces(2, 10),
