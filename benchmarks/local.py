@@ -89,9 +89,9 @@ class Case:
         return f"{self.network}, {self.size}x{self.size}, {self.trained}"
 
     @property
-    def settings(self) -> Settings:
-        """The settings of one round."""
-        return replace(SETTINGS, epochs=self.epochs)
+    def config(self) -> FitConfig:
+        """How one round trains."""
+        return replace(CONFIG, epochs=self.epochs)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def site_of(case: Case) -> Site:
     options: dict[str, Any] = {"classifier": False} if case.network.startswith("vgg") else {}
     network = build(case.network, input_shape=shape, classes=CLASSES, head=(), **options)
     groups = {"pretrained": ["..."], "common": list(TRAINED[case.network, case.trained])}
-    layer_groups = partition(network, groups)
+    layer_groups = partition_tensors(network, groups)
     freeze(network, layer_groups)
     network.train()
     set_train_mode(network, layer_groups)
@@ -289,7 +289,7 @@ def notes(
     """Return what the reader of the table must know; ``largest`` is the largest difference."""
     work = (
         f"{options.epochs} epochs in each of {options.rounds} rounds on {options.images} pictures, "
-        f"batches of {SETTINGS.batch_size}."
+        f"batches of {CONFIG.batch_size}."
     )
     if options.quick:
         work = "Two epochs in each of two rounds on 64 pictures: too little for a figure."

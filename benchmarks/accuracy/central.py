@@ -8,7 +8,6 @@ and `personal` layers are one set per task, since there are no sites any more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from models.training.data import SiteData, Split
 from server_app.start_weights import PretrainingJob, checkpoint
 from strategies.config import Config
 from strategies.partitioned_model import PartitionedModel
-from strategies.site_round import settings_of
 
 SPLITS = ("train", "validation", "test")
 DEVICE = torch.device("cpu")

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from benchmarks.flower.deployment import SuperLink, start_supernode
 from benchmarks.flower.processes import Process, Processes
-from client_app import context, round
-from client_app.node_config import read_site
+from client_app.context import checkpoint_path, open_site
+from client_app.node_config import read_node_settings
+from client_app.round import train_round
 from client_app.store import DiskStore
 from models import weights
 from strategies.config import config_from_dict, plan_for
