@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
 from benchmarks.flower.processes import Process, Processes, free_port, listening
-from consortium.certificates import found
+from consortium.certificates import create_consortium
 from consortium.members import Hospital
 from consortium.superlink import SuperLink as SuperLinkControl
 from tests.system import federation
