@@ -1,4 +1,4 @@
-"""A network cut anywhere computes what it did in one piece; the frozen part is found exactly."""
+"""A network split anywhere computes the same as before; the frozen prefix is found exactly."""
 
 import copy
 from collections import OrderedDict
@@ -99,9 +99,9 @@ def test_parts_share_modules_and_keep_names(name, network):
     whole = model.state_dict(keep_vars=True)
     for cut in (0, 1, len(sequential_modules(model)) // 2, len(sequential_modules(model))):
         prefix, tail = split_at(model, cut)
-        together = prefix.state_dict(keep_vars=True) | tail.state_dict(keep_vars=True)
-        assert list(together) == list(whole)
-        assert all(together[key] is whole[key] for key in whole)
+        joined = prefix.state_dict(keep_vars=True) | tail.state_dict(keep_vars=True)
+        assert list(joined) == list(whole)
+        assert all(joined[key] is whole[key] for key in whole)
 
 
 @pytest.mark.parametrize("cut", [-1, 8])

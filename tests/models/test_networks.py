@@ -243,7 +243,7 @@ def test_a_shape_that_a_site_only_says_costs_no_memory():
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "options", "told"),
+    ("name", "shape", "options", "expected"),
     [
         ("mlp", (2**26,), {"hidden": [128]}, "a linear layer from 67108864 to 128 values"),
         ("mlp", (2**26,), {"hidden": []}, "a linear layer from 67108864 to 64 values"),
@@ -252,7 +252,7 @@ def test_a_shape_that_a_site_only_says_costs_no_memory():
     ],
 )
 def test_a_shape_that_a_site_claims_costs_no_memory(
-    name: str, shape: tuple[int, ...], options: dict[str, Any], told: str
+    name: str, shape: tuple[int, ...], options: dict[str, Any], expected: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         build(name, input_shape=shape, classes=64, head=[], **options)

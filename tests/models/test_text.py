@@ -93,16 +93,16 @@ def test_the_callers_seed_decides_the_start(models_dir):
 def test_a_frozen_encoder_is_the_prefix(models_dir):
     model = network(models_dir)
     kinds = make_method({"name": "layers"}).known_groups()
-    division = partition_tensors(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
-    assert frozen_cut(model, division) == 1
+    partition = partition_tensors(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
+    assert frozen_cut(model, partition) == 1
     prefix, tail = split_at(model, 1)
     batch = ids([2, 5, 3], [2, 6, 7, 3])
     with torch.no_grad():
         assert torch.equal(tail(prefix(batch)), model(batch))
     top = ["encoder.model.encoder.layer.1", "head"]  # or its last layer trained
-    division = partition_tensors(model, {"pretrained": ["..."], "common": top}, kinds)
-    assert frozen_cut(model, division) == 0
-    assert {n for n, g in division.group_of.items() if g == "common"} >= {
+    partition = partition_tensors(model, {"pretrained": ["..."], "common": top}, kinds)
+    assert frozen_cut(model, partition) == 0
+    assert {n for n, g in partition.group_of.items() if g == "common"} >= {
         "encoder.model.encoder.layer.1.output.dense.weight"
     }
 

@@ -107,9 +107,9 @@ def test_a_file_of_that_layout_computes_what_the_published_network_does(tmp_path
     assert (len(report.loaded), report.total) == (30, 30)
     assert set(report.dropped) == {"fc8.weight", "fc8.bias"}
     assert report.unexpected == ()
-    told = str(report)
-    assert "VGG-Face's names read as torchvision's (conv1_1 as features.0 to fc7 as cl" in told
-    assert "dropped: fc8." in told
+    expected = str(report)
+    assert "VGG-Face's names read as torchvision's (conv1_1 as features.0 to fc7 as cl" in expected
+    assert "dropped: fc8." in expected
     faces = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
         features = ours(faces)

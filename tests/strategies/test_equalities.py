@@ -94,15 +94,15 @@ def test_all_personal_equals_training_alone_bit_for_bit(tmp_path: Path) -> None:
 
 def test_one_federation_per_task_equals_separate_federations(tmp_path: Path) -> None:
     groups = ["groups.common=[]", "groups.task=['...']"]
-    together, _ = simulate(tmp_path / "both", "faces", [*SMALL, *groups])
-    both = states(tmp_path / "both", together["run"])
+    joint, _ = simulate(tmp_path / "both", "faces", [*SMALL, *groups])
+    both = states(tmp_path / "both", joint["run"])
     for task, partitions in {"gender": [0, 2], "pose": [1, 3]}.items():
         output = tmp_path / task
         grid = grid_of(output, partitions, 4)
         single, _ = simulate(output, "faces", [*SMALL, *groups], grid=grid)
-        apart = states(output, single["run"])
-        assert apart
-        assert same({n: t for n, t in both.items() if f"/{task}//" in n}, apart)
+        alone = states(output, single["run"])
+        assert alone
+        assert same({n: t for n, t in both.items() if f"/{task}//" in n}, alone)
 
 
 def test_fedprox_with_mu_0_equals_fedavg_bit_for_bit(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The method interface holds what later methods need, each in one class: tried with three of them."""
+"""Three more methods, each in one class, show that the interface of a method is enough."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Ditto(Method):
         received = {n: site.received[n].clone() for n in parameters}
 
         def pulled() -> Tensor:
-            apart = [torch.sum((p - received[n]) ** 2) for n, p in parameters.items()]
-            return 0.5 * self.pull * torch.stack(apart).sum()
+            squared = [torch.sum((p - received[n]) ** 2) for n, p in parameters.items()]
+            return 0.5 * self.pull * torch.stack(squared).sum()
 
         site.fit()
         own.train()
@@ -210,10 +210,10 @@ def test_a_site_with_a_limit_of_steps_takes_part_where_the_method_allows(tmp_pat
     grid = LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
     results, _ = simulate(tmp_path, "faces", [*SMALL, "method=fedprox"], grid=grid)
     assert "site-01" in results["rounds"][0]["participants"]
-    told = (
+    expected = (
         r"site-01: this site's max-steps=1 .*did 1 of 3 steps.*method fedprox accepts partial work"
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         simulate(tmp_path, "faces", [*SMALL, "method=fedavg"], grid=grid)
     # where fine-tuning follows, it has something to join for
     tuned = [*SMALL, "method=fedavg", "deployment.epochs=1"]

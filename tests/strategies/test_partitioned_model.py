@@ -29,8 +29,8 @@ def test_a_tensor_that_would_be_broadcast_is_refused_and_nothing_is_copied() -> 
         "bn1.weight": torch.zeros_like(before["bn1.weight"]),
         "conv1.weight": everything(drawn(channels=1))["conv1.weight"],
     }
-    told = r"conv1\.weight is \(16, 1, 3, 3\), the model's is \(16, 3, 3, 3\)"
-    with pytest.raises(UserError, match=told):
+    expected = r"conv1\.weight is \(16, 1, 3, 3\), the model's is \(16, 3, 3, 3\)"
+    with pytest.raises(UserError, match=expected):
         partitioned.load(others)
     assert all(torch.equal(t, before[n]) for n, t in everything(partitioned).items())
 

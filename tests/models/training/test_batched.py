@@ -1,4 +1,4 @@
-"""Models that are trained together end where each ends alone, to rounding."""
+"""Models of a batched fit end where each ends alone, up to rounding."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_each_learner_ends_where_it_ends_alone(
         model.load_state_dict(starts[i])
         model.train()
         state = dict(before[i])
-        told = fit(
+        expected = fit(
             model,
             split,
             settings,
@@ -113,8 +113,8 @@ def test_each_learner_ends_where_it_ends_alone(
             loss=None if weight is None else WeightedLoss(weight),
             optimizer_state=state,
         )
-        assert (reports[i].steps, reports[i].planned) == (told.steps, told.planned)
-        assert reports[i].loss == pytest.approx(told.loss, abs=1e-6)
+        assert (reports[i].steps, reports[i].planned) == (expected.steps, expected.planned)
+        assert reports[i].loss == pytest.approx(expected.loss, abs=1e-6)
         for key, tensor in model.state_dict().items():
             assert float((stack[key][i].double() - tensor.double()).abs().max()) <= 1e-5, key
         assert learners[i].optimizer_state.keys() == state.keys()

@@ -45,8 +45,8 @@ def test_rows_of_rows_and_rows_that_do_not_exist() -> None:
 
 def test_what_was_hashed_once_is_not_hashed_again_and_cannot_change() -> None:
     inputs = ArrayInputs(PICTURES.copy())
-    told = inputs.digest()
-    assert inputs.digest() is told
+    digest = inputs.digest()
+    assert inputs.digest() is digest
     with pytest.raises(ValueError, match="read-only"):
         inputs.values[0] = 0
-    assert ArrayInputs(PICTURES // 2).digest() != told == ArrayInputs(PICTURES.copy()).digest()
+    assert ArrayInputs(PICTURES // 2).digest() != digest == ArrayInputs(PICTURES.copy()).digest()
