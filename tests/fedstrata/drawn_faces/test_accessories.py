@@ -1,6 +1,5 @@
 """Accessories are painted only where the scene has them."""
 
-
 from fedstrata.drawn_faces.accessories import paint_glasses, paint_hand, paint_scarf
 from fedstrata.drawn_faces.scenes import OCCLUDERS
 from tests.fedstrata.drawn_faces.conftest import Sitting

@@ -1,6 +1,5 @@
 """A mouth shows teeth only where the scene says so."""
 
-
 from fedstrata.drawn_faces.mouth import paint_mouth
 from fedstrata.drawn_faces.scenes import MOUTHS
 from tests.fedstrata.drawn_faces.conftest import Sitting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,28 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
             read(path)
     with pytest.raises(UserError, match="gone does not exist"):
         load(tmp_path / "gone")
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save(path, TENSORS, {})
+
+    def fail(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(path, {"w": torch.zeros(1)}, {})
+    assert load(path)[0].keys() == TENSORS.keys()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_and_folder_are_on_disk_before_save_returns(tmp_path, monkeypatch):
+    order = []
+    sync, replace = os.fsync, type(tmp_path).replace
+    monkeypatch.setattr(os, "fsync", lambda fd: order.append("sync") or sync(fd))
+    monkeypatch.setattr(
+        type(tmp_path), "replace", lambda *names: order.append("replace") or replace(*names)
+    )
+    save(tmp_path / "w.safetensors", TENSORS, {})
+    assert order == ["sync", "replace", "sync"]

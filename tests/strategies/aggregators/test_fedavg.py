@@ -1,0 +1,111 @@
+"""The mean is exact to its documented bound, in any order, and cannot overflow."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.serverapp import strategy as flower
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies.aggregators import EXAMPLES_SLACK, MAX_MAGNITUDE
+from tests.helpers.aggregation import build, draw_round, flower_round, run_round
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_fedavg_agrees_with_flower(scale):
+    current, updates, examples = draw_round(sites=10, scale=scale)
+    ours = run_round(build("fedavg"), current, updates, examples)
+    theirs = flower_round(flower.FedAvg(), 1, current, updates, examples)
+    for name, tensor in ours.items():
+        error = torch.linalg.vector_norm(tensor.double() - torch.from_numpy(theirs[name]))
+        assert error <= 1e-6 * np.linalg.norm(theirs[name])
+
+
+def weighted_mean(updates, examples):
+    """Return the float64 mean, eq. (1)."""
+    total = sum(examples[site] for site in updates)
+    return {
+        name: sum(update[name].double() * examples[site] for site, update in updates.items())
+        / total
+        for name in next(iter(updates.values()))
+    }
+
+
+@given(data=st.data())
+def test_fedavg_error_stays_within_its_documented_bound_and_order_is_nothing(data):
+    sites = [f"s{k}" for k in range(data.draw(st.integers(2, 7)))]
+    value = st.floats(-MAX_MAGNITUDE, MAX_MAGNITUDE, width=32)
+    rows = data.draw(
+        st.lists(st.lists(value, min_size=4, max_size=4), min_size=len(sites), max_size=len(sites))
+    )
+    expected = {site: data.draw(st.integers(1, 10**6)) for site in sites}
+    examples = {site: data.draw(st.integers(1, EXAMPLES_SLACK * expected[site])) for site in sites}
+    updates = {
+        site: {"w": torch.tensor(row, dtype=torch.float64)}
+        for site, row in zip(sites, rows, strict=True)
+    }
+    means = []
+    for order in (sites, data.draw(st.permutations(sites)), sites[::-1]):
+        aggregator = build("fedavg")
+        aggregator.begin({"w": torch.zeros(4, dtype=torch.float64)}, expected)
+        for site in order:
+            aggregator.add(site, updates[site], examples[site])
+        means.append(aggregator.finish()["w"])
+    assert torch.equal(means[0], means[1])
+    assert torch.equal(means[0], means[2])
+    n, total = sum(examples.values()), sum(expected.values())
+    bound = len(sites) * 2.0**-37 * total / n
+    magnitudes = weighted_mean({k: {"w": u["w"].abs()} for k, u in updates.items()}, examples)["w"]
+    error = (means[0] - weighted_mean(updates, examples)["w"]).abs()
+    assert (error <= bound + 16 * 2.0**-53 * magnitudes).all()
+
+
+def test_fedavg_keeps_the_bound_where_it_is_tight():
+    almost_two_units = {"w": torch.tensor([1.999 * 2.0**-36], dtype=torch.float64)}
+    aggregator = build("fedavg")
+    aggregator.begin(almost_two_units, {"a": 1, "b": 1})  # N = n = 2, so s = 36
+    aggregator.add("a", almost_two_units, 1)
+    aggregator.add("b", almost_two_units, 1)
+    assert abs(aggregator.finish()["w"] - almost_two_units["w"]) <= 2 * 2.0**-37
+
+
+def test_fedavg_of_one_update_is_that_update_bit_for_bit():
+    tiny = {"w": torch.tensor([1e-30, -0.0, 3.0, 1e7, torch.finfo(torch.float32).tiny / 2])}
+    aggregator = build("fedavg")
+    aggregator.begin({"w": torch.zeros(5)}, {"a": 3, "b": 9})
+    aggregator.add("b", tiny, 9)
+    assert torch.equal(aggregator.finish()["w"].view(torch.int32), tiny["w"].view(torch.int32))
+
+
+@pytest.mark.parametrize("examples", [1, 3, 2**20, 2**48 // 3])
+@pytest.mark.parametrize("reported", [1, EXAMPLES_SLACK])
+def test_fedavg_cannot_overflow(examples, reported):
+    sites = ("a", "b", "c")[: 3 if 3 * examples < 2**48 else 2]
+    for sign in (1.0, -1.0):
+        largest = {"w": torch.full((3,), sign * MAX_MAGNITUDE)}
+        aggregator = build("fedavg")
+        aggregator.begin({"w": torch.zeros(3)}, dict.fromkeys(sites, examples))
+        for site in sites:
+            aggregator.add(site, largest, reported * examples)
+        assert torch.equal(aggregator.finish()["w"], largest["w"])
+
+
+def test_fedavg_bounds_the_examples():
+    aggregator = build("fedavg")
+    aggregator.begin({"w": torch.zeros(3)}, {"a": 5, "b": 5})
+    with pytest.raises(ValueError, match="'a' reports 11 examples, 5 were expected"):
+        aggregator.add("a", {"w": torch.ones(3)}, 11)
+    with pytest.raises(ValueError, match="2\\*\\*48"):
+        aggregator.begin({"w": torch.zeros(3)}, {"a": 2**48})
+
+
+def test_fedavg_holds_no_more_than_one_update_while_they_arrive():
+    aggregator = build("fedavg")
+    current, updates, examples = draw_round(6)
+    aggregator.begin(current, examples)
+    for site, update in updates.items():
+        aggregator.add(site, update, examples[site])
+    assert aggregator._only is None
+    assert sum(t.nbytes for t in aggregator._sum.tensors.values()) == 2 * sum(
+        t.nbytes for t in current.values()
+    )
