@@ -13,9 +13,6 @@ from torchvision import models as torchvision_models
 
 from fedstrata.support.errors import UserError
 from models.networks import MODELS, OF_TOKENS, build
-from models.networks.head import head
-from models.weights import load_into, read_file
-from tests.helpers.real_data import shared_file
 
 BACKBONES = [name for name in MODELS if hasattr(torchvision_models, name)]
 
@@ -73,34 +70,6 @@ def test_features_are_torchvisions(name, network):
 
 
 @pytest.mark.parametrize(
-    ("name", "kept", "width"), [("vgg11", [0, 3], 4096), ("mobilenet_v3_small", [0], 1024)]
-)
-def test_the_classifier_without_its_last_layer_gives_torchvisions_hidden_features(
-    name, kept, width, network
-):
-    ours = network(name, classifier=True).eval()
-    others = torchvision_models.get_model(name, weights=None).eval()
-    own = {k for k in ours.state_dict() if k.startswith("classifier.")}
-    assert own == {f"classifier.{i}.{what}" for i in kept for what in ("weight", "bias")}
-    shared = {k: v for k, v in others.state_dict().items() if k in ours.state_dict()}
-    ours.load_state_dict(shared, strict=False)
-    assert ours.head.out.in_features == width
-    others.classifier[-1] = nn.Identity()
-    inputs = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(body_of(ours)(inputs), others(inputs))
-
-
-def test_vgg_without_classifier_starts_as_torchvisions_does(network):
-    # He et al. 2015: std = sqrt(2 / (9 * outputs)) for a 3x3 convolution, over the outputs.
-    torch.manual_seed(0)
-    features = network("vgg11_bn").features
-    assert features[4].weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
-    assert features[4].bias.abs().max() == 0
-    assert torch.equal(features[5].running_var, torch.ones(128))
-
-
-@pytest.mark.parametrize(
     ("name", "shape"),
     [
         *[(name, (4, 40, 56)) for name in MODELS if name not in OF_TOKENS],
@@ -132,34 +101,6 @@ def test_parameter_counts_are_as_documented(network):
     assert count(network("small_cnn", shape=(1, 28, 28))) == 23_520
     # torchvision's documentation: 11,689,512 with the classifier of 513,000.
     assert count(network("resnet18")) == 11_689_512 - 513_000
-
-
-def test_head_is_named_by_number_and_the_last_layer_out(network):
-    model = network("mlp", shape=(561,), classes=6, hidden=[16, 8])
-    assert [k for k in model.state_dict() if k.endswith("weight")] == [
-        *("fc1.weight", "fc2.weight", "fc3.weight"),
-        *("head.0.weight", "head.1.weight", "head.out.weight"),
-    ]
-    assert list(dict(head(7, [4, 3], 2, dropout=0.5).named_children())) == [
-        *("0", "relu0", "drop0", "1", "relu1", "drop1", "out")
-    ]
-    assert list(dict(head(7, [], 2).named_children())) == ["out"]
-
-
-def test_the_papers_head_is_4096_2048_1024():
-    sizes = [m.out_features for m in head(512, [4096, 2048, 1024], 3) if isinstance(m, nn.Linear)]
-    assert sizes == [4096, 2048, 1024, 3]
-
-
-def test_mlp_bn_has_a_batchnorm_before_each_relu(network):
-    model = network("mlp_bn", shape=(561,), classes=6)
-    layers = [f"{kind}{number}" for number in (1, 2, 3) for kind in ("fc", "bn", "relu")]
-    assert [name for name, _ in model.named_children()] == ["flatten", *layers, "head"]
-    assert model.bn2.num_features == 64
-
-
-def test_mlp_flattens_images(network):
-    assert network("mlp", shape=(1, 28, 28))(torch.randn(2, 1, 28, 28)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "small_cnn", "mlp", "vgg11"])
@@ -203,20 +144,6 @@ def test_mistakes_are_named(asked, said):
     given = {"input_shape": (3, 64, 64), "classes": 2, "head": []} | asked
     with pytest.raises(UserError, match=said):
         build(given.pop("name"), **given)
-
-
-def test_real_squeezenet_weights_give_torchvisions_features(network):
-    weights = read_file(shared_file("squeezenet1_1_torchvision.npz"))
-    ours = network("squeezenet1_1").eval()
-    report = load_into(ours, weights)
-    assert (len(report.loaded), report.missing) == (50, ("head.out.weight", "head.out.bias"))
-    assert report.unexpected == ("classifier.1.weight", "classifier.1.bias")
-    other = torchvision_models.squeezenet1_1(weights=None).eval()
-    other.load_state_dict(weights)
-    inputs = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        expected = other.features(inputs).mean((2, 3))
-        torch.testing.assert_close(body_of(ours)(inputs), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_importing_models_does_not_import_torch():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
+from models.training import loop
 from models.training.data import ArrayInputs, Split
 from models.training.loop import (
     FitReport,
@@ -122,3 +123,93 @@ def test_the_last_batch_is_never_a_single_example(examples: int, sizes: list[int
     assert sorted(np.concatenate(found)) == list(range(examples))
     assert planned_steps(examples, config) == len(sizes)
     assert planned_steps(examples, replace(config, epochs=None, steps=7)) == 7
+
+
+TWO_PASSES = FitConfig(
+    epochs=2,
+    steps=None,
+    batch_size=4,
+    optimizer=OptimizerConfig("sgd", lr=0.1, momentum=0.9, weight_decay=0.0),
+    clip=None,
+    augment="none",
+)
+
+
+def small_split(examples: int = 9) -> Split:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((examples, 3)).astype(np.float32)
+    return Split(ArrayInputs(values), rng.integers(0, 2, examples))
+
+
+def linear() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+
+def fit_linear(
+    network: nn.Module, config: FitConfig = TWO_PASSES, *, micro_batches: int = 1, **options
+):
+    names = options.pop("names", [name for name, _ in network.named_parameters()])
+    return loop.fit(
+        network,
+        options.pop("split", small_split()),
+        loop.FitSettings(config, micro_batches=micro_batches),
+        trained=loop.parameters_of(network, names),
+        generator=np.random.default_rng(1),
+        device=CPU,
+        **options,
+    )
+
+
+def test_a_pass_sees_each_example_once_and_no_batch_has_one_example() -> None:
+    found = list(loop.batches(9, TWO_PASSES, np.random.default_rng(0)))
+    assert [len(each) for each in found] == [4, 5, 4, 5]
+    assert sorted(np.concatenate(found[:2])) == list(range(9))
+    assert len(found) == loop.planned_steps(9, TWO_PASSES)
+
+
+def test_steps_replace_epochs() -> None:
+    config = replace(TWO_PASSES, epochs=None, steps=3)
+    assert len(list(loop.batches(9, config, np.random.default_rng(0)))) == 3
+    assert fit_linear(linear(), config).steps == 3
+
+
+def test_only_the_given_parameters_are_updated() -> None:
+    network, before = linear(), linear()
+    fit_linear(network, names=["weight"])
+    assert torch.equal(network.bias, before.bias)
+    assert not torch.equal(network.weight, before.weight)
+
+
+def test_a_limit_of_steps_stops_the_fit_and_is_reported() -> None:
+    report = fit_linear(linear(), max_steps=1)
+    assert (report.steps, report.planned) == (1, 4)
+
+
+def test_the_momentum_of_an_earlier_fit_is_used_and_replaced() -> None:
+    state: loop.OptimizerState = {}
+    network = linear()
+    fit_linear(network, optimizer_state=state)
+    first = state["weight"]["momentum_buffer"].clone()
+    again, fresh = linear(), linear()
+    fit_linear(again, optimizer_state=state)
+    fit_linear(fresh)
+    assert not torch.equal(again.weight, fresh.weight)
+    assert not torch.equal(state["weight"]["momentum_buffer"], first)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step() -> None:
+    network, before = linear(), linear()
+    with pytest.raises(loop.Diverged, match="became nan at step 1 of 4"):
+        fit_linear(network, loss=lambda logits, labels: logits.sum() * float("nan"))
+    assert torch.equal(network.weight, before.weight)
+
+
+def test_augmentation_is_of_images_alone_and_follows_its_generator() -> None:
+    images, vectors = torch.arange(2 * 3 * 16 * 16.0).reshape(2, 3, 16, 16), torch.ones(2, 5)
+    rng = np.random.default_rng
+    assert loop.augmented(vectors, "flip_crop", rng(0)) is vectors
+    one, same, other = (loop.augmented(images, "flip_crop", rng(n)) for n in (0, 0, 3))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert one.shape == images.shape

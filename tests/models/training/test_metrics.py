@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_recall
 
-from models.training.metrics import metrics
+from models.training.data import ArrayInputs, Split
+from models.training.metrics import evaluate, logits_of, metrics
 
 
 def test_metrics_of_a_table_worked_out_by_hand() -> None:
@@ -45,3 +50,27 @@ def test_metrics_are_those_of_torchmetrics(seed: int, classes: int) -> None:
     areas = torch.as_tensor(multiclass_auroc(logits.softmax(1), labels, classes, average=None))
     assert found["balanced_accuracy"] == pytest.approx(float(recall[occurs].mean()), abs=1e-6)
     assert found["auroc"] == pytest.approx(float(areas[occurs].mean()), abs=1e-6)
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_loss_is_the_mean_cross_entropy() -> None:
+    found = metrics(torch.zeros(4, 3), torch.tensor([0, 1, 2, 2]), 3)
+    assert found["loss"] == pytest.approx(math.log(3))
+
+
+def test_one_class_has_no_auroc() -> None:
+    assert metrics(torch.randn(5, 2), torch.zeros(5, dtype=torch.int64), 2)["auroc"] is None
+
+
+def test_batches_do_not_change_the_outputs_and_the_network_is_in_eval_mode() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).train()
+    inputs = ArrayInputs(np.random.default_rng(0).random((7, 4), np.float32))
+    parts = logits_of(network, inputs, batch_size=2, device=CPU, autocast=False)
+    whole = logits_of(network, inputs, batch_size=7, device=CPU, autocast=False)
+    assert not network.training
+    assert torch.allclose(parts, whole)
+    split = Split(inputs, np.zeros(7, np.int64))
+    found = evaluate(network, split, classes=3, batch_size=3, device=CPU, autocast=False)
+    assert found == metrics(whole, torch.zeros(7, dtype=torch.int64), 3)
