@@ -87,7 +87,7 @@ def test_small_inputs_of_any_channels_train(name, shape, network):
 @pytest.mark.parametrize(
     ("name", "least"), [("vgg11", 32), ("squeezenet1_1", 17), ("small_cnn", 4)]
 )
-def test_images_too_small_are_told_the_least_size(name, least, network):
+def test_the_least_size_is_named_for_images_too_small(name, least, network):
     network(name, shape=(3, least, least))
     with pytest.raises(UserError, match=f"{name}: at least {least}x{least}"):
         network(name, shape=(3, least - 1, least - 1))

@@ -168,7 +168,7 @@ def test_files_of_larger_and_older_and_smaller_models_are_read(models_dir):
         ({"model_type": "other", "auto_map": {"AutoConfig": "evil.Config"}}, "custom code"),
     ],
 )
-def test_a_wrong_configuration_is_told_and_no_code_is_run(models_dir, config, said):
+def test_a_wrong_configuration_is_named_and_no_code_is_run(models_dir, config, said):
     folder = models_dir / "tiny-bert"
     (folder / "evil.py").write_text(f"open({str(models_dir / 'was_run')!r}, 'w')")
     text = config if isinstance(config, str) else json.dumps(config)
@@ -180,7 +180,7 @@ def test_a_wrong_configuration_is_told_and_no_code_is_run(models_dir, config, sa
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "other", "pickle"])
-def test_damaged_weights_are_told(models_dir, damage):
+def test_damaged_weights_are_named(models_dir, damage):
     path = models_dir / "tiny-bert" / "model.safetensors"
     content = path.read_bytes()
     path.unlink()
@@ -196,7 +196,7 @@ def test_damaged_weights_are_told(models_dir, damage):
         folder_tensors("tiny-bert", models_dir)
 
 
-def test_without_the_package_the_way_out_is_told(models_dir):
+def test_without_the_package_the_error_says_what_to_do(models_dir):
     code = (
         "import sys; sys.modules['transformers'] = None\n"
         "from pathlib import Path\n"

@@ -137,7 +137,7 @@ def test_code_in_a_file_is_not_run(tmp_path, suffix, old):
     assert "weights_only=False" not in said  # torch's own text recommends it
 
 
-def test_the_trap_works_where_nobody_looks_out(tmp_path):
+def test_the_trap_works_without_weights_only(tmp_path):
     write_trap(tmp_path / "w.pth", Trap(tmp_path / "was_run"))
     torch.load(tmp_path / "w.pth", weights_only=False)
     assert (tmp_path / "was_run").exists()

@@ -133,7 +133,7 @@ def test_published_weights_are_fetched_checked_and_without_code(monkeypatch, wan
 
 
 @pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("invalid hash value")])
-def test_without_a_network_the_way_out_is_told(monkeypatch, error):
+def test_without_a_network_the_error_says_what_to_do(monkeypatch, error):
     def fetch(self, **options):
         raise error
 

@@ -114,7 +114,7 @@ def test_fedprox_with_mu_0_equals_fedavg_bit_for_bit(tmp_path: Path) -> None:
     assert not same(expected, states(tmp_path / "q", pulled["run"]))
 
 
-def test_a_group_of_some_sites_is_normalised_over_those_sites(tmp_path: Path) -> None:
+def test_a_group_of_some_sites_is_normalized_over_those_sites(tmp_path: Path) -> None:
     recorder = Recorder()
     overrides = [*SMALL, "groups=body_common_head_task"]
     results, _ = simulate(tmp_path, "faces", overrides, sites=3, tamper=recorder)

@@ -104,7 +104,7 @@ def test_a_frozen_encoder_is_the_prefix(models_dir):
     }
 
 
-def test_the_prefix_is_told_apart_by_what_has_no_tensor(tmp_path):
+def test_the_digest_of_a_prefix_has_what_no_tensor_shows(tmp_path):
     digests = set()
     for number, changes in enumerate([{}, {"num_attention_heads": 4}, {"hidden_act": "relu"}]):
         tiny_bert(tmp_path / str(number), WORDS, **changes)
@@ -122,7 +122,7 @@ def test_a_folder_is_a_name_and_nothing_else(models_dir, name):
         model_folder(name, models_dir)
 
 
-def test_folders_that_are_missing_or_lead_away_are_told(models_dir, tmp_path_factory):
+def test_folders_that_are_missing_or_lead_away_are_named(models_dir, tmp_path_factory):
     with pytest.raises(UserError, match=r"no folder 'bert' in .* models-dir"):
         model_folder("bert", models_dir)
     elsewhere = tiny_bert(tmp_path_factory.mktemp("elsewhere"), WORDS)
@@ -136,7 +136,7 @@ def test_folders_that_are_missing_or_lead_away_are_told(models_dir, tmp_path_fac
         network(models_dir)
 
 
-def test_inputs_that_do_not_fit_are_told(models_dir):
+def test_inputs_that_do_not_fit_are_named(models_dir):
     with pytest.raises(UserError, match="at most 24 tokens, not 25") as caught:
         network(models_dir, length=25)
     assert caught.value.public == (

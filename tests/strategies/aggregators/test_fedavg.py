@@ -99,7 +99,7 @@ def test_fedavg_bounds_the_examples():
         aggregator.begin({"w": torch.zeros(3)}, {"a": 2**48})
 
 
-def test_fedavg_holds_no_more_than_one_update_while_they_arrive():
+def test_fedavg_keeps_no_more_than_one_update_while_they_arrive():
     aggregator = build("fedavg")
     current, updates, examples = draw_round(6)
     aggregator.begin(current, examples)

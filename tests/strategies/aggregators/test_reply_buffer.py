@@ -114,7 +114,7 @@ def test_a_forked_process_has_threads_of_its_own(two_threads):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
-def test_a_full_disk_is_told_and_leaves_the_replies_as_they_were(monkeypatch):
+def test_a_full_disk_is_an_error_and_leaves_the_replies_as_they_were(monkeypatch):
     current, updates, examples = draw_round(4, shapes=SHAPES)
     aggregator = build("median", {}, NOTHING)
     aggregator.begin(current, examples)

@@ -25,7 +25,7 @@ from tests.helpers.aggregation import (
         ("fedyogi", {}, flower.FedYogi),
     ],
 )
-def test_server_optimisers_agree_with_flower_over_five_rounds(name, options, theirs):
+def test_server_optimizer_agree_with_flower_over_five_rounds(name, options, theirs):
     ours, theirs = build(name, **options), theirs(**options)
     current = draw(0)
     reference = {name: tensor.clone() for name, tensor in current.items()}
@@ -44,7 +44,7 @@ def test_fedavgm_without_momentum_at_rate_one_is_fedavg():
     assert_near(run_round(plain, current, updates, examples), mean, tolerance=2e-7)
 
 
-def test_optimiser_state_has_stable_names_and_must_fit_the_group():
+def test_optimizer_state_has_stable_names_and_must_fit_the_group():
     current, updates, examples = draw_round()
     aggregator = build("fedadam")
     assert list(aggregator.state_dict()) == ["step"]
