@@ -107,13 +107,13 @@ def _build(
 
 def _split(models: dict[str, PartitionedModel], cut: int, shared: set[str]) -> Joint:
     """Return the networks without the first ``cut`` steps, and the shared steps after them once."""
-    tails = {task: freezing.split(model.network, cut)[1] for task, model in models.items()}
+    tails = {task: freezing.split_at(model.network, cut)[1] for task, model in models.items()}
     common = 0
-    for path, module in freezing.steps(next(iter(tails.values()))):
+    for path, module in freezing.sequential_modules(next(iter(tails.values()))):
         if not shared.issuperset(f"{path}.{name}" for name in module.state_dict()):
             break
         common += 1
-    parts = {task: freezing.split(tail, common) for task, tail in tails.items()}
+    parts = {task: freezing.split_at(tail, common) for task, tail in tails.items()}
     body = next(iter(parts.values()))[0]
     return Joint(body, {task: tail for task, (_, tail) in parts.items()}, models)
 
