@@ -73,7 +73,7 @@ def _start_run(testbed: Testbed, minimum: int) -> tuple[Process, str]:
     old = {path.name for path in testbed.output.glob("*")}
     overrides = " ".join([*RUN, f"strategy.minimum.common={minimum}"])
     pairs = ["-c", f"output-dir={testbed.output}", "-c", f"overrides={overrides}"]
-    command = ["fedstrata-consortium", "run", testbed.superlink.name, *pairs]
+    command = ["fedstrata", "consortium", "run", testbed.superlink.name, *pairs]
     run = testbed.processes.start("driver", command)
     testbed.processes.wait_for(
         "the run begins",

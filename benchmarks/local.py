@@ -13,194 +13,36 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from torch import nn
-from torch.nn import functional
 
-from benchmarks.measure.fresh_process import (
-    in_fresh_process,
-    largest_difference,
-    memory_now,
-    peak_memory,
+from benchmarks.measure.fine_tuning import (
+    COLD,
+    CONFIG,
+    EXACT,
+    SIDES,
+    TUTORIAL,
+    Case,
+    Cost,
+    fine_tune,
+    site_of,
 )
+from benchmarks.measure.fresh_process import in_fresh_process, largest_difference
 from benchmarks.measure.limits import Limits, limits, operations
 from benchmarks.measure.turns import in_turn, median_of, medians
 from benchmarks.report.command_line import add_repeat, at_least, make_parser
 from benchmarks.report.tables import Table, write
 from client_app.context import choose_device
-from client_app.feature_cache import FeatureCache, cached
-from client_app.gpu_cache import GpuCache, room_on
-from client_app.node_config import DEFAULT_CACHE_GB
-from client_app.round import to_device
-from fedstrata.protocol.plan import FitConfig, OptimizerConfig
-from models.freezing import freeze, frozen_cut, prefix_digest, set_train_mode, split_at
-from models.groups import partition_tensors
-from models.networks import build
-from models.training.data import ArrayInputs, Split
-from models.training.loop import FitSettings, batches, fit, parameters_of
+from models.freezing import split_at
 
-TUTORIAL, COLD, WARM = "tutorial loop", "ours, empty cache", "ours, full cache"
-EXACT = "ours, empty cache in float32"
-SIDES = (TUTORIAL, EXACT, COLD, WARM)
-TRAINED: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("resnet18", "head"): ("head",),
-    ("resnet18", "last stage"): ("layer4", "head"),
-    ("vgg16", "head"): ("head",),
-    ("vgg16", "last stage"): ("features.24", "features.26", "features.28", "head"),
-}
-CLASSES, SEED = 2, 2026
-EVALUATION_BATCH = 256  # as conf/train/default.yaml has it
-PRELOAD = ("benchmarks.local", "torchvision")
+PRELOAD = ("benchmarks.measure.fine_tuning", "torchvision")
 # Of the norm of a tensor. Batches of another size round differently, and a GPU's convolutions use
 # numbers with 10 bits after the point (TF32).
 TOLERANCE = {"cpu": 1e-4, "cuda": 2e-2}
-CONFIG = FitConfig(
-    epochs=5,
-    steps=None,
-    batch_size=32,
-    optimizer=OptimizerConfig("sgd", lr=0.01, momentum=0.9, weight_decay=1e-4),
-    clip=None,
-    augment="none",
-)
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is fine-tuned: a network at a picture size, its trained part, and for how long."""
-
-    network: str
-    size: int
-    trained: str
-    images: int
-    epochs: int
-    rounds: int
-
-    @property
-    def name(self) -> str:
-        """The name of the table's row."""
-        return f"{self.network}, {self.size}x{self.size}, {self.trained}"
-
-    @property
-    def config(self) -> FitConfig:
-        """How one round trains."""
-        return replace(CONFIG, epochs=self.epochs)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one side took: seconds, and bytes beyond a process with the model and the pictures.
-
-    On a GPU, the bytes are those that it had allocated at the most.
-    """
-
-    seconds: float
-    memory: int
-
-
-@dataclass(frozen=True)
-class Site:
-    """A case set up: the network, its trained parameters, where it can be cut, and the pictures."""
-
-    network: nn.Sequential
-    trained: dict[str, nn.Parameter]
-    cut: int
-    data: Split
-
-
-def site_of(case: Case) -> Site:
-    """Return the network from a seed, frozen but for its trained part, and random pictures."""
-    torch.manual_seed(SEED)
-    shape = (3, case.size, case.size)
-    options: dict[str, Any] = {"classifier": False} if case.network.startswith("vgg") else {}
-    network = build(case.network, input_shape=shape, classes=CLASSES, head=(), **options)
-    groups = {"pretrained": ["..."], "common": list(TRAINED[case.network, case.trained])}
-    layer_groups = partition_tensors(network, groups)
-    freeze(network, layer_groups)
-    network.train()
-    set_train_mode(network, layer_groups)
-    generator = np.random.default_rng(SEED)
-    pixels = generator.integers(0, 256, (case.images, case.size, case.size, 3), np.uint8)
-    labels = generator.integers(0, CLASSES, case.images)
-    inputs = ArrayInputs(pixels, (0.5,), (0.25,))
-    trained = parameters_of(network, layer_groups.names("common"))
-    return Site(network, trained, frozen_cut(network, layer_groups), Split(inputs, labels))
-
-
-def fine_tune(case: Case, side: str, cache: Path, result: Path, device: str = "cpu") -> Cost:
-    """Fine-tune in this process; write the trained parameters to the safetensors file ``result``."""
-    site, where = site_of(case), torch.device(device)
-    if side == TUTORIAL:
-        site.network.to(where)
-    else:
-        to_device(site.network, where)
-    before, started = memory_now(), time.perf_counter()
-    if side == TUTORIAL:
-        _tutorial(case, site, where)
-    else:
-        exact = side == EXACT
-        features = FeatureCache(cache, DEFAULT_CACHE_GB * 10**9, "float32" if exact else "float16")
-        _ours(case, site, features, where, autocast=where.type == "cuda" and not exact)
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)  # what was enqueued belongs to the time
-    seconds, memory = time.perf_counter() - started, max(peak_memory() - before, 0)
-    if where.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(where)
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in site.trained.items()}
-    safetensors.torch.save_file(kept, result)
-    return Cost(seconds, memory)
-
-
-def _tutorial(case: Case, site: Site, device: torch.device) -> None:
-    config = case.config
-    for number in range(case.rounds):
-        optimizer = torch.optim.SGD(
-            site.trained.values(),
-            lr=config.optimizer.lr,
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
-        )
-        for indices in batches(len(site.data), config, np.random.default_rng(number)):
-            inputs = site.data.inputs.batch(indices).to(device)
-            labels = torch.from_numpy(site.data.labels[indices]).to(device)
-            optimizer.zero_grad()
-            loss = functional.cross_entropy(site.network(inputs), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-
-def _ours(
-    case: Case, site: Site, cache: FeatureCache, device: torch.device, *, autocast: bool
-) -> None:
-    gpu_cache = GpuCache()
-    for number in range(case.rounds):  # as client_app/round.py sets up every round
-        prefix, tail = split_at(site.network, site.cut)
-        features = cached(
-            prefix,
-            prefix_digest(site.network, site.cut),
-            site.data,
-            cache,
-            batch_size=EVALUATION_BATCH,
-            device=device,
-            autocast=autocast,
-        )
-        if device.type == "cuda":
-            features = gpu_cache.on_device(features, device, room_on(device, gpu_cache))
-        fit(
-            tail,
-            features,
-            FitSettings(case.config, autocast=autocast),
-            trained=site.trained,
-            generator=np.random.default_rng(number),
-            device=device,
-        )
 
 
 def least_operations(case: Case) -> float:

@@ -140,7 +140,7 @@ def _features(
     }
 
 
-def round_settings(config: Config, number: int, examples: int, sites: int) -> loop.Settings:
+def round_settings(config: Config, number: int, examples: int, sites: int) -> loop.FitSettings:
     """Return the settings of one round's worth of passes over everybody's data."""
     train = config.train
     epochs = train.epochs

@@ -30,7 +30,6 @@ from benchmarks.report.tables import Figure, Table, write
 from models.training import loop
 from models.training.data import SiteData
 from strategies.config import Config
-from strategies.site_round import settings_of
 
 MEGABYTE = 1e6
 COLUMNS = (
@@ -142,9 +141,8 @@ def steps_note(configs: Iterable[Config], sites: Sequence[SiteData]) -> str:
     steps: dict[str, None] = {}  # a set that keeps its order
     for config in configs:
         pooled = central.round_settings(config, 1, sum(sizes), len(sizes))
-        own = settings_of(config.train, factor=1, autocast=False)
-        of_a_site = np.mean([loop.planned_steps(size, own) for size in sizes])
-        of_all = loop.planned_steps(sum(sizes), pooled)
+        of_a_site = np.mean([loop.planned_steps(size, config.train) for size in sizes])
+        of_all = loop.planned_steps(sum(sizes), pooled.config)
         steps[f"{of_all} where a site makes {of_a_site:.3g}"] = None
     return (
         "Pooled training keeps the batch size and the passes over the data, so it makes more steps a "

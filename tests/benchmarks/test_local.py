@@ -1,4 +1,4 @@
-"""The tutorial loop and ours learn the same, and the table is of medians."""
+"""The table of fine-tuning is of medians, and sides that differ end the benchmark."""
 
 from __future__ import annotations
 
@@ -8,48 +8,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from benchmarks.local import (
-    COLD,
-    EXACT,
-    SIDES,
-    TOLERANCE,
-    TRAINED,
-    TUTORIAL,
-    WARM,
-    Case,
-    Cost,
-    difference,
-    fine_tune,
-    least_operations,
-    site_of,
-    table,
-)
-from benchmarks.measure.fresh_process import largest_difference
+from benchmarks.local import difference, least_operations, table
+from benchmarks.measure.fine_tuning import COLD, EXACT, TUTORIAL, WARM, Case, Cost
 from benchmarks.measure.limits import Limits
 
 SMALL = Case("resnet18", 64, "last stage", images=4, epochs=1, rounds=2)
-
-
-def test_the_tutorial_loop_and_ours_learn_the_same(tmp_path: Path) -> None:
-    for side in SIDES:
-        fine_tune(SMALL, side, tmp_path / "cache", tmp_path / side)
-    assert len(list((tmp_path / "cache").iterdir())) == 2  # float32 and float16
-    start = {name: tensor.detach() for name, tensor in site_of(SMALL).trained.items()}
-    safetensors.torch.save_file(start, tmp_path / "start")
-    assert largest_difference(tmp_path / TUTORIAL, tmp_path / "start") > 10 * TOLERANCE["cpu"]
-    assert difference(SMALL, torch.device("cpu"), tmp_path) <= TOLERANCE["cpu"]
-    assert largest_difference(tmp_path / COLD, tmp_path / WARM) == 0
-
-
-@pytest.mark.parametrize(("network", "trained"), TRAINED)
-def test_only_the_named_part_is_trained_and_all_before_it_is_cut(
-    network: str, trained: str
-) -> None:
-    site = site_of(Case(network, 64, trained, images=2, epochs=1, rounds=1))
-    starts = TRAINED[network, trained]
-    assert site.cut > 0
-    assert all(name.startswith(starts) for name in site.trained)
-    assert {n for n, p in site.network.named_parameters() if p.requires_grad} == set(site.trained)
 
 
 def test_the_limit_grows_by_the_trained_part_alone() -> None:

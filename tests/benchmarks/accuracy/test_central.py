@@ -81,6 +81,6 @@ def test_frozen_layers_are_run_once_and_every_round_is_measured(tmp_path: Path) 
 
 def test_pooled_training_makes_as_many_passes_as_the_sites() -> None:
     steps = compose("faces", [*STEP, "train.epochs=null", "train.steps=6", "train.batch_size=8"])
-    assert round_settings(steps, 1, 96, 4).epochs == 2  # 6 steps of 8, of 24 pictures a site
+    assert round_settings(steps, 1, 96, 4).config.epochs == 2  # 6 steps of 8, of 24 pictures a site
     epochs = compose("faces", [*STEP, "train.epochs=3"])
-    assert round_settings(epochs, 1, 96, 4).epochs == 3
+    assert round_settings(epochs, 1, 96, 4).config.epochs == 3
