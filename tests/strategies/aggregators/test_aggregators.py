@@ -3,12 +3,10 @@
 import itertools
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from hypothesis import given
@@ -19,42 +17,14 @@ from strategies.aggregators import AGGREGATORS, EXAMPLES_SLACK, MAX_MAGNITUDE, m
 from strategies.aggregators.blocks import BLOCK
 from strategies.aggregators.krum import krum_scores, squared_distances
 from strategies.aggregators.reply_buffer import ReplyBuffer
-
-torch.set_num_threads(1)
-
-CONF = Path(__file__).parents[3] / "conf" / "aggregator"
-DEFAULTS = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("*.yaml")}
-SHAPES = {"layer.weight": (17, 5), "layer.bias": (5,), "scale": (), "none": (0, 3)}
-
-
-def build(name, **options):
-    return make_aggregator(name, DEFAULTS[name] | options)
-
-
-def draw(seed, shapes=SHAPES, dtype=torch.float32, scale=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: (torch.randn(shape, generator=generator) * scale).to(dtype)
-        for name, shape in shapes.items()
-    }
-
-
-def draw_round(sites=5, seed=0, **how):
-    """Return current, updates by site, and examples by site."""
-    current = draw(seed, **how)
-    updates, examples = {}, {}
-    for k in range(sites):
-        step = draw(1000 * seed + k + 1, **how)
-        updates[f"site-{k}"] = {n: t + 0.3 * step[n] for n, t in current.items()}
-        examples[f"site-{k}"] = 10 + 37 * k
-    return current, updates, examples
-
-
-def run_round(aggregator, current, updates, examples, order=None):
-    aggregator.begin(current, examples)
-    for site in order or updates:
-        aggregator.add(site, updates[site], examples[site])
-    return aggregator.finish()
+from tests.helpers.aggregation import (
+    DEFAULTS,
+    assert_same_bits,
+    build,
+    draw,
+    draw_round,
+    run_round,
+)
 
 
 def reply(update: Mapping[str, torch.Tensor], examples: int) -> Message:
@@ -83,13 +53,6 @@ def assert_near(ours, reference, tolerance=1e-6):
         torch.testing.assert_close(
             tensor.double(), expected.double(), rtol=tolerance, atol=tolerance
         )
-
-
-def assert_same_bits(left, right):
-    assert left.keys() == right.keys()
-    for name in left:
-        assert left[name].dtype == right[name].dtype
-        assert torch.equal(left[name], right[name]), name
 
 
 # Every aggregator -------------------------------------------------------------------------------

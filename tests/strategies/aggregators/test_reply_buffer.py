@@ -11,7 +11,7 @@ from fedstrata.support.errors import UserError
 from strategies.aggregators import make_aggregator
 from strategies.aggregators.blocks import BLOCK, on_all_cores
 from strategies.aggregators.reply_buffer import ReplyBuffer
-from tests.strategies.aggregators.test_aggregators import (
+from tests.helpers.aggregation import (
     DEFAULTS,
     assert_same_bits,
     draw_round,
