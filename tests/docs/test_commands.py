@@ -16,7 +16,7 @@ import yaml
 from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
 from packaging.requirements import Requirement
 
-from benchmarks.processes import Processes
+from benchmarks.flower.processes import Processes
 from server_app.compose import compose, expand, read_run_config
 from tests.docs.commands import FOR_NEWCOMERS, Command, commands_of
 from tests.docs.pages import PAGES, README, ROOT

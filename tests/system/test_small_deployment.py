@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import Processes, SuperLink, free_port, start_site, start_supernode
+from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
+from benchmarks.flower.processes import Processes, free_port
 from tests.loopback import simulate
 from tests.system import federation
 from tests.system.federation import SITES

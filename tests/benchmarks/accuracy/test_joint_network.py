@@ -11,7 +11,7 @@ from benchmarks.flower.site_data import sites_data
 from models.training.data import SiteData
 from server_app.compose import compose
 from strategies.config import Config
-from tests.strategies.test_equalities import SMALL
+from tests.helpers.runs import SMALL
 
 MLP = (*SMALL, "model=mlp", "model.hidden=[12,8]", "model.head=[]", "data.train=8")
 GROUPS = ("groups.common=[fc1]", "groups.task=[fc2,head]")

@@ -14,8 +14,8 @@ from benchmarks.accuracy.study import Case, Study, deciding, finished
 from benchmarks.flower.simulator import SimulationFailed
 from server_app.compose import compose
 from strategies.config import Config
+from tests.helpers.runs import SMALL
 from tests.helpers.simulators import CannedSimulator
-from tests.strategies.test_equalities import SMALL
 
 STUDY = Study("small", "faces", 4, None, (*SMALL, "strategy.rounds=1"), (1, 2))
 CASES = [Case("all", ()), Case("local", ("method=local",))]

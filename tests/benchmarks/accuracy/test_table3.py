@@ -11,8 +11,8 @@ from benchmarks.accuracy.table3 import Faces, Table3, drawn, utkface
 from benchmarks.collect import page
 from server_app.compose import compose
 from strategies.config import Config
+from tests.helpers.runs import SMALL
 from tests.helpers.simulators import CannedSimulator
-from tests.strategies.test_equalities import SMALL
 
 DATA = tuple(each for each in SMALL if not each.startswith(("model", "weights", "groups")))
 FACES = Faces(

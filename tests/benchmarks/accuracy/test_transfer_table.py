@@ -14,8 +14,8 @@ from benchmarks.accuracy.transfer_table import TransferTable, megabytes, steps_n
 from benchmarks.collect import page
 from models.training.data import ArrayInputs, SiteData, Split
 from server_app.compose import compose
+from tests.helpers.runs import SMALL
 from tests.helpers.simulators import LoopbackSimulator
-from tests.strategies.test_equalities import SMALL
 
 DATA = tuple(each for each in SMALL if not each.startswith(("model", "weights", "groups")))
 BASE = ("model=small_cnn", "weights=none", "groups=body_common_head_task")

@@ -10,7 +10,7 @@ from benchmarks.accuracy.study import Case, Study
 from benchmarks.flower.process_tree import has_variable, running
 from benchmarks.flower.processes import MARK
 from benchmarks.flower.simulator import Simulator
-from tests.strategies.test_equalities import SMALL
+from tests.helpers.runs import SMALL
 
 
 def test_the_command_names_sites_actors_and_what_is_configured(tmp_path: Path) -> None:
