@@ -134,7 +134,7 @@ def start_site(processes: Processes, name: str, port: int, **settings: Any) -> P
         "state": str(folder / "state"),
         "cache": str(folder / "cache"),
         "share": ["common", "task"],
-        "threads": processes.threads,
+        **({} if processes.threads is None else {"threads": processes.threads}),
         **settings,
     }
     path = folder / "site.yaml"
