@@ -45,6 +45,19 @@ def medmnist_arrays(
     return {**made, **changes}
 
 
+def medmnist_files(folder: Path, **tasks: int) -> Path:
+    """Write a MedMNIST file of grey pictures for each task with so many classes."""
+    folder.mkdir()
+    for task, classes in tasks.items():
+        rng = np.random.default_rng(classes)
+        arrays = {}
+        for split, size in {"train": 30, "val": 9, "test": 9}.items():
+            arrays[f"{split}_images"] = rng.integers(0, 255, (size, 28, 28), dtype=np.uint8)
+            arrays[f"{split}_labels"] = (np.arange(size) % classes)[:, None].astype(np.uint8)
+        np.savez(folder / f"{task}.npz", **arrays)
+    return folder
+
+
 def har_recordings(
     per_activity: int = 10, subjects: Sequence[int] = SUBJECTS
 ) -> dict[str, np.ndarray]:

@@ -458,7 +458,7 @@ def test_nodes_that_send_sums_send_them_exactly(way: str) -> None:
 
 def test_a_method_whose_payload_is_no_layer_cannot_be_coded_with_losses() -> None:
     from fedstrata.protocol.codings import read_codings
-    from tests.strategies.test_method import FedProto
+    from tests.helpers.prototypes import FedProto
 
     lossy = read_codings({"prototypes": {"name": "bfloat16"}}, {})
     with pytest.raises(UserError, match=r"write strategy\.coding\.prototypes=exact"):

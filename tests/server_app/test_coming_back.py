@@ -22,32 +22,13 @@ from fedstrata.support.errors import UserError
 from models import weights
 from server_app import patience, run_folder
 from server_app.run_folder import RunFolder
+from tests.helpers.changing_grid import changing_grid
 from tests.helpers.logs import lines
 from tests.helpers.runs import PLAIN, Crash, grid_of, same, states
 from tests.helpers.tampering import of_round, with_report
 from tests.loopback import LoopbackGrid, failed, simulate
 
 GENDER, POSE = (100, 102), (101, 103)  # the nodes of the two tasks
-
-
-class Plot(LoopbackGrid):
-    """Changes its nodes when a round's order, or the first query, arrives at a node."""
-
-    def when(self, number: int, do: Callable[[], None]) -> Plot:
-        done = []
-
-        def tamper(message: Message, reply: Message) -> Message:
-            if of_round(message) == number and not done:
-                done.append(do())
-            return reply
-
-        self.tamper = tamper
-        return self
-
-
-def plot(output: Path) -> Plot:
-    grid = grid_of(output)
-    return Plot(grid.nodes, grid.run_config)
 
 
 # -- tasks that come back --------------------------------------------------------------------------
@@ -71,7 +52,7 @@ def test_a_task_whose_sites_come_back_after_a_resume_goes_on_from_the_checkpoint
         simulate(tmp_path, "faces", overrides, grid=grid_of(tmp_path, dies))
     (run,) = (path.name for path in tmp_path.iterdir() if (path / "run.json").exists())
     before = states(tmp_path, run)
-    grid = plot(tmp_path)
+    grid = changing_grid(tmp_path)
     gone = {node: grid.nodes.pop(node) for node in POSE}
     received: dict[str, torch.Tensor] = {}
 
@@ -105,7 +86,7 @@ def test_a_task_that_needs_answers_is_waited_for_after_a_resume(tmp_path: Path) 
 
     with pytest.raises(Crash):
         simulate(tmp_path, "faces", overrides, grid=grid_of(tmp_path, dies))
-    grid = plot(tmp_path)
+    grid = changing_grid(tmp_path)
     for node in POSE:
         del grid.nodes[node]
     with pytest.raises(UserError, match="group 'task/pose' has 0 of at least 1 sites"):
@@ -293,7 +274,7 @@ def test_a_node_that_goes_while_the_run_gathers_is_no_site_with_a_mistake(tmp_pa
 
 
 def test_a_site_that_comes_back_broken_is_absent_for_its_own_reason(tmp_path: Path) -> None:
-    grid = plot(tmp_path)
+    grid = changing_grid(tmp_path)
 
     def restart() -> None:
         grid.nodes[203] = {**grid.nodes.pop(103), "site": "site-03", "device": "abacus"}
@@ -435,7 +416,7 @@ def test_a_round_with_too_few_answers_for_a_group_changes_nothing_and_is_played_
 
 
 def test_a_task_that_joins_in_mid_round_does_not_make_it_too_few(tmp_path: Path) -> None:
-    grid = plot(tmp_path)
+    grid = changing_grid(tmp_path)
     late = grid.nodes.pop(101), grid.nodes.pop(103)
     grid.when(1, lambda: grid.nodes.update({101: late[0]}))
     joins = grid.tamper
@@ -455,7 +436,7 @@ def test_a_task_that_joins_in_mid_round_does_not_make_it_too_few(tmp_path: Path)
 
 
 def test_a_group_that_cannot_reach_its_minimum_gives_up_by_name(tmp_path: Path) -> None:
-    grid = plot(tmp_path)
+    grid = changing_grid(tmp_path)
     grid.when(1, lambda: grid.nodes.pop(103))  # type: ignore[arg-type, return-value]
     overrides = [*PLAIN, "strategy.minimum.task=2", "strategy.give_up=0.5"]
     told = (
@@ -490,7 +471,7 @@ def test_a_minimum_below_zero_is_refused(tmp_path: Path) -> None:
 def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
     tmp_path: Path, told: dict[str, Any], reason: str
 ) -> None:
-    grid = plot(tmp_path)
+    grid = changing_grid(tmp_path)
     late = grid.nodes.pop(103)
     grid.when(1, lambda: grid.nodes.update({103: late}))
     joins = grid.tamper

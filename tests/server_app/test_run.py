@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.support.errors import UserError
+from tests.helpers.data_files import medmnist_files
 from tests.helpers.runs import DOCS, GROUPS, SMALL, Crash, same, states, without_times
 from tests.helpers.tampering import one_in, silent, with_report
 from tests.loopback import LoopbackGrid, failed, simulate
@@ -179,21 +179,8 @@ def test_sites_whose_shapes_differ_are_told_by_name_before_round_1(tmp_path: Pat
     assert not [m for m in grid.sent if m.metadata.message_type == kinds.TRAIN]
 
 
-def pictures(folder: Path, **tasks: int) -> Path:
-    """Write a MedMNIST file of grey pictures for each task with so many classes."""
-    folder.mkdir()
-    for task, classes in tasks.items():
-        rng = np.random.default_rng(classes)
-        arrays = {}
-        for split, size in {"train": 30, "val": 9, "test": 9}.items():
-            arrays[f"{split}_images"] = rng.integers(0, 255, (size, 28, 28), dtype=np.uint8)
-            arrays[f"{split}_labels"] = (np.arange(size) % classes)[:, None].astype(np.uint8)
-        np.savez(folder / f"{task}.npz", **arrays)
-    return folder
-
-
 def test_heads_of_other_widths_cannot_be_common(tmp_path: Path) -> None:
-    root = pictures(tmp_path / "data", two=2, three=3)
+    root = medmnist_files(tmp_path / "data", two=2, three=3)
     overrides = ["groups=all_common", "strategy.rounds=1", "strategy.poll=0.01"]
     with pytest.raises(UserError, match=r"head\.out\.weight.*put these tensors into task"):
         simulate(tmp_path / "o", "medmnist", overrides, sites=2, data_root=str(root))

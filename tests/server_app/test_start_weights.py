@@ -17,11 +17,11 @@ from models.networks import build
 from server_app import start_weights
 from server_app.app import run_all
 from server_app.compose import RunConfig
+from tests.helpers.changing_grid import changing_grid
+from tests.helpers.data_files import medmnist_files
 from tests.helpers.runs import PLAIN, SMALL
 from tests.helpers.tampering import with_report
 from tests.loopback import LoopbackGrid, simulate
-from tests.server_app.test_coming_back import Plot, plot
-from tests.server_app.test_run import pictures
 
 QUICK = ["strategy.rounds=1", "strategy.poll=0.01", "baselines.alone=false"]
 OTHER_INPUTS = r"conv1\.weight is \(16, 3, 3, 3\), the model's is \(16, 1, 3, 3\)"
@@ -36,7 +36,7 @@ def weights_of(folder: Path, head: int, channels: int = 3) -> list[str]:
 
 
 def medmnist(tmp_path: Path, overrides: list[str], **tasks: int) -> tuple[Any, LoopbackGrid]:
-    root = pictures(tmp_path / "data", **tasks)
+    root = medmnist_files(tmp_path / "data", **tasks)
     grid = grid_over(tmp_path, root, sites=len(tasks))
     results, _ = simulate(tmp_path / "out", "medmnist", [*QUICK, *overrides], grid=grid)
     return results, grid
@@ -74,7 +74,7 @@ def test_a_site_with_other_inputs_than_the_weights_costs_nobody_the_run(
             return answer
         return with_report(input_shape=[1, 28, 28], **told)(message, answer)
 
-    grid: Plot = plot(tmp_path)
+    grid = changing_grid(tmp_path)
     late = grid.nodes.pop(103)
     grid.when(1, lambda: grid.nodes.update({103: late}))
     joins = grid.tamper
@@ -117,7 +117,7 @@ def test_grey_pictures_are_refused_before_the_pretraining_in_colour(tmp_path: Pa
 
 
 def test_weights_that_do_not_fit_one_run_end_no_other(tmp_path: Path) -> None:
-    root = pictures(tmp_path / "data", two=2)
+    root = medmnist_files(tmp_path / "data", two=2)
     colour = ["data.channels=3", "data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]"]
     both = [*QUICK, *weights_of(tmp_path, head=64)]
     wanted = RunConfig("medmnist", (*both, ";", *both, *colour), tmp_path / "out", "")

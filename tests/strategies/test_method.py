@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from flwr.app import Message
 from torch import Tensor, nn
-from torch.nn import functional
 
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
-from models.groups import FOUR_GROUPS, Group, Scope, partition_tensors
+from models.groups import partition_tensors
 from strategies import methods
-from strategies.aggregators import Aggregator, make_aggregator
 from strategies.method import Groups, Method, with_rest_in
 from strategies.methods import make_method
 from strategies.site_round import SiteRound
+from tests.helpers.prototypes import FedProto
 from tests.helpers.runs import SMALL, states
 from tests.loopback import LoopbackGrid, simulate
 
@@ -88,51 +85,6 @@ class Ditto(Method):
 
     def predictor(self, site: SiteRound) -> nn.Module:
         return self._own(site)
-
-
-class Prototypes(nn.Module):
-    """One mean feature per class, as a buffer that a group of its own exchanges."""
-
-    def __init__(self, classes: int, features: int) -> None:
-        super().__init__()
-        self.register_buffer("means", torch.zeros(classes, features))
-
-
-@dataclass(frozen=True)
-class FedProto(Method):
-    """A payload that is no layer (Tan et al. 2022): class means, in a group of the method's own."""
-
-    weight: float
-    name = "fedproto"
-
-    def known_groups(self) -> Mapping[str, Group]:
-        return {**FOUR_GROUPS, "prototypes": Group("prototypes", Scope.ALL_SITES)}
-
-    def groups(self, configured: Groups, model: nn.Module) -> Groups:
-        del model
-        return with_rest_in(configured, "personal", prototypes=["extras"])
-
-    def extras(self, network: nn.Sequential, classes: int) -> nn.Module:
-        del network
-        return Prototypes(classes, 256)
-
-    def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
-        return make_aggregator("fedavg", {}) if group == "prototypes" else configured()
-
-    def train(self, site: SiteRound) -> None:
-        body = nn.Sequential(*list(site.network.children())[:-1])
-        seen = site.received["extras.means"]
-
-        def loss(logits: Tensor, labels: Tensor) -> Tensor:
-            return functional.cross_entropy(logits, labels) + self.weight * seen[labels].mean()
-
-        site.fit(loss=loss)
-        with torch.no_grad():
-            features = body.eval()(site.train.inputs.batch(np.arange(len(site.train))))
-        labels = torch.from_numpy(site.train.labels)
-        means = site.model.get_buffer("extras.means")
-        for label in labels.unique():
-            means[label] = features[labels == label].mean(0)
 
 
 @pytest.fixture(autouse=True)

@@ -72,7 +72,7 @@ class Hospitals:
         self.processes.wait_for(
             f"{site} listens", lambda: listening(port), seconds=180, watch=[node]
         )
-        place: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
+        place: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES), "threads": 1}
         task = ("gender", "pose")[index % 2]
         self.guards[site] = start_site(self.processes, site, port, task=task, **place)
 

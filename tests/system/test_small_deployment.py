@@ -27,7 +27,7 @@ def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
             port = free_port()
             isolated = ("--isolation", "process")
             start_supernode(processes, f"{site}-node", superlink.fleet, *isolated, port=port)
-            place = {"partition-id": index, "num-partitions": len(SITES)}
+            place = {"partition-id": index, "num-partitions": len(SITES), "threads": 1}
             start_site(processes, site, port, task=("gender", "pose")[index % 2], **place)
         run_config = {"output-dir": str(output), "overrides": overrides}
         started = processes.flwr_run("run", superlink.name, run_config)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,13 +15,7 @@ from hypothesis import strategies as st
 from fedstrata.support.errors import UserError
 from server_app.sites.allowed_keys import AllowedSite, AllowedSites
 from server_app.sites.roster_file import VARIABLE, find_roster, read_roster
-from tests.helpers.keys import new_key
-
-
-def public_line(key: Any) -> str:
-    encoding, form = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    return str(key.public_key().public_bytes(encoding, form).decode())
-
+from tests.helpers.keys import new_key, public_line
 
 KEYS = [new_key() for _ in range(3)]
 EDWARDS = public_line(ed25519.Ed25519PrivateKey.generate())
