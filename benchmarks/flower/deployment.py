@@ -25,7 +25,7 @@ class SuperLink:
     name : str
         Of the connection.
     consortium : Path or None
-        Folder of `fedstrata-consortium`: TLS, registered keys and the roster; None for neither.
+        Folder of `fedstrata consortium`: TLS, registered keys and the roster; None for neither.
     simulation : bool
         It simulates the sites itself, and no SuperNode connects to it.
     """
@@ -106,11 +106,11 @@ def start_supernode(
 ) -> Process:
     """Start a real SuperNode; it connects to the port ``superlink``.
 
-    ``port`` is where the site's own process gets its work; the program is then ``fedstrata-node``.
+    ``port`` is where the site's own process gets its work; the program is then ``fedstrata node``.
     Without it the program is ``flower-supernode``, which starts the app's processes itself.
     """
-    program = "flower-supernode" if port is None else "fedstrata-node"
-    command = [program, *security, "--superlink", f"127.0.0.1:{superlink}", *options]
+    program = ["flower-supernode"] if port is None else ["fedstrata", "node"]
+    command = [*program, *security, "--superlink", f"127.0.0.1:{superlink}", *options]
     command += ["--clientappio-api-address", f"127.0.0.1:{port or free_port()}"]
     if node_config:
         pairs = (
@@ -122,7 +122,7 @@ def start_supernode(
 
 
 def start_site(processes: Processes, name: str, port: int, **settings: Any) -> Process:
-    """Write the ``site.yaml`` of a site and start ``fedstrata-site`` beside the SuperNode on ``port``.
+    """Write the ``site.yaml`` of a site and start ``fedstrata site`` beside the SuperNode on ``port``.
 
     The site is called ``name``, and so is the folder of all that it keeps. It shares ``common`` and
     ``task``, unless ``settings`` says otherwise.
@@ -139,7 +139,7 @@ def start_site(processes: Processes, name: str, port: int, **settings: Any) -> P
     }
     path = folder / "site.yaml"
     path.write_text(yaml.safe_dump(written))
-    command = ["fedstrata-site", "--settings", str(path), "--insecure"]
+    command = ["fedstrata", "site", "--settings", str(path), "--insecure"]
     command += ["--appio-api-address", f"127.0.0.1:{port}"]
     return processes.start(f"{name}-site", command)
 
