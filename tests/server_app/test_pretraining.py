@@ -56,5 +56,5 @@ def test_an_optimiser_is_the_one_that_was_asked_for() -> None:
         assert type(made) is kind
         assert made.defaults.get("momentum", 0.9) == 0.9
         assert (made.defaults["lr"], made.defaults["weight_decay"]) == (0.1, 0.01)
-    with pytest.raises(UserError, match="no optimizer 'rmsprop'; there is sgd, adam, adamw"):
+    with pytest.raises(UserError, match="'rmsprop' does not exist; there are: sgd, adam, adamw"):
         loop.make_optimizer({}, settings("rmsprop"))
