@@ -328,7 +328,10 @@ def test_what_cannot_be_is_told_before_any_training(
         (["deployment.epochs=-1"], r"deployment\.epochs must be 0 .* or greater, got -1"),
         (["deployment.epochs=1", "deployment.groups=[]"], r"deployment\.groups is empty"),
         (["deployment.epochs=1", "deployment.lr_factor=0"], r"deployment\.lr_factor must be"),
-        (["deployment.newcomers=[north]"], r"names north, but they only fine-tune, and deployment\.epochs=0"),
+        (
+            ["deployment.newcomers=[north]"],
+            r"north, but they only fine-tune, and deployment\.epochs=0",
+        ),
         (["deployment.epochs=1", "deployment.newcomers=[a,b,a]"], "names a site twice: a, b, a"),
         (["deployment.epochs=1", "deployment.newcomers=2"], r"deployment\.newcomers"),
     ],
