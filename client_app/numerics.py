@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import torch
 
+from client_app.feature_cache import Computed
 from client_app.node_config import NodeSettings
+from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.plan import TrainConfig
+from models.training.data import Split
 
 
 def use_threads(node: NodeSettings, config: TrainConfig) -> None:
@@ -22,6 +26,22 @@ def use_threads(node: NodeSettings, config: TrainConfig) -> None:
     # A call that changes nothing would still switch off MKL's own choice of threads.
     if limits or torch.get_num_threads() != wanted:
         torch.set_num_threads(wanted)
+
+
+def numerics_of(splits: Iterable[Split], micro_batches: int, batched_sites: int = 1) -> Numerics:
+    """Return what this process computes with.
+
+    Parameters
+    ----------
+    splits : iterable of Split
+        The site's, as the trained layers take them.
+    micro_batches : int
+        Into how many parts each batch is cut.
+    batched_sites : int
+        Sites that train as one batched computation.
+    """
+    uncached = sum(isinstance(split.inputs, Computed) for split in splits)
+    return Numerics(torch.get_num_threads(), micro_batches, uncached, batched_sites)
 
 
 @cache
