@@ -20,6 +20,7 @@ from client_app.data.site_info import SiteInfo
 from client_app.exchange import Exchange
 from client_app.failures import reading_data
 from client_app.node_config import NodeSettings, checked_name
+from client_app.numerics import use_threads
 from client_app.store import DiskStore
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError, private, private_reason
@@ -177,8 +178,7 @@ def open_site(node: NodeSettings, plan: Plan, data: SiteData | None = None) -> S
 
     With ``data`` the data are there already.
     """
-    if node.threads is not None:
-        torch.set_num_threads(node.threads)
+    use_threads(node, plan.train)
     checked_name(plan.federation, "federation")
     if data is None:
         key = DataKey.of(plan)

@@ -184,7 +184,8 @@ def cached(
     prefix : nn.Module
         Frozen, deterministic, in eval mode, on ``device``.
     prefix_digest : str
-        SHA-256 of the prefix; with that of the inputs it names the file.
+        SHA-256 of the prefix. With that of the inputs, and how the outputs are computed, it names the
+        file.
     split : Split
         The examples.
     cache : FeatureCache
@@ -200,7 +201,11 @@ def cached(
         range of the cache's dtype.
     """
     precision = "bfloat16" if autocast else "float32"
-    source = f"{prefix_digest}\n{split.inputs.digest()}\n{precision}\n{cache.dtype}"
+    # These change the last digits of the outputs. Without them in the name, a run's results would
+    # depend on which run filled the cache.
+    batch = min(batch_size, len(split))
+    how = f"{device.type}\n{torch.get_num_threads()}\n{batch}\n{torch.__version__}"
+    source = f"{prefix_digest}\n{split.inputs.digest()}\n{precision}\n{cache.dtype}\n{how}"
     key = hashlib.sha256(source.encode()).hexdigest()
     path = cache.folder / f"{key}.npy"
     found = _read(path, cache.dtype, len(split))

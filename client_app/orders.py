@@ -172,6 +172,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         before=before,
         after=after,
         error="",
+        numerics=done.numerics,
     )
     return report, {}
 

@@ -14,8 +14,10 @@ from torch.nn import functional
 from client_app.context import SiteContext
 from client_app.feature_cache import Computed, FeatureCache, cached
 from client_app.gpu_cache import GpuCache, room_on
+from client_app.numerics import numerics_of
 from client_app.store import LocalState, Store
 from fedstrata.protocol.answers import Metrics, RoundReport
+from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.plan import TrainConfig
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -99,7 +101,10 @@ class PreparedRound:
     def report(self, metrics: Metrics) -> RoundReport:
         """Return what the site reports of the round."""
         seconds = time.perf_counter() - self.started
-        return round_report(self.context, self.number, self.site_round.fits, metrics, seconds)
+        splits = [self.site_round.train, *self.splits.values()]
+        numerics = numerics_of(splits, self.context.micro_batches)
+        fits = self.site_round.fits
+        return round_report(self.context, self.number, fits, metrics, seconds, numerics)
 
     def local_state(self) -> LocalState:
         """Return what stays at the site after the round."""
@@ -177,7 +182,12 @@ def prepare_round(
 
 
 def round_report(
-    context: SiteContext, number: int, fits: Sequence[FitReport], metrics: Metrics, seconds: float
+    context: SiteContext,
+    number: int,
+    fits: Sequence[FitReport],
+    metrics: Metrics,
+    seconds: float,
+    numerics: Numerics,
 ) -> RoundReport:
     """Return the report of a round with these fits, of which the last one is the loss."""
     return RoundReport(
@@ -190,6 +200,7 @@ def round_report(
         seconds=seconds,
         metrics=metrics,
         error="",
+        numerics=numerics,
     )
 
 

@@ -11,6 +11,7 @@ from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
 from server_app.evaluation import ask_reports, mean, missing, trained_alone
 from server_app.rounds.dispatch import Dispatch
+from server_app.rounds.records import numerics_record
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
 
@@ -99,9 +100,7 @@ def _shares_by_task(partition: Partition) -> bool:
     return any(partition.group(group).scope is Scope.SAME_TASK for group in groups)
 
 
-def _entry(
-    member: Member, report: DeployReport, alone: Mapping[str, float | None] | None
-) -> dict[str, Any]:
+def _entry(member: Member, report: DeployReport, alone: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one site's entry: the measures of the test data, those on validation below."""
     before, after = _measures(report.before), _measures(report.after)
     alone_accuracy = None if alone is None else alone["accuracy"]
@@ -119,6 +118,7 @@ def _entry(
         "steps": report.steps,
         "planned_steps": report.planned,
         "seconds": report.seconds,
+        "numerics": numerics_record(report),
     }
 
 

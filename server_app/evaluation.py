@@ -17,6 +17,7 @@ from server_app.rounds.dispatch import Ask, Dispatch
 from server_app.rounds.records import (
     MEASURES,
     RoundRecord,
+    numerics_record,
     site_record,
     task_metrics,
     weighted_mean,
@@ -57,16 +58,18 @@ def measure(dispatch: Dispatch, *, alone: bool) -> dict[str, Any]:
     }
 
 
-def trained_alone(
-    dispatch: Dispatch, members: Collection[Member]
-) -> dict[str, dict[str, float | None]]:
-    """Return the measures on the test data of each site trained without the others, by site."""
+def trained_alone(dispatch: Dispatch, members: Collection[Member]) -> dict[str, dict[str, Any]]:
+    """Return the measures on the test data of each site trained without the others, by site.
+
+    With them is what the site computed with: it can differ from the rounds.
+    """
     dispatch.log(f"training {len(members)} sites alone, to compare")
     reports, _ = ask_reports(
         dispatch, kinds.ALONE, members, answers.read_round_report, layers={}, what="alone: "
     )
     return {
         name: {measure: report.metrics["test"][measure] for measure in MEASURES}
+        | {"numerics": numerics_record(report)}
         for name, report in reports.items()
     }
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from client_app.context import SiteContext
 from client_app.memory import out_of_memory
+from client_app.numerics import numerics_of
 from client_app.round import (
     MEASURED,
     caches_features,
@@ -229,7 +230,10 @@ def _train_team(team: _Team) -> list[Outcome]:
             if problem:
                 raise Diverged(problem)
             _save(site, team.number, mine, learners[i])
-            report = round_report(site.context, team.number, [fits[i]], measured[i], seconds)
+            numerics = numerics_of(site.splits.values(), 1, batched_sites=len(team.sites))
+            report = round_report(
+                site.context, team.number, [fits[i]], measured[i], seconds, numerics
+            )
             outcomes.append((site.context, report, mine))
         except Exception as error:
             outcomes.append((site.context, error, {}))

@@ -46,6 +46,7 @@ from fedstrata.protocol.limits import (
     one_line,
     printable,
 )
+from fedstrata.protocol.numerics import Numerics
 
 Report = TypeVar("Report")
 Metrics = dict[str, dict[str, float | None]]  # by split, then by name
@@ -126,6 +127,8 @@ class RoundReport:
         Why there is no update, or "".
     later : bool
         Whether the site may do this at another time: it does not train now.
+    numerics : Numerics or None
+        What the site computed with; None only beside an error.
     """
 
     site: str
@@ -138,6 +141,7 @@ class RoundReport:
     metrics: Metrics
     error: str
     later: bool = False
+    numerics: Numerics | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,8 @@ class DeployReport:
         Why there are no metrics, or "".
     later : bool
         Whether the site may do this at another time: it does not train now.
+    numerics : Numerics or None
+        As in :class:`RoundReport`.
     """
 
     site: str
@@ -182,6 +188,7 @@ class DeployReport:
     after: Metrics
     error: str
     later: bool = False
+    numerics: Numerics | None = None
 
 
 WIRE_NAMES: Mapping[str, str] = MappingProxyType({"known_states": "held"})
@@ -332,6 +339,7 @@ def read_round_report(message: Message) -> RoundReport:
     report = replace(report, error=one_line(report.error))
     _check_metrics(report.metrics)
     _check_finite(report)
+    _check_numerics(report)
     return report
 
 
@@ -346,6 +354,7 @@ def read_deploy_report(message: Message) -> DeployReport:
     _check_metrics(report.before)
     _check_metrics(report.after)
     _check_finite(report)
+    _check_numerics(report)
     if report.error:
         return report
     for when, metrics in (("before", report.before), ("after", report.after)):
@@ -376,6 +385,13 @@ def _check_finite(report: RoundReport | DeployReport) -> None:
     for name in ("loss", "seconds"):
         if not math.isfinite(getattr(report, name)):
             raise Refused(f"{name} is {getattr(report, name)}")
+
+
+def _check_numerics(report: RoundReport | DeployReport) -> None:
+    if report.numerics is not None:
+        report.numerics.check()
+    elif not report.error:
+        raise Refused("does not say what it computed with (numerics)")
 
 
 def read_payloads(message: Message) -> dict[str, bytes]:

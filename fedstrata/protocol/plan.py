@@ -61,6 +61,7 @@ class TrainConfig(FitConfig):
     cache_features: bool
     feature_dtype: str
     precision: str
+    threads: int | None
     compile: bool
     evaluation_batch_size: int
 
@@ -70,7 +71,8 @@ class TrainConfig(FitConfig):
             raise UserError(
                 "train: give either train.epochs or train.steps, and null for the other"
             )
-        positive("train", self, "batch_size", "evaluation_batch_size", "epochs", "steps", "clip")
+        sizes = ("batch_size", "evaluation_batch_size")
+        positive("train", self, *sizes, "epochs", "steps", "clip", "threads")
         positive("train.optimizer", self.optimizer, "lr")
         for name in ("momentum", "weight_decay"):
             value = getattr(self.optimizer, name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.app import Array
 
-from fedstrata.protocol.answers import METRICS, RoundReport
+from fedstrata.protocol.answers import METRICS, DeployReport, RoundReport
 from fedstrata.protocol.kinds import group_of
 from server_app.rounds.contribution import Contribution
 from server_app.sites.members import Member
@@ -114,7 +114,14 @@ def site_record(member: Member, report: RoundReport) -> dict[str, Any]:
         "steps": report.steps,
         "planned_steps": report.planned,
         "seconds": report.seconds,
+        "numerics": numerics_record(report),
     }
+
+
+def numerics_record(report: RoundReport | DeployReport) -> dict[str, int]:
+    """Return what the site computed with, which every report without an error has."""
+    assert report.numerics is not None
+    return asdict(report.numerics)
 
 
 def task_metrics(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

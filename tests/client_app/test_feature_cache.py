@@ -84,6 +84,18 @@ def test_outputs_on_disk_are_not_computed_again_and_each_dtype_has_its_own(tmp_p
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_outputs_of_other_threads_or_batches_are_not_taken(tmp_path: Path) -> None:
+    # A convolution of one example, or with more threads, may sum in another order.
+    cache, prefix = FeatureCache(tmp_path, 10**6, "float32"), Counting()
+    for files, (threads, batch_size) in enumerate([(1, 16), (1, 1), (2, 16), (1, 16)], start=1):
+        torch.set_num_threads(threads)  # tests/conftest.py puts it back
+        kept(split_of(1), cache, prefix, batch_size)
+        assert len(list(tmp_path.iterdir())) == min(files, 3)
+    for batch_size in (ROWS, 2 * ROWS):  # the whole at once, both times
+        kept(split_of(1), cache, prefix, batch_size)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_rows_pass_the_prefix_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = Counting()
     kept(split_of(1), FeatureCache(tmp_path / "a", 10**6, "float32"), prefix, batch_size=20)

@@ -14,6 +14,7 @@ from client_app.round import train_round
 from client_app.store import LocalState, MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
+from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
@@ -113,6 +114,23 @@ def test_evaluation_uses_the_sites_own_layers() -> None:
     after = round_report(orders.evaluate_received(context, order(2, layers)))
     assert before.metrics["test"]["loss"] != after.metrics["test"]["loss"]
     assert context.store.rounds() == [1]
+
+
+def test_every_report_says_what_the_site_computed_with(plan: Plan) -> None:
+    def said(context: SiteContext) -> list[Numerics | None]:
+        layers = payloads(context)
+        return [
+            round_report(orders.train(context, order(1, layers))).numerics,
+            round_report(orders.evaluate_received(context, order(2, layers))).numerics,
+            deploy_report(orders.deploy(context, order(2, layers))).numerics,
+            round_report(orders.train_alone(context, order(2))).numerics,
+        ]
+
+    no_room = opened(plan, site="clinic", **{"cache-gb": 0})
+    assert said(no_room) == [Numerics(1, uncached_splits=3)] * 4
+    assert said(replace(opened(plan), micro_batches=4)) == [Numerics(1, micro_batches=4)] * 4
+    two_threads = replace(plan, train=replace(plan.train, threads=2))
+    assert said(opened(two_threads)) == [Numerics(2)] * 4
 
 
 def test_an_update_that_was_not_taken_leaves_no_error_feedback(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedstrata.protocol.answers import RoundReport, SiteReport
+from fedstrata.protocol.numerics import Numerics
 from server_app.sites.members import Member
 
 METRIC = {"examples": 4.0, "loss": 0.7, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
@@ -53,5 +54,6 @@ def round_report(site: str = "north", round_number: int = 3, **changes: Any) -> 
         "seconds": 1.0,
         "metrics": {"test": METRIC, "validation": METRIC},
         "error": "",
+        "numerics": Numerics(1),
     }
     return RoundReport(**{**values, **changes})

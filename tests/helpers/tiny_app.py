@@ -74,6 +74,7 @@ def evaluate(message, context):
         "site": context.node_config["site"], "round": message.content["order"]["round"],
         "examples": seen, "steps": 0, "planned": 0, "loss": 0.0, "seconds": float(os.getpid()),
         "metrics": METRICS, "error": error, "later": False,
+        "numerics": {"threads": 5},
     }
     content = RecordDict({
         "report": ConfigRecord({"json": json.dumps(report)}), "layers": ArrayRecord(layers),

@@ -364,6 +364,8 @@ def test_sites_that_train_as_one_end_where_each_ends_alone(
         assert float((tensor.double() - one[name].double()).abs().max()) <= 1e-5, name
     mine, theirs = runs[2, True], runs[6, False]
     assert mine["participation"] == theirs["participation"]
+    assert max(batched_sites(mine)) == max(teams) > 1
+    assert set(batched_sites(theirs)) == {1}
     for got, wanted in zip(mine["rounds"], theirs["rounds"], strict=True):
         assert close(got["sites"], wanted["sites"])
         assert close(got["tasks"], wanted["tasks"])
@@ -414,11 +416,17 @@ def test_a_team_is_measured_with_its_own_layers(
         assert close(mine["sites"], theirs["sites"])
 
 
+def batched_sites(results: dict[str, Any]) -> list[int]:
+    """Return of how many sites each update of a run was computed as one."""
+    sites = [site for record in results["rounds"] for site in record["sites"].values()]
+    return [site["numerics"]["batched_sites"] for site in sites]
+
+
 def close(mine: Any, theirs: Any) -> bool:
-    """Return whether two results are the same but for rounding, and for times."""
+    """Return whether two results are the same but for rounding, its causes, and times."""
     if isinstance(theirs, dict):
         return mine.keys() == theirs.keys() and all(
-            close(mine[k], theirs[k]) for k in theirs if k != "seconds"
+            close(mine[k], theirs[k]) for k in theirs if k not in ("seconds", "numerics")
         )
     if isinstance(theirs, float):
         return bool(mine == pytest.approx(theirs, abs=1e-5))

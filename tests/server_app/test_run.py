@@ -36,7 +36,9 @@ def test_results_follow_the_documented_schema(tmp_path: Path) -> None:
         "personal",
     ]
     words = (DOCS / "results.md").read_text()
-    named = [*results, *results["rounds"][0], *results["final"]]
+    numerics = results["rounds"][0]["sites"]["site-00"]["numerics"]
+    assert numerics["threads"] == 1
+    named = [*results, *results["rounds"][0], *results["final"], *numerics]
     assert not [name for name in named if f"`{name}" not in words and f"{name}`" not in words]
 
 

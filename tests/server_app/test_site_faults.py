@@ -311,6 +311,8 @@ def test_short_memory_is_met_with_smaller_pieces_and_told_where_one_example_is_t
         entry = results["rounds"][1]["sites"]["clinic"]
         assert entry["steps"] == entry["planned_steps"] == 3
         assert device.failed == [6, 4]  # the six of validation, then half a batch
+        numerics = [each["sites"]["clinic"]["numerics"] for each in results["rounds"]]
+        assert [each["micro_batches"] for each in numerics] == [1, 4, 1]
     else:
         reason = (
             "out of memory on cpu, even with the smallest micro-batches of a batch: free memory there, "

@@ -19,6 +19,7 @@ from fedstrata.protocol import answers, codec, kinds, limits, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.codings import read_codings
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.payload import encode
 from site_guard.answers import AnswerFilter
 from site_guard.settings import SiteSettings
@@ -30,7 +31,7 @@ METRICS = {
     split: {"examples": 2.0, "loss": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
     for split in answers.MEASURED
 }
-ROUND = RoundReport("a", 3, 10, 4, 4, 0.5, 1.0, METRICS, "")
+ROUND = RoundReport("a", 3, 10, 4, 4, 0.5, 1.0, METRICS, "", numerics=Numerics(1))
 WHO = SiteReport(
     "a",
     "gender",
@@ -75,6 +76,22 @@ def test_an_honest_answer_leaves_as_it_is() -> None:
     left = leaving(AnswerFilter(HERE), asked, answered(asked, **layers))
     assert answers.read_payloads(left) == layers
     assert answers.read_round_report(left) == ROUND
+
+
+def test_what_the_site_computed_with_leaves_as_numbers_alone() -> None:
+    asked, layers = trained()
+    computed = replace(ROUND, numerics=Numerics(2, 1, 3, 1))
+    answer = answered(asked, computed, **layers)
+    report = json.loads(str(answer.content["report"]["json"]))
+    report["numerics"]["note"] = "Jane Doe"
+    answer.content["report"] = ConfigRecord({"json": json.dumps(report)})
+    left = leaving(AnswerFilter(HERE), asked, answer)
+    assert answers.read_round_report(left) == computed
+    assert "Jane" not in str(left.content["report"]["json"])
+    report["numerics"] = {"threads": 10**50}
+    answer.content["report"] = ConfigRecord({"json": json.dumps(report)})
+    with pytest.raises(Refused, match="numerics"):
+        leaving(AnswerFilter(HERE), asked, answer)
 
 
 @pytest.mark.parametrize(

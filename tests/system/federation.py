@@ -23,6 +23,7 @@ RUN = (
     "groups.task=[head.0]",
     "groups.personal=[bn2,bn3,head.out]",
     "train.optimizer.lr=0.1",
+    "train.threads=1",  # otherwise the processes that are compared bit for bit have other threads
     "strategy.rounds=2",
     "deployment.epochs=1",
 )

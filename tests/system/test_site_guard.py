@@ -105,6 +105,7 @@ def honest(hospitals: Hospitals) -> dict[str, Any]:
 
 def test_one_process_answers_every_message(honest: dict[str, Any], hospitals: Hospitals) -> None:
     for site in SITES:
+        assert honest["final"]["sites"][site]["numerics"]["threads"] == 1  # the filter lets it out
         assert len(STARTED.findall(hospitals.guards[site].text)) == 1
 
 

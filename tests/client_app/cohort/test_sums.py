@@ -10,6 +10,7 @@ from client_app.context import SiteContext
 from client_app.round import round_report
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.payload import encode
 from models.training.loop import FitReport
 from strategies.aggregators import FixedPointSum, shift_of
@@ -19,7 +20,7 @@ EXPECTED = {"common": 48, "task/gender": 24, "task/pose": 24}
 
 
 def report_of(context: SiteContext, steps: int = 3) -> RoundReport:
-    return round_report(context, 1, [FitReport(steps, 3, 0.5)], {}, 0.0)
+    return round_report(context, 1, [FitReport(steps, 3, 0.5)], {}, 0.0, Numerics(1))
 
 
 def test_an_update_alone_is_sent_as_it_is() -> None:

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedstrata.protocol import answers, kinds, limits, orders
-from fedstrata.protocol.answers import DeployReport
+from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.numerics import Numerics
 from tests.helpers.reports import METRIC, json_values
 
 MEASURED: answers.Metrics = {"test": dict(METRIC), "validation": dict(METRIC)}
 BETTER: answers.Metrics = {**MEASURED, "test": {**METRIC, "accuracy": 0.75}}
-GOOD = DeployReport("clinic", 3, 20, 2, 5, 5, 0.7, 1.0, MEASURED, BETTER, "")
+GOOD = DeployReport("clinic", 3, 20, 2, 5, 5, 0.7, 1.0, MEASURED, BETTER, "", numerics=Numerics(1))
 
 
 def asked() -> Message:
@@ -143,6 +144,36 @@ def test_a_cohort_answers_for_no_more_sites_than_may_be() -> None:
         answers.split_cohort_answer(sent, 1)
     with pytest.raises(Refused, match="answers for 0 sites"):
         answers.split_cohort_answer(answers.cohort_answer(asked(), [], {}), 1)
+
+
+def test_what_a_site_computed_with_arrives_as_it_was_sent() -> None:
+    numerics = Numerics(2, 4, 1, 8)
+    sent = answers.answer(asked(), replace(GOOD, numerics=numerics), {})
+    assert answers.read_deploy_report(sent).numerics == numerics
+
+
+def test_only_a_failure_may_leave_out_what_the_site_computed_with() -> None:
+    failed = answers.failure(asked(), "clinic", 3, "no data")
+    assert answers.read_deploy_report(failed).numerics is None
+    with pytest.raises(Refused, match="does not say what it computed with"):
+        answers.read_deploy_report(answers.answer(asked(), replace(GOOD, numerics=None), {}))
+
+
+@pytest.mark.parametrize(
+    ("numerics", "reason"),
+    [
+        ({"threads": 0}, "numerics.threads is 0"),
+        ({"threads": 1, "uncached_splits": 4}, "numerics.uncached_splits is 4"),
+        ({"threads": "one"}, "cannot be read"),
+        ({}, "cannot be read"),
+        ("fast", "cannot be read"),
+    ],
+)
+def test_numerics_that_make_no_sense_are_refused(numerics: Any, reason: str) -> None:
+    done = RoundReport("clinic", 3, 20, 5, 5, 0.7, 1.0, MEASURED, "")
+    for report, read in ((GOOD, answers.read_deploy_report), (done, answers.read_round_report)):
+        with pytest.raises(Refused, match=reason):
+            read(answer_with(json.dumps({**asdict(report), "numerics": numerics})))
 
 
 def test_the_answer_of_a_site_is_no_cohorts() -> None:

@@ -34,11 +34,12 @@ PLAN: dict[str, Any] = {
         "cache_features": False,
         "feature_dtype": "float16",
         "precision": "float32",
+        "threads": None,
         "compile": False,
         "evaluation_batch_size": 64,
     },
     "tuning": {"epochs": 0, "groups": [], "lr_factor": 1.0},
-    "cohort": {"sites": 1, "together": True},
+    "cohort": {"sites": 1, "batched": True},
 }
 
 
@@ -67,6 +68,7 @@ def test_a_plan_arrives_as_it_was_sent() -> None:
         ({"fraction": 0.0}, "a share of 0.0"),
         ({"train__steps": 5}, "either train.epochs or train.steps"),
         ({"train__batch_size": 0}, "train.batch_size must be greater than 0, got 0"),
+        ({"train__threads": 0}, "train.threads must be greater than 0, got 0"),
         ({"train__optimizer__lr": 0.0}, "train.optimizer.lr"),
         ({"train__optimizer__momentum": -0.1}, "train.optimizer.momentum must be 0 or greater"),
         ({"train__optimizer__name": "lion"}, "must be one of sgd, adam, adamw, got 'lion'"),
@@ -75,7 +77,7 @@ def test_a_plan_arrives_as_it_was_sent() -> None:
         ({"tuning__epochs": 1}, "deployment.groups is empty"),
         ({"cohort__sites": 10_001}, "cohort.sites must be a number of sites from 1 to 10000"),
         ({"cohort__sites": 2, "coding": {"common": {"name": "bfloat16"}}}, "common=exact"),
-        ({"coding": {"common": {"name": "zip"}}}, "no coding is called 'zip'"),
+        ({"coding": {"common": {"name": "zip"}}}, "'zip' does not exist"),
         ({"more": 1}, "plan has no option 'more'"),
     ],
 )

@@ -17,6 +17,7 @@ from fedstrata.protocol import answers, codec, kinds, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.codings import EXACT, read_codings
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.payload import encode
 from models.groups import partition_tensors
 from models.networks import build
@@ -48,7 +49,8 @@ MEMBER = Member(
     ),
 )
 METRIC = {"examples": 4.0, "loss": 0.7, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
-GOOD = RoundReport("clinic", 3, 20, 5, 5, 0.7, 1.0, {"test": METRIC, "validation": METRIC}, "")
+MEASURED = {"test": METRIC, "validation": METRIC}
+GOOD = RoundReport("clinic", 3, 20, 5, 5, 0.7, 1.0, MEASURED, "", numerics=Numerics(1))
 
 
 def asked() -> Message:
