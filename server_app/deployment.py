@@ -34,7 +34,7 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
         For a name that no site has, and for a task that shares layers, but whose sites are all
         newcomers: nobody would train these layers.
     """
-    sites = set(roster.everyone) | {rejected_site.site for rejected_site in roster.rejected}
+    sites = set(roster.everyone) | {one.site for one in roster.rejected}
     for name in sorted(roster.newcomer_names - sites):
         raise UserError(
             f"deployment.newcomers: {name!r} is no site of this run; nearest: "

@@ -83,7 +83,7 @@ class Inbox:
                 continue
             except grpc.RpcError:
                 raise
-            except Exception as error:  # a rejected_site's bytes: anything in them may be wrong
+            except Exception as error:  # bytes from outside: anything in them may be wrong
                 message = _unreadable(grid, order_id, error)
             del self._arriving[order_id]
             grid._stub.ConfirmMessageReceived(

@@ -27,7 +27,7 @@ def pause_length(attempt: int, poll: float, *, closed: bool) -> float:
         who could train would do so in vain: the limit is ten minutes instead of half a minute.
     """
     longest = LONGEST_CLOSED if closed else LONGEST_PAUSE
-    return min(longest, poll * (1 << min(attempt, 16)))  # 2**16 is beyond any limit
+    return min(longest, poll * (1 << min(attempt, 16)))  # a bounded power, however often
 
 
 class Patience:

@@ -131,7 +131,7 @@ class Run:
         for number in range(first, total + 1):
             record = self.rounds.play(number, self.history)
             self.history.append(record.to_dict())
-            self._save(number)  # before it is said: what people read as done is on disk
+            self._save(number)  # before the log says that the round is done
             self.log(report.round_line(record, total))
             self._write_results()
         refused = self.history[-1]["refused"] if self.history else ()

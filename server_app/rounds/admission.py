@@ -52,7 +52,7 @@ class Admission:
     summaries : dict
         By task, the rows of its partition as results.json has them.
     begun : bool
-        Whether the sites of the beginning are there. The log names who comes later.
+        Whether the run has logged the sites of the beginning. The log names who comes later.
     """
 
     roster: Roster
@@ -109,11 +109,11 @@ class Admission:
         else:
             self._stop_or_exclude(rejected)
         self.holders.joined(
-            [m.site for m in fitting], [m.site for m in fitting if m.report.holds_weights]
+            [m.site for m in fitting], [m.site for m in fitting if not m.report.holds_weights]
         )
 
     def welcome(self, connected: set[int]) -> list[Member]:
-        """Take in the sites that joined or came back since the last look; return them."""
+        """Take in the sites that joined or came back since the last look; return who answered."""
         self.roster.forget_asked(connected)
         members, rejected = self.roster.greet()
         for site in rejected:

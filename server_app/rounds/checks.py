@@ -109,9 +109,8 @@ def checked_cohort(
     messages = answers.split_cohort_answer(reply, len(members))
     if not messages:  # one report for all: the cohort could not do it
         report = answers.read_round_report(reply)
-        if report.error:
-            raise refusal(report)
-        raise Refused("is a cohort, and answers as a site")
+        why = report.error or "is a cohort, and answers as a site"
+        raise (NotNow if report.later else Refused)(why)
     reports, problems = _cohort_reports(messages, members, round_number, method)
     sites, schemas = _expected_sums(members, reports, partitions)
     payloads = answers.read_payloads(reply)

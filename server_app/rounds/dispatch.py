@@ -76,11 +76,11 @@ class Dispatch:
     state : ServerState
         The layers to send.
     settings : StrategyConfig
-        How often to look for answers.
+        How often to look for answers; for those who ask, also how long.
     admission : Admission
         Takes in sites that join or come back while answers are awaited.
     log : callable
-        Takes a line.
+        Takes a line, from those who ask.
     """
 
     grid: Grid

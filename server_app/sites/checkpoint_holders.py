@@ -15,16 +15,16 @@ class CheckpointHolders:
     lacking : set of str
         Sites that may not have it.
     silent : set of str
-        Those of them that left the last question about it unanswered. They are not asked again
+        Sites that left the last question about it unanswered. They are not asked again
         before something is heard of them: waiting for one would cost each round a deadline.
     """
 
     lacking: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
 
-    def joined(self, sites: Collection[str], having: Collection[str]) -> None:
-        """Note sites that join or come back; ``having`` are those that have the checkpoint."""
-        self.lacking |= set(sites) - set(having)
+    def joined(self, sites: Collection[str], lacking: Collection[str]) -> None:
+        """Note sites that join or come back; ``lacking`` are those without the checkpoint."""
+        self.lacking |= set(lacking)
         self.silent -= set(sites)
 
     def heard_from(self, sites: Iterable[str]) -> None:

@@ -94,7 +94,8 @@ class _Arrivals:
         """Note who answered; raise UserError where two nodes go by one name."""
         self.unauthorized += [site for site in rejected if site.unauthorized]
         for member in members:
-            check_name(self.found, member, roster.connected())
+            if member.site in self.found:  # asking the grid for all nodes costs a request
+                check_name(self.found, member, roster.connected())
             self.found[member.site] = member
             roster.place(member)
 

@@ -101,7 +101,7 @@ def _entry(name: object, line: object, where: str) -> AllowedSite:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError(
             f"{where}: {name!r} cannot be a site's name: letters, digits, '.', '_' and '-', at "
-            "most 64 characters, beginning with a incoming or digit; quote what YAML takes for a "
+            "most 64 characters, beginning with a letter or digit; quote what YAML takes for a "
             "number or a yes"
         )
     here = f"{where}: {name}"
