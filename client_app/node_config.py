@@ -174,6 +174,5 @@ def _count(config: Mapping[str, Any], key: str, *, least: int) -> int | None:
     return int(value)
 
 
-assert (
-    len(KEYS) == len(fields(NodeSettings)) - 1
-)  # every key has a field; `simulated` follows from them
+# Every key has a field; `simulated` follows from them.
+assert len(KEYS) == len(fields(NodeSettings)) - 1

@@ -69,9 +69,8 @@ class Bundle:
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        except (
-            Exception
-        ) as error:  # nothing about the bundle is trusted: anything in it may be wrong
+        # Nothing about the bundle is trusted: anything in it may be wrong.
+        except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
             logger.warning("the app bundle %s: %s", self.digest[:16], printable(repr(error)[:2000]))
             # Flower's other errors name the folder in which it unpacks, which stays here.

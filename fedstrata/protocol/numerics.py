@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from fedstrata.protocol.limits import MOST_COUNTED, Refused
+from fedstrata.protocol.limits import Refused
 
-MOST_SPLITS = 3  # train, validation and test
+# The least and the most of each number. Beyond these it is no fact about a machine, and a number
+# that may be anything could carry something else.
+BOUNDS = {
+    "threads": (1, 4096),
+    "micro_batches": (1, 2**16),
+    "uncached_splits": (0, 3),  # train, validation and test
+    "batched_sites": (1, 10_000),  # as many as a node may hold
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,6 @@ class Numerics:
     def check(self) -> None:
         """Raise Refused for a number that cannot be."""
         for name, value in asdict(self).items():
-            least, most = (0, MOST_SPLITS) if name == "uncached_splits" else (1, MOST_COUNTED)
+            least, most = BOUNDS[name]
             if not least <= value <= most:
                 raise Refused(f"numerics.{name} is {value}, not between {least} and {most}")
