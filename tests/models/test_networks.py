@@ -174,8 +174,8 @@ def test_a_shape_that_a_site_only_says_costs_no_memory():
     [
         ("mlp", (2**26,), {"hidden": [128]}, "a linear layer from 67108864 to 128 values"),
         ("mlp", (2**26,), {"hidden": []}, "a linear layer from 67108864 to 64 values"),
-        ("small_cnn", (2**20, 8, 8), {}, "images of 1048576 channels, at most 4096"),
-        ("resnet18", (2**26, 1, 1), {}, "images of 67108864 channels, at most 4096"),
+        ("small_cnn", (2**20, 8, 8), {}, "images of 1048576 channels; the most is 4096"),
+        ("resnet18", (2**26, 1, 1), {}, "images of 67108864 channels; the most is 4096"),
     ],
 )
 def test_a_shape_that_a_site_claims_costs_no_memory(

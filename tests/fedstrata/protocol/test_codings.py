@@ -24,7 +24,7 @@ from fedstrata.support.errors import UserError
 @pytest.mark.parametrize(
     ("up", "reason"),
     [
-        ({"name": "int9"}, "strategy.coding.common: no coding is called 'int9'.*nearest: 'int8'"),
+        ({"name": "int9"}, "strategy.coding.common.name 'int9' does not exist.*nearest: 'int8'"),
         ("int8", "expected a coding"),
         ({"name": "int8"}, "strategy.coding.common.per_channel"),
         ({"name": "exact", "fraction": 1}, "has no option 'fraction'"),
