@@ -191,13 +191,10 @@ class DeployReport:
     numerics: Numerics | None = None
 
 
-WIRE_NAMES: Mapping[str, str] = MappingProxyType({"known_states": "held"})
-"""Fields that travel under another name than theirs here: the one that installed sites know."""
-
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {SiteReport: ("known_states",), DeployReport: ("later",)}
 )
-"""Fields that were added to a report later, and that it may lack."""
+"""Fields that a report may lack: they travel only where they say something."""
 
 
 def answer(
@@ -218,8 +215,7 @@ def _to_json(report: SiteReport | RoundReport | DeployReport) -> str:
     record = asdict(report)
     for name in OPTIONAL.get(type(report), ()):
         if not record[name]:
-            del record[name]  # sites that were installed before do not know the field
-    record = {WIRE_NAMES.get(name, name): value for name, value in record.items()}
+            del record[name]
     if record["error"]:
         # Not escaped: as ``\\uXXXX`` a long text could exceed what the site's process lets out.
         return json.dumps(record, ensure_ascii=False).encode(errors="replace").decode()
@@ -415,15 +411,15 @@ def _read_report(cls: type[Report], message: Message) -> Report:
         raise Refused(f"carries no {REPORT!r}") from None
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
-    names = {WIRE_NAMES.get(each.name, each.name): each.name for each in fields(cls)}  # type: ignore[arg-type]
-    optional = {wire for wire, name in names.items() if name in OPTIONAL.get(cls, ())}
+    names = {each.name for each in fields(cls)}  # type: ignore[arg-type]
+    optional = set(OPTIONAL.get(cls, ()))
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
             raise Refused(f"{REPORT!r} is no JSON object")
-        if not names.keys() - optional <= record.keys() <= names.keys():
-            wrong = ", ".join(sorted(record.keys() ^ names.keys()))
+        if not names - optional <= record.keys() <= names:
+            wrong = ", ".join(sorted(record.keys() ^ names))
             raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
-        return msgspec.convert({names[wire]: value for wire, value in record.items()}, cls)
+        return msgspec.convert(record, cls)
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise Refused(f"{REPORT!r} cannot be read: {error}") from None

@@ -95,7 +95,9 @@ def test_known_states_travel_under_their_old_name_and_only_if_there_are_any() ->
     assert isinstance(who, answers.SiteReport)
     for known_states in ({}, {"common": ("0" * 64,)}):
         sent = answers.answer(asked, replace(who, known_states=known_states), {})
-        assert ("held" in json.loads(str(sent.content["report"]["json"]))) == bool(known_states)
+        assert ("known_states" in json.loads(str(sent.content["report"]["json"]))) == bool(
+            known_states
+        )
         assert answers.read_site_report(sent).error == "no data"
 
 

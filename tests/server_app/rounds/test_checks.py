@@ -273,7 +273,7 @@ WHO = {
     "device": "cpu",
     "versions": {},
     "error": "",
-    "held": {},
+    "known_states": {},
 }
 
 
@@ -300,8 +300,8 @@ def test_any_value_in_any_field_of_an_introduction_is_right_or_refused(
         ({"versions": {"a\nb": "1"}}, "versions"),
         ({"classes": ["low", "high" * 51]}, "class names"),
         ({"classes": [str(number) for number in range(2**16 + 1)]}, "names 65537 classes"),
-        ({"held": {"common": ["x"]}}, "no list of SHA-256"),
-        ({"held": {"common": ["0" * 64] * 5}}, "no list of SHA-256"),
+        ({"known_states": {"common": ["x"]}}, "no list of SHA-256"),
+        ({"known_states": {"common": ["0" * 64] * 5}}, "no list of SHA-256"),
         ({"examples": {"train": 2**24 + 1, "validation": 1, "test": 1}}, "make no sense"),
         ({"majority_accuracy": 10**310}, "out of range"),
         ({"input_shape": []}, "shape of one input"),
