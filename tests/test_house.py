@@ -88,10 +88,7 @@ DIALECT = {
 # Modules that no test file is named after: this list only gets shorter.
 WITHOUT_A_TEST_FILE = {
     "server_app/app.py",
-    "server_app/evaluation.py",
-    "server_app/rounds/checkpoint_delivery.py",
     "server_app/rounds/loop.py",
-    "server_app/run_folder.py",
 }
 
 
