@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from copy import deepcopy
@@ -85,3 +86,13 @@ def one_thread_again(one_thread: None) -> Iterator[None]:
 
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def flower_logs_as_before() -> Iterator[None]:
+    """Give Flower's logger its level back: what a test silences, the next one may look for."""
+    logger = logging.getLogger("flwr")
+    level, propagates = logger.level, logger.propagate
+    yield
+    logger.setLevel(level)
+    logger.propagate = propagates

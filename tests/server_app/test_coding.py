@@ -432,7 +432,7 @@ def test_the_choice_is_written_as_people_would_or_as_hydra_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "said"),
     [
         ("strategy.coding.common=int9", "coding 'int9' does not exist.*nearest: 'int8'"),
         ("strategy.coding.common=changed", "write strategy.coding.common=exact"),
@@ -440,11 +440,11 @@ def test_the_choice_is_written_as_people_would_or_as_hydra_does() -> None:
         ("strategy.coding.comon=int8", "group 'comon' does not exist.*nearest: 'common'"),
     ],
 )
-def test_a_wrong_choice_is_told_before_any_training(
-    tmp_path: Path, override: str, told: str
+def test_a_wrong_choice_is_reported_before_any_training(
+    tmp_path: Path, override: str, said: str
 ) -> None:
     grid = grid_of(tmp_path)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=said):
         simulate(tmp_path, "faces", [*RUN, override], grid=grid)
     assert not [m for m in grid.sent if m.metadata.message_type == kinds.TRAIN]
 
@@ -475,12 +475,12 @@ def test_a_run_of_before_there_was_a_choice_can_be_resumed(tmp_path: Path) -> No
     with pytest.raises(Crash):
         simulate(tmp_path, "faces", RUN, tamper=dies)
     (path,) = tmp_path.glob("*/run.json")
-    told = json.loads(path.read_text())
+    said = json.loads(path.read_text())
     for way in WAYS:
-        del told["config"]["strategy"][way]
+        del said["config"]["strategy"][way]
     for key in ("feature_dtype", "compile"):
-        del told["config"]["train"][key]
-    path.write_text(json.dumps(told))
+        del said["config"]["train"][key]
+    path.write_text(json.dumps(said))
     as_before = [*RUN, "train.feature_dtype=float32"]
     results, _ = simulate(tmp_path, "faces", as_before, resume="latest")
     assert len(results["rounds"]) == 4

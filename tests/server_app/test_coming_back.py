@@ -100,16 +100,16 @@ def test_a_run_that_died_before_anything_was_written_is_begun(tmp_path: Path) ->
     assert len(results["rounds"]) == 2
 
 
-def test_a_checkpoint_of_before_which_had_more_in_it_is_taken_up(tmp_path: Path) -> None:
+def test_a_checkpoint_of_before_which_had_more_in_it_is_resumed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.save(2, {"common": {"w": torch.ones(2)}}, {}, [{"round": 1}, {"round": 2}])
     path = tmp_path / "checkpoints" / "round-000002" / "history.json"
-    told = json.loads(path.read_text())
-    assert set(told) == {"round", "history"}
-    path.write_text(json.dumps({**told, "random": {"seed": 7, "next_round": 3}}))
+    said = json.loads(path.read_text())
+    assert set(said) == {"round", "history"}
+    path.write_text(json.dumps({**said, "random": {"seed": 7, "next_round": 3}}))
     saved = folder.latest()
     assert saved is not None
-    assert (saved.round, saved.history) == (2, told["history"])
+    assert (saved.round, saved.history) == (2, said["history"])
 
 
 # -- names that are used again ---------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_nobody_begins_a_run_where_another_writes(
     assert not other.has_begun
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     folder = RunFolder(tmp_path / "file" / "march")
     with (
@@ -439,11 +439,11 @@ def test_a_group_that_cannot_reach_its_minimum_gives_up_by_name(tmp_path: Path) 
     grid = changing_grid(tmp_path)
     grid.when(1, lambda: grid.nodes.pop(103))  # type: ignore[arg-type, return-value]
     overrides = [*PLAIN, "strategy.minimum.task=2", "strategy.give_up=0.5"]
-    told = (
+    said = (
         r"round 1: group 'task/pose' has 1 of at least 2 sites, missing: site-03 \(task pose, "
         r"node 103\): not connected; gave up after 0\.5 s"
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=said):
         simulate(tmp_path, "faces", overrides, grid=grid)
 
 
@@ -456,7 +456,7 @@ def test_a_minimum_below_zero_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("said", "reason"),
     [
         ({"task": "age", "input_shape": [3, 1, 1]}, "task 'age': images of 1x1 are too small"),
         (
@@ -469,7 +469,7 @@ def test_a_minimum_below_zero_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
-    tmp_path: Path, told: dict[str, Any], reason: str
+    tmp_path: Path, said: dict[str, Any], reason: str
 ) -> None:
     grid = changing_grid(tmp_path)
     late = grid.nodes.pop(103)
@@ -480,7 +480,7 @@ def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
         answer = joins(message, reply)
         asked = message.metadata.message_type == kinds.QUERY
         other = asked and message.metadata.dst_node_id == 103 and answer is not None
-        return with_report(**told)(message, answer) if other else answer
+        return with_report(**said)(message, answer) if other else answer
 
     grid.tamper = tamper
     overrides = [*PLAIN, "strategy.rounds=3", "strategy.minimum.task=1", "strategy.give_up=5"]
@@ -495,7 +495,7 @@ def test_a_site_that_does_not_fit_stops_no_run_and_says_little(
 # -- texts of rejected ----------------------------------------------------------------------------
 
 
-def test_a_strangers_text_is_one_short_line(tmp_path: Path) -> None:
+def test_a_rejected_sites_text_is_one_short_line(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
         if of_round(message) == 1 and message.metadata.dst_node_id == 103:
             return with_report(error="\x1b[2J\nround 1/2: fine" + "x" * 1_000_000)(message, reply)

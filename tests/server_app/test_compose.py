@@ -59,7 +59,7 @@ def test_the_default_groups_cover_the_default_model_and_a_larger_one(model: str)
 
 
 @pytest.mark.parametrize(
-    ("experiment", "overrides", "told"),
+    ("experiment", "overrides", "said"),
     [
         ("facez", [], ["facez", "faces", "har", "images", "medmnist"]),
         ("faces", ["method=fedprxo"], ["fedprxo", "fedprox", "fedavg", "lg_fedavg"]),
@@ -84,16 +84,16 @@ def test_the_default_groups_cover_the_default_model_and_a_larger_one(model: str)
     ],
 )
 def test_a_mistake_is_answered_with_what_exists(
-    experiment: str, overrides: list[str], told: list[str]
+    experiment: str, overrides: list[str], said: list[str]
 ) -> None:
     with pytest.raises(UserError) as raised:
         compose(experiment, overrides)
-    for word in told:
+    for word in said:
         assert word in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "said"),
     [
         (
             "+strategy.minimum.personal=1",
@@ -103,8 +103,8 @@ def test_a_mistake_is_answered_with_what_exists(
         ("+aggregator@strategy.aggregators.pretrained=median", "group 'pretrained' never leaves"),
     ],
 )
-def test_a_setting_of_a_group_that_never_travels_is_refused(override: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_setting_of_a_group_that_never_travels_is_refused(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
         checked(compose("faces", [override]))
 
 

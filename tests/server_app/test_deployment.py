@@ -111,8 +111,8 @@ def test_only_personal_layers_are_tuned_and_kept_beside_those_of_the_rounds(play
     server_state = states(output, results["run"])
     for site, task in (("site-00", "gender"), (NEWCOMER, "pose")):
         store = DiskStore(output, results["federation"], site)
-        tensors, told = weights.load(store.deployed)
-        assert json.loads(told["model"])["tuned"] == ["head.out.weight", "head.out.bias"]
+        tensors, said = weights.load(store.deployed)
+        assert json.loads(said["model"])["tuned"] == ["head.out.weight", "head.out.bias"]
         for key in ("common", f"task/{task}"):
             prefix = f"state/{key}//"
             received = {n.removeprefix(prefix): t for n, t in server_state.items() if prefix in n}
@@ -140,16 +140,16 @@ def test_answers_carry_metrics_and_no_tensor(played: Any) -> None:
 
 
 def test_what_the_tables_say_of_a_site_that_is_better_off_alone(played: Any) -> None:
-    told = json.loads(json.dumps(played[0]["deployment"]))
-    for over, entry in zip((0.25, -0.125, 0.0), told["sites"].values(), strict=True):
+    said = json.loads(json.dumps(played[0]["deployment"]))
+    for over, entry in zip((0.25, -0.125, 0.0), said["sites"].values(), strict=True):
         entry["over_alone"] = over
-    told["sites"]["site-02"]["tuned"] = 0
-    first, second = deployment_verdict(told).split("\n")
+    said["sites"]["site-02"]["tuned"] = 0
+    first, second = deployment_verdict(said).split("\n")
     assert "+4.17 points over the sites alone" in first
     assert first.endswith("the federation loses, even fine-tuned, at site-01")
     assert "nothing to tune in deployment.groups at site-02" in first
     assert second.startswith("newcomers, fine-tuned: mean")
-    table = deployment_tables(told)
+    table = deployment_tables(said)
     for word in ("before", "after", "alone", "gain", "Newcomers", "-12.50", NEWCOMER):
         assert word in table
 
@@ -167,9 +167,9 @@ def test_without_personal_layers_nothing_is_tuned_and_said_so(tmp_path: Path) ->
         assert entry["tuned"] == entry["steps"] == 0
         assert entry["after"] == entry["before"]
         assert entry["alone"] is entry["over_alone"] is None
-    told = deployment_verdict(results["deployment"])
-    assert "nothing to tune in deployment.groups at site-00, site-01" in told
-    assert "baselines.alone=false" in told
+    said = deployment_verdict(results["deployment"])
+    assert "nothing to tune in deployment.groups at site-00, site-01" in said
+    assert "baselines.alone=false" in said
 
 
 def test_fedavg_with_fine_tuning_is_a_choice_of_groups(tmp_path: Path) -> None:
@@ -263,11 +263,11 @@ def test_a_sites_own_limit_of_steps_holds_for_the_fine_tuning(tmp_path: Path) ->
 def test_a_site_that_fails_costs_its_own_entry(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
         if message.metadata.message_type == kinds.DEPLOY:
-            told = answers.read_deploy_report(reply)
-            if told.site == "site-01":
-                return answers.answer(message, told, {"personal": b"1234"})
-            if told.site == "site-00":
-                return answers.answer(message, replace(told, site="site-02"), {})
+            said = answers.read_deploy_report(reply)
+            if said.site == "site-01":
+                return answers.answer(message, said, {"personal": b"1234"})
+            if said.site == "site-00":
+                return answers.answer(message, replace(said, site="site-02"), {})
         return reply
 
     results, _ = simulate(tmp_path, "faces", TUNED, sites=3, tamper=tamper)
@@ -298,7 +298,7 @@ def test_a_model_that_is_not_finite_after_the_last_step_is_not_kept(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "said"),
     [
         (["deployment.newcomers=[site-3]"], "'site-3' is no site.*'site-03'.*there are site-00"),
         (["deployment.newcomers=[site-01,site-03]"], "task 'pose' of site-01 has no site besides"),
@@ -310,20 +310,20 @@ def test_a_model_that_is_not_finite_after_the_last_step_is_not_kept(
         (["deployment.groups=[pretrained]"], "'pretrained' is frozen"),
     ],
 )
-def test_what_cannot_be_is_told_before_any_training(
-    tmp_path: Path, overrides: list[str], told: str
+def test_what_cannot_be_is_reported_before_any_training(
+    tmp_path: Path, overrides: list[str], said: str
 ) -> None:
     grid = LoopbackGrid(
         {100 + i: {"partition-id": i, "num-partitions": 4} for i in range(4)},
         {"output-dir": str(tmp_path)},
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=said):
         simulate(tmp_path, "faces", [*TUNED, *overrides], grid=grid)
     assert {m.metadata.message_type for m in grid.sent} == {kinds.QUERY}
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "said"),
     [
         (["deployment.epochs=-1"], r"deployment\.epochs must be 0 .* or greater, got -1"),
         (["deployment.epochs=1", "deployment.groups=[]"], r"deployment\.groups is empty"),
@@ -336,8 +336,10 @@ def test_what_cannot_be_is_told_before_any_training(
         (["deployment.epochs=1", "deployment.newcomers=2"], r"deployment\.newcomers"),
     ],
 )
-def test_a_mistake_in_the_configuration_is_told_by_its_key(overrides: list[str], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_mistake_in_the_configuration_is_reported_by_its_key(
+    overrides: list[str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
         compose("faces", overrides)
 
 
@@ -524,8 +526,8 @@ def test_who_stays_closed_is_named_and_asked_again_by_a_resume(
     assert results["final"]["sites"][NEWCOMER]["alone"] is None
     assert results["deployment"]["refused"] == {NEWCOMER: "at night"}
     for what in ("alone", "fine-tuning"):
-        told = f"{what}: gave up on {NEWCOMER} after 0.3 s (strategy.give_up)"
-        assert any(told in r.message and "resume" in r.message for r in caplog.records)
+        said = f"{what}: gave up on {NEWCOMER} after 0.3 s (strategy.give_up)"
+        assert any(said in r.message and "resume" in r.message for r in caplog.records)
     results, _ = simulate(tmp_path, "faces", overrides, resume="latest")
     assert results["final"]["sites"][NEWCOMER]["alone"] is not None
     assert NEWCOMER in results["deployment"]["sites"]
@@ -560,7 +562,7 @@ def test_a_site_that_does_not_fit_gets_no_checkpoint(tmp_path: Path) -> None:
     assert kinds_to(grid, NODE) == {kinds.QUERY}
 
 
-def test_a_newcomer_whose_layers_do_not_fit_is_told_by_name(tmp_path: Path) -> None:
+def test_a_newcomer_whose_layers_do_not_fit_is_reported_by_name(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
         report = json.loads(str(reply.content["report"]["json"]))
         if report["site"] == "site-01" and "fingerprints" in report:

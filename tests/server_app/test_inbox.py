@@ -32,7 +32,7 @@ from tests.loopback import LoopbackGrid
 class SuperLinkStub:
     """A stand-in for the SuperLink's API: its answers' objects are there when a test says so."""
 
-    told: list[tuple[Any, Any]] = field(default_factory=list)
+    said: list[tuple[Any, Any]] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)
     there: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
@@ -49,21 +49,21 @@ class SuperLinkStub:
             parts = {i: each.deflate() for i, each in get_all_nested_objects(answer).items()}
             proto = message_to_proto(Message(RecordDict(), reply_to=order))
             proto.metadata.message_id = answer.object_id
-            self.told.append((proto, get_object_tree(answer)))
+            self.said.append((proto, get_object_tree(answer)))
         self.objects |= parts
         self.there |= set(list(parts)[:there])
         return list(parts)
 
     def PullMessages(self, request: Any) -> Any:
-        told = [
+        said = [
             each
-            for each in self.told
+            for each in self.said
             if each[0].metadata.reply_to_message_id in request.message_ids
         ]
-        self.told = [each for each in self.told if each not in told]
+        self.said = [each for each in self.said if each not in said]
         return PullAppMessagesResponse(
-            messages_list=[proto for proto, _ in told],
-            message_object_trees=[tree for _, tree in told],
+            messages_list=[proto for proto, _ in said],
+            message_object_trees=[tree for _, tree in said],
         )
 
     def PullObject(self, request: Any) -> Any:
@@ -208,7 +208,7 @@ def test_an_answer_of_too_many_objects_is_refused_before_any_of_it_is_here(
     assert not any(stub.pulled[part] for part in parts)
 
 
-def test_an_answer_that_is_none_is_told_in_words(grid: GrpcGrid, stub: SuperLinkStub) -> None:
+def test_an_answer_that_is_none_is_reported_in_words(grid: GrpcGrid, stub: SuperLinkStub) -> None:
     parts = stub.post("a", content(1))
     stub.objects |= dict.fromkeys(parts, b"\x00nonsense")
     ((order_id, answer),) = Inbox(grid).fetch(["a"])

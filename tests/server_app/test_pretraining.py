@@ -19,7 +19,7 @@ SETTINGS = Pretraining("central", "drawn_faces", "attributes", 8, 4, 2, 16, 1, 4
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "said"),
     [
         ({"data": "faces"}, r"weights\.data 'faces' does not exist; there is drawn_faces"),
         ({"target": "age"}, r"weights\.target 'age' does not exist; there is attributes, identity"),
@@ -34,8 +34,8 @@ SETTINGS = Pretraining("central", "drawn_faces", "attributes", 8, 4, 2, 16, 1, 4
         ({"optimizer": replace(SGD, lr=0.0)}, r"weights\.optimizer\.lr must be greater than 0"),
     ],
 )
-def test_what_cannot_be_trained_is_told_by_its_key(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_what_cannot_be_trained_is_reported_by_its_key(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
         replace(SETTINGS, **changes)
 
 

@@ -31,12 +31,12 @@ def final(**sites: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_federation_is_compared_with_the_sites_that_were_trained_alone() -> None:
-    told = final(a=site(0.9, 0.85), b=site(0.9, 0.85, examples=30), c=site(0.6, None))
-    text = verdict(told)
+    said = final(a=site(0.9, 0.85), b=site(0.9, 0.85, examples=30), c=site(0.6, None))
+    text = verdict(said)
     assert "federation 80.00 %" in text
     assert "alone 85.00 %: the federation is +5.00 points" in text
     assert text.endswith("at the 2 of 3 sites that were trained alone")
-    table = final_tables(told)
+    table = final_tables(said)
     assert table.count("+5.00") == 3  # the task, and the two sites
     assert "-5.00" not in table
 
@@ -47,6 +47,6 @@ def test_who_is_better_off_alone_is_named() -> None:
 
 
 def test_nothing_is_compared_where_nobody_was_trained_alone() -> None:
-    told = final(a=site(0.9, None))
-    assert verdict(told) == "mean over sites: federation 90.00 %, majority class 50.00 %"
-    assert "+" not in final_tables(told)
+    said = final(a=site(0.9, None))
+    assert verdict(said) == "mean over sites: federation 90.00 %, majority class 50.00 %"
+    assert "+" not in final_tables(said)

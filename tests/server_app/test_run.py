@@ -119,7 +119,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, optimizer: str) -
     assert without_times(whole) == without_times(resumed)
 
 
-def test_a_named_run_begins_once_and_is_taken_up_then(tmp_path: Path) -> None:
+def test_a_named_run_begins_once_and_is_resumed_then(tmp_path: Path) -> None:
     named = {"name": "kept", "resume": "auto"}
     whole, _ = simulate(tmp_path / "whole", "faces", SMALL, sites=2)
     calls = 0
@@ -154,14 +154,14 @@ def test_resuming_with_another_configuration_names_the_key(tmp_path: Path) -> No
         simulate(tmp_path, "har", [], sites=2, resume="latest")
 
 
-def test_two_nodes_under_one_name_are_told_so(tmp_path: Path) -> None:
+def test_two_nodes_under_one_name_are_reported_so(tmp_path: Path) -> None:
     node = {"site": "clinic", "partition-id": 0, "num-partitions": 2}
     grid = LoopbackGrid({1: dict(node), 2: dict(node)}, {"output-dir": str(tmp_path)})
     with pytest.raises(UserError, match="two nodes call themselves 'clinic'"):
         simulate(tmp_path, "faces", SMALL, grid=grid)
 
 
-def test_sites_whose_shapes_differ_are_told_by_name_before_round_1(tmp_path: Path) -> None:
+def test_sites_whose_shapes_differ_are_reported_by_name_before_round_1(tmp_path: Path) -> None:
     nodes = {i: {"partition-id": i, "num-partitions": 2} for i in range(2)}
     grid = LoopbackGrid(nodes, {"output-dir": str(tmp_path)})
     odd = {"fc1.weight": "float32[16, 9]"}
@@ -196,11 +196,11 @@ def test_frozen_layers_without_weights_are_refused(tmp_path: Path) -> None:
         simulate(tmp_path, "faces", [*SMALL, "groups.pretrained=[conv1]"], sites=2)
 
 
-def test_what_an_aggregator_made_of_the_updates_is_told(
+def test_what_an_aggregator_made_of_the_updates_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     trimmed = "aggregator@strategy.aggregators.common=trimmed_mean"
     simulate(tmp_path, "faces", [*SMALL, trimmed])
-    told = [r.message for r in caplog.records if "nothing to cut from 4 updates" in r.message]
-    assert [line.split(": ")[:2] for line in told] == [["round 1", "common"], ["round 2", "common"]]
+    said = [r.message for r in caplog.records if "nothing to cut from 4 updates" in r.message]
+    assert [line.split(": ")[:2] for line in said] == [["round 1", "common"], ["round 2", "common"]]

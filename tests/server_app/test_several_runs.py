@@ -39,7 +39,7 @@ def test_overrides_ask_for_these_runs(overrides: list[str], runs: list[tuple[str
     assert expand(overrides) == runs
 
 
-def test_an_override_that_is_none_is_told() -> None:
+def test_an_override_that_is_none_is_reported() -> None:
     with pytest.raises(UserError, match="overrides"):
         expand(["model.hidden=["])
 
@@ -54,8 +54,8 @@ def run_on_loopback(folder: Path, overrides: list[str], resume: str = "") -> lis
 def test_every_run_has_its_own_folder_and_results(tmp_path: Path) -> None:
     found = run_on_loopback(tmp_path, ["seed=1,2", "strategy.rounds=1"])
     results = [json.loads(path.read_text()) for path in found]
-    assert sorted(told["seed"] for told in results) == [1, 2]
-    assert all(told["final"] is not None for told in results)
+    assert sorted(said["seed"] for said in results) == [1, 2]
+    assert all(said["final"] is not None for said in results)
 
 
 def test_a_mistake_in_the_last_run_ends_all_before_the_first(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_mistake_in_the_last_run_ends_all_before_the_first(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "said"),
     [
         (["method=fedprox", "method.mu=0.1,-1"], r"method\.mu must be 0 or greater"),
         (
@@ -83,9 +83,9 @@ def test_a_mistake_in_the_last_run_ends_all_before_the_first(tmp_path: Path) -> 
     ],
 )
 def test_what_hangs_on_no_site_is_checked_in_all_runs_before_the_first(
-    tmp_path: Path, overrides: list[str], told: str
+    tmp_path: Path, overrides: list[str], said: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=said):
         run_on_loopback(tmp_path, ["strategy.rounds=1", *overrides])
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""What goes wrong at a site's machine costs that site's contribution, and the server is told why."""
+"""What goes wrong at a site's machine costs that site's contribution, and the server is said why."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_a_data_folder_that_may_not_be_read_costs_one_contribution(
         ("bad: '1961'.png", "{}: not a readable picture; mend or remove it"),
     ],
 )
-def test_a_wrong_manifest_is_told_without_the_names_in_it(
+def test_a_wrong_manifest_is_reported_without_the_names_in_it(
     tmp_path: Path,
     pictures: Path,
     caplog: pytest.LogCaptureFixture,
@@ -240,18 +240,18 @@ def test_a_wrong_manifest_is_told_without_the_names_in_it(
     del grid.nodes[100]
     with pytest.raises(UserError) as raised:
         simulate(tmp_path, "images", [*IMAGES, "data.manifest=list.csv"], grid=grid)
-    told = reason.format("a file in the data folder")
-    assert f"clinic: {told}; see the site's log\n" in str(raised.value)
+    said = reason.format("a file in the data folder")
+    assert f"clinic: {said}; see the site's log\n" in str(raised.value)
     assert not re.search("Ann|Lee|1961", str(raised.value))
     assert f"Lee/{entry}" in caplog.text
 
 
-def test_settings_that_cannot_be_read_are_told_at_the_site_alone(
+def test_settings_that_cannot_be_read_are_reported_at_the_site_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     grid = clinics(tmp_path, **{"data-root": "srv/ann lee"})
-    told = "the site's settings are wrong; see the site's log"
-    with pytest.raises(UserError, match=told) as raised:
+    said = "the site's settings are wrong; see the site's log"
+    with pytest.raises(UserError, match=said) as raised:
         simulate(tmp_path, "faces", ROUNDS, grid=grid)
     assert "ann lee" not in str(raised.value)
     assert "data-root must be an absolute path, got 'srv/ann lee'" in caplog.text
@@ -295,7 +295,7 @@ class Device:
 
 
 @pytest.mark.parametrize(("fits", "takes_part"), [(2, True), (0, False)])
-def test_short_memory_is_met_with_smaller_pieces_and_told_where_one_example_is_too_much(
+def test_short_memory_is_met_with_smaller_pieces_and_said_where_one_example_is_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, takes_part: bool
 ) -> None:
     device = Device(monkeypatch)

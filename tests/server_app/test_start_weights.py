@@ -63,16 +63,16 @@ def test_a_task_with_more_classes_than_the_weights_begins_its_head_afresh(tmp_pa
     assert results["rounds"][0]["bytes_down"] == {"common": 0, "task": 0}
 
 
-@pytest.mark.parametrize("told", [{"task": "age"}, {}], ids=["new task", "task of others"])
+@pytest.mark.parametrize("said", [{"task": "age"}, {}], ids=["new task", "task of others"])
 def test_a_site_with_other_inputs_than_the_weights_costs_nobody_the_run(
-    tmp_path: Path, told: dict[str, Any]
+    tmp_path: Path, said: dict[str, Any]
 ) -> None:
     def grey(message: Message, reply: Message) -> Message | None:
         answer = joins(message, reply)
         other = message.metadata.message_type == kinds.QUERY and message.metadata.dst_node_id == 103
         if not other or answer is None:
             return answer
-        return with_report(input_shape=[1, 28, 28], **told)(message, answer)
+        return with_report(input_shape=[1, 28, 28], **said)(message, answer)
 
     grid = changing_grid(tmp_path)
     late = grid.nodes.pop(103)
@@ -86,7 +86,7 @@ def test_a_site_with_other_inputs_than_the_weights_costs_nobody_the_run(
         "strategy.on_site_error=exclude",
     ]
     results, _ = simulate(tmp_path, "faces", overrides, grid=grid)
-    task = told.get("task", "pose")
+    task = said.get("task", "pose")
     why = f"cannot take part: task {task!r}: the pre-trained weights are for other inputs"
     assert why in results["rounds"][2]["absent"]["site-03"]
     assert results["rounds"][2]["participants"] == ["site-00", "site-01", "site-02"]
@@ -105,8 +105,8 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("untrained")
 def test_a_frozen_head_is_refused_before_the_pretraining(tmp_path: Path) -> None:
     groups = ["groups=body_common_head_task", "groups.pretrained=[conv1,head.0]"]
-    told = r"freezes 2 tensors .*central pre-training\) do not have.*head\.0\.weight"
-    with pytest.raises(UserError, match=told):
+    said = r"freezes 2 tensors .*central pre-training\) do not have.*head\.0\.weight"
+    with pytest.raises(UserError, match=said):
         simulate(tmp_path, "faces", [*SMALL, "weights=central", *groups], sites=2)
 
 

@@ -195,7 +195,7 @@ def test_no_plan_chooses_a_path_at_a_site(notes: Path, key: str, value: object) 
         ),
     ],
 )
-def test_data_and_model_that_do_not_go_together_are_told(
+def test_data_and_model_that_do_not_go_together_are_reported(
     tmp_path: Path, notes: Path, experiment: str, chosen: list[str], said: str
 ) -> None:
     chosen = [*chosen, "weights=none", "strategy.poll=0.01"]
@@ -203,7 +203,7 @@ def test_data_and_model_that_do_not_go_together_are_told(
         simulate(tmp_path, experiment, chosen, sites=2, data_root=str(notes))
 
 
-def test_what_is_missing_is_told_by_its_key(tmp_path: Path, notes: Path) -> None:
+def test_what_is_missing_is_reported_by_its_key(tmp_path: Path, notes: Path) -> None:
     with pytest.raises(UserError, match=r"data\.folder.*model\.folder"):
         compose("text", ["model=mlp"])
     with pytest.raises(UserError, match="model=resnet18 has no folder"):

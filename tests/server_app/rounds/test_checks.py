@@ -219,8 +219,8 @@ json_values = st.recursive(
 
 @given(field=st.sampled_from(sorted(asdict(GOOD))), value=json_values)
 def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> None:
-    told = {**asdict(GOOD), field: value}
-    content = {"report": ConfigRecord({"json": json.dumps(told)})}
+    said = {**asdict(GOOD), field: value}
+    content = {"report": ConfigRecord({"json": json.dumps(said)})}
     payloads = {g: kinds.payload_array(encode(t)) for g, t in layers().items()}
     message = Message(RecordDict({**content, "layers": ArrayRecord(payloads)}), reply_to=asked())
     try:

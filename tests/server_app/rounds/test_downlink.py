@@ -59,7 +59,7 @@ def test_what_sites_read_is_what_the_server_thinks_and_comes_nearer_each_round()
     assert len(published.steps) <= MOST_STEPS
 
 
-def test_a_round_is_published_once_whatever_is_learnt_meanwhile() -> None:
+def test_a_round_is_published_once_whatever_is_learned_meanwhile() -> None:
     published = Published(dict(START))
     published.publish(SPARSE, 1, learned(1))
     before = published.hash

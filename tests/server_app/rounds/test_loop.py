@@ -137,13 +137,13 @@ def test_a_round_waits_for_enough_sites_and_says_now_and_then_who_is_missing(
 def test_a_run_gives_up_by_name_and_can_be_resumed(tmp_path: Path) -> None:
     whole, _ = simulate(tmp_path / "whole", "faces", PLAIN, grid=grid_of(tmp_path / "whole"))
     overrides = [*PLAIN, "strategy.min_sites=3", "strategy.give_up=0.5"]
-    told = (
+    said = (
         r"round 2: 2 of at least 3 sites are there, missing: site-01 \(task pose, node 101\): not "
         r"connected; site-02 .*gave up after 0\.5 s \(strategy\.give_up\); what was learned up to "
         r"round 1 is kept"
     )
     cut = tmp_path / "cut"
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=said):
         simulate(cut, "faces", overrides, grid=away(cut, looks=float("inf")))
     again, _ = simulate(cut, "faces", PLAIN, grid=grid_of(cut), resume="latest")
     assert same(states(tmp_path / "whole", whole["run"]), states(cut, again["run"]))
@@ -174,10 +174,10 @@ def test_a_run_whose_sites_never_answer_gives_up(tmp_path: Path) -> None:
         return None if of_round(message) == 2 else reply
 
     overrides = [*PLAIN, "strategy.deadline=0.2", "strategy.give_up=0.5"]
-    told = (
+    said = (
         r"round 2: nobody took part \(.*site-03 .*no answer within 0\.2 s\); gave up after 0\.5 s"
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=said):
         simulate(tmp_path, "faces", overrides, grid=grid_of(tmp_path, paused))
     again, grid = simulate(tmp_path, "faces", PLAIN, grid=grid_of(tmp_path), resume="latest")
     assert {of_round(m) for m in grid.sent} - {None} == {2}
@@ -191,7 +191,7 @@ def test_the_loop_looks_at_least_five_times_a_second() -> None:
 # -- who took part ---------------------------------------------------------------------------------
 
 
-def test_who_took_part_is_told_by_site_and_round_and_survives_a_crash(
+def test_who_took_part_is_reported_by_site_and_round_and_survives_a_crash(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -247,10 +247,10 @@ def test_nothing_is_printed_where_nobody_missed_a_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "told"),
+    ("late", "said"),
     [([2], "round 2 late"), ([1, 2, 3], "rounds 1-3 late"), ([1, 2, 4], "rounds 1-2, 4 late")],
 )
-def test_rounds_that_were_missed_are_told_as_spans(late: list[int], told: str) -> None:
+def test_rounds_that_were_missed_are_reported_as_spans(late: list[int], said: str) -> None:
     records = [
         {
             "round": number,
@@ -261,4 +261,4 @@ def test_rounds_that_were_missed_are_told_as_spans(late: list[int], told: str) -
         }
         for number in range(1, 6)
     ]
-    assert told in participation_table(participation(records), records)
+    assert said in participation_table(participation(records), records)

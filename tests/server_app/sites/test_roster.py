@@ -82,7 +82,7 @@ IMPOSTORS = {
 
 
 @pytest.mark.parametrize("case", IMPOSTORS)
-def test_who_is_not_what_the_roster_says_is_turned_away_and_the_run_goes_on(
+def test_who_is_not_what_the_roster_says_is_rejected_and_the_run_goes_on(
     tmp_path: Path, roster: Path, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
     node_id, config, reason = IMPOSTORS[case]
@@ -147,7 +147,9 @@ def test_an_outsider_s_error_neither_stops_the_run_nor_is_put_down_to_the_site(
     assert kinds_to(grid, 666) == {kinds.QUERY}
 
 
-def test_a_site_s_own_error_is_told_under_the_roster_s_name(tmp_path: Path, roster: Path) -> None:
+def test_a_site_s_own_error_is_reported_under_the_roster_s_name(
+    tmp_path: Path, roster: Path
+) -> None:
     grid = grid_of(tmp_path)
 
     def garbled(message: Message, reply: Message) -> Message:
@@ -168,9 +170,9 @@ def test_a_site_that_claims_another_s_name_in_an_answer_is_refused(
     def lies(message: Message, reply: Message) -> Message:
         mine = message.metadata.dst_node_id == NODE["hospital-b"]
         if mine and message.metadata.message_type == kinds.TRAIN:
-            told = json.loads(str(reply.content["report"]["json"]))
-            told["site"] = "hospital-a"
-            reply.content["report"] = ConfigRecord({"json": json.dumps(told)})
+            said = json.loads(str(reply.content["report"]["json"]))
+            said["site"] = "hospital-a"
+            reply.content["report"] = ConfigRecord({"json": json.dumps(said)})
         return reply
 
     grid.tamper = lies
@@ -198,11 +200,11 @@ def test_enough_sites_do_not_wait_for_ever_for_one_that_is_silent(tmp_path: Path
 def test_a_missing_site_is_named_with_its_roster_entry(tmp_path: Path, roster: Path) -> None:
     grid = grid_of(tmp_path, n666=node("hospital-c", 2))
     del grid.nodes[NODE["hospital-c"]]
-    told = (
+    said = (
         r"2 of at least 3 sites joined .*missing: hospital-c \(task gender, node 103, key "
         r"SHA256:\S+\): not connected since the run began(.|\n)*node 666 is refused as unauthorized"
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=said):
         simulate(tmp_path, "faces", [*QUICK, "strategy.min_sites=3"], grid=grid)
 
 
@@ -223,7 +225,7 @@ def test_a_missing_site_does_not_hide_that_all_the_others_refuse(
         simulate(tmp_path, "faces", QUICK, grid=grid)
 
 
-def test_who_is_turned_away_in_a_round_that_is_played_again_is_still_told(
+def test_who_is_rejected_in_a_round_that_is_played_again_is_still_said(
     tmp_path: Path, roster: Path
 ) -> None:
     grid = grid_of(tmp_path)
@@ -241,7 +243,7 @@ def test_who_is_turned_away_in_a_round_that_is_played_again_is_still_told(
     assert list(results["rounds"][1]["unauthorized"]) == ["666"]
 
 
-def test_a_node_that_was_turned_away_may_come_back_mended(tmp_path: Path, roster: Path) -> None:
+def test_a_node_that_was_rejected_may_come_back_mended(tmp_path: Path, roster: Path) -> None:
     grid = grid_of(tmp_path, n103=node("hospital-a", 2))
 
     def mended(message: Message, reply: Message) -> Message:
@@ -259,7 +261,7 @@ def test_a_node_that_was_turned_away_may_come_back_mended(tmp_path: Path, roster
     assert results["participation"]["hospital-c"][-1] == "took part"
 
 
-def test_a_node_that_is_turned_away_is_asked_no_more_though_it_was_unfit_before(
+def test_a_node_that_is_rejected_is_asked_no_more_though_it_was_rejected_before(
     tmp_path: Path, roster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -272,8 +274,8 @@ def test_a_node_that_is_turned_away_is_asked_no_more_though_it_was_unfit_before(
         if message.metadata.dst_node_id != 103 or message.metadata.message_type != kinds.QUERY:
             return reply
         asked.append(103)
-        told = {"error": "no data yet"} if len(asked) == 1 else {"site": "hospital-a"}
-        return with_report(**told)(message, reply)
+        said = {"error": "no data yet"} if len(asked) == 1 else {"site": "hospital-a"}
+        return with_report(**said)(message, reply)
 
     grid.tamper = changes
     results, _ = simulate(tmp_path, "faces", QUICK, grid=grid)

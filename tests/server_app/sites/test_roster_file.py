@@ -1,4 +1,4 @@
-"""The roster's file is read strictly; each mistake is told with its place and what to write."""
+"""The roster's file is read strictly; each mistake is said with its place and what to write."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def test_a_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
     (tmp_path / "a.pub").write_text(KEYS[0])
     command = ["ssh-keygen", "-l", "-f", str(tmp_path / "a.pub")]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except FileNotFoundError:
         pytest.skip("there is no ssh-keygen on this machine")
     entry = read_roster(write(tmp_path, {"hospital-a": A})).by_site["hospital-a"]
-    assert entry.fingerprint == told.split()[1]
+    assert entry.fingerprint == said.split()[1]
     assert str(entry).startswith("hospital-a (task gender, node 18446744073709551614, key SHA256:")
 
 
 @pytest.mark.parametrize(
-    ("sites", "told"),
+    ("sites", "said"),
     [
         ({}, "at least one site"),
         (["hospital-a"], "at least one site"),
@@ -77,8 +77,8 @@ def test_a_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
         ({"a": A, "b": {**B, "public-key": KEYS[0] + " other"}}, "have the same public-key SHA256"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(tmp_path: Path, sites: Any, told: str) -> None:
-    with pytest.raises(UserError, match=told) as raised:
+def test_a_mistake_is_reported_with_its_place(tmp_path: Path, sites: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
         read_roster(write(tmp_path, sites))
     assert f"{VARIABLE}: {tmp_path}" in str(raised.value)
 
@@ -91,7 +91,7 @@ def test_a_private_key_is_never_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "said"),
     [
         ("sites: {a: 1, a: 2}", r"'a' stands there twice \(line 1\)"),
         ("sites: {}\nsites: {}", r"'sites' stands there twice \(line 2\)"),
@@ -103,10 +103,10 @@ def test_a_private_key_is_never_repeated(tmp_path: Path) -> None:
         ("sites: 2001-99-99", "is no YAML"),
     ],
 )
-def test_a_file_that_is_none_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_is_none_is_reported(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "roster.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=said):
         read_roster(path)
 
 
