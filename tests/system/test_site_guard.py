@@ -35,7 +35,7 @@ def _reaches(port):
 
 from flwr.common.logger import log as _log
 from fedstrata.protocol import payload as _payload
-_answer = answer
+_honest_answer = answer
 
 
 def answer(message, report, layers):
@@ -45,7 +45,7 @@ def answer(message, report, layers):
         import torch
 
         layers = {**layers, "personal": _payload.encode({"head.out.weight": torch.ones(2, 8)})}
-    return _answer(message, report, layers)
+    return _honest_answer(message, report, layers)
 """
 
 
