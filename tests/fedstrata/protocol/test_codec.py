@@ -20,7 +20,6 @@ from torch import Tensor
 from fedstrata.protocol import payload
 from fedstrata.protocol.codec import Change, apply_changes, decode, encode, forms, same_bits
 from fedstrata.protocol.codings import (
-    CODINGS,
     EXACT,
     BFloat16,
     Changed,
@@ -29,16 +28,12 @@ from fedstrata.protocol.codings import (
     Int8,
     LowBit,
     TopK,
-    describe_form,
     expected_arrays,
-    read_codings,
-    read_form,
     unchanged,
 )
 from fedstrata.protocol.elias_fano import pack
 from fedstrata.protocol.payload import PayloadError
 from fedstrata.protocol.tensors import TensorSpec
-from fedstrata.support.errors import UserError
 
 LOSSY: dict[str, Coding] = {
     "bfloat16": BFloat16(),
@@ -459,52 +454,3 @@ def test_every_truncation_is_refused(name: str) -> None:
     for length in range(0, len(whole), 3):
         with pytest.raises(PayloadError):
             decode(whole[:length], SCHEMA, ALL[name], max_magnitude=None)
-
-
-# The choice -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("up", "reason"),
-    [
-        ({"name": "int9"}, "strategy.coding.common.name 'int9' does not exist.*nearest: 'int8'"),
-        ("int8", "expected a coding"),
-        ({"name": "int8"}, "strategy.coding.common.per_channel"),
-        ({"name": "exact", "fraction": 1}, "has no option 'fraction'"),
-        ({"name": "changed"}, "write strategy.coding.common=exact"),
-        ({"name": "lowbit", "bits": 3, "per_channel": True}, "bits must be 1, 2 or 4"),
-        ({"name": "topk", "fraction": 0, "values": "float32", "least": 0}, "greater than 0"),
-        ({"name": "topk", "fraction": 1.5, "values": "float32", "least": 0}, "at most 1"),
-        ({"name": "topk", "fraction": 0.5, "values": "int8", "least": 0}, "float32 or bfloat16"),
-        ({"name": "topk", "fraction": 0.5, "values": "float32", "least": -1}, "0 or greater"),
-    ],
-)
-def test_a_wrong_choice_says_what_to_write(up: Any, reason: str) -> None:
-    with pytest.raises(UserError, match=reason):
-        read_codings({"common": up}, {})
-
-
-def test_what_is_not_named_is_exact() -> None:
-    codings = read_codings({"common": {"name": "bfloat16"}}, {})
-    assert codings.from_site("common") == BFloat16()
-    assert codings.to_site("common") == codings.from_site("task") == EXACT
-    assert codings.describe("common") == "up bfloat16, down exact"
-
-
-@given(st.sampled_from(["float32", "int8"]), st.lists(st.integers(0, 2**31), max_size=8))
-def test_a_form_is_read_as_it_is_described(dtype: str, shape: list[int]) -> None:
-    assert read_form(describe_form((dtype, tuple(shape)))) == (dtype, tuple(shape))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "float32", "float32[", "float32[1,]", "float32[-1]", "x" * 99]
-)
-def test_what_is_no_form_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no dtype with a shape"):
-        read_form(text)
-
-
-def test_every_coding_has_its_file() -> None:
-    from server_app.compose import CONF
-
-    assert {path.stem for path in (CONF / "coding").glob("*.yaml")} == set(CODINGS)
