@@ -1,26 +1,52 @@
-"""`fedstrata site`: the process that runs the app beside a SuperNode, behind the site's rules."""
+"""`fedstrata site`: the process that runs the app beside a SuperNode, and a site's other commands."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from fedstrata.support.errors import UserError
 
 logger = logging.getLogger("flwr")
 
 
+SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
+    {"keygen": "make the site's keys, whose private halves never leave it"}
+)
+"""Each further command with its help; ``fedstrata.cli.site_NAME`` has its ``main(arguments)``."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the site's process until SIGTERM or SIGINT."""
+    """Do what a subcommand says; without one, run the site's process until SIGTERM or SIGINT."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in SUBCOMMANDS:
+        importlib.import_module(f"{__package__}.site_{given[0]}").main(given[1:])
+        return
+    options = parser().parse_args(given)
+    try:
+        _run(options)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the site's process; each subcommand has its own."""
+    width = max(map(len, SUBCOMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {text}" for name, text in SUBCOMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="fedstrata site",
+        usage="fedstrata site --settings SITE.YAML [options] | fedstrata site COMMAND ...",
         description="Runs beside a SuperNode started with --isolation process, instead of "
         "flower-superexec: keeps the app warm, and lets nothing leave that site.yaml does not share.",
+        epilog=f"commands:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--settings", type=Path, required=True, help="site.yaml")
     parser.add_argument("--appio-api-address", default="127.0.0.1:9094", help="of the SuperNode")
@@ -37,11 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="ALIVE",
         help="end with 0 where the file was touched within 30 s, else with 1",
     )
-    options = parser.parse_args(arguments)
-    try:
-        _run(options)
-    except UserError as error:
-        sys.exit(str(error))
+    return parser
 
 
 class _IsAlive(argparse.Action):
