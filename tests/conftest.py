@@ -28,6 +28,14 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return half as many workers again as there are cores: a test of the server waits for a third.
+
+    It waits for answers that do not come and for deadlines, in which another worker can compute.
+    """
+    return len(os.sched_getaffinity(0)) * 3 // 2 or 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of real processes first: each is long, and none should be left to the end."""
     items.sort(key=lambda item: item.get_closest_marker("system") is None)
@@ -46,6 +54,17 @@ def simulated() -> Iterator[None]:
     """Let the app be in a simulation here, where no Ray started it: tests/loopback.py stands in."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("client_app.node_config.in_simulation", lambda: True)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nodes_that_are_there_at_once() -> Iterator[None]:
+    """Take a roster for complete sooner: in the loopback all nodes are there from the beginning.
+
+    Each of some three hundred runs would otherwise wait for a second.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server_app.sites.joining.SETTLE", 0.05)
         yield
 
 

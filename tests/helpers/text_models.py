@@ -38,3 +38,24 @@ def tiny_bert(
         model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     return folder
+
+
+def text_network(
+    models_dir: Path,
+    *,
+    length: int = 8,
+    folder: str = "tiny-bert",
+    classes: int = 3,
+    head: Sequence[int] = (5,),
+) -> Any:
+    """Return the network ``text_encoder`` over a folder of ``models_dir``."""
+    from models.networks import build
+
+    return build(
+        "text_encoder",
+        input_shape=(length,),
+        classes=classes,
+        head=head,
+        folder=folder,
+        models_dir=models_dir,
+    )

@@ -12,11 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedstrata.support.errors import UserError
-from models.networks import build
 from models.networks.text import folder_tensors
 from models.text_folders import random_model, read_architecture, read_tokenizer, stored_tensors
 from models.weights import load_into
-from tests.helpers.text_models import tiny_bert
+from tests.helpers.text_models import text_network, tiny_bert
 
 pytest.importorskip("transformers")
 WORDS = ("cough", "fever", "knee", "hip", "rash", "itch")
@@ -100,20 +99,9 @@ def models_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def network(models_dir, length=8, folder="tiny-bert", classes=3, head=(5,)):
-    return build(
-        "text_encoder",
-        input_shape=(length,),
-        classes=classes,
-        head=head,
-        folder=folder,
-        models_dir=models_dir,
-    )
-
-
 def test_stored_tensors_come_under_the_networks_names(models_dir):
     stored = load_file(models_dir / "tiny-bert" / "model.safetensors")
-    model = network(models_dir)
+    model = text_network(models_dir)
     report = load_into(model, folder_tensors("tiny-bert", models_dir))
     assert {name.partition(".")[0] for name in report.missing} == {"head"}
     assert (report.unexpected, report.mismatched) == ((), ())
@@ -174,7 +162,7 @@ def test_a_wrong_configuration_is_named_and_no_code_is_run(models_dir, config, s
     text = config if isinstance(config, str) else json.dumps(config)
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=said) as caught:
-        network(models_dir)
+        text_network(models_dir)
     assert "config.json" in str(caught.value)
     assert not (models_dir / "was_run").exists()
 
@@ -188,7 +176,7 @@ def test_damaged_weights_are_named(models_dir, damage):
         save_file({"embeddings.word_embeddings.weight": torch.ones(4, 4)}, path, {"format": "pt"})
     elif damage == "pickle":  # never read, though transformers could
         torch.save(
-            network(models_dir).encoder.model.state_dict(), path.parent / "pytorch_model.bin"
+            text_network(models_dir).encoder.model.state_dict(), path.parent / "pytorch_model.bin"
         )
     elif damage != "missing":
         path.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])

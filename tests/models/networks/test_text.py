@@ -15,7 +15,7 @@ from models.networks import build, input_dtype
 from models.networks.text import folder_tensors
 from models.weights import load_into
 from strategies.methods import make_method
-from tests.helpers.text_models import tiny_bert
+from tests.helpers.text_models import text_network, tiny_bert
 
 pytest.importorskip("transformers")
 
@@ -29,23 +29,12 @@ def models_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def network(models_dir, length=8, folder="tiny-bert", classes=3, head=(5,)):
-    return build(
-        "text_encoder",
-        input_shape=(length,),
-        classes=classes,
-        head=head,
-        folder=folder,
-        models_dir=models_dir,
-    )
-
-
 def ids(*rows, length=8):
     return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
 
 
 def test_ids_become_logits_through_encoder_and_head(models_dir):
-    model = network(models_dir)
+    model = text_network(models_dir)
     assert [name for name, _ in model.named_children()] == ["encoder", "head"]
     assert {name.partition(".")[0] for name in model.state_dict()} == {"encoder", "head"}
     assert model.head[0].in_features == 64
@@ -58,7 +47,7 @@ def test_ids_become_logits_through_encoder_and_head(models_dir):
 
 
 def test_features_are_the_mean_over_the_tokens_that_are_there(models_dir):
-    encoder = network(models_dir).encoder.eval()
+    encoder = text_network(models_dir).encoder.eval()
     row = [2, 5, 8, 9, 3]
     with torch.no_grad():
         vectors = encoder.model(input_ids=ids(row, length=5)).last_hidden_state
@@ -70,7 +59,7 @@ def test_features_are_the_mean_over_the_tokens_that_are_there(models_dir):
 
 
 def test_a_text_of_padding_alone_gives_zeros(models_dir):
-    encoder = network(models_dir).encoder.eval()
+    encoder = text_network(models_dir).encoder.eval()
     with torch.no_grad():
         features = encoder(ids([], [2, 3]))
     assert torch.equal(features[0], torch.zeros(64))
@@ -81,14 +70,14 @@ def test_the_callers_seed_decides_the_start(models_dir):
     drawn = []
     for seed in (7, 7, 8):
         torch.manual_seed(seed)
-        drawn.append(network(models_dir).state_dict())
+        drawn.append(text_network(models_dir).state_dict())
     assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
     embeddings = "encoder.model.embeddings.word_embeddings.weight"
     assert not torch.equal(drawn[0][embeddings], drawn[2][embeddings])
 
 
 def test_a_frozen_encoder_is_the_prefix(models_dir):
-    model = network(models_dir)
+    model = text_network(models_dir)
     kinds = make_method({"name": "layers"}).known_groups()
     partition = partition_tensors(model, {"pretrained": ["encoder"], "common": ["..."]}, kinds)
     assert frozen_cut(model, partition) == 1
@@ -108,7 +97,7 @@ def test_the_digest_of_a_prefix_has_what_no_tensor_shows(tmp_path):
     digests = set()
     for number, changes in enumerate([{}, {"num_attention_heads": 4}, {"hidden_act": "relu"}]):
         tiny_bert(tmp_path / str(number), WORDS, **changes)
-        model = network(tmp_path / str(number))
+        model = text_network(tmp_path / str(number))
         load_into(model, folder_tensors("tiny-bert", tmp_path / "0"))
         digests.add(prefix_digest(model, 1))
     assert len(digests) == 3
@@ -133,12 +122,12 @@ def test_folders_that_are_missing_or_lead_away_are_named(models_dir, tmp_path_fa
     inside.unlink()
     inside.symlink_to(elsewhere / "config.json")
     with pytest.raises(UserError, match="a link that leaves"):
-        network(models_dir)
+        text_network(models_dir)
 
 
 def test_inputs_that_do_not_fit_are_named(models_dir):
     with pytest.raises(UserError, match="at most 24 tokens, not 25") as caught:
-        network(models_dir, length=25)
+        text_network(models_dir, length=25)
     assert caught.value.public == (
         "the folder of model.folder: the model takes at most 24 tokens, not 25: lower data.length"
     )
