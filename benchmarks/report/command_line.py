@@ -55,7 +55,8 @@ def make_parser(name: str, description: str | None, *, quick: str | None = None)
     parser = Parser(prog=f"python -m benchmarks.{name}", description=description)
     if quick is not None:
         parser.add_argument("--quick", action="store_true", help=quick)
-    output_help = "folder of the results (benchmarks/results; outputs/quick with --quick)"
+    with_quick = "; outputs/quick with --quick" if quick is not None else ""
+    output_help = f"folder of the results (benchmarks/results{with_quick})"
     parser.add_argument("--output", type=_folder, help=output_help)
     return parser
 
