@@ -264,9 +264,9 @@ def test_a_node_that_was_rejected_may_come_back_mended(tmp_path: Path, roster: P
 def test_a_node_that_is_rejected_is_asked_no_more_though_it_was_rejected_before(
     tmp_path: Path, roster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "server_app.patience.SAY_EVERY", 0.0
-    )  # who is rejected_reasons is asked at every look
+    # Who is rejected is asked at every look, and there is time for a second one.
+    monkeypatch.setattr("server_app.patience.SAY_EVERY", 0.0)
+    monkeypatch.setattr("server_app.sites.joining.SETTLE", 1.0)
     grid = grid_of(tmp_path)
     asked: list[int] = []
 
