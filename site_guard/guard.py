@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -16,12 +16,16 @@ from flwr.app import Message
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
-from site_guard.answers import AnswerFilter, round_of
+from site_guard.answers import AnswerFilter, Requested, round_of
 from site_guard.appio import Abandoned, Queue, Work
+from site_guard.approvals import BEFORE_APPROVAL, Approvals, Request, Waiting, request_of
 from site_guard.bundles import Bundle
+from site_guard.day_counts import DayCounts
+from site_guard.plan_rules import read_plan
 from site_guard.settings import SiteSettings
-from site_guard.signatures import public_keys, require_signature
+from site_guard.signatures import key_fingerprint, public_keys, require_signature
 from site_guard.warm import AppFailed, AppRaised, WarmProcess
 
 logger = logging.getLogger("flwr")
@@ -46,9 +50,14 @@ class Guard:
     process: WarmProcess
     answer_filter: AnswerFilter = field(init=False)
     keys: tuple[Ed25519PublicKey, ...] = field(init=False)
+    approvals: Approvals = field(init=False)
+    counts: DayCounts = field(init=False)
 
     def __post_init__(self) -> None:
         self.answer_filter = AnswerFilter(self.settings)
+        folder = self.settings.guard_folder
+        self.approvals = Approvals(folder / "approvals", self.settings.site)
+        self.counts = DayCounts(folder / "today.json", self.settings.plan)
         self.keys = public_keys(self.settings.bundles.signed_by, "bundles.signed-by")
 
     def run(self, queue: Queue) -> None:
@@ -98,8 +107,11 @@ class Guard:
             logger.error(
                 "site %s refuses %s, round %d: %s", self.settings.site, kind, number, error
             )
+            waits = isinstance(error, Waiting)
             answer = self._failure(
-                work.message, f"refused by the site: {error}", later=isinstance(error, NotNow)
+                work.message,
+                str(error) if waits else f"refused by the site: {error}",
+                later=isinstance(error, NotNow),
             )
         except AppFailed as error:
             work.failure = str(error)
@@ -121,26 +133,15 @@ class Guard:
         Raises
         ------
         Refused
-            The bundle is not signed as the site wants it, it is outside the site's hours, the order
-            came too late, it asks for a group that the site does not share, or the answer has
-            something that may not leave.
+            Bundle and plan are not signed as the site wants it, the plan breaks a rule, the run is
+            not approved, it is outside the site's hours, the order came too late, it asks for a
+            group that the site does not share, or the answer has something that may not leave.
         AppFailed
             The app gave no answer.
         """
         message, context = work.message, work.context
-        kind = message.metadata.message_type
-        content = work.bundle.content
-        require_signature(content, context.run_config.get("signature"), self.keys)
-        if kind in TRAINS:
-            self.settings.refuse_outside_hours(datetime.now())
-        requested = self.answer_filter.check_order(message)
-        left = message.metadata.created_at + message.metadata.ttl - time.time()
-        if left <= 0:
-            raise Refused(
-                f"the order had run out {-left:.0f} s before it reached the app: "
-                "is this machine's clock right?"
-            )
-        bundle = Bundle(content, work.run.fab_id, work.run.fab_version)
+        plan, requested, left = self._admit(work)
+        bundle = Bundle(work.bundle.content, work.run.fab_id, work.run.fab_version)
         # The app sees the site's own settings only, and nothing that the SuperNode was started with.
         before = context.node_config
         context.node_config = dict(self.settings.node_config())
@@ -158,11 +159,70 @@ class Guard:
         finally:
             context.node_config = before
         try:
-            return self.answer_filter.filter_answer(message, answered, requested)
+            filtered = self.answer_filter.filter_answer(message, answered, requested)
         except Refused as error:
             if self.settings.errors == "full":
                 raise
             raise Refused(self.answer_filter.error_text(str(error))) from None
+        self._check_answer(message, plan, filtered)
+        return filtered
+
+    def _admit(self, work: Work) -> tuple[Plan, Requested, float]:
+        """Return plan, what is asked for and the seconds left; raise Refused before any work."""
+        message, content = work.message, work.bundle.content
+        kind, rules = message.metadata.message_type, self.settings.plan
+        text, plan = read_plan(message)
+        given = work.context.run_config.get("signature")
+        key = require_signature(content, text, given, self.keys)
+        rules.check_plan(plan)
+        requested = self.answer_filter.check_order(message)
+        for group, schema in requested.schemas.items():
+            rules.check_tensors(group, schema)
+        request = request_of(
+            work.run.run_id,
+            text,
+            plan,
+            content,
+            key_fingerprint(key) if key else "",
+            datetime.now(UTC),
+        )
+        if self.settings.approve == "ask":
+            self._require_approval(request, content, kind)
+        if kind in TRAINS:
+            self.settings.refuse_outside_hours(datetime.now())
+        left = message.metadata.created_at + message.metadata.ttl - time.time()
+        if left <= 0:
+            raise Refused(
+                f"the order had run out {-left:.0f} s before it reached the app: "
+                "is this machine's clock right?"
+            )
+        self.counts.take(trains=kind == kinds.TRAIN)
+        if self.settings.approve == "ask" and kind == kinds.TRAIN:
+            self.approvals.count(request)
+        return plan, requested, left
+
+    def _require_approval(self, request: Request, bundle: bytes, kind: str) -> None:
+        """Raise Refused unless a person of the site approved the run."""
+        try:
+            self.approvals.require(request, bundle, kind)
+        except Waiting:
+            if not self.settings.plan.checkpoint_before_approval or kind not in BEFORE_APPROVAL:
+                raise
+        except UserError as error:
+            logger.error("site %s: %s", self.settings.site, error)
+            raise Refused("what was approved here cannot be read: see the site's log") from None
+
+    def _check_answer(self, order: Message, plan: Plan, answer: Message) -> None:
+        """Raise Refused for an answer that the plan's rules keep here; it holds for no failure."""
+        kind, rules = order.metadata.message_type, self.settings.plan
+        if kind in BEFORE_APPROVAL:
+            site = answers.read_site_report(answer)
+            if not site.error:
+                rules.check_site_report(plan, site)
+        elif kind == kinds.TRAIN:
+            trained = answers.read_round_report(answer)
+            if not trained.error:
+                rules.check_report(plan, trained)
 
     def _failure(self, message: Message, reason: str, *, later: bool = False) -> Message:
         return answers.failure(message, self.settings.site, round_of(message), reason, later=later)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, time
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 
 from fedstrata.protocol.limits import NAME, NotNow
 from fedstrata.support.errors import UserError, nearest
+from site_guard.plan_rules import PlanRules, matches
 from site_guard.signatures import public_keys
 
 GROUPS = ("common", "task")  # the groups that a site can share
@@ -74,6 +75,14 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         characters; ``brief`` for no more than that there was one.
     bundles : Bundles
         Which app bundles may run.
+    plan : PlanRules
+        What the plan of a run may ask.
+    approve : str
+        ``signed`` for every run that `bundles` allows; ``ask`` for those alone to which a person
+        of the site has said yes.
+    guard : str
+        Folder of what the site's process keeps for itself: approvals, and how much was asked
+        today. Empty for ``guard/<site>`` beside ``state``.
     """
 
     site: str
@@ -95,6 +104,14 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     hours: tuple[str, ...] = ()
     errors: str = "full"
     bundles: Bundles = Bundles()
+    plan: PlanRules = PlanRules()
+    approve: str = "signed"
+    guard: str = ""
+
+    @property
+    def guard_folder(self) -> Path:
+        """Where the site's process keeps what the app must not change."""
+        return Path(self.guard) if self.guard else Path(self.state).parent / "guard" / self.site
 
     def node_config(self) -> dict[str, str | int]:
         """Return what the app learns about its site, under the keys of Flower's node config."""
@@ -116,11 +133,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
     def stays(self, tensor: str) -> bool:
         """Whether a tensor may never leave the site."""
-        parts = tensor.split(".")
-        paths = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-        return any(
-            path == pattern or fnmatchcase(path, pattern) for path in paths for pattern in self.keep
-        )
+        return matches(tensor, self.keep)
 
     def refuse_outside_hours(self, now: datetime) -> None:
         """Raise NotNow where training is not allowed at ``now``, local time."""
@@ -128,6 +141,9 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             raise NotNow(
                 f"training may begin here at {', '.join(self.hours)}, and it is {now:%H:%M}"
             )
+
+
+SECTIONS: Mapping[str, type[msgspec.Struct]] = {"bundles": Bundles, "plan": PlanRules}
 
 
 def read_settings(path: Path) -> SiteSettings:
@@ -157,9 +173,9 @@ def _message(error: msgspec.ValidationError) -> str:
     unknown = re.search(r"unknown field `([^`]*)`", text)
     if not unknown:
         return text
-    inner = "`$.bundles`" in text
-    known = (Bundles if inner else SiteSettings).__struct_encode_fields__
-    where = "bundles has" if inner else "there is"
+    inner = next((name for name in SECTIONS if f"`$.{name}`" in text), "")
+    known = SECTIONS.get(inner, SiteSettings).__struct_encode_fields__
+    where = f"{inner} has" if inner else "there is"
     return f"{where} no entry {unknown[1]!r}; nearest: {nearest(unknown[1], known)}"
 
 
@@ -169,7 +185,7 @@ def _check(settings: SiteSettings, path: Path) -> None:
             raise UserError(
                 f"{path}: {entry} must be letters, digits, '.', '_' and '-', at most 64 characters"
             )
-    for entry in ("data", "state", "cache", "models"):
+    for entry in ("data", "state", "cache", "models", "guard"):
         folder = getattr(settings, entry)
         if folder and not Path(folder).is_absolute():
             raise UserError(f"{path}: {entry} must be an absolute path, got {folder!r}")
@@ -199,6 +215,9 @@ def _check(settings: SiteSettings, path: Path) -> None:
     public_keys(settings.bundles.signed_by, f"{path}: bundles.signed-by")
     if settings.errors not in ("full", "brief"):
         raise UserError(f"{path}: errors is full or brief, got {settings.errors!r}")
+    if settings.approve not in ("signed", "ask"):
+        raise UserError(f"{path}: approve is signed or ask, got {settings.approve!r}")
+    _check_plan(settings, path)
     if not 0 < settings.gpu_memory <= 1:
         raise UserError(f"{path}: gpu-memory is a share, above 0 and at most 1")
     if not settings.bundles.keep_warm >= 0:
@@ -214,6 +233,24 @@ def _check(settings: SiteSettings, path: Path) -> None:
         if value is not None and value < least:
             name = entry.replace("_", "-")
             raise UserError(f"{path}: {name} must be at least {least}, got {value}")
+
+
+def _check_plan(settings: SiteSettings, path: Path) -> None:
+    """Raise UserError for plan rules that are impossible, alone or beside the other entries."""
+    settings.plan.check(str(path))
+    for group, entries in (settings.plan.groups or {}).items():
+        if group not in GROUPS:
+            raise UserError(f"{path}: plan: groups has {group!r}; write {' or '.join(GROUPS)}")
+        if wrong := [entry for entry in entries if not _KEPT.fullmatch(entry)]:
+            raise UserError(
+                f"{path}: plan: groups has {wrong[0]!r}, which matches no tensor: write a name or "
+                "a glob, as in 'layer4' or 'head.*'"
+            )
+    if settings.max_steps is not None and settings.max_steps < settings.plan.min_steps:
+        raise UserError(
+            f"{path}: max-steps {settings.max_steps} is below plan: min-steps "
+            f"{settings.plan.min_steps}, so no round could be sent"
+        )
 
 
 def _within(span: str, now: time) -> bool:

@@ -1,30 +1,74 @@
-"""`fedstrata sign`: the signature of an app bundle, by a key of the consortium."""
+"""`fedstrata sign`: the signature of an app bundle with its plan, by a key of the consortium."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedstrata.support.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the signature of the app bundle that `flwr run` would send."""
+    """Print the signature of what `flwr run` would send, with the same folder and ``-c``."""
     parser = argparse.ArgumentParser(
         prog="fedstrata sign",
-        description="Signs the app bundle of a folder. Give the result to flwr run: "
-        'flwr run . hospitals -c "signature=\\"$(fedstrata sign --key consortium)\\""',
+        description="Signs an app's bundle together with the plan that its sites will get. Repeat "
+        "here the experiment and the overrides of the run; with others no site takes the signature.",
+        epilog='flwr run . hospitals -c "experiment=\\"images\\" '
+        'signature=\\"$(fedstrata sign --key consortium -c experiment=images)\\""',
     )
     parser.add_argument("--key", type=Path, required=True, help="Ed25519, as ssh-keygen writes it")
     parser.add_argument("app", type=Path, nargs="?", default=Path(), help="folder of the app")
+    parser.add_argument(
+        "-c",
+        dest="pairs",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="experiment=NAME or overrides=TEXT, as for the run",
+    )
     options = parser.parse_args(arguments)
+    from consortium.driver import read_pairs
     from site_guard.bundles import build
     from site_guard.signatures import private_key, sign
 
     try:
-        key = private_key(options.key)
-        print(sign(build(options.app), key))
+        key, pairs = private_key(options.key), read_pairs(options.pairs)
+        bundle = build(options.app)
+        print(" ".join(sign(bundle, plan, key) for plan in plans(options.app, pairs)))
     except UserError as error:
         sys.exit(str(error))
+
+
+def plans(app: Path, pairs: Mapping[str, str]) -> list[str]:
+    """Return the plans, as JSON, that the app in a folder makes of a run's configuration.
+
+    The app's own code composes them in a process of its own: it may be another version than this.
+    """
+    try:
+        project = tomllib.loads((app / "pyproject.toml").read_text())
+        defaults = project["tool"]["flwr"]["app"]["config"]
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(
+            f"{app / 'pyproject.toml'}: [tool.flwr.app.config] cannot be read: {error}"
+        ) from None
+    if unknown := sorted(pairs.keys() - defaults.keys()):
+        raise UserError(f"-c {unknown[0]}=...: the app has {', '.join(sorted(defaults))}")
+    # With -m the folder comes first on Python's path.
+    done = subprocess.run(
+        [sys.executable, "-m", "server_app.plans", json.dumps({**defaults, **pairs})],
+        cwd=app,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        raise UserError(f"{app}: its plan cannot be composed: {lines[-1]}")
+    made: list[str] = json.loads(done.stdout)
+    return made

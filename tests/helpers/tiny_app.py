@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.typing import Fab, Run
 
@@ -38,7 +38,7 @@ seen = 0
 def evaluate(message, context):
     global seen
     seen += 1
-    wanted = message.content["plan"]["json"]
+    wanted = json.loads(message.content["plan"]["json"])["method"]["wanted"]
     if wanted == "raise":
         raise ValueError("Jane Doe")
     if wanted == "die":
@@ -72,7 +72,7 @@ def evaluate(message, context):
         message.content["order"]["round"] = 77
     report = {
         "site": context.node_config["site"], "round": message.content["order"]["round"],
-        "examples": seen, "steps": 0, "planned": 0, "loss": 0.0, "seconds": float(os.getpid()),
+        "examples": 24 if layers else seen, "steps": 3 * bool(layers), "planned": 3 * bool(layers), "loss": 0.0, "seconds": float(os.getpid()),
         "metrics": METRICS, "error": error, "later": False,
         "numerics": {"threads": 5},
     }
@@ -93,6 +93,37 @@ publisher = "somebody"
 serverapp = "app:app"
 clientapp = "app:app"
 """
+PLAN: dict[str, Any] = {
+    "federation": "march-1234",
+    "seed": 1,
+    "rounds": 8,
+    "fraction": 1.0,
+    "coding": {},
+    "coding_down": {},
+    "model": {"name": "small_cnn", "head": [], "dropout": 0.0},
+    "weights": "",
+    "data": {"name": "faces"},
+    "groups": {"pretrained": [], "common": ["..."], "task": [], "personal": []},
+    "train": {
+        "epochs": 1,
+        "steps": None,
+        "batch_size": 8,
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0},
+        "clip": 5.0,
+        "augment": "none",
+        "schedule": "constant",
+        "class_weights": "none",
+        "cache_features": True,
+        "feature_dtype": "float16",
+        "precision": "auto",
+        "threads": None,
+        "compile": False,
+        "evaluation_batch_size": 256,
+    },
+    "tuning": {"epochs": 0, "groups": [], "lr_factor": 1.0},
+    "cohort": {"sites": 1, "batched": True},
+}
+MOST_WANTED = 10_000  # characters
 OUTSIDE = "1/../../../../1"  # a version that makes a path out of the bundle's own folder
 
 
@@ -120,6 +151,12 @@ def settings(folder: Path, **entries: Any) -> SiteSettings:
     return SiteSettings(**(names | places | entries))
 
 
+def planned(wanted: str = "", **changes: Any) -> str:
+    """Return a plan that every site accepts by default; the tiny app does what is ``wanted``."""
+    made = {**PLAN, "method": {"name": "layers", "wanted": wanted}, **changes}
+    return json.dumps(made)
+
+
 def asked(
     content: bytes,
     plan: str = "",
@@ -130,7 +167,10 @@ def asked(
     **more: Any,
 ) -> Pushed:
     """Return an order with the app bundle ``content``, whose plan says how the app behaves."""
-    message = orders.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=120.0)
+    made = planned("" if len(plan) > MOST_WANTED else plan)
+    message = orders.order(kind, 7, plan=made, round_number=3, layers={}, ttl=120.0)
+    if len(plan) > MOST_WANTED:  # no plan is so long: it makes the order long
+        message.content["padding"] = ConfigRecord({"text": plan})
     message.metadata.ttl = ttl
     context = Context(1, 7, {"site": "somebody else"}, RecordDict(), run_config or {})
     run = Run.create_empty(run_id=1)

@@ -21,6 +21,7 @@ from site_guard.signatures import sign
 from tests.helpers.tiny_app import (
     ask,
     ask_for_layers,
+    planned,
     settings,
 )
 
@@ -87,6 +88,6 @@ def test_only_signed_bundles_run_where_the_site_asks_for_it(tmp_path: Path, tiny
         error = ask(strict, tiny, run_config={"signature": forged}).error
         assert "not signed with a key that this site trusts" in error
         assert strict.process.started == 0
-        assert ask(strict, tiny, run_config={"signature": sign(tiny, key)}).error == ""
+        assert ask(strict, tiny, run_config={"signature": sign(tiny, planned(), key)}).error == ""
     finally:
         strict.process.stop()

@@ -10,8 +10,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from flwr.cli.build import build_fab_from_disk
 
 from fedstrata.cli.sign import main
+from fedstrata.protocol.limits import Refused
+from server_app.compose import compose
 from site_guard.signatures import require_signature
-from tests.helpers.tiny_app import PYPROJECT
+from strategies.config import plan_for
+from tests.helpers.source import ROOT
 
 KEY = Ed25519PrivateKey.generate()
 
@@ -23,16 +26,33 @@ def key(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_printed_signs_the_bundle_that_flower_builds(
-    tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str]
+def test_what_is_printed_signs_the_bundle_and_the_plan_of_the_run(
+    key: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app = tmp_path / "app"
-    app.mkdir()
-    (app / "pyproject.toml").write_text(PYPROJECT)
-    (app / "app.py").write_text("app = None")
-    main(["--key", str(key), str(app)])
-    signature = capsys.readouterr().out.strip()
-    require_signature(build_fab_from_disk(app), signature, [KEY.public_key()])
+    main(["--key", str(key), str(ROOT), "-c", "experiment=images", "-c", "overrides=seed=1,2"])
+    signatures, bundle = capsys.readouterr().out.strip(), build_fab_from_disk(ROOT)
+    assert len(signatures.split()) == 2  # one for each plan of the sweep
+    for seed in (1, 2, 3):
+        config = compose("images", [f"seed={seed}"])
+        plan = plan_for(config, federation="march-1", weights="a" * 64).to_json()
+        if seed < 3:
+            require_signature(bundle, plan, signatures, [KEY.public_key()])
+            continue
+        with pytest.raises(Refused):
+            require_signature(bundle, plan, signatures, [KEY.public_key()])
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("overrides=train.batch=8", "train has no 'batch'"),
+        ("experimant=images", "experimant"),
+        ("images", "write key=value"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_not_signed(key: Path, pair: str, words: str) -> None:
+    with pytest.raises(SystemExit, match=words):
+        main(["--key", str(key), str(ROOT), "-c", pair])
 
 
 def test_a_folder_without_an_app_is_refused_in_words(

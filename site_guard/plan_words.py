@@ -1,0 +1,68 @@
+"""A plan in words, for the person of a hospital who decides about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.limits import printable
+from fedstrata.protocol.plan import Plan
+
+MOST_SHOWN = 300  # characters of a value
+LEAVES = {"common": "leaves, averaged over all sites", "task": "leaves, averaged over the task"}
+
+
+def plan_words(plan: Plan) -> list[tuple[str, str]]:
+    """Return what a plan asks of a site, as pairs of a heading and a text of one line."""
+    train = plan.train
+    length = f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps"
+    rows = [
+        ("model", _named(plan.model)),
+        ("method", _named(plan.method)),
+        ("data", _named(plan.data)),
+        *((f"group {group}", text) for group, text in _groups(plan.groups, plan.codings)),
+        ("rounds", f"{plan.rounds}, with {plan.fraction:.0%} of the sites in each"),
+        ("a round", f"{length} in batches of {train.batch_size}"),
+        ("optimizer", f"{_named({**vars(train.optimizer)})}, clip {train.clip}"),
+        ("start", f"checkpoint {plan.weights[:16]}" if plan.weights else "not known yet"),
+        ("afterwards", _tuning(plan)),
+        ("privacy", "none: what is averaged gets no noise"),
+    ]
+    return [(heading, short(text)) for heading, text in rows]
+
+
+def short(text: str) -> str:
+    """Return a text from a server as it may stand in a terminal: one line, not too long."""
+    plain = printable(text)
+    return plain if len(plain) <= MOST_SHOWN else f"{plain[:MOST_SHOWN]}..."
+
+
+def _named(options: Mapping[str, Any]) -> str:
+    """Return a choice and its options: ``mlp (hidden [64, 32])``."""
+    more = ", ".join(f"{key} {_value(value)}" for key, value in options.items() if key != "name")
+    return f"{options.get('name')}" + (f" ({more})" if more else "")
+
+
+def _value(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _groups(groups: Mapping[str, Any], codings: Codings) -> list[tuple[str, str]]:
+    """Return what becomes of each layer group; a method may still move tensors between them."""
+    rows = []
+    for group, entries in groups.items():
+        if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+            continue
+        fate = LEAVES.get(group, "stays here")
+        if group in LEAVES:
+            fate += f" ({codings.describe(group)})"
+        rows.append((group, f"{', '.join(map(str, entries))}: {fate}"))
+    return rows
+
+
+def _tuning(plan: Plan) -> str:
+    if not plan.tuning.epochs:
+        return "no fine-tuning"
+    groups = ", ".join(plan.tuning.groups)
+    return f"{plan.tuning.epochs} epochs of fine-tuning of {groups}; the result stays here"
