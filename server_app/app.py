@@ -95,10 +95,20 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     newcomers = frozenset(config.deployment.newcomers)
     allowed = find_roster()
     say(roster_line(allowed))
+    if settings.sites:
+        if allowed is None:
+            raise UserError(
+                "strategy.sites needs the server's roster, which binds names to keys: set "
+                "FEDSTRATA_ROSTER for the SuperLink, or leave strategy.sites out"
+            )
+        allowed = allowed.only(settings.sites)
+        say(f"strategy.sites: only {', '.join(settings.sites)} are sent anything")
     if isinstance(grid, GrpcGrid):
         model = str(config.model["name"])
         threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
-    roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites)
+    roster = Roster(
+        grid, plan.to_json(), newcomers, allowed, config.cohort.sites, bool(settings.sites)
+    )
     found, rejected = gather(
         roster,
         least=settings.min_sites + len(newcomers),

@@ -101,10 +101,11 @@ class Backoff:
         self._most = most
         self._times: dict[int, tuple[float, float]] = {}  # by node: when, and the pause after that
 
-    def postpone(self, node_id: int) -> None:
-        """Begin a node's next pause."""
-        pause = self._times.get(node_id, (0.0, SAY_EVERY))[1]
-        self._times[node_id] = (time.monotonic() + pause, min(2 * pause, self._most))
+    def postpone(self, node_id: int, *, longer: bool = True) -> None:
+        """Begin a node's next pause; unless it is to grow ``longer``, the shortest one."""
+        pause = self._times.get(node_id, (0.0, SAY_EVERY))[1] if longer else SAY_EVERY
+        following = min(2 * pause, self._most) if longer else SAY_EVERY
+        self._times[node_id] = (time.monotonic() + pause, following)
 
     def forget(self, node_id: int) -> None:
         """Ask a node no more; its next pause would be the shortest again."""

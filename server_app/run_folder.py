@@ -27,7 +27,7 @@ LOCK_PATIENCE = 30.0  # seconds for a ServerApp whose SuperLink died to end
 ID_BYTES = 4  # of the random part of a federation's name
 _FOLDER = re.compile(r"round-(\d{6})")
 _MAY_CHANGE = (
-    *(f"strategy.{key}" for key in ("deadline", "join_timeout", "give_up", "min_sites")),
+    *(f"strategy.{key}" for key in ("deadline", "join_timeout", "give_up", "min_sites", "sites")),
     *(f"strategy.{key}" for key in ("poll", "final_timeout", "on_site_error")),
     *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
     *(f"cohort.{key}" for key in ("sites", "batched")),  # which node holds a site

@@ -265,7 +265,9 @@ class Approvals:
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({error}): remove it, and decide anew") from None
+            raise UserError(
+                f"{path} cannot be read ({error}): remove it, and decide anew"
+            ) from None
 
 
 def request_of(

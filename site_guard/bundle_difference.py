@@ -72,6 +72,8 @@ def _files(bundle: bytes) -> dict[str, bytes]:
                 for entry in entries
                 if entry.filename != IGNORED
             }
+    except UserError:
+        raise
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
         raise UserError(f"the bundle cannot be read: {type(error).__name__}") from None
 

@@ -28,6 +28,7 @@ class StrategyConfig:
 
     rounds: int
     fraction: float
+    sites: tuple[str, ...]
     min_sites: int
     join_timeout: float
     give_up: float
@@ -48,6 +49,8 @@ class StrategyConfig:
             raise UserError(
                 f"strategy.fraction is a share of the sites, at most 1: {self.fraction}"
             )
+        if len(set(self.sites)) < len(self.sites):
+            raise UserError(f"strategy.sites names a site twice: {', '.join(self.sites)}")
         for group, least in self.minimum.items():
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
@@ -118,9 +121,26 @@ class Config:
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
+        self._check_sites()
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
+
+    def _check_sites(self) -> None:
+        """Raise UserError where the sites of a run cannot be enough, or leave out a newcomer."""
+        chosen, newcomers = self.strategy.sites, self.deployment.newcomers
+        if not chosen:
+            return
+        if left_out := sorted(set(newcomers) - set(chosen)):
+            raise UserError(
+                f"deployment.newcomers names {', '.join(left_out)}, which strategy.sites leaves out: "
+                "write them there too"
+            )
+        if len(chosen) - len(newcomers) < self.strategy.min_sites:
+            raise UserError(
+                f"strategy.min_sites={self.strategy.min_sites} is more than strategy.sites names: "
+                f"{', '.join(chosen)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as written to results.json and to checkpoints."""

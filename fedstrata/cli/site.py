@@ -18,7 +18,10 @@ logger = logging.getLogger("flwr")
 
 
 SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
-    {"keygen": "make the site's keys, whose private halves never leave it"}
+    {
+        "keygen": "make the site's keys, whose private halves never leave it",
+        "approvals": "list the runs that wait for a yes, show one, allow or deny it",
+    }
 )
 """Each further command with its help; ``fedstrata.cli.site_NAME`` has its ``main(arguments)``."""
 

@@ -86,6 +86,8 @@ class SiteReport:
     known_states : mapping
         Per exchanged group whose layers may arrive as differences, content hashes of the states
         that the site has: its start, and those of the last rounds.
+    later : bool
+        Beside an error: whether the site may take part later, as one that waits for approval.
     """
 
     site: str
@@ -101,6 +103,7 @@ class SiteReport:
     versions: dict[str, str]
     error: str
     known_states: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    later: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ class DeployReport:
 
 
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
-    {SiteReport: ("known_states",), DeployReport: ("later",)}
+    {SiteReport: ("known_states", "later"), DeployReport: ("later",)}
 )
 """Fields that a report may lack: they travel only where they say something."""
 
@@ -251,7 +254,7 @@ def failure_report(
     """Return the report that says why ``site`` cannot do what an order of ``kind`` asks."""
     why = reason[:MOST_REASON_CHARACTERS]
     if kind.startswith(QUERY):
-        return SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why)
+        return SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why, later=later)
     if kind == DEPLOY:
         return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why, later)
     return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)

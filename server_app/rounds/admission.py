@@ -75,9 +75,9 @@ class Admission:
             Where a site cannot take part and the run is to stop then, or none can.
         """
         for site in rejected:
-            if site.unauthorized:
+            if site.unauthorized or site.later:
                 self.log(str(site))
-        self._stop_or_exclude([site for site in rejected if not site.unauthorized])
+        self._stop_or_exclude([s for s in rejected if not s.unauthorized and not s.later])
         self.roster.clear()
         # Newcomers last: a task must be defined by a site that trains it.
         self.admit(sorted(found, key=lambda member: member.site in self.roster.newcomer_names))

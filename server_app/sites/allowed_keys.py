@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+
+from fedstrata.support.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ class AllowedSites:
         self.by_site = {entry.site: entry for entry in listed}
         if not len(self.by_node) == len(self.by_site) == len(listed):
             raise ValueError("two entries are of one site or one node")
+
+    def only(self, names: Collection[str]) -> AllowedSites:
+        """Return the roster with these sites alone; UserError for a name that it does not have."""
+        for name in sorted(set(names) - set(self.by_site)):
+            raise UserError(
+                f"strategy.sites names {name!r}, and the roster has "
+                f"{', '.join(sorted(self.by_site))}; nearest: {nearest(name, self.by_site)}"
+            )
+        return AllowedSites(self.by_site[name] for name in sorted(set(names)))
 
     def objection(self, node_id: int, site: str, task: str) -> str | None:
         """Return why a node may not be the site that it says it is, or None where it may.

@@ -100,7 +100,7 @@ class _Arrivals:
             roster.place(member)
 
     def unfit(self, rejected: list[RejectedSite]) -> list[RejectedSite]:
-        """Return the sites that answered, but cannot take part."""
+        """Return the sites that answered, but cannot take part now."""
         return [s for s in rejected if not s.unauthorized and s.site not in self.found]
 
     def rejected(self, rejected: list[RejectedSite]) -> list[RejectedSite]:
@@ -110,9 +110,11 @@ class _Arrivals:
     def is_enough(self, least: int, rejected: list[RejectedSite]) -> bool:
         """Return whether enough sites answered. Those that cannot take part count.
 
-        Waiting would not help there: the run says what is wrong with them.
+        Waiting would not help there: the run says what is wrong with them. It helps where a site
+        may take part later.
         """
-        return len(self.found) + len(self.unfit(rejected)) >= least
+        for_good = [site for site in self.unfit(rejected) if not site.later]
+        return len(self.found) + len(for_good) >= least
 
 
 def check_name(found: Mapping[str, Member], joining: Member, connected: Collection[int]) -> None:

@@ -46,17 +46,22 @@ class RejectedSite:
     unauthorized : bool
         Whether the reason is who it is, and not what it has: a name, a task or a node that the
         server's roster does not know so.
+    later : bool
+        Whether it may take part later, by its own words: it waits for approval, for example.
     """
 
     node_id: int
     site: str
     reason: str
     unauthorized: bool = False
+    later: bool = False
 
     def __str__(self) -> str:
         if self.unauthorized:
             return f"node {self.node_id} is refused as unauthorized: it {self.reason}"
         who = f"site {self.site} (node {self.node_id})" if self.site else f"node {self.node_id}"
+        if self.later:
+            return f"{who} does not take part yet: {self.reason}"
         return f"{who} cannot take part: {self.reason}"
 
 
@@ -103,5 +108,5 @@ def _introduced(node_id: int, reply: Message) -> Member | RejectedSite:
     except Refused as error:
         return RejectedSite(node_id, "", str(error))
     if report.error:
-        return RejectedSite(node_id, report.site, report.error)
+        return RejectedSite(node_id, report.site, report.error, later=report.later)
     return Member(node_id, report)

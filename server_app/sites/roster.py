@@ -35,6 +35,8 @@ class Roster:
         Which node may be which site; without it, each is who it says it is.
     most : int
         Sites that one node may answer for, as a cohort; with 1 there are no cohorts.
+    only_allowed : bool
+        Whether nodes that are not in ``allowed`` are sent nothing, not even a query.
     """
 
     grid: Grid
@@ -42,6 +44,7 @@ class Roster:
     newcomer_names: frozenset[str] = frozenset()
     allowed: AllowedSites | None = None
     most: int = 1
+    only_allowed: bool = False
     members: dict[str, Member] = field(default_factory=dict)
     newcomers: dict[str, Member] = field(default_factory=dict)
     _rejected: dict[int, list[RejectedSite]] = field(default_factory=dict)  # by node
@@ -59,8 +62,11 @@ class Roster:
         return [site for sites in self._rejected.values() for site in sites]
 
     def connected(self) -> set[int]:
-        """Return the ids of the nodes that the SuperLink sees now."""
-        return set(self.grid.get_node_ids())
+        """Return the ids of the nodes that the SuperLink sees now, and that may take part."""
+        connected = set(self.grid.get_node_ids())
+        if self.only_allowed and self.allowed is not None:
+            connected &= self.allowed.by_node.keys()
+        return connected
 
     @property
     def everyone(self) -> dict[str, Member]:
@@ -127,7 +133,7 @@ class Roster:
         """Return why each site that is there, under its own name, cannot take part; by name."""
         there = {(member.node_id, member.site) for member in self.everyone.values()}
         return {
-            site.site: f"cannot take part: {site.reason}"
+            site.site: site.reason if site.later else f"cannot take part: {site.reason}"
             for site in self.rejected
             if site.site and not site.unauthorized and (site.node_id, site.site) not in there
         }
@@ -210,7 +216,8 @@ class Roster:
             if unauthorized:
                 self._again.forget(node_id)  # who it is does not change: it is asked no more
             else:
-                self._again.postpone(node_id)
+                # Who waits for a person of the site is asked as soon the next time as this time.
+                self._again.postpone(node_id, longer=not any(site.later for site in rejected))
         return [site for site in rejected if site not in before]
 
     def _is_known(self, member: Member) -> bool:

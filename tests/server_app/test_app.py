@@ -1,4 +1,4 @@
-"""While sites of a deployment answer, the server imports what it will need; in a simulation not."""
+"""What a run does before its rounds: imports while sites answer, and asks the chosen ones alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 from fedstrata.support.errors import UserError
 from server_app import app
 from server_app.compose import RunConfig
-from tests.loopback import LoopbackGrid
+from server_app.sites.allowed_keys import AllowedSite, AllowedSites
+from tests.helpers.runs import PLAIN, grid_of
+from tests.loopback import LoopbackGrid, simulate
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,54 @@ def test_a_deployments_server_imports_while_it_asks(
     with pytest.raises(UserError, match="asked"):
         app.run(grid(), RunConfig("faces", (), tmp_path, ""))
     assert done == imported
+
+
+def roster_of(sites: int) -> AllowedSites:
+    tasks = ("gender", "pose")
+    return AllowedSites(
+        AllowedSite(f"site-{i:02d}", tasks[i % 2], 100 + i, "SHA256:x") for i in range(sites)
+    )
+
+
+def test_nobody_but_the_chosen_sites_is_sent_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "find_roster", lambda: roster_of(4))
+    chosen = [*PLAIN, "strategy.sites=[site-00,site-03]"]
+    results, grid = simulate(tmp_path, "faces", chosen, sites=4)
+    assert sorted(results["final"]["sites"]) == ["site-00", "site-03"]
+    assert {message.metadata.dst_node_id for message in grid.sent} == {100, 103}
+    assert results["rounds"][0]["absent"] == {}
+
+
+@pytest.mark.parametrize(
+    ("roster", "overrides", "words"),
+    [
+        (
+            roster_of(2),
+            "strategy.sites=[site-07]",
+            "strategy.sites names 'site-07', and the roster",
+        ),
+        (None, "strategy.sites=[site-00]", "strategy.sites needs the server's roster"),
+        (roster_of(2), "strategy.sites=[site-00,site-00]", "names a site twice"),
+        (roster_of(2), "strategy.sites=[site-00] strategy.min_sites=2", "strategy.min_sites=2"),
+        (
+            roster_of(2),
+            "strategy.sites=[site-00] deployment.epochs=1 deployment.newcomers=[site-01]",
+            "deployment.newcomers names site-01, which strategy.sites leaves out",
+        ),
+    ],
+)
+def test_sites_that_cannot_be_chosen_are_an_error_before_anybody_is_asked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    roster: AllowedSites | None,
+    overrides: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(app, "find_roster", lambda: roster)
+    grid = grid_of(tmp_path)
+    with pytest.raises(UserError) as error:
+        simulate(tmp_path, "faces", [*PLAIN, *overrides.split()], grid=grid)
+    assert words in str(error.value)
+    assert grid.sent == []

@@ -1,8 +1,9 @@
-"""The guard around an app: hours, signatures, what may leave of an error, orders that came too late."""
+"""The guard around an app: rules, signatures, approvals, hours, errors, orders that came too late."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedstrata.protocol import answers, kinds
 from site_guard.answers import AnswerFilter
+from site_guard.approvals import Approvals
 from site_guard.guard import Guard, make_guard
+from site_guard.plan_rules import PlanRules
 from site_guard.settings import Bundles
 from site_guard.signatures import sign
 from tests.helpers.tiny_app import (
@@ -91,3 +94,67 @@ def test_only_signed_bundles_run_where_the_site_asks_for_it(tmp_path: Path, tiny
         assert ask(strict, tiny, run_config={"signature": sign(tiny, planned(), key)}).error == ""
     finally:
         strict.process.stop()
+
+
+def test_a_plan_that_breaks_a_rule_never_reaches_the_app(tmp_path: Path, tiny: bytes) -> None:
+    strict = make_guard(settings(tmp_path, plan=PlanRules(models=("resnet18",))))
+    for kind in (kinds.EVALUATE, kinds.ALONE, kinds.TRAIN):
+        error = ask(strict, tiny, kind=kind).error
+        assert "refused by the site: the plan trains 'small_cnn', and this site's rule" in error
+    assert strict.process.started == 0
+
+
+def test_the_days_orders_are_counted_over_a_restart(tmp_path: Path, tiny: bytes) -> None:
+    rules = PlanRules(max_orders_per_day=1)
+    first = make_guard(settings(tmp_path, threads=1, plan=rules))
+    try:
+        assert ask(first, tiny).error == ""
+    finally:
+        first.process.stop()
+    second = make_guard(settings(tmp_path, threads=1, plan=rules))
+    report = ask(second, tiny)
+    assert "max-orders-per-day" in report.error
+    assert report.later
+    assert second.process.started == 0
+
+
+def test_a_run_waits_for_a_person_and_goes_on_at_once(tmp_path: Path, tiny: bytes) -> None:
+    asking = make_guard(settings(tmp_path, threads=1, approve="ask"))
+    try:
+        report = ask(asking, tiny)
+        assert report.error.startswith("waiting for approval at a (request ")
+        assert report.later
+        assert asking.process.started == 0
+        person = Approvals(asking.settings.guard_folder / "approvals", "a")
+        (asked,) = person.requests()
+        assert asked.bundle == hashlib.sha256(tiny).hexdigest()
+        person.allow(asked, until=None, rounds=None)
+        assert ask(asking, tiny).error == ""
+        person.deny(asked, "enough")
+        report = ask(asking, tiny)
+        assert report.error == f"refused by the site: request {asked.id} at a was denied: enough"
+        assert not report.later
+    finally:
+        asking.process.stop()
+
+
+def test_a_used_up_approval_is_refused_by_name(tmp_path: Path, tiny: bytes) -> None:
+    asking = make_guard(settings(tmp_path, threads=1, approve="ask"))
+    try:
+        assert "waiting" in ask(asking, tiny, kind=kinds.TRAIN).error
+        (asked,) = asking.approvals.requests()
+        asking.approvals.allow(asked, until=None, rounds=1)
+        ask(asking, tiny, kind=kinds.TRAIN)
+        assert "is used up: 1 of 1 rounds" in ask(asking, tiny, kind=kinds.TRAIN).error
+        assert ask(asking, tiny).error == ""
+    finally:
+        asking.process.stop()
+
+
+def test_a_decision_that_cannot_be_read_lets_nothing_through(tmp_path: Path, tiny: bytes) -> None:
+    asking = make_guard(settings(tmp_path, approve="ask"))
+    assert "waiting" in ask(asking, tiny).error
+    (asked,) = asking.approvals.requests()
+    (asking.approvals.folder / f"{asked.id}.decision").write_text("yes")
+    assert "cannot be read: see the site's log" in ask(asking, tiny).error
+    assert asking.process.started == 0

@@ -1,0 +1,28 @@
+"""A plan in words: what leaves, how long a round is, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from site_guard.plan_words import plan_words
+from tests.helpers.plans import plan_of
+
+
+def test_the_words_name_what_leaves_and_what_stays() -> None:
+    words = dict(plan_words(plan_of("faces", "strategy.coding.common=int8")))
+    assert words["model"] == "resnet18 (head [128, 64], dropout 0.0)"
+    assert words["group common"].startswith("layer4: leaves, averaged over all sites (up int8")
+    assert words["group task"].startswith("head.0, head.1: leaves, averaged over the task")
+    assert words["group personal"].endswith(": stays here")
+    assert words["rounds"] == "6, with 100% of the sites in each"
+    assert words["a round"] == "4 epochs in batches of 32"
+    assert words["optimizer"].startswith("sgd (lr 0.03")
+    assert words["privacy"].startswith("none")
+
+
+def test_words_of_a_server_stay_on_their_line() -> None:
+    plan = plan_of("faces")
+    hostile = replace(plan, model={"name": "resnet18\n\x1b[2Jgroup", "head": "x" * 10_000})
+    for _, text in plan_words(hostile):
+        assert text.isprintable()
+        assert len(text) < 400
