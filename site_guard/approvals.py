@@ -128,7 +128,7 @@ class Approvals:
         self._note_run(request)
         who = f"request {request.id} at {self.site}"
         if not decision.allowed:
-            raise Refused(f"{who} was denied: {decision.why}")
+            raise Refused(f"{who} was denied by the site: {decision.why}")
         if decision.until and self.now() > datetime.fromisoformat(decision.until):
             raise Refused(f"the approval of {who} ended at {decision.until}")
         if kind == kinds.TRAIN and (done := self.used(request.id)) >= decision.rounds:

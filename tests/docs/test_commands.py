@@ -17,6 +17,7 @@ from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
 from packaging.requirements import Requirement
 
 from benchmarks.flower.processes import Processes
+from fedstrata.cli.site import SUBCOMMANDS
 from server_app.compose import compose, expand, read_run_config
 from tests.docs.commands import FOR_NEWCOMERS, Command, commands_of
 from tests.docs.pages import PAGES, README, ROOT
@@ -152,22 +153,30 @@ def test_a_benchmark_of_any_page_has_the_options_that_are_shown(command: Command
         assert any(f'"{option}"' in source for source in sources), option
 
 
+DECISIONS = ("show", "allow", "deny")  # of `fedstrata site approvals`
+
+
 @pytest.mark.parametrize("command", OURS, ids=str)
 def test_a_command_of_ours_has_the_options_that_are_shown(command: Command) -> None:
     script = PROJECT["project"]["scripts"].get("fedstrata")
     if script is None:
         pytest.skip("this checkout has no command fedstrata")
     module, _, function = script.partition(":")
-    depth = 3 if command.words[1] == "consortium" else 2
+    inner = [*SUBCOMMANDS, *DECISIONS] if command.words[1] == "site" else command.words[2:3]
+    inner = inner if command.words[1] in ("site", "consortium") else []
+    named = [word for word in command.words[2:] if word in inner]
     code = f"import sys; from {module} import {function} as main; sys.exit(main())"
     helped = subprocess.run(
-        [sys.executable, "-c", code, *command.words[1:depth], "--help"],
+        [sys.executable, "-c", code, command.words[1], *named, "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    for option in (word for word in command.words[depth:] if word.startswith("--")):
+    shown = [word for word in command.words[2:] if word.startswith("--")]
+    if named[:1] == ["approvals"]:  # it stands before the decision
+        shown.remove("--settings")
+    for option in shown:
         assert option in helped.stdout
 
 

@@ -77,7 +77,9 @@ def test_a_denied_run_is_refused_with_the_reason(approvals: Approvals) -> None:
     with pytest.raises(Waiting):
         approvals.require(asked, b"bundle", kinds.QUERY)
     approvals.deny(asked, "the ethics board has not met")
-    with pytest.raises(Refused, match="denied: the ethics board has not met") as refused:
+    with pytest.raises(
+        Refused, match="denied by the site: the ethics board has not met"
+    ) as refused:
         approvals.require(asked, b"bundle", kinds.TRAIN)
     assert not isinstance(refused.value, NotNow)
 

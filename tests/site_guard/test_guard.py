@@ -132,7 +132,10 @@ def test_a_run_waits_for_a_person_and_goes_on_at_once(tmp_path: Path, tiny: byte
         assert ask(asking, tiny).error == ""
         person.deny(asked, "enough")
         report = ask(asking, tiny)
-        assert report.error == f"refused by the site: request {asked.id} at a was denied: enough"
+        assert (
+            report.error
+            == f"refused by the site: request {asked.id} at a was denied by the site: enough"
+        )
         assert not report.later
     finally:
         asking.process.stop()

@@ -65,6 +65,24 @@ class Consortium:
         place = {"partition-id": index, "num-partitions": len(MEMBERS)}
         self.nodes[hospital] = start_site(self.processes, hospital, port, **place, **entries)
 
+    def allow(self, site: str, run: str, *, watch: list[Process]) -> None:
+        """Wait until a run asks at a site, and say yes, as a person there types it."""
+        settings = self.processes.folder / site / "site.yaml"
+        command = ["fedstrata", "site", "approvals", "--settings", str(settings)]
+
+        def typed(*words: str) -> str:
+            environment = self.processes.environment()
+            done = subprocess.run(
+                [*command, *words], env=environment, capture_output=True, text=True, check=True
+            )
+            return done.stdout
+
+        self.processes.wait_for(
+            f"{site} is asked", lambda: run in typed(), seconds=240, watch=watch, poll=1.0
+        )
+        (line,) = [line for line in typed().splitlines() if run in line]
+        typed("allow", line.split()[0])
+
 
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Consortium]:
@@ -148,13 +166,15 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     )  # a registered key under another's name
     consortium.join("site-00", 0, task="gender", **trusted)
     consortium.join("site-01", 1, task="pose")
-    consortium.join("site-02", 2, task="gender")
+    consortium.join("site-02", 2, task="gender", approve="ask")
     environment = consortium.processes.environment()
+    longer = ("strategy.on_site_error=exclude", "strategy.join_timeout=300")
+    overrides = federation.overrides(consortium.body, *longer)
     command = ["fedstrata", "sign", "--key", str(signing / "bundle.key")]
+    command += ["-c", f"overrides={overrides}"]
     signature = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=True
     ).stdout.strip()
-    overrides = federation.overrides(consortium.body, "strategy.on_site_error=exclude")
     run_config = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
     pairs = [word for key, value in run_config.items() for word in ("-c", f"{key}={value}")]
     driver = [
@@ -170,6 +190,7 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     )
     run.kill()
     run = consortium.processes.start("driver", driver)
+    consortium.allow("site-02", "march", watch=[run])
     consortium.processes.finish(run, seconds=600)
     assert run.popen.returncode == 0, consortium.processes.logs()
     (path,) = consortium.output.glob("*/results.json")
@@ -181,6 +202,7 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     assert sorted(results["final"]["sites"]) == MEMBERS
     unauthorized = json.dumps([record.get("unauthorized") for record in results["rounds"]])
     assert "impostor" in unauthorized
+    assert "waiting for approval at site-02" in consortium.processes.logs()
     assert "site-01" in unauthorized
 
 
