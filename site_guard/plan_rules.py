@@ -178,10 +178,10 @@ def matches(tensor: str, entries: Collection[str]) -> bool:
     return any(path == entry or fnmatchcase(path, entry) for path in paths for entry in entries)
 
 
-def known_entries() -> Mapping[str, object]:
-    """Return the entries of ``plan`` in site.yaml with their defaults."""
-    defaults = PlanRules()
-    return {_kebab(name): getattr(defaults, name) for name in PlanRules.__struct_fields__}
+def known_entries(rules: PlanRules | None = None) -> Mapping[str, object]:
+    """Return the entries of ``plan`` in site.yaml with the values of ``rules``, or their defaults."""
+    given = rules or PlanRules()
+    return {_kebab(name): getattr(given, name) for name in PlanRules.__struct_fields__}
 
 
 def _refusal(entry: str, what: str, allowed: object) -> Refused:

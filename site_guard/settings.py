@@ -11,7 +11,7 @@ import msgspec
 
 from fedstrata.protocol.limits import NAME, NotNow
 from fedstrata.support.errors import UserError, nearest
-from site_guard.plan_rules import PlanRules, matches
+from site_guard.plan_rules import PlanRules, known_entries, matches
 from site_guard.signatures import public_keys
 
 GROUPS = ("common", "task")  # the groups that a site can share
@@ -130,6 +130,24 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             "num-partitions": self.num_partitions,
         }
         return {key: value for key, value in entries.items() if value is not None}
+
+    def who_decides(self) -> str:
+        """Return, for the log, whose yes a run needs to train here, and which rules are not usual."""
+        if self.approve == "ask":
+            whose = "a run waits until a person here allows it (fedstrata site approvals)"
+        elif self.bundles.signed_by:
+            whose = f"a run needs a signature of one of {len(self.bundles.signed_by)} keys"
+        else:
+            whose = (
+                "ANY APP WITH ANY PLAN within the rules runs here: no bundles.signed-by, no approve"
+            )
+        usual = known_entries()
+        changed = [
+            f"{entry} {value}"
+            for entry, value in known_entries(self.plan).items()
+            if value != usual[entry]
+        ]
+        return f"{whose}; plan rules: {', '.join(changed) or 'as by default'}"
 
     def stays(self, tensor: str) -> bool:
         """Whether a tensor may never leave the site."""

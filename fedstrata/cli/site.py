@@ -108,6 +108,7 @@ def _run(options: argparse.Namespace) -> None:
     logger.info("site %s, task %s: shares %s", settings.site, settings.task, shared)
     hours, now = ", ".join(settings.hours) or "any time", datetime.now().astimezone()
     logger.info("training may begin at %s; it is %s", hours, now.strftime("%H:%M %Z (UTC%z)"))
+    logger.info("site %s: %s", settings.site, settings.who_decides())
     try:
         guard.run(queue)
     finally:

@@ -165,10 +165,11 @@ def asked(
     kind: str = kinds.EVALUATE,
     ttl: float = 120.0,
     run_config: dict[str, Any] | None = None,
+    plan_json: str = "",
     **more: Any,
 ) -> Pushed:
     """Return an order with the app bundle ``content``, whose plan says how the app behaves."""
-    made = planned("" if len(plan) > MOST_WANTED else plan)
+    made = plan_json or planned("" if len(plan) > MOST_WANTED else plan)
     message = orders.order(kind, 7, plan=made, round_number=3, layers={}, ttl=120.0)
     if len(plan) > MOST_WANTED:  # no plan is so long: it makes the order long
         message.content["padding"] = ConfigRecord({"text": plan})

@@ -24,6 +24,7 @@ from site_guard.signatures import sign
 from tests.helpers.tiny_app import (
     ask,
     ask_for_layers,
+    asked,
     planned,
     settings,
 )
@@ -161,3 +162,28 @@ def test_a_decision_that_cannot_be_read_lets_nothing_through(tmp_path: Path, tin
     (asking.approvals.folder / f"{asked.id}.decision").write_text("yes")
     assert "cannot be read: see the site's log" in ask(asking, tiny).error
     assert asking.process.started == 0
+
+
+def test_layers_outside_the_groups_of_the_rules_never_reach_the_app(
+    tmp_path: Path, tiny: bytes
+) -> None:
+    strict = make_guard(settings(tmp_path, plan=PlanRules(groups={"common": ("head",)})))
+    report = answers.read_round_report(ask_for_layers(strict, tiny, 400, answered=400))
+    assert "exchanges 'body' in 'common', and this site's rule is `plan: groups" in report.error
+    assert strict.process.started == 0
+
+
+def test_a_run_that_waits_may_say_who_it_is_where_the_site_allows_that(
+    tmp_path: Path, tiny: bytes
+) -> None:
+    for allowed in (False, True):
+        rules = PlanRules(checkpoint_before_approval=allowed)
+        asking = make_guard(settings(tmp_path, threads=1, approve="ask", plan=rules))
+        try:
+            work = asked(tiny, kind=kinds.QUERY)
+            asking.handle(work)
+            error = answers.read_site_report(work.answers[0]).error
+            assert ("waiting for approval" in error) is not allowed
+            assert "waiting for approval" in ask(asking, tiny).error  # nothing is measured
+        finally:
+            asking.process.stop()

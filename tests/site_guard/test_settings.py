@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.node_config import read_node_settings
 from fedstrata.protocol.limits import Refused
 from fedstrata.support.errors import UserError
-from site_guard.settings import SiteSettings, read_settings
+from site_guard.plan_rules import PlanRules
+from site_guard.settings import Bundles, SiteSettings, read_settings
 
 ENTRIES: dict[str, Any] = {
     "site": "hospital-a",
@@ -141,3 +144,18 @@ def test_the_documented_file_is_one() -> None:
     found = read_settings(path)
     assert set(yaml.safe_load(path.read_text())) >= set(ENTRIES)
     assert found.hours == ("20:00-06:00",)
+
+
+def test_the_log_says_who_decides_and_which_rules_are_not_usual() -> None:
+    assert "ANY APP WITH ANY PLAN" in settings().who_decides()
+    assert settings().who_decides().endswith("plan rules: as by default")
+    key = Ed25519PrivateKey.generate().public_key()
+    public = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    signed = settings(bundles=Bundles(signed_by=(public,)), plan=PlanRules(min_steps=1))
+    assert "a signature of one of 1 keys; plan rules: min-steps 1" in signed.who_decides()
+    assert "a person here allows it" in settings(approve="ask").who_decides()
+
+
+def test_what_the_guard_keeps_is_beside_the_state_of_the_app() -> None:
+    assert settings(state="/srv/fed/sites").guard_folder == Path("/srv/fed/guard/hospital-a")
+    assert settings(guard="/srv/guard").guard_folder == Path("/srv/guard")
