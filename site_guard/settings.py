@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, time
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,24 @@ class Bundles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="k
 
     signed_by: tuple[str, ...] = ()
     keep_warm: float = 600.0
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """What the app's process may take of the machine.
+
+    Parameters
+    ----------
+    memory_gb : float or None
+        The most memory of its own that each process may have, in 10^9 bytes; None for no limit.
+    processes : int or None
+        The most processes and threads of its user; None for 2,048 where ``app-user`` names one.
+    open_files : int
+        The most files that each process may have open.
+    """
+
+    memory_gb: float | None = None
+    processes: int | None = None
+    open_files: int = 4096
 
 
 class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -72,6 +91,13 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     errors : str
         What leaves of an error in the app's words: ``full`` for all of it, at most 2,000
         characters; ``brief`` for no more than that there was one.
+    app_user : str or None
+        As whom the app's process runs: a user's name, or ``UID:GID``; None for the guard's own.
+    network : str
+        ``take`` the network from the app's process, and refuse to start it where that cannot be;
+        or let it ``keep`` the network.
+    limits : Limits
+        What the app's process may take of the machine.
     bundles : Bundles
         Which app bundles may run.
     """
@@ -94,6 +120,9 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     gpu_memory: float = 1.0
     hours: tuple[str, ...] = ()
     errors: str = "full"
+    app_user: str | None = None
+    network: str = "take"
+    limits: Limits = Limits()
     bundles: Bundles = Bundles()
 
     def node_config(self) -> dict[str, str | int]:
@@ -152,14 +181,17 @@ def read_settings(path: Path) -> SiteSettings:
     return settings
 
 
+_SECTIONS: dict[str, type[msgspec.Struct]] = {"bundles": Bundles, "limits": Limits}
+
+
 def _message(error: msgspec.ValidationError) -> str:
     text = str(error)
     unknown = re.search(r"unknown field `([^`]*)`", text)
     if not unknown:
         return text
-    inner = "`$.bundles`" in text
-    known = (Bundles if inner else SiteSettings).__struct_encode_fields__
-    where = "bundles has" if inner else "there is"
+    inner = next((name for name in _SECTIONS if f"`$.{name}`" in text), None)
+    known = _SECTIONS.get(inner or "", SiteSettings).__struct_encode_fields__
+    where = f"{inner} has" if inner else "there is"
     return f"{where} no entry {unknown[1]!r}; nearest: {nearest(unknown[1], known)}"
 
 
@@ -199,6 +231,8 @@ def _check(settings: SiteSettings, path: Path) -> None:
     public_keys(settings.bundles.signed_by, f"{path}: bundles.signed-by")
     if settings.errors not in ("full", "brief"):
         raise UserError(f"{path}: errors is full or brief, got {settings.errors!r}")
+    if settings.network not in ("take", "keep"):
+        raise UserError(f"{path}: network is take or keep, got {settings.network!r}")
     if not 0 < settings.gpu_memory <= 1:
         raise UserError(f"{path}: gpu-memory is a share, above 0 and at most 1")
     if not settings.bundles.keep_warm >= 0:
@@ -209,8 +243,11 @@ def _check(settings: SiteSettings, path: Path) -> None:
         ("max_steps", 1),
         ("partition_id", 0),
         ("num_partitions", 1),
+        ("limits.memory_gb", 1),
+        ("limits.processes", 64),
+        ("limits.open_files", 256),
     ):
-        value = getattr(settings, entry)
+        value = attrgetter(entry)(settings)
         if value is not None and value < least:
             name = entry.replace("_", "-")
             raise UserError(f"{path}: {name} must be at least {least}, got {value}")

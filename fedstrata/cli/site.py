@@ -89,22 +89,30 @@ def _run(options: argparse.Namespace) -> None:
         print(f"{options.settings}: site {settings.site}, task {settings.task}, nothing wrong")
         return
     from site_guard.alive import make_toucher
-    from site_guard.appio import Address, Queue, disable_process_dumping
+    from site_guard.appio import Address, Queue
     from site_guard.guard import make_guard
+    from site_guard.own_process import adopt_orphans, close_memory
 
-    disable_process_dumping()
+    if reason := close_memory():
+        logger.warning("other processes of this user can read this one's memory: %s", reason)
     guard = make_guard(settings, make_toucher(options.alive) if options.alive else lambda: None)
     queue = Queue(
         Address.read(
             options.appio_api_address, options.root_certificates, options.superexec_auth_secret_file
         )
     )
+    if reason := adopt_orphans():
+        logger.warning("what the app leaves behind may outlive its process: %s", reason)
+    else:
+        guard.process.adopts = True
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: guard.process.stopping.set())
     shared = " and ".join(settings.share) or "no group"
     logger.info("site %s, task %s: shares %s", settings.site, settings.task, shared)
     hours, now = ", ".join(settings.hours) or "any time", datetime.now().astimezone()
     logger.info("training may begin at %s; it is %s", hours, now.strftime("%H:%M %Z (UTC%z)"))
+    for weakness in guard.process.confinement.weaknesses():
+        logger.warning("site %s: %s", settings.site, weakness)
     try:
         guard.run(queue)
     finally:

@@ -17,6 +17,7 @@ from flwr.common.typing import Fab, Run
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.answers import RoundReport
 from site_guard.appio import Work
+from site_guard.confinement import Confinement
 from site_guard.guard import Guard
 from site_guard.settings import SiteSettings
 
@@ -112,6 +113,12 @@ def bundle(folder: Path, remark: str = "") -> bytes:
     (folder / "app.py").write_text(code)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     return build_fab_from_disk(folder)
+
+
+def confinement(folder: Path, **entries: Any) -> Confinement:
+    """Return what an app's process needs at least, with its folders in ``folder``."""
+    places = {"temporary": folder / "tmp", "bundles": folder / "bundles"}
+    return Confinement(**(places | {"write": (folder / "bundles",)} | entries))
 
 
 def settings(folder: Path, **entries: Any) -> SiteSettings:
