@@ -5,9 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from site_guard.confinement import Confinement
+
+
+@contextmanager
+def folder_for_all() -> Iterator[Path]:
+    """Return a folder that other users can enter, which they cannot with pytest's."""
+    with tempfile.TemporaryDirectory(prefix="fedstrata-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from site_guard import launcher
 from site_guard.app_user import AppUser
 from site_guard.confinement import Confinement
 from site_guard.settings import Limits
-from tests.helpers.confined import run_confined
+from tests.helpers.confined import folder_for_all, run_confined
 from tests.helpers.tiny_app import confinement
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # which every user can run, wherever these tests' own lies
@@ -91,25 +92,24 @@ def test_root_keeps_no_capability(tmp_path: Path) -> None:
     assert "0000000000000000" in run_confined(confinement(tmp_path), code).stdout
 
 
-def of_another_user(folder: Path) -> Confinement:
+@pytest.fixture
+def of_another_user() -> Iterator[Confinement]:
     """Return a confinement to user 20001, who owns no more than its own folders."""
-    for parent in (folder, *folder.parents):  # pytest's folders are their owner's alone
-        if parent.stat().st_mode & 0o055 != 0o055 and parent.is_relative_to("/tmp"):
-            parent.chmod(0o755)
-    for name in ("tmp", "state", "data"):
-        (folder / name).mkdir(mode=0o700)
-        os.chown(folder / name, 20001, 20001)
-    return confinement(
-        folder,
-        user=AppUser("app", 20001, 20001, (20001, 20002)),
-        read=(folder / "data",),
-        write=(folder / "state",),
-    )
+    with folder_for_all() as folder:
+        for name in ("tmp", "state", "data"):
+            (folder / name).mkdir(mode=0o700)
+            os.chown(folder / name, 20001, 20001)
+        yield confinement(
+            folder,
+            user=AppUser("app", 20001, 20001, (20001, 20002)),
+            read=(folder / "data",),
+            write=(folder / "state",),
+        )
 
 
 @linux
 @needs_root
-def test_it_becomes_the_apps_user_for_good(tmp_path: Path) -> None:
+def test_it_becomes_the_apps_user_for_good(of_another_user: Confinement) -> None:
     code = """if True:
         import os
         print(os.getresuid(), os.getresgid(), sorted(os.getgroups()))
@@ -119,7 +119,7 @@ def test_it_becomes_the_apps_user_for_good(tmp_path: Path) -> None:
         except PermissionError:
             print('not back')
     """
-    done = run_confined(of_another_user(tmp_path), code, python=SYSTEM_PYTHON)
+    done = run_confined(of_another_user, code, python=SYSTEM_PYTHON)
     ids, none = "(20001, 20001, 20001)", "0000000000000000"
     assert done.stdout.splitlines() == [
         f"{ids} {ids} [20001, 20002]",
@@ -130,11 +130,11 @@ def test_it_becomes_the_apps_user_for_good(tmp_path: Path) -> None:
 
 @linux
 @needs_root
-def test_folders_of_another_owner_are_named(tmp_path: Path) -> None:
-    made = of_another_user(tmp_path)
+def test_folders_of_another_owner_are_named(of_another_user: Confinement) -> None:
+    made, folder = of_another_user, of_another_user.temporary.parent
     for name, reason in (("state", "may not write there"), ("data", "may not read it")):
-        os.chown(tmp_path / name, 0, 0)
+        os.chown(folder / name, 0, 0)
         done = run_confined(made, "print('started')", python=SYSTEM_PYTHON)
-        assert f"{tmp_path / name}: its user {reason}" in done.failure
-        os.chown(tmp_path / name, 20001, 20001)
+        assert f"{folder / name}: its user {reason}" in done.failure
+        os.chown(folder / name, 20001, 20001)
     assert run_confined(made, "print('started')", python=SYSTEM_PYTHON).stdout == "started\n"
