@@ -197,11 +197,13 @@ def make_confinement(settings: SiteSettings) -> Confinement:
         # The app owns its cache: there it could put a link in the place of a folder.
         bundles = Path(tempfile.mkdtemp(prefix=f"fedstrata-{settings.site}-"))
         bundles.chmod(0o711)
-    models = Path(settings.models) if settings.models else default_models_dir()
+    read = [Path(path) for path in (settings.data, settings.models) if path]
+    if not settings.models and user is None:
+        read.append(default_models_dir())
     return Confinement(
         temporary=Path(settings.cache) / "tmp" / settings.site,
         bundles=bundles,
-        read=(*((Path(settings.data),) if settings.data else ()), models),
+        read=tuple(read),
         write=(Path(settings.state), Path(settings.cache)),
         user=user,
         limits=settings.limits,

@@ -106,7 +106,13 @@ def _make_folders(temporary: Path, writable: list[str], readable: list[str]) -> 
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise Failed(f"{folder}: its user may not write there; it must own this folder")
     for path in map(Path, readable):
-        if path.exists() and not os.access(path, os.R_OK):
+        try:
+            path.stat()
+        except FileNotFoundError:
+            continue  # the app itself says what it misses
+        except OSError:
+            raise Failed(f"{path}: its user may not enter the folders above it") from None
+        if not os.access(path, os.R_OK):
             raise Failed(f"{path}: its user may not read it; allow it to")
 
 

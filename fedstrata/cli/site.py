@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -117,4 +118,5 @@ def _run(options: argparse.Namespace) -> None:
         guard.run(queue)
     finally:
         guard.process.stop()
+        shutil.rmtree(guard.process.confinement.bundles, ignore_errors=True)
         queue.close()

@@ -6,6 +6,7 @@ import ast
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,9 @@ def test_folders_of_another_owner_are_named(of_another_user: Confinement) -> Non
         assert f"{folder / name}: its user {reason}" in done.failure
         os.chown(folder / name, 20001, 20001)
     assert run_confined(made, "print('started')", python=SYSTEM_PYTHON).stdout == "started\n"
+    closed = replace(made, read=(folder / "closed" / "x",))
+    (folder / "closed").mkdir(mode=0o700)
+    done = run_confined(closed, "print('started')", python=SYSTEM_PYTHON)
+    assert "x: its user may not enter the folders above it" in done.failure
+    missing = replace(made, read=(folder / "missing",))
+    assert run_confined(missing, "print('started')", python=SYSTEM_PYTHON).stdout == "started\n"
