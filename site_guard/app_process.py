@@ -11,29 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
 
-from .no_network import take_network
-
 
 def main() -> None:
-    """Answer orders, without a network, until the other end is gone."""
-    # Before anything else: the filter holds for every thread, and for all that is imported later.
-    network = take_network()
-    from flwr.common.logger import log
-    from flwr.supercore.app_utils import start_parent_process_monitor
-
-    if network:
-        log(
-            40,
-            "the app's process KEEPS THE NETWORK and can reach what this machine can: %s",
-            network,
-        )
-    start_parent_process_monitor(os.getppid())  # it ends with the site's process
+    """Answer orders until the other end is gone; `site_guard.launcher` has confined the process."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     pipe = Connection(int(sys.argv[1]))
     _preload()
     with contextlib.suppress(EOFError, ConnectionResetError):
@@ -41,10 +31,20 @@ def main() -> None:
             _answer(pipe)
 
 
+def _end_with(parent: int) -> None:
+    """End this process, and what it started in its session, once the site's process is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.killpg(0, signal.SIGKILL)
+
+
 def _preload() -> None:
     """Import what takes seconds, before there is a message that would wait for it."""
+    import flwr.clientapp.utils  # noqa: F401
     import torch
     import torchvision  # noqa: F401
+
+    from .framing import unpack_order  # noqa: F401
 
     share = float(os.environ.get("FEDSTRATA_GPU_MEMORY", "1"))
     if share < 1 and torch.cuda.is_available():

@@ -46,7 +46,6 @@ from flwr.supercore.interceptors import (
     SuperExecAuthClientInterceptor,
 )
 from flwr.supercore.interceptors.superexec_auth_interceptor import CLIENTAPPIO_SUPEREXEC_METHODS
-from flwr.supercore.utils import disable_process_dumping as flower_disable_dumping
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
 from fedstrata.protocol.inflation import inflated_size
@@ -59,11 +58,6 @@ CARRIES_LAYERS = ("PullObject", "PushObject")
 RETRY, RETRY_AT_MOST = 0.05, 0.5  # seconds until a chunk that was not there is asked for again
 PATIENCE = 10.0  # seconds for which a SuperNode may be away in the middle of a task
 COMPONENT = "flwr-clientapp"  # what we call ourselves in the SuperNode's check of versions
-
-
-def disable_process_dumping() -> None:
-    """Keep other processes of this user from reading this one's memory, where the system lets us."""
-    flower_disable_dumping(strict=False)
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,11 @@ class Bundle:
         """The archive's SHA-256, in hexadecimal digits."""
         return hashlib.sha256(self.content).hexdigest()
 
-    def unpack(self, under: Path) -> tuple[Path, Path]:
-        """Unpack into a new folder that only this user may read; return it, and the app's in it.
+    def unpack(self, under: Path, *, shared: bool = False) -> tuple[Path, Path]:
+        """Unpack into a new folder that only this user may write; return it, and the app's in it.
 
-        A folder that is there already is never used: an app that ran before could have written it.
+        Only this user may read it, too, unless it is ``shared`` with the app's user. A folder that
+        is there already is never used: an app that ran before could have written it.
 
         Raises
         ------
@@ -65,7 +66,11 @@ class Bundle:
         try:
             _refuse_large(self.content)
             _refuse_escape(self.content)
-            return folder, install_from_fab(self.content, install_dir=folder, skip_prompt=True)
+            app = install_from_fab(self.content, install_dir=folder, skip_prompt=True)
+            if shared:
+                for path in (folder, *folder.rglob("*")):
+                    path.chmod(0o755 if path.is_dir() else 0o644)
+            return folder, app
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -22,6 +22,7 @@ from site_guard.answers import AnswerFilter, Requested, round_of
 from site_guard.appio import Abandoned, Queue, Work
 from site_guard.approvals import BEFORE_APPROVAL, Approvals, Request, Waiting, request_of
 from site_guard.bundles import Bundle
+from site_guard.confinement import make_confinement
 from site_guard.day_counts import DayCounts
 from site_guard.plan_rules import read_plan
 from site_guard.settings import SiteSettings
@@ -238,14 +239,21 @@ def make_guard(settings: SiteSettings, alive: Callable[[], None] = lambda: None)
     alive : callable
         Called at least every few seconds while the guard runs.
     """
-    for folder in (settings.state, settings.cache):
+    confinement = make_confinement(settings)
+    # The app's process makes its own folders, as its own user.
+    for folder in () if confinement.user else (settings.state, settings.cache):
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: {error.strerror}; the site needs to write there") from None
-    bundles = Path(settings.cache) / "bundles" / settings.site
-    shutil.rmtree(bundles, ignore_errors=True)  # left by a process that was killed
+    if confinement.user is None:
+        # Left by a process that was killed.
+        shutil.rmtree(confinement.bundles, ignore_errors=True)
     process = WarmProcess(
-        bundles, settings.bundles.keep_warm, settings.gpu_memory, settings.threads, alive=alive
+        confinement,
+        settings.bundles.keep_warm,
+        settings.gpu_memory,
+        settings.threads,
+        alive=alive,
     )
     return Guard(settings, process)

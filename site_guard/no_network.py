@@ -1,5 +1,7 @@
 """The filter of system calls that takes the network from the app's process, with no way back.
 
+`site_guard.launcher` installs it before anything of the app's interpreter runs.
+
 An app that reached the SuperNode's port, or the rest of the hospital's network, could send what
 `site_guard.answers` never sees. The filter holds for every thread and for every process that the
 app starts. It allows no socket but a Unix one, no ``io_uring`` (which opens sockets by itself), and
@@ -12,18 +14,18 @@ has few of the second.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 from errno import EPERM
+from typing import Any
 
 _LOAD, _RETURN, _EQUAL, _AT_LEAST = 0x20, 0x06, 0x15, 0x35  # linux/bpf_common.h
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | EPERM
 _X32 = 0x40000000  # the first system call of x86-64's second set of numbers
-_NO_NEW_PRIVILEGES, _SET_FILTER, _ALL_THREADS = 38, 1, 1
 Instruction = tuple[int, int, int, int]  # code, jumps if true and if false, operand
 
 
@@ -55,10 +57,6 @@ KNOWN = {
 }
 
 
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
-
-
 def program(architecture: Architecture) -> list[Instruction]:
     """Return the filter, in the kernel's classic BPF."""
     refused = [(_AT_LEAST, _X32), *((_EQUAL, number) for number in architecture.refused)]
@@ -80,24 +78,18 @@ def program(architecture: Architecture) -> list[Instruction]:
     ]
 
 
-def take_network() -> str:
-    """Take the network from this process and all that it will start; return "" or why that failed."""
+class NoFilter(Exception):
+    """There is no filter for this machine; the text says why."""
+
+
+def filter_order() -> dict[str, Any]:
+    """Return the order from which `site_guard.launcher` installs the filter; raise NoFilter."""
     machine = os.uname().machine
-    if machine not in KNOWN or struct.calcsize("P") != 8:
-        return f"there is no filter for {machine!r}, only for {' and '.join(KNOWN)}"
+    if sys.platform != "linux" or machine not in KNOWN or struct.calcsize("P") != 8:
+        raise NoFilter(
+            f"there is no filter for {sys.platform} on {machine!r}, only for Linux on "
+            f"{' and '.join(KNOWN)}"
+        )
     architecture = KNOWN[machine]
-    written = [struct.pack("=HBBI", *instruction) for instruction in program(architecture)]
-    filters = _Program(len(written), b"".join(written))
-    kernel = ctypes.CDLL(None, use_errno=True)
-    none = ctypes.c_ulong(0)
-    # The kernel takes a filter from a process without privileges only after this.
-    if kernel.prctl(_NO_NEW_PRIVILEGES, ctypes.c_ulong(1), none, none, none):
-        return f"this machine refuses it: {os.strerror(ctypes.get_errno())}"
-    if kernel.syscall(
-        ctypes.c_long(architecture.seccomp),
-        ctypes.c_ulong(_SET_FILTER),
-        ctypes.c_ulong(_ALL_THREADS),
-        ctypes.byref(filters),
-    ):
-        return f"this machine refuses it: {os.strerror(ctypes.get_errno())}"
-    return ""
+    instructions = b"".join(struct.pack("=HBBI", *each) for each in program(architecture))
+    return {"seccomp": architecture.seccomp, "program": instructions.hex()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime, time
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,24 @@ class Bundles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="k
 
     signed_by: tuple[str, ...] = ()
     keep_warm: float = 600.0
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """What the app's process may take of the machine.
+
+    Parameters
+    ----------
+    memory_gb : float or None
+        The most memory of its own that each process may have, in 10^9 bytes; None for no limit.
+    processes : int or None
+        The most processes and threads of its user; None for 2,048 where ``app-user`` names one.
+    open_files : int
+        The most files that each process may have open.
+    """
+
+    memory_gb: float | None = None
+    processes: int | None = None
+    open_files: int = 4096
 
 
 class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -73,6 +92,13 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     errors : str
         What leaves of an error in the app's words: ``full`` for all of it, at most 2,000
         characters; ``brief`` for no more than that there was one.
+    app_user : str or None
+        As whom the app's process runs: a user's name, or ``UID:GID``; None for the guard's own.
+    network : str
+        ``take`` the network from the app's process, and refuse to start it where that cannot be;
+        or let it ``keep`` the network.
+    limits : Limits
+        What the app's process may take of the machine.
     bundles : Bundles
         Which app bundles may run.
     plan : PlanRules
@@ -103,6 +129,9 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     gpu_memory: float = 1.0
     hours: tuple[str, ...] = ()
     errors: str = "full"
+    app_user: str | None = None
+    network: str = "take"
+    limits: Limits = Limits()
     bundles: Bundles = Bundles()
     plan: PlanRules = PlanRules()
     approve: str = "signed"
@@ -161,7 +190,11 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             )
 
 
-SECTIONS: Mapping[str, type[msgspec.Struct]] = {"bundles": Bundles, "plan": PlanRules}
+SECTIONS: Mapping[str, type[msgspec.Struct]] = {
+    "bundles": Bundles,
+    "limits": Limits,
+    "plan": PlanRules,
+}
 
 
 def read_settings(path: Path) -> SiteSettings:
@@ -236,6 +269,8 @@ def _check(settings: SiteSettings, path: Path) -> None:
     if settings.approve not in ("signed", "ask"):
         raise UserError(f"{path}: approve is signed or ask, got {settings.approve!r}")
     _check_plan(settings, path)
+    if settings.network not in ("take", "keep"):
+        raise UserError(f"{path}: network is take or keep, got {settings.network!r}")
     if not 0 < settings.gpu_memory <= 1:
         raise UserError(f"{path}: gpu-memory is a share, above 0 and at most 1")
     if not settings.bundles.keep_warm >= 0:
@@ -246,8 +281,11 @@ def _check(settings: SiteSettings, path: Path) -> None:
         ("max_steps", 1),
         ("partition_id", 0),
         ("num_partitions", 1),
+        ("limits.memory_gb", 1),
+        ("limits.processes", 64),
+        ("limits.open_files", 256),
     ):
-        value = getattr(settings, entry)
+        value = attrgetter(entry)(settings)
         if value is not None and value < least:
             name = entry.replace("_", "-")
             raise UserError(f"{path}: {name} must be at least {least}, got {value}")

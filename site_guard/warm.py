@@ -7,9 +7,7 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +17,13 @@ from pathlib import Path
 import msgspec
 from flwr.app import Context, Message, RecordDict
 
+from fedstrata.support.errors import UserError
+from site_guard.app_log import Allowance, AppLog
+from site_guard.app_start import start_app
 from site_guard.bundles import Bundle
+from site_guard.confinement import Confinement
 from site_guard.framing import pack_order, unpack_context, unpack_records
+from site_guard.own_process import kill_descendants
 from site_guard.pipe import Pipe, TooLong
 
 logger = logging.getLogger("flwr")
@@ -60,8 +63,8 @@ class WarmProcess:
 
     Parameters
     ----------
-    bundles : Path
-        Where a bundle is unpacked while its process runs.
+    confinement : Confinement
+        What the process may do, and where its bundle is unpacked.
     keep_warm : float
         Seconds without work after which the process ends and gives its memory back.
     gpu_memory : float
@@ -74,17 +77,23 @@ class WarmProcess:
         Set when the site's process is to end: work in progress is given up.
     alive : callable
         Called at least every second while the process is waited for.
+    adopts : bool
+        Whether this whole process has no children but the app's, and adopts what those leave: then
+        all of them end with the app's process.
     """
 
-    bundles: Path
+    confinement: Confinement
     keep_warm: float
     gpu_memory: float = 1.0
     threads: int | None = None
     started: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
     alive: Callable[[], None] = lambda: None
+    adopts: bool = False
+    allowance: Allowance = field(default_factory=Allowance)
     _process: subprocess.Popen[bytes] | None = None
     _pipe: Pipe | None = None
+    _log: AppLog | None = None
     _task: Task | None = None
     _folder: Path | None = None
     _used: float = field(default_factory=time.monotonic)
@@ -214,7 +223,9 @@ class WarmProcess:
         if self._task is not None and self._task.digest == bundle.digest and self.process_id:
             return self._task
         try:
-            folder, app = bundle.unpack(self.bundles)
+            folder, app = bundle.unpack(
+                self.confinement.bundles, shared=self.confinement.user is not None
+            )
         except OSError as error:
             raise AppFailed(f"the app bundle cannot be unpacked: {error.strerror}") from None
         if self._task is not None and self._task.digest != bundle.digest:
@@ -225,6 +236,10 @@ class WarmProcess:
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise AppFailed(f"the app's process cannot be started: {error.strerror}") from None
+        except UserError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            logger.error("%s", error)  # it names folders, which stay here
+            raise AppFailed("the app's process cannot be started: see the site's log") from None
         self._folder = folder
         self._task = Task(str(app), bundle.app_id, bundle.version, bundle.digest)
         return self._task
@@ -245,8 +260,9 @@ class WarmProcess:
 
     def stop(self) -> None:
         """End the process and all that it started, and remove its bundle's files."""
-        process, pipe, folder = self._process, self._pipe, self._folder
+        process, pipe, folder, log = self._process, self._pipe, self._folder, self._log
         self._process, self._pipe, self._task, self._folder = None, None, None, None
+        self._log = None
         if pipe is not None:
             pipe.close()
         if process is not None:
@@ -255,6 +271,10 @@ class WarmProcess:
                 process.wait(GRACE)
             _signal_all(process, signal.SIGKILL)
             process.wait()
+            if self.adopts and (left := kill_descendants()):
+                logger.error("the app left processes that cannot be ended: %s", sorted(left))
+        if log is not None:
+            log.finish(LAST_WORDS)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -264,27 +284,13 @@ class WarmProcess:
         if self._process is not None:
             logger.error("the app's process had ended by itself: it is started again")
             self.stop()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # A new interpreter, not a fork: this process has our packages imported, and the app's
-            # process must import those of the bundle.
-            command = [sys.executable, "-m", "site_guard.app_process", str(theirs.fileno())]
-            self._process = subprocess.Popen(
-                command,
-                env=self._environment(),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # so that all that it starts can be signalled with it
-            )
-        self._pipe = Pipe(ours)
+        started = start_app(self.confinement, self._environment(), self.allowance)
+        self._process, self._pipe, self._log = started.process, started.pipe, started.log
         self.started += 1
         logger.info("the app's process %d is started", self._process.pid)
 
     def _environment(self) -> dict[str, str]:
-        # The app's code is the consortium's: it gets no secret that happens to be set here.
-        environment = {
-            k: v for k, v in os.environ.items() if "SECRET" not in k and "TOKEN" not in k
-        }
+        environment = self.confinement.environment(os.environ)
         environment["FEDSTRATA_GPU_MEMORY"] = str(self.gpu_memory)
         # Waiting threads of OpenMP would otherwise spin, on cores that other processes need.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
 from fedstrata.support.errors import UserError
+from site_guard.own_process import close_memory
 from site_guard.supernode import POLL, prepare, start
+
+logger = logging.getLogger("flwr")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "fedstrata node is flower-supernode with one option more:\n\n  --poll SECONDS  between "
             f"two looks for messages at the SuperLink, default {POLL:g}; Flower's own is 3\n"
         )
+    if reason := close_memory():
+        logger.warning("other processes of this user can read this one's memory: %s", reason)
     try:
         prepare(options.poll)
     except UserError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -92,16 +93,22 @@ def _run(options: argparse.Namespace) -> None:
         print(f"{options.settings}: site {settings.site}, task {settings.task}, nothing wrong")
         return
     from site_guard.alive import make_toucher
-    from site_guard.appio import Address, Queue, disable_process_dumping
+    from site_guard.appio import Address, Queue
     from site_guard.guard import make_guard
+    from site_guard.own_process import adopt_orphans, close_memory
 
-    disable_process_dumping()
+    if reason := close_memory():
+        logger.warning("other processes of this user can read this one's memory: %s", reason)
     guard = make_guard(settings, make_toucher(options.alive) if options.alive else lambda: None)
     queue = Queue(
         Address.read(
             options.appio_api_address, options.root_certificates, options.superexec_auth_secret_file
         )
     )
+    if reason := adopt_orphans():
+        logger.warning("what the app leaves behind may outlive its process: %s", reason)
+    else:
+        guard.process.adopts = True
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: guard.process.stopping.set())
     shared = " and ".join(settings.share) or "no group"
@@ -109,8 +116,11 @@ def _run(options: argparse.Namespace) -> None:
     hours, now = ", ".join(settings.hours) or "any time", datetime.now().astimezone()
     logger.info("training may begin at %s; it is %s", hours, now.strftime("%H:%M %Z (UTC%z)"))
     logger.info("site %s: %s", settings.site, settings.who_decides())
+    for weakness in guard.process.confinement.weaknesses():
+        logger.warning("site %s: %s", settings.site, weakness)
     try:
         guard.run(queue)
     finally:
         guard.process.stop()
+        shutil.rmtree(guard.process.confinement.bundles, ignore_errors=True)
         queue.close()

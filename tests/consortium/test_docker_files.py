@@ -36,7 +36,7 @@ def test_a_hospital_gets_the_entries_that_are_documented() -> None:
         yaml.safe_load(path.read_text()) for path in (SITE / "site.yaml", ROOT / "docs/site.yaml")
     )
     assert list(given) == list(documented)
-    places = {"data", "state", "cache"}
+    places = {"data", "state", "cache", "app-user"}
     assert {key: given[key] for key in given if key not in places} == {
         key: documented[key] for key in documented if key not in places
     }
@@ -86,7 +86,12 @@ def test_a_hospital_fills_in_three_lines_once(tmp_path: Path) -> None:
     done = config(*command)
     assert done.returncode == 0, done.stderr
     services = yaml.safe_load(done.stdout)["services"]
-    assert {service["user"] for service in services.values()} == {"1000:1000"}
+    users = {name: (service["user"], service.get("cap_add")) for name, service in services.items()}
+    # Root of its container, to start the app as `app-user`; with these rights and no other.
+    of_app = ("0:0", ["SETUID", "SETGID", "KILL"])
+    assert users == {"node": ("1000:1000", None), "app": of_app}
+    assert all(service["cap_drop"] == ["ALL"] for service in services.values())
+    assert all(service["mem_limit"] and service["pids_limit"] for service in services.values())
 
 
 @needs_compose

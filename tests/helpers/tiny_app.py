@@ -17,6 +17,7 @@ from flwr.common.typing import Fab, Run
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.answers import RoundReport
 from site_guard.appio import Work
+from site_guard.confinement import Confinement
 from site_guard.guard import Guard
 from site_guard.settings import SiteSettings
 
@@ -62,6 +63,14 @@ def evaluate(message, context):
         print("left", subprocess.Popen(["sleep", "600"], pass_fds=[pipe]).pid, file=sys.stderr)
         sys.stderr.flush()
         os._exit(3)
+    if wanted == "daemon" and not os.fork():
+        os.setsid()
+        if not os.fork():
+            print("daemon", os.getpid())
+            time.sleep(600)
+        os._exit(0)
+    if wanted.startswith("print "):
+        print(wanted.removeprefix("print "))
     error = "the words of the app" if wanted == "tell" else ""
     if wanted == "connect":
         try:
@@ -144,6 +153,12 @@ def bundle(folder: Path, remark: str = "") -> bytes:
     (folder / "app.py").write_text(code)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     return build_fab_from_disk(folder)
+
+
+def confinement(folder: Path, **entries: Any) -> Confinement:
+    """Return what an app's process needs at least, with its folders in ``folder``."""
+    places = {"temporary": folder / "tmp", "bundles": folder / "bundles"}
+    return Confinement(**(places | {"write": (folder / "bundles",)} | entries))
 
 
 def settings(folder: Path, **entries: Any) -> SiteSettings:

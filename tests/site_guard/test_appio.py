@@ -52,6 +52,7 @@ from site_guard.guard import Guard
 from site_guard.settings import SiteSettings
 from site_guard.warm import WarmProcess
 from tests.helpers.flower_objects import array_of_chunks, is_array
+from tests.helpers.tiny_app import confinement
 
 
 class Hangs(ClientAppIoServicer):  # type: ignore[misc]
@@ -288,7 +289,7 @@ def test_nonsense_of_a_supernode_does_not_end_the_site(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touched = []
-    process = WarmProcess(tmp_path, 60.0, alive=lambda: touched.append(1))
+    process = WarmProcess(confinement(tmp_path), 60.0, alive=lambda: touched.append(1))
     monkeypatch.setattr(process, "warm_up", lambda: None)
     monkeypatch.setattr(guard, "AWAY", 0.0)
     settings = SiteSettings(site="a", task="b", state="/s", cache="/c", share=())

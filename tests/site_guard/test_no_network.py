@@ -5,20 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from site_guard.no_network import KNOWN, Architecture, program
+from site_guard.no_network import KNOWN, Architecture, NoFilter, filter_order, program
+from tests.helpers.confined import run_confined
+from tests.helpers.tiny_app import confinement
 
-ROOT = Path(__file__).resolve().parents[2]
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 TRIES = """
-import ctypes, socket, subprocess, sys, threading
-from site_guard.no_network import take_network
+import ctypes, socket, subprocess, sys
 
 port = int(sys.argv[1])
 
@@ -47,15 +46,6 @@ def refused(try_it):
         return True
     return False
 
-early = []
-go = threading.Event()
-thread = threading.Thread(target=lambda: (go.wait(), early.append(refused(tcp))))
-thread.start()
-assert not refused(tcp)
-assert take_network() == ""
-go.set()
-thread.join()
-assert early == [True], "a thread that was there before"
 for try_it in (tcp, udp, ipv6, netlink, started):
     assert refused(try_it), try_it
 kernel = ctypes.CDLL(None, use_errno=True)
@@ -83,10 +73,21 @@ def port() -> Iterator[int]:
 
 
 @pytest.mark.skipif(os.uname().machine not in KNOWN, reason="there is no filter for it")
-def test_nothing_but_the_pipe_is_left_and_training_works(port: int) -> None:
-    command = [sys.executable, "-c", TRIES, str(port)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_nothing_but_the_pipe_is_left_and_training_works(port: int, tmp_path: Path) -> None:
+    done = run_confined(confinement(tmp_path), TRIES, str(port))
     assert done.stdout.strip() == "all as it should be", done.stderr
+
+
+@pytest.mark.skipif(os.uname().machine not in KNOWN, reason="there is no filter for it")
+def test_with_the_network_kept_the_same_process_reaches_it(port: int, tmp_path: Path) -> None:
+    done = run_confined(confinement(tmp_path, network=True), TRIES, str(port))
+    assert "AssertionError: <function tcp" in done.stderr
+
+
+def test_a_machine_without_a_filter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(NoFilter, match="no filter for darwin"):
+        filter_order()
 
 
 def judged(architecture: Architecture, number: int, audit: int, argument: int) -> int:

@@ -71,12 +71,13 @@ def test_a_process_that_reads_nothing_is_given_up(guard: Guard, tiny: bytes) -> 
 
 
 def test_what_the_process_started_ends_with_it(
-    guard: Guard, tiny: bytes, capfd: pytest.CaptureFixture[str]
+    guard: Guard, tiny: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     before = time.monotonic()
     assert "exit status 3" in ask(guard, tiny, "leave one").error
     assert time.monotonic() - before < 30
-    left = re.search(r"left (\d+)", capfd.readouterr().err)
+    left = re.search(r"left (\d+)", caplog.text)
     assert left
     status = Path(f"/proc/{left[1]}/status")
     while status.exists() and "zombie" not in status.read_text():

@@ -25,5 +25,23 @@ def test_another_version_of_flower_ends_the_command(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(supernode, "version", lambda package: {"flwr": "1.32.0"}[package])
     monkeypatch.setattr("fedstrata.cli.node.start", started)
+    monkeypatch.setattr("fedstrata.cli.node.close_memory", str)  # not that of these tests
     with pytest.raises(SystemExit, match=r"^Flower 1\.32\.0 is installed"):
         main(["--superlink", "127.0.0.1:1"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as Linux does it")
+def test_its_memory_is_closed_before_flower_starts() -> None:
+    code = """if True:
+        import ctypes, resource
+        from fedstrata.cli import node
+        kernel, get_dumpable = ctypes.CDLL(None), 3
+        assert kernel.prctl(get_dumpable, 0, 0, 0, 0) == 1
+        node.prepare = lambda poll: None
+        node.start = lambda options: print(
+            kernel.prctl(get_dumpable, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)
+        )
+        node.main([])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 (0, 0)\n"
