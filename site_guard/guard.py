@@ -17,6 +17,7 @@ from flwr.app import Message
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.plan import Plan
+from fedstrata.support.ed25519 import public_keys
 from fedstrata.support.errors import UserError
 from site_guard.answers import AnswerFilter, Requested, round_of
 from site_guard.appio import Abandoned, Queue, Work
@@ -26,7 +27,7 @@ from site_guard.confinement import make_confinement
 from site_guard.day_counts import DayCounts
 from site_guard.plan_rules import read_plan
 from site_guard.settings import SiteSettings
-from site_guard.signatures import key_fingerprint, public_keys, require_signature
+from site_guard.signatures import key_fingerprint, require_signature
 from site_guard.warm import AppFailed, AppRaised, WarmProcess
 
 logger = logging.getLogger("flwr")

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from fedstrata.protocol.limits import NAME, NotNow
+from fedstrata.support.ed25519 import public_keys
 from fedstrata.support.errors import UserError, nearest
 from site_guard.plan_rules import PlanRules, known_entries, matches
-from site_guard.signatures import public_keys
 
 GROUPS = ("common", "task")  # the groups that a site can share
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")

@@ -7,19 +7,15 @@ import binascii
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
-    load_ssh_private_key,
-    load_ssh_public_key,
 )
 
 from fedstrata.protocol.limits import Refused
-from fedstrata.support.errors import UserError
 
 PURPOSE = b"fedstrata bundle and plan v1\n"  # so that a signature means this and nothing else
 # What of a plan differs between runs that are alike: their names, and the checkpoint, which a
@@ -92,42 +88,6 @@ def key_fingerprint(key: Ed25519PublicKey) -> str:
     line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1]
     digest = hashlib.sha256(base64.b64decode(line)).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-
-def public_keys(texts: Sequence[str], where: str) -> tuple[Ed25519PublicKey, ...]:
-    """Return keys written in OpenSSH's form; raise UserError for anything but Ed25519."""
-    keys = []
-    for text in texts:
-        try:
-            key = load_ssh_public_key(text.encode())
-        except (ValueError, UnsupportedAlgorithm):
-            key = None
-        if not isinstance(key, Ed25519PublicKey):
-            raise UserError(f"{where}: {text[:40]!r} is no key of the form 'ssh-ed25519 AAAA...'")
-        keys.append(key)
-    return tuple(keys)
-
-
-def private_key(path: Path) -> Ed25519PrivateKey:
-    """Return the Ed25519 key in an OpenSSH file without a passphrase.
-
-    Raises
-    ------
-    UserError
-        There is no such key.
-    """
-    try:
-        key = load_ssh_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UserError(
-            f"{path}: no Ed25519 key in OpenSSH's form without a passphrase; "
-            "make one with: ssh-keygen -t ed25519 -N '' -f consortium"
-        )
-    return key
 
 
 def _statement(bundle: bytes, plan: str) -> bytes:

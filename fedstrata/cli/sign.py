@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     from consortium.driver import read_pairs
+    from fedstrata.support.ed25519 import private_key
     from site_guard.bundles import build
-    from site_guard.signatures import private_key, sign
+    from site_guard.signatures import sign
 
     try:
         key, pairs = private_key(options.key), read_pairs(options.pairs)

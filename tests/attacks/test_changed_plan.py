@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedstrata.protocol import kinds
+from fedstrata.support.ed25519 import public_keys
 from site_guard.guard import Guard, make_guard
 from site_guard.settings import Bundles
-from site_guard.signatures import public_keys, sign
+from site_guard.signatures import sign
 from tests.helpers.tiny_app import PLAN, ask, bundle, planned, settings
 
 KEY = Ed25519PrivateKey.generate()

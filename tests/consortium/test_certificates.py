@@ -21,8 +21,8 @@ from consortium.certificates import (
     renew_certificate,
 )
 from consortium.members import Hospital
+from fedstrata.support.ed25519 import private_key, public_keys
 from fedstrata.support.errors import UserError
-from site_guard.signatures import private_key, public_keys
 
 HOSPITALS = (Hospital("hospital-a", "gender"), Hospital("hospital-b", "pose"))
 

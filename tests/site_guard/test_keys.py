@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
+from fedstrata.support.ed25519 import private_key, public_keys
 from fedstrata.support.errors import UserError
 from site_guard.keys import make_keys
-from site_guard.signatures import private_key, public_keys
 
 
 def test_both_pairs_can_be_used(tmp_path: Path) -> None:

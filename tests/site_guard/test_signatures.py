@@ -8,20 +8,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedstrata.protocol.limits import Refused
-from fedstrata.support.errors import UserError
-from site_guard.signatures import key_fingerprint, private_key, public_keys, require_signature, sign
+from site_guard.signatures import key_fingerprint, require_signature, sign
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 PLAN = json.dumps({"federation": "a", "weights": "", "seed": 1, "train": {"lr": 0.1}})
@@ -76,18 +72,3 @@ def test_the_signature_is_for_this_purpose_alone() -> None:
 def test_any_other_text_is_no_signature(signature: object) -> None:
     with pytest.raises(Refused):
         require_signature(b"bundle", PLAN, signature, TRUSTED)
-
-
-def test_keys_are_read_as_ssh_keygen_writes_them(tmp_path: Path) -> None:
-    path = tmp_path / "consortium"
-    path.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    (public,) = public_keys([openssh(KEY) + " consortium"], "here")
-    require_signature(b"bundle", PLAN, sign(b"bundle", PLAN, private_key(path)), (public,))
-    with pytest.raises(UserError, match="ssh-ed25519"):
-        public_keys(["ecdsa nonsense"], "here")
-    curve = generate_private_key(SECP384R1())
-    path.write_bytes(curve.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    with pytest.raises(UserError, match="ssh-keygen"):
-        private_key(path)
-    with pytest.raises(UserError, match="absent"):
-        private_key(tmp_path / "absent")
