@@ -22,6 +22,7 @@ from fedstrata.support.errors import UserError
 from site_guard.answers import AnswerFilter, Requested, round_of
 from site_guard.appio import Abandoned, Queue, Work
 from site_guard.approvals import BEFORE_APPROVAL, Approvals, Request, Waiting, request_of
+from site_guard.audit import SiteAudit
 from site_guard.bundles import Bundle
 from site_guard.confinement import make_confinement
 from site_guard.day_counts import DayCounts
@@ -51,6 +52,7 @@ class Guard:
     settings: SiteSettings
     process: WarmProcess
     answer_filter: AnswerFilter = field(init=False)
+    audit: SiteAudit = field(init=False)
     keys: tuple[Ed25519PublicKey, ...] = field(init=False)
     approvals: Approvals = field(init=False)
     counts: DayCounts = field(init=False)
@@ -60,6 +62,7 @@ class Guard:
         folder = self.settings.guard_folder
         self.approvals = Approvals(folder / "approvals", self.settings.site)
         self.counts = DayCounts(folder / "today.json", self.settings.plan)
+        self.audit = SiteAudit(self.settings)
         self.keys = public_keys(self.settings.bundles.signed_by, "bundles.signed-by")
 
     def run(self, queue: Queue) -> None:
@@ -126,8 +129,9 @@ class Guard:
         if work.lost.is_set():
             work.failure = "the SuperNode has given the task up"
             logger.warning("site %s: %s: nobody waits for an answer", self.settings.site, kind)
+            self.audit.dropped(work.message, work.failure)
             return
-        work.push(answer)
+        self.audit.send(work, answer)
 
     def answer(self, work: Work) -> Message:
         """Return the answer that leaves the site.
@@ -141,6 +145,7 @@ class Guard:
         AppFailed
             The app gave no answer.
         """
+        self.audit.ordered(work)
         message, context = work.message, work.context
         plan, requested, left = self._admit(work)
         bundle = Bundle(work.bundle.content, work.run.fab_id, work.run.fab_version)

@@ -57,6 +57,21 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     open_files: int = 4096
 
 
+class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Where the site's process records what it was asked and what left.
+
+    Parameters
+    ----------
+    log : str
+        The file; empty for ``audit.jsonl`` in the folder of ``guard``.
+    key : str
+        Private key that signs each line; empty for a log without signatures.
+    """
+
+    log: str = ""
+    key: str = ""
+
+
 class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The settings of one site.
 
@@ -109,6 +124,8 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     guard : str
         Folder of what the site's process keeps for itself: approvals, and how much was asked
         today. Empty for ``guard/<site>`` beside ``state``.
+    audit : Audit
+        The audit log.
     """
 
     site: str
@@ -136,11 +153,17 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     plan: PlanRules = PlanRules()
     approve: str = "signed"
     guard: str = ""
+    audit: Audit = Audit()
 
     @property
     def guard_folder(self) -> Path:
         """Where the site's process keeps what the app must not change."""
         return Path(self.guard) if self.guard else Path(self.state).parent / "guard" / self.site
+
+    @property
+    def audit_log(self) -> Path:
+        """The file of the audit log."""
+        return Path(self.audit.log) if self.audit.log else self.guard_folder / "audit.jsonl"
 
     def node_config(self) -> dict[str, str | int]:
         """Return what the app learns about its site, under the keys of Flower's node config."""
@@ -194,6 +217,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "bundles": Bundles,
     "limits": Limits,
     "plan": PlanRules,
+    "audit": Audit,
 }
 
 
@@ -240,6 +264,10 @@ def _check(settings: SiteSettings, path: Path) -> None:
         folder = getattr(settings, entry)
         if folder and not Path(folder).is_absolute():
             raise UserError(f"{path}: {entry} must be an absolute path, got {folder!r}")
+    for entry in ("log", "key"):
+        named = getattr(settings.audit, entry)
+        if named and not Path(named).is_absolute():
+            raise UserError(f"{path}: audit.{entry} must be an absolute path, got {named!r}")
     if wrong := sorted(set(settings.share) - set(GROUPS)):
         raise UserError(
             f"{path}: share has {', '.join(map(repr, wrong))}; a site can share "

@@ -22,6 +22,7 @@ SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "keygen": "make the site's keys, whose private halves never leave it",
         "approvals": "list the runs that wait for a yes, show one, allow or deny it",
+        "audit": "print and verify what the site was asked and what left it",
     }
 )
 """Each further command with its help; ``fedstrata.cli.site_NAME`` has its ``main(arguments)``."""
@@ -119,8 +120,10 @@ def _run(options: argparse.Namespace) -> None:
     for weakness in guard.process.confinement.weaknesses():
         logger.warning("site %s: %s", settings.site, weakness)
     try:
+        guard.audit.started()
         guard.run(queue)
     finally:
         guard.process.stop()
         shutil.rmtree(guard.process.confinement.bundles, ignore_errors=True)
+        guard.audit.stopped()
         queue.close()

@@ -187,7 +187,7 @@ def read_line(line: bytes) -> Line | None:
     if not all(type(record[key]) is kind for key, kind in zip(_KEYS, kinds, strict=True)):
         return None
     digest = hashlib.sha256(line).hexdigest()
-    return Line(*record.values(), signature, signed, digest)
+    return Line(**record, signature=signature, signed=signed, digest=digest)
 
 
 def read_head(log: Path) -> Head | None:

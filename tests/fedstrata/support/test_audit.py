@@ -36,11 +36,14 @@ def events(path: Path) -> list[str]:
 def test_each_line_has_the_hash_of_the_one_before(tmp_path: Path) -> None:
     path = written(tmp_path)
     first, second, third = (read_line(line) for line in path.read_bytes().splitlines())
-    assert first is not None and second is not None and third is not None
+    assert first is not None
+    assert second is not None
+    assert third is not None
     assert (first.seq, second.seq, third.seq) == (1, 2, 3)
     assert (first.before, second.before, third.before) == (FIRST, first.digest, second.digest)
     head = read_head(path)
-    assert head is not None and (head.seq, head.digest) == (3, third.digest)
+    assert head is not None
+    assert (head.seq, head.digest) == (3, third.digest)
 
 
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
@@ -58,7 +61,8 @@ def test_another_process_goes_on_where_one_ended(tmp_path: Path) -> None:
     path = written(tmp_path)
     AuditLog(path, KEY).append("stop")
     found = read_and_verify(path, KEYS)
-    assert found.problems == [] and [line.seq for line in found.lines] == [1, 2, 3, 4]
+    assert found.problems == []
+    assert [line.seq for line in found.lines] == [1, 2, 3, 4]
 
 
 def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
@@ -71,7 +75,8 @@ def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
         writer.join()
         assert writer.exitcode == 0
     found = read_and_verify(path, KEYS)
-    assert found.problems == [] and len(found.lines) == 20
+    assert found.problems == []
+    assert len(found.lines) == 20
 
 
 def _write_ten(path: Path) -> None:
@@ -157,7 +162,7 @@ def test_an_old_log_that_was_put_back_is_recorded(tmp_path: Path) -> None:
 def test_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"")
     (tmp_path / "audit.jsonl").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="symbolic"):
         AuditLog(tmp_path / "audit.jsonl", KEY).append("start")
 
 
