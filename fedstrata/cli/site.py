@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from fedstrata.support.errors import UserError
+
+if TYPE_CHECKING:
+    from site_guard.settings import SiteSettings
 
 logger = logging.getLogger("flwr")
 
@@ -22,6 +26,7 @@ SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "keygen": "make the site's keys, whose private halves never leave it",
         "approvals": "list the runs that wait for a yes, show one, allow or deny it",
+        "doctor": "find what would go wrong, before the first run",
         "audit": "print and verify what the site was asked and what left it",
     }
 )
@@ -59,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     tls.add_argument("--insecure", action="store_true", help="speak to the SuperNode without TLS")
     tls.add_argument("--root-certificates", type=Path, help="of the SuperNode's API, PEM")
     parser.add_argument("--superexec-auth-secret-file", type=Path, help="as the SuperNode has it")
-    parser.add_argument("--check", action="store_true", help="read site.yaml and end")
+    parser.add_argument("--check", action="store_true", help="read site.yaml, open the data, end")
     parser.add_argument("--alive", type=Path, help="file to touch every second, while it runs")
     parser.add_argument(
         "--is-alive",
@@ -86,12 +91,23 @@ class _IsAlive(argparse.Action):
         parser.exit(0 if isinstance(values, Path) and is_alive(values) else 1)
 
 
+def _check_data(path: Path, settings: SiteSettings) -> None:
+    """Say that nothing is wrong with settings that were read and data that opens; or raise."""
+    from site_guard.doctor.checks import OK
+    from site_guard.doctor.files import check_data
+
+    data = check_data(settings)
+    if data.state != OK:
+        raise UserError(f"{path}: data: {data.text}; {data.mend}")
+    print(f"{path}: site {settings.site}, task {settings.task}, data opens, nothing wrong")
+
+
 def _run(options: argparse.Namespace) -> None:
     from site_guard.settings import read_settings
 
     settings = read_settings(options.settings)
     if options.check:
-        print(f"{options.settings}: site {settings.site}, task {settings.task}, nothing wrong")
+        _check_data(options.settings, settings)
         return
     from site_guard.alive import make_toucher
     from site_guard.appio import Address, Queue

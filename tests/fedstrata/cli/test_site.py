@@ -42,9 +42,14 @@ def test_the_health_check_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_the_settings_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = ROOT / "docs" / "site.yaml"
+    path = tmp_path / "docs.yaml"
+    path.write_text((ROOT / "docs" / "site.yaml").read_text().replace("/srv/", f"{tmp_path}/"))
+    missing = str(exit_status("--settings", str(path), "--insecure", "--check"))
+    assert missing.startswith(f"{path}: data: {tmp_path}/pictures does not exist")
+    (tmp_path / "pictures" / "women").mkdir(parents=True)
     main(["--settings", str(path), "--insecure", "--check"])
-    assert capsys.readouterr().out == f"{path}: site hospital-a, task gender, nothing wrong\n"
+    said = f"{path}: site hospital-a, task gender, data opens, nothing wrong\n"
+    assert capsys.readouterr().out == said
     wrong = tmp_path / "site.yaml"
     wrong.write_text("site: a")
     found = exit_status("--settings", str(wrong), "--insecure", "--check")

@@ -1,0 +1,1 @@
+"""What hospitals stumble over before their first run, each found with the line that mends it."""
