@@ -12,6 +12,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
+from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.run_folder import check_same, new_run, resumed_run
 from server_app.sites.joining import gather
@@ -122,13 +123,15 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     from server_app.start_weights import checkpoint
 
     start = checkpoint(config, home() / "cache", say)
-    this_run = Run(roster, config, plan, folder, start, say)
+    audit = find_audit(folder.path, deployed=isinstance(grid, GrpcGrid))
+    this_run = Run(roster, config, plan, folder, start, say, audit)
     this_run.join(found, rejected)
     with folder.written_here():
         if old is None:
             folder.begin(config.to_dict(), wanted.experiment)
         say(f"run {folder.name}: results go to {folder.path}")
-        results = this_run.play(None if old is None else old.latest())
+        with audit.recorded(folder.name, folder.begun(), plan.to_json()):
+            results = this_run.play(None if old is None else old.latest())
     for text in closing(results):
         say(text)
     say(f"results: {folder.path / 'results.json'}")

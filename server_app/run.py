@@ -9,6 +9,7 @@ from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.weights import Checkpoint
 from server_app import report, results, tables
+from server_app.audit import RunAudit
 from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import measure
 from server_app.patience import Log
@@ -65,6 +66,8 @@ class Run:
         The pre-trained start, or how to make it once it is known that the sites can take part.
     log : callable
         Takes text for the log.
+    audit : RunAudit
+        The run's audit log.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class Run:
         folder: RunFolder,
         start: Checkpoint | PretrainingJob | None,
         log: Log,
+        audit: RunAudit,
     ) -> None:
+        self.audit = audit
         self.roster, self.config, self.plan, self.folder = roster, config, plan, folder
         self.start, self.log = start, log
         self.history: list[dict[str, Any]] = []
@@ -84,7 +89,9 @@ class Run:
         self.admission = Admission(
             roster, self.state, plan, start, settings.on_site_error == "stop", log
         )
-        self.dispatch = Dispatch(roster.grid, roster, self.state, settings, self.admission, log)
+        self.dispatch = Dispatch(
+            roster.grid, roster, self.state, settings, self.admission, log, audit
+        )
         self.delivery = CheckpointDelivery(self.dispatch, self.admission.holders)
         self.rounds = Rounds(
             roster, self.state, settings, config.seed, self.dispatch, self.delivery, log
@@ -122,6 +129,7 @@ class Run:
         if self.start is not None:
             self._load_start(self.start)
         self.folder.note_weights(self.plan.weights)
+        self.audit.admitted(self.roster.everyone.values())
         first = 1
         if saved is not None:
             self._resume(saved)
@@ -132,6 +140,7 @@ class Run:
             record = self.rounds.play(number, self.history)
             self.history.append(record.to_dict())
             self._save(number)  # before the log says that the round is done
+            self.audit.played(self.history[-1], self.roster.everyone.values(), self.folder.path)
             self.log(report.round_line(record, total))
             self._write_results()
         refused = self.history[-1]["refused"] if self.history else ()

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fedstrata.protocol.limits import printable
 from fedstrata.support.audit import Line
 from fedstrata.support.audit_check import Checked, read_and_verify
+from fedstrata.support.ed25519 import public_keys
 from fedstrata.support.errors import UserError
 
 _SHORT = 12  # digits of a hash that a table shows
@@ -36,6 +37,18 @@ def read_log(path: Path, keys: Sequence[Ed25519PublicKey]) -> Checked:
         return read_and_verify(path, keys)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+def read_public_keys(paths: Sequence[Path]) -> tuple[Ed25519PublicKey, ...]:
+    """Return the public keys in files; raise UserError where one cannot be read."""
+    try:
+        texts = [path.read_text() for path in paths]
+    except (OSError, UnicodeDecodeError) as error:
+        where = getattr(error, "filename", None) or paths[0]
+        raise UserError(
+            f"{where}: no public key can be read there: name it with --public-key"
+        ) from None
+    return public_keys(texts, "--public-key")
 
 
 def print_log(log: Checked, *, since: datetime | None, verify: bool, as_json: bool) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from consortium import certificates, driver, registration
 from consortium.members import read_hospitals, read_hosts
 from consortium.superlink import SuperLink
+from fedstrata.cli import consortium_audit
 from fedstrata.support.errors import UserError
 
 
@@ -48,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
             help="one site",
             required=each is add,
         )
+    audit = command("audit", "print, verify and compare the log of a run", consortium_audit.audit)
+    consortium_audit.add_arguments(audit)
     for each in (register, run):
         each.add_argument("connection", help="name of the SuperLink in Flower's configuration")
     register.add_argument("--roster", type=Path, help="by default FOLDER/superlink/roster.yaml")

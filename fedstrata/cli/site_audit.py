@@ -7,10 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from fedstrata.cli.audit_table import print_log, read_log, since
-from fedstrata.support.ed25519 import public_keys
+from fedstrata.cli.audit_table import print_log, read_log, read_public_keys, since
 from fedstrata.support.errors import UserError
 
 
@@ -39,15 +36,3 @@ def main(arguments: Sequence[str]) -> None:
     if not keys and options.verify:
         log.notes.append("no key: whoever can write the log can make all of it anew")
     sys.exit(print_log(log, since=options.since, verify=options.verify, as_json=options.json))
-
-
-def read_public_keys(paths: Sequence[Path]) -> tuple[Ed25519PublicKey, ...]:
-    """Return the public keys in files; raise UserError where one cannot be read."""
-    try:
-        texts = [path.read_text() for path in paths]
-    except (OSError, UnicodeDecodeError) as error:
-        where = getattr(error, "filename", None) or paths[0]
-        raise UserError(
-            f"{where}: no public key can be read there: name it with --public-key"
-        ) from None
-    return public_keys(texts, "--public-key")

@@ -15,6 +15,7 @@ from fedstrata.protocol import kinds, orders
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.payload import encode
+from server_app.audit import RunAudit
 from server_app.inbox import MOST_BESIDES, Inbox, collect, reply_problem, send
 from server_app.patience import Log
 from server_app.rounds.admission import Admission
@@ -81,6 +82,8 @@ class Dispatch:
         Takes in sites that join or come back while answers are awaited.
     log : callable
         Takes a line, from those who ask.
+    audit : RunAudit
+        Records what arrives.
     """
 
     grid: Grid
@@ -89,6 +92,7 @@ class Dispatch:
     settings: StrategyConfig
     admission: Admission
     log: Log
+    audit: RunAudit
 
     def ask_each(
         self, ask: Ask, members: Iterable[Member], record: RoundRecord
@@ -122,6 +126,7 @@ class Dispatch:
             idle=lambda: self._gone(pending, record),
         ):
             recipients = pending.pop(message_id)
+            self.audit.arrived(ask.kind, ask.number, recipients.sites, reply)
             if problem := reply_problem(reply):
                 missed = record.absent if reply.error.code in UNREACHABLE else record.refused
                 missed |= dict.fromkeys(recipients.sites, problem)
