@@ -149,7 +149,9 @@ def test_a_log_without_a_key_says_so(tmp_path: Path, caplog: pytest.LogCaptureFi
     audit = SiteAudit(settings(tmp_path))
     audit.started()
     assert "the audit log is not signed" in caplog.text
-    assert audit.log.path == tmp_path / "audit-a.jsonl"  # not in state, where the app may write
+    assert (
+        audit.log.path == tmp_path / "guard" / "a" / "audit.jsonl"
+    )  # not in state, where the app may write
 
 
 def test_a_log_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path) -> None:

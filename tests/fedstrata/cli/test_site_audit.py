@@ -20,7 +20,7 @@ def site(tmp_path: Path) -> Path:
     """Return the site.yaml of a site whose log has three lines."""
     make_keys(tmp_path / "keys", "a")
     key = tmp_path / "keys" / "audit.key"
-    log = AuditLog(tmp_path / "audit-a.jsonl", private_key(key))
+    log = AuditLog(tmp_path / "guard" / "a" / "audit.jsonl", private_key(key))
     log.append("start", site="a")
     log.append("order", run="17", kind="train", round=3, bundle="cd" * 32)
     log.append("left", run="17", kind="train", round=3, read={"train": 90}, layers=LAYERS)
@@ -49,7 +49,7 @@ def test_the_table_says_what_left(site: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_changed_line_ends_with_1(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    log = site.parent / "audit-a.jsonl"
+    log = site.parent / "guard" / "a" / "audit.jsonl"
     log.write_text(log.read_text().replace("4096", "1024"))
     assert exit_status("--settings", str(site)) == 0  # as a table only
     capsys.readouterr()
