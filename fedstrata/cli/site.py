@@ -93,13 +93,14 @@ class _IsAlive(argparse.Action):
 
 def _check_data(path: Path, settings: SiteSettings) -> None:
     """Say that nothing is wrong with settings that were read and data that opens; or raise."""
-    from site_guard.doctor.checks import OK
+    from site_guard.doctor.checks import OK, PROBLEM
     from site_guard.doctor.files import check_data
 
     data = check_data(settings)
-    if data.state != OK:
+    if data.state == PROBLEM:
         raise UserError(f"{path}: data: {data.text}; {data.mend}")
-    print(f"{path}: site {settings.site}, task {settings.task}, data opens, nothing wrong")
+    opens = "data opens" if data.state == OK else f"data could not be checked ({data.text})"
+    print(f"{path}: site {settings.site}, task {settings.task}, {opens}, nothing wrong")
 
 
 def _run(options: argparse.Namespace) -> None:

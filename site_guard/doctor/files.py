@@ -47,13 +47,23 @@ def check_data(settings: SiteSettings) -> Check:
     except FileNotFoundError:
         return problem("data", f"{path} does not exist", mend)
     except PermissionError:
-        who = f"user {os.geteuid()}"
-        return problem(
-            "data", f"{who} may not read {path}", f"setfacl -R -m u:{os.geteuid()}:rX {path}"
-        )
+        return _unreadable(path, settings)
     except OSError as error:
         return problem("data", f"{path}: {error.strerror}", mend)
     return ok("data", f"{path} opens")
+
+
+def _unreadable(path: Path, settings: SiteSettings) -> Check:
+    """Return what to say of data that this user may not read: the app may be another user."""
+    me = os.geteuid()
+    try:
+        app = Path(settings.state).stat().st_uid
+    except OSError:
+        app = me
+    if app != me:
+        text = f"user {me} may not read {path}; the app is user {app}, as whom `state` is owned"
+        return unknown("data", text, f"sudo -u '#{app}' ls {path}")
+    return problem("data", f"user {me} may not read {path}", f"setfacl -R -m u:{me}:rX {path}")
 
 
 def check_folder(entry: str, path: Path) -> Check:
@@ -102,7 +112,7 @@ def check_settings_mode(path: Path) -> Check:
 
 
 def check_private(name: str, path: Path) -> Check:
-    """Check that a private key is there, can be read, and is its owner's alone."""
+    """Check that a private key is there, can be read, and is its owner's, or its group's, alone."""
     try:
         status = path.stat()
         with path.open("rb"):
@@ -113,27 +123,32 @@ def check_private(name: str, path: Path) -> Check:
             f"{path}: {error.strerror}",
             "make keys with `fedstrata site keygen`, or mend the path",
         )
-    if status.st_mode & OTHERS:
-        mode = stat.S_IMODE(status.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & (stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP):
         return problem(
             name, f"{path} has the mode {mode:o}: others can read it", f"chmod 600 {path}"
         )
-    return ok(name, f"{path} can be read by its owner alone")
+    who = f"by user {status.st_uid}"
+    if mode & stat.S_IRGRP:
+        who += f" and group {status.st_gid}"
+    return ok(name, f"{path} can be read {who} alone")
 
 
 def check_apart(key: Path, settings: SiteSettings) -> Check:
     """Check that the SuperNode's key is not the app's user's, whom the state belongs to."""
     try:
-        owner, app = key.stat().st_uid, Path(settings.state).stat().st_uid
+        secret, app = key.stat(), Path(settings.state).stat()
     except OSError as error:
         return unknown("users", f"{error.filename}: {error.strerror}")
-    if owner == app:
+    by_group = secret.st_mode & stat.S_IRGRP and secret.st_gid == app.st_gid
+    if secret.st_uid == app.st_uid or by_group:
+        who = f"group {secret.st_gid}" if by_group else f"user {secret.st_uid}"
         return problem(
             "users",
-            f"user {owner} owns the SuperNode's key and the app's state: the app can read the key",
+            f"{who} has the SuperNode's key and the app's state: the app can read the key",
             "run `fedstrata node` as another user, and chown the key to that one",
         )
-    return ok("users", f"the key belongs to user {owner}, the state to user {app}")
+    return ok("users", f"the key belongs to user {secret.st_uid}, the state to user {app.st_uid}")
 
 
 def check_audit(settings: SiteSettings) -> Iterator[Check]:

@@ -35,10 +35,12 @@ def test_keys_of_keygen_are_right(keys: Path) -> None:
 
 
 def test_a_key_that_others_can_read(keys: Path) -> None:
-    (keys / "supernode.key").chmod(0o640)
+    (keys / "supernode.key").chmod(0o644)
     found = problems(keys / "supernode.key")["key"]
-    assert "mode 640" in found.text
+    assert "mode 644" in found.text
     assert found.mend == f"chmod 600 {keys}/supernode.key"
+    (keys / "supernode.key").chmod(0o640)  # root's, and a group of the node's user alone
+    assert problems(keys / "supernode.key") == {}
 
 
 def test_a_key_that_is_not_there(keys: Path) -> None:

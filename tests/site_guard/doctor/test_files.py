@@ -44,8 +44,11 @@ def test_data_that_this_user_may_not_read(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(files.os, "scandir", forbidden)  # root, as who tests may run, reads all
     check = check_data(settings(tmp_path, data=str(tmp_path)))
-    assert "may not read" in check.text
-    assert "setfacl" in check.mend
+    assert (check.state, "setfacl" in check.mend) == (PROBLEM, True)
+    monkeypatch.setattr(files.os, "geteuid", lambda: 1234)
+    (tmp_path / "state").mkdir()  # of another user: the app's
+    check = check_data(settings(tmp_path, data=str(tmp_path)))
+    assert (check.state, "sudo -u" in check.mend) == (UNKNOWN, True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
@@ -84,6 +87,18 @@ def test_a_key_that_the_apps_user_owns(tmp_path: Path, monkeypatch: pytest.Monke
     assert check_apart(key, site).state == UNKNOWN  # the state is not there yet
     Path(site.state).mkdir()
     assert "the app can read the key" in check_apart(key, site).text
+    real = Path.stat
+
+    class Other:
+        st_uid, st_gid, st_mode = 77, os.getgid(), 0o640
+
+    def stat(path: Path, **more: bool) -> object:
+        return Other() if path == key else real(path, **more)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert f"group {os.getgid()} has the SuperNode's key" in check_apart(key, site).text
+    Other.st_mode = 0o600
+    assert check_apart(key, site).state == OK
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
