@@ -16,6 +16,7 @@ from flwr.app import Message
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.support.durable import private_folder
 from fedstrata.support.errors import UserError
 from site_guard.answers import AnswerFilter, round_of
 from site_guard.appio import Abandoned, Queue, Work
@@ -180,7 +181,7 @@ def make_guard(settings: SiteSettings, alive: Callable[[], None] = lambda: None)
     """
     for folder in (settings.state, settings.cache):
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            private_folder(Path(folder))
         except OSError as error:
             raise UserError(f"{folder}: {error.strerror}; the site needs to write there") from None
     bundles = Path(settings.cache) / "bundles" / settings.site

@@ -59,8 +59,9 @@ def check(path: Path) -> None:
 
 
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain data with its checksum as one more entry, for a JSON file."""
-    return {**content, KEY: _of(content)}
+    """Return plain data, as JSON gives it back, with its checksum as one more entry."""
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return {**plain, KEY: _of(plain)}
 
 
 def checked(content: object) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from client_app.store import MOST_SET_ASIDE, DiskStore, LocalState
 from fedstrata.protocol.limits import KNOWN_ROUNDS
-from fedstrata.support import tensor_files
 from fedstrata.support.errors import UserError
 from tests.helpers.file_limits import largest_file
 
@@ -194,7 +193,7 @@ def test_only_the_sites_user_may_read_what_stays_whatever_the_umask(tmp_path: Pa
         store.deploy({"w": torch.zeros(1)}, {})
     finally:
         os.umask(before)
-    found = [path for path in tmp_path.rglob("*")]
+    found = list(tmp_path.rglob("*"))
     assert {path.stat().st_mode & 0o777 for path in found if path.is_file()} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {0o700}
 
