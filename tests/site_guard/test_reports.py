@@ -80,7 +80,7 @@ def test_a_second_answer_to_the_same_plan_says_the_same(change: dict[str, Any]) 
     assert query(rules, replace(WHO, majority_accuracy=0.5000001)) == replace(
         first, majority_accuracy=0.5000001
     )  # it is rounded when it is written
-    with pytest.raises(Refused, match="than before .* start a new run"):
+    with pytest.raises(Refused, match=r"than before .* start a new run"):
         query(rules, replace(WHO, **change))
     assert query(rules, replace(WHO, **change), run=2)
 
