@@ -181,9 +181,10 @@ def _known(group: str, name: str, where: str = "") -> None:
     """Raise UserError unless conf/<group>/<name>.yaml exists; ``where`` begins the text."""
     names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if name not in names:
+        shown = limits.printable(name[:_SHOWN])
         raise UserError(
-            f"{where}{group} {limits.printable(name[:_SHOWN])!r} does not exist; there are: {', '.join(names)} "
-            f"(nearest: {nearest(name, names)})"
+            f"{where}{group} {shown!r} does not exist; there are: {', '.join(names)} "
+            f"(nearest: {nearest(shown, names)})"
         )
 
 

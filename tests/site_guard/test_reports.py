@@ -12,14 +12,33 @@ import torch
 from flwr.app import Message
 
 from fedstrata.protocol import kinds, orders
-from fedstrata.protocol.answers import DeployReport, SiteReport
+from fedstrata.protocol.answers import MEASURED, DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import Numerics
 from site_guard.reports import MOST_PLANS, MOST_STATES, ReportRules, installed_versions
 from site_guard.settings import SiteSettings
-from tests.site_guard.test_answers import METRICS, ROUND, WHO
 
 HERE = SiteSettings(site="a", task="gender", state="/s", cache="/c", share=("common", "task"))
+METRICS = {
+    split: {"examples": 2.0, "loss": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
+    for split in MEASURED
+}
+ROUND = RoundReport("a", 3, 10, 4, 4, 0.5, 1.0, METRICS, "", numerics=Numerics(1))
+SCHEMAS = {"common": {"conv.weight": "float32[2,3]"}, "task": {"head.weight": "float32[4]"}}
+WHO = SiteReport(
+    site="a",
+    task="gender",
+    classes=("no", "yes"),
+    input_shape=(3, 8, 8),
+    examples={"train": 10, "validation": 2, "test": 2},
+    majority_accuracy=0.5,
+    fingerprints={"common": "", "task": ""},
+    schemas=SCHEMAS,
+    holds_weights=True,
+    device="cpu",
+    versions={},
+    error="",
+)
 DIFFERENCES = json.dumps({"coding_down": {"common": {"name": "int8", "per_channel": False}}})
 DEPLOYED = DeployReport("a", 3, 10, 2, 4, 4, 0.5, 1.0, METRICS, METRICS, "", numerics=Numerics(1))
 
