@@ -23,7 +23,7 @@ from site_guard.appio import Abandoned, Queue, Work
 from site_guard.bundles import Bundle
 from site_guard.settings import SiteSettings
 from site_guard.signatures import public_keys, require_signature
-from site_guard.warm import AppFailed, AppRaised, WarmProcess
+from site_guard.warm import AppFailed, WarmProcess
 
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
@@ -154,7 +154,7 @@ class Guard:
                 work.lost,
                 layers=requested.most_bytes,
             )
-        except AppRaised as error:
+        except AppFailed as error:  # an exit status and a length are the app's words, too
             raise AppFailed(self.answer_filter.error_text(str(error))) from None
         finally:
             context.node_config = before

@@ -15,6 +15,7 @@ import string
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,11 @@ from fedstrata.protocol.numerics import BOUNDS
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.rounding import DECIMALS, DIGITS, MOST_SECONDS, SECONDS_DECIMALS
 from site_guard.answers import AnswerFilter
+from site_guard.guard import make_guard
 from site_guard.settings import SiteSettings
+from site_guard.warm import AppFailed
 from tests.docs.pages import ROOT
+from tests.helpers import tiny_app
 
 PLAIN = string.ascii_letters + string.digits + "_ .:+()/-"
 PLACE: Mapping[str, Any] = {"site": "a", "task": "grade", "state": "/s", "cache": "/c"}
@@ -234,6 +238,25 @@ def test_an_error_is_one_sentence_whatever_the_app_wrote() -> None:
     }
     assert len(texts) == 1
     assert "the app failed: see the site's log" in texts.pop()
+
+
+def test_how_the_app_died_is_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exit status has eight bits, and the length of an answer that is too long has thirty."""
+    texts: dict[str, set[str]] = {}
+    for errors in ("brief", "full"):
+        guard = make_guard(tiny_app.settings(tmp_path, errors=errors))
+        for status in (3, 77):
+
+            def dies(*_: Any, status: int = status, **__: Any) -> Message:
+                raise AppFailed(f"the app's process died: exit status {status}")
+
+            monkeypatch.setattr(guard.process, "run", dies)
+            work = tiny_app.asked(b"a bundle")
+            guard.handle(work)
+            report = answers.read_round_report(work.answers[0])
+            texts.setdefault(errors, set()).add(report.error)
+    assert texts["brief"] == {"the app failed: see the site's log"}
+    assert len(texts["full"]) == 2
 
 
 def test_little_is_left_in_the_report_of_a_round() -> None:
