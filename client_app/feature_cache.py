@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client_app.failures import cause, no_room
-from fedstrata.support.durable import replacing
+from fedstrata.support.durable import private_folder, replacing_private
 from fedstrata.support.errors import UserError, private
 from models.training.data import Inputs, Split
 
@@ -31,6 +31,8 @@ logger = logging.getLogger("flwr")
 
 AT_ONCE = 16_000_000  # bytes of inputs that pass the prefix together on a CPU: more is no faster
 IN_USE = 3600.0  # seconds for which a file that was used is not removed for another
+_DIGEST = hashlib.sha256().digest_size  # bytes at the end of a file: the checksum of the others
+_AT_ONCE_READ = 1 << 20  # bytes
 SPARE = 0.05, 10**9  # share of the disk, at most bytes, left free: personal layers need room too
 _OWN = re.compile(r"[0-9a-f]{64}\.npy|\.[0-9a-f]{64}\.npy\.[0-9a-f]+\.tmp")
 Values = NDArray[np.float32] | NDArray[np.float16]
@@ -43,8 +45,8 @@ class FeatureCache:
     Parameters
     ----------
     folder : Path
-        Of the files, ``<key>.npy``: without pickles, memory-mapped when read. Other
-        files in it are left alone.
+        Of the files, ``<key>.npy``: without pickles, memory-mapped when read, with a checksum
+        after the values. Other files in it are left alone.
     most : int
         Bytes of all files together.
     dtype : str
@@ -56,7 +58,7 @@ class FeatureCache:
     dtype: str
 
     def reserve(self, path: Path, size: int) -> bool:
-        """Make the file ``path`` of ``size`` bytes, and room for it; return whether there is.
+        """Give the file ``path`` ``size`` bytes, and make room for it; return whether there is.
 
         The oldest files are removed first, but none that was used in the last hour: sites whose
         outputs do not fit together would remove each other's in every round. A lock lets one
@@ -67,12 +69,12 @@ class FeatureCache:
         OSError
             Where the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.folder)
         with _locked(self.folder):
             if not self._makes_room(size):
                 return False
             # The bytes are taken now, so that the next process sees them gone.
-            with path.open("xb") as file:
+            with path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
         return True
 
@@ -197,8 +199,8 @@ def cached(
     Raises
     ------
     UserError
-        Where the folder cannot be written or a file is damaged, and for outputs that are beyond the
-        range of the cache's dtype.
+        Where the folder cannot be written, and for outputs that are beyond the range of the
+        cache's dtype.
     """
     precision = "bfloat16" if autocast else "float32"
     # These change the last digits of the outputs. Without them in the name, a run's results would
@@ -229,15 +231,17 @@ def _written(path: Path, computed: Computed, cache: FeatureCache) -> bool:
     head = io.BytesIO()  # by hand: numpy's errors lack the system's number where a disk is full
     described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, described)
-    size = head.tell() + prod(shape) * dtype.itemsize
+    size = head.tell() + prod(shape) * dtype.itemsize + _DIGEST
+    digest = hashlib.sha256()
     try:
-        with replacing(path) as unfinished:
+        with replacing_private(path) as unfinished:
             if not cache.reserve(unfinished, size):
                 raise OSError(errno.ENOSPC, "the cache is full")
             with unfinished.open("r+b") as file:
-                file.write(head.getbuffer())
-                for chunk in computed.chunks(np.arange(len(computed))):
-                    file.write(chunk.cpu().contiguous().numpy().data)
+                for part in (head.getbuffer(), *_bytes_of(computed)):
+                    digest.update(part)
+                    file.write(part)
+                file.write(digest.digest())
     except OSError as error:
         if not no_room(error):
             raise _unusable(cache.folder, error) from None
@@ -252,19 +256,54 @@ def _written(path: Path, computed: Computed, cache: FeatureCache) -> bool:
     return True
 
 
+def _bytes_of(computed: Computed) -> Iterator[memoryview]:
+    for chunk in computed.chunks(np.arange(len(computed))):
+        yield chunk.cpu().contiguous().numpy().data
+
+
+_whole: set[tuple[str, int, int]] = (
+    set()
+)  # files that this process has read through, and found whole
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether the file ends in the checksum of what is before; read it once a process.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be read.
+    """
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        key = str(path), found.st_ino, found.st_size
+        if key not in _whole:
+            digest, left = hashlib.sha256(), found.st_size - _DIGEST
+            while left > 0 and (part := file.read(min(left, _AT_ONCE_READ))):
+                digest.update(part)
+                left -= len(part)
+            if left or file.read() != digest.digest():
+                return False
+            _whole.add(key)
+    return True
+
+
 def _read(path: Path, dtype: str, rows: int) -> Values | None:
-    """Return the file's values, None where there is no file."""
-    here = private(path, "a file in the cache folder")
+    """Return the file's values, None where there is no file, or one that is damaged.
+
+    A damaged file is said in the log, and computed anew.
+    """
     try:
+        if not _is_whole(path):
+            raise ValueError("it is not what was written")
         values: Values = np.load(path, mmap_mode="r", allow_pickle=False)
+        if values.dtype != np.dtype(dtype) or len(values) != rows:
+            raise ValueError(f"it does not have {rows} rows of {dtype}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(
-            here + " is damaged" + private(f" ({error})") + ": delete the file"
-        ) from None
-    if values.dtype != np.dtype(dtype) or len(values) != rows:
-        raise UserError(here + f" does not have {rows} rows of {dtype}: delete the file")
+        logger.error("the cached features %s are damaged and computed again: %s", path, error)
+        return None
     return values
 
 

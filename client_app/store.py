@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,17 @@ from client_app.failures import writing
 from client_app.node_config import checked_name
 from fedstrata.protocol.limits import KNOWN_ROUNDS
 from fedstrata.support import tensor_files
-from fedstrata.support.errors import UserError, private, private_reason
+from fedstrata.support.durable import private_folder, sync
+from fedstrata.support.errors import UserError, private
 from models import weights
 from models.training.loop import OptimizerState
 
+logger = logging.getLogger("flwr")
+
 RECEIVED, FEEDBACK = "received/", "error_feedback/"  # before the names of such tensors in a file
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
+SET_ASIDE = "set-aside"  # folder of the rounds that a run gave up, in one folder each time
+MOST_SET_ASIDE = 12  # such folders: a server must not fill the disk of a site
 
 
 @dataclass
@@ -116,47 +122,114 @@ class DiskStore:
         )
 
     def before(self, round_number: int) -> LocalState | None:
-        """Return what the latest round before ``round_number`` left, or None at the beginning."""
-        earlier = [n for n in self.rounds() if n < round_number]
-        if not earlier:
-            return None
-        with private_reason("the personal layers on the site's disk cannot be read"):
-            flat, _ = tensor_files.load(
-                self.path(max(earlier)), lambda name: not name.startswith((FEEDBACK, RECEIVED))
-            )
-        return LocalState.of_flat(flat)
+        """Return what the latest round before ``round_number`` left, or None at the beginning.
 
-    def error_feedback(self, round_number: int, names: Collection[str]) -> dict[str, Tensor]:
-        """Return the error feedback of ``names`` after a round; nothing where it left none."""
-        path = self.path(round_number)
-        if not path.exists():
-            return {}
-        with private_reason("what coding has lost so far cannot be read from the site's disk"):
-            return _load(path, FEEDBACK, names)
-
-    def save(self, round_number: int, state: LocalState, needed: Collection[int] = ()) -> None:
-        """Write the file of the round durably, then remove files that no re-sent round can need.
-
-        Files of later rounds are of a history that the run gave up: it was resumed before them.
-        Where nothing stays at the site, nothing is written.
+        A file that is damaged gives way to that of the round before, and the log names it.
 
         Raises
         ------
         UserError
-            Where it cannot be written; what earlier rounds left is as it was.
+            There are files of earlier rounds, and all of them are damaged.
+        """
+        problem: UserError | None = None
+        for number in reversed([n for n in self.rounds() if n < round_number]):
+            try:
+                flat, _ = tensor_files.load(
+                    self.path(number), lambda name: not name.startswith((FEEDBACK, RECEIVED))
+                )
+                state = LocalState.of_flat(flat)
+            except UserError as error:
+                logger.error("personal layers of round %d: %s", number, error)
+                problem = problem or error
+                continue
+            if problem is not None:
+                logger.error(
+                    "round %d begins with the personal layers of round %d, the last that are whole",
+                    round_number,
+                    number,
+                )
+            return state
+        if problem is None:
+            return None
+        public = "the personal layers on the site's disk cannot be read"
+        raise UserError(private(problem, public)) from problem
+
+    def error_feedback(self, round_number: int, names: Collection[str]) -> dict[str, Tensor]:
+        """Return the error feedback of ``names`` after a round; nothing where it left none.
+
+        There is none in a file that is damaged either: it would only have made up for what coding
+        lost, and the site goes on without it. The log says so.
+        """
+        path = self.path(round_number)
+        if not path.exists():
+            return {}
+        try:
+            return _load(path, FEEDBACK, names)
+        except UserError as error:
+            logger.error("what coding has lost so far is not added to the update: %s", error)
+            return {}
+
+    def save(self, round_number: int, state: LocalState, needed: Collection[int] = ()) -> None:
+        """Write the file of the round durably, then remove files that no re-sent round can need.
+
+        An order of an earlier round gives a history up: the run was resumed before it, or the
+        server lies. The files of that round and of later ones are set aside then, for they may be
+        the only copy. Where nothing stays at the site, nothing is written.
+
+        Raises
+        ------
+        UserError
+            Where it cannot be written, or too much is set aside already; what earlier rounds left
+            is as it was.
         """
         if not state.flat() and not self.rounds():  # nothing stays here, and nothing ever did
             return
         with writing("the personal layers"):
-            # Personal layers can say something of the patients: no other user may read them.
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(self.folder)
+            self._set_aside(round_number)
             metadata = {"received": json.dumps(state.hashes, sort_keys=True)}
             weights.save(self.path(round_number), state.flat(), metadata)
             # Removed only after the new file is on disk: a crash in between leaves one too many.
             there = self.rounds()
-            latest = [number for number in there if number <= round_number][-KNOWN_ROUNDS:]
+            latest = there[-KNOWN_ROUNDS:]
             for number in set(there) - {*latest, *(n for n in needed if n < round_number)}:
                 self.path(number).unlink(missing_ok=True)
+
+    def _set_aside(self, round_number: int) -> None:
+        """Move files away if ``round_number`` is before the last round: its own and later ones.
+
+        The last round itself may be ordered again; the file of the round before it stays.
+        """
+        given_up = [number for number in self.rounds() if number >= round_number]
+        if not given_up or given_up == [round_number]:
+            return
+        aside = self.folder / SET_ASIDE
+        taken = {path.name for path in aside.iterdir()} if aside.is_dir() else set()
+        if len(taken) >= MOST_SET_ASIDE:
+            where = private(f" in {aside}", " in the state folder")
+            raise UserError(
+                f"round {round_number} is ordered, and the site has trained round {given_up[-1]}: "
+                f"the personal layers of {len(taken)} histories are set aside{where} already; "
+                "move them to another place, or delete those that nobody needs"
+            )
+        folder = next(
+            aside / name
+            for name in (f"{count:03d}" for count in range(1, MOST_SET_ASIDE + 1))
+            if name not in taken
+        )
+        private_folder(folder)
+        for number in reversed(given_up):  # a crash in between leaves earlier rounds in place
+            self.path(number).rename(folder / self.path(number).name)
+        sync(folder)
+        sync(self.folder)
+        logger.warning(
+            "round %d is ordered, and this site has trained up to round %d: the personal layers of "
+            "rounds %s are now in %s",
+            round_number,
+            given_up[-1],
+            ", ".join(map(str, given_up)),
+            folder,
+        )
 
     def known_states(self, group: str) -> tuple[str, ...]:
         """Return the content hashes of what the last rounds began with in ``group``, latest first."""
@@ -173,8 +246,13 @@ class DiskStore:
         """
         for number in reversed(self._latest()):
             if self._hashes(number).get(group) == content_hash:
-                found = _load(self.path(number), RECEIVED, names)
-                return found if found.keys() == set(names) else None
+                try:
+                    found = _load(self.path(number), RECEIVED, names)
+                except UserError as error:
+                    logger.error("what the site received in round %d: %s", number, error)
+                    continue
+                if found.keys() == set(names):
+                    return found
         return None
 
     def _latest(self) -> list[int]:
@@ -187,6 +265,8 @@ class DiskStore:
                 tensor_files.read_metadata(self.path(round_number)).get("received", "{}")
             )
         except (UserError, ValueError):  # whoever needs the file itself reports that it is damaged
+            return {}
+        if not isinstance(hashes, dict):
             return {}
         return {str(group): str(each) for group, each in hashes.items()}
 
@@ -201,7 +281,6 @@ class DiskStore:
             What the model is for.
         """
         with writing("the fine-tuned model"):
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             weights.save(self.deployed, model, metadata)
 
     @property

@@ -48,7 +48,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 IDENTITY = ("name", "source")  # repeats the file's name
 RUN_KEYS: Mapping[str, str] = {
     "experiment": "a file of conf/experiment",
-    "overrides": "changes to the configuration, separated by spaces",
+    "overrides": "changes to the configuration, separated by spaces; `${...}` is not resolved there",
     "data-root": "absolute path of the data, for a simulation",
     "output-dir": "absolute path of the folder for runs; empty: `~/.fedstrata/runs`",
     "resume": "a run to resume, `latest`, or `auto`: the run called `name`, which starts where it "

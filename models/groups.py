@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from fedstrata.protocol.codings import fingerprint
 from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError, nearest
 
@@ -131,8 +130,7 @@ class Partition:
 
     def fingerprint(self, group: str) -> str:
         """Return the hex SHA-256 of ``schema(group)``: updates of equal ones can be averaged."""
-        rows = [(name, spec.dtype, spec.shape) for name, spec in self.schema(group).items()]
-        return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+        return fingerprint({n: (s.dtype, s.shape) for n, s in self.schema(group).items()})
 
     def summary(self) -> list[GroupRow]:
         """Return one row per group, empty ones included."""

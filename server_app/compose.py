@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import conf
+from fedstrata.protocol import limits
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.home import home
 from strategies.config import Config, config_from_dict
@@ -18,6 +19,10 @@ from strategies.config import Config, config_from_dict
 CONF = Path(conf.__file__).resolve().parent
 _CODING = re.compile(r"\+?(strategy\.coding(?:_down)?\.\w+)=(\w+)")
 _CODED_GROUPS = ("common", "task")  # those whose coding stands in conf/config.yaml
+# An override is read by parsers that recurse, and that are slow with long texts.
+MOST_OVERRIDE, MOST_DEPTH = 20_000, 16  # characters; brackets in brackets, or parts of a key
+_KEY = re.compile(r"(?:\+{1,2}|~)?[\w.-]+(?:@[\w.:-]+)?", re.ASCII)
+_SHOWN = 80  # characters of an override that an error repeats
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    for word in overrides:
+        _refuse_unsafe(word)
     sets: list[list[str]] = [[]]
     for word in overrides:
         if word == ";":
@@ -78,14 +85,15 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     for one in sets:
         try:
             parsed = OverridesParser.create().parse_overrides(one)
-        except HydraException as error:
-            raise UserError(f"overrides: {str(error).strip().splitlines()[0]}") from None
-        choices = [
-            [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
-            if each.is_sweep_override()
-            else [str(each.input_line)]
-            for each in parsed
-        ]
+            choices = [
+                [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
+                if each.is_sweep_override()
+                else [str(each.input_line)]
+                for each in parsed
+            ]
+        except (HydraException, ValueError) as error:  # ValueError: a number of too many digits
+            first = limits.one_line(str(error).strip().splitlines()[0])
+            raise UserError(f"overrides: {first}") from None
         runs += product(*choices)
     return list(dict.fromkeys(runs))
 
@@ -96,7 +104,8 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
     Raises
     ------
     UserError
-        For a name that does not exist, with the names that do.
+        For a name that does not exist, with the names that do, and for an override that reaches
+        beyond conf/.
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -105,6 +114,9 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
     from omegaconf.errors import OmegaConfBaseException
 
     _known("experiment", experiment)
+    for override in overrides:
+        _refuse_unsafe(override)
+        _refuse_elsewhere(override)
     overrides = [_chosen(override) for override in overrides]
     GlobalHydra.instance().clear()
     try:
@@ -116,6 +128,42 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
     if not isinstance(loaded, dict):
         raise UserError("the configuration is not a mapping")
     return config_from_dict({str(key): value for key, value in loaded.items()})
+
+
+def _refuse_unsafe(override: str) -> None:
+    """Raise UserError for an override that could read more than it says, or is too much to read.
+
+    OmegaConf's resolvers read environment variables, where keys may stand; Hydra's own options
+    name other folders of configuration, and files there have resolvers too.
+    """
+    shown = f"override {limits.printable(override[:_SHOWN])!r}"
+    if len(override) > MOST_OVERRIDE:
+        raise UserError(
+            f"{shown}... has {len(override)} characters, at most {MOST_OVERRIDE} are read"
+        )
+    if override == ";":
+        return
+    if "${" in override:
+        raise UserError(f"{shown}: ${{...}} is not resolved in overrides; write the value itself")
+    key = override.partition("=")[0]
+    if not _KEY.fullmatch(key) or ".." in key:
+        raise UserError(f"{shown}: write key=value, as in train.batch_size=32 or method=fedper")
+    if key.lstrip("+~").split(".")[0].split("@")[0] == "hydra":
+        raise UserError(f"{shown}: Hydra's own options cannot be changed here")
+    depth = deepest = 0
+    for character in override:
+        depth += (character in "[{(") - (character in "]})")
+        deepest = max(deepest, depth)
+    if max(deepest, key.count(".")) > MOST_DEPTH:
+        raise UserError(f"{shown} is nested deeper than {MOST_DEPTH}: write it flatter")
+
+
+def _refuse_elsewhere(override: str) -> None:
+    """Raise UserError where the choice of a group is none of conf/: a path would leave the folder."""
+    key, given, value = override.lstrip("+~").partition("=")
+    group = key.partition("@")[0]
+    if given and (CONF / group).is_dir():
+        _known(group, value.strip().strip("'\""))
 
 
 def _chosen(override: str) -> str:
@@ -133,9 +181,10 @@ def _known(group: str, name: str, where: str = "") -> None:
     """Raise UserError unless conf/<group>/<name>.yaml exists; ``where`` begins the text."""
     names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if name not in names:
+        shown = limits.printable(name[:_SHOWN])
         raise UserError(
-            f"{where}{group} {name!r} does not exist; there are: {', '.join(names)} "
-            f"(nearest: {nearest(name, names)})"
+            f"{where}{group} {shown!r} does not exist; there are: {', '.join(names)} "
+            f"(nearest: {nearest(shown, names)})"
         )
 
 

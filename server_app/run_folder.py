@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
+import os
 import re
 import secrets
 import shutil
@@ -16,12 +18,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from fedstrata.protocol.limits import MOST_RUN_NAME, NAME
-from fedstrata.support.durable import replacing, sync
+from fedstrata.support import checksums
+from fedstrata.support.durable import PRIVATE_FILE, private_folder, replacing_private, sync
 from fedstrata.support.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+logger = logging.getLogger("flwr")
 KEPT = 3
 LOCK_PATIENCE = 30.0  # seconds for a ServerApp whose SuperLink died to end
 ID_BYTES = 4  # of the random part of a federation's name
@@ -101,7 +105,10 @@ class RunFolder:
             raise UserError(f"output-dir: another run has just begun in {self.path}; resume it")
         content = {"experiment": experiment, "config": config, "weights": ""}
         content["federation"] = self.federation
-        write_json(self.path / "run.json", content)
+        self._write_begun(content)
+
+    def _write_begun(self, content: dict[str, Any]) -> None:
+        write_json(self.path / "run.json", checksums.with_checksum(content))
 
     @contextmanager
     def written_here(self) -> Iterator[None]:
@@ -114,8 +121,9 @@ class RunFolder:
             ``LOCK_PATIENCE`` seconds.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("w")
+            private_folder(self.path)
+            lock = os.open(self.path / ".lock", os.O_WRONLY | os.O_CREAT, PRIVATE_FILE)
+            file = os.fdopen(lock, "w")
         except OSError as error:
             raise UserError(f"output-dir: {self.path} cannot be made: {error}") from None
         with file:
@@ -145,7 +153,7 @@ class RunFolder:
                 f"now there are {content_hash or 'none'}"
             )
         if before != content_hash:
-            write_json(self.path / "run.json", {**content, "weights": content_hash})
+            self._write_begun({**content, "weights": content_hash})
 
     @property
     def has_begun(self) -> bool:
@@ -153,13 +161,23 @@ class RunFolder:
         return (self.path / "run.json").exists()
 
     def begun(self) -> dict[str, Any]:
-        """Return what is written down of the run: experiment, config, weights."""
+        """Return what is written down of the run: experiment, config, weights.
+
+        Raises
+        ------
+        UserError
+            It cannot be read, or is not as it was written.
+        """
+        path = self.path / "run.json"
         try:
-            content = json.loads((self.path / "run.json").read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"resume: {self.path / 'run.json'} cannot be read: {error}") from None
-        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-            raise UserError(f"resume: {self.path / 'run.json'} is not one of a run")
+            content = checksums.checked(json.loads(path.read_text()))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"resume: {path} cannot be read: {error}; copy it back from a backup, or start a "
+                "new run"
+            ) from None
+        if not isinstance(content.get("config"), dict):
+            raise UserError(f"resume: {path} is not one of a run")
         return content
 
     def save(
@@ -179,7 +197,7 @@ class RunFolder:
         final = self.path / "checkpoints" / f"round-{round_number:06d}"
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        private_folder(temporary)
         kinds = {"state": states, "optimizer": optimizers, "published": published or {}}
         flat = {
             f"{kind}/{key}//{name}": tensor
@@ -189,7 +207,7 @@ class RunFolder:
         }
         weights.save(temporary / "state.safetensors", flat, {"round": str(round_number)})
         content = {"round": round_number, "history": history}
-        write_json(temporary / "history.json", content)
+        write_json(temporary / "history.json", checksums.with_checksum(content))
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         sync(final.parent)
@@ -205,31 +223,59 @@ class RunFolder:
         return sorted(int(match[1]) for match in matches if match)
 
     def latest(self) -> Saved | None:
-        """Read the newest checkpoint that is whole; None where there is none."""
+        """Read the newest checkpoint that is whole; None where there is none.
+
+        The log names each newer one, and why it is not used.
+
+        Raises
+        ------
+        UserError
+            There are checkpoints, and none is whole.
+        """
         problems = []
         for number in reversed(self.rounds()):
             try:
-                return self._read(number)
-            except (OSError, ValueError, KeyError) as error:
+                saved = self._read(number)
+            except (OSError, ValueError, RecursionError) as error:
                 problems.append(f"round {number}: {error}")
+                continue
+            for problem in problems:
+                logger.error("resume: the checkpoint of %s; it is not used", problem)
+            if problems:
+                logger.error("resume: the run goes on after round %d", number)
+            return saved
         if problems:
             raise UserError(f"resume: no checkpoint of {self.path} is whole: {'; '.join(problems)}")
         return None
 
     def _read(self, number: int) -> Saved:
+        """Read a checkpoint; raise ValueError, RecursionError or OSError if it is not whole."""
         from models import weights
 
         folder = self._checkpoint(number)
-        content = json.loads((folder / "history.json").read_text())
-        saved = Saved(int(content["round"]), {}, {}, list(content["history"]))
+        content = checksums.checked(json.loads((folder / "history.json").read_text()))
+        history = content.get("history")
+        if not isinstance(history, list) or not all(isinstance(each, dict) for each in history):
+            raise ValueError("history.json has no history")
+        tensors, metadata = weights.load(folder / "state.safetensors")
+        # Both files have the round: those of two rounds do not belong together.
+        if content.get("round") != number or metadata.get("round") != str(number):
+            raise ValueError("its files are of another round")
+        saved = Saved(number, {}, {}, history)
         kinds = {
             "state": saved.states,
             "optimizer": saved.optimizers,
             "published": saved.published,
         }
-        for name, tensor in weights.load(folder / "state.safetensors")[0].items():
+        for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
             key, _, tensor_name = rest.partition("//")
+            if kind not in kinds:
+                raise ValueError(
+                    f"state.safetensors has {name!r}, which this version does not know"
+                )
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{name!r} in state.safetensors is not finite")
             kinds[kind].setdefault(key, {})[tensor_name] = tensor
         return saved
 
@@ -334,8 +380,8 @@ def _as_before(key: str, value: object) -> bool:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON durably."""
-    with replacing(path) as unfinished, unfinished.open("w") as file:
+    """Write JSON durably; only its owner may read it."""
+    with replacing_private(path) as unfinished, unfinished.open("w") as file:
         json.dump(content, file, indent=1, allow_nan=False)
 
 

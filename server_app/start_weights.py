@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedstrata.support.durable import replacing
+from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
 from fedstrata.support.options import read_options
@@ -102,7 +102,7 @@ class PretrainingJob:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
         made = _saved(tensors, self.source, self.cache)
-        with replacing(self.note) as unfinished:
+        with replacing_private(self.note) as unfinished:
             unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
         return made
 

@@ -50,9 +50,18 @@ def sites_table(sites: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def rendered(table: Table) -> str:
-    """Return a table as plain text."""
+    """Return a table as plain text; what stands in a cell is printed as it is, and never read.
+
+    Names come from sites: ``[bold]`` and ``:warning:`` are names as others are.
+    """
     console = Console(
-        file=io.StringIO(), width=118, force_terminal=False, color_system=None, markup=False
+        file=io.StringIO(),
+        width=118,
+        force_terminal=False,
+        color_system=None,
+        markup=False,
+        emoji=False,
+        highlight=False,
     )
     console.print(table)
     written = console.file

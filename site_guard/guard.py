@@ -17,6 +17,7 @@ from flwr.app import Message
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.plan import Plan
+from fedstrata.support.durable import private_folder
 from fedstrata.support.ed25519 import public_keys
 from fedstrata.support.errors import UserError
 from site_guard.answers import AnswerFilter, Requested, round_of
@@ -29,7 +30,7 @@ from site_guard.day_counts import DayCounts
 from site_guard.plan_rules import read_plan
 from site_guard.settings import SiteSettings
 from site_guard.signatures import key_fingerprint, require_signature
-from site_guard.warm import AppFailed, AppRaised, WarmProcess
+from site_guard.warm import AppFailed, WarmProcess
 
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
@@ -161,7 +162,7 @@ class Guard:
                 work.lost,
                 layers=requested.most_bytes,
             )
-        except AppRaised as error:
+        except AppFailed as error:  # an exit status and a length are the app's words, too
             raise AppFailed(self.answer_filter.error_text(str(error))) from None
         finally:
             context.node_config = before
@@ -249,7 +250,7 @@ def make_guard(settings: SiteSettings, alive: Callable[[], None] = lambda: None)
     # The app's process makes its own folders, as its own user.
     for folder in () if confinement.user else (settings.state, settings.cache):
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            private_folder(Path(folder))
         except OSError as error:
             raise UserError(f"{folder}: {error.strerror}; the site needs to write there") from None
     if confinement.user is None:

@@ -47,6 +47,7 @@ from fedstrata.protocol.limits import (
     printable,
 )
 from fedstrata.protocol.numerics import Numerics
+from fedstrata.protocol.rounding import rounded
 
 Report = TypeVar("Report")
 Metrics = dict[str, dict[str, float | None]]  # by split, then by name
@@ -214,15 +215,16 @@ def answer(
 
 
 def _to_json(report: SiteReport | RoundReport | DeployReport) -> str:
-    """Return a report as JSON, without optional fields that are empty."""
-    record = asdict(report)
+    """Return a report as JSON: rounded, in one order, without optional fields that are empty."""
+    record = rounded(asdict(report))
     for name in OPTIONAL.get(type(report), ()):
         if not record[name]:
             del record[name]
     if record["error"]:
         # Not escaped: as ``\\uXXXX`` a long text could exceed what the site's process lets out.
-        return json.dumps(record, ensure_ascii=False).encode(errors="replace").decode()
-    return json.dumps(record)
+        text = json.dumps(record, ensure_ascii=False, sort_keys=True)
+        return text.encode(errors="replace").decode()
+    return json.dumps(record, sort_keys=True)
 
 
 def cohort_answer(

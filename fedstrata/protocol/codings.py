@@ -8,6 +8,8 @@ This module needs no torch, so that a site's own process can check names and siz
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Set
@@ -344,6 +346,12 @@ def size_of(form: Form) -> int:
 def describe_form(form: Form) -> str:
     """Return a tensor's dtype and shape as text: ``float32[64, 3, 7, 7]``."""
     return f"{form[0]}{list(form[1])}"
+
+
+def fingerprint(forms: Mapping[str, Form]) -> str:
+    """Return the hex SHA-256 of names, dtypes and shapes: updates of equal ones can be averaged."""
+    rows = [(name, dtype, list(shape)) for name, (dtype, shape) in sorted(forms.items())]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def read_form(text: str) -> Form:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # modes: personal layers can say something of patients
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -26,6 +28,40 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)  # the new name itself is data of the folder
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_private(path: Path) -> Iterator[Path]:
+    """Yield a temporary file as `replacing` does; whatever the umask, its owner alone may read it.
+
+    The file exists already, empty, so that no writer makes it with another mode. Missing folders
+    are made as `private_folder` makes them.
+    """
+    private_folder(path.parent)
+    with replacing(path) as unfinished:
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
+        unfinished.chmod(PRIVATE_FILE)  # a umask could have taken even the owner's rights
+        yield unfinished
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder and those above it; whatever the umask, only this user may open the new ones.
+
+    Folders that are there already stay as they are: whoever made them decided who reads them.
+    """
+    missing = []
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            break
+        missing.append(folder)
+    for folder in reversed(missing):
+        try:
+            folder.mkdir(mode=PRIVATE_FOLDER)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+        else:
+            folder.chmod(PRIVATE_FOLDER)
 
 
 def sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Safetensors files that survive a crash: the old tensors or the new ones, never a part."""
+"""Safetensors files that survive a crash, and whose damage is noticed: each has its checksums."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from fedstrata.support.durable import replacing
+from fedstrata.support import checksums
+from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors writes the system's own errors
@@ -22,26 +23,30 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors writes the syst
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write ``tensors`` to the safetensors file ``path``: after a crash the old or the new file.
 
-    The file is written beside ``path``, synced to disk, then renamed over it. Missing folders are
-    made. Equal tensors and metadata give equal bytes.
+    The file is written beside ``path``, gets its checksums, is synced to disk, then renamed over
+    it. Missing folders are made; nobody but the user may read them or the file. Equal tensors and
+    metadata give equal bytes.
 
     Raises
     ------
     ValueError
-        The metadata has several entries, which safetensors would write in any order.
+        The metadata has an entry called as that of the checksums.
     OSError
         The file cannot be written, with the system's number: no room, no permission.
     """
-    if len(metadata) > 1:
-        raise ValueError(f"{path}: metadata of several entries: {', '.join(sorted(metadata))}")
-    with replacing(path) as unfinished:
+    if checksums.KEY in metadata:
+        raise ValueError(f"{path}: metadata may not have an entry {checksums.KEY!r}")
+    with replacing_private(path) as unfinished:
         try:
-            safetensors.torch.save_file(_separate(tensors), unfinished, dict(metadata))
+            safetensors.torch.save_file(
+                _separate(tensors), unfinished, {**metadata, **checksums.unset()}
+            )
         except safetensors.SafetensorError as error:
             number = _OS_ERROR.search(str(error))
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        checksums.seal(unfinished)
 
 
 def load(
@@ -59,29 +64,37 @@ def load(
     Raises
     ------
     UserError
-        The file is missing, cut short or no safetensors file.
+        The file is missing, or not as it was written: cut short, or with another bit anywhere.
     """
-    with _opened(path) as opened:
+    with _opened(path, checksums.check) as opened:
         tensors = {n: opened.get_tensor(n) for n in opened.keys() if wanted(n)}  # noqa: SIM118
-        return tensors, dict(opened.metadata() or {})
+        return tensors, _metadata(opened)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a file that `save` wrote; UserError if it cannot be read."""
-    with _opened(path) as opened:
-        return dict(opened.metadata() or {})
+    """Return the metadata of a file that `save` wrote; UserError if they are damaged.
+
+    The tensors are not read.
+    """
+    with _opened(path, checksums.check_header) as opened:
+        return _metadata(opened)
+
+
+def _metadata(opened: Any) -> dict[str, str]:
+    return {key: text for key, text in opened.metadata().items() if key != checksums.KEY}
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; raise UserError if it is missing or damaged."""
+def _opened(path: Path, check: Callable[[Path], None]) -> Iterator[Any]:
+    """Open a file once ``check`` finds it whole; raise UserError if it is missing or damaged."""
     try:
+        check(path)
         with safetensors.safe_open(path, framework="pt") as opened:
             yield opened
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise UserError(f"{path} is damaged, or fedstrata did not write it: {error}") from error
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

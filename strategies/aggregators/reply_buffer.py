@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedstrata.support.durable import private_folder
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.home import home
 from strategies.aggregators.base import Tensors
@@ -166,7 +167,7 @@ class ReplyBuffer:
     def _write(self, update: Tensors) -> dict[str, int]:
         """Append the numbers of ``update`` to the file; return where each tensor begins."""
         if self._file is None:
-            _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(_folder())
             self._file = tempfile.TemporaryFile(dir=_folder())  # noqa: SIM115
         places, place = {}, self._file_size
         for name, tensor in update.items():

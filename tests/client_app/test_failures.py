@@ -12,7 +12,7 @@ from client_app.context import checkpoint_path
 from client_app.failures import logged_reason, public_reason, without_paths
 from client_app.node_config import read_node_settings
 from client_app.round import train_round
-from client_app.store import LocalState, MemoryStore
+from client_app.store import LocalState
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError, private
 from models.training.loop import Diverged
@@ -129,16 +129,3 @@ def test_errors_leave_without_the_values_of_the_site(plan: Plan) -> None:
         "the personal layers kept do not fit the model of this run: they differ; start a new run "
         "instead of resuming this one"
     )
-
-
-def test_a_damaged_file_of_features_is_reported_without_its_name(
-    plan: Plan,
-    tmp_path: Path,
-) -> None:
-    context = opened(plan)
-    train_round(context, 1, received(context), MemoryStore())
-    for path in (context.node.cache_dir / "features").iterdir():
-        path.write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"\.npy is damaged") as raised:
-        train_round(context, 2, received(context), MemoryStore())
-    assert raised.value.public == "a file in the cache folder is damaged: delete the file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from client_app import feature_cache
@@ -244,13 +247,57 @@ def test_a_read_only_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert isinstance(kept(split_of(1), cache), Features)
 
 
-def test_a_file_with_other_rows_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [-1, -40, 100, 1])
+def test_a_flipped_bit_is_noticed_and_the_outputs_are_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, at: int
+) -> None:
+    cache, split = FeatureCache(tmp_path, 10**6, "float16"), split_of(1)
+    expected = everything(kept(split, cache))
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x40
+    path.write_bytes(content)
+    feature_cache._whole.clear()  # as in the process of another run
+    found = kept(split, cache)
+    assert isinstance(found, Features)
+    assert torch.equal(everything(found), expected)
+    assert f"the cached features {path} are damaged" in caplog.text
+
+
+@given(st.binary(max_size=200))
+def test_any_other_file_is_computed_again(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("f")
+    cache, split = FeatureCache(folder, 10**6, "float16"), split_of(1)
+    expected = everything(kept(split, cache))
+    (path,) = folder.iterdir()
+    path.write_bytes(content)
+    assert torch.equal(everything(kept(split, cache)), expected)
+    assert path.stat().st_size == kept_size(folder / "one")
+
+
+def test_a_file_with_other_rows_is_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     cache = FeatureCache(tmp_path, 10**6, "float16")
     kept(split_of(1), cache)
     (path,) = tmp_path.iterdir()
     np.save(path, np.zeros((ROWS - 1, WIDTH), dtype=np.float16))
-    with pytest.raises(UserError, match=f"does not have {ROWS} rows of float16: delete the file"):
-        kept(split_of(1), cache)
+    content = path.read_bytes()
+    path.write_bytes(content + hashlib.sha256(content).digest())
+    assert len(kept(split_of(1), cache)) == ROWS
+    assert f"does not have {ROWS} rows of float16" in caplog.text
+
+
+def test_only_the_sites_user_may_read_the_cache_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        kept(split_of(1), FeatureCache(tmp_path / "made" / "f", 10**6, "float16"))
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {0o700, 0o600}
 
 
 def kept_size(folder: Path) -> int:

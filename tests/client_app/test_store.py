@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.store import DiskStore, LocalState
+from client_app.store import MOST_SET_ASIDE, DiskStore, LocalState
 from fedstrata.protocol.limits import KNOWN_ROUNDS
-from fedstrata.support import tensor_files
 from fedstrata.support.errors import UserError
 from tests.helpers.file_limits import largest_file
 
@@ -94,10 +94,127 @@ def test_a_round_that_is_needed_stays_however_old(tmp_path: Path) -> None:
     assert store.rounds() == [2, 5, 6]
 
 
-def test_metadata_of_several_entries_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="several entries: a, b"):
-        tensor_files.save(tmp_path / "x.safetensors", {}, {"b": "1", "a": "2"})
-    assert list(tmp_path.iterdir()) == []
+def flipped(path: Path, at: int = -2) -> None:
+    """Change one bit of a file, as a disk may."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x40
+    path.write_bytes(data)
+
+
+def values(store: DiskStore, round_number: int) -> float:
+    state = store.before(round_number)
+    assert state is not None
+    return float(state.tensors["head.out.weight"][0, 0])
+
+
+def test_a_flipped_bit_gives_way_to_the_round_before_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for number in (1, 2, 3):
+        store.save(number, local_state(number))
+    flipped(store.path(3))
+    assert values(store, 4) == 2
+    assert "round 4 begins with the personal layers of round 2" in caplog.text
+    assert str(store.path(3)) in caplog.text
+    for number in (1, 2):
+        flipped(store.path(number), at=200)
+    with pytest.raises(UserError, match=r"round-000003\.safetensors is damaged") as raised:
+        store.before(4)
+    assert raised.value.public == "the personal layers on the site's disk cannot be read"
+
+
+def test_what_else_a_damaged_file_had_is_done_without(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    layers, hashes = {"conv1.weight": torch.ones(3)}, {"common": "a" * 64}
+    for number in (1, 2):
+        state = replace(local_state(1.0), received=layers, hashes=hashes, error_feedback=layers)
+        store.save(number, state)
+    flipped(store.path(2))
+    assert store.error_feedback(2, ["conv1.weight"]) == {}
+    assert store.error_feedback(1, ["conv1.weight"]).keys() == {"conv1.weight"}
+    assert store.received("common", "a" * 64, ["conv1.weight"]) is not None  # of round 1
+    flipped(store.path(1))
+    assert store.received("common", "a" * 64, ["conv1.weight"]) is None
+
+
+def test_an_order_of_an_earlier_round_deletes_no_personal_layers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for number in range(1, 9):
+        store.save(number, local_state(number))
+    store.save(1, local_state(0.0))
+    assert store.rounds() == [1]
+    aside = store.folder / "set-aside" / "001"
+    assert sorted(path.name for path in aside.iterdir()) == [
+        f"round-{number:06d}.safetensors" for number in (6, 7, 8)
+    ]
+    assert "personal layers of rounds 6, 7, 8 are now in" in caplog.text
+    for path in aside.iterdir():  # a person puts them back
+        path.rename(store.folder / path.name)
+    assert values(store, 9) == 8
+
+
+def test_the_last_round_may_be_ordered_again_and_the_one_before_it_stays(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for number in (1, 2, 3, 3, 3):
+        store.save(number, local_state(number))
+    assert store.rounds() == [1, 2, 3]
+    assert not (store.folder / "set-aside").exists()
+    store.save(2, local_state(-1.0))
+    assert values(DiskStore(tmp_path, "run-1", "clinic"), 2) == 1
+    aside = store.folder / "set-aside" / "001"
+    assert {path.name[-13] for path in aside.iterdir()} == {"2", "3"}
+
+
+def test_what_is_set_aside_is_bounded_and_then_the_order_is_refused(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run-1", "clinic")
+    for _ in range(MOST_SET_ASIDE):
+        store.save(2, local_state(2.0))
+        store.save(1, local_state(1.0))
+    store.save(2, local_state(7.0))
+    with pytest.raises(UserError, match=r"the personal layers of 12 histories are set aside") as no:
+        store.save(1, local_state(1.0))
+    assert str(tmp_path) not in no.value.public
+    assert store.rounds() == [1, 2]
+    assert values(store, 3) == 7
+    (store.folder / "set-aside" / "005").rename(tmp_path / "elsewhere")
+    store.save(1, local_state(1.0))
+    assert store.rounds() == [1]
+
+
+def test_only_the_sites_user_may_read_what_stays_whatever_the_umask(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "state", "run-1", "clinic")
+    before = os.umask(0)
+    try:
+        for number in (1, 2, 1):
+            store.save(number, local_state(1.0))
+        store.deploy({"w": torch.zeros(1)}, {})
+    finally:
+        os.umask(before)
+    found = list(tmp_path.rglob("*"))
+    assert {path.stat().st_mode & 0o777 for path in found if path.is_file()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {0o700}
+
+
+@given(st.data())
+def test_random_damage_is_noticed_and_the_round_before_is_used(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    store = DiskStore(tmp_path_factory.mktemp("s"), "run-1", "clinic")
+    for number in (1, 2):
+        store.save(number, local_state(number))
+    written = store.path(2).read_bytes()
+    if data.draw(st.booleans(), label="cut"):
+        changed = written[: data.draw(st.integers(0, len(written) - 1))]
+    else:
+        bit = data.draw(st.integers(0, 8 * len(written) - 1))
+        flipped_one = bytearray(written)
+        flipped_one[bit // 8] ^= 1 << bit % 8
+        changed = bytes(flipped_one)
+    store.path(2).write_bytes(changed)
+    assert values(store, 3) == 1
 
 
 def test_a_few_rounds_stay_and_sites_and_federations_do_not_mix(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds, orders
+from fedstrata.support import checksums
 from fedstrata.support.errors import UserError
 from models import weights
 from server_app.compose import compose
@@ -475,12 +476,12 @@ def test_a_run_of_before_there_was_a_choice_can_be_resumed(tmp_path: Path) -> No
     with pytest.raises(Crash):
         simulate(tmp_path, "faces", RUN, tamper=dies)
     (path,) = tmp_path.glob("*/run.json")
-    said = json.loads(path.read_text())
+    said = checksums.checked(json.loads(path.read_text()))
     for way in WAYS:
         del said["config"]["strategy"][way]
     for key in ("feature_dtype", "compile"):
         del said["config"]["train"][key]
-    path.write_text(json.dumps(said))
+    path.write_text(json.dumps(checksums.with_checksum(said)))
     as_before = [*RUN, "train.feature_dtype=float32"]
     results, _ = simulate(tmp_path, "faces", as_before, resume="latest")
     assert len(results["rounds"]) == 4

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from flwr.app import Message
 
 from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds, limits
+from fedstrata.support import checksums
 from fedstrata.support.errors import UserError
-from models import weights
 from server_app import patience, run_folder
 from server_app.run_folder import RunFolder
 from tests.helpers.changing_grid import changing_grid
@@ -61,9 +62,7 @@ def test_a_task_whose_sites_come_back_after_a_resume_goes_on_from_the_checkpoint
         if number == 7:  # checkpoints of rounds 1 to 3 are deleted by now
             grid.nodes.update(gone)
         if number and message.metadata.dst_node_id in POSE and not received:
-            path = tmp_path / "received.safetensors"
-            path.write_bytes(message.content["layers"]["task"].data)
-            received.update(weights.load(path)[0])
+            received.update(safetensors.torch.load(message.content["layers"]["task"].data))
         return reply
 
     grid.tamper = back
@@ -104,9 +103,10 @@ def test_a_checkpoint_of_before_which_had_more_in_it_is_resumed(tmp_path: Path) 
     folder = RunFolder(tmp_path)
     folder.save(2, {"common": {"w": torch.ones(2)}}, {}, [{"round": 1}, {"round": 2}])
     path = tmp_path / "checkpoints" / "round-000002" / "history.json"
-    said = json.loads(path.read_text())
+    said = checksums.checked(json.loads(path.read_text()))
     assert set(said) == {"round", "history"}
-    path.write_text(json.dumps({**said, "random": {"seed": 7, "next_round": 3}}))
+    more = {**said, "random": {"seed": 7, "next_round": 3}}
+    path.write_text(json.dumps(checksums.with_checksum(more)))
     saved = folder.latest()
     assert saved is not None
     assert (saved.round, saved.history) == (2, said["history"])

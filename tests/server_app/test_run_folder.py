@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fedstrata.support import checksums, tensor_files
 from fedstrata.support.errors import UserError
-from server_app.run_folder import RunFolder, check_same, find_run, new_run, resumed_run
+from server_app.run_folder import (
+    RunFolder,
+    check_same,
+    find_run,
+    new_run,
+    resumed_run,
+    write_json,
+)
 
 CONFIG = {"seed": 1, "strategy": {"deadline": 5.0, "rounds": 3}}
 
@@ -37,6 +50,113 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     latest = folder.latest()
     assert latest is not None
     assert latest.round == 1
+
+
+def at(folder: RunFolder, name: str, number: int = 2) -> Path:
+    return folder.path / "checkpoints" / f"round-{number:06d}" / name
+
+
+def rewritten(folder: RunFolder, **changes: Any) -> None:
+    """Write the last history.json anew, with a checksum that fits."""
+    path = at(folder, "history.json")
+    content = checksums.checked(json.loads(path.read_text()))
+    path.write_text(json.dumps(checksums.with_checksum({**content, **changes})))
+
+
+def not_finite(folder: RunFolder) -> None:
+    tensors = {"state/common//w": torch.tensor([1.0, float("nan")])}
+    tensor_files.save(at(folder, "state.safetensors"), tensors, {"round": "2"})
+
+
+def unknown(folder: RunFolder) -> None:
+    tensors = {"evil/common//w": torch.ones(1)}
+    tensor_files.save(at(folder, "state.safetensors"), tensors, {"round": "2"})
+
+
+def of_another_round(folder: RunFolder) -> None:
+    state = at(folder, "state.safetensors", 1).read_bytes()
+    at(folder, "state.safetensors").write_bytes(state)
+
+
+MALFORMED = {
+    "cut": lambda f: at(f, "history.json").write_text("{"),
+    "no text": lambda f: at(f, "history.json").write_bytes(b"\xff\xfe"),
+    "a list": lambda f: at(f, "history.json").write_text("[]"),
+    "nested deep": lambda f: at(f, "history.json").write_text("[" * 100_000),
+    "without its checksum": lambda f: at(f, "history.json").write_text('{"round": 2}'),
+    "history no list": lambda f: rewritten(f, history=5),
+    "history of numbers": lambda f: rewritten(f, history=[1, 2]),
+    "round no number": lambda f: rewritten(f, round="x"),
+    "another round": lambda f: rewritten(f, round=99999),
+    "the other file of another round": of_another_round,
+    "an unknown kind": unknown,
+    "a state that is not finite": not_finite,
+    "gone": lambda f: at(f, "history.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("how", MALFORMED)
+def test_a_malformed_checkpoint_gives_way_to_the_one_before_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    saved(folder, 1)
+    saved(folder, 2)
+    MALFORMED[how](folder)
+    latest = folder.latest()
+    assert latest is not None
+    assert latest.round == 1
+    assert "the checkpoint of round 2: " in caplog.text
+    assert "the run goes on after round 1" in caplog.text
+
+
+@given(st.data())
+def test_random_damage_is_noticed_and_the_round_before_is_used(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    saved(folder, 1)
+    saved(folder, 2)
+    path = at(folder, data.draw(st.sampled_from(["history.json", "state.safetensors"])))
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        bit = data.draw(st.integers(0, 8 * len(content) - 1))
+        content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    latest = folder.latest()
+    assert latest is not None
+    # A bit in the white space of JSON changes nothing that is read.
+    assert latest.round == 1 or latest.history == [{"round": 2}]
+    assert torch.equal(latest.states["common"]["w"], torch.full((2,), float(latest.round)))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"config": 5}', "\xff", "[" * 100_000, '{"config": {}, "checksum": ""}']
+)
+def test_a_damaged_run_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(CONFIG, "faces")
+    assert folder.begun()["config"] == CONFIG
+    (folder.path / "run.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"resume: .*run\.json cannot be read"):
+        folder.begun()
+
+
+def test_only_the_servers_user_may_read_a_run_whatever_the_umask(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "run")
+    before = os.umask(0)
+    try:
+        with folder.written_here():
+            folder.begin(CONFIG, "faces")
+            saved(folder, 1)
+            write_json(folder.path / "results.json", {})
+    finally:
+        os.umask(before)
+    found = list(tmp_path.rglob("*"))
+    assert {path.stat().st_mode & 0o777 for path in found if path.is_file()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {0o700}
 
 
 def test_where_no_checkpoint_is_whole_each_is_named(tmp_path: Path) -> None:

@@ -216,11 +216,8 @@ def test_an_error_carries_its_reason_and_nothing_else() -> None:
         ({"site": "b"}, "speaks as 'b'"),
         ({"task": "age"}, "'age', and this site's is 'gender'"),
         ({"versions": {"torch": "Jane\nDoe"}}, "must be printable"),
-        ({"versions": {"torch": "Jane; Doe"}}, "plain names"),
-        ({"device": "x" * 200}, "plain names"),
-        ({"versions": {str(n): "1" for n in range(40)}}, "plain names"),
+        ({"device": "Jane Doe"}, "neither cpu nor cuda"),
         ({"fingerprints": {}}, "fingerprints"),
-        ({"fingerprints": {"common": "Jane Doe", "task": "1" * 64}}, "hexadecimal"),
         ({"schemas": {"common": {"Jane Doe": "float32[1]"}, "task": {}}}, "'Jane Doe'"),
         ({"schemas": {"common": {"a": "Jane[1]"}, "task": {}}}, r"Jane\[1\]"),
         ({"schemas": {"common": {"a": "float32[1,,2]"}, "task": {}}}, "describes 'a'"),
@@ -304,8 +301,8 @@ def test_little_of_what_the_app_writes_can_leave(changes: dict[str, Any], times:
         )
     except Refused:
         return
-    plain = sum(map(len, (left.device, *left.versions, *left.versions.values())))
-    assert plain <= 80 * (1 + 2 * 16)
+    assert left.device in ("cpu", "cuda", "")
+    assert left.error or left.versions.keys() == {"python", "torch", "flwr"}
     assert len(left.error) <= limits.MOST_REASON_CHARACTERS
     assert sum(map(len, left.classes)) <= 10_000
     assert sum(map(len, left.schemas.get("common", {}))) <= 60_000
@@ -524,11 +521,6 @@ def test_damaged_coded_payloads_are_refused_or_of_the_same_form(
 
 def test_known_states_are_of_shared_groups_only() -> None:
     asked = order(kinds.QUERY)
-    known_states = {"common": ("0" * 64,)}
-    left = leaving(
-        AnswerFilter(HERE), asked, answered(asked, replace(WHO, known_states=known_states))
-    )
-    assert answers.read_site_report(left).known_states == known_states
     for wrong in (
         {"personal": ("0" * 64,)},
         {"common": ("Jane Doe",)},

@@ -27,7 +27,7 @@ from tests.helpers.tiny_app import (
 def test_one_process_answers_all_messages_under_the_sites_name(guard: Guard, tiny: bytes) -> None:
     first, second = ask(guard, tiny), ask(guard, tiny)
     assert (first.site, first.round, first.error) == ("a", 3, "")
-    assert second.examples == first.examples + 1  # the module stayed loaded
+    assert second.loss == first.loss + 1  # the module stayed loaded
     assert first.seconds == second.seconds == guard.process.process_id
 
 
@@ -133,7 +133,7 @@ def test_another_bundle_gets_a_process_of_its_own(
     before = ask(guard, tiny)
     other = bundle(tmp_path / "app", "another one")
     after = ask(guard, other)
-    assert (after.error, after.examples) == ("", 1)
+    assert (after.error, after.loss) == ("", 1)
     assert after.seconds != before.seconds
 
 

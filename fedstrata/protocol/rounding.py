@@ -1,0 +1,61 @@
+"""The digits that the numbers of a report have on the wire: finer ones could carry something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+DECIMALS = 6  # of losses, balanced accuracy and AUROC: a hundredth of what tables print
+DIGITS = 7  # significant ones of a large loss
+SECONDS_DECIMALS = 1
+MOST_SECONDS = 10_000_000  # of an order: four months
+_METRICS = ("metrics", "before", "after")  # fields with metrics by split
+
+
+def rounded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a report with their numbers rounded; a rounded report stays as it is.
+
+    An accuracy is a number of examples over all of them, and is rounded to the nearest such share.
+    """
+    changed = dict(record)
+    if "loss" in changed:
+        changed["loss"] = _loss(changed["loss"])
+    if "seconds" in changed:
+        changed["seconds"] = _plain(round(changed["seconds"], SECONDS_DECIMALS))
+    if "majority_accuracy" in changed:
+        tested = changed["examples"].get("test", 0)
+        changed["majority_accuracy"] = _share(changed["majority_accuracy"], tested)
+    for name in _METRICS:
+        if name in changed:
+            changed[name] = {split: _metrics(values) for split, values in changed[name].items()}
+    return changed
+
+
+def _metrics(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    examples = values.get("examples") or 0
+    return {
+        name: value
+        if value is None or name == "examples"
+        else _loss(value)
+        if name == "loss"
+        else _share(value, examples)
+        if name == "accuracy"
+        else _plain(round(value, DECIMALS))
+        for name, value in values.items()
+    }
+
+
+def _loss(value: float) -> float:
+    return _plain(round(float(f"{value:.{DIGITS}g}"), DECIMALS))
+
+
+def _share(value: float, examples: float) -> float:
+    """Return the share of ``examples`` nearest to ``value``; finer than `DECIMALS` it need not be."""
+    if not 0 < examples <= 10**DECIMALS or not 0 <= value <= 1:
+        return _plain(round(value, DECIMALS))
+    return _plain(round(value * examples) / examples)
+
+
+def _plain(value: float) -> float:
+    """Return ``value``, and 0.0 for -0.0: the sign would be one bit more."""
+    return value + 0.0

@@ -1,0 +1,332 @@
+"""An app that may read a site's data gets little of it into an answer, and each answer says the same.
+
+The app's code is the attacker here: it writes what it likes into every field of its answers. What is
+left to it is counted, under the strictest site.yaml: `share: []`, `classes`, `errors: brief`. Where
+layers are shared, their values are the app's: only signing decides whose code computes them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import secrets
+import string
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedstrata.protocol import answers, kinds, limits, orders
+from fedstrata.protocol.answers import RoundReport, SiteReport
+from fedstrata.protocol.kinds import payload_array
+from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.numerics import BOUNDS
+from fedstrata.protocol.payload import encode
+from fedstrata.protocol.rounding import DECIMALS, DIGITS, MOST_SECONDS, SECONDS_DECIMALS
+from site_guard.answers import AnswerFilter
+from site_guard.guard import make_guard
+from site_guard.settings import SiteSettings
+from site_guard.warm import AppFailed
+from tests.docs.pages import ROOT
+from tests.helpers import tiny_app
+
+PLAIN = string.ascii_letters + string.digits + "_ .:+()/-"
+PLACE: Mapping[str, Any] = {"site": "a", "task": "grade", "state": "/s", "cache": "/c"}
+STRICT = SiteSettings(**PLACE, share=(), classes=("low", "high"), errors="brief")
+SHARING = SiteSettings(**PLACE, share=("common",), classes=("low", "high"), errors="brief")
+TEST = 1000  # examples of the validation and test data
+QUERY_BYTES, ROUND_BYTES = 17, 28  # what docs/security.md says of STRICT
+
+
+def blob(length: int) -> str:
+    return "".join(secrets.choice(PLAIN) for _ in range(length))
+
+
+def order(kind: str, *, plan: str = "{}", layers: Mapping[str, bytes] | None = None) -> Message:
+    arrays = {group: payload_array(data) for group, data in (layers or {}).items()}
+    return orders.order(kind, 7, plan=plan, round_number=3, layers=arrays, ttl=60.0)
+
+
+def leaving(
+    filtering: AnswerFilter, asked: Message, report: Any, layers: Mapping[str, bytes] | None = None
+) -> str:
+    """Return the report that leaves as it is on the wire."""
+    return str(left(filtering, asked, report, layers).content[kinds.REPORT]["json"])
+
+
+def left(
+    filtering: AnswerFilter, asked: Message, report: Any, layers: Mapping[str, bytes] | None = None
+) -> Message:
+    record = {group: payload_array(data) for group, data in (layers or {}).items()}
+    text = report if isinstance(report, str) else json.dumps(report)
+    content = RecordDict(
+        {kinds.REPORT: ConfigRecord({"json": text}), kinds.LAYERS: ArrayRecord(record)}
+    )
+    answered = Message(content, reply_to=asked)
+    return filtering.filter_answer(asked, answered, filtering.check_order(asked))
+
+
+def site(**changes: Any) -> dict[str, Any]:
+    report = SiteReport(
+        "a", "grade", ("low", "high"), (3, 8, 8),
+        {"train": 9000, "validation": TEST, "test": TEST}, 0.5, {}, {}, True, "cpu", {}, "",
+    )  # fmt: skip
+    return asdict(report) | changes
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    same = {"examples": float(TEST), "loss": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5}
+    return {**same, "auroc": 0.5, **changes}
+
+
+def trained(**changes: Any) -> dict[str, Any]:
+    both = {"validation": metrics(), "test": metrics()}
+    report = RoundReport("a", 3, 9000, 40, 40, 0.5, 1.0, both, "")
+    return asdict(report) | {"numerics": {"threads": 4}} | changes
+
+
+def shuffled(value: Any) -> Any:
+    """Return JSON with its keys in another order: an order is a message, too."""
+    if isinstance(value, dict):
+        entries = list(value.items())
+        random.Random(5).shuffle(entries)
+        return {key: shuffled(inner) for key, inner in entries}
+    return value
+
+
+# -- the answer to a query -------------------------------------------------------------------------
+
+
+def test_device_and_versions_carry_nothing_out() -> None:
+    fixed = AnswerFilter(SiteSettings(**PLACE, share=(), device="cpu"))
+    first = leaving(fixed, order(kinds.QUERY), site())
+    for _ in range(20):
+        versions = {blob(80): blob(80) for _ in range(16)}
+        text = leaving(fixed, order(kinds.QUERY), site(device=blob(80), versions=versions))
+        assert text == first
+    with pytest.raises(Refused, match="neither cpu nor cuda"):
+        leaving(AnswerFilter(STRICT), order(kinds.QUERY), site(device=blob(80)))
+
+
+def test_a_query_that_is_repeated_gets_the_same_answer_to_the_byte() -> None:
+    filtering = AnswerFilter(STRICT)
+    first = leaving(filtering, order(kinds.QUERY), site())
+    for changes in (
+        {"examples": {"train": 8999, "validation": TEST, "test": TEST}},
+        {"majority_accuracy": 0.6},
+        {"input_shape": [3, 8, 9]},
+        {"classes": ["high", "low"]},
+        {"device": "cuda"},
+    ):
+        with pytest.raises(Refused, match="than before"):
+            leaving(filtering, order(kinds.QUERY), site(**changes))
+    # What is finer than a count of examples, and the order of keys, is not there any more.
+    assert (
+        leaving(filtering, order(kinds.QUERY), shuffled(site(majority_accuracy=0.50004))) == first
+    )
+    # One bit is left: whether the checkpoint is there. It changes when the checkpoint arrives.
+    other = leaving(filtering, order(kinds.QUERY), site(holds_weights=False))
+    assert other == first.replace('"holds_weights": true', '"holds_weights": false')
+
+
+def test_a_server_cannot_have_a_site_described_over_and_over() -> None:
+    filtering = AnswerFilter(STRICT)
+    asked = [order(kinds.QUERY, plan=json.dumps({"seed": number})) for number in range(129)]
+    for number, each in enumerate(asked[:-1]):
+        leaving(filtering, each, site(majority_accuracy=number / TEST))
+    with pytest.raises(Refused, match="more than 128 plans"):
+        leaving(filtering, asked[-1], site())
+
+
+def test_classes_and_tensors_that_the_site_does_not_share_do_not_leave() -> None:
+    for changes in (
+        {"classes": ["low", "Jane Doe"]},
+        {"schemas": {"common": {blob(20): "float32[1]"}}, "fingerprints": {"common": "0" * 64}},
+    ):
+        with pytest.raises(Refused):
+            leaving(AnswerFilter(STRICT), order(kinds.QUERY), site(**changes))
+
+
+def test_hashes_carry_nothing_out_but_one_start_for_a_plan() -> None:
+    filtering = AnswerFilter(SHARING)
+    plan = json.dumps({"coding_down": {"common": {"name": "int8", "per_channel": False}}})
+    names = {"conv.weight": "float32[2]", "conv.bias": "float32[2]"}
+    told = set()
+    for _ in range(20):
+        hashes = [secrets.token_hex(32) for _ in range(4)]
+        report = site(
+            schemas={"common": shuffled(names)},
+            fingerprints={"common": secrets.token_hex(32)},
+            known_states={"common": hashes},
+        )
+        told.add(leaving(filtering, order(kinds.QUERY, plan=plan), report))
+    seen = {each for text in told for each in json.loads(text)["known_states"]["common"]}
+    assert len(seen) == 1
+    assert len({json.loads(text)["fingerprints"]["common"] for text in told}) == 1
+
+
+def test_little_is_left_in_the_answer_to_a_query() -> None:
+    """Counted: each field that the app may choose, once for a plan."""
+    counts = 3 * math.log2(limits.MOST_EXAMPLES)
+    shape = math.log2(limits.MOST_VALUES) + 7  # factorizations of sizes up to the most, 8 axes
+    bits = counts + math.log2(TEST + 1) + shape + 2  # the device, and the checkpoint
+    assert bits / 8 <= QUERY_BYTES
+
+
+# -- the report of a round -------------------------------------------------------------------------
+
+
+def test_digits_that_no_table_prints_do_not_leave() -> None:
+    filtering = AnswerFilter(STRICT)
+    asked = order(kinds.EVALUATE)
+    first = leaving(filtering, asked, trained())
+    random.seed(3)
+    for _ in range(50):
+
+        def near(value: float, by: float) -> float:
+            return value + random.uniform(-by, by)
+
+        both = {
+            split: metrics(
+                loss=near(0.5, 4e-7),
+                accuracy=near(0.5, 0.49 / TEST),
+                balanced_accuracy=near(0.5, 4e-7),
+                auroc=near(0.5, 4e-7),
+            )
+            for split in answers.MEASURED
+        }
+        changed = trained(metrics=both, loss=near(0.5, 4e-7), seconds=near(1.0, 0.04))
+        assert leaving(filtering, asked, shuffled(changed)) == first
+    assert leaving(filtering, asked, trained(loss=-0.0)) == leaving(
+        filtering, asked, trained(loss=0)
+    )
+
+
+def test_counts_of_a_round_do_not_change() -> None:
+    filtering = AnswerFilter(STRICT)
+    leaving(filtering, order(kinds.QUERY), site())
+    leaving(filtering, order(kinds.ALONE), trained())
+    for changes in (
+        {"examples": 8999},
+        {"steps": 39},
+        {"steps": 41, "planned": 41},
+        {"metrics": {"test": metrics(examples=999.0), "validation": metrics()}},
+        {"numerics": {"threads": 5}},
+        {"numerics": {"threads": 4, "micro_batches": 3}},
+        {"numerics": {"threads": 4, "batched_sites": 7}},
+        {"seconds": -1e300},
+        {"seconds": 1e300},
+        {"loss": 1e300},
+    ):
+        with pytest.raises(Refused):
+            leaving(filtering, order(kinds.ALONE), trained(**changes))
+
+
+def test_an_error_is_one_sentence_whatever_the_app_wrote() -> None:
+    filtering = AnswerFilter(STRICT)
+    texts = {
+        leaving(filtering, order(kinds.ALONE), trained(error=blob(1500), later=n % 2 == 0))
+        for n in range(10)
+    }
+    assert len(texts) == 1
+    assert "the app failed: see the site's log" in texts.pop()
+
+
+def test_how_the_app_died_is_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exit status has eight bits, and the length of an answer that is too long has thirty."""
+    texts: dict[str, set[str]] = {}
+    for errors in ("brief", "full"):
+        guard = make_guard(tiny_app.settings(tmp_path, errors=errors))
+        for status in (3, 77):
+
+            def dies(*_: Any, status: int = status, **__: Any) -> Message:
+                raise AppFailed(f"the app's process died: exit status {status}")
+
+            monkeypatch.setattr(guard.process, "run", dies)
+            work = tiny_app.asked(b"a bundle")
+            guard.handle(work)
+            report = answers.read_round_report(work.answers[0])
+            texts.setdefault(errors, set()).add(report.error)
+    assert texts["brief"] == {"the app failed: see the site's log"}
+    assert len(texts["full"]) == 2
+
+
+def test_little_is_left_in_the_report_of_a_round() -> None:
+    """Counted: the numbers that the app may choose in each report."""
+    decades = math.log10(limits.MOST_LOSS) + DECIMALS
+    loss = math.log2(9 * 10 ** (DIGITS - 1) * (decades - DIGITS + 1) + 10**DIGITS)
+    rate = math.log2(10**DECIMALS + 2)  # and none
+    split = loss + math.log2(TEST + 1) + 2 * rate
+    seconds = math.log2(MOST_SECONDS * 10**SECONDS_DECIMALS)
+    numerics = math.log2(math.log2(BOUNDS["micro_batches"][1]) + 1) + 2
+    bits = 2 * split + loss + seconds + numerics
+    assert bits / 8 <= ROUND_BYTES
+
+
+# -- layers ----------------------------------------------------------------------------------------
+
+LAYERS = {"conv.weight": torch.zeros(4), "conv.bias": torch.ones(2)}
+
+
+def layers_leaving(payload: bytes) -> bytes:
+    asked = order(kinds.TRAIN, layers={"common": encode(LAYERS)})
+    return answers.read_payloads(
+        left(AnswerFilter(SHARING), asked, trained(), {"common": payload})
+    )["common"]
+
+
+def test_the_bits_of_a_nan_do_not_leave() -> None:
+    bits = np.array([0x7FC00001, 0x7FDEADBE, 0xFFC0FFEE, 0x7F800000], dtype="<u4").view("<f4")
+    hidden = {**LAYERS, "conv.weight": torch.from_numpy(bits.copy())}
+    with pytest.raises(Refused, match="which is not finite"):
+        layers_leaving(safetensors.torch.save(hidden))
+
+
+def with_header(header: Mapping[str, Any] | str, body: bytes, after: bytes = b"") -> bytes:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode() + after
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def entry(size: int, begin: int, **more: Any) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": [size], "data_offsets": [begin, begin + 4 * size], **more}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        safetensors.torch.save(LAYERS, {"leak": "Jane Doe"}),
+        with_header(
+            {"conv.bias": entry(2, 0), "conv.weight": entry(4, 8, note="Jane Doe")},
+            bytes(4) + bytes(20),
+        ),
+        with_header({"conv.weight": entry(4, 0), "conv.bias": entry(2, 16)}, bytes(24), b" " * 99),
+        safetensors.torch.save(LAYERS) + b"Jane Doe",
+    ],
+)
+def test_nothing_leaves_beside_the_values(payload: bytes) -> None:
+    try:
+        sent = layers_leaving(payload)
+    except Refused:
+        return
+    assert b"Jane" not in sent
+    values = safetensors.torch.load(sent)
+    assert sent == safetensors.torch.save(values)  # as safetensors writes them, to the byte
+
+
+def test_what_cannot_be_closed_is_said_on_the_security_page() -> None:
+    """The values themselves leave: an app that is signed chooses them."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    assert "Signed code is trusted code" in page
+    assert f"| the answer to a query, once for each plan | {QUERY_BYTES} bytes |" in page
+    assert f"| the report of a round | {ROUND_BYTES} bytes |" in page
+    secret = torch.tensor([float(byte) for byte in b"Jane"])
+    sent = safetensors.torch.load(layers_leaving(encode({**LAYERS, "conv.weight": secret})))
+    assert bytes(int(value) for value in sent["conv.weight"]) == b"Jane"

@@ -1,0 +1,198 @@
+"""What an app may choose in the reports that leave: little, and the same each time."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message
+
+from fedstrata.protocol import kinds, orders
+from fedstrata.protocol.answers import MEASURED, DeployReport, RoundReport, SiteReport
+from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.numerics import Numerics
+from site_guard.reports import MOST_PLANS, MOST_STATES, ReportRules, installed_versions
+from site_guard.settings import SiteSettings
+
+HERE = SiteSettings(site="a", task="gender", state="/s", cache="/c", share=("common", "task"))
+METRICS = {
+    split: {"examples": 2.0, "loss": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
+    for split in MEASURED
+}
+ROUND = RoundReport("a", 3, 10, 4, 4, 0.5, 1.0, METRICS, "", numerics=Numerics(1))
+SCHEMAS = {"common": {"conv.weight": "float32[2,3]"}, "task": {"head.weight": "float32[4]"}}
+WHO = SiteReport(
+    site="a",
+    task="gender",
+    classes=("no", "yes"),
+    input_shape=(3, 8, 8),
+    examples={"train": 10, "validation": 2, "test": 2},
+    majority_accuracy=0.5,
+    fingerprints={"common": "", "task": ""},
+    schemas=SCHEMAS,
+    holds_weights=True,
+    device="cpu",
+    versions={},
+    error="",
+)
+DIFFERENCES = json.dumps({"coding_down": {"common": {"name": "int8", "per_channel": False}}})
+DEPLOYED = DeployReport("a", 3, 10, 2, 4, 4, 0.5, 1.0, METRICS, METRICS, "", numerics=Numerics(1))
+
+
+def asked(kind: str = kinds.QUERY, plan: str = "{}", run: int = 1) -> Message:
+    message = orders.order(kind, 7, plan=plan, round_number=3, layers={}, ttl=60.0)
+    message.metadata._run_id = run  # Flower's grid sets it when it sends
+    return message
+
+
+def query(rules: ReportRules, report: SiteReport = WHO, **order: Any) -> SiteReport:
+    return rules.site_report(asked(**order), report)[0]
+
+
+def test_the_guard_writes_versions_and_fingerprints_itself() -> None:
+    changed = replace(WHO, versions={"jane": "doe"}, fingerprints={"common": "f" * 64, "task": ""})
+    left = query(ReportRules(HERE), changed)
+    assert left.versions == installed_versions()
+    assert left.fingerprints == query(ReportRules(HERE)).fingerprints
+    assert "f" * 64 not in left.fingerprints.values()
+
+
+def test_the_versions_are_those_that_are_installed() -> None:
+    found = installed_versions()
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == str(torch.__version__)
+    assert found["flwr"].startswith("1.31.")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
+def test_the_sites_device_is_the_one_that_leaves(device: str) -> None:
+    rules = ReportRules(replace_settings(device=device))
+    assert query(rules, replace(WHO, device="Jane Doe")).device == device
+
+
+def test_a_device_that_the_app_finds_is_one_of_two_and_stays() -> None:
+    rules = ReportRules(HERE)
+    assert query(rules, replace(WHO, device="cuda")).device == "cuda"
+    with pytest.raises(Refused, match="other devices than before in this run"):
+        query(rules, plan='{"other": 1}')
+    with pytest.raises(Refused, match="neither cpu nor cuda"):
+        query(ReportRules(HERE), replace(WHO, device="cuda:1"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"examples": {**WHO.examples, "train": 11}},
+        {"examples": {**WHO.examples, "test": 3}},
+        {"majority_accuracy": 1.0},
+        {"input_shape": (3, 8, 9)},
+        {"classes": ("yes", "no")},
+    ],
+)
+def test_a_second_answer_to_the_same_plan_says_the_same(change: dict[str, Any]) -> None:
+    rules = ReportRules(HERE)
+    first = query(rules)
+    assert query(rules, replace(WHO, majority_accuracy=0.5000001)) == replace(
+        first, majority_accuracy=0.5000001
+    )  # it is rounded when it is written
+    with pytest.raises(Refused, match=r"than before .* start a new run"):
+        query(rules, replace(WHO, **change))
+    assert query(rules, replace(WHO, **change), run=2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"examples": 9},
+        {"steps": 5, "planned": 5},
+        {"metrics": {**METRICS, "test": {**METRICS["test"], "examples": 1.0}}},
+        {"metrics": {**METRICS, "validation": {**METRICS["validation"], "examples": 2.5}}},
+        {"numerics": Numerics(2)},
+    ],
+)
+def test_the_counts_of_every_round_are_the_same(change: dict[str, Any]) -> None:
+    rules, order = ReportRules(HERE), asked(kinds.TRAIN)
+    rules.check_counts(order, ROUND)
+    rules.check_counts(order, replace(ROUND, loss=7.0))
+    with pytest.raises(Refused, match="than before for the same plan"):
+        rules.check_counts(order, replace(ROUND, **change))
+    rules.check_counts(asked(kinds.TRAIN, run=2), replace(ROUND, **change))
+
+
+def test_the_counts_of_a_round_are_those_of_the_query() -> None:
+    rules = ReportRules(HERE)
+    query(rules)
+    with pytest.raises(Refused, match="other numbers of train examples"):
+        rules.check_counts(asked(kinds.TRAIN), replace(ROUND, examples=9))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"steps": 3}, "did 3 of 4 steps"),
+        ({"seconds": 1e8}, "worked for"),
+        ({"seconds": -1.0}, "worked for"),
+        ({"loss": -1.0}, "the loss is -1.0"),
+        ({"loss": 1e60}, "the loss is"),
+        ({"numerics": Numerics(1, micro_batches=3)}, "a way that a site cannot"),
+        ({"numerics": Numerics(1, batched_sites=2)}, "a way that a site cannot"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        ReportRules(HERE).check_counts(asked(kinds.TRAIN), replace(ROUND, **change))
+
+
+def test_a_site_that_limits_its_steps_does_that_many() -> None:
+    rules = ReportRules(replace_settings(max_steps=3))
+    rules.check_counts(asked(kinds.TRAIN), replace(ROUND, steps=3))
+    with pytest.raises(Refused, match="did 2 of 4 steps"):
+        rules.check_counts(asked(kinds.TRAIN), replace(ROUND, steps=2))
+
+
+def test_a_fine_tuning_is_bound_as_a_round_is() -> None:
+    rules, order = ReportRules(HERE), asked(kinds.DEPLOY)
+    rules.check_counts(order, DEPLOYED)
+    for change in ({"tuned": 3}, {"examples": 9}, {"planned": 5, "steps": 5}):
+        with pytest.raises(Refused, match="than before for the same plan"):
+            rules.check_counts(order, replace(DEPLOYED, **change))
+
+
+def test_known_states_are_what_orders_named_and_one_start() -> None:
+    rules = ReportRules(HERE)
+    sent, start, other = "a" * 64, "b" * 64, "c" * 64
+    rules.note_state("common", sent)
+    known = replace(WHO, known_states={"common": (start, sent, other)})
+    assert query(rules, known).known_states == {}  # layers travel whole in this plan
+    left = query(rules, known, plan=DIFFERENCES)
+    assert left.known_states == {"common": (start, sent)}
+    again = replace(WHO, known_states={"common": (other, sent)})
+    assert query(rules, again, plan=DIFFERENCES).known_states == {"common": (sent,)}
+
+
+def test_only_the_latest_states_are_remembered() -> None:
+    rules = ReportRules(HERE)
+    for number in range(MOST_STATES + 2):
+        rules.note_state("common", f"{number:064}")
+    known = {"common": (f"{9:064}", f"{0:064}", f"{1:064}", f"{2:064}")}
+    left = query(rules, replace(WHO, known_states=known), plan=DIFFERENCES)
+    assert left.known_states["common"] == (f"{9:064}", f"{0:064}", f"{2:064}")  # 0 as the start
+
+
+def test_a_run_has_no_more_plans_than_some() -> None:
+    rules = ReportRules(HERE)
+    for number in range(MOST_PLANS):
+        rules.check_order(asked(plan=json.dumps({"seed": number})))
+    rules.check_order(asked(plan='{"seed": 0}'))
+    with pytest.raises(Refused, match=f"more than {MOST_PLANS} plans: start another one"):
+        rules.check_order(asked(plan="{}"))
+    rules.check_order(asked(plan="{}", run=2))
+
+
+def replace_settings(**changes: Any) -> SiteSettings:
+    entries: dict[str, Any] = {"site": "a", "task": "gender", "state": "/s", "cache": "/c"}
+    return SiteSettings(**entries, share=("common", "task"), **changes)
