@@ -70,7 +70,7 @@ def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> M
 
 def check(message: Message) -> Any:
     references = {group: Reference(EXACT, state, state) for group, state in layers().items()}
-    return checked_update(message, MEMBER, 3, PARTITION, METHOD, references)
+    return checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0)
 
 
 def learned(update: Update, group: str) -> dict[str, torch.Tensor]:
@@ -98,12 +98,12 @@ def test_a_difference_is_bounded_together_with_what_it_is_to() -> None:
         references = {"common": Reference(int8, state, state), "task": Reference(EXACT, task, task)}
         if fine:
             found = learned(
-                checked_update(message, MEMBER, 3, PARTITION, METHOD, references), "common"
+                checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0), "common"
             )
             assert all(torch.allclose(found[n], t) for n, t in target.items())
             continue
         with pytest.raises(Refused, match=r"group common: 'fc1.* has a magnitude of"):
-            checked_update(message, MEMBER, 3, PARTITION, METHOD, references)
+            checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0)
 
 
 def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None:
@@ -113,7 +113,8 @@ def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None
     references = {"common": Reference(EXACT, received, current)}
     references["task"] = Reference(EXACT, answer["task"], answer["task"])
     found = learned(
-        checked_update(reply(GOOD, answer), MEMBER, 3, PARTITION, METHOD, references), "common"
+        checked_update(reply(GOOD, answer), MEMBER, 3, PARTITION, METHOD, references, 60.0),
+        "common",
     )
     assert all(torch.allclose(found[n], t + 1) for n, t in current.items())
 
