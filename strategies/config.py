@@ -21,7 +21,6 @@ from fedstrata.protocol.plan import (
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
-
 LEAST_SHARE = 0.5
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
