@@ -15,7 +15,8 @@ from server_app.patience import Log
 from server_app.rounds.admission import Admission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch
-from server_app.rounds.loop import Rounds
+from server_app.rounds.judging import suspects as suspects_of
+from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.members import Member, RejectedSite
@@ -128,12 +129,20 @@ class Run:
             first = saved.round + 1
             self.log(f"resuming after round {saved.round}")
         total = self.config.strategy.rounds
-        for number in range(first, total + 1):
-            record = self.rounds.play(number, self.history)
+        number, suspects = first, dict[str, str]()
+        while number <= total:
+            try:
+                record = self.rounds.play(number, self.history)
+            except UnusableState as error:
+                suspects |= self._go_back(error)
+                number -= 1
+                continue
+            record.suspects, suspects = suspects, {}
             self.history.append(record.to_dict())
             self._save(number)  # before the log says that the round is done
             self.log(report.round_line(record, total))
             self._write_results()
+            number += 1
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
         alone = self.config.baselines.alone
@@ -151,6 +160,44 @@ class Run:
         self.admission.start_from(made, self.plan)
         self.delivery.checkpoint = made
 
+    def _go_back(self, error: UnusableState) -> dict[str, str]:
+        """Go back to the round before the one that made an unusable state.
+
+        Returns
+        -------
+        dict of str to str
+            The sites that are left out from then on, and why.
+
+        Raises
+        ------
+        UserError
+            Where no site's update stood out in that round.
+        """
+        made, good = error.number - 1, error.number - 2
+        found = suspects_of(self.history[-1]["norms"])
+        what = f"round {error.number}: most sites cannot use the state of round {made} ({error})"
+        if not found:
+            raise UserError(
+                f"{what}, and no site's update stood out in that round: lower train.optimizer.lr or "
+                "set train.clip, and start a new run"
+            )
+        self.log(f"{what}; back to the state of round {good}")
+        self.admission.start_again()
+        saved = self.folder.go_back(good)
+        if saved is not None:
+            self._resume(saved)
+        self.history = self.history[:good]
+        for site in self.roster.everyone:
+            self.state.downlink.failed(site)  # what sites know is of rounds that are given up
+        reasons = {
+            site: f"suspected since round {made}: {why}, and most sites could not use the result"
+            for site, why in found.items()
+        }
+        self.admission.leave_out(reasons)
+        for site, why in reasons.items():
+            self.log(f"{site} is left out from now on: {why}")
+        return reasons
+
     def _resume(self, saved: Saved) -> None:
         """Continue from a checkpoint; it must have what the model of now exchanges."""
         self.state.checkpoints = {
@@ -163,6 +210,8 @@ class Run:
         for key in list(self.state.states):
             self.state.load(key)
         self.history = list(saved.history)
+        for record in self.history:
+            self.admission.leave_out(record["suspects"])
 
     def _save(self, number: int) -> None:
         checkpoints = self.state.to_checkpoints()

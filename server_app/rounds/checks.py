@@ -11,7 +11,7 @@ from torch import Tensor
 from fedstrata.protocol import answers, codec, limits
 from fedstrata.protocol.answers import DeployReport, Metrics, RoundReport
 from fedstrata.protocol.kinds import group_of
-from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.protocol.limits import NotFinite, NotNow, Refused
 from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
 from models.groups import Partition, scope_keys
@@ -56,7 +56,8 @@ def checked_update(
     Refused
         For another site's name or round, an example count that was not announced, a group or
         tensor too many or too few, another shape or dtype, a value that is not finite or larger
-        than ``MAX_MAGNITUDE``, a negative variance, a loss or a time that makes no sense, records that do not belong in an answer, or the site's own error.
+        than ``MAX_MAGNITUDE``, a negative variance, a loss or a time that makes no sense, records
+        that do not belong in an answer, or the site's own error.
     """
     report = answers.read_round_report(reply)
     payloads = answers.read_payloads(reply)
@@ -180,7 +181,12 @@ def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
 
 
 def refusal(report: RoundReport | DeployReport) -> Refused:
-    """Return the exception for a site's own error: `NotNow` where it may be asked again later."""
+    """Return the exception for a site's own error.
+
+    It is `NotNow` where the site may be asked again later, and `NotFinite` where it diverged.
+    """
+    if isinstance(report, RoundReport) and report.diverged:
+        return NotFinite(report.error)
     return (NotNow if report.later else Refused)(report.error)
 
 

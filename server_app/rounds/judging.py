@@ -197,6 +197,6 @@ def suspects(norms: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
             middle = median(others) if others else 0.0
             times = norm / middle if middle else 0.0
             if times > SUSPICIOUS and (worst is None or times > worst[0]):
-                text = f"its update of {measured} had the norm {norm:.4g}, the others' median {middle:.4g}"
-                worst = (times, site, text)
+                norms_text = f"the norm {norm:.4g}, the median of the others {middle:.4g}"
+                worst = (times, site, f"its update of {measured} had {norms_text}")
     return {worst[1]: worst[2]} if worst else {}

@@ -12,7 +12,7 @@ from typing import Any
 from flwr.app import Message
 
 from fedstrata.protocol import kinds
-from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.protocol.limits import NotFinite, NotNow, Refused
 from fedstrata.support.errors import UserError
 from server_app.patience import Log, Patience
 from server_app.rounds import sampling
@@ -33,6 +33,22 @@ Answer = tuple[Recipients, Update]
 History = Sequence[Mapping[str, Any]]  # the records of the rounds that are complete, in order
 
 
+class UnusableState(Exception):
+    """Most sites could not compute with the state that a round began with.
+
+    Parameters
+    ----------
+    number : int
+        The round.
+    reasons : dict of str to str
+        What the sites said, by name.
+    """
+
+    def __init__(self, number: int, reasons: dict[str, str]) -> None:
+        self.number, self.reasons = number, reasons
+        super().__init__("; ".join(f"{site}: {why}" for site, why in sorted(reasons.items())))
+
+
 @dataclass
 class Attempt:
     """One attempt at a round.
@@ -47,6 +63,8 @@ class Attempt:
         How many answers each scope that was asked got.
     closed : set of str
         Sites that were asked outside their hours.
+    diverged : dict of str to str
+        Sites that could not compute with what they received, and what they said.
     lost : bool
         Whether a site that was refused had known states. It is sent whole layers the next time,
         so asking it again may help.
@@ -59,6 +77,7 @@ class Attempt:
     record: RoundRecord
     answers: dict[str, int]
     closed: set[str] = field(default_factory=set)
+    diverged: dict[str, str] = field(default_factory=dict)
     lost: bool = False
     short: str = ""
 
@@ -111,6 +130,8 @@ class Rounds:
         ------
         UserError
             Where too few sites are there for too long, or every site refused.
+        UnusableState
+            Where most sites could not compute with the state that the round before made.
         """
         started = time.monotonic()
         patience = Patience(self.log, self.settings.give_up)
@@ -171,6 +192,9 @@ class Rounds:
                 self._aggregate(played, *each.item)
         self._close(judge, played)
         record = played.record
+        answered = len(record.participants) + len(record.refused)
+        if number > 1 and 2 * len(played.diverged) > answered:
+            raise UnusableState(number, played.diverged)
         if not played.lost and not played.closed:
             self._stop_if_all_refused(record, connected)
         minimum = self.settings.minimum
@@ -281,6 +305,8 @@ class Rounds:
         They may have lost them, which is why the answer is wrong: they are sent whole layers next.
         """
         played.record.refused |= dict.fromkeys(recipients.sites, str(error))
+        if isinstance(error, NotFinite):
+            played.diverged |= dict.fromkeys(recipients.sites, str(error))
         if isinstance(error, NotNow):
             played.closed |= set(recipients.sites)
             return
