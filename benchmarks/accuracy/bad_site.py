@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from flwr.app import Message
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -249,7 +250,7 @@ class Federation:
             answered += 1
         self.state.finish_round({"common": answered})
 
-    def _answer(self, name: str, number: int) -> answers.Message:
+    def _answer(self, name: str, number: int) -> Message:
         """Return what a site answers in a round."""
         received = self.state.states["common"]
         learned = self._learned(name, number, received)
@@ -261,7 +262,7 @@ class Federation:
         report = RoundReport(name, number, count, 1, 1, 0.7, 1.0, metrics, "", numerics=Numerics(1))
         return answers.answer(order, report, {"common": encode(learned)})
 
-    def _checked(self, reply: answers.Message, member: Member, number: int) -> Update:
+    def _checked(self, reply: Message, member: Member, number: int) -> Update:
         state = self.state.states["common"]
         references = {"common": Reference(EXACT, state, state)}
         return checked_update(reply, member, number, self.partition, self.method, references, 60.0)

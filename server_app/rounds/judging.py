@@ -1,8 +1,9 @@
 """Whether an update is like the others of its round: its size, and its share of the weights.
 
-An update is judged when the round ends: only then is the median of all known. The largest ones are
-held until then, fewer than half of those asked, and all others are aggregated as they arrive. Which
-ones are held does not depend on the order of arrival.
+An update is judged when the round ends: only then is the median of all known. Those that could be
+refused are held until then: the ones with the largest norms, fewer than half of those asked. So are
+those whose examples could be too many. All others are aggregated as they arrive. Who is refused
+does not depend on the order of arrival.
 """
 
 from __future__ import annotations
@@ -131,11 +132,35 @@ class RoundJudge(Generic[Item]):
             for measured, norms in self.norms.items():
                 most = self.most_held.get(measured.partition(",")[0], 0)
                 needed |= set(sorted(norms, key=lambda site: (-norms[site], site))[:most])
-        if self.bounds.share < 1:  # only the site with most examples can have more than half
-            for scope, examples in self._examples.items():
-                if self.most_held.get(scope, 0):
-                    needed.add(min(examples, key=lambda site: (-examples[site], site)))
+        for scope, examples in self._examples.items():
+            most = self.most_held.get(scope, 0)
+            if most and self.bounds.share < 1:
+                needed |= self._heavy(examples, most)
         return needed
+
+    def _heavy(self, examples: Mapping[str, int], most: int) -> set[str]:
+        """Return the held sites that have too many examples, if ``most`` of the others are refused.
+
+        Each update that arrives adds to the examples of the others. So a site that is not returned
+        once is not returned later either.
+        """
+        spare = most if self.bounds.norm_factor is not None else 0
+        ranked = sorted(examples, key=lambda site: (-examples[site], site))
+        total = sum(examples.values())
+        heaviest = sum(examples[site] for site in ranked[:spare])
+        with_next = sum(examples[site] for site in ranked[: spare + 1])
+        heavy = set()
+        for rank, site in enumerate(ranked):
+            own = examples[site]
+            others = total - with_next if rank < spare else total - heaviest - own
+            if site in self._held and own > self._most_of(others):
+                heavy.add(site)
+        return heavy
+
+    def _most_of(self, others: int) -> int:
+        """Return the most examples of a site that has at most its share, beside ``others``."""
+        share = self.bounds.share
+        return int(share / (1 - share) * others)
 
     def _refused(self) -> dict[str, str]:
         factor = self.bounds.norm_factor
@@ -159,10 +184,10 @@ class RoundJudge(Generic[Item]):
     def _weight(self, scope: str, judged: Judged[Item]) -> int:
         """Return how many examples an update counts as: its site has at most its share of all."""
         examples = self._examples[scope]
-        share, others = self.bounds.share, sum(examples.values()) - judged.examples
-        if len(examples) < FEWEST or share >= 1:
+        if len(examples) < FEWEST or self.bounds.share >= 1:
             return judged.examples
-        return max(1, min(judged.examples, int(share / (1 - share) * others)))
+        others = sum(examples.values()) - judged.examples
+        return max(1, min(judged.examples, self._most_of(others)))
 
 
 def held_by_scope(asked: Mapping[str, int], bounds: BoundsConfig, size: int) -> dict[str, int]:

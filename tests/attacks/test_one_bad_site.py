@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 import safetensors.torch
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from torch import Tensor
 
+from benchmarks.accuracy.bad_site import ATTACKS, Federation
 from fedstrata.protocol import kinds
 from fedstrata.protocol.payload import encode
 from tests.helpers.runs import DOCS, SMALL, grid_of, states
@@ -145,3 +147,32 @@ def test_the_first_round_can_be_given_up_too(tmp_path: Path) -> None:
     other, _ = simulate(tmp_path / "without", "faces", run, grid=without)
     mine, theirs = states(tmp_path, results["run"]), states(tmp_path / "without", other["run"])
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+# -- a hundred rounds ------------------------------------------------------------------------------
+
+ROUNDS = 100
+ROBUST = ("strategy=robust", f"strategy.rounds={ROUNDS}")
+
+
+@pytest.fixture(scope="module")
+def without_the_bad_site() -> float:
+    """Return the accuracy of the robust run in which five honest sites are alone."""
+    return Federation(ROBUST, None, seed=1).play(ROUNDS)
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
+def test_a_hundred_rounds_with_one_bad_site_of_six_end_within_two_points(
+    attack: str, without_the_bad_site: float
+) -> None:
+    accuracy = Federation(ROBUST, ATTACKS[attack], seed=1).play(ROUNDS)
+    assert accuracy > without_the_bad_site - 0.02
+
+
+@pytest.mark.parametrize("attack", ["count liar", "sign flip, 9 times"])
+def test_without_the_protection_the_same_attack_costs_more(
+    attack: str, without_the_bad_site: float
+) -> None:
+    rounds = 30
+    spoiled = Federation([*UNBOUNDED, f"strategy.rounds={rounds}"], ATTACKS[attack], seed=1)
+    assert spoiled.play(rounds) < without_the_bad_site - 0.2
