@@ -13,7 +13,7 @@ from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
 from server_app.patience import Patience
 from server_app.rounds.checks import check_report, refusal
-from server_app.rounds.dispatch import Ask, Dispatch
+from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch
 from server_app.rounds.records import (
     MEASURES,
     RoundRecord,
@@ -178,5 +178,5 @@ def _checked(report: AnyReport, member: Member, ask: Ask) -> AnyReport:
     """Return a report that is the member's, of this order; or raise Refused."""
     if report.error:
         raise refusal(report)
-    check_report(report, member, ask.number, ask.seconds)
+    check_report(report, member, ask.number, ask.seconds + TTL_MARGIN)
     return report

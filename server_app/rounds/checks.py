@@ -49,7 +49,7 @@ def checked_update(
     references : mapping of str to Reference
         By group, what the site trained from.
     within : float
-        Seconds that it had.
+        Seconds after which the order ran out.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def checked_cohort(
     method : Method
         Says whether partial work is taken.
     within : float
-        Seconds that they had.
+        Seconds after which the order ran out.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def check_report(
     round_number : int
         The round it was asked for.
     within : float
-        Seconds that it had.
+        Seconds after which the order ran out.
     """
     if report.site != member.site:
         raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
@@ -159,7 +159,9 @@ def check_report(
     if report.loss < 0:
         raise Refused(f"reports the training loss {report.loss:g}, which is negative")
     if not 0 <= report.seconds <= within:
-        raise Refused(f"says that it took {report.seconds:g} s, of {within:g} s that it had")
+        raise Refused(
+            f"says that it took {report.seconds:g} s, and the order ran out after {within:g} s"
+        )
     if isinstance(report, DeployReport):
         measured = [report.before, report.after]
     elif "test" in report.metrics:

@@ -19,7 +19,7 @@ from server_app.rounds import sampling
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import Update
-from server_app.rounds.dispatch import Ask, Dispatch, last_taken
+from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken
 from server_app.rounds.judging import Judged, RoundJudge, held_by_scope, update_norms
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord, task_metrics
@@ -237,7 +237,7 @@ class Rounds:
     ) -> Update:
         """Return what a site, or a cohort's sites, learned; or raise Refused."""
         partitions, method = self.state.partitions, self.state.method
-        within = self.settings.deadline
+        within = self.settings.deadline + TTL_MARGIN
         if recipients.in_cohort:
             members = recipients.members
             return checked_cohort(reply, members, number, partitions, expected, method, within)
