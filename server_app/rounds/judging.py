@@ -209,6 +209,33 @@ def held_by_scope(asked: Mapping[str, int], bounds: BoundsConfig, size: int) -> 
     }
 
 
+def bounds_line(bounds: BoundsConfig, held: Mapping[str, int], *, cohorts: bool) -> str:
+    """Return what the log says of the bounds when a run begins, and where they are not in force.
+
+    Parameters
+    ----------
+    bounds : BoundsConfig
+        What one site may do.
+    held : mapping of str to int
+        As `held_by_scope` returns it for the sites that are there.
+    cohorts : bool
+        Whether nodes send sums over several sites.
+    """
+    if cohorts:
+        return "strategy.bounds is not in force: a node sends the sum over its sites (cohort.sites)"
+    norms = "an update of any norm is taken"
+    if bounds.norm_factor is not None:
+        norms = f"an update is refused above {bounds.norm_factor:g} times the median norm"
+    share = "no share is limited"
+    if bounds.share < 1:
+        share = f"a site counts for at most {bounds.share:g} of the examples"
+    many = ", ".join(f"{most} of {key}" for key, most in sorted(held.items()) if most)
+    few = ", ".join(sorted(key for key, most in held.items() if not most))
+    where = f"; in a round at most so many sites can be refused: {many}" if many else ""
+    missing = f"; not in force, with fewer than {FEWEST} sites or memory for none: {few}"
+    return f"strategy.bounds: {norms}, {share}{where}{missing if few else ''}"
+
+
 def suspects(norms: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     """Return the site whose update stands out most, and why; empty where none stands out.
 

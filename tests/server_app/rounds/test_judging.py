@@ -9,7 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_app.rounds.judging import Judged, RoundJudge, held_by_scope, suspects, update_norms
+from server_app.rounds.judging import (
+    Judged,
+    RoundJudge,
+    bounds_line,
+    held_by_scope,
+    suspects,
+    update_norms,
+)
 from strategies.config import BoundsConfig
 
 BOUNDS = BoundsConfig(norm_factor=10.0, share=0.5, memory_mb=1.0)
@@ -104,6 +111,19 @@ def test_the_memory_limits_how_many_are_held() -> None:
     assert held_by_scope({"common": 9}, bounds, 100_000) == {"common": 3}
     assert held_by_scope({"common": 9}, bounds, 1) == {"common": 4}
     assert held_by_scope({"common": 2}, bounds, 1) == {"common": 0}
+
+
+def test_the_log_says_what_is_in_force_and_what_is_not() -> None:
+    held = {"common": 2, "task/grade": 0}
+    said = bounds_line(BOUNDS, held, cohorts=False)
+    assert "refused above 10 times the median norm" in said
+    assert "a site counts for at most 0.5 of the examples" in said
+    assert "can be refused: 2 of common;" in said
+    assert "not in force, with fewer than 3 sites or memory for none: task/grade" in said
+    assert "an update of any norm is taken, no share is limited" in bounds_line(
+        OFF, held, cohorts=False
+    )
+    assert "is not in force: a node sends the sum" in bounds_line(BOUNDS, held, cohorts=True)
 
 
 def test_statistics_are_measured_apart_from_weights() -> None:
