@@ -25,6 +25,7 @@ TITLES = {
     "cache": "The feature cache: float32 and float16",
     "simulate": "Many simulated sites on one machine",
     "local": "Training at one site: the tutorial loop and ours",
+    "attacks": "One bad site: rules of aggregation against attacks",
     "aggregate": "Aggregating replies: Flower and ours",
     "startup": "What starts take",
     "faults": "Faults on purpose: killed, paused, cut off",

@@ -39,7 +39,7 @@ from fedstrata.protocol.orders import Order
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models import weights
-from models.training.loop import planned_steps, seeded
+from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
 from strategies.site_round import SiteRound
 
@@ -56,7 +56,8 @@ def answer_order(kind: str, context: SiteContext, order: Order) -> Answer:
         return within_memory(context, lambda smaller: ORDERS[kind](smaller, order))
     except Exception as error:
         reason = failure_reason(context, order.round, error)
-        return failure_report(kind, context.data.site, order.round, reason), {}
+        diverged = isinstance(error, Diverged)
+        return failure_report(kind, context.data.site, order.round, reason, diverged=diverged), {}
 
 
 def failure_reason(context: SiteContext, number: int, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,10 +79,10 @@ class PreparedRound:
         return self.report(metrics)
 
     def measure(self) -> Metrics:
-        """Return the metrics of the model as it is now, by split."""
+        """Return the metrics of the model as it is now, by split; raise Diverged for a loss of NaN."""
         context = self.context
         network = context.method.predictor(self.site_round)
-        return {
+        measured = {
             name: evaluate(
                 network,
                 part,
@@ -92,6 +93,11 @@ class PreparedRound:
             )
             for name, part in self.splits.items()
         }
+        for name, values in measured.items():
+            loss = values["loss"]
+            if loss is None or not math.isfinite(loss):
+                raise Diverged(f"the layers that arrived have the loss {loss} on {name}")
+        return measured
 
     def train(self) -> None:
         """Train as the method does; raise Diverged where a tensor is not finite afterwards."""

@@ -31,12 +31,15 @@ class Nodes(Protocol):
         """Register the key in a file; return its node's id."""
 
 
-class RosterSite(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
-    """One site of the roster."""
+class RosterSite(
+    msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True, omit_defaults=True
+):
+    """One site of the roster; the coordinator may write ``most-examples``, which stays."""
 
     task: str
     node_id: int
     public_key: str
+    most_examples: int | None = None
 
 
 class Roster(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,8 +80,10 @@ def register(folder: Path, superlink: Nodes, roster_path: Path | None = None) ->
         public = folder / HOSPITALS / hospital.name / "supernode.pub"
         line, pem = _public_key(public)
         node_id = known.get(pem) or _registered(public, superlink)
-        entry = RosterSite(hospital.task, node_id, line)
-        if roster.sites.get(hospital.name) != entry:
+        before = roster.sites.get(hospital.name)
+        most = before.most_examples if before else None
+        entry = RosterSite(hospital.task, node_id, line, most)
+        if before != entry:
             roster.sites[hospital.name] = entry
             # After each hospital: Flower registers a key once, so its node id must not be lost.
             with replacing(path) as unfinished:

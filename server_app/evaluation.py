@@ -13,7 +13,7 @@ from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
 from server_app.patience import Patience
 from server_app.rounds.checks import check_report, refusal
-from server_app.rounds.dispatch import Ask, Dispatch
+from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch
 from server_app.rounds.records import (
     MEASURES,
     RoundRecord,
@@ -150,7 +150,7 @@ def _ask_once(
     closed: dict[str, str] = {}
     for member, reply in dispatch.ask_each(ask, members, record):
         try:
-            reports[member.site] = _checked(read(reply), member, ask.number)
+            reports[member.site] = _checked(read(reply), member, ask)
             answers.expect_no_layers(reply)
         except NotNow as error:
             closed[member.site] = str(error)
@@ -174,9 +174,9 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
-def _checked(report: AnyReport, member: Member, number: int) -> AnyReport:
+def _checked(report: AnyReport, member: Member, ask: Ask) -> AnyReport:
     """Return a report that is the member's, of this order; or raise Refused."""
     if report.error:
         raise refusal(report)
-    check_report(report, member, number)
+    check_report(report, member, ask.number, ask.seconds + TTL_MARGIN)
     return report

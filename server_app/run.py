@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,9 @@ from server_app.patience import Log
 from server_app.rounds.admission import Admission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch
-from server_app.rounds.loop import Rounds
+from server_app.rounds.judging import bounds_line, held_by_scope
+from server_app.rounds.judging import suspects as suspects_of
+from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.members import Member, RejectedSite
@@ -109,12 +112,15 @@ class Run:
         self.log(tables.sites_table(results.sites(self.roster.members)))
         if not self.roster.members:
             raise UserError("no site can take part")
+        settings = self.config.strategy
         check_newcomers(self.roster, self.state.partitions)
         if self.roster.newcomers:
             self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
         for group, each in results.coding(self.state).items():
             if any(way["name"] != "exact" for way in each.values()):
                 self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
+        cohorts = any(member.in_cohort for member in self.roster.members.values())
+        self.log(bounds_line(settings.bounds, self._held(), cohorts=cohorts))
         self.admission.begun = True
         self._log_aggregators()
 
@@ -136,13 +142,21 @@ class Run:
             first = saved.round + 1
             self.log(f"resuming after round {saved.round}")
         total = self.config.strategy.rounds
-        for number in range(first, total + 1):
-            record = self.rounds.play(number, self.history)
+        number, suspects = first, dict[str, str]()
+        while number <= total:
+            try:
+                record = self.rounds.play(number, self.history)
+            except UnusableState as error:
+                suspects |= self._go_back(error)
+                number -= 1
+                continue
+            record.suspects, suspects = suspects, {}
             self.history.append(record.to_dict())
             self._save(number)  # before the log says that the round is done
             self.audit.played(self.history[-1], self.roster.everyone.values(), self.folder.path)
             self.log(report.round_line(record, total))
             self._write_results()
+            number += 1
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
         alone = self.config.baselines.alone
@@ -153,12 +167,57 @@ class Run:
             written = self._write_results(final, deployment)
         return written
 
+    def _held(self) -> dict[str, int]:
+        """Return how many updates of each scope are held for judgment, with the sites of now."""
+        tasks = [member.task for member in self.roster.members.values()]
+        asked = Counter(key for task in tasks for key in self.state.scope_keys(task).values())
+        size = max(map(self.state.size, tasks), default=0)
+        return held_by_scope(asked, self.config.strategy.bounds, size)
+
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
         """Start all tasks from the checkpoint; sites that lack it get it before the next round."""
         made = start.run(self.log) if isinstance(start, PretrainingJob) else start
         self.plan = replace(self.plan, weights=made.content_hash)
         self.admission.start_from(made, self.plan)
         self.delivery.checkpoint = made
+
+    def _go_back(self, error: UnusableState) -> dict[str, str]:
+        """Go back to the round before the one that made an unusable state.
+
+        Returns
+        -------
+        dict of str to str
+            The sites that are left out from then on, and why.
+
+        Raises
+        ------
+        UserError
+            Where no site's update stood out in that round.
+        """
+        made, good = error.number - 1, error.number - 2
+        found = suspects_of(self.history[-1]["norms"])
+        what = f"round {error.number}: most sites cannot use the state of round {made} ({error})"
+        if not found:
+            raise UserError(
+                f"{what}, and no site's update stood out in that round: lower train.optimizer.lr or "
+                "set train.clip, and start a new run"
+            )
+        self.log(f"{what}; back to the state of round {good}")
+        self.admission.start_again()
+        saved = self.folder.go_back(good)
+        if saved is not None:
+            self._resume(saved)
+        self.history = self.history[:good]
+        for site in self.roster.everyone:
+            self.state.downlink.failed(site)  # what sites know is of rounds that are given up
+        reasons = {
+            site: f"suspected since round {made}: {why}, and most sites could not use the result"
+            for site, why in found.items()
+        }
+        self.admission.leave_out(reasons)
+        for site, why in reasons.items():
+            self.log(f"{site} is left out from now on: {why}")
+        return reasons
 
     def _resume(self, saved: Saved) -> None:
         """Continue from a checkpoint; it must have what the model of now exchanges."""
@@ -172,6 +231,8 @@ class Run:
         for key in list(self.state.states):
             self.state.load(key)
         self.history = list(saved.history)
+        for record in self.history:
+            self.admission.leave_out(record["suspects"])
 
     def _save(self, number: int) -> None:
         checkpoints = self.state.to_checkpoints()

@@ -248,6 +248,25 @@ class RunFolder:
             raise UserError(f"resume: no checkpoint of {self.path} is whole: {'; '.join(problems)}")
         return None
 
+    def go_back(self, number: int) -> Saved | None:
+        """Read the checkpoint of round ``number`` and delete all later ones; None for round 0.
+
+        Raises
+        ------
+        UserError
+            Where it cannot be read.
+        """
+        try:
+            saved = self._read(number) if number else None
+        except (OSError, ValueError, KeyError, RecursionError) as error:
+            raise UserError(
+                f"round {number} of {self.path} cannot be gone back to: {error}"
+            ) from None
+        for later in self.rounds():
+            if later > number:
+                shutil.rmtree(self._checkpoint(later), ignore_errors=True)
+        return saved
+
     def _read(self, number: int) -> Saved:
         """Read a checkpoint; raise ValueError, RecursionError or OSError if it is not whole."""
         from models import weights

@@ -133,7 +133,11 @@ class AnswerFilter:
         if report.error:
             answers.expect_no_layers(answered)
             return answers.failure(
-                order, report.site, round_of(order), self.error_text(report.error)
+                order,
+                report.site,
+                round_of(order),
+                self.error_text(report.error),
+                diverged=isinstance(report, RoundReport) and report.diverged,
             )
         if isinstance(report, SiteReport):
             for group, schema in report.schemas.items():

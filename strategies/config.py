@@ -21,6 +21,27 @@ from fedstrata.protocol.plan import (
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
+LEAST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class BoundsConfig:
+    """What one site may do to a round; see conf/strategy/default.yaml."""
+
+    norm_factor: float | None
+    share: float
+    memory_mb: float
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        positive("strategy.bounds", self, "memory_mb")
+        if self.norm_factor is not None and self.norm_factor < 1:
+            raise UserError(
+                f"strategy.bounds.norm_factor must be at least 1, or null: got {self.norm_factor}"
+            )
+        if not LEAST_SHARE <= self.share <= 1:
+            raise UserError(f"strategy.bounds.share must be {LEAST_SHARE} to 1, got {self.share}")
+
 
 @dataclass(frozen=True)
 class StrategyConfig:
@@ -34,6 +55,7 @@ class StrategyConfig:
     give_up: float
     deadline: float
     minimum: dict[str, int]
+    bounds: BoundsConfig
     on_site_error: str
     poll: float
     final_timeout: float
@@ -54,6 +76,7 @@ class StrategyConfig:
         for group, least in self.minimum.items():
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
+        self.bounds.check()
         one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
         read_codings(self.coding, self.coding_down)
 

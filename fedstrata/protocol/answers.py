@@ -133,6 +133,8 @@ class RoundReport:
         Whether the site may do this at another time: it does not train now.
     numerics : Numerics or None
         What the site computed with; None only beside an error.
+    diverged : bool
+        Whether there is no update because what the site computed is not finite.
     """
 
     site: str
@@ -146,6 +148,7 @@ class RoundReport:
     error: str
     later: bool = False
     numerics: Numerics | None = None
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,11 @@ class DeployReport:
 
 
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
-    {SiteReport: ("known_states", "later"), DeployReport: ("later",)}
+    {
+        SiteReport: ("known_states", "later"),
+        RoundReport: ("diverged",),
+        DeployReport: ("later",),
+    }
 )
 """Fields that a report may lack: they travel only where they say something."""
 
@@ -243,15 +250,28 @@ def cohort_answer(
 
 
 def failure(
-    message: Message, site: str, round_number: int, reason: str, *, later: bool = False
+    message: Message,
+    site: str,
+    round_number: int,
+    reason: str,
+    *,
+    later: bool = False,
+    diverged: bool = False,
 ) -> Message:
     """Return the answer, without layers, that says why ``site`` cannot do what ``message`` asks."""
     kind = message.metadata.message_type
-    return answer(message, failure_report(kind, site, round_number, reason, later=later), {})
+    report = failure_report(kind, site, round_number, reason, later=later, diverged=diverged)
+    return answer(message, report, {})
 
 
 def failure_report(
-    kind: str, site: str, round_number: int, reason: str, *, later: bool = False
+    kind: str,
+    site: str,
+    round_number: int,
+    reason: str,
+    *,
+    later: bool = False,
+    diverged: bool = False,
 ) -> SiteReport | RoundReport | DeployReport:
     """Return the report that says why ``site`` cannot do what an order of ``kind`` asks."""
     why = reason[:MOST_REASON_CHARACTERS]
@@ -259,7 +279,7 @@ def failure_report(
         return SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why, later=later)
     if kind == DEPLOY:
         return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why, later)
-    return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later)
+    return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later, diverged=diverged)
 
 
 def split_cohort_answer(message: Message, most: int) -> list[Message]:

@@ -34,6 +34,10 @@ class NotNow(Refused):
     """An order that is refused now and may be accepted at another time."""
 
 
+class NotFinite(Refused):
+    """An answer that a site could not make, because what it computed is not finite."""
+
+
 def printable(text: str) -> str:
     """Return ``text`` without characters that could control a terminal or break a line."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -53,6 +53,8 @@ class Admission:
         By task, the rows of its partition as results.json has them.
     begun : bool
         Whether the run has logged the sites of the beginning. The log names who comes later.
+    left_out : dict of str to str
+        Sites that may not take part any more, and why.
     """
 
     roster: Roster
@@ -65,6 +67,7 @@ class Admission:
     references: dict[str, SiteReport] = field(default_factory=dict)
     summaries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     begun: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def begin(self, found: list[Member], rejected: list[RejectedSite]) -> None:
         """Take in the sites of the beginning.
@@ -126,17 +129,33 @@ class Admission:
         """Let every task start from the checkpoint, of which the new plan has the hash."""
         self.start, self.plan = checkpoint, plan
         self.roster.change_plan(plan.to_json())
+        self.start_again()
+        self.holders.lacking = set(self.roster.everyone)
+
+    def start_again(self) -> None:
+        """Put every task back to what the run starts from, and its aggregators too."""
         self.state.states.clear()
+        self.state.aggregators.clear()
         for task, report in self.references.items():
             partitioned = self._partitioned(report)
             self.state.add_task(task, partitioned.partition, self._start_tensors(partitioned))
-        self.holders.lacking = set(self.roster.everyone)
+
+    def leave_out(self, sites: Mapping[str, str]) -> None:
+        """Go on without some sites, by name with the reason, also when they come back."""
+        self.left_out |= sites
+        for site in sites:
+            for side in (self.roster.members, self.roster.newcomers):
+                member = side.pop(site, None)
+                if member is not None:
+                    self.roster.note_rejected(RejectedSite(member.node_id, site, sites[site]))
 
     # -- one site --------------------------------------------------------------------------------
 
     def _problem(self, member: Member) -> str | None:
         """Return why a site does not fit its task, or None; the first that fits defines its task."""
         task, report = member.task, member.report
+        if member.site in self.left_out:
+            return self.left_out[member.site]
         reference = self.references.get(task)
         if reference is None:
             return self._begin_task(task, report)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedstrata.protocol import answers, codec, limits
 from fedstrata.protocol.answers import DeployReport, Metrics, RoundReport
 from fedstrata.protocol.kinds import group_of
-from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.protocol.limits import NotFinite, NotNow, Refused
 from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
 from models.groups import Partition, scope_keys
@@ -19,6 +19,8 @@ from server_app.rounds.contribution import Contribution, Reference, Update
 from server_app.sites.members import Member
 from strategies.aggregators import MAX_MAGNITUDE, largest_sum
 from strategies.method import Method
+
+VARIANCE = "running_var"  # of BatchNorm; its counter of batches is an integer, and never travels
 
 
 def checked_update(
@@ -28,6 +30,7 @@ def checked_update(
     partition: Partition,
     method: Method,
     references: Mapping[str, Reference],
+    within: float,
 ) -> Update:
     """Return what a site learned, or raise Refused with the reason for which it is not taken.
 
@@ -45,19 +48,22 @@ def checked_update(
         Says whether partial work is taken.
     references : mapping of str to Reference
         By group, what the site trained from.
+    within : float
+        Seconds after which the order ran out.
 
     Raises
     ------
     Refused
         For another site's name or round, an example count that was not announced, a group or
         tensor too many or too few, another shape or dtype, a value that is not finite or larger
-        than ``MAX_MAGNITUDE``, records that do not belong in an answer, or the site's own error.
+        than ``MAX_MAGNITUDE``, a negative variance, a loss or a time that makes no sense, records
+        that do not belong in an answer, or the site's own error.
     """
     report = answers.read_round_report(reply)
     payloads = answers.read_payloads(reply)
     if report.error:
         raise refusal(report)
-    _check_report(report, member, round_number, method)
+    _check_report(report, member, round_number, method, within)
     keys = scope_keys(partition, member.task)
     _check_groups(payloads.keys(), keys.keys())
     contributions = {}
@@ -79,6 +85,7 @@ def checked_cohort(
     partitions: Mapping[str, Partition],
     expected: Mapping[str, int],
     method: Method,
+    within: float,
 ) -> Update:
     """Return what a cohort's sites learned, or raise Refused with the reason.
 
@@ -99,6 +106,8 @@ def checked_cohort(
         By scope key, the examples of all sites asked.
     method : Method
         Says whether partial work is taken.
+    within : float
+        Seconds after which the order ran out.
 
     Raises
     ------
@@ -111,7 +120,7 @@ def checked_cohort(
         report = answers.read_round_report(reply)
         why = report.error or "is a cohort, and answers as a site"
         raise (NotNow if report.later else Refused)(why)
-    reports, problems = _cohort_reports(messages, members, round_number, method)
+    reports, problems = _cohort_reports(messages, members, round_number, method, within)
     sites, schemas = _expected_sums(members, reports, partitions)
     payloads = answers.read_payloads(reply)
     _check_groups(payloads.keys(), sites.keys())
@@ -122,8 +131,22 @@ def checked_cohort(
     return Update(reports, problems, contributions)
 
 
-def check_report(report: RoundReport | DeployReport, member: Member, round_number: int) -> None:
-    """Raise Refused for a report without an error that is not the member's, of its own examples."""
+def check_report(
+    report: RoundReport | DeployReport, member: Member, round_number: int, within: float
+) -> None:
+    """Raise Refused for a report without an error that is not the member's, or makes no sense.
+
+    Parameters
+    ----------
+    report : RoundReport or DeployReport
+        What a site says of its work.
+    member : Member
+        The site that was asked; it announced its examples.
+    round_number : int
+        The round it was asked for.
+    within : float
+        Seconds after which the order ran out.
+    """
     if report.site != member.site:
         raise Refused(f"answers as {report.site!r}, but this node is {member.site!r}")
     if report.round != round_number:
@@ -132,6 +155,12 @@ def check_report(report: RoundReport | DeployReport, member: Member, round_numbe
     if not 0 < report.examples <= announced:
         raise Refused(
             f"reports {report.examples} examples to train on, but it announced {announced}"
+        )
+    if report.loss < 0:
+        raise Refused(f"reports the training loss {report.loss:g}, which is negative")
+    if not 0 <= report.seconds <= within:
+        raise Refused(
+            f"says that it took {report.seconds:g} s, and the order ran out after {within:g} s"
         )
     if isinstance(report, DeployReport):
         measured = [report.before, report.after]
@@ -154,13 +183,20 @@ def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
 
 
 def refusal(report: RoundReport | DeployReport) -> Refused:
-    """Return the exception for a site's own error: `NotNow` where it may be asked again later."""
+    """Return the exception for a site's own error.
+
+    It is `NotNow` where the site may be asked again later, and `NotFinite` where it diverged.
+    """
+    if isinstance(report, RoundReport) and report.diverged:
+        return NotFinite(report.error)
     return (NotNow if report.later else Refused)(report.error)
 
 
-def _check_report(report: RoundReport, member: Member, round_number: int, method: Method) -> None:
+def _check_report(
+    report: RoundReport, member: Member, round_number: int, method: Method, within: float
+) -> None:
     """Raise Refused for a report without an error that is not of the member's work in the round."""
-    check_report(report, member, round_number)
+    check_report(report, member, round_number, within)
     if not 0 <= report.steps <= report.planned:
         raise Refused(f"did {report.steps} of {report.planned} steps")
     if reason := method.reject_reason(report.steps, report.planned):
@@ -185,11 +221,27 @@ def _updated(
     # checked by `decode`.
     computed = {name: t for name, t in tensors.items() if t is not changes[name].value}
     check_values(computed, MAX_MAGNITUDE)
+    _check_variances(tensors, reference.current)
     return tensors
 
 
+def _check_variances(tensors: Mapping[str, Tensor], current: Mapping[str, Tensor]) -> None:
+    """Raise PayloadError for a running variance below 0: its root is in every BatchNorm's output.
+
+    Where the state itself has one below 0, as a server optimizer can make it, training brings it
+    nearer to 0.
+    """
+    for name, tensor in tensors.items():
+        if name.rpartition(".")[2] == VARIANCE and (tensor < current[name].clamp(max=0)).any():
+            raise PayloadError(f"{name!r} has a negative variance, {tensor.min().item():g}")
+
+
 def _cohort_reports(
-    messages: Sequence[Message], members: Sequence[Member], round_number: int, method: Method
+    messages: Sequence[Message],
+    members: Sequence[Member],
+    round_number: int,
+    method: Method,
+    within: float,
 ) -> tuple[dict[str, RoundReport], dict[str, Refused]]:
     """Return the reports of the sites that trained, and why the others did not, by site."""
     by_name = {member.site: member for member in members}
@@ -205,7 +257,7 @@ def _cohort_reports(
             problems[report.site] = refusal(report)
             continue
         try:
-            _check_report(report, member, round_number, method)
+            _check_report(report, member, round_number, method, within)
         except Refused as error:
             raise Refused(f"in the cohort's sum is {report.site}: {error}") from None
         reports[report.site] = report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -90,3 +90,11 @@ class Update:
     reports: dict[str, RoundReport]
     problems: dict[str, Refused]
     contributions: dict[str, Contribution]
+
+    def weighted(self, site: str, weights: Mapping[str, int]) -> Update:
+        """Return the update with other examples of its one site, by scope key."""
+        contributions = {
+            key: replace(contribution, sites={site: weights[key]})
+            for key, contribution in self.contributions.items()
+        }
+        return replace(self, contributions=contributions)

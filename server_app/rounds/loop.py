@@ -12,14 +12,15 @@ from typing import Any
 from flwr.app import Message
 
 from fedstrata.protocol import kinds
-from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.protocol.limits import NotFinite, NotNow, Refused
 from fedstrata.support.errors import UserError
 from server_app.patience import Log, Patience
 from server_app.rounds import sampling
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import Update
-from server_app.rounds.dispatch import Ask, Dispatch, last_taken
+from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken
+from server_app.rounds.judging import Judged, RoundJudge, held_by_scope, update_norms
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord, task_metrics
 from server_app.rounds.state import ServerState
@@ -28,7 +29,24 @@ from server_app.sites.roster import Roster
 from strategies.config import StrategyConfig
 
 NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
+Answer = tuple[Recipients, Update]
 History = Sequence[Mapping[str, Any]]  # the records of the rounds that are complete, in order
+
+
+class UnusableState(Exception):
+    """Most sites could not compute with the state that a round began with.
+
+    Parameters
+    ----------
+    number : int
+        The round.
+    reasons : dict of str to str
+        What the sites said, by name.
+    """
+
+    def __init__(self, number: int, reasons: dict[str, str]) -> None:
+        self.number, self.reasons = number, reasons
+        super().__init__("; ".join(f"{site}: {why}" for site, why in sorted(reasons.items())))
 
 
 @dataclass
@@ -45,6 +63,8 @@ class Attempt:
         How many answers each scope that was asked got.
     closed : set of str
         Sites that were asked outside their hours.
+    diverged : dict of str to str
+        Sites that could not compute with what they received, and what they said.
     lost : bool
         Whether a site that was refused had known states. It is sent whole layers the next time,
         so asking it again may help.
@@ -57,6 +77,7 @@ class Attempt:
     record: RoundRecord
     answers: dict[str, int]
     closed: set[str] = field(default_factory=set)
+    diverged: dict[str, str] = field(default_factory=dict)
     lost: bool = False
     short: str = ""
 
@@ -109,6 +130,8 @@ class Rounds:
         ------
         UserError
             Where too few sites are there for too long, or every site refused.
+        UnusableState
+            Where most sites could not compute with the state that the round before made.
         """
         started = time.monotonic()
         patience = Patience(self.log, self.settings.give_up)
@@ -153,6 +176,7 @@ class Rounds:
             {member.site: member.task for member in played.asked},
         )
         played.answers = dict.fromkeys(expected, 0)
+        judge = self._judge(played)
         taken = {m.site: self._taken(m, history) for m in played.asked if not m.in_cohort}
         ask = Ask(kinds.TRAIN, number, self.settings.deadline, expected=expected, taken=taken)
         for recipients, reply in self.dispatch.ask(ask, played.asked, played.record):
@@ -161,8 +185,16 @@ class Rounds:
             except Refused as error:
                 self._note_refused(played, recipients, error)
                 continue
-            self._aggregate(played, recipients, update)
+            if recipients.in_cohort:  # a sum, in which no site's own update can be measured
+                self._aggregate(played, recipients, update)
+                continue
+            for each in judge.add(*self._measured(recipients, update)):
+                self._aggregate(played, *each.item)
+        self._close(judge, played)
         record = played.record
+        answered = len(record.participants) + len(record.refused)
+        if number > 1 and 2 * len(played.diverged) > answered:
+            raise UnusableState(number, played.diverged)
         if not played.lost and not played.closed:
             self._stop_if_all_refused(record, connected)
         minimum = self.settings.minimum
@@ -205,11 +237,14 @@ class Rounds:
     ) -> Update:
         """Return what a site, or a cohort's sites, learned; or raise Refused."""
         partitions, method = self.state.partitions, self.state.method
+        within = self.settings.deadline + TTL_MARGIN
         if recipients.in_cohort:
-            return checked_cohort(reply, recipients.members, number, partitions, expected, method)
+            members = recipients.members
+            return checked_cohort(reply, members, number, partitions, expected, method, within)
         (member,) = recipients.members
         references = self.state.references(member.task)
-        return checked_update(reply, member, number, partitions[member.task], method, references)
+        partition = partitions[member.task]
+        return checked_update(reply, member, number, partition, method, references, within)
 
     def _aggregate(self, played: Attempt, recipients: Recipients, update: Update) -> None:
         """Add what an answer contributes, and note who took part and who did not."""
@@ -227,12 +262,51 @@ class Rounds:
             self.state.downlink.answered(member.site, self.state.scope_keys(member.task))
         record.took_part([(member, update.reports[member.site]) for member in trained])
 
+    def _judge(self, played: Attempt) -> RoundJudge[Answer]:
+        """Return the judge of an attempt, before its first answer."""
+        tasks = [member.task for member in played.asked if not member.in_cohort]
+        keys = [list(self.state.scope_keys(task).values()) for task in tasks]
+        size = max(map(self.state.size, tasks), default=0)
+        asked = Counter(itertools.chain.from_iterable(keys))
+        return RoundJudge(self.settings.bounds, held_by_scope(asked, self.settings.bounds, size))
+
+    def _measured(
+        self, recipients: Recipients, update: Update
+    ) -> tuple[Judged[Answer], dict[str, float]]:
+        """Return a site's update as it is judged, and its norms."""
+        ((site, report),) = update.reports.items()
+        norms: dict[str, float] = {}
+        for key, contribution in update.contributions.items():
+            norms |= update_norms(key, contribution.tensors, self.state.states[key])
+        scopes = tuple(update.contributions)
+        return Judged(site, (recipients, update), report.examples, scopes), norms
+
+    def _close(self, judge: RoundJudge[Answer], played: Attempt) -> None:
+        """Aggregate what was held and is accepted; note who is refused, and who counts as less."""
+        accepted, refused = judge.close()
+        for judged, weights in accepted:
+            recipients, update = judged.item
+            self._aggregate(played, recipients, update.weighted(judged.site, weights))
+            for key, weight in weights.items():
+                if weight < judged.examples:
+                    played.record.limited[judged.site] = (
+                        f"counts as {weight} of its {judged.examples} examples in {key} "
+                        f"(strategy.bounds.share={self.settings.bounds.share:g})"
+                    )
+        record = played.record
+        record.refused |= refused
+        record.norms = {m: dict(sorted(each.items())) for m, each in sorted(judge.norms.items())}
+        for site, why in sorted({**refused, **record.limited}.items()):
+            self.log(f"round {record.round}: {site}: {why}")
+
     def _note_refused(self, played: Attempt, recipients: Recipients, error: Refused) -> None:
         """Note an answer that is not taken, and forget which states its sites know.
 
         They may have lost them, which is why the answer is wrong: they are sent whole layers next.
         """
         played.record.refused |= dict.fromkeys(recipients.sites, str(error))
+        if isinstance(error, NotFinite):
+            played.diverged |= dict.fromkeys(recipients.sites, str(error))
         if isinstance(error, NotNow):
             played.closed |= set(recipients.sites)
             return

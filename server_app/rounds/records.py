@@ -30,6 +30,9 @@ class RoundRecord:
     absent: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     unauthorized: dict[str, str] = field(default_factory=dict)
+    limited: dict[str, str] = field(default_factory=dict)
+    norms: dict[str, dict[str, float]] = field(default_factory=dict)
+    suspects: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
 

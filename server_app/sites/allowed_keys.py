@@ -20,12 +20,15 @@ class AllowedSite:
         The node that the SuperLink registered the site's key as.
     fingerprint : str
         Of that key, as ``ssh-keygen -l`` prints it.
+    most_examples : int or None
+        Training examples that the site may announce; None for any number.
     """
 
     site: str
     task: str
     node_id: int
     fingerprint: str
+    most_examples: int | None = None
 
     def __str__(self) -> str:
         return f"{self.site} (task {self.task}, node {self.node_id}, key {self.fingerprint})"
@@ -80,3 +83,13 @@ class AllowedSites:
                 f"claims, as {entry.site!r}, the task {task!r}, but the roster says {entry.task!r}"
             )
         return None
+
+    def too_many(self, site: str, examples: int) -> str | None:
+        """Return why a site may not announce so many training examples, or None where it may."""
+        most = self.by_site[site].most_examples
+        if most is None or examples <= most:
+            return None
+        return (
+            f"announces, as {site!r}, {examples} training examples, but the roster allows {most} "
+            "(most-examples)"
+        )

@@ -91,7 +91,10 @@ def _alone(node_id: int, reply: Message, allowed: AllowedSites | None) -> Member
     if allowed is None:
         return found
     task = found.task if isinstance(found, Member) else ""
-    if objection := allowed.objection(node_id, found.site, task):
+    objection = allowed.objection(node_id, found.site, task)
+    if objection is None and isinstance(found, Member):
+        objection = allowed.too_many(found.site, found.report.examples["train"])
+    if objection:
         return RejectedSite(node_id, found.site, objection, unauthorized=True)
     if isinstance(found, RejectedSite) and not found.site:
         return replace(found, site=allowed.by_node[node_id].site)

@@ -27,6 +27,7 @@ class _Line(msgspec.Struct, rename="kebab", forbid_unknown_fields=True):
     task: str
     node_id: int
     public_key: str
+    most_examples: int | None = None
 
 
 class _Loader(yaml.SafeLoader):
@@ -68,7 +69,8 @@ def read_roster(path: Path) -> AllowedSites:
     Parameters
     ----------
     path : Path
-        A YAML file: ``sites``, and under it by name ``{task, node-id, public-key}``.
+        A YAML file: ``sites``, and under it by name ``{task, node-id, public-key}``, with
+        ``most-examples`` where a site may not announce any number of training examples.
 
     Raises
     ------
@@ -105,9 +107,11 @@ def _entry(name: object, line: object, where: str) -> AllowedSite:
             "number or a yes"
         )
     here = f"{where}: {name}"
+    optional = {"most-examples"}
     names = [field.encode_name for field in msgspec.structs.fields(_Line)]
+    given = [n for n in names if n not in optional or (isinstance(line, dict) and n in line)]
     try:
-        entry = msgspec.convert(_keys(line, names, here), _Line)
+        entry = msgspec.convert(_keys(line, given, here), _Line)
     except msgspec.ValidationError as error:
         raise UserError(f"{here}: {error}") from None
     if not NAME.fullmatch(entry.task):
@@ -116,7 +120,10 @@ def _entry(name: object, line: object, where: str) -> AllowedSite:
         raise UserError(
             f"{here}: node-id {entry.node_id} is none; 'flwr supernode register' prints it"
         )
-    return AllowedSite(name, entry.task, entry.node_id, fingerprint(entry.public_key, here))
+    if entry.most_examples is not None and entry.most_examples < 1:
+        raise UserError(f"{here}: most-examples must be at least 1, got {entry.most_examples}")
+    key = fingerprint(entry.public_key, here)
+    return AllowedSite(name, entry.task, entry.node_id, key, entry.most_examples)
 
 
 def fingerprint(public_key: str, where: str) -> str:

@@ -20,7 +20,7 @@ from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models import weights
 from models.training.data import ArrayInputs, Split
-from models.training.loop import WeightedLoss
+from models.training.loop import Diverged, WeightedLoss
 from tests.helpers.file_limits import largest_file
 from tests.helpers.site_contexts import model_tensors, opened, plan_of, received
 
@@ -137,6 +137,14 @@ def test_training_that_diverges_is_reported_and_not_saved(plan: Plan) -> None:
     with pytest.raises(ArithmeticError, match=r"lower train\.optimizer\.lr"):
         train_round(context, 1, received(context), store)
     assert store.state is None
+
+
+def test_layers_that_no_loss_can_be_computed_with_are_reported_before_training() -> None:
+    context = opened(plan_of())
+    broken = {n: torch.full_like(t, 1e38) for n, t in received(context).items()}
+    prepared = prepare_round(context, 1, broken, MemoryStore())
+    with pytest.raises(Diverged, match="the layers that arrived have the loss nan"):
+        prepared.measure()
 
 
 def test_a_round_is_measured_before_it_is_trained() -> None:

@@ -107,6 +107,15 @@ def test_a_lost_roster_is_written_again(made: Path) -> None:
     assert (made / ROSTER).read_bytes() == before
 
 
+def test_what_the_coordinator_allows_a_hospital_stays(made: Path) -> None:
+    register(made, Fake())
+    text = (made / ROSTER).read_text()
+    (made / ROSTER).write_text(text.replace("    node-id:", "    most-examples: 500\n    node-id:"))
+    register(made, Fake(registered=200))
+    sites = read_roster(made / ROSTER).by_site.values()
+    assert [(site.node_id, site.most_examples) for site in sites] == [(201, 500), (202, 500)]
+
+
 @pytest.mark.parametrize("text", ["", "sites:", "[]", "sites: {a: {task: x}}", "{", "a: \udcff"])
 def test_a_damaged_roster_is_refused_and_left_alone(made: Path, text: str) -> None:
     (made / ROSTER).write_bytes(text.encode(errors="surrogateescape"))

@@ -159,6 +159,20 @@ def test_only_the_servers_user_may_read_a_run_whatever_the_umask(tmp_path: Path)
     assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {0o700}
 
 
+def test_a_round_that_is_gone_back_to_is_the_last_one_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for number in (1, 2, 3):
+        saved(folder, number)
+    back = folder.go_back(2)
+    assert back is not None
+    assert (back.round, folder.rounds()) == (2, [1, 2])
+    with pytest.raises(UserError, match=r"round 7 of .* cannot be gone back to"):
+        folder.go_back(7)
+    assert folder.rounds() == [1, 2]
+    assert folder.go_back(0) is None
+    assert folder.rounds() == []
+
+
 def test_where_no_checkpoint_is_whole_each_is_named(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     saved(folder, 1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import msgspec
 import pytest
 import safetensors.torch
 import torch
@@ -198,6 +199,15 @@ def test_a_long_reason_in_other_letters_leaves_as_it_is() -> None:
     error = answers.read_round_report(left).error
     assert len(error) == limits.MOST_REASON_CHARACTERS
     assert error.startswith("Verzeichnis für Ärzte nicht lesbar, ?, 🏥 ")
+
+
+@pytest.mark.parametrize("errors", ["full", "brief"])
+def test_that_a_site_diverged_leaves_it_whatever_its_errors_say(errors: str) -> None:
+    asked = order(common=COMMON)
+    keeper = AnswerFilter(msgspec.structs.replace(HERE, errors=errors))
+    failed = answers.failure(asked, "a", 3, "the loss became nan", diverged=True)
+    left = leaving(keeper, asked, Message(failed.content, reply_to=asked))
+    assert answers.read_round_report(left).diverged
 
 
 def test_an_error_carries_its_reason_and_nothing_else() -> None:

@@ -108,6 +108,14 @@ def test_only_an_answer_that_may_come_later_says_so() -> None:
         assert answers.read_deploy_report(sent).later == later
 
 
+def test_only_a_report_of_a_site_that_diverged_says_so() -> None:
+    for diverged in (False, True):
+        order = orders.order(kinds.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
+        sent = answers.failure(order, "clinic", 3, "the loss became nan", diverged=diverged)
+        assert ("diverged" in json.loads(str(sent.content["report"]["json"]))) == diverged
+        assert answers.read_round_report(sent).diverged == diverged
+
+
 WHO = answers.SiteReport(
     "clinic",
     "grade",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fedstrata.protocol import answers, codec, kinds, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.codings import EXACT, read_codings
-from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.limits import NotFinite, Refused
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.payload import encode
 from models.groups import partition_tensors
@@ -70,7 +70,7 @@ def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> M
 
 def check(message: Message) -> Any:
     references = {group: Reference(EXACT, state, state) for group, state in layers().items()}
-    return checked_update(message, MEMBER, 3, PARTITION, METHOD, references)
+    return checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0)
 
 
 def learned(update: Update, group: str) -> dict[str, torch.Tensor]:
@@ -98,12 +98,12 @@ def test_a_difference_is_bounded_together_with_what_it_is_to() -> None:
         references = {"common": Reference(int8, state, state), "task": Reference(EXACT, task, task)}
         if fine:
             found = learned(
-                checked_update(message, MEMBER, 3, PARTITION, METHOD, references), "common"
+                checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0), "common"
             )
             assert all(torch.allclose(found[n], t) for n, t in target.items())
             continue
         with pytest.raises(Refused, match=r"group common: 'fc1.* has a magnitude of"):
-            checked_update(message, MEMBER, 3, PARTITION, METHOD, references)
+            checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0)
 
 
 def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None:
@@ -113,7 +113,8 @@ def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None
     references = {"common": Reference(EXACT, received, current)}
     references["task"] = Reference(EXACT, answer["task"], answer["task"])
     found = learned(
-        checked_update(reply(GOOD, answer), MEMBER, 3, PARTITION, METHOD, references), "common"
+        checked_update(reply(GOOD, answer), MEMBER, 3, PARTITION, METHOD, references, 60.0),
+        "common",
     )
     assert all(torch.allclose(found[n], t + 1) for n, t in current.items())
 
@@ -129,6 +130,9 @@ def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None
         ({"steps": 3}, "3 of 5 steps"),
         ({"steps": 9}, "9 of 5 steps"),
         ({"loss": math.nan}, "loss"),
+        ({"loss": -5.0}, "training loss -5, which is negative"),
+        ({"seconds": -1.0}, "took -1 s, and the order ran out after 60 s"),
+        ({"seconds": 1e9}, "took 1e\\+09 s, and the"),
         ({"metrics": {}}, "no metrics"),
         ({"metrics": {"test": {**METRIC, "accuracy": 1.5}}}, "accuracy is 1.5"),
         ({"metrics": {"test": {**METRIC, "loss": math.inf}}}, "loss"),
@@ -192,6 +196,41 @@ def broken(what: str) -> dict[str, dict[str, torch.Tensor]]:
 def test_wrong_layers_are_refused_by_name(what: str, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         check(reply(GOOD, broken(what)))
+
+
+NORMALIZED = build("mlp_bn", input_shape=(6,), classes=2, head=[], hidden=[5])
+
+
+@pytest.mark.parametrize(
+    ("before", "sent", "refused"),
+    [(1.0, 0.0, False), (1.0, -0.1, True), (-1.0, -0.9, False), (-1.0, -1.1, True)],
+)
+def test_a_negative_variance_is_refused_unless_the_server_has_it_already(
+    before: float, sent: float, refused: bool
+) -> None:
+    current = {n: t.clone() for n, t in NORMALIZED.state_dict().items() if t.is_floating_point()}
+    current["bn1.running_var"].fill_(before)
+    update = current | {"bn1.running_var": torch.full((5,), sent)}
+    partition = partition_tensors(NORMALIZED, {"common": ["..."]})
+    references = {"common": Reference(EXACT, current, current)}
+
+    def checked() -> Update:
+        message = reply(GOOD, {"common": update})
+        return checked_update(message, MEMBER, 3, partition, METHOD, references, 60.0)
+
+    if refused:
+        with pytest.raises(Refused, match=r"'bn1.running_var' has a negative variance"):
+            checked()
+    else:
+        assert checked().contributions["common"].tensors["bn1.running_var"][0] == sent
+
+
+def test_a_site_that_diverged_is_told_from_one_that_failed() -> None:
+    for diverged, kind in ((True, NotFinite), (False, Refused)):
+        message = answers.failure(asked(), "clinic", 3, "the loss became nan", diverged=diverged)
+        with pytest.raises(Refused, match="the loss became nan") as caught:
+            check(message)
+        assert type(caught.value) is kind
 
 
 def test_records_that_do_not_belong_are_refused() -> None:

@@ -45,6 +45,19 @@ def test_another_sites_name_is_unauthorized() -> None:
     assert "belongs to 'north'" in found.reason
 
 
+def test_more_examples_than_the_roster_allows_are_unauthorized() -> None:
+    report = site_report()
+    most = report.examples["train"]
+    for allowed, taken in ((most, True), (most - 1, False)):
+        entry = replace(ALLOWED.by_site["north"], most_examples=allowed)
+        reply = answers.answer(query(), report, {})
+        (found,) = identified(7, reply, AllowedSites([entry]), 1)
+        assert isinstance(found, Member) == taken
+        if isinstance(found, RejectedSite):
+            assert found.unauthorized
+            assert f"the roster allows {allowed} (most-examples)" in found.reason
+
+
 def test_a_site_that_cannot_take_part_says_why() -> None:
     report = replace(site_report(), error="no data yet")
     (found,) = identified(7, answers.answer(query(), report, {}), None, 1)

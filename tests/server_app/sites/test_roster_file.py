@@ -43,6 +43,14 @@ sites:
     assert roster.by_site["hospital-b"].node_id == 7
 
 
+def test_the_most_examples_of_a_site_may_be_given(tmp_path: Path) -> None:
+    roster = read_roster(write(tmp_path, {"hospital-a": {**A, "most-examples": 500}, "b": B}))
+    assert roster.by_site["hospital-a"].most_examples == 500
+    assert roster.by_site["b"].most_examples is None
+    with pytest.raises(UserError, match="most-examples must be at least 1"):
+        read_roster(write(tmp_path, {"hospital-a": {**A, "most-examples": 0}}))
+
+
 def test_a_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
     (tmp_path / "a.pub").write_text(KEYS[0])
     command = ["ssh-keygen", "-l", "-f", str(tmp_path / "a.pub")]
