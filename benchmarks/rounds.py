@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.flower.deployment import SuperLink, start_supernode, start_warm_site
+from benchmarks.flower.deployment import ANY_PLAN, SuperLink, start_supernode, start_warm_site
 from benchmarks.flower.processes import Process, Processes
 from benchmarks.flower.round_ends import our_rounds, watch_run
 from benchmarks.flower.site_data import write_site_data
@@ -148,7 +148,7 @@ class Deployment:
         name = f"site-{index}"
         place = {"partition-id": index, "num-partitions": self.sites}
         if self.case in (WARM, *MORE):
-            start_warm_site(processes, name, superlink.fleet, task="gender", **place)
+            start_warm_site(processes, name, superlink.fleet, task="gender", plan=ANY_PLAN, **place)
             return
         config: dict[str, Any] = {"data": self.data / f"{index}.npz"}
         if self.case == COLD:

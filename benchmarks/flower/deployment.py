@@ -95,6 +95,10 @@ class SuperLink:
         return options
 
 
+# Rules of a site for measurements: quick ones have a batch or two, and some networks are perceptrons.
+ANY_PLAN = {"models": ["*"], "min-batch-size": 1, "min-steps": 1, "min-examples": 1}
+
+
 def start_supernode(
     processes: Processes,
     name: str,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.wire_setups import Setup
-from benchmarks.flower.deployment import SuperLink, start_supernode, start_warm_site
+from benchmarks.flower.deployment import ANY_PLAN, SuperLink, start_supernode, start_warm_site
 from benchmarks.flower.processes import Processes
 from benchmarks.flower.proxy import DIRECTIONS, Meter
 from benchmarks.flower.round_ends import RoundEnds, our_rounds, watch_run
@@ -162,7 +162,7 @@ class MeteredDeployment:
         place: dict[str, Any] = {"partition-id": index, "num-partitions": len(self.setup.tasks)}
         if self.setup.root is not None:
             place = {"data": str(self.setup.root)}
-        start_warm_site(processes, f"site-{index}", meter.port, task=task, **place)
+        start_warm_site(processes, f"site-{index}", meter.port, task=task, plan=ANY_PLAN, **place)
 
     @property
     def _patience(self) -> float:

@@ -92,7 +92,7 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
         ("run", f"{request.run}, {plan.federation}"),
         ("asked", request.asked),
         ("state", _state(approvals, request)),
-        ("signed by", request.signer or "nobody: site.yaml has no bundles.signed-by"),
+        ("signed by", _signer(request.signer, settings)),
         ("bundle", request.bundle),
         ("plan", request.plan_digest),
         *plan_words(plan),
@@ -143,6 +143,18 @@ def _state(approvals: Approvals, request: Request) -> str:
     used = approvals.used(request.id)
     until = f", until {decision.until}" if decision.until else ""
     return f"allowed: {used} of {decision.rounds} rounds used{until}"
+
+
+def _signer(fingerprint: str, settings: SiteSettings) -> str:
+    """Return who signed: the key's fingerprint, and its comment in site.yaml."""
+    from site_guard.signatures import key_fingerprint, public_keys
+
+    if not fingerprint:
+        return "nobody: site.yaml had no bundles.signed-by"
+    for line in settings.bundles.signed_by:
+        if key_fingerprint(public_keys([line], "bundles.signed-by")[0]) == fingerprint:
+            return " ".join([fingerprint, *line.split()[2:]])
+    return f"{fingerprint}, which is not in bundles.signed-by any more"
 
 
 def _changes(request: Request, approvals: Approvals, *, lines: bool) -> list[str]:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
+from benchmarks.flower.deployment import ANY_PLAN, SuperLink, start_site, start_supernode
 from benchmarks.flower.processes import Process, Processes
+from site_guard.settings import read_settings
+from tests.helpers.plans import plan_of
 
 
 class Noted(Processes):
@@ -86,3 +88,13 @@ def test_a_site_has_a_folder_of_its_own_and_shares_what_its_settings_say(
     start_site(processes, "a", 8, share=["common"])
     settings = yaml.safe_load((tmp_path / "a" / "site.yaml").read_text())
     assert settings["share"] == ["common"]
+
+
+def test_a_site_that_is_measured_accepts_perceptrons_and_rounds_of_one_batch(
+    processes: Noted, tmp_path: Path
+) -> None:
+    start_site(processes, "a", 8, task="gender", plan=ANY_PLAN)
+    rules = read_settings(tmp_path / "a" / "site.yaml").plan
+    one_batch = plan_of("har", "train.epochs=null", "train.steps=1", "train.batch_size=1")
+    rules.check_plan(one_batch)
+    rules.check_examples(one_batch, 1)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedstrata.cli.site import main
 from fedstrata.cli.site_approvals import read_time
@@ -16,6 +18,7 @@ from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
 from site_guard.approvals import Approvals, Request, Waiting
 from site_guard.settings import read_settings
+from site_guard.signatures import key_fingerprint
 from tests.helpers.plans import plan_of, request
 
 
@@ -26,11 +29,16 @@ def bundle(code: str) -> bytes:
     return memory.getvalue()
 
 
+KEY = Ed25519PrivateKey.generate().public_key()
+LINE = KEY.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + " the consortium"
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
     path = tmp_path / "site.yaml"
     places = f"state: {tmp_path}/state, cache: {tmp_path}/cache"
-    path.write_text(f"{{site: north, task: grade, {places}, share: [common], approve: ask}}")
+    more = f"share: [common], approve: ask, bundles: {{signed-by: [{LINE}]}}"
+    path.write_text(f"{{site: north, task: grade, {places}, {more}}}")
     return path
 
 
@@ -53,11 +61,11 @@ def test_a_run_is_listed_shown_and_allowed(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "no run has asked" in typed(settings, capsys)
-    asked = ask(settings, bundle("one\n"), signer="SHA256:abc")
+    asked = ask(settings, bundle("one\n"), signer=key_fingerprint(KEY))
     listed = typed(settings, capsys, "list")
     assert f"{asked.id}  17   march-1234  2026-11-30T12:00  resnet18  waiting" in listed
     shown = typed(settings, capsys, "show", "17")
-    assert "signed by        SHA256:abc" in shown
+    assert f"signed by        {key_fingerprint(KEY)} the consortium" in shown
     assert "group common     layer4: leaves, averaged over all sites" in shown
     assert "tensors of common in " in shown
     assert "privacy          none" in shown
