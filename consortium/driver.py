@@ -29,6 +29,9 @@ class Runs(Protocol):
     def rounds(self, run_id: int) -> int:
         """Return the last round that a run completed."""
 
+    def results(self, run_id: int) -> Sequence[str]:
+        """Return where a run's results are and how they are fetched, a line each."""
+
 
 @dataclass
 class RunDriver:
@@ -147,6 +150,9 @@ class RunDriver:
         if run.status in (COMPLETED, STOPPED):
             self.failures = 0
             self.log(f"run {run.id}: {run.status.removeprefix('finished:')}")
+            if run.status == COMPLETED:
+                for line in self.superlink.results(run.id):
+                    self.log(line)
         else:
             # A run that gets further each time fails by accident; one that does not has a cause.
             rounds = self.superlink.rounds(run.id)

@@ -14,9 +14,9 @@ import yaml
 
 from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
 from benchmarks.flower.processes import Process, Processes, free_port, listening
-from consortium.certificates import create_consortium
 from consortium.members import Hospital
 from consortium.superlink import SuperLink as SuperLinkControl
+from tests.helpers.consortia import new_consortium
 from tests.system import federation
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
@@ -59,18 +59,21 @@ class Consortium:
 
     def join(self, hospital: str, index: int, **entries: Any) -> None:
         """Start a SuperNode with the hospital's key, and the site beside it."""
-        folder = self.keys / "hospitals" / hospital
-        node, port = self.node(f"{hospital}-node", folder / "supernode.key", folder / "ca.crt")
+        key, certificate = private_key(self.keys, hospital), self.keys / "public" / "ca.crt"
+        node, port = self.node(f"{hospital}-node", key, certificate)
         self.processes.wait_for(hospital, lambda: listening(port), seconds=180, watch=[node])
         place = {"partition-id": index, "num-partitions": len(MEMBERS)}
         self.nodes[hospital] = start_site(self.processes, hospital, port, **place, **entries)
 
 
+def private_key(keys: Path, hospital: str) -> Path:
+    return keys.with_name("at-hospitals") / hospital / "supernode.key"
+
+
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Consortium]:
     with Processes(tmp_path_factory.mktemp("consortium"), threads=None) as processes:
-        keys = processes.folder / "keys"
-        create_consortium(keys, ["127.0.0.1", "localhost"], HOSPITALS)
+        keys = new_consortium(processes.folder / "keys", ["127.0.0.1", "localhost"], HOSPITALS)
         superlink = SuperLink(processes, consortium=keys)
         superlink.start()
         command = ["fedstrata", "consortium", "register", str(keys), superlink.name]
@@ -86,7 +89,7 @@ def refused(consortium: Consortium, node: Process, *words: str) -> None:
 
 
 def test_registration_can_be_repeated(consortium: Consortium) -> None:
-    path = consortium.keys / "superlink" / "roster.yaml"
+    path = consortium.keys / "roster" / "roster.yaml"
     roster = yaml.safe_load(path.read_text())["sites"]
     assert sorted(roster) == sorted(hospital.name for hospital in HOSPITALS)
     assert len({entry["node-id"] for entry in roster.values()}) == len(HOSPITALS)
@@ -114,16 +117,18 @@ def test_registration_can_be_repeated(consortium: Consortium) -> None:
 
 
 def test_a_site_without_tls_is_rejected(consortium: Consortium) -> None:
-    key = consortium.keys / "hospitals" / "site-00" / "supernode.key"
+    key = private_key(consortium.keys, "site-00")
     node, _ = consortium.node("plaintext", key, None)
     refused(consortium, node, "UNAVAILABLE", "SuperLink", "connect")
     assert "SuperNode ID" not in node.text
 
 
 def test_a_key_that_is_not_registered_is_rejected(consortium: Consortium, tmp_path: Path) -> None:
-    create_consortium(tmp_path / "others", ["127.0.0.1"], [Hospital("rejected_site", "gender")])
-    key = tmp_path / "others" / "hospitals" / "rejected_site" / "supernode.key"
-    node, _ = consortium.node("rejected_site", key, consortium.keys / "authority" / "ca.crt")
+    others = new_consortium(
+        tmp_path / "others", ["127.0.0.1"], [Hospital("rejected_site", "gender")]
+    )
+    key = private_key(others, "rejected_site")
+    node, _ = consortium.node("rejected_site", key, consortium.keys / "public" / "ca.crt")
     refused(consortium, node, "No SuperNode found with the given public key")
     assert "SuperNode ID" not in node.text
 
@@ -131,9 +136,9 @@ def test_a_key_that_is_not_registered_is_rejected(consortium: Consortium, tmp_pa
 def test_a_site_rejects_a_server_of_another_authority(
     consortium: Consortium, tmp_path: Path
 ) -> None:
-    create_consortium(tmp_path / "others", ["127.0.0.1"], [])
-    key = consortium.keys / "hospitals" / "site-00" / "supernode.key"
-    node, _ = consortium.node("deceived", key, tmp_path / "others" / "authority" / "ca.crt")
+    others = new_consortium(tmp_path / "others", ["127.0.0.1"])
+    key = private_key(consortium.keys, "site-00")
+    node, _ = consortium.node("deceived", key, others / "public" / "ca.crt")
     refused(consortium, node, "UNAVAILABLE", "CERTIFICATE", "connect")
     assert "SuperNode ID" not in node.text
 
@@ -141,7 +146,7 @@ def test_a_site_rejects_a_server_of_another_authority(
 def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     consortium: Consortium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signing = consortium.keys / "signing"
+    signing = consortium.keys.with_name("signing")
     trusted = {"bundles": {"signed-by": [(signing / "bundle.pub").read_text().strip()]}}
     consortium.join(
         "impostor", 1, site="site-01", task="pose"
@@ -172,6 +177,9 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     run = consortium.processes.start("driver", driver)
     consortium.processes.finish(run, seconds=600)
     assert run.popen.returncode == 0, consortium.processes.logs()
+    where = f"results: {consortium.output / 'march' / 'results.json'} on "
+    assert where in run.text
+    assert "fetch them: ssh " in run.text
     (path,) = consortium.output.glob("*/results.json")
     results = json.loads(path.read_text())
     assert path.parent.name == "march"
@@ -185,5 +193,9 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
 
 
 def test_no_other_user_can_read_a_private_key(consortium: Consortium) -> None:
-    for path in consortium.keys.rglob("*.key"):
-        assert path.stat().st_mode & 0o077 == 0
+    state = consortium.processes.folder / "link"
+    assert state.stat().st_mode & 0o077 == 0
+    private = [*consortium.keys.parent.rglob("*.key"), *state.glob("superlink.db*")]
+    assert len(private) > len(HOSPITALS)
+    for path in private:
+        assert path.stat().st_mode & 0o077 == 0, path
