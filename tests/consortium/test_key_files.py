@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from consortium.key_files import (
     PRIVATE_FILE,
-    PRIVATE_FOLDER,
     PUBLIC_FOLDER,
     new_folder,
     pem,
@@ -55,14 +54,19 @@ def test_a_file_that_is_there_is_not_written(tmp_path: Path) -> None:
     assert mode(tmp_path / "key") == 0o600
 
 
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "new", PRIVATE_FOLDER) as made:
+def fill(path: Path, mode_of_it: int, *, breaks: bool) -> None:
+    with new_folder(path, mode_of_it) as made:
         write(made / "a", b"", PRIVATE_FILE)
         assert mode(made) == 0o700
-        raise KeyboardInterrupt
+        if breaks:
+            raise KeyboardInterrupt
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "new", PUBLIC_FOLDER, breaks=True)
     assert list(tmp_path.iterdir()) == []
-    with new_folder(tmp_path / "new", PUBLIC_FOLDER) as made:
-        write(made / "a", b"", PRIVATE_FILE)
+    fill(tmp_path / "new", PUBLIC_FOLDER, breaks=False)
     assert mode(tmp_path / "new") == 0o755
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "a"]
 

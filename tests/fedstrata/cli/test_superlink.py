@@ -36,7 +36,7 @@ def test_an_open_control_port_is_refused_before_anything_is_made(
     tmp_path: Path, became: list[str]
 ) -> None:
     words = ["--insecure", "--state", str(tmp_path / "link")]
-    with pytest.raises(SystemExit, match="^fedstrata superlink: --control-api-address 0.0.0.0"):
+    with pytest.raises(SystemExit, match=r"^fedstrata superlink: --control-api-address 0\.0\.0\.0"):
         main([*words, "--control-api-address", "0.0.0.0:9093"])
     assert became == []
     assert list(tmp_path.iterdir()) == []
