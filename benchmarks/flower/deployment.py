@@ -56,17 +56,15 @@ class SuperLink:
             watch=[started],
         )
         self.process = started
-        if self.consortium is not None:
+        if self.consortium is not None and self.superexec is None:
             environment = {"FEDSTRATA_ROSTER": str(self.consortium / "roster" / "roster.yaml")}
             command = superexec_command(self.consortium, self.appio)
             self.superexec = self.processes.start("superexec", command, environment)
 
     def kill(self) -> None:
-        """End it at once, the ServerApp that runs in it included."""
+        """End it at once, and where it runs the ServerApp too, also that."""
         assert self.process is not None
         self.process.kill()
-        if self.superexec is not None:
-            self.superexec.kill()
 
     def _connection(self) -> str:
         """Return Flower's configuration file, with this connection alone."""

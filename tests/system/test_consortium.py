@@ -70,6 +70,27 @@ def private_key(keys: Path, hospital: str) -> Path:
     return keys.with_name("at-hospitals") / hospital / "supernode.key"
 
 
+def signature_of(consortium: Consortium) -> str:
+    command = [
+        "fedstrata",
+        "sign",
+        "--key",
+        str(consortium.keys.with_name("signing") / "bundle.key"),
+    ]
+    environment = consortium.processes.environment()
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
+
+
+def driver_of(consortium: Consortium, name: str, **run_config: str) -> list[str]:
+    """Return the command that sees a run to its end."""
+    entries = {"output-dir": str(consortium.output), **run_config}
+    pairs = [word for key, value in entries.items() for word in ("-c", f"{key}={value}")]
+    command = ["fedstrata", "consortium", "run", consortium.superlink.name]
+    return [*command, "--name", name, *pairs]
+
+
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Consortium]:
     with Processes(tmp_path_factory.mktemp("consortium"), threads=None) as processes:
@@ -154,19 +175,9 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     consortium.join("site-00", 0, task="gender", **trusted)
     consortium.join("site-01", 1, task="pose")
     consortium.join("site-02", 2, task="gender")
-    environment = consortium.processes.environment()
-    command = ["fedstrata", "sign", "--key", str(signing / "bundle.key")]
-    signature = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=True
-    ).stdout.strip()
+    signature = signature_of(consortium)
     overrides = federation.overrides(consortium.body, "strategy.on_site_error=exclude")
-    run_config = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
-    pairs = [word for key, value in run_config.items() for word in ("-c", f"{key}={value}")]
-    driver = [
-        *("fedstrata", "consortium", "run", consortium.superlink.name),
-        *("--name", "march"),
-        *pairs,
-    ]
+    driver = driver_of(consortium, "march", overrides=overrides, signature=signature)
     run = consortium.processes.start("killed-driver", driver)
     superlink = SuperLinkControl(consortium.superlink.name)
     monkeypatch.setenv("FLWR_HOME", str(consortium.processes.flower_home))
@@ -190,6 +201,28 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     unauthorized = json.dumps([record.get("unauthorized") for record in results["rounds"]])
     assert "impostor" in unauthorized
     assert "site-01" in unauthorized
+
+
+def test_a_run_outlives_the_superlink(consortium: Consortium) -> None:
+    """ServerApps are in a process of their own, which a SuperLink that crashes leaves behind."""
+    overrides = federation.overrides(
+        consortium.body, "strategy.on_site_error=exclude", "strategy.rounds=4"
+    )
+    signature = signature_of(consortium)
+    driver = driver_of(consortium, "april", overrides=overrides, signature=signature)
+    run = consortium.processes.start("april", driver)
+    consortium.processes.wait_for(
+        "round 1",
+        lambda: (consortium.output / "april" / "checkpoints" / "round-000001").exists(),
+        seconds=240,
+        watch=[run],
+    )
+    consortium.superlink.kill()
+    consortium.superlink.start()
+    consortium.processes.finish(run, seconds=900)
+    assert run.popen.returncode == 0, consortium.processes.logs()
+    results = federation.read_results(consortium.output, "april")
+    assert [record["round"] for record in results["rounds"]] == [1, 2, 3, 4]
 
 
 def test_no_other_user_can_read_a_private_key(consortium: Consortium) -> None:
