@@ -93,3 +93,16 @@ def test_the_bill_names_each_installed_package_once() -> None:
 def test_debians_packages_are_those_that_are_installed() -> None:
     (found,) = SBOM.debian_components(STATUS)
     assert found["purl"] == "pkg:deb/debian/libc6@2.36-9?arch=amd64"
+
+
+def test_nothing_decrypts_pkcs7() -> None:
+    """Or the advisory of cryptography before 50 would matter: docs/security.md says it does not."""
+    flower = importlib.util.find_spec("flwr")
+    assert flower is not None
+    assert flower.submodule_search_locations
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    folders = [ROOT / name for name in packages["targets"]["wheel"]["packages"]]
+    folders += map(Path, flower.submodule_search_locations)
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    assert len(files) > 500
+    assert [path for path in files if "pkcs7" in path.read_text(errors="replace").lower()] == []

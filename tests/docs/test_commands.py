@@ -17,6 +17,7 @@ from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
 from packaging.requirements import Requirement
 
 from benchmarks.flower.processes import Processes
+from fedstrata.cli.site import SUBCOMMANDS
 from server_app.compose import compose, expand, read_run_config
 from tests.docs.commands import FOR_NEWCOMERS, Command, commands_of
 from tests.docs.pages import PAGES, README, ROOT
@@ -158,7 +159,8 @@ def test_a_command_of_ours_has_the_options_that_are_shown(command: Command) -> N
     if script is None:
         pytest.skip("this checkout has no command fedstrata")
     module, _, function = script.partition(":")
-    depth = 3 if command.words[1] == "consortium" else 2
+    nested = command.words[1] == "consortium" or command.words[2] in SUBCOMMANDS
+    depth = 3 if nested else 2
     code = f"import sys; from {module} import {function} as main; sys.exit(main())"
     helped = subprocess.run(
         [sys.executable, "-c", code, *command.words[1:depth], "--help"],
