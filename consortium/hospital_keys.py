@@ -65,7 +65,7 @@ def read_public_key(path: Path, kind: str = NODE) -> PublicKey:
         public = load_ssh_public_key(text)
     except (ValueError, UnsupportedAlgorithm):
         public = None
-    if not isinstance(public, _KINDS[kind]):
+    if public is None or not isinstance(public, _KINDS[kind]):
         raise UserError(f"{path} is no public key in OpenSSH's form: {_EXAMPLES[kind]!r}")
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return PublicKey(f"{name} {key}", pem)

@@ -13,8 +13,12 @@ from consortium.founding import SECRET, SERVERAPP, SUPERLINK
 from fedstrata.cli.superlink import parser
 
 ROOT = Path(__file__).resolve().parents[2]
-UNITS = [ROOT / "deploy" / "systemd" / f"fedstrata-{name}.service" for name in (SUPERLINK, SERVERAPP)]
-MOST_EXPOSED = 20  # tenths of what `systemd-analyze security` counts: 96 for a unit with nothing set
+UNITS = [
+    ROOT / "deploy" / "systemd" / f"fedstrata-{name}.service" for name in (SUPERLINK, SERVERAPP)
+]
+MOST_EXPOSED = (
+    20  # tenths of what `systemd-analyze security` counts: 96 for a unit with nothing set
+)
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this machine"
 )
