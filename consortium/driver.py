@@ -37,8 +37,9 @@ class Runs(Protocol):
 class RunDriver:
     """Submits a run, and submits it again to be resumed until it is complete.
 
-    When a SuperLink crashes, a run of Flower has ended for good. The run's folder has its
-    checkpoints: submitted again under the same name, it goes on from the last complete round.
+    When its ServerApp dies, or a SuperLink is away for long, a run of Flower has ended for good. The
+    run's folder has its checkpoints: submitted again under the same name, it goes on from the last
+    complete round.
 
     The SuperLink's own list says what was submitted under the name, and how it ended. Nothing is
     submitted while such a run is going on, whoever submitted it. So a lost answer, or a driver that
