@@ -29,13 +29,17 @@ class Runs(Protocol):
     def rounds(self, run_id: int) -> int:
         """Return the last round that a run completed."""
 
+    def results(self, run_id: int) -> Sequence[str]:
+        """Return where a run's results are and how they are fetched, a line each."""
+
 
 @dataclass
 class RunDriver:
     """Submits a run, and submits it again to be resumed until it is complete.
 
-    When a SuperLink crashes, a run of Flower has ended for good. The run's folder has its
-    checkpoints: submitted again under the same name, it goes on from the last complete round.
+    When its ServerApp dies, or a SuperLink is away for long, a run of Flower has ended for good. The
+    run's folder has its checkpoints: submitted again under the same name, it goes on from the last
+    complete round.
 
     The SuperLink's own list says what was submitted under the name, and how it ended. Nothing is
     submitted while such a run is going on, whoever submitted it. So a lost answer, or a driver that
@@ -147,6 +151,9 @@ class RunDriver:
         if run.status in (COMPLETED, STOPPED):
             self.failures = 0
             self.log(f"run {run.id}: {run.status.removeprefix('finished:')}")
+            if run.status == COMPLETED:
+                for line in self.superlink.results(run.id):
+                    self.log(line)
         else:
             # A run that gets further each time fails by accident; one that does not has a cause.
             rounds = self.superlink.rounds(run.id)

@@ -39,9 +39,9 @@ _REFUSED = (
     "UNIMPLEMENTED",
 )
 # Only at the beginning of a line of Flower's log: further on there may be a site's own words.
-_COMPLETE = re.compile(
-    r"^(?:\x1b\[\d+m)?INFO (?:[-\d]+ [:,\d]+)?(?:\x1b\[0m)?:\s+round (\d+)/\d+: ", re.MULTILINE
-)
+_BEGIN = r"^(?:\x1b\[\d+m)?INFO (?:[-\d]+ [:,\d]+)?(?:\x1b\[0m)?:\s+"
+_COMPLETE = re.compile(_BEGIN + r"round (\d+)/\d+: ", re.MULTILINE)
+_RESULTS = re.compile(_BEGIN + r"((?:results|fetch them): [^\x00-\x1f\x7f]+)$", re.MULTILINE)
 
 
 class Away(UserError):
@@ -96,6 +96,10 @@ class SuperLink:
         """Register the public key in a file; return its node's id; raise as `submit` does."""
         return int(run_flwr("supernode", "register", str(public_key), self.connection)["node-id"])
 
+    def unregister(self, node_id: int) -> None:
+        """Unregister a node, whose key is then never taken again; raise as `submit` does."""
+        run_flwr("supernode", "unregister", str(node_id), self.connection)
+
     def runs(self) -> tuple[SubmittedRun, ...]:
         """Return all runs, the oldest first; raise as `submit` does."""
         from flwr.common.serde import run_from_proto
@@ -118,12 +122,18 @@ class SuperLink:
 
     def rounds(self, run_id: int) -> int:
         """Return the last round that an ended run completed, by its log; 0 for none."""
+        return last_round(self._log(run_id))
+
+    def results(self, run_id: int) -> tuple[str, ...]:
+        """Return the lines of an ended run's log that say where its results are."""
+        return last_results(self._log(run_id))
+
+    def _log(self, run_id: int) -> str:
         from flwr.proto.control_pb2 import StreamLogsRequest
 
         with self._control() as control:
             response = control.StreamLogs(StreamLogsRequest(run_id=run_id), timeout=SECONDS)
-            text = "".join(part.log_output for part in response)
-        return last_round(text)
+            return "".join(part.log_output for part in response)
 
     def nodes(self) -> dict[bytes, int]:
         """Return the ids of all registered nodes by public key, PEM; raise as `submit` does."""
@@ -191,6 +201,11 @@ class SuperLink:
 def last_round(log: str) -> int:
     """Return the last complete round in a ServerApp's log; 0 for none."""
     return max(map(int, _COMPLETE.findall(log)), default=0)
+
+
+def last_results(log: str) -> tuple[str, ...]:
+    """Return the lines at the end of a ServerApp's log that say where results are, each once."""
+    return tuple(dict.fromkeys(_RESULTS.findall(log)))
 
 
 def run_flwr(*command: str, seconds: float = SECONDS) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 
 from flwr.app import Context
@@ -18,12 +19,14 @@ from server_app.run_folder import check_same, new_run, resumed_run
 from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
-from server_app.superlink_owner import warn_of_other_owner
+from server_app.superlink_owner import user_name, warn_of_other_owner
 from strategies.config import plan_for
 
 logger = logging.getLogger("flwr")
 # Threads that wait for one another sleep instead of spinning: several processes share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
+# How the operator gets results.json from the machine of the ServerApp; FEDSTRATA_FETCH is another way.
+FETCH = "ssh {host} sudo cat {path} > {run}.json"
 app = ServerApp()
 
 
@@ -118,7 +121,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         poll=settings.poll,
         log=say,
     )
-    from server_app.report import closing
+    from server_app.report import closing, whereabouts
     from server_app.run import Run
     from server_app.start_weights import checkpoint
 
@@ -134,7 +137,13 @@ def run(grid: Grid, wanted: RunConfig) -> None:
             results = this_run.play(None if old is None else old.latest())
     for text in closing(results):
         say(text)
-    say(f"results: {folder.path / 'results.json'}")
+    path = folder.path / "results.json"
+    if isinstance(grid, GrpcGrid):
+        fetch = os.environ.get("FEDSTRATA_FETCH", FETCH)
+        for line in whereabouts(path, fetch, socket.gethostname(), user_name(os.getuid())):
+            say(line)
+    else:
+        say(f"results: {path}")
 
 
 def _import_ahead(model: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -83,6 +84,25 @@ def closing(results: Mapping[str, Any]) -> list[str]:
             deployment_verdict(results["deployment"]),
         ]
     return texts
+
+
+def whereabouts(path: Path, fetch: str, host: str, user: str) -> list[str]:
+    """Return where results.json is in a deployment, and the command that fetches it.
+
+    Parameters
+    ----------
+    path : Path
+        Of results.json, on the machine of the ServerApp.
+    fetch : str
+        A command, in which ``{path}``, ``{host}`` and ``{run}`` stand for the file, the machine and
+        the run's name.
+    host, user : str
+        The machine and the user of the ServerApp.
+    """
+    command = fetch
+    for name, value in {"path": path, "host": host, "run": path.parent.name}.items():
+        command = command.replace(f"{{{name}}}", str(value))
+    return [f"results: {path} on {host}, of user {user}", f"fetch them: {command}"]
 
 
 def final_tables(final: Mapping[str, Any]) -> str:

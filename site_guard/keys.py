@@ -39,7 +39,10 @@ def make_keys(folder: Path, name: str) -> dict[str, str]:
         The folder exists, since keys are never overwritten, or it cannot be written.
     """
     made: dict[str, str] = {}
-    pairs = {NODE: generate_private_key(SECP384R1()), AUDIT: Ed25519PrivateKey.generate()}
+    pairs: dict[str, EllipticCurvePrivateKey | Ed25519PrivateKey] = {
+        NODE: generate_private_key(SECP384R1()),
+        AUDIT: Ed25519PrivateKey.generate(),
+    }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)

@@ -25,7 +25,8 @@ class SuperLink:
     name : str
         Of the connection.
     consortium : Path or None
-        Folder of `fedstrata consortium`: TLS, registered keys and the roster; None for neither.
+        Folder of `fedstrata consortium`: TLS, registered keys, the roster, and ServerApps in a
+        process of their own; None for none of it.
     simulation : bool
         It simulates the sites itself, and no SuperNode connects to it.
     """
@@ -38,6 +39,7 @@ class SuperLink:
     control: int = field(default_factory=free_port)
     appio: int = field(default_factory=free_port)
     process: Process | None = None
+    superexec: Process | None = None
 
     def start(self) -> None:
         """Start it (again) and wait until its ports answer."""
@@ -45,10 +47,7 @@ class SuperLink:
         connection = self._connection()
         if not config.exists() or config.read_text() != connection:  # others may be reading it
             config.write_text(connection)
-        environment = {}
-        if self.consortium is not None:
-            environment = {"FEDSTRATA_ROSTER": str(self.consortium / "superlink" / "roster.yaml")}
-        started = self.processes.start("superlink", self._command(), environment)
+        started = self.processes.start("superlink", self._command())
         ports = (self.control,) if self.simulation else (self.fleet, self.control)
         self.processes.wait_for(
             "the SuperLink listens",
@@ -57,9 +56,13 @@ class SuperLink:
             watch=[started],
         )
         self.process = started
+        if self.consortium is not None and self.superexec is None:
+            environment = {"FEDSTRATA_ROSTER": str(self.consortium / "roster" / "roster.yaml")}
+            command = superexec_command(self.consortium, self.appio)
+            self.superexec = self.processes.start("superexec", command, environment)
 
     def kill(self) -> None:
-        """End it at once, the ServerApp that runs in it included."""
+        """End it at once, and where it runs the ServerApp too, also that."""
         assert self.process is not None
         self.process.kill()
 
@@ -68,31 +71,39 @@ class SuperLink:
         text = f'[superlink.{self.name}]\naddress = "127.0.0.1:{self.control}"\n'
         if self.consortium is None:
             return text + "insecure = true\n"
-        return text + f'root-certificates = "{self.consortium / "superlink" / "ca.crt"}"\n'
+        return text + f'root-certificates = "{self.consortium / "public" / "ca.crt"}"\n'
 
     def _command(self) -> list[str]:
-        command = ["flower-superlink", *self._security()]
         ports = {"control": self.control, "serverappio": self.appio}
         if self.simulation:
-            command.append("--simulation")
+            command = ["flower-superlink", "--insecure", "--simulation"]
+        elif self.consortium is not None:
+            keys = ["--keys", str(self.consortium / "superlink")]
+            command = [
+                "fedstrata",
+                "superlink",
+                *keys,
+                "--state",
+                str(self.processes.folder / "link"),
+            ]
         else:
             # In a file: a SuperLink that is started again without it refuses the SuperNodes that it
             # knew, and they exit.
-            command += ["--database", str(self.processes.folder / "superlink.db")]
+            database = str(self.processes.folder / "superlink.db")
+            command = ["flower-superlink", "--insecure", "--database", database]
+        if not self.simulation:
             ports["fleet"] = self.fleet
         for api, port in ports.items():
             command += [f"--{api}-api-address", f"127.0.0.1:{port}"]
         return command
 
-    def _security(self) -> list[str]:
-        if self.consortium is None:
-            return ["--insecure"]
-        keys = self.consortium / "superlink"
-        files = {"ca-certfile": "ca.crt", "certfile": "server.crt", "keyfile": "server.key"}
-        options = ["--enable-supernode-auth"]
-        for option, name in files.items():
-            options += [f"--ssl-{option}", str(keys / name)]
-        return options
+
+def superexec_command(consortium: Path, port: int) -> list[str]:
+    """Return the command that runs the ServerApps of the SuperLink whose ServerAppIo is on ``port``."""
+    secret = str(consortium / "serverapp" / "appio.secret")
+    address = ["--appio-api-address", f"127.0.0.1:{port}"]
+    plugin = ["--plugin-type", "serverapp", "--insecure", "--superexec-auth-secret-file", secret]
+    return ["flower-superexec", *address, *plugin]
 
 
 # Rules of a site for measurements: quick ones have a batch or two, and some networks are perceptrons.

@@ -1,13 +1,15 @@
-"""`fedstrata consortium`: the coordinator's `found`, `add`, `renew`, `register` and `run`."""
+"""`fedstrata consortium`: the coordinator's and the authority's commands, from founding to runs."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import pwd
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from consortium import certificates, driver, registration
+from consortium import driver, founding, hospital_keys, registration
 from consortium.members import read_hospitals, read_hosts
 from consortium.superlink import SuperLink
 from fedstrata.cli import consortium_audit
@@ -29,31 +31,41 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(do=do)
         return added
 
-    found = command("found", "certificate authority, server certificate and all keys", _found)
-    add = command("add", "the key pair of one more hospital", _add)
-    renew = command("renew", "a new server certificate by the same authority", _renew)
+    found = command("found", "a new consortium: certificates, and the key that signs apps", _found)
+    certify = command("certify", "the authority's answer to a server's request", _certify)
+    accept = command("accept", "put the authority's answer in place", _accept)
+    renew = command("renew", "a new key and certificate of the server", _renew)
+    add = command("add", "the public keys that a hospital sent", _add)
     register = command("register", "register the hospitals' keys, and write the roster", _register)
     run = command("run", "submit a run, and again after a crash, until it is complete", _run)
-    for each in (found, add, renew, register):
+    for each in (found, accept, renew, add, register):
         each.add_argument("folder", type=Path, help="of the consortium")
-    for each in (found, renew):
+    certify.add_argument("request", type=Path, help="server.csr; the answer goes beside it")
+    accept.add_argument("answer", type=Path, help="folder with server.crt and ca.crt")
+    for each in (found, certify, renew):
         each.add_argument(
             "--server", action="append", default=[], help="host name or address of the SuperLink"
         )
-    for each in (found, add):
         each.add_argument(
-            "--hospital",
-            action="append",
-            default=[],
-            metavar="NAME:TASK",
-            help="one site",
-            required=each is add,
+            "--authority",
+            type=Path,
+            required=each is certify,
+            help="folder of the authority; without it a request is made for one on another machine"
+            if each is not certify
+            else "folder of the authority, made if it is new",
         )
     audit = command("audit", "print, verify and compare the log of a run", consortium_audit.audit)
     consortium_audit.add_arguments(audit)
+    found.add_argument(
+        "--signing", type=Path, required=True, help="folder of the key that signs app bundles"
+    )
+    add.add_argument("--hospital", required=True, metavar="NAME:TASK", help="the site")
+    add.add_argument("--key", type=Path, required=True, help="its supernode.pub")
+    add.add_argument("--audit-key", type=Path, help="its audit.pub")
+    add.add_argument("--replace", action="store_true", help="it has made new keys")
     for each in (register, run):
         each.add_argument("connection", help="name of the SuperLink in Flower's configuration")
-    register.add_argument("--roster", type=Path, help="by default FOLDER/superlink/roster.yaml")
+    register.add_argument("--roster", type=Path, help="by default FOLDER/roster/roster.yaml")
     run.add_argument("--app", default=".", help="folder of the app")
     run.add_argument("--name", default="", help="of the run: one that began is resumed")
     run.add_argument(
@@ -75,31 +87,73 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _found(options: argparse.Namespace) -> None:
-    hosts, hospitals = read_hosts(options.server), read_hospitals(options.hospital)
-    certificates.create_consortium(options.folder, hosts, hospitals)
-    print(
-        f"{options.folder}: an authority, a server certificate for {', '.join(hosts)}, and keys of"
-    )
-    for hospital in hospitals:
-        print(f"  {hospital.name}, task {hospital.task}")
-    print("Keep authority/ca.key offline. Give each hospital its own folder, by a safe way.")
+    hosts = read_hosts(options.server)
+    folder, authority, signing = options.folder, options.authority, options.signing
+    founding.found(folder, hosts, authority, signing)
+    print(f"{folder}: a consortium with a server called {', '.join(hosts)}")
+    print(f"{signing}: the key that signs app bundles, for who submits runs")
+    _say_request(folder, authority, hosts)
+    print(f"The SuperLink and its ServerApps run as two other users than {_user()}.")
+    print(f"Neither may be able to read {signing}{f' or {authority}' if authority else ''}.")
+    print(f"Every hospital gets {folder / founding.PUBLIC}, and sends the keys it made itself.")
 
 
-def _add(options: argparse.Namespace) -> None:
-    for hospital in read_hospitals(options.hospital):
-        certificates.add_hospital(options.folder, hospital)
-        print(f"{options.folder}: keys of {hospital.name}, task {hospital.task}")
+def _certify(options: argparse.Namespace) -> None:
+    hosts = read_hosts(options.server)
+    founding.certify(options.request, options.authority, hosts)
+    answer = options.request.parent
+    print(f"{answer / 'server.crt'}: a certificate for {', '.join(hosts)}")
+    print(f"Send it back with {answer / 'ca.crt'}. {options.authority / 'ca.key'} stays here.")
+
+
+def _accept(options: argparse.Namespace) -> None:
+    founding.accept(options.folder, options.answer)
+    print(f"{options.folder}: the server's certificate is in place; start the SuperLink (again)")
 
 
 def _renew(options: argparse.Namespace) -> None:
-    certificates.renew_certificate(options.folder, read_hosts(options.server))
-    print(f"{options.folder}: a new server certificate; start the SuperLink again")
+    hosts = read_hosts(options.server)
+    founding.renew(options.folder, hosts, options.authority)
+    _say_request(options.folder, options.authority, hosts)
+    if options.authority:
+        print(f"{options.folder}: a new server certificate; start the SuperLink again")
+
+
+def _say_request(folder: Path, authority: Path | None, hosts: Sequence[str]) -> None:
+    if authority is not None:
+        print(f"{authority}: the certificate authority; keep its ca.key offline")
+        return
+    csr = folder / founding.REQUEST / "server.csr"
+    names = " ".join(f"--server {host}" for host in hosts)
+    print(
+        f"On the authority's machine: fedstrata consortium certify {csr.name} --authority DIR {names}"
+    )
+    print(f"with {csr}; then here: fedstrata consortium accept {folder} ANSWER")
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"number {os.getuid()}"
+
+
+def _add(options: argparse.Namespace) -> None:
+    (hospital,) = read_hospitals([options.hospital])
+    key = hospital_keys.add_hospital(
+        options.folder, hospital, options.key, options.audit_key, replaces=options.replace
+    )
+    print(f"{hospital.name}, task {hospital.task}: {key.fingerprint}")
+    print(
+        "Compare this with what `fedstrata site keygen` printed there, by telephone; then register."
+    )
 
 
 def _register(options: argparse.Namespace) -> None:
     superlink = SuperLink(options.connection)
     roster = options.roster or options.folder / registration.ROSTER
-    for name, node_id in registration.register(options.folder, superlink, roster).items():
+    nodes = registration.register(options.folder, superlink, roster, log=_say)
+    for name, node_id in nodes.items():
         print(f"{name}: node {node_id}")
     print(f"roster: {roster}")
 

@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "site": "run a site's process beside its SuperNode",
         "node": "run a SuperNode: flower-supernode with one more option and two repairs",
+        "superlink": "run the consortium's SuperLink: flower-superlink, closed to others",
         "sign": "sign the app bundle that `flwr run` would send",
         "consortium": "make keys and certificates, register hospitals, run to the end",
     }

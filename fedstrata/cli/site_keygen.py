@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedstrata.protocol.limits import NAME
 from fedstrata.support.errors import UserError
+from fedstrata.support.fingerprints import fingerprint
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("folder", type=Path, help="made by this command")
     parser.add_argument("--name", required=True, help="of the site, as in its site.yaml")
     options = parser.parse_args(arguments)
-    from site_guard.keys import make_keys
+    from site_guard.keys import NODE, make_keys
 
     try:
         if not NAME.fullmatch(options.name):
@@ -31,4 +32,5 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"fedstrata site keygen: {error}")
     for pair, line in made.items():
         print(f"{options.folder / pair}.pub: {line}")
+    print(f"The coordinator asks for this by telephone: {fingerprint(made[NODE])}")
     print("Send the two .pub files to the coordinator. The .key files never leave this hospital.")

@@ -95,19 +95,37 @@ def test_a_hospital_fills_in_three_lines_once(tmp_path: Path) -> None:
 
 
 @needs_compose
-def test_no_container_but_a_hospitals_own_node_gets_a_private_key() -> None:
+def test_each_private_key_is_in_the_one_container_that_uses_it() -> None:
     services = yaml.safe_load(
         config("--file", str(ROOT / "docker" / "compose.yml"), "--profile", "operator").stdout
     )["services"]
     made = ROOT / "docker" / "consortium"
+    public = {
+        made / "operator",
+        *(made / "us" / name for name in ("roster", "public", "hospitals")),
+    }
+    public |= {made / "us" / "public" / "ca.crt"}
+    own = {
+        "superlink": {made / "us" / "superlink"},
+        "serverapp": {made / "us" / "serverapp"},
+        **{f"{x}-node": {made / "at" / f"hospital-{x}" / "supernode.key"} for x in "abc"},
+        **{f"{x}-app": {made / "at" / f"hospital-{x}" / "audit.key"} for x in "abc"},
+    }
     for name, service in services.items():
         sources = {Path(volume["source"]) for volume in service["volumes"]}
-        with_keys = {made, made / "signing", made / "authority", made / "hospitals"} & sources
-        assert not with_keys, name
-        hospitals = {path.name for path in sources if path.parent == made / "hospitals"}
-        own = {f"hospital-{name[0]}"} if name.endswith("-node") else set()
-        assert hospitals == own, name
-        assert (made / "superlink" in sources) == (name == "superlink")
+        secret = {path for path in sources if path.is_relative_to(made)} - public
+        assert secret == own.get(name, set()), name
+
+
+@needs_compose
+def test_only_the_operators_containers_are_on_the_network_of_the_control_port() -> None:
+    services = yaml.safe_load(
+        config("--file", str(ROOT / "docker" / "compose.yml"), "--profile", "operator").stdout
+    )["services"]
+    on = {name: set(service["networks"]) for name, service in services.items()}
+    assert {name for name in on if "operator" in on[name]} == {"superlink", "operator", "driver"}
+    assert {name for name in on if "apps" in on[name]} == {"superlink", "serverapp"}
+    assert on["serverapp"] == {"apps"}
 
 
 def test_all_of_our_code_and_nothing_beside_it_enters_the_image() -> None:
@@ -127,7 +145,8 @@ def test_all_of_our_code_and_nothing_beside_it_enters_the_image() -> None:
         if path.suffix in (".py", ".yaml")
     }
     files = {path for path in admitted if (ROOT / path).is_file()}
-    beside = {Path(name) for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")}
+    locked = ("docker/requirements.txt", "docker/build-requirements.txt", "docker/sbom.py")
+    beside = {Path(name) for name in ("pyproject.toml", "README.md", "LICENSE", *locked)}
     assert files == code | beside
 
 

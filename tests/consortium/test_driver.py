@@ -53,6 +53,9 @@ class Fake:
     def rounds(self, run_id: int) -> int:
         return self.completed[run_id]
 
+    def results(self, run_id: int) -> list[str]:
+        return [f"results: /srv/{run_id}/results.json"]
+
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
@@ -69,6 +72,7 @@ def test_after_a_crash_the_same_run_is_resumed() -> None:
     entries = {"overrides": "strategy.rounds=3", "name": "march", "resume": "auto"}
     assert superlink.submitted == [entries, entries]
     assert "the SuperLink is back" in superlink.lines
+    assert superlink.lines[-1] == "results: /srv/2/results.json"
 
 
 @pytest.mark.parametrize("rounds", [[0] * 9, [4, *[4] * 9], [4, *[0] * 9]])

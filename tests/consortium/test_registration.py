@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from consortium.certificates import add_hospital, create_consortium
 from consortium.members import Hospital
 from consortium.registration import ROSTER, register
 from fedstrata.support.errors import UserError
 from server_app.sites.roster_file import read_roster
+from tests.helpers.consortia import admit, new_consortium
 
 HOSPITALS = (Hospital("hospital-a", "gender"), Hospital("hospital-b", "pose"))
 
@@ -28,6 +30,7 @@ class Fake:
     known: dict[bytes, int] = field(default_factory=dict)
     registered: int = 100
     breaks_after: int = -1
+    burnt: set[bytes] = field(default_factory=set)
 
     def nodes(self) -> dict[bytes, int]:
         return dict(self.known)
@@ -35,7 +38,7 @@ class Fake:
     def register(self, public_key: Path) -> int:
         key = load_ssh_public_key(public_key.read_bytes())
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        if pem in self.known:
+        if pem in self.known or pem in self.burnt:
             raise UserError("Public key already in use")
         self.registered += 1
         self.known[pem] = self.registered
@@ -43,11 +46,15 @@ class Fake:
             raise KeyboardInterrupt
         return self.registered
 
+    def unregister(self, node_id: int) -> None:
+        (pem,) = (pem for pem, known in self.known.items() if known == node_id)
+        self.burnt.add(pem)
+        del self.known[pem]
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    create_consortium(tmp_path / "made", ["localhost"], HOSPITALS)
-    return tmp_path / "made"
+    return new_consortium(tmp_path / "made", ["localhost"], HOSPITALS)
 
 
 def test_the_server_reads_the_roster_that_registration_writes(made: Path) -> None:
@@ -68,12 +75,60 @@ def test_a_key_that_was_registered_before_a_break_keeps_its_node(made: Path, aft
     assert register(made, superlink) == {"hospital-a": 101, "hospital-b": 102}
 
 
-def test_the_error_for_an_unregistered_key_says_what_to_do(made: Path) -> None:
+def test_a_burnt_key_is_replaced(made: Path) -> None:
     superlink = Fake()
     register(made, superlink)
-    superlink.nodes = dict  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"hospital-a.*was unregistered.*add"):
+    superlink.unregister(101)
+    with pytest.raises(UserError, match=r"hospital-a.*was unregistered.*--replace"):
         register(made, superlink)
+    admit(made, HOSPITALS[0], replaces=True)
+    assert register(made, superlink) == {"hospital-a": 103, "hospital-b": 102}
+
+
+def test_a_replaced_key_connects_no_more(made: Path) -> None:
+    superlink, lines = Fake(), list[str]()
+    register(made, superlink)
+    admit(made, HOSPITALS[0], replaces=True)
+    register(made, superlink, log=lines.append)
+    assert sorted(superlink.known.values()) == [102, 103]
+    assert lines == ["hospital-a: its old key is unregistered, node 101"]
+
+
+@pytest.mark.parametrize("broken", ["unregister", "register"])
+def test_a_replacement_that_broke_off_is_completed(made: Path, broken: str) -> None:
+    superlink = Fake()
+    register(made, superlink)
+    admit(made, HOSPITALS[0], replaces=True)
+    real = getattr(superlink, broken)
+
+    def breaks(what: object) -> None:
+        real(what)
+        raise KeyboardInterrupt
+
+    setattr(superlink, broken, breaks)
+    with pytest.raises(KeyboardInterrupt):
+        register(made, superlink)
+    setattr(superlink, broken, real)
+    assert register(made, superlink) == {"hospital-a": 103, "hospital-b": 102}
+    assert sorted(superlink.known.values()) == [102, 103]
+
+
+def test_a_node_of_no_hospital_is_named(made: Path) -> None:
+    superlink, lines = Fake(), list[str]()
+    superlink.known[b"of somebody"] = 7
+    register(made, superlink, log=lines.append)
+    assert len(lines) == 1
+    assert "flwr supernode unregister 7" in lines[0]
+
+
+def test_the_roster_can_be_read_by_the_serverapps_user(made: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        register(made, Fake())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((made / ROSTER).stat().st_mode) == 0o644
+    assert stat.S_IMODE((made / ROSTER).parent.stat().st_mode) == 0o755
 
 
 def test_the_roster_can_be_elsewhere(made: Path, tmp_path: Path) -> None:
@@ -88,7 +143,7 @@ def test_the_roster_can_be_elsewhere(made: Path, tmp_path: Path) -> None:
 def test_a_hospital_that_joins_later_is_added(made: Path) -> None:
     superlink = Fake()
     register(made, superlink)
-    add_hospital(made, Hospital("hospital-c", "age"))
+    admit(made, Hospital("hospital-c", "age"))
     assert register(made, superlink)["hospital-c"] == 103
 
 

@@ -14,9 +14,9 @@ import pytest
 from flwr.common.logger import ConsoleHandler
 from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 
-from consortium.superlink import Away, SuperLink, last_round, run_flwr
+from consortium.superlink import Away, SuperLink, last_results, last_round, run_flwr
 from fedstrata.support.errors import UserError
-from server_app.report import round_line
+from server_app.report import round_line, whereabouts
 from server_app.rounds.records import RoundRecord
 
 FAILED = "finished:failed"
@@ -134,3 +134,15 @@ def test_a_logged_round_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     for line in round_line(RoundRecord(4, participants=["site-00"]), 8).split("\n"):
         handler.emit(logging.LogRecord("flwr", logging.INFO, "", 0, line, (), None))
     assert last_round(capsys.readouterr().out) == 4
+
+
+def test_where_results_are_is_read_as_the_app_logs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = ConsoleHandler(stream=sys.stdout)
+    lines = whereabouts(Path("/srv/runs/march/results.json"), "fetch {path}", "coordinator", "app")
+    for line in ("  refused: north: results: /etc/passwd", *lines):
+        handler.emit(logging.LogRecord("flwr", logging.INFO, "", 0, line, (), None))
+    assert last_results(capsys.readouterr().out) == (
+        "results: /srv/runs/march/results.json on coordinator, of user app",
+        "fetch them: fetch /srv/runs/march/results.json",
+    )
+    assert last_results("") == ()

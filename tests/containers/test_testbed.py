@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.containers.testbed import COMPOSE, compose, docker, inside
+from tests.containers.testbed import COMPOSE, compose, docker, inside, testbed
 
 PROBE = """
 import socket, sys
@@ -25,7 +25,8 @@ for address in sys.argv[1:]:
     except OSError:
         print(address, "not")
 """
-SERVICES = [f"{hospital}-{part}" for hospital in "abc" for part in ("node", "app")] + ["superlink"]
+SERVICES = [f"{hospital}-{part}" for hospital in "abc" for part in ("node", "app")]
+SERVICES += ["superlink", "serverapp"]
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 
@@ -96,13 +97,35 @@ def test_no_private_key_is_in_the_image(results: dict[str, Any]) -> None:
 
 
 def test_a_hospital_has_its_own_keys_alone(results: dict[str, Any]) -> None:
-    assert set(inside("a-node", "ls", "/keys").split()) == {
-        "ca.crt",
-        "supernode.key",
-        "supernode.pub",
-        "task",
-    }
-    assert "hospital-b" not in inside("a-node", "cat", "/keys/supernode.pub")
+    assert set(inside("a-node", "ls", "/keys").split()) == {"ca.crt", "supernode.key"}
+    assert set(inside("a-app", "ls", "/keys").split()) == {"audit.key"}
+
+
+def test_apps_of_the_operator_find_no_private_key_and_reach_no_control_port(
+    results: dict[str, Any],
+) -> None:
+    find = ["find", "/", "-xdev", "-name", "*.key", "-not", "-path", "/proc/*"]
+    assert (
+        compose("exec", "-T", "serverapp", "sh", "-c", f"{' '.join(find)} 2>/dev/null || true")
+        == ""
+    )
+    assert set(inside("serverapp", "ls", "/keys").split()) == {"ca.crt", "appio.secret"}
+    control, line = "172.31.250.2:9093", address("superlink", "line-a")
+    tried = ["172.31.251.2:9091", "172.31.251.2:9092", "172.31.251.2:9093", control]
+    tried += [f"{line}:9092", f"{address('a-node', 'line-a')}:9094"]
+    assert reached("serverapp", *tried) == ["172.31.251.2:9091", "172.31.251.2:9092"]
+
+
+def test_the_superlinks_database_is_its_users_alone(results: dict[str, Any]) -> None:
+    assert inside("superlink", "stat", "-c", "%a", "/state/link").strip() == "700"
+    modes = inside("superlink", "sh", "-c", "stat -c %a /state/link/superlink.db*").split()
+    assert set(modes) == {"600"}
+
+
+def test_the_image_says_what_is_in_it(results: dict[str, Any]) -> None:
+    bill = json.loads(testbed("sbom"))
+    names = {each["purl"].partition("@")[0] for each in bill["components"]}
+    assert {"pkg:pypi/flwr", "pkg:pypi/torch", "pkg:deb/debian/libc6"} <= names
 
 
 def test_personal_layers_are_in_the_hospitals_own_volume(results: dict[str, Any]) -> None:

@@ -124,9 +124,9 @@ def wait_for(what: str, happened: Callable[[], bool], *, seconds: float) -> None
 
 
 def newest_round(name: str) -> int:
-    """Return the last complete round of a run; 0 where none is, or the SuperLink is away."""
+    """Return the last complete round of a run; 0 where none is, or its container is away."""
     with contextlib.suppress(AssertionError):
-        said = inside("superlink", "ls", f"/state/runs/{name}/checkpoints")
+        said = inside("serverapp", "ls", f"/state/runs/{name}/checkpoints")
         return max(map(int, re.findall(r"^round-(\d+)$", said, re.MULTILINE)), default=0)
     return 0
 

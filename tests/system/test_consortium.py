@@ -14,9 +14,9 @@ import yaml
 
 from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
 from benchmarks.flower.processes import Process, Processes, free_port, listening
-from consortium.certificates import create_consortium
 from consortium.members import Hospital
 from consortium.superlink import SuperLink as SuperLinkControl
+from tests.helpers.consortia import new_consortium
 from tests.system import federation
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
@@ -59,8 +59,8 @@ class Consortium:
 
     def join(self, hospital: str, index: int, **entries: Any) -> None:
         """Start a SuperNode with the hospital's key, and the site beside it."""
-        folder = self.keys / "hospitals" / hospital
-        node, port = self.node(f"{hospital}-node", folder / "supernode.key", folder / "ca.crt")
+        key, certificate = private_key(self.keys, hospital), self.keys / "public" / "ca.crt"
+        node, port = self.node(f"{hospital}-node", key, certificate)
         self.processes.wait_for(hospital, lambda: listening(port), seconds=180, watch=[node])
         place = {"partition-id": index, "num-partitions": len(MEMBERS)}
         self.nodes[hospital] = start_site(self.processes, hospital, port, **place, **entries)
@@ -84,11 +84,31 @@ class Consortium:
         typed("allow", line.split()[0])
 
 
+def private_key(keys: Path, hospital: str) -> Path:
+    return keys.with_name("at-hospitals") / hospital / "supernode.key"
+
+
+def signature_of(consortium: Consortium, overrides: str) -> str:
+    key = consortium.keys.with_name("signing") / "bundle.key"
+    command = ["fedstrata", "sign", "--key", str(key), "-c", f"overrides={overrides}"]
+    environment = consortium.processes.environment()
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
+
+
+def driver_of(consortium: Consortium, name: str, **run_config: str) -> list[str]:
+    """Return the command that sees a run to its end."""
+    entries = {"output-dir": str(consortium.output), **run_config}
+    pairs = [word for key, value in entries.items() for word in ("-c", f"{key}={value}")]
+    command = ["fedstrata", "consortium", "run", consortium.superlink.name]
+    return [*command, "--name", name, *pairs]
+
+
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[Consortium]:
     with Processes(tmp_path_factory.mktemp("consortium"), threads=None) as processes:
-        keys = processes.folder / "keys"
-        create_consortium(keys, ["127.0.0.1", "localhost"], HOSPITALS)
+        keys = new_consortium(processes.folder / "keys", ["127.0.0.1", "localhost"], HOSPITALS)
         superlink = SuperLink(processes, consortium=keys)
         superlink.start()
         command = ["fedstrata", "consortium", "register", str(keys), superlink.name]
@@ -104,7 +124,7 @@ def refused(consortium: Consortium, node: Process, *words: str) -> None:
 
 
 def test_registration_can_be_repeated(consortium: Consortium) -> None:
-    path = consortium.keys / "superlink" / "roster.yaml"
+    path = consortium.keys / "roster" / "roster.yaml"
     roster = yaml.safe_load(path.read_text())["sites"]
     assert sorted(roster) == sorted(hospital.name for hospital in HOSPITALS)
     assert len({entry["node-id"] for entry in roster.values()}) == len(HOSPITALS)
@@ -132,16 +152,18 @@ def test_registration_can_be_repeated(consortium: Consortium) -> None:
 
 
 def test_a_site_without_tls_is_rejected(consortium: Consortium) -> None:
-    key = consortium.keys / "hospitals" / "site-00" / "supernode.key"
+    key = private_key(consortium.keys, "site-00")
     node, _ = consortium.node("plaintext", key, None)
     refused(consortium, node, "UNAVAILABLE", "SuperLink", "connect")
     assert "SuperNode ID" not in node.text
 
 
 def test_a_key_that_is_not_registered_is_rejected(consortium: Consortium, tmp_path: Path) -> None:
-    create_consortium(tmp_path / "others", ["127.0.0.1"], [Hospital("rejected_site", "gender")])
-    key = tmp_path / "others" / "hospitals" / "rejected_site" / "supernode.key"
-    node, _ = consortium.node("rejected_site", key, consortium.keys / "authority" / "ca.crt")
+    others = new_consortium(
+        tmp_path / "others", ["127.0.0.1"], [Hospital("rejected_site", "gender")]
+    )
+    key = private_key(others, "rejected_site")
+    node, _ = consortium.node("rejected_site", key, consortium.keys / "public" / "ca.crt")
     refused(consortium, node, "No SuperNode found with the given public key")
     assert "SuperNode ID" not in node.text
 
@@ -149,9 +171,9 @@ def test_a_key_that_is_not_registered_is_rejected(consortium: Consortium, tmp_pa
 def test_a_site_rejects_a_server_of_another_authority(
     consortium: Consortium, tmp_path: Path
 ) -> None:
-    create_consortium(tmp_path / "others", ["127.0.0.1"], [])
-    key = consortium.keys / "hospitals" / "site-00" / "supernode.key"
-    node, _ = consortium.node("deceived", key, tmp_path / "others" / "authority" / "ca.crt")
+    others = new_consortium(tmp_path / "others", ["127.0.0.1"])
+    key = private_key(consortium.keys, "site-00")
+    node, _ = consortium.node("deceived", key, others / "public" / "ca.crt")
     refused(consortium, node, "UNAVAILABLE", "CERTIFICATE", "connect")
     assert "SuperNode ID" not in node.text
 
@@ -159,7 +181,7 @@ def test_a_site_rejects_a_server_of_another_authority(
 def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     consortium: Consortium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signing = consortium.keys / "signing"
+    signing = consortium.keys.with_name("signing")
     trusted = {"bundles": {"signed-by": [(signing / "bundle.pub").read_text().strip()]}}
     consortium.join(
         "impostor", 1, site="site-01", task="pose"
@@ -167,21 +189,10 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     consortium.join("site-00", 0, task="gender", **trusted)
     consortium.join("site-01", 1, task="pose")
     consortium.join("site-02", 2, task="gender", approve="ask")
-    environment = consortium.processes.environment()
     longer = ("strategy.on_site_error=exclude", "strategy.join_timeout=300")
     overrides = federation.overrides(consortium.body, *longer)
-    command = ["fedstrata", "sign", "--key", str(signing / "bundle.key")]
-    command += ["-c", f"overrides={overrides}"]
-    signature = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=True
-    ).stdout.strip()
-    run_config = {"output-dir": consortium.output, "overrides": overrides, "signature": signature}
-    pairs = [word for key, value in run_config.items() for word in ("-c", f"{key}={value}")]
-    driver = [
-        *("fedstrata", "consortium", "run", consortium.superlink.name),
-        *("--name", "march"),
-        *pairs,
-    ]
+    signature = signature_of(consortium, overrides)
+    driver = driver_of(consortium, "march", overrides=overrides, signature=signature)
     run = consortium.processes.start("killed-driver", driver)
     superlink = SuperLinkControl(consortium.superlink.name)
     monkeypatch.setenv("FLWR_HOME", str(consortium.processes.flower_home))
@@ -193,6 +204,9 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     consortium.allow("site-02", "march", watch=[run])
     consortium.processes.finish(run, seconds=600)
     assert run.popen.returncode == 0, consortium.processes.logs()
+    where = f"results: {consortium.output / 'march' / 'results.json'} on "
+    assert where in run.text
+    assert "fetch them: ssh " in run.text
     (path,) = consortium.output.glob("*/results.json")
     results = json.loads(path.read_text())
     assert path.parent.name == "march"
@@ -206,6 +220,32 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     assert "site-01" in unauthorized
 
 
+def test_a_run_outlives_the_superlink(consortium: Consortium) -> None:
+    """ServerApps are in a process of their own, which a SuperLink that crashes leaves behind."""
+    longer = ("strategy.on_site_error=exclude", "strategy.join_timeout=300", "strategy.rounds=4")
+    overrides = federation.overrides(consortium.body, *longer)
+    signature = signature_of(consortium, overrides)
+    driver = driver_of(consortium, "april", overrides=overrides, signature=signature)
+    run = consortium.processes.start("april", driver)
+    consortium.allow("site-02", "april", watch=[run])
+    consortium.processes.wait_for(
+        "round 1",
+        lambda: (consortium.output / "april" / "checkpoints" / "round-000001").exists(),
+        seconds=240,
+        watch=[run],
+    )
+    consortium.superlink.kill()
+    consortium.superlink.start()
+    consortium.processes.finish(run, seconds=900)
+    assert run.popen.returncode == 0, consortium.processes.logs()
+    results = federation.read_results(consortium.output, "april")
+    assert [record["round"] for record in results["rounds"]] == [1, 2, 3, 4]
+
+
 def test_no_other_user_can_read_a_private_key(consortium: Consortium) -> None:
-    for path in consortium.keys.rglob("*.key"):
-        assert path.stat().st_mode & 0o077 == 0
+    state = consortium.processes.folder / "link"
+    assert state.stat().st_mode & 0o077 == 0
+    private = [*consortium.keys.parent.rglob("*.key"), *state.glob("superlink.db*")]
+    assert len(private) > len(HOSPITALS)
+    for path in private:
+        assert path.stat().st_mode & 0o077 == 0, path

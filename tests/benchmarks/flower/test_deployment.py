@@ -49,15 +49,17 @@ def test_a_simulation_has_neither(processes: Noted) -> None:
     assert "[superlink.it]" in (processes.flower_home / "config.toml").read_text()
 
 
-def test_a_consortium_has_tls_and_its_roster(processes: Noted, tmp_path: Path) -> None:
-    SuperLink(processes, consortium=tmp_path / "us").start()
-    keys = tmp_path / "us" / "superlink"
-    at = processes.command.index("--ssl-keyfile")
-    assert processes.command[at + 1] == str(keys / "server.key")
-    assert "--enable-supernode-auth" in processes.command
-    assert "--insecure" not in processes.command
-    assert processes.given == {"FEDSTRATA_ROSTER": str(keys / "roster.yaml")}
-    assert f'"{keys / "ca.crt"}"' in (processes.flower_home / "config.toml").read_text()
+def test_a_consortium_has_tls_and_apps_in_a_process_of_their_own(
+    processes: Noted, tmp_path: Path
+) -> None:
+    superlink = SuperLink(processes, consortium=tmp_path / "us")
+    superlink.start()
+    assert processes.command[0] == "flower-superexec"
+    assert f"127.0.0.1:{superlink.appio}" in processes.command
+    assert str(tmp_path / "us" / "serverapp" / "appio.secret") in processes.command
+    assert processes.given == {"FEDSTRATA_ROSTER": str(tmp_path / "us" / "roster" / "roster.yaml")}
+    certificate = tmp_path / "us" / "public" / "ca.crt"
+    assert f'"{certificate}"' in (processes.flower_home / "config.toml").read_text()
 
 
 def test_a_connection_that_is_there_is_not_written_again(processes: Noted) -> None:
