@@ -147,7 +147,8 @@ def _state(approvals: Approvals, request: Request) -> str:
 
 def _signer(fingerprint: str, settings: SiteSettings) -> str:
     """Return who signed: the key's fingerprint, and its comment in site.yaml."""
-    from site_guard.signatures import key_fingerprint, public_keys
+    from fedstrata.support.ed25519 import public_keys
+    from site_guard.signatures import key_fingerprint
 
     if not fingerprint:
         return "nobody: site.yaml had no bundles.signed-by"
