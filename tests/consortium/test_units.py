@@ -59,7 +59,7 @@ def test_the_two_run_as_two_users_and_have_no_key_in_common() -> None:
     assert link == {"server.key", "server.crt", "ca.crt", SECRET}
     assert app == {SECRET}
     users = [values(unit, "User") for unit in UNITS]
-    assert users == [["fedstrata-link"], ["fedstrata-app"]]
+    assert users == [["fedstrata-link"], ["fedstrata-serverapp"]]
 
 
 def test_apps_reach_their_port_and_not_the_control_port() -> None:
