@@ -303,6 +303,10 @@ def _check(settings: SiteSettings, path: Path) -> None:
         raise UserError(f"{path}: gpu-memory is a share, above 0 and at most 1")
     if not settings.bundles.keep_warm >= 0:
         raise UserError(f"{path}: bundles.keep-warm is a number of seconds, at least 0")
+    _check_numbers(settings, path)
+
+
+def _check_numbers(settings: SiteSettings, path: Path) -> None:
     for entry, least in (
         ("cache_gb", 0),
         ("threads", 1),
