@@ -16,12 +16,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.audited import MOST_NAME, answer_fields, order_fields, plain
-from fedstrata.protocol.limits import NotNow
+from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.support.audit import AuditLog
-from fedstrata.support.ed25519 import private_key
+from fedstrata.support.ed25519 import private_key, public_keys
 from fedstrata.support.errors import UserError
 from site_guard.appio import Work
+from site_guard.approvals import Request
 from site_guard.settings import SiteSettings
+from site_guard.signatures import key_fingerprint, require_signature
 
 logger = logging.getLogger("flwr")
 
@@ -46,6 +48,7 @@ class SiteAudit:
 
     def __init__(self, settings: SiteSettings) -> None:
         key = settings.audit.key
+        self.keys = public_keys(settings.bundles.signed_by, "bundles.signed-by")
         self.log = AuditLog(settings.audit_log, private_key(Path(key)) if key else None)
         self.settings = settings
 
@@ -86,14 +89,13 @@ class SiteAudit:
     def ordered(self, work: Work) -> None:
         """Record an order before anything is done about it; raise Unrecorded if that fails."""
         content = work.bundle.content
-        signature = work.context.run_config.get("signature")
         self._record(
             "order",
             **order_fields(work.message),
             app=plain(f"{work.run.fab_id} {work.run.fab_version}"),
             bundle=hashlib.sha256(content).hexdigest(),
-            signature=plain(signature if isinstance(signature, str) else ""),
-            plan=_plan_hash(work.message),
+            signer=self._signer(work),
+            plan=hashlib.sha256(_plan(work.message).encode()).hexdigest(),
             received=sum(len(array.data) for array in _arrays(work.message).values()),
         )
 
@@ -125,6 +127,33 @@ class SiteAudit:
         with contextlib.suppress(Unrecorded):
             self._record("not sent", **order_fields(message), why=plain(why))
 
+    def decided(self, event: str, request: Request, **fields: str | int) -> None:
+        """Record what a person of the site said about a run; raise UserError if that fails."""
+        try:
+            self.log.append(
+                event,
+                run=str(request.run),
+                request=request.id,
+                signer=request.signer,
+                bundle=request.bundle,
+                plan=request.plan_digest,
+                **fields,
+            )
+        except OSError as error:
+            raise UserError(
+                f"{self.log.path}: the audit log cannot be written: {error.strerror}; nothing was "
+                "decided"
+            ) from None
+
+    def _signer(self, work: Work) -> str:
+        """Return the fingerprint of the key that signed bundle and plan, or "" for none of ours."""
+        given = work.context.run_config.get("signature")
+        # The plan is the server's: anything in it may be wrong, and then it is not signed.
+        with contextlib.suppress(Refused, ValueError, TypeError, AttributeError, RecursionError):
+            key = require_signature(work.bundle.content, _plan(work.message), given, self.keys)
+            return key_fingerprint(key) if key else ""
+        return ""
+
     def _record(self, event: str, **fields: Any) -> None:
         try:
             self.log.append(event, **fields)
@@ -138,10 +167,10 @@ def settings_hash(settings: SiteSettings) -> str:
     return hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()
 
 
-def _plan_hash(message: Message) -> str:
+def _plan(message: Message) -> str:
     record = message.content.get(kinds.PLAN)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
-    return hashlib.sha256(str(text or "").encode()).hexdigest()
+    return text if isinstance(text, str) else ""
 
 
 def _arrays(message: Message) -> Mapping[str, Any]:

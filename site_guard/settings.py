@@ -260,14 +260,10 @@ def _check(settings: SiteSettings, path: Path) -> None:
             raise UserError(
                 f"{path}: {entry} must be letters, digits, '.', '_' and '-', at most 64 characters"
             )
-    for entry in ("data", "state", "cache", "models", "guard"):
-        folder = getattr(settings, entry)
-        if folder and not Path(folder).is_absolute():
-            raise UserError(f"{path}: {entry} must be an absolute path, got {folder!r}")
-    for entry in ("log", "key"):
-        named = getattr(settings.audit, entry)
+    for entry in ("data", "state", "cache", "models", "guard", "audit.log", "audit.key"):
+        named = attrgetter(entry)(settings)
         if named and not Path(named).is_absolute():
-            raise UserError(f"{path}: audit.{entry} must be an absolute path, got {named!r}")
+            raise UserError(f"{path}: {entry} must be an absolute path, got {named!r}")
     if wrong := sorted(set(settings.share) - set(GROUPS)):
         raise UserError(
             f"{path}: share has {', '.join(map(repr, wrong))}; a site can share "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from site_guard.settings import SiteSettings
 
 MOST_FILES = 40  # of a difference, in a table
+MOST_WHY = 500  # characters of a reason in the audit log
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -103,19 +104,27 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
     )
 
 
-def _allow(options: argparse.Namespace, _: SiteSettings, approvals: Approvals) -> list[str]:
+def _allow(options: argparse.Namespace, settings: SiteSettings, approvals: Approvals) -> list[str]:
     if options.rounds is not None and options.rounds < 1:
         raise UserError(f"--rounds must be at least 1, got {options.rounds}")
     until = read_time(options.until) if options.until else None
+    from site_guard.audit import SiteAudit
+
     request = approvals.find(options.run)
+    SiteAudit(settings).decided(
+        "allowed", request, until=until.isoformat() if until else "", rounds=options.rounds or 0
+    )
     approvals.allow(request, until=until, rounds=options.rounds)
     return [f"{request.id}: {_state(approvals, request)}"]
 
 
-def _deny(options: argparse.Namespace, _: SiteSettings, approvals: Approvals) -> list[str]:
+def _deny(options: argparse.Namespace, settings: SiteSettings, approvals: Approvals) -> list[str]:
     if not options.why.strip():
         raise UserError("--why is empty: say in a few words why, the server gets them")
+    from site_guard.audit import SiteAudit
+
     request = approvals.find(options.run)
+    SiteAudit(settings).decided("denied", request, why=options.why.strip()[:MOST_WHY])
     approvals.deny(request, options.why.strip())
     return [f"{request.id}: {_state(approvals, request)}"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fedstrata.support.audit_check import read_and_verify
 from fedstrata.support.ed25519 import private_key
 from fedstrata.support.errors import UserError
+from site_guard.app_user import AppUser, own_user, read_user
+from site_guard.confinement import Confinement
 from site_guard.doctor.checks import Check, ok, problem, unknown
 from site_guard.settings import SiteSettings
 
@@ -21,11 +24,13 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 def check_files(settings_path: Path, settings: SiteSettings) -> Iterator[Check]:
     """Check the data, the site's folders, and who may read and write them."""
     yield check_data(settings)
-    for entry in ("state", "cache"):
-        yield check_folder(entry, Path(getattr(settings, entry)))
+    with contextlib.suppress(UserError):  # check_user says so
+        for entry in ("state", "cache"):
+            yield check_folder(entry, Path(getattr(settings, entry)), app_user(settings))
     if settings.models and not Path(settings.models).is_dir():
         yield problem("models", f"{settings.models} is no folder", "mend `models` in site.yaml")
-    yield check_user()
+    yield check_user(settings)
+    yield from check_confinement(settings)
     yield check_settings_mode(settings_path)
     yield from check_audit(settings)
 
@@ -55,49 +60,68 @@ def check_data(settings: SiteSettings) -> Check:
 
 def _unreadable(path: Path, settings: SiteSettings) -> Check:
     """Return what to say of data that this user may not read: the app may be another user."""
+    if settings.app_user:
+        text = f"only the app's user has to read {path}, and this one may not"
+        return unknown("data", text, f"sudo -u {settings.app_user} ls {path}")
     me = os.geteuid()
-    try:
-        app = Path(settings.state).stat().st_uid
-    except OSError:
-        app = me
-    if app != me:
-        text = f"user {me} may not read {path}; the app is user {app}, as whom `state` is owned"
-        return unknown("data", text, f"sudo -u '#{app}' ls {path}")
     return problem("data", f"user {me} may not read {path}", f"setfacl -R -m u:{me}:rX {path}")
 
 
-def check_folder(entry: str, path: Path) -> Check:
-    """Check that the nearest folder that exists can be written, and is private."""
+def check_folder(entry: str, path: Path, user: AppUser) -> Check:
+    """Check that ``user`` can write the nearest folder that exists, and that it is private."""
     there = path
     while not there.exists() and there != there.parent:
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    mine = user.uid == os.geteuid()
+    writes = os.access(there, os.W_OK | os.X_OK) if mine else user.may_write(there)
+    if not there.is_dir() or not writes:
         return problem(
             entry,
-            f"user {os.geteuid()} may not write to {there}",
-            f"install -d -m 700 -o {os.geteuid()} {path}",
+            f"user {user.name} may not write to {there}",
+            f"install -d -m 700 -o {user.uid} {path}",
         )
     if there != path:
         return ok(entry, f"{path} will be made")
     if entry == "state" and path.stat().st_mode & OTHERS:
         mode = stat.S_IMODE(path.stat().st_mode)
-        return problem(
-            entry,
-            f"{path} has the mode {mode:o}: others reach personal layers",
-            f"chmod 700 {path}",
-        )
+        text = f"{path} has the mode {mode:o}: others reach personal layers"
+        return problem(entry, text, f"chmod 700 {path}")
     return ok(entry, f"{path} can be written")
 
 
-def check_user() -> Check:
-    """Check that this is no administrator: the app would run as one too."""
-    if os.geteuid() == 0:
+def check_user(settings: SiteSettings) -> Check:
+    """Check as whom the app would run: not as root, nor as the site's own process."""
+    try:
+        user = app_user(settings)
+    except UserError as error:
+        return problem("user", str(error), "mend `app-user` in site.yaml")
+    if user.uid == 0:
         return problem(
             "user",
             "this is root, and the consortium's app would run as root",
-            "run `fedstrata site` as a user of its own: useradd --system fedstrata-site",
+            "app-user: fedstrata-app in site.yaml",
         )
-    return ok("user", f"user {os.geteuid()}, not root")
+    return ok("user", f"the app runs as user {user.name}")
+
+
+def check_confinement(settings: SiteSettings) -> Iterator[Check]:
+    """Say which protections around the app's process are not in force here."""
+    try:
+        user = read_user(settings.app_user, "app-user") if settings.app_user else None
+    except UserError:
+        return
+    keeps = settings.network == "keep"
+    around = Confinement(Path(), Path(), (), (), user, settings.limits, keeps)
+    found = around.weaknesses()
+    for weakness in found:
+        yield problem("app's process", weakness, "docs/hospital-it.md, The app's process")
+    if not found:
+        yield ok("app's process", "its user, its files and its network are taken care of")
+
+
+def app_user(settings: SiteSettings) -> AppUser:
+    """Return the user as whom the app runs; raise UserError where there is no such user."""
+    return read_user(settings.app_user, "app-user") if settings.app_user else own_user()
 
 
 def check_settings_mode(path: Path) -> Check:
@@ -112,7 +136,7 @@ def check_settings_mode(path: Path) -> Check:
 
 
 def check_private(name: str, path: Path) -> Check:
-    """Check that a private key is there, can be read, and is its owner's, or its group's, alone."""
+    """Check that a private key is there, and that its owner, or its group, alone can read it."""
     try:
         status = path.stat()
         with path.open("rb"):
@@ -135,20 +159,21 @@ def check_private(name: str, path: Path) -> Check:
 
 
 def check_apart(key: Path, settings: SiteSettings) -> Check:
-    """Check that the SuperNode's key is not the app's user's, whom the state belongs to."""
+    """Check that the app's user cannot read the SuperNode's key."""
     try:
-        secret, app = key.stat(), Path(settings.state).stat()
+        secret, app = key.stat(), app_user(settings)
     except OSError as error:
         return unknown("users", f"{error.filename}: {error.strerror}")
-    by_group = secret.st_mode & stat.S_IRGRP and secret.st_gid == app.st_gid
-    if secret.st_uid == app.st_uid or by_group:
-        who = f"group {secret.st_gid}" if by_group else f"user {secret.st_uid}"
+    except UserError as error:
+        return unknown("users", str(error))
+    by_group = secret.st_mode & stat.S_IRGRP and secret.st_gid in app.groups
+    if secret.st_uid == app.uid or by_group:
         return problem(
             "users",
-            f"{who} has the SuperNode's key and the app's state: the app can read the key",
-            "run `fedstrata node` as another user, and chown the key to that one",
+            f"user {app.name}, as whom the app runs, can read the SuperNode's key {key}",
+            "app-user: fedstrata-app in site.yaml, and the key for `fedstrata node`'s user alone",
         )
-    return ok("users", f"the key belongs to user {secret.st_uid}, the state to user {app.st_uid}")
+    return ok("users", f"the key is user {secret.st_uid}'s, and the app runs as {app.name}")
 
 
 def check_audit(settings: SiteSettings) -> Iterator[Check]:
@@ -173,7 +198,7 @@ def check_audit(settings: SiteSettings) -> Iterator[Check]:
 
 def _check_log(log: Path, keys: tuple[Ed25519PublicKey, ...]) -> Check:
     if not log.exists():
-        return check_folder("audit log", log.parent)
+        return check_folder("audit log", log.parent, own_user())
     try:
         found = read_and_verify(log, keys)
     except OSError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.support.audit import Line
@@ -18,8 +19,10 @@ from fedstrata.support.errors import UserError
 from site_guard.audit import SiteAudit, settings_hash
 from site_guard.guard import Guard, make_guard
 from site_guard.keys import make_keys
-from site_guard.settings import Audit
-from tests.helpers.tiny_app import Pushed, ask, ask_for_layers, asked, settings
+from site_guard.settings import Audit, Bundles
+from site_guard.signatures import key_fingerprint, sign
+from tests.helpers.keys import public_line
+from tests.helpers.tiny_app import Pushed, ask, ask_for_layers, asked, planned, settings
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def lines(guard: Guard) -> list[Line]:
 
 
 def test_an_order_and_what_left_are_a_line_each(audited: Guard, tiny: bytes) -> None:
-    assert ask(audited, tiny, run_config={"signature": "of nobody"}).error == ""
+    assert ask(audited, tiny).error == ""
     order, left = lines(audited)[-2:]
     assert order.event == "order"
     assert order.fields == {
@@ -50,13 +53,25 @@ def test_an_order_and_what_left_are_a_line_each(audited: Guard, tiny: bytes) -> 
         "round": 3,
         "app": "somebody/tiny 1.0.0",
         "bundle": hashlib.sha256(tiny).hexdigest(),
-        "signature": "of nobody",
-        "plan": hashlib.sha256(b"").hexdigest(),
+        "signer": "",
+        "plan": hashlib.sha256(planned().encode()).hexdigest(),
         "received": 0,
     }
     assert left.event == "left"
     assert left.fields["read"] == {"validation": 2, "test": 2}
     assert left.fields["layers"] == {}
+
+
+def test_the_key_that_signed_is_named_and_no_other(tmp_path: Path, tiny: bytes) -> None:
+    key = Ed25519PrivateKey.generate()
+    trusted = Bundles(signed_by=(public_line(key),))
+    audit = SiteAudit(settings(tmp_path, bundles=trusted))
+    signed = sign(tiny, planned(), key)
+    audit.ordered(asked(tiny, run_config={"signature": signed}))
+    audit.ordered(asked(tiny, run_config={"signature": "of nobody"}))
+    audit.ordered(asked(tiny, plan_json="[[", run_config={"signature": signed}))
+    found = [line.fields["signer"] for line in read_and_verify(audit.log.path).lines]
+    assert found == [key_fingerprint(key.public_key()), "", ""]
 
 
 def test_what_left_has_the_hash_of_what_was_pushed(audited: Guard, tiny: bytes) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fedstrata.cli.site import main
 from fedstrata.cli.site_approvals import read_time
 from fedstrata.protocol import kinds
+from fedstrata.support.audit_check import read_and_verify
 from fedstrata.support.errors import UserError
 from site_guard.approvals import Approvals, Request, Waiting
 from site_guard.settings import read_settings
@@ -116,3 +117,26 @@ def test_a_day_lasts_until_its_end() -> None:
     assert read_time("2126-12-31T10:00+00:00") == datetime(2126, 12, 31, 10, tzinfo=UTC)
     with pytest.raises(UserError):
         read_time("2126-02-30")
+
+
+def test_each_decision_is_in_the_audit_log(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ask(settings, bundle("one\n"), signer="SHA256:abc")
+    typed(settings, capsys, "allow", "17", "--rounds", "4")
+    typed(settings, capsys, "deny", "17", "--why", "not now")
+    allowed, denied = read_and_verify(read_settings(settings).audit_log).lines
+    assert (allowed.event, allowed.fields["rounds"], allowed.fields["signer"]) == (
+        *("allowed", 4, "SHA256:abc"),
+    )
+    assert (denied.event, denied.fields["why"]) == ("denied", "not now")
+    assert denied.fields["bundle"] == asked.bundle
+
+
+def test_a_decision_that_cannot_be_recorded_is_not_made(settings: Path) -> None:
+    asked = ask(settings, bundle("one\n"))
+    read = read_settings(settings)
+    read.audit_log.mkdir()
+    with pytest.raises(SystemExit, match="nothing was decided"):
+        main(["approvals", "--settings", str(settings), "allow", "17"])
+    assert Approvals(read.guard_folder / "approvals", "north").decision(asked.id) is None

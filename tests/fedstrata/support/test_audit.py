@@ -159,6 +159,14 @@ def test_an_old_log_that_was_put_back_is_recorded(tmp_path: Path) -> None:
     assert gap.fields["why"] == "replaced"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_writes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 1234)
+    log = AuditLog(tmp_path / "audit.jsonl", KEY)
+    log.append("allowed")
+    assert {path.stat().st_uid for path in (log.path, head_of(log.path))} == {1234}
+
+
 def test_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"")
     (tmp_path / "audit.jsonl").symlink_to(tmp_path / "elsewhere")

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from site_guard.app_user import AppUser, own_user
 from site_guard.audit import SiteAudit
 from site_guard.doctor import files
 from site_guard.doctor.checks import OK, PROBLEM, UNKNOWN
 from site_guard.doctor.files import (
     check_apart,
     check_audit,
+    check_confinement,
     check_data,
     check_files,
     check_folder,
@@ -45,30 +47,28 @@ def test_data_that_this_user_may_not_read(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(files.os, "scandir", forbidden)  # root, as who tests may run, reads all
     check = check_data(settings(tmp_path, data=str(tmp_path)))
     assert (check.state, "setfacl" in check.mend) == (PROBLEM, True)
-    monkeypatch.setattr(files.os, "geteuid", lambda: 1234)
-    (tmp_path / "state").mkdir()  # of another user: the app's
-    check = check_data(settings(tmp_path, data=str(tmp_path)))
-    assert (check.state, "sudo -u" in check.mend) == (UNKNOWN, True)
+    check = check_data(settings(tmp_path, data=str(tmp_path), app_user="nobody"))
+    assert (check.state, check.mend) == (UNKNOWN, f"sudo -u nobody ls {tmp_path}")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert check_folder("state", tmp_path / "state").state == PROBLEM
+    assert check_folder("state", tmp_path / "state", own_user()).state == PROBLEM
 
 
 def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "may not write" in check_folder("cache", tmp_path / "file" / "cache").text
+    assert "may not write" in check_folder("cache", tmp_path / "file" / "cache", own_user()).text
 
 
 def test_a_state_that_others_reach(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state").chmod(0o755)
-    check = check_folder("state", tmp_path / "state")
+    check = check_folder("state", tmp_path / "state", own_user())
     assert (check.state, check.mend) == (PROBLEM, f"chmod 700 {tmp_path}/state")
     (tmp_path / "state").chmod(0o700)
-    assert check_folder("state", tmp_path / "state").state == OK
+    assert check_folder("state", tmp_path / "state", own_user()).state == OK
 
 
 def test_rules_that_others_can_write(tmp_path: Path) -> None:
@@ -80,42 +80,48 @@ def test_rules_that_others_can_write(tmp_path: Path) -> None:
     assert check_settings_mode(path).mend == f"chmod go-w {path}"
 
 
-def test_a_key_that_the_apps_user_owns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site = settings(tmp_path)
+def test_a_folder_that_the_apps_user_cannot_write(tmp_path: Path) -> None:
+    app = AppUser("app", 4321, 4321, (4321,))
+    (tmp_path / "state").mkdir(0o700)
+    check = check_folder("state", tmp_path / "state", app)
+    assert "user app may not write" in check.text
+    assert check.mend == f"install -d -m 700 -o 4321 {tmp_path}/state"
+
+
+def test_a_key_that_the_apps_user_can_read(tmp_path: Path) -> None:
     key = tmp_path / "supernode.key"
-    key.touch()
-    assert check_apart(key, site).state == UNKNOWN  # the state is not there yet
-    Path(site.state).mkdir()
-    assert "the app can read the key" in check_apart(key, site).text
-    real = Path.stat
-
-    class Other:
-        st_uid, st_gid, st_mode = 77, os.getgid(), 0o640
-
-    def stat(path: Path, **more: bool) -> object:
-        return Other() if path == key else real(path, **more)
-
-    monkeypatch.setattr(Path, "stat", stat)
-    assert f"group {os.getgid()} has the SuperNode's key" in check_apart(key, site).text
-    Other.st_mode = 0o600
-    assert check_apart(key, site).state == OK
+    assert check_apart(key, settings(tmp_path)).state == UNKNOWN  # there is none
+    key.touch(0o600)
+    assert "can read the SuperNode's key" in check_apart(key, settings(tmp_path)).text
+    apart = settings(tmp_path, app_user="4321:4321")
+    assert check_apart(key, apart).state == OK
+    group = settings(tmp_path, app_user=f"4321:{os.getgid() or 5}")
+    if os.geteuid() == 0:
+        os.chown(key, 0, 5)
+    assert check_apart(key, group).state == OK
+    key.chmod(0o640)
+    assert check_apart(key, group).state == PROBLEM
+    assert check_apart(key, settings(tmp_path, app_user="0:0")).state == UNKNOWN
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_key_of_another_user(tmp_path: Path) -> None:
-    site = settings(tmp_path)
-    key = tmp_path / "supernode.key"
-    key.touch()
-    os.chown(key, 1234, 1234)
-    Path(site.state).mkdir()
-    assert check_apart(key, site).state == OK
+def test_an_app_that_runs_as_root_or_as_nobody_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "own_user", lambda: AppUser("root", 0, 0, (0,)))
+    assert "would run as root" in check_user(settings(tmp_path)).text
+    assert check_user(settings(tmp_path, app_user="4321:4321")).state == OK
+    unknown = settings(tmp_path, app_user="nobody-of-this-name")
+    assert check_user(unknown).state == PROBLEM
+    assert list(check_confinement(unknown)) == []
+    found = [check.name for check in check_files(tmp_path / "site.yaml", unknown)]
+    assert "state" not in found
 
 
-def test_root_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.os, "geteuid", lambda: 0)
-    assert check_user().state == PROBLEM
-    monkeypatch.setattr(files.os, "geteuid", lambda: 1000)
-    assert check_user().state == OK
+def test_protections_that_are_not_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (check, *_) = check_confinement(settings(tmp_path, network="keep"))
+    assert "KEEPS THE NETWORK" in check.text
+    monkeypatch.setattr(files.Confinement, "weaknesses", lambda _: [])
+    assert [check.state for check in check_confinement(settings(tmp_path))] == [OK]
 
 
 def test_an_audit_log_without_a_key_and_one_that_was_changed(tmp_path: Path) -> None:
