@@ -20,6 +20,7 @@ MARK = "the app | "
 MOST_CHARACTERS = 1_000  # of one line; the rest of it is dropped
 BURST, SUSTAINED = 200_000.0, 2_000.0  # bytes at once; bytes a second from then on
 _CHUNK = 1 << 16
+_AROUND = 40  # bytes that the log puts around a line, with the mark
 _COLORS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -79,13 +80,14 @@ class Lines:
         self._count()
 
     def _line(self, line: bytes) -> None:
-        text = _COLORS.sub("", line[: 4 * MOST_CHARACTERS + 4].decode(errors="replace"))
+        line = line[: 4 * MOST_CHARACTERS + 4]
+        if not self._allowance.take(min(len(line), MOST_CHARACTERS) + _AROUND):
+            self._dropped += 1
+            return
+        text = _COLORS.sub("", line.decode(errors="replace"))
         text = printable(text.rstrip("\r").expandtabs(4))
         if len(text) > MOST_CHARACTERS:
             text = text[:MOST_CHARACTERS] + " ..."
-        if not self._allowance.take(len(text) + len(MARK)):
-            self._dropped += 1
-            return
         self._count()
         self._write(MARK + text)
 

@@ -187,8 +187,17 @@ def make_confinement(settings: SiteSettings) -> Confinement:
     Raises
     ------
     UserError
-        The app's user does not exist, or cannot be used by this process.
+        The app's user does not exist, or cannot be used by this process; or the app could write
+        to the guard's own folder.
     """
+    write = (Path(settings.state), Path(settings.cache))
+    guards = settings.guard_folder.resolve()
+    for folder in write:
+        if guards.is_relative_to(folder.resolve()):
+            raise UserError(
+                f"site.yaml: guard: {guards} lies in {folder}, where the app may write: it could "
+                "approve its own runs; write a folder that is in neither state nor cache"
+            )
     user = None
     bundles = Path(settings.cache) / "bundles" / settings.site
     if settings.app_user is not None:
@@ -204,7 +213,7 @@ def make_confinement(settings: SiteSettings) -> Confinement:
         temporary=Path(settings.cache) / "tmp" / settings.site,
         bundles=bundles,
         read=tuple(read),
-        write=(Path(settings.state), Path(settings.cache)),
+        write=write,
         user=user,
         limits=settings.limits,
         network=settings.network == "keep",

@@ -274,7 +274,7 @@ class WarmProcess:
             if self.adopts and (left := kill_descendants()):
                 logger.error("the app left processes that cannot be ended: %s", sorted(left))
         if log is not None:
-            log.finish(LAST_WORDS)
+            log.finish(GRACE)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -63,12 +63,18 @@ def evaluate(message, context):
         print("left", subprocess.Popen(["sleep", "600"], pass_fds=[pipe]).pid, file=sys.stderr)
         sys.stderr.flush()
         os._exit(3)
-    if wanted == "daemon" and not os.fork():
-        os.setsid()
+    if wanted == "daemon":
+        reader, writer = os.pipe()
         if not os.fork():
-            print("daemon", os.getpid())
-            time.sleep(600)
-        os._exit(0)
+            os.setsid()
+            if not os.fork():
+                print("daemon", os.getpid())
+                os.write(writer, b"!")
+                time.sleep(600)
+            os._exit(0)
+        os.read(reader, 1)
+    if wanted == "flood":
+        print("flood\\n" * 100_000)
     if wanted.startswith("print "):
         print(wanted.removeprefix("print "))
     error = "the words of the app" if wanted == "tell" else ""

@@ -46,6 +46,15 @@ def test_another_user_gets_a_bundle_that_it_cannot_replace(
         made.bundles.rmdir()
 
 
+@pytest.mark.parametrize("inside", ["state", "cache"])
+def test_the_guards_folder_is_none_of_the_apps(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / inside)
+    for folder in (tmp_path / inside / "guard", tmp_path / "link" / "guard"):
+        with pytest.raises(UserError, match="where the app may write: it could approve its own"):
+            make_confinement(settings(tmp_path, guard=str(folder)))
+    assert make_confinement(settings(tmp_path, guard=str(tmp_path / "guard")))
+
+
 def test_limits_are_in_bytes_and_counts(tmp_path: Path) -> None:
     limits = Limits(memory_gb=2.0, processes=100, open_files=500)
     assert order(make_confinement(settings(tmp_path, limits=limits)))["limits"] == {
