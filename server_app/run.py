@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from server_app.patience import Log
 from server_app.rounds.admission import Admission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch
-from server_app.rounds.judging import bounds_line, held_by_scope
+from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.state import GroupCheckpoint, ServerState
@@ -112,15 +111,17 @@ class Run:
         self.log(tables.sites_table(results.sites(self.roster.members)))
         if not self.roster.members:
             raise UserError("no site can take part")
-        settings = self.config.strategy
         check_newcomers(self.roster, self.state.partitions)
         if self.roster.newcomers:
             self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
         for group, each in results.coding(self.state).items():
             if any(way["name"] != "exact" for way in each.values()):
                 self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
+        settings = self.config.strategy
         cohorts = any(member.in_cohort for member in self.roster.members.values())
-        self.log(bounds_line(settings.bounds, self._held(), cohorts=cohorts))
+        tasks = [member.task for member in self.roster.members.values()]
+        held = held_for(tasks, self.state, settings.bounds)
+        self.log(bounds_line(settings.bounds, held, cohorts=cohorts))
         self.admission.begun = True
         self._log_aggregators()
 
@@ -166,13 +167,6 @@ class Run:
             deployment = deploy(self.dispatch, final, alone=alone)
             written = self._write_results(final, deployment)
         return written
-
-    def _held(self) -> dict[str, int]:
-        """Return how many updates of each scope are held for judgment, with the sites of now."""
-        tasks = [member.task for member in self.roster.members.values()]
-        asked = Counter(key for task in tasks for key in self.state.scope_keys(task).values())
-        size = max(map(self.state.size, tasks), default=0)
-        return held_by_scope(asked, self.config.strategy.bounds, size)
 
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
         """Start all tasks from the checkpoint; sites that lack it get it before the next round."""

@@ -8,7 +8,8 @@ does not depend on the order of arrival.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Generic, TypeVar
@@ -16,6 +17,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from server_app.rounds.state import ServerState
 from strategies.config import BoundsConfig
 
 Item = TypeVar("Item")
@@ -207,6 +209,12 @@ def held_by_scope(asked: Mapping[str, int], bounds: BoundsConfig, size: int) -> 
     return {
         key: min((count - 1) // 2, fit) if count >= FEWEST else 0 for key, count in asked.items()
     }
+
+
+def held_for(tasks: Sequence[str], state: ServerState, bounds: BoundsConfig) -> dict[str, int]:
+    """Return how many updates are held for each measure of a scope, for a site of each of ``tasks``."""
+    asked = Counter(key for task in tasks for key in state.scope_keys(task).values())
+    return held_by_scope(asked, bounds, max(map(state.size, tasks), default=0))
 
 
 def bounds_line(bounds: BoundsConfig, held: Mapping[str, int], *, cohorts: bool) -> str:

@@ -20,7 +20,7 @@ from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import Update
 from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken
-from server_app.rounds.judging import Judged, RoundJudge, held_by_scope, update_norms
+from server_app.rounds.judging import Judged, RoundJudge, held_for, update_norms
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord, task_metrics
 from server_app.rounds.state import ServerState
@@ -176,7 +176,9 @@ class Rounds:
             {member.site: member.task for member in played.asked},
         )
         played.answers = dict.fromkeys(expected, 0)
-        judge = self._judge(played)
+        alone = [member.task for member in played.asked if not member.in_cohort]
+        bounds = self.settings.bounds
+        judge = RoundJudge[Answer](bounds, held_for(alone, self.state, bounds))
         taken = {m.site: self._taken(m, history) for m in played.asked if not m.in_cohort}
         ask = Ask(kinds.TRAIN, number, self.settings.deadline, expected=expected, taken=taken)
         for recipients, reply in self.dispatch.ask(ask, played.asked, played.record):
@@ -188,7 +190,7 @@ class Rounds:
             if recipients.in_cohort:  # a sum, in which no site's own update can be measured
                 self._aggregate(played, recipients, update)
                 continue
-            for each in judge.add(*self._measured(recipients, update)):
+            for each in judge.add(*measured(recipients, update, self.state)):
                 self._aggregate(played, *each.item)
         self._close(judge, played)
         record = played.record
@@ -261,25 +263,6 @@ class Rounds:
         for member in trained:
             self.state.downlink.answered(member.site, self.state.scope_keys(member.task))
         record.took_part([(member, update.reports[member.site]) for member in trained])
-
-    def _judge(self, played: Attempt) -> RoundJudge[Answer]:
-        """Return the judge of an attempt, before its first answer."""
-        tasks = [member.task for member in played.asked if not member.in_cohort]
-        keys = [list(self.state.scope_keys(task).values()) for task in tasks]
-        size = max(map(self.state.size, tasks), default=0)
-        asked = Counter(itertools.chain.from_iterable(keys))
-        return RoundJudge(self.settings.bounds, held_by_scope(asked, self.settings.bounds, size))
-
-    def _measured(
-        self, recipients: Recipients, update: Update
-    ) -> tuple[Judged[Answer], dict[str, float]]:
-        """Return a site's update as it is judged, and its norms."""
-        ((site, report),) = update.reports.items()
-        norms: dict[str, float] = {}
-        for key, contribution in update.contributions.items():
-            norms |= update_norms(key, contribution.tensors, self.state.states[key])
-        scopes = tuple(update.contributions)
-        return Judged(site, (recipients, update), report.examples, scopes), norms
 
     def _close(self, judge: RoundJudge[Answer], played: Attempt) -> None:
         """Aggregate what was held and is accepted; note who is refused, and who counts as less."""
@@ -393,3 +376,15 @@ class Rounds:
             f"gave up after {self.settings.give_up:g} s (strategy.give_up); what was learned up to "
             f"round {number - 1} is kept: give the same command with resume when they are back"
         )
+
+
+def measured(
+    recipients: Recipients, update: Update, state: ServerState
+) -> tuple[Judged[Answer], dict[str, float]]:
+    """Return a site's update as it is judged, and its norms."""
+    ((site, report),) = update.reports.items()
+    norms: dict[str, float] = {}
+    for key, contribution in update.contributions.items():
+        norms |= update_norms(key, contribution.tensors, state.states[key])
+    scopes = tuple(update.contributions)
+    return Judged(site, (recipients, update), report.examples, scopes), norms
