@@ -191,13 +191,18 @@ def make_confinement(settings: SiteSettings) -> Confinement:
         to the guard's own folder.
     """
     write = (Path(settings.state), Path(settings.cache))
-    guards = settings.guard_folder.resolve()
-    for folder in write:
-        if guards.is_relative_to(folder.resolve()):
-            raise UserError(
-                f"site.yaml: guard: {guards} lies in {folder}, where the app may write: it could "
-                "approve its own runs; write a folder that is in neither state nor cache"
-            )
+    audit = settings.audit
+    for entry, own in (
+        ("guard", settings.guard_folder),
+        ("audit.log", audit.log),
+        ("audit.key", audit.key),
+    ):
+        for folder in write:
+            if own and Path(own).resolve().is_relative_to(folder.resolve()):
+                raise UserError(
+                    f"site.yaml: {entry}: {own} lies in {folder}, where the app may write: it could "
+                    "approve its own runs or change the log; write a place outside state and cache"
+                )
     user = None
     bundles = Path(settings.cache) / "bundles" / settings.site
     if settings.app_user is not None:

@@ -20,6 +20,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 # Names of tensors and modules, and globs. Not what `groups` in a run may have besides: "...",
 # "type:", "first:", which need the model to be resolved.
 _KEPT = re.compile(r"(?!\.)[\w.*?!\[\]-]+(?<!\.)")
+_CHOICES = (("errors", "full", "brief"), ("approve", "signed", "ask"), ("network", "take", "keep"))
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -288,13 +289,10 @@ def _check(settings: SiteSettings, path: Path) -> None:
     if not _DEVICE.fullmatch(settings.device):
         raise UserError(f"{path}: device is auto, cpu, cuda or cuda:N, got {settings.device!r}")
     public_keys(settings.bundles.signed_by, f"{path}: bundles.signed-by")
-    if settings.errors not in ("full", "brief"):
-        raise UserError(f"{path}: errors is full or brief, got {settings.errors!r}")
-    if settings.approve not in ("signed", "ask"):
-        raise UserError(f"{path}: approve is signed or ask, got {settings.approve!r}")
+    for entry, *choices in _CHOICES:
+        if (chosen := getattr(settings, entry)) not in choices:
+            raise UserError(f"{path}: {entry} is {' or '.join(choices)}, got {chosen!r}")
     _check_plan(settings, path)
-    if settings.network not in ("take", "keep"):
-        raise UserError(f"{path}: network is take or keep, got {settings.network!r}")
     if not 0 < settings.gpu_memory <= 1:
         raise UserError(f"{path}: gpu-memory is a share, above 0 and at most 1")
     if not settings.bundles.keep_warm >= 0:
@@ -314,7 +312,7 @@ def _check_numbers(settings: SiteSettings, path: Path) -> None:
         ("limits.open_files", 256),
     ):
         value = attrgetter(entry)(settings)
-        if value is not None and value < least:
+        if value is not None and not value >= least:
             name = entry.replace("_", "-")
             raise UserError(f"{path}: {name} must be at least {least}, got {value}")
 

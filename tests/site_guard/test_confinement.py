@@ -12,7 +12,7 @@ from fedstrata.support.errors import UserError
 from site_guard import confinement, landlock
 from site_guard.app_user import AppUser
 from site_guard.confinement import Confinement, make_confinement
-from site_guard.settings import Limits
+from site_guard.settings import Audit, Limits
 from tests.helpers.tiny_app import settings
 
 
@@ -50,8 +50,11 @@ def test_another_user_gets_a_bundle_that_it_cannot_replace(
 def test_the_guards_folder_is_none_of_the_apps(tmp_path: Path, inside: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path / inside)
     for folder in (tmp_path / inside / "guard", tmp_path / "link" / "guard"):
-        with pytest.raises(UserError, match="where the app may write: it could approve its own"):
+        with pytest.raises(UserError, match="where the app may write"):
             make_confinement(settings(tmp_path, guard=str(folder)))
+    audit = Audit(log=str(tmp_path / inside / "audit.jsonl"))
+    with pytest.raises(UserError, match=r"audit\.log: .* lies in"):
+        make_confinement(settings(tmp_path, audit=audit))
     assert make_confinement(settings(tmp_path, guard=str(tmp_path / "guard")))
 
 
