@@ -91,7 +91,7 @@ def test_no_container_is_root_or_can_write_to_its_image(
 
 
 def test_no_private_key_is_in_the_image(results: dict[str, Any]) -> None:
-    find = "find / -xdev \\( -name '*.key' -o -name 'supernode*' \\) -not -path '/proc/*'"
+    find = "find / -xdev \\( -name '*.key' -o -name 'appio.secret' \\) -not -path '/proc/*'"
     said = docker("run", "--rm", "fedstrata", "sh", "-c", f"{find} 2>/dev/null || true")
     assert [line for line in said.splitlines() if "site-packages" not in line] == []
 

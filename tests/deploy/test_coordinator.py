@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from fedstrata.cli.superlink import parser
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = [
-    ROOT / "deploy" / "systemd" / f"fedstrata-{name}.service" for name in (SUPERLINK, SERVERAPP)
+    ROOT / "deploy" / "coordinator" / f"fedstrata-{name}.service" for name in (SUPERLINK, SERVERAPP)
 ]
 MOST_EXPOSED = (
     20  # tenths of what `systemd-analyze security` counts: 96 for a unit with nothing set
@@ -59,7 +60,9 @@ def test_the_two_run_as_two_users_and_have_no_key_in_common() -> None:
     assert link == {"server.key", "server.crt", "ca.crt", SECRET}
     assert app == {SECRET}
     users = [values(unit, "User") for unit in UNITS]
-    assert users == [["fedstrata-link"], ["fedstrata-serverapp"]]
+    assert users == [["fedstrata-superlink"], ["fedstrata-serverapp"]]
+    made = (UNITS[0].parent / "fedstrata-coordinator.sysusers").read_text()
+    assert re.findall(r"^u (\S+)", made, re.MULTILINE) == [name for (name,) in users]
 
 
 def test_apps_reach_their_port_and_not_the_control_port() -> None:
