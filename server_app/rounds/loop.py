@@ -194,8 +194,8 @@ class Rounds:
                 self._aggregate(played, *each.item)
         self._close(judge, played)
         record = played.record
-        answered = len(record.participants) + len(record.refused)
-        if number > 1 and 2 * len(played.diverged) > answered:
+        # Of those that were asked: where the others are late, one site cannot undo a round.
+        if number > 1 and 2 * len(played.diverged) > len(played.asked):
             raise UnusableState(number, played.diverged)
         if not played.lost and not played.closed:
             self._stop_if_all_refused(record, connected)

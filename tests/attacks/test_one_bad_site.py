@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from torch import Tensor
 
 from benchmarks.accuracy.bad_site import ATTACKS, Federation
-from fedstrata.protocol import kinds
+from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.payload import encode
 from tests.helpers.runs import DOCS, SMALL, grid_of, states
 from tests.helpers.tampering import of_round
@@ -147,6 +147,22 @@ def test_the_first_round_can_be_given_up_too(tmp_path: Path) -> None:
     other, _ = simulate(tmp_path / "without", "faces", run, grid=without)
     mine, theirs = states(tmp_path, results["run"]), states(tmp_path / "without", other["run"])
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_one_site_that_says_it_diverged_undoes_nothing(tmp_path: Path) -> None:
+    def complains(message: Message, reply: Message) -> Message | None:
+        if of_round(message) != 2:
+            return reply
+        if message.metadata.dst_node_id == NODE:
+            return answers.failure(message, BAD, 2, "the loss became nan", diverged=True)
+        return None if message.metadata.dst_node_id == NODE + 1 else reply
+
+    run = [*RUN, "strategy.deadline=1"]
+    results, _ = simulate(tmp_path, "faces", run, sites=3, tamper=complains)
+    second = valid(results)["rounds"][1]
+    assert second["refused"].keys() == {BAD}
+    assert second["late"].keys() == {"site-01"}
+    assert not any(record["suspects"] for record in results["rounds"])
 
 
 # -- a hundred rounds ------------------------------------------------------------------------------
