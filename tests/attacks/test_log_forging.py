@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from site_guard.guard import make_guard
 from tests.helpers.tiny_app import ask, bundle, settings
 
 FORGED = "site a: answers train, round 3"
+# Clears the line and the mark before it, writes in the guard's color, and rings.
+PRINTED = f"x\n\x1b[2K\r\x1b[92mINFO\x1b[0m : {FORGED}\x07\n\x9b2K\u2028{FORGED}"
 
 
 def test_forged_lines_and_floods_are_marked_clean_and_bounded(
@@ -21,9 +25,7 @@ def test_forged_lines_and_floods_are_marked_clean_and_bounded(
     made = make_guard(settings(tmp_path, threads=1))
     content = bundle(tmp_path / "app")
     try:
-        # Clears the line and the mark before it, writes in the guard's color, and rings.
-        forged = f"print x\n\x1b[2K\r\x1b[92mINFO\x1b[0m : {FORGED}\x07\n\x9b2K\u2028{FORGED}"
-        assert ask(made, content, forged).error == ""
+        assert ask(made, content, f"print {PRINTED}").error == ""
         assert ask(made, content, "flood").error == ""
     finally:
         made.process.stop()
@@ -34,3 +36,9 @@ def test_forged_lines_and_floods_are_marked_clean_and_bounded(
     assert all(line.startswith(MARK) for line in with_forged)
     assert sum(len(line) for line in lines if line.startswith(MARK)) < BURST * 1.5
     assert any("lines of it are dropped" in line for line in lines)
+
+
+def test_a_process_that_shares_the_guards_output_forges_its_lines() -> None:
+    code = f"import sys; sys.stdout.reconfigure(encoding='utf-8'); print({PRINTED!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert f"\x1b[2K\r\x1b[92mINFO\x1b[0m : {FORGED}".encode() in done.stdout
