@@ -36,9 +36,19 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) * 3 // 2 or 1
 
 
+# The folders with the longest files, those that wait for processes first: none is left to the end.
+LONGEST_FIRST = ("system", "site_guard", "attacks", "server_app")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of real processes first: each is long, and none should be left to the end."""
-    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+    """Put the files that take longest first, so that no worker ends long after the others."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        return places.get(item.path.relative_to(here).parts[0], len(places))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,8 @@ from site_guard.settings import Bundles
 from site_guard.signatures import sign
 from tests.helpers.tiny_app import PLAN, ask, bundle, planned, settings
 
+pytestmark = pytest.mark.system  # it starts the app again and again
+
 KEY = Ed25519PrivateKey.generate()
 PUBLIC = KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 HARSHER = {

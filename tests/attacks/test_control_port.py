@@ -25,7 +25,6 @@ from tests.helpers.other_users import as_user, needs_root, own
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.smoke,
     pytest.mark.timeout(600),
     needs_root,
 ]

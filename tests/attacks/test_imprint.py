@@ -31,6 +31,8 @@ from strategies.config import plan_for
 from tests.helpers.source import ROOT
 from tests.helpers.tiny_app import Pushed
 
+pytestmark = pytest.mark.system  # it starts the app again and again
+
 PICTURES, SIZE, BINS = 64, 32, 512
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

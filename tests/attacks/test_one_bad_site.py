@@ -177,6 +177,7 @@ def without_the_bad_site() -> float:
     return Federation(ROBUST, None, seed=1).play(ROUNDS)
 
 
+@pytest.mark.system  # a minute of training
 @pytest.mark.parametrize("attack", list(ATTACKS))
 def test_a_hundred_rounds_with_one_bad_site_of_six_end_within_two_points(
     attack: str, without_the_bad_site: float
