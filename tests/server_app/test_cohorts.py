@@ -31,6 +31,8 @@ from models.training.data import ArrayInputs, SiteData, Split
 from tests.helpers.runs import DOCS, GROUPS, SMALL, Crash, same, states
 from tests.loopback import LoopbackGrid, failed, simulate
 
+pytestmark = pytest.mark.long  # three minutes of small runs; cohort/ has the small tests
+
 PLAIN = [*SMALL, *GROUPS]
 
 

@@ -29,6 +29,8 @@ from tests.helpers.runs import PLAIN, Crash, grid_of, same, states
 from tests.helpers.tampering import of_round, with_report
 from tests.loopback import LoopbackGrid, failed, simulate
 
+pytestmark = pytest.mark.long  # runs that wait and end; rounds/ and sites/ have the small tests
+
 GENDER, POSE = (100, 102), (101, 103)  # the nodes of the two tasks
 
 

@@ -31,6 +31,7 @@ def test_one_process_answers_all_messages_under_the_sites_name(guard: Guard, tin
     assert first.seconds == second.seconds == guard.process.process_id
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_started_again(guard: Guard, tiny: bytes) -> None:
     report = ask(guard, tiny, "die")
     assert "exit status 3" in report.error
@@ -137,6 +138,7 @@ def test_another_bundle_gets_a_process_of_its_own(
     assert after.seconds != before.seconds
 
 
+@pytest.mark.long
 def test_an_idle_process_is_ended_after_keep_warm_seconds(guard: Guard, tiny: bytes) -> None:
     assert ask(guard, tiny).error == ""
     guard.process.stop_if_idle()
@@ -148,6 +150,7 @@ def test_an_idle_process_is_ended_after_keep_warm_seconds(guard: Guard, tiny: by
     assert ask(guard, tiny).error == ""
 
 
+@pytest.mark.long
 def test_each_process_runs_freshly_unpacked_files(tmp_path: Path, tiny: bytes) -> None:
     made = make_guard(settings(tmp_path, threads=1))
     bundles = tmp_path / "cache" / "bundles"
