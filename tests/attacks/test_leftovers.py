@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.system  # it starts the app again and again
 # `fedstrata site` does the same: it adopts orphans, and says so to its warm process.
 GUARD = """
 import logging, sys
@@ -19,8 +20,6 @@ from site_guard.guard import make_guard
 from site_guard.own_process import adopt_orphans
 from tests.helpers.tiny_app import ask, bundle, settings
 import flwr.common.logger
-
-pytestmark = pytest.mark.system  # it starts the app again and again
 folder = Path(sys.argv[1])
 guard = make_guard(settings(folder, threads=1))
 if sys.argv[2] == "protected":
