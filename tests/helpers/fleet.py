@@ -93,7 +93,8 @@ def fleet(
     """Run a server on a port of 127.0.0.1, which is yielded; without ``pair`` it has no TLS."""
     nodes = SimpleNamespace(get_node_id_by_public_key=lambda _key: 42)
     asks = [NodeAuthServerInterceptor(SimpleNamespace(state=lambda: nodes))]  # type: ignore[arg-type]
-    server = grpc.server(ThreadPoolExecutor(2), interceptors=asks if authenticates else [])
+    pool = ThreadPoolExecutor(2)
+    server = grpc.server(pool, interceptors=asks if authenticates else [])
     if is_fleet:
         add_FleetServicer_to_server(_Fleet(), server)
     if pair is None:
@@ -104,7 +105,10 @@ def fleet(
     try:
         yield port
     finally:
-        server.stop(0).wait()
+        # What is being answered is answered first, and its thread ends: a call that completes after
+        # its server is gone takes the whole process with it.
+        server.stop(5).wait()
+        pool.shutdown()
 
 
 def closed_port() -> int:
