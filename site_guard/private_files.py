@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fedstrata.support.durable import replacing
+from fedstrata.support.durable import replacing_private
 
 
 def make_folder(folder: Path) -> None:
@@ -22,10 +22,7 @@ def write_private(path: Path, data: bytes) -> None:
     The administrator may write it too. It then belongs to the folder's owner, who must read it.
     """
     owner = path.parent.stat()
-    with replacing(path) as unfinished:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
-            if os.geteuid() != owner.st_uid:
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            file.write(data)
+    with replacing_private(path) as unfinished:
+        unfinished.write_bytes(data)
+        if os.geteuid() != owner.st_uid:
+            os.chown(unfinished, owner.st_uid, owner.st_gid)
