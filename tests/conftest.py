@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "quick", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("ci", settings.get_profile("quick"), max_examples=200)
+settings.register_profile("ci", settings.get_profile("quick"), max_examples=100)
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
 # Flower asks a server of its own whether there is a newer version, and reports each run to it. A
