@@ -29,9 +29,10 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return half as many workers again as there are cores: a test of the server waits for a third.
+    """Return half as many workers again as there are cores.
 
-    It waits for answers that do not come and for deadlines, in which another worker can compute.
+    Many tests wait: for a process, for a deadline, for an answer that does not come. Another worker
+    can compute meanwhile.
     """
     return len(os.sched_getaffinity(0)) * 3 // 2 or 1
 
