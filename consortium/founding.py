@@ -24,7 +24,6 @@ from consortium.key_files import (
     PUBLIC_FILE,
     PUBLIC_FOLDER,
     make_folder,
-    new_folder,
     openssh,
     openssh_public,
     pem,
@@ -33,6 +32,7 @@ from consortium.key_files import (
     replace,
     write,
 )
+from fedstrata.support.durable import new_folder
 from fedstrata.support.errors import UserError
 
 SUPERLINK, SERVERAPP, REQUEST = "superlink", "serverapp", "request"

@@ -18,12 +18,12 @@ from consortium.founding import HOSPITALS
 from consortium.key_files import (
     PUBLIC_FILE,
     PUBLIC_FOLDER,
-    new_folder,
     read,
     replace,
     write,
 )
 from consortium.members import Hospital
+from fedstrata.support.durable import new_folder
 from fedstrata.support.errors import UserError
 from fedstrata.support.fingerprints import fingerprint
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,38 +16,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from fedstrata.support.durable import replacing, sync
+from fedstrata.support.durable import replacing
 from fedstrata.support.errors import UserError
 
 PRIVATE_FOLDER, PUBLIC_FOLDER = 0o700, 0o755
 PRIVATE_FILE, PUBLIC_FILE = 0o600, 0o644
-
-
-@contextmanager
-def new_folder(path: Path, mode: int) -> Iterator[Path]:
-    """Yield a folder to fill; on leaving it is renamed to ``path`` and gets ``mode``.
-
-    So a command that is killed leaves either all of the folder or nothing.
-
-    Raises
-    ------
-    UserError
-        Something there cannot be made or written.
-    """
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.mkdir(mode=PRIVATE_FOLDER)
-        yield unfinished
-        unfinished.chmod(mode)  # whatever the umask
-        for written in (*unfinished.rglob("*"), unfinished):
-            sync(written)
-        unfinished.rename(path)
-        sync(path.parent)
-    except OSError as error:
-        raise UserError(f"{path} cannot be made: {error.filename}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def make_folder(path: Path, mode: int) -> Path:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from fedstrata.support.durable import PRIVATE_FILE, PRIVATE_FOLDER, new_folder
 from fedstrata.support.errors import UserError
 
 NODE, AUDIT = "supernode", "audit"
@@ -43,19 +44,13 @@ def make_keys(folder: Path, name: str) -> dict[str, str]:
         NODE: generate_private_key(SECP384R1()),
         AUDIT: Ed25519PrivateKey.generate(),
     }
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
+    if folder.exists():
+        raise UserError(f"{folder} exists, and keys are never overwritten: choose a new folder")
+    with new_folder(folder, PRIVATE_FOLDER) as unfinished:
         for pair, key in pairs.items():
             made[pair] = _public_line(key, name)
-            _write(folder / f"{pair}.key", _private(key), 0o600)
-            _write(folder / f"{pair}.pub", made[pair].encode() + b"\n", 0o644)
-    except FileExistsError as error:
-        raise UserError(
-            f"{error.filename} exists, and keys are never overwritten: choose a new folder"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
+            _write(unfinished / f"{pair}.key", _private(key), PRIVATE_FILE)
+            _write(unfinished / f"{pair}.pub", made[pair].encode() + b"\n", 0o644)
     return made
 
 
@@ -72,5 +67,3 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(descriptor)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from fedstrata.support.errors import UserError
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # modes: personal layers can say something of patients
 
@@ -62,6 +65,33 @@ def private_folder(path: Path) -> None:
                 raise
         else:
             folder.chmod(PRIVATE_FOLDER)
+
+
+@contextmanager
+def new_folder(path: Path, mode: int) -> Iterator[Path]:
+    """Yield a folder to fill; on leaving it is renamed to ``path`` and gets ``mode``.
+
+    So a command that is killed leaves either all of the folder or nothing.
+
+    Raises
+    ------
+    UserError
+        Something there cannot be made or written.
+    """
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir(mode=PRIVATE_FOLDER)
+        yield unfinished
+        unfinished.chmod(mode)  # whatever the umask
+        for written in (*unfinished.rglob("*"), unfinished):
+            sync(written)
+        unfinished.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made: {error.filename}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from consortium.key_files import (
     PRIVATE_FILE,
     PUBLIC_FOLDER,
-    new_folder,
     pem,
     read_key,
     replace,
     write,
 )
+from fedstrata.support.durable import new_folder
 from fedstrata.support.errors import UserError
 
 

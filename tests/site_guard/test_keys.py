@@ -37,3 +37,17 @@ def test_keys_are_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="never overwritten"):
         make_keys(folder, "north")
     assert (folder / "audit.key").read_bytes() == before
+
+
+def test_a_command_that_is_killed_leaves_nothing_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, data: bytes, mode: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("site_guard.keys._write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_keys(tmp_path / "keys", "north")
+    assert list(tmp_path.iterdir()) == []
+    make_keys(tmp_path / "keys", "north")
