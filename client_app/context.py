@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Hashable, Mapping
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from client_app.data.findings import Findings
 from client_app.data.registry import load as load_data
 from client_app.data.site_info import SiteInfo
 from client_app.exchange import Exchange
@@ -39,6 +41,7 @@ from strategies.partitioned_model import PartitionedModel, build_partitioned
 # at most memory_mb a site, and all shares of a folder together no more than the folder once.
 _MODELS_KEPT, _DATA_KEPT = 2, 128
 CHECKPOINT = "the pre-trained checkpoint"
+logger = logging.getLogger("flwr")
 
 
 @dataclass(frozen=True)
@@ -219,8 +222,12 @@ def checkpoint_path(cache_dir: Path, content_hash: str) -> Path:
     return cache_dir / "weights" / f"{checked_name(content_hash, 'weights')}.safetensors"
 
 
-def read_site_data(key: DataKey, node: NodeSettings) -> SiteData:
-    """Read the data of a site, always anew; raise UserError where that cannot be."""
+def read_site_data(key: DataKey, node: NodeSettings, findings: Findings | None = None) -> SiteData:
+    """Read the data of a site, always anew; raise UserError where that cannot be.
+
+    What was left out, guessed or replaced is added to ``findings``; without, a deployed site logs it.
+    """
+    found = Findings() if findings is None else findings
     info = SiteInfo(
         node.name,
         node.task,
@@ -229,12 +236,16 @@ def read_site_data(key: DataKey, node: NodeSettings) -> SiteData:
         node.data_root,
         node.models_dir,
         deployed=not node.simulated,
+        findings=found,
     )
     with reading_data():
         data = load_data(str(key.options["name"]), key.options, info, key.seed)
     # A loader takes names from files and folders of the site: they become names of files here.
     checked_name(data.site, "site")
     checked_name(data.task, "task")
+    if findings is None and info.deployed:
+        for line in found.lines():
+            logger.info("site %s: %s", data.site, line)
     return data
 
 

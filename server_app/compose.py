@@ -19,6 +19,7 @@ from strategies.config import Config, config_from_dict
 CONF = Path(conf.__file__).resolve().parent
 _CODING = re.compile(r"\+?(strategy\.coding(?:_down)?\.\w+)=(\w+)")
 _CODED_GROUPS = ("common", "task")  # those whose coding stands in conf/config.yaml
+_BY_TASK = ("data.tasks.", "data.classes.", "data.files.")
 # An override is read by parsers that recurse, and that are slow with long texts.
 MOST_OVERRIDE, MOST_DEPTH = 20_000, 16  # characters; brackets in brackets, or parts of a key
 _KEY = re.compile(r"(?:\+{1,2}|~)?[\w.-]+(?:@[\w.:-]+)?", re.ASCII)
@@ -167,7 +168,13 @@ def _refuse_elsewhere(override: str) -> None:
 
 
 def _chosen(override: str) -> str:
-    """Return ``strategy.coding.common=int8``, the coding of a group, as Hydra writes that choice."""
+    """Return an override as Hydra writes it.
+
+    ``strategy.coding.common=int8`` is a choice, and the entries of `_BY_TASK` have names of the
+    user's own.
+    """
+    if override.startswith(_BY_TASK):
+        return f"++{override}"
     found = _CODING.fullmatch(override)
     if found is None:
         return override

@@ -70,12 +70,13 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     index, count = require_index(info, "data 'faces'")
     settings = replace(settings, train=pictures_to_train(settings, index, count))
     task = _task(settings, info, index)
-    splits = {
+    drawn = {
         name: _draw_split(settings, task, index, name, first, identities, seed)
         for name, (first, identities) in people(settings, index).items()
     }
+    splits = drawn["train"], drawn["validation"], drawn["test"]
     name = name_of_site(info, default_name(info))
-    data = SiteData(name, task, tuple(CLASSES[task]), (3, settings.size, settings.size), **splits)
+    data = SiteData(name, task, tuple(CLASSES[task]), (3, settings.size, settings.size), *splits)
     return reject_empty_splits(data)
 
 

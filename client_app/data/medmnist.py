@@ -115,8 +115,10 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
             f"the pictures would take {size >> 20} MB with data.size={settings.size} and data.channels="
             f"{settings.channels}, and data.largest_mb is {settings.largest_mb}: lower or raise it"
         )
-    splits = [_split(settings, collection, chosen, path) for chosen in rows_of_splits]
-    return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
+    train, validation, test = (
+        _split(settings, collection, chosen, path) for chosen in rows_of_splits
+    )
+    return reject_empty_splits(SiteData(name, task, classes, shape, train, validation, test))
 
 
 def _choose_file(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from client_app.data.findings import Findings
 from fedstrata.support.errors import UserError, private
 from models.training.data import SiteData
 
@@ -28,6 +29,8 @@ class SiteInfo:
         The site's folder of models, which has the tokenizers; None for the default folder.
     deployed : bool
         Whether this is a real site, and not one of a simulation.
+    findings : Findings
+        Where the loader says what it left out, guessed or replaced.
     """
 
     site: str | None
@@ -37,6 +40,7 @@ class SiteInfo:
     root: Path | None
     models_dir: Path | None = None
     deployed: bool = False
+    findings: Findings = field(default_factory=Findings, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.index is None:

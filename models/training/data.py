@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedstrata.protocol.task_kinds import ONE_CLASS_EACH, TaskKind
+
 
 class Inputs(Protocol):
     """Model inputs by index; an index always gives the same input."""
@@ -152,6 +154,12 @@ class SiteData:
         Shape of one input, ``(c, h, w)``, ``(d,)``, or ``(length,)`` of token ids.
     train, validation, test : Split
         Disjoint; test is never used to choose anything.
+    kind : TaskKind
+        What is predicted. The names of the outputs are ``classes``: of classes, labels or numbers.
+    value_range : tuple of float or None
+        The values in the site's files that become 0 and 1; None where data have no such scale.
+    source : str
+        Which domain, hospital, file or subject a site of a simulation is; empty where it is none.
     """
 
     site: str
@@ -161,3 +169,6 @@ class SiteData:
     train: Split
     validation: Split
     test: Split
+    kind: TaskKind = ONE_CLASS_EACH
+    value_range: tuple[float, float] | None = None
+    source: str = ""

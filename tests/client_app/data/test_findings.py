@@ -1,0 +1,28 @@
+"""Tests of what reading the data found."""
+
+from __future__ import annotations
+
+from client_app.data.findings import MOST_SHOWN, Findings
+from fedstrata.support.errors import private
+
+
+def test_what_is_left_out_is_counted_and_the_first_are_named() -> None:
+    findings = Findings()
+    for number in range(MOST_SHOWN + 2):
+        findings.leave_out("suffix", private(f"{number}.xyz"))
+    (line,) = findings.lines()
+    assert line == "left out, suffix: 7 (0.xyz, 1.xyz, 2.xyz, 3.xyz, 4.xyz, ...)"
+
+
+def test_everything_is_named_where_it_is_little() -> None:
+    findings = Findings()
+    findings.leave_out("link", "a")
+    assert findings.lines() == ["left out, link: 1 (a)"]
+
+
+def test_the_same_is_said_once() -> None:
+    findings = Findings()
+    for _ in range(2):
+        findings.note("Training/ is the split train")
+        findings.warn("few pictures")
+    assert findings.lines() == ["Training/ is the split train", "warning: few pictures"]
