@@ -236,6 +236,7 @@ def read_site_data(key: DataKey, node: NodeSettings, findings: Findings | None =
         node.data_root,
         node.models_dir,
         deployed=not node.simulated,
+        cache_dir=node.cache_dir,
         findings=found,
     )
     with reading_data():

@@ -29,6 +29,8 @@ class SiteInfo:
         The site's folder of models, which has the tokenizers; None for the default folder.
     deployed : bool
         Whether this is a real site, and not one of a simulation.
+    cache_dir : Path or None
+        Where the site keeps what can be made again, such as decoded pictures; None for nowhere.
     findings : Findings
         Where the loader says what it left out, guessed or replaced.
     """
@@ -40,6 +42,7 @@ class SiteInfo:
     root: Path | None
     models_dir: Path | None = None
     deployed: bool = False
+    cache_dir: Path | None = None
     findings: Findings = field(default_factory=Findings, compare=False, repr=False)
 
     def __post_init__(self) -> None:
