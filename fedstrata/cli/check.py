@@ -1,0 +1,272 @@
+"""`fedstrata check`: reads data as a run would, and says what was taken, what not, and what leaves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedstrata.protocol.limits import printable
+from fedstrata.support.errors import UserError
+
+if TYPE_CHECKING:
+    from client_app.inspection import Inspection
+    from client_app.node_config import NodeSettings
+    from fedstrata.protocol.plan import Plan
+    from site_guard.settings import SiteSettings
+
+MOST_SITES_SHOWN = 30
+FEDERATION = "check"  # the name of a run that is none
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what a run would find; end with 1 where something has to be mended."""
+    options = parser().parse_intermixed_args(arguments)
+    try:
+        shown = check(options)
+    except UserError as error:  # of the configuration or of site.yaml: no data were read
+        shown = {**_NOTHING, "errors": [str(error)]}
+    if options.json:
+        print(json.dumps(shown, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(map(printable, lines(shown))))
+    sys.exit(1 if shown["errors"] else 0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog="fedstrata check",
+        description="Reads data exactly as a run would, without a server, and says what was taken "
+        "and left out, which classes and counts there are, and what the server would be sent.",
+    )
+    made.add_argument(
+        "settings",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="experiment=images data-root=/data/pictures, and overrides such as data.size=96",
+    )
+    made.add_argument("--site", type=Path, help="site.yaml: read as this deployed site")
+    made.add_argument("--task", help="the task to read, where the data have several")
+    made.add_argument("--sites", type=int, default=1, help="as a simulation of so many sites")
+    made.add_argument("--sheet", type=Path, help="where the contact sheet of 16 pictures goes")
+    made.add_argument("--json", action="store_true", help="one object, for another program")
+    return made
+
+
+_NOTHING: Mapping[str, Any] = {
+    "task": None,
+    "kind": None,
+    "classes": [],
+    "examples": {},
+    "left_out": {},
+    "range": None,
+    "groups": None,
+    "notes": [],
+    "warnings": [],
+    "errors": [],
+    "leaves": {},
+}
+
+
+def check(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what `fedstrata check --json` prints.
+
+    Raises
+    ------
+    UserError
+        The configuration or the site's settings are wrong.
+    """
+    run, overrides = _settings(options.settings)
+    if options.sites < 1:
+        raise UserError(f"--sites {options.sites}: at least one")
+    # Imported late: Hydra and torch take seconds, which a mistake in the command line need not.
+    from server_app.compose import compose, expand
+    from strategies.config import plan_for
+
+    several = expand(overrides)
+    if len(several) > 1:
+        raise UserError(f"the overrides are {len(several)} runs: check one of them at a time")
+    plan = plan_for(compose(run["experiment"], several[0]), federation=FEDERATION, weights="")
+    site = _site_settings(options.site)
+    node = _node(site, run, options.task)
+    from client_app.inspection import inspect, share_of
+
+    if site is not None:
+        found = [inspect(node, plan)]
+    else:
+        nodes = (share_of(node, index, options.sites) for index in range(options.sites))
+        found = [inspect(each, plan) for each in nodes]
+    shown = _together(found)
+    if site is not None:
+        _apply_guard(shown, found[0], site, plan)
+    shown["contact_sheet"] = _write_sheet(found[0], plan, options.sheet)
+    return shown
+
+
+def _settings(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the keys of `flwr run -c` among the words, and the others, which are overrides."""
+    run, overrides = {"experiment": "faces", "data-root": ""}, []
+    for word in words:
+        key, given, value = word.partition("=")
+        if not given:
+            raise UserError(f"{word!r}: write key=value, as in data-root=/data/pictures")
+        if key in run:
+            run[key] = value
+        else:
+            overrides.append(word)
+    if run["data-root"]:
+        # Unlike a run, this one happens where it was typed.
+        run["data-root"] = str(Path(run["data-root"]).expanduser().absolute())
+    return run, overrides
+
+
+def _site_settings(path: Path | None) -> SiteSettings | None:
+    if path is None:
+        return None
+    from site_guard.settings import read_settings
+
+    return read_settings(path)
+
+
+def _node(site: SiteSettings | None, run: Mapping[str, str], task: str | None) -> NodeSettings:
+    from client_app.node_config import read_node_settings
+
+    given: dict[str, Any] = {} if site is None else dict(site.node_config())
+    if run["data-root"]:
+        given["data-root"] = run["data-root"]
+    if task:
+        given["task"] = task
+    return replace(read_node_settings(given, {}), simulated=site is None)
+
+
+def _together(found: Sequence[Inspection]) -> dict[str, Any]:
+    """Return the first site's findings, with the counts, warnings and errors of all."""
+    from client_app.inspection import added
+
+    each = [inspection.as_dict() for inspection in found]
+    # The first that could be read: one site's mistake need not hide what the others have.
+    shown = dict(next((one for one in each if not one["errors"]), each[0]))
+    if len(each) == 1:
+        return shown
+    shown["examples"] = added([one["examples"] for one in each if one["task"] == shown["task"]])
+    for key in ("notes", "warnings", "errors"):
+        sites: dict[str, list[str]] = {}
+        for number, one in enumerate(each):
+            for text in one[key]:
+                sites.setdefault(text, []).append(one["site"] or f"site {number}")
+        shown[key] = [f"{text}{_of(names, len(each))}" for text, names in sites.items()]
+    shown["sites"] = each
+    return shown
+
+
+def _of(names: Sequence[str], count: int) -> str:
+    """Say which sites a sentence is of, unless it is of all."""
+    if len(names) == count:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f" ({', '.join(names[:5])}{more})"
+
+
+def _apply_guard(shown: dict[str, Any], found: Inspection, site: SiteSettings, plan: Plan) -> None:
+    """Let the site's guard write the report anew, as it does in a run, or say what it refuses."""
+    from fedstrata.protocol import kinds
+    from fedstrata.protocol.limits import Refused
+    from fedstrata.protocol.orders import order
+    from site_guard.reports import ReportRules
+
+    if found.report is None:
+        return
+    asked = order(kinds.QUERY, 0, plan=plan.to_json(), round_number=0, layers={}, ttl=60.0)
+    try:
+        report, _ = ReportRules(site).site_report(asked, found.report)
+    except Refused as refusal:
+        shown["errors"] = [*shown["errors"], f"the site's process lets nothing out: {refusal}"]
+        shown["leaves"] = {"error": str(refusal)}
+        return
+    shown["leaves"] = asdict(report)
+
+
+def _write_sheet(found: Inspection, plan: Plan, path: Path | None) -> str | None:
+    """Write the contact sheet; return where it is, or None where the data are no pictures."""
+    from client_app.contact_sheet import contact_sheet
+    from fedstrata.support.durable import replacing_private
+    from fedstrata.support.home import home
+
+    sheet = contact_sheet(found.data, plan.data) if found.data else None
+    if sheet is None:
+        return None
+    where = path or home() / "check" / "contact-sheet.png"
+    try:
+        with replacing_private(where) as unfinished:  # pictures of patients: for this user alone
+            unfinished.write_bytes(sheet)
+    except OSError as error:
+        raise UserError(f"--sheet {where}: cannot be written ({error.strerror})") from None
+    return str(where)
+
+
+def lines(shown: Mapping[str, Any]) -> list[str]:
+    """Return the findings for a person."""
+    made: list[str] = []
+    if shown["task"]:
+        made += [f"task {shown['task']}: {shown['kind']}", *_counted(shown)]
+    if shown["range"]:
+        made.append("range of values: {:g} to {:g} become 0 to 1".format(*shown["range"]))
+    if shown["groups"]:
+        made.append("groups: " + ", ".join(f"{k} {v}" for k, v in shown["groups"].items()))
+    made += [f"left out, {reason}: {count}" for reason, count in shown["left_out"].items()]
+    made += [f"note: {text}" for text in shown["notes"]]
+    made += [f"warning: {text}" for text in shown["warnings"]]
+    made += _of_each_site(shown.get("sites", []))
+    if shown.get("contact_sheet"):
+        made.append(f"as the network sees them: {shown['contact_sheet']}")
+    made.append("this is what the server would be sent:")
+    made += [f"  {line}" for line in _what_leaves(shown["leaves"])]
+    made += [f"TO MEND: {text}" for text in shown["errors"]]
+    if not shown["errors"]:
+        made.append("a run can use these data")
+    return made
+
+
+def _counted(shown: Mapping[str, Any]) -> list[str]:
+    """Return the table of examples by split and class."""
+    examples = shown["examples"]
+    if not shown["classes"]:
+        return [f"  {split}: {count}" for split, count in examples.items()]
+    width = max(map(len, [*shown["classes"], "class"]))
+    made = [f"  {'class':{width}}" + "".join(f"{split:>12}" for split in examples)]
+    for name in shown["classes"]:
+        numbers = (counted.get(name, 0) for counted in examples.values())
+        made.append(f"  {name:{width}}" + "".join(f"{number:>12}" for number in numbers))
+    return made
+
+
+def _of_each_site(sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    made = []
+    for one in sites[:MOST_SITES_SHOWN]:
+        source = f" ({one['source']})" if one["source"] else ""
+        made.append(f"{one['site']}{source}: {_brief(one['examples'])}")
+    if len(sites) > MOST_SITES_SHOWN:
+        made.append(f"and {len(sites) - MOST_SITES_SHOWN} sites more: --json has them all")
+    return made
+
+
+def _brief(examples: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{split} {count if isinstance(count, int) else json.dumps(count, ensure_ascii=False)}"
+        for split, count in examples.items()
+    )
+
+
+def _what_leaves(leaves: Mapping[str, Any]) -> list[str]:
+    """Return each field on a line; of the tensors' shapes only how many there are."""
+    made = []
+    for name, value in leaves.items():
+        if name == "schemas":
+            value = {group: f"{len(tensors)} tensors' shapes" for group, tensors in value.items()}
+        made.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")
+    return made

@@ -1,0 +1,147 @@
+"""`fedstrata check`: what a run would find in the data, without a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from fedstrata.cli.check import main
+from tests.helpers.data_files import fill
+
+KEYS = {
+    *("task", "kind", "classes", "examples", "left_out", "range", "groups"),
+    *("warnings", "errors", "leaves"),
+}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    fill(folder / "cat", 0, 20)
+    fill(folder / "dog", 20, 30)
+    return folder
+
+
+def checked(
+    capsys: pytest.CaptureFixture[str], *words: str, status: int = 0
+) -> tuple[dict[str, Any], str]:
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--json"])
+    printed = capsys.readouterr().out
+    assert ended.value.code == status
+    return json.loads(printed), printed
+
+
+def images(folder: Path, *more: str) -> list[str]:
+    return ["experiment=images", f"data-root={folder}", "data.size=8", "model=small_cnn", *more]
+
+
+def test_what_a_run_would_take_is_one_object(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, _ = checked(capsys, *images(pictures))
+    assert shown.keys() >= KEYS
+    assert (shown["task"], shown["kind"], shown["classes"]) == ("label", "classes", ["cat", "dog"])
+    assert shown["examples"]["train"] == {"cat": 14, "dog": 21}
+    assert shown["leaves"]["classes"] == ["cat", "dog"]
+    assert shown["errors"] == []
+
+
+def test_there_is_a_picture_of_what_the_network_sees(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    shown, _ = checked(capsys, *images(pictures), "--sheet", str(sheet))
+    assert shown["contact_sheet"] == str(sheet)
+    assert Image.open(sheet).size == (4 * 132 + 4, 4 * 146 + 4)
+    assert sheet.stat().st_mode & 0o077 == 0
+
+
+def test_a_relative_folder_is_that_of_whoever_typed_it(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    shown, _ = checked(capsys, *images(Path("pictures")))
+    assert shown["errors"] == []
+
+
+def test_what_has_to_be_mended_is_an_error_and_the_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, printed = checked(capsys, *images(tmp_path / "nowhere"), status=1)
+    assert "does not exist" in shown["errors"][0]
+    assert shown.keys() >= KEYS
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["experiment=imges"], "nearest: 'images'"),
+        (["data.sise=8"], "data has no 'sise'"),
+        (["pictures"], "write key=value"),
+        (["seed=1,2"], "one of them at a time"),
+        (["--site", "/nowhere/site.yaml"], "/nowhere/site.yaml"),
+        (["--sites", "0"], "at least one"),
+    ],
+)
+def test_a_wrong_configuration_is_said_in_the_same_form(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, _ = checked(capsys, *words, status=1)
+    assert said in shown["errors"][0]
+
+
+def test_several_sites_are_read_as_a_simulation_would(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, _ = checked(capsys, *images(pictures), "--sites", "2")
+    each = [sum(one["examples"]["train"].values()) for one in shown["sites"]]
+    assert len(each) == 2
+    assert sum(each) == sum(shown["examples"]["train"].values())
+    (text,) = {error for one in shown["sites"] for error in one["errors"]} or {""}
+    assert text == ""
+
+
+def test_the_same_error_of_all_sites_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, _ = checked(capsys, *images(tmp_path / "nowhere"), "--sites", "3", status=1)
+    assert len(shown["errors"]) == 1
+
+
+def test_a_deployed_site_lets_out_what_its_guard_lets_out(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "site.yaml"
+    given = {
+        **{"site": "north", "task": "label", "share": ["common", "task"], "device": "cpu"},
+        **{name: str(tmp_path / name) for name in ("state", "cache")},
+    }
+    site.write_text(yaml.safe_dump({**given, "data": str(pictures)}))
+    words = ["experiment=images", "data.size=8", "model=small_cnn", "--site", str(site)]
+    shown, _ = checked(capsys, *words, status=1)
+    assert "data.classes=null" in shown["errors"][0]
+    assert str(pictures) not in json.dumps(shown["leaves"])
+
+    named = [*words, "data.classes={label:[cat,dog]}"]
+    shown, _ = checked(capsys, *named)
+    assert (shown["leaves"]["site"], shown["leaves"]["device"]) == ("north", "cpu")
+
+    site.write_text(yaml.safe_dump({**given, "data": str(pictures), "classes": ["cat", "cow"]}))
+    shown, _ = checked(capsys, *named, status=1)
+    assert "lets nothing out: the app names 1 classes" in shown["errors"][0]
+
+
+def test_a_person_reads_a_table(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(images(pictures))
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "  cat            14           2           4" in printed
+    assert printed.rstrip().endswith("a run can use these data")
