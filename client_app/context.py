@@ -226,6 +226,7 @@ def read_site_data(key: DataKey, node: NodeSettings, findings: Findings | None =
     """Read the data of a site, always anew; raise UserError where that cannot be.
 
     What was left out, guessed or replaced is added to ``findings``; without, a deployed site logs it.
+    Of a simulated one it is also among the data's ``notes``, which its server logs.
     """
     found = Findings() if findings is None else findings
     info = SiteInfo(
@@ -244,7 +245,9 @@ def read_site_data(key: DataKey, node: NodeSettings, findings: Findings | None =
     # A loader takes names from files and folders of the site: they become names of files here.
     checked_name(data.site, "site")
     checked_name(data.task, "task")
-    if findings is None and info.deployed:
+    if not info.deployed:
+        return replace(data, notes=tuple(found.lines()))
+    if findings is None:
         for line in found.lines():
             logger.info("site %s: %s", data.site, line)
     return data

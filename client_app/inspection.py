@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from client_app.context import DataKey, open_site, read_site_data
 from client_app.data.findings import Findings
 from client_app.failures import public_reason
@@ -17,9 +15,7 @@ from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.task_kinds import CLASSES, LABELS
 from fedstrata.support.errors import UserError
-from models.training.data import SiteData, Split
-
-Counts = dict[str, dict[str, int]] | dict[str, int]
+from models.training.data import Counts, SiteData
 
 
 @dataclass
@@ -56,7 +52,7 @@ class Inspection:
             "task": data.task if data else None,
             "kind": data.kind.name if data else None,
             "classes": list(data.classes) if data and of_classes else [],
-            "examples": counts(data) if data else {},
+            "examples": data.counts() if data else {},
             "left_out": dict(sorted(findings.left_out.items())),
             "range": list(data.value_range) if data and data.value_range else None,
             "input_shape": list(data.input_shape) if data else None,
@@ -82,25 +78,6 @@ def inspect(node: NodeSettings, plan: Plan) -> Inspection:
         found.errors.append(str(error))
         found.leaves = public_reason(error, node, simulated=node.simulated)
     return found
-
-
-def counts(data: SiteData) -> Counts:
-    """Return the examples of each split by class, or in all where there are no classes.
-
-    Of labels, how many examples have each.
-    """
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    if data.kind.name not in (CLASSES, LABELS):
-        return {name: len(split) for name, split in splits.items()}
-    return {name: _by_class(data, split) for name, split in splits.items()}
-
-
-def _by_class(data: SiteData, split: Split) -> dict[str, int]:
-    if data.kind.name == CLASSES:
-        numbers = np.bincount(split.labels, minlength=len(data.classes))
-    else:
-        numbers = np.nansum(split.labels == 1, axis=0)
-    return dict(zip(data.classes, map(int, numbers), strict=True))
 
 
 def share_of(node: NodeSettings, index: int, count: int) -> NodeSettings:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from fedstrata.protocol.data_description import DEFAULT, read_choices
 from fedstrata.protocol.limits import NAME
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.folders import default_models_dir
@@ -42,6 +43,8 @@ class NodeSettings:
         ``threads``: CPU threads of the site's process.
     max_steps : int or None
         ``max-steps``: the most optimizer steps the site does in a round.
+    describe : tuple of str
+        ``describe``: what the server may know of the data: ``range``, ``classes``.
     simulated : bool
         Whether this is a site of a simulation.
     """
@@ -59,6 +62,7 @@ class NodeSettings:
     threads: int | None
     max_steps: int | None
     simulated: bool
+    describe: tuple[str, ...] = DEFAULT
 
 
 KEYS = (
@@ -74,6 +78,7 @@ KEYS = (
     "device",
     "threads",
     "max-steps",
+    "describe",
 )
 
 
@@ -131,6 +136,7 @@ def read_node_settings(
         threads=_count(node_config, "threads", least=1),
         max_steps=_count(node_config, "max-steps", least=1),
         simulated=simulated,
+        describe=read_choices(str(node_config.get("describe", ",".join(DEFAULT))), "describe"),
     )
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
+from typing import cast
 
 import numpy as np
 import safetensors.torch
@@ -35,7 +36,16 @@ from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport, failure_report
 from fedstrata.protocol.codec import forms
 from fedstrata.protocol.codings import describe_form
+from fedstrata.protocol.data_description import (
+    CHOICES,
+    COUNTS,
+    MOST_NOTES,
+    RANGE,
+    DataDescription,
+)
+from fedstrata.protocol.limits import MOST_WORD, one_line
 from fedstrata.protocol.orders import Order
+from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models import weights
@@ -67,8 +77,9 @@ def failure_reason(context: SiteContext, number: int, error: Exception) -> str:
 
 
 def query(context: SiteContext, order: Order) -> Answer:
-    """Say who the site is."""
+    """Say who the site is; raise UserError where its data are no longer those of this run."""
     del order
+    context.store.check_data(context.data.digest)
     return site_report(context), {}
 
 
@@ -90,6 +101,7 @@ def train(context: SiteContext, order: Order) -> Answer:
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     report = prepared.run()
     tensors = exchanged_tensors(context)
+    context.store.note_data(context.data.digest)
     # Saved with the round: the next update carries it if the server takes this one.
     update, feedback = context.exchange.write(tensors, received.tensors, feedback)
     state = replace(
@@ -241,7 +253,22 @@ def site_report(context: SiteContext) -> SiteReport:
         },
         error="",
         known_states=context.exchange.known_states(started=context.has_weights),
+        data=describe(context),
     )
+
+
+def describe(context: SiteContext) -> DataDescription | None:
+    """Return what the site says of its data: in a simulation all, else what its settings let out."""
+    data, node = context.data, context.node
+    said = CHOICES if node.simulated else node.describe
+    by_class = data.counts() if COUNTS in said and data.kind.name != NUMBER else {}
+    said_of_it = DataDescription(
+        value_range=data.value_range if RANGE in said else None,
+        counts=cast("dict[str, dict[str, int]]", by_class),
+        source=data.source[:MOST_WORD] if node.simulated else "",
+        notes=tuple(map(one_line, data.notes[:MOST_NOTES])),
+    )
+    return None if said_of_it == DataDescription() else said_of_it
 
 
 def _check_steps(context: SiteContext) -> None:

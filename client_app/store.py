@@ -12,11 +12,11 @@ from typing import Protocol
 
 from torch import Tensor
 
-from client_app.failures import writing
+from client_app.failures import cause, writing
 from client_app.node_config import checked_name
 from fedstrata.protocol.limits import KNOWN_ROUNDS
 from fedstrata.support import tensor_files
-from fedstrata.support.durable import private_folder, sync
+from fedstrata.support.durable import PRIVATE_FILE, private_folder, sync
 from fedstrata.support.errors import UserError, private
 from models import weights
 from models.training.loop import OptimizerState
@@ -25,6 +25,7 @@ logger = logging.getLogger("flwr")
 
 RECEIVED, FEEDBACK = "received/", "error_feedback/"  # before the names of such tensors in a file
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
+DATA = "data.sha256"  # what the run's data are
 SET_ASIDE = "set-aside"  # folder of the rounds that a run gave up, in one folder each time
 MOST_SET_ASIDE = 12  # such folders: a server must not fill the disk of a site
 
@@ -287,6 +288,38 @@ class DiskStore:
     def deployed(self) -> Path:
         """Return the file of the model that the site is to use."""
         return self.folder / "deployed.safetensors"
+
+    def check_data(self, digest: str) -> None:
+        """Raise UserError for other data than those that `note_data` noted for this run.
+
+        A resumed run goes on with personal layers of the data that it began with, and its
+        training and test examples must be the same ones.
+        """
+        if self._noted_data() not in ("", digest):
+            raise UserError(
+                "the data here are not those with which this run began: other files, another "
+                "number of sites, other shares, or another version of a library that reads them. "
+                "Put back what was there, or start a new run"
+            )
+
+    def note_data(self, digest: str) -> None:
+        """Note what this run's data are, unless it is noted already."""
+        if self._noted_data():
+            return
+        # Lost in a crash, it is written again: not worth an fsync at each of many sites.
+        with writing("the note of this run's data"):
+            private_folder(self.folder)
+            path = self.folder / DATA
+            path.touch(PRIVATE_FILE)
+            path.write_text(digest)
+
+    def _noted_data(self) -> str:
+        try:
+            return (self.folder / DATA).read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise UserError(f"the note of this run's data cannot be read: {cause(error)}") from None
 
     def rounds(self) -> list[int]:
         """Return the rounds there are files of, ascending."""

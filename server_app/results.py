@@ -74,8 +74,20 @@ def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
         name: {
             **{key: site[key] for key in _OF_A_SITE},
             "majority_accuracy": site["majority_accuracy"],
+            "data": _description(site["data"]),
         }
         for name, site in reports.items()
+    }
+
+
+def _description(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what a site says of its data, or None; the notes are in the log."""
+    if said is None:
+        return None
+    return {
+        "range": said["value_range"],
+        "examples_of_classes": said["counts"],
+        "source": said["source"],
     }
 
 

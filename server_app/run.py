@@ -10,6 +10,7 @@ from fedstrata.support.errors import UserError
 from models.weights import Checkpoint
 from server_app import report, results, tables
 from server_app.audit import RunAudit
+from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy
 from server_app.evaluation import measure
 from server_app.patience import Log
@@ -109,6 +110,8 @@ class Run:
         """
         self.admission.begin(found, rejected)
         self.log(tables.sites_table(results.sites(self.roster.members)))
+        for line in data_lines(self.roster.members):
+            self.log(line)
         if not self.roster.members:
             raise UserError("no site can take part")
         check_newcomers(self.roster, self.state.partitions)

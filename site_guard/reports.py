@@ -25,6 +25,7 @@ from fedstrata.protocol.codings import (
     read_codings,
     read_form,
 )
+from fedstrata.protocol.data_description import COUNTS, RANGE, DataDescription
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.rounding import MOST_SECONDS
 from fedstrata.support.errors import UserError
@@ -117,6 +118,7 @@ class ReportRules:
             device=self._device(order, report.device),
             versions=dict(self.versions),
             known_states=self._known_states(order, report.known_states),
+            data=self._described(order, report),
         )
         return left, forms
 
@@ -173,6 +175,30 @@ class ReportRules:
                 f"the app names other {what} than before {when}: where the site's data or its app "
                 "changed, start a new run"
             )
+
+    def _described(self, order: Message, report: SiteReport) -> DataDescription | None:
+        """Return what of the data's description may leave: as `describe` says, and always the same.
+
+        Raises
+        ------
+        Refused
+            The counts are not those of the splits, or are others than before.
+        """
+        if report.data is None:
+            return None
+        report.data.check()
+        said, given = self.settings.describe, report.data
+        kept = DataDescription(
+            given.value_range if RANGE in said else None, given.counts if COUNTS in said else {}
+        )
+        for split, counted in kept.counts.items():
+            if not set(counted) <= set(report.classes):
+                raise Refused("the app counts examples of classes that it does not name")
+            if max(counted.values(), default=0) > report.examples[split]:
+                raise Refused(f"the app counts more {split} examples of a class than there are")
+        run, plan = order.metadata.run_id, plan_hash(order)
+        self._fix(("data", run, plan), kept, "descriptions of its data", "for the same plan")
+        return None if kept == DataDescription() else kept
 
     def _refuse_classes(self, names: Sequence[str]) -> None:
         """Raise Refused, without the names, for classes that the site does not let out."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from fedstrata.protocol.data_description import DEFAULT, read_choices
 from fedstrata.protocol.limits import NAME, NotNow
 from fedstrata.support.ed25519 import public_keys
 from fedstrata.support.errors import UserError, nearest
@@ -93,6 +94,9 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     keep : tuple of str
         Names or globs of tensors that never leave, whichever group a run puts them into. A name
         is the whole tensor's or a module's above it, as the bundle's model has it.
+    describe : tuple of str
+        What the server may know of the data, beside the number of examples of each split:
+        ``range`` (of the files' values) and ``classes`` (the examples of each class).
     classes : tuple of str or None
         The class names that may leave, whatever the run configures; None for those that it does.
     device : str
@@ -138,6 +142,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     models: str = ""
     cache_gb: int | None = None
     keep: tuple[str, ...] = ()
+    describe: tuple[str, ...] = DEFAULT
     classes: tuple[str, ...] | None = None
     device: str = "auto"
     threads: int | None = None
@@ -179,6 +184,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             "device": self.device,
             "threads": self.threads,
             "max-steps": self.max_steps,
+            "describe": ",".join(self.describe),
             "partition-id": self.partition_id,
             "num-partitions": self.num_partitions,
         }
@@ -270,6 +276,7 @@ def _check(settings: SiteSettings, path: Path) -> None:
             f"{path}: share has {', '.join(map(repr, wrong))}; a site can share "
             f"{' and '.join(GROUPS)}, and other groups never leave"
         )
+    read_choices(",".join(settings.describe), f"{path}: describe")
     for span in settings.hours:
         if not _HOURS.fullmatch(span):
             raise UserError(f"{path}: hours are written as '20:00-06:00', got {span!r}")

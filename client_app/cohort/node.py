@@ -17,7 +17,7 @@ from client_app.memory import within_memory
 from client_app.node_config import NodeSettings
 from client_app.orders import Report, answer_order, failure_reason, save_checkpoint
 from client_app.round import exchanged_tensors, train_round
-from fedstrata.protocol import answers, kinds
+from fedstrata.protocol import answers, cohort_answers, kinds
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import Order, read_members
@@ -79,15 +79,15 @@ def answer_cohort(message: Message, node: NodeSettings, plan: Plan, order: Order
     if kind == kinds.QUERY and not members:  # the first query: the server knows no names yet
         contexts = list(cohort.contexts.values())
         reports = _each(kind, contexts, order) + _rejected(cohort)
-        return answers.cohort_answer(message, reports, {})
+        return cohort_answers.cohort_answer(message, reports, {})
     contexts = cohort.chosen(members)
     if kind == kinds.TRAIN:
         trained, layers = train_cohort(contexts, order, expected)
-        return answers.cohort_answer(message, trained, layers)
+        return cohort_answers.cohort_answer(message, trained, layers)
     if kind == kinds.WEIGHTS and contexts:  # one file serves all sites of the node
         save_checkpoint(contexts[0], order.payloads)
         kind = kinds.QUERY
-    return answers.cohort_answer(message, _each(kind, contexts, order), {})
+    return cohort_answers.cohort_answer(message, _each(kind, contexts, order), {})
 
 
 def open_cohort(node: NodeSettings, plan: Plan) -> Cohort:
@@ -143,8 +143,9 @@ def train_cohort(
         sums = sums or CohortSums(expected, context.method)
         if not report.error:
             try:
+                context.store.note_data(context.data.digest)
                 sums.add(context.data.task, report, context.partitioned.partition, tensors)
-            except Refused as error:
+            except (Refused, UserError) as error:
                 report = _failed(context, order, str(error))
         reports.append(report)
     return reports, sums.payloads() if sums else {}

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.app.message import make_message
 
+from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.kinds import (
     DEPLOY,
     LAYERS,
@@ -89,6 +89,8 @@ class SiteReport:
         that the site has: its start, and those of the last rounds.
     later : bool
         Beside an error: whether the site may take part later, as one that waits for approval.
+    data : DataDescription or None
+        What the site says of its data, beside the counts.
     """
 
     site: str
@@ -105,6 +107,7 @@ class SiteReport:
     error: str
     known_states: dict[str, tuple[str, ...]] = field(default_factory=dict)
     later: bool = False
+    data: DataDescription | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ class DeployReport:
 
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
-        SiteReport: ("known_states", "later"),
+        SiteReport: ("known_states", "later", "data"),
         RoundReport: ("diverged",),
         DeployReport: ("later",),
     }
@@ -214,14 +217,14 @@ def answer(
     """Return the answer to ``message``: the report and the payload of each exchanged group."""
     content = RecordDict(
         {
-            REPORT: ConfigRecord({"json": _to_json(report)}),
+            REPORT: ConfigRecord({"json": to_json(report)}),
             LAYERS: ArrayRecord({group: payload_array(data) for group, data in layers.items()}),
         }
     )
     return Message(content, reply_to=message)
 
 
-def _to_json(report: SiteReport | RoundReport | DeployReport) -> str:
+def to_json(report: SiteReport | RoundReport | DeployReport) -> str:
     """Return a report as JSON: rounded, in one order, without optional fields that are empty."""
     record = rounded(asdict(report))
     for name in OPTIONAL.get(type(report), ()):
@@ -232,21 +235,6 @@ def _to_json(report: SiteReport | RoundReport | DeployReport) -> str:
         text = json.dumps(record, ensure_ascii=False, sort_keys=True)
         return text.encode(errors="replace").decode()
     return json.dumps(record, sort_keys=True)
-
-
-def cohort_answer(
-    message: Message,
-    reports: Sequence[SiteReport | RoundReport | DeployReport],
-    layers: Mapping[str, bytes],
-) -> Message:
-    """Return a cohort's answer: a report of each site, and the payload of each scope's sum."""
-    content = RecordDict(
-        {
-            REPORT: ConfigRecord({"json": [_to_json(report) for report in reports]}),
-            LAYERS: ArrayRecord({scope: payload_array(data) for scope, data in layers.items()}),
-        }
-    )
-    return Message(content, reply_to=message)
 
 
 def failure(
@@ -280,31 +268,6 @@ def failure_report(
     if kind == DEPLOY:
         return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why, later)
     return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later, diverged=diverged)
-
-
-def split_cohort_answer(message: Message, most: int) -> list[Message]:
-    """Return a cohort's answer as one message per report, without layers; empty for a site's.
-
-    Raises
-    ------
-    Refused
-        It has more than ``most`` reports.
-    """
-    try:
-        texts = message.content[REPORT]["json"]
-    except (KeyError, TypeError):
-        return []
-    if not isinstance(texts, list):
-        return []
-    if not 0 < len(texts) <= most:
-        raise Refused(f"answers for {len(texts)} sites, at most {most} are taken (cohort.sites)")
-    return [
-        make_message(
-            metadata=message.metadata,
-            content=RecordDict({REPORT: ConfigRecord({"json": text})}),
-        )
-        for text in texts
-    ]
 
 
 def reporting_site(message: Message) -> str:
@@ -347,6 +310,8 @@ def read_site_report(message: Message) -> SiteReport:
             raise Refused(f"known states of {printable(group)[:80]!r} are no list of SHA-256")
     if len(report.classes) > MOST_CLASSES:
         raise Refused(f"names {len(report.classes)} classes, at most {MOST_CLASSES} are taken")
+    if report.data is not None:
+        report.data.check()
     shape = report.input_shape
     sizes = 0 < len(shape) <= MOST_AXES and all(size > 0 for size in shape)
     if not sizes or math.prod(shape) > MOST_VALUES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -12,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedstrata.protocol.task_kinds import ONE_CLASS_EACH, TaskKind
+from fedstrata.protocol.task_kinds import CLASSES, NUMBER, ONE_CLASS_EACH, TaskKind
+
+Counts = Mapping[str, Mapping[str, int]] | Mapping[str, int]
 
 
 class Inputs(Protocol):
@@ -160,6 +163,8 @@ class SiteData:
         The values in the site's files that become 0 and 1; None where data have no such scale.
     source : str
         Which domain, hospital, file or subject a site of a simulation is; empty where it is none.
+    notes : tuple of str
+        How the data of a site of a simulation were read, for its log; empty at a deployed site.
     """
 
     site: str
@@ -172,3 +177,32 @@ class SiteData:
     kind: TaskKind = ONE_CLASS_EACH
     value_range: tuple[float, float] | None = None
     source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def counts(self) -> Counts:
+        """Return the examples of each split by class, or in all where there are no classes.
+
+        Of labels, how many examples have each.
+        """
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        if self.kind.name == NUMBER:
+            return {name: len(split) for name, split in splits.items()}
+        return {
+            name: dict(zip(self.classes, map(int, self._by_class(split)), strict=True))
+            for name, split in splits.items()
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """A SHA-256 of all inputs and labels of the three splits, in their order, and of the task."""
+        seen = hashlib.sha256(repr((self.task, self.classes, self.kind)).encode())
+        for split in (self.train, self.validation, self.test):
+            seen.update(split.inputs.digest().encode())
+            seen.update(np.ascontiguousarray(split.labels).tobytes())
+        return seen.hexdigest()
+
+    def _by_class(self, split: Split) -> NDArray[np.int64]:
+        if self.kind.name == CLASSES:
+            return np.bincount(split.labels, minlength=len(self.classes))
+        held: NDArray[np.int64] = (split.labels == 1).sum(axis=0)
+        return held

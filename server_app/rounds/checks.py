@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from flwr.app import Message
 from torch import Tensor
 
-from fedstrata.protocol import answers, codec, limits
+from fedstrata.protocol import answers, codec, cohort_answers, limits
 from fedstrata.protocol.answers import DeployReport, Metrics, RoundReport
 from fedstrata.protocol.kinds import group_of
 from fedstrata.protocol.limits import NotFinite, NotNow, Refused
@@ -115,7 +115,7 @@ def checked_cohort(
         As `checked_update`; for a site that was not asked, or is not mentioned; for a scope too
         many or too few, and sums that are larger than such sites' can be.
     """
-    messages = answers.split_cohort_answer(reply, len(members))
+    messages = cohort_answers.split_cohort_answer(reply, len(members))
     if not messages:  # one report for all: the cohort could not do it
         report = answers.read_round_report(reply)
         why = report.error or "is a cohort, and answers as a site"

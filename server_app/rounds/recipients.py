@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flwr.app import Message
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, cohort_answers
 from fedstrata.protocol.limits import Refused
 from server_app.sites.members import Member
 
@@ -71,7 +71,7 @@ def split_answer(recipients: Recipients, reply: Message) -> list[tuple[Member, M
     if not recipients.in_cohort:
         return [(members[0], reply)]
     answers.expect_no_layers(reply)
-    reports = answers.split_cohort_answer(reply, len(members))
+    reports = cohort_answers.split_cohort_answer(reply, len(members))
     if not reports:  # one report for all: the cohort could not do it
         return [(member, reply) for member in members]
     found = dict(zip((answers.reporting_site(report) for report in reports), reports, strict=True))

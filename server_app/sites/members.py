@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Message
 
-from fedstrata.protocol import answers
+from fedstrata.protocol import answers, cohort_answers
 from fedstrata.protocol.answers import SiteReport, read_site_report
 from fedstrata.protocol.limits import Refused
 from server_app.inbox import reply_problem
@@ -70,7 +70,7 @@ def identified(
 ) -> list[Member | RejectedSite]:
     """Return who answers: a site, or a cohort's sites, of which each has a name of its own."""
     try:
-        reports = [] if reply.has_error() else answers.split_cohort_answer(reply, most)
+        reports = [] if reply.has_error() else cohort_answers.split_cohort_answer(reply, most)
     except Refused as error:
         return [RejectedSite(node_id, "", str(error))]
     if not reports:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from client_app.inspection import added, counts, inspect, share_of
+from client_app.inspection import added, inspect, share_of
 from fedstrata.protocol.task_kinds import TaskKind
 from models.training.data import ArrayInputs, SiteData, Split
 from tests.helpers.site_contexts import opened, plan_of
@@ -38,17 +38,17 @@ def test_a_mistake_is_among_the_errors_and_what_leaves_of_it_is_said() -> None:
 
 def test_examples_are_counted_by_class() -> None:
     data = of_kind("classes", np.array([0, 1, 1]))
-    assert counts(data)["train"] == {"a": 1, "b": 2}
+    assert data.counts()["train"] == {"a": 1, "b": 2}
 
 
 def test_of_labels_those_are_counted_that_hold() -> None:
     data = of_kind("labels", np.array([[1, 0], [1, np.nan], [0, 1]], np.float32))
-    assert counts(data)["test"] == {"a": 2, "b": 1}
+    assert data.counts()["test"] == {"a": 2, "b": 1}
 
 
 def test_numbers_have_no_classes() -> None:
     data = of_kind("number", np.array([[1.0, 2.0]], np.float32))
-    assert counts(data) == {"train": 1, "validation": 1, "test": 1}
+    assert data.counts() == {"train": 1, "validation": 1, "test": 1}
 
 
 def test_examples_of_several_sites_are_added() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from client_app.round import train_round
 from client_app.store import LocalState, MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
+from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan
@@ -197,3 +199,31 @@ def test_a_checkpoint_is_saved_only_if_its_hash_is_right(plan: Plan, own_home: P
     report, _ = orders.receive_weights(context, order(0, {"pretrained": encode(tensors)}))
     assert isinstance(report, SiteReport)
     assert report.holds_weights
+
+
+def test_a_site_says_how_its_data_were_read_in_a_simulation() -> None:
+    context = opened(plan_of())
+    said = orders.describe(context)
+    assert said is not None
+    assert sum(said.counts["train"].values()) == 24
+
+
+def test_a_deployed_site_says_what_its_settings_let_out() -> None:
+    context = opened(plan_of())
+    data = replace(context.data, value_range=(0.0, 4095.0), source="ward 3")
+    for chosen, wanted in (
+        ((), None),
+        (("range",), DataDescription((0.0, 4095.0))),
+        (("classes",), DataDescription(counts=data.counts())),  # type: ignore[arg-type]
+    ):
+        node = replace(context.node, simulated=False, describe=chosen)
+        assert orders.describe(replace(context, node=node, data=data)) == wanted
+
+
+def test_a_site_with_other_data_than_its_run_began_with_is_refused() -> None:
+    context = opened(plan_of())
+    orders.query(context, order(0))
+    orders.train(context, order(1, payloads(context)))
+    fewer = replace(context.data, train=context.data.train.take(np.arange(10)))
+    with pytest.raises(UserError, match="not those with which this run began"):
+        orders.query(replace(context, data=fewer), order(0))

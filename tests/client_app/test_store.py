@@ -258,3 +258,24 @@ def test_a_full_disk_leaves_the_older_rounds_whole(tmp_path: Path) -> None:
     kept = store.before(3)
     assert kept is not None
     assert torch.equal(kept.tensors["head.out.weight"], torch.ones(200))
+
+
+def test_a_run_goes_on_with_the_data_with_which_it_began(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "march-1", "north")
+    store.check_data("a" * 64)
+    assert not store.folder.exists()  # a run that never trains leaves nothing here
+    store.note_data("a" * 64)
+    store.note_data("b" * 64)
+    store.check_data("a" * 64)
+    with pytest.raises(UserError, match="not those with which this run began"):
+        store.check_data("b" * 64)
+    DiskStore(tmp_path, "april-1", "north").check_data("b" * 64)
+    assert (store.folder / "data.sha256").stat().st_mode & 0o077 == 0
+
+
+def test_a_note_that_a_crash_emptied_is_written_again(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "march-1", "north")
+    store.note_data("a" * 64)
+    (store.folder / "data.sha256").write_text("")
+    store.note_data("b" * 64)
+    store.check_data("b" * 64)

@@ -20,7 +20,9 @@ def test_a_site_is_described_without_its_layers() -> None:
         "device",
         "versions",
         "majority_accuracy",
+        "data",
     }
+    assert entry["data"] is None  # this site says nothing of its data
 
 
 def test_each_group_says_how_it_travels_both_ways() -> None:

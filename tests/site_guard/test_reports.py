@@ -7,12 +7,14 @@ import platform
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from flwr.app import Message
 
 from fedstrata.protocol import kinds, orders
 from fedstrata.protocol.answers import MEASURED, DeployReport, RoundReport, SiteReport
+from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import Numerics
 from site_guard.reports import MOST_PLANS, MOST_STATES, ReportRules, installed_versions
@@ -196,3 +198,45 @@ def test_a_run_has_no_more_plans_than_some() -> None:
 def replace_settings(**changes: Any) -> SiteSettings:
     entries: dict[str, Any] = {"site": "a", "task": "gender", "state": "/s", "cache": "/c"}
     return SiteSettings(**entries, share=("common", "task"), **changes)
+
+
+SAID = DataDescription(
+    (0.0, 4095.0), {"train": {"no": 4, "yes": 6}, "test": {"no": 1}}, "jane", ("doe",)
+)
+
+
+@pytest.mark.parametrize(
+    ("describe", "left"),
+    [
+        ((), None),
+        (("range",), DataDescription((0.0, 4095.0))),
+        (("classes",), DataDescription(counts=SAID.counts)),
+    ],
+)
+def test_of_the_data_only_that_leaves_which_the_site_lets_out(
+    describe: tuple[str, ...], left: DataDescription | None
+) -> None:
+    rules = ReportRules(msgspec.structs.replace(HERE, describe=describe))
+    assert query(rules, replace(WHO, data=SAID)).data == left
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"train": {"jane": 1}}, "classes that it does not name"),
+        ({"train": {"no": 11}}, "more train examples of a class than there are"),
+    ],
+)
+def test_counts_that_are_none_of_the_splits_do_not_leave(
+    counts: dict[str, dict[str, int]], said: str
+) -> None:
+    rules = ReportRules(msgspec.structs.replace(HERE, describe=("classes",)))
+    with pytest.raises(Refused, match=said):
+        query(rules, replace(WHO, data=DataDescription(counts=counts)))
+
+
+def test_the_data_are_described_alike_each_time() -> None:
+    rules = ReportRules(HERE)
+    query(rules, replace(WHO, data=DataDescription((0.0, 1.0))))
+    with pytest.raises(Refused, match="other descriptions of its data"):
+        query(rules, replace(WHO, data=DataDescription((0.0, 2.0))))

@@ -1,4 +1,4 @@
-"""Whatever a site answers is read or refused, and a cohort's answer is one of each site."""
+"""Whatever a site answers is read or refused."""
 
 from __future__ import annotations
 
@@ -137,25 +137,6 @@ def test_a_site_report_arrives_as_it_was_sent() -> None:
     assert answers.read_site_report(answers.answer(asked(), WHO, {})) == WHO
 
 
-def test_a_cohorts_answer_has_a_report_of_each_site_and_the_layers_once() -> None:
-    reports = [replace(GOOD, site=name) for name in ("a", "b", "c")]
-    sent = answers.cohort_answer(asked(), reports, {"task/grade": b"layers"})
-    parts = answers.split_cohort_answer(sent, 3)
-    assert [answers.read_deploy_report(part) for part in parts] == reports
-    assert [answers.reporting_site(part) for part in parts] == ["a", "b", "c"]
-    assert answers.read_payloads(sent) == {"task/grade": b"layers"}
-    for part in parts:
-        answers.expect_no_layers(part)
-
-
-def test_a_cohort_answers_for_no_more_sites_than_may_be() -> None:
-    sent = answers.cohort_answer(asked(), [GOOD, GOOD], {})
-    with pytest.raises(Refused, match=r"answers for 2 sites, at most 1 .*cohort\.sites"):
-        answers.split_cohort_answer(sent, 1)
-    with pytest.raises(Refused, match="answers for 0 sites"):
-        answers.split_cohort_answer(answers.cohort_answer(asked(), [], {}), 1)
-
-
 def test_what_a_site_computed_with_arrives_as_it_was_sent() -> None:
     numerics = Numerics(2, 4, 1, 8)
     sent = answers.answer(asked(), replace(GOOD, numerics=numerics), {})
@@ -184,10 +165,6 @@ def test_numerics_that_make_no_sense_are_refused(numerics: Any, reason: str) -> 
     for report, read in ((GOOD, answers.read_deploy_report), (done, answers.read_round_report)):
         with pytest.raises(Refused, match=reason):
             read(answer_with(json.dumps({**asdict(report), "numerics": numerics})))
-
-
-def test_the_answer_of_a_site_is_no_cohorts() -> None:
-    assert answers.split_cohort_answer(answers.answer(asked(), GOOD, {}), 5) == []
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no JSON", "[" * 100_000])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from flwr.app import Message
 
-from fedstrata.protocol import answers, kinds, orders
+from fedstrata.protocol import answers, cohort_answers, kinds, orders
 from fedstrata.protocol.limits import Refused
 from server_app.rounds.recipients import Recipients, by_order, split_answer
 from tests.helpers.members import member, round_report
@@ -34,7 +34,7 @@ def test_tasks_are_listed_once() -> None:
 
 def test_each_site_of_a_cohort_gets_its_own_report() -> None:
     reports = [round_report(m.site) for m in reversed(COHORT)]
-    reply = answers.cohort_answer(order(), reports, {})
+    reply = cohort_answers.cohort_answer(order(), reports, {})
     split = split_answer(Recipients(tuple(COHORT)), reply)
     assert [(m.site, answers.read_round_report(part).site) for m, part in split] == [
         (name, name) for name in ("c0", "c1", "c2")
@@ -42,12 +42,14 @@ def test_each_site_of_a_cohort_gets_its_own_report() -> None:
 
 
 def test_an_answer_for_other_sites_is_refused() -> None:
-    reply = answers.cohort_answer(order(), [round_report("c0"), round_report("stranger")], {})
+    reply = cohort_answers.cohort_answer(
+        order(), [round_report("c0"), round_report("stranger")], {}
+    )
     with pytest.raises(Refused, match="does not answer for the sites"):
         split_answer(Recipients(tuple(COHORT[:2])), reply)
 
 
 def test_an_answer_with_layers_is_refused() -> None:
-    reply = answers.cohort_answer(order(), [round_report("c0")], {"common": b"x"})
+    reply = cohort_answers.cohort_answer(order(), [round_report("c0")], {"common": b"x"})
     with pytest.raises(Refused, match="nobody asked for"):
         split_answer(Recipients((COHORT[0],)), reply)

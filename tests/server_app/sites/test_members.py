@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from flwr.app import Error, Message
 
-from fedstrata.protocol import answers, kinds, orders
+from fedstrata.protocol import answers, cohort_answers, kinds, orders
 from server_app.sites.allowed_keys import AllowedSite, AllowedSites
 from server_app.sites.members import Member, RejectedSite, identified
 from tests.helpers.members import site_report
@@ -24,7 +24,7 @@ def test_a_report_makes_a_member() -> None:
 
 
 def test_the_sites_of_a_cohort_are_members_each() -> None:
-    reply = answers.cohort_answer(query(), [site_report("a"), site_report("b")], {})
+    reply = cohort_answers.cohort_answer(query(), [site_report("a"), site_report("b")], {})
     found = identified(7, reply, None, 2)
     assert [(one.site, isinstance(one, Member) and one.in_cohort) for one in found] == [
         ("a", True),
@@ -33,7 +33,7 @@ def test_the_sites_of_a_cohort_are_members_each() -> None:
 
 
 def test_a_cohort_that_names_a_site_twice_is_rejected() -> None:
-    reply = answers.cohort_answer(query(), [site_report("a"), site_report("a")], {})
+    reply = cohort_answers.cohort_answer(query(), [site_report("a"), site_report("a")], {})
     (found,) = identified(7, reply, None, 2)
     assert found == RejectedSite(7, "", "answers twice for a")
 
