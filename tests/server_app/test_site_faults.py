@@ -111,6 +111,7 @@ def test_a_full_disk_costs_one_contribution_and_no_personal_layer(
     store = DiskStore(small_disk / "state", results["federation"], "clinic")
     assert store.rounds() == [1, 3]
     assert {path.name for path in store.folder.iterdir()} == {
+        "data.sha256",
         "round-000001.safetensors",
         "round-000003.safetensors",
     }
