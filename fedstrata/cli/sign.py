@@ -37,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint",
         type=_start,
-        default="",
         metavar="HASH",
         help="content hash of the checkpoint, for one that is not on this machine or that an earlier "
         "run trained; or any, for whichever the server sends",
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         key, pairs = private_key(options.key), read_pairs(options.pairs)
         bundle = build(options.app)
-        signed = plans(options.app, pairs, options.checkpoint)
+        signed = plans(options.app, pairs, options.checkpoint or "")
         for number, plan in enumerate(signed, start=1):
             print(f"plan {number}: {_start_words(plan)}", file=sys.stderr)
         print(" ".join(sign(bundle, plan, key) for plan in signed))
