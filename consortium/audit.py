@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedstrata.protocol.kinds import QUERY
 from fedstrata.support.audit import Line
 
 REPORT = "report"  # beside the groups: what an answer says
 _ANSWERED = ("left", "refused", "failed")  # events of a site with which something leaves
-_EXPLAINED = ("late", "refused", "absent")  # events of the coordinator, for a site and a round
+# Events of the coordinator, for a site and a round; the last one for a kind of order too.
+_EXPLAINED = ("late", "refused", "absent", "not awaited")
 
 
 @dataclass(frozen=True, order=True)
@@ -58,8 +58,6 @@ class Comparison:
 def compare(site_lines: Sequence[Line], server_lines: Sequence[Line], site: str = "") -> Comparison:
     """Compare what left a site with what arrived from it, in the runs that the server's log has.
 
-    Answers to queries are left out: the coordinator's log begins after the sites have joined.
-
     Parameters
     ----------
     site_lines, server_lines : sequence of Line
@@ -79,8 +77,15 @@ def compare(site_lines: Sequence[Line], server_lines: Sequence[Line], site: str 
     result = Comparison(name, same=(left & arrived).total())
     why = _explanations(site_lines, server_lines, name)
     for payload in sorted((left - arrived).elements()):
-        key = (payload.run, payload.round)
-        reason = why.get(key) or why.get(("", payload.round))
+        places = ((payload.run, payload.kind), ("", payload.kind), ("", ""))
+        reason = next(
+            (
+                why[run, payload.round, kind]
+                for run, kind in places
+                if (run, payload.round, kind) in why
+            ),
+            "",
+        )
         if reason:
             result.notes.append(f"{payload} left {name} and did not count: {reason}")
         else:
@@ -109,8 +114,6 @@ def _has(line: Line, event: str = "") -> bool:
 
 def _payloads(answers: Iterable[Mapping[str, Any]]) -> Iterable[Payload]:
     for fields in answers:
-        if fields["kind"].startswith(QUERY):
-            continue
         for what, each in {**fields["layers"], REPORT: fields[REPORT]}.items():
             described = each if isinstance(each, dict) else {}
             size, digest = described.get("bytes"), described.get("sha256")
@@ -126,15 +129,21 @@ def _payloads(answers: Iterable[Mapping[str, Any]]) -> Iterable[Payload]:
 
 def _explanations(
     site_lines: Iterable[Line], server_lines: Iterable[Line], site: str
-) -> dict[tuple[str, int], str]:
-    """Return why an answer of a round may be missing at the server; run "" stands for any."""
-    found: dict[tuple[str, int], str] = {}
+) -> dict[tuple[str, int, str], str]:
+    """Return why an answer to a kind of order of a round may be missing at the server.
+
+    A run or a kind of "" stands for any.
+    """
+    found: dict[tuple[str, int, str], str] = {}
     for line in server_lines:
-        if line.event in _EXPLAINED and line.fields.get("site") == site:
+        # A node that has not said who it is yet has no name.
+        names = (site, "") if line.event == "not awaited" else (site,)
+        if line.event in _EXPLAINED and line.fields.get("site") in names:
+            kind = str(line.fields.get("kind", ""))
             why = f"{line.event}: {line.fields.get('why', '')}"
-            found["", int(line.fields.get("round", 0))] = why
+            found["", int(line.fields.get("round", 0)), kind] = why
     for line in site_lines:
         if line.event == "not sent":
             key = (str(line.fields.get("run")), int(line.fields.get("round", 0)))
-            found[key] = f"not sent: {line.fields.get('why', '')}"
+            found[*key, str(line.fields.get("kind"))] = f"not sent: {line.fields.get('why', '')}"
     return found

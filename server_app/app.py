@@ -110,9 +110,9 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     if isinstance(grid, GrpcGrid):
         model = str(config.model["name"])
         threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
-    roster = Roster(
-        grid, plan.to_json(), newcomers, allowed, config.cohort.sites, bool(settings.sites)
-    )
+    audit = find_audit(folder.path, deployed=isinstance(grid, GrpcGrid))
+    only = bool(settings.sites)
+    roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites, only, audit)
     found, rejected = gather(
         roster,
         least=settings.min_sites + len(newcomers),
@@ -126,7 +126,6 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     from server_app.start_weights import checkpoint
 
     start = checkpoint(config, home() / "cache", say)
-    audit = find_audit(folder.path, deployed=isinstance(grid, GrpcGrid))
     this_run = Run(roster, config, plan, folder, start, say, audit)
     this_run.join(found, rejected)
     with folder.written_here():
@@ -134,7 +133,10 @@ def run(grid: Grid, wanted: RunConfig) -> None:
             folder.begin(config.to_dict(), wanted.experiment)
         say(f"run {folder.name}: results go to {folder.path}")
         with audit.recorded(folder.name, folder.begun(), plan.to_json()):
-            results = this_run.play(None if old is None else old.latest())
+            try:
+                results = this_run.play(None if old is None else old.latest())
+            finally:
+                roster.stop_asking("the run is over")
     for text in closing(results):
         say(text)
     path = folder.path / "results.json"

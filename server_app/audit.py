@@ -39,10 +39,12 @@ class RunAudit:
     def __init__(self, log: AuditLog | None = None) -> None:
         self.log = log
         self._members: dict[str, int] = {}  # those that the log has, with their nodes
+        # What happens while sites join: the run's folder is made when enough have.
+        self._before: list[tuple[str, dict[str, Any]]] | None = []
 
     @contextmanager
     def recorded(self, name: str, begun: Mapping[str, Any], plan: str) -> Iterator[None]:
-        """Record that a run begins or goes on, and how the block ended.
+        """Record that a run begins or goes on, what was noted before, and how the block ended.
 
         Parameters
         ----------
@@ -53,6 +55,7 @@ class RunAudit:
         plan : str
             What the sites are sent, as JSON.
         """
+        before, self._before = self._before or [], None
         self._append(
             "submitted",
             name=name,
@@ -60,6 +63,8 @@ class RunAudit:
             experiment=begun.get("experiment", ""),
             plan=_hash(plan.encode()),
         )
+        for event, fields in before:
+            self._append(event, **fields)
         try:
             yield
         except BaseException as error:
@@ -89,6 +94,10 @@ class RunAudit:
             **answer_fields(reply),
         )
 
+    def not_awaited(self, kind: str, number: int, sites: Sequence[str], why: str) -> None:
+        """Record that the run stopped waiting for an answer; without sites, of a node without a name."""
+        self._append("not awaited", kind=kind, round=number, site=plain(", ".join(sites)), why=why)
+
     def played(self, record: Mapping[str, Any], members: Iterable[Member], folder: Path) -> None:
         """Record a round that is complete: who did not take part, and the checkpoint.
 
@@ -117,6 +126,9 @@ class RunAudit:
 
     def _append(self, event: str, **fields: Any) -> None:
         if self.log is None:
+            return
+        if self._before is not None:
+            self._before.append((event, fields))
             return
         try:
             self.log.append(event, **fields)

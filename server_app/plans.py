@@ -13,31 +13,57 @@ from collections.abc import Mapping, Sequence
 
 from fedstrata.support.errors import UserError
 from server_app.compose import compose, expand, read_run_config
-from strategies.config import plan_for
+from strategies.config import Config, plan_for
 
 
-def plans(run_config: Mapping[str, object]) -> list[str]:
+def plans(run_config: Mapping[str, object], start: str = "") -> list[str]:
     """Return the plan, as JSON, of each run that a configuration asks for.
 
-    What differs from run to run, and is not signed, is empty: the federation and the checkpoint.
+    The federation, which differs from run to run, is empty.
+
+    Parameters
+    ----------
+    run_config : mapping
+        Flower's run config.
+    start : str
+        The checkpoint that the runs start from: its content hash, or ``any`` for whichever comes.
+        By default it is read, as the server will do; it is ``any`` where the run trains it.
 
     Raises
     ------
     UserError
-        The configuration is wrong.
+        The configuration is wrong, or the checkpoint cannot be read here.
     """
     wanted = read_run_config(run_config)
     made = []
     for each in wanted.each(expand(wanted.overrides)):
         config = compose(each.experiment, each.overrides)
-        made.append(plan_for(config, federation="", weights="").to_json())
+        made.append(plan_for(config, federation="", weights=_start(config, start)).to_json())
     return made
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the plans of the configuration that the one argument is, as JSON."""
+def _start(config: Config, given: str) -> str:
+    source = config.weights.get("source")
+    if source == "none":
+        return ""
+    from server_app.start_weights import hash_before, read_weights
+
+    if given:
+        read_weights(config)
+        return given
     try:
-        print(json.dumps(plans(json.loads(arguments[0]))))
+        return hash_before(config)
+    except UserError as error:
+        raise UserError(
+            f"the checkpoint that is to be signed cannot be read here: {error}; give --checkpoint "
+            "with its content hash, or --checkpoint any"
+        ) from None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the plans of the configuration that is the first argument, as JSON; then the start."""
+    try:
+        print(json.dumps(plans(json.loads(arguments[0]), *arguments[1:])))
     except UserError as error:
         sys.exit(str(error))
 

@@ -27,6 +27,9 @@ from strategies.config import Config
 Log = Callable[[str], None]
 
 
+ANY = "any"  # in a plan that is signed: the start is not known yet
+
+
 @dataclass(frozen=True)
 class FileWeights:
     """The settings of ``weights=file``."""
@@ -130,6 +133,24 @@ def read_weights(config: Config) -> Weights | None:
     return read
 
 
+def hash_before(config: Config) -> str:
+    """Return the content hash of the start, as far as it is known before the run.
+
+    It is "" for ``source: none``, and `ANY` where the run trains its checkpoint itself.
+
+    Raises
+    ------
+    UserError
+        As `checkpoint`.
+    """
+    wanted = read_weights(config)
+    if wanted is None:
+        return ""
+    if isinstance(wanted, Pretraining):
+        return ANY
+    return weights.content_hash(_fitting(config, *_given(config, wanted), log=lambda line: None))
+
+
 def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | PretrainingJob | None:
     """Return the checkpoint that ``config.weights`` asks for, or None for ``source: none``.
 
@@ -161,14 +182,8 @@ def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Pretrainin
             log(f"stage 1: pre-trained weights {found.content_hash[:12]} found, training skipped")
             return found
         return job
-    if isinstance(wanted, FileWeights):
-        return _fitted(config, weights.read_file(Path(wanted.path)), wanted.path, cache, log)
-    if isinstance(wanted, FolderWeights):
-        folder = config.model["folder"]
-        tensors = folder_tensors(folder, default_models_dir())
-        return _fitted(config, tensors, f"folder {folder}", cache, log)
-    tensors = weights.torchvision_weights(str(config.model["name"]), wanted.name)
-    return _fitted(config, tensors, wanted.name, cache, log)
+    tensors, source = _given(config, wanted)
+    return _saved(_fitting(config, tensors, source, log=log), source, cache)
 
 
 def path_of(cache: Path, content_hash: str) -> Path:
@@ -188,15 +203,27 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
     return Checkpoint(content_hash, tensors, PretrainingJob.source)
 
 
-def _fitted(
-    config: Config, tensors: Mapping[str, Tensor], source: str, cache: Path, log: Log
-) -> Checkpoint:
+def _given(
+    config: Config, wanted: FileWeights | FolderWeights | TorchvisionWeights
+) -> tuple[Mapping[str, Tensor], str]:
+    """Return the tensors of weights that were made elsewhere, and what they are called."""
+    if isinstance(wanted, FileWeights):
+        return weights.read_file(Path(wanted.path)), wanted.path
+    if isinstance(wanted, FolderWeights):
+        folder = config.model["folder"]
+        return folder_tensors(folder, default_models_dir()), f"folder {folder}"
+    return weights.torchvision_weights(str(config.model["name"]), wanted.name), wanted.name
+
+
+def _fitting(
+    config: Config, tensors: Mapping[str, Tensor], source: str, *, log: Log
+) -> dict[str, Tensor]:
     """Load ``tensors`` into the model, say what fitted, and return what did."""
     network = _network(config, tensors)
     report = weights.load_into(network, tensors)
     log(f"weights {source}: {report}")
     own = network.state_dict()
-    return _saved({name: own[name].detach().clone() for name in report.loaded}, source, cache)
+    return {name: own[name].detach().clone() for name in report.loaded}
 
 
 def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:

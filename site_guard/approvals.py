@@ -1,8 +1,8 @@
 """Approval run by run: what waits for a person of the site, what was decided, and what is left of it.
 
 A folder has three files for each request: ``ID.request`` and ``ID.used`` by the site's process, and
-``ID.decision`` by the person. ``ID`` is made of the run, the app bundle and the plan: where one of
-these changes, there is another request.
+``ID.decision`` by the person. ``ID`` is made of the run, the app bundle, the plan and the signed
+start: where one of these changes, there is another request.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Fingerprint of the key that signed both, or "".
     plan : str
         The plan as JSON.
+    start : str
+        The checkpoint as it is signed: its content hash, ``any``, ``none``, or "" where nothing is.
     """
 
     run: int
@@ -63,11 +65,12 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan_digest: str
     signer: str
     plan: str
+    start: str = ""
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of run, bundle and plan."""
-        text = "\n".join((self.federation, self.bundle, self.plan_digest))
+        """Twelve hexadecimal digits of run, bundle, plan and start."""
+        text = "\n".join((self.federation, self.bundle, self.plan_digest, self.start))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def read_plan(self) -> Plan:
@@ -271,7 +274,13 @@ class Approvals:
 
 
 def request_of(
-    run: int, plan_json: str, plan: Plan, bundle: bytes, signer: str, asked: datetime
+    run: int,
+    plan_json: str,
+    plan: Plan,
+    bundle: bytes,
+    signer: str,
+    asked: datetime,
+    start: str = "",
 ) -> Request:
     """Return the request that an order belongs to."""
     return Request(
@@ -282,6 +291,7 @@ def request_of(
         plan_digest=plan_digest(plan_json),
         signer=signer,
         plan=plan_json,
+        start=start,
     )
 
 

@@ -137,6 +137,7 @@ class SiteAudit:
                 signer=request.signer,
                 bundle=request.bundle,
                 plan=request.plan_digest,
+                start=request.start,
                 **fields,
             )
         except OSError as error:
@@ -146,12 +147,15 @@ class SiteAudit:
             ) from None
 
     def _signer(self, work: Work) -> str:
-        """Return the fingerprint of the key that signed bundle and plan, or "" for none of ours."""
+        """Return the fingerprint of the key that signed the order's run, or "" for none of ours."""
         given = work.context.run_config.get("signature")
         # The plan is the server's: anything in it may be wrong, and then it is not signed.
         with contextlib.suppress(Refused, ValueError, TypeError, AttributeError, RecursionError):
-            key = require_signature(work.bundle.content, _plan(work.message), given, self.keys)
-            return key_fingerprint(key) if key else ""
+            kind = work.message.metadata.message_type
+            signed = require_signature(
+                work.bundle.content, _plan(work.message), given, self.keys, kind
+            )
+            return key_fingerprint(signed.key) if signed else ""
         return ""
 
     def _record(self, event: str, **fields: Any) -> None:

@@ -181,7 +181,7 @@ class Guard:
         kind, rules = message.metadata.message_type, self.settings.plan
         text, plan = read_plan(message)
         given = work.context.run_config.get("signature")
-        key = require_signature(content, text, given, self.keys)
+        signed = require_signature(content, text, given, self.keys, kind)
         rules.check_plan(plan)
         requested = self.answer_filter.check_order(message)
         for group, schema in requested.schemas.items():
@@ -191,8 +191,9 @@ class Guard:
             text,
             plan,
             content,
-            key_fingerprint(key) if key else "",
+            key_fingerprint(signed.key) if signed else "",
             datetime.now(UTC),
+            signed.start if signed else "",
         )
         if self.settings.approve == "ask":
             self._require_approval(request, content, kind)

@@ -8,13 +8,17 @@ from typing import Any
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.limits import printable
 from fedstrata.protocol.plan import Plan
+from site_guard.signatures import ANY, NONE
 
 MOST_SHOWN = 300  # characters of a value
 LEAVES = {"common": "leaves, averaged over all sites", "task": "leaves, averaged over the task"}
 
 
-def plan_words(plan: Plan) -> list[tuple[str, str]]:
-    """Return what a plan asks of a site, as pairs of a heading and a text of one line."""
+def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
+    """Return what a plan asks of a site, as pairs of a heading and a text of one line.
+
+    ``start`` is the checkpoint as it is signed, or "" where nothing is.
+    """
     train = plan.train
     length = f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps"
     rows = [
@@ -25,7 +29,7 @@ def plan_words(plan: Plan) -> list[tuple[str, str]]:
         ("rounds", f"{plan.rounds}, with {plan.fraction:.0%} of the sites in each"),
         ("a round", f"{length} in batches of {train.batch_size}"),
         ("optimizer", f"{_named({**vars(train.optimizer)})}, clip {train.clip}"),
-        ("start", f"checkpoint {plan.weights[:16]}" if plan.weights else "not known yet"),
+        ("start", _start(plan, start)),
         ("afterwards", _tuning(plan)),
         ("privacy", "none: what is averaged gets no noise"),
     ]
@@ -59,6 +63,15 @@ def _groups(groups: Mapping[str, Any], codings: Codings) -> list[tuple[str, str]
             fate += f" ({codings.describe(group)})"
         rows.append((group, f"{', '.join(map(str, entries))}: {fate}"))
     return rows
+
+
+def _start(plan: Plan, signed: str) -> str:
+    named = f"checkpoint {plan.weights[:16]}" if plan.weights else ""
+    if not signed:
+        return f"{named or 'not known yet'}; no signature binds it"
+    if signed == ANY:
+        return f"{named or 'not known yet'}; the signature leaves it open: any checkpoint may come"
+    return "no checkpoint, as signed" if signed == NONE else f"checkpoint {signed[:16]}, as signed"
 
 
 def _tuning(plan: Plan) -> str:

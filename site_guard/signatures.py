@@ -1,4 +1,8 @@
-"""Signatures of runs: Ed25519 over an app bundle and the plan that it may have, by the consortium."""
+"""Signatures of runs: Ed25519 over an app bundle, its plan and its start, by the consortium.
+
+The start is the pre-trained checkpoint. A signature names it, as ``START:BASE64``: by its content
+hash; as ``none``; or as ``any``, where the signer left it open, since the run makes it itself.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -15,32 +21,48 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from fedstrata.protocol.limits import Refused
+from fedstrata.protocol import kinds
+from fedstrata.protocol.limits import Refused, printable
 
-PURPOSE = b"fedstrata bundle and plan v1\n"  # so that a signature means this and nothing else
-# What of a plan differs between runs that are alike: their names, and the checkpoint, which a
-# server may make itself after the first queries.
-NOT_SIGNED = ("federation", "weights")
+PURPOSE = b"fedstrata bundle, plan and start v2\n"  # so that a signature means this alone
+# What of a plan has no part in its digest: the name of the run, which differs between runs that are
+# alike; and the checkpoint, which the first queries do not have yet and which is signed beside it.
+APART = ("federation", "weights")
+ANY, NONE = "any", "none"
 MOST_SIGNATURES = 1_000  # in a run's configuration: one for each of its plans
+_START = re.compile(rf"[0-9a-f]{{64}}|{ANY}|{NONE}")
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Who signed an order's bundle, plan and start, and what the signature says of the start."""
+
+    key: Ed25519PublicKey
+    start: str
 
 
 def plan_digest(plan: str) -> str:
-    """Return the SHA-256 of a plan, in hexadecimal digits, without what differs from run to run."""
+    """Return the SHA-256 of a plan, in hexadecimal digits, without its run's name and its start."""
     loaded = json.loads(plan)
-    kept = {key: value for key, value in loaded.items() if key not in NOT_SIGNED}
+    kept = {key: value for key, value in loaded.items() if key not in APART}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sign(bundle: bytes, plan: str, key: Ed25519PrivateKey) -> str:
-    """Return the signature of an app bundle together with a plan, given as JSON."""
-    return base64.b64encode(key.sign(_statement(bundle, plan_digest(plan)))).decode()
+    """Return the signature of an app bundle together with a plan, given as JSON.
+
+    The plan's ``weights`` are the start: a content hash, `ANY`, or "" for none.
+    """
+    start = json.loads(plan)["weights"] or NONE
+    raw = key.sign(_statement(bundle, plan_digest(plan), start))
+    return f"{start}:{base64.b64encode(raw).decode()}"
 
 
 def require_signature(
-    bundle: bytes, plan: str, signatures: object, keys: Sequence[Ed25519PublicKey]
-) -> Ed25519PublicKey | None:
-    """Return which of ``keys`` signed the bundle with this plan; without keys none is needed.
+    bundle: bytes, plan: str, signatures: object, keys: Sequence[Ed25519PublicKey], kind: str
+) -> Signed | None:
+    """Return which of ``keys`` signed bundle, plan and start; without keys none is needed.
 
     Parameters
     ----------
@@ -53,33 +75,60 @@ def require_signature(
         the run.
     keys : sequence of Ed25519PublicKey
         Those that the site trusts.
+    kind : str
+        Of the order. The first queries name no checkpoint yet.
 
     Raises
     ------
     Refused
-        No signature is of this bundle, this plan and one of the keys.
+        No signature is of this bundle, this plan, this start and one of the keys.
     """
     if not keys:
         return None
     digest = hashlib.sha256(bundle).hexdigest()[:16]
     if not isinstance(signatures, str) or not signatures.split():
         raise Refused(f"the app bundle {digest} is not signed, and this site asks for it")
-    hashed = plan_digest(plan)
-    statement = _statement(bundle, hashed)
+    hashed, weights = plan_digest(plan), json.loads(plan).get("weights")
+    other_start = ""
     for text in signatures.split(maxsplit=MOST_SIGNATURES)[:MOST_SIGNATURES]:
+        start, _, encoded = text.partition(":")
         try:
-            raw = base64.b64decode(text, validate=True)
+            raw = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
-            raise Refused(f"the signature of the app bundle {digest} cannot be read") from None
+            raw = b""
+        if not raw or not _START.fullmatch(start):
+            raise Refused(f"the signature of the app bundle {digest} cannot be read")
         for key in keys:
             try:
-                key.verify(raw, statement)
+                key.verify(raw, _statement(bundle, hashed, start))
             except InvalidSignature:
                 continue
-            return key
+            if _may_start(start, weights, kind):
+                return Signed(key, start)
+            other_start = start
+    if other_start:
+        raise Refused(
+            f"the run starts from {_named(weights)}, and what is signed starts from "
+            f"{_named(other_start)}: sign it again with the checkpoint of the run"
+        )
     raise Refused(
         f"the app bundle {digest} with the plan {hashed[:16]} is not signed with a key that this "
         "site trusts: sign it with the experiment and overrides of the run"
+    )
+
+
+def _may_start(start: str, weights: object, kind: str) -> bool:
+    """Return whether an order whose plan has these weights keeps to the start that is signed."""
+    if start == ANY or (kind == kinds.QUERY and weights == ""):
+        return True
+    return weights == ("" if start == NONE else start)
+
+
+def _named(weights: object) -> str:
+    return (
+        f"checkpoint {printable(str(weights))[:16]}"
+        if weights not in ("", NONE)
+        else "no checkpoint"
     )
 
 
@@ -90,5 +139,5 @@ def key_fingerprint(key: Ed25519PublicKey) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def _statement(bundle: bytes, plan: str) -> bytes:
-    return PURPOSE + hashlib.sha256(bundle).digest() + bytes.fromhex(plan)
+def _statement(bundle: bytes, plan: str, start: str) -> bytes:
+    return PURPOSE + hashlib.sha256(bundle).digest() + bytes.fromhex(plan) + start.encode()

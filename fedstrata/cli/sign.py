@@ -1,9 +1,10 @@
-"""`fedstrata sign`: the signature of an app bundle with its plan, by a key of the consortium."""
+"""`fedstrata sign`: the signature of a bundle, its plan and its start, by a consortium's key."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -17,8 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the signature of what `flwr run` would send, with the same folder and ``-c``."""
     parser = argparse.ArgumentParser(
         prog="fedstrata sign",
-        description="Signs an app's bundle together with the plan that its sites will get. Repeat "
-        "here the experiment and the overrides of the run; with others no site takes the signature.",
+        description="Signs an app's bundle together with the plan that its sites will get and the "
+        "checkpoint that the run starts from. Repeat here the experiment and the overrides of the "
+        "run; with others no site takes the signature.",
         epilog='flwr run . hospitals -c "experiment=\\"images\\" '
         'signature=\\"$(fedstrata sign --key consortium -c experiment=images)\\""',
     )
@@ -32,6 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="KEY=VALUE",
         help="experiment=NAME or overrides=TEXT, as for the run",
     )
+    parser.add_argument(
+        "--checkpoint",
+        type=_start,
+        metavar="HASH",
+        help="content hash of the checkpoint, for one that is not on this machine or that an earlier "
+        "run trained; or any, for whichever the server sends",
+    )
     options = parser.parse_args(arguments)
     from consortium.driver import read_pairs
     from fedstrata.support.ed25519 import private_key
@@ -41,13 +50,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         key, pairs = private_key(options.key), read_pairs(options.pairs)
         bundle = build(options.app)
-        print(" ".join(sign(bundle, plan, key) for plan in plans(options.app, pairs)))
+        signed = plans(options.app, pairs, options.checkpoint or "")
+        for number, plan in enumerate(signed, start=1):
+            print(f"plan {number}: {_start_words(plan)}", file=sys.stderr)
+        print(" ".join(sign(bundle, plan, key) for plan in signed))
     except UserError as error:
         sys.exit(str(error))
 
 
-def plans(app: Path, pairs: Mapping[str, str]) -> list[str]:
+def _start(text: str) -> str:
+    if text != "any" and not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write 64 hexadecimal digits, as results.json has them, or any"
+        )
+    return text
+
+
+def _start_words(plan: str) -> str:
+    start = json.loads(plan)["weights"]
+    if start == "any":
+        return "it may start from ANY checkpoint, since this one is not known yet or not named"
+    return f"it starts from checkpoint {start}" if start else "it starts from no checkpoint"
+
+
+def plans(app: Path, pairs: Mapping[str, str], start: str = "") -> list[str]:
     """Return the plans, as JSON, that the app in a folder makes of a run's configuration.
+
+    ``start`` is the checkpoint's content hash, or "any"; by default the app reads the checkpoint.
 
     The app's own code composes them in a process of its own: it may be another version than this.
     """
@@ -62,7 +91,7 @@ def plans(app: Path, pairs: Mapping[str, str]) -> list[str]:
         raise UserError(f"-c {unknown[0]}=...: the app has {', '.join(sorted(defaults))}")
     # With -m the folder comes first on Python's path.
     done = subprocess.run(
-        [sys.executable, "-m", "server_app.plans", json.dumps({**defaults, **pairs})],
+        [sys.executable, "-m", "server_app.plans", json.dumps({**defaults, **pairs}), start],
         cwd=app,
         capture_output=True,
         text=True,

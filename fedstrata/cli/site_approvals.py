@@ -96,7 +96,7 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
         ("signed by", _signer(request.signer, settings)),
         ("bundle", request.bundle),
         ("plan", request.plan_digest),
-        *plan_words(plan),
+        *plan_words(plan, request.start),
         ("bytes a round", _bytes(request, settings.task)),
     ]
     return [f"{heading:16} {text}" for heading, text in rows] + _changes(

@@ -135,9 +135,11 @@ class Dispatch:
             yield recipients, reply
         for recipients in pending.values():
             self._note_unanswered(ask.kind, recipients)
+            why = f"no answer within {ask.seconds:g} s"
+            self.audit.not_awaited(ask.kind, ask.number, recipients.sites, why)
             for site in recipients.sites:
                 if site not in record.absent:
-                    record.late[site] = f"no answer within {ask.seconds:g} s"
+                    record.late[site] = why
 
     def _send(
         self, ask: Ask, everyone: Iterable[Recipients], record: RoundRecord

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fedstrata.protocol import kinds, orders
+from server_app.audit import RunAudit
 from server_app.inbox import Inbox, send
 from server_app.patience import Backoff
 from server_app.sites.allowed_keys import AllowedSites
@@ -37,6 +39,8 @@ class Roster:
         Sites that one node may answer for, as a cohort; with 1 there are no cohorts.
     only_allowed : bool
         Whether nodes that are not in ``allowed`` are sent nothing, not even a query.
+    audit : RunAudit
+        The run's audit log.
     """
 
     grid: Grid
@@ -45,6 +49,7 @@ class Roster:
     allowed: AllowedSites | None = None
     most: int = 1
     only_allowed: bool = False
+    audit: RunAudit = field(default_factory=RunAudit)
     members: dict[str, Member] = field(default_factory=dict)
     newcomers: dict[str, Member] = field(default_factory=dict)
     _rejected: dict[int, list[RejectedSite]] = field(default_factory=dict)  # by node
@@ -87,7 +92,7 @@ class Roster:
     def change_plan(self, plan: str) -> None:
         """Ask with another plan from now on, and again who has not answered to the one before."""
         self.plan = plan
-        self._asked.clear()
+        self.stop_asking("it is asked again, with the checkpoint that the run starts from")
 
     def clear(self) -> None:
         """Forget who takes part."""
@@ -117,6 +122,7 @@ class Roster:
             if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                 continue  # it went while it was asked, as one whose SuperNode is started again does
             found = identified(node_id, reply, self.allowed, self.most)
+            self.audit.arrived(kinds.QUERY, 0, self._names(node_id, found), reply)
             members += [m for m in found if isinstance(m, Member) and not self._is_known(m)]
             rejected += self._note_answer(
                 node_id, [s for s in found if isinstance(s, RejectedSite)]
@@ -182,7 +188,12 @@ class Roster:
 
     def forget_asked(self, connected: set[int]) -> None:
         """Stop waiting for the answers of nodes that are gone."""
-        self._asked = {m: n for m, n in self._asked.items() if n in connected}
+        gone = {m: n for m, n in self._asked.items() if n not in connected}
+        self._drop(gone, "its node is gone")
+
+    def stop_asking(self, why: str) -> None:
+        """Stop waiting for every answer."""
+        self._drop(dict(self._asked), why)
 
     def by_task(self) -> dict[str, list[Member]]:
         """Return the members of each task, tasks and members sorted by name."""
@@ -219,6 +230,19 @@ class Roster:
                 # Who waits for a person of the site is asked as soon the next time as this time.
                 self._again.postpone(node_id, longer=not any(site.later for site in rejected))
         return [site for site in rejected if site not in before]
+
+    def _drop(self, asked: dict[str, int], why: str) -> None:
+        for message_id, node_id in asked.items():
+            del self._asked[message_id]
+            self.audit.not_awaited(kinds.QUERY, 0, self._names(node_id, ()), why)
+
+    def _names(self, node_id: int, found: Iterable[Member | RejectedSite]) -> list[str]:
+        """Return whose answer it is, for the audit log: by the roster, or by its own words."""
+        if self.allowed is not None:
+            entry = self.allowed.by_node.get(node_id)
+            return [entry.site if entry else f"node {node_id}"]
+        known = [member for member in self.everyone.values() if member.node_id == node_id]
+        return sorted({one.site for one in found if one.site} or {one.site for one in known})
 
     def _is_known(self, member: Member) -> bool:
         """Whether a cohort was asked again for another site's sake, and this one is as it was."""

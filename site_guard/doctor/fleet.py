@@ -1,27 +1,33 @@
-"""Whether Flower's Fleet API answers as a site needs it, asked with a heartbeat of nobody.
+"""Whether Flower's Fleet API answers as a site needs it, asked with two requests that it refuses.
 
-The heartbeat is signed with the site's key and names a node that there is not: the SuperLink checks
-signature and time first, then refuses it, and nothing changes there. Flower's insides, tested with
-Flower 1.31.
+The first is a heartbeat, signed with the site's key, of a node that there is not: the SuperLink
+checks signature and time first. The second asks to activate the key's node with an interval that no
+node may have: the SuperLink looks the key up first. Both are refused before anything changes there.
+Flower's insides, tested with Flower 1.31.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import grpc
 from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
 from flwr.common.grpc import create_channel
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.proto.fleet_pb2_grpc import FleetStub
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from site_guard.doctor.certificates import read_node_key
 from site_guard.doctor.checks import Check, ok, problem, unknown
 from site_guard.doctor.network import FLEET, Server
 
 NAMELESS, CLOCK, SIGNATURE = "Invalid node ID", "Invalid timestamp", "Invalid signature"
+NOBODYS, NO_INTERVAL = "No SuperNode found with the given public key", "Invalid heartbeat interval"
 ANOTHER_API = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN)
 
 
@@ -34,20 +40,56 @@ def check_fleet(server: Server) -> Iterator[Check]:
         server.address, insecure=root is None, root_certificates=root, interceptors=signing
     )
     request = SendNodeHeartbeatRequest(node=Node(node_id=0), heartbeat_interval=30)
+    stub = FleetStub(channel)
     try:
-        FleetStub(channel).SendNodeHeartbeat(request, timeout=server.seconds)
-    except grpc.RpcError as error:
-        code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-        details = str(error.details() if isinstance(error, grpc.Call) else error)
-        yield from _refused(server, code, details, signed=key is not None)
-    else:
-        yield problem(
-            "Fleet API",
-            f"{server.address} answers to anybody: it asks for no key",
-            "ask the coordinator to start flower-superlink with --enable-supernode-auth",
-        )
+        refusal = _refusal(stub.SendNodeHeartbeat, request, server.seconds)
+        if refusal is None:
+            yield problem(
+                "Fleet API",
+                f"{server.address} answers to anybody: it asks for no key",
+                "ask the coordinator to start flower-superlink with --enable-supernode-auth",
+            )
+            return
+        yield from _refused(server, *refusal, signed=key is not None)
+        if key and refusal == (grpc.StatusCode.UNAUTHENTICATED, NAMELESS):
+            asked = ActivateNodeRequest(
+                public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=0
+            )
+            yield _registration(server, _refusal(stub.ActivateNode, asked, server.seconds))
     finally:
         channel.close()
+
+
+def _refusal(
+    call: Callable[..., Any], request: Any, seconds: float
+) -> tuple[grpc.StatusCode, str] | None:
+    """Return how a request is refused, and in which words; None where it is granted."""
+    try:
+        call(request, timeout=seconds)
+    except grpc.RpcError as error:
+        if not isinstance(error, grpc.Call):
+            return grpc.StatusCode.UNKNOWN, str(error)
+        return error.code(), str(error.details())
+    return None
+
+
+def _registration(server: Server, refusal: tuple[grpc.StatusCode, str] | None) -> Check:
+    """Say whether the key is registered, by the refusal to activate its node."""
+    name, details = "registration", refusal[1] if refusal else "it was granted"
+    if NO_INTERVAL in details:
+        return ok(name, "the key is registered")
+    if NOBODYS in details:
+        public = (server.key or Path("supernode.key")).with_suffix(".pub")
+        return problem(
+            name,
+            "the key is not registered, or was unregistered",
+            f"send {public} to the coordinator, who gives `fedstrata consortium add` and `register`",
+        )
+    return unknown(
+        name,
+        f"the server does not say whether the key is registered: {_short(details)}",
+        "ask the coordinator, or see whether `fedstrata node` connects",
+    )
 
 
 def _refused(
@@ -81,10 +123,6 @@ def _refused(
         )
     elif details == NAMELESS:
         yield ok("clock", "within 5 seconds ahead and 5 minutes behind the server's")
-        yield unknown(
-            "registration",
-            "whether the key is registered is known once `fedstrata node` connects",
-        )
     else:
         yield problem(
             "key", f"the server refuses the key: {_short(details)}", "ask the coordinator"

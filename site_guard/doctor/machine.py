@@ -210,6 +210,9 @@ def _against(constraints: Path | None) -> Check:
         text = constraints.read_text()
     except (OSError, UnicodeDecodeError) as error:
         return problem(name, f"{constraints}: {error}", "ask the coordinator for constraints.txt")
+    python = re.search(r"^#.*\bPython (\d+\.\d+)", text, re.MULTILINE)
+    here = platform.python_version()
+    beside = f"; Python {here} here, {python[1]} there" if python else ""
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.+!-]+)", text, re.MULTILINE))
     other = [
         f"{package} {_version(package) or 'missing'} (there {pinned[package]})"
@@ -219,9 +222,18 @@ def _against(constraints: Path | None) -> Check:
     ]
     if other:
         return problem(
-            name, f"others here: {', '.join(other)}", f"pip install -c {constraints} fedstrata"
+            name,
+            f"others here: {', '.join(other)}{beside}",
+            f"pip install -c {constraints} fedstrata",
         )
-    return ok(name, f"the same for {sum(package in pinned for package in COMPARED)} packages")
+    compared = [package for package in COMPARED if package in pinned]
+    if not compared:
+        return problem(
+            name,
+            f"{constraints} names none of our packages",
+            "ask the coordinator for constraints.txt",
+        )
+    return ok(name, f"the same for {', '.join(compared)}{beside}")
 
 
 def cgroup_limit(

@@ -1,4 +1,4 @@
-"""A server cannot change what a site signed for or approved: not the plan, not the app, not how often."""
+"""A server cannot change what is signed or approved: not plan, app or start, and not how often."""
 
 from __future__ import annotations
 
@@ -82,6 +82,16 @@ def test_an_approved_run_that_changes_its_app_waits_again(
     site.approvals.allow(asked, until=None, rounds=None)
     other = bundle(tmp_path / "app", remark="one line more")
     assert order(site, other, planned()).startswith("waiting for approval at a")
+
+
+def test_a_signed_app_starts_from_no_other_checkpoint(site: Guard, app: bytes) -> None:
+    assert order(site, app, planned()) == ""  # signed for no checkpoint
+    assert "starts from checkpoint aaaa" in order(site, app, planned(weights="a" * 64))
+    bound = {"signature": sign(app, planned(weights="b" * 64), KEY)}
+    for weights, refused in (("a" * 64, True), ("", True), ("b" * 64, False)):
+        text = planned(weights=weights)
+        error = ask(site, app, plan_json=text, run_config=bound, kind=kinds.TRAIN).error
+        assert ("what is signed starts from checkpoint bbbb" in error) == refused
 
 
 def test_a_signature_of_another_purpose_is_none(site: Guard, app: bytes) -> None:

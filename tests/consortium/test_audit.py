@@ -23,14 +23,14 @@ def test_both_logs_are_whole_and_say_the_same(logs: Logs) -> None:
         assert read_and_verify(path, (key.public_key(),)).problems == []
     found = logs.compared()
     assert (found.site, found.problems, found.notes) == ("clinic", [], [])
-    # Two rounds of a report and two groups, and the evaluation's report.
-    assert found.same == 2 * 3 + 1
+    # The answer to the query, two rounds of a report and two groups, and the evaluation's report.
+    assert found.same == 1 + 2 * 3 + 1
 
 
 def test_the_server_records_the_run(logs: Logs) -> None:
     _, server = logs.lines()
     events = [line.event for line in server]
-    assert events[0] == "submitted"
+    assert events[:3] == ["submitted", "arrived", "arrived"]  # who joined, before the rounds
     assert events[-1] == "ended"
     assert events.count("admitted") == events.count("checkpoint") == 2
     assert {line.fields["site"] for line in server if line.event == "arrived"} == {
@@ -47,7 +47,7 @@ def test_an_answer_that_came_too_late_is_explained(tmp_path: Path) -> None:
     )
     assert found.problems == []
     assert len(found.notes) == 3
-    assert "late: no answer within 1 s" in found.notes[0]
+    assert "not awaited: no answer within 1 s" in found.notes[0]
 
 
 def test_lines_of_any_other_form_are_not_compared(logs: Logs) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.containers.testbed import COMPOSE, compose, docker, inside, testbed
+from tests.containers.testbed import APP_USER, COMPOSE, SMALL, compose, docker, inside, testbed
 
 PROBE = """
 import socket, sys
@@ -27,6 +27,16 @@ for address in sys.argv[1:]:
 """
 SERVICES = [f"{hospital}-{part}" for hospital in "abc" for part in ("node", "app")]
 SERVICES += ["superlink", "serverapp"]
+RIGHTS = ["KILL", "SETGID", "SETUID"]  # of a hospital's own process: to start the app, and end it
+USERS = """
+import pathlib
+for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+    try:
+        rows = dict(row.split(":", 1) for row in status.read_text().splitlines())
+    except OSError:
+        continue
+    print(rows["Uid"].split()[1], rows["CapEff"].strip(), rows["NoNewPrivs"].strip())
+"""
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
 
@@ -73,10 +83,11 @@ def test_the_process_with_the_data_reaches_its_node_alone(results: dict[str, Any
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_container_is_root_or_can_write_to_its_image(
+def test_no_container_has_more_rights_than_it_needs_or_can_write_to_its_image(
     results: dict[str, Any], service: str
 ) -> None:
-    assert inside(service, "id", "-u").strip() != "0"
+    has_app = service.endswith("-app")
+    assert (inside(service, "id", "-u").strip() == "0") == has_app
     code = "open('/app/x', 'w')"
     refused = subprocess.run(
         ["docker", "compose", "-f", str(COMPOSE), "exec", "-T", service, "python", "-c", code],
@@ -86,7 +97,9 @@ def test_no_container_is_root_or_can_write_to_its_image(
     )
     assert "Read-only file system" in refused.stderr
     container = json.loads(docker("inspect", f"fedstrata-{service}-1"))[0]
+    given = [each.removeprefix("CAP_") for each in container["HostConfig"]["CapAdd"] or []]
     assert container["HostConfig"]["CapDrop"] == ["ALL"]
+    assert sorted(given) == (RIGHTS if has_app else [])
     assert container["State"]["Health"]["Status"] == "healthy"
 
 
@@ -98,7 +111,41 @@ def test_no_private_key_is_in_the_image(results: dict[str, Any]) -> None:
 
 def test_a_hospital_has_its_own_keys_alone(results: dict[str, Any]) -> None:
     assert set(inside("a-node", "ls", "/keys").split()) == {"ca.crt", "supernode.key"}
-    assert set(inside("a-app", "ls", "/keys").split()) == {"audit.key"}
+    assert set(inside("a-app", "ls", "/keys").split()) == {"audit.key", "audit.pub"}
+
+
+def test_node_site_and_app_are_three_users(results: dict[str, Any]) -> None:
+    user = APP_USER.partition(":")[0]
+    node = {row.split()[0] for row in inside("a-node", "python", "-c", USERS).splitlines()}
+    rows = [row.split() for row in inside("a-app", "python", "-c", USERS).splitlines()]
+    assert len(node) == 1
+    assert node.isdisjoint({"0", user})
+    assert {row[0] for row in rows} == {"0", user}
+    of_app = {tuple(row[1:]) for row in rows if row[0] == user}
+    assert of_app == {("0" * 16, "1")}  # no right at all, and none to be had
+
+
+def test_the_apps_user_can_neither_read_a_key_nor_change_the_rules(results: dict[str, Any]) -> None:
+    for path in ("/keys/audit.key", "/state/guard/hospital-a/audit.jsonl"):
+        with pytest.raises(AssertionError, match="Permission denied"):
+            inside("a-app", "cat", path, user=APP_USER)
+    with pytest.raises(AssertionError, match=r"Permission denied|Read-only"):
+        inside("a-app", "sh", "-c", "echo >> /site/site.yaml", user=APP_USER)
+
+
+def test_each_line_of_a_hospitals_audit_log_is_signed(results: dict[str, Any]) -> None:
+    audit = ("fedstrata", "site", "audit", "--settings", "/site/site.yaml", "--verify")
+    assert "left" in inside("a-app", *audit)
+
+
+def test_a_run_that_is_not_signed_trains_nowhere(results: dict[str, Any]) -> None:
+    waits = f"{SMALL} strategy.join_timeout=20".replace("min_sites=3", "min_sites=1")
+    command = ["flwr", "run", "/app", "testbed", "--stream", "-c", f'overrides="{waits}"']
+    said = compose("run", "--rm", "--no-deps", "-T", "operator", *command)
+    for letter in "abc":
+        assert f"hospital-{letter}" in said
+    assert said.count("is not signed, and this site asks for it") >= 3
+    assert "round 1" not in said
 
 
 def test_apps_of_the_operator_find_no_private_key_and_reach_no_control_port(
@@ -130,8 +177,11 @@ def test_the_image_says_what_is_in_it(results: dict[str, Any]) -> None:
 
 def test_personal_layers_are_in_the_hospitals_own_volume(results: dict[str, Any]) -> None:
     sites = f"/state/sites/{results['federation']}/sites"
-    assert "round-000003.safetensors" in inside("a-app", "ls", f"{sites}/hospital-a")
-    assert "hospital-a" not in inside("b-app", "ls", sites)
+    mine = inside("a-app", "ls", f"{sites}/hospital-a", user=APP_USER)
+    assert "round-000003.safetensors" in mine
+    assert "hospital-a" not in inside("b-app", "ls", sites, user=APP_USER)
+    with pytest.raises(AssertionError, match="Permission denied"):  # not even the site's process
+        inside("a-app", "ls", sites)
 
 
 def test_the_operator_has_no_private_key(results: dict[str, Any]) -> None:

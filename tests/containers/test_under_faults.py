@@ -22,7 +22,16 @@ import pytest
 
 from benchmarks.fault_injection.comparison import final_metrics
 from benchmarks.fault_injection.plan import KINDS
-from tests.containers.testbed import ROOT, SCRIPT, SMALL, docker, inside, results_in, testbed
+from tests.containers.testbed import (
+    APP_USER,
+    ROOT,
+    SCRIPT,
+    SMALL,
+    docker,
+    inside,
+    results_in,
+    testbed,
+)
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(7200)]
 
@@ -157,7 +166,7 @@ def going(folder: Path, *command: str) -> Iterator[Going]:
     with log.open("wb") as output:
         popen = subprocess.Popen([SCRIPT, *command], stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_for("the run has a name", lambda: TOLD.read_text() != before, seconds=60)
+        wait_for("the run has a name", lambda: TOLD.read_text() != before, seconds=180)
         time.sleep(1.0)
         yield Going(popen, log, TOLD.read_text().splitlines()[1])
     finally:
@@ -183,7 +192,9 @@ def outcome(said: str) -> Outcome:
     personal = {}
     for hospital, letter in HOSPITALS.items():
         kept = f"/state/sites/{results['federation']}/sites/{hospital}"
-        personal[hospital] = inside(f"{letter}-app", "python", "-c", DIGEST, kept).strip()
+        personal[hospital] = inside(
+            f"{letter}-app", "python", "-c", DIGEST, kept, user=APP_USER
+        ).strip()
     return Outcome(results, personal)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker" / "compose.yml"
 SCRIPT = str(ROOT / "docker" / "testbed")
+APP_USER = "10002:10002"  # `app-user` of docker/hospitals
 SMALL = (
     "model=small_cnn model.head=[8] weights=none groups.pretrained=[] "
     "groups.common=[conv1,bn1,conv2,conv3] groups.task=[head.0] groups.personal=[bn2,bn3,head.out] "
@@ -47,8 +48,12 @@ def compose(*command: str) -> str:
     return docker("compose", "--file", str(COMPOSE), *command)
 
 
-def inside(service: str, *command: str) -> str:
-    return compose("exec", "-T", service, *command)
+def inside(service: str, *command: str, user: str = "") -> str:
+    """Run a command in a container, as its own user or another.
+
+    Root of a hospital's app container may not read what belongs to the app's user: `APP_USER`.
+    """
+    return compose("exec", "-T", *(("--user", user) if user else ()), service, *command)
 
 
 def testbed(*command: str) -> str:

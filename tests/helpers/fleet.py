@@ -22,9 +22,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from flwr.proto.fleet_pb2_grpc import FleetServicer, add_FleetServicer_to_server
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
+from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import (
+    FleetServicer as FlowersServicer,
+)
 from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import (
     NodeAuthServerInterceptor,
 )
+from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.superlink.federation import NoOpFederationManager
 
 DAY = timedelta(days=1)
 
@@ -86,17 +93,51 @@ class _Fleet(FleetServicer):  # type: ignore[misc]
         return SendNodeHeartbeatResponse(success=False)
 
 
+@dataclass
+class Registered:
+    """What the SuperLink knows of nodes, as Flower keeps it."""
+
+    def __post_init__(self) -> None:
+        self.objects = ObjectStoreFactory()
+        self.states = LinkStateFactory(
+            FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), self.objects
+        )
+
+    @property
+    def state(self) -> LinkState:
+        """Flower's own."""
+        return self.states.state()
+
+    def add(self, public_key: bytes) -> int:
+        """Register a node's key, as the coordinator does; return the node's id."""
+        return self.state.create_node("coordinator", "coordinator", public_key, 0)
+
+    def status(self, node_id: int) -> str:
+        """Return what a node is: registered, online, offline or unregistered."""
+        (node,) = self.state.get_node_info(node_ids=[node_id])
+        return str(node.status)
+
+
 @contextmanager
 def fleet(
-    pair: tuple[bytes, bytes] | None, *, authenticates: bool = True, is_fleet: bool = True
+    pair: tuple[bytes, bytes] | None,
+    *,
+    authenticates: bool = True,
+    is_fleet: bool = True,
+    registered: Registered | None = None,
 ) -> Iterator[int]:
-    """Run a server on a port of 127.0.0.1, which is yielded; without ``pair`` it has no TLS."""
+    """Run a server on a port of 127.0.0.1, which is yielded; without ``pair`` it has no TLS.
+
+    With ``registered`` it is Flower's own.
+    """
     nodes = SimpleNamespace(get_node_id_by_public_key=lambda _key: 42)
-    asks = [NodeAuthServerInterceptor(SimpleNamespace(state=lambda: nodes))]  # type: ignore[arg-type]
+    states = registered.states if registered else SimpleNamespace(state=lambda: nodes)
+    asks = [NodeAuthServerInterceptor(states)]  # type: ignore[arg-type]
     pool = ThreadPoolExecutor(2)
     server = grpc.server(pool, interceptors=asks if authenticates else [])
     if is_fleet:
-        add_FleetServicer_to_server(_Fleet(), server)
+        flowers = FlowersServicer(states, registered.objects, True) if registered else _Fleet()
+        add_FleetServicer_to_server(flowers, server)
     if pair is None:
         port = server.add_insecure_port("127.0.0.1:0")
     else:

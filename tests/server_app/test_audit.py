@@ -69,6 +69,19 @@ def test_a_run_that_fails_says_why(audit: RunAudit) -> None:
     assert [event for event, _ in events(audit)] == ["submitted", "failed"]
 
 
+def test_what_happens_before_the_run_has_a_folder_is_written_when_it_has(
+    audit: RunAudit, tmp_path: Path
+) -> None:
+    audit.arrived(kinds.QUERY, 0, ["a"], answer(report=ConfigRecord({"json": "{}"})))
+    audit.not_awaited(kinds.QUERY, 0, ["b"], "its node is gone")
+    assert list(tmp_path.iterdir()) == []
+    with audit.recorded("run", {}, "{}"):
+        pass
+    assert events(audit) == [
+        *(("submitted", ""), ("arrived", "a"), ("not awaited", "b"), ("ended", "")),
+    ]
+
+
 def test_an_error_of_flower_has_not_arrived(audit: RunAudit) -> None:
     order = orders.order(kinds.TRAIN, 7, plan="", round_number=3, layers={}, ttl=60.0)
     with audit.recorded("run", {}, "{}"):

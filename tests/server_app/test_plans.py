@@ -6,9 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from fedstrata.protocol import kinds
+from fedstrata.support.errors import UserError
+from models import weights
+from models.networks import build
+from models.weights import Checkpoint
+from server_app.compose import compose
 from server_app.plans import main, plans
+from server_app.start_weights import checkpoint
 from site_guard.signatures import plan_digest
 from tests.helpers.runs import PLAIN
 from tests.loopback import simulate
@@ -26,6 +33,41 @@ def test_every_order_of_a_run_has_the_plan_that_was_known_before(tmp_path: Path)
 
 def test_a_sweep_has_a_plan_for_each_run() -> None:
     assert len(plans({"experiment": "faces", "overrides": "seed=1,2 method=fedavg,fedper"})) == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "given", "start"),
+    [
+        ("weights=none", "", ""),
+        ("weights=none", "c" * 64, ""),
+        ("weights=central", "", "any"),
+        ("weights=central", "c" * 64, "c" * 64),
+    ],
+)
+def test_a_plan_names_the_start_as_far_as_it_is_known(
+    overrides: str, given: str, start: str
+) -> None:
+    (plan,) = plans({"experiment": "faces", "overrides": overrides}, given)
+    assert json.loads(plan)["weights"] == start
+
+
+def test_the_start_that_is_known_before_is_the_one_that_a_run_has(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    network = build("small_cnn", input_shape=(3, 28, 28), classes=2, head=[64])
+    weights.save(tmp_path / "start.safetensors", network.state_dict(), {})
+    chosen = f"model=small_cnn weights=file weights.path={tmp_path}/start.safetensors"
+    (plan,) = plans({"experiment": "faces", "overrides": chosen})
+    made = checkpoint(compose("faces", chosen.split()), tmp_path / "cache", lambda line: None)
+    assert isinstance(made, Checkpoint)
+    assert json.loads(plan)["weights"] == made.content_hash
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_signed() -> None:
+    chosen = "weights=file weights.path=/nowhere/start.pth"
+    with pytest.raises(
+        UserError, match=r"cannot be read here: .*/nowhere/start.pth.*--checkpoint any"
+    ):
+        plans({"experiment": "faces", "overrides": chosen})
 
 
 def test_what_is_printed_are_the_plans(capsys: pytest.CaptureFixture[str]) -> None:

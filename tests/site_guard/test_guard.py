@@ -88,7 +88,7 @@ def test_only_signed_bundles_run_where_the_site_asks_for_it(tmp_path: Path, tiny
     strict = make_guard(settings(tmp_path, bundles=Bundles(signed_by=(public,)), threads=1))
     try:
         assert "is not signed" in ask(strict, tiny).error
-        forged = base64.b64encode(os.urandom(64)).decode()
+        forged = "none:" + base64.b64encode(os.urandom(64)).decode()
         error = ask(strict, tiny, run_config={"signature": forged}).error
         assert "not signed with a key that this site trusts" in error
         assert strict.process.started == 0

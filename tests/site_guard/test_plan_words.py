@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from site_guard.plan_words import plan_words
 from tests.helpers.plans import plan_of
+
+ONE = "1" * 64
 
 
 def test_the_words_name_what_leaves_and_what_stays() -> None:
@@ -26,3 +30,18 @@ def test_words_of_a_server_stay_on_their_line() -> None:
     for _, text in plan_words(hostile):
         assert text.isprintable()
         assert len(text) < 400
+
+
+@pytest.mark.parametrize(
+    ("weights", "signed", "words"),
+    [
+        ("", "", "not known yet; no signature binds it"),
+        (ONE, "", "checkpoint 1111111111111111; no signature binds it"),
+        ("", "any", "not known yet; the signature leaves it open: any checkpoint may come"),
+        ("", ONE, "checkpoint 1111111111111111, as signed"),
+        ("", "none", "no checkpoint, as signed"),
+    ],
+)
+def test_the_words_say_what_binds_the_start(weights: str, signed: str, words: str) -> None:
+    plan = replace(plan_of("faces"), weights=weights)
+    assert dict(plan_words(plan, signed))["start"] == words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -218,6 +219,23 @@ def test_an_impostor_is_rejected_and_a_run_outlives_its_driver(
     assert "impostor" in unauthorized
     assert "waiting for approval at site-02" in consortium.processes.logs()
     assert "site-01" in unauthorized
+    for member in MEMBERS:
+        compare_logs(consortium, member)
+
+
+def compare_logs(consortium: Consortium, site: str) -> None:
+    """Compare what really left a site with what really arrived, as the coordinator types it."""
+    log = consortium.processes.folder / site / "guard" / site / "audit.jsonl"
+    command = ["fedstrata", "consortium", "audit", str(consortium.output / "march")]
+    done = subprocess.run(
+        [*command, "--compare", str(log)],
+        env=consortium.processes.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(rf"{site}: (\d+) payloads", done.stdout)[1]) > 6, done.stdout  # type: ignore[index]
 
 
 def test_a_run_outlives_the_superlink(consortium: Consortium) -> None:

@@ -11,9 +11,12 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import ConfigRecord, Message
 
 from fedstrata.protocol import kinds
+from fedstrata.support.audit_check import read_and_verify
 from fedstrata.support.errors import UserError
 from server_app.sites.roster_file import VARIABLE
 from tests.helpers.keys import new_key
@@ -103,6 +106,22 @@ def test_who_is_not_what_the_roster_says_is_rejected_and_the_run_goes_on(
     if node_id != 666:  # the site that the key belongs to is missing, and named
         assert first["absent"] == {"hospital-b": "connected, but not as itself"}
         assert results["participation"]["hospital-b"] == ["absent", "absent"]
+
+
+@pytest.mark.parametrize(("node_id", "name"), [(102, "hospital-b"), (666, "node 666")])
+def test_the_audit_log_has_an_impostors_answer_under_its_own_name(
+    tmp_path: Path, roster: Path, monkeypatch: pytest.MonkeyPatch, node_id: int, name: str
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    path = tmp_path / "audit.key"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    monkeypatch.setenv("FEDSTRATA_AUDIT_KEY", str(path))
+    grid = grid_of(tmp_path / "out", **{f"n{node_id}": node("hospital-a", 1)})
+    results, _ = simulate(tmp_path / "out", "faces", QUICK, grid=grid)
+    lines = read_and_verify(tmp_path / "out" / results["run"] / "audit.jsonl").lines
+    fields = [line.fields for line in lines if line.event == "arrived"]
+    asked = [each["site"] for each in fields if each["kind"] == kinds.QUERY]
+    assert sorted(asked) == sorted({*TASKS, name})
 
 
 def test_an_impostor_cannot_take_a_site_s_place_in_mid_run(tmp_path: Path, roster: Path) -> None:

@@ -136,8 +136,13 @@ def test_other_versions_than_the_coordinators(tmp_path: Path) -> None:
     assert "(there 1.30.0)" in check.text
     assert "numpy" in check.text
     assert "nothing" not in check.text
-    constraints.write_text(f"flwr=={machine._version('flwr')}\n")
-    assert list(check_versions(constraints))[-1].state == OK
+    constraints.write_text(f"# on Python 3.9: made\nflwr=={machine._version('flwr')}\n")
+    check = list(check_versions(constraints))[-1]
+    assert check.state == OK
+    assert check.text.startswith("the same for flwr; Python 3.")
+    assert check.text.endswith("here, 3.9 there")
+    constraints.write_text("numpi==1\n")
+    assert "none of our packages" in list(check_versions(constraints))[-1].text
     assert list(check_versions(None))[-1].state == UNKNOWN
     assert list(check_versions(tmp_path / "absent"))[-1].state == PROBLEM
 
