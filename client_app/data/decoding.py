@@ -70,7 +70,7 @@ def _opened(content: bytes) -> ImageFile.ImageFile:
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise TooManyPixelsError(f"{width} x {height} pixels are")
-    return image  # type: ignore[return-value]
+    return image
 
 
 def _pages(image: ImageFile.ImageFile) -> int:

@@ -83,13 +83,13 @@ class ReadPictures:
         wide = [picture for picture in self.pictures if picture.facts.wide]
         if 0 < len(wide) < len(self.pictures):
             self.findings.warn(
-                f"{len(self.pictures) - len(wide)} of {len(self.pictures)} pictures have 8 bits "
-                "a value and the others more, which are scaled otherwise"
+                f"two depths: of {len(self.pictures)} pictures {len(wide)} have more than 8 bits a "
+                "value, and they are scaled otherwise than those of 8 bits"
             )
         if of_file:
             lacking = sum(not p.facts.window_low < p.facts.window_high for p in self.pictures)
             if lacking:
-                self.findings.warn(f"data.window=file: {lacking} pictures name no window")
+                self.findings.warn(f"data.window=file: pictures that name no window: {lacking}")
         if span is None:
             return
         low, high = span
@@ -100,7 +100,7 @@ class ReadPictures:
         facts = [picture.facts for picture in self.pictures if picture.facts.wide]
         outside = sum(each.low < low or each.high > high for each in facts)
         if outside:
-            self.findings.note(f"{outside} pictures have values outside of it, which are cut off")
+            self.findings.note(f"pictures with values outside of it, which are cut off: {outside}")
         used = [
             min(p.facts.high, high) - max(p.facts.low, low)
             for p in train
@@ -138,10 +138,8 @@ def read_pictures(
     if options.channels == 1:
         colored = sum(picture.facts.colored for picture in pictures)
         if colored:
-            findings.note(f"data.channels=1: {colored} pictures with colors become gray")
-    return ReadPictures(
-        options, cache, tuple(pictures), np.array(rows, dtype=np.int64), findings
-    )
+            findings.note(f"data.channels=1: pictures with colors, which become gray: {colored}")
+    return ReadPictures(options, cache, tuple(pictures), np.array(rows, dtype=np.int64), findings)
 
 
 def _handle_unreadable(

@@ -228,7 +228,9 @@ def decode(path: Path, content: bytes, preparation: Preparation) -> Decoded:
         raise
     except TooManyPixelsError as error:
         pixels = private(error, "has")
-        raise UserError(describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}") from None
+        raise UserError(
+            describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}"
+        ) from None
     except Exception as error:  # decoders raise a dozen kinds for damaged files
         reason = private(f" ({str(error) or type(error).__name__})")
         raise UserError(

@@ -133,7 +133,7 @@ def square_of_planes(
         cut = _central(whole).astype(np.float32)
         if alpha is not None:
             share = _central(alpha).astype(np.float32) / 65535
-            cut = cut * share + (1 - share) * np.float32(behind * 257)
+            cut = (cut * share + (1 - share) * (behind * 257)).astype(np.float32)
         scaled = Image.fromarray(cut).resize((preparation.size,) * 2, Image.Resampling.BILINEAR)
         squares.append(np.asarray(scaled, dtype=np.float32))
     square = np.stack(squares, axis=-1)
