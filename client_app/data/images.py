@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from client_app.data.classes import class_names
 from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
-from client_app.data.normalization import check_normalization
 from client_app.data.paths import describe_file, require_folder
-from client_app.data.pictures import PictureCache, PictureInputs
+from client_app.data.picture_options import PictureOptions
+from client_app.data.picture_reading import read_pictures
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -23,7 +22,6 @@ from client_app.data.site_info import (
 )
 from client_app.data.site_split import Rank, SiteSplit, rows_of_site, seed_of_split, task_and_rank
 from client_app.data.splitting import (
-    SplitIndices,
     check_fractions,
     fill_missing_splits,
     fractions_to_draw,
@@ -35,7 +33,7 @@ from models.training.data import SiteData, Split
 
 
 @dataclass(frozen=True)
-class ImagesOptions:
+class ImagesOptions(PictureOptions):
     """The options of ``conf/data/images.yaml``, which says what each means."""
 
     manifest: str | None
@@ -43,21 +41,13 @@ class ImagesOptions:
     task: str | None
     tasks: list[str] | None
     classes: dict[str, list[str]] | None
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     validation_fraction: float
     test_fraction: float
-    memory_mb: int
     site_split: SiteSplit
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
-        if not 1 <= self.size <= 4096:
-            raise UserError(f"data.size: {self.size} is not between 1 and 4096 pixels")
-        check_normalization(self.mean, self.std, 3)
-        if self.memory_mb < 0:
-            raise UserError("data.memory_mb: not a negative number")
+        self.check()
         if self.domains and (self.manifest is not None or self.site_split.column is not None):
             raise UserError(
                 "data.domains: is for folders, which have no columns; use data.manifest=null and "
@@ -95,9 +85,26 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     split_seed = derive_seed(seed, "images", "split", task, name)
     given = {entry.split for entry in entries}
     fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
-    splits = _draw_splits(settings, own, labels[rows], fractions, split_seed)
-    shape = (3, settings.size, settings.size)
-    return reject_empty_splits(SiteData(name, task, classes, shape, *splits))
+    read = read_pictures(settings, [entry.path for entry in own], info.findings)
+    own, labels = [own[row] for row in read.rows], labels[rows][read.rows]
+    parts = fill_missing_splits(
+        [entry.split for entry in own],
+        labels,
+        validation=fractions[0],
+        test=fractions[1],
+        seed=split_seed,
+        # Copies in two splits would be tested on what was trained.
+        copies=read.copies(),
+    )
+    chosen = (parts.train, parts.validation, parts.test)
+    inputs, span = read.inputs(chosen)
+    train, validation, test = (
+        Split(each, labels[part]) for each, part in zip(inputs, chosen, strict=True)
+    )
+    shape = (settings.channels, settings.size, settings.size)
+    return reject_empty_splits(
+        SiteData(name, task, classes, shape, train, validation, test, value_range=span)
+    )
 
 
 def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[str, Rank]:
@@ -113,47 +120,3 @@ def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
         column = settings.site_split.required_column()
         return from_manifest(root, settings.manifest, task, column)
     return from_domains(root) if settings.domains else from_folders(root)
-
-
-def _draw_splits(
-    settings: ImagesOptions,
-    entries: Sequence[Entry],
-    labels: NDArray[np.int64],
-    fractions: tuple[float, float],
-    seed: int,
-) -> tuple[Split, Split, Split]:
-    """Decode the site's own pictures and put each into its split."""
-    cache = PictureCache(settings.size, settings.memory_mb << 20)
-    digests = cache.examine([entry.path for entry in entries])
-    # Copies in two splits would be tested on what was trained.
-    copies = np.unique(np.array(digests, dtype=np.str_), return_inverse=True)[1]
-    parts = fill_missing_splits(
-        [entry.split for entry in entries],
-        labels,
-        validation=fractions[0],
-        test=fractions[1],
-        seed=seed,
-        copies=copies,
-    )
-    return _splits(settings, cache, entries, digests, labels, parts)
-
-
-def _splits(
-    settings: ImagesOptions,
-    cache: PictureCache,
-    entries: Sequence[Entry],
-    digests: Sequence[str],
-    labels: NDArray[np.int64],
-    parts: SplitIndices,
-) -> tuple[Split, Split, Split]:
-    def split(rows: NDArray[np.int64]) -> Split:
-        inputs = PictureInputs(
-            tuple(entries[row].path for row in rows),
-            tuple(digests[row] for row in rows),
-            cache,
-            settings.mean,
-            settings.std,
-        )
-        return Split(inputs, labels[rows])
-
-    return split(parts.train), split(parts.validation), split(parts.test)

@@ -1,32 +1,55 @@
-"""Decodes untrusted picture files into equal squares, within a fixed memory."""
+"""Pictures of a site as inputs: decoded within a fixed memory, scaled when a batch is made."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
-import PIL
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from client_app.data.decoding import MOST_PIXELS, TooManyPixelsError, decode_picture
 from client_app.data.paths import describe_file
+from client_app.data.pixels import Decoded, Facts, Preparation, Square, scaled_values
 from fedstrata.support.errors import UserError, private
 from models.training.data import ArrayInputs
 
-# Only these are decoded. Others start programs (EPS) or are rarely tested.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 LARGEST_FILE = 256 << 20
-MOST_PIXELS = 64_000_000
 MOST_THREADS = 4  # that decode at once; fewer where torch has fewer
+_AT_ONCE = 256  # files whose decoded pictures wait at most
 
-Square = NDArray[np.uint8]
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a site.
+
+    Parameters
+    ----------
+    path : Path
+        Its file.
+    digest : str
+        The SHA-256 of the file.
+    facts : Facts
+        What was seen when it was decoded.
+    frame : int
+        Which picture of the file it is, from 0.
+    """
+
+    path: Path
+    digest: str
+    facts: Facts
+    frame: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What its pixels depend on, besides the preparation."""
+        return self.digest, self.frame
 
 
 @dataclass(frozen=True)
@@ -35,49 +58,67 @@ class PictureCache:
 
     Parameters
     ----------
-    size : int
-        Side of the squares in pixels.
+    preparation : Preparation
+        What is done to each picture.
     memory : int
         The most bytes of decoded pictures. Those decoded first stay: each epoch needs each picture
         once, so no other rule keeps more of what is needed.
     kept : dict
-        Maps the SHA-256 of a file to its square, uint8 ``(size, size, 3)``.
+        Maps `Picture.key` to the square.
     """
 
-    size: int
+    preparation: Preparation
     memory: int
-    kept: dict[str, Square] = field(default_factory=dict)
+    kept: dict[tuple[str, int], Square] = field(default_factory=dict)
+    _used: list[int] = field(default_factory=lambda: [0], repr=False)  # bytes, in `kept`
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
-    def examine(self, paths: Sequence[Path]) -> tuple[str, ...]:
-        """Decode every file once and return each SHA-256; raise a `UserError` for a bad one."""
+    def examine(self, paths: Sequence[Path]) -> list[list[Picture] | UserError]:
+        """Decode every file once; return its pictures, or what is wrong with it."""
+        found: list[list[Picture] | UserError] = []
         with ThreadPoolExecutor(threads()) as pool:
-            return tuple(pool.map(self._examine, paths))
+            for start in range(0, len(paths), _AT_ONCE):
+                found.extend(pool.map(self._examine, paths[start : start + _AT_ONCE]))
+        return found
 
-    def squares(self, paths: Sequence[Path], digests: Sequence[str]) -> Square:
-        """Return the decoded pictures, uint8 ``(len(paths), size, size, 3)``."""
-        if all(digest in self.kept for digest in digests):
-            return np.stack([self.kept[digest] for digest in digests])
+    def squares(self, pictures: Sequence[Picture]) -> list[Square]:
+        """Return the decoded pictures.
+
+        Raises
+        ------
+        UserError
+            A file has changed or is missing since it was examined.
+        """
+        if all(picture.key in self.kept for picture in pictures):
+            return [self.kept[picture.key] for picture in pictures]
         with ThreadPoolExecutor(threads()) as pool:
-            return np.stack(list(pool.map(self._square, paths, digests)))
+            return list(pool.map(self._square, pictures))
 
-    def _examine(self, path: Path) -> str:
-        content = read_file(path)
-        digest = hashlib.sha256(content).hexdigest()
-        if digest not in self.kept:
-            self._keep(digest, decode_square(path, content, self.size))
-        return digest
+    def _examine(self, path: Path) -> list[Picture] | UserError:
+        try:
+            content = read_file(path)
+            decoded = decode(path, content, self.preparation)
+        except UserError as error:
+            return error
+        picture = Picture(path, hashlib.sha256(content).hexdigest(), decoded.facts)
+        self._keep(picture, decoded.square)
+        return [picture]
 
-    def _square(self, path: Path, digest: str) -> Square:
-        if digest in self.kept:
-            return self.kept[digest]
-        content = read_file(path)
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise UserError(describe_file(path) + ": has changed since the run began; start again")
-        return decode_square(path, content, self.size)
+    def _square(self, picture: Picture) -> Square:
+        if picture.key in self.kept:
+            return self.kept[picture.key]
+        content = read_file(picture.path)
+        if hashlib.sha256(content).hexdigest() != picture.digest:
+            raise UserError(
+                describe_file(picture.path) + ": has changed since the run began; start again"
+            )
+        return decode(picture.path, content, self.preparation).square
 
-    def _keep(self, digest: str, square: Square) -> None:
-        if (len(self.kept) + 1) * square.nbytes <= self.memory:
-            self.kept[digest] = square
+    def _keep(self, picture: Picture, square: Square) -> None:
+        with self._lock:
+            if self._used[0] + square.nbytes <= self.memory and picture.key not in self.kept:
+                self._used[0] += square.nbytes
+                self.kept[picture.key] = square
 
 
 @dataclass(frozen=True)
@@ -86,41 +127,74 @@ class PictureInputs:
 
     Parameters
     ----------
-    paths : tuple of Path
-        One file per example.
-    digests : tuple of str
-        The SHA-256 of each file.
+    pictures : tuple of Picture
+        One per example.
     cache : PictureCache
         Decodes the files and keeps those that fit.
     mean, std : tuple of float
         Per channel, as in `ArrayInputs`.
+    span : tuple of float or None
+        The values that become 0 and 1 in pictures of more than 8 bits.
+    for_all : bool
+        Whether ``span`` is for pictures of 8 bits too; else 0 and 255 are theirs.
+    window_of_file : bool
+        Whether a picture that names a range of its own is scaled by that.
     """
 
-    paths: tuple[Path, ...]
-    digests: tuple[str, ...]
+    pictures: tuple[Picture, ...]
     cache: PictureCache
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    span: tuple[float, float] | None = None
+    for_all: bool = False
+    window_of_file: bool = False
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.pictures)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file of each example."""
+        return tuple(picture.path for picture in self.pictures)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The SHA-256 of each example's file."""
+        return tuple(picture.digest for picture in self.pictures)
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the pictures at ``indices``: float32, ``(b, 3, size, size)``, normalized.
+        """Return the pictures at ``indices``: float32, ``(b, channels, size, size)``, normalized.
 
         Raises
         ------
         UserError
             A file has changed or is missing since the start.
         """
-        paths = [self.paths[index] for index in indices]
-        squares = self.cache.squares(paths, [self.digests[index] for index in indices])
-        return ArrayInputs(squares, self.mean, self.std).batch(np.arange(len(squares)))
+        chosen = [self.pictures[index] for index in indices]
+        squares = self.cache.squares(chosen)
+        if not self.for_all and not any(picture.facts.wide for picture in chosen):
+            stacked = np.stack(squares).astype(np.uint8, copy=False)
+            return ArrayInputs(stacked, self.mean, self.std).batch(np.arange(len(stacked)))
+        channels = self.cache.preparation.channels
+        scaled = [
+            scaled_values(square, picture.facts, self._span(picture.facts), channels)
+            for square, picture in zip(squares, chosen, strict=True)
+        ]
+        values = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2)
+        mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
+        return ((values - mean) / std).contiguous()
 
     def digest(self) -> str:
-        """Return a SHA-256 of the files, the preparation and the version of the decoder."""
-        prepared = repr((self.cache.size, self.mean, self.std, PIL.__version__))
-        return hashlib.sha256("\n".join([*self.digests, prepared]).encode()).hexdigest()
+        """Return a SHA-256 of the files, the preparation, the scale and the decoder's version."""
+        scale = (self.mean, self.std, self.span, self.for_all, self.window_of_file)
+        prepared = repr((self.cache.preparation.key(), scale))
+        keys = [f"{picture.digest} {picture.frame}" for picture in self.pictures]
+        return hashlib.sha256("\n".join([*keys, prepared]).encode()).hexdigest()
+
+    def _span(self, facts: Facts) -> tuple[float, float] | None:
+        if self.window_of_file and facts.window_low < facts.window_high:
+            return facts.window_low, facts.window_high
+        return self.span if facts.wide or self.for_all else None
 
 
 def threads() -> int:
@@ -140,59 +214,25 @@ def read_file(path: Path) -> bytes:
     return content
 
 
-def decode_square(path: Path, content: bytes, size: int) -> Square:
-    """Decode a picture, crop the central square and scale it to ``size``.
-
-    Parameters
-    ----------
-    path : Path
-        For the error text.
-    content : bytes
-        The file.
-    size : int
-        Side of the result.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        RGB, shape ``(size, size, 3)``. 16-bit gray keeps its upper 8 bits.
+def decode(path: Path, content: bytes, preparation: Preparation) -> Decoded:
+    """Decode the bytes of a file.
 
     Raises
     ------
     UserError
         The format is not known, the file is damaged, or it has too many pixels.
     """
-    # Pillow's decoders raise a dozen kinds of exception for damaged files.
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                pixels = private(f"{width} x {height} pixels are", "has")
-                raise UserError(describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}")
-            image.verify()  # checks the file's sums; the image cannot be decoded afterwards
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            edge = min(width, height)
-            left, upper = (width - edge) // 2, (height - edge) // 2
-            crop = image.crop((left, upper, left + edge, upper + edge))
-            square = _rgb(path, crop, image.format)
-            scaled = square.resize((size, size), Image.Resampling.BILINEAR)
+        return decode_picture(content, preparation)
     except UserError:
         raise
-    except Exception as error:
+    except TooManyPixelsError as error:
+        pixels = private(error, "has")
+        raise UserError(
+            describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}"
+        ) from None
+    except Exception as error:  # decoders raise a dozen kinds for damaged files
         reason = private(f" ({str(error) or type(error).__name__})")
         raise UserError(
             describe_file(path) + ": not a readable picture" + reason + "; mend or remove it"
         ) from error
-    return np.asarray(scaled, dtype=np.uint8)
-
-
-def _rgb(path: Path, image: Image.Image, kind: str | None) -> Image.Image:
-    """Convert to RGB; 16-bit gray keeps its upper 8 bits."""
-    # Pillow's own conversion clips gray values above 255. It opens a PGM of more than 8 bits as a
-    # 32-bit image with values up to 65,535.
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):
-        wide = np.asarray(image).astype(np.uint16)
-        return Image.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise UserError(describe_file(path) + ": has 32 bits per pixel; save it with 8 or 16")
-    return image.convert("RGB")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client_app.data import pictures
-from client_app.data.pictures import PictureCache, PictureInputs, decode_square
+from client_app.data.pictures import PictureCache, PictureInputs, decode
+from client_app.data.pixels import Preparation
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import encoded, picture
 
@@ -29,6 +31,10 @@ def png(width: int, height: int) -> bytes:
     content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
     return bytes(content)
+
+
+def decode_square(path: Path, content: bytes, size: int) -> np.ndarray:
+    return decode(path, content, Preparation(size)).square
 
 
 PCX = encoded(picture(0), "PCX")
@@ -67,24 +73,11 @@ def test_the_central_square_is_cut_and_scaled() -> None:
     assert (square == (255, 128, 0)).all()
 
 
-def test_gray_wide_and_transparent_pictures_become_rgb() -> None:
-    gray = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
-    wide = Image.fromarray(gray.astype(np.uint16) * 256)
-    for image in (Image.fromarray(gray), wide, Image.fromarray(gray).convert("RGBA")):
-        square = decode_square(Path("a.png"), encoded(image), 8)
-        assert (square == gray[..., None]).all()
-    maximum = 65535
-    pgm = f"P5 8 8 {maximum}\n".encode() + (gray.astype(np.uint16) * 256).astype(">u2").tobytes()
-    assert (decode_square(Path("a.pgm"), pgm, 8) == gray[..., None]).all()
-    deep = Image.fromarray(np.zeros((4, 4), np.float32))
-    with pytest.raises(UserError, match="32 bits per pixel"):
-        decode_square(Path("a.tif"), encoded(deep, "TIFF"), 8)
-
-
-def cached_inputs(folder: Path, memory: int) -> PictureInputs:
-    paths = tuple(sorted(folder.iterdir()))
-    cache = PictureCache(8, memory)
-    return PictureInputs(paths, cache.examine(paths), cache, (0.5,) * 3, (0.25,) * 3)
+def cached_inputs(folder: Path, memory: int, size: int = 8) -> PictureInputs:
+    paths = sorted(folder.iterdir())
+    cache = PictureCache(Preparation(size), memory)
+    found = [picture for pictures in cache.examine(paths) for picture in pictures]
+    return PictureInputs(tuple(found), cache, (0.5,) * 3, (0.25,) * 3)
 
 
 def test_memory_is_bounded_and_changes_nothing(folders) -> None:
@@ -104,16 +97,13 @@ def test_memory_is_bounded_and_changes_nothing(folders) -> None:
 def test_the_digest_depends_on_content_order_and_preparation(folders) -> None:
     inputs = cached_inputs(folders / "cat", 0)
     same = cached_inputs(folders / "cat", 1 << 20)
-    turned = PictureInputs(
-        inputs.paths, inputs.digests[::-1], inputs.cache, inputs.mean, inputs.std
-    )
-    larger = PictureInputs(
-        inputs.paths, inputs.digests, PictureCache(9, 0), inputs.mean, inputs.std
-    )
-    brighter = PictureInputs(inputs.paths, inputs.digests, inputs.cache, (0.4,) * 3, inputs.std)
+    turned = replace(inputs, pictures=inputs.pictures[::-1])
+    larger = cached_inputs(folders / "cat", 0, size=9)
+    brighter = replace(inputs, mean=(0.4,) * 3)
+    wider = replace(inputs, span=(0.0, 512.0))
     assert inputs.digest() == same.digest()
-    digests = {one.digest() for one in (inputs, turned, larger, brighter)}
-    assert len(digests) == 4
+    digests = {one.digest() for one in (inputs, turned, larger, brighter, wider)}
+    assert len(digests) == 5
     picture(77).save(folders / "cat" / "000.png")
     assert cached_inputs(folders / "cat", 0).digest() not in digests
 
@@ -138,8 +128,8 @@ def test_no_more_threads_decode_than_torch_may_use(folders, monkeypatch, of_torc
 
     monkeypatch.setattr(pictures, "ThreadPoolExecutor", watched)
     torch.set_num_threads(of_torch)  # as the site's `threads` does; tests/conftest.py puts it back
-    cache, paths = PictureCache(size=8, memory=0), sorted(folders.rglob("*.png"))
-    cache.squares(paths, cache.examine(paths))
+    cache, paths = PictureCache(Preparation(8), memory=0), sorted(folders.rglob("*.png"))
+    cache.squares([picture for pictures in cache.examine(paths) for picture in pictures])
     assert seen == [decode, decode]
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import conf
 from client_app.context import DataKey, read_site_data
 from client_app.data import SiteInfo, load
+from client_app.data.formats import SUFFIXES
 from client_app.data.har import ACTIVITIES
 from client_app.data.site_info import require_root
 from client_app.data.site_split import Rank, SiteSplit, rows_of_site
@@ -132,7 +135,7 @@ def folders(*paths: str, **more: Any) -> Make:
         (
             folders(f"{PATIENT}/"),
             "a folder in the data folder: no pictures in this class folder "
-            "(.jpg, .jpeg, .png, .bmp, .gif, .tif, .tiff, .webp, .ppm, .pgm)",
+            f"({', '.join(SUFFIXES)})",
         ),
         (
             folders(f"{PATIENT}/1.png"),
@@ -446,8 +449,6 @@ def put_file(root: Path, name: str, *, link: bool) -> None:
 
 
 OPTIONS = {
-    "name": "images", "manifest": "list.csv", "domains": False, "task": "label", "tasks": None,
-    "classes": NAMED, "size": 8, "mean": [0.5] * 3, "std": [0.5] * 3, "validation_fraction": 0.1,
-    "test_fraction": 0.2, "memory_mb": 0, "labels_per_class": None,
-    "site_split": {"scheme": "iid", "alpha": 1.0, "smallest": 1, "classes_per_site": 2, "column": None},
+    **yaml.safe_load((Path(conf.__file__).parent / "data" / "images.yaml").read_text("utf-8")),
+    "manifest": "list.csv", "classes": NAMED, "size": 8, "memory_mb": 0,
 }  # fmt: skip
