@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from client_app.data.formats import SUFFIXES, is_picture
 from client_app.data.paths import (
     describe_file,
     describe_folder,
@@ -15,8 +16,6 @@ from client_app.data.paths import (
 )
 from client_app.data.tables import SPLITS, describe_line, row_split, table_rows
 from fedstrata.support.errors import PrivateText, UserError, private
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _subfolders(root: Path, folder: Path) -> list[Path]:
     found = [path for path in _visible(folder.iterdir()) if not path.name.startswith("__")]
     folders = [path for path in found if path.is_dir()]
     for path in found:
-        if folders and path.suffix.lower() in SUFFIXES and path.is_file():
+        if folders and is_picture(path) and path.is_file():
             raise UserError(
                 describe_file(path) + ": lies beside the class folders; move it into one of them"
             )
@@ -129,7 +128,7 @@ def _subfolders(root: Path, folder: Path) -> list[Path]:
 
 def _class_folder(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
     reject_escape(root, folder)
-    pictures = [path for path in _below(folder) if path.suffix.lower() in SUFFIXES]
+    pictures = [path for path in _below(folder) if is_picture(path)]
     if not pictures:
         message = f": no pictures in this class folder ({', '.join(SUFFIXES)})"
         raise UserError(describe_folder(root, folder) + message)
