@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from fedstrata.protocol.task_kinds import CLASSES, NUMBER, ONE_CLASS_EACH, TaskKind
 from fedstrata.support.errors import UserError, nearest
 
+NO_FINDING = "No Finding"  # as in the tables of ChestX-ray14 and CheXpert
 UNCERTAIN = ("ignore", "positive", "negative", "refuse")
 
 
@@ -29,6 +30,9 @@ class TaskOptions:
         ``positive``, ``negative``, or ``refuse``.
     separator : str
         Of ``labels`` in one column: what stands between them, as in ``effusion|edema``.
+    none : str
+        Of ``labels`` in one column: the word, in any case, for examples of which no label holds.
+        An empty cell is not known, and its example is left out.
     """
 
     name: str
@@ -36,6 +40,7 @@ class TaskOptions:
     kind: TaskKind = ONE_CLASS_EACH
     uncertain: str = "ignore"
     separator: str = "|"
+    none: str = NO_FINDING
 
     def __post_init__(self) -> None:
         if not self.columns or not all(self.columns):
@@ -50,7 +55,7 @@ class TaskOptions:
 
 
 _OF_KIND = tuple(each.name for each in fields(TaskKind) if each.name != "name")
-KEYS = ("column", "columns", "kind", "uncertain", "separator", *_OF_KIND)
+KEYS = ("column", "columns", "kind", "uncertain", "separator", "none", *_OF_KIND)
 
 
 def read_tasks(given: object) -> tuple[TaskOptions, ...]:
@@ -97,8 +102,11 @@ def _task(name: str, entry: object) -> TaskOptions:
     )
     if kind.name == NUMBER and kind.mean and len(kind.mean) != len(columns):
         raise UserError(f"{where}.mean and .std: one number for each of {len(columns)} columns")
-    uncertain, separator = entry.get("uncertain", "ignore"), entry.get("separator", "|")
-    return TaskOptions(name, columns, kind, str(uncertain), str(separator))
+    words = [
+        str(entry.get(key, default))
+        for key, default in (("uncertain", "ignore"), ("separator", "|"), ("none", NO_FINDING))
+    ]
+    return TaskOptions(name, columns, kind, *words)
 
 
 def _texts(given: object) -> tuple[str, ...]:
