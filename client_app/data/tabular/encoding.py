@@ -246,7 +246,7 @@ def _categories(
     options: TabularOptions, tables: Sequence[Table], name: str, rules: CellRules
 ) -> tuple[str, ...]:
     """Return the categories of a column: configured, or found in the tables; none of a number."""
-    if name not in options.categories:
+    if name not in options.by_category:
         return ()
     configured = options.categories_of(name)
     if configured is not None:

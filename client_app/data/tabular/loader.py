@@ -145,7 +145,7 @@ def _rules(settings: TabularOptions, info: SiteInfo) -> CellRules:
             "data.features=null: all sites need the same inputs in the same order; name their "
             "columns, as in data.features=[age,sex]"
         )
-    for name in settings.categories:
+    for name in settings.by_category:
         if info.deployed and settings.categories_of(name) is None:
             raise UserError(
                 f"data.categories.{name}={AGREED}: the names of categories would leave this site; "
@@ -159,7 +159,7 @@ def _tables(settings: TabularOptions, info: SiteInfo, root: Path, path: Path) ->
     """Return the site's table; in a simulation, and where it matters, those of all sites too."""
     largest = settings.largest_mb << 20
     own = read_table(stamp(path), largest)
-    found = any(settings.categories_of(name) is None for name in settings.categories)
+    found = any(settings.categories_of(name) is None for name in settings.by_category)
     if info.deployed or root.is_file() or settings.file or not (settings.features is None or found):
         return (own,)
     others = [each for each in files_of_sites(root, SUFFIXES) if each != path]

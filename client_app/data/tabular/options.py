@@ -26,7 +26,7 @@ class TabularOptions:
     classes: dict[str, list[str]] | None
     features: list[str] | None
     exclude: list[str]
-    categories: dict[str, Any]
+    categories: dict[str, Any] | None
     missing: list[str]
     decimal: str
     impute: str
@@ -65,7 +65,7 @@ class TabularOptions:
             raise UserError(
                 "data.exclude is for data.features=null: leave the columns out of data.features"
             )
-        for column in self.categories:
+        for column in self.by_category:
             if features is not None and column not in features:
                 raise UserError(
                     f"data.categories.{column}: not in data.features, which has "
@@ -78,8 +78,13 @@ class TabularOptions:
                         f"data.features: {column!r} is what task {task.name!r} predicts; leave it "
                         "out there"
                     )
-        for column in self.categories:
+        for column in self.by_category:
             self.categories_of(column)
+
+    @property
+    def by_category(self) -> Mapping[str, Any]:
+        """``data.categories``; empty for null."""
+        return self.categories or {}
 
     def named_tasks(self) -> tuple[TaskOptions, ...]:
         """Return the tasks; without any, that of the column ``label``."""
@@ -87,7 +92,7 @@ class TabularOptions:
 
     def categories_of(self, column: str) -> tuple[str, ...] | None:
         """Return the configured categories of a column; None where they are found at the sites."""
-        given = self.categories[column]
+        given = self.by_category[column]
         if given == AGREED:
             return None
         names = () if isinstance(given, str | Mapping) else given
