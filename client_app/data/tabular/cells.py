@@ -3,56 +3,42 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client_app.data.cells import MOST_NAMED, CellRules, normal
 from client_app.data.paths import describe_file
 from client_app.data.tabular.reading import Cells, Table
 from fedstrata.support.errors import PrivateText, UserError, private
 
-MOST_NAMED = 10  # wrong cells of a column that an error names
 MISSING = -1  # instead of a category's number
-# Not what Python's float() takes: that reads "nan", "inf" and "1_000" too.
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_POINT = CellRules()
 
 
 @dataclass(frozen=True)
-class CellRules:
-    """How cells are read: which mean "not known", and what the decimal mark is.
+class TableRules:
+    """How the cells of a table are read.
 
     Parameters
     ----------
-    missing : frozenset of str
-        In lower case.
-    decimal : str
-        ``.`` or ``,``.
+    cells : CellRules
+        Which mean that nothing is known, and what the decimal mark is.
     public : bool
         Whether the names of columns may leave the site: they are in the configuration.
     """
 
-    missing: frozenset[str]
-    decimal: str
+    cells: CellRules
     public: bool
-
-    @classmethod
-    def of(cls, missing: Collection[str], decimal: str, *, public: bool) -> CellRules:
-        """Return the rules for words of any case."""
-        return cls(frozenset(word.strip().casefold() for word in missing), decimal, public)
-
-    def is_missing(self, cell: str) -> bool:
-        """Return whether a cell says that its value is not known."""
-        return cell.casefold() in self.missing
 
     def column(self, name: str) -> PrivateText:
         """Return a column for an error text."""
         return private(f"column {name!r}", f"column {name!r}" if self.public else "a column")
 
 
-def number_cells(table: Table, name: str, rules: CellRules) -> NDArray[np.float64]:
+def number_cells(table: Table, name: str, rules: TableRules) -> NDArray[np.float64]:
     """Return a column as numbers, NaN where it is not known; raise UserError for other cells."""
     found, wrong = as_numbers(table.columns[name], rules)
     if not wrong.size:
@@ -62,12 +48,13 @@ def number_cells(table: Table, name: str, rules: CellRules) -> NDArray[np.float6
         "if it has categories, name it in data.categories; if it is no input, leave it out of "
         "data.features; if these mean that nothing is known, add them to data.missing"
     )
-    if cells.dtype == object and all("," in str(cells[row]) for row in wrong[:MOST_NAMED]):
-        advice = f"if the decimal mark is a comma, write data.decimal=','; {advice}"
+    if cells.dtype == object and rules.cells.looks_like_other_decimals(cells[wrong[0]]):
+        mark = "," if rules.cells.decimal == "." else "."
+        advice = f"if the decimal mark is {mark!r}, write data.decimal='{mark}'; {advice}"
     raise _wrong_cells(table, name, wrong, rules, "no number", advice)
 
 
-def as_numbers(cells: Cells, rules: CellRules) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def as_numbers(cells: Cells, rules: TableRules) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return cells as numbers, and the rows of those that are none."""
     if cells.dtype != object:
         values = np.asarray(cells, dtype=np.float64)
@@ -80,18 +67,16 @@ def as_numbers(cells: Cells, rules: CellRules) -> tuple[NDArray[np.float64], NDA
     return values, np.flatnonzero(np.isinf(values))
 
 
-def _number(cell: str, rules: CellRules) -> float | None:
-    if rules.is_missing(cell):
-        return math.nan
-    text = cell.replace(",", ".") if rules.decimal == "," and "." not in cell else cell
-    return float(text) if _NUMBER.fullmatch(text) else None
+def _number(cell: str, rules: TableRules) -> float | None:
+    return math.nan if rules.cells.is_missing(cell) else rules.cells.number(cell)
 
 
-def words(cells: Cells, rules: CellRules) -> list[str]:
+def words(cells: Cells, rules: TableRules) -> list[str]:
     """Return cells as texts, "" where nothing is known: whole numbers without ``.0``."""
     if cells.dtype != object:
         return [_plain(value) for value in cells.tolist()]
-    return ["" if rules.is_missing(cell) else cell for cell in cells]
+    kept = {cell: "" if rules.cells.is_missing(cell) else normal(cell) for cell in set(cells)}
+    return [kept[cell] for cell in cells]
 
 
 def _plain(value: float) -> str:
@@ -101,7 +86,7 @@ def _plain(value: float) -> str:
 
 
 def category_cells(
-    table: Table, name: str, categories: Sequence[str], rules: CellRules
+    table: Table, name: str, categories: Sequence[str], rules: TableRules
 ) -> NDArray[np.int64]:
     """Return each cell's number in ``categories``, and `MISSING` where nothing is known.
 
@@ -129,17 +114,18 @@ def category_cells(
 
 
 def _finder(categories: Sequence[str]) -> Callable[[str], int | None]:
-    by_word = {category: number for number, category in enumerate(categories)}
+    by_word = {normal(category): number for number, category in enumerate(categories)}
     by_value = {
-        float(category): number
+        value: number
         for number, category in enumerate(categories)
-        if _NUMBER.fullmatch(category)
+        if (value := _POINT.number(category)) is not None
     }
 
     def find(cell: str) -> int | None:
         if cell in by_word:
             return by_word[cell]
-        return by_value.get(float(cell)) if _NUMBER.fullmatch(cell) else None
+        value = _POINT.number(cell)
+        return None if value is None else by_value.get(value)
 
     return find
 
@@ -147,8 +133,8 @@ def _finder(categories: Sequence[str]) -> Callable[[str], int | None]:
 def found_categories(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Return the categories in columns of words, sorted, numbers by their value and once."""
     found = {word for column in columns for word in column if word}
-    if found and all(_NUMBER.fullmatch(word) for word in found):
-        values = {float(word): word for word in sorted(found, reverse=True)}
+    values = {value for word in found if (value := _POINT.number(word)) is not None}
+    if all(_POINT.number(word) is not None for word in found):
         return tuple(_plain(value) for value in sorted(values))
     return tuple(sorted(found))
 
@@ -157,7 +143,7 @@ def _wrong_cells(
     table: Table,
     name: str,
     rows: NDArray[np.int64],
-    rules: CellRules,
+    rules: TableRules,
     what: str,
     advice: str | PrivateText,
 ) -> UserError:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client_app.data.cells import MOST_NAMED
 from client_app.data.findings import Findings
 from client_app.data.paths import describe_file
 from client_app.data.tabular.cells import (
     MISSING,
-    CellRules,
+    TableRules,
     as_numbers,
     category_cells,
     found_categories,
@@ -29,7 +30,6 @@ SPLIT = "split"
 _ROW_NUMBERS = re.compile(r"|Unnamed: 0|__index_level_[0-9]+__")
 MOST_INPUTS = 20_000  # columns of the inputs, with one for each category
 LEAST_ROWS = 20  # fewer are not judged: all numbers may differ by chance
-MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class Encoded:
     @property
     def incomplete(self) -> NDArray[np.bool_]:
         """Which rows have something that is not known."""
-        return np.logical_or.reduce(list(self.missing.values()))
+        return np.stack(list(self.missing.values())).any(axis=0)
 
 
 def choose_features(
     options: TabularOptions,
     tables: Sequence[Table],
     others: Sequence[str],
-    rules: CellRules,
+    rules: TableRules,
     findings: Findings,
 ) -> tuple[Feature, ...]:
     """Return the columns that are inputs, in the same order at every site.
@@ -90,7 +90,7 @@ def choose_features(
         The site's; in a simulation those of all sites, of which categories are found.
     others : sequence of str
         Columns that are no inputs: those of labels, splits and sites.
-    rules : CellRules
+    rules : TableRules
         How cells are read.
     findings : Findings
         Where it is noted which columns were taken.
@@ -114,7 +114,7 @@ def choose_features(
     return tuple(features)
 
 
-def encode(table: Table, features: Sequence[Feature], rules: CellRules) -> Encoded:
+def encode(table: Table, features: Sequence[Feature], rules: TableRules) -> Encoded:
     """Return all rows of a table as numbers; raise UserError for a cell that cannot be read."""
     names: list[str] = []
     parts: list[NDArray[np.float64]] = []
@@ -216,7 +216,7 @@ def _all_others(
     options: TabularOptions,
     tables: Sequence[Table],
     others: Sequence[str],
-    rules: CellRules,
+    rules: TableRules,
     findings: Findings,
 ) -> list[str]:
     """Return all columns of a file but those that are no inputs; the files of all sites have them."""
@@ -243,7 +243,7 @@ def _all_others(
 
 
 def _categories(
-    options: TabularOptions, tables: Sequence[Table], name: str, rules: CellRules
+    options: TabularOptions, tables: Sequence[Table], name: str, rules: TableRules
 ) -> tuple[str, ...]:
     """Return the categories of a column: configured, or found in the tables; none of a number."""
     if name not in options.by_category:
@@ -265,7 +265,7 @@ def _categories(
     return found
 
 
-def _require_column(table: Table, name: str, rules: CellRules) -> None:
+def _require_column(table: Table, name: str, rules: TableRules) -> None:
     if name in table.columns:
         return
     where = describe_file(table.path) + ": "
@@ -278,7 +278,7 @@ def _require_column(table: Table, name: str, rules: CellRules) -> None:
     raise UserError(where + f"no column {name!r}" + there)
 
 
-def _reject_words(table: Table, features: Sequence[Feature], rules: CellRules) -> None:
+def _reject_words(table: Table, features: Sequence[Feature], rules: TableRules) -> None:
     """Raise one UserError for all columns that mostly hold words and have no categories."""
     wordy = [
         feature.name
@@ -296,17 +296,18 @@ def _reject_words(table: Table, features: Sequence[Feature], rules: CellRules) -
     )
 
 
-def _mostly_words(table: Table, name: str, rules: CellRules) -> bool:
+def _mostly_words(table: Table, name: str, rules: TableRules) -> bool:
     cells = table.columns[name]
     if cells.dtype != object:
         return False
-    known = sum(not rules.is_missing(cell) for cell in cells)
+    known = sum(not rules.cells.is_missing(cell) for cell in cells)
     # With another decimal mark they are numbers too, of which the reader of numbers speaks.
-    either = replace(rules, decimal=",")
-    return 2 * len(as_numbers(cells, either)[1]) > known
+    wrong = as_numbers(cells, rules)[1]
+    other = sum(rules.cells.looks_like_other_decimals(cells[row]) for row in wrong)
+    return 2 * (len(wrong) - other) > known
 
 
-def _some(names: Sequence[str], rules: CellRules) -> PrivateText:
+def _some(names: Sequence[str], rules: TableRules) -> PrivateText:
     return private(f", {_named(names)}", f", {_named(names)}" if rules.public else "")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.arrays import stamp
+from client_app.data.cells import Cells
 from client_app.data.findings import Findings
+from client_app.data.labels import Targets, read_targets
 from client_app.data.paths import describe_file
 from client_app.data.site_files import choose_file, files_of_sites
 from client_app.data.site_info import (
@@ -23,7 +25,7 @@ from client_app.data.site_info import (
 from client_app.data.site_split import ALONE, rows_of_site, seed_of_split, task_and_rank
 from client_app.data.splitting import SplitIndices, fill_missing_splits, fractions_to_draw
 from client_app.data.tables import row_split
-from client_app.data.tabular.cells import CellRules, missing_counts, words
+from client_app.data.tabular.cells import TableRules, missing_counts, words
 from client_app.data.tabular.encoding import (
     SPLIT,
     Encoded,
@@ -35,7 +37,6 @@ from client_app.data.tabular.encoding import (
 )
 from client_app.data.tabular.options import AGREED, TabularOptions
 from client_app.data.tabular.reading import SUFFIXES, Table, read_table
-from client_app.data.tabular.targets import Targets, read_targets
 from client_app.data.task_options import TaskOptions
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.options import read_options
@@ -96,12 +97,12 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     data = SiteData(
         site.name,
         site.task.name,
-        site.targets.names,
+        site.targets.classes,
         (inputs.shape[1],),
         train,
         validation,
         test,
-        kind=site.task.kind,
+        kind=site.targets.kind,
         source=site.source,
     )
     return reject_empty_splits(data)
@@ -127,19 +128,20 @@ def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
     encoded = encode(table, features, rules)
     targets = _complete(settings, info, table, task, encoded, rules)
     domains = np.array(words(table.columns[column], rules))[targets.rows] if column else None
+    strata = targets.strata()
     split_seed = seed_of_split(seed, "tabular", task.name)
-    own = rows_of_site(
-        settings.site_split, targets.strata, rank if shared else ALONE, split_seed, domains
-    )
+    own = rows_of_site(settings.site_split, strata, rank if shared else ALONE, split_seed, domains)
     site = name_of_site(info, own_name or default_name(info))
-    parts = _parts(settings, table, targets, own, derive_seed(seed, "tabular", task.name, site))
+    parts = _parts(
+        settings, table, targets, strata, own, derive_seed(seed, "tabular", task.name, site)
+    )
     mine = encoded.take(targets.rows[own])
     _note_missing(settings, mine, info.findings)
     source = own_name or ("" if info.deployed else _source(column, domains, own))
     return SiteRows(site, source, task, targets, mine, targets.values[own], parts)
 
 
-def _rules(settings: TabularOptions, info: SiteInfo) -> CellRules:
+def _rules(settings: TabularOptions, info: SiteInfo) -> TableRules:
     if info.deployed and settings.features is None:
         raise UserError(
             "data.features=null: all sites need the same inputs in the same order; name their "
@@ -152,7 +154,7 @@ def _rules(settings: TabularOptions, info: SiteInfo) -> CellRules:
                 f"write those that all sites agreed on, as in data.categories.{name}=[1,2,3]"
             )
     public = settings.features is not None
-    return CellRules.of(settings.missing, settings.decimal, public=public)
+    return TableRules(settings.rules, public)
 
 
 def _tables(settings: TabularOptions, info: SiteInfo, root: Path, path: Path) -> tuple[Table, ...]:
@@ -189,46 +191,47 @@ def _complete(
     table: Table,
     task: TaskOptions,
     encoded: Encoded,
-    rules: CellRules,
+    rules: TableRules,
 ) -> Targets:
     """Return the targets of the rows that can be used, and count the others."""
-    targets = read_targets(table, task, settings.classes, rules, deployed=info.deployed)
-    if left := len(table) - len(targets.rows):
-        _leave_out(info.findings, "no label", table, np.arange(len(table)), targets.rows, left)
-    if not len(targets.rows):
-        raise UserError(describe_file(table.path) + f": no row has a label of task {task.name!r}")
+    cells = Cells(
+        [words(table.columns[column], rules) for column in task.columns],
+        table.source,
+        describe_file(table.path),
+    )
+    targets = read_targets(
+        cells,
+        task,
+        rules.cells,
+        settings.classes,
+        deployed=info.deployed,
+        findings=info.findings,
+    )
     if settings.impute != "drop":
         return targets
     whole = np.flatnonzero(~encoded.incomplete[targets.rows])
-    if left := len(targets.rows) - len(whole):
+    if len(whole) < len(targets.rows):
         kept = targets.rows[whole]
-        _leave_out(info.findings, "missing value", table, targets.rows, kept, left)
+        _leave_out(info.findings, "missing value", table, np.setdiff1d(targets.rows, kept))
     if not len(whole):
         raise UserError(
             describe_file(table.path) + ": every row has a missing value, and data.impute=drop "
             "leaves all out: fewer data.features, or another data.impute"
         )
-    return Targets(targets.values[whole], targets.names, targets.rows[whole], targets.strata[whole])
+    return replace(targets, rows=targets.rows[whole], values=targets.values[whole])
 
 
-def _leave_out(
-    findings: Findings,
-    reason: str,
-    table: Table,
-    rows: NDArray[np.int64],
-    kept: NDArray[np.int64],
-    count: int,
-) -> None:
-    first = np.setdiff1d(rows, kept)[:5]
-    for number, row in enumerate(first):
-        line = private(f"line {table.lines[row]}", "a line")
-        findings.leave_out(reason, line, count - len(first) + 1 if number == 0 else 1)
+def _leave_out(findings: Findings, reason: str, table: Table, rows: NDArray[np.int64]) -> None:
+    for row in rows[:10]:
+        findings.leave_out(reason, table.source(int(row)))
+    findings.left_out[reason] += len(rows[10:])
 
 
 def _parts(
     settings: TabularOptions,
     table: Table,
     targets: Targets,
+    strata: NDArray[np.int64],
     own: NDArray[np.int64],
     seed: int,
 ) -> SplitIndices:
@@ -241,7 +244,7 @@ def _parts(
     )
     return fill_missing_splits(
         [given[row] for row in own],
-        targets.strata[own],
+        strata[own],
         validation=validation,
         test=test,
         seed=seed,

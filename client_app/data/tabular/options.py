@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from client_app.data.cells import MISSING, CellRules
 from client_app.data.site_split import SiteSplit
 from client_app.data.splitting import check_fractions
 from client_app.data.task_options import TaskOptions, read_tasks
@@ -14,6 +16,7 @@ from fedstrata.support.errors import UserError, nearest
 IMPUTE = ("mean", "median", "indicator", "drop")
 STANDARDIZE = ("none", "site", "agreed")
 AGREED = "agreed"  # of categories: those found at all sites of a simulation
+UNKNOWN = ("?", *MISSING)  # cells that say that nothing is known
 MOST_CATEGORIES = 200  # of a column
 
 
@@ -27,7 +30,8 @@ class TabularOptions:
     features: list[str] | None
     exclude: list[str]
     categories: dict[str, Any] | None
-    missing: list[str]
+    missing: list[str] | None
+    join_labels: bool
     decimal: str
     impute: str
     standardize: str
@@ -48,8 +52,7 @@ class TabularOptions:
                     f"data.{name}: one of {', '.join(choices)}, not {value[:80]!r} "
                     f"(nearest: {nearest(value, choices)})"
                 )
-        if self.decimal not in (".", ","):
-            raise UserError(f"data.decimal: '.' or ',', not {self.decimal[:80]!r}")
+        self.rules  # noqa: B018 - it checks the decimal mark
         if self.largest_mb < 1:
             raise UserError("data.largest_mb: at least 1")
         self._check_columns()
@@ -80,6 +83,12 @@ class TabularOptions:
                     )
         for column in self.by_category:
             self.categories_of(column)
+
+    @cached_property
+    def rules(self) -> CellRules:
+        """How cells are read."""
+        words = UNKNOWN if self.missing is None else self.missing
+        return CellRules(tuple(words), self.join_labels, self.decimal)
 
     @property
     def by_category(self) -> Mapping[str, Any]:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client_app.data.cells import CellRules
 from client_app.data.tabular.cells import (
     MISSING,
-    CellRules,
+    TableRules,
     as_numbers,
     category_cells,
     found_categories,
@@ -24,7 +25,7 @@ from client_app.data.tabular.cells import (
 from client_app.data.tabular.reading import Table
 from fedstrata.support.errors import UserError
 
-RULES = CellRules.of(["", "?", "NA"], ".", public=True)
+RULES = TableRules(CellRules(["?", "NA"]), public=True)
 
 
 def table(*cells: object) -> Table:
@@ -82,7 +83,7 @@ def test_an_unknown_category_names_option_and_lines() -> None:
 
 
 def test_the_name_of_a_column_that_nobody_configured_stays() -> None:
-    rules = CellRules.of([""], ".", public=False)
+    rules = TableRules(CellRules(), public=False)
     with pytest.raises(UserError, match="column 'x'") as raised:
         number_cells(table("word"), "x", rules)
     assert "'x'" not in raised.value.public

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client_app.data.cells import CellRules
 from client_app.data.findings import Findings
-from client_app.data.tabular.cells import CellRules
+from client_app.data.tabular.cells import TableRules
 from client_app.data.tabular.encoding import Feature, encode, fill, scale_of, warn_of_columns
 from client_app.data.tabular.reading import Table
 
-RULES = CellRules.of([""], ".", public=True)
+RULES = TableRules(CellRules(), public=True)
 FEATURES = (Feature("age"), Feature("cp", ("a", "b")))
 ALL = np.arange(4)
 
