@@ -19,7 +19,7 @@ from strategies.config import Config, config_from_dict
 CONF = Path(conf.__file__).resolve().parent
 _CODING = re.compile(r"\+?(strategy\.coding(?:_down)?\.\w+)=(\w+)")
 _CODED_GROUPS = ("common", "task")  # those whose coding stands in conf/config.yaml
-_BY_TASK = ("data.tasks.", "data.classes.", "data.files.")
+_BY_TASK = ("data.tasks.", "data.classes.", "data.files.", "data.categories.")
 # An override is read by parsers that recurse, and that are slow with long texts.
 MOST_OVERRIDE, MOST_DEPTH = 20_000, 16  # characters; brackets in brackets, or parts of a key
 _KEY = re.compile(r"(?:\+{1,2}|~)?[\w.-]+(?:@[\w.:-]+)?", re.ASCII)

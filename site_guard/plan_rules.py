@@ -14,8 +14,9 @@ from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError
 
-# All but the multi-layer perceptrons: their first layer is linear in the raw values of an example,
-# and the update of such a layer holds the examples themselves (tests/attacks/test_imprint.py).
+# All but the perceptrons and the linear model: their first layer is linear in the raw values of an
+# example, and the update of such a layer holds the examples themselves
+# (tests/attacks/test_imprint.py).
 MODELS = (
     "resnet18",
     "resnet34",

@@ -11,6 +11,7 @@ from client_app.data.images import load as load_images
 from client_app.data.medmnist import load as load_medmnist
 from client_app.data.site_info import SiteInfo
 from client_app.data.splitting import sample_per_class
+from client_app.data.tabular.loader import load as load_tabular
 from client_app.data.text import load as load_text
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
@@ -25,6 +26,7 @@ LOADERS: Mapping[str, Loader] = {
     "har": load_har,
     "images": load_images,
     "medmnist": load_medmnist,
+    "tabular": load_tabular,
     "text": load_text,
 }
 

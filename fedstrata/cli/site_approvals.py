@@ -201,7 +201,7 @@ def _bytes(request: Request, task: str) -> str:
         from strategies.partitioned_model import build_partitioned
 
         model = str(plan.model["name"])
-        if model in ("mlp", "mlp_bn"):
+        if model in ("mlp", "mlp_bn", "linear"):
             return "not known before the site has said how large an example is"
         named = (plan.data.get("classes") or {}).get(task) or ("no", "yes")
         built = build_partitioned(

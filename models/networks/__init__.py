@@ -16,7 +16,7 @@ from fedstrata.support.folders import default_models_dir
 from fedstrata.support.registry import find
 from models.networks.body import Layers, widths
 from models.networks.head import head as make_head
-from models.networks.mlp import mlp
+from models.networks.mlp import linear_model, mlp
 from models.networks.mobilenet import mobilenet
 from models.networks.resnet import resnet
 from models.networks.small_cnn import small_cnn
@@ -39,13 +39,14 @@ MODELS: Mapping[str, Callable[..., Layers]] = {
     "small_cnn": small_cnn,
     "mlp": mlp,
     "mlp_bn": mlp,
+    "linear": linear_model,
     "text_encoder": text_encoder,
 }
 # These take token ids, int64 (b, length); all others take float32.
 OF_TOKENS = ("text_encoder",)
 # Their output width is found by running them, which takes milliseconds. On the meta device torch
 # imports its compiler, 4 s of a server's start. torchvision, for the others, imports it anyway.
-_LIGHT = ("small_cnn", "mlp", "mlp_bn")
+_LIGHT = ("small_cnn", "mlp", "mlp_bn", "linear")
 _PLACE = "models_dir"  # not an option of a network: each machine decides where its folders are
 # Values of an input that are really run. Sites report the shape: a huge one must cost nothing.
 _MOST_VALUES = 2**22
@@ -65,7 +66,8 @@ def input_dtype(name: str) -> torch.dtype:
 def usual_shape(name: str) -> tuple[int, ...]:
     """Return a shape of one input, for use before any site has reported its own.
 
-    It decides no tensor's shape, except by the number of channels, and for ``mlp`` all of them.
+    It decides no tensor's shape, except by the number of channels; and all of those of ``mlp`` and
+    ``linear``.
     """
     return (1,) if name in OF_TOKENS else (3, 224, 224)
 
@@ -87,8 +89,8 @@ def build(
     name : str
         One of `MODELS`.
     input_shape : tuple of int
-        Shape of one input: ``(channels, height, width)``; any shape for ``mlp``; ``(length,)``
-        for ``text_encoder``.
+        Shape of one input: ``(channels, height, width)``; any shape for ``mlp`` and
+        ``linear``; ``(length,)`` for ``text_encoder``.
     classes : int
         Number of outputs.
     head : Sequence[int]

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron, for measurements such as the 561 features of UCI HAR."""
+"""Networks for measurements, such as the 561 features of UCI HAR: a perceptron, a linear model."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def mlp(name: str, input_shape: tuple[int, ...], *, hidden: Sequence[int]) -> La
         layers[f"relu{index}"] = nn.ReLU(inplace=True)
         features = width
     return layers
+
+
+def linear_model(name: str, input_shape: tuple[int, ...]) -> Layers:
+    """Return flatten alone: with a head without hidden layers, a linear model of the inputs."""
+    del name
+    linear(math.prod(input_shape), 1)  # raises for inputs that no layer takes
+    return OrderedDict(flatten=nn.Flatten())

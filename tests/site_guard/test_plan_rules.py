@@ -26,7 +26,8 @@ from tests.system.federation import RUN
 
 RULES = PlanRules()
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-OF_RAW_VALUES = ("har",)  # its network is a multi-layer perceptron
+# By experiment, its network, whose first layer is linear in raw values.
+OF_RAW_VALUES = {"har": "mlp", "tabular": "linear"}
 
 
 def message_with(plan: object) -> Message:
@@ -39,9 +40,10 @@ def message_with(plan: object) -> Message:
 def test_by_default_every_experiment_is_accepted_but_that_on_raw_values(experiment: str) -> None:
     plan = plan_of(experiment)
     if experiment in OF_RAW_VALUES:
-        with pytest.raises(Refused, match="the plan trains 'mlp'"):
+        model = OF_RAW_VALUES[experiment]
+        with pytest.raises(Refused, match=f"the plan trains '{model}'"):
             RULES.check_plan(plan)
-        PlanRules(models=("mlp",)).check_plan(plan)
+        PlanRules(models=(model,)).check_plan(plan)
         return
     RULES.check_plan(plan)
     RULES.check_examples(plan, 100)
@@ -56,8 +58,9 @@ def test_by_default_the_runs_of_the_system_tests_are_accepted() -> None:
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"text_encoder"}))
 def test_by_default_no_network_begins_with_a_layer_linear_in_all_raw_values(name: str) -> None:
     options = {"hidden": [8]} if "mlp" in name else {}
+    light = ("mlp", "mlp_bn", "linear", "small_cnn")
     options |= {"classifier": False} if name.startswith(("vgg", "mobilenet")) else {}
-    with torch.device("meta" if "mlp" not in name and name != "small_cnn" else "cpu"):
+    with torch.device("cpu" if name in light else "meta"):
         network = build(name, input_shape=(3, 64, 64), classes=2, head=[], **options)
     layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     assert isinstance(layers[0], nn.Linear) == (name not in RULES.models)

@@ -18,7 +18,8 @@ def test_an_unknown_name_is_reported_with_what_exists(info) -> None:
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_every_data_set_has_a_loader_and_a_configuration(name, options) -> None:
-    assert LOADERS[name].__module__ == f"client_app.data.{name}"
+    module = LOADERS[name].__module__
+    assert module.removesuffix(".loader") == f"client_app.data.{name}"
     assert next(iter(options(name))) == "name"
     assert options(name)["name"] == name
 

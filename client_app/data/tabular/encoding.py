@@ -1,0 +1,316 @@
+"""A table's rows as inputs: which columns, what fills a missing value, and on which scale."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_app.data.cells import MOST_NAMED
+from client_app.data.findings import Findings
+from client_app.data.paths import describe_file
+from client_app.data.tabular.cells import (
+    MISSING,
+    TableRules,
+    as_numbers,
+    category_cells,
+    found_categories,
+    number_cells,
+    words,
+)
+from client_app.data.tabular.options import MOST_CATEGORIES, TabularOptions
+from client_app.data.tabular.reading import Table
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
+
+SPLIT = "split"
+# What pandas and spreadsheets call the numbers of the rows.
+_ROW_NUMBERS = re.compile(r"|Unnamed: 0|__index_level_[0-9]+__")
+MOST_INPUTS = 20_000  # columns of the inputs, with one for each category
+LEAST_ROWS = 20  # fewer are not judged: all numbers may differ by chance
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column that is an input: its name, and its categories if it is no number."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The rows of a table as numbers, before anything is filled in.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Of the ``d`` inputs: ``age``, or ``cp=1`` for a category.
+    numbers : NDArray[np.bool_]
+        Which inputs are numbers, shape ``(d,)``; the others are 0 or 1.
+    values : NDArray[np.float64]
+        Shape ``(n, d)``; NaN where a number is not known. Where a category is not known, all of
+        its inputs are 0.
+    missing : mapping of str to NDArray[np.bool_]
+        By feature, the rows where it is not known.
+    """
+
+    names: tuple[str, ...]
+    numbers: NDArray[np.bool_]
+    values: NDArray[np.float64]
+    missing: Mapping[str, NDArray[np.bool_]]
+
+    def take(self, rows: NDArray[np.int64]) -> Encoded:
+        """Return some of the rows."""
+        missing = {name: each[rows] for name, each in self.missing.items()}
+        return Encoded(self.names, self.numbers, self.values[rows], missing)
+
+    @property
+    def incomplete(self) -> NDArray[np.bool_]:
+        """Which rows have something that is not known."""
+        return np.stack(list(self.missing.values())).any(axis=0)
+
+
+def choose_features(
+    options: TabularOptions,
+    tables: Sequence[Table],
+    others: Sequence[str],
+    rules: TableRules,
+    findings: Findings,
+) -> tuple[Feature, ...]:
+    """Return the columns that are inputs, in the same order at every site.
+
+    Parameters
+    ----------
+    options : TabularOptions
+        They name the columns, or leave it to the file.
+    tables : sequence of Table
+        The site's; in a simulation those of all sites, of which categories are found.
+    others : sequence of str
+        Columns that are no inputs: those of labels, splits and sites.
+    rules : TableRules
+        How cells are read.
+    findings : Findings
+        Where it is noted which columns were taken.
+
+    Raises
+    ------
+    UserError
+        A column is missing, or is neither number nor configured as a category.
+    """
+    own = tables[0]
+    names = options.features
+    if names is None:
+        names = _all_others(options, tables, others, rules, findings)
+    for name in names:
+        _require_column(own, name, rules)
+    features = [Feature(name, _categories(options, tables, name, rules)) for name in names]
+    _reject_words(own, features, rules)
+    width = sum(max(len(feature.categories), 1) for feature in features)
+    if width > MOST_INPUTS:
+        raise UserError(f"data.features: {width} inputs, at most {MOST_INPUTS}: leave columns out")
+    return tuple(features)
+
+
+def encode(table: Table, features: Sequence[Feature], rules: TableRules) -> Encoded:
+    """Return all rows of a table as numbers; raise UserError for a cell that cannot be read."""
+    names: list[str] = []
+    parts: list[NDArray[np.float64]] = []
+    missing: dict[str, NDArray[np.bool_]] = {}
+    is_number: list[bool] = []
+    for feature in features:
+        if feature.categories:
+            codes = category_cells(table, feature.name, feature.categories, rules)
+            missing[feature.name] = codes == MISSING
+            parts.append((codes[:, None] == np.arange(len(feature.categories))).astype(np.float64))
+            names += [f"{feature.name}={category}" for category in feature.categories]
+        else:
+            values = number_cells(table, feature.name, rules)
+            missing[feature.name] = np.isnan(values)
+            parts.append(values[:, None])
+            names.append(feature.name)
+        is_number += [not feature.categories] * parts[-1].shape[1]
+    return Encoded(tuple(names), np.array(is_number), np.concatenate(parts, axis=1), missing)
+
+
+def fill(encoded: Encoded, train: NDArray[np.int64], impute: str) -> Encoded:
+    """Fill in missing numbers from the site's own training rows.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        All rows of the site.
+    train : NDArray[np.int64]
+        Those for training.
+    impute : str
+        ``mean``, ``median``, ``drop`` (nothing is missing then), or ``indicator``: the mean, and
+        an input more for each feature, which is 1 where it was not known.
+
+    Returns
+    -------
+    Encoded
+        A column without any value at the site becomes 0.
+    """
+    values = encoded.values.copy()
+    for column in np.flatnonzero(encoded.numbers):
+        known = values[train, column]
+        known = known[~np.isnan(known)]
+        average = np.median if impute == "median" else np.mean
+        values[np.isnan(values[:, column]), column] = average(known) if known.size else 0.0
+    if impute != "indicator":
+        return Encoded(encoded.names, encoded.numbers, values, encoded.missing)
+    unknown = np.stack([each.astype(np.float64) for each in encoded.missing.values()], axis=1)
+    return Encoded(
+        (*encoded.names, *(f"{name} missing" for name in encoded.missing)),
+        np.concatenate([encoded.numbers, np.zeros(unknown.shape[1], dtype=np.bool_)]),
+        np.concatenate([values, unknown], axis=1),
+        encoded.missing,
+    )
+
+
+def scale_of(
+    encoded: Encoded, train: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each input over the training rows: 0 and 1 of no number.
+
+    A number that is the same in all of them has the deviation 1.
+    """
+    chosen = encoded.values[train]
+    mean, std = chosen.mean(axis=0), chosen.std(axis=0)
+    constant = std <= 1e-12 * np.abs(mean)
+    return np.where(encoded.numbers, mean, 0.0), np.where(encoded.numbers & ~constant, std, 1.0)
+
+
+def warn_of_columns(encoded: Encoded, train: NDArray[np.int64], findings: Findings) -> None:
+    """Warn of inputs without use: the same in all training rows, or another in each."""
+    chosen = encoded.values[train]
+    with np.errstate(invalid="ignore"):
+        same = [
+            n for n, column in zip(encoded.names, chosen.T, strict=True) if _is_constant(column)
+        ]
+    if same:
+        findings.warn(private(f"the same in all training rows: {_named(same)}"))
+    if len(train) < LEAST_ROWS:
+        return
+    whole = encoded.numbers & (np.isnan(chosen) | (chosen == np.floor(chosen))).all(axis=0)
+    each = [
+        encoded.names[column]
+        for column in np.flatnonzero(whole)
+        if len(np.unique(encoded.values[:, column])) == len(encoded.values)
+    ]
+    if each:
+        findings.warn(
+            private(f"another whole number in every row, as an identifier has: {_named(each)}")
+            + "; leave such columns out of data.features"
+        )
+
+
+def _is_constant(column: NDArray[np.float64]) -> bool:
+    known = column[~np.isnan(column)]
+    return bool(known.size == 0 or known.min() == known.max())
+
+
+def _all_others(
+    options: TabularOptions,
+    tables: Sequence[Table],
+    others: Sequence[str],
+    rules: TableRules,
+    findings: Findings,
+) -> list[str]:
+    """Return all columns of a file but those that are no inputs; the files of all sites have them."""
+    own = tables[0]
+    for name in options.exclude:
+        _require_column(own, name, rules)
+    header = [*own.columns, *own.unread]
+    for table in tables[1:]:
+        if odd := sorted({*table.columns, *table.unread} ^ set(header)):
+            raise UserError(
+                describe_file(table.path)
+                + private(f": {_named(odd)}", ": some columns")
+                + " not in the files of all sites: name those of all in data.features"
+            )
+    numbering = [name for name in header if _ROW_NUMBERS.fullmatch(name)]
+    left = {*others, *options.exclude, *numbering}
+    names = [name for name in header if name not in left]
+    if not names:
+        raise UserError(describe_file(own.path) + ": no column is left to learn from")
+    findings.note(private(f"data.features=null: {len(names)} inputs, {_named(names)}"))
+    if numbering:
+        findings.leave_out("row numbers", private(", ".join(map(repr, numbering))), len(numbering))
+    return names
+
+
+def _categories(
+    options: TabularOptions, tables: Sequence[Table], name: str, rules: TableRules
+) -> tuple[str, ...]:
+    """Return the categories of a column: configured, or found in the tables; none of a number."""
+    if name not in options.by_category:
+        return ()
+    configured = options.categories_of(name)
+    if configured is not None:
+        return configured
+    found = found_categories(
+        [words(each.columns[name], rules) for each in tables if name in each.columns]
+    )
+    where = f"data.categories.{name}=agreed: "
+    if len(found) < 2:
+        raise UserError(where + f"the data have {len(found)} categories: leave this column out")
+    if len(found) > MOST_CATEGORIES:
+        raise UserError(
+            where + f"the data have {len(found)} categories, at most {MOST_CATEGORIES}: this looks "
+            "like an identifier or like text; leave this column out"
+        )
+    return found
+
+
+def _require_column(table: Table, name: str, rules: TableRules) -> None:
+    if name in table.columns:
+        return
+    where = describe_file(table.path) + ": "
+    if name in table.unread:
+        of = private(f" of the type {table.unread[name]}", " of a type")
+        raise UserError(
+            where + rules.column(name) + " is" + of + " that is neither number nor text"
+        )
+    there = private(f"; there is {nearest(name, table.columns)}")
+    raise UserError(where + f"no column {name!r}" + there)
+
+
+def _reject_words(table: Table, features: Sequence[Feature], rules: TableRules) -> None:
+    """Raise one UserError for all columns that mostly hold words and have no categories."""
+    wordy = [
+        feature.name
+        for feature in features
+        if not feature.categories and _mostly_words(table, feature.name, rules)
+    ]
+    if not wordy:
+        return
+    raise UserError(
+        describe_file(table.path)
+        + _some(wordy, rules)
+        + ": these hold words, not numbers; name their categories, as in data.categories={"
+        + private(f"{wordy[0]}: ", "column: ")
+        + "[a, b]}, or leave them out (data.features, or data.exclude)"
+    )
+
+
+def _mostly_words(table: Table, name: str, rules: TableRules) -> bool:
+    cells = table.columns[name]
+    if cells.dtype != object:
+        return False
+    known = sum(not rules.cells.is_missing(cell) for cell in cells)
+    # With another decimal mark they are numbers too, of which the reader of numbers speaks.
+    wrong = as_numbers(cells, rules)[1]
+    other = sum(rules.cells.looks_like_other_decimals(cells[row]) for row in wrong)
+    return 2 * (len(wrong) - other) > known
+
+
+def _some(names: Sequence[str], rules: TableRules) -> PrivateText:
+    return private(f", {_named(names)}", f", {_named(names)}" if rules.public else "")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(map(repr, names[:MOST_NAMED])) + more

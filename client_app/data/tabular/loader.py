@@ -1,0 +1,267 @@
+"""Loads one site's rows of a table: files, columns, splits, scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_app.data.arrays import stamp
+from client_app.data.cells import Cells
+from client_app.data.findings import Findings
+from client_app.data.labels import Targets, read_targets
+from client_app.data.paths import describe_file
+from client_app.data.site_files import choose_file, files_of_sites
+from client_app.data.site_info import (
+    SiteInfo,
+    default_name,
+    name_of_site,
+    reject_empty_splits,
+    require_root,
+)
+from client_app.data.site_split import ALONE, rows_of_site, seed_of_split, task_and_rank
+from client_app.data.splitting import SplitIndices, fill_missing_splits, fractions_to_draw
+from client_app.data.tables import row_split
+from client_app.data.tabular.cells import TableRules, missing_counts, words
+from client_app.data.tabular.encoding import (
+    SPLIT,
+    Encoded,
+    choose_features,
+    encode,
+    fill,
+    scale_of,
+    warn_of_columns,
+)
+from client_app.data.tabular.options import AGREED, TabularOptions
+from client_app.data.tabular.reading import SUFFIXES, Table, read_table
+from client_app.data.task_options import TaskOptions
+from fedstrata.support.errors import UserError, private
+from fedstrata.support.options import read_options
+from fedstrata.support.seeds import derive_seed
+from models.training.data import ArrayInputs, SiteData, Split
+
+
+@dataclass(frozen=True)
+class SiteRows:
+    """A site's rows, before anything is filled in or scaled.
+
+    Parameters
+    ----------
+    name, source : str
+        The site's name, and which file or value of a column it is.
+    task : TaskOptions
+        What is predicted.
+    targets : Targets
+        Of all rows of the file that the site shares.
+    encoded : Encoded
+        The site's own ``n`` rows.
+    values : NDArray
+        Their targets.
+    parts : SplitIndices
+        Which of them are in which split.
+    """
+
+    name: str
+    source: str
+    task: TaskOptions
+    targets: Targets
+    encoded: Encoded
+    values: NDArray[np.generic]
+    parts: SplitIndices
+
+
+def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
+    """Return the site's rows as float32 inputs of shape ``(d,)``.
+
+    Raises
+    ------
+    UserError
+        An option, the site info, a file, a column or a cell is wrong.
+    """
+    settings = read_options(TabularOptions, options, "data")
+    site = site_rows(settings, info, seed)
+    warn_of_columns(site.encoded, site.parts.train, info.findings)
+    filled = fill(site.encoded, site.parts.train, settings.impute)
+    values = filled.values
+    if settings.standardize != "none":
+        mean, std = scale_of(filled, site.parts.train)
+        values = (values - mean) / std
+    inputs = values.astype(np.float32)
+    train, validation, test = (
+        Split(ArrayInputs(inputs[part]), site.values[part])  # type: ignore[arg-type]
+        for part in site.parts
+    )
+    data = SiteData(
+        site.name,
+        site.task.name,
+        site.targets.classes,
+        (inputs.shape[1],),
+        train,
+        validation,
+        test,
+        kind=site.targets.kind,
+        source=site.source,
+    )
+    return reject_empty_splits(data)
+
+
+def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
+    """Return the site's rows, and say in ``info.findings`` what was left out of them."""
+    root, tasks = require_root(info), settings.named_tasks()
+    path, own_name = choose_file(root, info, settings.file, SUFFIXES)
+    name, rank = task_and_rank(info, [task.name for task in tasks])
+    task = _task(name, tasks)
+    shared = own_name is None  # a file of the site's own is not split
+    column = settings.site_split.column if shared else None
+    if shared and rank.count > 1:
+        column = settings.site_split.required_column()
+    rules = _rules(settings, info)
+    tables = _tables(settings, info, root, path)
+    table = tables[0]
+    others = [each for one in tasks for each in one.columns]
+    others += [SPLIT, *([column] if column else [])]
+    _require(table, [*task.columns, *([column] if column else [])])
+    features = choose_features(settings, tables, others, rules, info.findings)
+    encoded = encode(table, features, rules)
+    targets = _complete(settings, info, table, task, encoded, rules)
+    domains = np.array(words(table.columns[column], rules))[targets.rows] if column else None
+    strata = targets.strata()
+    split_seed = seed_of_split(seed, "tabular", task.name)
+    own = rows_of_site(settings.site_split, strata, rank if shared else ALONE, split_seed, domains)
+    site = name_of_site(info, own_name or default_name(info))
+    parts = _parts(
+        settings, table, targets, strata, own, derive_seed(seed, "tabular", task.name, site)
+    )
+    mine = encoded.take(targets.rows[own])
+    _note_missing(settings, mine, info.findings)
+    source = own_name or ("" if info.deployed else _source(column, domains, own))
+    return SiteRows(site, source, task, targets, mine, targets.values[own], parts)
+
+
+def _rules(settings: TabularOptions, info: SiteInfo) -> TableRules:
+    if info.deployed and settings.features is None:
+        raise UserError(
+            "data.features=null: all sites need the same inputs in the same order; name their "
+            "columns, as in data.features=[age,sex]"
+        )
+    for name in settings.by_category:
+        if info.deployed and settings.categories_of(name) is None:
+            raise UserError(
+                f"data.categories.{name}={AGREED}: the names of categories would leave this site; "
+                f"write those that all sites agreed on, as in data.categories.{name}=[1,2,3]"
+            )
+    public = settings.features is not None
+    return TableRules(settings.rules, public)
+
+
+def _tables(settings: TabularOptions, info: SiteInfo, root: Path, path: Path) -> tuple[Table, ...]:
+    """Return the site's table; in a simulation, and where it matters, those of all sites too."""
+    largest = settings.largest_mb << 20
+    own = read_table(stamp(path), largest)
+    found = any(settings.categories_of(name) is None for name in settings.by_category)
+    if info.deployed or root.is_file() or settings.file or not (settings.features is None or found):
+        return (own,)
+    others = [each for each in files_of_sites(root, SUFFIXES) if each != path]
+    return (own, *(read_table(stamp(each), largest) for each in others))
+
+
+def _task(name: str, tasks: Sequence[TaskOptions]) -> TaskOptions:
+    for task in tasks:
+        if task.name == name:
+            return task
+    known = ", ".join(task.name for task in tasks)
+    raise UserError(f"this site's task {name!r} is not in data.tasks, which has {known}")
+
+
+def _require(table: Table, names: Sequence[str]) -> None:
+    """Raise UserError for columns of labels or sites that a file does not have."""
+    absent = [name for name in names if name not in table.columns]
+    if absent:
+        there = private(f"; there is {', '.join(map(repr, sorted(table.columns)[:10]))}")
+        named = ", ".join(map(repr, absent))
+        raise UserError(describe_file(table.path) + f": no column {named} to read" + there)
+
+
+def _complete(
+    settings: TabularOptions,
+    info: SiteInfo,
+    table: Table,
+    task: TaskOptions,
+    encoded: Encoded,
+    rules: TableRules,
+) -> Targets:
+    """Return the targets of the rows that can be used, and count the others."""
+    cells = Cells(
+        [words(table.columns[column], rules) for column in task.columns],
+        table.source,
+        describe_file(table.path),
+    )
+    targets = read_targets(
+        cells,
+        task,
+        rules.cells,
+        settings.classes,
+        deployed=info.deployed,
+        findings=info.findings,
+    )
+    if settings.impute != "drop":
+        return targets
+    whole = np.flatnonzero(~encoded.incomplete[targets.rows])
+    if len(whole) < len(targets.rows):
+        kept = targets.rows[whole]
+        _leave_out(info.findings, "missing value", table, np.setdiff1d(targets.rows, kept))
+    if not len(whole):
+        raise UserError(
+            describe_file(table.path) + ": every row has a missing value, and data.impute=drop "
+            "leaves all out: fewer data.features, or another data.impute"
+        )
+    return replace(targets, rows=targets.rows[whole], values=targets.values[whole])
+
+
+def _leave_out(findings: Findings, reason: str, table: Table, rows: NDArray[np.int64]) -> None:
+    for row in rows[:10]:
+        findings.leave_out(reason, table.source(int(row)))
+    findings.left_out[reason] += len(rows[10:])
+
+
+def _parts(
+    settings: TabularOptions,
+    table: Table,
+    targets: Targets,
+    strata: NDArray[np.int64],
+    own: NDArray[np.int64],
+    seed: int,
+) -> SplitIndices:
+    given: list[str | None] = [None] * len(targets.rows)
+    if SPLIT in table.columns:
+        cells = table.columns[SPLIT]
+        given = [row_split({"split": str(cells[row])}, table.source(row)) for row in targets.rows]
+    validation, test = fractions_to_draw(
+        set(given), settings.validation_fraction, settings.test_fraction
+    )
+    return fill_missing_splits(
+        [given[row] for row in own],
+        strata[own],
+        validation=validation,
+        test=test,
+        seed=seed,
+        copies=np.arange(len(own)),
+    )
+
+
+def _note_missing(settings: TabularOptions, encoded: Encoded, findings: Findings) -> None:
+    """Say how many cells were not known, and which columns have none that is."""
+    if counts := missing_counts(encoded.missing):
+        findings.note(private(f"missing values, filled by {settings.impute}: {counts}"))
+    empty = [name for name, missing in encoded.missing.items() if missing.all()]
+    if empty:
+        findings.warn(private(f"no value at this site: {', '.join(map(repr, empty))}"))
+
+
+def _source(column: str | None, domains: NDArray[np.str_] | None, own: NDArray[np.int64]) -> str:
+    """Return which values of a column a simulated site has, if it has one."""
+    values = set() if domains is None else set(domains[own].tolist())
+    return f"{column}={values.pop()}" if len(values) == 1 else ""
