@@ -8,7 +8,12 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.failures import logged_reason
-from client_app.node_config import NodeSettings, is_simulated, read_node_settings
+from client_app.node_config import (
+    NodeSettings,
+    is_simulated,
+    name_in_simulation,
+    read_node_settings,
+)
 from fedstrata.protocol.answers import answer, failure
 from fedstrata.protocol.orders import read_order
 from fedstrata.protocol.plan import plan_from_json
@@ -65,7 +70,7 @@ def _answer(message: Message, context: Context) -> Message:
     node: NodeSettings | None = None
     try:
         node = read_node_settings(context.node_config, context.run_config)
-        name = node.name or ""
+        name = node.name or name_in_simulation(node)
         order = read_order(message)
         number = order.round
         plan = plan_from_json(order.plan)

@@ -54,7 +54,8 @@ def logged_reason(
     """Log why round ``number`` failed at ``site``, in full; return what the server may know of it."""
     name = site or "(unnamed)"
     if isinstance(error, UserError):
-        logger.error("site %s: %s", name, error)
+        # A simulation's server says it, once for all sites that it is of.
+        logger.log(logging.DEBUG if simulated else logging.ERROR, "site %s: %s", name, error)
     else:
         logger.error("site %s: round %d failed", name, number, exc_info=error)
     return public_reason(error, node, simulated=simulated)

@@ -140,6 +140,11 @@ def read_node_settings(
     )
 
 
+def name_in_simulation(node: NodeSettings) -> str:
+    """Return how a site of a simulation is called until its data give it a name; else ""."""
+    return f"site-{node.index:02d}" if node.simulated and node.index is not None else ""
+
+
 def checked_name(value: str, what: str) -> str:
     """Return ``value`` if it can be a file's name on any system, or raise UserError."""
     if not NAME.fullmatch(value):

@@ -16,6 +16,7 @@ from fedstrata.support.home import home
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.run_folder import check_same, new_run, resumed_run
+from server_app.said_once import say_once
 from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
@@ -45,6 +46,7 @@ def main(grid: Grid, context: Context) -> None:
         run_all(grid, read_run_config(context.run_config))
     except UserError as error:
         logger.error("fedstrata: %s", error)
+        say_once(error, logger)
         raise
 
 
