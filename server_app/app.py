@@ -15,7 +15,8 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
-from server_app.run_folder import check_same, new_run, resumed_run
+from server_app.disk_room import require_room
+from server_app.run_folder import KEPT, check_same, new_run, resumed_run
 from server_app.said_once import say_once
 from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
@@ -130,6 +131,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     start = checkpoint(config, home() / "cache", say)
     this_run = Run(roster, config, plan, folder, start, say, audit)
     this_run.join(found, rejected)
+    require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 1)  # one is being written
     with folder.written_here():
         if old is None:
             folder.begin(config.to_dict(), wanted.experiment)

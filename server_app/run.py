@@ -12,6 +12,7 @@ from server_app import report, results, tables
 from server_app.audit import RunAudit
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy
+from server_app.disk_room import writing
 from server_app.evaluation import measure
 from server_app.patience import Log
 from server_app.rounds.admission import Admission
@@ -233,13 +234,14 @@ class Run:
 
     def _save(self, number: int) -> None:
         checkpoints = self.state.to_checkpoints()
-        self.folder.save(
-            number,
-            {key: each.state for key, each in checkpoints.items()},
-            {key: each.optimizer for key, each in checkpoints.items()},
-            self.history,
-            {key: each.published for key, each in checkpoints.items()},
-        )
+        with writing(f"the checkpoint of round {number}", self.folder.path):
+            self.folder.save(
+                number,
+                {key: each.state for key, each in checkpoints.items()},
+                {key: each.optimizer for key, each in checkpoints.items()},
+                self.history,
+                {key: each.published for key, each in checkpoints.items()},
+            )
 
     def _write_results(
         self, final: dict[str, Any] | None = None, deployment: dict[str, Any] | None = None
@@ -256,7 +258,8 @@ class Run:
             final=final,
             deployment=deployment,
         )
-        write_json(self.folder.path / "results.json", content)
+        with writing("results.json", self.folder.path):
+            write_json(self.folder.path / "results.json", content)
         return content
 
     def _log_aggregators(self) -> None:
