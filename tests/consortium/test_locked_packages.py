@@ -69,6 +69,15 @@ def test_all_that_the_project_needs_is_in_the_image() -> None:
     assert names <= pins(ROOT / "docker" / "requirements.txt").keys()
 
 
+def test_the_image_has_no_ray() -> None:
+    """It is for simulations alone, and large; what bounds grpcio comes with it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "ray" not in pins(ROOT / "docker" / "requirements.txt")
+    assert not [each for each in project["dependencies"] if "simulation" in each or "<1.80" in each]
+    (bounded,) = (each for each in project["optional-dependencies"]["simulation"] if "grpc" in each)
+    assert bounded.endswith("<1.80")
+
+
 def test_the_build_takes_nothing_without_a_hash() -> None:
     lines = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     installs = [part for line in lines for part in line.split("&&") if "pip install" in part]

@@ -65,7 +65,7 @@ def gateway(network: str) -> str:
 def test_a_hospital_reaches_the_fleet_port_and_nothing_else(results: dict[str, Any]) -> None:
     server, neighbour = address("superlink", "line-a"), address("b-node", "line-b")
     tried = [f"{server}:{port}" for port in (9091, 9092, 9093)]
-    tried += ["172.31.250.2:9093", f"{neighbour}:9094", "b-node:9094", "b-app:9094"]
+    tried += ["198.18.250.2:9093", f"{neighbour}:9094", "b-node:9094", "b-app:9094"]
     assert reached("a-node", "superlink:9092", *tried) == ["superlink:9092", f"{server}:9092"]
 
 
@@ -77,7 +77,7 @@ def test_a_nodes_port_is_open_inside_alone(results: dict[str, Any]) -> None:
 
 def test_the_process_with_the_data_reaches_its_node_alone(results: dict[str, Any]) -> None:
     server = address("superlink", "line-a")
-    tried = ["superlink:9092", f"{server}:9092", "172.31.250.2:9093", "b-node:9094", "b-app:9094"]
+    tried = ["superlink:9092", f"{server}:9092", "198.18.250.2:9093", "b-node:9094", "b-app:9094"]
     tried += [f"{gateway('inside-a')}:{port}" for port in (9091, 9092, 9093, 9094)]
     assert reached("a-app", "a-node:9094", *tried) == ["a-node:9094"]
 
@@ -157,10 +157,10 @@ def test_apps_of_the_operator_find_no_private_key_and_reach_no_control_port(
         == ""
     )
     assert set(inside("serverapp", "ls", "/keys").split()) == {"ca.crt", "appio.secret"}
-    control, line = "172.31.250.2:9093", address("superlink", "line-a")
-    tried = ["172.31.251.2:9091", "172.31.251.2:9092", "172.31.251.2:9093", control]
+    control, line = "198.18.250.2:9093", address("superlink", "line-a")
+    tried = ["198.18.251.2:9091", "198.18.251.2:9092", "198.18.251.2:9093", control]
     tried += [f"{line}:9092", f"{address('a-node', 'line-a')}:9094"]
-    assert reached("serverapp", *tried) == ["172.31.251.2:9091", "172.31.251.2:9092"]
+    assert reached("serverapp", *tried) == ["198.18.251.2:9091", "198.18.251.2:9092"]
 
 
 def test_the_superlinks_database_is_its_users_alone(results: dict[str, Any]) -> None:

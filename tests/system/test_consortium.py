@@ -17,6 +17,7 @@ from benchmarks.flower.deployment import SuperLink, start_site, start_supernode
 from benchmarks.flower.processes import Process, Processes, free_port, listening
 from consortium.members import Hospital
 from consortium.superlink import SuperLink as SuperLinkControl
+from fedstrata.support.audit_check import read_and_verify
 from tests.helpers.consortia import new_consortium
 from tests.system import federation
 
@@ -235,6 +236,11 @@ def compare_logs(consortium: Consortium, site: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    server = read_and_verify(consortium.output / "march" / "audit.jsonl").lines
+    arrived = {
+        e.fields["kind"] for e in server if e.fields.get("site") == site and "kind" in e.fields
+    }
+    assert {"query", "train", "evaluate"} <= arrived
     assert int(re.search(rf"{site}: (\d+) payloads", done.stdout)[1]) > 6, done.stdout  # type: ignore[index]
 
 
