@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -207,8 +208,7 @@ class PictureInputs:
         chosen = [self.pictures[index] for index in indices]
         squares = self.cache.squares(chosen)
         if not self.for_all and not any(picture.facts.wide for picture in chosen):
-            stacked = np.stack(squares).astype(np.uint8, copy=False)
-            return ArrayInputs(stacked, self.mean, self.std).batch(np.arange(len(stacked)))
+            return torch.from_numpy(self._looked_up(np.stack(squares)))
         channels = self.cache.preparation.channels
         scaled = [
             scaled_values(square, picture.facts, self._span(picture.facts), channels)
@@ -217,6 +217,21 @@ class PictureInputs:
         values = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2)
         mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
         return ((values - mean) / std).contiguous()
+
+    def _looked_up(self, squares: NDArray[Any]) -> NDArray[np.float32]:
+        """Return values of 8 bits normalized, ``(b, channels, size, size)``."""
+        values = np.empty((len(squares), squares.shape[3], *squares.shape[1:3]), dtype=np.float32)
+        for channel, table in enumerate(self._of_eight_bits):
+            np.take(table, squares[..., channel], out=values[:, channel], mode="clip")
+        return values
+
+    @cached_property
+    def _of_eight_bits(self) -> NDArray[np.float32]:
+        """What each of 256 values becomes in each channel: looked up, it costs a third."""
+        every = np.arange(256, dtype=np.uint8)[None, :, None, None]
+        every = np.broadcast_to(every, (1, 256, 1, len(self.mean)))
+        given = ArrayInputs(every, self.mean, self.std).batch(np.array([0]))
+        return np.ascontiguousarray(given[0, :, :, 0].numpy())
 
     def digest(self) -> str:
         """Return a SHA-256 of the files, the preparation, the scale and the decoder's version."""
