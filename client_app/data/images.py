@@ -85,7 +85,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     split_seed = derive_seed(seed, "images", "split", task, name)
     given = {entry.split for entry in entries}
     fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
-    read = read_pictures(settings, [entry.path for entry in own], info.findings)
+    read = read_pictures(settings, [entry.path for entry in own], info.findings, info.cache_dir)
     own, labels = [own[row] for row in read.rows], labels[rows][read.rows]
     parts = fill_missing_splits(
         [entry.split for entry in own],

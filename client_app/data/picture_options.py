@@ -31,6 +31,7 @@ class PictureOptions:
     unreadable: str
     unreadable_most: float
     memory_mb: int
+    cache_mb: int
 
     def check(self) -> None:
         """Raise a `UserError` where an option of pictures makes no sense."""
@@ -39,8 +40,8 @@ class PictureOptions:
         if self.channels not in (1, 3):
             raise UserError(f"data.channels: 1 (gray) or 3 (color), not {self.channels}")
         check_normalization(*self.normalization(), self.channels)
-        if self.memory_mb < 0:
-            raise UserError("data.memory_mb: not a negative number")
+        if self.memory_mb < 0 or self.cache_mb < 0:
+            raise UserError("data.memory_mb and data.cache_mb: not a negative number")
         if self.unreadable not in (REFUSE, SKIP):
             raise UserError(f"data.unreadable: refuse or skip, not {self.unreadable!r}")
         if not (isfinite(self.unreadable_most) and self.unreadable_most >= 0):

@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from client_app.data.decoded_store import DecodedStore
 from client_app.data.findings import Findings
 from client_app.data.paths import describe_file
 from client_app.data.picture_options import OF_FILE, SKIP, PictureOptions
@@ -114,16 +115,22 @@ class ReadPictures:
 
 
 def read_pictures(
-    options: PictureOptions, paths: Sequence[Path], findings: Findings
+    options: PictureOptions,
+    paths: Sequence[Path],
+    findings: Findings,
+    cache_dir: Path | None = None,
 ) -> ReadPictures:
-    """Decode each file once.
+    """Decode each file once, or take what an earlier start left in ``cache_dir``.
 
     Raises
     ------
     UserError
         Files cannot be read, all of which it counts; or more than ``data.unreadable_most``.
     """
-    cache = PictureCache(options.preparation(), options.memory_mb << 20)
+    preparation, store = options.preparation(), None
+    if cache_dir is not None and options.cache_mb:
+        store = DecodedStore(cache_dir / "pictures", preparation, options.cache_mb << 20)
+    cache = PictureCache(preparation, options.memory_mb << 20, store)
     pictures: list[Picture] = []
     rows: list[int] = []
     wrong: list[tuple[Path, UserError]] = []

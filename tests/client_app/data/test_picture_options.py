@@ -18,6 +18,7 @@ DEFAULTS = {
     "unreadable": "refuse",
     "unreadable_most": 0.05,
     "memory_mb": 1,
+    "cache_mb": 1,
 }
 
 
@@ -63,6 +64,7 @@ def test_the_background_is_a_color() -> None:
         ({"unreadable": "ignore"}, r"data\.unreadable: refuse or skip"),
         ({"unreadable_most": -1}, r"data\.unreadable_most"),
         ({"memory_mb": -1}, r"data\.memory_mb"),
+        ({"cache_mb": -1}, r"data\.cache_mb"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(changes: dict[str, object], said: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client_app.data import pictures
+from client_app.data.decoded_store import DecodedStore
 from client_app.data.pictures import PictureCache, PictureInputs, decode
 from client_app.data.pixels import Preparation
 from fedstrata.support.errors import UserError
@@ -73,9 +74,11 @@ def test_the_central_square_is_cut_and_scaled() -> None:
     assert (square == (255, 128, 0)).all()
 
 
-def cached_inputs(folder: Path, memory: int, size: int = 8) -> PictureInputs:
+def cached_inputs(
+    folder: Path, memory: int, size: int = 8, store: DecodedStore | None = None
+) -> PictureInputs:
     paths = sorted(folder.iterdir())
-    cache = PictureCache(Preparation(size), memory)
+    cache = PictureCache(Preparation(size), memory, store)
     found = [picture for pictures in cache.examine(paths) for picture in pictures]
     return PictureInputs(tuple(found), cache, (0.5,) * 3, (0.25,) * 3)
 
@@ -92,6 +95,47 @@ def test_memory_is_bounded_and_changes_nothing(folders) -> None:
     assert batch.equal(none.batch(order))
     first = decode_square(whole.paths[19], whole.paths[19].read_bytes(), 8)
     assert np.allclose(batch[0].numpy(), (first.transpose(2, 0, 1) / 255 - 0.5) / 0.25, atol=1e-6)
+
+
+def stored(folder: Path, cache: Path, memory: int = 0) -> PictureInputs:
+    """Return the pictures of a folder as a site with a cache folder has them."""
+    store = DecodedStore(cache, Preparation(8), 1 << 20)
+    return cached_inputs(folder, memory, store=store)
+
+
+def test_a_second_start_decodes_nothing_and_gives_the_same(folders, tmp_path, monkeypatch) -> None:
+    first = stored(folders / "cat", tmp_path / "cache")
+    order = np.array([19, 0, 7, 7])
+    expected = cached_inputs(folders / "cat", 0).batch(order)
+    monkeypatch.setattr(pictures, "decode_picture", None)
+    assert first.batch(order).equal(expected)
+    for memory in (0, 1 << 20):
+        second = stored(folders / "cat", tmp_path / "cache", memory)
+        assert second.batch(order).equal(expected)
+        assert second.digest() == first.digest()
+        assert len(second.cache.kept) == (3 if memory else 0)
+
+
+def test_only_new_pictures_are_decoded(folders, tmp_path, monkeypatch) -> None:
+    stored(folders / "cat", tmp_path / "cache")
+    picture(77).save(folders / "cat" / "new.png")
+    seen = []
+    decode_picture = pictures.decode_picture
+    monkeypatch.setattr(
+        pictures, "decode_picture", lambda *given: seen.append(given) or decode_picture(*given)
+    )
+    inputs = stored(folders / "cat", tmp_path / "cache")
+    inputs.batch(np.arange(21))
+    assert len(seen) == 1
+
+
+def test_a_damaged_store_changes_nothing(folders, tmp_path) -> None:
+    expected = stored(folders / "cat", tmp_path / "cache").batch(np.arange(20))
+    for path in (tmp_path / "cache").iterdir():
+        content = bytearray(path.read_bytes())
+        content[100:900] = bytes(800)
+        path.write_bytes(content)
+    assert stored(folders / "cat", tmp_path / "cache").batch(np.arange(20)).equal(expected)
 
 
 def test_the_digest_depends_on_content_order_and_preparation(folders) -> None:
