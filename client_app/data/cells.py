@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fedstrata.support.errors import PrivateText, UserError, private
 
@@ -42,7 +43,11 @@ class CellRules:
     def is_missing(self, cell: str) -> bool:
         """Return whether the cell has no value."""
         word = " ".join(cell.split()).casefold()
-        return not word or word in {each.strip().casefold() for each in self.missing}
+        return not word or word in self._words
+
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        return frozenset(" ".join(each.split()).casefold() for each in self.missing)
 
     def number(self, cell: str) -> float | None:
         """Return the number that the cell is, infinity for one that is too large; None for none."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from client_app.data.classes import class_names
-from client_app.data.listing import Entry, from_domains, from_folders, from_manifest
-from client_app.data.paths import describe_file, require_folder
+from client_app.data.cells import Cells
+from client_app.data.file_digests import same_content
+from client_app.data.findings import Findings
+from client_app.data.groups import compile_pattern, groups_by_pattern, likely_column
+from client_app.data.labels import has_label, read_targets
+from client_app.data.listing import Entry, Layout, from_domains, from_folders
+from client_app.data.manifest import ManifestColumns, from_manifest
+from client_app.data.paths import describe_file, describe_root, file_inside, require_folder
 from client_app.data.picture_options import PictureOptions
 from client_app.data.picture_reading import read_pictures
+from client_app.data.sharing import ExampleOptions, Labelled, draw_splits, share_of_site
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -20,12 +25,11 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import Rank, SiteSplit, rows_of_site, seed_of_split, task_and_rank
-from client_app.data.splitting import (
-    check_fractions,
-    fill_missing_splits,
-    fractions_to_draw,
-)
+from client_app.data.site_split import Rank, SiteSplit, seed_of_split, task_and_rank
+from client_app.data.splitting import check_fractions
+from client_app.data.tables import TableFormat, header_of
+from client_app.data.task_options import TaskOptions, read_tasks
+from fedstrata.protocol.task_kinds import CLASSES
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -33,13 +37,17 @@ from models.training.data import SiteData, Split
 
 
 @dataclass(frozen=True)
-class ImagesOptions(PictureOptions):
+class ImagesOptions(PictureOptions, ExampleOptions):
     """The options of ``conf/data/images.yaml``, which says what each means."""
 
     manifest: str | None
+    delimiter: str | None
+    encoding: str | None
     domains: bool
+    levels: str | None
+    group_pattern: str | None
     task: str | None
-    tasks: list[str] | None
+    tasks: Any
     classes: dict[str, list[str]] | None
     validation_fraction: float
     test_fraction: float
@@ -48,6 +56,11 @@ class ImagesOptions(PictureOptions):
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
         self.check()
+        self.check_examples()
+        self.table_format()
+        Layout(self.levels)
+        if self.group_pattern is not None:
+            compile_pattern(self.group_pattern)
         if self.domains and (self.manifest is not None or self.site_split.column is not None):
             raise UserError(
                 "data.domains: is for folders, which have no columns; use data.manifest=null and "
@@ -58,6 +71,15 @@ class ImagesOptions(PictureOptions):
                 "data.tasks: several tasks need a manifest with a column for each; "
                 "use data.tasks=null for class folders"
             )
+        if self.group is not None and self.manifest is None and self.group_pattern is None:
+            raise UserError(
+                "data.group: a column of a manifest; for folders write data.group_pattern, as in "
+                "data.group_pattern='(P[0-9]+)_'"
+            )
+
+    def table_format(self) -> TableFormat:
+        """Return how the manifest is written."""
+        return TableFormat(self.delimiter, self.encoding)
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
@@ -71,52 +93,120 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     settings = read_options(ImagesOptions, options, "data")
     root = require_folder(require_root(info))
     task, rank = _task(settings, info)
-    entries = _list(settings, root, task)
-    found = {entry.label: describe_file(entry.path) for entry in entries}
-    classes = class_names(settings.classes, task, found, deployed=info.deployed)
-    labels = np.array([classes.index(entry.label) for entry in entries], dtype=np.int64)
-    domains = None
-    if settings.manifest is not None or settings.domains:
-        domains = np.array([entry.domain for entry in entries], dtype=np.str_)
-    shared_seed = seed_of_split(seed, "images", task)
-    rows = rows_of_site(settings.site_split, labels, rank, shared_seed, domains)
+    entries, every = _examples(settings, root, task, info)
+    shared_seed = seed_of_split(seed, "images", task.name)
+    share = share_of_site(every, settings, settings.site_split, rank, shared_seed, info)
     name = name_of_site(info, default_name(info))
-    own = [entries[row] for row in rows]
-    split_seed = derive_seed(seed, "images", "split", task, name)
-    given = {entry.split for entry in entries}
-    fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
-    read = read_pictures(settings, [entry.path for entry in own], info.findings, info.cache_dir)
-    own, labels = [own[row] for row in read.rows], labels[rows][read.rows]
-    parts = fill_missing_splits(
-        [entry.split for entry in own],
-        labels,
-        validation=fractions[0],
-        test=fractions[1],
-        seed=split_seed,
-        # Copies in two splits would be tested on what was trained.
-        copies=read.copies(),
+    paths = [entries[row].path for row in share.rows]
+    read = read_pictures(settings, paths, info.findings, info.cache_dir)
+    share = share.take(read.rows)
+    parts = draw_splits(
+        share,
+        read.copies(),
+        settings.validation_fraction,
+        settings.test_fraction,
+        derive_seed(seed, "images", "split", task.name, name),
+        info.findings,
     )
-    chosen = (parts.train, parts.validation, parts.test)
-    inputs, span = read.inputs(chosen)
-    train, validation, test = (
-        Split(each, labels[part]) for each, part in zip(inputs, chosen, strict=True)
-    )
-    shape = (settings.channels, settings.size, settings.size)
+    inputs, span = read.inputs(parts)
+    values = share.own.targets.values
+    splits = (Split(each, values[part]) for each, part in zip(inputs, parts, strict=True))
+    train, validation, test = splits
     return reject_empty_splits(
-        SiteData(name, task, classes, shape, train, validation, test, value_range=span)
+        SiteData(
+            name,
+            task.name,
+            every.targets.classes,
+            (settings.channels, settings.size, settings.size),
+            train,
+            validation,
+            test,
+            kind=task.kind,
+            value_range=span,
+            source=share.source,
+        )
     )
 
 
-def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[str, Rank]:
+def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[TaskOptions, Rank]:
     """Return the site's task and its rank among those that share the task's pictures."""
-    tasks = settings.tasks or ((settings.task,) if settings.task else ())
+    tasks = read_tasks(settings.tasks) or read_tasks([settings.task] if settings.task else None)
     if not tasks and info.task is None:
         raise UserError("data.task: name the task, or give task in the site's node config")
-    return task_and_rank(info, tasks)
+    named = {task.name: task for task in tasks}
+    name, rank = task_and_rank(info, list(named))
+    return named.get(name, TaskOptions(name, (name,))), rank
 
 
-def _list(settings: ImagesOptions, root: Path, task: str) -> list[Entry]:
-    if settings.manifest is not None:
-        column = settings.site_split.required_column()
-        return from_manifest(root, settings.manifest, task, column)
-    return from_domains(root) if settings.domains else from_folders(root)
+def _examples(
+    settings: ImagesOptions, root: Path, task: TaskOptions, info: SiteInfo
+) -> tuple[list[Entry], Labelled]:
+    """Return all pictures that the sites share and that have a label."""
+    entries, group_by = _list(settings, root, task, info.findings)
+    manifest = settings.manifest is not None
+    cells = Cells(
+        list(zip(*(entry.cells for entry in entries), strict=True)),
+        lambda row: describe_file(entries[row].path),
+        describe_root(root) if not manifest else describe_file(root / str(settings.manifest)),
+        "picture",
+        folders=not manifest,
+    )
+    targets = read_targets(
+        cells,
+        task,
+        settings.rules(),
+        settings.classes,
+        deployed=info.deployed,
+        findings=info.findings,
+    )
+    chosen = [entries[row] for row in targets.rows]
+    paths = [entry.path for entry in chosen]
+    groups = [entry.group for entry in chosen] if group_by else None
+    if settings.group_pattern is not None:
+        names = [path.relative_to(root).as_posix() for path in paths]
+        groups = groups_by_pattern(names, settings.group_pattern, info.findings)
+        group_by = settings.group or "data.group_pattern"
+    return chosen, Labelled(
+        targets,
+        [entry.split for entry in chosen],
+        same_content(root, paths, info.cache_dir),
+        lambda row: describe_file(paths[row]),
+        "picture",
+        [entry.domain for entry in chosen] if manifest or settings.domains else None,
+        groups,
+        group_by,
+        grouped=settings.group is not None or settings.group_pattern is not None,
+    )
+
+
+def _list(
+    settings: ImagesOptions, root: Path, task: TaskOptions, findings: Findings
+) -> tuple[list[Entry], str]:
+    """Return the pictures, and the column that says, or probably says, what belongs together."""
+    split_names = settings.split_names or {}
+    if settings.manifest is None:
+        if task.kind.name != CLASSES:
+            raise UserError(
+                f"data.tasks.{task.name}.kind={task.kind.name}: class folders give one class for "
+                "each picture; name a manifest in data.manifest"
+            )
+        classes = (settings.classes or {}).get(task.name, ())
+        layout = Layout(settings.levels, split_names, classes)
+        listed = from_domains if settings.domains else from_folders
+        return listed(root, findings, layout), ""
+    written, rules = settings.table_format(), settings.rules()
+    column = settings.site_split.required_column()
+    group = None if settings.group_pattern is not None else settings.group
+    if group is None:
+        path = file_inside(root, settings.manifest, "data.manifest")
+        group = likely_column(header_of(path, written))
+    columns = ManifestColumns(task.columns, column, group, split_names)
+    entries = from_manifest(
+        root,
+        settings.manifest,
+        columns,
+        findings,
+        labelled=lambda cells: has_label(cells, task, rules, settings.classes),
+        written=written,
+    )
+    return entries, group or ""

@@ -110,6 +110,19 @@ def read_targets(
     return targets
 
 
+def has_label(
+    cells: Sequence[str],
+    task: TaskOptions,
+    rules: CellRules,
+    configured: Mapping[str, Sequence[str]] | None,
+) -> bool:
+    """Return whether any of an example's cells has a value; a configured name is one."""
+    if not all(map(rules.is_missing, cells)):
+        return True
+    names = configured_names(configured, task.name)
+    return any(normal(cell) in names for cell in cells)
+
+
 def _present(
     cells: Cells, column: Sequence[str], rules: CellRules, names: Sequence[str], task: TaskOptions
 ) -> tuple[list[int], list[str]]:
@@ -165,7 +178,7 @@ def _reject_several(labels: Counter[str], task: TaskOptions, names: Sequence[str
     """Raise a `UserError` where a cell has several labels, and the task is of one class each."""
     for separator in dict.fromkeys((task.separator, "|", ";", ",")):
         for label in labels:
-            parts = [part.strip() for part in label.split(separator)]
+            parts = [part.strip() for part in label.split(separator) if part.strip()]
             sure = separator in (task.separator, "|") or all(part in labels for part in parts)
             if len(parts) > 1 and label not in names and sure:
                 option = f"data.tasks.{task.name}"

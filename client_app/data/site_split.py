@@ -32,6 +32,7 @@ SCHEMES = (
 )
 COLUMN_SCHEMES = ("natural", "domain")
 
+_SMALLER = "; lower data.site_split.smallest, raise data.site_split.alpha, or start fewer sites"
 Numbers = NDArray[np.float64]
 # Sizes of the shares of sites 1, 2, ..., n, up to a common factor. The exponential ones are divided
 # by e^n, because e^i alone overflows from 710 sites on.
@@ -176,6 +177,7 @@ def rows_of_site(
     rank: Rank,
     seed: int,
     domains: NDArray[np.str_] | None = None,
+    units: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Return the rows of ``labels`` that belong to the site at ``rank``.
 
@@ -195,6 +197,9 @@ def rows_of_site(
         The same for all sites that share the examples.
     domains : NDArray[np.str_], optional
         The value of each row for the schemes ``natural`` and ``domain``, shape ``(n,)``.
+    units : NDArray[np.int64], optional
+        Shape ``(n,)``. Rows with the same number, such as those of a patient, go to one site. They
+        count once, with the class of the first.
 
     Returns
     -------
@@ -208,10 +213,23 @@ def rows_of_site(
     """
     if rank.count == 1 or options.scheme == "none":
         return np.arange(len(labels))
+    whole = options.scheme not in COLUMN_SCHEMES  # a value keeps together what is of one
+    if whole and units is not None and len(np.unique(units)) < len(units):
+        _, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # as the rows are, so that a unit of one row changes nothing
+        own = rows_of_site(options, labels[first[order]], rank, seed)
+        return np.flatnonzero(np.isin(unit_of, order[own]))
     if rank.count > len(labels):
         raise UserError(f"data.site_split: {len(labels)} examples for {rank.count} sites")
     if options.scheme == "domain":
-        return _rows_of_domain(options, labels, rank, seed, domains)
+        return _rows_of_domain(options, labels, rank, seed, domains, units)
+    if options.scheme == "dirichlet" and options.smallest * rank.count > len(labels):
+        raise UserError(
+            f"data.site_split (dirichlet): {rank.count} sites with at least {options.smallest} "
+            f"examples each need {options.smallest * rank.count}, and there are "
+            + private(len(labels), "fewer")
+            + _SMALLER
+        )
     if options.scheme in SHARE_SIZES:
         _reject_empty_shares(options.scheme, len(labels), rank)
     # Imported here, because it takes seconds and a deployed site never needs it.
@@ -233,7 +251,9 @@ def rows_of_site(
             chosen = partitioner.load_partition(rank.index)
     except ValueError as error:
         message = f"data.site_split ({options.scheme}): "
-        raise UserError(message + private(error, "these data cannot be split like this")) from error
+        advice = _SMALLER if options.scheme == "dirichlet" else ""
+        why = private(error, "these data cannot be split like this")
+        raise UserError(message + why + advice) from error
     return np.sort(np.asarray(chosen["row"], dtype=np.int64))
 
 
@@ -243,6 +263,7 @@ def _rows_of_domain(
     rank: Rank,
     seed: int,
     domains: NDArray[np.str_] | None,
+    units: NDArray[np.int64] | None,
 ) -> NDArray[np.int64]:
     """Return the rows of site ``i``: its share of the ``i % D``-th of the ``D`` domains."""
     given = _require_domains("domain", domains)
@@ -257,7 +278,22 @@ def _rows_of_domain(
             + f" has {len(rows)} examples for the {within.count} sites that share it: start fewer "
             "sites, or add examples to it"
         )
-    return rows[rows_of_site(replace(options, scheme="iid"), labels[rows], within, seed)]
+    within_units = None if units is None else units[rows]
+    iid = replace(options, scheme="iid")
+    return rows[rows_of_site(iid, labels[rows], within, seed, units=within_units)]
+
+
+def value_of_site(
+    options: SiteSplit, rank: Rank, domains: NDArray[np.str_] | None
+) -> tuple[str, list[str]]:
+    """Return the value that a site of a simulation has, and the values that no site has.
+
+    Both are empty where the scheme does not go by values.
+    """
+    if options.scheme not in COLUMN_SCHEMES or rank.count == 1 or domains is None:
+        return "", []
+    values = sorted(set(domains.tolist()))
+    return values[rank.index % len(values)], values[rank.count :]
 
 
 def _require_domains(scheme: str, domains: NDArray[np.str_] | None) -> NDArray[np.str_]:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp, stamp
-from client_app.data.classes import class_names
+from client_app.data.cells import Cells, Faults, normal
+from client_app.data.groups import likely_column
+from client_app.data.labels import has_label, read_targets
 from client_app.data.paths import (
     describe_file,
     describe_root,
@@ -20,6 +22,7 @@ from client_app.data.paths import (
     reject_escape,
     reject_names_in_a_file,
 )
+from client_app.data.sharing import ExampleOptions, Labelled, draw_splits, share_of_site
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -27,16 +30,10 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import (
-    ALONE,
-    Rank,
-    SiteSplit,
-    rows_of_site,
-    seed_of_split,
-    task_and_rank,
-)
-from client_app.data.splitting import check_fractions, fill_missing_splits, fractions_to_draw
-from client_app.data.tables import describe_line, row_split, table_rows
+from client_app.data.site_split import ALONE, SiteSplit, seed_of_split, task_and_rank
+from client_app.data.splitting import check_fractions
+from client_app.data.tables import TableFormat, describe_line, header_of, row_split, table_rows
+from client_app.data.task_options import TaskOptions, read_tasks
 from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
 from fedstrata.support.errors import PrivateText, UserError, private, private_reason
 from fedstrata.support.folders import default_models_dir, model_folder
@@ -47,12 +44,14 @@ from models.training.data import SiteData, Split
 
 
 @dataclass(frozen=True)
-class TextOptions:
+class TextOptions(ExampleOptions):
     """The options of ``conf/data/text.yaml``, which says what each means."""
 
     file: str | None
+    delimiter: str | None
+    encoding: str | None
     text: str
-    tasks: list[str]
+    tasks: Any
     classes: dict[str, list[str]] | None
     folder: str
     tokenizer: str | None
@@ -64,12 +63,18 @@ class TextOptions:
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
+        self.check_examples()
+        self.table_format()
         if not 1 <= self.length <= 8192:
             raise UserError(f"data.length: {self.length} is not between 1 and 8192 tokens")
         if self.memory_mb < 1:
             raise UserError("data.memory_mb: at least 1")
         if not self.tasks:
             raise UserError("data.tasks: name at least one column with labels, as in [label]")
+
+    def table_format(self) -> TableFormat:
+        """Return how the files are written."""
+        return TableFormat(self.delimiter, self.encoding)
 
     @property
     def most_rows(self) -> int:
@@ -79,26 +84,29 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class Passage:
-    """One text: its class, its split and domain, and where its row is.
+    """One text: its labels, its split, domain and group, and where its row is.
 
     Parameters
     ----------
     text : str
         Not empty.
-    label : str
-        Its class for the site's task.
+    cells : tuple of str
+        What stands in the columns of the site's task.
     split : str or None
         ``train``, ``validation`` or ``test``; None where the file has no column ``split``.
     domain : str
         Its value in the column of ``data.site_split``; empty without one.
+    group : str
+        Its value in the column of ``data.group``; empty without one.
     file, line : Path, int
         Where the row is.
     """
 
     text: str
-    label: str
+    cells: tuple[str, ...]
     split: str | None
     domain: str
+    group: str
     file: Path
     line: int
 
@@ -118,23 +126,86 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """
     settings = read_options(TextOptions, options, "data")
     path, own_name = _choose_file(settings, require_root(info), info)
-    task, rank = task_and_rank(info, settings.tasks)
+    tasks = {task.name: task for task in read_tasks(settings.tasks)}
+    task_name, rank = task_and_rank(info, list(tasks))
+    task = tasks.get(task_name, TaskOptions(task_name, (task_name,)))
     shared = own_name is None  # a file of the site's own is not split
-    column = settings.site_split.required_column() if shared else None
-    passages = _read_cached(stamp(path), settings.text, task, column, settings.most_rows)
-    # reversed, so that the first row of each class is the one in an error
-    found = {passage.label: passage.source for passage in reversed(passages)}
-    classes = class_names(settings.classes, task, found, deployed=info.deployed)
-    labels = np.array([classes.index(each.label) for each in passages], dtype=np.int64)
-    rows = _share(settings, passages, labels, rank if shared else ALONE, seed, task)
+    passages, every = _passages(settings, path, task, info, shared=shared)
+    shared_seed = seed_of_split(seed, "text", task.name)
+    rank = rank if shared else ALONE
+    share = share_of_site(every, settings, settings.site_split, rank, shared_seed, info)
     name = name_of_site(info, own_name or default_name(info))
-    given = {passage.split for passage in passages}
-    fractions = fractions_to_draw(given, settings.validation_fraction, settings.test_fraction)
-    own = [passages[row] for row in rows]
-    split_seed = derive_seed(seed, "text", "split", task, name)
-    splits = _draw_splits(settings, info, own, labels[rows], fractions, split_seed)
-    data = SiteData(name, task, classes, (settings.length,), *splits)
+    own = [passages[row] for row in share.rows]
+    ids = _ids(settings, info, own)
+    order = {text: number for number, text in enumerate(dict.fromkeys(each.text for each in own))}
+    parts = draw_splits(
+        share,
+        np.array([order[each.text] for each in own], dtype=np.int64),
+        settings.validation_fraction,
+        settings.test_fraction,
+        derive_seed(seed, "text", "split", task.name, name),
+        info.findings,
+    )
+    values = share.own.targets.values
+    train, validation, test = (Split(TokenInputs(ids[part]), values[part]) for part in parts)
+    source = share.source or (path.stem if own_name else "")
+    classes, shape = every.targets.classes, (settings.length,)
+    data = SiteData(
+        name, task.name, classes, shape, train, validation, test, kind=task.kind, source=source
+    )
     return reject_empty_splits(data)
+
+
+def _passages(
+    settings: TextOptions, path: Path, task: TaskOptions, info: SiteInfo, *, shared: bool
+) -> tuple[list[Passage], Labelled]:
+    """Return all texts of a file that have a label."""
+    column = settings.site_split.required_column() if shared else None
+    written = settings.table_format()
+    group = settings.group or likely_column(header_of(path, written))
+    wanted = _Wanted(settings.text, task.columns, column, group, settings.most_rows, written)
+    split_names = tuple((settings.split_names or {}).items())
+    passages = _read_cached(stamp(path), wanted, split_names)
+    rules = settings.rules()
+    _reject_empty_texts(
+        [each for each in passages if has_label(each.cells, task, rules, settings.classes)],
+        settings.text,
+    )
+    cells = Cells(
+        list(zip(*(passage.cells for passage in passages), strict=True)),
+        lambda row: passages[row].source,
+        describe_file(path),
+        "text",
+    )
+    targets = read_targets(
+        cells,
+        task,
+        rules,
+        settings.classes,
+        deployed=info.deployed,
+        findings=info.findings,
+    )
+    chosen = [passages[row] for row in targets.rows]
+    order = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in chosen))}
+    return chosen, Labelled(
+        targets,
+        [passage.split for passage in chosen],
+        np.array([order[passage.text] for passage in chosen], dtype=np.int64),
+        lambda row: chosen[row].source,
+        "text",
+        [passage.domain for passage in chosen] if column else None,
+        [passage.group for passage in chosen] if group else None,
+        group or "",
+        grouped=settings.group is not None,
+    )
+
+
+def _reject_empty_texts(passages: Sequence[Passage], column: str) -> None:
+    faults = Faults()
+    for passage in passages:
+        if not passage.text:
+            faults.add(passage.source + f": the column {column!r} is empty")
+    faults.raise_any("")
 
 
 def _choose_file(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, str | None]:
@@ -174,67 +245,47 @@ def _choose_file(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Pat
     )
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What is read of a file."""
+
+    text: str
+    labels: tuple[str, ...]
+    column: str | None
+    group: str | None
+    most: int
+    written: TableFormat
+
+
 @lru_cache(maxsize=4)
 def _read_cached(
-    stamped: Stamp, text: str, task: str, column: str | None, most: int
+    stamped: Stamp, wanted: _Wanted, split_names: tuple[tuple[str, str], ...]
 ) -> tuple[Passage, ...]:
     """Read a file once for all sites of a simulation that share it."""
     path = stamped[0]
+    text, *labels = (normal(column) for column in (wanted.text, *wanted.labels))
+    more = [normal(column) for column in (wanted.column, wanted.group) if column]
     passages: list[Passage] = []
-    for line, row in table_rows(path, [text, task, *([column] if column else [])]):
+    count = 0
+    for line, row in table_rows(path, [text, *labels, *more], wanted.written):
         source = describe_line(path, line)
-        if not row[task]:
-            continue
-        if not row[text]:
-            raise UserError(source + f": the column {text!r} is empty")
-        if len(passages) == most:
+        cells = tuple(row[label] for label in labels)
+        # read_targets leaves out what has no label, and counts it: a row without one may be anything
+        used = any(cells)
+        count += used
+        if count > wanted.most:
             raise UserError(
-                source + f": more than {most:,} texts, whose ids would take more than "
+                source + f": more than {wanted.most:,} texts, whose ids would take more than "
                 "data.memory_mb: raise it, or lower data.length"
             )
-        split = row_split(row, source)
-        value = row[column] if column else ""
-        passages.append(Passage(row[text], row[task], split, value, path, line))
+        split = row_split(row, source, dict(split_names)) if used else None
+        domain = normal(row[normal(wanted.column)]) if wanted.column else ""
+        group = row[normal(wanted.group)] if wanted.group else ""
+        passages.append(Passage(row[text], cells, split, domain, group, path, line))
     if not passages:
-        raise UserError(describe_file(path) + f": no text has a label in column {task!r}")
+        named = " or ".join(map(repr, wanted.labels))
+        raise UserError(describe_file(path) + f": no text has a label in column {named}")
     return tuple(passages)
-
-
-def _share(
-    settings: TextOptions,
-    passages: Sequence[Passage],
-    labels: NDArray[np.int64],
-    rank: Rank,
-    seed: int,
-    task: str,
-) -> NDArray[np.int64]:
-    domains = np.array([passage.domain for passage in passages], dtype=np.str_)
-    shared_seed = seed_of_split(seed, "text", task)
-    return rows_of_site(settings.site_split, labels, rank, shared_seed, domains)
-
-
-def _draw_splits(
-    settings: TextOptions,
-    info: SiteInfo,
-    own: Sequence[Passage],
-    labels: NDArray[np.int64],
-    fractions: tuple[float, float],
-    seed: int,
-) -> tuple[Split, Split, Split]:
-    """Put each of the site's own texts into its split, and copies of a text into the same."""
-    ids = _ids(settings, info, own)
-    order = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in own))}
-    copies = np.array([order[passage.text] for passage in own], dtype=np.int64)
-    parts = fill_missing_splits(
-        [passage.split for passage in own],
-        labels,
-        validation=fractions[0],
-        test=fractions[1],
-        seed=seed,
-        copies=copies,
-    )
-    train, validation, test = (Split(TokenInputs(ids[part]), labels[part]) for part in parts)
-    return train, validation, test
 
 
 def _ids(settings: TextOptions, info: SiteInfo, own: Sequence[Passage]) -> NDArray[np.int32]:

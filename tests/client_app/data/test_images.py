@@ -69,7 +69,7 @@ def test_copies_of_a_picture_stay_in_one_split(folders, options, info) -> None:
 
 
 def test_given_splits_are_kept_and_the_missing_one_is_drawn(tmp_path, options, info) -> None:
-    for split, first, many in (("train", 0, 20), ("val", 40, 4), ("test", 60, 6)):
+    for split, first, many in (("train", 0, 20), ("val", 40, 4), ("test", 80, 6)):
         fill(tmp_path / split / "cat", first, many)
         fill(tmp_path / split / "dog", first + 20, many)
     data = load("images", options("images", **SMALL), info(root=tmp_path), seed=1)
@@ -173,11 +173,11 @@ def test_several_sites_may_share_a_value_of_a_column(manifest, options, info) ->
 
 
 def test_domains_may_have_split_folders(domains, options, info) -> None:
-    for domain in ("sketch", "photo", "cartoon"):
+    for number, domain in enumerate(("sketch", "photo", "cartoon")):
         (domains / domain / "train").mkdir()
-        for kind in ("dog", "house"):
+        for more, kind in enumerate(("dog", "house")):
             (domains / domain / kind).rename(domains / domain / "train" / kind)
-            fill(domains / domain / "test" / kind, 300 + len(domain + kind), 3)
+            fill(domains / domain / "test" / kind, 300 + 20 * number + 10 * more, 3)
     data = load("images", by_domain(options), info(index=1, count=3, root=domains), seed=1)
     assert len(data.test) == 6
     for part, name in ((data.train, "train"), (data.validation, "train"), (data.test, "test")):

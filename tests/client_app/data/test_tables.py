@@ -67,5 +67,5 @@ def test_a_row_may_name_its_split(tmp_path) -> None:
         "validation",
         "test",
     ]
-    with pytest.raises(UserError, match=r"a\.csv, line 7: split 'dev' is not train"):
-        row_split({"split": "dev"}, line)
+    with pytest.raises(UserError, match=r"a\.csv, line 7: split 'night' is not train"):
+        row_split({"split": "night"}, line)

@@ -205,7 +205,7 @@ def test_a_wrong_row_is_reported_with_its_line(notes, load_text, row, message) -
         ("text,label\n", "no text has a label in column 'label'"),
         ("text,label\ncough,\n", "no text has a label"),
         ("text,label\ncough,first\n", "two classes or more"),
-        ("text,label,split\ncough,first,dev\n", "line 2: split 'dev' is not train"),
+        ("text,label,split\ncough,first,night\n", "line 2: split 'night' is not train"),
         ("text,label\nzug,first\nbahn,second\n", "knows no word of these texts"),
         ("text,label\n" + "cough,first\nfever,second\n" * 2, "no examples in validation"),
     ],

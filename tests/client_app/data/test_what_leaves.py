@@ -72,14 +72,14 @@ def folders(*paths: str, **more: Any) -> Make:
 
     def make(root: Path) -> dict[str, Any]:
         root.mkdir()
-        for path in paths:
+        for number, path in enumerate(paths):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             if path.endswith("/"):
                 (root / path).mkdir()
             elif path.endswith("broken.png"):
                 (root / path).write_bytes(b"no picture")
             else:
-                picture(1).save(root / path)
+                picture(number).save(root / path)
         return more
 
     return make
@@ -134,8 +134,8 @@ def folders(*paths: str, **more: Any) -> Make:
         ),
         (
             folders(f"{PATIENT}/"),
-            "a folder in the data folder: no pictures in this class folder "
-            f"({', '.join(SUFFIXES)})",
+            f"a folder in the data folder: no pictures in this class folder ({', '.join(SUFFIXES)})"
+            "; remove it, or name all classes in data.classes",
         ),
         (
             folders(f"{PATIENT}/1.png"),
@@ -328,11 +328,14 @@ def test_errors_of_a_tokenizer_name_nothing_private(tmp_path) -> None:
 
 
 def test_errors_about_shares_name_nothing_private(tmp_path) -> None:
-    options = SiteSplit("dirichlet", 1.0, 61, 2, None)
+    options = SiteSplit("dirichlet", 1.0, 3, 2, None)
     with pytest.raises(UserError, match="attempts") as raised:
         rows_of_site(options, np.zeros(9, np.int64), Rank(0, 3), 1)
     check(
-        raised.value, tmp_path, "data.site_split (dirichlet): these data cannot be split like this"
+        raised.value,
+        tmp_path,
+        "data.site_split (dirichlet): these data cannot be split like this; lower data.site_split."
+        "smallest, raise data.site_split.alpha, or start fewer sites",
     )
 
 
@@ -386,6 +389,12 @@ def test_classes_that_nobody_configured_are_not_sent(tmp_path, options, name, ma
     assert public_reason(raised.value, site, simulated=False) == UNNAMED
 
 
+SEVERAL = (
+    "column 'label': a cell has several labels; write data.tasks.label.kind=labels, or name it in "
+    "data.classes"
+)
+
+
 # Every text that may leave about an entry of a manifest, without the number of its line.
 KNOWN = {
     f"a file in the data folder{text}; see the site's log"
@@ -400,7 +409,7 @@ KNOWN = {
         ": a class is not among data.classes of task 'label'; add it there at every site, or leave "
         "it out here",
     )
-} | {UNNAMED}
+} | {UNNAMED, f"{SEVERAL}; see the site's log"}
 LETTERS = st.text(
     st.one_of(st.sampled_from(":'\"/\\\n\r, ;%{}\u2028\x1b"), st.characters(codec="utf-8"))
 )

@@ -1,0 +1,146 @@
+"""Which files have the same bytes; what was found is kept, so that each file is read once a machine."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_app.data.paths import describe_file
+from fedstrata.support.durable import private_folder, replacing_private
+from fedstrata.support.errors import UserError
+
+FOLDER = "digests"
+MOST_THREADS = 4
+_RACY = 2_000_000_000  # ns: a file this young could change without a new time
+MOST_PILED = 4  # times as many kept digests as files, before the old ones go
+_KEY = 16  # bytes of a name's digest
+logger = logging.getLogger("flwr")
+
+Known = dict[bytes, bytes]
+
+
+def same_content(root: Path, paths: Sequence[Path], cache_dir: Path | None) -> NDArray[np.int64]:
+    """Return a number for each file that all with the same bytes share, int64 ``(n,)``.
+
+    Only files of equal size are read. With ``cache_dir`` their SHA-256 is kept there, by a digest
+    of name, size and times, so that no name of a file stands in the cache.
+
+    Raises
+    ------
+    UserError
+        A file cannot be read.
+    """
+    seen = [_stat(path) for path in paths]
+    sizes = Counter(stat.st_size for stat in seen)
+    alike = [row for row, stat in enumerate(seen) if sizes[stat.st_size] > 1]
+    numbers = np.arange(len(paths), dtype=np.int64)
+    if not alike:
+        return numbers
+    keys = {row: _key(paths[row], seen[row]) for row in alike}
+    wanted = {keys[row]: paths[row] for row in alike}
+    known = _read(wanted) if cache_dir is None else _kept(wanted, root, cache_dir)
+    first: dict[tuple[int, bytes], int] = {}
+    for row in alike:
+        numbers[row] = first.setdefault((seen[row].st_size, known[keys[row]]), row)
+    return numbers
+
+
+def _kept(wanted: Mapping[bytes, Path], root: Path, cache_dir: Path) -> Known:
+    """Return the digests of the wanted files, and keep those that had to be read."""
+    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+    path = cache_dir / FOLDER / f"{name}.npz"
+    try:
+        private_folder(path.parent)
+        with _locked(path.parent):  # the others wait, and then find all of it
+            known = _load(path)
+            missing = {key: file for key, file in wanted.items() if key not in known}
+            if missing:
+                known |= _read(missing)
+                _save(path, _lasting(known, wanted))
+            return known
+    except OSError as error:
+        logger.warning("the digests of the data are not kept: %s", error)
+        return _read(wanted)
+
+
+def _lasting(known: Known, wanted: Mapping[bytes, Path]) -> Known:
+    """Return what may be kept: not of files so young that they could change without a new time."""
+    old = time.time_ns() - _RACY
+    young = set()
+    for key, path in wanted.items():
+        seen = path.stat()
+        if max(seen.st_mtime_ns, seen.st_ctime_ns) >= old:
+            young.add(key)
+    # What other tasks of the folder wanted stays, but not what has piled up over the years.
+    some = known if len(known) <= MOST_PILED * len(wanted) else wanted
+    return {key: known[key] for key in some if key not in young}
+
+
+def _key(path: Path, stat: os.stat_result) -> bytes:
+    text = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+    return hashlib.blake2b(os.fsencode(text), digest_size=_KEY).digest()
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise UserError(describe_file(path) + f": cannot be read ({error.strerror})") from error
+
+
+def _read(wanted: Mapping[bytes, Path]) -> Known:
+    with ThreadPoolExecutor(MOST_THREADS) as pool:
+        return dict(zip(wanted, pool.map(_digest, wanted.values()), strict=True))
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError as error:
+        raise UserError(describe_file(path) + f": cannot be read ({error.strerror})") from error
+
+
+def _load(path: Path) -> Known:
+    """Return what is kept; nothing where it is not there or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            keys, digests = arrays["keys"], arrays["digests"]
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
+        logger.warning("the kept digests %s are damaged and made again: %s", path, error)
+        return {}
+    if keys.dtype != np.uint8 or keys.shape[1:] != (_KEY,) or digests.shape != (len(keys), 32):
+        return {}
+    return {key.tobytes(): digest.tobytes() for key, digest in zip(keys, digests, strict=True)}
+
+
+def _save(path: Path, known: Known) -> None:
+    if not known:
+        return
+    keys = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(-1, _KEY)
+    digests = np.frombuffer(b"".join(known.values()), dtype=np.uint8).reshape(-1, 32)
+    with replacing_private(path) as unfinished, unfinished.open("wb") as opened:
+        np.savez(opened, keys=keys, digests=digests)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
