@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = heart.sites(root, options.rounds).study("tables", tuple(options.seeds))
     with Simulator(work) as simulator:
         federated = study.run(simulator, heart.CASES)
-        pooled = {case.name: study.run_centrally(simulator, case) for case in heart.CASES}
+        pooled = study.run_centrally(simulator, heart.CASES[0])
     data = sites_of_seeds(study, heart.CASES[0])
     rows = rows_of(federated, pooled, data)
     write(
@@ -75,7 +75,7 @@ def sites_of_seeds(study: Study, case: Case) -> list[list[Any]]:
 
 def rows_of(
     federated: Mapping[str, Sequence[Mapping[str, Any]]],
-    pooled: Mapping[str, Sequence[Mapping[str, Any]]],
+    pooled: Sequence[Mapping[str, Any]],
     data: Sequence[Sequence[Any]],
 ) -> dict[str, list[Accuracies]]:
     """Return each row's accuracies by site, one per seed."""
@@ -86,9 +86,7 @@ def rows_of(
     found["each site alone, ours"] = [
         _measured(run["final"]["sites"], "alone_accuracy") for run in first
     ]
-    for name, runs in pooled.items():
-        scale = name.partition(", ")[2]
-        found[f"pooled, ours, {scale}"] = [_measured(run["sites"], "accuracy") for run in runs]
+    found["pooled, ours"] = [_measured(run["sites"], "accuracy") for run in pooled]
     found["each site alone, scikit-learn"] = [heart.scikit_local(sites) for sites in data]
     found["pooled, scikit-learn"] = [heart.scikit_pooled(sites) for sites in data]
     return found
