@@ -35,6 +35,12 @@ def receive_weights(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.query("sums")
+def add_up(message: Message, context: Context) -> Message:
+    """Answer with sums over the training rows, before the rounds."""
+    return _answer(message, context)
+
+
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train one round; answer with the update and the metrics of the model as received."""

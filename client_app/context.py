@@ -18,6 +18,7 @@ from torch import Tensor
 
 from client_app.data.findings import Findings
 from client_app.data.registry import load as load_data
+from client_app.data.registry import sums as sums_of_data
 from client_app.data.site_info import SiteInfo
 from client_app.exchange import Exchange
 from client_app.failures import reading_data
@@ -25,6 +26,7 @@ from client_app.node_config import NodeSettings, checked_name
 from client_app.numerics import use_threads
 from client_app.store import DiskStore
 from fedstrata.protocol.plan import Plan
+from fedstrata.protocol.sums import SumsReport
 from fedstrata.support.errors import UserError, private, private_reason
 from fedstrata.support.frozen import frozen
 from models import weights
@@ -58,7 +60,7 @@ class DataKey:
     @classmethod
     def of(cls, plan: Plan) -> DataKey:
         """Return the key of ``plan``."""
-        return cls(frozen(plan.data), plan.seed, plan.data)
+        return cls(frozen(plan.data_options), plan.seed, plan.data_options)
 
 
 @dataclass(frozen=True)
@@ -229,17 +231,7 @@ def read_site_data(key: DataKey, node: NodeSettings, findings: Findings | None =
     Of a simulated one it is also among the data's ``notes``, which its server logs.
     """
     found = Findings() if findings is None else findings
-    info = SiteInfo(
-        node.name,
-        node.task,
-        node.index,
-        node.count,
-        node.data_root,
-        node.models_dir,
-        deployed=not node.simulated,
-        cache_dir=node.cache_dir,
-        findings=found,
-    )
+    info = _site_info(node, found)
     with reading_data():
         data = load_data(str(key.options["name"]), key.options, info, key.seed)
     # A loader takes names from files and folders of the site: they become names of files here.
@@ -251,6 +243,27 @@ def read_site_data(key: DataKey, node: NodeSettings, findings: Findings | None =
         for line in found.lines():
             logger.info("site %s: %s", data.site, line)
     return data
+
+
+def site_sums(key: DataKey, node: NodeSettings) -> SumsReport:
+    """Return the sums over a site's training rows; raise UserError where there are none."""
+    with reading_data():
+        name = str(key.options["name"])
+        return sums_of_data(name, key.options, _site_info(node, Findings()), key.seed)
+
+
+def _site_info(node: NodeSettings, findings: Findings) -> SiteInfo:
+    return SiteInfo(
+        node.name,
+        node.task,
+        node.index,
+        node.count,
+        node.data_root,
+        node.models_dir,
+        deployed=not node.simulated,
+        cache_dir=node.cache_dir,
+        findings=findings,
+    )
 
 
 @lru_cache(maxsize=_DATA_KEPT)

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from client_app.context import (
     CHECKPOINT,
+    DataKey,
     SiteContext,
     checkpoint_path,
     open_site,
     reopened_site,
+    site_sums,
 )
 from client_app.failures import logged_reason, writing
 from client_app.memory import within_memory
@@ -33,7 +35,12 @@ from client_app.round import (
 )
 from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
-from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport, failure_report
+from fedstrata.protocol.answers import (
+    AnyReport,
+    DeployReport,
+    SiteReport,
+    failure_report,
+)
 from fedstrata.protocol.codec import forms
 from fedstrata.protocol.codings import describe_form
 from fedstrata.protocol.data_description import (
@@ -53,7 +60,7 @@ from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
 from strategies.site_round import SiteRound
 
-Report = SiteReport | RoundReport | DeployReport
+Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
 
 
@@ -87,6 +94,14 @@ def receive_weights(context: SiteContext, order: Order) -> Answer:
     """Save the pre-trained checkpoint that the server sends to a site that lacks it."""
     save_checkpoint(context, order.payloads)
     return site_report(reopened_site(context)), {}
+
+
+def add_up(context: SiteContext, order: Order) -> Answer:
+    """Answer with sums over the training rows, from which all sites get one scale."""
+    del order
+    if not context.plan.wants_sums:
+        raise UserError("the server asks for sums that the plan has no use for")
+    return site_sums(DataKey.of(context.plan), context.node), {}
 
 
 def train(context: SiteContext, order: Order) -> Answer:
@@ -193,6 +208,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
 ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.QUERY: query,
     kinds.WEIGHTS: receive_weights,
+    kinds.SUMS: add_up,
     kinds.TRAIN: train,
     kinds.ALONE: train_alone,
     kinds.DEPLOY: deploy,

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+from dataclasses import replace
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -99,6 +100,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         check_same(old.begun()["config"], config.to_dict())
     folder = old or new_run(wanted.output_dir, wanted.experiment, wanted.name)
     plan = plan_for(config, federation=folder.federation, weights="")
+    if old is not None:  # before the first query: sites compare their data with those of then
+        plan = replace(plan, agreed=old.begun().get("agreed"))
     newcomers = frozenset(config.deployment.newcomers)
     allowed = find_roster()
     say(roster_line(allowed))

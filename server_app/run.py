@@ -9,6 +9,7 @@ from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.weights import Checkpoint
 from server_app import report, results, tables
+from server_app.agreement import agree
 from server_app.audit import RunAudit
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy
@@ -139,6 +140,8 @@ class Run:
         """
         if self.start is not None:
             self._load_start(self.start)
+        if self.plan.wants_sums:
+            self._agree()
         self.folder.note_weights(self.plan.weights)
         self.audit.admitted(self.roster.everyone.values())
         first = 1
@@ -178,6 +181,13 @@ class Run:
         self.plan = replace(self.plan, weights=made.content_hash)
         self.admission.start_from(made, self.plan)
         self.delivery.checkpoint = made
+
+    def _agree(self) -> None:
+        """Give all sites one scale, those that join later too."""
+        self.plan = replace(self.plan, agreed=agree(self.dispatch, self.config.strategy.min_sites))
+        self.folder.note_agreed(self.plan.agreed)
+        self.admission.plan = self.plan
+        self.roster.change_plan(self.plan.to_json())
 
     def _go_back(self, error: UnusableState) -> dict[str, str]:
         """Go back to the round before the one that made an unusable state.

@@ -155,6 +155,10 @@ class RunFolder:
         if before != content_hash:
             self._write_begun({**content, "weights": content_hash})
 
+    def note_agreed(self, scale: dict[str, Any] | None) -> None:
+        """Write down the scale that the sites agreed on; a resumed run goes on with it."""
+        self._write_begun({**self.begun(), "agreed": scale})
+
     @property
     def has_begun(self) -> bool:
         """Whether a run is written down here."""

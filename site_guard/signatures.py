@@ -26,8 +26,9 @@ from fedstrata.protocol.limits import Refused, printable
 
 PURPOSE = b"fedstrata bundle, plan and start v2\n"  # so that a signature means this alone
 # What of a plan has no part in its digest: the name of the run, which differs between runs that are
-# alike; and the checkpoint, which the first queries do not have yet and which is signed beside it.
-APART = ("federation", "weights")
+# alike; the checkpoint, which the first queries do not have yet and which is signed beside it; and
+# the scale that sites agree on after they joined.
+APART = ("federation", "weights", "agreed")
 ANY, NONE = "any", "none"
 MOST_SIGNATURES = 1_000  # in a run's configuration: one for each of its plans
 _START = re.compile(rf"[0-9a-f]{{64}}|{ANY}|{NONE}")

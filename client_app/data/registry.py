@@ -12,7 +12,9 @@ from client_app.data.medmnist import load as load_medmnist
 from client_app.data.site_info import SiteInfo
 from client_app.data.splitting import sample_per_class
 from client_app.data.tabular.loader import load as load_tabular
+from client_app.data.tabular.loader import site_sums as sums_of_table
 from client_app.data.text import load as load_text
+from fedstrata.protocol.sums import SumsReport
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.registry import find
@@ -29,6 +31,12 @@ LOADERS: Mapping[str, Loader] = {
     "tabular": load_tabular,
     "text": load_text,
 }
+
+
+SUMS: Mapping[str, Callable[[Mapping[str, object], SiteInfo, int], SumsReport]] = {
+    "tabular": sums_of_table
+}
+"""The data sets whose sites can send sums before the rounds."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,20 @@ def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
     if settings.labels_per_class is None:
         return data
     return _with_few_labels(data, settings.labels_per_class, seed)
+
+
+def sums(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsReport:
+    """Return the sums that one site sends before the rounds; arguments as of `load`.
+
+    Raises
+    ------
+    UserError
+        The data set has none, or as `load`.
+    """
+    add_up = SUMS.get(name)
+    if add_up is None:
+        raise UserError(f"data={name} has no sums to agree on; there are {', '.join(SUMS)}")
+    return add_up({k: v for k, v in options.items() if k not in COMMON}, info, seed)
 
 
 def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:

@@ -26,6 +26,7 @@ from fedstrata.protocol.kinds import (
     LAYERS,
     QUERY,
     REPORT,
+    SUMS,
     payload_array,
     payloads_of,
 )
@@ -48,6 +49,7 @@ from fedstrata.protocol.limits import (
 )
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.rounding import rounded
+from fedstrata.protocol.sums import SumsReport, as_record
 
 Report = TypeVar("Report")
 Metrics = dict[str, dict[str, float | None]]  # by split, then by name
@@ -201,19 +203,19 @@ class DeployReport:
     numerics: Numerics | None = None
 
 
+AnyReport = SiteReport | RoundReport | DeployReport | SumsReport
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
         SiteReport: ("known_states", "later", "data"),
         RoundReport: ("diverged",),
         DeployReport: ("later",),
+        SumsReport: ("later",),
     }
 )
 """Fields that a report may lack: they travel only where they say something."""
 
 
-def answer(
-    message: Message, report: SiteReport | RoundReport | DeployReport, layers: Mapping[str, bytes]
-) -> Message:
+def answer(message: Message, report: AnyReport, layers: Mapping[str, bytes]) -> Message:
     """Return the answer to ``message``: the report and the payload of each exchanged group."""
     content = RecordDict(
         {
@@ -224,9 +226,10 @@ def answer(
     return Message(content, reply_to=message)
 
 
-def to_json(report: SiteReport | RoundReport | DeployReport) -> str:
+def to_json(report: AnyReport) -> str:
     """Return a report as JSON: rounded, in one order, without optional fields that are empty."""
-    record = rounded(asdict(report))
+    sums = isinstance(report, SumsReport)
+    record = as_record(report) if sums else rounded(asdict(report))
     for name in OPTIONAL.get(type(report), ()):
         if not record[name]:
             del record[name]
@@ -260,9 +263,11 @@ def failure_report(
     *,
     later: bool = False,
     diverged: bool = False,
-) -> SiteReport | RoundReport | DeployReport:
+) -> AnyReport:
     """Return the report that says why ``site`` cannot do what an order of ``kind`` asks."""
     why = reason[:MOST_REASON_CHARACTERS]
+    if kind == SUMS:
+        return SumsReport(site, error=why, later=later)
     if kind.startswith(QUERY):
         return SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why, later=later)
     if kind == DEPLOY:
@@ -317,6 +322,11 @@ def read_site_report(message: Message) -> SiteReport:
     if not sizes or math.prod(shape) > MOST_VALUES:
         raise Refused(f"the shape of one input makes no sense: {str(shape)[:MOST_WORD]}")
     return report
+
+
+def read_sums_report(message: Message) -> SumsReport:
+    """Return a site's sums; raise Refused if they cannot be read, or are impossible."""
+    return _read_report(SumsReport, message).checked()
 
 
 def read_round_report(message: Message) -> RoundReport:

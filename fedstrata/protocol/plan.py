@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from fedstrata.protocol.codings import EXACT, Codings, read_codings
+from fedstrata.protocol.sums import are_wanted
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
@@ -163,6 +164,8 @@ class Plan:
         What each site fine-tunes after the last round.
     cohort : CohortConfig
         How many sites of a simulation are on each node.
+    agreed : dict or None
+        The scale that follows from the sums of all sites, where the run asked for them.
     """
 
     federation: str
@@ -179,10 +182,24 @@ class Plan:
     train: TrainConfig
     tuning: Tuning
     cohort: CohortConfig
+    agreed: dict[str, Any] | None = None
 
     def to_json(self) -> str:
-        """Return the plan as JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the plan as JSON; without a scale where none is agreed."""
+        record = asdict(self)
+        if self.agreed is None:
+            del record["agreed"]
+        return json.dumps(record, sort_keys=True)
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        """``data`` with the agreed scale, as a site loads its data."""
+        return self.data if self.agreed is None else {**self.data, "constants": self.agreed}
+
+    @property
+    def wants_sums(self) -> bool:
+        """Whether the sites' sums are asked for before anything is trained."""
+        return are_wanted(self.data, self.agreed)
 
     @cached_property
     def codings(self) -> Codings:
@@ -207,6 +224,8 @@ def plan_from_json(text: str) -> Plan:
         loaded = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"the plan is not JSON: {error}") from None
+    if isinstance(loaded, dict):
+        loaded.setdefault("agreed", None)
     plan = read_options(Plan, loaded, "plan")
     if plan.rounds < 1 or not 0 < plan.fraction <= 1:
         raise UserError(

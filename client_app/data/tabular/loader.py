@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.arrays import stamp
-from client_app.data.cells import Cells
 from client_app.data.findings import Findings
-from client_app.data.labels import Targets, read_targets
+from client_app.data.labels import Targets
 from client_app.data.paths import describe_file
 from client_app.data.site_files import choose_file, files_of_sites
 from client_app.data.site_info import (
@@ -37,7 +36,11 @@ from client_app.data.tabular.encoding import (
 )
 from client_app.data.tabular.options import AGREED, TabularOptions
 from client_app.data.tabular.reading import SUFFIXES, Table, read_table
+from client_app.data.tabular.scale import column_sums, read_constants
+from client_app.data.tabular.targets import table_targets
 from client_app.data.task_options import TaskOptions
+from fedstrata.protocol.sums import SumsReport
+from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -86,9 +89,13 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     warn_of_columns(site.encoded, site.parts.train, info.findings)
     filled = fill(site.encoded, site.parts.train, settings.impute)
     values = filled.values
-    if settings.standardize != "none":
+    agreed = None
+    if settings.standardize == "site":
         mean, std = scale_of(filled, site.parts.train)
         values = (values - mean) / std
+    elif settings.standardize == AGREED and settings.constants is not None:
+        agreed = read_constants(settings.constants)
+        values = agreed.scaled(values)
     inputs = values.astype(np.float32)
     train, validation, test = (
         Split(ArrayInputs(inputs[part]), site.values[part])  # type: ignore[arg-type]
@@ -102,10 +109,35 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         train,
         validation,
         test,
-        kind=site.targets.kind,
+        kind=site.targets.kind
+        if agreed is None
+        else agreed.kind(site.targets.kind, site.task.name),
         source=site.source,
     )
     return reject_empty_splits(data)
+
+
+def site_sums(options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsReport:
+    """Return the sums over the site's training rows of its numbers, before anything is filled in.
+
+    An input that is no number has sums over no values. Of targets there are sums where the task
+    predicts numbers whose scale is not configured.
+
+    Raises
+    ------
+    UserError
+        As `load`.
+    """
+    settings = read_options(TabularOptions, options, "data")
+    site = site_rows(settings, info, seed)
+    train = site.parts.train
+    known = np.where(site.encoded.numbers, site.encoded.values[train], np.nan)
+    added = fill(site.encoded, train, settings.impute).values.shape[1] - known.shape[1]
+    inputs = np.pad(known, ((0, 0), (0, added)), constant_values=np.nan)
+    targets = np.empty((len(train), 0))
+    if site.task.kind.name == NUMBER and not site.task.kind.mean:
+        targets = site.values[train].astype(np.float64)
+    return SumsReport(site.name, column_sums(inputs), column_sums(targets))
 
 
 def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
@@ -123,10 +155,11 @@ def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
     table = tables[0]
     others = [each for one in tasks for each in one.columns]
     others += [SPLIT, *([column] if column else [])]
-    _require(table, [*task.columns, *([column] if column else [])])
+    for each in tables:
+        _require(each, [*task.columns, *([column] if column else [])])
     features = choose_features(settings, tables, others, rules, info.findings)
     encoded = encode(table, features, rules)
-    targets = _complete(settings, info, table, task, encoded, rules)
+    targets = _complete(settings, info, tables, task, encoded, rules)
     domains = np.array(words(table.columns[column], rules))[targets.rows] if column else None
     strata = targets.strata()
     split_seed = seed_of_split(seed, "tabular", task.name)
@@ -161,8 +194,9 @@ def _tables(settings: TabularOptions, info: SiteInfo, root: Path, path: Path) ->
     """Return the site's table; in a simulation, and where it matters, those of all sites too."""
     largest = settings.largest_mb << 20
     own = read_table(stamp(path), largest)
-    found = any(settings.categories_of(name) is None for name in settings.by_category)
-    if info.deployed or root.is_file() or settings.file or not (settings.features is None or found):
+    open_ended = settings.features is None or settings.classes is None
+    open_ended |= any(settings.categories_of(name) is None for name in settings.by_category)
+    if info.deployed or root.is_file() or settings.file or not open_ended:
         return (own,)
     others = [each for each in files_of_sites(root, SUFFIXES) if each != path]
     return (own, *(read_table(stamp(each), largest) for each in others))
@@ -188,22 +222,18 @@ def _require(table: Table, names: Sequence[str]) -> None:
 def _complete(
     settings: TabularOptions,
     info: SiteInfo,
-    table: Table,
+    tables: Sequence[Table],
     task: TaskOptions,
     encoded: Encoded,
     rules: TableRules,
 ) -> Targets:
     """Return the targets of the rows that can be used, and count the others."""
-    cells = Cells(
-        [words(table.columns[column], rules) for column in task.columns],
-        table.source,
-        describe_file(table.path),
-    )
-    targets = read_targets(
-        cells,
+    table = tables[0]
+    targets = table_targets(
+        tables,
         task,
-        rules.cells,
         settings.classes,
+        rules,
         deployed=info.deployed,
         findings=info.findings,
     )

@@ -55,7 +55,7 @@ class Table:
         return describe_line(self.path, int(self.lines[row]))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def read_table(stamped: Stamp, largest: int) -> Table:
     """Return the table in a file; it is read once until the file changes.
 

@@ -1,0 +1,105 @@
+"""Before the rounds all sites get one scale, from the sums of all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from fedstrata.protocol import kinds
+from fedstrata.support.errors import UserError
+from tests.helpers.runs import Crash, same, states, without_times
+from tests.loopback import simulate
+
+HOSPITALS = ("east", "north", "south")
+OVERRIDES = [
+    "data.standardize=agreed",
+    "strategy.rounds=2",
+    "strategy.poll=0.01",
+    "baselines.alone=false",
+]
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """Return a folder with three hospitals' tables, whose ages are far apart."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for number, name in enumerate(HOSPITALS):
+        generator = np.random.default_rng(number)
+        ages = generator.normal(30 + 20 * number, 5, size=40)
+        rows = [f"{age:.1f},{'?' if n == 3 else n % 2},{'sick' if age > 50 else 'well'},"
+                f"{'test' if n < 10 else 'validation' if n < 15 else 'train'}"
+                for n, age in enumerate(ages)]  # fmt: skip
+        (folder / f"{name}.csv").write_text("\n".join(["age,sex,label,split", *rows]))
+    return folder
+
+
+def play(tables: Path, output: Path, name: str, *overrides: str, **more) -> dict:
+    more = {"sites": 3, **more}
+    results, _ = simulate(
+        output, "tabular", [*OVERRIDES, *overrides], name=name, data_root=str(tables), **more
+    )
+    return results
+
+
+def agreed(output: Path, name: str) -> dict:
+    return json.loads((output / name / "run.json").read_text())["agreed"]
+
+
+def training_ages(tables: Path) -> np.ndarray:
+    lines = [line.split(",") for name in HOSPITALS
+             for line in (tables / f"{name}.csv").read_text().splitlines()]  # fmt: skip
+    return np.array([float(cells[0]) for cells in lines if cells[3] == "train"])
+
+
+def test_the_scale_is_that_of_all_training_rows(tables: Path, tmp_path: Path) -> None:
+    play(tables, tmp_path, "one")
+    scale, ages = agreed(tmp_path, "one"), training_ages(tables)
+    assert scale["mean"][0] == pytest.approx(ages.mean(), abs=1e-6)
+    assert scale["std"][0] == pytest.approx(ages.std(), abs=1e-6)
+
+
+def test_the_scale_given_beforehand_leads_to_the_same_bits(tables: Path, tmp_path: Path) -> None:
+    play(tables, tmp_path, "one")
+    scale = agreed(tmp_path, "one")
+    given = f"data.constants={{mean:{scale['mean']},std:{scale['std']}}}".replace(" ", "")
+    play(tables, tmp_path, "two", given)
+    assert same(states(tmp_path, "one"), states(tmp_path, "two"))
+
+
+def test_a_resumed_run_goes_on_with_the_scale_that_it_has(tables: Path, tmp_path: Path) -> None:
+    whole = play(tables, tmp_path, "whole")
+
+    def crash(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == kinds.TRAIN and message.metadata.group_id == "2":
+            raise Crash
+        return reply
+
+    with pytest.raises(Crash):
+        play(tables, tmp_path, "again", tamper=crash)
+    asked: list[str] = []
+
+    def note(message: Message, reply: Message) -> Message:
+        asked.append(message.metadata.message_type)
+        return reply
+
+    resumed = play(tables, tmp_path, "", resume="again", tamper=note)
+    assert kinds.SUMS not in asked
+    assert agreed(tmp_path, "again") == agreed(tmp_path, "whole")
+    assert same(states(tmp_path, "again"), states(tmp_path, "whole"))
+    assert without_times(resumed)["final"] == without_times(whole)["final"]
+
+
+def test_cohorts_send_the_sums_of_each_site(tables: Path, tmp_path: Path) -> None:
+    play(tables, tmp_path, "one")
+    play(tables, tmp_path, "cohort", "cohort.sites=3", sites=1)
+    assert agreed(tmp_path, "cohort") == agreed(tmp_path, "one")
+
+
+def test_one_site_alone_has_nobody_to_agree_with(tables: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the sums of one site would be its own"):
+        play(tables, tmp_path, "one", sites=1)
