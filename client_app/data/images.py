@@ -29,7 +29,6 @@ from client_app.data.site_split import Rank, SiteSplit, seed_of_split, task_and_
 from client_app.data.splitting import check_fractions
 from client_app.data.tables import TableFormat, header_of
 from client_app.data.task_options import TaskOptions, read_tasks
-from fedstrata.protocol.task_kinds import CLASSES
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -185,11 +184,6 @@ def _list(
     """Return the pictures, and the column that says, or probably says, what belongs together."""
     split_names = settings.split_names or {}
     if settings.manifest is None:
-        if task.kind.name != CLASSES:
-            raise UserError(
-                f"data.tasks.{task.name}.kind={task.kind.name}: class folders give one class for "
-                "each picture; name a manifest in data.manifest"
-            )
         classes = (settings.classes or {}).get(task.name, ())
         layout = Layout(settings.levels, split_names, classes)
         listed = from_domains if settings.domains else from_folders

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.cells import CellRules
+from client_app.data.cells import MOST_NAMED, CellRules
 from client_app.data.duplicates import POLICIES, Examples, settle_duplicates
 from client_app.data.findings import Findings
 from client_app.data.groups import (
@@ -276,15 +276,22 @@ def _warn_few(targets: Targets, parts: SplitIndices, findings: Findings) -> None
     counts = np.stack(
         [np.bincount(targets.values[rows], minlength=len(targets.classes)) for rows in parts]
     )
-    for name, (train, validation, test) in zip(targets.classes, counts.T.tolist(), strict=True):
-        if train + validation + test == 0:
-            findings.note("no example here of the class " + private(repr(name), "of one name"))
-        elif not (train and validation and test):
-            findings.warn(
-                "a class has too few examples for its splits: "
-                + private(f"{name!r} has {train} for training, {validation} for validation and ")
-                + private(f"{test} for testing")
-            )
+    named = dict(zip(targets.classes, counts.T.tolist(), strict=True))
+    absent = [repr(name) for name, each in named.items() if not any(each)]
+    few = [
+        f"{name!r} has {train} for training, {validation} for validation and {test} for testing"
+        for name, (train, validation, test) in named.items()
+        if train + validation + test and not (train and validation and test)
+    ]
+    if absent:
+        findings.note("no example here of " + private(_first(absent), "some classes"))
+    if few:
+        findings.warn("too few examples of a class for its splits" + private(f": {_first(few)}"))
+
+
+def _first(texts: Sequence[str]) -> str:
+    more = f", and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    return ", ".join(texts[:MOST_NAMED]) + more
 
 
 def _warn_unheld(split: SiteSplit, unheld: Sequence[str], rank: Rank, findings: Findings) -> None:
@@ -292,7 +299,7 @@ def _warn_unheld(split: SiteSplit, unheld: Sequence[str], rank: Rank, findings: 
     findings.warn(
         private(f"{len(unheld)} of {many} values", "values")
         + f" of {split.column or 'the domains'!r} belong to no site"
-        + private(f" ({', '.join(unheld[:10])}{', ...' if len(unheld) > 10 else ''})")
+        + private(f" ({_first(unheld)})")
         + f"; for all of them start {many} sites of the task, as with "
         f"--federation-config 'num-supernodes={many}'"
     )

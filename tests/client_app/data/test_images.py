@@ -217,6 +217,65 @@ def test_options_out_of_range_are_reported(folders, options, info) -> None:
         load("images", options("images"), info(root=folders / "cat" / "000.png"), seed=1)
 
 
+def test_the_same_bytes_in_training_and_test_are_refused_or_dropped(
+    tmp_path, options, info
+) -> None:
+    for split, first in (("train", 0), ("test", 0)):
+        fill(tmp_path / split / "cat", first, 10)
+        fill(tmp_path / split / "dog", first + 20, 20)
+    fill(tmp_path / "train" / "cat", 60, 20)
+    fill(tmp_path / "train" / "dog", 80, 20)
+    with pytest.raises(UserError, match=r"same content stand in two splits \(30 times\)"):
+        load("images", options("images", **SMALL), info(root=tmp_path), seed=1)
+    for policy, train in (("drop", 36), ("keep", 63)):
+        chosen = options("images", **SMALL, duplicates=policy)
+        data = load("images", chosen, info(root=tmp_path), seed=1)
+        assert (len(data.train), len(data.test)) == (train, 30)
+
+
+@pytest.mark.parametrize("by", [{"group": "ward"}, {"group_pattern": "([0-9])[0-9]*[.]"}])
+def test_a_group_stays_on_one_side(manifest, options, info, by) -> None:
+    lines = (manifest / "all.csv").read_text().splitlines()
+    rows = [line.rpartition(",")[0] + f",w{number // 5}" for number, line in enumerate(lines[1:])]
+    (manifest / "all.csv").write_text("\n".join([lines[0], *rows]))
+    chosen = options("images", **SMALL, manifest="all.csv", task="animal", **by)
+    one = info(root=manifest)
+    if "group" in by:
+        data = load("images", chosen, one, seed=1)
+        groups = [
+            {rows[int(path.stem)].rpartition(",")[2] for path in split.inputs.paths}
+            for split in (data.train, data.validation, data.test)
+        ]
+        assert sum(map(len, groups)) == len(set().union(*groups)) == 10
+        assert one.findings.groups == {"by": "ward", "groups": 10, "on_both_sides": 0}
+    else:
+        with pytest.raises(UserError, match="no examples in"):  # all are one group: 0
+            load("images", chosen, one, seed=1)
+
+
+def test_a_column_of_a_manifest_may_be_labels_or_numbers(manifest, options, info) -> None:
+    tasks = {"a": {"column": "ward", "kind": "labels"}, "b": {"column": "age", "kind": "classes"}}
+    chosen = options("images", **SMALL, manifest="all.csv", tasks=tasks)
+    data = load("images", chosen, info(root=manifest, task="a"), seed=1)
+    assert data.kind.name == "labels"
+    assert data.classes == ("w0", "w1")
+    assert data.train.labels.dtype == np.float32
+
+
+def test_a_simulated_site_says_which_domain_it_is(domains, options, info) -> None:
+    found = [
+        load("images", by_domain(options), info(index=i, count=2, root=domains), seed=1).source
+        for i in range(2)
+    ]
+    assert found == ["cartoon", "photo"]
+    one = info(index=0, count=2, root=domains)
+    load("images", by_domain(options, "natural"), one, seed=1)
+    assert (
+        "1 of 3 values of 'the domains' belong to no site (sketch)"
+        in one.findings.warnings[0].whole
+    )
+
+
 def test_real_pictures_of_four_domains(real, tmp_path, options, info) -> None:
     with zipfile.ZipFile(real("pacs_subset.zip")) as archive:
         names = [name for name in archive.namelist() if name.split("/")[-2] in ("dog", "horse")]

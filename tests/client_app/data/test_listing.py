@@ -125,3 +125,112 @@ def test_links_out_of_the_root_are_rejected(folders, tmp_path) -> None:
     (folders / "cat" / "loop.png").symlink_to(folders / "cat" / "loop.png")
     with pytest.raises(UserError, match=r"loop\.png"):
         from_folders(folders)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"Training": "train", "Testing": "test"},
+        {"train_set": "train", "Valid": "validation", "test-images": "test"},
+        {"TRAIN": "train", "dev": "validation", "TEST": "test"},
+    ],
+)
+def test_split_folders_have_many_names(tmp_path, names) -> None:
+    for name in names:
+        fill(tmp_path / name / "cat", 0, 1)
+    found = Findings()
+    entries = from_folders(tmp_path, found)
+    assert {entry.path.parts[-3]: entry.split for entry in entries} == names
+    assert {entry.cells for entry in entries} == {("cat",)}
+    assert "is train" in found.notes[0].whole
+
+
+def test_split_folders_may_have_names_of_the_users_own(tmp_path) -> None:
+    for name in ("train", "holdout"):
+        fill(tmp_path / name / "cat", 0, 1)
+    entries = from_folders(tmp_path, split_names={"holdout": "test"})
+    assert [entry.split for entry in entries] == ["test", "train"]
+
+
+def test_folders_named_as_splits_that_are_classes_are_a_warning(tmp_path) -> None:
+    for name in ("train", "test"):
+        fill(tmp_path / name, 0, 1)
+    found = Findings()
+    from_folders(tmp_path, found)
+    assert "'test', 'train' are taken as classes" in found.warnings[0].whole
+
+
+def test_an_empty_split_folder_is_no_fault(tmp_path) -> None:
+    for name in ("train", "test"):
+        fill(tmp_path / name / "cat", 0, 1)
+    (tmp_path / "val").mkdir()
+    assert [entry.split for entry in from_folders(tmp_path)] == ["test", "train"]
+
+
+def two_levels(root: Path) -> None:
+    for number, upper in enumerate(("north", "south")):
+        for more, lower in enumerate(("glioma", "notumor")):
+            fill(root / upper / lower, 10 * number + 5 * more, 2)
+
+
+def test_two_levels_that_could_be_two_things_are_refused(tmp_path) -> None:
+    two_levels(tmp_path)
+    with pytest.raises(UserError) as raised:
+        from_folders(tmp_path)
+    for reading in (
+        "data.domains=true (classes glioma: 4, notumor: 4)",
+        "data.levels=class (classes north: 4, south: 4)",
+        "data.split_names={north: train}",
+    ):
+        assert reading in str(raised.value)
+    assert "north" not in raised.value.public
+
+
+def test_an_option_or_the_names_of_the_classes_decide_the_levels(tmp_path) -> None:
+    two_levels(tmp_path)
+    found = Findings()
+    classes = {entry.cells[0] for entry in from_folders(tmp_path, found, levels="class")}
+    assert classes == {"north", "south"}
+    assert "folders inside class folders" in found.notes[0].whole
+    assert len(from_folders(tmp_path, classes=("north", "south", "east"))) == 8
+    assert {entry.cells[0] for entry in from_domains(tmp_path)} == {"glioma", "notumor"}
+    with pytest.raises(UserError, match=r"data\.levels=split/class, and no folder is a split"):
+        from_folders(tmp_path, levels="split/class")
+    with pytest.raises(UserError, match=r"data\.levels: class or split/class"):
+        from_folders(tmp_path, levels="class/split")
+
+
+def test_folders_of_patients_in_class_folders_are_no_second_level(tmp_path) -> None:
+    for number, folder in enumerate(("cat/p1", "cat/p2", "dog/p3")):
+        fill(tmp_path / folder, number, 1)
+    assert [entry.cells[0] for entry in from_folders(tmp_path)] == ["cat", "cat", "dog"]
+
+
+def test_a_folder_that_holds_everything_is_named(tmp_path) -> None:
+    fill(tmp_path / "archive" / "cat", 0, 1)
+    fill(tmp_path / "archive" / "dog", 1, 1)
+    with pytest.raises(UserError, match=r"everything lies in one folder; give that .*archive"):
+        from_folders(tmp_path)
+
+
+def test_an_empty_folder_of_a_configured_class_is_no_fault(tmp_path) -> None:
+    fill(tmp_path / "benign", 0, 2)
+    (tmp_path / "malignant").mkdir()
+    assert len(from_folders(tmp_path, classes=("benign", "malignant"))) == 2
+    with pytest.raises(UserError, match="no pictures in this class folder"):
+        from_folders(tmp_path, classes=("benign", "other"))
+
+
+def test_what_is_no_picture_is_counted(folders) -> None:
+    for name in ("cat/notes.txt", "readme.md", "cat/Thumbs.db", "dog/.x.png"):
+        (folders / name).touch()
+    (folders / "dog" / "link").symlink_to(folders / "cat")
+    found = Findings()
+    assert len(from_folders(folders, found)) == 50
+    assert found.left_out == {"suffix": 2, "system file": 1, "hidden": 1, "link": 1}
+
+
+def test_names_of_classes_are_composed(tmp_path) -> None:
+    fill(tmp_path / "O\u0308dem", 0, 1)
+    fill(tmp_path / "it's", 1, 1)
+    assert [entry.cells[0] for entry in from_folders(tmp_path)] == ["\u00d6dem", "it's"]

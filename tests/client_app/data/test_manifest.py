@@ -59,6 +59,37 @@ def test_a_manifest_gives_label_split_and_domain(two_pictures) -> None:
     assert entries == [Entry(two_pictures / "cat" / "000.png", ("cat",), "validation", "w1")]
 
 
+def test_what_the_manifest_does_not_name_is_counted(folders) -> None:
+    (folders / "notes.txt").touch()
+    (folders / "cat" / ".hidden.png").touch()
+    write_manifest(folders, "path,animal\ncat/000.png,cat\ndog/020.png,dog\ncat/002.png,\n")
+    found = Findings()
+    assert len(from_manifest(folders, "all.csv", "animal", None, found)) == 2
+    assert found.left_out == {"not in the manifest": 47, "suffix": 1, "hidden": 1, "no label": 1}
+
+
+def test_paths_may_be_written_as_windows_and_macos_do(tmp_path) -> None:
+    fill(tmp_path / "O\u0308dem", 0, 3)
+    write_manifest(tmp_path, "path,animal\nÖdem\\000.png,a\n./Ödem/001.jpg,b\nÖdem//002.png,c")
+    with pytest.raises(UserError, match="line 4"):  # that one is written as no system does
+        from_manifest(tmp_path, "all.csv", "animal", None)
+    write_manifest(tmp_path, "path,animal\nÖdem\\000.png,a\n./Ödem/001.jpg,b\n")
+    assert len(from_manifest(tmp_path, "all.csv", "animal", None)) == 2
+
+
+def test_a_manifest_may_lie_in_a_folder_and_name_groups(tmp_path) -> None:
+    fill(tmp_path / "in" / "cat", 0, 1)
+    (tmp_path / "in" / "list.csv").write_text("path,animal,patient\ncat/000.png,cat,P1 \n")
+    (entry,) = from_manifest(tmp_path, "in/list.csv", "animal", None, group="patient")
+    assert entry == Entry(tmp_path / "in" / "cat" / "000.png", ("cat",), None, "", "P1")
+
+
+def test_all_missing_files_are_named_at_once(two_pictures) -> None:
+    write_manifest(two_pictures, "path,animal\nx.png,cat\ncat/000.png,cat\ny.png,dog\n")
+    with pytest.raises(UserError, match=r"line 2: there is no file 'x.png'.*line 4.*'y.png'"):
+        from_manifest(two_pictures, "all.csv", "animal", None)
+
+
 def test_a_manifest_that_is_a_link_out_of_the_root_is_rejected(folders, tmp_path) -> None:
     (folders / "out.csv").symlink_to(tmp_path / "out.csv")
     (tmp_path / "out.csv").write_text("path,label\n")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from client_app.data import tables
-from client_app.data.tables import describe_line, row_split, table_rows
+from client_app.data.tables import TableFormat, describe_line, header_of, row_split, table_rows
 from fedstrata.support.errors import UserError
 
 
 @pytest.fixture
 def read(tmp_path):
-    def rows(content: bytes) -> list[tuple[int, dict[str, str]]]:
+    def rows(content: bytes, *columns: str, **written) -> list[tuple[int, dict[str, str]]]:
         (tmp_path / "a.csv").write_bytes(content)
-        return list(table_rows(tmp_path / "a.csv", ["text", "label"]))
+        wanted = columns or ("text", "label")
+        return list(table_rows(tmp_path / "a.csv", wanted, TableFormat(**written)))
 
     return rows
 
@@ -42,6 +43,33 @@ def test_rows_have_their_line_and_cells_without_blanks(read) -> None:
 def test_a_wrong_file_is_reported(read, content, message) -> None:
     with pytest.raises(UserError, match=rf"a\.csv.*{message}"):
         read(content)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_delimiter_and_encoding_are_found(read, delimiter, encoding) -> None:
+    content = "text,label\nÖdem,b\n".replace(",", delimiter).encode(encoding)
+    assert read(content) == [(2, {"text": "Ödem", "label": "b"})]
+
+
+def test_delimiter_and_encoding_can_be_given(read) -> None:
+    assert read(b"text:label\nx\xd6:b\n", delimiter=":", encoding="cp1252")[0][1]["text"] == "xÖ"
+    with pytest.raises(UserError, match=r"is not UTF-8 .*data\.encoding=cp1252"):
+        read("text,label\nÖ,b\n".encode("cp1252"))
+    for wrong in ({"delimiter": ""}, {"delimiter": '"'}, {"encoding": "zip"}, {"encoding": "x y"}):
+        with pytest.raises(UserError, match=r"data\.(delimiter|encoding)"):
+            read(b"text,label\n", **wrong)
+
+
+def test_the_line_of_excel_before_the_header_is_skipped(read) -> None:
+    assert read(b"sep=;\r\ntext;label\r\na,b;c\r\n") == [(3, {"text": "a,b", "label": "c"})]
+
+
+def test_names_of_columns_are_composed_and_the_nearest_is_named(read, tmp_path) -> None:
+    assert read("text,O\u0308dem,,\na,1,,\n".encode(), "Ödem")[0][1]["\u00d6dem"] == "1"
+    with pytest.raises(UserError, match="no column 'text'; there is 'TEXT'"):
+        read(b"TEXT,label\n")
+    assert header_of(tmp_path / "a.csv") == []
 
 
 def test_a_large_file_is_rejected_before_it_is_read(read, monkeypatch) -> None:
