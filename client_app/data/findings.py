@@ -52,6 +52,17 @@ class Findings:
         """Say what is probably a mistake, once."""
         _once(self.warnings, text)
 
+    def add(self, other: Findings) -> None:
+        """Take over what another one has, but for the groups."""
+        for reason, count in other.left_out.items():
+            for what in other.examples.get(reason, []):
+                self.leave_out(reason, what, 0)
+            self.left_out[reason] += count
+        for note in other.notes:
+            self.note(note)
+        for warning in other.warnings:
+            self.warn(warning)
+
     def lines(self) -> list[str]:
         """Return all of it for the site's own log, in whole: names of files included."""
         counted = [

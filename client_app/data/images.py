@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from client_app.data.arrays import stamp
 from client_app.data.cells import Cells
 from client_app.data.file_digests import same_content
 from client_app.data.findings import Findings
@@ -17,6 +18,7 @@ from client_app.data.manifest import ManifestColumns, from_manifest
 from client_app.data.paths import describe_file, describe_root, file_inside, require_folder
 from client_app.data.picture_options import PictureOptions
 from client_app.data.picture_reading import read_pictures
+from client_app.data.remembered import remembered
 from client_app.data.sharing import ExampleOptions, Labelled, draw_splits, share_of_site
 from client_app.data.site_info import (
     SiteInfo,
@@ -92,7 +94,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     settings = read_options(ImagesOptions, options, "data")
     root = require_folder(require_root(info))
     task, rank = _task(settings, info)
-    entries, every = _examples(settings, root, task, info)
+    entries, every = _shared_examples(settings, root, task, info)
     shared_seed = seed_of_split(seed, "images", task.name)
     share = share_of_site(every, settings, settings.site_split, rank, shared_seed, info)
     name = name_of_site(info, default_name(info))
@@ -135,6 +137,23 @@ def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[TaskOptions, Rank]:
     named = {task.name: task for task in tasks}
     name, rank = task_and_rank(info, list(named))
     return named.get(name, TaskOptions(name, (name,))), rank
+
+
+def _shared_examples(
+    settings: ImagesOptions, root: Path, task: TaskOptions, info: SiteInfo
+) -> tuple[list[Entry], Labelled]:
+    """Return all pictures with a label: in a simulation listed once for the sites of a process."""
+
+    def listed(findings: Findings) -> tuple[list[Entry], Labelled]:
+        return _examples(settings, root, task, replace(info, findings=findings))
+
+    if info.deployed:
+        return listed(info.findings)
+    manifest = None
+    if settings.manifest is not None:
+        settings.site_split.required_column()
+        manifest = stamp(file_inside(root, settings.manifest, "data.manifest"))
+    return remembered((repr(settings), task, root, manifest), root, info.findings, listed)
 
 
 def _examples(

@@ -26,3 +26,14 @@ def test_the_same_is_said_once() -> None:
         findings.note("Training/ is the split train")
         findings.warn("few pictures")
     assert findings.lines() == ["Training/ is the split train", "warning: few pictures"]
+
+
+def test_findings_are_taken_over_with_their_counts() -> None:
+    one, other = Findings(), Findings()
+    for found in (one, other):
+        found.leave_out("suffix", "a.txt", 3)
+        found.note("a note")
+        found.warn("a warning")
+    one.add(other)
+    assert one.left_out == {"suffix": 6}
+    assert len(one.notes) == len(one.warnings) == 1
