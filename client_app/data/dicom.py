@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from client_app.data.cells import Faults
 from client_app.data.decoding import MOST_PIXELS, TooManyPixelsError
 from client_app.data.paths import describe_file
 from client_app.data.pixels import (
@@ -28,11 +29,12 @@ from client_app.data.pixels import (
     square_of_planes,
 )
 from fedstrata.support.durable import replacing_private
-from fedstrata.support.errors import UserError
+from fedstrata.support.errors import PrivateText, UserError
 
 MOST_FRAMES = 100_000
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _KEY_BYTES = 32
+PATIENT = "patient"  # as data.group
 # Nothing else of a header is read, so nothing else can get anywhere: no name, no date.
 _TAGS = [
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
@@ -273,9 +275,30 @@ def dicom_patient(path: Path, key: bytes) -> str:
         raise UserError(describe_file(path) + reason) from None
     if not patient:
         raise UserError(
-            describe_file(path) + ": has no PatientID; use a column or a pattern as data.group"
+            describe_file(path) + ": has no PatientID, by which data.group=patient goes"
         )
     return hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def dicom_patients(paths: Sequence[Path], folder: Path | None) -> list[str]:
+    """Return `dicom_patient` for each path, with the site's key in ``folder``.
+
+    Raises
+    ------
+    UserError
+        Files without a PatientID, all of which it counts.
+    """
+    key, faults = patient_key(folder), Faults()
+    patients = []
+    for path in paths:
+        try:
+            patients.append(dicom_patient(path, key))
+        except MissingReaderError:
+            raise
+        except UserError as error:
+            faults.add(PrivateText(str(error), error.public))
+    faults.raise_any("; or use a column or a pattern: data.group, data.group_pattern")
+    return patients
 
 
 def patient_key(folder: Path | None) -> bytes:

@@ -192,6 +192,34 @@ def test_a_patient_is_a_keyed_hash(tmp_path: Path) -> None:
         dicom_patient(tmp_path / "d.dcm", key)
 
 
+@pytest.mark.parametrize("manifest", [False, True])
+def test_a_patient_stays_on_one_side(tmp_path, options, info, manifest: bool) -> None:
+    rows = ["path,label"]
+    for kind in ("sick", "well"):
+        (tmp_path / kind).mkdir()
+        for number in range(30):
+            content = dicom(TWELVE + number + 100 * (kind == "sick"), PatientID=f"P{number % 10}")
+            (tmp_path / kind / f"{number}.dcm").write_bytes(content)
+            rows.append(f"{kind}/{number}.dcm,{kind}")
+    (tmp_path / "all.csv").write_text("\n".join(rows))
+    chosen = options(
+        "images",
+        size=8,
+        group="patient",
+        manifest="all.csv" if manifest else None,
+        test_fraction=0.3,
+    )
+    data = load("images", chosen, info(root=tmp_path), seed=1)
+    sides = [
+        {int(path.stem) % 10 for path in split.inputs.paths}  # type: ignore[attr-defined]
+        for split in (data.train, data.validation, data.test)
+    ]
+    assert sum(map(len, sides)) == len(set().union(*sides)) == 10
+    (tmp_path / "sick" / "3.dcm").write_bytes(dicom(TWELVE, PatientID=""))
+    with pytest.raises(UserError, match="has no PatientID"):
+        load("images", chosen, info(root=tmp_path), seed=1)
+
+
 def test_nothing_of_a_header_gets_anywhere(tmp_path, options, info, caplog, recwarn) -> None:
     warnings.simplefilter("always")
     caplog.set_level(logging.DEBUG)
