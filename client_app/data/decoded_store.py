@@ -15,12 +15,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.pixels import Facts, Preparation, Square
+from client_app.data.pixels import Decoded, Facts, Preparation, Square
 from fedstrata.support.durable import private_folder, replacing_private
 
 # A pack is a file that never changes: the squares, then a table with a row for each, then this.
@@ -207,29 +208,30 @@ class PackWriter:
         self._folder, self._prefix, self._key = folder, prefix, preparation.key()
         self._left = most
         self._open: dict[tuple[bool, int], tuple[IO[bytes], list[Any]]] = {}
-        self._stack = ExitStack()
+        self._stack, self._lock = ExitStack(), Lock()
 
     def __enter__(self) -> PackWriter:
         return self
 
-    def add(self, digest: str, squares: Sequence[tuple[int, Square, Facts]]) -> None:
-        """Append all pictures of a file: frame, square, facts. Without room nothing is written."""
-        size = sum(square.nbytes + _ROW.itemsize for _, square, _ in squares)
-        if size > self._left:
-            return
-        try:
-            for frame, square, facts in squares:
+    def add(self, digest: str, frame: int, frames: int, decoded: Decoded) -> None:
+        """Append a picture, one of ``frames`` of a file; without room nothing is written."""
+        square, facts = decoded
+        size = square.nbytes + _ROW.itemsize
+        content = np.ascontiguousarray(square).tobytes()
+        flags = _INVERTED * facts.inverted | _COLORED * facts.colored
+        numbers = (facts.low, facts.high, facts.window_low, facts.window_high)
+        name, checksum = bytes.fromhex(digest), zlib.crc32(content)
+        with self._lock:
+            if size > self._left:
+                return
+            try:
                 file, rows = self._file(facts.wide, square.shape[2])
-                content = np.ascontiguousarray(square).tobytes()
                 file.write(content)
-                flags = _INVERTED * facts.inverted | _COLORED * facts.colored
-                numbers = (facts.low, facts.high, facts.window_low, facts.window_high)
-                checksum = zlib.crc32(content)
-                row = (bytes.fromhex(digest), frame, len(squares), facts.unused_pages, checksum)
-                rows.append((*row, flags, numbers))
+            except OSError:
+                self._give_up()
+                return
+            rows.append((name, frame, frames, facts.unused_pages, checksum, flags, numbers))
             self._left -= size
-        except OSError:
-            self._give_up()
 
     def _file(self, wide: bool, channels: int) -> tuple[IO[bytes], list[Any]]:
         if (wide, channels) not in self._open:

@@ -9,6 +9,7 @@ from typing import Any
 
 from client_app.data.arrays import stamp
 from client_app.data.cells import Cells
+from client_app.data.dicom import PATIENT, dicom_patients
 from client_app.data.file_digests import same_content
 from client_app.data.findings import Findings
 from client_app.data.groups import compile_pattern, groups_by_pattern, likely_column
@@ -72,10 +73,11 @@ class ImagesOptions(PictureOptions, ExampleOptions):
                 "data.tasks: several tasks need a manifest with a column for each; "
                 "use data.tasks=null for class folders"
             )
-        if self.group is not None and self.manifest is None and self.group_pattern is None:
+        by_column = self.group not in (None, PATIENT) and self.group_pattern is None
+        if by_column and self.manifest is None:
             raise UserError(
                 "data.group: a column of a manifest; for folders write data.group_pattern, as in "
-                "data.group_pattern='(P[0-9]+)_'"
+                "data.group_pattern='(P[0-9]+)_', or data.group=patient for DICOM files"
             )
 
     def table_format(self) -> TableFormat:
@@ -184,6 +186,8 @@ def _examples(
         names = [path.relative_to(root).as_posix() for path in paths]
         groups = groups_by_pattern(names, settings.group_pattern, info.findings)
         group_by = settings.group or "data.group_pattern"
+    elif settings.group == PATIENT and not group_by:
+        groups, group_by = dicom_patients(paths, info.cache_dir), "DICOM's PatientID"
     return chosen, Labelled(
         targets,
         [entry.split for entry in chosen],
@@ -210,9 +214,10 @@ def _list(
     written, rules = settings.table_format(), settings.rules()
     column = settings.site_split.required_column()
     group = None if settings.group_pattern is not None else settings.group
-    if group is None:
+    if group in (None, PATIENT):
         path = file_inside(root, settings.manifest, "data.manifest")
-        group = likely_column(header_of(path, written))
+        header = header_of(path, written)
+        group = group if group in header else likely_column(header) if group is None else None
     columns = ManifestColumns(task.columns, column, group, split_names)
     entries = from_manifest(
         root,

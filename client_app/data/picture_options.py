@@ -14,6 +14,7 @@ from client_app.data.pixels import LUMA, Preparation
 from fedstrata.support.errors import UserError
 
 REFUSE, SKIP = "refuse", "skip"
+SLICES = ("all", "middle")
 OF_FILE = "file"  # data.window: each file's own
 
 
@@ -28,6 +29,9 @@ class PictureOptions:
     window: Any
     mean: list[float]
     std: list[float]
+    slices: str
+    nifti_axis: int
+    nifti_stride: int
     unreadable: str
     unreadable_most: float
     memory_mb: int
@@ -46,6 +50,12 @@ class PictureOptions:
             raise UserError(f"data.unreadable: refuse or skip, not {self.unreadable!r}")
         if not (isfinite(self.unreadable_most) and self.unreadable_most >= 0):
             raise UserError("data.unreadable_most: a share below 1, or a number of pictures")
+        if self.slices not in SLICES:
+            raise UserError(f"data.slices: {' or '.join(SLICES)}, not {self.slices!r}")
+        if self.nifti_axis not in (0, 1, 2):
+            raise UserError("data.nifti_axis: 0 (sagittal), 1 (coronal) or 2 (axial)")
+        if self.nifti_stride < 1:
+            raise UserError("data.nifti_stride: 1 for every slice, 2 for every second, ...")
         self.given_span()
         self.preparation()
 
@@ -83,7 +93,14 @@ class PictureOptions:
                 f"data.background: {self.background[:80]!r} is no color; write white, black, or "
                 "red, green and blue as in '#808080'"
             ) from None
-        return Preparation(self.size, self.channels, (red, green, blue))
+        return Preparation(
+            self.size,
+            self.channels,
+            (red, green, blue),
+            self.slices,
+            self.nifti_axis,
+            self.nifti_stride,
+        )
 
 
 def _gray(numbers: Sequence[float]) -> tuple[float, ...]:

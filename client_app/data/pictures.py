@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client_app.data.decoded_store import DecodedStore, PackWriter
-from client_app.data.decoding import MOST_PIXELS, TooManyPixelsError, decode_picture
+from client_app.data.dicom import MissingReaderError
 from client_app.data.paths import describe_file
-from client_app.data.pixels import Decoded, Facts, Preparation, Square, scaled_values
-from fedstrata.support.errors import UserError, private
+from client_app.data.pixels import Facts, Preparation, Square, scaled_values
+from client_app.data.readers import decode_all, decode_one
+from fedstrata.support.errors import UserError
 from models.training.data import ArrayInputs
 
 LARGEST_FILE = 256 << 20
 MOST_THREADS = 4  # that decode at once; fewer where torch has fewer
-_AT_ONCE = 256  # files whose decoded pictures wait at most
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,6 @@ class Picture:
         return self.digest, self.frame
 
 
-class _Examined(NamedTuple):
-    pictures: list[Picture]
-    squares: list[Square]  # none where they are stored
-
-
 @dataclass(frozen=True)
 class PictureCache:
     """Decoded pictures up to a limit of memory; the others are decoded again when needed.
@@ -87,14 +82,8 @@ class PictureCache:
 
     def examine(self, paths: Sequence[Path]) -> list[list[Picture] | UserError]:
         """Decode every file that is not stored; return its pictures, or what is wrong with it."""
-        found: list[list[Picture] | UserError] = []
         with ThreadPoolExecutor(threads()) as pool, self._writing() as writer:
-            for start in range(0, len(paths), _AT_ONCE):
-                for one in pool.map(self._examine, paths[start : start + _AT_ONCE]):
-                    found.append(one if isinstance(one, UserError) else one.pictures)
-                    if isinstance(one, _Examined) and one.squares:
-                        self._take(one, writer)
-        return found
+            return list(pool.map(lambda path: self._examine(path, writer), paths))
 
     def squares(self, pictures: Sequence[Picture]) -> list[Square]:
         """Return the decoded pictures.
@@ -118,25 +107,24 @@ class PictureCache:
                 )
         return [found[picture.key] for picture in pictures]
 
-    def _examine(self, path: Path) -> _Examined | UserError:
+    def _examine(self, path: Path, writer: PackWriter | None) -> list[Picture] | UserError:
+        found = []
         try:
             content = read_file(path)
             digest = hashlib.sha256(content).hexdigest()
-            stored = self.store.pictures(digest) if self.store is not None else ()
-            if stored:
-                return _Examined([Picture(path, digest, s.facts, s.frame) for s in stored], [])
-            decoded = [decode(path, content, self.preparation)]
+            if self.store is not None and (stored := self.store.pictures(digest)):
+                return [Picture(path, digest, each.facts, each.frame) for each in stored]
+            for frame, frames, decoded in decode_all(path, content, self.preparation):
+                picture = Picture(path, digest, decoded.facts, frame)
+                found.append(picture)
+                self._keep(picture.key, decoded.square)
+                if writer is not None:
+                    writer.add(digest, frame, frames, decoded)
+        except MissingReaderError:
+            raise
         except UserError as error:
             return error
-        pictures = [Picture(path, digest, one.facts, n) for n, one in enumerate(decoded)]
-        return _Examined(pictures, [one.square for one in decoded])
-
-    def _take(self, examined: _Examined, writer: PackWriter | None) -> None:
-        pairs = list(zip(examined.pictures, examined.squares, strict=True))
-        for picture, square in pairs:
-            self._keep(picture.key, square)
-        if writer is not None:
-            writer.add(pairs[0][0].digest, [(p.frame, square, p.facts) for p, square in pairs])
+        return found
 
     def _writing(self) -> AbstractContextManager[PackWriter | None]:
         return nullcontext() if self.store is None else self.store.writing()
@@ -147,7 +135,7 @@ class PictureCache:
             raise UserError(
                 describe_file(picture.path) + ": has changed since the run began; start again"
             )
-        return decode(picture.path, content, self.preparation).square
+        return decode_one(picture.path, content, self.preparation, picture.frame).square
 
     def _keep(self, key: tuple[str, int], square: Square) -> None:
         with self._lock:
@@ -207,7 +195,9 @@ class PictureInputs:
         """
         chosen = [self.pictures[index] for index in indices]
         squares = self.cache.squares(chosen)
-        if not self.for_all and not any(picture.facts.wide for picture in chosen):
+        if not (self.for_all or self.window_of_file) and not any(
+            picture.facts.wide for picture in chosen
+        ):
             return torch.from_numpy(self._looked_up(np.stack(squares)))
         channels = self.cache.preparation.channels
         scaled = [
@@ -261,27 +251,3 @@ def read_file(path: Path) -> bytes:
     if len(content) > LARGEST_FILE:
         raise UserError(describe_file(path) + f": larger than {LARGEST_FILE >> 20} MiB")
     return content
-
-
-def decode(path: Path, content: bytes, preparation: Preparation) -> Decoded:
-    """Decode the bytes of a file.
-
-    Raises
-    ------
-    UserError
-        The format is not known, the file is damaged, or it has too many pixels.
-    """
-    try:
-        return decode_picture(content, preparation)
-    except UserError:
-        raise
-    except TooManyPixelsError as error:
-        pixels = private(error, "has")
-        raise UserError(
-            describe_file(path) + ": " + pixels + f" more than {MOST_PIXELS:,}"
-        ) from None
-    except Exception as error:  # decoders raise a dozen kinds for damaged files
-        reason = private(f" ({str(error) or type(error).__name__})")
-        raise UserError(
-            describe_file(path) + ": not a readable picture" + reason + "; mend or remove it"
-        ) from error

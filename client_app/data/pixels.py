@@ -42,16 +42,28 @@ class Preparation:
         1 for gray, 3 for red, green and blue.
     background : tuple of int
         Red, green and blue, 0 to 255, behind what is transparent.
+    slices : str
+        Of files with several frames or slices: ``all``, or ``middle``.
+    nifti_axis, nifti_stride : int
+        Across which axis volumes are cut, 0 to 2, and every how manyth slice is taken.
     """
 
     size: int
     channels: int = 3
     background: tuple[int, int, int] = (255, 255, 255)
+    slices: str = "all"
+    nifti_axis: int = 2
+    nifti_stride: int = 1
 
     def key(self) -> str:
         """Return a SHA-256 of all that decides the values of a decoded picture."""
         made = repr((VERSION, PIL.__version__, self))
         return hashlib.sha256(made.encode()).hexdigest()
+
+
+def chosen_slices(count: int, which: str) -> list[int]:
+    """Return which of ``count`` slices are pictures: ``all`` of them, or the one in the middle."""
+    return list(range(count)) if which == "all" else [count // 2]
 
 
 class Facts(NamedTuple):

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from client_app.data import pictures
+from client_app.data import pictures, readers
 from client_app.data.decoded_store import DecodedStore
-from client_app.data.pictures import PictureCache, PictureInputs, decode
+from client_app.data.pictures import PictureCache, PictureInputs
 from client_app.data.pixels import Preparation
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import encoded, picture
@@ -35,7 +35,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def decode_square(path: Path, content: bytes, size: int) -> np.ndarray:
-    return decode(path, content, Preparation(size)).square
+    return readers.decode_one(path, content, Preparation(size)).square
 
 
 PCX = encoded(picture(0), "PCX")
@@ -107,22 +107,22 @@ def test_a_second_start_decodes_nothing_and_gives_the_same(folders, tmp_path, mo
     first = stored(folders / "cat", tmp_path / "cache")
     order = np.array([19, 0, 7, 7])
     expected = cached_inputs(folders / "cat", 0).batch(order)
-    monkeypatch.setattr(pictures, "decode_picture", None)
+    monkeypatch.setattr(readers, "decode_picture", None)
     assert first.batch(order).equal(expected)
     for memory in (0, 1 << 20):
         second = stored(folders / "cat", tmp_path / "cache", memory)
         assert second.batch(order).equal(expected)
         assert second.digest() == first.digest()
-        assert len(second.cache.kept) == (3 if memory else 0)
+        assert len(second.cache.kept) == (3 if memory else 0)  # those that a batch needed
 
 
 def test_only_new_pictures_are_decoded(folders, tmp_path, monkeypatch) -> None:
     stored(folders / "cat", tmp_path / "cache")
     picture(77).save(folders / "cat" / "new.png")
     seen = []
-    decode_picture = pictures.decode_picture
+    decode_picture = readers.decode_picture
     monkeypatch.setattr(
-        pictures, "decode_picture", lambda *given: seen.append(given) or decode_picture(*given)
+        readers, "decode_picture", lambda *given: seen.append(given) or decode_picture(*given)
     )
     inputs = stored(folders / "cat", tmp_path / "cache")
     inputs.batch(np.arange(21))
