@@ -26,13 +26,15 @@ from client_app.node_config import NodeSettings, checked_name
 from client_app.numerics import use_threads
 from client_app.store import DiskStore
 from fedstrata.protocol.plan import Plan
-from fedstrata.protocol.sums import SumsReport
+from fedstrata.protocol.sums import SumsReport, are_wanted
+from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private, private_reason
 from fedstrata.support.frozen import frozen
 from models import weights
 from models.freezing import prefix_digest
 from models.networks import input_dtype
 from models.training.data import SiteData
+from models.training.objectives import Objective, objective_of
 from strategies.method import Method
 from strategies.methods import make_method
 from strategies.partitioned_model import PartitionedModel, build_partitioned
@@ -148,6 +150,11 @@ class SiteContext:
         return self.loaded.start
 
     @property
+    def objective(self) -> Objective:
+        """What the site's task is trained and measured by."""
+        return objective_of(self.data.kind, len(self.data.classes))
+
+    @property
     def evaluation_batch(self) -> int:
         """How many examples are evaluated at once; no more than a micro-batch has."""
         config = self.plan.train
@@ -237,6 +244,12 @@ def read_site_data(key: DataKey, node: NodeSettings, findings: Findings | None =
     # A loader takes names from files and folders of the site: they become names of files here.
     checked_name(data.site, "site")
     checked_name(data.task, "task")
+    awaited = are_wanted(key.options, key.options.get("constants"))  # the scale, from the server
+    if data.kind.name == NUMBER and not data.kind.mean and not awaited:
+        found.warn(
+            f"task {data.task!r} predicts numbers as they are, with mean 0 and std 1: write "
+            f"data.tasks.{data.task}.mean and .std, or the loss may be far too large to learn"
+        )
     if not info.deployed:
         return replace(data, notes=tuple(found.lines()))
     if findings is None:
@@ -305,7 +318,7 @@ def _load_model(key: ModelKey) -> LoadedModel:
 
 
 def _check_inputs(data: SiteData, plan: Plan) -> None:
-    """Refuse token ids for a network of numbers, and the reverse; flips of what is no picture."""
+    """Refuse data that the network or ``train`` are not for, before anything is trained."""
     model = str(plan.model["name"])
     given = data.train.inputs.batch(np.arange(1)).dtype
     if given != input_dtype(model):
@@ -317,6 +330,8 @@ def _check_inputs(data: SiteData, plan: Plan) -> None:
             f"train.augment={plan.train.augment} is for pictures, and these data are none: write "
             "train.augment=none"
         )
+    objective = objective_of(data.kind, len(data.classes))
+    objective.loss(data.train.labels, plan.train.class_weights, torch.device("cpu"))
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -6,11 +6,10 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import cast
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -130,11 +129,11 @@ def train(context: SiteContext, order: Order) -> Answer:
 
 
 def evaluate_received(context: SiteContext, order: Order) -> Answer:
-    """Answer with the metrics of the received layers and the site's own; train nothing."""
+    """Answer with metrics and interval of the received layers and the site's own; train nothing."""
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
-    report = prepared.report(prepared.measure())
+    report = replace(prepared.report(prepared.measure()), interval=prepared.interval())
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -241,12 +240,6 @@ def site_report(context: SiteContext) -> SiteReport:
     """
     _check_steps(context)
     data, own = context.data, context.partitioned.partition
-    # Of classes that are equally common in training (as with labels_per_class), validation decides.
-    counts = [
-        np.bincount(part.labels, minlength=len(data.classes))
-        for part in (data.validation, data.train)
-    ]
-    commonest = int(np.lexsort(counts)[-1])
     groups = own.exchanged_groups()
     return SiteReport(
         site=data.site,
@@ -254,7 +247,9 @@ def site_report(context: SiteContext) -> SiteReport:
         classes=data.classes,
         input_shape=data.input_shape,
         examples={name: len(part) for name, part in splits_of(context).items()},
-        majority_accuracy=float(np.mean(data.test.labels == commonest)),
+        baseline=context.objective.baseline(
+            data.train.labels, data.validation.labels, data.test.labels
+        ),
         fingerprints={group: own.fingerprint(group) for group in groups},
         schemas={
             group: {name: describe_form(form) for name, form in forms(own.schema(group)).items()}
@@ -270,6 +265,7 @@ def site_report(context: SiteContext) -> SiteReport:
         error="",
         known_states=context.exchange.known_states(started=context.has_weights),
         data=describe(context),
+        kind=data.kind,
     )
 
 
@@ -311,6 +307,11 @@ def _write_deployed(
     tensors = context.partitioned.tensors(list(context.partitioned.model.state_dict()))
     memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
     data = context.data
-    about = {"task": data.task, "classes": data.classes, "tuned": list(tuned)}
+    about = {
+        "task": data.task,
+        "kind": asdict(data.kind),
+        "classes": data.classes,
+        "tuned": list(tuned),
+    }
     model = json.dumps({**context.plan.model, **about})
     context.store.deploy({**tensors, **memory}, {"model": model})

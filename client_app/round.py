@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from client_app.context import SiteContext
 from client_app.feature_cache import Computed, FeatureCache, cached
@@ -19,22 +19,20 @@ from client_app.numerics import numerics_of
 from client_app.store import LocalState, Store
 from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.protocol.numerics import Numerics
-from fedstrata.protocol.plan import TrainConfig
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models.freezing import split_at
 from models.training.data import Split
+from models.training.intervals import Interval
 from models.training.loop import (
     Diverged,
     FitReport,
     FitSettings,
-    Loss,
-    WeightedLoss,
-    class_weights,
     schedule_factor,
     seeded,
 )
-from models.training.metrics import evaluate
+from models.training.losses import TaskLoss
+from models.training.metrics import logits_of
 from strategies.partitioned_model import PartitionedModel
 from strategies.site_round import SiteRound
 
@@ -65,6 +63,7 @@ class PreparedRound:
     site_round: SiteRound
     splits: Mapping[str, Split]
     started: float
+    outputs: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def run(self, *, measure: bool = True) -> RoundReport:
         """Measure the model as received, then train it; return the report.
@@ -82,22 +81,31 @@ class PreparedRound:
         """Return the metrics of the model as it is now, by split; raise Diverged for a loss of NaN."""
         context = self.context
         network = context.method.predictor(self.site_round)
-        measured = {
-            name: evaluate(
+        measured: Metrics = {}
+        for name, part in self.splits.items():
+            outputs = logits_of(
                 network,
-                part,
-                classes=len(context.data.classes),
+                part.inputs,
                 batch_size=context.evaluation_batch,
                 device=context.device,
                 autocast=context.autocast,
             )
-            for name, part in self.splits.items()
-        }
+            measured[name] = context.objective.measure(outputs, torch.from_numpy(part.labels))
+            self.outputs[name] = outputs
         for name, values in measured.items():
             loss = values["loss"]
             if loss is None or not math.isfinite(loss):
                 raise Diverged(f"the layers that arrived have the loss {loss} on {name}")
         return measured
+
+    def interval(self) -> Interval | None:
+        """Return how sure the leading measure on the test data is, as last measured."""
+        context = self.context
+        generator = np.random.default_rng(
+            derive_seed(context.plan.seed, "bootstrap", context.data.site)
+        )
+        labels = torch.from_numpy(self.splits["test"].labels)
+        return context.objective.interval(self.outputs["test"], labels, generator)
 
     def train(self) -> None:
         """Train as the method does; raise Diverged where a tensor is not finite afterwards."""
@@ -178,7 +186,7 @@ def prepare_round(
         train=splits["train"],
         classes=len(data.classes),
         settings=fit_settings(context, number),
-        loss=site_loss(context.plan.train, splits["train"], len(data.classes), device),
+        loss=site_loss(context, splits["train"]),
         generator=generator,
         device=device,
         memory=dict(state.memory),
@@ -248,11 +256,10 @@ def fit_settings(context: SiteContext, number: int) -> FitSettings:
     return FitSettings(config, factor, context.autocast, context.micro_batches)
 
 
-def site_loss(config: TrainConfig, train: Split, classes: int, device: torch.device) -> Loss:
+def site_loss(context: SiteContext, train: Split) -> TaskLoss:
     """Return what a site minimizes, its class weights included."""
-    if config.class_weights == "none":
-        return functional.cross_entropy
-    return WeightedLoss(class_weights(train.labels, classes).to(device))
+    weights = context.plan.train.class_weights
+    return context.objective.loss(train.labels, weights, context.device)
 
 
 def to_device(model: nn.Module, device: torch.device) -> None:

@@ -7,11 +7,18 @@ from typing import Any
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport
+from fedstrata.protocol.measures import MEASURES
+from fedstrata.protocol.task_kinds import CLASSES
 from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
-from server_app.evaluation import ask_reports, mean, missing, trained_alone
+from server_app.evaluation import ask_reports, missing, trained_alone
 from server_app.rounds.dispatch import Dispatch
-from server_app.rounds.records import numerics_record
+from server_app.rounds.records import (
+    kind_record,
+    mean_of_known,
+    named_measures,
+    numerics_record,
+)
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
 
@@ -102,16 +109,19 @@ def _shares_by_task(partition: Partition) -> bool:
 
 def _entry(member: Member, report: DeployReport, alone: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one site's entry: the measures of the test data, those on validation below."""
-    before, after = _measures(report.before), _measures(report.after)
-    alone_accuracy = None if alone is None else alone["accuracy"]
+    before, after = _measures(member, report.before), _measures(member, report.after)
+    measures = MEASURES[member.report.kind.name]
+    leading = measures.leading
+    baseline = "majority" if member.report.kind.name == CLASSES else "baseline"
     return {
         "task": member.task,
+        **kind_record(member),
         "before": before,
         "after": after,
-        "gain": after["accuracy"] - before["accuracy"],
+        "gain": measures.gain(after[leading], before[leading]),
         "alone": alone,
-        "over_alone": None if alone_accuracy is None else after["accuracy"] - alone_accuracy,
-        "majority_accuracy": member.report.majority_accuracy,
+        "over_alone": measures.gain(after[leading], None if alone is None else alone[leading]),
+        f"{baseline}_{leading}": member.report.baseline[leading],
         "tuned": report.tuned,
         "train_examples": report.examples,
         "train_loss": report.loss,
@@ -122,8 +132,9 @@ def _entry(member: Member, report: DeployReport, alone: Mapping[str, Any] | None
     }
 
 
-def _measures(metrics: answers.Metrics) -> dict[str, Any]:
-    return {**metrics["test"], "validation": metrics["validation"]}
+def _measures(member: Member, metrics: answers.Metrics) -> dict[str, Any]:
+    validation = named_measures(member, metrics["validation"])
+    return {**named_measures(member, metrics["test"]), "validation": validation}
 
 
 def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -135,5 +146,6 @@ def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
             if name in MEANS
         }
         for entry in entries
+        if entry["kind"] == CLASSES
     ]
-    return {name: mean(entry[name] for entry in flat) for name in MEANS}
+    return {name: mean_of_known(entry[name] for entry in flat) for name in MEANS}

@@ -11,12 +11,15 @@ from flwr.app import Array, Message
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.protocol.task_kinds import CLASSES
 from server_app.patience import Patience
 from server_app.rounds.checks import check_report, refusal
 from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch
 from server_app.rounds.records import (
-    MEASURES,
     RoundRecord,
+    mean_of_known,
+    measures_of,
+    named_measures,
     numerics_record,
     site_record,
     task_metrics,
@@ -42,20 +45,45 @@ def measure(dispatch: Dispatch, *, alone: bool) -> dict[str, Any]:
     sites = {name: site_record(by_name[name], report) for name, report in reports.items()}
     without = trained_alone(dispatch, members) if alone else {}
     for name, site in sites.items():
-        site["majority_accuracy"] = by_name[name].report.majority_accuracy
-        site["alone"] = without.get(name)
-        site["alone_accuracy"] = without[name]["accuracy"] if name in without else None
+        interval = reports[name].interval
+        site["interval"] = None if interval is None else list(interval)
+        site |= compared(site, by_name[name], without.get(name))
     tasks = task_metrics(sites)
     for task, summary in tasks.items():
         own = [site for site in sites.values() if site["task"] == task]
-        for name in ("majority_accuracy", "alone_accuracy"):
-            summary[name] = weighted_mean(own, name)
+        summary |= _comparison_of_task(summary, own)
+    of_classes = [site for site in sites.values() if site["kind"] == CLASSES]
     return {
         "tasks": tasks,
         "sites": sites,
-        "mean": {name: mean(site[name] for site in sites.values()) for name in MEANS},
+        "mean": {name: mean_of_known(site[name] for site in of_classes) for name in MEANS},
         **missing(record),
     }
+
+
+def compared(
+    site: Mapping[str, Any], member: Member, alone: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what stands beside a site's measures: a guess without input, and the site alone."""
+    leading = measures_of(site).leading
+    baseline = member.report.baseline
+    shown = {"baseline": dict(baseline)} if site["kind"] != CLASSES else {}
+    name = "majority" if site["kind"] == CLASSES else "baseline"
+    return {
+        **shown,
+        f"{name}_{leading}": baseline[leading],
+        "alone": alone,
+        f"alone_{leading}": None if alone is None else alone[leading],
+    }
+
+
+def _comparison_of_task(
+    summary: Mapping[str, Any], sites: Collection[Mapping[str, Any]]
+) -> dict[str, Any]:
+    leading = measures_of(summary).leading
+    first = "majority" if summary["kind"] == CLASSES else "baseline"
+    names = (f"{first}_{leading}", f"alone_{leading}")
+    return {name: weighted_mean(sites, name) for name in names}
 
 
 def trained_alone(dispatch: Dispatch, members: Collection[Member]) -> dict[str, dict[str, Any]]:
@@ -67,11 +95,14 @@ def trained_alone(dispatch: Dispatch, members: Collection[Member]) -> dict[str, 
     reports, _ = ask_reports(
         dispatch, kinds.ALONE, members, answers.read_round_report, layers={}, what="alone: "
     )
-    return {
-        name: {measure: report.metrics["test"][measure] for measure in MEASURES}
-        | {"numerics": numerics_record(report)}
-        for name, report in reports.items()
-    }
+    by_name = {member.site: member for member in members}
+    return {name: _measures_alone(by_name[name], report) for name, report in reports.items()}
+
+
+def _measures_alone(member: Member, report: RoundReport) -> dict[str, Any]:
+    measures = named_measures(member, report.metrics["test"])
+    del measures["examples"]
+    return {**measures, "numerics": numerics_record(report)}
 
 
 def ask_reports(
@@ -166,12 +197,6 @@ def missing(record: RoundRecord) -> dict[str, dict[str, str]]:
     return {
         why: dict(sorted(getattr(record, why).items())) for why in ("refused", "late", "absent")
     }
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of what is there, or None."""
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
 
 
 def _checked(report: AnyReport, member: Member, ask: Ask) -> AnyReport:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fedstrata import drawn_faces
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
@@ -23,6 +22,7 @@ from fedstrata.support.seeds import derive_seed
 from models import networks
 from models.training import loop
 from models.training.data import ArrayInputs, Split
+from models.training.losses import BinaryCrossEntropy, CrossEntropy
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PIECE = 25  # steps between two settings of the learning rate
@@ -157,16 +157,6 @@ def public_set(settings: Pretraining, seed: int) -> PublicSet:
     return PUBLIC[settings.data](settings, seed)
 
 
-def yes_or_no(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy of several questions at once.
-
-    ``logits`` is float32 ``(b, q)``; bit i of ``labels``, int64 ``(b,)``, answers question i.
-    """
-    questions = torch.arange(logits.shape[1], device=labels.device)
-    answers = (labels[:, None] >> questions) & 1
-    return functional.binary_cross_entropy_with_logits(logits.float(), answers.float())
-
-
 def _drawn_faces(settings: Pretraining, seed: int) -> PublicSet:
     """Return drawn people 0 to ``identities - 1``, seen by ``cameras`` cameras of their own."""
     parts = []
@@ -187,11 +177,11 @@ def _drawn_faces(settings: Pretraining, seed: int) -> PublicSet:
         people = np.concatenate([part.identity for part in parts])
         names, labels = np.unique(people, return_inverse=True)
         split = Split(inputs, labels.astype(np.int64))
-        return PublicSet(split, len(names), functional.cross_entropy)
+        return PublicSet(split, len(names), CrossEntropy())
     asked = drawn_faces.ATTRIBUTES
     answers = [np.concatenate([part.labels[name] for part in parts]) for name in asked]
-    bits = np.sum([answer << i for i, answer in enumerate(answers)], axis=0)
-    return PublicSet(Split(inputs, bits.astype(np.int64)), len(asked), yes_or_no)
+    split = Split(inputs, np.stack(answers, axis=1).astype(np.float32))
+    return PublicSet(split, len(asked), BinaryCrossEntropy())
 
 
 PUBLIC: Mapping[str, Callable[[Pretraining, int], PublicSet]] = {"drawn_faces": _drawn_faces}

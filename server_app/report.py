@@ -10,7 +10,17 @@ from typing import Any
 
 from rich.table import Table
 
-from server_app.rounds.records import MISSED, NOT_ASKED, TOOK_PART, RoundRecord, weighted_mean
+from fedstrata.protocol.task_kinds import CLASSES
+from server_app import measure_words
+from server_app.rounds.records import (
+    MISSED,
+    NOT_ASKED,
+    TOOK_PART,
+    RoundRecord,
+    mean_of_known,
+    measures_of,
+    weighted_mean,
+)
 from server_app.tables import MEGABYTE, rendered
 
 PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors")
@@ -23,8 +33,6 @@ def versions() -> dict[str, str]:
 
 def round_line(record: RoundRecord, rounds: int) -> str:
     """Return one line: who took part, bytes, time, and the metrics of the model as received."""
-    mean = weighted_mean(record.sites.values(), "accuracy")
-    loss = weighted_mean(record.sites.values(), "loss")
     down, up = sum(record.bytes_down.values()), sum(record.bytes_up.values())
     asked = len({*record.participants, *record.refused, *record.late, *record.absent})
     parts = [
@@ -32,8 +40,8 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         f"{record.seconds:.1f} s",
         f"{down / MEGABYTE:.1f} MB down, {up / MEGABYTE:.1f} MB up",
     ]
-    if mean is not None and loss is not None:
-        parts.append(f"as received: accuracy {100 * mean:.2f} %, loss {loss:.4f}")
+    if received := measure_words.received_words(record.sites.values()):
+        parts.append(f"as received: {received}")
     lines = [", ".join(parts)]
     for what in ("refused", "late", "absent", "kept", "unauthorized"):
         for name, reason in getattr(record, what).items():
@@ -106,7 +114,7 @@ def whereabouts(path: Path, fetch: str, host: str, user: str) -> list[str]:
 
 
 def final_tables(final: Mapping[str, Any]) -> str:
-    """Return the tables of the end: per task and per site, beside the majority class and alone."""
+    """Return the tables of the end: per task and per site, beside a guess and the sites alone."""
     sites = _with_gains(final["sites"])
     tasks = {
         task: {
@@ -115,16 +123,35 @@ def final_tables(final: Mapping[str, Any]) -> str:
         }
         for task, row in final["tasks"].items()
     }
-    return rendered(_final_table("task", tasks)) + rendered(_final_table("site", sites))
+    table = _mixed_table if measure_words.tasks_of_other_kinds(sites) else _final_table
+    return rendered(table("task", tasks)) + rendered(table("site", sites))
 
 
 def _with_gains(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the sites with ``gain``: accuracy over that alone, None for who was not trained alone."""
-    alone = {name: site.get("alone_accuracy") for name, site in sites.items()}
+    """Return the sites with ``gain``, the leading measure over that alone, or None."""
     return {
-        name: {**site, "gain": None if alone[name] is None else site["accuracy"] - alone[name]}
-        for name, site in sites.items()
+        name: {**site, "gain": measure_words.gain_over_alone(site)} for name, site in sites.items()
     }
+
+
+def _mixed_table(kind: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a table in words, for tasks of several kinds."""
+    table = Table(title=f"On the test data, per {kind}; sites with 95 % intervals")
+    second = "task" if kind == "site" else "sites"
+    for heading in (kind, second, "leading measure", "besides", "without input", "alone", "gain"):
+        table.add_column(heading)
+    for name, row in rows.items():
+        leading = measures_of(row).leading
+        table.add_row(
+            name,
+            str(row[second]),
+            measure_words.leading(row),
+            measure_words.besides(row),
+            measure_words.baseline(row),
+            measure_words.value_words(row, leading, measure_words.alone(row)),
+            measure_words.gain_words(row, row["gain"]),
+        )
+    return table
 
 
 def deployment_tables(deployment: Mapping[str, Any]) -> str:
@@ -139,11 +166,14 @@ def deployment_tables(deployment: Mapping[str, Any]) -> str:
 
 def deployment_verdict(deployment: Mapping[str, Any]) -> str:
     """Return sentences that compare the fine-tuned model with the sites alone, whoever wins."""
-    lines = [
-        _deployed_against_alone(what, deployment[kind], deployment["mean"][kind])
-        for kind, what in (("sites", "fine-tuned"), ("newcomers", "newcomers, fine-tuned"))
-        if deployment[kind]
-    ]
+    lines = []
+    for kind, what in (("sites", "fine-tuned"), ("newcomers", "newcomers, fine-tuned")):
+        others = measure_words.tasks_of_other_kinds(deployment[kind])
+        taken = {name for sites in others.values() for name in sites}
+        of_classes = {n: entry for n, entry in deployment[kind].items() if n not in taken}
+        if of_classes:
+            lines.append(_deployed_against_alone(what, of_classes, deployment["mean"][kind]))
+        lines += [_deployed_task(what, task, entries) for task, entries in others.items()]
     return "\n".join(lines) or "no site answered the fine-tuning"
 
 
@@ -166,10 +196,29 @@ def _deployed_against_alone(
     return text + f"alone is better at none of the {len(compared)} compared"
 
 
+def _deployed_task(what: str, task: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how the sites of one task are after fine-tuning, by the measure of its kind."""
+    row = next(iter(entries.values()))
+    leading = measures_of(row).leading
+    means = {
+        when: mean_of_known(entry[when][leading] for entry in entries.values())
+        for when in ("before", "after")
+    }
+    before, after = (measure_words.value_words(row, leading, each) for each in means.values())
+    text = f"{what}, {task}: mean {measure_words.WORDS[leading]} {before} before, {after} after"
+    if (over := mean_of_known(entry["over_alone"] for entry in entries.values())) is None:
+        return text
+    losing = [n for n, e in entries.items() if e["over_alone"] is not None and e["over_alone"] < 0]
+    text += f"; {measure_words.gain_words(row, over)} over the sites alone"
+    return text + (f"; alone is better at {', '.join(losing)}" if losing else "")
+
+
 def _deployment_table(
     title: str, entries: Mapping[str, Mapping[str, Any]], means: Mapping[str, float | None]
 ) -> Table:
     table = Table(title=title)
+    if measure_words.tasks_of_other_kinds(entries):
+        return _mixed_deployment_table(table, entries)
     headings = ("before", "after", "gain", "majority class", "alone", "after - alone")
     for heading in ("site", "task"):
         table.add_column(heading)
@@ -180,6 +229,23 @@ def _deployment_table(
         table.add_row(name, entry["task"], *_deployment_cells({**entry, **accuracies}))
     table.add_section()
     table.add_row("mean", "", *_deployment_cells(means))
+    return table
+
+
+def _mixed_deployment_table(table: Table, entries: Mapping[str, Mapping[str, Any]]) -> Table:
+    for heading in ("site", "task", "before", "after", "gain", "without input", "after - alone"):
+        table.add_column(heading)
+    for name, entry in entries.items():
+        before, after = ({**entry, **entry[when]} for when in ("before", "after"))
+        table.add_row(
+            name,
+            entry["task"],
+            measure_words.leading(before),
+            measure_words.leading(after),
+            measure_words.gain_words(entry, entry["gain"]),
+            measure_words.baseline(entry),
+            measure_words.gain_words(entry, entry["over_alone"]),
+        )
     return table
 
 
@@ -195,22 +261,59 @@ def _deployment_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(final: Mapping[str, Any]) -> str:
-    """Return a sentence that compares the federation with the sites alone, whichever way it went."""
+    """Return sentences that compare the federation with the sites alone, whichever way it went.
+
+    One for all sites whose tasks are of classes, and one for each other task.
+    """
+    others = measure_words.tasks_of_other_kinds(final["sites"])
+    lines = [_verdict_of_classes(final)] if final["mean"]["accuracy"] is not None else []
+    lines += [_verdict_of_task(task, sites) for task, sites in others.items()]
+    return "\n".join(lines) or "no site answered the final evaluation"
+
+
+def _verdict_of_classes(final: Mapping[str, Any]) -> str:
     mean, alone = final["mean"]["accuracy"], final["mean"].get("alone_accuracy")
     majority = final["mean"]["majority_accuracy"]
-    if mean is None:
-        return "no site answered the final evaluation"
     text = f"mean over sites: federation {100 * mean:.2f} %, majority class {100 * majority:.2f} %"
-    if alone is not None:
-        sites = _with_gains(final["sites"])
-        gains = {name: site["gain"] for name, site in sites.items() if site["gain"] is not None}
-        gain = sum(gains.values()) / len(gains)
-        text += f", alone {100 * alone:.2f} %: the federation is {100 * gain:+.2f} points"
-        if len(gains) < len(sites):
-            text += f" at the {len(gains)} of {len(sites)} sites that were trained alone"
-        losing = [name for name, each in gains.items() if each < 0]
-        if losing:
-            text += f"; alone is better at {', '.join(losing)}"
+    if alone is None:
+        return text
+    sites = {
+        name: site
+        for name, site in _with_gains(final["sites"]).items()
+        if measure_words.kind_of_row(site) == CLASSES
+    }
+    gains = {name: site["gain"] for name, site in sites.items() if site["gain"] is not None}
+    gain = sum(gains.values()) / len(gains)
+    text += f", alone {100 * alone:.2f} %: the federation is {100 * gain:+.2f} points"
+    return text + _compared_with_alone(gains, len(sites))
+
+
+def _verdict_of_task(task: str, sites: Mapping[str, Mapping[str, Any]]) -> str:
+    row = next(iter(sites.values()))
+    leading = measures_of(row).leading
+    means = [
+        measure_words.value_words(row, leading, mean_of_known(site[key] for site in sites.values()))
+        for key in (leading, f"baseline_{leading}")
+    ]
+    text = (
+        f"{task}: mean over sites: federation {measure_words.WORDS[leading]} {means[0]}, "
+        f"{measure_words.BASELINES[measure_words.kind_of_row(row)]} {means[1]}"
+    )
+    gains = {n: s["gain"] for n, s in _with_gains(sites).items() if s["gain"] is not None}
+    if not gains:
+        return text
+    alone = mean_of_known(measure_words.alone(site) for site in sites.values())
+    gain = measure_words.gain_words(row, sum(gains.values()) / len(gains))
+    text += f", alone {measure_words.value_words(row, leading, alone)}, gain {gain}"
+    return text + _compared_with_alone(gains, len(sites))
+
+
+def _compared_with_alone(gains: Mapping[str, float], sites: int) -> str:
+    text = ""
+    if len(gains) < sites:
+        text += f" at the {len(gains)} of {sites} sites that were trained alone"
+    if losing := [name for name, each in gains.items() if each < 0]:
+        text += f"; alone is better at {', '.join(losing)}"
     return text
 
 

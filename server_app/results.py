@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from fedstrata.protocol.answers import SiteReport
+from fedstrata.protocol.task_kinds import CLASSES, NUMBER
 from models.weights import Checkpoint
 from server_app import report
 from server_app.rounds.records import participation
@@ -69,15 +71,21 @@ def results(
 
 def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
     """Return who takes part in the rounds, by name."""
-    reports = {name: asdict(member.report) for name, member in sorted(members.items())}
-    return {
-        name: {
-            **{key: site[key] for key in _OF_A_SITE},
-            "majority_accuracy": site["majority_accuracy"],
-            "data": _description(site["data"]),
-        }
-        for name, site in reports.items()
-    }
+    reports = {name: member.report for name, member in sorted(members.items())}
+    return {name: _site(report) for name, report in reports.items()}
+
+
+def _site(report: SiteReport) -> dict[str, Any]:
+    plain = asdict(report)
+    told = {key: plain[key] for key in _OF_A_SITE}
+    told["data"] = _description(plain["data"])
+    if report.kind.name == CLASSES:
+        return {**told, "kind": CLASSES, "majority_accuracy": report.baseline["accuracy"]}
+    kind = plain["kind"]
+    if report.kind.name != NUMBER:
+        return {**told, "kind": kind["name"], "baseline": report.baseline}
+    numbers = {key: kind[key] for key in ("loss", "mean", "std", "unit")}
+    return {**told, "kind": kind["name"], "numbers": numbers, "baseline": report.baseline}
 
 
 def _description(said: Mapping[str, Any] | None) -> dict[str, Any] | None:

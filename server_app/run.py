@@ -186,7 +186,7 @@ class Run:
         """Give all sites one scale, those that join later too."""
         self.plan = replace(self.plan, agreed=agree(self.dispatch, self.config.strategy.min_sites))
         self.folder.note_agreed(self.plan.agreed)
-        self.admission.plan = self.plan
+        self.admission.change_scale(self.plan)
         self.roster.change_plan(self.plan.to_json())
 
     def _go_back(self, error: UnusableState) -> dict[str, str]:

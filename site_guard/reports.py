@@ -27,7 +27,9 @@ from fedstrata.protocol.codings import (
 )
 from fedstrata.protocol.data_description import COUNTS, RANGE, DataDescription
 from fedstrata.protocol.limits import Refused
-from fedstrata.protocol.rounding import MOST_SECONDS
+from fedstrata.protocol.measures import MEASURES
+from fedstrata.protocol.rounding import MOST_SECONDS, rounded
+from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError
 from site_guard.settings import SiteSettings
 
@@ -102,12 +104,15 @@ class ReportRules:
         }
         run, plan = order.metadata.run_id, plan_hash(order)
         self._fix(("classes", run), report.classes, "classes", "in this run")
+        _refuse_constants(order, report.kind)
+        self._fix(("kind", run, plan), report.kind, "kinds of task", "for the same plan")
         described = (report.input_shape, forms)
         self._fix(("layers", run, plan), described, "layers", "for the same plan")
         for split, count in report.examples.items():
             self._fix_examples(order, split, count)
-        majority = round(report.majority_accuracy * report.examples["test"])
-        self._fix(("majority", run, plan), majority, "shares of classes", "for the same plan")
+        left_of = {"baseline": report.baseline, "kind": {"name": report.kind.name}}
+        baseline = rounded({**left_of, "examples": report.examples})["baseline"]
+        self._fix(("baseline", run, plan), baseline, "baselines", "for the same plan")
         left = replace(
             report,
             fingerprints={group: fingerprint(schema) for group, schema in forms.items()},
@@ -150,6 +155,8 @@ class ReportRules:
             measured = [report.before, report.after]
         else:
             measured = [report.metrics]
+            if report.interval is not None and kind != kinds.EVALUATE:
+                raise Refused("the app has an interval, which only a last evaluation has")
         for metrics in measured:
             self._check_measured(order, metrics)
         if report.numerics is not None:
@@ -161,8 +168,17 @@ class ReportRules:
                 raise Refused("the app says that it computed in a way that a site cannot")
 
     def _check_measured(self, order: Message, metrics: Metrics) -> None:
+        run = order.metadata.run_id
         for split, values in metrics.items():
             self._fix_examples(order, split, values["examples"])
+            self._fix(("measures", run), set(values), "measures", "in this run")
+            task = self._first.get(("kind", run, plan_hash(order)))
+            names = self._first.get(("classes", run))
+            # Unknown where this process started after the run's query.
+            if isinstance(task, TaskKind) and isinstance(names, tuple):
+                measures = MEASURES[task.name]
+                if set(values) != {"examples", *measures.of, *measures.of_outputs(len(names))}:
+                    raise Refused("the app has measures of another kind of task than it said")
 
     def _fix_examples(self, order: Message, split: str, count: float | None) -> None:
         """Raise Refused if a split has another number of examples than before."""
@@ -328,6 +344,34 @@ def _check_text(report: SiteReport) -> None:
                 f"and at most {most} in {most_in} may leave"
             )
     check_shape("the app", "the input", report.input_shape)
+
+
+def _refuse_constants(order: Message, kind: TaskKind) -> None:
+    """Raise Refused for a unit or constants that the plan does not have: they could say anything."""
+    text = _plan_text(order)
+    try:
+        plan = json.loads(text) if isinstance(text, str) else None
+        words, numbers = _values(plan)
+    except (ValueError, RecursionError):
+        raise Refused("the plan cannot be read") from None
+    if (kind.unit and kind.unit not in words) or not {*kind.mean, *kind.std} <= numbers:
+        raise Refused("the app's unit, mean or std of its numbers are not in the plan")
+
+
+def _values(value: object) -> tuple[set[str], set[float]]:
+    """Return all texts and all numbers in JSON."""
+    if isinstance(value, str):
+        return {value}, set()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return set(), {float(value)}
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    words: set[str] = set()
+    numbers: set[float] = set()
+    for each in inner:
+        more_words, more_numbers = _values(each)
+        words |= more_words
+        numbers |= more_numbers
+    return words, numbers
 
 
 def _form(name: str, text: str) -> Form:

@@ -29,6 +29,7 @@ from models.networks import build
 from models.training.data import ArrayInputs, Split
 from models.training.loop import FitSettings, fit, schedule_factor, seeded
 from models.training.metrics import evaluate
+from models.training.objectives import OneOfClasses
 from server_app.compose import compose
 from server_app.rounds.checks import checked_update
 from server_app.rounds.contribution import Reference, Update
@@ -199,7 +200,7 @@ class Federation:
         found = evaluate(
             self.network,
             self.sites.test,
-            classes=CLASSES,
+            measure=OneOfClasses(CLASSES).measure,
             batch_size=500,
             device=CPU,
             autocast=False,
@@ -214,7 +215,7 @@ class Federation:
         counts = {"train": count, "validation": 1, "test": 1}
         classes, nothing = ("a", "b", "c", "d"), dict[str, str]()
         report = SiteReport(
-            name, TASK, classes, SHAPE, counts, 0.5, {}, {}, True, "cpu", nothing, ""
+            name, TASK, classes, SHAPE, counts, {"accuracy": 0.5}, {}, {}, True, "cpu", nothing, ""
         )
         return Member(1, report)
 

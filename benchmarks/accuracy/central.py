@@ -23,6 +23,7 @@ from fedstrata.support.seeds import derive_seed
 from models import freezing
 from models.training import loop, metrics
 from models.training.data import SiteData, Split
+from models.training.objectives import objective_of
 from server_app.start_weights import PretrainingJob, checkpoint
 from strategies.config import Config
 from strategies.partitioned_model import PartitionedModel
@@ -165,7 +166,7 @@ def _measure(
                 name: metrics.evaluate(
                     network,
                     splits[member.site][name],
-                    classes=len(member.classes),
+                    measure=objective_of(member.kind, len(member.classes)).measure,
                     batch_size=config.train.evaluation_batch_size,
                     device=DEVICE,
                     autocast=False,

@@ -27,6 +27,7 @@ from client_app.round import (
 )
 from client_app.store import LocalState
 from fedstrata.protocol.answers import Metrics, RoundReport
+from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.seeds import derive_seed
 from models.freezing import split_at
 from models.training.batched import (
@@ -38,8 +39,7 @@ from models.training.batched import (
     why_not_batched,
 )
 from models.training.data import Split
-from models.training.loop import Diverged, FitSettings, WeightedLoss
-from models.training.metrics import metrics
+from models.training.loop import Diverged, FitSettings
 from strategies.method import Method
 
 logger = logging.getLogger("flwr")
@@ -261,9 +261,9 @@ def _measured(team: _Team) -> list[Metrics]:
             batch_size=first.context.evaluation_batch,
             device=first.context.device,
         )
-        classes = len(first.context.data.classes)
-        for by_split, logits, part in zip(found, outputs, parts, strict=True):
-            by_split[name] = metrics(logits, torch.from_numpy(part.labels), classes)
+        measure = first.context.objective.measure
+        for by_split, mine, part in zip(found, outputs, parts, strict=True):
+            by_split[name] = measure(mine, torch.from_numpy(part.labels))
     return found
 
 
@@ -286,14 +286,12 @@ def _ready_site(
 
 def _learner(site: _ReadySite, trained: Sequence[str], number: int) -> Learner:
     context, train = site.context, site.splits["train"]
-    classes = len(context.data.classes)
-    loss = site_loss(context.plan.train, train, classes, context.device)
     seed = derive_seed(context.plan.seed, "round", context.data.site, number)
     return Learner(
         split=train,
         generator=np.random.default_rng(seed),
         optimizer_state={n: s for n, s in site.state.optimizer.items() if n in set(trained)},
-        class_weights=loss.weight if isinstance(loss, WeightedLoss) else None,
+        loss=site_loss(context, train),
     )
 
 
@@ -346,9 +344,10 @@ def _no_faster(tail: nn.Module, device: torch.device) -> str:
 
 
 def _by_model(contexts: Sequence[SiteContext]) -> list[list[SiteContext]]:
-    groups: dict[int, list[SiteContext]] = {}
+    """Return the sites by model and by what its outputs mean: tasks can be alike but for that."""
+    groups: dict[tuple[int, TaskKind], list[SiteContext]] = {}
     for context in contexts:
-        groups.setdefault(id(context.partitioned), []).append(context)
+        groups.setdefault((id(context.partitioned), context.data.kind), []).append(context)
     return list(groups.values())
 
 

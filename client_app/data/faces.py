@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from client_app.data.face_tasks import TASKS, kind_of_task, labels_of_task, outputs_of
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -12,7 +13,7 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_index,
 )
-from fedstrata.drawn_faces import ATTRIBUTES, CLASSES, Camera, draw
+from fedstrata.drawn_faces import Camera, draw
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
@@ -30,6 +31,19 @@ class PublicFaces:
 
 
 @dataclass(frozen=True)
+class Years:
+    """By what the ages in years are standardized, and their unit."""
+
+    mean: float
+    std: float
+    unit: str
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise UserError(f"data.age_years.std: {self.std} is not a positive number")
+
+
+@dataclass(frozen=True)
 class FacesOptions:
     """The options of ``conf/data/faces.yaml``, which says what each means."""
 
@@ -41,14 +55,15 @@ class FacesOptions:
     test: int
     identities: int
     cameras: bool
+    age_years: Years
     public: PublicFaces
 
     def __post_init__(self) -> None:
         if not self.tasks:
-            raise UserError(f"data.tasks: name at least one of {nearest('', ATTRIBUTES)}")
+            raise UserError(f"data.tasks: name at least one of {nearest('', TASKS)}")
         for task in self.tasks:
-            if task not in ATTRIBUTES:
-                raise UserError(f"data.tasks: no attribute {task!r}; {nearest(task, ATTRIBUTES)}")
+            if task not in TASKS:
+                raise UserError(f"data.tasks: no attribute {task!r}; {nearest(task, TASKS)}")
         for name in ("size", "train", "validation", "test"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}: {getattr(self, name)} is not a positive number")
@@ -76,7 +91,10 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     }
     splits = drawn["train"], drawn["validation"], drawn["test"]
     name = name_of_site(info, default_name(info))
-    data = SiteData(name, task, tuple(CLASSES[task]), (3, settings.size, settings.size), *splits)
+    years = settings.age_years
+    kind = kind_of_task(task, years.mean, years.std, years.unit)
+    shape = (3, settings.size, settings.size)
+    data = SiteData(name, task, outputs_of(task), shape, *splits, kind=kind)
     return reject_empty_splits(data)
 
 
@@ -155,4 +173,4 @@ def _draw_split(
         camera=camera,
         size=settings.size,
     )
-    return Split(ArrayInputs(drawn.images, MEAN, STD), drawn.labels[task])
+    return Split(ArrayInputs(drawn.images, MEAN, STD), labels_of_task(task, drawn))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
+from client_app.data.arrays import Stamp, read_npz, stamp
+from client_app.data.medmnist_labels import (
+    class_names,
+    kind_of_labels,
+    label_names,
+    number_names,
+    read_labels,
+    require_names,
+)
 from client_app.data.normalization import check_normalization
 from client_app.data.paths import describe_file, describe_root, file_inside, reject_names_in_a_file
 from client_app.data.site_info import (
@@ -32,12 +40,13 @@ from client_app.data.site_split import (
     rows_of_site,
     seed_of_split,
 )
+from client_app.data.task_options import TaskOptions, read_tasks
+from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER, ONE_CLASS_EACH, TaskKind
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
-from models.training.data import ArrayInputs, SiteData, Split
+from models.training.data import ArrayInputs, Labels, SiteData, Split
 
 SPLITS = ("train", "val", "test")
-MOST_CLASSES = 10_000  # a larger label is damage: class names are sent to the server
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class MedmnistOptions:
 
     file: str | None
     files: dict[str, str] | None
+    task: str | None
+    tasks: Any
     classes: dict[str, list[str]] | None
     channels: int
     size: int | None
@@ -66,6 +77,17 @@ class MedmnistOptions:
             raise UserError(f"data.site_split.scheme: these files have no column for {scheme!r}")
         if self.file is not None and self.files is not None:
             raise UserError("data.file and data.files: give one of them, and null for the other")
+        for task in self.described():
+            if task.kind.name == CLASSES and task.kind != ONE_CLASS_EACH:
+                raise UserError(f"data.tasks.{task.name}: write its kind, number or labels")
+
+    def described(self) -> tuple[TaskOptions, ...]:
+        """Return the tasks of which ``data.tasks`` says more than their name."""
+        return read_tasks(self.tasks)
+
+    def described_as(self, task: str) -> TaskOptions | None:
+        """Return what ``data.tasks`` says of a task, or None."""
+        return next((each for each in self.described() if each.name == task), None)
 
 
 @dataclass(frozen=True)
@@ -76,14 +98,14 @@ class Collection:
     ----------
     images : NDArray[np.uint8]
         Shape ``(n, h, w, c)`` with one channel or three.
-    labels : NDArray[np.int64]
-        Class indices, shape ``(n,)``.
+    labels : NDArray
+        As in `Split`: class indices ``(n,)``, labels ``(n, C)`` or numbers ``(n, K)``.
     split : NDArray[np.int64]
         0, 1 or 2 for train, validation or test, shape ``(n,)``.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: Labels
     split: NDArray[np.int64]
 
 
@@ -97,11 +119,16 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """
     settings = read_options(MedmnistOptions, options, "data")
     name = name_of_site(info, default_name(info))
-    path, task, rank = _choose_file(settings, require_root(info), info, name)
-    collection = _read_cached(stamp(path), settings.largest_mb << 20)
-    classes = _classes(settings, task, collection, path)
+    root = require_root(info)
+    path, task, rank = _choose_file(settings, root, info, name)
+    described = settings.described_as(task)
+    wanted = None if described is None else described.kind.name
+    collection = _read_cached(stamp(path), settings.largest_mb << 20, wanted)
+    kind = kind_of_labels(collection.labels, described)
+    outputs = _outputs(settings, described, kind, task, collection, path, root, info)
     shared_seed = seed_of_split(seed, "medmnist", path.stem)
-    rows = rows_of_site(settings.site_split, collection.labels, rank, shared_seed)
+    by_class = _classes_to_split_by(settings.site_split, collection.labels, task, rank)
+    rows = rows_of_site(settings.site_split, by_class, rank, shared_seed)
     rows_of_splits = [rows[collection.split[rows] == number] for number in range(3)]
     # A site with few classes would otherwise be tested on these few only.
     if settings.measure_on_all:
@@ -118,13 +145,24 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     train, validation, test = (
         _split(settings, collection, chosen, path) for chosen in rows_of_splits
     )
-    return reject_empty_splits(SiteData(name, task, classes, shape, train, validation, test))
+    return reject_empty_splits(
+        SiteData(name, task, outputs, shape, train, validation, test, kind=kind)
+    )
 
 
 def _choose_file(
     settings: MedmnistOptions, root: Path, info: SiteInfo, name: str
 ) -> tuple[Path, str, Rank]:
     """Return the site's file, its task, and its rank among the sites that share the file."""
+    if settings.task is not None and info.task not in (None, settings.task):
+        raise UserError(
+            f"this site's task {info.task!r} is not data.task={settings.task}, which every site has"
+        )
+    if settings.task is not None:
+        path, _, rank = _choose_file(
+            replace(settings, task=None), root, replace(info, task=None), name
+        )
+        return path, settings.task, rank
     alone_or_all = rank_of(info)[1] if info.index is not None else ALONE
     reject_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
     if root.is_file():
@@ -153,7 +191,7 @@ def _assigned(
 
 def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Rank]:
     """Return the file of site ``i``: the ``i % n``-th of ``n`` files, each of which is a task."""
-    found = sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
+    found = _npz_files(root)
     if not found:
         raise UserError(
             describe_root(root) + ": has no .npz file; put one there, such as pneumoniamnist.npz"
@@ -171,13 +209,13 @@ def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Rank]:
 
 
 @lru_cache(maxsize=2)
-def _read_cached(stamped: Stamp, largest: int) -> Collection:
+def _read_cached(stamped: Stamp, largest: int, kind: str | None) -> Collection:
     """Read a file once for all sites of a simulation."""
     path = stamped[0]
     names = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
     arrays = read_npz(path, names, largest=largest)
     images = [_images(path, f"{split}_images", arrays) for split in SPLITS]
-    labels = [_labels(path, f"{split}_labels", arrays) for split in SPLITS]
+    labels = _labels(path, arrays, kind)
     for split, pictures, numbers in zip(SPLITS, images, labels, strict=True):
         if len(pictures) != len(numbers):
             counts = f": {len(pictures)} {split}_images but {len(numbers)} {split}_labels"
@@ -206,41 +244,80 @@ def _images(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArra
     return array
 
 
-def _labels(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-    array = arrays[name]
-    if array.ndim == 2 and array.shape[1] > 1:  # one label has the shape (n, 1)
-        raise UserError(
-            describe_file(path)
-            + f": {name} has {array.shape[1]} labels per picture; several labels per "
-            "picture (as in ChestMNIST) are not supported, choose a file with one"
-        )
-    return whole_numbers(array, 0, MOST_CLASSES - 1, describe_file(path) + f", {name}")
+def _labels(path: Path, arrays: Mapping[str, NDArray[Any]], kind: str | None) -> list[Labels]:
+    """Return the labels of each split; UserError where splits have other numbers of labels."""
+    found = []
+    for split in SPLITS:
+        name = f"{split}_labels"
+        found.append(read_labels(arrays[name], kind, describe_file(path) + f", {name}"))
+        here, first = (math.prod(each.shape[1:]) for each in (found[-1], found[0]))
+        if here != first:
+            raise UserError(
+                describe_file(path)
+                + f": {name} has {here} labels per picture, and train_labels {first}"
+            )
+    return found
 
 
-def _classes(
-    settings: MedmnistOptions, task: str, collection: Collection, path: Path
+@lru_cache(maxsize=256)
+def _highest_class(stamped: Stamp, largest: int) -> int:
+    """Return the highest class of a file."""
+    arrays = read_npz(stamped[0], [f"{split}_labels" for split in SPLITS], largest=largest)
+    return max(int(labels.max(initial=0)) for labels in _labels(stamped[0], arrays, CLASSES))
+
+
+def _outputs(
+    settings: MedmnistOptions,
+    described: TaskOptions | None,
+    kind: TaskKind,
+    task: str,
+    collection: Collection,
+    path: Path,
+    root: Path,
+    info: SiteInfo,
 ) -> tuple[str, ...]:
-    """Return the configured names, or "0", "1", ... up to the highest label in the file."""
+    """Return the names of what is predicted; raise UserError where they do not fit the file."""
+    where = describe_file(path)
+    if kind.name == NUMBER:
+        assert described is not None
+        return number_names(described, collection.labels.shape[1], where)
+    if info.deployed:
+        require_names(settings.classes, task, kind.name)
+    if kind.name == LABELS:
+        return label_names(settings.classes, task, collection.labels.shape[1], where)
     highest = int(collection.labels.max(initial=0))
-    if settings.classes is None:
-        return tuple(map(str, range(max(2, highest + 1))))
-    if task not in settings.classes:
+    if settings.classes is None and settings.task is not None:
+        # The files are one task: all its sites need the classes of all files.
+        largest = settings.largest_mb << 20
+        highest = max(_highest_class(stamp(each), largest) for each in _files(settings, root, path))
+    return class_names(settings.classes, task, highest, where)
+
+
+def _files(settings: MedmnistOptions, root: Path, path: Path) -> list[Path]:
+    """Return the files that the sites of a simulation have together."""
+    if root.is_file() or settings.file is not None:
+        return [path]
+    if settings.files is not None:
+        return sorted(file_inside(root, each, "data.files") for each in settings.files.values())
+    return _npz_files(root)
+
+
+def _npz_files(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
+
+
+def _classes_to_split_by(
+    options: SiteSplit, labels: Labels, task: str, rank: Rank
+) -> NDArray[np.int64]:
+    """Return the classes by which the sites split a file; zeros for other kinds of tasks."""
+    if labels.ndim == 1:
+        return labels
+    if options.scheme in ("dirichlet", "pathological") and rank.count > 1:
         raise UserError(
-            "data.classes: "
-            + private(f"no task {task!r}", "this site's task is missing")
-            + private(f"; there is {nearest(task, settings.classes)}")
+            f"data.site_split.scheme={options.scheme}: goes by classes, and task {task!r} has none; "
+            "write data.site_split.scheme=iid"
         )
-    names = tuple(settings.classes[task])
-    if len(set(names)) < max(2, len(names)):
-        raise UserError(f"data.classes, task {task!r}: two classes or more, each once; {names}")
-    if highest >= len(names):
-        raise UserError(
-            describe_file(path)
-            + ": has "
-            + private(f"label {highest}", "a higher label")
-            + f", but data.classes of task {task!r} ends at {len(names) - 1} ({names[-1]!r})"
-        )
-    return names
+    return np.zeros(len(labels), dtype=np.int64)
 
 
 def _split(

@@ -15,6 +15,7 @@ from client_app.data.tabular.loader import load as load_tabular
 from client_app.data.tabular.loader import site_sums as sums_of_table
 from client_app.data.text import load as load_text
 from fedstrata.protocol.sums import SumsReport
+from fedstrata.protocol.task_kinds import CLASSES
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.registry import find
@@ -108,6 +109,11 @@ def sums(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
 
 def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:
     """Return ``data`` with at most ``most`` training examples of each class."""
+    if data.kind.name != CLASSES:
+        raise UserError(
+            f"data.labels_per_class={most}: task {data.task!r} has no classes (kind "
+            f"{data.kind.name}); write data.labels_per_class=null"
+        )
     # The seed has the site's name, so that sites with the same data keep different examples.
     train = data.train
     drawn = sample_per_class(train.labels, most, derive_seed(seed, "few labels", data.site))

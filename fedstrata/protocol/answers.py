@@ -33,11 +33,9 @@ from fedstrata.protocol.kinds import (
 from fedstrata.protocol.limits import (
     DIGEST,
     MOST_AXES,
-    MOST_CLASSES,
     MOST_COUNTED,
     MOST_EXAMPLES,
     MOST_KNOWN_STATES,
-    MOST_LOSS,
     MOST_REASON_CHARACTERS,
     MOST_REPORT_CHARACTERS,
     MOST_VALUES,
@@ -47,15 +45,15 @@ from fedstrata.protocol.limits import (
     one_line,
     printable,
 )
+from fedstrata.protocol.measured import MEASURED as MEASURED
+from fedstrata.protocol.measured import check_interval, check_metrics, check_outputs
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.rounding import rounded
 from fedstrata.protocol.sums import SumsReport, as_record
+from fedstrata.protocol.task_kinds import ONE_CLASS_EACH, TaskKind
 
 Report = TypeVar("Report")
 Metrics = dict[str, dict[str, float | None]]  # by split, then by name
-# Exactly these are in a report: any other number could carry something of the data.
-METRICS = ("examples", "loss", "accuracy", "balanced_accuracy", "auroc")
-MEASURED = ("validation", "test")  # the splits that a report may carry metrics of
 
 
 @dataclass(frozen=True)
@@ -67,13 +65,14 @@ class SiteReport:
     site, task : str
         Names; the site goes by ``site`` from then on.
     classes : tuple of str
-        The task's classes in index order.
+        The names of the outputs in order: the task's classes, labels or numbers.
     input_shape : tuple of int
         Shape of one input.
     examples : mapping
         Number of examples in ``train``, ``validation`` and ``test``.
-    majority_accuracy : float
-        Accuracy on the test split of a model that always predicts the commonest training class.
+    baseline : mapping of str to float
+        Measures on the test split of a guess without any input: the commonest training class, the
+        commoner value of each label, the mean of the training numbers.
     fingerprints : mapping
         One SHA-256 per exchanged group, over names, shapes and dtypes.
     schemas : mapping
@@ -93,6 +92,8 @@ class SiteReport:
         Beside an error: whether the site may take part later, as one that waits for approval.
     data : DataDescription or None
         What the site says of its data, beside the counts.
+    kind : TaskKind
+        What is predicted.
     """
 
     site: str
@@ -100,7 +101,7 @@ class SiteReport:
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
     examples: dict[str, int]
-    majority_accuracy: float
+    baseline: dict[str, float]
     fingerprints: dict[str, str]
     schemas: dict[str, dict[str, str]]
     holds_weights: bool
@@ -110,6 +111,7 @@ class SiteReport:
     known_states: dict[str, tuple[str, ...]] = field(default_factory=dict)
     later: bool = False
     data: DataDescription | None = None
+    kind: TaskKind = ONE_CLASS_EACH
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class RoundReport:
     seconds : float
         Time at the site.
     metrics : mapping
-        Per split (``validation``, ``test``): examples, loss, accuracy, balanced_accuracy, auroc.
+        Per split (``validation``, ``test``): examples, and the measures of the task's kind.
     error : str
         Why there is no update, or "".
     later : bool
@@ -140,6 +142,8 @@ class RoundReport:
         What the site computed with; None only beside an error.
     diverged : bool
         Whether there is no update because what the site computed is not finite.
+    interval : tuple of float or None
+        Of the last evaluation: 95 % bootstrap interval of the leading measure on the test split.
     """
 
     site: str
@@ -154,6 +158,7 @@ class RoundReport:
     later: bool = False
     numerics: Numerics | None = None
     diverged: bool = False
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -206,8 +211,8 @@ class DeployReport:
 AnyReport = SiteReport | RoundReport | DeployReport | SumsReport
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
-        SiteReport: ("known_states", "later", "data"),
-        RoundReport: ("diverged",),
+        SiteReport: ("known_states", "later", "data", "kind"),
+        RoundReport: ("diverged", "interval"),
         DeployReport: ("later",),
         SumsReport: ("later",),
     }
@@ -231,7 +236,7 @@ def to_json(report: AnyReport) -> str:
     sums = isinstance(report, SumsReport)
     record = as_record(report) if sums else rounded(asdict(report))
     for name in OPTIONAL.get(type(report), ()):
-        if not record[name]:
+        if not record[name] or getattr(report, name) == ONE_CLASS_EACH:
             del record[name]
     if record["error"]:
         # Not escaped: as ``\\uXXXX`` a long text could exceed what the site's process lets out.
@@ -269,7 +274,7 @@ def failure_report(
     if kind == SUMS:
         return SumsReport(site, error=why, later=later)
     if kind.startswith(QUERY):
-        return SiteReport(site, "", (), (), {}, 0.0, {}, {}, False, "", {}, why, later=later)
+        return SiteReport(site, "", (), (), {}, {}, {}, {}, False, "", {}, why, later=later)
     if kind == DEPLOY:
         return DeployReport(site, round_number, 0, 0, 0, 0, 0.0, 0.0, {}, {}, why, later)
     return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later, diverged=diverged)
@@ -300,10 +305,9 @@ def read_site_report(message: Message) -> SiteReport:
         raise Refused(
             f"examples of {report.site!r} make no sense: {counts}; each split has 1 to {MOST_EXAMPLES}"
         )
-    if not report.site or len(report.classes) < 2:
-        raise Refused("a site needs a name and at least two classes")
-    if not 0 <= report.majority_accuracy <= 1:
-        raise Refused(f"majority_accuracy is {report.majority_accuracy}")
+    if not report.site:
+        raise Refused("a site needs a name")
+    check_outputs(report.kind, report.classes, report.baseline)
     words = [*report.classes, report.device, *report.versions, *report.versions.values()]
     if any(word != printable(word) or len(word) > MOST_WORD for word in words):
         raise Refused(
@@ -313,8 +317,6 @@ def read_site_report(message: Message) -> SiteReport:
     for group, hashes in report.known_states.items():
         if len(hashes) > MOST_KNOWN_STATES or not all(DIGEST.fullmatch(each) for each in hashes):
             raise Refused(f"known states of {printable(group)[:80]!r} are no list of SHA-256")
-    if len(report.classes) > MOST_CLASSES:
-        raise Refused(f"names {len(report.classes)} classes, at most {MOST_CLASSES} are taken")
     if report.data is not None:
         report.data.check()
     shape = report.input_shape
@@ -333,7 +335,8 @@ def read_round_report(message: Message) -> RoundReport:
     """Return a site's report of a round; raise Refused if it cannot be read."""
     report = _read_report(RoundReport, message)
     report = replace(report, error=one_line(report.error))
-    _check_metrics(report.metrics)
+    check_metrics(report.metrics)
+    check_interval(report.interval, report.metrics)
     _check_finite(report)
     _check_numerics(report)
     return report
@@ -347,8 +350,8 @@ def read_deploy_report(message: Message) -> DeployReport:
     """
     report = _read_report(DeployReport, message)
     report = replace(report, error=one_line(report.error))
-    _check_metrics(report.before)
-    _check_metrics(report.after)
+    check_metrics(report.before)
+    check_metrics(report.after)
     _check_finite(report)
     _check_numerics(report)
     if report.error:
@@ -363,18 +366,6 @@ def read_deploy_report(message: Message) -> DeployReport:
     if not report.tuned and (report.steps or report.before != report.after):
         raise Refused("says that nothing was tuned, but what it measured changed")
     return report
-
-
-def _check_metrics(metrics: Metrics) -> None:
-    for split, values in metrics.items():
-        if split not in MEASURED or set(values) != set(METRICS):
-            raise Refused(f"metrics of {printable(split)[:80]!r} are not {', '.join(METRICS)}")
-        for name, value in values.items():
-            if value is None and name == "auroc":  # a split with one class only has none
-                continue
-            most = {"examples": MOST_EXAMPLES, "loss": MOST_LOSS}.get(name, 1)
-            if value is None or not 0 <= value <= most:
-                raise Refused(f"metric {split}.{name} is {value}")
 
 
 def _check_finite(report: RoundReport | DeployReport) -> None:

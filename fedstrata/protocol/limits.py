@@ -15,6 +15,7 @@ MOST_COUNTED = 2**40  # of anything that a report counts
 MOST_EXAMPLES = 2**24
 MOST_LOSS = 1e39  # above any that is finite in float32
 MOST_WORD = 200  # characters of the name of a class or a device, or of a version
+MOST_UNIT = 30  # characters of a number's unit
 MOST_STEPS = 32  # differences one after the other that a group may travel as
 KNOWN_ROUNDS = 3  # the last rounds of which a site keeps what it received
 MOST_KNOWN_STATES = KNOWN_ROUNDS + 1  # of a group: those rounds', and the run's start

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-DECIMALS = 6  # of losses, balanced accuracy and AUROC: a hundredth of what tables print
-DIGITS = 7  # significant ones of a large loss
+from fedstrata.protocol.measures import MEASURES, kind_of
+from fedstrata.protocol.task_kinds import CLASSES
+
+DECIMALS = 6  # of losses and of what is from 0 to 1: a hundredth of what tables print
+DIGITS = 7  # significant ones of a large loss, and of errors in a number's own unit
 SECONDS_DECIMALS = 1
 MOST_SECONDS = 10_000_000  # of an order: four months
 _METRICS = ("metrics", "before", "after")  # fields with metrics by split
@@ -15,16 +18,24 @@ _METRICS = ("metrics", "before", "after")  # fields with metrics by split
 def rounded(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a report with their numbers rounded; a rounded report stays as it is.
 
-    An accuracy is a number of examples over all of them, and is rounded to the nearest such share.
+    An accuracy of classes is a number of examples over all of them, and is rounded to the nearest
+    such share.
     """
     changed = dict(record)
     if "loss" in changed:
         changed["loss"] = _loss(changed["loss"])
     if "seconds" in changed:
         changed["seconds"] = _plain(round(changed["seconds"], SECONDS_DECIMALS))
-    if "majority_accuracy" in changed:
-        tested = changed["examples"].get("test", 0)
-        changed["majority_accuracy"] = _share(changed["majority_accuracy"], tested)
+    if "baseline" in changed:
+        kind, tested = changed["kind"]["name"], changed["examples"].get("test", 0)
+        changed["baseline"] = {
+            name: _measure(kind, name, value, tested) for name, value in changed["baseline"].items()
+        }
+    if changed.get("interval") is not None:
+        kind = kind_of(changed["metrics"].get("test", {})) or CLASSES
+        leading = MEASURES[kind].leading
+        # No share of the examples: a bound lies between two resamples.
+        changed["interval"] = [_measure(kind, leading, each, 0) for each in changed["interval"]]
     for name in _METRICS:
         if name in changed:
             changed[name] = {split: _metrics(values) for split, values in changed[name].items()}
@@ -33,16 +44,24 @@ def rounded(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _metrics(values: Mapping[str, float | None]) -> dict[str, float | None]:
     examples = values.get("examples") or 0
+    kind = kind_of(values) or CLASSES
     return {
         name: value
         if value is None or name == "examples"
-        else _loss(value)
-        if name == "loss"
-        else _share(value, examples)
-        if name == "accuracy"
-        else _plain(round(value, DECIMALS))
+        else _measure(kind, name, value, examples)
         for name, value in values.items()
     }
+
+
+def _measure(kind: str, name: str, value: float, examples: float) -> float:
+    name = name.partition("/")[0]
+    if name in ("loss", "r2"):
+        return _loss(value)
+    if name in ("mae", "rmse"):  # in a unit that may be small: no fixed number of decimals
+        return _plain(float(f"{value:.{DIGITS}g}"))
+    if name == "accuracy" and kind == CLASSES:
+        return _share(value, examples)
+    return _plain(round(value, DECIMALS))
 
 
 def _loss(value: float) -> float:

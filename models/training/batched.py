@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn import functional
 
 from models.freezing import RANDOM
 from models.training.data import Split
@@ -23,6 +22,7 @@ from models.training.loop import (
     normalizes_batches,
     planned_steps,
 )
+from models.training.losses import TaskLoss
 
 # Numbers that an optimizer step works on at a time: three float32 arrays of as many fit in a cache.
 BLOCK = 1 << 16
@@ -42,14 +42,14 @@ class Learner:
         Order of the examples; seeded as for `fit`.
     optimizer_state : mapping
         State of earlier fits by parameter name; replaced by the new state.
-    class_weights : Tensor or None
-        float32, shape ``(classes,)``; None for the plain mean.
+    loss : TaskLoss
+        What it minimizes; of the same kind for all models of a fit.
     """
 
     split: Split
     generator: np.random.Generator
     optimizer_state: OptimizerState
-    class_weights: Tensor | None = None
+    loss: TaskLoss
 
 
 def why_not_batched(network: nn.Module, settings: FitSettings) -> str:
@@ -128,6 +128,7 @@ def fit_batched(
     ordered = stack if sorted_already else {n: tensor[order] for n, tensor in stack.items()}
     names = [name for name in ordered if name in set(trained)]
     stepper = _Stepper({n: ordered[n] for n in names}, [learners[i] for i in order], settings)
+    loss_of = vmap(_loss_of(network, learners[0].loss))
     losses = torch.zeros(max(steps, default=0), len(learners), dtype=torch.float64)
     seen = np.zeros(len(learners), dtype=np.int64)
     for step in range(len(losses)):
@@ -136,7 +137,7 @@ def fit_batched(
         now = {name: tensor[:active].detach() for name, tensor in ordered.items()}
         for name in names:
             now[name].requires_grad_()
-        values = vmap(_loss_of(network))(now, inputs, labels, shares)
+        values = loss_of(now, inputs, labels, shares, data.weights[:active])
         wanted = [now[name] for name in names]
         # No model's loss depends on another's parameters: the gradient of the sum has each one's own.
         given = torch.autograd.grad(values.sum(), wanted, allow_unused=True)
@@ -167,7 +168,7 @@ def run_batched(
     batch_size: int,
     device: torch.device,
 ) -> list[Tensor]:
-    """Return each model's outputs for its own split: float32 on the CPU, ``(n_i, classes)``.
+    """Return each model's outputs for its own split: float32 on the CPU, ``(n_i, outputs)``.
 
     ``network`` is in eval mode, and all models share its tensors that are not in ``stack``. Each
     model gets up to ``batch_size`` examples at once; shorter splits are padded.
@@ -196,10 +197,12 @@ def _outputs_of(network: nn.Module):  # type: ignore[no-untyped-def]
     return outputs
 
 
-def _loss_of(network: nn.Module):  # type: ignore[no-untyped-def]
-    def loss(tensors: Stack, inputs: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
-        logits = functional_call(network, tensors, (inputs,))
-        return (functional.cross_entropy(logits, labels, reduction="none") * shares).sum()
+def _loss_of(network: nn.Module, kind: TaskLoss):  # type: ignore[no-untyped-def]
+    def loss(
+        tensors: Stack, inputs: Tensor, labels: Tensor, shares: Tensor, weight: Tensor
+    ) -> Tensor:
+        outputs = functional_call(network, tensors, (inputs,))
+        return (kind.each(outputs, labels, weight) * shares).sum()
 
     return loss
 
@@ -243,14 +246,10 @@ class _Examples:
             [indices + start for indices in batches(len(s), settings.config, learner.generator)]
             for s, learner, start in zip(splits, learners, first, strict=True)
         ]
-        self.masses = np.ones(len(labels), dtype=np.float32)
-        self.weighted = learners[0].class_weights is not None
-        if self.weighted:
-            parts = []
-            for learner in learners:
-                assert learner.class_weights is not None
-                parts.append(learner.class_weights.cpu().numpy()[learner.split.labels])
-            self.masses = np.concatenate(parts).astype(np.float32)
+        masses = [learner.loss.masses(learner.split.labels) for learner in learners]
+        self.masses = np.concatenate(masses)
+        weights = [learner.loss.own_weight() for learner in learners]
+        self.weights = torch.stack(weights).to(device)
         self.device = device
 
     def batch(self, step: int, active: int) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64]]:
@@ -259,7 +258,7 @@ class _Examples:
         Returns
         -------
         tuple
-            Inputs ``(active, b, ...)`` and labels ``(active, b)``, padded with a learner's own
+            Inputs ``(active, b, ...)`` and labels ``(active, b, ...)``, padded with a learner's own
             first example. Each example's share of the mean of its batch, float32 ``(active, b)``,
             0 for padding. How many examples are real, int64 ``(active,)``.
         """
@@ -271,7 +270,8 @@ class _Examples:
             rows[i, len(turn) :] = turn[0]
         real = np.arange(rows.shape[1]) < sizes[:, None]
         masses = np.where(real, self.masses[rows], np.float32(0))
-        shares = masses / masses.sum(axis=1, keepdims=True, dtype=np.float32)
+        total = masses.sum(axis=1, keepdims=True, dtype=np.float32)
+        shares = masses / np.where(total > 0, total, np.float32(1))  # 0: nothing there is known
         chosen = torch.from_numpy(rows).to(self.device)
         weights = torch.from_numpy(shares).to(self.device)
         return self.inputs[chosen], self.labels[chosen], weights, sizes

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from fedstrata.protocol.task_kinds import CLASSES, NUMBER, ONE_CLASS_EACH, TaskKind
 
 Counts = Mapping[str, Mapping[str, int]] | Mapping[str, int]
+
+Labels = NDArray[Any]
+"""What is to be predicted, by kind of task; see `Split`."""
 
 
 class Inputs(Protocol):
@@ -116,18 +119,19 @@ class Subset:
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs with one class index each.
+    """Inputs, each with what is to be predicted of it.
 
     Parameters
     ----------
     inputs : Inputs
         The examples, indexable.
-    labels : NDArray[np.int64]
-        Class indices, shape ``(n,)``.
+    labels : NDArray
+        Class indices, int64 ``(n,)``. Of ``labels``: 0, 1 or NaN, float32 ``(n, C)``. Of
+        ``number``: in their own units or NaN, float32 ``(n, K)``. NaN where it is not known.
     """
 
     inputs: Inputs
-    labels: NDArray[np.int64]
+    labels: Labels
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):
@@ -152,13 +156,13 @@ class SiteData:
     task : str
         The task's name; sites with the same task average their ``task`` group.
     classes : tuple of str
-        Class names in index order.
+        Names of the outputs in order: of the classes, the labels, or the numbers.
     input_shape : tuple of int
         Shape of one input, ``(c, h, w)``, ``(d,)``, or ``(length,)`` of token ids.
     train, validation, test : Split
         Disjoint; test is never used to choose anything.
     kind : TaskKind
-        What is predicted. The names of the outputs are ``classes``: of classes, labels or numbers.
+        What is predicted.
     value_range : tuple of float or None
         The values in the site's files that become 0 and 1; None where data have no such scale.
     source : str

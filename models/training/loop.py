@@ -59,25 +59,6 @@ class FitSettings:
 
 
 @dataclass(frozen=True)
-class WeightedLoss:
-    """Cross-entropy with a weight per class, float32 of shape ``(classes,)``.
-
-    The mean over a batch is weighted. `mass` is its divisor: with it the means of the micro-batches
-    of a batch add up to the mean of the batch.
-    """
-
-    weight: Tensor
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the weighted mean over the batch, a scalar."""
-        return functional.cross_entropy(logits, labels, weight=self.weight)
-
-    def mass(self, labels: Tensor) -> float:
-        """Return the sum of the weights of ``labels``."""
-        return float(self.weight[labels.to(self.weight.device)].double().sum())
-
-
-@dataclass(frozen=True)
 class FitReport:
     """What a fit did: steps done and planned, and the mean loss over the examples seen."""
 
@@ -127,9 +108,9 @@ def fit(
     Parameters
     ----------
     network : nn.Module
-        From a batch of inputs to logits ``(b, classes)``, already on ``device``.
+        From a batch of inputs to outputs ``(b, outputs)``, already on ``device``.
     split : Split
-        Inputs and class indices.
+        Inputs and what is to be predicted.
     settings : FitSettings
         How to train.
     trained : mapping of str to nn.Parameter
@@ -139,8 +120,8 @@ def fit(
     device : torch.device
         Where the network is.
     loss : callable, optional
-        From logits and labels to a scalar; cross-entropy when omitted. It is a plain mean over the
-        examples, or has a ``mass`` as `WeightedLoss` does.
+        From outputs and labels to a scalar; cross-entropy when omitted. It is a plain mean over
+        the examples, or has a ``mass`` as a `TaskLoss` does.
     penalty : callable, optional
         A scalar added to the loss of every step, such as the proximal term of FedProx.
     optimizer_state : mapping, optional
@@ -220,13 +201,6 @@ def schedule_factor(schedule: str, round_number: int, rounds: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
-    """Return n / (classes * n_c) per class, float32 of shape ``(classes,)``; 0 for an absent class."""
-    counts = np.bincount(labels, minlength=classes)
-    weights = np.divide(len(labels), classes * counts, where=counts > 0, out=np.zeros(classes))
-    return torch.tensor(weights, dtype=torch.float32)
-
-
 def augmented(inputs: Tensor, augment: str, generator: np.random.Generator) -> Tensor:
     """Return ``inputs`` flipped left-right at random, and for ``flip_crop`` shifted by up to 1/8.
 
@@ -277,7 +251,7 @@ def _micro_batches(
         return
     # The batch is augmented as a whole: the same random numbers, however it is cut.
     inputs = augmented(inputs, settings.config.augment, generator)
-    whole = mass(labels)
+    whole = mass(labels) or 1.0  # nothing of the batch is known: no part has a share
     for rows in np.array_split(np.arange(len(indices)), count):
         part = slice(rows[0], rows[-1] + 1)
         share = mass(labels[part]) / whole

@@ -1,8 +1,9 @@
-"""How good a model is on a split: logits over batches, loss, accuracies and AUROC."""
+"""How good a model is on a split: outputs over batches; loss, accuracies and AUROC of classes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -31,19 +32,19 @@ def evaluate(
     network: nn.Module,
     split: Split,
     *,
-    classes: int,
+    measure: Callable[[Tensor, Tensor], dict[str, float | None]],
     batch_size: int,
     device: torch.device,
     autocast: bool,
 ) -> dict[str, float | None]:
-    """Return ``examples, loss, accuracy, balanced_accuracy, auroc`` of ``network`` on ``split``.
+    """Return what ``measure`` says of ``network`` on ``split``, such as `Objective.measure`.
 
-    Leaves the network in eval mode. See :func:`metrics` for the definitions.
+    Leaves the network in eval mode.
     """
     outputs = logits_of(
         network, split.inputs, batch_size=batch_size, device=device, autocast=autocast
     )
-    return metrics(outputs, torch.from_numpy(split.labels), classes)
+    return measure(outputs, torch.from_numpy(split.labels))
 
 
 def metrics(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float | None]:

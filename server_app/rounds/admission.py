@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.codec import forms
 from fedstrata.protocol.codings import describe_form
 from fedstrata.protocol.plan import Plan
+from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError
 from models.groups import PRETRAINED, Partition, exchanged_by_scope, scope_key
@@ -131,6 +132,15 @@ class Admission:
         self.roster.change_plan(plan.to_json())
         self.start_again()
         self.holders.lacking = set(self.roster.everyone)
+
+    def change_scale(self, plan: Plan) -> None:
+        """Give the tasks of numbers the scale that the sites have agreed on, as the plan has it."""
+        self.plan = plan
+        for task, report in self.references.items():
+            self.references[task] = _with_scale(report, plan)
+        for side in (self.roster.members, self.roster.newcomers):
+            for site, member in side.items():
+                side[site] = replace(member, report=_with_scale(member.report, plan))
 
     def start_again(self) -> None:
         """Put every task back to what the run starts from, and its aggregators too."""
@@ -258,13 +268,47 @@ def rejections(rejected: Iterable[RejectedSite]) -> str:
 
 
 def classes_problem(task: str, report: SiteReport, reference: SiteReport) -> str | None:
-    """Return how a site's classes differ from those of its task's first site, or None."""
+    """Return how what a site predicts differs from its task's first site, or None."""
+    if problem := _kind_problem(task, report, reference):
+        return problem
     if report.classes == reference.classes:
         return None
+    what = report.kind.name if report.kind.name != NUMBER else "numbers"
     return (
-        f"task {task!r} has the classes {', '.join(report.classes)} here, "
+        f"task {task!r} has the {what} {', '.join(report.classes)} here, "
         f"but {', '.join(reference.classes)} at {reference.site}: configure data.classes"
     )
+
+
+def _kind_problem(task: str, report: SiteReport, reference: SiteReport) -> str | None:
+    """Return how the kind of a site's task differs from the first site's, or None."""
+    mine, first = report.kind, reference.kind
+    if mine.name != first.name:
+        return (
+            f"task {task!r} is of {mine.name} here, but of {first.name} at {reference.site}: write "
+            f"data.tasks.{task}.kind"
+        )
+    for name in ("loss", "unit", "mean", "std"):
+        here, there = getattr(mine, name), getattr(first, name)
+        if here != there:
+            return (
+                f"task {task!r} has the {name} {_shown(here)} here, but {_shown(there)} at "
+                f"{reference.site}: write data.tasks.{task}.{name}, the same for all sites"
+            )
+    return None
+
+
+def _with_scale(report: SiteReport, plan: Plan) -> SiteReport:
+    """Return a report made before the scale was agreed as the site would make it now."""
+    agreed = (plan.agreed or {}).get("targets", {}).get(report.task)
+    if agreed is None or report.kind.name != NUMBER or report.kind.mean:
+        return report
+    kind = replace(report.kind, mean=tuple(agreed["mean"]), std=tuple(agreed["std"]))
+    return replace(report, kind=kind)
+
+
+def _shown(value: str | tuple[float, ...]) -> str:
+    return repr(value) if isinstance(value, str) else f"[{', '.join(f'{v:g}' for v in value[:6])}]"
 
 
 def layers_problem(report: SiteReport, partition: Partition, whose: str) -> str | None:

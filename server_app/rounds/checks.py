@@ -12,6 +12,7 @@ from fedstrata.protocol import answers, codec, cohort_answers, limits
 from fedstrata.protocol.answers import DeployReport, Metrics, RoundReport
 from fedstrata.protocol.kinds import group_of
 from fedstrata.protocol.limits import NotFinite, NotNow, Refused
+from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.payload import PayloadError, check_values, decode
 from fedstrata.protocol.tensors import TensorSpec
 from models.groups import Partition, scope_keys
@@ -170,6 +171,7 @@ def check_report(
         raise Refused("carries no metrics of the test data")
     for metrics in measured:
         check_counted(metrics, member.report.examples)
+        _check_kind(metrics, member)
 
 
 def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
@@ -180,6 +182,15 @@ def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
             raise Refused(
                 f"measured {measured:g} {split} examples, it announced {announced[split]}"
             )
+
+
+def _check_kind(metrics: Metrics, member: Member) -> None:
+    """Raise Refused for the measures of another kind of task, or of other outputs."""
+    kind, outputs = member.report.kind.name, len(member.report.classes)
+    wanted = {"examples", *MEASURES[kind].of, *MEASURES[kind].of_outputs(outputs)}
+    for split, values in metrics.items():
+        if set(values) != wanted:
+            raise Refused(f"measures {split} not as a task of {kind} with {outputs} outputs")
 
 
 def refusal(report: RoundReport | DeployReport) -> Refused:

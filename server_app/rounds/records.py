@@ -8,12 +8,12 @@ from typing import Any
 
 from flwr.app import Array
 
-from fedstrata.protocol.answers import METRICS, DeployReport, RoundReport
+from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.kinds import group_of
+from fedstrata.protocol.measures import MEASURES, Measures
+from fedstrata.protocol.task_kinds import CLASSES
 from server_app.rounds.contribution import Contribution
 from server_app.sites.members import Member
-
-MEASURES = tuple(name for name in METRICS if name != "examples")
 
 
 @dataclass
@@ -110,8 +110,9 @@ def site_record(member: Member, report: RoundReport) -> dict[str, Any]:
     """Return one site's entry: its test metrics at the top, those on validation below."""
     return {
         "task": member.task,
-        **report.metrics.get("test", {}),
-        "validation": report.metrics.get("validation", {}),
+        **kind_record(member),
+        **named_measures(member, report.metrics.get("test", {})),
+        "validation": named_measures(member, report.metrics.get("validation", {})),
         "train_examples": report.examples,
         "train_loss": report.loss,
         "steps": report.steps,
@@ -119,6 +120,27 @@ def site_record(member: Member, report: RoundReport) -> dict[str, Any]:
         "seconds": report.seconds,
         "numerics": numerics_record(report),
     }
+
+
+def kind_record(member: Member) -> dict[str, str]:
+    """Return what a member's task predicts: its kind, and the unit of numbers if they have one."""
+    kind = member.report.kind
+    return {"kind": kind.name, "unit": kind.unit} if kind.unit else {"kind": kind.name}
+
+
+def named_measures(member: Member, values: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return measures; those of single outputs are by the outputs' names in ``by_output``."""
+    plain: dict[str, Any] = {name: value for name, value in values.items() if "/" not in name}
+    names = member.report.classes
+    each = {
+        names[int(name.partition("/")[2])]: value for name, value in values.items() if "/" in name
+    }
+    return {**plain, "by_output": each} if each else plain
+
+
+def measures_of(record: Mapping[str, Any]) -> Measures:
+    """Return the measures of a record's kind of task."""
+    return MEASURES[record.get("kind", CLASSES)]
 
 
 def numerics_record(report: RoundReport | DeployReport) -> dict[str, int]:
@@ -130,14 +152,20 @@ def numerics_record(report: RoundReport | DeployReport) -> dict[str, int]:
 def task_metrics(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return per task the mean over its sites weighted by test examples, the worst and the spread.
 
-    ``worst`` names the site with the lowest accuracy; ``spread`` is the standard deviation of the
-    sites' accuracies (population, unweighted).
+    ``worst`` names the site with the worst leading measure of the kind, such as the lowest
+    accuracy; ``spread`` is the standard deviation over the sites (population, unweighted).
     """
     tasks: dict[str, dict[str, Mapping[str, Any]]] = {}
     for site, record in sites.items():
-        if "accuracy" in record:
+        if record.get(measures_of(record).leading) is not None:
             tasks.setdefault(str(record["task"]), {})[site] = record
     return {task: _summary(members) for task, members in sorted(tasks.items())}
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is there, or None."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
 
 
 def weighted_mean(records: Iterable[Mapping[str, Any]], measure: str) -> float | None:
@@ -148,15 +176,19 @@ def weighted_mean(records: Iterable[Mapping[str, Any]], measure: str) -> float |
 
 
 def _summary(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    accuracies = {site: record["accuracy"] for site, record in members.items()}
-    worst = min(accuracies, key=lambda site: (accuracies[site], site))
-    mean = sum(accuracies.values()) / len(accuracies)
-    spread = (sum((a - mean) ** 2 for a in accuracies.values()) / len(accuracies)) ** 0.5
-    measures = {m: weighted_mean(members.values(), m) for m in MEASURES}
+    first = next(iter(members.values()))
+    measures = measures_of(first)
+    leading = {site: record[measures.leading] for site, record in members.items()}
+    sign = -1 if measures.lower_is_better else 1
+    worst = min(leading, key=lambda site: (sign * leading[site], site))
+    mean = sum(leading.values()) / len(leading)
+    spread = (sum((a - mean) ** 2 for a in leading.values()) / len(leading)) ** 0.5
     return {
-        **measures,
+        "kind": first.get("kind", CLASSES),
+        **({"unit": first["unit"]} if first.get("unit") else {}),
+        **{name: weighted_mean(members.values(), name) for name in measures.of},
         "examples": sum(record["examples"] for record in members.values()),
         "sites": len(members),
-        "worst": {"site": worst, "accuracy": accuracies[worst]},
+        "worst": {"site": worst, measures.leading: leading[worst]},
         "spread": spread,
     }

@@ -77,7 +77,7 @@ def left(
 def site(**changes: Any) -> dict[str, Any]:
     report = SiteReport(
         "a", "grade", ("low", "high"), (3, 8, 8),
-        {"train": 9000, "validation": TEST, "test": TEST}, 0.5, {}, {}, True, "cpu", {}, "",
+        {"train": 9000, "validation": TEST, "test": TEST}, {"accuracy": 0.5}, {}, {}, True, "cpu", {}, "",
     )  # fmt: skip
     return asdict(report) | changes
 
@@ -121,7 +121,7 @@ def test_a_query_that_is_repeated_gets_the_same_answer_to_the_byte() -> None:
     first = leaving(filtering, order(kinds.QUERY), site())
     for changes in (
         {"examples": {"train": 8999, "validation": TEST, "test": TEST}},
-        {"majority_accuracy": 0.6},
+        {"baseline": {"accuracy": 0.6}},
         {"input_shape": [3, 8, 9]},
         {"classes": ["high", "low"]},
         {"device": "cuda"},
@@ -130,7 +130,8 @@ def test_a_query_that_is_repeated_gets_the_same_answer_to_the_byte() -> None:
             leaving(filtering, order(kinds.QUERY), site(**changes))
     # What is finer than a count of examples, and the order of keys, is not there any more.
     assert (
-        leaving(filtering, order(kinds.QUERY), shuffled(site(majority_accuracy=0.50004))) == first
+        leaving(filtering, order(kinds.QUERY), shuffled(site(baseline={"accuracy": 0.50004})))
+        == first
     )
     # One bit is left: whether the checkpoint is there. It changes when the checkpoint arrives.
     other = leaving(filtering, order(kinds.QUERY), site(holds_weights=False))
@@ -141,7 +142,7 @@ def test_a_server_cannot_have_a_site_described_over_and_over() -> None:
     filtering = AnswerFilter(STRICT)
     asked = [order(kinds.QUERY, plan=json.dumps({"seed": number})) for number in range(129)]
     for number, each in enumerate(asked[:-1]):
-        leaving(filtering, each, site(majority_accuracy=number / TEST))
+        leaving(filtering, each, site(baseline={"accuracy": number / TEST}))
     with pytest.raises(Refused, match="more than 128 plans"):
         leaving(filtering, asked[-1], site())
 

@@ -138,8 +138,8 @@ def test_any_text_composes_or_is_refused(override: str) -> None:
 # -- what sites say --------------------------------------------------------------------------------
 
 WHO = SiteReport(
-    "north", "grade", ("low", "high"), (3, 8, 8), {"train": 9, "validation": 2, "test": 2}, 0.5,
-    {}, {}, True, "cpu", {"torch": "2.11"}, "",
+    "north", "grade", ("low", "high"), (3, 8, 8), {"train": 9, "validation": 2, "test": 2},
+    {"accuracy": 0.5}, {}, {}, True, "cpu", {"torch": "2.11"}, "",
 )  # fmt: skip
 
 

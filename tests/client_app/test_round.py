@@ -20,7 +20,8 @@ from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models import weights
 from models.training.data import ArrayInputs, Split
-from models.training.loop import Diverged, WeightedLoss
+from models.training.loop import Diverged
+from models.training.losses import CrossEntropy
 from tests.helpers.file_limits import largest_file
 from tests.helpers.site_contexts import model_tensors, opened, plan_of, received
 
@@ -178,8 +179,8 @@ def test_layers_of_another_model_are_rejected(tmp_path: Path) -> None:
 
 def test_class_weights_are_those_of_the_training_split() -> None:
     train = Split(ArrayInputs(np.zeros((4, 1), np.float32)), np.array([0, 0, 0, 1]))
-    config, cpu = plan_of().train, torch.device("cpu")
-    assert site_loss(config, train, 2, cpu) is nn.functional.cross_entropy
-    balanced = site_loss(replace(config, class_weights="balanced"), train, 2, cpu)
-    assert isinstance(balanced, WeightedLoss)
+    assert site_loss(opened(plan_of()), train) == CrossEntropy()
+    balanced = site_loss(opened(plan_of("train.class_weights=balanced")), train)
+    assert isinstance(balanced, CrossEntropy)
+    assert balanced.weight is not None
     assert balanced.weight.tolist() == pytest.approx([4 / 6, 4 / 2])

@@ -19,7 +19,7 @@ def site_report(site: str = "north", task: str = "grade", **changes: Any) -> Sit
         "classes": ("low", "high"),
         "input_shape": (6,),
         "examples": {"train": 20, "validation": 4, "test": 4},
-        "majority_accuracy": 0.5,
+        "baseline": {"accuracy": 0.5},
         "fingerprints": {},
         "schemas": {},
         "holds_weights": True,

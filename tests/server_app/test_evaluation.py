@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from server_app.evaluation import mean, missing
-from server_app.rounds.records import RoundRecord
+from server_app.evaluation import missing
+from server_app.rounds.records import RoundRecord, mean_of_known
 
 
 def test_a_mean_is_over_the_sites_that_have_a_value() -> None:
-    assert mean([0.5, None, 1.0]) == pytest.approx(0.75)
-    assert mean([None]) is None
+    assert mean_of_known([0.5, None, 1.0]) == pytest.approx(0.75)
+    assert mean_of_known([None]) is None
 
 
 def test_who_gave_no_report_is_listed_by_reason_and_name() -> None:

@@ -50,3 +50,23 @@ def test_nothing_is_compared_where_nobody_was_trained_alone() -> None:
     said = final(a=site(0.9, None))
     assert verdict(said) == "mean over sites: federation 90.00 %, majority class 50.00 %"
     assert "+" not in final_tables(said)
+
+
+def test_tasks_of_other_kinds_are_compared_by_themselves() -> None:
+    age = {
+        **{"task": "age", "kind": "number", "unit": "years", "examples": 10.0, "loss": 0.5},
+        **{"mae": 6.25, "rmse": 8.0, "r2": 0.25, "baseline_mae": 9.5, "alone_mae": 7.0},
+    }
+    said = final(a=site(0.9, 0.8))
+    said["sites"]["b"] = {**age, "interval": [5.5, 7.0]}
+    said["sites"]["c"] = {**age, "mae": 8.25}
+    said["tasks"]["age"] = {**age, "sites": 2}
+    grades, ages = verdict(said).splitlines()
+    assert grades.startswith("mean over sites: federation 90.00 %")
+    assert ages == (
+        "age: mean over sites: federation MAE 7.25 years, mean 9.5 years, alone 7 years, "
+        "gain -0.25 years; alone is better at c"
+    )
+    table = final_tables(said)
+    assert "MAE 6.25 years" in table
+    assert "accuracy 90.00 %" in table

@@ -14,6 +14,7 @@ def test_a_site_is_described_without_its_layers() -> None:
     (entry,) = sites({"north": member()}).values()
     assert set(entry) == {
         "task",
+        "kind",
         "classes",
         "input_shape",
         "examples",

@@ -39,7 +39,7 @@ WHO = SiteReport(
     ("no", "yes"),
     (3, 8, 8),
     {"train": 10, "validation": 2, "test": 2},
-    0.5,
+    {"accuracy": 0.5},
     {"common": "0" * 64, "task": "1" * 64},
     {
         "common": {"conv.weight": "float32[2,3]", "conv.bias": "float32[2]"},

@@ -17,6 +17,7 @@ from fedstrata.protocol.answers import MEASURED, DeployReport, RoundReport, Site
 from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import Numerics
+from fedstrata.protocol.task_kinds import TaskKind
 from site_guard.reports import MOST_PLANS, MOST_STATES, ReportRules, installed_versions
 from site_guard.settings import SiteSettings
 
@@ -33,7 +34,7 @@ WHO = SiteReport(
     classes=("no", "yes"),
     input_shape=(3, 8, 8),
     examples={"train": 10, "validation": 2, "test": 2},
-    majority_accuracy=0.5,
+    baseline={"accuracy": 0.5},
     fingerprints={"common": "", "task": ""},
     schemas=SCHEMAS,
     holds_weights=True,
@@ -90,7 +91,7 @@ def test_a_device_that_the_app_finds_is_one_of_two_and_stays() -> None:
     [
         {"examples": {**WHO.examples, "train": 11}},
         {"examples": {**WHO.examples, "test": 3}},
-        {"majority_accuracy": 1.0},
+        {"baseline": {"accuracy": 1.0}},
         {"input_shape": (3, 8, 9)},
         {"classes": ("yes", "no")},
     ],
@@ -98,8 +99,8 @@ def test_a_device_that_the_app_finds_is_one_of_two_and_stays() -> None:
 def test_a_second_answer_to_the_same_plan_says_the_same(change: dict[str, Any]) -> None:
     rules = ReportRules(HERE)
     first = query(rules)
-    assert query(rules, replace(WHO, majority_accuracy=0.5000001)) == replace(
-        first, majority_accuracy=0.5000001
+    assert query(rules, replace(WHO, baseline={"accuracy": 0.5000001})) == replace(
+        first, baseline={"accuracy": 0.5000001}
     )  # it is rounded when it is written
     with pytest.raises(Refused, match=r"than before .* start a new run"):
         query(rules, replace(WHO, **change))
@@ -240,3 +241,54 @@ def test_the_data_are_described_alike_each_time() -> None:
     query(rules, replace(WHO, data=DataDescription((0.0, 1.0))))
     with pytest.raises(Refused, match="other descriptions of its data"):
         query(rules, replace(WHO, data=DataDescription((0.0, 2.0))))
+
+
+# -- kinds of tasks ------------------------------------------------------------------------------------
+
+PLAN = json.dumps({"data": {"tasks": {"age": {"mean": 50, "std": 9.5, "unit": "years"}}}})
+NUMBERS = replace(
+    WHO,
+    classes=("age",),
+    kind=TaskKind("number", mean=(50.0,), std=(9.5,), unit="years"),
+    baseline={"mae": 8.0, "rmse": 9.0},
+)
+ERRORS = {"examples": 2.0, "loss": 0.5, "mae": 6.2, "rmse": 8.1, "r2": 0.25}
+MEASURED_ERRORS = dict.fromkeys(MEASURED, ERRORS)
+
+
+def test_constants_and_unit_are_those_of_the_plan() -> None:
+    assert query(ReportRules(HERE), NUMBERS, plan=PLAN).kind == NUMBERS.kind
+    for change in ({"mean": (50.25,)}, {"std": (9.0,)}, {"unit": "Jane Doe"}):
+        other = replace(NUMBERS, kind=replace(NUMBERS.kind, **change))
+        with pytest.raises(Refused, match="not in the plan"):
+            query(ReportRules(HERE), other, plan=PLAN)
+
+
+def test_a_task_keeps_its_kind_and_its_baseline() -> None:
+    rules = ReportRules(HERE)
+    query(rules, NUMBERS, plan=PLAN)
+    with pytest.raises(Refused, match="other kinds of task than before"):
+        query(rules, replace(NUMBERS, kind=replace(NUMBERS.kind, loss="huber")), plan=PLAN)
+    with pytest.raises(Refused, match="other baselines than before"):
+        query(rules, replace(NUMBERS, baseline={"mae": 8.1, "rmse": 9.0}), plan=PLAN)
+
+
+def test_measures_are_those_of_the_kind_that_the_app_said() -> None:
+    rules = ReportRules(HERE)
+    query(rules, NUMBERS, plan=PLAN)
+    with pytest.raises(Refused, match="measures of another kind"):
+        rules.check_counts(asked(kinds.TRAIN), ROUND)
+    rules = ReportRules(HERE)
+    query(rules, NUMBERS, plan=PLAN)
+    rules.check_counts(asked(kinds.TRAIN), replace(ROUND, metrics=MEASURED_ERRORS))
+    more = {split: {**ERRORS, "mae/0": 1.0, "mae/1": 2.0} for split in MEASURED}
+    with pytest.raises(Refused, match="other measures than before in this run"):
+        rules.check_counts(asked(kinds.TRAIN), replace(ROUND, metrics=more))
+
+
+def test_only_a_last_evaluation_has_an_interval() -> None:
+    rules = ReportRules(HERE)
+    sure = replace(ROUND, interval=(0.25, 0.75))
+    rules.check_counts(asked(kinds.EVALUATE), sure)
+    with pytest.raises(Refused, match="an interval, which only a last evaluation has"):
+        rules.check_counts(asked(kinds.TRAIN), sure)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.data import load
-from client_app.data.faces import FacesOptions, PublicFaces, people, pictures_to_train
+from client_app.data.faces import FacesOptions, PublicFaces, Years, people, pictures_to_train
 from client_app.data.registry import COMMON
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
@@ -132,7 +132,7 @@ def test_pictures_are_split_evenly_among_sites(options) -> None:
 def test_pictures_of_all_sites_add_up_and_differ_by_one(count, validation, test, spare) -> None:
     total = count * (validation + test + 1) + spare
     settings = FacesOptions(
-        64, ("age",), total, 5, validation, test, 9, True, PublicFaces(examples=1, identities=1)
+        64, ("age",), total, 5, validation, test, 9, True, Years(30, 15, "years"), PublicFaces(1, 1)
     )
     trained = [pictures_to_train(settings, index, count) for index in range(count)]
     assert sum(trained) + count * (validation + test) == total

@@ -141,7 +141,10 @@ def test_class_names_are_configured_for_each_task(folder, options, info) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_labels": np.zeros((40, 14), np.uint8)}, "14 labels per picture"),
+        (
+            {"train_labels": np.zeros((40, 14), np.uint8)},
+            "val_labels has 1 labels per picture, and train_labels 14",
+        ),
         ({"train_labels": np.zeros((39, 1), np.uint8)}, "40 train_images but 39"),
         ({"val_labels": np.full(10, -1)}, "val_labels: row 1 is -1"),
         ({"test_labels": np.full(20, 0.5)}, "test_labels: row 1 is 0.5"),
@@ -230,3 +233,116 @@ def test_the_published_pneumonia_file(real, options, info) -> None:
         for i in range(3)
     ]
     assert sum(len(data.train) for data in shares) == 4708
+
+
+# -- several labels, numbers, and several files of one task ------------------------------------------
+
+
+def labels(width: int, **changes: np.ndarray) -> dict[str, np.ndarray]:
+    """Return arrays with so many labels of 0 and 1 per picture, as in ChestMNIST."""
+    generator = np.random.default_rng(3)
+    sizes = {"train": 40, "val": 10, "test": 20}
+    made = {
+        f"{split}_labels": generator.integers(0, 2, (many, width)).astype(np.uint8)
+        for split, many in sizes.items()
+    }
+    return medmnist_arrays(**{**made, **changes})
+
+
+def test_fourteen_labels_per_picture_are_labels(tmp_path, options, info) -> None:
+    arrays = labels(14)
+    np.savez(tmp_path / "chestmnist.npz", **arrays)
+    data = load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
+    assert data.kind.name == "labels"
+    assert data.classes == tuple(map(str, range(14)))
+    assert data.train.labels.dtype == np.float32
+    assert np.array_equal(data.train.labels, arrays["train_labels"])
+    names = [f"finding {number}" for number in range(14)]
+    chosen = options("medmnist", classes={"chestmnist": names})
+    assert load("medmnist", chosen, info(root=tmp_path), seed=1).classes == tuple(names)
+    with pytest.raises(UserError, match=r"14 labels per picture, .* not 2"):
+        load(
+            "medmnist",
+            options("medmnist", classes={"chestmnist": ["a", "b"]}),
+            info(root=tmp_path),
+            1,
+        )
+
+
+def test_sites_share_a_file_of_labels(tmp_path, options, info) -> None:
+    np.savez(tmp_path / "chestmnist.npz", **labels(3))
+    parts = [load("medmnist", options("medmnist"), info(i, 2, tmp_path), 1) for i in range(2)]
+    assert [len(part.train) + len(part.validation) + len(part.test) for part in parts] == [35, 35]
+    skewed = options(
+        "medmnist", site_split={**options("medmnist")["site_split"], "scheme": "dirichlet"}
+    )
+    with pytest.raises(UserError, match=r"scheme=dirichlet: goes by classes, .*scheme=iid"):
+        load("medmnist", skewed, info(0, 2, tmp_path), 1)
+
+
+@pytest.mark.parametrize("value", [2, 255])
+def test_a_label_that_is_not_0_or_1_is_reported(tmp_path, options, info, value) -> None:
+    np.savez(tmp_path / "chest.npz", **labels(4, val_labels=np.full((10, 4), value, np.uint8)))
+    with pytest.raises(UserError, match=f"val_labels: row 1 has {value}.0, not 0, 1 or NaN"):
+        load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
+
+
+def test_grades_are_classes_or_a_number(tmp_path, options, info) -> None:
+    np.savez(tmp_path / "retinamnist.npz", **medmnist_arrays(kinds=5))
+    plain = load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
+    assert (plain.kind.name, plain.classes) == ("classes", ("0", "1", "2", "3", "4"))
+    entry = {"kind": "number", "column": "grade", "mean": 2, "std": 1.4}
+    chosen = options("medmnist", tasks={"retinamnist": entry})
+    graded = load("medmnist", chosen, info(root=tmp_path), seed=1)
+    assert (graded.kind.name, graded.kind.mean, graded.classes) == ("number", (2.0,), ("grade",))
+    assert graded.train.labels.shape == (40, 1)
+    assert np.array_equal(graded.train.labels[:, 0], plain.train.labels)
+
+
+def test_numbers_that_are_not_finite_are_reported(tmp_path, options, info) -> None:
+    ages = np.full((40, 1), np.inf)
+    np.savez(tmp_path / "age.npz", **medmnist_arrays(train_labels=ages))
+    chosen = options("medmnist", tasks={"age": {"kind": "number"}})
+    with pytest.raises(UserError, match=r"train_labels: row 1 has inf, not a finite number or NaN"):
+        load("medmnist", chosen, info(root=tmp_path), seed=1)
+
+
+@pytest.fixture
+def hospitals(tmp_path) -> Path:
+    """Return a folder with the digits of two hospitals: 0 to 2, and 0 to 4."""
+    np.savez(tmp_path / "north.npz", **medmnist_arrays(kinds=3))
+    np.savez(tmp_path / "south.npz", **medmnist_arrays(size=8, kinds=5))
+    return tmp_path
+
+
+def test_several_files_are_one_task_with_the_classes_of_all(hospitals, options, info) -> None:
+    chosen = options("medmnist", task="digit")
+    sites = [load("medmnist", chosen, info(i, 4, hospitals), 1) for i in range(4)]
+    assert {site.task for site in sites} == {"digit"}
+    assert {site.classes for site in sites} == {("0", "1", "2", "3", "4")}
+    # Site 0 and 2 share the first file, 1 and 3 the second.
+    assert [int(site.train.labels.max()) for site in sites] == [2, 4, 2, 4]
+    assigned = options(
+        "medmnist", task="digit", files={"site-00": "south.npz", "site-01": "north.npz"}
+    )
+    first = load("medmnist", assigned, info(0, 2, hospitals), 1)
+    assert (first.task, int(first.train.labels.max())) == ("digit", 4)
+
+
+def test_the_one_task_of_all_files_may_have_names(hospitals, options, info) -> None:
+    names = ["zero", "one", "two", "three", "four"]
+    chosen = options("medmnist", task="digit", classes={"digit": names})
+    assert load("medmnist", chosen, info(0, 2, hospitals), 1).classes == tuple(names)
+    with pytest.raises(UserError, match=r"this site's task 'letter' is not data\.task=digit"):
+        load("medmnist", chosen, info(0, 2, hospitals, task="letter"), 1)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_deployed_site_sends_configured_names_only(tmp_path, options, width) -> None:
+    arrays = medmnist_arrays() if width == 1 else labels(width)
+    np.savez(tmp_path / "digit.npz", **arrays)
+    site = SiteInfo("north", None, None, None, tmp_path, deployed=True)
+    with pytest.raises(UserError, match=r"data\.classes=null: .*data\.classes=\{digit:"):
+        load("medmnist", options("medmnist"), site, 1)
+    named = options("medmnist", classes={"digit": ["a", "b", "c"]})
+    assert load("medmnist", named, site, 1).classes == ("a", "b", "c")

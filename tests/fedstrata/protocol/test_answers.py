@@ -16,6 +16,8 @@ from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import Numerics
+from fedstrata.protocol.task_kinds import TaskKind
+from tests.helpers.members import round_report
 from tests.helpers.reports import METRIC, json_values
 
 MEASURED: answers.Metrics = {"test": dict(METRIC), "validation": dict(METRIC)}
@@ -122,7 +124,7 @@ WHO = answers.SiteReport(
     ("low", "high"),
     (6,),
     {"train": 20, "validation": 4, "test": 4},
-    0.5,
+    {"accuracy": 0.5},
     {},
     {"common": {"w": "float32[5, 6]"}},
     True,
@@ -186,3 +188,20 @@ def test_other_records_than_layers_and_a_report_are_refused() -> None:
     sent.content["notes"] = ConfigRecord({})
     with pytest.raises(Refused, match="records that do not belong there: notes"):
         answers.read_payloads(sent)
+
+
+def test_a_task_of_numbers_arrives_as_it_was_sent_and_classes_say_no_kind() -> None:
+    kind = TaskKind("number", "huber", (50.0,), (9.5,), "years")
+    numbers = replace(WHO, classes=("age",), kind=kind, baseline={"mae": 8.0, "rmse": 9.5})
+    assert answers.read_site_report(answers.answer(asked(), numbers, {})) == numbers
+    sent = answers.answer(asked(), WHO, {})
+    assert "kind" not in json.loads(str(sent.content["report"]["json"]))
+
+
+def test_an_interval_travels_only_where_there_is_one() -> None:
+    order = orders.order(kinds.EVALUATE, 7, plan="{}", round_number=3, layers={}, ttl=60)
+    for interval in (None, (0.25, 0.75)):
+        report = replace(round_report(), interval=interval)
+        sent = answers.answer(order, report, {})
+        assert ("interval" in json.loads(str(sent.content["report"]["json"]))) == bool(interval)
+        assert answers.read_round_report(sent).interval == interval

@@ -28,8 +28,8 @@ def test_what_no_count_of_examples_gives_becomes_the_nearest_that_one_does() -> 
     record = {"metrics": {"test": metrics(accuracy=0.6, balanced_accuracy=0.12345678, auroc=0.25)}}
     found = rounded(record)["metrics"]["test"]
     assert found == metrics(accuracy=2 / 3, balanced_accuracy=0.123457, auroc=0.25)
-    majority = rounded({"majority_accuracy": 0.6, "examples": {"test": 3}})
-    assert majority["majority_accuracy"] == 2 / 3
+    record = {"baseline": {"accuracy": 0.6}, "kind": {"name": "classes"}, "examples": {"test": 3}}
+    assert rounded(record)["baseline"] == {"accuracy": 2 / 3}
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,28 @@ def test_a_rounded_report_stays_as_it_is(
 def test_other_fields_stay() -> None:
     record = {"site": "a", "error": "", "examples": {"train": 3}, "classes": ("x",)}
     assert rounded(record) == record
+
+
+def test_errors_of_numbers_keep_seven_digits_in_any_unit() -> None:
+    part = {
+        "examples": 3.0,
+        "loss": 0.5,
+        "mae": 1.23456789e-9,
+        "rmse": 12345.6789,
+        "r2": -0.123456789,
+    }
+    found = rounded({"metrics": {"test": {**part, "mae/0": None, "mae/1": 0.123456789}}})
+    assert found["metrics"]["test"] == {
+        **{"examples": 3.0, "loss": 0.5, "mae": 1.234568e-9, "rmse": 12345.68, "r2": -0.123457},
+        **{"mae/0": None, "mae/1": 0.1234568},
+    }
+
+
+def test_the_accuracy_of_labels_is_no_count_of_examples() -> None:
+    part = {"examples": 3.0, "loss": 0.5, "auroc": 0.5, "average_precision": 0.5, "accuracy": 0.4}
+    assert rounded({"metrics": {"test": part}})["metrics"]["test"]["accuracy"] == 0.4
+
+
+def test_an_interval_has_the_decimals_of_its_measure() -> None:
+    record = {"metrics": {"test": metrics()}, "interval": (0.123456789, 0.5)}
+    assert rounded(record)["interval"] == [0.123457, 0.5]

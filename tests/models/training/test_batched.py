@@ -13,7 +13,8 @@ from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from models.networks import build
 from models.training.batched import Learner, fit_batched, grouping_key, run_batched, why_not_batched
 from models.training.data import ArrayInputs, Split
-from models.training.loop import FitSettings, OptimizerState, WeightedLoss, class_weights, fit
+from models.training.loop import FitSettings, OptimizerState, fit
+from models.training.losses import CrossEntropy, class_weights
 from models.training.metrics import logits_of
 
 CPU = torch.device("cpu")
@@ -90,7 +91,7 @@ def test_each_learner_ends_where_it_ends_alone(
             state[parameter] = {"momentum_buffer": torch.full(starts[i][parameter].shape, 0.01)}
     weights = [class_weights(s.labels, CLASSES) if weighted else None for s in splits]
     learners = [
-        Learner(split, np.random.default_rng(i), dict(state), weight)
+        Learner(split, np.random.default_rng(i), dict(state), CrossEntropy(weight))
         for i, (split, state, weight) in enumerate(zip(splits, before, weights, strict=True))
     ]
     model.train()
@@ -110,7 +111,7 @@ def test_each_learner_ends_where_it_ends_alone(
             trained=dict(model.named_parameters()),
             generator=np.random.default_rng(i),
             device=CPU,
-            loss=None if weight is None else WeightedLoss(weight),
+            loss=None if weight is None else CrossEntropy(weight),
             optimizer_state=state,
         )
         assert (reports[i].steps, reports[i].planned) == (expected.steps, expected.planned)
@@ -129,7 +130,9 @@ def test_what_only_some_learners_own_is_stacked_and_the_rest_stands_still() -> N
     names = [n for n in model.state_dict() if n.startswith("head")]
     before = {n: t.clone() for n, t in model.state_dict().items()}
     stack = {n: torch.stack([before[n], before[n] + 0.1]) for n in names}
-    learners = [Learner(s, np.random.default_rng(i), {}) for i, s in enumerate(splits)]
+    learners = [
+        Learner(s, np.random.default_rng(i), {}, CrossEntropy()) for i, s in enumerate(splits)
+    ]
     model.train()
     fit_batched(model, stack, learners, SETTINGS, trained=names, kept=[], device=CPU)
     for i, split in enumerate(splits):
@@ -162,7 +165,9 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
     stacks = []
     for chosen in (splits, splits[:1]):
         stack = {n: t.expand(len(chosen), *t.shape).clone() for n, t in start.items()}
-        learners = [Learner(s, np.random.default_rng(i), {}) for i, s in enumerate(chosen)]
+        learners = [
+            Learner(s, np.random.default_rng(i), {}, CrossEntropy()) for i, s in enumerate(chosen)
+        ]
         settings = FitSettings(replace(CONFIG, clip=None))
         names = list(start)
         done = fit_batched(

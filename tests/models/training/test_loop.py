@@ -16,13 +16,12 @@ from models.training.data import ArrayInputs, Split
 from models.training.loop import (
     FitReport,
     FitSettings,
-    WeightedLoss,
     batches,
-    class_weights,
     fit,
     planned_steps,
     schedule_factor,
 )
+from models.training.losses import CrossEntropy, class_weights
 
 CPU = torch.device("cpu")
 
@@ -55,7 +54,7 @@ def fitted(
         trained=dict(network.named_parameters()),
         generator=np.random.default_rng(2),
         device=CPU,
-        loss=WeightedLoss(torch.tensor([0.2, 1.0, 3.0])) if norm is None else weights,
+        loss=CrossEntropy(torch.tensor([0.2, 1.0, 3.0])) if norm is None else weights,
     )
     return report, {n: t.clone() for n, t in network.state_dict().items()}, sizes
 

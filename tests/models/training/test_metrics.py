@@ -72,5 +72,9 @@ def test_batches_do_not_change_the_outputs_and_the_network_is_in_eval_mode() -> 
     assert not network.training
     assert torch.allclose(parts, whole)
     split = Split(inputs, np.zeros(7, np.int64))
-    found = evaluate(network, split, classes=3, batch_size=3, device=CPU, autocast=False)
+
+    def three(outputs: torch.Tensor, labels: torch.Tensor) -> dict[str, float | None]:
+        return metrics(outputs, labels, 3)
+
+    found = evaluate(network, split, measure=three, batch_size=3, device=CPU, autocast=False)
     assert found == metrics(whole, torch.zeros(7, dtype=torch.int64), 3)

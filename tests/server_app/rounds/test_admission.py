@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fedstrata.protocol.task_kinds import TaskKind
 from models.networks import build
 from server_app.rounds.admission import (
     classes_problem,
@@ -40,6 +46,30 @@ def test_layers_of_another_shape_are_named() -> None:
     problem = layers_problem(report, PARTITION, "south")
     assert problem is not None
     assert "group 'common' does not fit that of south: fc1.bias is float32[9] here" in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "labels", "mean": (), "std": ()}, "is of labels here, but of number at south"),
+        ({"mean": (40.0,)}, "has the mean [40] here, but [50] at south: write data.tasks.age.mean"),
+        ({"std": (8.0,)}, "has the std [8] here, but [9.5] at south"),
+        ({"unit": "months"}, "has the unit 'months' here, but 'years' at south"),
+        ({"loss": "huber"}, "has the loss 'huber' here, but 'mse' at south"),
+    ],
+)
+def test_sites_of_one_task_predict_the_same(changes: dict[str, Any], said: str) -> None:
+    kind = TaskKind("number", mean=(50.0,), std=(9.5,), unit="years")
+    reference = site_report("south", kind=kind, classes=("age",))
+    same = site_report(kind=kind, classes=("age",))
+    assert classes_problem("age", same, reference) is None
+    problem = classes_problem("age", replace(same, kind=replace(kind, **changes)), reference)
+    assert problem is not None
+    assert said in problem
+    other = classes_problem("age", replace(same, classes=("days",)), reference)
+    assert other == (
+        "task 'age' has the numbers days here, but age at south: configure data.classes"
+    )
 
 
 def test_a_task_of_another_shape_cannot_share_what_is_for_all_sites() -> None:

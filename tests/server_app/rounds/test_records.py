@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 from flwr.app import Array
 
+from fedstrata.protocol.task_kinds import TaskKind
 from server_app.rounds.contribution import Contribution
-from server_app.rounds.records import RoundRecord, participation, task_metrics, weighted_mean
+from server_app.rounds.records import (
+    RoundRecord,
+    named_measures,
+    participation,
+    task_metrics,
+    weighted_mean,
+)
 from tests.helpers.members import member, round_report
 
 
@@ -57,3 +64,23 @@ def test_means_weigh_by_examples_and_the_worst_site_is_named() -> None:
     assert summary["worst"] == {"site": "b", "accuracy": 0.0}
     assert summary["spread"] == pytest.approx(0.5)
     assert weighted_mean([{"loss": None, "examples": 1}], "loss") is None
+
+
+def test_the_worst_site_of_numbers_has_the_largest_error() -> None:
+    row = {"task": "age", "kind": "number", "unit": "years", "loss": 1.0, "rmse": 1.0, "r2": None}
+    sites = {"a": {**row, "mae": 6.0, "examples": 3.0}, "b": {**row, "mae": 9.0, "examples": 1.0}}
+    summary = task_metrics(sites)["age"]
+    assert summary["mae"] == pytest.approx(6.75)
+    assert summary["worst"] == {"site": "b", "mae": 9.0}
+    assert (summary["kind"], summary["unit"], summary["r2"]) == ("number", "years", None)
+
+
+def test_numbers_of_single_outputs_have_the_outputs_names() -> None:
+    kind = TaskKind("labels")
+    values = {"examples": 4.0, "auroc": 0.5, "auroc/0": 0.25, "auroc/1": None}
+    named = named_measures(member(classes=("edema", "mass"), kind=kind), values)
+    assert named == {"examples": 4.0, "auroc": 0.5, "by_output": {"edema": 0.25, "mass": None}}
+
+
+def test_a_site_without_the_leading_measure_is_in_no_mean() -> None:
+    assert task_metrics({"a": {"task": "t", "kind": "labels", "auroc": None}}) == {}

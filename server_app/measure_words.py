@@ -1,0 +1,123 @@
+"""Measures in words, by kind of task: ``accuracy 91.20 %``, ``AUROC 0.842``, ``MAE 6.2 years``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
+from server_app.rounds.records import measures_of, weighted_mean
+
+Row = Mapping[str, Any]
+WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R2",
+}
+BASELINES = {CLASSES: "majority class", LABELS: "chance", NUMBER: "mean"}
+_BESIDES = {
+    CLASSES: ("balanced_accuracy", "auroc"),
+    LABELS: ("average_precision", "accuracy"),
+    NUMBER: ("rmse", "r2"),
+}
+
+
+def kind_of_row(row: Row) -> str:
+    """Return the kind of task that a row of results is of."""
+    return str(row.get("kind", CLASSES))
+
+
+def leading(row: Row) -> str:
+    """Return the leading measure of a row in words, with its interval if it has one."""
+    name = measures_of(row).leading
+    text = f"{WORDS[name]} {value_words(row, name, row[name])}"
+    if (interval := row.get("interval")) is None:
+        return text
+    low, high = (value_words(row, name, each, unit=False) for each in interval)
+    return f"{text} [{low}, {high}]"
+
+
+def besides(row: Row) -> str:
+    """Return the other measures of a row."""
+    return ", ".join(
+        f"{WORDS[name]} {value_words(row, name, row[name])}" for name in _BESIDES[kind_of_row(row)]
+    )
+
+
+def baseline(row: Row) -> str:
+    """Return what a guess without any input has: ``mean: 9.8 years``."""
+    name, kind = measures_of(row).leading, kind_of_row(row)
+    first = "majority" if kind == CLASSES else "baseline"
+    return f"{BASELINES[kind]}: {value_words(row, name, row[f'{first}_{name}'])}"
+
+
+def alone(row: Row) -> float | None:
+    """Return the leading measure of a site, or a task, that was trained alone."""
+    value: float | None = row.get(f"alone_{measures_of(row).leading}")
+    return value
+
+
+def gain_over_alone(row: Row) -> float | None:
+    """Return by how much a site is better than alone; None where it was not trained alone."""
+    measures = measures_of(row)
+    return measures.gain(row[measures.leading], alone(row))
+
+
+def value_words(row: Row, name: str, value: float | None, *, unit: bool = True) -> str:
+    """Return a value of the measure ``name`` of a row's kind."""
+    if value is None:
+        return "-"
+    if "accuracy" in name:
+        return f"{100 * value:.2f} %"
+    if name in ("mae", "rmse"):
+        return f"{value:.4g}" + _unit(row, unit)
+    return f"{value:.3f}"
+
+
+def gain_words(row: Row, value: float | None) -> str:
+    """Return a gain in the leading measure, above 0 where it is better."""
+    kind = kind_of_row(row)
+    if value is None:
+        return "-"
+    if kind == CLASSES:
+        return f"{100 * value:+.2f} points"
+    return f"{value:+.3f}" if kind == LABELS else f"{value:+.4g}{_unit(row, unit=True)}"
+
+
+def received_words(records: Iterable[Row]) -> str:
+    """Return how good the model was as sites received it, each kind by its own measure, or ""."""
+    parts = []
+    for (kind, task), rows in _alike(records).items():
+        name = measures_of(rows[0]).leading
+        value, loss = weighted_mean(rows, name), weighted_mean(rows, "loss")
+        if value is not None and loss is not None:
+            whose = "" if kind == CLASSES else f"{task}: "
+            text = value_words(rows[0], name, value)
+            parts.append(f"{whose}{WORDS[name]} {text}, loss {loss:.4f}")
+    return "; ".join(parts)
+
+
+def _alike(records: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Return records that a mean may be taken of: all of classes, of other kinds those of a task."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in records:
+        kind = kind_of_row(row)
+        found.setdefault((kind, "" if kind == CLASSES else str(row["task"])), []).append(row)
+    return found
+
+
+def tasks_of_other_kinds(sites: Mapping[str, Row]) -> dict[str, dict[str, Row]]:
+    """Return the sites of tasks that are not of classes, by task."""
+    found: dict[str, dict[str, Row]] = {}
+    for name, row in sites.items():
+        if kind_of_row(row) != CLASSES:
+            found.setdefault(str(row["task"]), {})[name] = row
+    return found
+
+
+def _unit(row: Row, unit: bool) -> str:
+    return f" {row['unit']}" if unit and row.get("unit") else ""

@@ -1,0 +1,141 @@
+"""Classes, labels and numbers in one federation over common layers, from the loss to the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from flwr.app import Message
+
+from fedstrata.protocol import kinds
+from models import weights
+from server_app.report import closing
+from site_guard.answers import AnswerFilter
+from site_guard.settings import SiteSettings
+from tests.helpers.runs import DOCS, SMALL, Crash, grid_of, same, states, without_times
+from tests.loopback import LoopbackGrid, simulate
+
+TASKS = ("gender", "age_years", "all")
+CLASSES = ("female", "male", "years", "young", "glasses", "turned", "visible")
+MIXED = [
+    *SMALL,
+    "groups=body_common_head_task",
+    "groups.task=[head]",
+    f"data.tasks=[{','.join(TASKS)}]",
+    "baselines.alone=true",
+    "deployment.epochs=1",
+    "deployment.groups=[task]",
+]
+LINEAR = [*MIXED, "model=mlp", "model.hidden=[6]", "groups.common=[fc1]"]
+
+
+def guarded(message: Message, reply: Message) -> Message:
+    """Return the answer as the site's own process lets it out."""
+    number = message.metadata.dst_node_id - 100
+    if number not in FILTERS:
+        place: dict[str, Any] = {"site": f"site-{number:02d}", "state": "/s", "cache": "/c"}
+        settings = SiteSettings(
+            **place, task=TASKS[number % 3], share=("common", "task"), classes=CLASSES
+        )
+        FILTERS[number] = AnswerFilter(settings)
+    asked = message
+    asked.metadata.__dict__["_run_id"] = 1
+    return FILTERS[number].filter_answer(asked, reply, FILTERS[number].check_order(asked))
+
+
+FILTERS: dict[int, AnswerFilter] = {}
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], LoopbackGrid]:
+    """Play a run of six sites, two of each kind; every answer passes the site's guard."""
+    FILTERS.clear()
+    output = tmp_path_factory.mktemp("kinds")
+    results, grid = simulate(output, "faces", MIXED, sites=6, name="mixed", tamper=guarded)
+    return output, results, grid
+
+
+def test_three_kinds_share_their_common_layers(played: Any) -> None:
+    output, results, _ = played
+    assert [results["sites"][f"site-{i:02d}"]["kind"] for i in range(6)] == [
+        "classes", "number", "labels", "classes", "number", "labels",
+    ]  # fmt: skip
+    assert all(len(each["participants"]) == 6 for each in results["rounds"])
+    shapes = {name: tuple(t.shape) for name, t in states(output, results["run"]).items()}
+    outs = {name: shape[0] for name, shape in shapes.items() if name.endswith("head.out.bias")}
+    assert sorted(outs.values()) == [1, 2, 5]
+    assert len([name for name in shapes if name.endswith("conv1.weight")]) == 1  # of all tasks
+
+
+def test_results_follow_the_schema_and_each_site_has_the_measures_of_its_kind(played: Any) -> None:
+    _, results, _ = played
+    jsonschema.validate(results, json.loads((DOCS / "results.schema.json").read_text()))
+    sites = results["final"]["sites"]
+    for number, leading in enumerate(("accuracy", "mae", "auroc")):
+        site = sites[f"site-{number:02d}"]
+        low, high = site["interval"]
+        assert low <= site[leading] <= high
+        assert site[f"alone_{leading}"] == site["alone"][leading]
+    assert set(sites["site-02"]["by_output"]) == {"male", "young", "glasses", "turned", "visible"}
+    assert results["final"]["tasks"]["age_years"]["unit"] == "years"
+    of_classes = [sites[name]["accuracy"] for name in ("site-00", "site-03")]
+    assert results["final"]["mean"]["accuracy"] == pytest.approx(sum(of_classes) / 2)
+
+
+def test_the_end_is_said_in_words(played: Any) -> None:
+    text = "\n".join(closing(played[1]))
+    for words in ("age_years: mean over sites: federation MAE", "years, mean ", "all: mean over"):
+        assert words in text
+    assert "fine-tuned, age_years: mean MAE" in text
+
+
+def test_the_model_at_a_site_says_what_its_outputs_are(played: Any) -> None:
+    output, results, _ = played
+    path = output / results["federation"] / "sites" / "site-01" / "deployed.safetensors"
+    about = json.loads(weights.load(path)[1]["model"])
+    assert about["kind"] == {
+        "name": "number", "loss": "mse", "mean": [30.0], "std": [15.0], "unit": "years",
+    }  # fmt: skip
+    assert about["classes"] == ["years"]
+
+
+def test_a_resumed_run_of_three_kinds_is_the_same_to_the_bit(played: Any, tmp_path: Path) -> None:
+    output, whole, _ = played
+
+    def dies(message: Message, reply: Message) -> Message | None:
+        if message.metadata.message_type == kinds.TRAIN and message.content["order"]["round"] == 2:
+            raise Crash
+        return reply
+
+    with pytest.raises(Crash):
+        simulate(tmp_path, "faces", MIXED, grid=grid_of(tmp_path, dies, 6), name="again")
+    grid = grid_of(tmp_path, None, 6)
+    results, _ = simulate(tmp_path, "faces", MIXED, grid=grid, resume="latest")
+    assert without_times(results)["final"] == without_times(whole)["final"]
+    assert same(states(tmp_path, results["run"]), states(output, whole["run"]))
+
+
+@pytest.mark.parametrize("more", [[], ["method=fedprox"]], ids=["batched", "one by one"])
+def test_a_cohort_of_three_kinds_learns_what_its_sites_do(tmp_path: Path, more: list[str]) -> None:
+    overrides = [*LINEAR, "baselines.alone=false", *more]
+    alone, _ = simulate(tmp_path / "alone", "faces", overrides, sites=6)
+    cohort = [*overrides, "cohort.sites=3"]
+    together, _ = simulate(tmp_path / "cohort", "faces", cohort, sites=2)
+    for name, site in alone["final"]["sites"].items():
+        other = together["final"]["sites"][name]
+        assert other["loss"] == pytest.approx(site["loss"], abs=1e-4)
+        assert other["kind"] == site["kind"]
+    batched = {s["numerics"]["batched_sites"] for s in together["rounds"][0]["sites"].values()}
+    assert batched == {1}  # of three sites on a node no two are alike
+
+
+def test_sites_of_one_kind_train_as_one(tmp_path: Path) -> None:
+    chosen = [*LINEAR, "data.tasks=[age_years,all]", "strategy.rounds=1", "baselines.alone=false"]
+    alone, _ = simulate(tmp_path / "alone", "faces", chosen, sites=6)
+    together, _ = simulate(tmp_path / "cohort", "faces", [*chosen, "cohort.sites=6"], sites=1)
+    assert {s["numerics"]["batched_sites"] for s in together["rounds"][0]["sites"].values()} == {3}
+    for name, site in alone["final"]["sites"].items():
+        assert together["final"]["sites"][name]["loss"] == pytest.approx(site["loss"], abs=1e-5)
