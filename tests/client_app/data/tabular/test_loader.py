@@ -8,6 +8,7 @@ import torch
 
 from client_app.data import SiteInfo, load
 from client_app.data.findings import Findings
+from client_app.data.registry import sums
 from fedstrata.support.errors import UserError
 
 HEADER = "age,sex,cp,label"
@@ -261,3 +262,33 @@ def test_files_with_other_columns_are_refused(tmp_path, load_table) -> None:
     write(tmp_path / "b.csv", [f"{row},1" for row in rows()], f"{HEADER},chol")
     with pytest.raises(UserError, match="'chol' not in the files of all sites"):
         load_table(tmp_path, 0, 2)
+
+
+def test_an_agreed_scale_is_applied_to_all_splits(tmp_path, load_table) -> None:
+    path = write(tmp_path / "t.csv", rows())
+    chosen = {"features": ["age", "cp"], "categories": {"cp": [1, 2, 3, 4]}}
+    raw = everything(load_table(path, standardize="none", **chosen))
+    waiting = everything(load_table(path, standardize="agreed", **chosen))
+    constants = {"mean": [40, 0, 0, 0, 0], "std": [10, 1, 1, 1, 1]}
+    agreed = everything(load_table(path, standardize="agreed", constants=constants, **chosen))
+    assert np.array_equal(waiting, raw)
+    assert np.allclose(agreed[:, 0], (raw[:, 0] - 40) / 10)
+    assert np.array_equal(agreed[:, 1:], raw[:, 1:])
+
+
+def test_sums_are_over_the_numbers_in_training_rows(tmp_path, options) -> None:
+    lines = [f"{n},{'?' if n == 1 else 2 * n},{'ab'[n % 2]},x,{part}" for n, part in enumerate(
+        ["train"] * 6 + ["validation"] * 2 + ["test"] * 2)]  # fmt: skip
+    path = write(tmp_path / "t.csv", lines, "n,m,label,c,split")
+    chosen = options("tabular", categories={"c": ["x", "y"]}, impute="indicator")
+    info = SiteInfo(None, None, 0, 1, path)
+    report = sums("tabular", chosen, info, 1)
+    assert report.site == "site-00"
+    assert report.inputs.count == (6, 5, 0, 0, 0, 0, 0)
+    assert report.inputs.total[:2] == (15.0, 28.0)
+    assert report.inputs.squares[:2] == (55.0, 216.0)
+    assert len(report.targets) == 0
+    assert len(report.inputs) == load("tabular", chosen, info, 1).input_shape[0]
+    tasks = {"n": {"kind": "number"}}
+    number = sums("tabular", {**chosen, "tasks": tasks, "exclude": ["label"]}, info, 1)
+    assert number.targets.total == (15.0,)
