@@ -136,7 +136,7 @@ def test_sites_can_be_the_values_of_a_column(tmp_path, load_table, options) -> N
     split = {**options("tabular")["site_split"], "scheme": "natural", "column": "hospital"}
     data = [load_table(path, index, 2, site_split=split) for index in range(2)]
     assert [len(everything(each)) for each in data] == [15, 25]
-    assert [each.source for each in data] == ["hospital=north", "hospital=south"]
+    assert [each.source for each in data] == ["north", "south"]
     assert data[0].input_shape == (3,)  # the column of the sites is no input
 
 
@@ -292,3 +292,43 @@ def test_sums_are_over_the_numbers_in_training_rows(tmp_path, options) -> None:
     tasks = {"n": {"kind": "number"}}
     number = sums("tabular", {**chosen, "tasks": tasks, "exclude": ["label"]}, info, 1)
     assert number.targets.total == (15.0,)
+
+
+def test_a_groups_rows_stay_on_one_side(tmp_path, load_table) -> None:
+    lines = [f"{row},p{n // 4}" for n, row in enumerate(rows())]
+    path = write(tmp_path / "t.csv", lines, f"{HEADER},patient")
+    findings = Findings()
+    load_table(path, findings=findings)
+    assert any("write data.group=patient" in line for line in findings.lines())
+    findings = Findings()
+    data = load_table(path, group="patient", findings=findings)
+    assert data.input_shape == (3,)  # the group is no input
+    assert findings.groups == {"by": "patient", "groups": 10, "on_both_sides": 0}
+    assert all(len(part) % 4 == 0 for part in (data.train, data.validation, data.test))
+
+
+def test_the_same_row_in_two_splits_is_refused(tmp_path, load_table) -> None:
+    lines = [
+        f"{n / 7:.3f},{'ab'[n % 2]},{('train', 'validation', 'test')[n % 3]}" for n in range(60)
+    ]
+    copied = [*lines, lines[0].replace("train", "test")]
+    path = write(tmp_path / "t.csv", copied, "x,label,split")
+    with pytest.raises(UserError, match=r"data.duplicates"):
+        load_table(path)
+    assert len(everything(load_table(path, duplicates="keep"))) == 61
+    assert len(everything(load_table(path, duplicates="drop"))) == 60
+
+
+def test_equal_rows_of_a_coarse_table_are_chance(tmp_path, load_table) -> None:
+    lines = [f"{n % 2},{'ab'[n % 2]},{('train', 'validation', 'test')[n % 3]}" for n in range(60)]
+    findings = Findings()
+    data = load_table(write(tmp_path / "t.csv", lines, "x,label,split"), findings=findings)
+    assert len(everything(data)) == 60
+    assert any("4 rows are the same in two splits" in line for line in findings.lines())
+
+
+def test_delimiter_and_split_names_are_found_or_given(tmp_path, load_table) -> None:
+    lines = [f"{n / 7:.3f};{'ab'[n % 2]};{('fit', 'Val', 'holdout')[n % 3]}" for n in range(60)]
+    path = write(tmp_path / "t.csv", lines, "x;label;split")
+    data = load_table(path, split_names={"fit": "train", "holdout": "test"})
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [20, 20, 20]
