@@ -19,6 +19,7 @@ TITLES = {
     "table3-utkface": "Table III: three questions, 30 sites, real faces",
     "transfer": "Every way of transfer",
     "deployment": "Personalised deployment: before and after, alone, pooled, newcomers",
+    "tables-heart": "Tables: four hospitals beside scikit-learn",
     "rounds": "A deployed round: stock Flower, a process per message, a warm process",
     "wire-faces": "Bytes of a site and round, and accuracy: drawn faces",
     "wire-har": "Bytes of a site and round, and accuracy: activities",

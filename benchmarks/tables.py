@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import heart
-from benchmarks.accuracy.study import Case, Study
 from benchmarks.flower.simulator import Simulator
-from benchmarks.flower.site_data import sites_data
 from benchmarks.report.command_line import (
     Parser,
     add_data,
@@ -26,6 +24,7 @@ from benchmarks.report.command_line import (
 )
 from benchmarks.report.outcome import figure
 from benchmarks.report.tables import Figure, Table, write
+from models.training.data import SiteData
 
 NAME = "tables-heart"
 Accuracies = Mapping[str, float]
@@ -51,14 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Simulator(work) as simulator:
         federated = study.run(simulator, heart.CASES)
         pooled = study.run_centrally(simulator, heart.CASES[0])
-    data = sites_of_seeds(study, heart.CASES[0])
-    rows = rows_of(federated, pooled, data)
+        own = [heart.site_scaled(study, seed) for seed in study.seeds]
+        agreed = [heart.agreed_scaled(study, seed) for seed in study.seeds]
+    rows = rows_of(federated, pooled, own, agreed)
     write(
         options.output,
         NAME,
-        [table_of(rows, data)],
+        [table_of(rows, own)],
         command=options.command,
-        notes=[note(data, options.rounds)],
+        notes=[note(own, options.rounds)],
         more={
             "commands": {case.name: study.command(case) for case in heart.CASES},
             "scikit-learn": version("scikit-learn"),
@@ -66,17 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def sites_of_seeds(study: Study, case: Case) -> list[list[Any]]:
-    """Return the data of each site, for each seed, as the runs have them."""
-    return [
-        sites_data(study.config(case, seed), study.sites, study.data_root) for seed in study.seeds
-    ]
-
-
 def rows_of(
     federated: Mapping[str, Sequence[Mapping[str, Any]]],
     pooled: Sequence[Mapping[str, Any]],
-    data: Sequence[Sequence[Any]],
+    own: Sequence[Sequence[SiteData]],
+    agreed: Sequence[Sequence[SiteData]],
 ) -> dict[str, list[Accuracies]]:
     """Return each row's accuracies by site, one per seed."""
     found: dict[str, list[Accuracies]] = {}
@@ -86,13 +80,14 @@ def rows_of(
     found["each site alone, ours"] = [
         _measured(run["final"]["sites"], "alone_accuracy") for run in first
     ]
-    found["pooled, ours"] = [_measured(run["sites"], "accuracy") for run in pooled]
-    found["each site alone, scikit-learn"] = [heart.scikit_local(sites) for sites in data]
-    found["pooled, scikit-learn"] = [heart.scikit_pooled(sites) for sites in data]
+    found["pooled, ours, own scales"] = [_measured(run["sites"], "accuracy") for run in pooled]
+    found["each site alone, scikit-learn"] = [heart.scikit_local(sites) for sites in own]
+    found["pooled, scikit-learn, own scales"] = [heart.scikit_pooled(sites) for sites in own]
+    found["pooled, scikit-learn, agreed scale"] = [heart.scikit_pooled(sites) for sites in agreed]
     return found
 
 
-def table_of(rows: Mapping[str, Sequence[Accuracies]], data: Sequence[Sequence[Any]]) -> Table:
+def table_of(rows: Mapping[str, Sequence[Accuracies]], data: Sequence[Sequence[SiteData]]) -> Table:
     """Return the table: means over sites, equal and by test rows, and each site."""
     columns = ("case", "mean, %", "by test rows, %", *(f"{name}, %" for name in heart.HOSPITALS))
     table = Table("Heart disease, four hospitals: accuracy on each hospital's test rows", columns)
@@ -108,7 +103,7 @@ def table_of(rows: Mapping[str, Sequence[Accuracies]], data: Sequence[Sequence[A
     return table
 
 
-def note(data: Sequence[Sequence[Any]], rounds: int) -> str:
+def note(data: Sequence[Sequence[SiteData]], rounds: int) -> str:
     """Return what the rows were trained on."""
     sizes = [len(one.train) + len(one.validation) + len(one.test) for one in data[0]]
     return (

@@ -44,6 +44,7 @@ _NEW = {
     "strategy.coding_down.": "exact",
     "train.feature_dtype": "float32",
     "train.compile": False,
+    "data.task": "subject",  # of har
 }
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from fedstrata.protocol import answers, kinds, limits, orders
-from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
+from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.codings import SAFETENSORS, Codings, read_form, size_of
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import CodedGroup
+from fedstrata.protocol.sums import SumsReport
 from site_guard.layers import checked, forms_of
 from site_guard.reports import ReportRules, Schema, check_shape, codings_of, some
 from site_guard.reports import round_of as round_of  # for whoever handles orders
@@ -22,9 +23,10 @@ logger = logging.getLogger("flwr")
 MOST_IN_QUERY, MOST_IN_REPORT = 200_000, 8_000  # characters: names of tensors; numbers
 MOST_CLAIMED = 1 << 33  # bytes of the tensors that an order describes and does not carry
 BRIEF = "the app failed: see the site's log"
-READERS: Mapping[str, Callable[[Message], SiteReport | RoundReport | DeployReport]] = {
+READERS: Mapping[str, Callable[[Message], answers.AnyReport]] = {
     kinds.QUERY: answers.read_site_report,
     kinds.WEIGHTS: answers.read_site_report,
+    kinds.SUMS: answers.read_sums_report,
     kinds.TRAIN: answers.read_round_report,
     kinds.ALONE: answers.read_round_report,
     kinds.EVALUATE: answers.read_round_report,
@@ -145,6 +147,8 @@ class AnswerFilter:
                 self._refuse_staying(group, schema)
             report, forms = self.rules.site_report(order, report)
             self._announced[order.metadata.run_id] = forms
+        elif isinstance(report, SumsReport):
+            self.rules.check_sums(order, report)
         else:
             self.rules.check_counts(order, report)
         if kind != kinds.TRAIN:

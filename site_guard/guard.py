@@ -183,6 +183,8 @@ class Guard:
         given = work.context.run_config.get("signature")
         signed = require_signature(content, text, given, self.keys, kind)
         rules.check_plan(plan)
+        if kind == kinds.SUMS and not plan.wants_sums:
+            raise Refused("the order asks for sums that its plan has no use for")
         requested = self.answer_filter.check_order(message)
         for group, schema in requested.schemas.items():
             rules.check_tensors(group, schema)

@@ -41,6 +41,9 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     ----------
     models : tuple of str
         Names of networks that may be trained here, or globs.
+    sums : bool
+        Whether a run may ask, once, for sums over the columns of the training rows, from which all
+        sites get one scale (``data.standardize=agreed``).
     groups : mapping of str to tuple of str, or None
         By layer group, names or globs of the only tensors that may be exchanged in it; a name is
         the whole tensor's or a module's above it. None for any that ``share`` and ``keep`` allow.
@@ -57,6 +60,7 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     """
 
     models: tuple[str, ...] = MODELS
+    sums: bool = False
     groups: dict[str, tuple[str, ...]] | None = None
     min_batch_size: int = 8
     min_steps: int = 2
@@ -71,6 +75,10 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
         model = str(plan.model.get("name"))
         if not any(fnmatchcase(model, pattern) for pattern in self.models):
             raise _refusal("models", f"the plan trains {_short(model)}", ", ".join(self.models))
+        if (plan.wants_sums or plan.agreed is not None) and not self.sums:
+            raise _refusal(
+                "sums", "the run asks for sums over the columns (data.standardize=agreed)", "false"
+            )
         train = plan.train
         if train.batch_size < self.min_batch_size:
             raise _refusal(

@@ -31,9 +31,16 @@ def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
         ("optimizer", f"{_named({**vars(train.optimizer)})}, clip {train.clip}"),
         ("start", _start(plan, start)),
         ("afterwards", _tuning(plan)),
+        *_sums(plan),
         ("privacy", "none: what is averaged gets no noise"),
     ]
     return [(heading, short(text)) for heading, text in rows]
+
+
+def _sums(plan: Plan) -> list[tuple[str, str]]:
+    if not plan.wants_sums and plan.agreed is None:
+        return []
+    return [("before", "sums over the columns of the training rows leave, once, for one scale")]
 
 
 def short(text: str) -> str:

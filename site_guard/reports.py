@@ -29,6 +29,7 @@ from fedstrata.protocol.data_description import COUNTS, RANGE, DataDescription
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.rounding import MOST_SECONDS, rounded
+from fedstrata.protocol.sums import SumsReport
 from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError
 from site_guard.settings import SiteSettings
@@ -103,6 +104,7 @@ class ReportRules:
             for group, schema in report.schemas.items()
         }
         run, plan = order.metadata.run_id, plan_hash(order)
+        self._first.setdefault(("shape", run), report.input_shape)
         self._fix(("classes", run), report.classes, "classes", "in this run")
         _refuse_constants(order, report.kind)
         self._fix(("kind", run, plan), report.kind, "kinds of task", "for the same plan")
@@ -126,6 +128,23 @@ class ReportRules:
             data=self._described(order, report),
         )
         return left, forms
+
+    def check_sums(self, order: Message, report: SumsReport) -> None:
+        """Raise Refused for sums over few rows, of other columns than announced, or other ones.
+
+        A run gets one answer: from sums over other rows it could compute what one row holds.
+        """
+        run = order.metadata.run_id
+        shape = self._first.get(("shape", run))
+        if shape is not None and shape != (len(report.inputs),):
+            raise Refused(f"the app sends sums of {len(report.inputs)} inputs and announced others")
+        least = self.settings.plan.min_examples
+        if any(0 < count < least for count in (*report.inputs.count, *report.targets.count)):
+            raise Refused(
+                f"a sum would be over fewer training rows, and this site's rule is "
+                f"`plan: min-examples`: {least}"
+            )
+        self._fix(("sums", run), report, "sums", "in this run")
 
     def check_counts(self, order: Message, report: RoundReport | DeployReport) -> None:
         """Raise Refused for another round than the order's, and for counts that make no sense."""

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.study import Case, Sites
+from benchmarks.accuracy.study import Case, Sites, Study
+from benchmarks.flower.site_data import sites_data
+from client_app.data import SiteInfo
+from client_app.data.registry import sums
+from fedstrata.protocol.sums import combined
 from models.training.data import SiteData
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
@@ -68,6 +73,20 @@ def sites(root: Path, rounds: int) -> Sites:
         "train.batch_size=16",
     )
     return Sites("heart", "Heart disease", "tabular", len(HOSPITALS), root, overrides)
+
+
+def site_scaled(study: Study, seed: int) -> list[SiteData]:
+    """Return the sites' data as the runs of the first case have them."""
+    return sites_data(study.config(CASES[0], seed), study.sites, study.data_root)
+
+
+def agreed_scaled(study: Study, seed: int) -> list[SiteData]:
+    """Return the sites' data on one scale, agreed on as in a run."""
+    config = study.config(CASES[1], seed)
+    infos = [SiteInfo(None, None, i, study.sites, study.data_root) for i in range(study.sites)]
+    reports = [(LABEL, sums("tabular", config.data, info, seed)) for info in infos]
+    scaled = replace(config, data={**config.data, "constants": combined(reports)})
+    return sites_data(scaled, study.sites, study.data_root)
 
 
 def scikit_local(data: Sequence[SiteData]) -> dict[str, float]:

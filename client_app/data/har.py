@@ -32,6 +32,7 @@ ACTIVITIES = (
     "LAYING",
 )
 FOLDER = "UCI HAR Dataset"
+OF_SUBJECTS = "subject"  # data.task: each subject is a task of its own
 HALVES = ("train", "test")
 MOST_OVERLAP_FREE = 0.25  # of the shuffled windows; 0.2 % in the published data
 LARGEST = 1 << 30  # bytes; the published data take 23 MB, so a larger file is another one
@@ -41,6 +42,7 @@ LARGEST = 1 << 30  # bytes; the published data take 23 MB, so a larger file is a
 class HarOptions:
     """The options of ``conf/data/har.yaml``, which says what each means."""
 
+    task: str
     split: str
     test_fraction: float
     validation_fraction: float
@@ -48,6 +50,8 @@ class HarOptions:
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
+        if not self.task:
+            raise UserError("data.task: subject, or a name for the one task of all, as in activity")
         if self.split == "official":
             raise UserError(
                 "data.split: the official split puts every subject wholly on one side, so a site "
@@ -80,7 +84,9 @@ class Recordings:
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
-    """Return one subject's windows; site and task are called ``subject-01`` and so on.
+    """Return one subject's windows; the site is called ``subject-01`` and so on.
+
+    So is its task, unless ``data.task`` names one for all subjects.
 
     Raises
     ------
@@ -89,13 +95,21 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     """
     settings = read_options(HarOptions, options, "data")
     recordings = open_recordings(require_root(info))
-    subject = _choose_subject(_subjects(settings, recordings), info)
+    subject = _choose_subject(settings, _subjects(settings, recordings), info)
     rows = np.flatnonzero(recordings.subjects == subject)
     name = _subject_name(subject)
     parts = _draw_splits(settings, recordings, rows, name, derive_seed(seed, "har", subject))
     train, validation, test = (_split(recordings, rows[part]) for part in parts)
+    task = name if settings.task == OF_SUBJECTS else settings.task
     data = SiteData(
-        name_of_site(info, name), name, ACTIVITIES, (FEATURES,), train, validation, test
+        name_of_site(info, name),
+        task,
+        ACTIVITIES,
+        (FEATURES,),
+        train,
+        validation,
+        test,
+        source=name,
     )
     return reject_empty_splits(data)
 
@@ -245,26 +259,44 @@ def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
     return tuple(sorted(set(settings.subjects)))
 
 
-def _choose_subject(subjects: tuple[int, ...], info: SiteInfo) -> int:
-    """Return the subject with the name of the site's task, or the one at the site's index."""
+def _choose_subject(settings: HarOptions, subjects: tuple[int, ...], info: SiteInfo) -> int:
+    """Return the subject that the site's node config names, or the one at the site's index.
+
+    It is the name of the site's task, or where all have one task the name of the site.
+    """
     by_name = {_subject_name(subject): subject for subject in subjects}
-    if info.task is not None:
+    own = settings.task == OF_SUBJECTS
+    if not own and info.task not in (None, settings.task):
+        raise UserError(f"this site's task {info.task!r} is not data.task, {settings.task!r}")
+    if own and info.task is not None:
         if info.task not in by_name:
             there = private(f"; there is {nearest(info.task, by_name)}")
             raise UserError(f"no task {info.task!r} here" + there)
         return by_name[info.task]
+    if not own and info.site in by_name:
+        return by_name[info.site]
     if info.index is None:
         if len(subjects) == 1:
             return subjects[0]
+        key = "task" if own else "site"
         raise UserError(
             f"this site's data has {len(subjects)} subjects: name its own in the node config, "
-            "as in --node-config 'task=\"" + private(_subject_name(subjects[0]), "...") + "\"'"
+            f"as in --node-config '{key}=\"" + private(_subject_name(subjects[0]), "...") + "\"'"
         )
     sites = info.index + 1 if info.count is None else info.count
     if sites > len(subjects):
         raise UserError(
             f"{sites} sites but {len(subjects)} subjects: start as many sites as there are "
             f"subjects, with --federation-config 'num-supernodes={len(subjects)}'"
+        )
+    if sites < len(subjects) and info.count is not None:
+        left = ", ".join(map(_subject_name, subjects[sites:][:5]))
+        info.findings.warn(
+            private(f"{len(subjects) - sites} subjects", "subjects")
+            + " belong to no site"
+            + private(f" ({left}{', ...' if len(subjects) - sites > 5 else ''})")
+            + "; for all of them: --federation-config "
+            f"'num-supernodes={len(subjects)}'"
         )
     return subjects[info.index]
 

@@ -233,8 +233,7 @@ def answer(message: Message, report: AnyReport, layers: Mapping[str, bytes]) -> 
 
 def to_json(report: AnyReport) -> str:
     """Return a report as JSON: rounded, in one order, without optional fields that are empty."""
-    sums = isinstance(report, SumsReport)
-    record = as_record(report) if sums else rounded(asdict(report))
+    record = as_record(report) if isinstance(report, SumsReport) else rounded(asdict(report))
     for name in OPTIONAL.get(type(report), ()):
         if not record[name] or getattr(report, name) == ONE_CLASS_EACH:
             del record[name]

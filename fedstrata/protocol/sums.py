@@ -16,11 +16,11 @@ from fedstrata.protocol.limits import MOST_EXAMPLES, Refused, one_line
 
 AGREED = "agreed"
 MOST_INPUTS = 2000  # of which sums may travel
-DIGITS = 12  # of a sum on the wire
+DIGITS = 15  # of a sum on the wire
 MOST_SUM = 1e300
 LEAST_SITES = 2  # one site's sums would be the site's own
 # Below, of the mean's square, a variance is what rounding left over.
-_NOTHING = 1e-10
+_NOTHING = 1e-13
 
 
 @dataclass(frozen=True)

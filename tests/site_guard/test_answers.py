@@ -22,6 +22,7 @@ from fedstrata.protocol.codings import read_codings
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.payload import encode
+from fedstrata.protocol.sums import ColumnSums, SumsReport
 from site_guard.answers import AnswerFilter
 from site_guard.settings import SiteSettings
 
@@ -553,3 +554,12 @@ def test_damaged_payloads_are_refused_or_harmless(data: bytes, cut: int, at: int
         name: tensor.shape for name, tensor in COMMON.items()
     }
     assert len(answers.read_payloads(left)["common"]) == len(layers["common"])
+
+
+def test_sums_leave_as_they_are_and_alone() -> None:
+    asked = order(kinds.SUMS)
+    sums = SumsReport("a", ColumnSums((40,), (2.0,), (3.0,)))
+    keeper = AnswerFilter(HERE)
+    assert answers.read_sums_report(leaving(keeper, asked, answered(asked, sums))) == sums
+    with pytest.raises(Refused, match="layers that nobody asked for"):
+        leaving(keeper, asked, answered(asked, sums, common=b"x"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,16 @@ def test_an_order_without_a_plan_is_refused() -> None:
 def test_a_name_that_could_leave_its_folder_is_no_federation() -> None:
     with pytest.raises(Refused, match="federation is no name"):
         read_plan(message_with(plan_of("faces", federation="../x").to_json()))
+
+
+def test_sums_are_asked_for_only_where_the_site_allows_it() -> None:
+    plan = plan_of("tabular", "data.standardize=agreed")
+    rules = PlanRules(models=("linear",))
+    with pytest.raises(Refused, match=r"asks for sums .* this site's rule is `plan: sums`: false"):
+        rules.check_plan(plan)
+    with pytest.raises(Refused, match="`plan: sums`"):  # a plan that has a scale asked for one
+        rules.check_plan(replace(plan, agreed={"mean": [], "std": []}))
+    PlanRules(models=("linear",), sums=True).check_plan(plan)
+    rules.check_plan(
+        plan_of("tabular", "data.standardize=agreed", "data.constants={mean:[0],std:[1]}")
+    )

@@ -45,3 +45,9 @@ def test_words_of_a_server_stay_on_their_line() -> None:
 def test_the_words_say_what_binds_the_start(weights: str, signed: str, words: str) -> None:
     plan = replace(plan_of("faces"), weights=weights)
     assert dict(plan_words(plan, signed))["start"] == words
+
+
+def test_the_words_say_that_sums_leave() -> None:
+    for overrides, said in ((["data.standardize=agreed"], True), ([], False)):
+        headings = [heading for heading, _ in plan_words(plan_of("tabular", *overrides))]
+        assert ("before" in headings) is said

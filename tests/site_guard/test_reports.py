@@ -17,6 +17,7 @@ from fedstrata.protocol.answers import MEASURED, DeployReport, RoundReport, Site
 from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import Numerics
+from fedstrata.protocol.sums import ColumnSums, SumsReport
 from fedstrata.protocol.task_kinds import TaskKind
 from site_guard.reports import MOST_PLANS, MOST_STATES, ReportRules, installed_versions
 from site_guard.settings import SiteSettings
@@ -292,3 +293,33 @@ def test_only_a_last_evaluation_has_an_interval() -> None:
     rules.check_counts(asked(kinds.EVALUATE), sure)
     with pytest.raises(Refused, match="an interval, which only a last evaluation has"):
         rules.check_counts(asked(kinds.TRAIN), sure)
+
+
+SUMS = SumsReport("a", ColumnSums((40, 30), (1.0, 2.0), (1.0, 2.0)))
+
+
+def test_sums_leave_once_in_a_run_and_over_enough_rows() -> None:
+    rules = ReportRules(HERE)
+    query(rules, replace(WHO, input_shape=(2,)))
+    rules.check_sums(asked(kinds.SUMS), SUMS)
+    rules.check_sums(asked(kinds.SUMS, plan='{"seed": 2}'), SUMS)
+    with pytest.raises(Refused, match="other sums than before in this run"):
+        rules.check_sums(
+            asked(kinds.SUMS, plan='{"seed": 3}'),
+            SumsReport("a", ColumnSums((39, 30), (1.0, 2.0), (1.0, 2.0))),
+        )
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        (SumsReport("a", ColumnSums((40,), (1.0,), (1.0,))), "sums of 1 inputs"),
+        (replace(SUMS, inputs=replace(SUMS.inputs, count=(40, 19))), "`plan: min-examples`: 20"),
+        (replace(SUMS, targets=ColumnSums((1,), (1.0,), (1.0,))), "`plan: min-examples`: 20"),
+    ],
+)
+def test_sums_of_few_rows_or_other_columns_do_not_leave(report: SumsReport, reason: str) -> None:
+    rules = ReportRules(HERE)
+    query(rules, replace(WHO, input_shape=(2,)))
+    with pytest.raises(Refused, match=reason):
+        rules.check_sums(asked(kinds.SUMS), report)

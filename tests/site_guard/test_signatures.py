@@ -51,8 +51,9 @@ def test_another_plan_needs_another_signature() -> None:
     assert found == Signed(KEY.public_key(), "none")
 
 
-def test_a_resumed_run_needs_no_other_signature() -> None:
-    again = json.dumps({**json.loads(PLAN), "federation": "b"}, indent=1)
+def test_a_resumed_run_or_one_with_an_agreed_scale_needs_no_other_signature() -> None:
+    changed = {"federation": "b", "agreed": {"mean": [1.0], "std": [2.0]}}
+    again = json.dumps({**json.loads(PLAN), **changed}, indent=1)
     require_signature(b"bundle", again, sign(b"bundle", PLAN, KEY), TRUSTED, kinds.TRAIN)
 
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from client_app.data.arrays import stamp
 from client_app.data.findings import Findings
+from client_app.data.groups import likely_column
 from client_app.data.labels import Targets
 from client_app.data.paths import describe_file
+from client_app.data.sharing import Labelled, draw_splits, share_of_site
 from client_app.data.site_files import choose_file, files_of_sites
 from client_app.data.site_info import (
     SiteInfo,
@@ -21,8 +23,8 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import ALONE, rows_of_site, seed_of_split, task_and_rank
-from client_app.data.splitting import SplitIndices, fill_missing_splits, fractions_to_draw
+from client_app.data.site_split import ALONE, seed_of_split, task_and_rank
+from client_app.data.splitting import SplitIndices
 from client_app.data.tables import row_split
 from client_app.data.tabular.cells import TableRules, missing_counts, words
 from client_app.data.tabular.encoding import (
@@ -45,6 +47,8 @@ from fedstrata.support.errors import UserError, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 from models.training.data import ArrayInputs, SiteData, Split
+
+MOSTLY = 0.99  # of the rows of a split: where fewer differ, equal ones are chance
 
 
 @dataclass(frozen=True)
@@ -152,26 +156,104 @@ def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
         column = settings.site_split.required_column()
     rules = _rules(settings, info)
     tables = _tables(settings, info, root, path)
-    table = tables[0]
-    others = [each for one in tasks for each in one.columns]
-    others += [SPLIT, *([column] if column else [])]
-    for each in tables:
-        _require(each, [*task.columns, *([column] if column else [])])
-    features = choose_features(settings, tables, others, rules, info.findings)
-    encoded = encode(table, features, rules)
+    group = settings.group or likely_column(list(tables[0].columns))
+    besides = [each for each in (column, group) if each]
+    labels = [each for one in tasks for each in one.columns]
+    for table in tables:
+        _require(table, [*task.columns, *besides])
+    features = choose_features(settings, tables, [*labels, SPLIT, *besides], rules, info.findings)
+    encoded = encode(tables[0], features, rules)
     targets = _complete(settings, info, tables, task, encoded, rules)
-    domains = np.array(words(table.columns[column], rules))[targets.rows] if column else None
-    strata = targets.strata()
-    split_seed = seed_of_split(seed, "tabular", task.name)
-    own = rows_of_site(settings.site_split, strata, rank if shared else ALONE, split_seed, domains)
-    site = name_of_site(info, own_name or default_name(info))
-    parts = _parts(
-        settings, table, targets, strata, own, derive_seed(seed, "tabular", task.name, site)
+    used = [*(feature.name for feature in features), *task.columns]
+    every = _labelled(settings, tables[0], targets, used, rules, column, group, info.findings)
+    share = share_of_site(
+        every,
+        settings,
+        settings.site_split,
+        rank if shared else ALONE,
+        seed_of_split(seed, "tabular", task.name),
+        info,
     )
-    mine = encoded.take(targets.rows[own])
+    site = name_of_site(info, own_name or default_name(info))
+    parts = draw_splits(
+        share,
+        every.copies[share.rows],
+        settings.validation_fraction,
+        settings.test_fraction,
+        derive_seed(seed, "tabular", task.name, site),
+        info.findings,
+    )
+    mine = encoded.take(targets.rows[share.rows])
     _note_missing(settings, mine, info.findings)
-    source = own_name or ("" if info.deployed else _source(column, domains, own))
-    return SiteRows(site, source, task, targets, mine, targets.values[own], parts)
+    source = share.source or ("" if info.deployed else own_name or "")
+    return SiteRows(site, source, task, targets, mine, share.own.targets.values, parts)
+
+
+def _labelled(
+    settings: TabularOptions,
+    table: Table,
+    targets: Targets,
+    used: Sequence[str],
+    rules: TableRules,
+    column: str | None,
+    group: str | None,
+    findings: Findings,
+) -> Labelled:
+    """Return the rows that have a target, with what says to which split, site and group they belong."""
+
+    def of(name: str) -> list[str]:
+        cells = words(table.columns[name], rules)
+        return [cells[row] for row in targets.rows]
+
+    splits: list[str | None] = [None] * len(targets.rows)
+    if SPLIT in table.columns:
+        cells = table.columns[SPLIT]
+        splits = [
+            row_split({"split": str(cells[row])}, table.source(row), settings.split_names)
+            for row in targets.rows
+        ]
+    domains = of(column) if column else None
+    sides = list(zip(splits, domains or [""] * len(splits), strict=True))
+    return Labelled(
+        targets,
+        splits,
+        copies_of([of(name) for name in used], sides, findings),
+        lambda row: table.source(int(targets.rows[row])),
+        "row",
+        domains,
+        of(group) if group else None,
+        group or "",
+        grouped=settings.group is not None,
+    )
+
+
+def copies_of(
+    columns: Sequence[Sequence[str]], sides: Sequence[object], findings: Findings
+) -> NDArray[np.int64]:
+    """Return a number for each row, which rows with the same cells share.
+
+    Parameters
+    ----------
+    columns : sequence of sequences of str
+        The cells by column, each of ``n`` rows.
+    sides : sequence
+        What of a row must not be the other's: its split, and its site.
+    findings : Findings
+        Is told where equal rows are chance: where they occur on one side too, as in tables of few
+        or coarse columns. Each row has a number of its own then.
+    """
+    rows = list(zip(*columns, strict=True))
+    numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+    on_a_side = len(set(zip(rows, sides, strict=True)))
+    if on_a_side >= MOSTLY * len(rows):
+        return np.array([numbers[row] for row in rows], dtype=np.int64)
+    if across := on_a_side - len(numbers):
+        findings.warn(
+            private(f"{across} rows", "rows")
+            + " are the same in two splits or at two sites; equal rows are common in this table, "
+            "so all are used"
+        )
+    return np.arange(len(rows))
 
 
 def _rules(settings: TabularOptions, info: SiteInfo) -> TableRules:
@@ -187,19 +269,20 @@ def _rules(settings: TabularOptions, info: SiteInfo) -> TableRules:
                 f"write those that all sites agreed on, as in data.categories.{name}=[1,2,3]"
             )
     public = settings.features is not None
-    return TableRules(settings.rules, public)
+    return TableRules(settings.rules(), public)
 
 
 def _tables(settings: TabularOptions, info: SiteInfo, root: Path, path: Path) -> tuple[Table, ...]:
     """Return the site's table; in a simulation, and where it matters, those of all sites too."""
     largest = settings.largest_mb << 20
-    own = read_table(stamp(path), largest)
+    written = settings.table_format()
+    own = read_table(stamp(path), largest, written)
     open_ended = settings.features is None or settings.classes is None
     open_ended |= any(settings.categories_of(name) is None for name in settings.by_category)
     if info.deployed or root.is_file() or settings.file or not open_ended:
         return (own,)
     others = [each for each in files_of_sites(root, SUFFIXES) if each != path]
-    return (own, *(read_table(stamp(each), largest) for each in others))
+    return (own, *(read_table(stamp(each), largest, written) for each in others))
 
 
 def _task(name: str, tasks: Sequence[TaskOptions]) -> TaskOptions:
@@ -257,31 +340,6 @@ def _leave_out(findings: Findings, reason: str, table: Table, rows: NDArray[np.i
     findings.left_out[reason] += len(rows[10:])
 
 
-def _parts(
-    settings: TabularOptions,
-    table: Table,
-    targets: Targets,
-    strata: NDArray[np.int64],
-    own: NDArray[np.int64],
-    seed: int,
-) -> SplitIndices:
-    given: list[str | None] = [None] * len(targets.rows)
-    if SPLIT in table.columns:
-        cells = table.columns[SPLIT]
-        given = [row_split({"split": str(cells[row])}, table.source(row)) for row in targets.rows]
-    validation, test = fractions_to_draw(
-        set(given), settings.validation_fraction, settings.test_fraction
-    )
-    return fill_missing_splits(
-        [given[row] for row in own],
-        strata[own],
-        validation=validation,
-        test=test,
-        seed=seed,
-        copies=np.arange(len(own)),
-    )
-
-
 def _note_missing(settings: TabularOptions, encoded: Encoded, findings: Findings) -> None:
     """Say how many cells were not known, and which columns have none that is."""
     if counts := missing_counts(encoded.missing):
@@ -289,9 +347,3 @@ def _note_missing(settings: TabularOptions, encoded: Encoded, findings: Findings
     empty = [name for name, missing in encoded.missing.items() if missing.all()]
     if empty:
         findings.warn(private(f"no value at this site: {', '.join(map(repr, empty))}"))
-
-
-def _source(column: str | None, domains: NDArray[np.str_] | None, own: NDArray[np.int64]) -> str:
-    """Return which values of a column a simulated site has, if it has one."""
-    values = set() if domains is None else set(domains[own].tolist())
-    return f"{column}={values.pop()}" if len(values) == 1 else ""

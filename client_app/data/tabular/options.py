@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from client_app.data.cells import MISSING, CellRules
+from client_app.data.sharing import ExampleOptions
 from client_app.data.site_split import SiteSplit
 from client_app.data.splitting import check_fractions
+from client_app.data.tables import TableFormat
 from client_app.data.task_options import TaskOptions, read_tasks
 from fedstrata.support.errors import UserError, nearest
 
 IMPUTE = ("mean", "median", "indicator", "drop")
 STANDARDIZE = ("none", "site", "agreed")
 AGREED = "agreed"  # of categories: those found at all sites of a simulation
-UNKNOWN = ("?", *MISSING)  # cells that say that nothing is known
 MOST_CATEGORIES = 200  # of a column
 
 
 @dataclass(frozen=True)
-class TabularOptions:
+class TabularOptions(ExampleOptions):
     """The options of ``conf/data/tabular.yaml``, which says what each means."""
 
     file: str | None
+    delimiter: str | None
+    encoding: str | None
     tasks: Any
     classes: dict[str, list[str]] | None
     features: list[str] | None
     exclude: list[str]
     categories: dict[str, Any] | None
-    missing: list[str] | None
-    join_labels: bool
-    decimal: str
     impute: str
     standardize: str
     constants: dict[str, Any] | None
@@ -52,7 +50,8 @@ class TabularOptions:
                     f"data.{name}: one of {', '.join(choices)}, not {value[:80]!r} "
                     f"(nearest: {nearest(value, choices)})"
                 )
-        self.rules  # noqa: B018 - it checks the decimal mark
+        self.check_examples()
+        self.table_format()
         if self.largest_mb < 1:
             raise UserError("data.largest_mb: at least 1")
         self._check_columns()
@@ -84,11 +83,9 @@ class TabularOptions:
         for column in self.by_category:
             self.categories_of(column)
 
-    @cached_property
-    def rules(self) -> CellRules:
-        """How cells are read."""
-        words = UNKNOWN if self.missing is None else self.missing
-        return CellRules(tuple(words), self.join_labels, self.decimal)
+    def table_format(self) -> TableFormat:
+        """Return how CSV files are written."""
+        return TableFormat(self.delimiter, self.encoding)
 
     @property
     def by_category(self) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from client_app.data.arrays import Stamp
 from client_app.data.paths import describe_file
-from client_app.data.tables import describe_line, table_rows
+from client_app.data.tables import FOUND, TableFormat, describe_line, table_rows
 from fedstrata.support.errors import PrivateText, UserError, private
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Table:
 
 
 @lru_cache(maxsize=64)
-def read_table(stamped: Stamp, largest: int) -> Table:
+def read_table(stamped: Stamp, largest: int, written: TableFormat = FOUND) -> Table:
     """Return the table in a file; it is read once until the file changes.
 
     Parameters
@@ -65,6 +65,8 @@ def read_table(stamped: Stamp, largest: int) -> Table:
         The file. Its suffix says whether it is a Parquet file.
     largest : int
         The most bytes that the file may have, and its columns may take as numbers.
+    written : TableFormat
+        Delimiter and encoding of a CSV file.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def read_table(stamped: Stamp, largest: int) -> Table:
     if size > largest:
         raise _too_large(path, size, largest)
     parquet = path.suffix.lower() == ".parquet"
-    table = _read_parquet(path, largest) if parquet else _read_csv(path)
+    table = _read_parquet(path, largest) if parquet else _read_csv(path, written)
     if not len(table):
         raise UserError(describe_file(path) + ": no rows below the names of the columns")
     return table
@@ -88,12 +90,12 @@ def _too_large(path: Path, size: int, largest: int) -> UserError:
     )
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path, written: TableFormat) -> Table:
     columns: dict[str, list[str]] = {}
     lines: list[int] = []
     # Cells repeat, and one text for all that are equal takes a fraction of the memory.
     seen: dict[str, str] = {}
-    for line, row in table_rows(path, ()):
+    for line, row in table_rows(path, (), written):
         columns = columns or {name: [] for name in row}
         for name, cell in row.items():
             columns[name].append(seen.setdefault(cell, cell))

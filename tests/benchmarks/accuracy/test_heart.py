@@ -65,6 +65,15 @@ def test_scikit_learn_is_measured_on_the_same_rows(data) -> None:
         assert min(found.values()) > 0.75
 
 
+def test_one_scale_is_that_of_all_training_rows(tmp_path) -> None:
+    root = heart.prepare(drawn(tmp_path / "source"), tmp_path / "prepared")
+    study = heart.sites(root, rounds=1).study("tables", (1,))
+    data = heart.agreed_scaled(study, 1)
+    ages = np.concatenate([heart.rows(one.train)[:, 0] for one in data])
+    assert (ages.mean(), ages.std()) == pytest.approx((0, 1), abs=1e-5)
+    assert abs(heart.rows(heart.site_scaled(study, 1)[1].train)[:, 0].mean()) < 1e-6
+
+
 def test_the_weighted_mean_is_by_test_rows() -> None:
     assert heart.weighted({"a": 1.0, "b": 0.5}, {"a": 1, "b": 3}) == 0.625
 

@@ -191,3 +191,31 @@ def test_the_published_data(real, options, info) -> None:
         assert set(data.test.labels.tolist()) == set(range(6))
     assert sum(sizes) == 10299  # all windows of the published data
     assert sizes[0] == 347  # subject 1, as published
+
+
+def test_all_subjects_can_have_one_task(npz, options, info) -> None:
+    chosen = options("har", task="activity")
+    alone = options("har")
+    for index in range(3):
+        site = info(index=index, count=3, root=npz)
+        one, own = load("har", chosen, site, seed=1), load("har", alone, site, seed=1)
+        assert (one.site, one.task, one.source) == (own.site, "activity", own.task)
+        assert one.train.inputs.digest() == own.train.inputs.digest()
+    deployed = load("har", chosen, info(site="subject-03", root=npz), seed=1)
+    assert (deployed.site, deployed.task) == ("subject-03", "activity")
+    with pytest.raises(UserError, match="node-config 'site=\"subject-01\"'"):
+        load("har", chosen, info(site="clinic", root=npz), seed=1)
+    with pytest.raises(UserError, match=r"task 'gait' is not data.task, 'activity'"):
+        load("har", chosen, info(site="clinic", task="gait", root=npz), seed=1)
+    with pytest.raises(UserError, match=r"data.task: subject, or a name"):
+        load("har", options("har", task=""), info(index=0, count=3, root=npz), seed=1)
+
+
+def test_subjects_that_no_site_has_are_warned_of(npz, options, info) -> None:
+    site = info(index=0, count=2, root=npz)
+    load("har", options("har"), site, seed=1)
+    (line,) = site.findings.lines()
+    assert line == (
+        "warning: 1 subjects belong to no site (subject-07); for all of them: --federation-config "
+        "'num-supernodes=3'"
+    )

@@ -8,6 +8,7 @@ import torch
 
 from client_app.data import SiteInfo, load
 from client_app.data.findings import Findings
+from client_app.data.registry import sums
 from fedstrata.support.errors import UserError
 
 HEADER = "age,sex,cp,label"
@@ -135,7 +136,7 @@ def test_sites_can_be_the_values_of_a_column(tmp_path, load_table, options) -> N
     split = {**options("tabular")["site_split"], "scheme": "natural", "column": "hospital"}
     data = [load_table(path, index, 2, site_split=split) for index in range(2)]
     assert [len(everything(each)) for each in data] == [15, 25]
-    assert [each.source for each in data] == ["hospital=north", "hospital=south"]
+    assert [each.source for each in data] == ["north", "south"]
     assert data[0].input_shape == (3,)  # the column of the sites is no input
 
 
@@ -261,3 +262,73 @@ def test_files_with_other_columns_are_refused(tmp_path, load_table) -> None:
     write(tmp_path / "b.csv", [f"{row},1" for row in rows()], f"{HEADER},chol")
     with pytest.raises(UserError, match="'chol' not in the files of all sites"):
         load_table(tmp_path, 0, 2)
+
+
+def test_an_agreed_scale_is_applied_to_all_splits(tmp_path, load_table) -> None:
+    path = write(tmp_path / "t.csv", rows())
+    chosen = {"features": ["age", "cp"], "categories": {"cp": [1, 2, 3, 4]}}
+    raw = everything(load_table(path, standardize="none", **chosen))
+    waiting = everything(load_table(path, standardize="agreed", **chosen))
+    constants = {"mean": [40, 0, 0, 0, 0], "std": [10, 1, 1, 1, 1]}
+    agreed = everything(load_table(path, standardize="agreed", constants=constants, **chosen))
+    assert np.array_equal(waiting, raw)
+    assert np.allclose(agreed[:, 0], (raw[:, 0] - 40) / 10)
+    assert np.array_equal(agreed[:, 1:], raw[:, 1:])
+
+
+def test_sums_are_over_the_numbers_in_training_rows(tmp_path, options) -> None:
+    lines = [f"{n},{'?' if n == 1 else 2 * n},{'ab'[n % 2]},x,{part}" for n, part in enumerate(
+        ["train"] * 6 + ["validation"] * 2 + ["test"] * 2)]  # fmt: skip
+    path = write(tmp_path / "t.csv", lines, "n,m,label,c,split")
+    chosen = options("tabular", categories={"c": ["x", "y"]}, impute="indicator")
+    info = SiteInfo(None, None, 0, 1, path)
+    report = sums("tabular", chosen, info, 1)
+    assert report.site == "site-00"
+    assert report.inputs.count == (6, 5, 0, 0, 0, 0, 0)
+    assert report.inputs.total[:2] == (15.0, 28.0)
+    assert report.inputs.squares[:2] == (55.0, 216.0)
+    assert len(report.targets) == 0
+    assert len(report.inputs) == load("tabular", chosen, info, 1).input_shape[0]
+    tasks = {"n": {"kind": "number"}}
+    number = sums("tabular", {**chosen, "tasks": tasks, "exclude": ["label"]}, info, 1)
+    assert number.targets.total == (15.0,)
+
+
+def test_a_groups_rows_stay_on_one_side(tmp_path, load_table) -> None:
+    lines = [f"{row},p{n // 4}" for n, row in enumerate(rows())]
+    path = write(tmp_path / "t.csv", lines, f"{HEADER},patient")
+    findings = Findings()
+    load_table(path, findings=findings)
+    assert any("write data.group=patient" in line for line in findings.lines())
+    findings = Findings()
+    data = load_table(path, group="patient", findings=findings)
+    assert data.input_shape == (3,)  # the group is no input
+    assert findings.groups == {"by": "patient", "groups": 10, "on_both_sides": 0}
+    assert all(len(part) % 4 == 0 for part in (data.train, data.validation, data.test))
+
+
+def test_the_same_row_in_two_splits_is_refused(tmp_path, load_table) -> None:
+    lines = [
+        f"{n / 7:.3f},{'ab'[n % 2]},{('train', 'validation', 'test')[n % 3]}" for n in range(60)
+    ]
+    copied = [*lines, lines[0].replace("train", "test")]
+    path = write(tmp_path / "t.csv", copied, "x,label,split")
+    with pytest.raises(UserError, match=r"data.duplicates"):
+        load_table(path)
+    assert len(everything(load_table(path, duplicates="keep"))) == 61
+    assert len(everything(load_table(path, duplicates="drop"))) == 60
+
+
+def test_equal_rows_of_a_coarse_table_are_chance(tmp_path, load_table) -> None:
+    lines = [f"{n % 2},{'ab'[n % 2]},{('train', 'validation', 'test')[n % 3]}" for n in range(60)]
+    findings = Findings()
+    data = load_table(write(tmp_path / "t.csv", lines, "x,label,split"), findings=findings)
+    assert len(everything(data)) == 60
+    assert any("4 rows are the same in two splits" in line for line in findings.lines())
+
+
+def test_delimiter_and_split_names_are_found_or_given(tmp_path, load_table) -> None:
+    lines = [f"{n / 7:.3f};{'ab'[n % 2]};{('fit', 'Val', 'holdout')[n % 3]}" for n in range(60)]
+    path = write(tmp_path / "t.csv", lines, "x;label;split")
+    data = load_table(path, split_names={"fit": "train", "holdout": "test"})
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [20, 20, 20]
