@@ -146,7 +146,7 @@ class _Reader:
         for name in folders.keys() - splits.keys():
             for file, _ in folders[name].below():
                 self.findings.leave_out(SUFFIX, describe_file(folders[name].path / file))
-        entries = []
+        entries: list[Entry] = []
         for name, split in splits.items():
             classes = self.subfolders(folders[name])
             self._reject_two_readings(folders[name], classes)

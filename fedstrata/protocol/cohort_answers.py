@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import make_message
 
-from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport, to_json
+from fedstrata.protocol.answers import AnyReport, to_json
 from fedstrata.protocol.kinds import LAYERS, REPORT, payload_array
 from fedstrata.protocol.limits import Refused
 
 
 def cohort_answer(
     message: Message,
-    reports: Sequence[SiteReport | RoundReport | DeployReport],
+    reports: Sequence[AnyReport],
     layers: Mapping[str, bytes],
 ) -> Message:
     """Return a cohort's answer: a report of each site, and the payload of each scope's sum."""

@@ -70,7 +70,8 @@ class Encoded:
     @property
     def incomplete(self) -> NDArray[np.bool_]:
         """Which rows have something that is not known."""
-        return np.stack(list(self.missing.values())).any(axis=0)
+        rows: NDArray[np.bool_] = np.stack(list(self.missing.values())).any(axis=0)
+        return rows
 
 
 def choose_features(

@@ -102,8 +102,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         values = agreed.scaled(values)
     inputs = values.astype(np.float32)
     train, validation, test = (
-        Split(ArrayInputs(inputs[part]), site.values[part])  # type: ignore[arg-type]
-        for part in site.parts
+        Split(ArrayInputs(inputs[part]), site.values[part]) for part in site.parts
     )
     data = SiteData(
         site.name,
