@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -14,6 +13,7 @@ import conf
 from fedstrata.protocol import limits
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.home import home
+from server_app.override_words import quoted_names, split_overrides
 from strategies.config import Config, config_from_dict
 
 CONF = Path(conf.__file__).resolve().parent
@@ -53,7 +53,7 @@ def read_run_config(run_config: Mapping[str, Any]) -> RunConfig:
             )
     return RunConfig(
         experiment=str(run_config["experiment"]),
-        overrides=tuple(shlex.split(str(run_config.get("overrides") or ""))),
+        overrides=tuple(split_overrides(str(run_config.get("overrides") or ""))),
         output_dir=Path(output) if output else home() / "runs",
         resume=str(run_config.get("resume") or ""),
         name=str(run_config.get("name") or ""),
@@ -76,6 +76,7 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
 
     for word in overrides:
         _refuse_unsafe(word)
+    overrides = [quoted_names(word) for word in overrides]
     sets: list[list[str]] = [[]]
     for word in overrides:
         if word == ";":
@@ -118,7 +119,7 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
     for override in overrides:
         _refuse_unsafe(override)
         _refuse_elsewhere(override)
-    overrides = [_chosen(override) for override in overrides]
+    overrides = [quoted_names(_chosen(override)) for override in overrides]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -128,7 +129,24 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
         raise UserError(_explain(error, overrides, experiment)) from None
     if not isinstance(loaded, dict):
         raise UserError("the configuration is not a mapping")
+    _name_classes(loaded.get("data"))
     return config_from_dict({str(key): value for key, value in loaded.items()})
+
+
+def _name_classes(data: object) -> None:
+    """Make names of numbers in ``data.classes``; raise UserError where what was written is lost."""
+    classes = data.get("classes") if isinstance(data, dict) else None
+    if not isinstance(classes, dict):
+        return
+    for task, names in classes.items():
+        for place, name in enumerate(names if isinstance(names, list) else ()):
+            if name is None or isinstance(name, bool) or (isinstance(name, float) and name >= 100):
+                shown = {None: "null", True: "true", False: "false"}.get(name, name)
+                raise UserError(
+                    f"data.classes.{task}: {shown} is not read as a name; write it in quotes, as in "
+                    f'data.classes={{{task}:["{shown}"]}}'
+                )
+            names[place] = str(name)
 
 
 def _refuse_unsafe(override: str) -> None:

@@ -247,7 +247,7 @@ def _counted(shown: Mapping[str, Any]) -> list[str]:
 
 def _of_each_site(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     made = []
-    for one in sites[:MOST_SITES_SHOWN]:
+    for one in [one for one in sites if one["site"]][:MOST_SITES_SHOWN]:
         source = f" ({one['source']})" if one["source"] else ""
         made.append(f"{one['site']}{source}: {_brief(one['examples'])}")
     if len(sites) > MOST_SITES_SHOWN:

@@ -70,8 +70,7 @@ class Encoded:
     @property
     def incomplete(self) -> NDArray[np.bool_]:
         """Which rows have something that is not known."""
-        rows: NDArray[np.bool_] = np.stack(list(self.missing.values())).any(axis=0)
-        return rows
+        return np.logical_or.reduce(list(self.missing.values()))
 
 
 def choose_features(
