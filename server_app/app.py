@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flwr.app import Context
@@ -19,6 +20,7 @@ from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.disk_room import require_room
 from server_app.run_folder import KEPT, check_same, new_run, resumed_run
 from server_app.said_once import say_once
+from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
@@ -103,16 +105,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     if old is not None:  # before the first query: sites compare their data with those of then
         plan = replace(plan, agreed=old.begun().get("agreed"))
     newcomers = frozenset(config.deployment.newcomers)
-    allowed = find_roster()
-    say(roster_line(allowed))
-    if settings.sites:
-        if allowed is None:
-            raise UserError(
-                "strategy.sites needs the server's roster, which binds names to keys: set "
-                "FEDSTRATA_ROSTER for the SuperLink, or leave strategy.sites out"
-            )
-        allowed = allowed.only(settings.sites)
-        say(f"strategy.sites: only {', '.join(settings.sites)} are sent anything")
+    allowed = _allowed(settings.sites)
     if isinstance(grid, GrpcGrid):
         model = str(config.model["name"])
         threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
@@ -153,6 +146,22 @@ def run(grid: Grid, wanted: RunConfig) -> None:
             say(line)
     else:
         say(f"results: {path}")
+
+
+def _allowed(sites: Sequence[str]) -> AllowedSites | None:
+    """Return the server's roster, of ``strategy.sites`` alone where it names some, and say so."""
+    allowed = find_roster()
+    say(roster_line(allowed))
+    if not sites:
+        return allowed
+    if allowed is None:
+        raise UserError(
+            "strategy.sites needs the server's roster, which binds names to keys: set "
+            "FEDSTRATA_ROSTER for the SuperLink, or leave strategy.sites out"
+        )
+    named = allowed.only(sites)
+    say(f"strategy.sites: only {', '.join(sites)} are sent anything")
+    return named
 
 
 def _import_ahead(model: str) -> None:

@@ -92,7 +92,7 @@ class Roster:
     def change_plan(self, plan: str) -> None:
         """Ask with another plan from now on, and again who has not answered to the one before."""
         self.plan = plan
-        self.stop_asking("it is asked again, with the checkpoint that the run starts from")
+        self.stop_asking("it is asked again, with another plan")
 
     def clear(self) -> None:
         """Forget who takes part."""
