@@ -77,15 +77,15 @@ def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
 
 def _site(report: SiteReport) -> dict[str, Any]:
     plain = asdict(report)
-    told = {key: plain[key] for key in _OF_A_SITE}
-    told["data"] = _description(plain["data"])
+    said_of_it = {key: plain[key] for key in _OF_A_SITE}
+    said_of_it["data"] = _description(plain["data"])
     if report.kind.name == CLASSES:
-        return {**told, "kind": CLASSES, "majority_accuracy": report.baseline["accuracy"]}
+        return {**said_of_it, "kind": CLASSES, "majority_accuracy": report.baseline["accuracy"]}
     kind = plain["kind"]
     if report.kind.name != NUMBER:
-        return {**told, "kind": kind["name"], "baseline": report.baseline}
+        return {**said_of_it, "kind": kind["name"], "baseline": report.baseline}
     numbers = {key: kind[key] for key in ("loss", "mean", "std", "unit")}
-    return {**told, "kind": kind["name"], "numbers": numbers, "baseline": report.baseline}
+    return {**said_of_it, "kind": kind["name"], "numbers": numbers, "baseline": report.baseline}
 
 
 def _description(said: Mapping[str, Any] | None) -> dict[str, Any] | None:

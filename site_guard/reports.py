@@ -107,7 +107,8 @@ class ReportRules:
         self._first.setdefault(("shape", run), report.input_shape)
         self._fix(("classes", run), report.classes, "classes", "in this run")
         _refuse_constants(order, report.kind)
-        self._fix(("kind", run, plan), report.kind, "kinds of task", "for the same plan")
+        self._fix(("kind", run), report.kind.name, "kinds of task", "in this run")
+        self._fix(("constants", run, plan), report.kind, "constants", "for the same plan")
         described = (report.input_shape, forms)
         self._fix(("layers", run, plan), described, "layers", "for the same plan")
         for split, count in report.examples.items():
@@ -191,11 +192,10 @@ class ReportRules:
         for split, values in metrics.items():
             self._fix_examples(order, split, values["examples"])
             self._fix(("measures", run), set(values), "measures", "in this run")
-            task = self._first.get(("kind", run, plan_hash(order)))
-            names = self._first.get(("classes", run))
+            kind, names = self._first.get(("kind", run)), self._first.get(("classes", run))
             # Unknown where this process started after the run's query.
-            if isinstance(task, TaskKind) and isinstance(names, tuple):
-                measures = MEASURES[task.name]
+            if isinstance(kind, str) and isinstance(names, tuple):
+                measures = MEASURES[kind]
                 if set(values) != {"examples", *measures.of, *measures.of_outputs(len(names))}:
                     raise Refused("the app has measures of another kind of task than it said")
 

@@ -268,7 +268,7 @@ def test_constants_and_unit_are_those_of_the_plan() -> None:
 def test_a_task_keeps_its_kind_and_its_baseline() -> None:
     rules = ReportRules(HERE)
     query(rules, NUMBERS, plan=PLAN)
-    with pytest.raises(Refused, match="other kinds of task than before"):
+    with pytest.raises(Refused, match="other constants than before"):
         query(rules, replace(NUMBERS, kind=replace(NUMBERS.kind, loss="huber")), plan=PLAN)
     with pytest.raises(Refused, match="other baselines than before"):
         query(rules, replace(NUMBERS, baseline={"mae": 8.1, "rmse": 9.0}), plan=PLAN)
