@@ -31,7 +31,7 @@ from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private, private_reason
 from fedstrata.support.frozen import frozen
 from models import weights
-from models.freezing import prefix_digest
+from models.freezing import prefix_digest, trained_norms
 from models.networks import input_dtype
 from models.training.data import SiteData
 from models.training.objectives import Objective, objective_of
@@ -197,6 +197,7 @@ def open_site(node: NodeSettings, plan: Plan, data: SiteData | None = None) -> S
         data = _simulated_data(key, node) if node.simulated else _own_data(plan, key, node)
     _check_inputs(data, plan)
     loaded = _load_model(ModelKey.of(node, plan, data))
+    _check_batches(data, plan, loaded.partitioned)
     device = choose_device(node.device)
     if plan.train.compile:
         _check_compiler(device)
@@ -332,6 +333,24 @@ def _check_inputs(data: SiteData, plan: Plan) -> None:
         )
     objective = objective_of(data.kind, len(data.classes))
     objective.loss(data.train.labels, plan.train.class_weights, torch.device("cpu"))
+
+
+def _check_batches(data: SiteData, plan: Plan, partitioned: PartitionedModel) -> None:
+    """Refuse batches of one example where a BatchNorm learns: it has no variance of one."""
+    if plan.train.batch_size > 1 and len(data.train) > 1:
+        return
+    norms = trained_norms(partitioned.network, partitioned.partition)
+    if not norms:
+        return
+    if plan.train.batch_size == 1:
+        what = "train.batch_size=1"
+        instead = "write train.batch_size=2 or more"
+    else:
+        what, instead = "the site has one training example", "give the site more examples"
+    raise UserError(
+        f"{what}, and BatchNorm ({norms[0]}) normalizes over the examples of a batch, of which it "
+        f"needs two: {instead}, or choose a model without BatchNorm, such as vgg11 or mlp"
+    )
 
 
 def _check_compiler(device: torch.device) -> None:

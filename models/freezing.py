@@ -132,6 +132,23 @@ def _mixes_examples(module: nn.Module) -> bool:
     return any(norm.running_mean is None for norm in norms)
 
 
+def trained_norms(model: nn.Module, partition: Partition) -> list[str]:
+    """Return the BatchNorms that normalize by the batch in training: those that are not frozen."""
+    frozen = {
+        name.rpartition(".")[0]
+        for name, group in partition.group_of.items()
+        if not partition.groups[group].trained
+    }
+    for path, step in sequential_modules(model)[: frozen_cut(model, partition)]:
+        frozen |= {f"{path}.{inner}".rstrip(".") for inner, _ in step.named_modules()}
+    norms = nn.modules.batchnorm._BatchNorm
+    return [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, norms) and path not in frozen
+    ]
+
+
 def freeze(model: nn.Module, partition: Partition) -> None:
     """Set ``requires_grad`` for the parameters of trained groups only."""
     for name, parameter in model.named_parameters():

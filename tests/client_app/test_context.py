@@ -176,3 +176,18 @@ def test_augmentation_of_what_is_no_picture_is_refused(plan: Plan) -> None:
     chosen = replace(plan, train=replace(plan.train, augment="flip"))
     with pytest.raises(UserError, match=r"train\.augment=flip is for pictures.*augment=none"):
         open_site(site, chosen, data)
+
+
+def test_batches_of_one_example_are_refused_where_a_batchnorm_learns() -> None:
+    with pytest.raises(
+        UserError, match=r"train\.batch_size=1, and BatchNorm \(bn3\).*batch_size=2"
+    ):
+        opened(plan_of("train.batch_size=1"))
+    alone = Split(ArrayInputs(np.zeros((1, 28, 28, 3), np.uint8)), np.zeros(1, np.int64))
+    data = SiteData("north", "gender", ("a", "b"), (3, 28, 28), alone, alone, alone)
+    site = read_node_settings({"partition-id": 0, "num-partitions": 2}, {})
+    with pytest.raises(UserError, match="one training example, and BatchNorm"):
+        open_site(site, plan_of(), data)
+    frozen_norms = ["groups.pretrained=[conv1,bn1,conv2,bn2,conv3,bn3]", "groups.common=[head.0]"]
+    frozen_norms += ["groups.task=[]", "groups.personal=[head.out]"]
+    open_site(site, plan_of(*frozen_norms), data)

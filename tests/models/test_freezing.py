@@ -15,6 +15,7 @@ from models.freezing import (
     sequential_modules,
     set_train_mode,
     split_at,
+    trained_norms,
 )
 from models.groups import partition_tensors
 from models.networks import MODELS, OF_TOKENS, build
@@ -238,3 +239,12 @@ def test_a_built_network_has_the_same_digest_from_the_same_seed():
         model = build("small_cnn", input_shape=(1, 28, 28), classes=2, head=[])
         digests.add(prefix_digest(model, 4))
     assert len(digests) == 1
+
+
+def test_a_batchnorm_normalizes_by_the_batch_unless_it_is_frozen(network):
+    built = network("small_cnn")
+    some = ["conv1", "bn1", "conv2", "bn2"]
+    partition = partition_tensors(built, {"pretrained": some, "common": ["..."]})
+    assert trained_norms(built, partition) == ["bn3"]
+    everything = partition_tensors(built, {"common": ["..."]})
+    assert trained_norms(built, everything) == ["bn1", "bn2", "bn3"]
