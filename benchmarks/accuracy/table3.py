@@ -93,6 +93,7 @@ def utkface(root: Path, rounds: int) -> Faces:
             "data.manifest=manifest.csv",
             "data.tasks=[gender,age,race]",
             "data.size=128",
+            "data.duplicates=keep",  # 21 of UTKFace's pictures are there twice, some with two ages
             "train.epochs=2",
             "train.batch_size=32",
             "train.optimizer.lr=0.003",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.cells import MOST_NAMED, CellRules
-from client_app.data.duplicates import POLICIES, Examples, settle_duplicates
+from client_app.data.duplicates import KEEP, POLICIES, Examples, settle_duplicates
 from client_app.data.findings import Findings
 from client_app.data.groups import (
     joined_units,
@@ -180,7 +180,8 @@ def share_of_site(
     every = every.take(kept)
     values = None if values is None else values[kept]
     numbers = _groups(every, options, values if by_value else None, info.findings)
-    units = every.copies
+    # Copies that are kept are drawn as any others are: the user knows of them.
+    units = np.arange(len(kept)) if options.duplicates == KEEP else every.copies
     if numbers is not None and every.grouped:
         units = joined_units(units, numbers)
     rows = rows_of_site(split, every.targets.strata(), rank, seed, values, units)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,11 +36,12 @@ def labelled(
     )
 
 
-def share(every, scheme="iid", rank=ALONE, findings=None) -> Share:
+def share(every, scheme="iid", rank=ALONE, findings=None, duplicates="refuse") -> Share:
     split = SiteSplit(scheme, 5.0, 1, 1, "ward")
     found = Findings() if findings is None else findings
     info = SiteInfo(None, None, None, None, None, findings=found)
-    return share_of_site(every, OPTIONS, split, rank, 1, info)
+    options = replace(OPTIONS, duplicates=duplicates)
+    return share_of_site(every, options, split, rank, 1, info)
 
 
 def patients(rows) -> set[int]:
@@ -96,6 +99,10 @@ def test_copies_are_at_one_site_without_a_group() -> None:
     every = labelled(copies=copies, grouped=False, labels=[0] * 30 + [1] * 30)
     shares = [set(copies[share(every, rank=Rank(site, 2)).rows]) for site in range(2)]
     assert not shares[0] & shares[1]
+    free = [share(every, rank=Rank(site, 2), duplicates="keep").rows for site in range(2)]
+    alone = labelled(grouped=False, labels=[0] * 30 + [1] * 30)
+    expected = [share(alone, rank=Rank(site, 2)).rows for site in range(2)]
+    assert [rows.tolist() for rows in free] == [rows.tolist() for rows in expected]
 
 
 def test_values_that_no_site_has_are_a_warning() -> None:
