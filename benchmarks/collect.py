@@ -25,6 +25,7 @@ TITLES = {
     "wire-har": "Bytes of a site and round, and accuracy: activities",
     "cache": "The feature cache: float32 and float16",
     "simulate": "Many simulated sites on one machine",
+    "data": "Loading pictures: torchvision and ours",
     "local": "Training at one site: the tutorial loop and ours",
     "attacks": "One bad site: rules of aggregation against attacks",
     "aggregate": "Aggregating replies: Flower and ours",

@@ -24,6 +24,7 @@ FOLDER = "digests"
 MOST_THREADS = 4
 _RACY = 2_000_000_000  # ns: a file this young could change without a new time
 MOST_PILED = 4  # times as many kept digests as files, before the old ones go
+MOST_KEPT = 100_000
 _KEY = 16  # bytes of a name's digest
 logger = logging.getLogger("flwr")
 
@@ -54,6 +55,58 @@ def same_content(root: Path, paths: Sequence[Path], cache_dir: Path | None) -> N
     for row in alike:
         numbers[row] = first.setdefault((seen[row].st_size, known[keys[row]]), row)
     return numbers
+
+
+class KeptDigests:
+    """The SHA-256 of files that were read before, as long as their sizes and times are the same.
+
+    Parameters
+    ----------
+    cache_dir : Path
+        The site's cache.
+    root : str
+        The folder of the files: each has a file of its own in the cache.
+    """
+
+    def __init__(self, cache_dir: Path, root: str) -> None:
+        name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+        self._path = cache_dir / FOLDER / f"{name}-pictures.npz"
+        self._known = _load(self._path)
+        self._found: Known = {}
+
+    def find(self, path: Path) -> tuple[bytes, str | None]:
+        """Return what stands for the file as it is now, and its SHA-256 where that is known.
+
+        Nothing stands for a file that is so young that it could change without a new time.
+        """
+        try:
+            seen = path.stat()
+        except OSError:
+            return b"", None
+        if max(seen.st_mtime_ns, seen.st_ctime_ns) >= time.time_ns() - _RACY:
+            return b"", None
+        key = _key(path, seen)
+        digest = self._known.get(key)
+        return key, None if digest is None else digest.hex()
+
+    def add(self, key: bytes, digest: str) -> None:
+        """Note the SHA-256 of a file that was read after `find` gave ``key`` for it."""
+        if key:
+            self._found[key] = bytes.fromhex(digest)
+
+    def save(self) -> None:
+        """Keep what was added; a disk that is full only means that it is read again."""
+        if not self._found:
+            return
+        try:
+            private_folder(self._path.parent)
+            with _locked(self._path.parent):
+                known = _load(self._path)
+                # What other sites of the folder read stays, but not what has piled up.
+                piled = len(known) > MOST_PILED * max(len(self._found), MOST_KEPT)
+                _save(self._path, self._found if piled else known | self._found)
+        except OSError as error:
+            logger.warning("the digests of the data are not kept: %s", error)
 
 
 def _kept(wanted: Mapping[bytes, Path], root: Path, cache_dir: Path) -> Known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.decoded_store import DecodedStore
+from client_app.data.file_digests import KeptDigests
 from client_app.data.findings import Findings
 from client_app.data.paths import describe_file
 from client_app.data.picture_options import OF_FILE, SKIP, PictureOptions
@@ -127,10 +129,12 @@ def read_pictures(
     UserError
         Files cannot be read, all of which it counts; or more than ``data.unreadable_most``.
     """
-    preparation, store = options.preparation(), None
-    if cache_dir is not None and options.cache_mb:
+    preparation, memory = options.preparation(), options.memory_mb << 20
+    cache = PictureCache(preparation, memory)
+    if cache_dir is not None and options.cache_mb and paths:
         store = DecodedStore(cache_dir / "pictures", preparation, options.cache_mb << 20)
-    cache = PictureCache(preparation, options.memory_mb << 20, store)
+        digests = KeptDigests(cache_dir, os.path.commonpath(paths))
+        cache = PictureCache(preparation, memory, store, digests)
     pictures: list[Picture] = []
     rows: list[int] = []
     wrong: list[tuple[Path, UserError]] = []

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from client_app.data.decoded_store import DecodedStore, PackWriter
 from client_app.data.dicom import MissingReaderError
+from client_app.data.file_digests import KeptDigests
 from client_app.data.paths import describe_file
 from client_app.data.pixels import Facts, Preparation, Square, scaled_values
 from client_app.data.readers import decode_all, decode_one
@@ -69,6 +70,8 @@ class PictureCache:
         once, so no other rule keeps more of what is needed.
     store : DecodedStore or None
         Decoded pictures on disk.
+    digests : KeptDigests or None
+        Of files that were read before.
     kept : dict
         Maps `Picture.key` to the square.
     """
@@ -76,6 +79,7 @@ class PictureCache:
     preparation: Preparation
     memory: int
     store: DecodedStore | None = None
+    digests: KeptDigests | None = None
     kept: dict[tuple[str, int], Square] = field(default_factory=dict)
     _used: list[int] = field(default_factory=lambda: [0], repr=False)  # bytes, in `kept`
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
@@ -83,7 +87,10 @@ class PictureCache:
     def examine(self, paths: Sequence[Path]) -> list[list[Picture] | UserError]:
         """Decode every file that is not stored; return its pictures, or what is wrong with it."""
         with ThreadPoolExecutor(threads()) as pool, self._writing() as writer:
-            return list(pool.map(lambda path: self._examine(path, writer), paths))
+            found = list(pool.map(lambda path: self._examine(path, writer), paths))
+        if self.digests is not None:
+            self.digests.save()
+        return found
 
     def squares(self, pictures: Sequence[Picture]) -> list[Square]:
         """Return the decoded pictures.
@@ -109,11 +116,16 @@ class PictureCache:
 
     def _examine(self, path: Path, writer: PackWriter | None) -> list[Picture] | UserError:
         found = []
+        key, known = (b"", None) if self.digests is None else self.digests.find(path)
         try:
+            if known is not None and (stored := self._stored(path, known)):
+                return stored
             content = read_file(path)
             digest = hashlib.sha256(content).hexdigest()
-            if self.store is not None and (stored := self.store.pictures(digest)):
-                return [Picture(path, digest, each.facts, each.frame) for each in stored]
+            if self.digests is not None:
+                self.digests.add(key, digest)
+            if stored := self._stored(path, digest):
+                return stored
             for frame, frames, decoded in decode_all(path, content, self.preparation):
                 picture = Picture(path, digest, decoded.facts, frame)
                 found.append(picture)
@@ -125,6 +137,11 @@ class PictureCache:
         except UserError as error:
             return error
         return found
+
+    def _stored(self, path: Path, digest: str) -> list[Picture]:
+        """Return the pictures of a file that are on disk; none where not all of them are."""
+        stored = () if self.store is None else self.store.pictures(digest)
+        return [Picture(path, digest, each.facts, each.frame) for each in stored]
 
     def _writing(self) -> AbstractContextManager[PackWriter | None]:
         return nullcontext() if self.store is None else self.store.writing()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from client_app.data import file_digests
-from client_app.data.file_digests import same_content
+from client_app.data.file_digests import KeptDigests, same_content
 from fedstrata.support.errors import UserError
 
 
@@ -86,3 +86,63 @@ def test_a_missing_file_is_reported(tmp_path) -> None:
 def test_a_cache_that_cannot_be_written_is_no_fault(files, tmp_path) -> None:
     (tmp_path / "cache").write_text("a file")
     assert same_content(files[0].parent, files, tmp_path / "cache").tolist() == [0, 1, 0, 3]
+
+
+def aged(path: Path, content: bytes) -> Path:
+    """Write a file that is old enough for its times to say that it is the same."""
+    path.write_bytes(content)
+    os.utime(path, ns=(10**18, 10**18))
+    return path
+
+
+def test_a_digest_is_known_as_long_as_the_file_is_the_same(tmp_path: Path, monkeypatch) -> None:
+    path = aged(tmp_path / "a.png", b"one")
+    monkeypatch.setattr(file_digests, "_RACY", -(10**12))  # its change of mode was just now
+    first = KeptDigests(tmp_path / "cache", str(tmp_path))
+    key, known = first.find(path)
+    assert known is None
+    first.add(key, "ab" * 32)
+    first.save()
+    assert KeptDigests(tmp_path / "cache", str(tmp_path)).find(path) == (key, "ab" * 32)
+    assert KeptDigests(tmp_path / "cache", "elsewhere").find(path) == (key, None)
+    aged(path, b"two")
+    assert KeptDigests(tmp_path / "cache", str(tmp_path)).find(path)[1] is None
+    assert b"a.png" not in b"".join(
+        each.read_bytes() for each in (tmp_path / "cache").rglob("*.npz")
+    )
+
+
+def test_nothing_stands_for_a_young_or_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    kept = KeptDigests(tmp_path / "cache", str(tmp_path))
+    for name in ("a.png", "b.png"):
+        assert kept.find(tmp_path / name) == (b"", None)
+    kept.add(b"", "ab" * 32)
+    kept.save()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_two_sites_of_a_folder_keep_each_others_digests(tmp_path: Path) -> None:
+    keys = [bytes([number]) * 16 for number in range(2)]
+    both = [KeptDigests(tmp_path / "cache", "root") for _ in keys]
+    for kept, key in zip(both, keys, strict=True):
+        kept.add(key, "ab" * 32)
+        kept.save()
+    assert KeptDigests(tmp_path / "cache", "root")._known.keys() == set(keys)
+
+
+def test_what_piled_up_over_the_years_goes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(file_digests, "MOST_KEPT", 1)
+    for number in range(7):
+        kept = KeptDigests(tmp_path / "cache", "root")
+        kept.add(bytes([number]) * 16, "ab" * 32)
+        kept.save()
+        assert 1 <= len(KeptDigests(tmp_path / "cache", "root")._known) <= 5
+
+
+def test_digests_that_cannot_be_written_are_read_again(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"a file in the way")
+    kept = KeptDigests(tmp_path / "cache", "root")
+    kept.add(b"k" * 16, "ab" * 32)
+    kept.save()
+    assert (tmp_path / "cache").is_file()

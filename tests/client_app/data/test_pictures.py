@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from client_app.data import pictures, readers
+from client_app.data import file_digests, pictures, readers
 from client_app.data.decoded_store import DecodedStore
-from client_app.data.pictures import PictureCache, PictureInputs
+from client_app.data.file_digests import KeptDigests
+from client_app.data.pictures import Picture, PictureCache, PictureInputs
 from client_app.data.pixels import Preparation
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import encoded, picture
@@ -114,6 +115,25 @@ def test_a_second_start_decodes_nothing_and_gives_the_same(folders, tmp_path, mo
         assert second.batch(order).equal(expected)
         assert second.digest() == first.digest()
         assert len(second.cache.kept) == (3 if memory else 0)  # those that a batch needed
+
+
+def test_a_file_that_is_known_is_not_even_read(folders, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(file_digests, "_RACY", -(10**12))  # the files were made just now
+    paths = sorted((folders / "cat").iterdir())
+
+    def examined() -> list[list[Picture] | UserError]:
+        store = DecodedStore(tmp_path / "cache", Preparation(8), 1 << 20)
+        digests = KeptDigests(tmp_path / "cache", str(folders))
+        return PictureCache(Preparation(8), 0, store, digests).examine(paths)
+
+    first, read = examined(), []
+    read_file = pictures.read_file
+    monkeypatch.setattr(pictures, "read_file", lambda path: read.append(path) or read_file(path))
+    assert str(examined()) == str(first)
+    assert read == []
+    picture(77).save(paths[0])
+    assert str(examined()) != str(first)
+    assert read == paths[:1]
 
 
 def test_only_new_pictures_are_decoded(folders, tmp_path, monkeypatch) -> None:
