@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.accuracy.joint_network import Joint, build_joint, joint_loss
+from benchmarks.accuracy.joint_network import Joint, build_joint, joint_loss, joint_rows
 from benchmarks.accuracy.pooled_inputs import pooled
 from client_app.feature_cache import FeatureCache, cached
 from client_app.node_config import DEFAULT_CACHE_GB
+from fedstrata.protocol.measures import MEASURES
 from fedstrata.support.seeds import derive_seed
 from models import freezing
 from models.training import loop, metrics
 from models.training.data import SiteData, Split
-from models.training.objectives import objective_of
+from models.training.objectives import Objective, objective_of
 from server_app.start_weights import PretrainingJob, checkpoint
 from strategies.config import Config
 from strategies.partitioned_model import PartitionedModel
@@ -73,7 +74,6 @@ def central(
 def _train(config: Config, tasks: Mapping[str, list[SiteData]], cache: Path) -> dict[str, Any]:
     joint, cut = build_joint(config, tasks, _start(config, cache))
     names = sorted(tasks)
-    most = max(len(members[0].classes) for members in tasks.values())
     splits: dict[str, dict[str, Split]] = {}
     for task, members in tasks.items():
         for member in members:
@@ -83,11 +83,14 @@ def _train(config: Config, tasks: Mapping[str, list[SiteData]], cache: Path) -> 
     order = [(task, member.site) for task in names for member in tasks[task]]
     pool = pooled([splits[site]["train"] for _, site in order])
     several = joint.layers_per_task()
-    # The labels of one task follow those of the one before: so a row's label tells its task.
-    first = {task: most * number if several else 0 for number, task in enumerate(names)}
-    codes = [splits[site]["train"].labels + first[task] for task, site in order]
-    train = Split(pool, np.concatenate(codes))
-    objective = joint_loss(joint, names, most) if several else None
+    objectives = {name: _objective(tasks[name][0]) for name in names}
+    labels = [splits[site]["train"].labels for _, site in order]
+    if several:
+        train = Split(pool, joint_rows(labels, [names.index(task) for task, _ in order]))
+        loss = joint_loss(joint, objectives)
+    else:
+        train = Split(pool, np.concatenate(labels))
+        loss = objectives[names[0]].loss(train.labels, "none", DEVICE)
     network = joint.body if several else joint.network(names[0])
     generator = loop.seeded(derive_seed(config.seed, "central"))
     state: loop.OptimizerState = {}
@@ -101,12 +104,25 @@ def _train(config: Config, tasks: Mapping[str, list[SiteData]], cache: Path) -> 
             trained=joint.parameters(),
             generator=generator,
             device=DEVICE,
-            loss=objective,
+            loss=loss,
             optimizer_state=state,
         )
         measured = _measure(config, joint, tasks, splits)
-        curve.append(float(np.mean([site["accuracy"] for site in measured.values()])))
+        curve.append(_mean_leading(measured))
     return {"sites": dict(sorted(measured.items())), "curve": curve}
+
+
+def _objective(data: SiteData) -> Objective:
+    return objective_of(data.kind, len(data.classes))
+
+
+def _mean_leading(sites: Mapping[str, Mapping[str, Any]]) -> float:
+    """Return the mean accuracy over the sites; without tasks of classes, of the leading measure."""
+    for kind, measures in MEASURES.items():
+        found = [site[measures.leading] for site in sites.values() if site["kind"] == kind]
+        if found:
+            return float(np.mean(found))
+    return float("nan")
 
 
 def _start(config: Config, cache: Path) -> Mapping[str, Tensor]:
@@ -166,7 +182,7 @@ def _measure(
                 name: metrics.evaluate(
                     network,
                     splits[member.site][name],
-                    measure=objective_of(member.kind, len(member.classes)).measure,
+                    measure=_objective(member).measure,
                     batch_size=config.train.evaluation_batch_size,
                     device=DEVICE,
                     autocast=False,
@@ -175,6 +191,7 @@ def _measure(
             }
             sites[member.site] = {
                 "task": task,
+                "kind": member.kind.name,
                 **measured["test"],
                 "validation": measured["validation"],
             }

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedstrata.protocol.task_kinds import CLASSES
 from models import freezing
 from models.freezing import set_train_mode
 from models.training import loop
-from models.training.data import SiteData
+from models.training.data import Labels, SiteData
+from models.training.objectives import Objective
 from strategies.config import Config, plan_for
 from strategies.methods import make_method
 from strategies.partitioned_model import PartitionedModel, build_partitioned
@@ -131,24 +136,58 @@ def _share(model: nn.Module, first: nn.Module, shared: set[str]) -> None:
                     holder[name] = source[name]
 
 
-def joint_loss(joint: Joint, names: Sequence[str], most: int) -> loop.Loss:
+def joint_rows(labels: Sequence[Labels], owners: Sequence[int]) -> NDArray[np.float32]:
+    """Return the labels of several sites as rows of one array: the number of the task, then they.
+
+    Parameters
+    ----------
+    labels : sequence of NDArray
+        Of each site, as a `Split` has them for its task's kind.
+    owners : sequence of int
+        The number of each site's task.
+    """
+    width = 1 + max(math.prod(each.shape[1:]) for each in labels)
+    rows = []
+    for each, owner in zip(labels, owners, strict=True):
+        row = np.full((len(each), width), np.nan, dtype=np.float32)
+        row[:, 0] = owner
+        own = each.reshape(len(each), -1)
+        row[:, 1 : 1 + own.shape[1]] = own
+        rows.append(row)
+    return np.concatenate(rows)
+
+
+def joint_loss(joint: Joint, tasks: Mapping[str, Objective]) -> loop.Loss:
     """Return the loss of a batch of several tasks, each through its own tail.
 
     It is the sum over tasks of their mean losses, each weighted by its share of the batch times the
     number of tasks; `build_joint` divides the gradients of the shared layers by that number. So a task's
     layers are stepped by its own mean gradient and the shared ones, wherever they stand, by the mean
     over all, as in a round of equations (1) and (2) with one step.
-    """
-    tasks = len(names)
 
-    def loss(shared: Tensor, codes: Tensor) -> Tensor:
+    Parameters
+    ----------
+    joint : Joint
+        The networks.
+    tasks : mapping of str to Objective
+        In the order of their numbers in `joint_rows`.
+    """
+    names = list(tasks)
+    losses = [each.loss(np.empty(0), "none", torch.device("cpu")) for each in tasks.values()]
+
+    def loss(shared: Tensor, rows_of_labels: Tensor) -> Tensor:
         total = shared.new_zeros(())
-        owners = codes // most
+        owners = rows_of_labels[:, 0].long()
         for number in torch.unique(owners).tolist():
             rows = (owners == number).nonzero().squeeze(1)
-            logits = joint.tails[names[number]](shared[rows])
-            labels = codes[rows] - most * number
-            total = total + functional.cross_entropy(logits, labels, reduction="sum")
-        return tasks * total / len(codes)
+            objective, task_loss = tasks[names[number]], losses[number]
+            outputs = joint.tails[names[number]](shared[rows])
+            if objective.kind.name == CLASSES:
+                wanted = rows_of_labels[rows, 1].long()
+                total = total + functional.cross_entropy(outputs, wanted, reduction="sum")
+                continue
+            wanted = rows_of_labels[rows, 1 : 1 + objective.outputs]
+            total = total + task_loss.each(outputs, wanted, task_loss.own_weight()).sum()
+        return len(names) * total / len(rows_of_labels)
 
     return loss

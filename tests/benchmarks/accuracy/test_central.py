@@ -84,3 +84,13 @@ def test_pooled_training_makes_as_many_passes_as_the_sites() -> None:
     assert round_settings(steps, 1, 96, 4).config.epochs == 2  # 6 steps of 8, of 24 pictures a site
     epochs = compose("faces", [*STEP, "train.epochs=3"])
     assert round_settings(epochs, 1, 96, 4).config.epochs == 3
+
+
+def test_the_papers_joint_network_has_five_sigmoid_outputs(tmp_path: Path) -> None:
+    config = compose("faces", [*STEP, "data.tasks=[all]", "train.batch_size=24"])
+    made = central(config, sites_data(config, 2, None), tmp_path)
+    for site in made["sites"].values():
+        assert site["kind"] == "labels"
+        assert 0 <= site["accuracy"] <= 1
+        assert set(site) >= {"auroc", "average_precision", "loss"}
+    assert len(made["curve"]) == config.strategy.rounds

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.accuracy.joint_network import build_joint, joint_loss
+from benchmarks.accuracy.joint_network import build_joint, joint_loss, joint_rows
 from benchmarks.flower.site_data import sites_data
 from models.training.data import SiteData
+from models.training.objectives import OneOfClasses, objective_of
 from server_app.compose import compose
 from strategies.config import Config
 from tests.helpers.runs import SMALL
@@ -53,16 +55,39 @@ def test_the_loss_of_a_task_weighs_its_share_of_the_batch(
     rows = torch.randn(
         4, joint.body(torch.zeros(1, *next(iter(tasks.values()))[0].input_shape)).shape[1]
     )
-    codes = torch.tensor([0, 1, 1, 3 + 1])  # three rows of the first task, one of the second
+    # Three rows of the first task, one of the second.
+    labels = torch.from_numpy(joint_rows([np.array([0, 1, 1]), np.array([1])], [0, 1]))
+    codes = torch.tensor([0, 1, 1, 1])
     expected = (
         2
         / 4
         * (
             3 * functional.cross_entropy(joint.tails[names[0]](rows[:3]), codes[:3])
-            + functional.cross_entropy(joint.tails[names[1]](rows[3:]), codes[3:] - 3)
+            + functional.cross_entropy(joint.tails[names[1]](rows[3:]), codes[3:])
         )
     )
-    assert torch.allclose(joint_loss(joint, names, 3)(rows, codes), expected)
+    objectives = {name: OneOfClasses(2) for name in names}
+    assert torch.allclose(joint_loss(joint, objectives)(rows, labels), expected)
+
+
+def test_tasks_of_all_kinds_are_trained_together(config: Config) -> None:
+    several = compose("faces", [*MLP, *GROUPS, "data.tasks=[gender,age_years,all]"])
+    tasks = {data.task: [data] for data in sites_data(several, 3, None)}
+    joint, _ = build_joint(several, tasks, {})
+    names = sorted(tasks)
+    objectives = {n: objective_of(tasks[n][0].kind, len(tasks[n][0].classes)) for n in names}
+    splits = [tasks[name][0].train for name in names]
+    rows = joint.body(torch.cat([split.inputs.batch(np.arange(8)) for split in splits]))
+    labels = joint_rows([split.labels for split in splits], [0, 1, 2])
+    expected = sum(
+        objectives[name].loss(split.labels, "none", torch.device("cpu"))(
+            joint.tails[name](part), torch.from_numpy(split.labels)
+        )
+        for name, split, part in zip(names, splits, rows.split(8), strict=True)
+    )
+    assert joint_loss(joint, objectives)(rows, torch.from_numpy(labels)).item() == pytest.approx(
+        float(torch.as_tensor(expected).detach()), rel=1e-5
+    )
 
 
 def test_the_gradient_of_a_shared_layer_is_the_mean_over_tasks(
