@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -161,6 +162,14 @@ class Exchange:
             left.update(lost)
         return update, left
 
+    def owed(self, received: Mapping[str, Tensor], feedback: Mapping[str, Tensor]) -> float | None:
+        """Return how large the error feedback is beside the change of its tensors since the start.
+
+        None where coding loses nothing, and before anything has changed.
+        """
+        changed = _norm(received[name].double() - self.start[name].double() for name in feedback)
+        return _norm(feedback.values()) / changed if feedback and changed else None
+
     def _stepped(
         self, group: str, payloads: Mapping[str, bytes], coded: CodedGroup
     ) -> dict[str, Tensor]:
@@ -198,6 +207,10 @@ class Exchange:
 
     def _start(self, group: str) -> dict[str, Tensor]:
         return {name: self.start[name] for name in self.partition.exchanged_names(group)}
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
 
 
 @contextmanager

@@ -118,6 +118,7 @@ def train(context: SiteContext, order: Order) -> Answer:
     context.store.note_data(context.data.digest)
     # Saved with the round: the next update carries it if the server takes this one.
     update, feedback = context.exchange.write(tensors, received.tensors, feedback)
+    report = replace(report, owed=context.exchange.owed(received.tensors, feedback))
     state = replace(
         prepared.local_state(),
         error_feedback=feedback,

@@ -23,6 +23,7 @@ from server_app.rounds.records import (
 )
 from server_app.tables import MEGABYTE, rendered
 
+MUCH_OWED = 0.2  # of the change since the start; see docs/compression.md
 PACKAGES = ("fedstrata", "flwr", "torch", "torchvision", "numpy", "safetensors")
 
 
@@ -92,6 +93,20 @@ def closing(results: Mapping[str, Any]) -> list[str]:
             deployment_verdict(results["deployment"]),
         ]
     return texts
+
+
+def owed_line(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Return a warning where coding still owes much of the updates after the last round, or ""."""
+    last = rounds[-1]["sites"] if rounds else {}
+    owed = [site["owed"] for site in last.values() if site.get("owed") is not None]
+    mean = sum(owed) / len(owed) if owed else 0.0
+    if mean < MUCH_OWED:
+        return ""
+    return (
+        f"coding: after the last round the sites still owe {mean:.0%} of what changed since the start "
+        "(error feedback, mean over the sites); more rounds would send it (strategy.rounds), or a "
+        "coding that loses less"
+    )
 
 
 def whereabouts(path: Path, fetch: str, host: str, user: str) -> list[str]:

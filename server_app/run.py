@@ -165,6 +165,8 @@ class Run:
             self.log(report.round_line(record, total))
             self._write_results()
             number += 1
+        if owed := report.owed_line(self.history):
+            self.log(owed)
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
         alone = self.config.baselines.alone

@@ -177,6 +177,10 @@ class ReportRules:
             measured = [report.metrics]
             if report.interval is not None and kind != kinds.EVALUATE:
                 raise Refused("the app has an interval, which only a last evaluation has")
+            if report.owed is not None and not (
+                kind == kinds.TRAIN and codings_of(order).loses_updates
+            ):
+                raise Refused("the app says what coding owes, and nothing is lost by it")
         for metrics in measured:
             self._check_measured(order, metrics)
         if report.numerics is not None:

@@ -48,7 +48,7 @@ from fedstrata.protocol.limits import (
 from fedstrata.protocol.measured import MEASURED as MEASURED
 from fedstrata.protocol.measured import check_interval, check_metrics, check_outputs
 from fedstrata.protocol.numerics import Numerics
-from fedstrata.protocol.rounding import rounded
+from fedstrata.protocol.rounding import MOST_OWED, rounded
 from fedstrata.protocol.sums import SumsReport, as_record
 from fedstrata.protocol.task_kinds import ONE_CLASS_EACH, TaskKind
 
@@ -144,6 +144,9 @@ class RoundReport:
         Whether there is no update because what the site computed is not finite.
     interval : tuple of float or None
         Of the last evaluation: 95 % bootstrap interval of the leading measure on the test split.
+    owed : float or None
+        Where coding loses something: the norm of what it has lost so far and not sent since, as a
+        share of that of the change of the layers since the run's start.
     """
 
     site: str
@@ -159,6 +162,7 @@ class RoundReport:
     numerics: Numerics | None = None
     diverged: bool = False
     interval: tuple[float, float] | None = None
+    owed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ AnyReport = SiteReport | RoundReport | DeployReport | SumsReport
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
         SiteReport: ("known_states", "later", "data", "kind"),
-        RoundReport: ("diverged", "interval"),
+        RoundReport: ("diverged", "interval", "owed"),
         DeployReport: ("later",),
         SumsReport: ("later",),
     }
@@ -336,6 +340,8 @@ def read_round_report(message: Message) -> RoundReport:
     report = replace(report, error=one_line(report.error))
     check_metrics(report.metrics)
     check_interval(report.interval, report.metrics)
+    if report.owed is not None and not 0 <= report.owed <= MOST_OWED:
+        raise Refused(f"owed is {report.owed}")
     _check_finite(report)
     _check_numerics(report)
     return report

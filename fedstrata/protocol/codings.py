@@ -268,6 +268,11 @@ class Codings:
         """Return how the group travels from a site to the server."""
         return self.up.get(group, EXACT)
 
+    @property
+    def loses_updates(self) -> bool:
+        """Whether what sites send loses something in any group."""
+        return any(coding.lossy for coding in self.up.values())
+
     def describe(self, group: str) -> str:
         """Return how the group travels in both directions, for people."""
         return f"up {_describe(self.from_site(group))}, down {_describe(self.to_site(group))}"

@@ -11,6 +11,7 @@ from fedstrata.protocol.task_kinds import CLASSES
 DECIMALS = 6  # of losses and of what is from 0 to 1: a hundredth of what tables print
 DIGITS = 7  # significant ones of a large loss, and of errors in a number's own unit
 SECONDS_DECIMALS = 1
+OWED_DECIMALS, MOST_OWED = 2, 10.0
 MOST_SECONDS = 10_000_000  # of an order: four months
 _METRICS = ("metrics", "before", "after")  # fields with metrics by split
 
@@ -26,6 +27,8 @@ def rounded(record: Mapping[str, Any]) -> dict[str, Any]:
         changed["loss"] = _loss(changed["loss"])
     if "seconds" in changed:
         changed["seconds"] = _plain(round(changed["seconds"], SECONDS_DECIMALS))
+    if changed.get("owed") is not None:
+        changed["owed"] = _plain(round(min(changed["owed"], MOST_OWED), OWED_DECIMALS))
     if "baseline" in changed:
         kind, tested = changed["kind"]["name"], changed["examples"].get("test", 0)
         changed["baseline"] = {

@@ -119,6 +119,7 @@ def site_record(member: Member, report: RoundReport) -> dict[str, Any]:
         "planned_steps": report.planned,
         "seconds": report.seconds,
         "numerics": numerics_record(report),
+        **({} if report.owed is None else {"owed": report.owed}),
     }
 
 

@@ -91,3 +91,13 @@ def test_coding_leaves_error_feedback_which_the_next_update_carries() -> None:
     assert torch.equal(feedback["conv3.weight"], left["conv3.weight"])
     assert exchange.error_feedback({"common": 2}) == {}
     assert exchange.write(trained, start, feedback)[0]["common"] != update["common"]
+
+
+def test_what_is_owed_is_measured_by_the_change_since_the_start() -> None:
+    exchange = opened(CODED_UP).exchange
+    start = start_of(exchange, "common")
+    moved = {name: tensor + 2 for name, tensor in start.items()}
+    assert exchange.owed(start, {name: torch.ones_like(t) for name, t in start.items()}) is None
+    assert exchange.owed(moved, {}) is None
+    owed = exchange.owed(moved, {name: torch.ones_like(t) for name, t in start.items()})
+    assert owed == pytest.approx(0.5)

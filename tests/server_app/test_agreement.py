@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from flwr.app import Message
 
 from fedstrata.protocol import kinds
+from fedstrata.protocol.answers import answer, failure, read_sums_report
+from fedstrata.protocol.sums import ColumnSums
 from fedstrata.support.errors import UserError
 from tests.helpers.runs import Crash, same, states, without_times
 from tests.loopback import simulate
@@ -103,3 +106,49 @@ def test_cohorts_send_the_sums_of_each_site(tables: Path, tmp_path: Path) -> Non
 def test_one_site_alone_has_nobody_to_agree_with(tables: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the sums of one site would be its own"):
         play(tables, tmp_path, "one", sites=1)
+
+
+def test_numbers_to_predict_are_scaled_by_the_sums_of_all(tables: Path, tmp_path: Path) -> None:
+    chosen = ["data.tasks={years:{column:age,kind:number,unit:years}}", "data.exclude=[label]"]
+    results = play(tables, tmp_path, "years", *chosen)
+    ages, scale = training_ages(tables), agreed(tmp_path, "years")["targets"]["years"]
+    assert scale["mean"] == [pytest.approx(ages.mean(), abs=1e-6)]
+    assert scale["std"] == [pytest.approx(ages.std(), abs=1e-6)]
+    errors = [site["mae"] for site in results["final"]["sites"].values()]
+    assert max(errors) < 60  # years, not deviations
+    assert max(errors) > 5
+
+
+def test_a_site_that_sends_no_sums_is_left_out_of_them(
+    tables: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == kinds.SUMS and message.metadata.dst_node_id == 101:
+            return failure(message, "north", 0, "not today")
+        return reply
+
+    play(tables, tmp_path, "one", tamper=refuse)
+    assert "site north sent no sums: not today" in caplog.text
+    assert "each can compute the other's means" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"site": "other"}, "answers as 'other'"),
+        ({"inputs": ColumnSums((9,), (1.0,), (1.0,))}, "sends sums of 1 inputs"),
+        ({"inputs": ColumnSums((90, 9), (1.0, 1.0), (1.0, 1.0))}, "more rows than the 25"),
+        ({"targets": ColumnSums((9,), (1.0,), (1.0,))}, "sends sums of 1 targets"),
+    ],
+)
+def test_sums_that_are_not_the_sites_own_end_a_run_of_few(
+    tables: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict, reason: str
+) -> None:
+    def forge(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == kinds.SUMS and message.metadata.dst_node_id == 101:
+            return answer(message, replace(read_sums_report(reply), **changes), {})
+        return reply
+
+    with pytest.raises(UserError, match="2 of 3 sites sent their sums, and 3 are needed"):
+        play(tables, tmp_path, "one", "strategy.min_sites=3", tamper=forge)
+    assert reason in caplog.text

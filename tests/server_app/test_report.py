@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from server_app.report import final_tables, verdict
+import pytest
+
+from server_app.report import final_tables, owed_line, verdict
 
 
 def site(accuracy: float, alone: float | None, examples: int = 10) -> dict[str, Any]:
@@ -70,3 +72,15 @@ def test_tasks_of_other_kinds_are_compared_by_themselves() -> None:
     table = final_tables(said)
     assert "MAE 6.25 years" in table
     assert "accuracy 90.00 %" in table
+
+
+@pytest.mark.parametrize(
+    ("owed", "said"),
+    [((0.1, 0.5), "still owe 30% of what changed"), ((0.1, 0.1), ""), ((None, None), ""), ((), "")],
+)
+def test_what_coding_owes_at_the_end_is_said_where_it_is_much(owed, said) -> None:
+    sites = {str(n): {} if value is None else {"owed": value} for n, value in enumerate(owed)}
+    line = owed_line([{"sites": {"a": {"owed": 9.0}}}, {"sites": sites}])
+    assert said in line
+    assert bool(line) == bool(said)
+    assert owed_line([]) == ""

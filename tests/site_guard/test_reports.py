@@ -323,3 +323,12 @@ def test_sums_of_few_rows_or_other_columns_do_not_leave(report: SumsReport, reas
     query(rules, replace(WHO, input_shape=(2,)))
     with pytest.raises(Refused, match=reason):
         rules.check_sums(asked(kinds.SUMS), report)
+
+
+def test_only_an_update_that_loses_something_says_what_is_owed() -> None:
+    lossy = json.dumps({"coding": {"common": {"name": "int8", "per_channel": False}}})
+    owing = replace(ROUND, owed=0.5)
+    ReportRules(HERE).check_counts(asked(kinds.TRAIN, plan=lossy), owing)
+    for kind, plan in ((kinds.TRAIN, "{}"), (kinds.EVALUATE, lossy)):
+        with pytest.raises(Refused, match="nothing is lost by it"):
+            ReportRules(HERE).check_counts(asked(kind, plan=plan), owing)
