@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -141,7 +142,7 @@ def _name_classes(data: object) -> None:
     for task, names in classes.items():
         for place, name in enumerate(names if isinstance(names, list) else ()):
             if name is None or isinstance(name, bool) or (isinstance(name, float) and name >= 100):
-                shown = {None: "null", True: "true", False: "false"}.get(name, name)
+                shown = f"{name:g}" if isinstance(name, float) else json.dumps(name)
                 raise UserError(
                     f"data.classes.{task}: {shown} is not read as a name; write it in quotes, as in "
                     f'data.classes={{{task}:["{shown}"]}}'

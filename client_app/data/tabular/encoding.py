@@ -70,7 +70,8 @@ class Encoded:
     @property
     def incomplete(self) -> NDArray[np.bool_]:
         """Which rows have something that is not known."""
-        return np.logical_or.reduce(list(self.missing.values()))
+        unknown = np.stack(list(self.missing.values())).sum(axis=0)
+        return np.asarray(unknown > 0)
 
 
 def choose_features(
