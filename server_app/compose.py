@@ -166,6 +166,10 @@ def _refuse_unsafe(override: str) -> None:
     if "${" in override:
         raise UserError(f"{shown}: ${{...}} is not resolved in overrides; write the value itself")
     key = override.partition("=")[0]
+    if not key.isascii():
+        raise UserError(
+            f"{shown}: names of tasks and options have letters from a to z, digits, _ and -"
+        )
     if not _KEY.fullmatch(key) or ".." in key:
         raise UserError(f"{shown}: write key=value, as in train.batch_size=32 or method=fedper")
     if key.lstrip("+~").split(".")[0].split("@")[0] == "hydra":

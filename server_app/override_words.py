@@ -9,6 +9,7 @@ from fedstrata.support.errors import UserError
 OPENING, CLOSING = "[{(", "]})"
 QUOTES = "'\""
 _BARE = re.compile(r"""[^\[\]{}(),:='"\s](?:[^\[\]{}(),:="]*[^\[\]{}(),:="\s])?""")
+_KEY = re.compile(r"\w[\w -]*", re.ASCII)
 _ODD = re.compile(r"[^\x00-\x7f]|'")  # what Hydra's parser takes within quotes alone
 
 
@@ -17,7 +18,7 @@ def split_overrides(text: str) -> list[str]:
 
     Spaces within quotes or brackets are part of a word, and quotes stay where they are: in
     ``data.classes={label:['left, upper',right]}`` they say that there are two classes. An
-    apostrophe within a word is no quote.
+    apostrophe within a word is no quote, and two within quotes are one apostrophe.
 
     Raises
     ------
@@ -48,18 +49,50 @@ def quoted_names(override: str) -> str:
     key, given, value = override.partition("=")
     if not given or not _ODD.search(value):
         return override
-    made, place = "", 0
+    made, place, opened = "", 0, ""
     while place < len(value):
         if value[place] in QUOTES and not _within_word(value, place):
-            end = _closing(value, place)
-            made, place = made + value[place:end], end
+            quoted, place = _quoted(value, place)
+            plain = quoted[1:-1]
+            # Hydra takes no quotes around a key.
+            made += plain if _is_key(value, place, opened) and _KEY.fullmatch(plain) else quoted
         elif found := _BARE.match(value, place):
-            bare = found[0]
+            bare, place = found[0], found.end()
+            if _ODD.search(bare) and _is_key(value, place, opened):
+                raise UserError(
+                    f"overrides: {bare[:40]!r} cannot be the name of a task, which has letters from "
+                    f"a to z, digits, _ and -; a column may have it, as in {{size: {bare[:40]}}}"
+                )
             made += f'"{bare}"' if _ODD.search(bare) else bare
-            place = found.end()
         else:
+            opened = _still_open(opened, value[place])
             made, place = made + value[place], place + 1
     return f"{key}={made}"
+
+
+def _quoted(text: str, place: int) -> tuple[str, int]:
+    """Return the quoted name at ``place`` and the place behind it; two quotes in it are one."""
+    quote, end = text[place], _closing(text, place)
+    parts = [text[place + 1 : end - 1]]
+    while text[end : end + 1] == quote:
+        start, end = end, _closing(text, end)
+        parts.append(text[start + 1 : end - 1])
+    if len(parts) == 1:
+        return text[place:end], end
+    other = QUOTES.replace(quote, "")
+    return other + quote.join(parts) + other, end
+
+
+def _is_key(text: str, place: int, opened: str) -> bool:
+    """Whether the name that ends at ``place`` is a key: a colon follows, and the bracket is a brace."""
+    return opened.endswith("{") and text[place:].lstrip().startswith(":")
+
+
+def _still_open(opened: str, character: str) -> str:
+    """Return the brackets that are open behind ``character``."""
+    if character in OPENING:
+        return opened + character
+    return opened[:-1] if character in CLOSING else opened
 
 
 def _within_word(text: str, place: int) -> bool:

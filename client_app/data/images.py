@@ -217,7 +217,9 @@ def _list(
     if group in (None, PATIENT):
         path = file_inside(root, settings.manifest, "data.manifest")
         header = header_of(path, written)
-        group = group if group in header else likely_column(header) if group is None else None
+        likely = likely_column(header)
+        # Without any such column, data.group=patient goes by the headers of DICOM files.
+        group = likely if group is None or likely is None else group
     columns = ManifestColumns(task.columns, column, group, split_names)
     entries = from_manifest(
         root,

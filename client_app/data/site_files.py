@@ -61,7 +61,7 @@ def choose_file(
     if info.site is not None and info.site in by_name:
         return by_name[info.site], info.site
     if info.site is None and info.index is not None:
-        return _of_index(root, info.index, found)
+        return _of_index(root, info, info.index, found)
     suffix = found[0].suffix
     raise UserError(
         describe_root(root) + f": has {len(found)} {kind} files, none of them "
@@ -82,10 +82,16 @@ def files_of_sites(root: Path, suffixes: Sequence[str]) -> list[Path]:
     return found
 
 
-def _of_index(root: Path, index: int, found: Sequence[Path]) -> tuple[Path, str]:
-    if index < len(found):
-        return found[index], found[index].stem
-    raise UserError(
-        describe_root(root) + f": has {len(found)} files, one a site: start as many sites, with "
-        f"--federation-config 'num-supernodes={len(found)}', or name one in data.file"
-    )
+def _of_index(root: Path, info: SiteInfo, index: int, found: Sequence[Path]) -> tuple[Path, str]:
+    as_many = f"--federation-config 'num-supernodes={len(found)}'"
+    if index >= len(found):
+        raise UserError(
+            describe_root(root) + f": has {len(found)} files, one a site: start "
+            f"as many sites, with {as_many}, or name one in data.file"
+        )
+    if info.count is not None and info.count < len(found):
+        info.findings.warn(
+            f"{len(found) - info.count} of {len(found)} files belong to no site; for all of them "
+            f"start as many sites, with {as_many}"
+        )
+    return found[index], found[index].stem

@@ -15,14 +15,9 @@ from client_app.data.arrays import Stamp, stamp
 from client_app.data.cells import Cells, Faults, normal
 from client_app.data.groups import likely_column
 from client_app.data.labels import has_label, read_targets
-from client_app.data.paths import (
-    describe_file,
-    describe_root,
-    file_inside,
-    reject_escape,
-    reject_names_in_a_file,
-)
+from client_app.data.paths import describe_file
 from client_app.data.sharing import ExampleOptions, Labelled, draw_splits, share_of_site
+from client_app.data.site_files import choose_file
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -125,7 +120,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         An option, the site info, the model's folder, a file or a row is wrong.
     """
     settings = read_options(TextOptions, options, "data")
-    path, own_name = _choose_file(settings, require_root(info), info)
+    path, own_name = choose_file(require_root(info), info, settings.file, (".csv",))
     tasks = {task.name: task for task in read_tasks(settings.tasks)}
     task_name, rank = task_and_rank(info, list(tasks))
     task = tasks.get(task_name, TaskOptions(task_name, (task_name,)))
@@ -206,43 +201,6 @@ def _reject_empty_texts(passages: Sequence[Passage], column: str) -> None:
         if not passage.text:
             faults.add(passage.source + f": the column {column!r} is empty")
     faults.raise_any("")
-
-
-def _choose_file(settings: TextOptions, root: Path, info: SiteInfo) -> tuple[Path, str | None]:
-    """Return the site's file, and the site's name where each site has a file of its own.
-
-    ``data.file`` or a single file is for all sites. Of several files, a deployed site has the one
-    with its name. In a simulation site ``i`` has the ``i``-th in sorted order.
-    """
-    reject_names_in_a_file(root, {"data.file": settings.file})
-    if root.is_file():
-        return root, None
-    if settings.file is not None:
-        return file_inside(root, settings.file, "data.file"), None
-    found = sorted(path for path in root.glob("*.csv") if not path.name.startswith("."))
-    if not found:
-        raise UserError(
-            describe_root(root) + ": has no .csv file; put one there, or name it in data.file"
-        )
-    for path in found:
-        reject_escape(root, path)
-    if len(found) == 1:
-        return found[0], None
-    named = {path.stem: path for path in found}
-    if info.site is not None and info.site in named:
-        return named[info.site], info.site
-    if info.site is None and info.index is not None:
-        if info.index < len(found):
-            return found[info.index], found[info.index].stem
-        raise UserError(
-            describe_root(root) + f": has {len(found)} csv files, one a site: start as many sites, "
-            f"with --federation-config 'num-supernodes={len(found)}', or name one in data.file"
-        )
-    raise UserError(
-        describe_root(root) + f": has {len(found)} csv files, none of them "
-        f"{info.site or 'this site'}.csv: rename this site's file, remove the others, or name "
-        "it in data.file"
-    )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def test_any_text_is_cut_or_refused(text: str) -> None:
         ("[1.5,2.0]", ("1.5", "2.0")),
         ("[01,02]", ("01", "02")),
         ("[病変,正常]", ("病変", "正常")),
+        ("[Ödem,'it''s',1]", ("Ödem", "it's", "1")),
     ],
 )
 def test_names_of_classes_are_what_was_written(written: str, names: tuple[str, ...]) -> None:
@@ -71,3 +72,15 @@ def test_a_name_that_is_read_as_something_else_asks_for_quotes(written: str) -> 
     quoted = written.replace("[", '["').replace(",", '","').replace("]", '"]')
     names = compose("images", [f"data.classes={{label:{quoted}}}"]).data["classes"]["label"]
     assert list(names) == written.strip("[]").split(",")
+
+
+def test_the_name_of_a_task_is_plain_and_a_column_may_have_any() -> None:
+    for written in (
+        "data.tasks={größe:a}",
+        "data.classes={Größe:[a,b]}",
+        "data.tasks.Größe.kind=number",
+    ):
+        with pytest.raises(UserError, match="letters from a to z"):
+            compose("images", [written])
+    tasks = compose("images", ["data.tasks={size: Größe, 'my task': x}"]).data["tasks"]
+    assert tasks == {"size": "Größe", "my task": "x"}

@@ -71,3 +71,10 @@ def test_a_link_out_of_the_folder_is_refused(two) -> None:
     (two / "link.csv").symlink_to("/etc/passwd")
     with pytest.raises(UserError, match="is a link that leaves"):
         choose_file(two, site("north"), None, SUFFIXES)
+
+
+def test_files_that_belong_to_no_site_are_a_warning(two) -> None:
+    info = SiteInfo(None, None, 0, 1, two)
+    choose_file(two, info, None, (".csv", ".parquet"))
+    assert "1 of 2 files belong to no site" in info.findings.warnings[0].whole
+    assert "num-supernodes=2" in info.findings.warnings[0].whole

@@ -157,7 +157,7 @@ def test_each_site_can_have_a_file(tmp_path, load_text) -> None:
     assert load_text(tmp_path, site="ward-7", file="skin.csv").site == "ward-7"
     with pytest.raises(UserError, match="'num-supernodes=3'"):
         load_text(tmp_path, index=3, count=4)
-    with pytest.raises(UserError, match=r"3 csv files, none of them ward-7\.csv"):
+    with pytest.raises(UserError, match=r"3 \.csv files, none of them ward-7\.csv"):
         load_text(tmp_path, site="ward-7")
     with pytest.raises(UserError, match=r"none of them this site\.csv"):
         load_text(tmp_path)
