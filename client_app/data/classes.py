@@ -189,13 +189,15 @@ def _reject_numbers_to_predict(
     free: Counter[str], labels: Counter[str], task: TaskOptions, what: str
 ) -> None:
     """Raise a `UserError` for a column of decimals, or of another label for every example."""
-    rules, total = CellRules(), sum(labels.values())
-    numbers = [rules.number(label) for label in free]
-    numeric = None not in numbers
+    total = sum(labels.values())
+    comma = any(map(CellRules().looks_like_other_decimals, free))
+    rules = CellRules(decimal="," if comma else ".")
+    numeric = all(_WHOLE.fullmatch(label) or rules.number(label) is not None for label in free)
     column, many = f"column {task.columns[0]!r}: ", len(free)
     if numeric and not all(_WHOLE.fullmatch(label) for label in free):
         many_of = private(f"{many} different numbers for {total} {what}s", "decimals, no classes")
-        raise UserError(column + many_of + _to_predict(task))
+        sign = ' data.decimal=","' if comma else ""
+        raise UserError(column + many_of + _to_predict(task) + sign)
     if total > FEW and many == total:
         if numeric:
             many_of = private(f"{many} different numbers for {total} {what}s", "no classes")

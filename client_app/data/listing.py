@@ -264,10 +264,6 @@ class _Reader:
                 + f": no pictures in this class folder ({', '.join(SUFFIXES)})"
                 "; remove it, or name all classes in data.classes"
             )
-        if not pictures:
-            self.findings.note(
-                "no example here of the class " + private(repr(label), "of a folder")
-            )
         deeper = sum(path.parent != folder.path for path in pictures)
         if deeper:
             self.findings.note(

@@ -266,7 +266,7 @@ def _count_groups(share: Share, parts: SplitIndices, findings: Findings) -> None
             + " of the column "
             + private(repr(by), "of patients")
             + " stand in two splits; to keep each on one side write data.group="
-            + private(by, "<column>")
+            + private(by if by.isidentifier() else repr(by), "<column>")
         )
 
 

@@ -120,6 +120,8 @@ def test_numbers_to_predict_are_no_classes() -> None:
             read(ages, classes=classes)
     with pytest.raises(UserError, match=message):
         read([str(number) for number in range(40)])
+    with pytest.raises(UserError, match=r'kind=number data\.decimal=","'):
+        read([age.replace(".", ",") for age in ages])
     found = Findings()
     read([str(number % 30) for number in range(40)], findings=found)
     assert "kind=number" in found.warnings[0].whole
