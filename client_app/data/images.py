@@ -30,9 +30,9 @@ from client_app.data.site_info import (
 )
 from client_app.data.site_split import Rank, SiteSplit, seed_of_split, task_and_rank
 from client_app.data.splitting import check_fractions
-from client_app.data.tables import TableFormat, header_of
+from client_app.data.tables import TableFormat, describe_line, header_of
 from client_app.data.task_options import TaskOptions, read_tasks
-from fedstrata.support.errors import UserError
+from fedstrata.support.errors import PrivateText, UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 from models.training.data import SiteData, Split
@@ -163,13 +163,18 @@ def _examples(
 ) -> tuple[list[Entry], Labelled]:
     """Return all pictures that the sites share and that have a label."""
     entries, group_by = _list(settings, root, task, info.findings)
-    manifest = settings.manifest is not None
+    manifest = None if settings.manifest is None else root / settings.manifest
+
+    def where(row: int) -> PrivateText:
+        entry = entries[row]
+        return describe_line(manifest, entry.line) if manifest else describe_file(entry.path)
+
     cells = Cells(
         list(zip(*(entry.cells for entry in entries), strict=True)),
-        lambda row: describe_file(entries[row].path),
-        describe_root(root) if not manifest else describe_file(root / str(settings.manifest)),
+        where,
+        describe_file(manifest) if manifest else describe_root(root),
         "picture",
-        folders=not manifest,
+        folders=manifest is None,
     )
     targets = read_targets(
         cells,

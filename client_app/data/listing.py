@@ -42,6 +42,8 @@ class Entry:
         ``domain``; empty where they are not used.
     group : str
         Its value in the column of ``data.group``, such as a patient; empty where there is none.
+    line : int
+        Its line in the manifest; 0 without one.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class Entry:
     split: str | None
     domain: str
     group: str = ""
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def from_manifest(
             row_split(row, source, columns.split_names),
             normal(row[normal(columns.domain)]) if columns.domain else "",
             normal(row[normal(columns.group)]) if columns.group else "",
+            line,
         )
     wrong.raise_any("")
     if not entries:

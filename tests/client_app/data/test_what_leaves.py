@@ -118,7 +118,7 @@ def folders(*paths: str, **more: Any) -> Make:
         ),
         (
             manifest([f"{PATIENT}/000.png", PATIENT], classes=NAMED),
-            "FILE: a class is not among data.classes of task 'label'; "
+            "FILE, line 2: a class is not among data.classes of task 'label'; "
             "add it there at every site, or leave it out here",
         ),
         (
@@ -406,8 +406,8 @@ KNOWN = {
         ": not a readable picture; mend or remove it",
         " is a link that leaves the data folder: put the file itself there",
         ": cannot be read after line N",
-        ": a class is not among data.classes of task 'label'; add it there at every site, or leave "
-        "it out here",
+        ", line N: a class is not among data.classes of task 'label'; add it there at every site, or "
+        "leave it out here",
     )
 } | {UNNAMED, f"{SEVERAL}; see the site's log"}
 LETTERS = st.text(
