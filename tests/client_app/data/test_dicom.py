@@ -21,8 +21,8 @@ from client_app.data.picture_reading import read_pictures
 from client_app.data.pixels import Decoded, Preparation
 from client_app.data.readers import decode_all
 from fedstrata.support.errors import UserError
-from tests.client_app.data.test_picture_options import options as picture_options
 from tests.helpers.medical import PATIENT_ID, dicom
+from tests.helpers.picture_options import picture_options
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -10,17 +10,16 @@ from PIL import Image
 
 from client_app.data import load
 from client_app.data.findings import Findings
-from client_app.data.picture_options import PictureOptions
 from client_app.data.picture_reading import MOST_NAMED, ReadPictures, read_pictures
 from fedstrata.support.errors import UserError
-from tests.client_app.data.test_picture_options import DEFAULTS
 from tests.helpers.data_files import fill, picture
+from tests.helpers.picture_options import picture_options
 
 PLAIN = {"mean": [0.0] * 3, "std": [1.0] * 3}
 
 
 def read(folder: Path, findings: Findings | None = None, **changes: object) -> ReadPictures:
-    options = PictureOptions(**{**DEFAULTS, **PLAIN, **changes})  # type: ignore[arg-type]
+    options = picture_options(**{**PLAIN, **changes})
     return read_pictures(options, sorted(folder.iterdir()), findings or Findings())
 
 
