@@ -108,6 +108,12 @@ def test_one_channel_is_possible(tmp_path: Path) -> None:
     assert findings.notes[0].whole == "data.channels=1: pictures with colors, which become gray: 1"
 
 
+def test_paths_and_digests_count_as_memory_too(tmp_path: Path) -> None:
+    fill(tmp_path, 0, 300)
+    kept = read(tmp_path, size=64, memory_mb=2).cache.kept  # 300 squares of 12 KB are 3.5 MB
+    assert 0 < sum(square.nbytes for square in kept.values()) <= (2 << 20) - 300 * 4096
+
+
 def broken(folder: Path, many: int, sound: int) -> Path:
     fill(folder, 0, sound)
     for number in range(many):
