@@ -91,9 +91,11 @@ class ReadPictures:
                 "value, and they are scaled otherwise than those of 8 bits"
             )
         if of_file:
+            self.findings.note("data.window=file: each picture is scaled by its file's own window")
             lacking = sum(not p.facts.window_low < p.facts.window_high for p in self.pictures)
             if lacking:
                 self.findings.warn(f"data.window=file: pictures that name no window: {lacking}")
+            return
         if span is None:
             return
         low, high = span
