@@ -75,15 +75,20 @@ class Pack:
 
     def pictures(self) -> Iterator[tuple[str, int, StoredPicture]]:
         """Yield digest, number of pictures of that file, and the picture, for each row."""
+        same: dict[bytes, Facts] = {}  # most are, in pictures of 8 bits: they share one object
         for number, row in enumerate(self.table):
-            flags = int(row["flags"])
-            low, high, window_low, window_high = (float(each) for each in row["numbers"])
-            facts = Facts(
-                *(low, high, self.wide, bool(flags & _INVERTED), bool(flags & _COLORED)),
-                *(int(row["unused_pages"]), window_low, window_high),
-            )
+            key = row[["unused_pages", "flags", "numbers"]].tobytes()
+            facts = same.get(key) or same.setdefault(key, self._facts(row))
             stored = StoredPicture(self, number, int(row["frame"]), facts)
             yield bytes(row["digest"]).hex(), int(row["frames"]), stored
+
+    def _facts(self, row: Any) -> Facts:
+        flags = int(row["flags"])
+        low, high, window_low, window_high = (float(each) for each in row["numbers"])
+        return Facts(
+            *(low, high, self.wide, bool(flags & _INVERTED), bool(flags & _COLORED)),
+            *(int(row["unused_pages"]), window_low, window_high),
+        )
 
     def squares(self, rows: Sequence[int]) -> list[Square | None]:
         """Return the squares of these rows; None where one is damaged or the file is gone."""

@@ -95,16 +95,17 @@ class KeptDigests:
             self._found[key] = bytes.fromhex(digest)
 
     def save(self) -> None:
-        """Keep what was added; a disk that is full only means that it is read again."""
-        if not self._found:
+        """Keep what was added, and forget all; a full disk only means that files are read again."""
+        found, self._found, self._known = self._found, {}, {}
+        if not found:
             return
         try:
             private_folder(self._path.parent)
             with _locked(self._path.parent):
                 known = _load(self._path)
                 # What other sites of the folder read stays, but not what has piled up.
-                piled = len(known) > MOST_PILED * max(len(self._found), MOST_KEPT)
-                _save(self._path, self._found if piled else known | self._found)
+                piled = len(known) > MOST_PILED * max(len(found), MOST_KEPT)
+                _save(self._path, found if piled else known | found)
         except OSError as error:
             logger.warning("the digests of the data are not kept: %s", error)
 

@@ -30,7 +30,7 @@ LARGEST_FILE = 256 << 20
 MOST_THREADS = 4  # that decode at once; fewer where torch has fewer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are as many as files
 class Picture:
     """One picture of a site.
 

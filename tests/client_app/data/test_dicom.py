@@ -21,8 +21,8 @@ from client_app.data.picture_reading import read_pictures
 from client_app.data.pixels import Decoded, Preparation
 from client_app.data.readers import decode_all
 from fedstrata.support.errors import UserError
-from tests.client_app.data.test_picture_options import options as picture_options
 from tests.helpers.medical import PATIENT_ID, dicom
+from tests.helpers.picture_options import picture_options
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -218,6 +218,22 @@ def test_a_patient_stays_on_one_side(tmp_path, options, info, manifest: bool) ->
     (tmp_path / "sick" / "3.dcm").write_bytes(dicom(TWELVE, PatientID=""))
     with pytest.raises(UserError, match="has no PatientID"):
         load("images", chosen, info(root=tmp_path), seed=1)
+
+
+def test_the_window_of_each_file_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(dicom(TWELVE, bits=12, WindowCenter=1000, WindowWidth=200))
+    (tmp_path / "b.dcm").write_bytes(dicom(TWELVE, bits=12))
+    findings, rows = Findings(), np.arange(2)
+    chosen = picture_options(window="file", mean=[0.0] * 3, std=[1.0] * 3)
+    pictures = read_pictures(chosen, sorted(tmp_path.iterdir()), findings)
+    (inputs, *_), span = pictures.inputs([rows, rows[:0], rows[:0]])
+    first, second = inputs.batch(rows).numpy()
+    assert np.allclose(first[0], ((TWELVE - 900.0) / 200).clip(0, 1), atol=1e-6)
+    extent = float(TWELVE.max() - TWELVE.min())
+    assert np.allclose(second[0], (TWELVE - float(TWELVE.min())) / extent, atol=1e-6)
+    assert span is None
+    assert "its file's own window" in findings.notes[0].whole
+    assert "pictures that name no window: 1" in findings.warnings[0].whole
 
 
 def test_nothing_of_a_header_gets_anywhere(tmp_path, options, info, caplog, recwarn) -> None:

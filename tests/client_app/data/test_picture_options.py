@@ -4,31 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from client_app.data.picture_options import PictureOptions
 from fedstrata.support.errors import UserError
-
-DEFAULTS = {
-    "size": 8,
-    "channels": 3,
-    "background": "white",
-    "range": None,
-    "window": None,
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
-    "slices": "all",
-    "nifti_axis": 2,
-    "nifti_stride": 1,
-    "unreadable": "refuse",
-    "unreadable_most": 0.05,
-    "memory_mb": 1,
-    "cache_mb": 1,
-}
-
-
-def options(**changes: object) -> PictureOptions:
-    made = PictureOptions(**{**DEFAULTS, **changes})  # type: ignore[arg-type]
-    made.check()
-    return made
+from tests.helpers.picture_options import picture_options as options
 
 
 def test_range_and_window_say_which_values_become_black_and_white() -> None:

@@ -10,17 +10,16 @@ from PIL import Image
 
 from client_app.data import load
 from client_app.data.findings import Findings
-from client_app.data.picture_options import PictureOptions
 from client_app.data.picture_reading import MOST_NAMED, ReadPictures, read_pictures
 from fedstrata.support.errors import UserError
-from tests.client_app.data.test_picture_options import DEFAULTS
 from tests.helpers.data_files import fill, picture
+from tests.helpers.picture_options import picture_options
 
 PLAIN = {"mean": [0.0] * 3, "std": [1.0] * 3}
 
 
 def read(folder: Path, findings: Findings | None = None, **changes: object) -> ReadPictures:
-    options = PictureOptions(**{**DEFAULTS, **PLAIN, **changes})  # type: ignore[arg-type]
+    options = picture_options(**{**PLAIN, **changes})
     return read_pictures(options, sorted(folder.iterdir()), findings or Findings())
 
 
@@ -107,6 +106,12 @@ def test_one_channel_is_possible(tmp_path: Path) -> None:
     values, _ = all_of(read(tmp_path, findings, channels=1), train=1)
     assert values.shape == (1, 1, 8, 8)
     assert findings.notes[0].whole == "data.channels=1: pictures with colors, which become gray: 1"
+
+
+def test_paths_and_digests_count_as_memory_too(tmp_path: Path) -> None:
+    fill(tmp_path, 0, 300)
+    kept = read(tmp_path, size=64, memory_mb=2).cache.kept  # 300 squares of 12 KB are 3.5 MB
+    assert 0 < sum(square.nbytes for square in kept.values()) <= (2 << 20) - 300 * 4096
 
 
 def broken(folder: Path, many: int, sound: int) -> Path:
