@@ -61,13 +61,13 @@ class Ranking:
         NDArray[np.float64]
             Shape ``(b,)``.
         """
-        sorted_weights = weights[:, self.order]
-        yes = np.where(self.holds, sorted_weights, 0.0)
-        no = np.where(self.holds, 0.0, sorted_weights)
+        ordered = weights[:, self.order]
+        no = np.where(self.holds, 0.0, ordered)
         up_to = no.cumsum(axis=1)
-        below = up_to[:, self.first] - no[:, self.first]
-        wins = (yes * (below + up_to[:, self.last])).sum(axis=1) / 2
-        pairs = yes.sum(axis=1) * no.sum(axis=1)
+        places = np.flatnonzero(self.holds)
+        yes, first, last = ordered[:, places], self.first[places], self.last[places]
+        wins = (yes * (up_to[:, first] - no[:, first] + up_to[:, last])).sum(axis=1) / 2
+        pairs = yes.sum(axis=1) * up_to[:, -1]
         areas: Numbers = np.divide(wins, pairs, where=pairs > 0, out=np.full(len(wins), np.nan))
         return areas
 
