@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +36,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.federation import NoOpFederationManager
 
 DAY = timedelta(days=1)
+_ENDED: list[tuple[grpc.Server, ThreadPoolExecutor]] = []  # servers that no test uses any more
 
 
 @dataclass
@@ -146,8 +149,16 @@ def fleet(
     try:
         yield port
     finally:
-        # What is being answered is answered first, and its thread ends: a call that completes after
-        # its server is gone takes the whole process with it.
+        # A server that is stopped while a call completes, as calls through a proxy still do now,
+        # takes the whole process with it. So all end with the process.
+        _ENDED.append((server, pool))
+
+
+@atexit.register
+def _end() -> None:
+    if _ENDED:
+        time.sleep(0.5)  # the last call completes
+    for server, pool in _ENDED:
         server.stop(5).wait()
         pool.shutdown()
 
