@@ -465,7 +465,7 @@ def test_a_minimum_below_zero_is_refused(tmp_path: Path) -> None:
             {"task": "age", "input_shape": [2**26, 1, 1]},
             "task 'age': small_cnn: images of 67108864",
         ),
-        ({"classes": ["a"] * 999}, "has the classes a, a, "),
+        ({"classes": [f"a{n}" for n in range(999)]}, "has the classes a0, a1, "),
         ({"task": "age", "fingerprints": {}}, "group 'common' does not fit that of the server"),
         ({"fingerprints": {}, "schemas": {"common": {"\x1b[2J": "\n"}}}, "group 'common'"),
     ],
