@@ -109,7 +109,8 @@ def by_ours(
     """Read the folder as a site does; without ``seen_before`` its cache is emptied first."""
     import torch
 
-    from client_app.data import SiteInfo, load
+    from client_app.data.registry import load
+    from client_app.data.site_info import SiteInfo
 
     if not seen_before:
         shutil.rmtree(cache, ignore_errors=True)

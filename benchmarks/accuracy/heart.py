@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.study import Case, Sites, Study
 from benchmarks.flower.site_data import sites_data
-from client_app.data import SiteInfo
 from client_app.data.registry import sums
+from client_app.data.site_info import SiteInfo
 from fedstrata.protocol.sums import combined
 from models.training.data import SiteData
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from client_app.data import SiteInfo, load
+from client_app.data.registry import load
+from client_app.data.site_info import SiteInfo
 from models.training.data import SiteData
 from strategies.config import Config
 

@@ -18,7 +18,7 @@ from client_app.context import (
     choose_device,
     open_site,
 )
-from client_app.data import SiteInfo
+from client_app.data.site_info import SiteInfo
 from client_app.node_config import read_node_settings
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError

@@ -109,7 +109,7 @@ def import_graph(all_modules: Iterable[Module]) -> dict[str, set[str]]:
     """Return for each module the modules that its import makes run.
 
     Importing ``a.b.c`` runs ``a`` and ``a.b`` too. The packages around the module itself are left
-    out, for they run before it; they count where it takes a name out of one.
+    out, for they run before it; they count where it takes something out of one, a module too.
     """
     by_name = {module.name: module for module in all_modules}
     graph: dict[str, set[str]] = {}
@@ -123,8 +123,7 @@ def import_graph(all_modules: Iterable[Module]) -> dict[str, set[str]]:
                 base = _absolute(module, node)
                 names = {f"{base}.{alias.name}" for alias in node.names}
                 reached |= (_with_packages(base) | names) - module.packages
-                if not names <= by_name.keys():
-                    reached.add(base)
+                reached.add(base)
         graph[module.name] = (reached & by_name.keys()) - {module.name}
     return graph
 

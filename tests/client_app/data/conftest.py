@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from client_app.data import SiteInfo
+from client_app.data.site_info import SiteInfo
 from tests.helpers.data_files import fill
 from tests.helpers.real_data import shared_file
 from tests.helpers.text_models import WORDS, tiny_bert

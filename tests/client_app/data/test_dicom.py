@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.data import dicom as product
-from client_app.data import load
 from client_app.data.decoding import TooManyPixelsError
 from client_app.data.dicom import DicomError, decode_frames, dicom_patient, frames_of, patient_key
 from client_app.data.findings import Findings
 from client_app.data.picture_reading import read_pictures
 from client_app.data.pixels import Decoded, Preparation
 from client_app.data.readers import decode_all
+from client_app.data.registry import load
 from fedstrata.support.errors import UserError
 from tests.helpers.medical import PATIENT_ID, dicom
 from tests.helpers.picture_options import picture_options

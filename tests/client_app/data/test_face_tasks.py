@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from client_app.data import load
 from client_app.data.face_tasks import ALL, YEARS, labels_of_task, outputs_of
+from client_app.data.registry import load
 from fedstrata.drawn_faces import ATTRIBUTES, draw
 from fedstrata.support.errors import UserError
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.data import load
 from client_app.data.faces import FacesOptions, PublicFaces, Years, people, pictures_to_train
-from client_app.data.registry import COMMON
+from client_app.data.registry import COMMON, load
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client_app.data import load
 from client_app.data.har import ACTIVITIES, open_recordings
+from client_app.data.registry import load
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import har_recordings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client_app.data import load
+from client_app.data.registry import load
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import fill
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_app.data import SiteInfo, load, medmnist
+from client_app.data import medmnist
+from client_app.data.registry import load
+from client_app.data.site_info import SiteInfo
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import medmnist_arrays
 

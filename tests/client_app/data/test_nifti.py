@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.data import load, nifti
+from client_app.data import nifti
 from client_app.data.decoding import TooManyPixelsError
 from client_app.data.nifti import NiftiError, decode_frames, frames_of
 from client_app.data.pixels import Preparation
 from client_app.data.readers import decode_all
+from client_app.data.registry import load
 from fedstrata.support.errors import UserError
 from tests.helpers.medical import nifti as written
 from tests.helpers.medical import nifti_header

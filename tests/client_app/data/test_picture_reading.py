@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client_app.data import load
 from client_app.data.findings import Findings
 from client_app.data.picture_reading import MOST_NAMED, ReadPictures, read_pictures
+from client_app.data.registry import load
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import fill, picture
 from tests.helpers.picture_options import picture_options

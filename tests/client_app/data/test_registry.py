@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from client_app.data import load
-from client_app.data.registry import LOADERS
+from client_app.data.registry import LOADERS, load
 from fedstrata.support.errors import UserError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.data import SiteInfo
+from client_app.data.site_info import SiteInfo
 from client_app.data.site_split import (
     ALONE,
     SHARE_SIZES,

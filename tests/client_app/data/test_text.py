@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_app.data import SiteInfo, load
+from client_app.data.registry import load
+from client_app.data.site_info import SiteInfo
 from client_app.data.tokens import tokenizer_digest
 from fedstrata.support.errors import UserError
 from models.text_folders import read_tokenizer

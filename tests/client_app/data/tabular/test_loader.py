@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from client_app.data import SiteInfo, load
 from client_app.data.findings import Findings
-from client_app.data.registry import sums
+from client_app.data.registry import load, sums
+from client_app.data.site_info import SiteInfo
 from fedstrata.support.errors import UserError
 
 HEADER = "age,sex,cp,label"
