@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import logging
@@ -12,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client_app.failures import cause, no_room
-from fedstrata.support.durable import private_folder, replacing_private
+from fedstrata.support.durable import locked_folder, private_folder, replacing_private
 from fedstrata.support.errors import UserError, private
 from models.training.data import Inputs, Split
 
@@ -70,7 +69,7 @@ class FeatureCache:
             Where the folder cannot be written.
         """
         private_folder(self.folder)
-        with _locked(self.folder):
+        with locked_folder(self.folder):
             if not self._makes_room(size):
                 return False
             # The bytes are taken now, so that the next process sees them gone.
@@ -305,16 +304,6 @@ def _read(path: Path, dtype: str, rows: int) -> Values | None:
         logger.error("the cached features %s are damaged and computed again: %s", path, error)
         return None
     return values
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:

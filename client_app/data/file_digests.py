@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.paths import describe_file
-from fedstrata.support.durable import private_folder, replacing_private
+from fedstrata.support.durable import locked_folder, private_folder, replacing_private
 from fedstrata.support.errors import UserError
 
 FOLDER = "digests"
@@ -101,7 +99,7 @@ class KeptDigests:
             return
         try:
             private_folder(self._path.parent)
-            with _locked(self._path.parent):
+            with locked_folder(self._path.parent):
                 known = _load(self._path)
                 # What other sites of the folder read stays, but not what has piled up.
                 piled = len(known) > MOST_PILED * max(len(found), MOST_KEPT)
@@ -116,7 +114,7 @@ def _kept(wanted: Mapping[bytes, Path], root: Path, cache_dir: Path) -> Known:
     path = cache_dir / FOLDER / f"{name}.npz"
     try:
         private_folder(path.parent)
-        with _locked(path.parent):  # the others wait, and then find all of it
+        with locked_folder(path.parent):  # the others wait, and then find all of it
             known = _load(path)
             missing = {key: file for key, file in wanted.items() if key not in known}
             if missing:
@@ -188,13 +186,3 @@ def _save(path: Path, known: Known) -> None:
     digests = np.frombuffer(b"".join(known.values()), dtype=np.uint8).reshape(-1, 32)
     with replacing_private(path) as unfinished, unfinished.open("wb") as opened:
         np.savez(opened, keys=keys, digests=digests)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

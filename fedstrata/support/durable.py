@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -92,6 +93,17 @@ def new_folder(path: Path, mode: int) -> Iterator[Path]:
         raise UserError(f"{path} cannot be made: {error.filename}: {error.strerror}") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for the folder, and keep them out meanwhile."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """A file is replaced as a whole, or left as it was."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,19 @@ def test_data_are_on_disk_before_the_file_has_its_name(
     with durable.replacing(path) as unfinished:
         unfinished.write_text("new")
     assert done == [(unfinished, False), (tmp_path, True)]
+
+
+def test_one_at_a_time_is_in_a_locked_folder(tmp_path: Path) -> None:
+    within: list[int] = []
+
+    def enter(number: int) -> None:
+        with durable.locked_folder(tmp_path):
+            within.append(number)
+
+    with durable.locked_folder(tmp_path):
+        other = threading.Thread(target=enter, args=(1,))
+        other.start()
+        other.join(0.2)
+        within.append(0)
+    other.join(10)
+    assert within == [0, 1]
