@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.paths import describe_file
 from fedstrata.support.durable import locked_folder, private_folder, replacing_private
-from fedstrata.support.errors import UserError
 
 FOLDER = "digests"
 MOST_THREADS = 4
@@ -33,16 +31,12 @@ def same_content(root: Path, paths: Sequence[Path], cache_dir: Path | None) -> N
     """Return a number for each file that all with the same bytes share, int64 ``(n,)``.
 
     Only files of equal size are read. With ``cache_dir`` their SHA-256 is kept there, by a digest
-    of name, size and times, so that no name of a file stands in the cache.
-
-    Raises
-    ------
-    UserError
-        A file cannot be read.
+    of name, size and times, so that no name of a file stands in the cache. A file that cannot be
+    read shares its number with none: what decodes it says so, or leaves it out.
     """
-    seen = [_stat(path) for path in paths]
-    sizes = Counter(stat.st_size for stat in seen)
-    alike = [row for row, stat in enumerate(seen) if sizes[stat.st_size] > 1]
+    seen = {row: stat for row, path in enumerate(paths) if (stat := _stat(path)) is not None}
+    sizes = Counter(stat.st_size for stat in seen.values())
+    alike = [row for row, stat in seen.items() if sizes[stat.st_size] > 1]
     numbers = np.arange(len(paths), dtype=np.int64)
     if not alike:
         return numbers
@@ -51,7 +45,8 @@ def same_content(root: Path, paths: Sequence[Path], cache_dir: Path | None) -> N
     known = _read(wanted) if cache_dir is None else _kept(wanted, root, cache_dir)
     first: dict[tuple[int, bytes], int] = {}
     for row in alike:
-        numbers[row] = first.setdefault((seen[row].st_size, known[keys[row]]), row)
+        if (digest := known.get(keys[row])) is not None:
+            numbers[row] = first.setdefault((seen[row].st_size, digest), row)
     return numbers
 
 
@@ -77,11 +72,8 @@ class KeptDigests:
 
         Nothing stands for a file that is so young that it could change without a new time.
         """
-        try:
-            seen = path.stat()
-        except OSError:
-            return b"", None
-        if max(seen.st_mtime_ns, seen.st_ctime_ns) >= time.time_ns() - _RACY:
+        seen = _stat(path)
+        if seen is None or max(seen.st_mtime_ns, seen.st_ctime_ns) >= time.time_ns() - _RACY:
             return b"", None
         key = _key(path, seen)
         digest = self._known.get(key)
@@ -131,12 +123,12 @@ def _lasting(known: Known, wanted: Mapping[bytes, Path]) -> Known:
     old = time.time_ns() - _RACY
     young = set()
     for key, path in wanted.items():
-        seen = path.stat()
-        if max(seen.st_mtime_ns, seen.st_ctime_ns) >= old:
+        seen = _stat(path)
+        if seen is None or max(seen.st_mtime_ns, seen.st_ctime_ns) >= old:
             young.add(key)
     # What other tasks of the folder wanted stays, but not what has piled up over the years.
     some = known if len(known) <= MOST_PILED * len(wanted) else wanted
-    return {key: known[key] for key in some if key not in young}
+    return {key: known[key] for key in some if key in known and key not in young}
 
 
 def _key(path: Path, stat: os.stat_result) -> bytes:
@@ -144,24 +136,25 @@ def _key(path: Path, stat: os.stat_result) -> bytes:
     return hashlib.blake2b(os.fsencode(text), digest_size=_KEY).digest()
 
 
-def _stat(path: Path) -> os.stat_result:
+def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except OSError as error:
-        raise UserError(describe_file(path) + f": cannot be read ({error.strerror})") from error
+    except OSError:
+        return None
 
 
 def _read(wanted: Mapping[bytes, Path]) -> Known:
     with ThreadPoolExecutor(MOST_THREADS) as pool:
-        return dict(zip(wanted, pool.map(_digest, wanted.values()), strict=True))
+        digests = zip(wanted, pool.map(_digest, wanted.values()), strict=True)
+        return {key: digest for key, digest in digests if digest is not None}
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Path) -> bytes | None:
     try:
         with path.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").digest()
-    except OSError as error:
-        raise UserError(describe_file(path) + f": cannot be read ({error.strerror})") from error
+    except OSError:
+        return None
 
 
 def _load(path: Path) -> Known:

@@ -10,7 +10,6 @@ import pytest
 
 from client_app.data import file_digests
 from client_app.data.file_digests import KeptDigests, same_content
-from fedstrata.support.errors import UserError
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def read(monkeypatch) -> list[Path]:
     seen: list[Path] = []
     digest = file_digests._digest
 
-    def noted(path: Path) -> bytes:
+    def noted(path: Path) -> bytes | None:
         seen.append(path)
         return digest(path)
 
@@ -78,9 +77,14 @@ def test_a_file_that_may_still_change_is_not_kept(files, tmp_path) -> None:
     assert not list((cache / "digests").iterdir())
 
 
-def test_a_missing_file_is_reported(tmp_path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        same_content(tmp_path, [tmp_path / "none"], None)
+@pytest.mark.parametrize("cached", [False, True])
+def test_files_that_cannot_be_read_are_no_copies(files, read, tmp_path, cached: bool) -> None:
+    cache = tmp_path / "cache" if cached else None
+    for number in range(2):
+        (files[0].parent / f"none{number}").mkdir()  # of one size, and not to be opened as a file
+        files += [files[0].parent / f"none{number}", files[0].parent / f"gone{number}"]
+    for _ in range(2):
+        assert same_content(files[0].parent, files, cache).tolist() == [0, 1, 0, 3, 4, 5, 6, 7]
 
 
 def test_a_cache_that_cannot_be_written_is_no_fault(files, tmp_path) -> None:

@@ -47,6 +47,23 @@ def test_class_folders_become_a_task(folders, options, info) -> None:
         assert path.parent.name == data.classes[label]
 
 
+def test_a_picture_that_may_not_be_opened_is_damaged(folders, options, info, monkeypatch) -> None:
+    opened = Path.open
+
+    def guarded(path: Path, *mode: object, **how: object) -> object:
+        if path.name == "002.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *mode, **how)
+
+    shutil.copy(folders / "cat" / "000.png", folders / "cat" / "002.png")  # of one size
+    monkeypatch.setattr(Path, "open", guarded)
+    with pytest.raises(UserError, match=r"002\.png: cannot be read \(Permission denied\)"):
+        load("images", options("images", **SMALL), info(root=folders), seed=1)
+    site = info(root=folders)
+    load("images", options("images", unreadable="skip", **SMALL), site, seed=1)
+    assert site.findings.left_out == {"unreadable": 1}
+
+
 def test_splits_are_disjoint_cover_everything_and_follow_the_seed(folders, options, info) -> None:
     def drawn(seed: int) -> list[set[str]]:
         return files(load("images", options("images", **SMALL), info(root=folders), seed))
