@@ -17,6 +17,7 @@ import numpy as np
 
 from client_app.data.cells import Faults
 from client_app.data.decoding import MOST_PIXELS, TooManyPixelsError
+from client_app.data.formats import DICOM, suffix_of
 from client_app.data.paths import describe_file
 from client_app.data.pixels import (
     EIGHT_BITS,
@@ -35,6 +36,7 @@ MOST_FRAMES = 100_000
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _KEY_BYTES = 32
 PATIENT = "patient"  # as data.group
+NO_PATIENT = ""
 # Nothing else of a header is read, so nothing else can get anywhere: no name, no date.
 _TAGS = [
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
@@ -257,21 +259,30 @@ def _padding(stored: Plane, header: Any) -> Plane | None:
 def dicom_patient(path: Path, key: bytes) -> str:
     """Return what stands for the patient of a DICOM file: a keyed hash of its PatientID.
 
-    Without the key, which never leaves the site, nobody can try out names or numbers.
+    Without the key, which never leaves the site, nobody can try out names or numbers. Of a file
+    that cannot be decoded it is `NO_PATIENT`: what decodes it says so, or leaves it out.
 
     Raises
     ------
     UserError
-        The file cannot be read, or has no PatientID.
+        The file is another one than DICOM, or has no PatientID.
     """
     pydicom = _pydicom()
     try:
         header = pydicom.dcmread(
-            path, force=True, stop_before_pixels=True, specific_tags=["PatientID"]
+            path, force=True, stop_before_pixels=True, specific_tags=["PatientID", "Rows"]
         )
+        damaged = "Rows" not in header
+    except OSError:
+        return NO_PATIENT
+    except Exception:
+        header, damaged = {}, True
+    if damaged and suffix_of(path) in DICOM:
+        return NO_PATIENT
+    try:
         patient = str(header.get("PatientID") or "").strip()
     except Exception as error:
-        reason = f": not a readable DICOM file: {type(error).__name__}"
+        reason = f": its PatientID cannot be read: {type(error).__name__}"
         raise UserError(describe_file(path) + reason) from None
     if not patient:
         raise UserError(

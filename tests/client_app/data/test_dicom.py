@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from client_app.data import dicom as product
 from client_app.data.decoding import TooManyPixelsError
@@ -188,8 +189,10 @@ def test_a_patient_is_a_keyed_hash(tmp_path: Path) -> None:
     assert dicom_patient(tmp_path / "a.dcm", patient_key(None)) != first
     assert (tmp_path / "cache" / "patients.key").stat().st_mode & 0o777 == 0o600
     (tmp_path / "d.dcm").write_bytes(dicom(EIGHT, PatientID=""))
-    with pytest.raises(UserError, match="has no PatientID"):
-        dicom_patient(tmp_path / "d.dcm", key)
+    Image.fromarray(EIGHT).save(tmp_path / "e.png")
+    for name in ("d.dcm", "e.png"):
+        with pytest.raises(UserError, match="has no PatientID"):
+            dicom_patient(tmp_path / name, key)
 
 
 @pytest.mark.parametrize("manifest", [False, True])
@@ -215,6 +218,13 @@ def test_a_patient_stays_on_one_side(tmp_path, options, info, manifest: bool) ->
         for split in (data.train, data.validation, data.test)
     ]
     assert sum(map(len, sides)) == len(set().union(*sides)) == 10
+    for number, damage in enumerate((b"", b"no DICOM file", dicom(TWELVE)[:300])):
+        (tmp_path / "sick" / f"{number}.dcm").write_bytes(damage)
+    with pytest.raises(UserError, match="3 of 60 pictures cannot be read"):
+        load("images", chosen, info(root=tmp_path), seed=1)
+    site = info(root=tmp_path)
+    load("images", {**chosen, "unreadable": "skip"}, site, seed=1)
+    assert site.findings.left_out["unreadable"] == 3
     (tmp_path / "sick" / "3.dcm").write_bytes(dicom(TWELVE, PatientID=""))
     with pytest.raises(UserError, match="has no PatientID"):
         load("images", chosen, info(root=tmp_path), seed=1)
