@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -41,6 +42,7 @@ _ROW = np.dtype(
 _INVERTED, _COLORED = 1, 2
 _UNFINISHED = 3600.0  # seconds after which what a killed process was writing is removed
 _FREE_SHARE = 0.05  # of the disk that is left free
+logger = logging.getLogger("flwr")
 
 
 class StoredPicture(NamedTuple):
@@ -180,7 +182,8 @@ class DecodedStore:
     def writing(self) -> Iterator[PackWriter]:
         """Yield a writer of new packs, which are there after the block: all of each, or nothing.
 
-        A disk that is full, or that cannot be written, only means that there are no new packs.
+        A disk that is full, or that cannot be written, only means that there are no new packs, and
+        a warning in the log.
         """
         taken = sum(_size(path) for path in self.used)
         with suppress(OSError):
@@ -188,6 +191,13 @@ class DecodedStore:
         writer = PackWriter(self.folder, self._prefix, self.preparation, self.most - taken)
         with writer:
             yield writer
+        if writer.unkept:
+            most = f"there may be {self.most / 1e9:.1f} GB of them (data.cache_mb)"
+            free = f"{_FREE_SHARE:.0%} of the disk stay free"
+            logger.warning(
+                "%d decoded pictures are not kept in %s: %s; the next start decodes them again",
+                *(writer.unkept, self.folder, writer.failure or f"{most}, and {free}"),
+            )
         if writer.made:
             self._remove_oldest(keep=self.used | set(writer.made))
             self._read(writer.made)
@@ -210,6 +220,8 @@ class PackWriter:
 
     def __init__(self, folder: Path, prefix: str, preparation: Preparation, most: int) -> None:
         self.made: list[Path] = []
+        self.failure = ""  # why nothing could be written
+        self._given = 0
         self._folder, self._prefix, self._key = folder, prefix, preparation.key()
         self._left = most
         self._open: dict[tuple[bool, int], tuple[IO[bytes], list[Any]]] = {}
@@ -217,6 +229,11 @@ class PackWriter:
 
     def __enter__(self) -> PackWriter:
         return self
+
+    @property
+    def unkept(self) -> int:
+        """How many of the given pictures are in no pack, for want of room or after a failure."""
+        return self._given - sum(len(rows) for _, rows in self._open.values())
 
     def add(self, digest: str, frame: int, frames: int, decoded: Decoded) -> None:
         """Append a picture, one of ``frames`` of a file; without room nothing is written."""
@@ -227,13 +244,14 @@ class PackWriter:
         numbers = (facts.low, facts.high, facts.window_low, facts.window_high)
         name, checksum = bytes.fromhex(digest), zlib.crc32(content)
         with self._lock:
+            self._given += 1
             if size > self._left:
                 return
             try:
                 file, rows = self._file(facts.wide, square.shape[2])
                 file.write(content)
-            except OSError:
-                self._give_up()
+            except OSError as error:
+                self._give_up(error)
                 return
             rows.append((name, frame, frames, facts.unused_pages, checksum, flags, numbers))
             self._left -= size
@@ -246,12 +264,12 @@ class PackWriter:
             self.made.append(path)
         return self._open[wide, channels]
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: OSError) -> None:
         """Remove what was written: an exception makes `replacing_private` do that."""
+        self.failure = error.strerror or type(error).__name__
         self._left = 0
         self.made.clear()
         self._open.clear()
-        error = OSError("given up")
         with suppress(OSError):
             self._stack.__exit__(OSError, error, None)
 
@@ -266,8 +284,8 @@ class PackWriter:
                 key = bytes.fromhex(self._key)
                 file.write(table + _END.pack(_MAGIC, key, len(rows), wide, channels, digest))
             self._stack.close()
-        except OSError:
-            self._give_up()
+        except OSError as error:
+            self._give_up(error)
 
 
 @lru_cache(maxsize=256)

@@ -79,13 +79,29 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_is_full_only_means_no_store(tmp_path: Path, monkeypatch) -> None:
-    def full(*_: object) -> None:
+@pytest.mark.parametrize("at", ["replacing_private", "np.array"])  # at the first picture, the end
+def test_a_disk_that_is_full_means_no_store_and_a_warning(
+    tmp_path: Path, monkeypatch, caplog, at: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(decoded_store, "replacing_private", full)
+    monkeypatch.setattr(f"client_app.data.decoded_store.{at}", full)
     assert not filled(tmp_path).by_digest
     assert list(tmp_path.iterdir()) == []
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"3 decoded pictures are not kept in {tmp_path}")
+    assert ": No space left on device;" in record.getMessage()
+
+
+def test_pictures_without_room_are_warned_of(tmp_path: Path, caplog) -> None:
+    filled(tmp_path)
+    assert not caplog.records
+    row = NARROW[0].nbytes + decoded_store._ROW.itemsize
+    filled(tmp_path / "b", row, **{f"{each}a" * 32: [NARROW] for each in range(3)})
+    (record,) = caplog.records
+    assert record.getMessage().startswith("2 decoded pictures are not kept")
+    assert "data.cache_mb" in record.getMessage()
 
 
 def test_the_folder_has_no_more_bytes_than_allowed(tmp_path: Path) -> None:
