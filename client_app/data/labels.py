@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from client_app.data.classes import class_names, configured_names, name_labels
 from client_app.data.findings import Findings
 from client_app.data.task_options import TaskOptions
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, TaskKind
-from fedstrata.support.errors import UserError, as_private_text, private
+from fedstrata.support.errors import PrivateText, UserError, as_private_text, private
 
 Values = NDArray[np.int64] | NDArray[np.float32]
 NO_LABEL = "no label"  # the reason for which an example is left out
@@ -100,8 +100,9 @@ def read_targets(
     UserError
         No example has a label, or the cells are not what the kind needs.
     """
-    read = {CLASSES: _classes, LABELS: _labels}.get(task.kind.name, _numbers)
-    targets = read(cells, task, rules, configured, deployed, findings)
+    reader = _Reader(cells, task, rules, configured, deployed, findings)
+    read = {CLASSES: reader.classes, LABELS: reader.labels}.get(task.kind.name, reader.numbers)
+    targets = read()
     if len(targets.rows) < len(cells):
         absent = np.setdiff1d(np.arange(len(cells)), targets.rows)
         for row in absent[:10]:
@@ -123,134 +124,189 @@ def has_label(
     return any(normal(cell) in names for cell in cells)
 
 
-def _present(
-    cells: Cells, column: Sequence[str], rules: CellRules, names: Sequence[str], task: TaskOptions
-) -> tuple[list[int], list[str]]:
-    """Return the rows whose cell has a value, and the values; a configured name is one."""
-    values = [normal(cell) for cell in column]
-    if cells.folders:
-        return list(range(len(values))), values
-    absent = {each for each in set(values) if rules.is_missing(each) and each not in names}
-    rows = [row for row, value in enumerate(values) if value not in absent]
-    if not rows:
-        raise _no_label(cells, task)
-    return rows, [values[row] for row in rows]
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the cells of one task; the fields are the parameters of `read_targets`."""
 
+    cells: Cells
+    task: TaskOptions
+    rules: CellRules
+    configured: Mapping[str, Sequence[str]] | None
+    deployed: bool
+    findings: Findings
 
-def _no_label(cells: Cells, task: TaskOptions) -> UserError:
-    columns = " or ".join(repr(column) for column in task.columns)
-    return UserError(
-        as_private_text(cells.source) + f": no {cells.what} has a label in column {columns}"
-    )
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The configured names of the outputs; empty where there are none."""
+        return configured_names(self.configured, self.task.name)
 
-
-def _classes(
-    cells: Cells,
-    task: TaskOptions,
-    rules: CellRules,
-    configured: Mapping[str, Sequence[str]] | None,
-    deployed: bool,
-    findings: Findings,
-) -> Targets:
-    if len(task.columns) > 1:
-        raise UserError(
-            f"data.tasks.{task.name}: classes stand in one column, and {len(task.columns)} are "
-            f"named; write data.tasks.{task.name}.kind=labels for several labels at once"
-        )
-    names = configured_names(configured, task.name)
-    rows, values = _present(cells, cells.columns[0], rules, names, task)
-    labels = Counter(values)
-    _reject_several(labels, task, names)
-    named = name_labels(
-        labels, names, task, rules, findings, what=cells.what, folders=cells.folders
-    )
-    first: dict[str, int] = {}
-    for row, value in zip(rows, values, strict=True):
-        first.setdefault(named[value], row)
-    found = {name: cells.where(row) for name, row in first.items()}
-    classes = class_names(configured, task.name, found, deployed=deployed)
-    index = {name: number for number, name in enumerate(classes)}
-    indices = np.array([index[named[value]] for value in values], dtype=np.int64)
-    return Targets(np.array(rows, dtype=np.int64), classes, indices, task.kind)
-
-
-def _reject_several(labels: Counter[str], task: TaskOptions, names: Sequence[str]) -> None:
-    """Raise a `UserError` where a cell has several labels, and the task is of one class each."""
-    for separator in dict.fromkeys((task.separator, "|", ";", ",")):
-        for label in labels:
-            parts = [part.strip() for part in label.split(separator) if part.strip()]
-            sure = separator in (task.separator, "|") or all(part in labels for part in parts)
-            if len(parts) > 1 and label not in names and sure:
-                option = f"data.tasks.{task.name}"
-                other = f" {option}.separator='{separator}'" if separator != "|" else ""
-                raise UserError(
-                    f"column {task.columns[0]!r}: "
-                    + private(repr(label), "a cell")
-                    + f" has several labels; write {option}.kind=labels{other}, or name it in "
-                    "data.classes"
-                )
-
-
-def _labels(
-    cells: Cells,
-    task: TaskOptions,
-    rules: CellRules,
-    configured: Mapping[str, Sequence[str]] | None,
-    deployed: bool,
-    findings: Findings,
-) -> Targets:
-    names = configured_names(configured, task.name)
-    if len(task.columns) == 1:
-        rows, values = _present(cells, cells.columns[0], rules, names, task)
-        flags = all(_flag(value, rules) is not None for value in set(values))
-        if not (flags and len(names) < 2):
-            return _labels_in_one_column(
-                cells, rows, values, task, rules, configured, deployed, findings
+    def classes(self) -> Targets:
+        """Read a column with a class in each cell."""
+        task = self.task
+        if len(task.columns) > 1:
+            raise UserError(
+                f"data.tasks.{task.name}: classes stand in one column, and {len(task.columns)} are "
+                f"named; write data.tasks.{task.name}.kind=labels for several labels at once"
             )
-    names = names or task.columns
-    if len(names) != len(task.columns):
-        raise UserError(
-            f"data.classes, task {task.name!r}: {len(names)} names for {len(task.columns)} columns"
+        rows, values = self._present()
+        self._reject_several(dict.fromkeys(values))
+        named, classes = self._named(rows, [[value] for value in values])
+        index = {name: number for number, name in enumerate(classes)}
+        indices = np.array([index[named[value]] for value in values], dtype=np.int64)
+        return Targets(np.array(rows, dtype=np.int64), classes, indices, task.kind)
+
+    def labels(self) -> Targets:
+        """Read several labels: in one column, or one column each."""
+        if len(self.task.columns) == 1:
+            rows, values = self._present()
+            flags = all(_flag(value, self.rules) is not None for value in set(values))
+            if not (flags and len(self.names) < 2):
+                return self._labels_in_one_column(rows, values)
+        return self._by_column(self._flags)
+
+    def numbers(self) -> Targets:
+        """Read numbers, one column each."""
+        return self._by_column(self._numbers)
+
+    def _present(self) -> tuple[list[int], list[str]]:
+        """Return the rows whose cell has a value, and the values; a configured name is one."""
+        values = [normal(cell) for cell in self.cells.columns[0]]
+        if self.cells.folders:
+            return list(range(len(values))), values
+        absent = set(filter(self.rules.is_missing, set(values))) - set(self.names)
+        rows = [row for row, value in enumerate(values) if value not in absent]
+        if not rows:
+            raise self._no_label()
+        return rows, [values[row] for row in rows]
+
+    def _no_label(self) -> UserError:
+        columns = " or ".join(repr(column) for column in self.task.columns)
+        return UserError(
+            as_private_text(self.cells.source)
+            + f": no {self.cells.what} has a label in column {columns}"
         )
-    matrix = _matrix(cells, task, rules)
-    used = np.flatnonzero(~np.isnan(matrix).all(axis=1))
-    if not len(used):
-        raise _no_label(cells, task)
-    return Targets(used, tuple(names), matrix[used], task.kind)
 
+    def _named(
+        self, rows: Sequence[int], labels: Sequence[Sequence[str]]
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the name of each label's class, and all names, given the labels of each row."""
+        several = self.task.kind.name == LABELS
+        named = name_labels(
+            Counter(label for each in labels for label in each),
+            self.names,
+            self.task,
+            self.rules,
+            self.findings,
+            what=self.cells.what,
+            folders=self.cells.folders or several,
+        )
+        first: dict[str, int] = {}
+        for row, each in zip(rows, labels, strict=True):
+            for label in each:
+                first.setdefault(named[label], row)
+        found = {name: self.cells.where(row) for name, row in first.items()}
+        fewest = 1 if several else 2
+        return named, class_names(
+            self.configured, self.task.name, found, deployed=self.deployed, fewest=fewest
+        )
 
-def _labels_in_one_column(
-    cells: Cells,
-    rows: Sequence[int],
-    values: Sequence[str],
-    task: TaskOptions,
-    rules: CellRules,
-    configured: Mapping[str, Sequence[str]] | None,
-    deployed: bool,
-    findings: Findings,
-) -> Targets:
-    """Read cells such as ``effusion|edema``; the task's word for none means that none holds."""
-    names = configured_names(configured, task.name)
-    split = {value: _parts(value, task, rules, names) for value in set(values)}
-    labels: Counter[str] = Counter(part for value in values for part in split[value])
-    named = name_labels(labels, names, task, rules, findings, what=cells.what, folders=True)
-    first: dict[str, int] = {}
-    for row, value in zip(rows, values, strict=True):
-        for part in split[value]:
-            first.setdefault(named[part], row)
-    found = {name: cells.where(row) for name, row in first.items()}
-    classes = class_names(configured, task.name, found, deployed=deployed, fewest=1)
-    index = {name: number for number, name in enumerate(classes)}
-    matrix = np.zeros((len(rows), len(classes)), dtype=np.float32)
-    for place, value in enumerate(values):
-        matrix[place, [index[named[part]] for part in split[value]]] = 1
-    return Targets(np.array(rows, dtype=np.int64), classes, matrix, task.kind)
+    def _reject_several(self, labels: Collection[str]) -> None:
+        """Raise a `UserError` where a cell has several labels, and the task is of one class each."""
+        task = self.task
+        for separator in dict.fromkeys((task.separator, "|", ";", ",")):
+            for label in labels:
+                parts = [part.strip() for part in label.split(separator) if part.strip()]
+                sure = separator in (task.separator, "|") or all(part in labels for part in parts)
+                if len(parts) > 1 and label not in self.names and sure:
+                    option = f"data.tasks.{task.name}"
+                    other = f" {option}.separator='{separator}'" if separator != "|" else ""
+                    raise UserError(
+                        f"column {task.columns[0]!r}: "
+                        + private(repr(label), "a cell")
+                        + f" has several labels; write {option}.kind=labels{other}, or name it in "
+                        "data.classes"
+                    )
 
+    def _labels_in_one_column(self, rows: Sequence[int], values: Sequence[str]) -> Targets:
+        """Read cells such as ``effusion|edema``; the task's word for none means that none holds."""
+        split = {value: self._parts(value) for value in set(values)}
+        named, classes = self._named(rows, [split[value] for value in values])
+        index = {name: number for number, name in enumerate(classes)}
+        matrix = np.zeros((len(rows), len(classes)), dtype=np.float32)
+        for place, value in enumerate(values):
+            matrix[place, [index[named[part]] for part in split[value]]] = 1
+        return Targets(np.array(rows, dtype=np.int64), classes, matrix, self.task.kind)
 
-def _parts(value: str, task: TaskOptions, rules: CellRules, names: Sequence[str]) -> list[str]:
-    parts = [normal(part) for part in value.split(task.separator)]
-    kept = [part for part in parts if part in names or not rules.is_missing(part)]
-    return [part for part in kept if part in names or part.casefold() != task.none.casefold()]
+    def _parts(self, value: str) -> list[str]:
+        names, none = self.names, self.task.none.casefold()
+        parts = [normal(part) for part in value.split(self.task.separator)]
+        return [
+            part
+            for part in parts
+            if part in names or not (self.rules.is_missing(part) or part.casefold() == none)
+        ]
+
+    def _by_column(self, read: Callable[[], NDArray[np.float32]]) -> Targets:
+        """Return what ``read`` makes of the columns, one output each."""
+        columns = self.task.columns
+        names = self.names or columns
+        if len(names) != len(columns):
+            raise UserError(
+                f"data.classes, task {self.task.name!r}: {len(names)} names for {len(columns)} "
+                "columns"
+            )
+        matrix = read()
+        used = np.flatnonzero(~np.isnan(matrix).all(axis=1))
+        if not len(used):
+            raise self._no_label()
+        return Targets(used, tuple(names), matrix[used], self.task.kind)
+
+    def _flags(self) -> NDArray[np.float32]:
+        """Read 1, 0, -1 by the task's policy, NaN where a cell is missing."""
+        uncertain = {"ignore": np.nan, "positive": 1.0, "negative": 0.0, "refuse": np.inf}
+        faults = Faults()
+        matrix = np.full((len(self.cells), len(self.task.columns)), np.nan, dtype=np.float32)
+        for place, column in enumerate(self.cells.columns):
+            known: dict[str, float | None] = {
+                cell: np.nan if self.rules.is_missing(cell) else _flag(normal(cell), self.rules)
+                for cell in set(column)
+            }
+            known = {k: uncertain[self.task.uncertain] if v == -1 else v for k, v in known.items()}
+            for row, cell in enumerate(column):
+                value = known[cell]
+                if value is None or np.isinf(value):
+                    faults.add(self._cell(row, place) + " is not 0, 1 or empty")
+                else:
+                    matrix[row, place] = value
+        faults.raise_any(
+            "; write 0 or 1 for each label"
+            f" (-1 with data.tasks.{self.task.name}.uncertain=ignore, positive or negative)"
+        )
+        return matrix
+
+    def _numbers(self) -> NDArray[np.float32]:
+        """Read numbers, NaN where a cell is missing."""
+        rules, faults, other = self.rules, Faults(), False
+        matrix = np.full((len(self.cells), len(self.task.columns)), np.nan, dtype=np.float32)
+        for place, column in enumerate(self.cells.columns):
+            for row, cell in enumerate(column):
+                value = np.nan if rules.is_missing(cell) else rules.number(cell)
+                if value is None or abs(value) > _LARGEST:
+                    why = " is not a number" if value is None else " is not finite"
+                    faults.add(self._cell(row, place) + why)
+                    other = other or rules.looks_like_other_decimals(cell)
+                else:
+                    matrix[row, place] = value
+        sign = "," if rules.decimal == "." else "."
+        faults.raise_any(
+            f'; write data.decimal="{sign}"' if other else "; correct it, or empty the cell"
+        )
+        return matrix
+
+    def _cell(self, row: int, place: int) -> PrivateText:
+        """Return where a cell is, and what stands in it, for an error text."""
+        cell = private(repr(self.cells.columns[place][row]), "a cell")
+        return self.cells.where(row) + f", column {self.task.columns[place]!r}: " + cell
 
 
 def _flag(value: str, rules: CellRules) -> float | None:
@@ -260,63 +316,3 @@ def _flag(value: str, rules: CellRules) -> float | None:
         return float(word in TRUE)
     number = rules.number(value)
     return number if number in (-1.0, 0.0, 1.0) else None
-
-
-def _matrix(cells: Cells, task: TaskOptions, rules: CellRules) -> NDArray[np.float32]:
-    """Read one column a label: 1, 0, -1 by the task's policy, NaN where a cell is missing."""
-    uncertain = {"ignore": np.nan, "positive": 1.0, "negative": 0.0, "refuse": np.inf}
-    faults = Faults()
-    matrix = np.full((len(cells), len(task.columns)), np.nan, dtype=np.float32)
-    for place, (name, column) in enumerate(zip(task.columns, cells.columns, strict=True)):
-        known: dict[str, float | None] = {
-            cell: np.nan if rules.is_missing(cell) else _flag(normal(cell), rules)
-            for cell in set(column)
-        }
-        known = {k: uncertain[task.uncertain] if v == -1 else v for k, v in known.items()}
-        for row, cell in enumerate(column):
-            value = known[cell]
-            if value is None or np.isinf(value):
-                here = cells.where(row) + f", column {name!r}: " + private(repr(cell), "a cell")
-                faults.add(here + " is not 0, 1 or empty")
-            else:
-                matrix[row, place] = value
-    faults.raise_any(
-        "; write 0 or 1 for each label"
-        f" (-1 with data.tasks.{task.name}.uncertain=ignore, positive or negative)"
-    )
-    return matrix
-
-
-def _numbers(
-    cells: Cells,
-    task: TaskOptions,
-    rules: CellRules,
-    configured: Mapping[str, Sequence[str]] | None,
-    deployed: bool,
-    findings: Findings,
-) -> Targets:
-    names = configured_names(configured, task.name) or task.columns
-    if len(names) != len(task.columns):
-        raise UserError(
-            f"data.classes, task {task.name!r}: {len(names)} names for {len(task.columns)} columns"
-        )
-    faults, other = Faults(), False
-    matrix = np.full((len(cells), len(task.columns)), np.nan, dtype=np.float32)
-    for place, (name, column) in enumerate(zip(task.columns, cells.columns, strict=True)):
-        for row, cell in enumerate(column):
-            value = np.nan if rules.is_missing(cell) else rules.number(cell)
-            finite = value is not None and not abs(value) > _LARGEST
-            if value is None or not finite:
-                here = cells.where(row) + f", column {name!r}: " + private(repr(cell), "a cell")
-                faults.add(here + (" is not a number" if value is None else " is not finite"))
-                other = other or rules.looks_like_other_decimals(cell)
-            else:
-                matrix[row, place] = value
-    sign = "," if rules.decimal == "." else "."
-    faults.raise_any(
-        f'; write data.decimal="{sign}"' if other else "; correct it, or empty the cell"
-    )
-    used = np.flatnonzero(~np.isnan(matrix).all(axis=1))
-    if not len(used):
-        raise _no_label(cells, task)
-    return Targets(used, tuple(names), matrix[used], task.kind)
