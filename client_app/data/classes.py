@@ -11,7 +11,7 @@ from client_app.data.findings import Findings
 from client_app.data.task_options import TaskOptions
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
-_WHOLE = re.compile(r"-?\d+(?:\.0*)?", re.ASCII)
+_WHOLE = re.compile(r"-?\d{1,4000}(?:\.0*)?", re.ASCII)  # Python reads no more than 4,300 digits
 FEW = 10  # examples up to which each may have a class of its own
 MANY = 20  # classes by number, above which they are probably numbers to predict
 
@@ -214,6 +214,10 @@ def _to_predict(task: TaskOptions) -> str:
     return f"; for numbers to predict write data.tasks.{task.name}.kind=number"
 
 
+def _whole(label: str) -> int:
+    return int(label.partition(".")[0])
+
+
 def _by_number(
     free: Counter[str],
     named: Mapping[str, str],
@@ -222,7 +226,7 @@ def _by_number(
     findings: Findings,
 ) -> dict[str, str]:
     """Return the names of labels that are the classes' numbers, from 0 on; else raise."""
-    values = {label: int(float(label)) for label in free}
+    values = {label: _whole(label) for label in free}
     if any(_WHOLE.fullmatch(name) for name in names):
         return {}  # the classes are called by numbers: another number is an unknown class
     if not all(0 <= value < len(names) for value in values.values()):
@@ -248,7 +252,7 @@ def _reject_gaps(free: Counter[str], task: TaskOptions) -> None:
     """Raise a `UserError` where the labels are whole numbers that leave some out, such as 0, 255."""
     if not all(_WHOLE.fullmatch(label) for label in free):
         return
-    values = sorted({int(float(label)) for label in free})
+    values = sorted(set(map(_whole, free)))
     if values[-1] - values[0] + 1 == len(values):
         return
     found = ",".join(map(str, values[:20])) + (",..." if len(values) > 20 else "")

@@ -214,8 +214,10 @@ def _list(
     if settings.manifest is None:
         classes = (settings.classes or {}).get(task.name, ())
         layout = Layout(settings.levels, split_names, classes)
-        listed = from_domains if settings.domains else from_folders
-        return listed(root, findings, layout), ""
+        listed = (from_domains if settings.domains else from_folders)(root, findings, layout)
+        if not listed:  # all class folders are configured ones, and may be empty
+            raise UserError(describe_root(root) + ": no pictures in any class folder")
+        return listed, ""
     written, rules = settings.table_format(), settings.rules()
     column = settings.site_split.required_column()
     group = None if settings.group_pattern is not None else settings.group

@@ -255,6 +255,11 @@ class _Reader:
                 f"data.classes, task {self.task.name!r}: {len(names)} names for {len(columns)} "
                 "columns"
             )
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"data.classes or data.tasks, task {self.task.name!r}: each name once, not "
+                + ", ".join(map(repr, names))
+            )
         matrix = read()
         used = np.flatnonzero(~np.isnan(matrix).all(axis=1))
         if not len(used):

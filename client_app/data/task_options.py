@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import isfinite, nan
 
 from fedstrata.protocol.task_kinds import CLASSES, NUMBER, ONE_CLASS_EACH, TaskKind
 from fedstrata.support.errors import UserError, nearest
@@ -119,8 +120,9 @@ def _numbers(given: object, where: str) -> tuple[float, ...]:
     if given is None:
         return ()
     try:
-        return tuple(float(each) for each in many)
+        numbers = tuple(float(each) for each in many)
     except (TypeError, ValueError):
-        raise UserError(
-            f"{where}: a number, or a list of numbers, not {str(given)[:80]!r}"
-        ) from None
+        numbers = (nan,)
+    if not all(map(isfinite, numbers)):
+        raise UserError(f"{where}: a number, or a list of numbers, not {str(given)[:80]!r}")
+    return numbers

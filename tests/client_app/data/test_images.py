@@ -64,6 +64,18 @@ def test_a_picture_that_may_not_be_opened_is_damaged(folders, options, info, mon
     assert site.findings.left_out == {"unreadable": 1}
 
 
+@pytest.mark.parametrize("domains", [False, True])
+def test_class_folders_that_are_all_empty_are_reported(
+    tmp_path, options, info, domains: bool
+) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "photo" / name).mkdir(parents=True)
+    root = tmp_path if domains else tmp_path / "photo"
+    chosen = options("images", domains=domains, classes={"label": ["cat", "dog"]}, **SMALL)
+    with pytest.raises(UserError, match="no pictures in any class folder"):
+        load("images", chosen, info(root=root), seed=1)
+
+
 def test_splits_are_disjoint_cover_everything_and_follow_the_seed(folders, options, info) -> None:
     def drawn(seed: int) -> list[set[str]]:
         return files(load("images", options("images", **SMALL), info(root=folders), seed))

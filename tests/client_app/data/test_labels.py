@@ -112,6 +112,21 @@ def test_labels_by_number_with_gaps_are_reported() -> None:
     assert read(["3", "8"], folders=True).classes == ("3", "8")
 
 
+@pytest.mark.parametrize("digits", [24, 400, 5000])
+def test_long_numbers_are_named_as_they_are(digits: int) -> None:
+    for classes in (None, ["cat", "dog"]):
+        with pytest.raises(UserError) as raised:
+            read(["1" * digits, "0"], classes=classes)
+        assert ("1" * digits if digits < 4000 else "kind=number") in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["number", "labels"])
+def test_outputs_of_one_name_are_refused(kind: str) -> None:
+    for columns, names in ((["a", "b"], ["u", "u"]), (["a", "a"], None)):
+        with pytest.raises(UserError, match="each name once"):
+            read(["1", "0"], ["0", "1"], task={"columns": columns, "kind": kind}, classes=names)
+
+
 def test_numbers_to_predict_are_no_classes() -> None:
     ages = [f"{20 + row * 1.37:.2f}" for row in range(40)]
     message = r"40 different numbers for 40 pictures; .*data\.tasks\.t\.kind=number"

@@ -56,6 +56,7 @@ def test_labels_of_several_columns() -> None:
             "one number for each of 1 column",
         ),
         ({"a": {"kind": "number", "mean": "x", "std": 1}}, "data.tasks.a.mean: a number"),
+        ({"a": {"kind": "number", "mean": 1, "std": float("inf")}}, "data.tasks.a.std: a number"),
         ({"a": ""}, "data.tasks.a: name the column"),
         ({"a": {"kind": "labels", "separator": ""}}, "data.tasks.a.separator"),
     ],
