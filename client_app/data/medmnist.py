@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,8 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     name = name_of_site(info, default_name(info))
     root = require_root(info)
     path, task, rank = _choose_file(settings, root, info, name)
+    if not info.deployed:
+        _reject_unknown_tasks(settings, task, root, path)
     described = settings.described_as(task)
     wanted = None if described is None else described.kind.name
     collection = _read_cached(stamp(path), settings.largest_mb << 20, wanted)
@@ -158,54 +160,63 @@ def _choose_file(
         raise UserError(
             f"this site's task {info.task!r} is not data.task={settings.task}, which every site has"
         )
-    if settings.task is not None:
-        path, _, rank = _choose_file(
-            replace(settings, task=None), root, replace(info, task=None), name
-        )
-        return path, settings.task, rank
-    alone_or_all = rank_of(info)[1] if info.index is not None else ALONE
+    names_file = settings.task is None and info.task is not None
+    rank = rank_of(info)[1] if info.index is not None else ALONE
     reject_names_in_a_file(root, {"data.file": settings.file, "data.files": settings.files})
     if root.is_file():
-        return root, info.task or root.stem, alone_or_all
-    if settings.files is not None:
-        return _assigned(settings.files, root, info, name)
-    if settings.file is not None:
+        path = root
+    elif settings.files is not None:
+        path, rank = _assigned(settings.files, root, info, name)
+    elif settings.file is not None:
         path = file_inside(root, settings.file, "data.file")
-        return path, info.task or path.stem, alone_or_all
-    if info.task is not None:
+    elif names_file:
         path = file_inside(root, f"{info.task}.npz", "this site's task")
-        return path, info.task, alone_or_all
-    return _by_index(root, info)
+    else:
+        path, rank = _by_index(root, info, settings.task)
+    return path, settings.task or info.task or path.stem, rank
 
 
-def _assigned(
-    files: Mapping[str, str], root: Path, info: SiteInfo, name: str
-) -> tuple[Path, str, Rank]:
+def _assigned(files: Mapping[str, str], root: Path, info: SiteInfo, name: str) -> tuple[Path, Rank]:
     if name not in files:
         raise UserError(f"data.files: no site {name!r}; there is {nearest(name, files)}")
     path = file_inside(root, files[name], f"data.files, site {name!r}")
     sharing = sorted(site for site, file in files.items() if file == files[name])
     rank = ALONE if info.index is None else Rank(sharing.index(name), len(sharing))
-    return path, info.task or path.stem, rank
+    return path, rank
 
 
-def _by_index(root: Path, info: SiteInfo) -> tuple[Path, str, Rank]:
-    """Return the file of site ``i``: the ``i % n``-th of ``n`` files, each of which is a task."""
+def _by_index(root: Path, info: SiteInfo, task: str | None) -> tuple[Path, Rank]:
+    """Return the file of site ``i``: the ``i % n``-th of ``n`` files.
+
+    Each of them is a task, unless ``task`` is that of all.
+    """
     found = _npz_files(root)
     if not found:
         raise UserError(
             describe_root(root) + ": has no .npz file; put one there, such as pneumoniamnist.npz"
         )
     if info.index is None and len(found) > 1:
+        first = private(found[0].stem, "...")
+        how = "name this site's in its node config, as in --node-config 'task=\"" + first + "\"'"
         raise UserError(
             describe_root(root)
-            + f": has {len(found)} npz files: name this site's in its node config, "
-            "as in --node-config 'task=\""
-            + private(found[0].stem, "...")
-            + "\"', or give data.file"
+            + f": has {len(found)} npz files: "
+            + (how if task is None else "name each site's in data.files")
+            + ", or give data.file"
         )
     number, rank = rank_of(info, len(found))
-    return file_inside(root, found[number].name, "data-root"), found[number].stem, rank
+    return file_inside(root, found[number].name, "data-root"), rank
+
+
+def _reject_unknown_tasks(settings: MedmnistOptions, task: str, root: Path, path: Path) -> None:
+    """Raise a `UserError` where ``data.tasks`` describes what is no task of the simulation."""
+    for each in settings.described():
+        known = [task]
+        if settings.task is None:
+            known += [file.stem for file in _files(settings, root, path)]
+        if each.name not in known:
+            there = private(f"; there is {nearest(each.name, known)}")
+            raise UserError(f"data.tasks: no task {each.name!r} here" + there)
 
 
 @lru_cache(maxsize=2)

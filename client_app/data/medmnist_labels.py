@@ -43,9 +43,10 @@ def read_labels(array: NDArray[Any], kind: str | None, where: str | PrivateText)
                 "the task's kind out, or write kind: labels"
             )
         return whole_numbers(array, 0, MOST_CLASSES - 1, where)
-    if array.ndim not in (1, 2) or array.dtype.kind not in "biuf":
+    if array.ndim not in (1, 2) or columns < 1 or array.dtype.kind not in "biuf":
         raise UserError(where + f": rows of numbers are needed, not {array.shape} of {array.dtype}")
-    values = array.reshape(len(array), columns).astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        values = array.reshape(len(array), columns).astype(np.float32)
     wrong = ~np.isfinite(values) & ~np.isnan(values)
     if kind == LABELS:
         wrong |= ~np.isnan(values) & (values != 0) & (values != 1)

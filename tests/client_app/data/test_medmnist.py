@@ -60,8 +60,10 @@ def test_a_deployed_site_has_a_whole_file(folder, options, info) -> None:
         assert data.task == "skin"
         assert len(data.train) == 40
         assert data.test.labels.tolist() == [0, 1] * 10
-    with pytest.raises(UserError, match="2 npz files"):
+    with pytest.raises(UserError, match="2 npz files: name this site's in its node config"):
         load("medmnist", options("medmnist"), info(root=folder), seed=1)
+    with pytest.raises(UserError, match=r"2 npz files: name each site's in data\.files"):
+        load("medmnist", options("medmnist", task="skin"), info(root=folder), seed=1)
     for task in ("brain", "../blood", "/etc/passwd"):
         with pytest.raises(UserError, match="this site's task"):
             load("medmnist", options("medmnist"), info(root=folder, task=task), seed=1)
@@ -299,6 +301,17 @@ def test_grades_are_classes_or_a_number(tmp_path, options, info) -> None:
     assert (graded.kind.name, graded.kind.mean, graded.classes) == ("number", (2.0,), ("grade",))
     assert graded.train.labels.shape == (40, 1)
     assert np.array_equal(graded.train.labels[:, 0], plain.train.labels)
+
+
+@pytest.mark.parametrize(("task", "known"), [(None, "'north', 'south'"), ("digit", "'digit'")])
+def test_a_description_of_no_task_is_reported(hospitals, options, info, task, known) -> None:
+    for name in ("north", "digit"):
+        chosen = options("medmnist", task=task, tasks={name: {"kind": "number"}})
+        if name in known:
+            load("medmnist", chosen, info(1, 2, hospitals), seed=1)
+            continue
+        with pytest.raises(UserError, match=rf"data\.tasks: no task '{name}' here; .*{known}"):
+            load("medmnist", chosen, info(1, 2, hospitals), seed=1)
 
 
 def test_numbers_that_are_not_finite_are_reported(tmp_path, options, info) -> None:

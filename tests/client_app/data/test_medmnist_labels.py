@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,6 +33,10 @@ def test_a_configured_kind_decides() -> None:
     assert numbers.shape == (2, 1)
     assert kind_of_labels(numbers, age) == age.kind
     assert read_labels(np.array([0, 1]), "labels", HERE).shape == (2, 1)
+    with warnings.catch_warnings(action="error"), pytest.raises(UserError, match="has inf"):
+        read_labels(np.array([1e300]), "number", HERE)
+    with pytest.raises(UserError, match="rows of numbers are needed"):
+        read_labels(np.zeros((2, 0)), "labels", HERE)
     with pytest.raises(UserError, match="no task of classes"):
         read_labels(np.zeros((2, 2)), "classes", HERE)
 
