@@ -54,7 +54,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def groups_by_pattern(names: Sequence[str], pattern: str, findings: Findings) -> list[str]:
+def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     """Return the group of each path, relative to the data folder, by ``data.group_pattern``.
 
     Raises

@@ -189,7 +189,7 @@ def _examples(
     groups = [entry.group for entry in chosen] if group_by else None
     if settings.group_pattern is not None:
         names = [path.relative_to(root).as_posix() for path in paths]
-        groups = groups_by_pattern(names, settings.group_pattern, info.findings)
+        groups = groups_by_pattern(names, settings.group_pattern)
         group_by = settings.group or "data.group_pattern"
     elif settings.group == PATIENT and not group_by:
         groups, group_by = dicom_patients(paths, info.cache_dir), "DICOM's PatientID"

@@ -27,8 +27,6 @@ class Folder:
     ----------
     path : Path
         Where it is.
-    changed : int
-        When files were last added or removed, in ns.
     files : dict
         Names of files, and whether each is a plain one: no link, no device.
     folders : dict
@@ -38,7 +36,6 @@ class Folder:
     """
 
     path: Path
-    changed: int = 0
     files: dict[str, bool] = field(default_factory=dict)
     folders: dict[str, Folder] = field(default_factory=dict)
     links: list[str] = field(default_factory=list)
@@ -105,7 +102,7 @@ def leave_links(folder: Folder, findings: Findings) -> None:
 def _walk(folder: Path, findings: Findings, depth: int = 0) -> Folder:
     if depth > DEEPEST:
         raise UserError(describe_file(folder) + f": folders in folders, deeper than {DEEPEST}")
-    found = Folder(folder, folder.stat().st_mtime_ns)
+    found = Folder(folder)
     with os.scandir(folder) as opened:
         entries = sorted(opened, key=lambda entry: entry.name)
     for entry in entries:

@@ -28,9 +28,9 @@ def test_a_column_of_patients_is_noticed() -> None:
 
 def test_a_pattern_finds_the_group_in_the_path() -> None:
     names = ["a/P1_x.png", "b/P12_y.png", "a/P1_z.png"]
-    assert groups_by_pattern(names, r"(P\d+)_", Findings()) == ["P1", "P12", "P1"]
+    assert groups_by_pattern(names, r"(P\d+)_") == ["P1", "P12", "P1"]
     with pytest.raises(UserError, match=r"'a/x.png'; 'y.png': data.group_pattern=.*finds nothing"):
-        groups_by_pattern(["a/x.png", "P1_", "y.png"], r"(P\d+)_", Findings())
+        groups_by_pattern(["a/x.png", "P1_", "y.png"], r"(P\d+)_")
 
 
 @pytest.mark.parametrize(
