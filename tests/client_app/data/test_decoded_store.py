@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,3 +172,42 @@ def test_a_damaged_pack_gives_the_right_pixels_or_none(
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     for square in again(folder).squares([(FIRST, 0)]).values():
         assert (square == NARROW[0]).all()
+
+
+def test_a_pack_of_another_user_is_none(tmp_path: Path, monkeypatch) -> None:
+    filled(tmp_path)
+    assert again(tmp_path).by_digest
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert not again(tmp_path).by_digest
+
+
+def test_packs_in_use_are_not_removed_for_new_ones(tmp_path: Path) -> None:
+    size = NARROW[0].nbytes + decoded_store._ROW.itemsize + decoded_store._END.size
+    filled(tmp_path, **{FIRST: [NARROW]})
+    store = DecodedStore(tmp_path, PREPARATION, size + 1)
+    assert store.pictures(FIRST)
+    store.most = 2 * size - 1  # room for the picture, but not for the end of its pack
+    with store.writing() as writer:
+        writer.add(SECOND, 0, 1, Decoded(*NARROW))
+    assert again(tmp_path).by_digest.keys() == {FIRST, SECOND}
+
+
+def test_what_a_killed_process_was_writing_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    old, young = (tmp_path / f".{name}.pack.{name}.tmp" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    filled(tmp_path)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_some_of_the_disk_is_left_free(tmp_path: Path, monkeypatch) -> None:
+    usage = SimpleNamespace(total=1000, free=49)
+    monkeypatch.setattr(decoded_store.shutil, "disk_usage", lambda _: usage)
+    assert not filled(tmp_path).by_digest
+
+
+@pytest.mark.parametrize(("low", "high"), [(float("nan"), 1.0), (0.0, float("inf")), (2.0, 1.0)])
+def test_extremes_that_make_no_sense_are_no_pack(tmp_path: Path, low: float, high: float) -> None:
+    filled(tmp_path, **{FIRST: [(NARROW[0], Facts(low, high))]})
+    assert not again(tmp_path).by_digest

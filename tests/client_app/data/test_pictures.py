@@ -212,3 +212,15 @@ def test_damaged_pictures_give_a_square_or_a_user_error(content, cut, changes) -
             damaged[int(where * (len(damaged) - 1))] = value
     with contextlib.suppress(UserError):
         assert decode_square(Path("a.png"), bytes(damaged), 8).shape == (8, 8, 3)
+
+
+def test_a_file_that_is_too_large_is_reported(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pictures, "LARGEST_FILE", 1 << 20)
+    path = tmp_path / "a.png"
+    for size in (1 << 20, (1 << 20) + 1):
+        path.write_bytes(bytes(size))
+        if size == 1 << 20:
+            assert len(pictures.read_file(path)) == size
+            continue
+        with pytest.raises(UserError, match=r"a\.png: larger than 1 MiB"):
+            pictures.read_file(path)
