@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from client_app.context import DataKey, open_site, read_site_data
+from client_app.context import DataKey, open_site, read_site_data, site_sums
 from client_app.data.findings import Findings
 from client_app.failures import public_reason
 from client_app.node_config import NodeSettings
 from client_app.orders import site_report
-from fedstrata.protocol.answers import SiteReport
+from fedstrata.protocol.answers import SiteReport, to_json
 from fedstrata.protocol.plan import Plan
+from fedstrata.protocol.sums import SumsReport
 from fedstrata.protocol.task_kinds import CLASSES, LABELS
 from fedstrata.support.errors import UserError
 from models.training.data import Counts, SiteData
@@ -30,6 +32,8 @@ class Inspection:
         None where they cannot be read.
     report : SiteReport or None
         What the site would say to the server of a run; None where it could not take part.
+    sums : SumsReport or None
+        What it would send before round 1, in a run that agrees on one scale.
     errors : list of str
         Why it could not take part, in whole.
     leaves : str
@@ -39,6 +43,7 @@ class Inspection:
     findings: Findings = field(default_factory=Findings)
     data: SiteData | None = None
     report: SiteReport | None = None
+    sums: SumsReport | None = None
     errors: list[str] = field(default_factory=list)
     leaves: str = ""
 
@@ -60,7 +65,9 @@ class Inspection:
             "notes": [note.whole for note in findings.notes],
             "warnings": [warning.whole for warning in findings.warnings],
             "errors": self.errors,
-            "leaves": asdict(self.report) if self.report else {"error": self.leaves},
+            "leaves": on_the_wire(self.report, self.sums)
+            if self.report
+            else {"error": self.leaves},
         }
 
 
@@ -73,11 +80,21 @@ def inspect(node: NodeSettings, plan: Plan) -> Inspection:
     try:
         found.data = read_site_data(DataKey.of(plan), node, found.findings)
         context = open_site(node, plan, found.data)
-        found.report = site_report(context)
+        report = site_report(context)
+        found.sums = site_sums(DataKey.of(plan), node) if plan.wants_sums else None
+        found.report = report
     except UserError as error:
         found.errors.append(str(error))
         found.leaves = public_reason(error, node, simulated=node.simulated)
     return found
+
+
+def on_the_wire(report: SiteReport, sums: SumsReport | None) -> dict[str, Any]:
+    """Return the fields of a report as they travel, rounded; and under ``sums`` those of the sums."""
+    fields: dict[str, Any] = json.loads(to_json(report))
+    if sums is not None:
+        fields["sums"] = json.loads(to_json(sums))
+    return fields
 
 
 def share_of(node: NodeSettings, index: int, count: int) -> NodeSettings:

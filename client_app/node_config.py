@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -166,7 +167,9 @@ def _path(config: Mapping[str, Any], key: str) -> Path | None:
     value = str(config.get(key) or "")
     if not value:
         return None
-    path = Path(value).expanduser()
+    path = Path(value)
+    with contextlib.suppress(RuntimeError):  # the home of nobody
+        path = path.expanduser()
     if not path.is_absolute():
         raise UserError(
             f"{key} must be an absolute path, got {value!r}: "

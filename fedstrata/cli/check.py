@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from client_app.inspection import Inspection
     from client_app.node_config import NodeSettings
     from fedstrata.protocol.plan import Plan
+    from site_guard.answers import AnswerFilter
     from site_guard.settings import SiteSettings
 
 MOST_SITES_SHOWN = 30
@@ -121,7 +123,10 @@ def _settings(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             overrides.append(word)
     if run["data-root"]:
         # Unlike a run, this one happens where it was typed.
-        run["data-root"] = str(Path(run["data-root"]).expanduser().absolute())
+        root = Path(run["data-root"])
+        with contextlib.suppress(RuntimeError):  # the home of nobody: a folder that is not there
+            root = root.expanduser()
+        run["data-root"] = str(root.absolute())
     return run, overrides
 
 
@@ -173,22 +178,51 @@ def _of(names: Sequence[str], count: int) -> str:
 
 
 def _apply_guard(shown: dict[str, Any], found: Inspection, site: SiteSettings, plan: Plan) -> None:
-    """Let the site's guard write the report anew, as it does in a run, or say what it refuses."""
-    from fedstrata.protocol import kinds
+    """Let the site's guard write the answers anew, as it does in a run, or say what it refuses."""
     from fedstrata.protocol.limits import Refused
+    from site_guard.answers import AnswerFilter
+
+    def refused(refusal: Refused, public: str) -> None:
+        shown["errors"] = [*shown["errors"], f"the site's process lets nothing out: {refusal}"]
+        shown["leaves"] = {"error": f"refused by the site: {public}"}
+
+    try:
+        site.plan.check_plan(plan)
+    except Refused as refusal:
+        refused(refusal, str(refusal))
+        return
+    filtering = AnswerFilter(site)
+    try:
+        shown["leaves"] = _filtered(found, filtering, plan)
+    except Refused as refusal:
+        refused(refusal, filtering.error_text(str(refusal)))
+        return
+    if found.report is not None:
+        try:
+            site.plan.check_site_report(plan, found.report)
+        except Refused as refusal:
+            refused(refusal, str(refusal))
+
+
+def _filtered(found: Inspection, filtering: AnswerFilter, plan: Plan) -> dict[str, Any]:
+    """Return what the guard leaves of the answers; raise Refused where one may not leave."""
+    from client_app.inspection import on_the_wire
+    from fedstrata.protocol import answers, kinds
     from fedstrata.protocol.orders import order
-    from site_guard.reports import ReportRules
+    from site_guard.answers import READERS
+
+    def left(kind: str, report: answers.AnyReport) -> Any:
+        asked = order(kind, 0, plan=plan.to_json(), round_number=0, layers={}, ttl=60.0)
+        answered = answers.answer(asked, report, {})
+        requested = filtering.check_order(asked)
+        return READERS[kind](filtering.filter_answer(asked, answered, requested))
 
     if found.report is None:
-        return
-    asked = order(kinds.QUERY, 0, plan=plan.to_json(), round_number=0, layers={}, ttl=60.0)
-    try:
-        report, _ = ReportRules(site).site_report(asked, found.report)
-    except Refused as refusal:
-        shown["errors"] = [*shown["errors"], f"the site's process lets nothing out: {refusal}"]
-        shown["leaves"] = {"error": str(refusal)}
-        return
-    shown["leaves"] = asdict(report)
+        site = filtering.settings.site
+        failed = answers.failure_report(kinds.QUERY, site, 0, found.leaves)
+        return {"error": left(kinds.QUERY, failed).error}
+    report = left(kinds.QUERY, found.report)
+    return on_the_wire(report, found.sums and left(kinds.SUMS, found.sums))
 
 
 def _write_sheet(found: Inspection, plan: Plan, path: Path | None) -> str | None:

@@ -9,7 +9,7 @@ from fedstrata.protocol.measures import MEASURES, kind_of
 from fedstrata.protocol.task_kinds import CLASSES
 
 DECIMALS = 6  # of losses and of what is from 0 to 1: a hundredth of what tables print
-DIGITS = 7  # significant ones of a large loss, and of errors in a number's own unit
+DIGITS = 7  # significant ones of a large loss, of errors in a number's own unit, and of a range
 SECONDS_DECIMALS = 1
 OWED_DECIMALS, MOST_OWED = 2, 10.0
 MOST_SECONDS = 10_000_000  # of an order: four months
@@ -39,6 +39,9 @@ def rounded(record: Mapping[str, Any]) -> dict[str, Any]:
         leading = MEASURES[kind].leading
         # No share of the examples: a bound lies between two resamples.
         changed["interval"] = [_measure(kind, leading, each, 0) for each in changed["interval"]]
+    if changed.get("data") is not None and changed["data"]["value_range"] is not None:
+        span = [_significant(each) for each in changed["data"]["value_range"]]
+        changed["data"] = {**changed["data"], "value_range": span}
     for name in _METRICS:
         if name in changed:
             changed[name] = {split: _metrics(values) for split, values in changed[name].items()}
@@ -61,14 +64,18 @@ def _measure(kind: str, name: str, value: float, examples: float) -> float:
     if name in ("loss", "r2"):
         return _loss(value)
     if name in ("mae", "rmse"):  # in a unit that may be small: no fixed number of decimals
-        return _plain(float(f"{value:.{DIGITS}g}"))
+        return _significant(value)
     if name == "accuracy" and kind == CLASSES:
         return _share(value, examples)
     return _plain(round(value, DECIMALS))
 
 
 def _loss(value: float) -> float:
-    return _plain(round(float(f"{value:.{DIGITS}g}"), DECIMALS))
+    return _plain(round(_significant(value), DECIMALS))
+
+
+def _significant(value: float) -> float:
+    return _plain(float(f"{value:.{DIGITS}g}"))
 
 
 def _share(value: float, examples: float) -> float:

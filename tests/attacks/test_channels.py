@@ -13,11 +13,13 @@ import random
 import secrets
 import string
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import safetensors.torch
@@ -30,7 +32,14 @@ from fedstrata.protocol.kinds import payload_array
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import BOUNDS
 from fedstrata.protocol.payload import encode
-from fedstrata.protocol.rounding import DECIMALS, DIGITS, MOST_SECONDS, SECONDS_DECIMALS
+from fedstrata.protocol.rounding import (
+    DECIMALS,
+    DIGITS,
+    MOST_OWED,
+    MOST_SECONDS,
+    OWED_DECIMALS,
+    SECONDS_DECIMALS,
+)
 from site_guard.answers import AnswerFilter
 from site_guard.guard import make_guard
 from site_guard.settings import SiteSettings
@@ -44,6 +53,11 @@ STRICT = SiteSettings(**PLACE, share=(), classes=("low", "high"), errors="brief"
 SHARING = SiteSettings(**PLACE, share=("common",), classes=("low", "high"), errors="brief")
 TEST = 1000  # examples of the validation and test data
 QUERY_BYTES, ROUND_BYTES = 17, 28  # what docs/security.md says of STRICT
+RANGE_BYTES, OWED_BYTES, INTERVAL_BYTES = (
+    9,
+    2,
+    5,
+)  # what it says of fields that not all answers have
 
 
 def blob(length: int) -> str:
@@ -182,6 +196,21 @@ def test_little_is_left_in_the_answer_to_a_query() -> None:
     assert bits / 8 <= QUERY_BYTES
 
 
+def test_little_is_left_in_the_range_of_the_data() -> None:
+    """Counted: two numbers, once for a plan; without `describe` there is none."""
+    lying = {"counts": {"train": {"low": 9}}, "source": "Jane", "notes": ["Doe"]}
+    span = [-1023.99999987654, 4095.00000987654]
+    report = site(data={**lying, "value_range": span})
+    told = json.loads(leaving(AnswerFilter(STRICT), order(kinds.QUERY), report))["data"]
+    assert told.pop("value_range") == [-1024.0, 4095.0]
+    assert not any(told.values())
+    silent = AnswerFilter(msgspec.structs.replace(STRICT, describe=()))
+    assert "data" not in json.loads(leaving(silent, order(kinds.QUERY), report))
+    exponents = sys.float_info.max_10_exp - sys.float_info.min_10_exp + 1 + sys.float_info.dig
+    number = math.log2(2 * 9 * 10 ** (DIGITS - 1) * exponents + 1)
+    assert 2 * number / 8 <= RANGE_BYTES
+
+
 # -- the report of a round -------------------------------------------------------------------------
 
 
@@ -270,6 +299,8 @@ def test_little_is_left_in_the_report_of_a_round() -> None:
     numerics = math.log2(math.log2(BOUNDS["micro_batches"][1]) + 1) + 2
     bits = 2 * split + loss + seconds + numerics
     assert bits / 8 <= ROUND_BYTES
+    assert math.log2(MOST_OWED * 10**OWED_DECIMALS + 2) / 8 <= OWED_BYTES
+    assert 2 * rate / 8 <= INTERVAL_BYTES
 
 
 # -- layers ----------------------------------------------------------------------------------------
@@ -328,6 +359,9 @@ def test_what_cannot_be_closed_is_said_on_the_security_page() -> None:
     assert "Signed code is trusted code" in page
     assert f"| the answer to a query, once for each plan | {QUERY_BYTES} bytes |" in page
     assert f"| the report of a round | {ROUND_BYTES} bytes |" in page
+    assert f"| the range of the files' values, once for each plan | {RANGE_BYTES} bytes;" in page
+    assert f"| what coding owes, in a round | {OWED_BYTES} bytes |" in page
+    assert f"| the interval, in each last evaluation | {INTERVAL_BYTES} bytes |" in page
     secret = torch.tensor([float(byte) for byte in b"Jane"])
     sent = safetensors.torch.load(layers_leaving(encode({**LAYERS, "conv.weight": secret})))
     assert bytes(int(value) for value in sent["conv.weight"]) == b"Jane"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 
 from client_app.inspection import added, inspect, share_of
+from fedstrata.protocol.answers import to_json
 from fedstrata.protocol.task_kinds import TaskKind
 from models.training.data import ArrayInputs, SiteData, Split
 from tests.helpers.site_contexts import opened, plan_of
@@ -24,6 +26,17 @@ def test_a_site_that_could_join_says_what_it_would_say_to_the_server() -> None:
     assert found.errors == []
     assert (shown["site"], shown["task"], shown["kind"]) == ("site-00", "gender", "classes")
     assert sum(shown["examples"]["train"].values()) == shown["leaves"]["examples"]["train"] == 24
+
+
+def test_what_leaves_has_the_digits_and_fields_of_the_wire() -> None:
+    plan = plan_of()
+    found = inspect(opened(plan).node, plan)
+    assert found.report is not None
+    found.report = replace(found.report, baseline={"accuracy": 0.123456789})
+    left = found.as_dict()["leaves"]
+    assert left == json.loads(to_json(found.report))
+    assert left["baseline"] != found.report.baseline
+    assert "later" not in left
 
 
 def test_a_mistake_is_among_the_errors_and_what_leaves_of_it_is_said() -> None:

@@ -67,6 +67,7 @@ def test_a_node_with_settings_of_its_own_is_not_simulated(more: dict[str, Any]) 
     [
         ({"data_root": "/x"}, "no key 'data_root'.*'data-root'"),
         ({"site": "a", "data-root": "x/y"}, "data-root must be an absolute path"),
+        ({"site": "a", "data-root": "~nobody-here/x"}, "data-root must be an absolute path"),
         ({"site": "../../etc"}, "cannot be used"),
         ({"site": ""}, "cannot be used"),
         ({"site": "a", "max-steps": 0}, "max-steps must be a whole number"),

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKED = ("build-requirements.txt", "requirements.txt")
+EXTRAS = ("text", "medical")  # what the image can read beside pictures and tables
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 STATUS = """Package: libc6
 Status: install ok installed
@@ -64,9 +65,19 @@ def test_the_image_has_the_versions_that_the_tests_passed_with() -> None:
 
 def test_all_that_the_project_needs_is_in_the_image() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["text"]]
+    extras = [project["optional-dependencies"][each] for each in EXTRAS]
+    needed = [*project["dependencies"], *(each for extra in extras for each in extra)]
     names = {SBOM.normalized(re.split(r"[^A-Za-z0-9._-]", each)[0]) for each in needed}
     assert names <= pins(ROOT / "docker" / "requirements.txt").keys()
+
+
+def test_the_lock_is_made_with_the_extras_of_the_image() -> None:
+    (line,) = (
+        line
+        for line in (ROOT / "docker" / "lock").read_text().splitlines()
+        if line.startswith("compile requirements.txt")
+    )
+    assert re.findall(r"--extra (\S+)", line) == list(EXTRAS)
 
 
 def test_the_image_has_no_ray() -> None:

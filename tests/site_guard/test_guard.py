@@ -105,6 +105,14 @@ def test_a_plan_that_breaks_a_rule_never_reaches_the_app(tmp_path: Path, tiny: b
     assert strict.process.started == 0
 
 
+def test_sums_that_the_plan_has_no_use_for_never_reach_the_app(guard: Guard, tiny: bytes) -> None:
+    work = asked(tiny, kind=kinds.SUMS)
+    guard.handle(work)
+    report = answers.read_sums_report(work.answers[0])
+    assert "asks for sums that its plan has no use for" in report.error
+    assert guard.process.process_id is None
+
+
 def test_the_days_orders_are_counted_over_a_restart(tmp_path: Path, tiny: bytes) -> None:
     rules = PlanRules(max_orders_per_day=1)
     first = make_guard(settings(tmp_path, threads=1, plan=rules))

@@ -115,27 +115,93 @@ def test_the_same_error_of_all_sites_is_one_sentence(
     assert len(shown["errors"]) == 1
 
 
+def site_file(folder: Path, data: Path, **entries: Any) -> str:
+    """Write a site.yaml; return its path."""
+    given = {
+        **{"site": "north", "task": "label", "share": ["common", "task"], "device": "cpu"},
+        **{name: str(folder / name) for name in ("state", "cache")},
+    }
+    path = folder / "site.yaml"
+    path.write_text(yaml.safe_dump({**given, "data": str(data), **entries}))
+    return str(path)
+
+
+NAMED = "data.classes={label:[cat,dog]}"
+DEPLOYED = ["experiment=images", "data.size=8", "model=small_cnn"]
+
+
 def test_a_deployed_site_lets_out_what_its_guard_lets_out(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site = tmp_path / "site.yaml"
-    given = {
-        **{"site": "north", "task": "label", "share": ["common", "task"], "device": "cpu"},
-        **{name: str(tmp_path / name) for name in ("state", "cache")},
-    }
-    site.write_text(yaml.safe_dump({**given, "data": str(pictures)}))
-    words = ["experiment=images", "data.size=8", "model=small_cnn", "--site", str(site)]
+    words = [*DEPLOYED, "--site", site_file(tmp_path, pictures)]
     shown, _ = checked(capsys, *words, status=1)
     assert "data.classes=null" in shown["errors"][0]
     assert str(pictures) not in json.dumps(shown["leaves"])
 
-    named = [*words, "data.classes={label:[cat,dog]}"]
-    shown, _ = checked(capsys, *named)
+    shown, _ = checked(capsys, *words, NAMED)
     assert (shown["leaves"]["site"], shown["leaves"]["device"]) == ("north", "cpu")
+    assert "later" not in shown["leaves"]  # as on the wire
 
-    site.write_text(yaml.safe_dump({**given, "data": str(pictures), "classes": ["cat", "cow"]}))
-    shown, _ = checked(capsys, *named, status=1)
-    assert "lets nothing out: the app names 1 classes" in shown["errors"][0]
+    site_file(tmp_path, pictures, errors="brief")
+    shown, _ = checked(capsys, *words, status=1)
+    assert shown["leaves"] == {"error": "the app failed: see the site's log"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason", "left"),
+    [
+        ({"classes": ["cat", "cow"]}, "the app names 1 classes", "the app names 1 classes"),
+        ({"classes": ["cat", "cow"], "errors": "brief"}, "the app names 1", "the app failed"),
+        ({"share": ["task"]}, "this site shares task", "this site shares task"),
+        ({"plan": {"models": ["resnet18"]}}, "the plan trains 'small_cnn'", "trains 'small_cnn'"),
+        ({"plan": {"min-examples": 36}}, "fewer training examples", "fewer training examples"),
+    ],
+)
+def test_what_the_guard_refuses_has_to_be_mended(
+    entries: dict[str, Any],
+    reason: str,
+    left: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [*DEPLOYED, NAMED, "--site", site_file(tmp_path, pictures, **entries)]
+    shown, _ = checked(capsys, *words, status=1)
+    assert shown["errors"][0].startswith("the site's process lets nothing out: ")
+    assert reason in shown["errors"][0]
+    assert shown["leaves"].keys() == {"error"}
+    assert shown["leaves"]["error"].startswith("refused by the site: ")
+    assert left in shown["leaves"]["error"]
+
+
+def test_the_sums_that_leave_before_the_rounds_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "north.csv"
+    rows = (f"{n % 7},{'ab'[n % 2]},{'train' if n < 30 else 'validation' if n < 40 else 'test'}"
+            for n in range(50))  # fmt: skip
+    table.write_text("\n".join(["age,label,split", *rows]))
+    words = ["experiment=tabular", "data.standardize=agreed", "data.features=[age]"]
+    words += ["data.classes={label:[a,b]}", "--site"]
+    allowed = {"models": ["linear"], "sums": True}
+    shown, _ = checked(capsys, *words, site_file(tmp_path, table, plan=allowed))
+    ages = [n % 7 for n in range(30)]
+    inputs = {"count": [30], "total": [sum(ages)], "squares": [sum(age * age for age in ages)]}
+    assert shown["leaves"]["sums"]["inputs"] == inputs
+
+    few = {**allowed, "min-examples": 31}
+    shown, _ = checked(capsys, *words, site_file(tmp_path, table, plan=few), status=1)
+    assert "fewer training rows" in shown["errors"][0]
+    none = {"models": ["linear"]}
+    shown, _ = checked(capsys, *words, site_file(tmp_path, table, plan=none), status=1)
+    assert "asks for sums" in shown["errors"][0]
+
+
+def test_a_home_that_there_is_not_is_a_folder_that_does_not_exist(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown, _ = checked(capsys, *images(Path("~nobody-here/pictures")), status=1)
+    assert "does not exist" in shown["errors"][0]
 
 
 def test_a_person_reads_a_table(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

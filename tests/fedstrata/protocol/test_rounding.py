@@ -88,3 +88,11 @@ def test_the_accuracy_of_labels_is_no_count_of_examples() -> None:
 def test_an_interval_has_the_decimals_of_its_measure() -> None:
     record = {"metrics": {"test": metrics()}, "interval": (0.123456789, 0.5)}
     assert rounded(record)["interval"] == [0.123457, 0.5]
+
+
+def test_a_range_of_values_has_seven_digits() -> None:
+    said = {"value_range": (-1024.00001, 65535.0), "counts": {"train": {"a": 1}}}
+    found = rounded({"data": said})["data"]
+    assert found == {**said, "value_range": [-1024.0, 65535.0]}
+    assert rounded({"data": found})["data"] == found
+    assert rounded({"data": {**said, "value_range": None}})["data"]["value_range"] is None
