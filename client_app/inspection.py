@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,7 +102,7 @@ def share_of(node: NodeSettings, index: int, count: int) -> NodeSettings:
     return replace(node, index=index, count=count)
 
 
-def added(each: list[Mapping[str, Any]]) -> Counts:
+def added(each: Sequence[Mapping[str, Any]]) -> Counts:
     """Return the sum of the examples of several sites, which may have different classes."""
     total: dict[str, Any] = {}
     for examples in each:
