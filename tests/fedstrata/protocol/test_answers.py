@@ -39,6 +39,12 @@ def test_a_right_report_arrives_as_it_was_sent() -> None:
     answers.expect_no_layers(message)
 
 
+@pytest.mark.parametrize("owed", [None, 0.0, 0.25])
+def test_what_is_owed_arrives_also_where_it_is_nothing(owed: float | None) -> None:
+    message = answers.answer(asked(), round_report(owed=owed), {})
+    assert answers.read_round_report(message).owed == owed
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
