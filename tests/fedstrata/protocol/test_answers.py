@@ -211,3 +211,6 @@ def test_an_interval_travels_only_where_there_is_one() -> None:
         sent = answers.answer(order, report, {})
         assert ("interval" in json.loads(str(sent.content["report"]["json"]))) == bool(interval)
         assert answers.read_round_report(sent).interval == interval
+    impossible = answers.answer(asked(), replace(round_report(), interval=(0.75, 1.5)), {})
+    with pytest.raises(Refused, match="the interval of the test data is"):
+        answers.read_round_report(impossible)
