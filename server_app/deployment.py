@@ -14,6 +14,7 @@ from models.groups import Partition, Scope
 from server_app.evaluation import ask_reports, missing, trained_alone
 from server_app.rounds.dispatch import Dispatch
 from server_app.rounds.records import (
+    baseline_name,
     kind_record,
     mean_of_known,
     named_measures,
@@ -111,17 +112,16 @@ def _entry(member: Member, report: DeployReport, alone: Mapping[str, Any] | None
     """Return one site's entry: the measures of the test data, those on validation below."""
     before, after = _measures(member, report.before), _measures(member, report.after)
     measures = MEASURES[member.report.kind.name]
-    leading = measures.leading
-    baseline = "majority" if member.report.kind.name == CLASSES else "baseline"
+    leading, kind = measures.leading, kind_record(member)
     return {
         "task": member.task,
-        **kind_record(member),
+        **kind,
         "before": before,
         "after": after,
         "gain": measures.gain(after[leading], before[leading]),
         "alone": alone,
         "over_alone": measures.gain(after[leading], None if alone is None else alone[leading]),
-        f"{baseline}_{leading}": member.report.baseline[leading],
+        baseline_name(kind): member.report.baseline[leading],
         "tuned": report.tuned,
         "train_examples": report.examples,
         "train_loss": report.loss,

@@ -17,6 +17,7 @@ from server_app.rounds.checks import check_report, refusal
 from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch
 from server_app.rounds.records import (
     RoundRecord,
+    baseline_name,
     mean_of_known,
     measures_of,
     named_measures,
@@ -68,10 +69,9 @@ def compared(
     leading = measures_of(site).leading
     baseline = member.report.baseline
     shown = {"baseline": dict(baseline)} if site["kind"] != CLASSES else {}
-    name = "majority" if site["kind"] == CLASSES else "baseline"
     return {
         **shown,
-        f"{name}_{leading}": baseline[leading],
+        baseline_name(site): baseline[leading],
         "alone": alone,
         f"alone_{leading}": None if alone is None else alone[leading],
     }
@@ -80,9 +80,7 @@ def compared(
 def _comparison_of_task(
     summary: Mapping[str, Any], sites: Collection[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    leading = measures_of(summary).leading
-    first = "majority" if summary["kind"] == CLASSES else "baseline"
-    names = (f"{first}_{leading}", f"alone_{leading}")
+    names = (baseline_name(summary), f"alone_{measures_of(summary).leading}")
     return {name: weighted_mean(sites, name) for name in names}
 
 

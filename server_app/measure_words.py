@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
-from server_app.rounds.records import measures_of, weighted_mean
+from server_app.rounds.records import baseline_name, kind_of, measures_of, weighted_mean
 
 Row = Mapping[str, Any]
 WORDS = {
@@ -26,11 +26,6 @@ _BESIDES = {
 }
 
 
-def kind_of_row(row: Row) -> str:
-    """Return the kind of task that a row of results is of."""
-    return str(row.get("kind", CLASSES))
-
-
 def leading(row: Row) -> str:
     """Return the leading measure of a row in words, with its interval if it has one."""
     name = measures_of(row).leading
@@ -44,15 +39,14 @@ def leading(row: Row) -> str:
 def besides(row: Row) -> str:
     """Return the other measures of a row."""
     return ", ".join(
-        f"{WORDS[name]} {value_words(row, name, row[name])}" for name in _BESIDES[kind_of_row(row)]
+        f"{WORDS[name]} {value_words(row, name, row[name])}" for name in _BESIDES[kind_of(row)]
     )
 
 
 def baseline(row: Row) -> str:
     """Return what a guess without any input has: ``mean: 9.8 years``."""
-    name, kind = measures_of(row).leading, kind_of_row(row)
-    first = "majority" if kind == CLASSES else "baseline"
-    return f"{BASELINES[kind]}: {value_words(row, name, row[f'{first}_{name}'])}"
+    value = value_words(row, measures_of(row).leading, row[baseline_name(row)])
+    return f"{BASELINES[kind_of(row)]}: {value}"
 
 
 def alone(row: Row) -> float | None:
@@ -80,7 +74,7 @@ def value_words(row: Row, name: str, value: float | None, *, unit: bool = True) 
 
 def gain_words(row: Row, value: float | None) -> str:
     """Return a gain in the leading measure, above 0 where it is better."""
-    kind = kind_of_row(row)
+    kind = kind_of(row)
     if value is None:
         return "-"
     if kind == CLASSES:
@@ -105,16 +99,21 @@ def _alike(records: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     """Return records that a mean may be taken of: all of classes, of other kinds those of a task."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in records:
-        kind = kind_of_row(row)
+        kind = kind_of(row)
         found.setdefault((kind, "" if kind == CLASSES else str(row["task"])), []).append(row)
     return found
+
+
+def of_classes(sites: Mapping[str, Row]) -> dict[str, Row]:
+    """Return the sites whose tasks are of classes."""
+    return {name: row for name, row in sites.items() if kind_of(row) == CLASSES}
 
 
 def tasks_of_other_kinds(sites: Mapping[str, Row]) -> dict[str, dict[str, Row]]:
     """Return the sites of tasks that are not of classes, by task."""
     found: dict[str, dict[str, Row]] = {}
     for name, row in sites.items():
-        if kind_of_row(row) != CLASSES:
+        if kind_of(row) != CLASSES:
             found.setdefault(str(row["task"]), {})[name] = row
     return found
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from rich.table import Table
 
-from fedstrata.protocol.task_kinds import CLASSES
 from server_app import measure_words
 from server_app.rounds.records import (
     MISSED,
     NOT_ASKED,
     TOOK_PART,
     RoundRecord,
+    baseline_name,
+    kind_of,
     mean_of_known,
     measures_of,
     weighted_mean,
@@ -184,9 +185,7 @@ def deployment_verdict(deployment: Mapping[str, Any]) -> str:
     lines = []
     for kind, what in (("sites", "fine-tuned"), ("newcomers", "newcomers, fine-tuned")):
         others = measure_words.tasks_of_other_kinds(deployment[kind])
-        taken = {name for sites in others.values() for name in sites}
-        of_classes = {n: entry for n, entry in deployment[kind].items() if n not in taken}
-        if of_classes:
+        if of_classes := measure_words.of_classes(deployment[kind]):
             lines.append(_deployed_against_alone(what, of_classes, deployment["mean"][kind]))
         lines += [_deployed_task(what, task, entries) for task, entries in others.items()]
     return "\n".join(lines) or "no site answered the fine-tuning"
@@ -292,11 +291,7 @@ def _verdict_of_classes(final: Mapping[str, Any]) -> str:
     text = f"mean over sites: federation {100 * mean:.2f} %, majority class {100 * majority:.2f} %"
     if alone is None:
         return text
-    sites = {
-        name: site
-        for name, site in _with_gains(final["sites"]).items()
-        if measure_words.kind_of_row(site) == CLASSES
-    }
+    sites = _with_gains(measure_words.of_classes(final["sites"]))
     gains = {name: site["gain"] for name, site in sites.items() if site["gain"] is not None}
     gain = sum(gains.values()) / len(gains)
     text += f", alone {100 * alone:.2f} %: the federation is {100 * gain:+.2f} points"
@@ -308,11 +303,11 @@ def _verdict_of_task(task: str, sites: Mapping[str, Mapping[str, Any]]) -> str:
     leading = measures_of(row).leading
     means = [
         measure_words.value_words(row, leading, mean_of_known(site[key] for site in sites.values()))
-        for key in (leading, f"baseline_{leading}")
+        for key in (leading, baseline_name(row))
     ]
     text = (
         f"{task}: mean over sites: federation {measure_words.WORDS[leading]} {means[0]}, "
-        f"{measure_words.BASELINES[measure_words.kind_of_row(row)]} {means[1]}"
+        f"{measure_words.BASELINES[kind_of(row)]} {means[1]}"
     )
     gains = {n: s["gain"] for n, s in _with_gains(sites).items() if s["gain"] is not None}
     if not gains:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -221,7 +221,7 @@ OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
         SumsReport: ("later",),
     }
 )
-"""Fields that a report may lack: they travel only where they say something."""
+"""Fields that a report may lack: they travel only where they are not as usual."""
 
 
 def answer(message: Message, report: AnyReport, layers: Mapping[str, bytes]) -> Message:
@@ -236,11 +236,12 @@ def answer(message: Message, report: AnyReport, layers: Mapping[str, bytes]) -> 
 
 
 def to_json(report: AnyReport) -> str:
-    """Return a report as JSON: rounded, in one order, without optional fields that are empty."""
+    """Return a report as JSON: rounded, in one order, without optional fields that are as usual."""
     record = as_record(report) if isinstance(report, SumsReport) else rounded(asdict(report))
-    for name in OPTIONAL.get(type(report), ()):
-        if not record[name] or getattr(report, name) == ONE_CLASS_EACH:
-            del record[name]
+    for each in fields(report):
+        usual = each.default if each.default_factory is MISSING else each.default_factory()
+        if each.name in OPTIONAL[type(report)] and getattr(report, each.name) == usual:
+            del record[each.name]
     if record["error"]:
         # Not escaped: as ``\\uXXXX`` a long text could exceed what the site's process lets out.
         text = json.dumps(record, ensure_ascii=False, sort_keys=True)
@@ -408,7 +409,7 @@ def _read_report(cls: type[Report], message: Message) -> Report:
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
     names = {each.name for each in fields(cls)}  # type: ignore[arg-type]
-    optional = set(OPTIONAL.get(cls, ()))
+    optional = set(OPTIONAL[cls])
     try:
         record = json.loads(text)
         if not isinstance(record, dict):

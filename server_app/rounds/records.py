@@ -139,9 +139,20 @@ def named_measures(member: Member, values: Mapping[str, float | None]) -> dict[s
     return {**plain, "by_output": each} if each else plain
 
 
+def kind_of(record: Mapping[str, Any]) -> str:
+    """Return the kind of task that a record is of."""
+    return str(record.get("kind", CLASSES))
+
+
 def measures_of(record: Mapping[str, Any]) -> Measures:
     """Return the measures of a record's kind of task."""
-    return MEASURES[record.get("kind", CLASSES)]
+    return MEASURES[kind_of(record)]
+
+
+def baseline_name(record: Mapping[str, Any]) -> str:
+    """Return how a record names the leading measure of a guess without input: ``baseline_mae``."""
+    first = "majority" if kind_of(record) == CLASSES else "baseline"
+    return f"{first}_{measures_of(record).leading}"
 
 
 def numerics_record(report: RoundReport | DeployReport) -> dict[str, int]:
@@ -185,7 +196,7 @@ def _summary(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     mean = sum(leading.values()) / len(leading)
     spread = (sum((a - mean) ** 2 for a in leading.values()) / len(leading)) ** 0.5
     return {
-        "kind": first.get("kind", CLASSES),
+        "kind": kind_of(first),
         **({"unit": first["unit"]} if first.get("unit") else {}),
         **{name: weighted_mean(members.values(), name) for name in measures.of},
         "examples": sum(record["examples"] for record in members.values()),

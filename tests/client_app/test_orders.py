@@ -228,3 +228,8 @@ def test_a_site_with_other_data_than_its_run_began_with_is_refused() -> None:
     fewer = replace(context.data, train=context.data.train.take(np.arange(10)))
     with pytest.raises(UserError, match="not those with which this run began"):
         orders.query(replace(context, data=fewer), order(0))
+
+
+def test_sums_are_sent_only_where_the_plan_waits_for_them() -> None:
+    with pytest.raises(UserError, match="sums that the plan has no use for"):
+        orders.add_up(opened(plan_of()), order(0))

@@ -184,3 +184,10 @@ def test_class_weights_are_those_of_the_training_split() -> None:
     assert isinstance(balanced, CrossEntropy)
     assert balanced.weight is not None
     assert balanced.weight.tolist() == pytest.approx([4 / 6, 4 / 2])
+
+
+def test_nothing_is_trained_before_the_scale_is_agreed(plan: Plan) -> None:
+    context = opened(plan)
+    waiting = replace(plan, data={**plan.data, "standardize": "agreed"})
+    with pytest.raises(UserError, match="the plan has no agreed scale"):
+        prepare_round(replace(context, plan=waiting), 1, received(context), MemoryStore())

@@ -114,6 +114,8 @@ def test_numbers_to_predict_are_scaled_by_the_sums_of_all(tables: Path, tmp_path
     ages, scale = training_ages(tables), agreed(tmp_path, "years")["targets"]["years"]
     assert scale["mean"] == [pytest.approx(ages.mean(), abs=1e-6)]
     assert scale["std"] == [pytest.approx(ages.std(), abs=1e-6)]
+    for site in results["sites"].values():
+        assert site["numbers"]["mean"] == scale["mean"]
     errors = [site["mae"] for site in results["final"]["sites"].values()]
     assert max(errors) < 60  # years, not deviations
     assert max(errors) > 5

@@ -11,11 +11,13 @@ from client_app.data.site_split import SiteSplit
 from client_app.data.splitting import check_fractions
 from client_app.data.tables import TableFormat
 from client_app.data.task_options import TaskOptions, read_tasks
+from fedstrata.protocol import sums
 from fedstrata.support.errors import UserError, nearest
 
+# Of the scale: by sums of all sites. Of categories: those found at all sites of a simulation.
+AGREED = sums.AGREED
 IMPUTE = ("mean", "median", "indicator", "drop")
-STANDARDIZE = ("none", "site", "agreed")
-AGREED = "agreed"  # of categories: those found at all sites of a simulation
+STANDARDIZE = ("none", "site", AGREED)
 MOST_CATEGORIES = 200  # of a column
 
 

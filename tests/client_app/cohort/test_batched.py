@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from client_app.round import exchanged_tensors, train_round
 from client_app.store import MemoryStore
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.payload import encode
+from fedstrata.protocol.task_kinds import TaskKind
 from tests.helpers.site_contexts import SMALL, plan_of
 
 MLP = [*SMALL[2:], "model=mlp", "model.hidden=[6]", "model.head=[]", "groups=all_common"]
@@ -95,3 +98,11 @@ def test_a_site_that_cannot_be_loaded_fails_by_itself() -> None:
     ]
     assert failed == ["site-01"]
     assert len(outcomes) == 3
+
+
+def test_sites_whose_outputs_mean_something_else_train_apart() -> None:
+    contexts = contexts_of()
+    assert len(list(batched._by_model(contexts))) == 1
+    labels = replace(contexts[1], data=replace(contexts[1].data, kind=TaskKind("labels")))
+    found = batched._by_model([contexts[0], labels, contexts[2]])
+    assert found == [[contexts[0], contexts[2]], [labels]]

@@ -39,6 +39,12 @@ def test_a_right_report_arrives_as_it_was_sent() -> None:
     answers.expect_no_layers(message)
 
 
+@pytest.mark.parametrize("owed", [None, 0.0, 0.25])
+def test_what_is_owed_arrives_also_where_it_is_nothing(owed: float | None) -> None:
+    message = answers.answer(asked(), round_report(owed=owed), {})
+    assert answers.read_round_report(message).owed == owed
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -205,3 +211,6 @@ def test_an_interval_travels_only_where_there_is_one() -> None:
         sent = answers.answer(order, report, {})
         assert ("interval" in json.loads(str(sent.content["report"]["json"]))) == bool(interval)
         assert answers.read_round_report(sent).interval == interval
+    impossible = answers.answer(asked(), replace(round_report(), interval=(0.75, 1.5)), {})
+    with pytest.raises(Refused, match="the interval of the test data is"):
+        answers.read_round_report(impossible)

@@ -139,8 +139,9 @@ def test_micro_batches_change_nothing(loss: TaskLoss, known: float) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=["labels", "weighted labels", "mse", "huber"])
-def test_sites_trained_as_one_end_where_each_ends_alone(loss: TaskLoss) -> None:
-    splits = [split_of(loss, size, size, known=0.4) for size in (5, 1, 19, 12)]
+@pytest.mark.parametrize("known", [0.05, 0.4])
+def test_sites_trained_as_one_end_where_each_ends_alone(loss: TaskLoss, known: float) -> None:
+    splits = [split_of(loss, size, size, known=known) for size in (5, 1, 19, 12)]
     losses = [loss] * 4
     if loss == LOSSES[1]:  # each site has its own weights
         losses = [BinaryCrossEntropy(label_weights(split.labels)) for split in splits]

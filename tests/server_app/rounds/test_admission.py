@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fedstrata.protocol.task_kinds import TaskKind
 from models.networks import build
 from server_app.rounds.admission import (
+    Admission,
     classes_problem,
     described_schema,
     layers_problem,
@@ -20,6 +22,7 @@ from server_app.rounds.admission import (
 from server_app.sites.members import RejectedSite
 from tests.helpers.members import site_report
 from tests.helpers.partitions import partition_of
+from tests.helpers.site_contexts import plan_of
 
 GROUPS = {"common": ["fc1"], "task": ["head"]}
 NETWORK = build("mlp", input_shape=(6,), classes=2, head=[], hidden=[5])
@@ -70,6 +73,19 @@ def test_sites_of_one_task_predict_the_same(changes: dict[str, Any], said: str) 
     assert other == (
         "task 'age' has the numbers days here, but age at south: configure data.classes"
     )
+
+
+def test_who_comes_after_the_scale_is_agreed_fits_those_that_came_before() -> None:
+    before = site_report("south", "age", kind=TaskKind("number"), classes=("age",))
+    plan = replace(plan_of(), agreed={"targets": {"age": {"mean": [50.0], "std": [9.5]}}})
+    nobody: Any = SimpleNamespace(members={}, newcomers={})
+    unused: Any = None
+    admission = Admission(nobody, unused, plan, None, False, print, references={"age": before})
+    admission.change_scale(plan)
+    kind = TaskKind("number", mean=(50.0,), std=(9.5,))
+    late = site_report("north", "age", kind=kind, classes=("age",))
+    assert classes_problem("age", late, before) is not None
+    assert classes_problem("age", late, admission.references["age"]) is None
 
 
 def test_a_task_of_another_shape_cannot_share_what_is_for_all_sites() -> None:

@@ -49,6 +49,7 @@ MEMBER = Member(
     ),
 )
 METRIC = {"examples": 4.0, "loss": 0.7, "accuracy": 0.5, "balanced_accuracy": 0.5, "auroc": None}
+ERRORS = {"examples": 4.0, "loss": 0.7, "mae": 0.5, "rmse": 0.5, "r2": None}
 MEASURED = {"test": METRIC, "validation": METRIC}
 GOOD = RoundReport("clinic", 3, 20, 5, 5, 0.7, 1.0, MEASURED, "", numerics=Numerics(1))
 
@@ -141,6 +142,7 @@ def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None
         ({"metrics": {"test": {**METRIC, "examples": 0.0}}}, "measured 0 test examples"),
         ({"metrics": {"test": METRIC, "validation": {**METRIC, "examples": 9.0}}}, "9 validation"),
         ({"metrics": {"secret": METRIC}}, "secret"),
+        ({"metrics": {"test": ERRORS}}, "measures test not as a task of classes with 2 outputs"),
         ({"error": "GPU out of memory"}, "GPU out of memory"),
     ],
 )

@@ -130,6 +130,14 @@ def test_categories_are_agreed_over_all_files_of_a_simulation(tmp_path, load_tab
     assert inputs(data[0].train)[:, 1:].tolist() == [[0, 1]] * 14
 
 
+def test_classes_are_those_of_all_files_of_a_simulation(tmp_path, load_table) -> None:
+    for name, words in (("a", ("mild", "well")), ("b", ("sick", "well"))):
+        write(tmp_path / f"{name}.csv", [f"{n},{words[n % 2]}" for n in range(30)], "age,label")
+    for chosen in ({}, {"features": ["age"]}):
+        data = [load_table(tmp_path, i, 2, **chosen) for i in range(2)]
+        assert data[0].classes == data[1].classes == ("mild", "sick", "well")
+
+
 def test_sites_can_be_the_values_of_a_column(tmp_path, load_table, options) -> None:
     lines = [f"{row},{'north' if n < 15 else 'south'}" for n, row in enumerate(rows())]
     path = write(tmp_path / "t.csv", lines, f"{HEADER},hospital")
