@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedstrata.protocol.limits import (
@@ -21,7 +21,7 @@ CHOICES = (RANGE, COUNTS)  # what a deployed site may choose to say
 DEFAULT = (RANGE,)
 MOST_NOTES = 50
 SPLITS = frozenset(("train", "validation", "test"))
-UNLIKE = 2.0  # ranges whose widths differ by this factor are of other files, or of other devices
+UNLIKE = 2.0  # ranges that span so many times what they have in common are of other devices
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,9 @@ def unlike_ranges(ranges: Mapping[str, tuple[float, float] | None]) -> str:
     by_range: dict[tuple[float, float] | None, list[str]] = {}
     for site, each in sorted(ranges.items()):
         by_range.setdefault(each, []).append(site)
-    widths = [high - low for low, high in (each for each in by_range if each is not None)]
-    mixed = None in by_range and bool(widths)
-    alike = len(widths) < 2 or max(widths) < UNLIKE * min(widths)
-    if alike and not mixed:
+    given = [each for each in by_range if each is not None]
+    mixed = None in by_range and bool(given)
+    if not mixed and _alike(given):
         return ""
     named = "; ".join(
         f"{_named(sites)}: {'no range' if each is None else f'{each[0]:g} to {each[1]:g}'}"
@@ -97,6 +96,14 @@ def unlike_ranges(ranges: Mapping[str, tuple[float, float] | None]) -> str:
         f"the sites scale their values by unlike ranges ({named}): the same tissue is darker at one "
         "than at another; give all sites one, as in data.range=[0,4095]"
     )
+
+
+def _alike(ranges: Sequence[tuple[float, float]]) -> bool:
+    """Whether what all ranges have in common is most of what they span together."""
+    if len(ranges) < 2:
+        return True
+    lows, highs = zip(*ranges, strict=True)
+    return bool(UNLIKE * (min(highs) - max(lows)) > max(highs) - min(lows))
 
 
 def _named(sites: list[str]) -> str:

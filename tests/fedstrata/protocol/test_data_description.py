@@ -53,6 +53,10 @@ def test_ranges_of_twelve_and_sixteen_bits_are_unlike() -> None:
     assert "data.range=[0,4095]" in said
 
 
+def test_ranges_of_one_width_at_other_places_are_unlike() -> None:
+    assert "south: 1000 to 1100" in unlike_ranges({"north": (0, 100), "south": (1000, 1100)})
+
+
 def test_a_site_without_a_range_beside_one_with_it_is_unlike() -> None:
     assert "south: no range" in unlike_ranges({"north": (0, 4095), "south": None})
 
