@@ -7,10 +7,11 @@ import threading
 from typing import Any
 
 TRACEBACK = "Traceback (most recent call last)"
+ENGINE = "Exception in ServerApp thread"  # what the simulation engine raises in another thread
 
 
 class SaidAlready(logging.Filter):
-    """Drops what a logger says of an error that was said already, and tracebacks that follow it.
+    """Drops what a logger says of an error that was said already, and no other record.
 
     Parameters
     ----------
@@ -23,11 +24,14 @@ class SaidAlready(logging.Filter):
         self.error = error
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record says something new; take the traceback off it if so."""
-        record.exc_info = None
+        """Return whether the record says something new; take off the engine's own traceback."""
+        raised = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if raised is self.error or str(raised) == ENGINE:
+            record.exc_info = None
         given: Any = record.args
         about = isinstance(given, tuple) and self.error in given
-        return not (about or str(record.msg).startswith(TRACEBACK))
+        text = str(record.msg)
+        return not (about or (text.startswith(TRACEBACK) and str(self.error) in text))
 
 
 def say_once(error: Exception, logger: logging.Logger) -> None:

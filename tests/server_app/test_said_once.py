@@ -71,3 +71,17 @@ def test_another_error_of_a_thread_is_shown(
 
     in_thread(app)
     assert shown == [other]
+
+
+def test_other_failures_keep_their_tracebacks(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    logger.addHandler(caplog.handler)
+    say_once(UserError("one"), logger)
+    try:
+        raise KeyError("two")
+    except KeyError:
+        logger.exception("round 3 failed")
+        logger.error(traceback.format_exc())
+    assert caplog.text.count("KeyError: 'two'") == 2
