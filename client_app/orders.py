@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from client_app.context import (
     CHECKPOINT,
@@ -32,6 +30,7 @@ from client_app.round import (
     splits_of,
     train_round,
 )
+from client_app.site_model import write_site_model
 from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
@@ -55,9 +54,9 @@ from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models import weights
+from models.model_card import DEPLOYED
 from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
-from strategies.site_round import SiteRound
 
 Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
@@ -164,7 +163,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
 
     It starts from the received layers and the site's own personal ones. A site that took part in
     no round has those of the run's start. The optimizer starts afresh. The whole model that comes
-    out is written to :attr:`DiskStore.deployed`; the files of the rounds stay as they are.
+    out is written to :attr:`DiskStore.deployed`, with its card; the files of the rounds stay as they are.
 
     Raises
     ------
@@ -186,7 +185,14 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
         check_finite(context.partitioned)
         after = prepared.measure()
-    _write_deployed(context, site_round, tuned)
+    write_site_model(
+        context,
+        DEPLOYED,
+        order.round,
+        memory=site_round.memory,
+        metrics={"before": before, "after": after},
+        tuned=tuned,
+    )
     done = prepared.report(after)
     report = DeployReport(
         site=done.site,
@@ -299,20 +305,3 @@ def _check_steps(context: SiteContext) -> None:
             f"this site's max-steps={most} cuts every round short, and none would be taken "
             f"({reason}): raise max-steps, or shorten the rounds"
         )
-
-
-def _write_deployed(
-    context: SiteContext, site_round: SiteRound, tuned: Mapping[str, Tensor]
-) -> None:
-    """Write the whole model, and the method's own tensors as ``memory/...``, for the site to use."""
-    tensors = context.partitioned.tensors(list(context.partitioned.model.state_dict()))
-    memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
-    data = context.data
-    about = {
-        "task": data.task,
-        "kind": asdict(data.kind),
-        "classes": data.classes,
-        "tuned": list(tuned),
-    }
-    model = json.dumps({**context.plan.model, **about})
-    context.store.deploy({**tensors, **memory}, {"model": model})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -270,19 +270,6 @@ class DiskStore:
         if not isinstance(hashes, dict):
             return {}
         return {str(group): str(each) for group, each in hashes.items()}
-
-    def deploy(self, model: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write the model that the site is to use, whole, beside the files of the rounds.
-
-        Parameters
-        ----------
-        model : mapping of str to Tensor
-            By the model's names; `models.weights.load` reads them, and so does ``weights=file``.
-        metadata : mapping of str to str
-            What the model is for.
-        """
-        with writing("the fine-tuned model"):
-            weights.save(self.deployed, model, metadata)
 
     @property
     def deployed(self) -> Path:
