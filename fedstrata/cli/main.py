@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "check": "read data as a run would: what is taken, what not, and what leaves",
         "report": "write a run's page: figures, curves, layers, who took part; or several compared",
+        "watch": "show a run as it goes on, as a page of this machine",
         "site": "run a site's process beside its SuperNode",
         "node": "run a SuperNode: flower-supernode with one more option and two repairs",
         "superlink": "run the consortium's SuperLink: flower-superlink, closed to others",

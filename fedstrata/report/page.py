@@ -41,11 +41,10 @@ def report_page(runs: Sequence[Results]) -> str:
     )
 
 
-@cache
-def environment() -> jinja2.Environment:
-    """Return the templates' environment: every text is escaped, and a missing name is an error."""
+def html_environment(templates: Path) -> jinja2.Environment:
+    """Return an environment for pages: every text is escaped, and a missing name is an error."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_printable,
@@ -55,6 +54,14 @@ def environment() -> jinja2.Environment:
     made.filters.update(
         bytes=bytes_text, count=count_text, seconds=seconds_text, measure=measure, gain=gain
     )
+    made.globals.update(legend=legend, several=several)
+    return made
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the environment of the report's templates."""
+    made = html_environment(TEMPLATES)
     made.globals.update(
         facts=facts,
         curves=curves,
@@ -63,8 +70,6 @@ def environment() -> jinja2.Environment:
         participation=participation_chart,
         traffic=traffic_chart,
         class_charts=class_charts,
-        legend=legend,
-        several=several,
         state_legend=state_legend,
         words=WORDS,
         guesses=BASELINES,
