@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import cast
@@ -125,16 +125,24 @@ def train(context: SiteContext, order: Order) -> Answer:
         received=received.known_states,
         hashes=received.hashes,
     )
-    context.store.save(order.round, state, order.taken.values())
+    context.store.save(order.round, state, order.taken.values(), order.best)
     return report, update
 
 
 def evaluate_received(context: SiteContext, order: Order) -> Answer:
-    """Answer with metrics and interval of the received layers and the site's own; train nothing."""
+    """Answer with metrics and interval of the received layers and the site's own; train nothing.
+
+    Where the order says so, the whole model is written to :meth:`DiskStore.kept_model`.
+    """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
+    if order.best:  # a state of before: with layers of another round it would be another model
+        context.store.require(order.round)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     report = replace(prepared.report(prepared.measure()), interval=prepared.interval())
+    if order.keep:
+        tensors, metadata = _whole_model(context, prepared.site_round, ())
+        context.store.keep_model(order.keep, tensors, metadata)
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -186,7 +194,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
         check_finite(context.partitioned)
         after = prepared.measure()
-    _write_deployed(context, site_round, tuned)
+    context.store.deploy(*_whole_model(context, site_round, tuned))
     done = prepared.report(after)
     report = DeployReport(
         site=done.site,
@@ -301,10 +309,10 @@ def _check_steps(context: SiteContext) -> None:
         )
 
 
-def _write_deployed(
-    context: SiteContext, site_round: SiteRound, tuned: Mapping[str, Tensor]
-) -> None:
-    """Write the whole model, and the method's own tensors as ``memory/...``, for the site to use."""
+def _whole_model(
+    context: SiteContext, site_round: SiteRound, tuned: Iterable[str]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the whole model, the method's own tensors as ``memory/...``, and what it is for."""
     tensors = context.partitioned.tensors(list(context.partitioned.model.state_dict()))
     memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
     data = context.data
@@ -315,4 +323,4 @@ def _write_deployed(
         "tuned": list(tuned),
     }
     model = json.dumps({**context.plan.model, **about})
-    context.store.deploy({**tensors, **memory}, {"model": model})
+    return {**tensors, **memory}, {"model": model}

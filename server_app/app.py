@@ -127,7 +127,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     start = checkpoint(config, home() / "cache", say)
     this_run = Run(roster, config, plan, folder, start, say, audit)
     this_run.join(found, rejected)
-    require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 1)  # one is being written
+    # Besides the last ones two of best states, and one that is being written.
+    require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
     with folder.written_here():
         if old is None:
             folder.begin(config.to_dict(), wanted.experiment)
