@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from client_app.context import (
     CHECKPOINT,
@@ -32,6 +30,7 @@ from client_app.round import (
     splits_of,
     train_round,
 )
+from client_app.site_model import model_path, write_site_model
 from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
@@ -50,14 +49,14 @@ from fedstrata.protocol.data_description import (
     DataDescription,
 )
 from fedstrata.protocol.limits import MOST_WORD, one_line
-from fedstrata.protocol.orders import Order
+from fedstrata.protocol.orders import BEST, LAST, Order
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models import weights
+from models.model_card import DEPLOYED
 from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
-from strategies.site_round import SiteRound
 
 Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
@@ -132,17 +131,20 @@ def train(context: SiteContext, order: Order) -> Answer:
 def evaluate_received(context: SiteContext, order: Order) -> Answer:
     """Answer with metrics and interval of the received layers and the site's own; train nothing.
 
-    Where the order says so, the whole model is written to :meth:`DiskStore.kept_model`.
+    Where the order says so, the whole model is written, to `model_path`.
     """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
     if order.best:  # a state of before: with layers of another round it would be another model
         context.store.require(order.round)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
-    report = replace(prepared.report(prepared.measure()), interval=prepared.interval())
+    measured = prepared.measure()
+    report = replace(prepared.report(measured), interval=prepared.interval())
     if order.keep:
-        tensors, metadata = _whole_model(context, prepared.site_round, ())
-        context.store.keep_model(order.keep, tensors, metadata)
+        memory, stages = prepared.site_round.memory, {order.keep: measured}
+        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
+    if order.keep == LAST:  # a best one of before is of another end of the run
+        model_path(context, BEST).unlink(missing_ok=True)
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -172,7 +174,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
 
     It starts from the received layers and the site's own personal ones. A site that took part in
     no round has those of the run's start. The optimizer starts afresh. The whole model that comes
-    out is written to :attr:`DiskStore.deployed`; the files of the rounds stay as they are.
+    out is written to :attr:`DiskStore.deployed`, with its card; the files of the rounds stay as they are.
 
     Raises
     ------
@@ -194,7 +196,14 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
         check_finite(context.partitioned)
         after = prepared.measure()
-    context.store.deploy(*_whole_model(context, site_round, tuned))
+    write_site_model(
+        context,
+        DEPLOYED,
+        order.round,
+        memory=site_round.memory,
+        metrics={"before": before, "after": after},
+        tuned=tuned,
+    )
     done = prepared.report(after)
     report = DeployReport(
         site=done.site,
@@ -307,20 +316,3 @@ def _check_steps(context: SiteContext) -> None:
             f"this site's max-steps={most} cuts every round short, and none would be taken "
             f"({reason}): raise max-steps, or shorten the rounds"
         )
-
-
-def _whole_model(
-    context: SiteContext, site_round: SiteRound, tuned: Iterable[str]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the whole model, the method's own tensors as ``memory/...``, and what it is for."""
-    tensors = context.partitioned.tensors(list(context.partitioned.model.state_dict()))
-    memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
-    data = context.data
-    about = {
-        "task": data.task,
-        "kind": asdict(data.kind),
-        "classes": data.classes,
-        "tuned": list(tuned),
-    }
-    model = json.dumps({**context.plan.model, **about})
-    return {**tensors, **memory}, {"model": model}

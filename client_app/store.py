@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,6 @@ from torch import Tensor
 from client_app.failures import cause, writing
 from client_app.node_config import checked_name
 from fedstrata.protocol.limits import KNOWN_ROUNDS
-from fedstrata.protocol.orders import BEST, LAST
 from fedstrata.support import tensor_files
 from fedstrata.support.durable import PRIVATE_FILE, private_folder, sync
 from fedstrata.support.errors import UserError, private
@@ -309,36 +308,6 @@ class DiskStore:
         if not isinstance(hashes, dict):
             return {}
         return {str(group): str(each) for group, each in hashes.items()}
-
-    def deploy(self, model: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write the model that the site is to use, whole, beside the files of the rounds.
-
-        Parameters
-        ----------
-        model : mapping of str to Tensor
-            By the model's names; `models.weights.load` reads them, and so does ``weights=file``.
-        metadata : mapping of str to str
-            What the model is for.
-        """
-        with writing("the fine-tuned model"):
-            weights.save(self.deployed, model, metadata)
-
-    def keep_model(
-        self, which: str, model: Mapping[str, Tensor], metadata: Mapping[str, str]
-    ) -> None:
-        """Write the whole model of a state after the rounds: ``last`` or ``best``.
-
-        A best one of before is of another end of the run, and goes with the last one written.
-        """
-        with writing(f"the {which} model"):
-            private_folder(self.kept_model(which).parent)
-            weights.save(self.kept_model(which), model, metadata)
-            if which == LAST:
-                self.kept_model(BEST).unlink(missing_ok=True)
-
-    def kept_model(self, which: str) -> Path:
-        """Return the file of the whole model of the state ``which``: ``last`` or ``best``."""
-        return self.folder / "models" / f"{which}.safetensors"
 
     @property
     def deployed(self) -> Path:

@@ -35,10 +35,11 @@ AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
 MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
 
 
-def measure(dispatch: Dispatch, *, alone: bool, keep: str = "") -> dict[str, Any]:
+def measure(dispatch: Dispatch, *, alone: bool, keep: str = "", state: int = 0) -> dict[str, Any]:
     """Evaluate the last state at every member and, where asked for, the members trained alone.
 
-    With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says.
+    With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says; it is
+    of the state after round ``state``.
 
     Returns
     -------
@@ -46,7 +47,7 @@ def measure(dispatch: Dispatch, *, alone: bool, keep: str = "") -> dict[str, Any
         ``final`` of results.json; docs/results.md explains it.
     """
     members = list(dispatch.roster.members.values())
-    ask = last_ask(dispatch, kinds.EVALUATE, keep=keep)
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
     return _summary(dispatch, reports, record, trained_alone(dispatch, members) if alone else {})
 
@@ -83,8 +84,8 @@ def measure_best(
         return {**final, **best.to_dict()}
     members = list(dispatch.roster.members.values())
     # The round that measured this state: the site takes the personal layers which that began with.
-    ask = replace(last_ask(dispatch, kinds.EVALUATE, keep=keep), number=best.round + 1)
-    ask = replace(ask, states=states, best=best.round)
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), number=best.round + 1, states=states)
+    ask = replace(ask, keep=keep, state=best.round, best=best.round)
     what = f"the best state, after round {best.round}: "
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report, what=what)
     alone = {name: site["alone"] for name, site in final["sites"].items()}
@@ -157,12 +158,10 @@ def _measures_alone(member: Member, report: RoundReport) -> dict[str, Any]:
     return {**measures, "numerics": numerics_record(report)}
 
 
-def last_ask(
-    dispatch: Dispatch, kind: str, *, layers: Mapping[str, Array] | None = None, keep: str = ""
-) -> Ask:
+def last_ask(dispatch: Dispatch, kind: str, *, layers: Mapping[str, Array] | None = None) -> Ask:
     """Return what is asked after the last round; ``layers`` instead of the last state."""
     settings = dispatch.settings
-    return Ask(kind, settings.rounds + 1, settings.final_timeout, layers=layers, keep=keep)
+    return Ask(kind, settings.rounds + 1, settings.final_timeout, layers=layers)
 
 
 def ask_reports(

@@ -194,7 +194,8 @@ class Run:
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
         alone, kept = self.config.baselines.alone, self.config.kept_models
-        final = measure(self.dispatch, alone=alone, keep=LAST if LAST in kept else "")
+        keep = LAST if LAST in kept else ""
+        final = measure(self.dispatch, alone=alone, keep=keep, state=len(self.history))
         self.ends["final"] = final
         written = self._write_results()
         self.ends["best"] = measured_best(

@@ -66,8 +66,9 @@ class Order(NamedTuple):
     best : int
         The round after which the state was best so far; 0 for none. The site keeps the personal
         layers that belong to it.
-    keep : str
-        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model.
+    keep, state : str, int
+        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model, and after
+        which round the state is.
     """
 
     plan: str
@@ -77,6 +78,7 @@ class Order(NamedTuple):
     taken: dict[str, int]
     best: int = 0
     keep: str = ""
+    state: int = 0
 
 
 def step_key(group: str, number: int) -> str:
@@ -98,11 +100,12 @@ def order(
     expected: Mapping[str, int] | None = None,
     best: int = 0,
     keep: str = "",
+    state: int = 0,
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
-    ``coded``, ``taken``, ``best`` and ``keep`` are those of `Order`. An order to a cohort names the
-    ``members`` that are asked and, by scope, the examples ``expected`` of all sites that are asked:
+    ``coded``, ``taken``, ``best``, ``keep`` and ``state`` are those of `Order`. An order to a cohort
+    names the ``members`` that are asked and, by scope, the examples ``expected`` of all sites that are asked:
     the fixed point of the sums depends on them.
     """
     # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
@@ -115,7 +118,7 @@ def order(
     if best:
         record["best"] = best
     if keep:
-        record["keep"] = keep
+        record["keep"], record["state"] = keep, state
     if members:
         record["members"] = list(members)
     if expected:
@@ -143,14 +146,16 @@ def read_order(message: Message) -> Order:
         plan, number = content[PLAN]["json"], content[ORDER]["round"]
         payloads = payloads_of(content)
         coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
-        best, keep = content[ORDER].get("best", 0), content[ORDER].get("keep", "")
+        best, state = (content[ORDER].get(key, 0) for key in ("best", "state"))
+        keep = content[ORDER].get("keep", "")
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
         raise UserError("the server's message cannot be read: plan or round has the wrong type")
-    if type(best) is not int or best < 0 or keep not in ("", LAST, BEST):
-        raise UserError("the server's message cannot be read: best or keep is none")
-    return Order(plan, number, payloads, coded, taken, best, str(keep))
+    rounds = [each for each in (best, state) if type(each) is int and each >= 0]
+    if len(rounds) < 2 or keep not in ("", LAST, BEST):
+        raise UserError("the server's message cannot be read: best, state or keep is none")
+    return Order(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1])
 
 
 def _read_taken(text: object) -> dict[str, int]:

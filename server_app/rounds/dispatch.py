@@ -55,7 +55,7 @@ class Ask:
         For training: by scope key, the examples of all sites asked.
     taken : mapping of str to mapping, optional
         For training: by site and group, of which round the last update is that was aggregated.
-    best, keep : int, str
+    best, keep, state : int, str, int
         As `fedstrata.protocol.orders.Order` has them.
     states : mapping of str to mapping, optional
         By scope key, the layers to send whole instead of the last state.
@@ -69,6 +69,7 @@ class Ask:
     taken: Mapping[str, Mapping[str, int]] | None = None
     best: int = 0
     keep: str = ""
+    state: int = 0
     states: Mapping[str, Mapping[str, Tensor]] | None = None
 
 
@@ -195,6 +196,7 @@ class Dispatch:
             taken=None if cohort else taken,
             best=ask.best,
             keep=ask.keep,
+            state=ask.state,
         )
 
     def _layers(
