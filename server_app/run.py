@@ -19,6 +19,7 @@ from server_app.deployment import check_newcomers, deploy
 from server_app.disk_room import writing
 from server_app.evaluation import measure
 from server_app.patience import Log
+from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch
@@ -78,6 +79,8 @@ class Run:
         Takes text for the log.
     audit : RunAudit
         The run's audit log.
+    progress : RunProgress
+        Says where the run is while it goes on.
     """
 
     def __init__(
@@ -89,8 +92,9 @@ class Run:
         start: Checkpoint | PretrainingJob | None,
         log: Log,
         audit: RunAudit,
+        progress: RunProgress,
     ) -> None:
-        self.audit = audit
+        self.audit, self.progress = audit, progress
         self.roster, self.config, self.plan, self.folder = roster, config, plan, folder
         self.start, self.log = start, log
         self.history: list[dict[str, Any]] = []
@@ -101,7 +105,7 @@ class Run:
             roster, self.state, plan, start, settings.on_site_error == "stop", log
         )
         self.dispatch = Dispatch(
-            roster.grid, roster, self.state, settings, self.admission, log, audit
+            roster.grid, roster, self.state, settings, self.admission, log, audit, progress
         )
         self.delivery = CheckpointDelivery(self.dispatch, self.admission.holders)
         self.rounds = Rounds(
@@ -166,6 +170,7 @@ class Run:
             first = saved.round + 1
             self.log(f"resuming after round {saved.round}")
         total, choose = self.config.strategy.rounds, self.config.choose
+        self._begin_progress()
         number, suspects = first, dict[str, str]()
         while number <= total and not stop_reason(self.history, choose):
             try:
@@ -180,6 +185,7 @@ class Run:
             self.audit.played(self.history[-1], self.roster.everyone.values(), self.folder.path)
             self.log(report.round_line(record, total))
             self._write_results()
+            self.progress.played(record, self.history)
             number += 1
         if reason := stop_reason(self.history, choose):
             played = len(self.history)
@@ -206,6 +212,15 @@ class Run:
             self.ends["deployment"] = deploy(self.dispatch, final, alone=alone)
             written = self._write_results()
         return written
+
+    def _begin_progress(self) -> None:
+        """Note who takes part, and how long the run is."""
+        config = self.config
+        everyone = self.roster.everyone.items()
+        self.progress.join({name: member.task for name, member in everyone})
+        afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 1
+        afterwards += 1 if config.deployment.epochs else 0
+        self.progress.begin(config.strategy.rounds, self.history, afterwards)
 
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
         """Start all tasks from the checkpoint; sites that lack it get it before the next round."""

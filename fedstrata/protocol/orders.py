@@ -105,8 +105,8 @@ def order(
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
     ``coded``, ``taken``, ``best``, ``keep`` and ``state`` are those of `Order`. An order to a cohort
-    names the ``members`` that are asked and, by scope, the examples ``expected`` of all sites that are asked:
-    the fixed point of the sums depends on them.
+    names the ``members`` that are asked and, by scope, the examples ``expected`` of all sites that
+    are asked: the fixed point of the sums depends on them.
     """
     # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
     # gives this name. The random number keeps the name from nodes that got the same layers.

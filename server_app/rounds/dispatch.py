@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Array, Message
@@ -19,6 +19,7 @@ from fedstrata.protocol.payload import encode
 from server_app.audit import RunAudit
 from server_app.inbox import MOST_BESIDES, Inbox, collect, reply_problem, send
 from server_app.patience import Log
+from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission
 from server_app.rounds.recipients import Recipients, by_order, split_answer
 from server_app.rounds.records import RoundRecord
@@ -93,6 +94,8 @@ class Dispatch:
         Takes a line, from those who ask.
     audit : RunAudit
         Records what arrives.
+    progress : RunProgress
+        Notes who was asked, and who answered.
     """
 
     grid: Grid
@@ -102,6 +105,7 @@ class Dispatch:
     admission: Admission
     log: Log
     audit: RunAudit
+    progress: RunProgress = field(default_factory=RunProgress)
 
     def ask_each(
         self, ask: Ask, members: Iterable[Member], record: RoundRecord
@@ -125,6 +129,7 @@ class Dispatch:
         """Do what `ask_each` does, and yield each answer whole, with all whom it is from."""
         deadline = time.monotonic() + ask.seconds  # sending counts: it takes long for large layers
         pending, largest = self._send(ask, by_order(members), record)
+        self.progress.ask(ask.kind, ask.number, _sites(pending))
         waiting = {message_id: recipients.node_id for message_id, recipients in pending.items()}
         inbox = Inbox(self.grid, MOST_BESIDES + MOST_TIMES * largest)
         for message_id, reply in collect(
@@ -233,6 +238,7 @@ class Dispatch:
         """Return the messages whose sites cannot answer any more, and note why."""
         connected = self.roster.connected()
         self.admission.welcome(connected)
+        self.progress.look(record, set(_sites(pending)))
         gone = set()
         for message_id, recipients in pending.items():
             for member in recipients.members:
@@ -245,6 +251,11 @@ class Dispatch:
                     continue
                 gone.add(message_id)
         return gone
+
+
+def _sites(pending: Mapping[str, Recipients]) -> Iterator[str]:
+    """Return the sites whose answers are awaited."""
+    return (site for recipients in pending.values() for site in recipients.sites)
 
 
 def last_taken(

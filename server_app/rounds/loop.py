@@ -349,6 +349,7 @@ class Rounds:
             if patience.is_over():
                 raise UserError(f"{text}; {self._gave_up(number)}")
             patience.remind(text)
+            self.dispatch.progress.wait(text, self.roster.unavailable(connected))
             waited = True
             patience.look_again(self.settings.poll)
 
