@@ -57,6 +57,7 @@ from models import weights
 from models.model_card import DEPLOYED
 from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
+from strategies.partitioned_model import tuned_groups
 
 Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
@@ -187,13 +188,14 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
     site_round = prepared.site_round
-    tuned = site_round.trainable(tuning.groups)
+    groups = tuned_groups(context.partitioned.partition, tuning.groups)
+    tuned = site_round.trainable(groups)
     if tuned:
         site_round.generator = seeded(derive_seed(plan.seed, "deploy", context.data.site))
         # A constant rate: the schedule's factor of the last round would be all but 0.
         site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
-        context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
+        context.method.fine_tune(site_round, groups, tuning.epochs)
         check_finite(context.partitioned)
         after = prepared.measure()
     write_site_model(

@@ -15,7 +15,7 @@ from server_app.audit import RunAudit
 from server_app.best_state import measured_best
 from server_app.choosing import best_of, choice_line, stop_reason
 from server_app.data_lines import data_lines
-from server_app.deployment import check_newcomers, deploy
+from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
 from server_app.evaluation import measure
 from server_app.patience import Log
@@ -143,6 +143,8 @@ class Run:
         kinds = {name: member.report.kind.name for name, member in members.items()}
         self.log(choice_line(kinds, self.config.choose))
         settings = self.config.strategy
+        if self.config.deployment.epochs:
+            self.log(tuning_line(self.state.partitions, self.config.deployment.groups))
         cohorts = any(member.in_cohort for member in self.roster.members.values())
         tasks = [member.task for member in self.roster.members.values()]
         held = held_for(tasks, self.state, settings.bounds)
