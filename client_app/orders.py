@@ -30,7 +30,7 @@ from client_app.round import (
     splits_of,
     train_round,
 )
-from client_app.site_model import write_site_model
+from client_app.site_model import model_path, write_site_model
 from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
@@ -49,7 +49,7 @@ from fedstrata.protocol.data_description import (
     DataDescription,
 )
 from fedstrata.protocol.limits import MOST_WORD, one_line
-from fedstrata.protocol.orders import Order
+from fedstrata.protocol.orders import BEST, LAST, Order
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -57,6 +57,7 @@ from models import weights
 from models.model_card import DEPLOYED
 from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
+from strategies.partitioned_model import tuned_groups
 
 Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
@@ -124,16 +125,27 @@ def train(context: SiteContext, order: Order) -> Answer:
         received=received.known_states,
         hashes=received.hashes,
     )
-    context.store.save(order.round, state, order.taken.values())
+    context.store.save(order.round, state, order.taken.values(), order.best)
     return report, update
 
 
 def evaluate_received(context: SiteContext, order: Order) -> Answer:
-    """Answer with metrics and interval of the received layers and the site's own; train nothing."""
+    """Answer with metrics and interval of the received layers and the site's own; train nothing.
+
+    Where the order says so, the whole model is written, to `model_path`.
+    """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
+    if order.best:  # a state of before: with layers of another round it would be another model
+        context.store.require(order.round)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
-    report = replace(prepared.report(prepared.measure()), interval=prepared.interval())
+    measured = prepared.measure()
+    report = replace(prepared.report(measured), interval=prepared.interval())
+    if order.keep:
+        memory, stages = prepared.site_round.memory, {order.keep: measured}
+        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
+    if order.keep == LAST:  # a best one of before is of another end of the run
+        model_path(context, BEST).unlink(missing_ok=True)
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -176,13 +188,14 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
     site_round = prepared.site_round
-    tuned = site_round.trainable(tuning.groups)
+    groups = tuned_groups(context.partitioned.partition, tuning.groups)
+    tuned = site_round.trainable(groups)
     if tuned:
         site_round.generator = seeded(derive_seed(plan.seed, "deploy", context.data.site))
         # A constant rate: the schedule's factor of the last round would be all but 0.
         site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
-        context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
+        context.method.fine_tune(site_round, groups, tuning.epochs)
         check_finite(context.partitioned)
         after = prepared.measure()
     write_site_model(

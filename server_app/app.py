@@ -132,7 +132,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         start = checkpoint(config, home() / "cache", say)
         this_run = Run(roster, config, plan, folder, start, say, audit, progress)
         this_run.join(found, rejected)
-        require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 1)  # one is being written
+        # Besides the last ones two of best states, and one that is being written.
+        require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
         if old is None:
             folder.begin(config.to_dict(), wanted.experiment)
         with audit.recorded(folder.name, folder.begun(), plan.to_json()):
