@@ -130,11 +130,12 @@ def train(context: SiteContext, order: Order) -> Answer:
 
 
 def evaluate_received(context: SiteContext, order: Order) -> Answer:
-    """Answer with metrics and interval of the received layers and the site's own; train nothing."""
+    """Answer with all measures of the received layers and the site's own; train nothing."""
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
-    report = replace(prepared.report(prepared.measure()), interval=prepared.interval())
+    report = prepared.report(prepared.measure())
+    report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -176,6 +177,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
+    before_by_class = after_by_class = prepared.by_class()
     site_round = prepared.site_round
     tuned = site_round.trainable(tuning.groups)
     if tuned:
@@ -185,7 +187,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         site_round.optimizer_state = {}
         context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
         check_finite(context.partitioned)
-        after = prepared.measure()
+        after, after_by_class = prepared.measure(), prepared.by_class()
     _write_deployed(context, site_round, tuned)
     done = prepared.report(after)
     report = DeployReport(
@@ -201,6 +203,8 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         after=after,
         error="",
         numerics=done.numerics,
+        before_by_class=before_by_class,
+        after_by_class=after_by_class,
     )
     return report, {}
 
