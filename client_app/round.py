@@ -152,6 +152,7 @@ def train_round(
     store: Store,
     *,
     measure: bool = True,
+    best: int = 0,
 ) -> RoundReport:
     """Prepare a round, run it, and save what stays at the site.
 
@@ -162,7 +163,7 @@ def train_round(
     """
     prepared = prepare_round(context, number, received, store)
     report = prepared.run(measure=measure)
-    store.save(number, prepared.local_state())
+    store.save(number, prepared.local_state(), best=best)
     return report
 
 

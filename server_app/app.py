@@ -6,8 +6,10 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -18,6 +20,7 @@ from fedstrata.support.home import home
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.disk_room import require_room
+from server_app.progress import RunProgress
 from server_app.run_folder import KEPT, check_same, new_run, resumed_run
 from server_app.said_once import say_once
 from server_app.sites.allowed_keys import AllowedSites
@@ -112,34 +115,41 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     audit = find_audit(folder.path, deployed=isinstance(grid, GrpcGrid))
     only = bool(settings.sites)
     roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites, only, audit)
-    found, rejected = gather(
-        roster,
-        least=settings.min_sites + len(newcomers),
-        join_timeout=settings.join_timeout,
-        answer_timeout=settings.deadline,
-        poll=settings.poll,
-        log=say,
-    )
-    from server_app.report import closing, whereabouts
-    from server_app.run import Run
-    from server_app.start_weights import checkpoint
+    progress = RunProgress(folder.path)
+    with folder.written_here(), progress.of_run():
+        say(f"run {folder.name}: results go to {folder.path}")
+        found, rejected = gather(
+            roster,
+            least=settings.min_sites + len(newcomers),
+            join_timeout=settings.join_timeout,
+            answer_timeout=settings.deadline,
+            poll=settings.poll,
+            log=progress.saying(say),
+        )
+        from server_app.run import Run
+        from server_app.start_weights import checkpoint
 
-    start = checkpoint(config, home() / "cache", say)
-    this_run = Run(roster, config, plan, folder, start, say, audit)
-    this_run.join(found, rejected)
-    require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 1)  # one is being written
-    with folder.written_here():
+        start = checkpoint(config, home() / "cache", say)
+        this_run = Run(roster, config, plan, folder, start, say, audit, progress)
+        this_run.join(found, rejected)
+        # Besides the last ones two of best states, and one that is being written.
+        require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
         if old is None:
             folder.begin(config.to_dict(), wanted.experiment)
-        say(f"run {folder.name}: results go to {folder.path}")
         with audit.recorded(folder.name, folder.begun(), plan.to_json()):
             try:
                 results = this_run.play(None if old is None else old.latest())
             finally:
                 roster.stop_asking("the run is over")
+    _close(grid, folder.path / "results.json", results)
+
+
+def _close(grid: Grid, path: Path, results: Mapping[str, Any]) -> None:
+    """Say what came of the run, and where its results are."""
+    from server_app.report import closing, whereabouts
+
     for text in closing(results):
         say(text)
-    path = folder.path / "results.json"
     if isinstance(grid, GrpcGrid):
         fetch = os.environ.get("FEDSTRATA_FETCH", FETCH)
         for line in whereabouts(path, fetch, socket.gethostname(), user_name(os.getuid())):

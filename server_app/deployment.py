@@ -13,7 +13,7 @@ from fedstrata.protocol.task_kinds import CLASSES
 from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
 from server_app.class_records import record_of
-from server_app.evaluation import ask_reports, missing, trained_alone
+from server_app.evaluation import ask_reports, last_ask, missing, trained_alone
 from server_app.rounds.dispatch import Dispatch
 from server_app.rounds.records import (
     baseline_name,
@@ -81,7 +81,7 @@ def deploy(dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool) -> dict
     dispatch.log("fine-tuning the final model at every site by itself")
     reports, record = ask_reports(
         dispatch,
-        kinds.DEPLOY,
+        last_ask(dispatch, kinds.DEPLOY),
         roster.everyone.values(),
         answers.read_deploy_report,
         what="fine-tuning: ",

@@ -40,6 +40,7 @@ FLOORS = (
     ("server_app", "client_app", "site_guard", "consortium"),
     ("strategies",),
     ("models",),
+    ("fedstrata.runs",),
     ("fedstrata.protocol",),
     ("fedstrata.drawn_faces",),
     ("fedstrata.support",),
@@ -75,6 +76,7 @@ ALLOWED = {
     "site_guard": ("fedstrata.protocol", "fedstrata.support"),
     "consortium": ("fedstrata.protocol", "fedstrata.support"),
     "fedstrata.drawn_faces": (),
+    "fedstrata.runs": ("fedstrata.protocol", "fedstrata.support"),
     "conf": (),
 }
 

@@ -35,7 +35,7 @@ from client_app.data.task_options import TaskOptions, read_tasks
 from fedstrata.support.errors import PrivateText, UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
-from models.training.data import SiteData, Split
+from models.training.data import Places, SiteData, Split
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,8 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
             kind=task.kind,
             value_range=span,
             source=share.source,
+            preprocessing=inputs[0].preprocessing,
+            test_places=Places(inputs[2].paths, tuple(each.frame for each in inputs[2].pictures)),
         )
     )
 

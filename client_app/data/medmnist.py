@@ -44,6 +44,7 @@ from client_app.data.task_options import TaskOptions, read_tasks
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER, ONE_CLASS_EACH, TaskKind
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
+from models.preprocessing import Pictures
 from models.training.data import ArrayInputs, Labels, SiteData, Split
 
 SPLITS = ("train", "val", "test")
@@ -147,9 +148,28 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     train, validation, test = (
         _split(settings, collection, chosen, path) for chosen in rows_of_splits
     )
+    prepared = _preprocessing(settings, shape)
     return reject_empty_splits(
-        SiteData(name, task, outputs, shape, train, validation, test, kind=kind)
+        SiteData(
+            name,
+            task,
+            outputs,
+            shape,
+            train,
+            validation,
+            test,
+            kind=kind,
+            preprocessing=prepared,
+        )
     )
+
+
+def _preprocessing(settings: MedmnistOptions, shape: tuple[int, ...]) -> Pictures | None:
+    """Return what becomes of a picture; None of pictures that are not square."""
+    if shape[1] != shape[2]:
+        return None
+    mean, std = tuple(settings.mean), tuple(settings.std)
+    return Pictures(shape[1], 1 if shape[0] == 1 else 3, mean, std)
 
 
 def _choose_file(

@@ -21,9 +21,10 @@ from client_app.data.decoded_store import DecodedStore, PackWriter
 from client_app.data.dicom import MissingReaderError
 from client_app.data.file_digests import KeptDigests
 from client_app.data.paths import describe_file
-from client_app.data.pixels import Facts, Preparation, Square, scaled_values
+from client_app.data.pixels import VERSION, Facts, Preparation, Square, scaled_values
 from client_app.data.readers import decode_all, decode_one
 from fedstrata.support.errors import UserError
+from models.preprocessing import Pictures
 from models.training.data import ArrayInputs
 
 LARGEST_FILE = 256 << 20
@@ -201,6 +202,25 @@ class PictureInputs:
     def digests(self) -> tuple[str, ...]:
         """The SHA-256 of each example's file."""
         return tuple(picture.digest for picture in self.pictures)
+
+    @property
+    def preprocessing(self) -> Pictures:
+        """What becomes of each picture, as a model's card has it."""
+        made = self.cache.preparation
+        return Pictures(
+            made.size,
+            1 if made.channels == 1 else 3,
+            self.mean,
+            self.std,
+            self.span,
+            self.for_all,
+            self.window_of_file,
+            made.background,
+            "middle" if made.slices == "middle" else "all",
+            made.nifti_axis,  # type: ignore[arg-type]
+            made.nifti_stride,
+            decoder=VERSION,
+        )
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the pictures at ``indices``: float32, ``(b, channels, size, size)``, normalized.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Array, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from fedstrata.protocol import kinds, orders
 from fedstrata.protocol.limits import Refused
@@ -18,6 +19,7 @@ from fedstrata.protocol.payload import encode
 from server_app.audit import RunAudit
 from server_app.inbox import MOST_BESIDES, Inbox, collect, reply_problem, send
 from server_app.patience import Log
+from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission
 from server_app.rounds.recipients import Recipients, by_order, split_answer
 from server_app.rounds.records import RoundRecord
@@ -54,6 +56,10 @@ class Ask:
         For training: by scope key, the examples of all sites asked.
     taken : mapping of str to mapping, optional
         For training: by site and group, of which round the last update is that was aggregated.
+    best, keep, state : int, str, int
+        As `fedstrata.protocol.orders.Order` has them.
+    states : mapping of str to mapping, optional
+        By scope key, the layers to send whole instead of the last state.
     """
 
     kind: str
@@ -62,6 +68,10 @@ class Ask:
     layers: Mapping[str, Array] | None = None
     expected: Mapping[str, int] | None = None
     taken: Mapping[str, Mapping[str, int]] | None = None
+    best: int = 0
+    keep: str = ""
+    state: int = 0
+    states: Mapping[str, Mapping[str, Tensor]] | None = None
 
 
 @dataclass
@@ -84,6 +94,8 @@ class Dispatch:
         Takes a line, from those who ask.
     audit : RunAudit
         Records what arrives.
+    progress : RunProgress
+        Notes who was asked, and who answered.
     """
 
     grid: Grid
@@ -93,6 +105,7 @@ class Dispatch:
     admission: Admission
     log: Log
     audit: RunAudit
+    progress: RunProgress = field(default_factory=RunProgress)
 
     def ask_each(
         self, ask: Ask, members: Iterable[Member], record: RoundRecord
@@ -116,6 +129,7 @@ class Dispatch:
         """Do what `ask_each` does, and yield each answer whole, with all whom it is from."""
         deadline = time.monotonic() + ask.seconds  # sending counts: it takes long for large layers
         pending, largest = self._send(ask, by_order(members), record)
+        self.progress.ask(ask.kind, ask.number, _sites(pending))
         waiting = {message_id: recipients.node_id for message_id, recipients in pending.items()}
         inbox = Inbox(self.grid, MOST_BESIDES + MOST_TIMES * largest)
         for message_id, reply in collect(
@@ -151,7 +165,7 @@ class Dispatch:
         for recipients in everyone:
             layers, coded = ask.layers, dict[str, CodedGroup]()
             if layers is None:
-                layers, coded = self._layers(recipients, ask.number, arrays)
+                layers, coded = self._layers(recipients, ask, arrays)
                 largest = max(largest, *map(self.state.size, recipients.tasks))
             largest = max(largest, sum(len(array.data) for array in layers.values()))
             # One at a time: each message has its own copy of the layers until it is sent.
@@ -185,10 +199,13 @@ class Dispatch:
             expected=ask.expected if cohort else None,
             coded=coded,
             taken=None if cohort else taken,
+            best=ask.best,
+            keep=ask.keep,
+            state=ask.state,
         )
 
     def _layers(
-        self, recipients: Recipients, number: int, arrays: dict[str, Array]
+        self, recipients: Recipients, ask: Ask, arrays: dict[str, Array]
     ) -> tuple[dict[str, Array], dict[str, CodedGroup]]:
         """Return the payload of each group for a site, or of each scope for a cohort's sites.
 
@@ -199,10 +216,10 @@ class Dispatch:
         coded: dict[str, CodedGroup] = {}
         for task in recipients.tasks:
             for group, key in self.state.scope_keys(task).items():
-                state = self.state.states[key]
-                if self.state.downlink.remembers(group):
+                state = (ask.states or self.state.states)[key]
+                if ask.states is None and self.state.downlink.remembers(group):
                     steps, coded[group] = self.state.downlink.payloads(
-                        recipients.sites[0], group, key, number, state
+                        recipients.sites[0], group, key, ask.number, state
                     )
                     layers |= steps
                     continue
@@ -221,6 +238,7 @@ class Dispatch:
         """Return the messages whose sites cannot answer any more, and note why."""
         connected = self.roster.connected()
         self.admission.welcome(connected)
+        self.progress.look(record, set(_sites(pending)))
         gone = set()
         for message_id, recipients in pending.items():
             for member in recipients.members:
@@ -233,6 +251,11 @@ class Dispatch:
                     continue
                 gone.add(message_id)
         return gone
+
+
+def _sites(pending: Mapping[str, Recipients]) -> Iterator[str]:
+    """Return the sites whose answers are awaited."""
+    return (site for recipients in pending.values() for site in recipients.sites)
 
 
 def last_taken(

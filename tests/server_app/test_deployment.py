@@ -23,6 +23,7 @@ from fedstrata.protocol.plan import Tuning, plan_from_json
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models import weights
+from models.model_file import read_model
 from models.networks import build
 from server_app.compose import compose
 from server_app.report import deployment_tables, deployment_verdict
@@ -111,8 +112,9 @@ def test_only_personal_layers_are_tuned_and_kept_beside_those_of_the_rounds(play
     server_state = states(output, results["run"])
     for site, task in (("site-00", "gender"), (NEWCOMER, "pose")):
         store = DiskStore(output, results["federation"], site)
-        tensors, said = weights.load(store.deployed)
-        assert json.loads(said["model"])["tuned"] == ["head.out.weight", "head.out.bias"]
+        model = read_model(store.deployed)
+        tensors = model.tensors
+        assert model.card.tuned == ("head.out.weight", "head.out.bias")
         for key in ("common", f"task/{task}"):
             prefix = f"state/{key}//"
             received = {n.removeprefix(prefix): t for n, t in server_state.items() if prefix in n}

@@ -1,0 +1,1 @@
+"""Reads the folders of runs: results, progress, and what state each run is in."""

@@ -1,0 +1,216 @@
+"""One run's folder as it is now: its state, its rounds and its results, read as untrusted files."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedstrata.protocol.progress import MOST_BYTES, Progress, read_progress
+from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.home import home
+
+LOCK = ".lock"  # of the ServerApp that writes into a run's folder, while it lives
+SILENT = 120.0  # seconds without news after which a run is dead, where its lock cannot be asked
+INTERRUPTED = "interrupted"
+_MAPPINGS = ("config", "sites", "participation")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a run's folder says.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; its name is the run's.
+    state : str
+        A state of progress.json, or ``interrupted``: it was not at its end, and nobody writes here.
+    reason : str
+        Why it failed or was stopped, or what it waits for.
+    began : float
+        Unix seconds of its last start, or of its folder where that is not known.
+    round, rounds : int
+        The last complete round, and how many there will be.
+    experiment : str
+        The name of its experiment; "" where it never began.
+    progress : Progress or None
+        As it was written last; None of runs that wrote none.
+    results : mapping or None
+        results.json; None before round 1 is complete.
+    """
+
+    path: Path
+    state: str
+    reason: str
+    began: float
+    round: int
+    rounds: int
+    experiment: str
+    progress: Progress | None
+    results: Mapping[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def active(self) -> bool:
+        """Whether it goes on now."""
+        return self.state not in ("complete", "failed", "stopped", INTERRUPTED)
+
+
+def default_runs() -> Path:
+    """Return the folder of runs on this machine."""
+    return home() / "runs"
+
+
+def read_run(path: Path) -> RunView:
+    """Read a run's folder.
+
+    Raises
+    ------
+    UserError
+        It is none, or a file of it cannot be read.
+    """
+    progress, results, begun = read_progress(path), read_results(path), _read_begun(path)
+    if progress is None and results is None and begun is None:
+        raise UserError(f"{path} is no folder of a run: it has no run.json, no progress.json")
+    config = (results or begun or {}).get("config", {})
+    strategy = config.get("strategy") if isinstance(config, dict) else None
+    rounds = strategy.get("rounds", 0) if isinstance(strategy, dict) else 0
+    if progress is not None and progress.rounds:
+        rounds = progress.rounds
+    return RunView(
+        path=path,
+        state=_state(path, progress, results),
+        reason="" if progress is None else progress.reason,
+        began=path.stat().st_mtime if progress is None else progress.began,
+        round=len(results["rounds"]) if results else 0,
+        rounds=rounds if isinstance(rounds, int) else 0,
+        experiment=str((begun or {}).get("experiment", "")),
+        progress=progress,
+        results=results,
+    )
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Return results.json of a run's folder, or None where there is none.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, or is none of a run.
+    """
+    content = _read_json(path / "results.json")
+    if content is None:
+        return None
+    right = (
+        all(isinstance(content.get(key), dict) for key in _MAPPINGS)
+        and isinstance(content.get("rounds"), list)
+        and all(isinstance(each, dict) for each in content["rounds"])
+        and all(isinstance(content.get(key), dict | None) for key in ("final", "deployment"))
+    )
+    if not right:
+        raise UserError(f"{path / 'results.json'} is none of a run: its main parts are missing")
+    return content
+
+
+def list_runs(folder: Path) -> Iterator[RunView | UserError]:
+    """Yield the runs in a folder, the latest first; of one that cannot be read, why."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    found: list[RunView | UserError] = []
+    for path in folder.iterdir():
+        if not any((path / name).is_file() for name in ("run.json", "progress.json")):
+            continue
+        try:
+            found.append(read_run(path))
+        except UserError as error:
+            found.append(error)
+        except FileNotFoundError:  # it was deleted meanwhile
+            continue
+    yield from sorted(found, key=lambda run: -run.began if isinstance(run, RunView) else 0.0)
+
+
+def find_run(wanted: str, folder: Path) -> RunView:
+    """Return the run that a person names: a folder's path, a name in ``folder``, or ``latest``.
+
+    Raises
+    ------
+    UserError
+        There is no such run; names those there are.
+    """
+    if wanted != "latest":
+        for path in (folder / wanted, Path(wanted).expanduser()):
+            if path.is_dir():
+                return read_run(path)
+    runs = [run for run in list_runs(folder) if isinstance(run, RunView)]
+    if wanted == "latest" and runs:
+        return runs[0]
+    if not runs:
+        raise UserError(f"{folder} holds no run yet; start one with `fedstrata run`")
+    raise UserError(
+        f"{folder} holds no run {wanted!r}; nearest: {nearest(wanted, [run.name for run in runs])}"
+    )
+
+
+def is_written(path: Path, updated: float) -> bool:
+    """Return whether a ServerApp writes into a run's folder now.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    updated : float
+        Unix seconds of the last news, by which it is judged where the lock cannot be opened.
+    """
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return time.time() - updated < SILENT
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _state(path: Path, progress: Progress | None, results: Mapping[str, Any] | None) -> str:
+    if progress is not None and progress.ended:
+        return progress.state
+    if is_written(path, 0.0 if progress is None else progress.updated):
+        return "running" if progress is None else progress.state
+    if progress is None and results is not None and results.get("final") is not None:
+        return "complete"
+    return INTERRUPTED
+
+
+def _read_begun(path: Path) -> dict[str, Any] | None:
+    return _read_json(path / "run.json")
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES} bytes")
+        content = json.loads(text)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read: it is no object")
+    return content

@@ -1,0 +1,198 @@
+"""Writes down where a run is: progress.json, which people watch while it goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from fedstrata.protocol import kinds
+from fedstrata.protocol.limits import one_line
+from fedstrata.protocol.progress import (
+    Progress,
+    RunState,
+    SiteProgress,
+    SiteState,
+    state_of_missed,
+    write_progress,
+)
+from fedstrata.support.errors import UserError
+
+if TYPE_CHECKING:  # this module is imported before torch is
+    from server_app.rounds.records import RoundRecord
+
+logger = logging.getLogger("flwr")
+SECONDS = 0.5  # between two writes, at least
+COST = 20  # a write waits so many times as long as the last one took: at most 5 % of the time
+RECENT = 5  # rounds from which the next ones are estimated
+STATES: Mapping[str, RunState] = {
+    kinds.TRAIN: "running",
+    kinds.EVALUATE: "evaluating",
+    kinds.ALONE: "evaluating",
+    kinds.DEPLOY: "fine-tuning",
+}
+OF_A_ROUND = ("working", "answered", "trained", "late")  # over when the next one begins
+
+
+class RunProgress:
+    """Where a run is, on disk beside its results.
+
+    Parameters
+    ----------
+    folder : Path or None
+        The run's; None writes nothing.
+    clock : callable
+        Returns unix seconds.
+    """
+
+    def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._clock = folder, clock
+        self._next_write = self._cost = 0.0
+        self.now = Progress(state="waiting", began=clock())
+        self._durations: list[float] = []  # of the rounds that are complete, in seconds
+        self._afterwards = 0.0  # what comes after the rounds, in rounds
+        self._entered = clock()  # the round, or the stage after the rounds
+
+    @contextmanager
+    def of_run(self) -> Iterator[None]:
+        """Note how the block ends: complete, failed with its reason, or stopped."""
+        try:
+            self._change(state="waiting", reason="asks who is there")
+            yield
+        except UserError as error:
+            self._end("failed", error.public)
+            raise
+        except Exception as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+        except BaseException:  # Ctrl-C, `flwr stop`
+            self._end("stopped", "it was stopped before its end")
+            raise
+        self._end("complete", "")
+
+    def begin(self, rounds: int, history: Iterable[Mapping[str, Any]], afterwards: float) -> None:
+        """Note how long the run is, and what of it is done.
+
+        Parameters
+        ----------
+        rounds : int
+            How many there will be.
+        history : iterable of mapping
+            The records of those that are complete.
+        afterwards : float
+            How many rounds' time all that comes after them takes.
+        """
+        self._afterwards = afterwards
+        self._count(list(history), rounds)
+
+    def join(self, tasks: Mapping[str, str]) -> None:
+        """Note the sites that take part, by name with their task."""
+        sites = {
+            name: SiteProgress(task=task, state="waiting") for name, task in sorted(tasks.items())
+        }
+        self._change(sites={**self.now.sites, **sites})
+
+    def saying(self, log: Callable[[str], None]) -> Callable[[str], None]:
+        """Return ``log``, of which each text is also noted as what the run waits for."""
+
+        def say(text: str) -> None:
+            log(text)
+            self._change(reason=one_line(text.partition("\n")[0]))
+
+        return say
+
+    def wait(self, reason: str, missing: Mapping[str, str]) -> None:
+        """Note what is waited for, and which sites are missing, with the reason of each."""
+        self._set({site: ("absent", why) for site, why in missing.items()})
+        self._change(state="waiting", reason=one_line(reason), seconds_left=None)
+
+    def ask(self, kind: str, number: int, sites: Iterable[str]) -> None:
+        """Note that sites were sent an order of a kind, in a round."""
+        state = STATES.get(kind)
+        if state is None:  # a checkpoint on its way is no stage of the run
+            return
+        self._entered = self._clock()
+        over = {n: ("waiting", "") for n, s in self.now.sites.items() if s.state in OF_A_ROUND}
+        self._set({**over, **dict.fromkeys(sites, ("working", ""))})  # type: ignore[dict-item]
+        self._change(state=state, reason="", round=min(number, self.now.rounds or number))
+
+    def look(self, record: RoundRecord, pending: Collection[str]) -> None:
+        """Note what is known while answers are awaited: ``pending`` sites did not answer yet."""
+        if self._clock() < self._next_write:
+            return
+        done = {
+            name: ("answered", "")
+            for name, site in self.now.sites.items()
+            if site.state == "working" and name not in pending
+        }
+        self._set({**done, **_of_record(record)})  # type: ignore[dict-item]
+        self._change()
+
+    def played(self, record: RoundRecord, history: list[dict[str, Any]]) -> None:
+        """Note a complete round; ``history`` has the records of all of them."""
+        self._set(_of_record(record))
+        self._count(history, self.now.rounds)
+
+    def _count(self, history: list[dict[str, Any]], rounds: int) -> None:
+        self._durations = [float(each["seconds"]) for each in history]
+        self._entered = self._clock()
+        down, up = (
+            sum(sum(each[way].values()) for each in history) for way in ("bytes_down", "bytes_up")
+        )
+        done = len(history)
+        self._change(rounds=rounds, round=done, bytes_down=down, bytes_up=up)
+
+    def _set(self, states: Mapping[str, tuple[SiteState, str]]) -> None:
+        sites = dict(self.now.sites)
+        for name, (state, reason) in states.items():
+            task = sites[name].task if name in sites else ""
+            sites[name] = SiteProgress(task=task, state=state, reason=one_line(reason))
+        self.now = replace(self.now, sites=sites)
+
+    def _end(self, state: RunState, reason: str) -> None:
+        self._next_write = 0.0
+        self._change(state=state, reason=reason, seconds_left=None)
+
+    def _change(self, **changes: Any) -> None:
+        before = self.now.state
+        self.now = replace(self.now, **changes)
+        now = self._clock()
+        if self._folder is None or (now < self._next_write and before == self.now.state):
+            return
+        left = changes["seconds_left"] if "seconds_left" in changes else self._seconds_left(now)
+        self.now = replace(self.now, updated=now, seconds_left=left)
+        try:
+            write_progress(self._folder, self.now)
+        except OSError as error:  # no run ends because nobody can watch it
+            logger.warning("progress.json of %s cannot be written: %s", self._folder, error)
+            self._folder = None
+            return
+        self._next_write = now + max(SECONDS, COST * (self._clock() - now))
+
+    def _seconds_left(self, now: float) -> float | None:
+        """Return the time until the end, by the last rounds; None where there was none."""
+        recent = self._durations[-RECENT:]
+        if not recent or self.now.ended or self.now.state == "waiting":
+            return None
+        each = sum(recent) / len(recent)
+        rounds = (self.now.rounds - len(self._durations)) + self._afterwards
+        left = rounds * each - (now - self._entered)
+        return left if left > 0 else None
+
+
+def _of_record(record: RoundRecord) -> dict[str, tuple[SiteState, str]]:
+    """Return what a record says of sites: the state of each, and why."""
+    found: dict[str, tuple[SiteState, str]] = {}
+    missed: tuple[tuple[SiteState, dict[str, str]], ...] = (
+        ("refused", record.refused),
+        ("late", record.late),
+        ("absent", record.absent),
+    )
+    for what, sites in missed:
+        found |= {site: (state_of_missed(what, why), why) for site, why in sites.items()}
+    return found | dict.fromkeys(record.participants, ("trained", ""))
