@@ -124,8 +124,11 @@ def read_pictures(
     paths: Sequence[Path],
     findings: Findings,
     cache_dir: Path | None = None,
+    root: Path | None = None,
 ) -> ReadPictures:
     """Decode each file once, or take what an earlier start left in ``cache_dir``.
+
+    ``root`` is the folder of them all.
 
     Raises
     ------
@@ -137,7 +140,7 @@ def read_pictures(
     cache = PictureCache(preparation, memory)
     if cache_dir is not None and options.cache_mb and paths:
         store = DecodedStore(cache_dir / "pictures", preparation, options.cache_mb << 20)
-        digests = KeptDigests(cache_dir, os.path.commonpath(paths))
+        digests = KeptDigests(cache_dir, str(root or os.path.commonpath(paths)))
         cache = PictureCache(preparation, memory, store, digests)
     pictures: list[Picture] = []
     rows: list[int] = []
