@@ -26,7 +26,11 @@ def class_table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
     for heading in ("task", "class", *(_WORDS.get(rate, rate) for rate in RATES)):
         table.add_column(heading)
     for task, record in tasks.items():
-        rows = list(record.get("by_class", {}).items())
+        rows = [
+            (name, one)
+            for name, one in record.get("by_class", {}).items()
+            if any(one[rate] is not None for rate in RATES)  # sites withhold those of few examples
+        ]
         if len(rows) > MOST_ROWS:
             rows.sort(key=lambda row: (row[1]["f1"] is None, row[1]["f1"]))
         for name, one in rows[:MOST_ROWS]:

@@ -31,6 +31,7 @@ from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
+from server_app.trackers import tracking_of
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
@@ -101,6 +102,7 @@ class Run:
         self.ends: dict[str, Any] = {}
         settings = config.strategy
         self.state = checked(config)
+        self.tracking = tracking_of(config.tracker, folder.path, log)
         self.admission = Admission(
             roster, self.state, plan, start, settings.on_site_error == "stop", log
         )
@@ -323,6 +325,7 @@ class Run:
         )
         with writing("results.json", self.folder.path):
             write_json(self.folder.path / "results.json", content)
+        self.tracking.update(content)
         return content
 
     def _log_aggregators(self) -> None:
