@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "check": "read data as a run would: what is taken, what not, and what leaves",
         "export": "write a model for other programs: ONNX, TorchScript, torchvision",
+        "predict": "use a model on files: a table of probabilities, heat maps",
         "site": "run a site's process beside its SuperNode",
         "node": "run a SuperNode: flower-supernode with one more option and two repairs",
         "superlink": "run the consortium's SuperLink: flower-superlink, closed to others",
