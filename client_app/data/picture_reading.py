@@ -16,6 +16,7 @@ from client_app.data.file_digests import KeptDigests
 from client_app.data.findings import Findings
 from client_app.data.paths import describe_file
 from client_app.data.picture_options import OF_FILE, SKIP, PictureOptions
+from client_app.data.picture_sizes import sizes_of
 from client_app.data.pictures import Picture, PictureCache, PictureInputs
 from client_app.data.pixels import EIGHT_BITS
 from fedstrata.support.errors import PrivateText, UserError, private
@@ -153,6 +154,8 @@ def read_pictures(
         rows.extend([row] * len(found))
     _handle_unreadable(options, wrong, len(paths), findings)
     _say_left_out(pictures, findings)
+    findings.sizes = sizes_of(cache.sizes, (preparation.size, preparation.size))
+    cache.sizes.clear()
     if options.channels == 1:
         colored = sum(picture.facts.colored for picture in pictures)
         if colored:
