@@ -17,6 +17,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
+from fedstrata.support.said_lines import note_said
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.disk_room import require_room
@@ -43,6 +44,7 @@ def say(text: str) -> None:
     """Print ``text`` so that `flwr run --stream` shows it, tables included."""
     for line in text.rstrip("\n").split("\n"):
         logger.info("%s", line)
+        note_said("line", line)
 
 
 @app.main()
@@ -54,6 +56,7 @@ def main(grid: Grid, context: Context) -> None:
         run_all(grid, read_run_config(context.run_config))
     except UserError as error:
         logger.error("fedstrata: %s", error)
+        note_said("error", str(error))
         say_once(error, logger)
         raise
 
@@ -118,6 +121,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites, only, audit)
     progress = RunProgress(folder.path)
     with folder.written_here(), progress.of_run():
+        note_said("run", str(folder.path))
         say(f"run {folder.name}: results go to {folder.path}")
         found, rejected = gather(
             roster,
@@ -136,7 +140,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         # Besides the last ones two of best states, and one that is being written.
         require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
         if old is None:
-            folder.begin(config.to_dict(), wanted.experiment)
+            folder.begin(config.to_dict(), wanted.experiment, _given(wanted, grid))
         with audit.recorded(folder.name, folder.begun(), plan.to_json()), this_run.tracking:
             try:
                 results = this_run.play(None if old is None else old.latest())
@@ -150,6 +154,15 @@ def _composed(wanted: RunConfig) -> Config:
     config = compose(wanted.experiment, wanted.overrides)
     check_tracker(config.tracker)
     return config
+
+
+def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
+    """Return what a command that resumes the run has to give again."""
+    return {
+        "overrides": list(wanted.overrides),
+        "data-root": wanted.data_root,
+        "nodes": len(list(grid.get_node_ids())),
+    }
 
 
 def _close(grid: Grid, path: Path, results: Mapping[str, Any]) -> None:
