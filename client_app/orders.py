@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ from client_app.round import (
     splits_of,
     train_round,
 )
-from client_app.site_model import write_site_model
+from client_app.site_model import model_path, write_site_model
 from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
@@ -49,7 +50,7 @@ from fedstrata.protocol.data_description import (
     DataDescription,
 )
 from fedstrata.protocol.limits import MOST_WORD, one_line
-from fedstrata.protocol.orders import Order
+from fedstrata.protocol.orders import BEST, LAST, Order
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -57,7 +58,13 @@ from models import weights
 from models.model_card import DEPLOYED
 from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
+from strategies.partitioned_model import tuned_groups
 
+logger = logging.getLogger("flwr")
+OTHER_DATA = (
+    "the data here are not those with which the run was trained: if they overlap, test examples may "
+    "have been trained on"
+)
 Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
 
@@ -82,9 +89,17 @@ def failure_reason(context: SiteContext, number: int, error: Exception) -> str:
 
 
 def query(context: SiteContext, order: Order) -> Answer:
-    """Say who the site is; raise UserError where its data are no longer those of this run."""
+    """Say who the site is; raise UserError where its data are no longer those of this run.
+
+    A run that is measured again may be on other data, and then the site says so.
+    """
     del order
-    context.store.check_data(context.data.digest)
+    if context.plan.rounds:
+        context.store.check_data(context.data.digest)
+    elif context.store.has_other_data(context.data.digest):
+        logger.warning("site %s: %s", context.data.site, OTHER_DATA)
+        noted = replace(context.data, notes=(*context.data.notes, OTHER_DATA))
+        context = replace(context, data=noted) if context.node.simulated else context
     return site_report(context), {}
 
 
@@ -109,6 +124,8 @@ def train(context: SiteContext, order: Order) -> Answer:
     lost could not be repeated. ``order.taken`` says of which round the server took the last
     update, by group. What coding lost of that one goes with this one.
     """
+    if not context.plan.rounds:
+        raise UserError("the server asks for a round of a plan that has none")
     received = context.exchange.read(order.payloads, order.coded)
     feedback = context.exchange.error_feedback(order.taken)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
@@ -124,16 +141,28 @@ def train(context: SiteContext, order: Order) -> Answer:
         received=received.known_states,
         hashes=received.hashes,
     )
-    context.store.save(order.round, state, order.taken.values())
+    context.store.save(order.round, state, order.taken.values(), order.best)
     return report, update
 
 
 def evaluate_received(context: SiteContext, order: Order) -> Answer:
-    """Answer with metrics and interval of the received layers and the site's own; train nothing."""
+    """Answer with all measures of the received layers and the site's own; train nothing.
+
+    Where the order says so, the whole model is written, to `model_path`.
+    """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
+    if order.best:  # a state of before: with layers of another round it would be another model
+        context.store.require(order.round)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
-    report = replace(prepared.report(prepared.measure()), interval=prepared.interval())
+    measured = prepared.measure()
+    report = prepared.report(measured)
+    report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
+    if order.keep:
+        memory, stages = prepared.site_round.memory, {order.keep: measured}
+        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
+    if order.keep == LAST:  # a best one of before is of another end of the run
+        model_path(context, BEST).unlink(missing_ok=True)
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -175,16 +204,18 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
+    before_by_class = after_by_class = prepared.by_class()
     site_round = prepared.site_round
-    tuned = site_round.trainable(tuning.groups)
+    groups = tuned_groups(context.partitioned.partition, tuning.groups)
+    tuned = site_round.trainable(groups)
     if tuned:
         site_round.generator = seeded(derive_seed(plan.seed, "deploy", context.data.site))
         # A constant rate: the schedule's factor of the last round would be all but 0.
         site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
-        context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
+        context.method.fine_tune(site_round, groups, tuning.epochs)
         check_finite(context.partitioned)
-        after = prepared.measure()
+        after, after_by_class = prepared.measure(), prepared.by_class()
     write_site_model(
         context,
         DEPLOYED,
@@ -207,6 +238,8 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         after=after,
         error="",
         numerics=done.numerics,
+        before_by_class=before_by_class,
+        after_by_class=after_by_class,
     )
     return report, {}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedstrata.protocol.measure_text import BASELINES as BASELINES
+from fedstrata.protocol.measure_text import BASELINES
 from fedstrata.protocol.measure_text import WORDS as WORDS
-from fedstrata.protocol.measure_text import gain_text, value_text
+from fedstrata.protocol.measure_words import gain_words as gain_words
+from fedstrata.protocol.measure_words import value_words as value_words
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
 from server_app.rounds.records import baseline_name, kind_of, measures_of, weighted_mean
 
@@ -52,16 +53,6 @@ def gain_over_alone(row: Row) -> float | None:
     """Return by how much a site is better than alone; None where it was not trained alone."""
     measures = measures_of(row)
     return measures.gain(row[measures.leading], alone(row))
-
-
-def value_words(row: Row, name: str, value: float | None, *, unit: bool = True) -> str:
-    """Return a value of the measure ``name`` of a row's kind."""
-    return value_text(name, value, row.get("unit", "") if unit else "")
-
-
-def gain_words(row: Row, value: float | None) -> str:
-    """Return a gain in the leading measure, above 0 where it is better."""
-    return gain_text(kind_of(row), value, row.get("unit", ""))
 
 
 def received_words(records: Iterable[Row]) -> str:

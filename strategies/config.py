@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from fedstrata.protocol.codings import Codings, read_codings
+from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.plan import (
     CohortConfig,
     Plan,
@@ -22,6 +23,7 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
 LEAST_SHARE = 0.5
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,10 @@ class StrategyConfig:
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
-        names = ("rounds", "fraction", "min_sites", "deadline", "poll")
+        names = ("fraction", "min_sites", "deadline", "poll")
         positive("strategy", self, *names, "join_timeout", "give_up", "final_timeout")
+        if self.rounds < 0:
+            raise UserError(f"strategy.rounds must be 0 or greater, got {self.rounds}")
         if self.fraction > 1:
             raise UserError(
                 f"strategy.fraction is a share of the sites, at most 1: {self.fraction}"
@@ -91,6 +95,33 @@ class BaselinesConfig:
     """What is trained for comparison, without the federation."""
 
     alone: bool
+
+
+@dataclass(frozen=True)
+class ChooseConfig:
+    """Which state is the best, and when rounds stop; see conf/config.yaml."""
+
+    metric: str
+    over: str
+    patience: int | None
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        known = dict.fromkeys(name for kind in MEASURES.values() for name in kind.of)
+        one_of("choose.metric", self.metric, (AUTO, *known))
+        one_of("choose.over", self.over, ("mean", "worst"))
+        positive("choose", self, "patience")
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Which whole models the sites write at the end; see conf/config.yaml."""
+
+    keep: str
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        one_of("models.keep", self.keep, (AUTO, "all", "last", "none"))
 
 
 @dataclass(frozen=True)
@@ -120,8 +151,8 @@ class DeploymentConfig(Tuning):
 class Config:
     """All settings of one run.
 
-    ``model``, ``weights``, ``data`` and ``method`` are checked by the code that uses them, because
-    their options depend on the name chosen there.
+    ``model``, ``weights``, ``data``, ``method`` and ``tracker`` are checked by the code that uses
+    them, because their options depend on the name chosen there.
     """
 
     seed: int
@@ -133,6 +164,9 @@ class Config:
     train: TrainConfig
     strategy: StrategyConfig
     baselines: BaselinesConfig
+    choose: ChooseConfig
+    tracker: dict[str, Any]
+    models: ModelsConfig
     deployment: DeploymentConfig
     cohort: CohortConfig
 
@@ -141,13 +175,35 @@ class Config:
         _finite("", self.to_dict())
         self.train.check()
         self.strategy.check()
+        self.choose.check()
+        self.models.check()
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
+        self._check_measured_run()
         self._check_sites()
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
+
+    def _check_measured_run(self) -> None:
+        """Raise UserError where a run trains nothing and measures none, or does both."""
+        measures, rounds = self.weights.get("source") == "run", self.strategy.rounds
+        if not measures and not rounds:
+            raise UserError(
+                "strategy.rounds=0 trains nothing: add weights=run weights.run=<name> to measure a "
+                "finished run, or write strategy.rounds=1 or more"
+            )
+        if measures and rounds:
+            raise UserError(
+                "weights=run measures a finished run, and trains nothing: add strategy.rounds=0; to "
+                "train on from a model write weights=file weights.path=<file>"
+            )
+        if measures and self.deployment.epochs:
+            raise UserError(
+                "weights=run trains nothing: leave deployment.epochs out; to fine-tune a finished run "
+                "resume it with deployment.epochs"
+            )
 
     def _check_sites(self) -> None:
         """Raise UserError where the sites of a run cannot be enough, or leave out a newcomer."""
@@ -164,6 +220,14 @@ class Config:
                 f"strategy.min_sites={self.strategy.min_sites} is more than strategy.sites names: "
                 f"{', '.join(chosen)}"
             )
+
+    @property
+    def kept_models(self) -> tuple[str, ...]:
+        """The states of which each site writes its whole model: ``last`` and ``best``."""
+        keep = self.models.keep
+        if keep == AUTO:
+            keep = "none" if self.cohort.sites > 1 else "all"
+        return {"all": ("last", "best"), "last": ("last",), "none": ()}[keep]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as written to results.json and to checkpoints."""
