@@ -145,7 +145,7 @@ def test_a_browser_shows_it_live_and_asks_nobody_else(server: Server, tmp_path: 
     seen = seen_by_chromium(server.url, tmp_path / "profile")
     ending.join()
     assert seen.messages == []
-    assert {url.rpartition("/")[2] for url in seen.asked} == {"", "style.css", "watch.js", "events"}
+    assert {url.rpartition("/")[2] for url in seen.asked} == {"style.css", "watch.js", "events"}
     assert all(url.startswith(server.url) for url in seen.asked)
     assert "60.94 %" in seen.html
     assert "not connected" in seen.html  # as the page says itself: its script ran
