@@ -71,6 +71,7 @@ def environment() -> jinja2.Environment:
         traffic=traffic_chart,
         class_charts=class_charts,
         state_legend=state_legend,
+        share=share,
         words=WORDS,
         guesses=BASELINES,
         task_sites=task_sites,
@@ -93,6 +94,11 @@ def gain(row: Any, value: float | None) -> Markup:
     text = _data(value, gain_text(row.kind, value, row.unit))
     css = "" if value is None or value == 0 else "better" if value > 0 else "worse"
     return Markup('<span class="{}">{}</span>').format(css, text)
+
+
+def share(value: float | None) -> Markup:
+    """Return a number between 0 and 1."""
+    return _data(value, "" if value is None else f"{value:.3f}")
 
 
 def state_legend(states: Sequence[str]) -> Markup:
