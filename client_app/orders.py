@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from client_app.context import (
     CHECKPOINT,
@@ -32,6 +30,7 @@ from client_app.round import (
     splits_of,
     train_round,
 )
+from client_app.site_model import model_path, write_site_model
 from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
@@ -50,14 +49,15 @@ from fedstrata.protocol.data_description import (
     DataDescription,
 )
 from fedstrata.protocol.limits import MOST_WORD, one_line
-from fedstrata.protocol.orders import Order
+from fedstrata.protocol.orders import BEST, LAST, Order
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models import weights
+from models.model_card import DEPLOYED
 from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
-from strategies.site_round import SiteRound
+from strategies.partitioned_model import tuned_groups
 
 Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
@@ -125,16 +125,28 @@ def train(context: SiteContext, order: Order) -> Answer:
         received=received.known_states,
         hashes=received.hashes,
     )
-    context.store.save(order.round, state, order.taken.values())
+    context.store.save(order.round, state, order.taken.values(), order.best)
     return report, update
 
 
 def evaluate_received(context: SiteContext, order: Order) -> Answer:
-    """Answer with metrics and interval of the received layers and the site's own; train nothing."""
+    """Answer with all measures of the received layers and the site's own; train nothing.
+
+    Where the order says so, the whole model is written, to `model_path`.
+    """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
+    if order.best:  # a state of before: with layers of another round it would be another model
+        context.store.require(order.round)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
-    report = replace(prepared.report(prepared.measure()), interval=prepared.interval())
+    measured = prepared.measure()
+    report = prepared.report(measured)
+    report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
+    if order.keep:
+        memory, stages = prepared.site_round.memory, {order.keep: measured}
+        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
+    if order.keep == LAST:  # a best one of before is of another end of the run
+        model_path(context, BEST).unlink(missing_ok=True)
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -164,7 +176,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
 
     It starts from the received layers and the site's own personal ones. A site that took part in
     no round has those of the run's start. The optimizer starts afresh. The whole model that comes
-    out is written to :attr:`DiskStore.deployed`; the files of the rounds stay as they are.
+    out is written to :attr:`DiskStore.deployed`, with its card; the files of the rounds stay as they are.
 
     Raises
     ------
@@ -176,17 +188,26 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
+    before_by_class = after_by_class = prepared.by_class()
     site_round = prepared.site_round
-    tuned = site_round.trainable(tuning.groups)
+    groups = tuned_groups(context.partitioned.partition, tuning.groups)
+    tuned = site_round.trainable(groups)
     if tuned:
         site_round.generator = seeded(derive_seed(plan.seed, "deploy", context.data.site))
         # A constant rate: the schedule's factor of the last round would be all but 0.
         site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
-        context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
+        context.method.fine_tune(site_round, groups, tuning.epochs)
         check_finite(context.partitioned)
-        after = prepared.measure()
-    _write_deployed(context, site_round, tuned)
+        after, after_by_class = prepared.measure(), prepared.by_class()
+    write_site_model(
+        context,
+        DEPLOYED,
+        order.round,
+        memory=site_round.memory,
+        metrics={"before": before, "after": after},
+        tuned=tuned,
+    )
     done = prepared.report(after)
     report = DeployReport(
         site=done.site,
@@ -201,6 +222,8 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         after=after,
         error="",
         numerics=done.numerics,
+        before_by_class=before_by_class,
+        after_by_class=after_by_class,
     )
     return report, {}
 
@@ -299,20 +322,3 @@ def _check_steps(context: SiteContext) -> None:
             f"this site's max-steps={most} cuts every round short, and none would be taken "
             f"({reason}): raise max-steps, or shorten the rounds"
         )
-
-
-def _write_deployed(
-    context: SiteContext, site_round: SiteRound, tuned: Mapping[str, Tensor]
-) -> None:
-    """Write the whole model, and the method's own tensors as ``memory/...``, for the site to use."""
-    tensors = context.partitioned.tensors(list(context.partitioned.model.state_dict()))
-    memory = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
-    data = context.data
-    about = {
-        "task": data.task,
-        "kind": asdict(data.kind),
-        "classes": data.classes,
-        "tuned": list(tuned),
-    }
-    model = json.dumps({**context.plan.model, **about})
-    context.store.deploy({**tensors, **memory}, {"model": model})

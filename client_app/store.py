@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ logger = logging.getLogger("flwr")
 
 RECEIVED, FEEDBACK = "received/", "error_feedback/"  # before the names of such tensors in a file
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
+BEGAN_WITH = "began-with"  # in a file's metadata: of which round the file is that its round read
 DATA = "data.sha256"  # what the run's data are
 SET_ASIDE = "set-aside"  # folder of the rounds that a run gave up, in one folder each time
 MOST_SET_ASIDE = 12  # such folders: a server must not fill the disk of a site
@@ -99,10 +100,13 @@ class Store(Protocol):
         """
         ...
 
-    def save(self, round_number: int, state: LocalState, needed: Collection[int] = ()) -> None:
+    def save(
+        self, round_number: int, state: LocalState, needed: Collection[int] = (), best: int = 0
+    ) -> None:
         """Save what ``round_number`` leaves, in place of what it left at an earlier attempt.
 
-        What the rounds ``needed`` left stays too, however old they are.
+        What the rounds ``needed`` left stays too, however old they are, and what the state after
+        round ``best`` was measured with.
         """
         ...
 
@@ -170,8 +174,13 @@ class DiskStore:
             logger.error("what coding has lost so far is not added to the update: %s", error)
             return {}
 
-    def save(self, round_number: int, state: LocalState, needed: Collection[int] = ()) -> None:
-        """Write the file of the round durably, then remove files that no re-sent round can need.
+    def save(
+        self, round_number: int, state: LocalState, needed: Collection[int] = (), best: int = 0
+    ) -> None:
+        """Write the file of the round durably, then remove files that nothing can need any more.
+
+        A state that becomes the best is either the best so far or one that is not measured yet, so
+        the file for ``best`` and the latest ones suffice.
 
         An order of an earlier round gives a history up: the run was resumed before it, or the
         server lies. The files of that round and of later ones are set aside then, for they may be
@@ -188,12 +197,16 @@ class DiskStore:
         with writing("the personal layers"):
             private_folder(self.folder)
             self._set_aside(round_number)
-            metadata = {"received": json.dumps(state.hashes, sort_keys=True)}
+            metadata = {
+                "received": json.dumps(state.hashes, sort_keys=True),
+                BEGAN_WITH: str(self._latest_before(round_number)),
+            }
             weights.save(self.path(round_number), state.flat(), metadata)
             # Removed only after the new file is on disk: a crash in between leaves one too many.
             there = self.rounds()
             latest = there[-KNOWN_ROUNDS:]
-            for number in set(there) - {*latest, *(n for n in needed if n < round_number)}:
+            kept = {*latest, *(n for n in needed if n < round_number)}
+            for number in set(there) - kept - {self._latest_before(best + 1)}:
                 self.path(number).unlink(missing_ok=True)
 
     def _set_aside(self, round_number: int) -> None:
@@ -231,6 +244,31 @@ class DiskStore:
             ", ".join(map(str, given_up)),
             folder,
         )
+
+    def require(self, round_number: int) -> None:
+        """Raise UserError unless the layers that round ``round_number`` began with are there.
+
+        Without this, `before` gives those of an earlier round for files that are gone.
+        """
+        number = self._latest_before(round_number)
+        later = next((n for n in self.rounds() if n >= round_number), None)
+        try:
+            began_with = number
+            if later is not None:
+                began_with = int(tensor_files.read_metadata(self.path(later)).get(BEGAN_WITH, -1))
+            if number:
+                tensor_files.load(self.path(number), lambda name: False)
+        except (UserError, ValueError):
+            began_with = -1
+        if began_with != number:
+            raise UserError(
+                f"the personal layers that belong to the state after round {round_number - 1} are no "
+                "longer on this site's disk"
+            )
+
+    def _latest_before(self, round_number: int) -> int:
+        """Return the last round before ``round_number`` that there is a file of, or 0."""
+        return max((n for n in self.rounds() if n < round_number), default=0)
 
     def known_states(self, group: str) -> tuple[str, ...]:
         """Return the content hashes of what the last rounds began with in ``group``, latest first."""
@@ -270,19 +308,6 @@ class DiskStore:
         if not isinstance(hashes, dict):
             return {}
         return {str(group): str(each) for group, each in hashes.items()}
-
-    def deploy(self, model: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write the model that the site is to use, whole, beside the files of the rounds.
-
-        Parameters
-        ----------
-        model : mapping of str to Tensor
-            By the model's names; `models.weights.load` reads them, and so does ``weights=file``.
-        metadata : mapping of str to str
-            What the model is for.
-        """
-        with writing("the fine-tuned model"):
-            weights.save(self.deployed, model, metadata)
 
     @property
     def deployed(self) -> Path:
@@ -351,7 +376,9 @@ class MemoryStore:
         del round_number
         return self.state
 
-    def save(self, round_number: int, state: LocalState, needed: Collection[int] = ()) -> None:
+    def save(
+        self, round_number: int, state: LocalState, needed: Collection[int] = (), best: int = 0
+    ) -> None:
         """Replace what was saved last."""
-        del round_number, needed
+        del round_number, needed, best
         self.state = state

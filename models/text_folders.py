@@ -24,6 +24,15 @@ VOCABULARIES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+# What a folder must keep for its architecture and tokenizer to be the same elsewhere.
+MODEL_FILES = (
+    "config.json",
+    *VOCABULARIES,
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,21 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
     missing = set(found["missing_keys"])
     own = _without_pooler(model).state_dict()
     return {name: tensor.detach() for name, tensor in own.items() if name not in missing}
+
+
+def model_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of ``folder`` that architecture and tokenizer need, by name.
+
+    Raises
+    ------
+    UserError
+        One is missing, cannot be read, or is too large.
+    """
+    names = [name for name in MODEL_FILES if (folder / name).is_file()]
+    try:
+        return {name: _required(folder, name).read_bytes() for name in ("config.json", *names)}
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def read_tokenizer(folder: Path) -> Any:

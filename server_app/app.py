@@ -29,7 +29,8 @@ from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
 from server_app.superlink_owner import user_name, warn_of_other_owner
-from strategies.config import plan_for
+from server_app.trackers import check_tracker
+from strategies.config import Config, plan_for
 
 logger = logging.getLogger("flwr")
 # Threads that wait for one another sleep instead of spinning: several processes share the cores.
@@ -79,7 +80,7 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
     from server_app.run import checked
 
     for each in several:
-        checked(compose(each.experiment, each.overrides))
+        checked(_composed(each))
     failed: dict[str, str] = {}
     for number, each in enumerate(several, start=1):
         overrides = " ".join(each.overrides)
@@ -101,7 +102,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     is known first. While sites of a deployment answer, torch is imported here; a simulation's, on
     the same machine, start undisturbed.
     """
-    config = compose(wanted.experiment, wanted.overrides)
+    config = _composed(wanted)
     settings = config.strategy
     old = resumed_run(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
     if old is not None:
@@ -136,15 +137,23 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         start = checkpoint(config, home() / "cache", say)
         this_run = Run(roster, config, plan, folder, start, say, audit, progress)
         this_run.join(found, rejected)
-        require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 1)  # one is being written
+        # Besides the last ones two of best states, and one that is being written.
+        require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
         if old is None:
             folder.begin(config.to_dict(), wanted.experiment, _given(wanted, grid))
-        with audit.recorded(folder.name, folder.begun(), plan.to_json()):
+        with audit.recorded(folder.name, folder.begun(), plan.to_json()), this_run.tracking:
             try:
                 results = this_run.play(None if old is None else old.latest())
             finally:
                 roster.stop_asking("the run is over")
     _close(grid, folder.path / "results.json", results)
+
+
+def _composed(wanted: RunConfig) -> Config:
+    """Return the configuration; raise UserError where its tracker is not installed."""
+    config = compose(wanted.experiment, wanted.overrides)
+    check_tracker(config.tracker)
+    return config
 
 
 def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport
+from fedstrata.protocol.class_measures import ByClass
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.task_kinds import CLASSES
 from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
-from server_app.evaluation import ask_reports, missing, trained_alone
+from server_app.class_records import record_of
+from server_app.evaluation import ask_reports, last_ask, missing, trained_alone
 from server_app.rounds.dispatch import Dispatch
 from server_app.rounds.records import (
     baseline_name,
@@ -22,6 +24,7 @@ from server_app.rounds.records import (
 )
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
+from strategies.partitioned_model import tuned_groups
 
 MEANS = ("before", "after", "gain", "alone", "over_alone", "majority_accuracy")
 
@@ -58,6 +61,32 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
             )
 
 
+def tuning_line(partitions: Mapping[str, Partition], wanted: Sequence[str] | None) -> str:
+    """Return what will be fine-tuned after the rounds, and at which tasks nothing can be.
+
+    Raises
+    ------
+    UserError
+        Where it is nothing at any task.
+    """
+    by_groups: dict[tuple[str, ...], list[str]] = {}
+    for task, partition in sorted(partitions.items()):
+        by_groups.setdefault(tuned_groups(partition, wanted), []).append(task)
+    if not any(by_groups):
+        named = ", ".join(wanted or ())
+        (least,) = {tuned_groups(each, None) for each in [next(iter(partitions.values()))]}
+        raise UserError(
+            f"deployment.groups=[{named}] has no layers of this run, so deployment.epochs would tune "
+            f"nothing: write deployment.groups=[{','.join(least)}], or deployment.epochs=0"
+        )
+    said = [
+        f"{', '.join(groups) or 'nothing (deployment.groups has no layers there)'} at task "
+        + ", ".join(tasks)
+        for groups, tasks in by_groups.items()
+    ]
+    return f"fine-tuning after the rounds: {'; '.join(said)}"
+
+
 def deploy(dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
     """Let every member and every newcomer fine-tune the last state; ask how good it is there.
 
@@ -79,7 +108,7 @@ def deploy(dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool) -> dict
     dispatch.log("fine-tuning the final model at every site by itself")
     reports, record = ask_reports(
         dispatch,
-        kinds.DEPLOY,
+        last_ask(dispatch, kinds.DEPLOY),
         roster.everyone.values(),
         answers.read_deploy_report,
         what="fine-tuning: ",
@@ -110,7 +139,8 @@ def _shares_by_task(partition: Partition) -> bool:
 
 def _entry(member: Member, report: DeployReport, alone: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one site's entry: the measures of the test data, those on validation below."""
-    before, after = _measures(member, report.before), _measures(member, report.after)
+    before = _measures(member, report.before, report.before_by_class)
+    after = _measures(member, report.after, report.after_by_class)
     measures = MEASURES[member.report.kind.name]
     leading, kind = measures.leading, kind_record(member)
     return {
@@ -132,9 +162,12 @@ def _entry(member: Member, report: DeployReport, alone: Mapping[str, Any] | None
     }
 
 
-def _measures(member: Member, metrics: answers.Metrics) -> dict[str, Any]:
-    validation = named_measures(member, metrics["validation"])
-    return {**named_measures(member, metrics["test"]), "validation": validation}
+def _measures(member: Member, metrics: answers.Metrics, by_class: ByClass | None) -> dict[str, Any]:
+    return {
+        **named_measures(member, metrics["test"]),
+        "validation": named_measures(member, metrics["validation"]),
+        **record_of(by_class, member.report.classes),
+    }
 
 
 def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:

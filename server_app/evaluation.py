@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from flwr.app import Array, Message
+from torch import Tensor
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.task_kinds import CLASSES
+from server_app.choosing import Best
+from server_app.class_records import over_sites, record_of
 from server_app.patience import Patience
 from server_app.rounds.checks import check_report, refusal
 from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch
@@ -32,8 +36,11 @@ AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
 MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
 
 
-def measure(dispatch: Dispatch, *, alone: bool) -> dict[str, Any]:
+def measure(dispatch: Dispatch, *, alone: bool, keep: str = "", state: int = 0) -> dict[str, Any]:
     """Evaluate the last state at every member and, where asked for, the members trained alone.
+
+    With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says; it is
+    of the state after round ``state``.
 
     Returns
     -------
@@ -41,18 +48,69 @@ def measure(dispatch: Dispatch, *, alone: bool) -> dict[str, Any]:
         ``final`` of results.json; docs/results.md explains it.
     """
     members = list(dispatch.roster.members.values())
-    reports, record = ask_reports(dispatch, kinds.EVALUATE, members, answers.read_round_report)
-    by_name = {member.site: member for member in members}
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state)
+    reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
+    return _summary(dispatch, reports, record, trained_alone(dispatch, members) if alone else {})
+
+
+def measure_best(
+    dispatch: Dispatch,
+    best: Best,
+    states: Mapping[str, Mapping[str, Tensor]] | None,
+    final: Mapping[str, Any],
+    *,
+    keep: str = "",
+) -> dict[str, Any]:
+    """Evaluate the best state at every member, as it was measured in the rounds.
+
+    Parameters
+    ----------
+    dispatch : Dispatch
+        The way to the sites.
+    best : Best
+        Which state it is.
+    states : mapping of str to mapping, or None
+        Its layers by scope key; None where it is the last, which ``final`` is of.
+    final : mapping
+        ``final`` of results.json.
+    keep : str
+        As in `measure`.
+
+    Returns
+    -------
+    dict
+        ``best`` of results.json.
+    """
+    if states is None:
+        return {**final, **best.to_dict()}
+    members = list(dispatch.roster.members.values())
+    # The round that measured this state: the site takes the personal layers which that began with.
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), number=best.round + 1, states=states)
+    ask = replace(ask, keep=keep, state=best.round, best=best.round)
+    what = f"the best state, after round {best.round}: "
+    reports, record = ask_reports(dispatch, ask, members, answers.read_round_report, what=what)
+    alone = {name: site["alone"] for name, site in final["sites"].items()}
+    return {**_summary(dispatch, reports, record, alone), **best.to_dict()}
+
+
+def _summary(
+    dispatch: Dispatch,
+    reports: Mapping[str, RoundReport],
+    record: RoundRecord,
+    without: Mapping[str, Mapping[str, Any] | None],
+) -> dict[str, Any]:
+    """Return what results.json has of an evaluation; ``without`` is of the sites trained alone."""
+    by_name = dispatch.roster.members
     sites = {name: site_record(by_name[name], report) for name, report in reports.items()}
-    without = trained_alone(dispatch, members) if alone else {}
     for name, site in sites.items():
         interval = reports[name].interval
         site["interval"] = None if interval is None else list(interval)
         site |= compared(site, by_name[name], without.get(name))
+        site |= record_of(reports[name].by_class, by_name[name].report.classes)
     tasks = task_metrics(sites)
     for task, summary in tasks.items():
         own = [site for site in sites.values() if site["task"] == task]
-        summary |= _comparison_of_task(summary, own)
+        summary |= _comparison_of_task(summary, own) | over_sites(own)
     of_classes = [site for site in sites.values() if site["kind"] == CLASSES]
     return {
         "tasks": tasks,
@@ -90,9 +148,8 @@ def trained_alone(dispatch: Dispatch, members: Collection[Member]) -> dict[str, 
     With them is what the site computed with: it can differ from the rounds.
     """
     dispatch.log(f"training {len(members)} sites alone, to compare")
-    reports, _ = ask_reports(
-        dispatch, kinds.ALONE, members, answers.read_round_report, layers={}, what="alone: "
-    )
+    ask = last_ask(dispatch, kinds.ALONE, layers={})
+    reports, _ = ask_reports(dispatch, ask, members, answers.read_round_report, what="alone: ")
     by_name = {member.site: member for member in members}
     return {name: _measures_alone(by_name[name], report) for name, report in reports.items()}
 
@@ -103,13 +160,18 @@ def _measures_alone(member: Member, report: RoundReport) -> dict[str, Any]:
     return {**measures, "numerics": numerics_record(report)}
 
 
+def last_ask(dispatch: Dispatch, kind: str, *, layers: Mapping[str, Array] | None = None) -> Ask:
+    """Return what is asked after the last round; ``layers`` instead of the last state."""
+    settings = dispatch.settings
+    return Ask(kind, settings.rounds + 1, settings.final_timeout, layers=layers)
+
+
 def ask_reports(
     dispatch: Dispatch,
-    kind: str,
+    ask: Ask,
     members: Iterable[Member],
     read: Callable[[Message], AnyReport],
     *,
-    layers: Mapping[str, Array] | None = None,
     what: str = "",
 ) -> tuple[dict[str, AnyReport], RoundRecord]:
     """Ask sites for a report, and nothing but a report, after the last round.
@@ -120,14 +182,12 @@ def ask_reports(
     ----------
     dispatch : Dispatch
         The way to the sites, and the last state.
-    kind : str
-        What is ordered, as fedstrata/protocol/kinds.py names it.
+    ask : Ask
+        What is asked.
     members : iterable of Member
         Who is asked.
     read : callable
         Reads an answer; raises Refused where it is none.
-    layers : mapping, optional
-        What the order carries instead of the last state.
     what : str
         Goes before each line of the log about a site that gave no report.
 
@@ -137,7 +197,6 @@ def ask_reports(
         Reports by site, sorted; who gave none, and why.
     """
     settings, log = dispatch.settings, dispatch.log
-    ask = Ask(kind, settings.rounds + 1, settings.final_timeout, layers=layers)
     record = RoundRecord(ask.number)
     reports: dict[str, AnyReport] = {}
     patience = Patience(log, settings.give_up)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedstrata.protocol.measure_words import WORDS as WORDS
+from fedstrata.protocol.measure_text import BASELINES
+from fedstrata.protocol.measure_text import WORDS as WORDS
 from fedstrata.protocol.measure_words import gain_words as gain_words
 from fedstrata.protocol.measure_words import value_words as value_words
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
 from server_app.rounds.records import baseline_name, kind_of, measures_of, weighted_mean
 
 Row = Mapping[str, Any]
-BASELINES = {CLASSES: "majority class", LABELS: "chance", NUMBER: "mean"}
 _BESIDES = {
     CLASSES: ("balanced_accuracy", "auroc"),
     LABELS: ("average_precision", "accuracy"),

@@ -16,6 +16,7 @@ from server_app.run_folder import RunFolder
 from server_app.sites.members import Member
 from strategies.config import Config
 
+ENDS = ("stopped", "final", "best", "deployment")
 _OF_A_SITE = ("task", "classes", "input_shape", "examples", "device", "versions")
 
 
@@ -28,8 +29,7 @@ def results(
     state: ServerState,
     members: Mapping[str, Member],
     history: Sequence[Mapping[str, Any]],
-    final: Mapping[str, Any] | None = None,
-    deployment: Mapping[str, Any] | None = None,
+    ends: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what results.json holds now.
 
@@ -47,8 +47,8 @@ def results(
         The sites of the rounds, by name.
     history : sequence of mapping
         The records of the rounds that are complete.
-    final, deployment : mapping, optional
-        The evaluation and the fine-tuning after the last round; null before.
+    ends : mapping
+        What there is after the last round, under the names of `ENDS`; null before.
     """
     return {
         "run": folder.name,
@@ -64,8 +64,7 @@ def results(
         "sites": sites(members),
         "rounds": list(history),
         "participation": participation(history, members),
-        "final": final,
-        "deployment": deployment,
+        **{name: ends.get(name) for name in ENDS},
     }
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.weights import Checkpoint
 from server_app import report, results, tables
 from server_app.agreement import agree
 from server_app.audit import RunAudit
+from server_app.best_state import measured_best
+from server_app.choosing import best_of, choice_line, stop_reason
 from server_app.data_lines import data_lines
-from server_app.deployment import check_newcomers, deploy
+from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
 from server_app.evaluation import measure
 from server_app.patience import Log
@@ -28,11 +31,14 @@ from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
+from server_app.trackers import tracking_of
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
 from strategies.method import check_codings, check_exchanged
 from strategies.methods import make_method
+
+MOST_BACK = 2  # rounds that a run goes back where a state is of no use
 
 
 def checked(config: Config) -> ServerState:
@@ -93,8 +99,10 @@ class Run:
         self.roster, self.config, self.plan, self.folder = roster, config, plan, folder
         self.start, self.log = start, log
         self.history: list[dict[str, Any]] = []
+        self.ends: dict[str, Any] = {}
         settings = config.strategy
         self.state = checked(config)
+        self.tracking = tracking_of(config.tracker, folder.path, log)
         self.admission = Admission(
             roster, self.state, plan, start, settings.on_site_error == "stop", log
         )
@@ -103,7 +111,14 @@ class Run:
         )
         self.delivery = CheckpointDelivery(self.dispatch, self.admission.holders)
         self.rounds = Rounds(
-            roster, self.state, settings, config.seed, self.dispatch, self.delivery, log
+            roster,
+            self.state,
+            settings,
+            config.seed,
+            self.dispatch,
+            self.delivery,
+            log,
+            config.choose,
         )
 
     def join(self, found: list[Member], rejected: list[RejectedSite]) -> None:
@@ -126,7 +141,12 @@ class Run:
         for group, each in results.coding(self.state).items():
             if any(way["name"] != "exact" for way in each.values()):
                 self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
+        members = self.roster.members
+        kinds = {name: member.report.kind.name for name, member in members.items()}
+        self.log(choice_line(kinds, self.config.choose))
         settings = self.config.strategy
+        if self.config.deployment.epochs:
+            self.log(tuning_line(self.state.partitions, self.config.deployment.groups))
         cohorts = any(member.in_cohort for member in self.roster.members.values())
         tasks = [member.task for member in self.roster.members.values()]
         held = held_for(tasks, self.state, settings.bounds)
@@ -153,10 +173,10 @@ class Run:
             self._resume(saved)
             first = saved.round + 1
             self.log(f"resuming after round {saved.round}")
-        total = self.config.strategy.rounds
+        total, choose = self.config.strategy.rounds, self.config.choose
         self._begin_progress()
         number, suspects = first, dict[str, str]()
-        while number <= total:
+        while number <= total and not stop_reason(self.history, choose):
             try:
                 record = self.rounds.play(number, self.history)
             except UnusableState as error:
@@ -171,16 +191,30 @@ class Run:
             self._write_results()
             self.progress.played(record, self.history)
             number += 1
+        if reason := stop_reason(self.history, choose):
+            played = len(self.history)
+            self.log(f"stopped after round {played} of {total}: {reason}")
+            self.ends["stopped"] = {"round": played, "reason": reason}
         if owed := report.owed_line(self.history):
             self.log(owed)
+        return self._end()
+
+    def _end(self) -> dict[str, Any]:
+        """Evaluate the last state and the best one, fine-tune; return what results.json holds."""
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
-        alone = self.config.baselines.alone
-        final = measure(self.dispatch, alone=alone)
-        written = self._write_results(final)
+        alone, kept = self.config.baselines.alone, self.config.kept_models
+        keep = LAST if LAST in kept else ""
+        final = measure(self.dispatch, alone=alone, keep=keep, state=len(self.history))
+        self.ends["final"] = final
+        written = self._write_results()
+        self.ends["best"] = measured_best(
+            self.dispatch, self.folder, self.history, self.config.choose, final, kept
+        )
+        written = self._write_results()
         if self.config.deployment.epochs:
-            deployment = deploy(self.dispatch, final, alone=alone)
-            written = self._write_results(final, deployment)
+            self.ends["deployment"] = deploy(self.dispatch, final, alone=alone)
+            written = self._write_results()
         return written
 
     def _begin_progress(self) -> None:
@@ -268,11 +302,16 @@ class Run:
                 {key: each.optimizer for key, each in checkpoints.items()},
                 self.history,
                 {key: each.published for key, each in checkpoints.items()},
+                best=self._best_rounds(),
             )
 
-    def _write_results(
-        self, final: dict[str, Any] | None = None, deployment: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def _best_rounds(self) -> set[int]:
+        """Return after which rounds the best states are: the run may go back by two rounds."""
+        records = (self.history[: len(self.history) - fewer] for fewer in range(MOST_BACK + 1))
+        found = [best_of(each, self.config.choose) for each in records]
+        return {best.round for best in found if best is not None}
+
+    def _write_results(self) -> dict[str, Any]:
         """Write results.json as it is now, and return what it holds."""
         content = results.results(
             self.folder,
@@ -282,11 +321,11 @@ class Run:
             state=self.state,
             members=self.roster.members,
             history=self.history,
-            final=final,
-            deployment=deployment,
+            ends=self.ends,
         )
         with writing("results.json", self.folder.path):
             write_json(self.folder.path / "results.json", content)
+        self.tracking.update(content)
         return content
 
     def _log_aggregators(self) -> None:

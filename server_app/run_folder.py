@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +35,9 @@ _MAY_CHANGE = (
     *(f"strategy.{key}" for key in ("poll", "final_timeout", "on_site_error")),
     *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
     *(f"cohort.{key}" for key in ("sites", "batched")),  # which node holds a site
+    "choose.patience",
+    *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
+    "models.keep",
 )
 
 
@@ -44,6 +47,8 @@ _NEW = {
     "strategy.coding_down.": "exact",
     "train.feature_dtype": "float32",
     "train.compile": False,
+    "choose.metric": "auto",
+    "choose.over": "mean",
     "data.task": "subject",  # of har
 }
 
@@ -197,9 +202,12 @@ class RunFolder:
         optimizers: dict[str, dict[str, Tensor]],
         history: list[dict[str, Any]],
         published: dict[str, dict[str, Tensor]] | None = None,
+        *,
+        best: Collection[int] = (),
     ) -> None:
         """Write the checkpoint of a round: complete under its name, or not there at all.
 
+        The last ``KEPT`` stay, and those of the rounds ``best``.
         Random numbers are functions of the run's seed and the round, so no state of theirs is here.
         """
         from models import weights
@@ -221,7 +229,7 @@ class RunFolder:
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         sync(final.parent)
-        for number in self.rounds()[:-KEPT]:
+        for number in set(self.rounds()[:-KEPT]).difference(best):
             shutil.rmtree(self._checkpoint(number), ignore_errors=True)
 
     def rounds(self) -> list[int]:
@@ -258,6 +266,13 @@ class RunFolder:
             raise UserError(f"resume: no checkpoint of {self.path} is whole: {'; '.join(problems)}")
         return None
 
+    def saved(self, number: int) -> Saved:
+        """Read the checkpoint of round ``number``; raise UserError where it is not whole."""
+        try:
+            return self._read(number)
+        except (OSError, ValueError, KeyError, RecursionError) as error:
+            raise UserError(f"round {number} of {self.path} cannot be read: {error}") from None
+
     def go_back(self, number: int) -> Saved | None:
         """Read the checkpoint of round ``number`` and delete all later ones; None for round 0.
 
@@ -266,12 +281,7 @@ class RunFolder:
         UserError
             Where it cannot be read.
         """
-        try:
-            saved = self._read(number) if number else None
-        except (OSError, ValueError, KeyError, RecursionError) as error:
-            raise UserError(
-                f"round {number} of {self.path} cannot be gone back to: {error}"
-            ) from None
+        saved = self.saved(number) if number else None
         for later in self.rounds():
             if later > number:
                 shutil.rmtree(self._checkpoint(later), ignore_errors=True)

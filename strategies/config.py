@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from fedstrata.protocol.codings import Codings, read_codings
+from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.plan import (
     CohortConfig,
     Plan,
@@ -22,6 +23,7 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
 LEAST_SHARE = 0.5
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,33 @@ class BaselinesConfig:
 
 
 @dataclass(frozen=True)
+class ChooseConfig:
+    """Which state is the best, and when rounds stop; see conf/config.yaml."""
+
+    metric: str
+    over: str
+    patience: int | None
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        known = dict.fromkeys(name for kind in MEASURES.values() for name in kind.of)
+        one_of("choose.metric", self.metric, (AUTO, *known))
+        one_of("choose.over", self.over, ("mean", "worst"))
+        positive("choose", self, "patience")
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Which whole models the sites write at the end; see conf/config.yaml."""
+
+    keep: str
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        one_of("models.keep", self.keep, (AUTO, "all", "last", "none"))
+
+
+@dataclass(frozen=True)
 class DeploymentConfig(Tuning):
     """The fine-tuning, and the sites that join after the rounds; see conf/config.yaml."""
 
@@ -120,8 +149,8 @@ class DeploymentConfig(Tuning):
 class Config:
     """All settings of one run.
 
-    ``model``, ``weights``, ``data`` and ``method`` are checked by the code that uses them, because
-    their options depend on the name chosen there.
+    ``model``, ``weights``, ``data``, ``method`` and ``tracker`` are checked by the code that uses
+    them, because their options depend on the name chosen there.
     """
 
     seed: int
@@ -133,6 +162,9 @@ class Config:
     train: TrainConfig
     strategy: StrategyConfig
     baselines: BaselinesConfig
+    choose: ChooseConfig
+    tracker: dict[str, Any]
+    models: ModelsConfig
     deployment: DeploymentConfig
     cohort: CohortConfig
 
@@ -141,6 +173,8 @@ class Config:
         _finite("", self.to_dict())
         self.train.check()
         self.strategy.check()
+        self.choose.check()
+        self.models.check()
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
@@ -164,6 +198,14 @@ class Config:
                 f"strategy.min_sites={self.strategy.min_sites} is more than strategy.sites names: "
                 f"{', '.join(chosen)}"
             )
+
+    @property
+    def kept_models(self) -> tuple[str, ...]:
+        """The states of which each site writes its whole model: ``last`` and ``best``."""
+        keep = self.models.keep
+        if keep == AUTO:
+            keep = "none" if self.cohort.sites > 1 else "all"
+        return {"all": ("last", "best"), "last": ("last",), "none": ()}[keep]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as written to results.json and to checkpoints."""

@@ -92,7 +92,7 @@ class _Team:
 
 
 def train_batched(
-    contexts: Sequence[SiteContext], number: int, layers_of: LayersOf
+    contexts: Sequence[SiteContext], number: int, layers_of: LayersOf, best: int = 0
 ) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
     """Train a round at each site, those that are alike as one; yield outcomes as they are there.
 
@@ -104,6 +104,8 @@ def train_batched(
         The round.
     layers_of : callable
         Returns the tensors that arrived for a site; the same objects where they are the same.
+    best : int
+        The round after which the state was best: the sites keep what belongs to it.
 
     Yields
     ------
@@ -130,14 +132,14 @@ def train_batched(
                     done.append((context, error, {}))
         yield [], done
         if ready:
-            yield from _train_alike(ready, number)
+            yield from _train_alike(ready, number, best)
         if short:
             _say_once(f"{len(short)} sites train one after the other: out of memory")
             yield short, []
 
 
 def _train_alike(
-    ready: Sequence[_ReadySite], number: int
+    ready: Sequence[_ReadySite], number: int, best: int
 ) -> Iterator[tuple[list[SiteContext], list[Outcome]]]:
     """Train sites of one architecture in teams; sites that fit into none are yielded to train alone."""
     alone: list[SiteContext] = []
@@ -155,7 +157,7 @@ def _train_alike(
             continue
         team.to_train()
         try:
-            outcomes = _train_team(team)
+            outcomes = _train_team(team, best)
         except Exception as error:  # whose it is shows when they train one after the other
             why = _why_failed(error)
             _say_once(f"{len(team.sites)} sites train one after the other: {why}")
@@ -195,7 +197,7 @@ def _why_failed(error: Exception) -> str:
     return "out of memory" if out_of_memory(error) else f"{type(error).__name__}: {error}"
 
 
-def _train_team(team: _Team) -> list[Outcome]:
+def _train_team(team: _Team, best: int) -> list[Outcome]:
     """Measure and train a team, and save what stays at each site."""
     started = time.perf_counter()
     device = team.sites[0].context.device
@@ -229,7 +231,7 @@ def _train_team(team: _Team) -> list[Outcome]:
         try:
             if problem:
                 raise Diverged(problem)
-            _save(site, team.number, mine, learners[i])
+            _save(site, team.number, mine, learners[i], best)
             numerics = numerics_of(site.splits.values(), 1, batched_sites=len(team.sites))
             report = round_report(
                 site.context, team.number, [fits[i]], measured[i], seconds, numerics
@@ -295,13 +297,15 @@ def _learner(site: _ReadySite, trained: Sequence[str], number: int) -> Learner:
     )
 
 
-def _save(site: _ReadySite, number: int, mine: Mapping[str, Tensor], learner: Learner) -> None:
+def _save(
+    site: _ReadySite, number: int, mine: Mapping[str, Tensor], learner: Learner, best: int
+) -> None:
     """Write what stays at the site to its disk, as `train_round` does."""
     names = site.context.partitioned.partition.kept_names()
     kept = {name: mine[name].clone() for name in names}
     optimizer = {n: s for n, s in learner.optimizer_state.items() if n in set(names)}
     state = LocalState(kept, {**site.state.optimizer, **optimizer}, dict(site.state.memory))
-    site.context.store.save(number, state)
+    site.context.store.save(number, state, best=best)
 
 
 def _inputs_of_tail(context: SiteContext) -> SplitsOf:

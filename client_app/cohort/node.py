@@ -201,9 +201,10 @@ def _trained(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]
     layers = SharedLayers(order.payloads)
 
     def train(context: SiteContext) -> RoundReport:
-        return train_round(context, order.round, layers.tensors(context), context.store)
+        tensors = layers.tensors(context)
+        return train_round(context, order.round, tensors, context.store, best=order.best)
 
-    for alone, batched in train_batched(contexts, order.round, layers.tensors):
+    for alone, batched in train_batched(contexts, order.round, layers.tensors, order.best):
         for context, outcome, tensors in batched:
             if isinstance(outcome, Exception):
                 reason = failure_reason(context, order.round, outcome)

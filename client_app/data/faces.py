@@ -17,6 +17,7 @@ from fedstrata.drawn_faces import Camera, draw
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
+from models.preprocessing import Pictures
 from models.training.data import ArrayInputs, SiteData, Split
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -94,7 +95,8 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     years = settings.age_years
     kind = kind_of_task(task, years.mean, years.std, years.unit)
     shape = (3, settings.size, settings.size)
-    data = SiteData(name, task, outputs_of(task), shape, *splits, kind=kind)
+    prepared = Pictures(settings.size, 3, MEAN, STD)
+    data = SiteData(name, task, outputs_of(task), shape, *splits, kind=kind, preprocessing=prepared)
     return reject_empty_splits(data)
 
 

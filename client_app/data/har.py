@@ -20,6 +20,7 @@ from client_app.data.splitting import SplitIndices, block_splits, check_fraction
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
+from models.preprocessing import Measurements
 from models.training.data import ArrayInputs, SiteData, Split
 
 FEATURES = 561
@@ -110,6 +111,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         validation,
         test,
         source=name,
+        preprocessing=Measurements(FEATURES, "the 561 features of UCI HAR, from -1 to 1"),
     )
     return reject_empty_splits(data)
 

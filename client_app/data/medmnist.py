@@ -24,6 +24,7 @@ from client_app.data.medmnist_labels import (
 )
 from client_app.data.normalization import check_normalization
 from client_app.data.paths import describe_file, describe_root, file_inside, reject_names_in_a_file
+from client_app.data.picture_sizes import sizes_of
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -44,6 +45,7 @@ from client_app.data.task_options import TaskOptions, read_tasks
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER, ONE_CLASS_EACH, TaskKind
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
+from models.preprocessing import Pictures
 from models.training.data import ArrayInputs, Labels, SiteData, Split
 
 SPLITS = ("train", "val", "test")
@@ -136,9 +138,13 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     if settings.measure_on_all:
         rows_of_splits[1:] = [np.flatnonzero(collection.split == number) for number in (1, 2)]
     height, width = collection.images.shape[1:3]
+    count = sum(map(len, rows_of_splits))
+    info.findings.sizes = sizes_of(
+        {(width, height): count}, (settings.size or width, settings.size or height)
+    )
     shape = (settings.channels, settings.size or height, settings.size or width)
     # Checked here, because scaling the pictures allocates this memory.
-    size = math.prod(shape) * sum(map(len, rows_of_splits))
+    size = math.prod(shape) * count
     if size > settings.largest_mb << 20:
         raise UserError(
             f"the pictures would take {size >> 20} MB with data.size={settings.size} and data.channels="
@@ -147,9 +153,23 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     train, validation, test = (
         _split(settings, collection, chosen, path) for chosen in rows_of_splits
     )
+    prepared = _preprocessing(settings, shape)
     return reject_empty_splits(
-        SiteData(name, task, outputs, shape, train, validation, test, kind=kind)
+        SiteData(
+            *(name, task, outputs, shape, train, validation, test),
+            kind=kind,
+            source="" if info.deployed else path.stem,
+            preprocessing=prepared,
+        )
     )
+
+
+def _preprocessing(settings: MedmnistOptions, shape: tuple[int, ...]) -> Pictures | None:
+    """Return what becomes of a picture; None of pictures that are not square."""
+    if shape[1] != shape[2]:
+        return None
+    mean, std = tuple(settings.mean), tuple(settings.std)
+    return Pictures(shape[1], 1 if shape[0] == 1 else 3, mean, std)
 
 
 def _choose_file(

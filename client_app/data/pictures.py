@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -21,9 +22,10 @@ from client_app.data.decoded_store import DecodedStore, PackWriter
 from client_app.data.dicom import MissingReaderError
 from client_app.data.file_digests import KeptDigests
 from client_app.data.paths import describe_file
-from client_app.data.pixels import Facts, Preparation, Square, scaled_values
+from client_app.data.pixels import VERSION, Facts, Preparation, Square, scaled_values
 from client_app.data.readers import decode_all, decode_one
 from fedstrata.support.errors import UserError
+from models.preprocessing import Pictures
 from models.training.data import ArrayInputs
 
 LARGEST_FILE = 256 << 20
@@ -74,6 +76,8 @@ class PictureCache:
         Of files that were read before.
     kept : dict
         Maps `Picture.key` to the square.
+    sizes : Counter of tuple
+        How many of the examined pictures have which width and height.
     """
 
     preparation: Preparation
@@ -81,6 +85,7 @@ class PictureCache:
     store: DecodedStore | None = None
     digests: KeptDigests | None = None
     kept: dict[tuple[str, int], Square] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     _used: list[int] = field(default_factory=lambda: [0], repr=False)  # bytes, in `kept`
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
@@ -130,6 +135,7 @@ class PictureCache:
                 picture = Picture(path, digest, decoded.facts, frame)
                 found.append(picture)
                 self._keep(picture.key, decoded.square)
+                self._count(decoded.size)
                 if writer is not None:
                     writer.add(digest, frame, frames, decoded)
         except MissingReaderError:
@@ -141,6 +147,8 @@ class PictureCache:
     def _stored(self, path: Path, digest: str) -> list[Picture]:
         """Return the pictures of a file that are on disk; none where not all of them are."""
         stored = () if self.store is None else self.store.pictures(digest)
+        for each in stored:
+            self._count(each.size)
         return [Picture(path, digest, each.facts, each.frame) for each in stored]
 
     def _writing(self) -> AbstractContextManager[PackWriter | None]:
@@ -153,6 +161,10 @@ class PictureCache:
                 describe_file(picture.path) + ": has changed since the run began; start again"
             )
         return decode_one(picture.path, content, self.preparation, picture.frame).square
+
+    def _count(self, size: tuple[int, int]) -> None:
+        with self._lock:
+            self.sizes[size] += 1
 
     def _keep(self, key: tuple[str, int], square: Square) -> None:
         with self._lock:
@@ -201,6 +213,25 @@ class PictureInputs:
     def digests(self) -> tuple[str, ...]:
         """The SHA-256 of each example's file."""
         return tuple(picture.digest for picture in self.pictures)
+
+    @property
+    def preprocessing(self) -> Pictures:
+        """What becomes of each picture, as a model's card has it."""
+        made = self.cache.preparation
+        return Pictures(
+            made.size,
+            1 if made.channels == 1 else 3,
+            self.mean,
+            self.std,
+            self.span,
+            self.for_all,
+            self.window_of_file,
+            made.background,
+            "middle" if made.slices == "middle" else "all",
+            made.nifti_axis,  # type: ignore[arg-type]
+            made.nifti_stride,
+            decoder=VERSION,
+        )
 
     def batch(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the pictures at ``indices``: float32, ``(b, channels, size, size)``, normalized.

@@ -34,8 +34,9 @@ from fedstrata.support.errors import PrivateText, UserError, private, private_re
 from fedstrata.support.folders import default_models_dir, model_folder
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
+from models.preprocessing import Text
 from models.text_folders import read_architecture, read_tokenizer
-from models.training.data import SiteData, Split
+from models.training.data import Places, SiteData, Split
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     share = share_of_site(every, settings, settings.site_split, rank, shared_seed, info)
     name = name_of_site(info, own_name or default_name(info))
     own = [passages[row] for row in share.rows]
-    ids = _ids(settings, info, own)
+    ids, digest = _ids(settings, info, own)
     order = {text: number for number, text in enumerate(dict.fromkeys(each.text for each in own))}
     parts = draw_splits(
         share,
@@ -145,8 +146,28 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     train, validation, test = (Split(TokenInputs(ids[part]), values[part]) for part in parts)
     source = share.source or (path.stem if own_name else "")
     classes, shape = every.targets.classes, (settings.length,)
+    written = settings.table_format()
     data = SiteData(
-        name, task.name, classes, shape, train, validation, test, kind=task.kind, source=source
+        name,
+        task.name,
+        classes,
+        shape,
+        train,
+        validation,
+        test,
+        kind=task.kind,
+        source=source,
+        preprocessing=Text(
+            normal(settings.text),
+            settings.length,
+            settings.folder,
+            digest,
+            written.delimiter,
+            written.encoding,
+        ),
+        test_places=Places(
+            tuple(own[row].file for row in parts[2]), tuple(own[row].line for row in parts[2])
+        ),
     )
     return reject_empty_splits(data)
 
@@ -246,7 +267,10 @@ def _read_cached(
     return tuple(passages)
 
 
-def _ids(settings: TextOptions, info: SiteInfo, own: Sequence[Passage]) -> NDArray[np.int32]:
+def _ids(
+    settings: TextOptions, info: SiteInfo, own: Sequence[Passage]
+) -> tuple[NDArray[np.int32], str]:
+    """Return the ids of texts, and the tokenizer's digest."""
     named = f"{settings.folder[:80]!r} in the models folder"
     with private_reason(f"there is no folder {named} that can be used as data.folder"):
         folder = model_folder(settings.folder, info.models_dir or default_models_dir())
@@ -259,10 +283,11 @@ def _ids(settings: TextOptions, info: SiteInfo, own: Sequence[Passage]) -> NDArr
             f"data.tokenizer is {settings.tokenizer[:80]}: all sites need the same folder and "
             "version of transformers"
         )
-    return token_ids(
+    ids = token_ids(
         tokenizer,
         [passage.text for passage in own],
         [passage.source for passage in own],
         length=settings.length,
         vocabulary=vocabulary,
     )
+    return ids, digest

@@ -1,23 +1,15 @@
-"""Values of measures in words, as they stand in lines and tables: ``91.20 %``, ``6.2 years``."""
+"""Values of measures in words, of a record of results: ``91.20 %``, ``6.2 years``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from fedstrata.protocol.measure_text import gain_text, value_text
 from fedstrata.protocol.measures import MEASURES, Measures
-from fedstrata.protocol.task_kinds import CLASSES, LABELS
+from fedstrata.protocol.task_kinds import CLASSES
 
 Row = Mapping[str, Any]
-WORDS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "r2": "R2",
-}
 
 
 def kind_of(record: Row) -> str:
@@ -32,24 +24,9 @@ def measures_of(record: Row) -> Measures:
 
 def value_words(row: Row, name: str, value: float | None, *, unit: bool = True) -> str:
     """Return a value of the measure ``name`` of a row's kind."""
-    if value is None:
-        return "-"
-    if "accuracy" in name:
-        return f"{100 * value:.2f} %"
-    if name in ("mae", "rmse"):
-        return f"{value:.4g}" + _unit(row, unit)
-    return f"{value:.3f}"
+    return value_text(name, value, row.get("unit", "") if unit else "")
 
 
 def gain_words(row: Row, value: float | None) -> str:
     """Return a gain in the leading measure, above 0 where it is better."""
-    kind = kind_of(row)
-    if value is None:
-        return "-"
-    if kind == CLASSES:
-        return f"{100 * value:+.2f} points"
-    return f"{value:+.3f}" if kind == LABELS else f"{value:+.4g}{_unit(row, unit=True)}"
-
-
-def _unit(row: Row, unit: bool) -> str:
-    return f" {row['unit']}" if unit and row.get("unit") else ""
+    return gain_text(kind_of(row), value, row.get("unit", ""))

@@ -21,6 +21,7 @@ from fedstrata.protocol.limits import MOST_REPORT_CHARACTERS, MOST_STEPS, Refuse
 from fedstrata.support.errors import UserError
 
 Item = TypeVar("Item")
+LAST, BEST = "last", "best"  # states of which a site writes its whole model
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class Order(NamedTuple):
     taken : dict
         By group whose coding loses something, the round of the last update of this site that the
         server accepted; 0 for none. With it the site knows which error feedback still counts.
+    best : int
+        The round after which the state was best so far; 0 for none. The site keeps the personal
+        layers that belong to it.
+    keep, state : str, int
+        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model, and after
+        which round the state is.
     """
 
     plan: str
@@ -69,6 +76,9 @@ class Order(NamedTuple):
     payloads: dict[str, bytes]
     coded: dict[str, CodedGroup]
     taken: dict[str, int]
+    best: int = 0
+    keep: str = ""
+    state: int = 0
 
 
 def step_key(group: str, number: int) -> str:
@@ -88,12 +98,15 @@ def order(
     taken: Mapping[str, int] | None = None,
     members: Sequence[str] = (),
     expected: Mapping[str, int] | None = None,
+    best: int = 0,
+    keep: str = "",
+    state: int = 0,
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
-    ``coded`` and ``taken`` are those of `Order`. An order to a cohort names the ``members`` that
-    are asked and, by scope, the examples ``expected`` of all sites that are asked: the fixed point
-    of the sums depends on them.
+    ``coded``, ``taken``, ``best``, ``keep`` and ``state`` are those of `Order`. An order to a cohort
+    names the ``members`` that are asked and, by scope, the examples ``expected`` of all sites that
+    are asked: the fixed point of the sums depends on them.
     """
     # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
     # gives this name. The random number keeps the name from nodes that got the same layers.
@@ -102,6 +115,10 @@ def order(
         record["coded"] = json.dumps({group: asdict(each) for group, each in coded.items()})
     if taken:
         record["taken"] = json.dumps(dict(taken))
+    if best:
+        record["best"] = best
+    if keep:
+        record["keep"], record["state"] = keep, state
     if members:
         record["members"] = list(members)
     if expected:
@@ -129,11 +146,16 @@ def read_order(message: Message) -> Order:
         plan, number = content[PLAN]["json"], content[ORDER]["round"]
         payloads = payloads_of(content)
         coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
+        best, state = (content[ORDER].get(key, 0) for key in ("best", "state"))
+        keep = content[ORDER].get("keep", "")
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
         raise UserError("the server's message cannot be read: plan or round has the wrong type")
-    return Order(plan, number, payloads, coded, taken)
+    rounds = [each for each in (best, state) if type(each) is int and each >= 0]
+    if len(rounds) < 2 or keep not in ("", LAST, BEST):
+        raise UserError("the server's message cannot be read: best, state or keep is none")
+    return Order(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1])
 
 
 def _read_taken(text: object) -> dict[str, int]:

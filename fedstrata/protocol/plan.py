@@ -120,7 +120,7 @@ class Tuning:
     """What each site fine-tunes after the last round; see conf/config.yaml."""
 
     epochs: int
-    groups: tuple[str, ...]
+    groups: tuple[str, ...] | None  # None: those that are nearest to the site, see `tuned_groups`
     lr_factor: float
 
     def check(self) -> None:
@@ -130,7 +130,7 @@ class Tuning:
                 f"deployment.epochs must be 0 (no fine-tuning) or greater, got {self.epochs}"
             )
         positive("deployment", self, "lr_factor")
-        if self.epochs and not self.groups:
+        if self.epochs and self.groups == ():
             raise UserError(
                 "deployment.groups is empty: name the layer groups to fine-tune, such as "
                 "[personal], or set deployment.epochs=0"

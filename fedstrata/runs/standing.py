@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedstrata.protocol.measure_words import WORDS, gain_words, measures_of, value_words
+from fedstrata.protocol.measure_text import WORDS
+from fedstrata.protocol.measure_words import gain_words, kind_of, measures_of, value_words
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.runs.folder import RunView
 
@@ -137,4 +138,4 @@ def _number(value: object) -> float | None:
 
 
 def _readable(row: object) -> bool:
-    return isinstance(row, dict) and row.get("kind", "classes") in MEASURES
+    return isinstance(row, dict) and kind_of(row) in MEASURES

@@ -142,7 +142,8 @@ def _check_options(name: str, options: Mapping[str, object]) -> None:
 
 def _features(body: nn.Sequential, name: str, shape: tuple[int, ...]) -> int:
     """Return the number of features that ``body`` gives for one input."""
-    device = "cpu" if name in _LIGHT and math.prod(shape) <= _MOST_VALUES else "meta"
+    light = name in _LIGHT and math.prod(shape) <= _MOST_VALUES
+    device = "cpu" if light and torch.get_default_device().type != "meta" else "meta"
     try:
         return _output_width(body, shape, device)
     except RuntimeError as error:

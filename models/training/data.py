@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedstrata.protocol.task_kinds import CLASSES, NUMBER, ONE_CLASS_EACH, TaskKind
+from models.preprocessing import Preprocessing
 
 Counts = Mapping[str, Mapping[str, int]] | Mapping[str, int]
 
@@ -146,6 +148,22 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where the examples of a split stand in the site's files; it never leaves the site.
+
+    Parameters
+    ----------
+    files : tuple of Path
+        One per example.
+    rows : tuple of int
+        The line of a CSV file, the row of another table, the picture of a file with several.
+    """
+
+    files: tuple[Path, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class SiteData:
     """The data of one site: its name, one task, its classes, and three splits.
 
@@ -169,6 +187,10 @@ class SiteData:
         Which domain, hospital, file or subject a site of a simulation is; empty where it is none.
     notes : tuple of str
         How the data of a site of a simulation were read, for its log; empty at a deployed site.
+    preprocessing : Preprocessing or None
+        What becomes of a file before the network takes it, as a model's card has it.
+    test_places : Places or None
+        Where the test examples are; None where they stand in no file of their own.
     """
 
     site: str
@@ -182,6 +204,8 @@ class SiteData:
     value_range: tuple[float, float] | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    test_places: Places | None = None
 
     def counts(self) -> Counts:
         """Return the examples of each split by class, or in all where there are no classes.

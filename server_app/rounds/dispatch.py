@@ -10,6 +10,7 @@ from typing import Any
 from flwr.app import Array, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from fedstrata.protocol import kinds, orders
 from fedstrata.protocol.limits import Refused
@@ -55,6 +56,10 @@ class Ask:
         For training: by scope key, the examples of all sites asked.
     taken : mapping of str to mapping, optional
         For training: by site and group, of which round the last update is that was aggregated.
+    best, keep, state : int, str, int
+        As `fedstrata.protocol.orders.Order` has them.
+    states : mapping of str to mapping, optional
+        By scope key, the layers to send whole instead of the last state.
     """
 
     kind: str
@@ -63,6 +68,10 @@ class Ask:
     layers: Mapping[str, Array] | None = None
     expected: Mapping[str, int] | None = None
     taken: Mapping[str, Mapping[str, int]] | None = None
+    best: int = 0
+    keep: str = ""
+    state: int = 0
+    states: Mapping[str, Mapping[str, Tensor]] | None = None
 
 
 @dataclass
@@ -156,7 +165,7 @@ class Dispatch:
         for recipients in everyone:
             layers, coded = ask.layers, dict[str, CodedGroup]()
             if layers is None:
-                layers, coded = self._layers(recipients, ask.number, arrays)
+                layers, coded = self._layers(recipients, ask, arrays)
                 largest = max(largest, *map(self.state.size, recipients.tasks))
             largest = max(largest, sum(len(array.data) for array in layers.values()))
             # One at a time: each message has its own copy of the layers until it is sent.
@@ -190,10 +199,13 @@ class Dispatch:
             expected=ask.expected if cohort else None,
             coded=coded,
             taken=None if cohort else taken,
+            best=ask.best,
+            keep=ask.keep,
+            state=ask.state,
         )
 
     def _layers(
-        self, recipients: Recipients, number: int, arrays: dict[str, Array]
+        self, recipients: Recipients, ask: Ask, arrays: dict[str, Array]
     ) -> tuple[dict[str, Array], dict[str, CodedGroup]]:
         """Return the payload of each group for a site, or of each scope for a cohort's sites.
 
@@ -204,10 +216,10 @@ class Dispatch:
         coded: dict[str, CodedGroup] = {}
         for task in recipients.tasks:
             for group, key in self.state.scope_keys(task).items():
-                state = self.state.states[key]
-                if self.state.downlink.remembers(group):
+                state = (ask.states or self.state.states)[key]
+                if ask.states is None and self.state.downlink.remembers(group):
                     steps, coded[group] = self.state.downlink.payloads(
-                        recipients.sites[0], group, key, number, state
+                        recipients.sites[0], group, key, ask.number, state
                     )
                     layers |= steps
                     continue

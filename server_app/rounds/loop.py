@@ -14,6 +14,7 @@ from flwr.app import Message
 from fedstrata.protocol import kinds
 from fedstrata.protocol.limits import NotFinite, NotNow, Refused
 from fedstrata.support.errors import UserError
+from server_app.choosing import best_of
 from server_app.patience import Log, Patience
 from server_app.rounds import sampling
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
@@ -26,7 +27,7 @@ from server_app.rounds.records import RoundRecord, task_metrics
 from server_app.rounds.state import ServerState
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
-from strategies.config import StrategyConfig
+from strategies.config import ChooseConfig, StrategyConfig
 
 NEVER_JOINED = "sites that never joined; strategy.fraction may ask too few of those that did"
 Answer = tuple[Recipients, Update]
@@ -110,6 +111,8 @@ class Rounds:
         Gives sites the pre-trained checkpoint before a round asks them.
     log : callable
         Takes a line.
+    choose : ChooseConfig
+        Which state is the best: sites keep what belongs to it.
     """
 
     roster: Roster
@@ -119,6 +122,7 @@ class Rounds:
     dispatch: Dispatch
     delivery: CheckpointDelivery
     log: Log
+    choose: ChooseConfig
 
     def play(self, number: int, history: History) -> RoundRecord:
         """Play round ``number`` (from 1) and return what happened.
@@ -180,7 +184,15 @@ class Rounds:
         bounds = self.settings.bounds
         judge = RoundJudge[Answer](bounds, held_for(alone, self.state, bounds))
         taken = {m.site: self._taken(m, history) for m in played.asked if not m.in_cohort}
-        ask = Ask(kinds.TRAIN, number, self.settings.deadline, expected=expected, taken=taken)
+        best = best_of(history, self.choose)
+        ask = Ask(
+            kinds.TRAIN,
+            number,
+            self.settings.deadline,
+            expected=expected,
+            taken=taken,
+            best=best.round if best else 0,
+        )
         for recipients, reply in self.dispatch.ask(ask, played.asked, played.record):
             try:
                 update = self._checked(reply, recipients, number, expected)

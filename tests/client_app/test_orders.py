@@ -21,6 +21,7 @@ from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models import weights
+from models.model_file import read_model
 from tests.helpers.site_contexts import opened, order, payloads, plan_of, received
 
 TOPK = {"name": "topk", "fraction": 0.1, "values": "bfloat16", "least": 0}
@@ -171,9 +172,10 @@ def test_fine_tuning_starts_its_optimizer_afresh_and_is_the_same_each_time(plan:
         reports.append(deploy_report(orders.deploy(context, order(2, payloads(context)))))
         assert context.store.rounds() == [1]
     assert reports[0].before != reports[0].after == reports[1].after == reports[2].after
-    tensors, metadata = weights.load(context.store.deployed)
-    assert tensors.keys() == context.partitioned.model.state_dict().keys()
-    assert '"task": "gender"' in metadata["model"]
+    model = read_model(context.store.deployed)
+    assert model.tensors.keys() == context.partitioned.model.state_dict().keys()
+    assert (model.card.task, model.card.state) == ("gender", "deployed")
+    assert model.card.metrics == {"before": reports[2].before, "after": reports[2].after}
 
 
 def test_layers_that_do_not_fit_are_rejected(plan: Plan) -> None:

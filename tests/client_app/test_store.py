@@ -94,6 +94,37 @@ def test_a_round_that_is_needed_stays_however_old(tmp_path: Path) -> None:
     assert store.rounds() == [2, 5, 6]
 
 
+def test_what_the_best_state_was_measured_with_stays(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run", "north")
+    for number in range(1, 9):
+        store.save(number, local_state(number), best=min(number - 1, 3) if number != 7 else 0)
+        store.require(number + 1)
+    assert store.rounds() == [6, 7, 8]  # the order of round 7 named no best one
+    for number in (1, 4, 6):
+        with pytest.raises(UserError, match=f"after round {number - 1} are no longer"):
+            store.require(number)
+    store.require(7)
+    assert values(store, 7) == 6
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=9))
+def test_layers_are_those_of_the_best_state_or_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[bool, int]]
+) -> None:
+    store = DiskStore(tmp_path_factory.mktemp("s"), "run", "north")
+    began: dict[int, float] = {}
+    for number, (asked, best) in enumerate(rounds, start=1):
+        began[number] = values(store, number) if store.before(number) else 0.0
+        if asked:
+            store.save(number, local_state(number), best=min(best, number - 1))
+    for number, value in began.items():
+        try:
+            store.require(number)
+        except UserError:
+            continue
+        assert (values(store, number) if store.before(number) else 0.0) == value
+
+
 def flipped(path: Path, at: int = -2) -> None:
     """Change one bit of a file, as a disk may."""
     data = bytearray(path.read_bytes())
@@ -190,7 +221,6 @@ def test_only_the_sites_user_may_read_what_stays_whatever_the_umask(tmp_path: Pa
     try:
         for number in (1, 2, 1):
             store.save(number, local_state(1.0))
-        store.deploy({"w": torch.zeros(1)}, {})
     finally:
         os.umask(before)
     found = list(tmp_path.rglob("*"))
@@ -248,12 +278,8 @@ def test_a_damaged_file_is_rejected_and_never_runs(
 def test_a_full_disk_leaves_the_older_rounds_whole(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, "run-1", "clinic")
     store.save(1, LocalState({"head.out.weight": torch.ones(200)}))
-    for write in (
-        lambda: store.save(2, LocalState({"head.out.weight": torch.zeros(200)})),
-        lambda: store.deploy({"head.out.weight": torch.zeros(200)}, {}),
-    ):
-        with largest_file(100), pytest.raises(UserError, match="could not be written: the disk"):
-            write()
+    with largest_file(100), pytest.raises(UserError, match="could not be written: the disk"):
+        store.save(2, LocalState({"head.out.weight": torch.zeros(200)}))
     assert [path.name for path in store.folder.iterdir()] == ["round-000001.safetensors"]
     kept = store.before(3)
     assert kept is not None

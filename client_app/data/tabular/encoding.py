@@ -154,12 +154,14 @@ def fill(encoded: Encoded, train: NDArray[np.int64], impute: str) -> Encoded:
     Encoded
         A column without any value at the site becomes 0.
     """
+    return filled_with(encoded, fill_values(encoded, train, impute), impute)
+
+
+def filled_with(encoded: Encoded, known: NDArray[np.float64], impute: str) -> Encoded:
+    """Fill in missing numbers: those of input ``i`` become ``known[i]``; else as `fill`."""
     values = encoded.values.copy()
     for column in np.flatnonzero(encoded.numbers):
-        known = values[train, column]
-        known = known[~np.isnan(known)]
-        average = np.median if impute == "median" else np.mean
-        values[np.isnan(values[:, column]), column] = average(known) if known.size else 0.0
+        values[np.isnan(values[:, column]), column] = known[column]
     if impute != "indicator":
         return Encoded(encoded.names, encoded.numbers, values, encoded.missing)
     unknown = np.stack([each.astype(np.float64) for each in encoded.missing.values()], axis=1)
@@ -169,6 +171,17 @@ def fill(encoded: Encoded, train: NDArray[np.int64], impute: str) -> Encoded:
         np.concatenate([values, unknown], axis=1),
         encoded.missing,
     )
+
+
+def fill_values(encoded: Encoded, train: NDArray[np.int64], impute: str) -> NDArray[np.float64]:
+    """Return what a missing number of each input becomes, shape ``(d,)``; arguments as of `fill`."""
+    average = np.median if impute == "median" else np.mean
+    made = np.zeros(len(encoded.names))
+    for column in np.flatnonzero(encoded.numbers):
+        known = encoded.values[train, column]
+        known = known[~np.isnan(known)]
+        made[column] = average(known) if known.size else 0.0
+    return made
 
 
 def scale_of(

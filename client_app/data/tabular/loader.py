@@ -30,9 +30,11 @@ from client_app.data.tabular.cells import TableRules, missing_counts, words
 from client_app.data.tabular.encoding import (
     SPLIT,
     Encoded,
+    Feature,
     choose_features,
     encode,
     fill,
+    fill_values,
     scale_of,
     warn_of_columns,
 )
@@ -46,7 +48,8 @@ from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
-from models.training.data import ArrayInputs, SiteData, Split
+from models import preprocessing
+from models.training.data import ArrayInputs, Places, SiteData, Split
 
 MOSTLY = 0.99  # of the rows of a split: where fewer differ, equal ones are chance
 
@@ -69,6 +72,12 @@ class SiteRows:
         Their targets.
     parts : SplitIndices
         Which of them are in which split.
+    features : tuple of Feature
+        The columns that are inputs.
+    path : Path
+        The file.
+    lines : NDArray[np.int64]
+        Where the rows are in it.
     """
 
     name: str
@@ -78,6 +87,9 @@ class SiteRows:
     encoded: Encoded
     values: NDArray[np.generic]
     parts: SplitIndices
+    features: tuple[Feature, ...]
+    path: Path
+    lines: NDArray[np.int64]
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
@@ -94,12 +106,14 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     filled = fill(site.encoded, site.parts.train, settings.impute)
     values = filled.values
     agreed = None
+    mean, std = np.zeros(values.shape[1]), np.ones(values.shape[1])
     if settings.standardize == "site":
         mean, std = scale_of(filled, site.parts.train)
         values = (values - mean) / std
     elif settings.standardize == AGREED and settings.constants is not None:
         agreed = read_constants(settings.constants)
         values = agreed.scaled(values)
+        mean, std = agreed.mean, agreed.std
     inputs = values.astype(np.float32)
     train, validation, test = (
         Split(ArrayInputs(inputs[part]), site.values[part]) for part in site.parts
@@ -116,8 +130,40 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         if agreed is None
         else agreed.kind(site.targets.kind, site.task.name),
         source=site.source,
+        preprocessing=_preprocessing(settings, site, mean, std),
+        test_places=_places(site, site.parts.test),
     )
     return reject_empty_splits(data)
+
+
+def _preprocessing(
+    settings: TabularOptions,
+    site: SiteRows,
+    mean: NDArray[np.float64],
+    std: NDArray[np.float64],
+) -> preprocessing.Table:
+    """Return what becomes of a row, with what fills its gaps at this site."""
+    filled = iter(fill_values(site.encoded, site.parts.train, settings.impute).tolist())
+    columns = []
+    for each in site.features:
+        first, *_ = (next(filled) for _ in each.categories or ("the number",))
+        known = settings.impute == "drop" or each.categories
+        columns.append(preprocessing.Column(each.name, each.categories, None if known else first))
+    written = settings.table_format()
+    return preprocessing.Table(
+        tuple(columns),
+        tuple(settings.missing),
+        settings.decimal,  # type: ignore[arg-type]
+        settings.impute,  # type: ignore[arg-type]
+        tuple(mean.tolist()),
+        tuple(std.tolist()),
+        written.delimiter,
+        written.encoding,
+    )
+
+
+def _places(site: SiteRows, rows: NDArray[np.int64]) -> Places:
+    return Places((site.path,) * len(rows), tuple(site.lines[rows].tolist()))
 
 
 def site_sums(options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsReport:
@@ -182,10 +228,22 @@ def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
         derive_seed(seed, "tabular", task.name, site),
         info.findings,
     )
-    mine = encoded.take(targets.rows[share.rows])
+    rows = targets.rows[share.rows]
+    mine = encoded.take(rows)
     _note_missing(settings, mine, info.findings)
     source = share.source or ("" if info.deployed else own_name or "")
-    return SiteRows(site, source, task, targets, mine, share.own.targets.values, parts)
+    return SiteRows(
+        site,
+        source,
+        task,
+        targets,
+        mine,
+        share.own.targets.values,
+        parts,
+        features,
+        path,
+        tables[0].lines[rows],
+    )
 
 
 def _labelled(

@@ -27,6 +27,36 @@ def order_of(coded: Any, *payloads: str) -> Message:
     return message
 
 
+def test_an_order_says_which_state_is_the_best_and_which_model_to_write() -> None:
+    message = orders.order(
+        kinds.EVALUATE,
+        7,
+        plan="{}",
+        round_number=3,
+        layers={},
+        ttl=60,
+        best=2,
+        keep=orders.BEST,
+        state=2,
+    )
+    read = orders.read_order(message)
+    assert (read.best, read.keep, read.state) == (2, "best", 2)
+    plain = orders.read_order(order_of(None))
+    assert (plain.best, plain.keep) == (0, "")
+
+
+@given(
+    st.sampled_from(["best", "keep", "state"]),
+    st.integers(max_value=-1) | st.text(min_size=1) | st.floats() | st.booleans() | st.binary(),
+)
+def test_another_best_state_or_model_is_refused(key: str, value: Any) -> None:
+    message = order_of(None)
+    message.content["order"][key] = value  # type: ignore[index]
+    if (key, value) not in (("keep", "last"), ("keep", "best")):
+        with pytest.raises(UserError, match="best, state or keep is none"):
+            orders.read_order(message)
+
+
 def test_a_coded_order_arrives_as_it_was_sent() -> None:
     layers = {key: kinds.payload_array(key.encode()) for key in ("common/0", "common/1", "task")}
     message = orders.order(

@@ -1,0 +1,163 @@
+"""Which state is the best, by the sites' validation data, and whether rounds go on.
+
+All follows from the records of the rounds: a resumed run chooses as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedstrata.protocol.measures import MEASURES
+from fedstrata.support.errors import UserError
+from server_app.rounds.records import kind_of
+from strategies.config import AUTO, ChooseConfig
+
+Records = Sequence[Mapping[str, Any]]  # of the rounds, in order
+LOSS = "loss"  # which every kind of task has
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best state.
+
+    Parameters
+    ----------
+    round : int
+        It is the state after this round.
+    metric, over : str
+        By which it was chosen.
+    value : float
+        On validation data.
+    sites : int
+        How many sites the value is of.
+    """
+
+    round: int
+    metric: str
+    over: str
+    value: float
+    sites: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what results.json has of the choice."""
+        return {
+            "round": self.round,
+            "metric": self.metric,
+            "over": self.over,
+            "value": self.value,
+            "measured_sites": self.sites,
+        }
+
+
+def metric_of(kinds: Collection[str], choose: ChooseConfig) -> str:
+    """Return the measure that chooses among states of tasks of these kinds."""
+    if choose.metric != AUTO:
+        return choose.metric
+    return MEASURES[next(iter(kinds))].leading if len(set(kinds)) == 1 else LOSS
+
+
+def best_of(
+    history: Records, choose: ChooseConfig, last: Mapping[str, Any] | None = None
+) -> Best | None:
+    """Return the best of the states after rounds 1, 2 and so on; the earliest of equal ones.
+
+    Round r measures the state after round r-1, so the state after the last round is judged only
+    with ``last``. The value of a state depends on no later record. So the best one of more records
+    is the best one of fewer, or one that these did not judge.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        The records of the rounds that are complete.
+    choose : ChooseConfig
+        By what, and over what.
+    last : mapping, optional
+        The entries of the sites that measured the state after the last round.
+
+    Returns
+    -------
+    Best or None
+        None where no state is judged yet.
+    """
+    measured = [record["sites"] for record in history] + ([last] if last is not None else [])
+    metric = ""
+    found: Best | None = None
+    latest: dict[str, float] = {}
+    for state, sites in enumerate(measured):
+        if not metric and sites:
+            metric = metric_of([kind_of(site) for site in sites.values()], choose)
+        fresh = _values(sites, metric)
+        latest |= fresh
+        if not state or not fresh:  # the start is no state that was learned
+            continue
+        value = _over(list(latest.values()), metric, choose.over)
+        if found is None or _is_better(value, found.value, metric):
+            found = Best(state, metric, choose.over, value, len(latest))
+    return found
+
+
+def stop_reason(history: Records, choose: ChooseConfig) -> str:
+    """Return why no further round is played, or ""."""
+    found = None if choose.patience is None else best_of(history, choose)
+    if found is None or choose.patience is None:
+        return ""
+    judged = len(history) - 1
+    if judged - found.round < choose.patience:
+        return ""
+    return (
+        f"no better {found.metric} on validation data ({found.over} over the sites) in the "
+        f"{judged - found.round} rounds after round {found.round} (choose.patience="
+        f"{choose.patience})"
+    )
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether less of a measure is better."""
+    return metric == LOSS or any(
+        each.lower_is_better and metric in (each.leading, "rmse") for each in MEASURES.values()
+    )
+
+
+def _values(sites: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, float]:
+    values = {name: site["validation"].get(metric) for name, site in sites.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _over(values: Sequence[float], metric: str, over: str) -> float:
+    if over == "mean":
+        return sum(values) / len(values)
+    return max(values) if lower_is_better(metric) else min(values)
+
+
+def _is_better(value: float, other: float, metric: str) -> bool:
+    return value < other if lower_is_better(metric) else value > other
+
+
+def choice_line(kinds: Mapping[str, str], choose: ChooseConfig) -> str:
+    """Return a line that says what will be called the best.
+
+    Parameters
+    ----------
+    kinds : mapping of str to str
+        The kind of each site's task.
+    choose : ChooseConfig
+        The configuration.
+
+    Raises
+    ------
+    UserError
+        Where no site has the measure.
+    """
+    metric = metric_of(kinds.values(), choose)
+    lacking = [site for site, kind in sorted(kinds.items()) if metric not in MEASURES[kind].of]
+    if len(lacking) == len(kinds):
+        known = sorted({name for kind in kinds.values() for name in MEASURES[kind].of})
+        raise UserError(
+            f"choose.metric={metric}: no task of this run has it; choose auto or one of "
+            f"{', '.join(known)}"
+        )
+    over = "mean over the sites" if choose.over == "mean" else "that of the worst site"
+    line = f"the best state is chosen by {metric} on validation data, {over}"
+    return f"{line}; not counted, for want of it: {', '.join(lacking)}" if lacking else line
