@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -60,6 +61,11 @@ from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
 from strategies.partitioned_model import tuned_groups
 
+logger = logging.getLogger("flwr")
+OTHER_DATA = (
+    "the data here are not those with which the run was trained: if they overlap, test examples may "
+    "have been trained on"
+)
 Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
 
@@ -84,9 +90,17 @@ def failure_reason(context: SiteContext, number: int, error: Exception) -> str:
 
 
 def query(context: SiteContext, order: Order) -> Answer:
-    """Say who the site is; raise UserError where its data are no longer those of this run."""
+    """Say who the site is; raise UserError where its data are no longer those of this run.
+
+    A run that is measured again may be on other data, and then the site says so.
+    """
     del order
-    context.store.check_data(context.data.digest)
+    if context.plan.rounds:
+        context.store.check_data(context.data.digest)
+    elif context.store.has_other_data(context.data.digest):
+        logger.warning("site %s: %s", context.data.site, OTHER_DATA)
+        noted = replace(context.data, notes=(*context.data.notes, OTHER_DATA))
+        context = replace(context, data=noted) if context.node.simulated else context
     return site_report(context), {}
 
 
@@ -111,6 +125,8 @@ def train(context: SiteContext, order: Order) -> Answer:
     lost could not be repeated. ``order.taken`` says of which round the server took the last
     update, by group. What coding lost of that one goes with this one.
     """
+    if not context.plan.rounds:
+        raise UserError("the server asks for a round of a plan that has none")
     received = context.exchange.read(order.payloads, order.coded)
     feedback = context.exchange.error_feedback(order.taken)
     prepared = prepare_round(context, order.round, received.tensors, context.store)

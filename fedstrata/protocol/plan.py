@@ -148,7 +148,7 @@ class Plan:
     seed : int
         The run's seed.
     rounds : int
-        How many rounds are planned, for schedules.
+        How many rounds are planned, for schedules; 0 where a run of before is measured.
     fraction : float
         Share of the sites that is asked in each round; with ``rounds`` it says how long a site
         trains alone.
@@ -227,7 +227,7 @@ def plan_from_json(text: str) -> Plan:
     if isinstance(loaded, dict):
         loaded.setdefault("agreed", None)
     plan = read_options(Plan, loaded, "plan")
-    if plan.rounds < 1 or not 0 < plan.fraction <= 1:
+    if plan.rounds < 0 or not 0 < plan.fraction <= 1:
         raise UserError(
             f"the plan has {plan.rounds} rounds of a share of {plan.fraction} of the sites"
         )
