@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -57,7 +58,13 @@ from models import weights
 from models.model_card import DEPLOYED
 from models.training.loop import Diverged, planned_steps, seeded
 from strategies.method import Method
+from strategies.partitioned_model import tuned_groups
 
+logger = logging.getLogger("flwr")
+OTHER_DATA = (
+    "the data here are not those with which the run was trained: if they overlap, test examples may "
+    "have been trained on"
+)
 Report = AnyReport
 Answer = tuple[Report, Mapping[str, bytes]]  # with the payload of each group that leaves the site
 
@@ -82,9 +89,17 @@ def failure_reason(context: SiteContext, number: int, error: Exception) -> str:
 
 
 def query(context: SiteContext, order: Order) -> Answer:
-    """Say who the site is; raise UserError where its data are no longer those of this run."""
+    """Say who the site is; raise UserError where its data are no longer those of this run.
+
+    A run that is measured again may be on other data, and then the site says so.
+    """
     del order
-    context.store.check_data(context.data.digest)
+    if context.plan.rounds:
+        context.store.check_data(context.data.digest)
+    elif context.store.has_other_data(context.data.digest):
+        logger.warning("site %s: %s", context.data.site, OTHER_DATA)
+        noted = replace(context.data, notes=(*context.data.notes, OTHER_DATA))
+        context = replace(context, data=noted) if context.node.simulated else context
     return site_report(context), {}
 
 
@@ -109,6 +124,8 @@ def train(context: SiteContext, order: Order) -> Answer:
     lost could not be repeated. ``order.taken`` says of which round the server took the last
     update, by group. What coding lost of that one goes with this one.
     """
+    if not context.plan.rounds:
+        raise UserError("the server asks for a round of a plan that has none")
     received = context.exchange.read(order.payloads, order.coded)
     feedback = context.exchange.error_feedback(order.taken)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
@@ -189,13 +206,14 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     before = after = prepared.measure()
     before_by_class = after_by_class = prepared.by_class()
     site_round = prepared.site_round
-    tuned = site_round.trainable(tuning.groups)
+    groups = tuned_groups(context.partitioned.partition, tuning.groups)
+    tuned = site_round.trainable(groups)
     if tuned:
         site_round.generator = seeded(derive_seed(plan.seed, "deploy", context.data.site))
         # A constant rate: the schedule's factor of the last round would be all but 0.
         site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
-        context.method.fine_tune(site_round, tuning.groups, tuning.epochs)
+        context.method.fine_tune(site_round, groups, tuning.epochs)
         check_finite(context.partitioned)
         after, after_by_class = prepared.measure(), prepared.by_class()
     write_site_model(

@@ -320,12 +320,16 @@ class DiskStore:
         A resumed run goes on with personal layers of the data that it began with, and its
         training and test examples must be the same ones.
         """
-        if self._noted_data() not in ("", digest):
+        if self.has_other_data(digest):
             raise UserError(
                 "the data here are not those with which this run began: other files, another "
                 "number of sites, other shares, or another version of a library that reads them. "
                 "Put back what was there, or start a new run"
             )
+
+    def has_other_data(self, digest: str) -> bool:
+        """Return whether `note_data` noted other data than those for this run."""
+        return self._noted_data() not in ("", digest)
 
     def note_data(self, digest: str) -> None:
         """Note what this run's data are, unless it is noted already."""

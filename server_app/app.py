@@ -17,12 +17,14 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
+from fedstrata.support.said_lines import note_said
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.disk_room import require_room
 from server_app.progress import RunProgress
-from server_app.run_folder import KEPT, check_same, new_run, resumed_run
+from server_app.run_folder import KEPT, RunFolder, check_same, new_run, resumed_run
 from server_app.said_once import say_once
+from server_app.saved_run import SavedRun, saved_run
 from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
@@ -43,6 +45,7 @@ def say(text: str) -> None:
     """Print ``text`` so that `flwr run --stream` shows it, tables included."""
     for line in text.rstrip("\n").split("\n"):
         logger.info("%s", line)
+        note_said("line", line)
 
 
 @app.main()
@@ -54,6 +57,7 @@ def main(grid: Grid, context: Context) -> None:
         run_all(grid, read_run_config(context.run_config))
     except UserError as error:
         logger.error("fedstrata: %s", error)
+        note_said("error", str(error))
         say_once(error, logger)
         raise
 
@@ -100,14 +104,14 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     the same machine, start undisturbed.
     """
     config = _composed(wanted)
+    given = saved_run(config, wanted.overrides, wanted.output_dir)
+    config = config if given is None else given.config(config)
     settings = config.strategy
-    old = resumed_run(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
-    if old is not None:
-        check_same(old.begun()["config"], config.to_dict())
-    folder = old or new_run(wanted.output_dir, wanted.experiment, wanted.name)
+    folder, old = _folder(wanted, config, given)
     plan = plan_for(config, federation=folder.federation, weights="")
-    if old is not None:  # before the first query: sites compare their data with those of then
-        plan = replace(plan, agreed=old.begun().get("agreed"))
+    before = old if given is None else given.folder
+    if before is not None:  # before the first query: sites compare their data with those of then
+        plan = replace(plan, agreed=before.begun().get("agreed"))
     newcomers = frozenset(config.deployment.newcomers)
     allowed = _allowed(settings.sites)
     if isinstance(grid, GrpcGrid):
@@ -118,6 +122,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites, only, audit)
     progress = RunProgress(folder.path)
     with folder.written_here(), progress.of_run():
+        note_said("run", str(folder.path))
         say(f"run {folder.name}: results go to {folder.path}")
         found, rejected = gather(
             roster,
@@ -130,16 +135,19 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         from server_app.run import Run
         from server_app.start_weights import checkpoint
 
-        start = checkpoint(config, home() / "cache", say)
+        start = checkpoint(config, home() / "cache", say, given.start if given else "")
         this_run = Run(roster, config, plan, folder, start, say, audit, progress)
         this_run.join(found, rejected)
         # Besides the last ones two of best states, and one that is being written.
         require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
         if old is None:
-            folder.begin(config.to_dict(), wanted.experiment)
+            folder.begin(config.to_dict(), wanted.experiment, _given(wanted, grid))
         with audit.recorded(folder.name, folder.begun(), plan.to_json()), this_run.tracking:
             try:
-                results = this_run.play(None if old is None else old.latest())
+                if given is not None:
+                    results = this_run.measure(given)
+                else:
+                    results = this_run.play(None if old is None else old.latest())
             finally:
                 roster.stop_asking("the run is over")
     _close(grid, folder.path / "results.json", results)
@@ -150,6 +158,29 @@ def _composed(wanted: RunConfig) -> Config:
     config = compose(wanted.experiment, wanted.overrides)
     check_tracker(config.tracker)
     return config
+
+
+def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
+    """Return what a command that resumes the run has to give again."""
+    return {
+        "overrides": list(wanted.overrides),
+        "data-root": wanted.data_root,
+        "nodes": len(list(grid.get_node_ids())),
+    }
+
+
+def _folder(
+    wanted: RunConfig, config: Config, given: SavedRun | None
+) -> tuple[RunFolder, RunFolder | None]:
+    """Return the run's folder, and the same where it is one to go on with."""
+    old = resumed_run(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
+    if old is not None:
+        check_same(old.begun()["config"], config.to_dict())
+        return old, old
+    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name)
+    if given is not None:  # under whose name the sites have their personal layers
+        folder.federation = given.folder.federation
+    return folder, None
 
 
 def _close(grid: Grid, path: Path, results: Mapping[str, Any]) -> None:

@@ -91,7 +91,7 @@ def best_line(best: Mapping[str, Any], final: Mapping[str, Any], rounds: int) ->
     metric, over = best["metric"], best["over"]
     word = measure_words.WORDS.get(metric, metric)
     kinds = {site["kind"] for site in best["sites"].values()}
-    row = next(iter(best["sites"].values()), {}) if len(kinds) == 1 else {}
+    row: Mapping[str, Any] = next(iter(best["sites"].values()), {}) if len(kinds) == 1 else {}
     value = measure_words.value_words(row, metric, best["value"])
     text = (
         f"best on validation data ({word} {value}, {over} over {best['measured_sites']} sites): the "

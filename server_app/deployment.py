@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedstrata.protocol import answers, kinds
@@ -24,6 +24,7 @@ from server_app.rounds.records import (
 )
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
+from strategies.partitioned_model import tuned_groups
 
 MEANS = ("before", "after", "gain", "alone", "over_alone", "majority_accuracy")
 
@@ -58,6 +59,32 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
                 "newcomers, so nobody would train its layers: take one of its sites out of "
                 "deployment.newcomers, or empty groups.task"
             )
+
+
+def tuning_line(partitions: Mapping[str, Partition], wanted: Sequence[str] | None) -> str:
+    """Return what will be fine-tuned after the rounds, and at which tasks nothing can be.
+
+    Raises
+    ------
+    UserError
+        Where it is nothing at any task.
+    """
+    by_groups: dict[tuple[str, ...], list[str]] = {}
+    for task, partition in sorted(partitions.items()):
+        by_groups.setdefault(tuned_groups(partition, wanted), []).append(task)
+    if not any(by_groups):
+        named = ", ".join(wanted or ())
+        (least,) = {tuned_groups(each, None) for each in [next(iter(partitions.values()))]}
+        raise UserError(
+            f"deployment.groups=[{named}] has no layers of this run, so deployment.epochs would tune "
+            f"nothing: write deployment.groups=[{','.join(least)}], or deployment.epochs=0"
+        )
+    said = [
+        f"{', '.join(groups) or 'nothing (deployment.groups has no layers there)'} at task "
+        + ", ".join(tasks)
+        for groups, tasks in by_groups.items()
+    ]
+    return f"fine-tuning after the rounds: {'; '.join(said)}"
 
 
 def deploy(dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:

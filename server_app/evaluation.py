@@ -30,9 +30,11 @@ from server_app.rounds.records import (
     task_metrics,
     weighted_mean,
 )
+from server_app.run_folder import Saved
 from server_app.sites.members import Member
 
 AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
+States = Mapping[str, Mapping[str, Tensor]]  # by scope key
 MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
 
 
@@ -56,7 +58,7 @@ def measure(dispatch: Dispatch, *, alone: bool, keep: str = "", state: int = 0) 
 def measure_best(
     dispatch: Dispatch,
     best: Best,
-    states: Mapping[str, Mapping[str, Tensor]] | None,
+    states: States | None,
     final: Mapping[str, Any],
     *,
     keep: str = "",
@@ -91,6 +93,15 @@ def measure_best(
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report, what=what)
     alone = {name: site["alone"] for name, site in final["sites"].items()}
     return {**_summary(dispatch, reports, record, alone), **best.to_dict()}
+
+
+def measure_saved(dispatch: Dispatch, saved: Saved, states: States) -> dict[str, Any]:
+    """Evaluate the state of a run of before at every member; return ``final`` of results.json."""
+    members = list(dispatch.roster.members.values())
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), number=saved.round + 1, states=states)
+    ask = replace(ask, best=saved.round)
+    reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
+    return _summary(dispatch, reports, record, {})
 
 
 def _summary(

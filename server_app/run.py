@@ -15,9 +15,9 @@ from server_app.audit import RunAudit
 from server_app.best_state import measured_best
 from server_app.choosing import best_of, choice_line, stop_reason
 from server_app.data_lines import data_lines
-from server_app.deployment import check_newcomers, deploy
+from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
-from server_app.evaluation import measure
+from server_app.evaluation import measure, measure_saved
 from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission
@@ -28,6 +28,7 @@ from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
+from server_app.saved_run import SavedRun, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
@@ -143,8 +144,11 @@ class Run:
                 self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
         members = self.roster.members
         kinds = {name: member.report.kind.name for name, member in members.items()}
-        self.log(choice_line(kinds, self.config.choose))
+        if self.config.strategy.rounds:
+            self.log(choice_line(kinds, self.config.choose))
         settings = self.config.strategy
+        if self.config.deployment.epochs:
+            self.log(tuning_line(self.state.partitions, self.config.deployment.groups))
         cohorts = any(member.in_cohort for member in self.roster.members.values())
         tasks = [member.task for member in self.roster.members.values()]
         held = held_for(tasks, self.state, settings.bounds)
@@ -214,6 +218,33 @@ class Run:
             self.ends["deployment"] = deploy(self.dispatch, final, alone=alone)
             written = self._write_results()
         return written
+
+    def measure(self, given: SavedRun) -> dict[str, Any]:
+        """Measure a state of a finished run at the sites; return what results.json holds."""
+        if self.start is not None:
+            self._load_start(self.start)
+        self.folder.note_weights(self.plan.weights)
+        self.audit.admitted(self.roster.everyone.values())
+        saved = given.read()
+        states = states_of(saved, self.state, given.folder.name)
+        lacking = newcomers(saved, self.roster.members)
+        what = f"the {given.state} state of {given.folder.name}, after round {saved.round}"
+        self.log(f"measuring {what}; nothing is trained")
+        if lacking:
+            self.log(
+                "took no part in that run, so their personal layers are those of its start: "
+                + ", ".join(lacking)
+            )
+        self.ends["measured_run"] = {
+            "run": given.folder.name,
+            "state": given.state,
+            "round": saved.round,
+            "newcomers": lacking,
+        }
+        self._begin_progress()
+        self.delivery.deliver(self.roster.everyone.keys(), ())
+        self.ends["final"] = measure_saved(self.dispatch, saved, states)
+        return self._write_results()
 
     def _begin_progress(self) -> None:
         """Note who takes part, and how long the run is."""

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedstrata.protocol.orders import BEST, LAST
+from fedstrata.protocol.plan import one_of
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
@@ -53,13 +55,23 @@ class TorchvisionWeights:
     name: str
 
 
-Weights = Pretraining | FileWeights | FolderWeights | TorchvisionWeights
+@dataclass(frozen=True)
+class RunWeights:
+    """The settings of ``weights=run``: a run that is measured, with the start that it had."""
+
+    source: str
+    run: str
+    state: str
+
+
+Weights = RunWeights | Pretraining | FileWeights | FolderWeights | TorchvisionWeights
 SOURCES: Mapping[str, type[Weights] | None] = {
     "none": None,
     "central": Pretraining,
     "file": FileWeights,
     "folder": FolderWeights,
     "torchvision": TorchvisionWeights,
+    "run": RunWeights,
 }
 
 
@@ -130,6 +142,8 @@ def read_weights(config: Config) -> Weights | None:
     read = read_options(chosen, config.weights, "weights")
     if isinstance(read, FileWeights) and not Path(read.path).is_absolute():
         raise UserError(f"weights.path must be an absolute path, got {read.path!r}")
+    if isinstance(read, RunWeights):
+        one_of("weights.state", read.state, (LAST, BEST))
     return read
 
 
@@ -148,10 +162,17 @@ def hash_before(config: Config) -> str:
         return ""
     if isinstance(wanted, Pretraining):
         return ANY
+    if isinstance(wanted, RunWeights):
+        raise UserError(
+            "weights=run measures a run that the server has: what its sites are sent is not known "
+            "here, and cannot be signed"
+        )
     return weights.content_hash(_fitting(config, *_given(config, wanted), log=lambda line: None))
 
 
-def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | PretrainingJob | None:
+def checkpoint(
+    config: Config, cache: Path, log: Log, start_of_run: str = ""
+) -> Checkpoint | PretrainingJob | None:
     """Return the checkpoint that ``config.weights`` asks for, or None for ``source: none``.
 
     Parameters
@@ -162,6 +183,8 @@ def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Pretrainin
         Folder of caches; the checkpoint is at ``weights/<content hash>.safetensors`` afterwards.
     log : callable
         Takes one line.
+    start_of_run : str
+        With ``weights=run`` the content hash of the start that the run had, or "".
 
     Returns
     -------
@@ -176,6 +199,8 @@ def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Pretrainin
     wanted = read_weights(config)
     if wanted is None:
         return None
+    if isinstance(wanted, RunWeights):
+        return _kept(start_of_run, cache)
     if isinstance(wanted, Pretraining):
         job = PretrainingJob(wanted, config.model, config.seed, cache)
         if found := _remembered(job.note, cache):
@@ -189,6 +214,22 @@ def checkpoint(config: Config, cache: Path, log: Log) -> Checkpoint | Pretrainin
 def path_of(cache: Path, content_hash: str) -> Path:
     """Return where the checkpoint of that content hash is kept."""
     return cache / "weights" / f"{content_hash}.safetensors"
+
+
+def _kept(content_hash: str, cache: Path) -> Checkpoint | None:
+    """Return the start that a run of before had."""
+    if not content_hash:
+        return None
+    try:
+        tensors, metadata = weights.load(path_of(cache, content_hash))
+    except UserError as error:
+        raise UserError(
+            f"weights=run: the run started from the weights {content_hash}, and they are not here any "
+            f"more: {error}"
+        ) from None
+    if weights.content_hash(tensors) != content_hash:
+        raise UserError(f"weights=run: {path_of(cache, content_hash)} is damaged")
+    return Checkpoint(content_hash, tensors, metadata.get("source", "a run of before"))
 
 
 def _remembered(note: Path, cache: Path) -> Checkpoint | None:

@@ -84,5 +84,7 @@ def _start(plan: Plan, signed: str) -> str:
 def _tuning(plan: Plan) -> str:
     if not plan.tuning.epochs:
         return "no fine-tuning"
-    groups = ", ".join(plan.tuning.groups)
+    groups = ", ".join(
+        plan.tuning.groups or ("the personal layers (or the task's, or the common)",)
+    )
     return f"{plan.tuning.epochs} epochs of fine-tuning of {groups}; the result stays here"

@@ -67,8 +67,10 @@ class StrategyConfig:
 
     def check(self) -> None:
         """Raise UserError for a value out of its range."""
-        names = ("rounds", "fraction", "min_sites", "deadline", "poll")
+        names = ("fraction", "min_sites", "deadline", "poll")
         positive("strategy", self, *names, "join_timeout", "give_up", "final_timeout")
+        if self.rounds < 0:
+            raise UserError(f"strategy.rounds must be 0 or greater, got {self.rounds}")
         if self.fraction > 1:
             raise UserError(
                 f"strategy.fraction is a share of the sites, at most 1: {self.fraction}"
@@ -178,10 +180,30 @@ class Config:
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
+        self._check_measured_run()
         self._check_sites()
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
+
+    def _check_measured_run(self) -> None:
+        """Raise UserError where a run trains nothing and measures none, or does both."""
+        measures, rounds = self.weights.get("source") == "run", self.strategy.rounds
+        if not measures and not rounds:
+            raise UserError(
+                "strategy.rounds=0 trains nothing: add weights=run weights.run=<name> to measure a "
+                "finished run, or write strategy.rounds=1 or more"
+            )
+        if measures and rounds:
+            raise UserError(
+                "weights=run measures a finished run, and trains nothing: add strategy.rounds=0; to "
+                "train on from a model write weights=file weights.path=<file>"
+            )
+        if measures and self.deployment.epochs:
+            raise UserError(
+                "weights=run trains nothing: leave deployment.epochs out; to fine-tune a finished run "
+                "resume it with deployment.epochs"
+            )
 
     def _check_sites(self) -> None:
         """Raise UserError where the sites of a run cannot be enough, or leave out a newcomer."""

@@ -13,9 +13,11 @@ from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models.freezing import freeze, frozen_cut
-from models.groups import Partition, partition_tensors
+from models.groups import Partition, Scope, partition_tensors
 from models.networks import build
 from strategies.method import Method
+
+NEAREST_FIRST = (Scope.ONE_SITE, Scope.SAME_TASK, Scope.ALL_SITES)
 
 
 class ModelWithExtras(nn.Module):
@@ -162,10 +164,28 @@ def _other_shape(name: str, given: Sequence[int], own: Sequence[int]) -> str:
     return f"{name} is {tuple(given)}, the model's is {tuple(own)}"
 
 
-def _check_tuned(partition: Partition, groups: Sequence[str]) -> None:
+def tuned_groups(partition: Partition, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the groups that fine-tuning changes: those wanted, as far as they have layers.
+
+    With None, the personal layers; where there are none, those of the task; else the common ones.
+    """
+    there = [
+        name
+        for name, group in partition.groups.items()
+        if group.trained and any(partition.specs[each].floating for each in partition.names(name))
+    ]
+    if wanted is not None:
+        return tuple(group for group in wanted if group in there)
+    for scope in NEAREST_FIRST:
+        if found := tuple(name for name in there if partition.groups[name].scope is scope):
+            return found
+    return ()
+
+
+def _check_tuned(partition: Partition, groups: Sequence[str] | None) -> None:
     """Raise UserError if ``deployment.groups`` names a group that no site can train."""
     trained = [name for name, group in partition.groups.items() if group.trained]
-    for group in groups:
+    for group in groups or ():
         if group not in trained:
             why = "is frozen" if group in partition.groups else "does not exist"
             raise UserError(f"deployment.groups: {group!r} {why}; choose from {', '.join(trained)}")

@@ -120,7 +120,7 @@ class Tuning:
     """What each site fine-tunes after the last round; see conf/config.yaml."""
 
     epochs: int
-    groups: tuple[str, ...]
+    groups: tuple[str, ...] | None  # None: those that are nearest to the site, see `tuned_groups`
     lr_factor: float
 
     def check(self) -> None:
@@ -130,7 +130,7 @@ class Tuning:
                 f"deployment.epochs must be 0 (no fine-tuning) or greater, got {self.epochs}"
             )
         positive("deployment", self, "lr_factor")
-        if self.epochs and not self.groups:
+        if self.epochs and self.groups == ():
             raise UserError(
                 "deployment.groups is empty: name the layer groups to fine-tune, such as "
                 "[personal], or set deployment.epochs=0"
@@ -148,7 +148,7 @@ class Plan:
     seed : int
         The run's seed.
     rounds : int
-        How many rounds are planned, for schedules.
+        How many rounds are planned, for schedules; 0 where a run of before is measured.
     fraction : float
         Share of the sites that is asked in each round; with ``rounds`` it says how long a site
         trains alone.
@@ -227,7 +227,7 @@ def plan_from_json(text: str) -> Plan:
     if isinstance(loaded, dict):
         loaded.setdefault("agreed", None)
     plan = read_options(Plan, loaded, "plan")
-    if plan.rounds < 1 or not 0 < plan.fraction <= 1:
+    if plan.rounds < 0 or not 0 < plan.fraction <= 1:
         raise UserError(
             f"the plan has {plan.rounds} rounds of a share of {plan.fraction} of the sites"
         )

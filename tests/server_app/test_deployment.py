@@ -20,18 +20,21 @@ from flwr.app import ConfigRecord, Message
 from client_app.store import DiskStore
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.plan import Tuning, plan_from_json
+from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError
 from fedstrata.support.seeds import derive_seed
 from models import weights
+from models.groups import FOUR_GROUPS, Partition
 from models.model_file import read_model
 from models.networks import build
 from server_app.compose import compose
+from server_app.deployment import tuning_line
 from server_app.report import deployment_tables, deployment_verdict
 from server_app.sites.roster import Roster
 from strategies.config import plan_for
 from strategies.methods.layers import Layers
 from strategies.site_round import SiteRound
-from tests.helpers.runs import DOCS, GROUPS, SMALL, same, states, without_times
+from tests.helpers.runs import DOCS, GROUPS, SMALL, grid_of, same, states, without_times
 from tests.helpers.tampering import kinds_to, of_round, with_report
 from tests.loopback import LoopbackGrid, failed, simulate
 
@@ -162,16 +165,46 @@ def test_epochs_0_sends_nothing_and_says_null(tmp_path: Path) -> None:
     assert kinds.DEPLOY not in {m.metadata.message_type for m in grid.sent}
 
 
-def test_without_personal_layers_nothing_is_tuned_and_said_so(tmp_path: Path) -> None:
-    overrides = [*SMALL, "method=fedavg", "deployment.epochs=1"]
-    results, _ = simulate(tmp_path, "faces", overrides, sites=2)
+def test_groups_that_no_task_has_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method=fedavg", "deployment.epochs=1", "deployment.groups=[personal]"]
+    grid = grid_of(tmp_path, sites=2)
+    with pytest.raises(UserError, match=r"would tune nothing: write deployment\.groups=\[common\]"):
+        simulate(tmp_path, "faces", overrides, grid=grid)
+    assert kinds.TRAIN not in {m.metadata.message_type for m in grid.sent}
+
+
+@pytest.mark.parametrize(
+    ("groups", "tuned"),
+    [
+        (["method=fedavg"], "common"),
+        (["groups=body_common_head_task"], "task"),
+        ([*GROUPS], "personal"),
+        (["method=fedper"], "personal"),
+    ],
+)
+def test_what_is_nearest_to_the_site_is_tuned_by_default_and_said_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, groups: list[str], tuned: str
+) -> None:
+    overrides = [*SMALL, *groups, "deployment.epochs=1", "strategy.rounds=1"]
+    with caplog.at_level(logging.INFO, "flwr"):
+        results, _ = simulate(tmp_path, "faces", overrides, sites=2)
     for entry in results["deployment"]["sites"].values():
-        assert entry["tuned"] == entry["steps"] == 0
-        assert entry["after"] == entry["before"]
-        assert entry["alone"] is entry["over_alone"] is None
-    said = deployment_verdict(results["deployment"])
-    assert "nothing to tune in deployment.groups at site-00, site-01" in said
-    assert "baselines.alone=false" in said
+        assert entry["tuned"] > 0
+        assert entry["steps"] == 3
+    said = [r.getMessage() for r in caplog.records]
+    line = f"fine-tuning after the rounds: {tuned} at task gender, pose"
+    assert said.index(line) < next(n for n, text in enumerate(said) if text.startswith("round 1/"))
+
+
+def test_a_task_at_which_nothing_can_be_tuned_is_named() -> None:
+    small = {"w": TensorSpec(shape=(2,), dtype="float32")}
+    partitions = {
+        task: Partition({"w": group}, small, FOUR_GROUPS)
+        for task, group in (("a", "personal"), ("b", "common"))
+    }
+    line = tuning_line(partitions, ("personal",))
+    assert "personal at task a; nothing (deployment.groups has no layers there) at task b" in line
+    assert tuning_line(partitions, None).endswith("personal at task a; common at task b")
 
 
 def test_fedavg_with_fine_tuning_is_a_choice_of_groups(tmp_path: Path) -> None:
@@ -349,7 +382,7 @@ def test_a_plan_tells_the_fine_tuning_and_not_the_names_of_newcomers() -> None:
     overrides = ["deployment.epochs=2", "deployment.newcomers=[north]"]
     plan = plan_for(compose("faces", overrides), federation="run-1", weights="")
     again = plan_from_json(plan.to_json())
-    assert again.tuning == Tuning(2, ("personal",), 1.0)
+    assert again.tuning == Tuning(2, None, 1.0)
     assert "north" not in plan.to_json()
 
 

@@ -1,0 +1,126 @@
+"""A finished run that is measured again at the sites, and not trained on: ``weights=run``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedstrata.protocol.orders import BEST
+from fedstrata.runs.folder import read_results
+from fedstrata.support.errors import UserError
+from server_app.run_folder import RunFolder, Saved, find_run
+from strategies.config import Config, StrategyConfig, config_from_dict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from server_app.rounds.state import ServerState
+
+# What is of this run: how long the server waits, and for whom.
+_WAITING = ("sites", "min_sites", "join_timeout", "give_up", "deadline", "poll", "final_timeout")
+_OWN = (
+    *(f"strategy.{key}" for key in ("rounds", "on_site_error", *_WAITING)),
+    *("weights", "cohort", "cross_site", "experiment"),
+)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run whose state is measured.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of the run.
+    state : str
+        ``last`` or ``best``.
+    begun : mapping
+        What is written down of the run.
+    """
+
+    folder: RunFolder
+    state: str
+    begun: Mapping[str, Any]
+
+    @property
+    def start(self) -> str:
+        """The content hash of the pre-trained weights that the run started from, or ""."""
+        return str(self.begun.get("weights", ""))
+
+    def config(self, own: Config) -> Config:
+        """Return the configuration of the measurement: the run's, but for what is ``own``."""
+        config = config_from_dict(self.begun["config"])
+        waiting = {name: getattr(own.strategy, name) for name in (*_WAITING, "on_site_error")}
+        strategy: StrategyConfig = replace(config.strategy, rounds=0, **waiting)
+        return replace(
+            config,
+            strategy=strategy,
+            weights=own.weights,
+            cohort=own.cohort,
+            baselines=replace(own.baselines, alone=False),
+            deployment=own.deployment,
+        )
+
+    def read(self) -> Saved:
+        """Return the checkpoint of the state; raise UserError where there is none that is whole."""
+        if self.state == BEST:
+            best = (read_results(self.folder.path) or {}).get("best")
+            number = best.get("round") if isinstance(best, dict) else None
+            if type(number) is not int:
+                raise UserError(
+                    f"weights.state=best: results.json of {self.folder.name} names no best state: "
+                    "write weights.state=last"
+                )
+            return self.folder.saved(number)
+        last = self.folder.latest()
+        if last is None:
+            raise UserError(f"weights.run: {self.folder.path} has no round that was completed")
+        return last
+
+
+def saved_run(config: Config, overrides: Sequence[str], output_dir: Path) -> SavedRun | None:
+    """Return the run that ``weights=run`` names, or None for a run that trains.
+
+    Raises
+    ------
+    UserError
+        There is no such run, or an override is of what is the run's.
+    """
+    if config.weights.get("source") != "run":
+        return None
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        if not any(key == own or key.startswith(f"{own}.") for own in _OWN):
+            raise UserError(
+                f"weights=run takes {key} from the run that it measures: leave {override!r} out"
+            )
+    name = str(config.weights["run"])
+    try:
+        folder = find_run(output_dir, name, "") if name != "latest" else None
+    except UserError as error:
+        raise UserError(str(error).replace("resume:", "weights.run:", 1)) from None
+    if folder is None:
+        raise UserError("weights.run=latest: name the run; `fedstrata runs` lists them")
+    return SavedRun(folder, str(config.weights["state"]), folder.begun())
+
+
+def states_of(saved: Saved, state: ServerState, name: str) -> dict[str, dict[str, Tensor]]:
+    """Return what the sites are to measure; UserError where a site's task is none of the run."""
+    if missing := sorted(state.states.keys() - saved.states.keys()):
+        raise UserError(
+            f"weights.run={name}: the run has no layers of {', '.join(missing)}, which sites that are "
+            "here exchange: leave them out, such as with strategy.sites"
+        )
+    from server_app.best_state import (
+        sent_states,  # with torch, which the first query need not wait for
+    )
+
+    return sent_states(saved, state)
+
+
+def newcomers(saved: Saved, sites: Iterable[str]) -> list[str]:
+    """Return the sites that trained in no round of the run: they have no layers of their own."""
+    trained = {site for record in saved.history for site in record["participants"]}
+    return sorted(set(sites) - trained)
