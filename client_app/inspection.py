@@ -60,6 +60,7 @@ class Inspection:
             "examples": data.counts() if data else {},
             "left_out": dict(sorted(findings.left_out.items())),
             "range": list(data.value_range) if data and data.value_range else None,
+            "size": findings.sizes.as_dict() if findings.sizes else None,
             "input_shape": list(data.input_shape) if data else None,
             "groups": dict(findings.groups) if findings.groups else None,
             "notes": [note.whole for note in findings.notes],

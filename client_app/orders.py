@@ -146,7 +146,7 @@ def train(context: SiteContext, order: Order) -> Answer:
 
 
 def evaluate_received(context: SiteContext, order: Order) -> Answer:
-    """Answer with metrics and interval of the received layers and the site's own; train nothing.
+    """Answer with all measures of the received layers and the site's own; train nothing.
 
     Where the order says so, the whole model is written, to `model_path`.
     """
@@ -156,7 +156,8 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
         context.store.require(order.round)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     measured = prepared.measure()
-    report = replace(prepared.report(measured), interval=prepared.interval())
+    report = prepared.report(measured)
+    report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
     if order.keep:
         memory, stages = prepared.site_round.memory, {order.keep: measured}
         write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
@@ -203,6 +204,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
+    before_by_class = after_by_class = prepared.by_class()
     site_round = prepared.site_round
     groups = tuned_groups(context.partitioned.partition, tuning.groups)
     tuned = site_round.trainable(groups)
@@ -213,7 +215,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         site_round.optimizer_state = {}
         context.method.fine_tune(site_round, groups, tuning.epochs)
         check_finite(context.partitioned)
-        after = prepared.measure()
+        after, after_by_class = prepared.measure(), prepared.by_class()
     write_site_model(
         context,
         DEPLOYED,
@@ -236,6 +238,8 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         after=after,
         error="",
         numerics=done.numerics,
+        before_by_class=before_by_class,
+        after_by_class=after_by_class,
     )
     return report, {}
 

@@ -18,10 +18,13 @@ from client_app.gpu_cache import GpuCache, room_on
 from client_app.numerics import numerics_of
 from client_app.store import LocalState, Store
 from fedstrata.protocol.answers import Metrics, RoundReport
+from fedstrata.protocol.class_measures import ByClass
+from fedstrata.protocol.data_description import CHOICES, CONFUSION, RATES
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models.freezing import split_at
+from models.training.class_measures import Measured as Outputs
 from models.training.data import Split
 from models.training.intervals import Interval
 from models.training.loop import (
@@ -106,6 +109,20 @@ class PreparedRound:
         )
         labels = torch.from_numpy(self.splits["test"].labels)
         return context.objective.interval(self.outputs["test"], labels, generator)
+
+    def by_class(self) -> ByClass | None:
+        """Return the measures of each class as last measured, as far as the site lets them out."""
+        context, node = self.context, self.context.node
+        said = CHOICES if node.simulated else node.describe
+        if RATES not in said and CONFUSION not in said:
+            return None
+        seed = derive_seed(context.plan.seed, "by class", context.data.site)
+        validation, test = (
+            Outputs(self.outputs[name], torch.from_numpy(self.splits[name].labels))
+            for name in MEASURED
+        )
+        found = context.objective.by_class(validation, test, np.random.default_rng(seed))
+        return found if found is None or CONFUSION in said else found.coarse()
 
     def train(self) -> None:
         """Train as the method does; raise Diverged where a tensor is not finite afterwards."""

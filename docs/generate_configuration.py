@@ -36,6 +36,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "method": ("method", "The method of federated learning."),
     "train": ("train", "How a site trains."),
     "strategy": ("strategy", "The rounds, as the server runs them."),
+    "tracker": ("tracker", "Where a run is also written down, to compare runs."),
     "aggregator": (
         f"strategy.aggregators.{GROUP}",
         "How the server averages the updates of one layer group.",

@@ -17,6 +17,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
+from fedstrata.support.said_lines import note_said
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.disk_room import require_room
@@ -29,6 +30,7 @@ from server_app.sites.joining import gather
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
 from server_app.superlink_owner import user_name, warn_of_other_owner
+from server_app.trackers import check_tracker
 from strategies.config import Config, plan_for
 
 logger = logging.getLogger("flwr")
@@ -43,6 +45,7 @@ def say(text: str) -> None:
     """Print ``text`` so that `flwr run --stream` shows it, tables included."""
     for line in text.rstrip("\n").split("\n"):
         logger.info("%s", line)
+        note_said("line", line)
 
 
 @app.main()
@@ -54,6 +57,7 @@ def main(grid: Grid, context: Context) -> None:
         run_all(grid, read_run_config(context.run_config))
     except UserError as error:
         logger.error("fedstrata: %s", error)
+        note_said("error", str(error))
         say_once(error, logger)
         raise
 
@@ -77,7 +81,7 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
     from server_app.run import checked
 
     for each in several:
-        checked(compose(each.experiment, each.overrides))
+        checked(_composed(each))
     failed: dict[str, str] = {}
     for number, each in enumerate(several, start=1):
         overrides = " ".join(each.overrides)
@@ -99,7 +103,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     is known first. While sites of a deployment answer, torch is imported here; a simulation's, on
     the same machine, start undisturbed.
     """
-    config = compose(wanted.experiment, wanted.overrides)
+    config = _composed(wanted)
     given = saved_run(config, wanted.overrides, wanted.output_dir)
     config = config if given is None else given.config(config)
     settings = config.strategy
@@ -118,6 +122,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites, only, audit)
     progress = RunProgress(folder.path)
     with folder.written_here(), progress.of_run():
+        note_said("run", str(folder.path))
         say(f"run {folder.name}: results go to {folder.path}")
         found, rejected = gather(
             roster,
@@ -136,8 +141,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         # Besides the last ones two of best states, and one that is being written.
         require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
         if old is None:
-            folder.begin(config.to_dict(), wanted.experiment)
-        with audit.recorded(folder.name, folder.begun(), plan.to_json()):
+            folder.begin(config.to_dict(), wanted.experiment, _given(wanted, grid))
+        with audit.recorded(folder.name, folder.begun(), plan.to_json()), this_run.tracking:
             try:
                 if given is not None:
                     results = this_run.measure(given)
@@ -160,6 +165,22 @@ def _folder(
     if given is not None:  # under whose name the sites have their personal layers
         folder.federation = given.folder.federation
     return folder, None
+
+
+def _composed(wanted: RunConfig) -> Config:
+    """Return the configuration; raise UserError where its tracker is not installed."""
+    config = compose(wanted.experiment, wanted.overrides)
+    check_tracker(config.tracker)
+    return config
+
+
+def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
+    """Return what a command that resumes the run has to give again."""
+    return {
+        "overrides": list(wanted.overrides),
+        "data-root": wanted.data_root,
+        "nodes": len(list(grid.get_node_ids())),
+    }
 
 
 def _close(grid: Grid, path: Path, results: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ class RunConfig:
     output_dir: Path
     resume: str
     name: str = ""
+    data_root: str = ""
 
     def each(self, several: Sequence[tuple[str, ...]]) -> list[RunConfig]:
         """Return one run config for each set of overrides."""
@@ -58,6 +59,7 @@ def read_run_config(run_config: Mapping[str, Any]) -> RunConfig:
         output_dir=Path(output) if output else home() / "runs",
         resume=str(run_config.get("resume") or ""),
         name=str(run_config.get("name") or ""),
+        data_root=data_root,
     )
 
 
@@ -102,7 +104,26 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def compose(experiment: str, overrides: Sequence[str]) -> Config:
-    """Compose conf/ with Hydra and return the checked configuration.
+    """Compose conf/ with Hydra and return the checked configuration; raise as `loaded` does."""
+    return config_from_dict(loaded(experiment, overrides))
+
+
+def simulated_nodes(composed: Mapping[str, Any]) -> int:
+    """Return how many nodes a simulation of the composed configuration takes by itself.
+
+    Raises
+    ------
+    UserError
+        ``simulation.sites`` is no number of sites.
+    """
+    sites = composed["simulation"]["sites"]
+    if not isinstance(sites, int) or isinstance(sites, bool) or sites < 1:
+        raise UserError(f"simulation.sites={sites}: write a whole number from 1 up")
+    return -(-sites // int(composed["cohort"]["sites"]))
+
+
+def loaded(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose conf/ with Hydra and return plain data.
 
     Raises
     ------
@@ -125,13 +146,13 @@ def compose(experiment: str, overrides: Sequence[str]) -> Config:
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra.compose("config", [f"experiment={experiment}", *overrides])
-        loaded = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        found = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, overrides, experiment)) from None
-    if not isinstance(loaded, dict):
+    if not isinstance(found, dict):
         raise UserError("the configuration is not a mapping")
-    _name_classes(loaded.get("data"))
-    return config_from_dict({str(key): value for key, value in loaded.items()})
+    _name_classes(found.get("data"))
+    return {str(key): value for key, value in found.items()}
 
 
 def _name_classes(data: object) -> None:

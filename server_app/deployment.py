@@ -7,10 +7,12 @@ from typing import Any
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport
+from fedstrata.protocol.class_measures import ByClass
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.task_kinds import CLASSES
 from fedstrata.support.errors import UserError, nearest
 from models.groups import Partition, Scope
+from server_app.class_records import record_of
 from server_app.evaluation import ask_reports, last_ask, missing, trained_alone
 from server_app.rounds.dispatch import Dispatch
 from server_app.rounds.records import (
@@ -137,7 +139,8 @@ def _shares_by_task(partition: Partition) -> bool:
 
 def _entry(member: Member, report: DeployReport, alone: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one site's entry: the measures of the test data, those on validation below."""
-    before, after = _measures(member, report.before), _measures(member, report.after)
+    before = _measures(member, report.before, report.before_by_class)
+    after = _measures(member, report.after, report.after_by_class)
     measures = MEASURES[member.report.kind.name]
     leading, kind = measures.leading, kind_record(member)
     return {
@@ -159,9 +162,12 @@ def _entry(member: Member, report: DeployReport, alone: Mapping[str, Any] | None
     }
 
 
-def _measures(member: Member, metrics: answers.Metrics) -> dict[str, Any]:
-    validation = named_measures(member, metrics["validation"])
-    return {**named_measures(member, metrics["test"]), "validation": validation}
+def _measures(member: Member, metrics: answers.Metrics, by_class: ByClass | None) -> dict[str, Any]:
+    return {
+        **named_measures(member, metrics["test"]),
+        "validation": named_measures(member, metrics["validation"]),
+        **record_of(by_class, member.report.classes),
+    }
 
 
 def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:

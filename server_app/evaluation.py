@@ -15,6 +15,7 @@ from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.task_kinds import CLASSES
 from server_app.choosing import Best
+from server_app.class_records import over_sites, record_of
 from server_app.patience import Patience
 from server_app.rounds.checks import check_report, refusal
 from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch
@@ -116,10 +117,11 @@ def _summary(
         interval = reports[name].interval
         site["interval"] = None if interval is None else list(interval)
         site |= compared(site, by_name[name], without.get(name))
+        site |= record_of(reports[name].by_class, by_name[name].report.classes)
     tasks = task_metrics(sites)
     for task, summary in tasks.items():
         own = [site for site in sites.values() if site["task"] == task]
-        summary |= _comparison_of_task(summary, own)
+        summary |= _comparison_of_task(summary, own) | over_sites(own)
     of_classes = [site for site in sites.values() if site["kind"] == CLASSES]
     return {
         "tasks": tasks,

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fedstrata.protocol.measure_text import BASELINES
+from fedstrata.protocol.measure_text import WORDS as WORDS
+from fedstrata.protocol.measure_words import gain_words as gain_words
+from fedstrata.protocol.measure_words import value_words as value_words
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
 from server_app.rounds.records import baseline_name, kind_of, measures_of, weighted_mean
 
 Row = Mapping[str, Any]
-WORDS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "r2": "R2",
-}
-BASELINES = {CLASSES: "majority class", LABELS: "chance", NUMBER: "mean"}
 _BESIDES = {
     CLASSES: ("balanced_accuracy", "auroc"),
     LABELS: ("average_precision", "accuracy"),
@@ -61,27 +55,6 @@ def gain_over_alone(row: Row) -> float | None:
     return measures.gain(row[measures.leading], alone(row))
 
 
-def value_words(row: Row, name: str, value: float | None, *, unit: bool = True) -> str:
-    """Return a value of the measure ``name`` of a row's kind."""
-    if value is None:
-        return "-"
-    if "accuracy" in name:
-        return f"{100 * value:.2f} %"
-    if name in ("mae", "rmse"):
-        return f"{value:.4g}" + _unit(row, unit)
-    return f"{value:.3f}"
-
-
-def gain_words(row: Row, value: float | None) -> str:
-    """Return a gain in the leading measure, above 0 where it is better."""
-    kind = kind_of(row)
-    if value is None:
-        return "-"
-    if kind == CLASSES:
-        return f"{100 * value:+.2f} points"
-    return f"{value:+.3f}" if kind == LABELS else f"{value:+.4g}{_unit(row, unit=True)}"
-
-
 def received_words(records: Iterable[Row]) -> str:
     """Return how good the model was as sites received it, each kind by its own measure, or ""."""
     parts = []
@@ -116,7 +89,3 @@ def tasks_of_other_kinds(sites: Mapping[str, Row]) -> dict[str, dict[str, Row]]:
         if kind_of(row) != CLASSES:
             found.setdefault(str(row["task"]), {})[name] = row
     return found
-
-
-def _unit(row: Row, unit: bool) -> str:
-    return f" {row['unit']}" if unit and row.get("unit") else ""

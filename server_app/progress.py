@@ -88,7 +88,7 @@ class RunProgress:
             How many rounds' time all that comes after them takes.
         """
         self._afterwards = afterwards
-        self._count(list(history), rounds)
+        self._count([dict(record) for record in history], rounds)
 
     def join(self, tasks: Mapping[str, str]) -> None:
         """Note the sites that take part, by name with their task."""

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from server_app import measure_words
+from server_app.class_tables import class_table
 from server_app.rounds.records import (
     MISSED,
     NOT_ASKED,
@@ -86,6 +87,8 @@ def _spans(numbers: Sequence[int]) -> str:
 def closing(results: Mapping[str, Any]) -> list[str]:
     """Return the texts at the end of a run: tables, and who gained and who lost."""
     texts = [final_tables(results["final"]), verdict(results["final"])]
+    if classes := class_table(results["final"]["tasks"]):
+        texts.append(classes)
     if missed := participation_table(results["participation"], results["rounds"]):
         texts.append(missed)
     if results["deployment"] is not None:

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +36,7 @@ _MAY_CHANGE = (
     *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
     *(f"cohort.{key}" for key in ("sites", "batched")),  # which node holds a site
     "choose.patience",
+    *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
     "models.keep",
 )
 
@@ -104,12 +105,17 @@ class RunFolder:
             return str(self.begun().get("federation", self.name))
         return f"{self.name}-{secrets.token_hex(ID_BYTES)}" if self._chosen else self.name
 
-    def begin(self, config: dict[str, Any], experiment: str) -> None:
-        """Write down what the run is; raise UserError where another began here."""
+    def begin(
+        self, config: dict[str, Any], experiment: str, given: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write down what the run is; raise UserError where another began here.
+
+        ``given`` is what `fedstrata run --resume` gives again: overrides, data-root, nodes.
+        """
         if self.has_begun:
             raise UserError(f"output-dir: another run has just begun in {self.path}; resume it")
-        content = {"experiment": experiment, "config": config, "weights": ""}
-        content["federation"] = self.federation
+        content: dict[str, Any] = {"experiment": experiment, "config": config, "weights": ""}
+        content |= {"federation": self.federation, "given": dict(given or {})}
         self._write_begun(content)
 
     def _write_begun(self, content: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from fedstrata.protocol.codings import SAFETENSORS, Codings, read_form, size_of
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.sums import SumsReport
+from site_guard.class_rules import allowed
 from site_guard.layers import checked, forms_of
 from site_guard.reports import ReportRules, Schema, check_shape, codings_of, some
 from site_guard.reports import round_of as round_of  # for whoever handles orders
@@ -151,6 +152,7 @@ class AnswerFilter:
             self.rules.check_sums(order, report)
         else:
             self.rules.check_counts(order, report)
+            report = allowed(report, kind, self.settings.describe, self.rules.outputs(order))
         if kind != kinds.TRAIN:
             answers.expect_no_layers(answered)
             return answers.answer(order, report, {})

@@ -191,6 +191,11 @@ class ReportRules:
             if numerics.batched_sites != 1 or numerics.micro_batches.bit_count() != 1:
                 raise Refused("the app says that it computed in a way that a site cannot")
 
+    def outputs(self, order: Message) -> int | None:
+        """Return how many classes the app named in this run; None where it was not asked since."""
+        names = self._first.get(("classes", order.metadata.run_id))
+        return len(names) if isinstance(names, tuple) else None
+
     def _check_measured(self, order: Message, metrics: Metrics) -> None:
         run = order.metadata.run_id
         for split, values in metrics.items():

@@ -151,8 +151,8 @@ class DeploymentConfig(Tuning):
 class Config:
     """All settings of one run.
 
-    ``model``, ``weights``, ``data`` and ``method`` are checked by the code that uses them, because
-    their options depend on the name chosen there.
+    ``model``, ``weights``, ``data``, ``method`` and ``tracker`` are checked by the code that uses
+    them, because their options depend on the name chosen there.
     """
 
     seed: int
@@ -165,6 +165,7 @@ class Config:
     strategy: StrategyConfig
     baselines: BaselinesConfig
     choose: ChooseConfig
+    tracker: dict[str, Any]
     models: ModelsConfig
     deployment: DeploymentConfig
     cohort: CohortConfig

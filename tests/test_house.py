@@ -40,6 +40,7 @@ FLOORS = (
     ("server_app", "client_app", "site_guard", "consortium"),
     ("strategies",),
     ("models",),
+    ("fedstrata.report",),
     ("fedstrata.runs",),
     ("fedstrata.protocol",),
     ("fedstrata.drawn_faces",),
@@ -77,6 +78,7 @@ ALLOWED = {
     "consortium": ("fedstrata.protocol", "fedstrata.support"),
     "fedstrata.drawn_faces": (),
     "fedstrata.runs": ("fedstrata.protocol", "fedstrata.support"),
+    "fedstrata.report": ("fedstrata.protocol", "fedstrata.runs", "fedstrata.support"),
     "conf": (),
 }
 

@@ -27,7 +27,7 @@ from fedstrata.support.durable import private_folder, replacing_private
 
 # A pack is a file that never changes: the squares, then a table with a row for each, then this.
 _END = struct.Struct("<8s32sQBB32s")  # magic, preparation, rows, wide, channels, hash of the table
-_MAGIC = b"FSPACK1\n"
+_MAGIC = b"FSPACK2\n"
 _ROW = np.dtype(
     [
         ("digest", "V32"),
@@ -36,6 +36,7 @@ _ROW = np.dtype(
         ("unused_pages", "<i4"),
         ("checksum", "<u4"),
         ("flags", "u1"),
+        ("size", "<i4", (2,)),  # width and height of the picture that the square is from
         ("numbers", "<f8", (4,)),  # low, high, window
     ]
 )
@@ -52,6 +53,12 @@ class StoredPicture(NamedTuple):
     row: int
     frame: int
     facts: Facts
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture that the square is from."""
+        width, height = self.pack.table[self.row]["size"].tolist()
+        return width, height
 
 
 @dataclass(frozen=True)
@@ -237,7 +244,7 @@ class PackWriter:
 
     def add(self, digest: str, frame: int, frames: int, decoded: Decoded) -> None:
         """Append a picture, one of ``frames`` of a file; without room nothing is written."""
-        square, facts = decoded
+        square, facts, shape = decoded
         size = square.nbytes + _ROW.itemsize
         content = np.ascontiguousarray(square).tobytes()
         flags = _INVERTED * facts.inverted | _COLORED * facts.colored
@@ -253,7 +260,7 @@ class PackWriter:
             except OSError as error:
                 self._give_up(error)
                 return
-            rows.append((name, frame, frames, facts.unused_pages, checksum, flags, numbers))
+            rows.append((name, frame, frames, facts.unused_pages, checksum, flags, shape, numbers))
             self._left -= size
 
     def _file(self, wide: bool, channels: int) -> tuple[IO[bytes], list[Any]]:

@@ -91,7 +91,8 @@ def _decode_narrow(image: Image.Image, preparation: Preparation) -> Decoded:
     image.load()
     colored = image.mode not in _COLORLESS
     image = turned_image(image, _orientation(image))
-    return Decoded(square_of_image(image, preparation), Facts(*EIGHT_BITS, colored=colored))
+    square = square_of_image(image, preparation)
+    return Decoded(square, Facts(*EIGHT_BITS, colored=colored), image.size)
 
 
 # -- more than 8 bits a value ----------------------------------------------------------------------

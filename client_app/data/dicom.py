@@ -191,8 +191,9 @@ def _decoded(stored: Plane, header: Any, frame: int, preparation: Preparation) -
 def _of_eight_bits(values: Plane, preparation: Preparation, window: dict[str, Any]) -> Decoded:
     from PIL import Image
 
-    square = square_of_image(Image.fromarray(np.ascontiguousarray(values)), preparation)
-    return Decoded(square, Facts(*EIGHT_BITS, colored=values.ndim == 3, **window))
+    image = Image.fromarray(np.ascontiguousarray(values))
+    square = square_of_image(image, preparation)
+    return Decoded(square, Facts(*EIGHT_BITS, colored=values.ndim == 3, **window), image.size)
 
 
 def _modality_values(stored: Plane, header: Any, frame: int) -> Plane:

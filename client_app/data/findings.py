@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from client_app.data.picture_sizes import PictureSizes
 from fedstrata.support.errors import PrivateText, as_private_text
 
 MOST_SHOWN = 5  # examples of what was left out that a line names
@@ -29,6 +30,8 @@ class Findings:
         What was taken how ("Training/ is the split train"), and what is probably a mistake.
     groups : mapping or None
         With `data.group`: ``by``, how many ``groups``, and how many stand ``on_both_sides``.
+    sizes : PictureSizes or None
+        Of pictures: how large they are in their files, and for the network.
     """
 
     left_out: Counter[str] = field(default_factory=Counter)
@@ -36,6 +39,7 @@ class Findings:
     notes: list[PrivateText] = field(default_factory=list)
     warnings: list[PrivateText] = field(default_factory=list)
     groups: Mapping[str, Any] | None = None
+    sizes: PictureSizes | None = None
 
     def leave_out(self, reason: str, what: str | PrivateText, count: int = 1) -> None:
         """Count something that is not used; the first of each reason are named in the log."""
@@ -53,7 +57,7 @@ class Findings:
         _once(self.warnings, text)
 
     def add(self, other: Findings) -> None:
-        """Take over what another one has, but for the groups."""
+        """Take over what another one has, but for the groups and sizes."""
         for reason, count in other.left_out.items():
             for what in other.examples.get(reason, []):
                 self.leave_out(reason, what, 0)

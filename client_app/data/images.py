@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client_app.data.arrays import stamp
 from client_app.data.cells import Cells
 from client_app.data.dicom import PATIENT, dicom_patients
-from client_app.data.file_digests import same_content
+from client_app.data.file_digests import digest_of, same_content
 from client_app.data.findings import Findings
 from client_app.data.groups import compile_pattern, groups_by_pattern, likely_column
+from client_app.data.kept_listing import Listing, kept_listing, listing_key
 from client_app.data.labels import has_label, read_targets
 from client_app.data.listing import Entry, Layout, from_domains, from_folders
 from client_app.data.manifest import ManifestColumns, from_manifest
 from client_app.data.paths import describe_file, describe_root, file_inside, require_folder
 from client_app.data.picture_options import PictureOptions
 from client_app.data.picture_reading import read_pictures
-from client_app.data.remembered import remembered
+from client_app.data.remembered import FolderStamp, folder_stamp, is_young, remembered
 from client_app.data.sharing import ExampleOptions, Labelled, draw_splits, share_of_site
 from client_app.data.site_info import (
     SiteInfo,
@@ -96,12 +96,12 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     settings = read_options(ImagesOptions, options, "data")
     root = require_folder(require_root(info))
     task, rank = _task(settings, info)
-    entries, every = _shared_examples(settings, root, task, info)
+    names, every = _shared_examples(settings, root, task, info)
     shared_seed = seed_of_split(seed, "images", task.name)
     share = share_of_site(every, settings, settings.site_split, rank, shared_seed, info)
     name = name_of_site(info, default_name(info))
-    paths = [entries[row].path for row in share.rows]
-    read = read_pictures(settings, paths, info.findings, info.cache_dir)
+    paths = [root / names[row] for row in share.rows]
+    read = read_pictures(settings, paths, info.findings, info.cache_dir, root)
     share = share.take(read.rows)
     parts = draw_splits(
         share,
@@ -145,26 +145,41 @@ def _task(settings: ImagesOptions, info: SiteInfo) -> tuple[TaskOptions, Rank]:
 
 def _shared_examples(
     settings: ImagesOptions, root: Path, task: TaskOptions, info: SiteInfo
-) -> tuple[list[Entry], Labelled]:
-    """Return all pictures with a label: in a simulation listed once for the sites of a process."""
+) -> tuple[Sequence[str], Labelled]:
+    """Return the names of all pictures with a label, and more of them.
 
-    def listed(findings: Findings) -> tuple[list[Entry], Labelled]:
-        return _examples(settings, root, task, replace(info, findings=findings))
-
+    In a simulation they are listed once for all sites of a machine. A deployed site lists its own
+    for each process, so that no name of a file stands in its cache.
+    """
     if info.deployed:
-        return listed(info.findings)
+        listing = _listing(settings, root, task, info, info.findings)
+        return listing.names, _labelled(settings, root, listing, info)
     manifest = None
     if settings.manifest is not None:
         settings.site_split.required_column()
-        manifest = stamp(file_inside(root, settings.manifest, "data.manifest"))
-    return remembered((repr(settings), task, root, manifest), root, info.findings, listed)
+        manifest = file_inside(root, settings.manifest, "data.manifest")
+    wanted = (repr(settings), repr(task), str(root))
+    content = manifest and digest_of(manifest)
+
+    def listed(findings: Findings, before: FolderStamp) -> tuple[Sequence[str], Labelled]:
+        listing = kept_listing(
+            None if is_young(before) else info.cache_dir,
+            listing_key(wanted, before, content),
+            lambda: listing_key(wanted, folder_stamp(root), manifest and digest_of(manifest)),
+            task.kind,
+            findings,
+            lambda own: _listing(settings, root, task, info, own),
+        )
+        return listing.names, _labelled(settings, root, listing, info)
+
+    return remembered((wanted, content), root, info.findings, listed)
 
 
-def _examples(
-    settings: ImagesOptions, root: Path, task: TaskOptions, info: SiteInfo
-) -> tuple[list[Entry], Labelled]:
-    """Return all pictures that the sites share and that have a label."""
-    entries, group_by = _list(settings, root, task, info.findings)
+def _listing(
+    settings: ImagesOptions, root: Path, task: TaskOptions, info: SiteInfo, findings: Findings
+) -> Listing:
+    """List all pictures that the sites share and that have a label."""
+    entries, group_by = _list(settings, root, task, findings)
     manifest = None if settings.manifest is None else root / settings.manifest
 
     def where(row: int) -> PrivateText:
@@ -184,24 +199,38 @@ def _examples(
         settings.rules(),
         settings.classes,
         deployed=info.deployed,
-        findings=info.findings,
+        findings=findings,
     )
     chosen = [entries[row] for row in targets.rows]
-    paths = [entry.path for entry in chosen]
-    groups = [entry.group for entry in chosen] if group_by else None
+    return Listing(
+        [str(entry.path).removeprefix(str(root)).lstrip("/") for entry in chosen],
+        [entry.split for entry in chosen],
+        [entry.domain for entry in chosen],
+        [entry.group for entry in chosen],
+        group_by,
+        targets,
+    )
+
+
+def _labelled(settings: ImagesOptions, root: Path, listing: Listing, info: SiteInfo) -> Labelled:
+    """Return the listed pictures with what only their files say: which are copies, whose they are."""
+    names, group_by = listing.names, listing.group_by
+    paths = [f"{root}/{name}" for name in names]
+    groups: Sequence[str] | None = listing.groups if group_by else None
     if settings.group_pattern is not None:
-        names = [path.relative_to(root).as_posix() for path in paths]
         groups = groups_by_pattern(names, settings.group_pattern)
         group_by = settings.group or "data.group_pattern"
     elif settings.group == PATIENT and not group_by:
-        groups, group_by = dicom_patients(paths, info.cache_dir), "DICOM's PatientID"
-    return chosen, Labelled(
-        targets,
-        [entry.split for entry in chosen],
+        files = [Path(path) for path in paths]
+        groups, group_by = dicom_patients(files, info.cache_dir), "DICOM's PatientID"
+    has_domains = settings.manifest is not None or settings.domains
+    return Labelled(
+        listing.targets,
+        listing.splits,
         same_content(root, paths, info.cache_dir),
-        lambda row: describe_file(paths[row]),
+        lambda row: describe_file(root / names[row]),
         "picture",
-        [entry.domain for entry in chosen] if manifest or settings.domains else None,
+        listing.domains if has_domains else None,
         groups,
         group_by,
         grouped=settings.group is not None or settings.group_pattern is not None,

@@ -24,6 +24,7 @@ from client_app.data.medmnist_labels import (
 )
 from client_app.data.normalization import check_normalization
 from client_app.data.paths import describe_file, describe_root, file_inside, reject_names_in_a_file
+from client_app.data.picture_sizes import sizes_of
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -137,9 +138,13 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     if settings.measure_on_all:
         rows_of_splits[1:] = [np.flatnonzero(collection.split == number) for number in (1, 2)]
     height, width = collection.images.shape[1:3]
+    count = sum(map(len, rows_of_splits))
+    info.findings.sizes = sizes_of(
+        {(width, height): count}, (settings.size or width, settings.size or height)
+    )
     shape = (settings.channels, settings.size or height, settings.size or width)
     # Checked here, because scaling the pictures allocates this memory.
-    size = math.prod(shape) * sum(map(len, rows_of_splits))
+    size = math.prod(shape) * count
     if size > settings.largest_mb << 20:
         raise UserError(
             f"the pictures would take {size >> 20} MB with data.size={settings.size} and data.channels="
@@ -151,14 +156,9 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     prepared = _preprocessing(settings, shape)
     return reject_empty_splits(
         SiteData(
-            name,
-            task,
-            outputs,
-            shape,
-            train,
-            validation,
-            test,
+            *(name, task, outputs, shape, train, validation, test),
             kind=kind,
+            source="" if info.deployed else path.stem,
             preprocessing=prepared,
         )
     )

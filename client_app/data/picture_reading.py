@@ -16,6 +16,7 @@ from client_app.data.file_digests import KeptDigests
 from client_app.data.findings import Findings
 from client_app.data.paths import describe_file
 from client_app.data.picture_options import OF_FILE, SKIP, PictureOptions
+from client_app.data.picture_sizes import sizes_of
 from client_app.data.pictures import Picture, PictureCache, PictureInputs
 from client_app.data.pixels import EIGHT_BITS
 from fedstrata.support.errors import PrivateText, UserError, private
@@ -124,8 +125,11 @@ def read_pictures(
     paths: Sequence[Path],
     findings: Findings,
     cache_dir: Path | None = None,
+    root: Path | None = None,
 ) -> ReadPictures:
     """Decode each file once, or take what an earlier start left in ``cache_dir``.
+
+    ``root`` is the folder of them all.
 
     Raises
     ------
@@ -137,7 +141,7 @@ def read_pictures(
     cache = PictureCache(preparation, memory)
     if cache_dir is not None and options.cache_mb and paths:
         store = DecodedStore(cache_dir / "pictures", preparation, options.cache_mb << 20)
-        digests = KeptDigests(cache_dir, os.path.commonpath(paths))
+        digests = KeptDigests(cache_dir, str(root or os.path.commonpath(paths)))
         cache = PictureCache(preparation, memory, store, digests)
     pictures: list[Picture] = []
     rows: list[int] = []
@@ -150,6 +154,8 @@ def read_pictures(
         rows.extend([row] * len(found))
     _handle_unreadable(options, wrong, len(paths), findings)
     _say_left_out(pictures, findings)
+    findings.sizes = sizes_of(cache.sizes, (preparation.size, preparation.size))
+    cache.sizes.clear()
     if options.channels == 1:
         colored = sum(picture.facts.colored for picture in pictures)
         if colored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -75,6 +76,8 @@ class PictureCache:
         Of files that were read before.
     kept : dict
         Maps `Picture.key` to the square.
+    sizes : Counter of tuple
+        How many of the examined pictures have which width and height.
     """
 
     preparation: Preparation
@@ -82,6 +85,7 @@ class PictureCache:
     store: DecodedStore | None = None
     digests: KeptDigests | None = None
     kept: dict[tuple[str, int], Square] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     _used: list[int] = field(default_factory=lambda: [0], repr=False)  # bytes, in `kept`
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
@@ -131,6 +135,7 @@ class PictureCache:
                 picture = Picture(path, digest, decoded.facts, frame)
                 found.append(picture)
                 self._keep(picture.key, decoded.square)
+                self._count(decoded.size)
                 if writer is not None:
                     writer.add(digest, frame, frames, decoded)
         except MissingReaderError:
@@ -142,6 +147,8 @@ class PictureCache:
     def _stored(self, path: Path, digest: str) -> list[Picture]:
         """Return the pictures of a file that are on disk; none where not all of them are."""
         stored = () if self.store is None else self.store.pictures(digest)
+        for each in stored:
+            self._count(each.size)
         return [Picture(path, digest, each.facts, each.frame) for each in stored]
 
     def _writing(self) -> AbstractContextManager[PackWriter | None]:
@@ -154,6 +161,10 @@ class PictureCache:
                 describe_file(picture.path) + ": has changed since the run began; start again"
             )
         return decode_one(picture.path, content, self.preparation, picture.frame).square
+
+    def _count(self, size: tuple[int, int]) -> None:
+        with self._lock:
+            self.sizes[size] += 1
 
     def _keep(self, key: tuple[str, int], square: Square) -> None:
         with self._lock:

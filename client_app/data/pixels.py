@@ -87,11 +87,13 @@ class Decoded(NamedTuple):
     """A decoded picture.
 
     The square is uint8 ``(size, size, channels)``, or float32 ``(size, size, 1 or channels)`` where
-    the file has more than 8 bits a value.
+    the file has more than 8 bits a value. ``size`` is width and height of the whole picture, as it
+    is seen.
     """
 
     square: Square
     facts: Facts
+    size: tuple[int, int]
 
 
 def square_of_image(image: Image.Image, preparation: Preparation) -> NDArray[np.uint8]:
@@ -136,12 +138,13 @@ def square_of_planes(
     ValueError
         A plane has no finite value.
     """
-    squares, lows, highs = [], [], []
+    squares, lows, highs, size = [], [], [], (0, 0)
     for plane, behind in zip(planes, preparation.background, strict=False):
         whole = _finite(plane)
         seen = whole if alpha is None or not alpha.any() else whole[alpha > 0]
         lows.append(float(seen.min()))
         highs.append(float(seen.max()))
+        size = (whole.shape[1], whole.shape[0])
         cut = _central(whole).astype(np.float32)
         if alpha is not None:
             share = _central(alpha).astype(np.float32) / 65535
@@ -154,6 +157,7 @@ def square_of_planes(
     return Decoded(
         np.ascontiguousarray(square),
         Facts(min(lows), max(highs), wide=True, colored=len(squares) == 3, **facts),
+        size,
     )
 
 

@@ -232,11 +232,13 @@ def rows_of_site(
         )
     if options.scheme in SHARE_SIZES:
         _reject_empty_shares(options.scheme, len(labels), rank)
+    # Flower's partitioners take rows in their order, so a shuffle comes first.
+    order = np.random.default_rng(seed).permutation(len(labels))
+    if options.scheme == "iid":  # as Flower's IidPartitioner, of which the import takes seconds
+        return np.sort(np.array_split(order, rank.count)[rank.index])
     # Imported here, because it takes seconds and a deployed site never needs it.
     from datasets import Dataset
 
-    # Flower's partitioners take rows in their order, so a shuffle comes first.
-    order = np.random.default_rng(seed).permutation(len(labels))
     columns: dict[str, list[int] | list[str]] = {
         "row": order.tolist(),
         "label": labels[order].tolist(),
@@ -344,8 +346,6 @@ def _partitioner(
 ) -> Partitioner:
     from flwr_datasets import partitioner as flower
 
-    if options.scheme == "iid":
-        return flower.IidPartitioner(rank.count)
     if options.scheme == "natural":
         return flower.NaturalIdPartitioner("domain")
     if options.scheme == "linear":

@@ -67,6 +67,7 @@ _NOTHING: Mapping[str, Any] = {
     "examples": {},
     "left_out": {},
     "range": None,
+    "size": None,
     "groups": None,
     "notes": [],
     "warnings": [],
@@ -108,6 +109,18 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         _apply_guard(shown, found[0], site, plan)
     shown["contact_sheet"] = _write_sheet(found[0], plan, options.sheet)
     return shown
+
+
+def _sizes(size: Mapping[str, Any]) -> str:
+    """Say how large the pictures are, before and after."""
+    before, after = size["before"], size["after"]
+    smallest, commonest, largest = (
+        "x".join(map(str, before[key])) for key in ("smallest", "commonest", "largest")
+    )
+    span = smallest if smallest == largest else f"{smallest} to {largest}"
+    most = "" if smallest == largest else f", most often {commonest} ({before['commonest_count']})"
+    cut = "the central square becomes " if size["central_square"] else ""
+    return f"size of the pictures: {span}{most}; {cut}{after[0]}x{after[1]} for the network"
 
 
 def _settings(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -248,8 +261,12 @@ def lines(shown: Mapping[str, Any]) -> list[str]:
     made: list[str] = []
     if shown["task"]:
         made += [f"task {shown['task']}: {shown['kind']}", *_counted(shown)]
+    which = "the first site's " if shown.get("sites") else ""
     if shown["range"]:
-        made.append("range of values: {:g} to {:g} become 0 to 1".format(*shown["range"]))
+        low, high = shown["range"]
+        made.append(f"{which}range of values: {low:g} to {high:g} become 0 to 1")
+    if shown.get("size"):
+        made.append(which + _sizes(shown["size"]))
     if shown["groups"]:
         made.append("groups: " + ", ".join(f"{k} {v}" for k, v in shown["groups"].items()))
     made += [f"left out, {reason}: {count}" for reason, count in shown["left_out"].items()]

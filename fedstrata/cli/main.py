@@ -10,11 +10,17 @@ from types import MappingProxyType
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
+        "run": "simulate a federation on this machine, and watch it",
+        "runs": "list runs: their state, rounds and results",
         "check": "read data as a run would: what is taken, what not, and what leaves",
+        "export": "write a model for other programs: ONNX, TorchScript, torchvision",
+        "predict": "use a model on files: a table of probabilities, heat maps",
+        "report": "write a run's page: figures, curves, layers, who took part; or several compared",
         "site": "run a site's process beside its SuperNode",
         "node": "run a SuperNode: flower-supernode with one more option and two repairs",
         "superlink": "run the consortium's SuperLink: flower-superlink, closed to others",
         "sign": "sign the app bundle that `flwr run` would send",
+        "completion": "complete commands, keys and choices in bash and zsh",
         "consortium": "make keys and certificates, register hospitals, run to the end",
     }
 )

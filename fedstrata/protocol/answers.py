@@ -20,6 +20,7 @@ from typing import TypeVar
 import msgspec
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fedstrata.protocol.class_measures import ByClass
 from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.kinds import (
     DEPLOY,
@@ -46,7 +47,7 @@ from fedstrata.protocol.limits import (
     printable,
 )
 from fedstrata.protocol.measured import MEASURED as MEASURED
-from fedstrata.protocol.measured import check_interval, check_metrics, check_outputs
+from fedstrata.protocol.measured import check_by_class, check_interval, check_metrics, check_outputs
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.rounding import MOST_OWED, rounded
 from fedstrata.protocol.sums import SumsReport, as_record
@@ -147,6 +148,8 @@ class RoundReport:
     owed : float or None
         Where coding loses something: the norm of what it has lost so far and not sent since, as a
         share of that of the change of the layers since the run's start.
+    by_class : ByClass or None
+        Of the last evaluation: measures of each class or label on the test split.
     """
 
     site: str
@@ -163,6 +166,7 @@ class RoundReport:
     diverged: bool = False
     interval: tuple[float, float] | None = None
     owed: float | None = None
+    by_class: ByClass | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,8 @@ class DeployReport:
         Whether the site may do this at another time: it does not train now.
     numerics : Numerics or None
         As in :class:`RoundReport`.
+    before_by_class, after_by_class : ByClass or None
+        As ``by_class`` in :class:`RoundReport`, before and after fine-tuning.
     """
 
     site: str
@@ -210,14 +216,16 @@ class DeployReport:
     error: str
     later: bool = False
     numerics: Numerics | None = None
+    before_by_class: ByClass | None = None
+    after_by_class: ByClass | None = None
 
 
 AnyReport = SiteReport | RoundReport | DeployReport | SumsReport
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
         SiteReport: ("known_states", "later", "data", "kind"),
-        RoundReport: ("diverged", "interval", "owed"),
-        DeployReport: ("later",),
+        RoundReport: ("diverged", "interval", "owed", "by_class"),
+        DeployReport: ("later", "before_by_class", "after_by_class"),
         SumsReport: ("later",),
     }
 )
@@ -341,6 +349,7 @@ def read_round_report(message: Message) -> RoundReport:
     report = replace(report, error=one_line(report.error))
     check_metrics(report.metrics)
     check_interval(report.interval, report.metrics)
+    check_by_class(report.by_class, report.metrics)
     if report.owed is not None and not 0 <= report.owed <= MOST_OWED:
         raise Refused(f"owed is {report.owed}")
     _check_finite(report)
@@ -356,8 +365,12 @@ def read_deploy_report(message: Message) -> DeployReport:
     """
     report = _read_report(DeployReport, message)
     report = replace(report, error=one_line(report.error))
-    check_metrics(report.before)
-    check_metrics(report.after)
+    for measured, by_class in (
+        (report.before, report.before_by_class),
+        (report.after, report.after_by_class),
+    ):
+        check_metrics(measured)
+        check_by_class(by_class, measured)
     _check_finite(report)
     _check_numerics(report)
     if report.error:
@@ -369,7 +382,8 @@ def read_deploy_report(message: Message) -> DeployReport:
         raise Refused(f"did {report.steps} of {report.planned} steps")
     if not 0 < report.examples < MOST_COUNTED or not 0 <= report.tuned < MOST_COUNTED:
         raise Refused(f"tuned {report.tuned} tensors on {report.examples} examples")
-    if not report.tuned and (report.steps or report.before != report.after):
+    same = report.before == report.after and report.before_by_class == report.after_by_class
+    if not report.tuned and (report.steps or not same):
         raise Refused("says that nothing was tuned, but what it measured changed")
     return report
 

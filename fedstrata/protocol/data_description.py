@@ -16,9 +16,9 @@ from fedstrata.protocol.limits import (
 )
 from fedstrata.support.errors import UserError
 
-RANGE, COUNTS = "range", "classes"
-CHOICES = (RANGE, COUNTS)  # what a deployed site may choose to say
-DEFAULT = (RANGE,)
+RANGE, COUNTS, RATES, CONFUSION = "range", "classes", "rates", "confusion"
+CHOICES = (RANGE, COUNTS, RATES, CONFUSION)  # what a deployed site may choose to say
+DEFAULT = (RANGE, RATES)
 MOST_NOTES = 50
 SPLITS = frozenset(("train", "validation", "test"))
 UNLIKE = 2.0  # ranges that span so many times what they have in common are of other devices

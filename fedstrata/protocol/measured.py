@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from fedstrata.protocol.class_measures import ByClass
 from fedstrata.protocol.limits import (
     MOST_CLASSES,
     MOST_EXAMPLES,
@@ -69,6 +70,15 @@ def check_interval(interval: tuple[float, float] | None, metrics: Mapping[str, B
     measure = measure_of(kind, MEASURES[kind].leading)
     if not measure.lowest <= interval[0] <= interval[1] <= measure.highest:
         raise Refused(f"the interval of the test data is {interval[0]} to {interval[1]}")
+
+
+def check_by_class(by_class: ByClass | None, metrics: Mapping[str, ByName]) -> None:
+    """Raise Refused for measures of classes that nobody has on such test data."""
+    if by_class is None:
+        return
+    tested = metrics.get("test", {})
+    by_class.check_kind(kind_of(tested) or "")
+    by_class.check(tested["examples"] or 0)
 
 
 def _check_value(what: str, value: float | None, measure: Measure) -> None:

@@ -6,15 +6,18 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedstrata.protocol.progress import MOST_BYTES, Progress, read_progress
+from msgspec.structs import replace
+
+from fedstrata.protocol.progress import MOST_BYTES, Progress, read_progress, write_progress
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.home import home
 
+OUTPUTS = "outputs"
 LOCK = ".lock"  # of the ServerApp that writes into a run's folder, while it lives
 SILENT = 120.0  # seconds without news after which a run is dead, where its lock cannot be asked
 INTERRUPTED = "interrupted"
@@ -66,9 +69,18 @@ class RunView:
         return self.state not in ("complete", "failed", "stopped", INTERRUPTED)
 
 
-def default_runs() -> Path:
-    """Return the folder of runs on this machine."""
-    return home() / "runs"
+@dataclass(frozen=True)
+class Given:
+    """What a person gave when a run began: it is given again when the run is resumed."""
+
+    overrides: tuple[str, ...] = ()
+    data_root: str = ""
+    nodes: int | None = None
+
+
+def default_folders() -> list[Path]:
+    """Return where runs lie: ``outputs`` here, of `fedstrata run`; and the home's, of `flwr run`."""
+    return [Path(OUTPUTS).absolute(), home() / "runs"]
 
 
 def read_run(path: Path) -> RunView:
@@ -122,12 +134,37 @@ def read_results(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def list_runs(folder: Path) -> Iterator[RunView | UserError]:
-    """Yield the runs in a folder, the latest first; of one that cannot be read, why."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder")
+def read_given(path: Path) -> Given:
+    """Return what was given when the run in a folder began; nothing of runs that did not note it."""
+    given = (_read_begun(path) or {}).get("given")
+    if not isinstance(given, dict):
+        return Given()
+    overrides, nodes = given.get("overrides"), given.get("nodes")
+    words = overrides if isinstance(overrides, list) else []
+    return Given(
+        overrides=tuple(word for word in words if isinstance(word, str)),
+        data_root=str(given.get("data-root") or ""),
+        nodes=nodes if isinstance(nodes, int) and nodes > 0 else None,
+    )
+
+
+def mark_stopped(path: Path, reason: str) -> None:
+    """Note that a run was stopped, where nobody writes into its folder any more."""
+    try:
+        progress = read_progress(path)
+    except UserError:
+        return
+    if progress is not None and not progress.ended and not is_written(path, progress.updated):
+        write_progress(path, replace(progress, state="stopped", reason=reason, seconds_left=None))
+
+
+def list_runs(*folders: Path) -> list[RunView | UserError]:
+    """Return the runs in folders, the latest first; of one that cannot be read, why.
+
+    A folder that does not exist has none.
+    """
     found: list[RunView | UserError] = []
-    for path in folder.iterdir():
+    for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
         if not any((path / name).is_file() for name in ("run.json", "progress.json")):
             continue
         try:
@@ -136,29 +173,32 @@ def list_runs(folder: Path) -> Iterator[RunView | UserError]:
             found.append(error)
         except FileNotFoundError:  # it was deleted meanwhile
             continue
-    yield from sorted(found, key=lambda run: -run.began if isinstance(run, RunView) else 0.0)
+    return sorted(found, key=lambda run: -run.began if isinstance(run, RunView) else 0.0)
 
 
-def find_run(wanted: str, folder: Path) -> RunView:
-    """Return the run that a person names: a folder's path, a name in ``folder``, or ``latest``.
+def find_run(wanted: str, folder: Path | None = None) -> RunView:
+    """Return the run that a person names: a name, ``latest``, or the path of its folder.
+
+    Names are looked for in ``folder``, or in `default_folders`.
 
     Raises
     ------
     UserError
         There is no such run; names those there are.
     """
+    folders = default_folders() if folder is None else [folder]
     if wanted != "latest":
-        for path in (folder / wanted, Path(wanted).expanduser()):
+        for path in (*(each / wanted for each in folders), Path(wanted).absolute()):
             if path.is_dir():
                 return read_run(path)
-    runs = [run for run in list_runs(folder) if isinstance(run, RunView)]
+    runs = [run for run in list_runs(*folders) if isinstance(run, RunView)]
     if wanted == "latest" and runs:
         return runs[0]
+    where = " and ".join(map(str, folders))
     if not runs:
-        raise UserError(f"{folder} holds no run yet; start one with `fedstrata run`")
-    raise UserError(
-        f"{folder} holds no run {wanted!r}; nearest: {nearest(wanted, [run.name for run in runs])}"
-    )
+        raise UserError(f"there is no run in {where}; start one with `fedstrata run`")
+    names = [run.name for run in runs]
+    raise UserError(f"there is no run {wanted!r} in {where}; nearest: {nearest(wanted, names)}")
 
 
 def is_written(path: Path, updated: float) -> bool:

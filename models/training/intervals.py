@@ -39,7 +39,7 @@ def bootstrap(
         count = min(at_once, RESAMPLES - start)
         weights = np.stack([_drawn(examples, generator) for _ in range(count)])
         found.append(measured(weights))
-    return _middle(np.concatenate(found))
+    return middle(np.concatenate(found))
 
 
 def bootstrap_of_share(hits: int, examples: int, generator: np.random.Generator) -> Interval | None:
@@ -47,7 +47,7 @@ def bootstrap_of_share(hits: int, examples: int, generator: np.random.Generator)
 
     How many of a resample are hits is binomial.
     """
-    return _middle(generator.binomial(examples, hits / examples, RESAMPLES) / examples)
+    return middle(generator.binomial(examples, hits / examples, RESAMPLES) / examples)
 
 
 def _drawn(examples: int, generator: np.random.Generator) -> Numbers:
@@ -55,7 +55,8 @@ def _drawn(examples: int, generator: np.random.Generator) -> Numbers:
     return np.bincount(rows, minlength=examples).astype(np.float64)
 
 
-def _middle(values: NDArray[np.float64]) -> Interval | None:
+def middle(values: NDArray[np.float64]) -> Interval | None:
+    """Return the interval in which `LEVEL` of ``values`` lie, NaN left out; None without any."""
     there = values[~np.isnan(values)]
     if not len(there):
         return None

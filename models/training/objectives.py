@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedstrata.protocol.class_measures import ByClass
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER, ONE_CLASS_EACH, TaskKind
 from fedstrata.support.errors import UserError
+from models.training import class_measures
+from models.training.class_measures import Measured as Outputs
 from models.training.data import Labels
 from models.training.intervals import Interval, bootstrap_of_share
 from models.training.label_metrics import auroc_interval, commoner_value_accuracy, label_metrics
@@ -79,6 +82,13 @@ class Objective(ABC):
     ) -> Interval | None:
         """Return the bootstrap interval of the leading measure, or None where there is none."""
 
+    def by_class(
+        self, validation: Outputs, test: Outputs, generator: np.random.Generator
+    ) -> ByClass | None:
+        """Return the measures of each class or label on the test data; None for numbers."""
+        del validation, test, generator
+        return None
+
     def _with_each(self, measured: Measured, of_each: Numbers, examples: int) -> Measured:
         """Return the measures, and where a report has them, those of each output."""
         names = MEASURES[self.kind.name].of_outputs(self.outputs)
@@ -112,6 +122,12 @@ class OneOfClasses(Objective):
         hits = int((outputs.argmax(1) == labels).sum())
         return bootstrap_of_share(hits, len(labels), generator)
 
+    def by_class(
+        self, validation: Outputs, test: Outputs, generator: np.random.Generator
+    ) -> ByClass | None:
+        """Return the measures of each class against the rest."""
+        return class_measures.of_classes(validation, test, generator)
+
 
 class SeveralLabels(Objective):
     """Any of several labels hold: sigmoid outputs."""
@@ -136,6 +152,12 @@ class SeveralLabels(Objective):
     ) -> Interval | None:
         """Return the interval of the macro AUROC."""
         return auroc_interval(outputs, labels, generator)
+
+    def by_class(
+        self, validation: Outputs, test: Outputs, generator: np.random.Generator
+    ) -> ByClass | None:
+        """Return the measures of each label."""
+        return class_measures.of_labels(validation, test, generator)
 
 
 class SomeNumbers(Objective):

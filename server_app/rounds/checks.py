@@ -172,6 +172,7 @@ def check_report(
     for metrics in measured:
         check_counted(metrics, member.report.examples)
         _check_kind(metrics, member)
+    _check_classes(report, member)
 
 
 def check_counted(metrics: Metrics, announced: Mapping[str, int]) -> None:
@@ -191,6 +192,18 @@ def _check_kind(metrics: Metrics, member: Member) -> None:
     for split, values in metrics.items():
         if set(values) != wanted:
             raise Refused(f"measures {split} not as a task of {kind} with {outputs} outputs")
+
+
+def _check_classes(report: RoundReport | DeployReport, member: Member) -> None:
+    """Raise Refused for measures of another number of classes than the member has."""
+    found = (
+        [report.by_class]
+        if isinstance(report, RoundReport)
+        else [report.before_by_class, report.after_by_class]
+    )
+    for each in found:
+        if each is not None and len(each.classes) != len(member.report.classes):
+            raise Refused(f"measures {len(each.classes)} of {len(member.report.classes)} classes")
 
 
 def refusal(report: RoundReport | DeployReport) -> Refused:

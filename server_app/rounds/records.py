@@ -10,7 +10,8 @@ from flwr.app import Array
 
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.kinds import group_of
-from fedstrata.protocol.measures import MEASURES, Measures
+from fedstrata.protocol.measure_words import kind_of as kind_of
+from fedstrata.protocol.measure_words import measures_of as measures_of
 from fedstrata.protocol.task_kinds import CLASSES
 from server_app.rounds.contribution import Contribution
 from server_app.sites.members import Member
@@ -137,16 +138,6 @@ def named_measures(member: Member, values: Mapping[str, float | None]) -> dict[s
         names[int(name.partition("/")[2])]: value for name, value in values.items() if "/" in name
     }
     return {**plain, "by_output": each} if each else plain
-
-
-def kind_of(record: Mapping[str, Any]) -> str:
-    """Return the kind of task that a record is of."""
-    return str(record.get("kind", CLASSES))
-
-
-def measures_of(record: Mapping[str, Any]) -> Measures:
-    """Return the measures of a record's kind of task."""
-    return MEASURES[kind_of(record)]
 
 
 def baseline_name(record: Mapping[str, Any]) -> str:

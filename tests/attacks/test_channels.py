@@ -28,6 +28,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
+from fedstrata.protocol.class_measures import BINS, COARSE_DECIMALS, RATES, ROC_POINTS
 from fedstrata.protocol.kinds import payload_array
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import BOUNDS
@@ -53,11 +54,8 @@ STRICT = SiteSettings(**PLACE, share=(), classes=("low", "high"), errors="brief"
 SHARING = SiteSettings(**PLACE, share=("common",), classes=("low", "high"), errors="brief")
 TEST = 1000  # examples of the validation and test data
 QUERY_BYTES, ROUND_BYTES = 17, 28  # what docs/security.md says of STRICT
-RANGE_BYTES, OWED_BYTES, INTERVAL_BYTES = (
-    9,
-    2,
-    5,
-)  # what it says of fields that not all answers have
+# What it says of fields that not all answers have.
+RANGE_BYTES, OWED_BYTES, INTERVAL_BYTES, CLASSES_BYTES = 9, 2, 5, 90
 
 
 def blob(length: int) -> str:
@@ -303,6 +301,51 @@ def test_little_is_left_in_the_report_of_a_round() -> None:
     assert 2 * rate / 8 <= INTERVAL_BYTES
 
 
+def lying(value: float, by: float) -> dict[str, Any]:
+    """Return measures of two classes whose digits are the attacker's."""
+
+    def near() -> float:
+        return value + random.uniform(-by, by)
+
+    one = {
+        "rates": [near() for _ in RATES],
+        "intervals": [[value, value + abs(near() - value)] for _ in RATES],
+        "threshold": 0.5 + random.uniform(-4e-7, 4e-7),
+        "counts": [],
+        "roc": sorted(near() for _ in range(ROC_POINTS)),
+    }
+    bins = [[near(), near(), near()] for _ in range(BINS)]
+    return {
+        "classes": [one, one],
+        "confusion": [],
+        "calibration": bins,
+        "calibration_error": near(),
+    }
+
+
+def test_digits_of_the_measures_of_a_class_do_not_leave() -> None:
+    filtering, asked = AnswerFilter(STRICT), order(kinds.EVALUATE)
+    leaving(filtering, order(kinds.QUERY), site())
+    random.seed(4)
+    told = {leaving(filtering, asked, trained(by_class=lying(0.42, 0.0049))) for _ in range(20)}
+    assert len(told) == 1
+    silent = AnswerFilter(msgspec.structs.replace(STRICT, describe=()))
+    text = leaving(silent, asked, trained(by_class=lying(0.42, 0.0049)))
+    assert text == leaving(silent, asked, trained())
+    with pytest.raises(Refused, match="in a last evaluation alone"):
+        leaving(filtering, order(kinds.ALONE), trained(by_class=lying(0.42, 0.0049)))
+
+
+def test_little_is_left_in_the_measures_of_two_classes() -> None:
+    """Counted: without `rates` and `confusion` in `describe` there are none."""
+    values = 10**COARSE_DECIMALS + 1
+    rate = math.log2(values + 1)  # and none
+    rising = math.log2(math.comb(values + ROC_POINTS - 1, ROC_POINTS) + 1)
+    one = 3 * len(RATES) * rate + math.log2(10**DECIMALS + 2) + rising
+    bits = 2 * one + BINS * math.log2(values**3 + 1) + rate
+    assert bits / 8 <= CLASSES_BYTES
+
+
 # -- layers ----------------------------------------------------------------------------------------
 
 LAYERS = {"conv.weight": torch.zeros(4), "conv.bias": torch.ones(2)}
@@ -362,6 +405,7 @@ def test_what_cannot_be_closed_is_said_on_the_security_page() -> None:
     assert f"| the range of the files' values, once for each plan | {RANGE_BYTES} bytes;" in page
     assert f"| what coding owes, in a round | {OWED_BYTES} bytes |" in page
     assert f"| the interval, in each last evaluation | {INTERVAL_BYTES} bytes |" in page
+    assert f"| the measures of each of two classes, at the end | {CLASSES_BYTES} bytes;" in page
     secret = torch.tensor([float(byte) for byte in b"Jane"])
     sent = safetensors.torch.load(layers_leaving(encode({**LAYERS, "conv.weight": secret})))
     assert bytes(int(value) for value in sent["conv.weight"]) == b"Jane"

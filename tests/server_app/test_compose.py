@@ -12,7 +12,7 @@ from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError
 from models.groups import partition_tensors
 from models.networks import OF_TOKENS, build
-from server_app.compose import CONF, compose, read_run_config
+from server_app.compose import CONF, compose, loaded, read_run_config, simulated_nodes
 from server_app.run import checked
 from strategies.config import plan_for
 from strategies.methods import METHODS, make_method
@@ -159,3 +159,20 @@ def test_a_plan_with_impossible_rounds_is_refused(hostile: dict[str, float]) -> 
     plan = plan_for(compose("faces", []), federation="f", weights="")
     with pytest.raises(UserError, match="rounds"):
         plan_from_json(json.dumps(json.loads(plan.to_json()) | hostile))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "nodes"), [([], 10), (["cohort.sites=4"], 3), (["simulation.sites=1"], 1)]
+)
+def test_a_simulation_has_a_node_for_each_site_or_cohort(overrides: list[str], nodes: int) -> None:
+    assert simulated_nodes(loaded("faces", overrides)) == nodes
+
+
+def test_the_number_of_simulated_sites_is_no_part_of_a_run() -> None:
+    assert compose("faces", ["simulation.sites=3"]) == compose("faces", [])
+
+
+@pytest.mark.parametrize("sites", ["0", "true", "many", "2.5"])
+def test_a_number_of_sites_that_is_none_is_an_error(sites: str) -> None:
+    with pytest.raises(UserError, match=r"simulation\.sites="):
+        simulated_nodes(loaded("faces", [f"simulation.sites={sites}"]))

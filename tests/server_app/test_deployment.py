@@ -138,7 +138,7 @@ def test_answers_carry_metrics_and_no_tensor(played: Any) -> None:
     assert len(replies) == 4
     for reply in replies:
         answers.expect_no_layers(reply)
-        assert len(str(reply.content["report"]["json"])) < 2000
+        assert len(str(reply.content["report"]["json"])) < 6000  # with the measures of each class
     assert {answers.read_deploy_report(reply).site for reply in replies} == {
         f"site-0{i}" for i in range(4)
     }

@@ -13,6 +13,7 @@ from flwr.app import Message
 from PIL import Image
 
 from fedstrata.protocol import kinds
+from fedstrata.protocol.class_measures import RATES
 from models import weights
 from server_app.report import closing
 from site_guard.answers import AnswerFilter
@@ -40,7 +41,11 @@ def guarded(message: Message, reply: Message) -> Message:
     if number not in FILTERS:
         place: dict[str, Any] = {"site": f"site-{number:02d}", "state": "/s", "cache": "/c"}
         settings = SiteSettings(
-            **place, task=TASKS[number % 3], share=("common", "task"), classes=CLASSES
+            **place,
+            task=TASKS[number % 3],
+            share=("common", "task"),
+            classes=CLASSES,
+            describe=("range", "confusion"),
         )
         FILTERS[number] = AnswerFilter(settings)
     asked = message
@@ -85,6 +90,47 @@ def test_results_follow_the_schema_and_each_site_has_the_measures_of_its_kind(pl
     assert results["final"]["tasks"]["age_years"]["unit"] == "years"
     of_classes = [sites[name]["accuracy"] for name in ("site-00", "site-03")]
     assert results["final"]["mean"]["accuracy"] == pytest.approx(sum(of_classes) / 2)
+
+
+def test_each_class_and_label_is_measured_at_the_end(played: Any) -> None:
+    final, sites = played[1]["final"], played[1]["sites"]
+    for number, names in ((0, {"female", "male"}), (2, {"male", "young"})):
+        name = f"site-{number:02d}"
+        site = final["sites"][name]
+        assert names <= set(site["by_class"])
+        one = site["by_class"]["male"]
+        assert sum(one["counts"].values()) == sites[name]["examples"]["test"]
+        assert 0 < one["threshold"] < 1
+    assert "by_class" not in final["sites"]["site-01"]
+    assert np.sum(final["tasks"]["gender"]["confusion"]) == final["tasks"]["gender"]["examples"]
+    assert "by_class" not in final["tasks"]["age_years"]
+    assert all("by_class" not in site for site in played[1]["rounds"][0]["sites"].values())
+    tuned = played[1]["deployment"]["sites"]["site-02"]
+    assert tuned["before"]["by_class"] == final["sites"]["site-02"]["by_class"]
+    assert tuned["after"]["by_class"] != tuned["before"]["by_class"]
+
+
+def test_without_a_word_of_the_site_only_coarse_rates_leave_it(tmp_path: Path) -> None:
+    def deployed(message: Message, reply: Message) -> Message:
+        return filters[message.metadata.dst_node_id].filter_answer(
+            message, reply, filters[message.metadata.dst_node_id].check_order(message)
+        )
+
+    place: dict[str, Any] = {"task": "gender", "share": ("common", "task"), "state": "/s"}
+    filters = {
+        100 + number: AnswerFilter(SiteSettings(site=f"site-0{number}", cache="/c", **place))
+        for number in range(2)
+    }
+    chosen = [*LINEAR, "data.tasks=[gender]", "data.test=60", "strategy.rounds=1"]
+    chosen += ["baselines.alone=false", "deployment.epochs=0"]
+    results, _ = simulate(tmp_path, "faces", chosen, sites=2, tamper=deployed)
+    jsonschema.validate(results, json.loads((DOCS / "results.schema.json").read_text()))
+    for site in results["final"]["sites"].values():
+        one = site["by_class"]["male"]
+        assert one["counts"] is site["confusion"] is None
+        assert any(one[name] is not None for name in RATES)
+        assert all(one[name] in (None, round(one[name] or 0, 2)) for name in RATES)
+    assert results["final"]["tasks"]["gender"]["confusion"] is None
 
 
 def test_the_end_is_said_in_words(played: Any) -> None:

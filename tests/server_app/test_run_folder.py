@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedstrata.runs.folder import Given, read_given
 from fedstrata.support import checksums, tensor_files
 from fedstrata.support.errors import UserError
 from server_app.run_folder import (
@@ -204,3 +205,9 @@ def test_a_run_that_does_not_exist_is_answered_with_the_nearest(tmp_path: Path) 
     with pytest.raises(UserError, match="holds no run 'marhc'; nearest: 'march'"):
         find_run(tmp_path, "marhc", "faces")
     assert find_run(tmp_path, "latest", "faces").name == "march"
+
+
+def test_what_was_given_is_there_for_who_resumes(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "march")
+    folder.begin(CONFIG, "faces", {"overrides": ["seed=7"], "data-root": "/data", "nodes": 3})
+    assert read_given(folder.path) == Given(("seed=7",), "/data", 3)

@@ -154,9 +154,14 @@ def fill(encoded: Encoded, train: NDArray[np.int64], impute: str) -> Encoded:
     Encoded
         A column without any value at the site becomes 0.
     """
+    return filled_with(encoded, fill_values(encoded, train, impute), impute)
+
+
+def filled_with(encoded: Encoded, known: NDArray[np.float64], impute: str) -> Encoded:
+    """Fill in missing numbers: those of input ``i`` become ``known[i]``; else as `fill`."""
     values = encoded.values.copy()
-    for column, known in enumerate(fill_values(encoded, train, impute)):
-        values[np.isnan(values[:, column]), column] = known
+    for column in np.flatnonzero(encoded.numbers):
+        values[np.isnan(values[:, column]), column] = known[column]
     if impute != "indicator":
         return Encoded(encoded.names, encoded.numbers, values, encoded.missing)
     unknown = np.stack([each.astype(np.float64) for each in encoded.missing.values()], axis=1)

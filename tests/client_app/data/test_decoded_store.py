@@ -19,10 +19,15 @@ from client_app.data.pixels import Decoded, Facts, Preparation
 
 SIZE = 4
 PREPARATION = Preparation(SIZE)
-NARROW = (np.arange(48, dtype=np.uint8).reshape(SIZE, SIZE, 3), Facts(0.0, 255.0, colored=True))
+NARROW = (
+    np.arange(48, dtype=np.uint8).reshape(SIZE, SIZE, 3),
+    Facts(0.0, 255.0, colored=True),
+    (640, 480),
+)
 WIDE = (
     np.linspace(-5, 9000, 16, dtype=np.float32).reshape(SIZE, SIZE, 1),
     Facts(-5, 9000, wide=True, inverted=True, unused_pages=2, window_low=1, window_high=8),
+    (3, 70_000),
 )
 FIRST, SECOND = "0a" * 32, "ff" * 32
 
@@ -47,9 +52,10 @@ def test_what_was_written_is_there_at_the_next_start(tmp_path: Path) -> None:
         assert str([each.facts for each in store.pictures(FIRST)]) == str([NARROW[1]])
         assert [each.frame for each in store.pictures(SECOND)] == [0, 1]
         assert store.pictures(SECOND)[1].facts == WIDE[1]
+        assert [store.pictures(each)[0].size for each in (FIRST, SECOND)] == [NARROW[2], WIDE[2]]
         found = store.squares([(FIRST, 0), (SECOND, 1), (SECOND, 7), ("ab" * 32, 0)])
         assert found.keys() == {(FIRST, 0), (SECOND, 1)}
-        for key, (square, _) in (((FIRST, 0), NARROW), ((SECOND, 1), WIDE)):
+        for key, (square, *_) in (((FIRST, 0), NARROW), ((SECOND, 1), WIDE)):
             assert found[key].dtype == square.dtype
             assert (found[key] == square).all()
 
@@ -209,5 +215,5 @@ def test_some_of_the_disk_is_left_free(tmp_path: Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(float("nan"), 1.0), (0.0, float("inf")), (2.0, 1.0)])
 def test_extremes_that_make_no_sense_are_no_pack(tmp_path: Path, low: float, high: float) -> None:
-    filled(tmp_path, **{FIRST: [(NARROW[0], Facts(low, high))]})
+    filled(tmp_path, **{FIRST: [(NARROW[0], Facts(low, high), NARROW[2])]})
     assert not again(tmp_path).by_digest

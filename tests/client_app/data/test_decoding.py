@@ -46,7 +46,7 @@ def saved(image: Image.Image, kind: str, **how: object) -> bytes:
 
 def check(content: bytes, expected: np.ndarray) -> None:
     """Assert that a file gives exactly these values, as numbers of the file."""
-    square, facts = decode_picture(content, AS_IT_IS)
+    square, facts, _ = decode_picture(content, AS_IT_IS)
     assert square.dtype == np.float32
     assert (square == expected.reshape(SIDE, SIDE, -1)).all()
     assert (facts.low, facts.high, facts.wide) == (expected.min(), expected.max(), True)
@@ -167,7 +167,7 @@ def test_transparency_of_sixteen_bits_shows_the_background() -> None:
     alpha = OPAQUE.copy()
     alpha[:8] = 0
     content = png16(np.concatenate([TWELVE[..., None], alpha], axis=-1), GRAY_ALPHA)
-    square, facts = decode_picture(content, AS_IT_IS)
+    square, facts, _ = decode_picture(content, AS_IT_IS)
     assert (square[:8] == 65535).all()
     assert (square[8:, :, 0] == TWELVE[8:]).all()
     assert facts.high == TWELVE[8:].max()
@@ -178,11 +178,11 @@ def test_transparency_of_sixteen_bits_shows_the_background() -> None:
 
 def test_gray_is_one_channel_and_colors_become_gray() -> None:
     gray = (TWELVE >> 4).astype(np.uint8)
-    square, facts = decode_picture(encoded(Image.fromarray(gray)), ONE_CHANNEL)
+    square, facts, _ = decode_picture(encoded(Image.fromarray(gray)), ONE_CHANNEL)
     assert (square[..., 0] == gray).all()
     assert not facts.colored
     color = picture(3, SIDE, SIDE)
-    square, facts = decode_picture(encoded(color), ONE_CHANNEL)
+    square, facts, _ = decode_picture(encoded(color), ONE_CHANNEL)
     assert (square[..., 0] == np.asarray(color.convert("L"))).all()
     assert facts.colored
     square = decode_picture(png16(COLORS, COLOR), ONE_CHANNEL).square
@@ -235,7 +235,7 @@ def test_damaged_files_give_a_square_or_an_exception(content, cut, changes) -> N
         if damaged:
             damaged[int(where * (len(damaged) - 1))] = value
     try:
-        square, facts = decode_picture(bytes(damaged), AS_IT_IS)
+        square, facts, _ = decode_picture(bytes(damaged), AS_IT_IS)
     except Exception:  # whatever it is: `decode` makes a UserError of it
         return
     assert square.shape[:2] == (SIDE, SIDE)

@@ -41,10 +41,10 @@ def one(content: bytes) -> Decoded:
 
 
 def test_sixteen_bits_are_kept_and_rescaled() -> None:
-    square, facts = one(dicom(TWELVE, bits=12))
+    square, facts, _ = one(dicom(TWELVE, bits=12))
     assert (square[..., 0] == TWELVE).all()
     assert (facts.low, facts.high, facts.wide) == (TWELVE.min(), TWELVE.max(), True)
-    square, facts = one(dicom(TWELVE, bits=12, RescaleSlope=2, RescaleIntercept=-1024))
+    square, facts, _ = one(dicom(TWELVE, bits=12, RescaleSlope=2, RescaleIntercept=-1024))
     assert (square[..., 0] == 2.0 * TWELVE - 1024).all()
     assert facts.low == 2.0 * TWELVE.min() - 1024
     signed = TWELVE.astype(np.int16) - 2000
@@ -58,7 +58,7 @@ def test_a_frame_of_which_white_is_low_is_inverted() -> None:
 
 
 def test_eight_bits_are_those_of_any_picture() -> None:
-    square, facts = one(dicom(EIGHT))
+    square, facts, _ = one(dicom(EIGHT))
     assert square.dtype == np.uint8
     assert (square == EIGHT[..., None]).all()
     assert (facts.low, facts.high, facts.wide) == (0, 255, False)
@@ -66,7 +66,7 @@ def test_eight_bits_are_those_of_any_picture() -> None:
 
 def test_colors_are_red_green_and_blue() -> None:
     colors = np.stack([EIGHT, EIGHT[::-1], EIGHT[:, ::-1]], axis=-1)
-    square, facts = one(dicom(colors, "RGB"))
+    square, facts, _ = one(dicom(colors, "RGB"))
     assert (square == colors).all()
     assert facts.colored
     converted = pydicom.pixels.convert_color_space(colors, "RGB", "YBR_FULL")
@@ -100,7 +100,7 @@ def test_the_window_of_the_file_is_known() -> None:
 def test_what_only_fills_the_rectangle_is_black() -> None:
     values = TWELVE.astype(np.int16)
     values[0] = -2000
-    square, facts = one(dicom(values, PixelPaddingValue=-2000))
+    square, facts, _ = one(dicom(values, PixelPaddingValue=-2000))
     assert facts.low == values[1:].min()
     assert (square[0] == facts.low).all()
     facts = one(dicom(values, "MONOCHROME1", PixelPaddingValue=-2000)).facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from client_app.data import file_digests
-from client_app.data.file_digests import KeptDigests, same_content
+from client_app.data.file_digests import SAMPLE, KeptDigests, digest_of, same_content
+from fedstrata.support.errors import UserError
 
 
 @pytest.fixture
@@ -30,9 +32,9 @@ def read(monkeypatch) -> list[Path]:
     seen: list[Path] = []
     digest = file_digests._digest
 
-    def noted(path: Path) -> bytes | None:
-        seen.append(path)
-        return digest(path)
+    def noted(file: file_digests._File) -> bytes | None:
+        seen.append(Path(file.path))
+        return digest(file)
 
     monkeypatch.setattr(file_digests, "_digest", noted)
     monkeypatch.setattr(file_digests, "_RACY", -(1 << 62))
@@ -53,6 +55,58 @@ def test_a_file_is_read_once(files, read, tmp_path) -> None:
     files[1].write_bytes(b"one")
     assert same_content(files[0].parent, files, cache).tolist() == [0, 0, 0, 3]
     assert read[3:] == [files[1]]
+
+
+@pytest.fixture
+def long_files(tmp_path) -> list[Path]:
+    """Return five files of one size: copies, one with another end, two that differ where no sample is."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    size = 3 * SAMPLE
+    contents = {"a": b"", "b": b"", "end": b"", "start": b"", "also": b""}
+    for name in contents:
+        content = bytearray(size)
+        if name == "end":
+            content[-1] = 1
+        if name in ("start", "also"):
+            content[0] = 1
+        (folder / name).write_bytes(content)
+    return [folder / name for name in contents]
+
+
+def test_a_file_is_read_in_whole_only_where_its_sample_is_that_of_another(
+    long_files, read, tmp_path
+) -> None:
+    folder, cache = long_files[0].parent, tmp_path / "cache"
+    for _ in range(2):
+        assert same_content(folder, long_files, cache).tolist() == [0, 0, 2, 3, 3]
+        assert sorted(read) == sorted([*long_files[:2], *long_files[3:]])
+    assert same_content(folder, long_files, None).tolist() == [0, 0, 2, 3, 3]
+
+
+def test_what_decoded_a_file_and_what_looks_for_copies_share_their_digests(
+    long_files, read, tmp_path
+) -> None:
+    folder, cache = long_files[0].parent, tmp_path / "cache"
+    kept = KeptDigests(cache, str(folder))
+    for path in long_files[:4]:
+        kept.add(kept.find(path)[0], hashlib.sha256(path.read_bytes()).hexdigest())
+    kept.save()
+    assert same_content(folder, long_files, cache).tolist() == [0, 0, 2, 3, 3]
+    assert read == long_files[4:]
+    found = KeptDigests(cache, str(folder)).find(long_files[4])[1]
+    assert found == hashlib.sha256(long_files[4].read_bytes()).hexdigest()
+
+
+def test_a_sample_is_never_taken_for_the_digest_of_a_file(long_files, read, tmp_path) -> None:
+    folder, cache = long_files[0].parent, tmp_path / "cache"
+    same_content(folder, long_files, cache)
+    assert KeptDigests(cache, str(folder)).find(long_files[2])[1] is None  # only sampled
+
+
+def test_the_digest_of_a_file_that_is_gone_is_an_error_that_names_it(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"gone\.csv: cannot be read"):
+        digest_of(tmp_path / "gone.csv")
 
 
 def test_what_is_kept_names_no_file_and_is_private(files, read, tmp_path) -> None:
@@ -137,11 +191,11 @@ def test_two_sites_of_a_folder_keep_each_others_digests(tmp_path: Path) -> None:
 
 def test_what_piled_up_over_the_years_goes(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(file_digests, "MOST_KEPT", 1)
-    for number in range(7):
+    for number in range(12):
         kept = KeptDigests(tmp_path / "cache", "root")
         kept.add(bytes([number]) * 16, "ab" * 32)
         kept.save()
-        assert 1 <= len(KeptDigests(tmp_path / "cache", "root")._known) <= 5
+        assert 1 <= len(KeptDigests(tmp_path / "cache", "root")._known) <= 9
 
 
 def test_digests_that_cannot_be_written_are_read_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client_app.data import images, remembered
+from client_app.data.kept_listing import FOLDER
 from client_app.data.registry import load
+from client_app.data.site_info import SiteInfo
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import fill
 
@@ -329,3 +333,78 @@ def test_real_pictures_of_four_domains_as_they_are(real, tmp_path, options, info
         data = load("images", chosen, info(index=index, count=4, root=root), seed=1)
         assert [len(data.train), len(data.validation), len(data.test)] == [84, 12, 24]
         assert {path.parts[-3] for path in data.train.inputs.paths} == {domain}
+
+
+@pytest.fixture
+def listings(monkeypatch) -> list[int]:
+    """Return the number of pictures of each listing that is made; folders count as old."""
+    made: list[int] = []
+    listing = images._listing
+
+    def noted(*given: object) -> object:
+        found = listing(*given)
+        made.append(len(found.names))
+        return found
+
+    monkeypatch.setattr(images, "_listing", noted)
+    monkeypatch.setattr(remembered, "YOUNG", -(10**18))
+    return made
+
+
+def shares_of(chosen, root: Path, cache: Path, count: int = 3) -> list[list[set[str]]]:
+    """Return the files of each site of a simulation, each loaded as in a process of its own."""
+    found = []
+    for index in range(count):
+        remembered._kept.clear()
+        site = SiteInfo(None, None, index, count, root, cache_dir=cache)
+        found.append(files(load("images", chosen, site, seed=1)))
+    return found
+
+
+@pytest.mark.parametrize("by_manifest", [False, True])
+def test_processes_of_a_machine_list_a_folder_once(
+    manifest, options, listings, tmp_path, by_manifest: bool
+) -> None:
+    more = {"manifest": "all.csv", "tasks": ["animal"]} if by_manifest else {}
+    chosen = options("images", **more, **SMALL)
+    alone = shares_of(chosen, manifest, None)
+    listings.clear()
+    assert shares_of(chosen, manifest, tmp_path / "cache") == alone
+    assert listings == [50]
+
+
+@pytest.mark.parametrize("change", ["new", "gone", "replaced", "manifest", "option"])
+def test_a_folder_that_changed_is_listed_anew(
+    manifest, options, listings, tmp_path, change: str
+) -> None:
+    more = {"manifest": "all.csv", "tasks": ["animal"], **SMALL}
+    shares_of(options("images", **more), manifest, tmp_path / "cache")
+    rows = manifest / "all.csv"
+    text, seen = rows.read_text(), rows.stat()
+    if change == "new":
+        shutil.copy(manifest / "cat" / "000.png", manifest / "cat" / "900.png")
+    elif change == "replaced":  # by a link to itself, under the same name
+        (manifest / "cat" / "000.png").rename(manifest / "moved")
+        (manifest / "cat" / "000.png").symlink_to(manifest / "moved")
+    elif change == "manifest":  # of the same size and time
+        rows.write_text(text.replace("cat/000.png,cat", "cat/000.png,dog"))
+        os.utime(rows, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        assert rows.stat().st_size == seen.st_size
+    elif change == "gone":
+        (manifest / "cat" / "000.png").unlink()
+        with pytest.raises(UserError, match=r"there is no file 'cat/000\.png'"):
+            shares_of(options("images", **more), manifest, tmp_path / "cache")
+        return
+    else:
+        more["join_labels"] = True
+    shares_of(options("images", **more), manifest, tmp_path / "cache")
+    assert listings == [50, 50]
+
+
+def test_a_deployed_site_keeps_no_name_of_a_file(folders, options, listings, tmp_path) -> None:
+    chosen = options("images", classes={"label": ["cat", "dog"]}, **SMALL)
+    for _ in range(2):
+        site = SiteInfo("north", None, None, None, folders, deployed=True, cache_dir=tmp_path / "c")
+        load("images", chosen, site, seed=1)
+    assert listings == [50, 50]
+    assert not (tmp_path / "c" / FOLDER).exists()

@@ -28,6 +28,19 @@ def values(split) -> set[bytes]:
     return {picture.tobytes() for picture in split.inputs.values}
 
 
+def test_it_is_said_which_file_a_site_has_and_how_large_its_pictures_are(
+    folder, options, info
+) -> None:
+    site = info(index=1, count=2, root=folder)
+    data = load("medmnist", options("medmnist", size=6), site, seed=1)
+    assert data.source == sorted(path.stem for path in folder.glob("*.npz"))[1] == data.task
+    assert site.findings.sizes is not None
+    assert (site.findings.sizes.smallest, site.findings.sizes.after) == ((9, 9), (6, 6))
+    sites = {f"site-{number:02d}": "skin.npz" for number in range(2)}
+    chosen = options("medmnist", files=sites, task="digit", classes={"digit": list("abc")})
+    assert load("medmnist", chosen, info(1, 2, folder), seed=1).source == "skin"
+
+
 def test_the_files_of_a_folder_are_tasks_and_sites_share_them(folder, options, info) -> None:
     sites_data = [
         load("medmnist", options("medmnist"), info(index=index, count=5, root=folder), seed=1)

@@ -40,7 +40,8 @@ def test_the_extremes_are_those_of_the_whole_picture() -> None:
 
 def test_what_is_no_number_becomes_the_lowest() -> None:
     plane = np.array([[np.nan, 2.0], [3.0, np.inf]])
-    square, facts = square_of_planes([plane], Preparation(2))
+    square, facts, size = square_of_planes([plane], Preparation(2))
+    assert size == (2, 2)
     assert square[..., 0].tolist() == [[2.0, 2.0], [3.0, 2.0]]
     assert (facts.low, facts.high) == (2.0, 3.0)
     with pytest.raises(ValueError, match="no value in it is a finite number"):
@@ -64,7 +65,7 @@ def test_one_value_alone_becomes_zero() -> None:
 
 def test_twelve_bits_keep_4096_levels() -> None:
     plane = np.arange(4096).reshape(64, 64)
-    square, facts = square_of_planes([plane], Preparation(64))
+    square, facts, _ = square_of_planes([plane], Preparation(64))
     scaled = scaled_values(square, facts, (0, 4095), 1)
     assert len(np.unique(scaled)) == 4096
 

@@ -14,7 +14,9 @@ from fedstrata.support.errors import UserError
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path, monkeypatch) -> Path:
+    """Return a folder that counts as old until it is touched, whatever the clock says."""
+    monkeypatch.setattr(module, "YOUNG", -(10**18))
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "x").touch()
     for each in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
@@ -25,7 +27,7 @@ def folder(tmp_path) -> Path:
 def test_an_equal_folder_is_listed_once_and_what_was_found_is_said_each_time(folder) -> None:
     calls = []
 
-    def make(own: Findings) -> int:
+    def make(own: Findings, _: object) -> int:
         calls.append(1)
         own.leave_out("suffix", "x.txt", 2)
         own.note("noted")
@@ -42,16 +44,17 @@ def test_an_equal_folder_is_listed_once_and_what_was_found_is_said_each_time(fol
     assert remembered((folder, "key"), folder, Findings(), make) == 3
 
 
-def test_a_folder_that_just_changed_is_not_kept(folder) -> None:
+def test_a_folder_that_just_changed_is_not_kept(folder, monkeypatch) -> None:
     calls = []
+    monkeypatch.setattr(module, "YOUNG", 10**12)
     (folder / "a" / "b" / "new").touch()
     for _ in range(2):
-        remembered((folder, "young"), folder, Findings(), lambda _: calls.append(1))
+        remembered((folder, "young"), folder, Findings(), lambda *_: calls.append(1))
     assert len(calls) == 2
 
 
 def test_what_was_found_before_an_error_is_said(folder) -> None:
-    def make(own: Findings) -> None:
+    def make(own: Findings, _: object) -> None:
         own.leave_out("hidden", ".x")
         raise UserError("wrong")
 
@@ -63,7 +66,7 @@ def test_what_was_found_before_an_error_is_said(folder) -> None:
 
 def test_few_listings_are_kept(folder) -> None:
     for number in range(module.MOST + 3):
-        remembered((folder, number), folder, Findings(), lambda _: None)
+        remembered((folder, number), folder, Findings(), lambda *_: None)
     assert len(module._kept) <= module.MOST
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from datasets import Dataset
+from flwr_datasets.partitioner import IidPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +41,17 @@ def test_shares_are_disjoint_cover_everything_and_follow_the_seed(name) -> None:
     again, other = shares(scheme(name), 5), shares(scheme(name), 5, seed=2)
     assert all((one == two).all() for one, two in zip(first, again, strict=True))
     assert any(one.tolist() != two.tolist() for one, two in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("sites", [2, 7, 299])
+def test_equal_shares_are_those_of_flowers_partitioner(sites) -> None:
+    partitioner = IidPartitioner(sites)
+    order = np.random.default_rng(3).permutation(len(LABELS))
+    partitioner.dataset = Dataset.from_dict({"row": order.tolist()})
+    for number in (0, sites // 2, sites - 1):
+        mine = rows_of_site(scheme("iid"), LABELS, Rank(number, sites), 3)
+        assert mine.dtype == np.int64
+        assert mine.tolist() == sorted(partitioner.load_partition(number)["row"])
 
 
 def test_the_seed_of_a_split_is_the_one_of_earlier_runs() -> None:

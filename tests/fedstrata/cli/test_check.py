@@ -10,11 +10,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from fedstrata.cli.check import main
+from fedstrata.cli.check import lines, main
 from tests.helpers.data_files import fill
 
 KEYS = {
-    *("task", "kind", "classes", "examples", "left_out", "range", "groups"),
+    *("task", "kind", "classes", "examples", "left_out", "range", "size", "groups"),
     *("warnings", "errors", "leaves"),
 }
 
@@ -60,6 +60,28 @@ def test_there_is_a_picture_of_what_the_network_sees(
     assert shown["contact_sheet"] == str(sheet)
     assert Image.open(sheet).size == (4 * 132 + 4, 4 * 146 + 4)
     assert sheet.stat().st_mode & 0o077 == 0
+
+
+def test_the_sizes_of_pictures_are_said_before_and_after(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = Image.new("RGB", (40, 30))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(pictures / "cat" / "turned.jpg", exif=exif)
+    Image.new("RGB", (3, 5)).save(pictures / "cat" / "small.png")
+    for _ in range(2):  # from the files, and then as they were stored
+        shown, _ = checked(capsys, *images(pictures))
+        before = shown["size"]["before"]
+        assert (before["smallest"], before["largest"]) == ([3, 5], [30, 40])
+        assert (before["commonest"], before["commonest_count"]) == ([10, 12], 50)
+        assert shown["size"]["after"] == [8, 8]
+        monkeypatch.setattr("client_app.data.pictures.decode_all", None)
+    text = "\n".join(lines(shown))
+    assert (
+        "size of the pictures: 3x5 to 30x40, most often 10x12 (50); the central square "
+        "becomes 8x8 for the network" in text
+    )
 
 
 def test_a_relative_folder_is_that_of_whoever_typed_it(

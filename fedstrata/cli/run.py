@@ -1,0 +1,337 @@
+"""`fedstrata run`: a simulation on this machine, from the command to its results."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fedstrata.cli.app_bundle import build_bundle, default_experiment
+from fedstrata.cli.own_superlink import COMPLETED, OwnSuperLink
+from fedstrata.cli.run_screen import Screen, make_screen
+from fedstrata.cli.runs import resume_command
+from fedstrata.protocol.limits import printable
+from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given
+from fedstrata.support.errors import UserError
+from fedstrata.support.said_lines import Said, SaidLines
+
+POLL = 0.2  # seconds between two looks at what was said
+STATUS = 1.0  # seconds between two looks at whether the run has ended
+KEYS = ("experiment", "data-root", "output-dir", "resume", "name", "signature")
+LOGS = "logs"  # in a run's folder: what Flower and Ray said, a file for each start
+
+
+class Stopped(BaseException):
+    """Ctrl-C, or a signal to end."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be run.
+
+    Parameters
+    ----------
+    keys : dict of str to str
+        The run config, as `flwr run -c` has it, without overrides.
+    overrides : tuple of str
+        Hydra's overrides.
+    nodes : int or None
+        Nodes of the simulation; None for what the experiment needs.
+    """
+
+    keys: dict[str, str]
+    overrides: tuple[str, ...]
+    nodes: int | None
+
+    @property
+    def output(self) -> Path:
+        """Where the run's folder is, or will be."""
+        return Path(self.keys["output-dir"])
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog="fedstrata run",
+        description="Simulates a federation on this machine: what `flwr run . --stream` does, with "
+        "a SuperLink of its own. It ends with 0 only if the run is complete.",
+    )
+    made.add_argument(
+        "settings",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="experiment=, name=, data-root=, output-dir=, and Hydra's overrides, such as "
+        "strategy.rounds=4; a comma makes several runs: seed=1,2,3",
+    )
+    made.add_argument(
+        "--resume",
+        nargs="?",
+        const="latest",
+        metavar="RUN",
+        help="go on with a run: its name, its folder, or latest, which is the default",
+    )
+    made.add_argument(
+        "--nodes", type=int, metavar="N", help="sites, or cohorts of sites, to simulate"
+    )
+    made.add_argument("--node-cpus", type=int, metavar="N", help="CPUs for each node that trains")
+    made.add_argument("--node-gpus", type=float, metavar="X", help="GPUs for each, such as 0.5")
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what the command line says; end with 0 only if it is complete."""
+    options = parser().parse_intermixed_args(arguments)
+    try:
+        if importlib.util.find_spec("ray") is None:
+            raise UserError(
+                "simulations need Ray, which is not installed: pip install 'fedstrata[simulation]'"
+            )
+        ended = play(read_wanted(options), _resources(options))
+    except UserError as error:
+        sys.exit(f"fedstrata run: {printable_lines(str(error))}")
+    sys.exit(ended)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines without what could control a terminal."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def read_wanted(options: argparse.Namespace) -> Wanted:
+    """Return what the command line asks for.
+
+    Raises
+    ------
+    UserError
+        A word is no setting, or the run to be resumed does not exist.
+    """
+    resume, words = options.resume, list(options.settings)
+    if resume is not None and "=" in resume:  # the option took the first setting for its value
+        resume, words = "latest", [resume, *words]
+    keys, overrides = dict.fromkeys(KEYS, ""), []
+    for word in words:
+        key, given, value = word.partition("=")
+        if key == "overrides":
+            raise UserError(
+                "overrides=...: write the overrides themselves, as in strategy.rounds=4"
+            )
+        if given and key in keys:
+            keys[key] = value
+        else:
+            overrides.append(word)
+    if options.nodes is not None and options.nodes < 1:
+        raise UserError(f"--nodes {options.nodes}: at least one")
+    nodes = options.nodes
+    if resume is not None:
+        if keys["resume"]:
+            raise UserError("--resume and resume=... say the same: write one of them")
+        keys, before, nodes = _resumed(resume, keys, nodes)
+        overrides = [*before, *overrides]
+    keys["experiment"] = keys["experiment"] or default_experiment()
+    keys["output-dir"] = str(_absolute(keys["output-dir"] or OUTPUTS))
+    if keys["data-root"]:
+        keys["data-root"] = str(_absolute(keys["data-root"]))
+    return Wanted(keys, tuple(overrides), nodes)
+
+
+def _resumed(
+    wanted: str, keys: Mapping[str, str], nodes: int | None
+) -> tuple[dict[str, str], list[str], int | None]:
+    """Return the keys, overrides and nodes with which a run began; ``keys`` that are given win."""
+    output = _absolute(keys["output-dir"]) if keys["output-dir"] else None
+    run = find_run(wanted, output)
+    if run.active:
+        raise UserError(f"{run.path} goes on now; watch it with `fedstrata watch {run.name}`")
+    given = read_given(run.path)
+    begun = {
+        "experiment": run.experiment,
+        "data-root": given.data_root,
+        "output-dir": str(run.path.parent.absolute()),
+        "resume": run.name,
+    }
+    merged = {key: keys[key] or begun.get(key, "") for key in KEYS}
+    return merged, list(given.overrides), nodes or given.nodes
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    with contextlib.suppress(RuntimeError):  # the home of nobody: a folder that is not there
+        path = path.expanduser()
+    return path.absolute()
+
+
+def _resources(options: argparse.Namespace) -> dict[str, float]:
+    wanted = {
+        "client_resources_num_cpus": options.node_cpus,
+        "client_resources_num_gpus": options.node_gpus,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def nodes_of(wanted: Wanted) -> int:
+    """Return the nodes to simulate, once each run's configuration is found to be right.
+
+    Raises
+    ------
+    UserError
+        What is wrong, before anything is started.
+    """
+    # Imported late: Hydra takes half a second, which a mistake in the command line need not.
+    from server_app.compose import expand, loaded, simulated_nodes
+    from server_app.override_words import split_overrides
+    from strategies.config import config_from_dict
+
+    needed = []
+    # As the ServerApp cuts them.
+    for overrides in expand(split_overrides(" ".join(wanted.overrides))):
+        composed = loaded(wanted.keys["experiment"], overrides)
+        config_from_dict(composed)
+        needed.append(simulated_nodes(composed))
+    return wanted.nodes or max(needed)
+
+
+def play(wanted: Wanted, resources: Mapping[str, float]) -> int:
+    """Play a run to its end; return the exit status."""
+    nodes = nodes_of(wanted)
+    screen = make_screen()
+    screen.say(f"starting {wanted.keys['experiment']} with {nodes} nodes")
+    run_config = {key: value for key, value in wanted.keys.items() if value}
+    run_config["overrides"] = " ".join(wanted.overrides)
+    follower = Follower(wanted, screen)
+    with _log_file(wanted.output) as log, _signals():
+        follower.log = Path(log.name)
+        try:
+            with screen, OwnSuperLink(log) as superlink:
+                run = superlink.submit(
+                    build_bundle(), run_config, {"num_supernodes": nodes, **resources}
+                )
+                status = follower.follow(SaidLines(superlink.said), lambda: superlink.status(run))
+        except (Stopped, KeyboardInterrupt):
+            return follower.stopped()
+    return follower.ended(status)
+
+
+class Follower:
+    """Shows a run while it goes on, and says how it ended.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        What was asked for.
+    screen : Screen
+        Where it is shown.
+    """
+
+    def __init__(self, wanted: Wanted, screen: Screen) -> None:
+        self.wanted, self.screen = wanted, screen
+        self.log = Path()
+        self.folders: list[Path] = []
+        self.errors = 0
+
+    def follow(self, said: SaidLines, status: Callable[[], str]) -> str:
+        """Show what is said until the run has ended; return how it ended."""
+        looked, now = 0.0, "running"
+        while not now.startswith("finished"):
+            time.sleep(POLL)
+            if time.monotonic() - looked > STATUS:
+                now, looked = status(), time.monotonic()
+            for each in said.new():
+                self._show(each)
+            self.screen.show(self.folders[-1] if self.folders else None)
+        return now
+
+    def _show(self, said: Said) -> None:
+        if said.kind == "run":
+            self._enter(Path(said.text))
+        elif said.kind == "error":
+            self.errors += 1
+            self.screen.error(f"fedstrata run: {printable_lines(said.text)}")
+        else:
+            self.screen.say(printable(said.text))
+
+    def _enter(self, folder: Path) -> None:
+        """Note a run's folder; the log lies in that of the first."""
+        self.folders.append(folder)
+        if len(self.folders) == 1:
+            name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+            logs = folder / LOGS
+            with contextlib.suppress(OSError):  # it stays where it is
+                logs.mkdir(mode=0o700, exist_ok=True)
+                self.log = self.log.rename(logs / f"{name}.log")
+
+    def stopped(self) -> int:
+        """Say how the run is resumed after Ctrl-C; return the exit status."""
+        if not self.folders:
+            self.log.unlink(missing_ok=True)
+        for folder in self.folders[-1:]:
+            mark_stopped(folder, "it was stopped before its end (Ctrl-C or a signal)")
+        self.screen.error(f"stopped. {self._resume_line()}")
+        return 130
+
+    def ended(self, status: str) -> int:
+        """Say what the run's end leaves to say; return the exit status."""
+        if status == COMPLETED:
+            self.screen.say(f"the log of Flower and Ray: {self.log}")
+            return 0
+        if not self.errors:
+            self.screen.error(f"fedstrata run: the run failed; the end of {self.log}:")
+            self.screen.error(_tail(self.log))
+        else:
+            self.screen.error(f"the log of Flower and Ray: {self.log}")
+        self.screen.error(self._resume_line())
+        return 1
+
+    def _resume_line(self) -> str:
+        folder = self.folders[-1] if self.folders else None
+        if folder is None or not (folder / "run.json").exists():
+            return "It had not begun: there is nothing to resume."
+        return f"Go on with it: {resume_command(folder)}"
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    try:
+        text = path.read_text(errors="replace")
+    except OSError as error:
+        return str(error)
+    return printable_lines("\n".join(text.rstrip().splitlines()[-lines:]))
+
+
+@contextmanager
+def _log_file(output: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file for the log, in the output folder: from there it is moved to the run's."""
+    path = output / f".starting-{time.time_ns()}.log"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        log = path.open("xb")
+    except OSError as error:
+        raise UserError(f"output-dir: {output} cannot be written: {error.strerror}") from None
+    with log:
+        yield log
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Raise `Stopped` for a signal that would end this process at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # once is enough
+            signal.signal(each, signal.SIG_IGN)
+        print("stopping: Flower's processes end first", file=sys.stderr, flush=True)
+        raise Stopped
+
+    before = {
+        each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

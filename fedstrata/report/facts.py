@@ -1,0 +1,206 @@
+"""What a run was and how it went, in sentences and rows, out of its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from fedstrata.protocol.measure_text import WORDS, gain_text
+from fedstrata.protocol.measures import MEASURES
+from fedstrata.report.amounts import several
+from fedstrata.report.results import Measured, Results, Round
+
+MOST_PROBLEMS = 200  # rows of the table of what went wrong
+
+
+def in_words(results: Results) -> list[str]:
+    """Return what was run, in sentences."""
+    tasks = sorted({site.task for site in results.sites.values()})
+    named = f"{several(len(tasks), 'task')} ({_some(tasks)})"
+    rounds = results.option("strategy.rounds")
+    played = len(results.rounds)
+    of = f"{several(played, 'round')} of {rounds}" if rounds != played else several(played, "round")
+    words = [
+        f"{several(len(results.sites), 'site')} with {named} trained {results.option('model.name')} "
+        f"on {results.option('data.name')} for {of}, by the method {results.option('method.name')}.",
+        _training(results),
+        f"It began from {_start(results)}. The seed is {results.seed}.",
+    ]
+    if results.stopped:
+        words.append(f"It stopped after round {results.stopped.round}: {results.stopped.reason}.")
+    elif results.final is None:
+        words.append("The run has not ended: the figures are those of its last round.")
+    return [each for each in words if each]
+
+
+def verdict(results: Results) -> list[str]:
+    """Return who gained and who lost by the federation, in sentences."""
+    if results.final is None:
+        return []
+    gains = {name: s.gain for name, s in results.final.sites.items() if s.gain is not None}
+    if not gains:
+        return ["Training alone was not measured, so there is nothing to compare with."]
+    better = sum(gain > 0 for gain in gains.values())
+    worse = sum(gain < 0 for gain in gains.values())
+    said = [
+        f"{better} of {several(len(gains), 'site')} {'is' if better == 1 else 'are'} better than "
+        f"alone, {worse} {'is' if worse == 1 else 'are'} worse."
+    ]
+    for task, row in sorted(results.final.tasks.items()):
+        below = row.measures.gain(row.value, row.baseline)
+        if below is not None and below < 0:
+            said.append(f"{task} is below the guess without input, by {_less(row, below)}.")
+    return said
+
+
+def gains(results: Results) -> list[tuple[str, str, float]]:
+    """Return, of each kind of task, the words and figure of its sites' mean gain over alone."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for site in results.final.sites.values() if results.final else ():
+        if site.gain is not None:
+            whose = "" if site.kind == "classes" else site.task
+            found.setdefault((site.kind, whose), []).append(site.gain)
+    rows = []
+    units = {site.task: site.unit for site in results.final.sites.values()} if results.final else {}
+    for (kind, whose), values in sorted(found.items()):
+        mean = sum(values) / len(values)
+        words = (
+            f"{WORDS[MEASURES[kind].leading]} over alone, mean of {several(len(values), 'site')}"
+        )
+        text = gain_text(kind, mean, units.get(whose, ""))
+        rows.append((f"{whose}: {words}" if whose else words, text, mean))
+    return rows
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that went otherwise, with the rounds in which it did."""
+
+    who: str
+    what: str
+    rounds: str
+    reason: str
+
+
+def problems(results: Results) -> list[Problem]:
+    """Return what was refused, late, absent, kept or limited; equal ones share a row."""
+    found: dict[tuple[str, str, str], list[str | int]] = {}
+    for record in results.rounds:
+        for what, reasons in _reasons(record):
+            for who, reason in reasons.items():
+                found.setdefault((who, what, reason), []).append(record.round)
+    ends: list[tuple[str, Any]] = [("at the end", results.final), ("best state", results.best)]
+    for when, part in [*ends, ("fine-tuning", results.deployment)]:
+        if part is None or (part is results.best and _same_refusals(results)):
+            continue
+        for what in ("refused", "late", "absent"):
+            for who, reason in getattr(part, what).items():
+                found.setdefault((who, what, reason), []).append(when)
+    return [
+        Problem(who, what, rounds_text(rounds), reason)
+        for (who, what, reason), rounds in sorted(found.items(), key=lambda item: item[0])
+    ]
+
+
+def rounds_text(rounds: Sequence[str | int]) -> str:
+    """Return rounds as a reader lists them: ``1 to 3, 5, at the end``."""
+    numbers = sorted(each for each in rounds if isinstance(each, int))
+    spans: list[list[int]] = [numbers[:1]] if numbers else []
+    for before, number in pairwise(numbers):
+        if number == before + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    texts = [str(s[0]) if len(s) == 1 else f"{s[0]} to {s[-1]}" for s in spans]
+    return ", ".join([*texts, *(each for each in rounds if isinstance(each, str))])
+
+
+def totals(rounds: Iterable[Round], *, up: bool) -> dict[str, int]:
+    """Return the bytes of all rounds by layer group."""
+    summed: dict[str, int] = {}
+    for record in rounds:
+        for group, size in (record.bytes_up if up else record.bytes_down).items():
+            summed[group] = summed.get(group, 0) + size
+    return dict(sorted(summed.items()))
+
+
+def leaves(value: object, prefix: str = "") -> dict[str, str]:
+    """Return a configuration as lines: ``train.epochs`` to its value."""
+    if isinstance(value, Mapping) and value:
+        found: dict[str, str] = {}
+        for key, inner in value.items():
+            found |= leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    if isinstance(value, list | tuple):
+        return {prefix: f"[{', '.join(map(_plain, value))}]"}
+    return {prefix: _plain(value)}
+
+
+def differences(runs: Sequence[Results]) -> dict[str, list[str]]:
+    """Return the options in which runs differ, each with its value in every run."""
+    flat = [leaves(results.config) for results in runs]
+    keys = sorted({key for each in flat for key in each})
+    rows = {key: [each.get(key, "") for each in flat] for key in keys}
+    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def labels(runs: Sequence[Results]) -> list[str]:
+    """Return a name for each run that no other has."""
+    names = [results.run for results in runs]
+    return [
+        f"{name} ({index + 1})" if names.count(name) > 1 else name
+        for index, name in enumerate(names)
+    ]
+
+
+def _training(results: Results) -> str:
+    option = results.option
+    steps = option("train.steps")
+    amount = f"steps: {steps}" if steps else f"epochs: {option('train.epochs')}"
+    words = f"In each round a site trains ({amount}) with batches of {option('train.batch_size')}"
+    fraction = option("strategy.fraction")
+    asked = f", and {fraction} of the sites are asked" if fraction not in (None, 1, 1.0) else ""
+    return f"{words}{asked}."
+
+
+def _start(results: Results) -> str:
+    weights = results.weights
+    return f"the weights {weights.source}" if weights else "random weights"
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def _less(row: Measured, gain: float) -> str:
+    return gain_text(row.kind, -gain, row.unit).removeprefix("+")
+
+
+def _reasons(record: Round) -> list[tuple[str, Mapping[str, str]]]:
+    return [
+        ("refused", record.refused),
+        ("late", record.late),
+        ("absent", record.absent),
+        ("group kept as it was", record.kept),
+        ("limited", record.limited),
+        ("suspect", record.suspects),
+        ("unauthorized node", record.unauthorized),
+    ]
+
+
+def _same_refusals(results: Results) -> bool:
+    one, other = results.final, results.best
+    return bool(one and other) and (one.refused, one.late, one.absent) == (  # type: ignore[union-attr]
+        other.refused,  # type: ignore[union-attr]
+        other.late,  # type: ignore[union-attr]
+        other.absent,  # type: ignore[union-attr]
+    )
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

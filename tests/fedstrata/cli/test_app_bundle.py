@@ -1,0 +1,51 @@
+"""The app bundle is that of `flwr run .`, also from an installed wheel."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+
+from fedstrata.cli.app_bundle import (
+    BESIDE,
+    ROOT,
+    TOP,
+    app_root,
+    build_bundle,
+    bundle_files,
+    default_experiment,
+)
+from fedstrata.support.errors import UserError
+
+
+def test_it_is_what_flower_makes_of_the_checkout() -> None:
+    assert build_bundle() == build_fab_from_disk(ROOT)
+
+
+def test_an_installed_wheel_gives_the_same_bundle(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for package in wheel["packages"]:
+        shutil.copytree(ROOT / package, tmp_path / package)
+    beside = tmp_path / BESIDE.relative_to(ROOT)
+    beside.mkdir()
+    assert set(wheel["force-include"]) == set(TOP)
+    for name, where in wheel["force-include"].items():
+        shutil.copy(ROOT / name, tmp_path / where)
+    assert app_root(tmp_path) is None
+    assert build_bundle(tmp_path, beside) == build_bundle()
+
+
+def test_the_default_experiment_is_the_apps() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert default_experiment() == project["tool"]["flwr"]["app"]["config"]["experiment"]
+
+
+def test_another_project_around_the_packages_is_no_checkout(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\n')
+    assert app_root(tmp_path) is None
+    with pytest.raises(UserError, match="does not describe the app"):
+        bundle_files(tmp_path, tmp_path / "app")

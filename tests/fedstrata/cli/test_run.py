@@ -1,0 +1,259 @@
+"""`fedstrata run`: what is asked for, checked before anything starts, shown, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedstrata.cli import run as command
+from fedstrata.cli.run import Follower, Stopped, Wanted, main, nodes_of, parser, read_wanted
+from fedstrata.cli.run_screen import Screen
+from fedstrata.protocol.progress import Progress, read_progress, write_progress
+from fedstrata.support.errors import UserError
+from fedstrata.support.said_lines import VARIABLE, SaidLines, note_said
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def wanted_of(*words: str) -> Wanted:
+    return read_wanted(parser().parse_intermixed_args(words))
+
+
+def begun(folder: Path, given: dict[str, Any] | None = None) -> Path:
+    """Write down a run that was interrupted."""
+    folder.mkdir(parents=True)
+    content = {
+        "experiment": "har",
+        "config": {},
+        "given": given
+        or {"overrides": ["seed=7", "strategy.rounds=9"], "data-root": "/data/har", "nodes": 5},
+    }
+    (folder / "run.json").write_text(json.dumps(content))
+    write_progress(folder, Progress(state="running"))
+    return folder
+
+
+# -- what is asked for -----------------------------------------------------------------------------
+
+
+def test_keys_and_overrides_are_told_apart(here: Path) -> None:
+    wanted = wanted_of("experiment=har", "strategy.rounds=4", "data-root=data", "--nodes", "3")
+    assert wanted.keys["experiment"] == "har"
+    assert wanted.keys["data-root"] == str(here / "data")
+    assert wanted.keys["output-dir"] == str(here / "outputs")
+    assert (wanted.overrides, wanted.nodes) == (("strategy.rounds=4",), 3)
+
+
+def test_a_resumed_run_is_given_what_it_began_with(here: Path) -> None:
+    begun(here / "outputs" / "march")
+    wanted = wanted_of("--resume", "march", "strategy.give_up=5")
+    assert wanted.keys["experiment"] == "har"
+    assert wanted.keys["resume"] == "march"
+    assert wanted.keys["data-root"] == "/data/har"
+    assert wanted.overrides == ("seed=7", "strategy.rounds=9", "strategy.give_up=5")
+    assert wanted.nodes == 5
+    assert wanted_of("--resume", "march", "--nodes", "6").nodes == 6
+
+
+@pytest.mark.parametrize("words", [["--resume"], ["--resume", "seed=7"], ["seed=7", "--resume"]])
+def test_the_latest_run_is_resumed_where_none_is_named(words: list[str], here: Path) -> None:
+    begun(here / "home" / "runs" / "april")
+    wanted = wanted_of(*words)
+    assert wanted.keys["resume"] == "april"
+    assert wanted.output == here / "home" / "runs"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["overrides=seed=1"], "write the overrides themselves"),
+        (["--nodes", "0"], "--nodes 0: at least one"),
+        (["--resume", "march"], "there is no run in"),
+        (["experiment=facez"], "experiment 'facez' does not exist"),
+        (["strategy.roundz=3"], "strategy has no 'roundz'"),
+        (["simulation.sites=0"], "simulation.sites=0: write a whole number"),
+    ],
+)
+def test_a_mistake_is_said_once_and_nothing_starts(
+    words: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert str(ended.value.code).count(message) == 1
+    assert capsys.readouterr() == ("", "")
+    assert list(here.iterdir()) == []
+
+
+def test_without_ray_the_line_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match=r"pip install 'fedstrata\[simulation\]'"):
+        main([])
+
+
+@pytest.mark.parametrize(
+    ("words", "nodes"),
+    [
+        ([], 10),
+        (["experiment=har"], 30),
+        (["cohort.sites=4"], 3),
+        (["seed=1,2", "simulation.sites=6"], 6),
+        (["--nodes", "2", "experiment=har"], 2),
+    ],
+)
+def test_the_experiment_says_how_many_nodes_it_needs(words: list[str], nodes: int) -> None:
+    assert nodes_of(wanted_of(*words)) == nodes
+
+
+# -- while it goes on, and its end -----------------------------------------------------------------
+
+
+class Fake:
+    """A screen that notes, and a SuperLink that plays what a test says."""
+
+    def __init__(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.out, self.errors = io.StringIO(), io.StringIO()
+        self.home, self.said, self.play = here, here / "said", lambda: None
+        self.end, self.submitted = "finished:completed", dict[str, Any]()
+        monkeypatch.setattr(command, "make_screen", lambda: Screen(self.out, self.errors))
+        monkeypatch.setattr(command, "OwnSuperLink", lambda log: self)
+        monkeypatch.setattr(command, "build_bundle", lambda: b"bundle")
+        monkeypatch.setattr(command, "POLL", 0.001)
+        monkeypatch.setattr(command, "STATUS", 0.0)
+
+    def __enter__(self) -> Fake:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.closed = True
+
+    def submit(self, bundle: bytes, run_config: Any, resources: Any) -> int:
+        self.submitted = {**run_config, **resources}
+        self.play()
+        return 7
+
+    def status(self, run: int) -> str:
+        return self.end
+
+    def say(self, kind: Any, text: str) -> None:
+        note_said(kind, text, {VARIABLE: str(self.said)})
+
+
+@pytest.fixture
+def fake(here: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    return Fake(here, monkeypatch)
+
+
+def ended(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_a_complete_run_ends_with_0_and_its_log_lies_in_its_folder(fake: Fake, here: Path) -> None:
+    folder = here / "outputs" / "march"
+
+    def play() -> None:
+        begun(folder)
+        fake.say("run", str(folder))
+        fake.say("line", "round 1/8: 3 of 3 sites")
+
+    fake.play = play
+    assert ended("name=march", "seed=1,2", "--nodes", "3", "--node-cpus", "2") == 0
+    assert fake.submitted["overrides"] == "seed=1,2"
+    assert fake.submitted["num_supernodes"] == 3
+    assert fake.submitted["client_resources_num_cpus"] == 2
+    (log,) = (folder / "logs").iterdir()
+    out = fake.out.getvalue()
+    assert "round 1/8: 3 of 3 sites\n" in out
+    assert out.endswith(f"the log of Flower and Ray: {log}\n")
+    assert [path.name for path in (here / "outputs").iterdir()] == ["march"]
+
+
+def test_a_failed_run_ends_with_1_its_error_once_and_how_to_go_on(fake: Fake, here: Path) -> None:
+    folder = here / "outputs" / "march"
+
+    def play() -> None:
+        begun(folder)
+        fake.say("run", str(folder))
+        fake.say("error", "round 2: no site could take part:\n  north: no\x1b room")
+
+    fake.play, fake.end = play, "finished:failed"
+    assert ended() == 1
+    errors = fake.errors.getvalue()
+    assert errors.count("no? room") == 1
+    assert errors.endswith("Go on with it: fedstrata run --resume march\n")
+
+
+def test_where_the_app_did_not_say_why_the_end_of_the_log_is_shown(fake: Fake) -> None:
+    fake.end = "finished:failed"
+    assert ended() == 1
+    assert "the run failed; the end of" in fake.errors.getvalue()
+    assert "there is nothing to resume" in fake.errors.getvalue()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_superlink_and_says_the_line_that_resumes(
+    number: signal.Signals, fake: Fake, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "out" / "march"
+
+    def play() -> None:
+        begun(folder)
+        fake.say("run", str(folder))
+
+    fake.play, fake.end = play, "running"
+    looks = iter(range(3))
+
+    def status(run: int) -> str:
+        if next(looks) == 1:
+            signal.raise_signal(number)
+        return "running"
+
+    fake.status = status  # type: ignore[method-assign]
+    before = signal.getsignal(number)
+    assert ended(f"output-dir={here / 'out'}") == 130
+    assert fake.closed
+    assert signal.getsignal(number) == before
+    line = f"Go on with it: fedstrata run --resume march output-dir={here / 'out'}"
+    assert line in fake.errors.getvalue()
+    progress = read_progress(folder)
+    assert progress is not None
+    assert progress.state == "stopped"
+
+
+def test_a_folder_that_cannot_be_written_is_said(here: Path) -> None:
+    (here / "outputs").write_text("")
+    with pytest.raises(SystemExit, match=r"output-dir: .*outputs cannot be written"):
+        main([])
+
+
+def test_a_run_that_goes_on_is_not_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(here / "outputs" / "march")
+    monkeypatch.setattr("fedstrata.runs.folder.is_written", lambda *_: True)
+    with pytest.raises(UserError, match="goes on now"):
+        wanted_of("--resume", "march")
+
+
+def test_what_is_said_after_the_last_look_is_shown(fake: Fake) -> None:
+    screen = Screen(fake.out, fake.errors)
+
+    def status() -> str:
+        fake.say("line", "the last words")  # the ServerApp says them, and ends
+        return "finished:completed"
+
+    follower = Follower(wanted_of(), screen)
+    assert follower.follow(SaidLines(fake.said), status) == "finished:completed"
+    assert "the last words" in fake.out.getvalue()
+    assert issubclass(Stopped, BaseException)
