@@ -153,20 +153,6 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     _close(grid, folder.path / "results.json", results)
 
 
-def _folder(
-    wanted: RunConfig, config: Config, given: SavedRun | None
-) -> tuple[RunFolder, RunFolder | None]:
-    """Return the run's folder, and the same where it is one to go on with."""
-    old = resumed_run(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
-    if old is not None:
-        check_same(old.begun()["config"], config.to_dict())
-        return old, old
-    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name)
-    if given is not None:  # under whose name the sites have their personal layers
-        folder.federation = given.folder.federation
-    return folder, None
-
-
 def _composed(wanted: RunConfig) -> Config:
     """Return the configuration; raise UserError where its tracker is not installed."""
     config = compose(wanted.experiment, wanted.overrides)
@@ -181,6 +167,20 @@ def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
         "data-root": wanted.data_root,
         "nodes": len(list(grid.get_node_ids())),
     }
+
+
+def _folder(
+    wanted: RunConfig, config: Config, given: SavedRun | None
+) -> tuple[RunFolder, RunFolder | None]:
+    """Return the run's folder, and the same where it is one to go on with."""
+    old = resumed_run(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
+    if old is not None:
+        check_same(old.begun()["config"], config.to_dict())
+        return old, old
+    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name)
+    if given is not None:  # under whose name the sites have their personal layers
+        folder.federation = given.folder.federation
+    return folder, None
 
 
 def _close(grid: Grid, path: Path, results: Mapping[str, Any]) -> None:

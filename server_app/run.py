@@ -253,7 +253,7 @@ class Run:
         config = self.config
         everyone = self.roster.everyone.items()
         self.progress.join({name: member.task for name, member in everyone})
-        afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 1
+        afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 2  # last and best
         afterwards += 1 if config.deployment.epochs else 0
         self.progress.begin(config.strategy.rounds, self.history, afterwards)
 

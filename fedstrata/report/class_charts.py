@@ -65,8 +65,6 @@ def draw_roc(roc: Mapping[str, Sequence[float]]) -> Markup:
         points = [(x(i / max(1, len(values) - 1)), y(value)) for i, value in enumerate(values)]
         css = f"curve c{index % COLORS} dash{index % 4}"
         drawing.polyline(points, css)
-        if points:
-            drawing.shape("path", "hidden", name, d="M0 0")
     return drawing.markup()
 
 

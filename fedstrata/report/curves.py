@@ -48,10 +48,10 @@ def points_of(results: Results, task: str) -> list[Point]:
 
 
 def tasks_with_curves(runs: Sequence[Results]) -> dict[str, Measured]:
-    """Return the tasks of any of the runs, with the newest measures."""
+    """Return the tasks of any of the runs, with the newest measures of the first that has it."""
     found: dict[str, Measured] = {}
     for results in runs:
-        found |= results.tasks
+        found = results.tasks | found
     return dict(sorted(found.items()))
 
 
@@ -61,7 +61,12 @@ def draw(runs: Sequence[tuple[str, Results]], task: str) -> Markup:
     A single run also has the band of its sites, and the lines of training alone and of the guess.
     """
     lead = tasks_with_curves([results for _, results in runs])[task]
-    curves = [(name, points_of(results, task)) for name, results in runs]
+    # A task of one name may be of another kind in another run: its figures have no common axis.
+    alike = [r.tasks[task].kind == lead.kind if task in r.tasks else False for _, r in runs]
+    curves = [
+        (name, points_of(results, task) if same else [])
+        for (name, results), same in zip(runs, alike, strict=True)
+    ]
     single = len(runs) == 1
     values = [p.value for _, points in curves for p in points]
     lines: list[tuple[str, float, str]] = []

@@ -81,7 +81,7 @@ class Drawing:
 
     def markup(self) -> Markup:
         """Return the image as HTML; every text in it is escaped."""
-        return Markup(ElementTree.tostring(self.root, encoding="unicode"))
+        return _html(self.root)
 
 
 def fitting(text: str, room: float) -> str:
@@ -106,7 +106,11 @@ def legend(entries: list[tuple[str, str, str]]) -> Markup:
             drawn.mark(kind, 13, 8, css)
         item.append(drawn.root)
         drawn.root.tail = " " + printable(words)
-    return Markup(ElementTree.tostring(made, encoding="unicode", method="html"))
+    return _html(made)
+
+
+def _html(element: ElementTree.Element) -> Markup:
+    return Markup(ElementTree.tostring(element, encoding="unicode", short_empty_elements=False))
 
 
 def _points(points: list[tuple[float, float]]) -> str:

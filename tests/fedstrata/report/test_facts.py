@@ -1,0 +1,88 @@
+"""What a page says in words."""
+
+from __future__ import annotations
+
+from fedstrata.report import facts
+from tests.helpers.run_results import HOSTILE, a_round, run_results, typed
+
+
+def test_what_was_run() -> None:
+    said = facts.in_words(typed(run_results()))
+    assert said[0] == (
+        "4 sites with 1 task (grade) trained resnet18 on faces for 3 rounds, by the method layers."
+    )
+    assert said[1] == "In each round a site trains (epochs: 2) with batches of 16."
+    assert said[2] == "It began from the weights central. The seed is 7."
+
+
+def test_a_run_that_has_not_ended_or_stopped_says_so() -> None:
+    assert facts.in_words(typed(run_results(final=None)))[-1].startswith("The run has not ended")
+    stopped = typed(run_results(stopped={"round": 3, "reason": "no better for 2 rounds"}))
+    assert facts.in_words(stopped)[-1] == "It stopped after round 3: no better for 2 rounds."
+
+
+def test_who_gained_and_who_lost() -> None:
+    results = typed(run_results())
+    assert facts.verdict(results) == [
+        "3 of 4 sites are better than alone, 1 is worse.",
+        "grade is below the guess without input, by 1.56 points.",
+    ]
+    assert [row[:2] for row in facts.gains(results)] == [
+        ("accuracy over alone, mean of 2 sites", "+5.94 points"),
+        ("chest: AUROC over alone, mean of 1 site", "+0.044"),
+        ("age: MAE over alone, mean of 1 site", "+1.25 years"),
+    ]
+
+
+def test_nothing_is_said_of_alone_where_it_was_not_measured() -> None:
+    plain = run_results()
+    for site in plain["final"]["sites"].values():
+        for key in [key for key in site if key.startswith("alone_")]:
+            site[key] = None
+    assert facts.verdict(typed(plain))[0].startswith("Training alone was not measured")
+    assert facts.gains(typed(plain)) == []
+
+
+def test_equal_problems_share_a_row() -> None:
+    late = {"late": {"south": "no answer"}, "kept": {"task/grade": "no update"}}
+    rounds = [a_round(n, **late) for n in (1, 2, 3, 5)]
+    rows = facts.problems(typed(run_results(1, rounds=rounds)))
+    assert [(row.who, row.what, row.rounds) for row in rows] == [
+        ("late-one", "refused", "at the end"),
+        ("south", "late", "1 to 3, 5"),
+        ("task/grade", "group kept as it was", "1 to 3, 5"),
+    ]
+    assert rows[0].reason == f"no answer {HOSTILE}"
+
+
+def test_the_best_state_repeats_no_refusal_of_the_last() -> None:
+    plain = run_results(1)
+    plain["best"] = {**plain["final"], "round": 1}
+    assert [row.rounds for row in facts.problems(typed(plain))] == ["at the end"]
+    plain["best"] = {**plain["final"], "round": 1, "late": {"south": "no answer"}}
+    assert [row.rounds for row in facts.problems(typed(plain))] == [
+        "at the end, best state",
+        "best state",
+    ]
+
+
+def test_bytes_are_those_of_all_rounds() -> None:
+    rounds = typed(run_results()).rounds
+    assert facts.totals(rounds, up=True) == {"common": 2700, "task": 300}
+    assert facts.totals(rounds, up=False) == {"common": 3000, "task": 600}
+
+
+def test_what_differs_between_runs() -> None:
+    other = run_results(4)
+    rows = facts.differences([typed(run_results()), typed(other)])
+    assert rows == {"strategy.rounds": ["3", "4"]}
+    assert facts.labels([typed(run_results()), typed(other)]) == ["made-up (1)", "made-up (2)"]
+
+
+def test_a_configuration_is_a_list_of_options() -> None:
+    assert facts.leaves({"a": {"b": True, "c": None}, "d": ["x", 1], "e": {}}) == {
+        "a.b": "true",
+        "a.c": "null",
+        "d": "[x, 1]",
+        "e": "{}",
+    }
