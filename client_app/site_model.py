@@ -23,7 +23,7 @@ from fedstrata.support import tensor_files
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError, private_reason
 from fedstrata.support.folders import model_folder
-from models.model_card import DEPLOYED, STATES, ModelCard, Network, Start
+from models.model_card import DEPLOYED, STATES, ModelCard, Network, Start, licence_of
 from models.model_file import write_model
 from models.preprocessing import Text
 from models.text_folders import model_files
@@ -97,7 +97,7 @@ def site_card(
     counts = data.counts() if data.kind.name != NUMBER else {}
     return ModelCard(
         state=state,
-        network=network_of_plan(plan.model, data.input_shape),
+        network=Network.of(plan.model, data.input_shape),
         task=data.task,
         outputs=data.classes,
         kind=data.kind,
@@ -125,32 +125,17 @@ def site_card(
     )
 
 
-def network_of_plan(model: Mapping[str, object], input_shape: tuple[int, ...]) -> Network:
-    """Return how a card describes the network of a plan's ``model``."""
-    options = dict(model)
-    name, head = str(options.pop("name")), options.pop("head", ())
-    dropout = options.pop("dropout", 0.0)
-    return Network(
-        name,
-        tuple(input_shape),
-        tuple(head),  # type: ignore[arg-type]
-        float(dropout),  # type: ignore[arg-type]
-        {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()},  # type: ignore[misc]
-    )
-
-
 def _start(context: SiteContext) -> Start | None:
     wanted = context.plan.weights
     if not wanted:
         return None
-    source, licence = UNKNOWN, UNKNOWN
     try:
         found = tensor_files.read_metadata(checkpoint_path(context.node.cache_dir, wanted))
-        source = found.get("source", source)
-        licence = found.get("licence", licence)
     except UserError:  # the card says that it is not known
-        pass
-    return Start(wanted, source, licence)
+        found = {}
+    if "source" not in found:  # a deployed site is sent the tensors alone
+        return Start(wanted, UNKNOWN, UNKNOWN)
+    return Start(wanted, found["source"], licence_of(found["source"]))
 
 
 def _files(context: SiteContext) -> dict[str, bytes]:
