@@ -8,7 +8,6 @@ import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from fedstrata.support import tensor_files
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError, private_reason
 from fedstrata.support.folders import model_folder
-from models.model_card import DEPLOYED, STATES, ModelCard, Network, Start, licence_of
+from models.model_card import DEPLOYED, STATES, ModelCard, Network, Start, licence_of, versions_of
 from models.model_file import write_model
 from models.preprocessing import Text
 from models.text_folders import model_files
@@ -121,7 +120,7 @@ def site_card(
         start=_start(context),
         data=data.digest,
         plan=plan.to_json(),
-        versions={name: version(name) for name in ("torch", "torchvision", "pillow")},
+        versions=versions_of("torch", "torchvision", "pillow"),
     )
 
 

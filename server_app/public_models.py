@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.folders import default_models_dir, model_folder
-from models.model_card import PUBLIC, ModelCard, Network, Start, licence_of
+from models.model_card import PUBLIC, ModelCard, Network, Start, licence_of, versions_of
 from models.model_file import write_model
 from models.networks import OF_TOKENS
 from models.text_folders import model_files
@@ -128,7 +127,7 @@ class PublicModels:
             if start is None
             else Start(start.content_hash, start.source, licence_of(start.source)),
             plan=plan.to_json(),
-            versions={name: version(name) for name in ("torch", "torchvision")},
+            versions=versions_of("torch", "torchvision"),
         )
 
 

@@ -69,11 +69,3 @@ def test_the_card_says_who_trained_it_and_how(played: Any) -> None:
     plan = plan_from_json(card.plan)
     assert (plan.seed, plan.federation) == (results["seed"], results["federation"])
     assert card_of(played, "pose").network.name == "small_cnn"
-
-
-def test_the_licence_of_the_start_is_said_as_far_as_it_is_known() -> None:
-    from models.model_card import licence_of
-
-    assert "Apache-2.0" in licence_of("central pre-training")
-    assert "ImageNet" in licence_of("ResNet18_Weights.IMAGENET1K_V1")
-    assert licence_of("/models/resnet18.pth") == "not known: ask who made them"
