@@ -12,7 +12,7 @@ from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError
 from models.groups import partition_tensors
 from models.networks import OF_TOKENS, build
-from server_app.compose import CONF, compose, read_run_config
+from server_app.compose import CONF, _name_classes, compose, read_run_config
 from server_app.run import checked
 from strategies.config import plan_for
 from strategies.methods import METHODS, make_method
@@ -159,3 +159,11 @@ def test_a_plan_with_impossible_rounds_is_refused(hostile: dict[str, float]) -> 
     plan = plan_for(compose("faces", []), federation="f", weights="")
     with pytest.raises(UserError, match="rounds"):
         plan_from_json(json.dumps(json.loads(plan.to_json()) | hostile))
+
+
+def test_decimals_in_a_file_that_could_have_been_written_otherwise_ask_for_quotes() -> None:
+    with pytest.raises(UserError, match=r'in quotes, as in data\.classes=\{dose:\["0\.5"\]\}'):
+        _name_classes({"classes": {"dose": [0.50, 1.0]}})
+    data = {"classes": {"dose": ["0.50", 1]}}
+    _name_classes(data)
+    assert data["classes"]["dose"] == ["0.50", "1"]
