@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 from client_app.data.faces import load as load_faces
 from client_app.data.har import load as load_har
+from client_app.data.har import site_sums as sums_of_har
 from client_app.data.images import load as load_images
 from client_app.data.medmnist import load as load_medmnist
 from client_app.data.site_info import SiteInfo
@@ -35,7 +36,8 @@ LOADERS: Mapping[str, Loader] = {
 
 
 SUMS: Mapping[str, Callable[[Mapping[str, object], SiteInfo, int], SumsReport]] = {
-    "tabular": sums_of_table
+    "har": sums_of_har,
+    "tabular": sums_of_table,
 }
 """The data sets whose sites can send sums before the rounds."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,7 +101,11 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         An option, the site info, a file, a column or a cell is wrong.
     """
     settings = read_options(TabularOptions, options, "data")
-    site = site_rows(settings, info, seed)
+    return site_data(settings, site_rows(settings, info, seed), info)
+
+
+def site_data(settings: TabularOptions, site: SiteRows, info: SiteInfo) -> SiteData:
+    """Return a site's rows filled in and scaled, as float32 inputs of shape ``(d,)``."""
     warn_of_columns(site.encoded, site.parts.train, info.findings)
     filled = fill(site.encoded, site.parts.train, settings.impute)
     values = filled.values
@@ -178,7 +182,11 @@ def site_sums(options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsR
         As `load`.
     """
     settings = read_options(TabularOptions, options, "data")
-    site = site_rows(settings, info, seed)
+    return sums_of_rows(settings, site_rows(settings, info, seed))
+
+
+def sums_of_rows(settings: TabularOptions, site: SiteRows) -> SumsReport:
+    """Return the sums of `site_sums` over rows that were read."""
     train = site.parts.train
     known = np.where(site.encoded.numbers, site.encoded.values[train], np.nan)
     added = fill(site.encoded, train, settings.impute).values.shape[1] - known.shape[1]
@@ -190,9 +198,44 @@ def site_sums(options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsR
 
 
 def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
-    """Return the site's rows, and say in ``info.findings`` what was left out of them."""
-    root, tasks = require_root(info), settings.named_tasks()
+    """Return the site's rows of the files in its data-root."""
+    root = require_root(info)
     path, own_name = choose_file(root, info, settings.file, SUFFIXES)
+    tables = _tables(settings, info, root, path)
+    return rows_of_tables(settings, tables, own_name, info, seed)
+
+
+def rows_of_tables(
+    settings: TabularOptions,
+    tables: Sequence[Table],
+    own_name: str | None,
+    info: SiteInfo,
+    seed: int,
+    draw: int | None = None,
+) -> SiteRows:
+    """Return a site's rows, with their targets and splits.
+
+    Parameters
+    ----------
+    settings : TabularOptions
+        The columns, and how their cells are read.
+    tables : sequence of Table
+        The site's; after it those of other sites, where columns or names are found in all.
+    own_name : str or None
+        The site's name where the first table is its own; None where simulated sites share it.
+    info : SiteInfo
+        Which site this is.
+    seed : int
+        The run's seed.
+    draw : int, optional
+        The seed with which missing splits are drawn; by default one of task and site.
+
+    Raises
+    ------
+    UserError
+        The site info, a column or a cell is wrong.
+    """
+    tasks = settings.named_tasks()
     name, rank = task_and_rank(info, [task.name for task in tasks])
     task = _task(name, tasks)
     shared = own_name is None  # a file of the site's own is not split
@@ -200,7 +243,6 @@ def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
     if shared and rank.count > 1:
         column = settings.site_split.required_column()
     rules = _rules(settings, info)
-    tables = _tables(settings, info, root, path)
     group = settings.group or likely_column(list(tables[0].columns))
     besides = [each for each in (column, group) if each]
     labels = [each for one in tasks for each in one.columns]
@@ -225,7 +267,7 @@ def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
         every.copies[share.rows],
         settings.validation_fraction,
         settings.test_fraction,
-        derive_seed(seed, "tabular", task.name, site),
+        derive_seed(seed, "tabular", task.name, site) if draw is None else draw,
         info.findings,
     )
     rows = targets.rows[share.rows]
@@ -241,7 +283,7 @@ def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
         share.own.targets.values,
         parts,
         features,
-        path,
+        tables[0].path,
         tables[0].lines[rows],
     )
 
@@ -274,7 +316,7 @@ def _labelled(
     return Labelled(
         targets,
         splits,
-        copies_of([of(name) for name in used], sides, findings),
+        copies_of(row_contents(table, targets.rows, used, rules), sides, findings),
         lambda row: table.source(int(targets.rows[row])),
         "row",
         domains,
@@ -284,22 +326,36 @@ def _labelled(
     )
 
 
+def row_contents(
+    table: Table, rows: NDArray[np.int64], names: Sequence[str], rules: TableRules
+) -> list[tuple[Hashable, ...]]:
+    """Return what rows hold in some columns: equal where all of their cells are."""
+    typed = [name for name in names if table.columns[name].dtype != object]
+    worded = [words(table.columns[name], rules) for name in names if name not in typed]
+    texts = [tuple(column[row] for column in worded) for row in rows]
+    if not typed:
+        return [*texts]
+    # As bytes, since a table of numbers can have thousands of columns. Zero and NaN have one form.
+    block = np.stack([table.columns[name][rows] for name in typed], axis=1) + 0.0
+    block[np.isnan(block)] = np.nan
+    return [(block[place].tobytes(), *text) for place, text in enumerate(texts)]
+
+
 def copies_of(
-    columns: Sequence[Sequence[str]], sides: Sequence[object], findings: Findings
+    rows: Sequence[Hashable], sides: Sequence[object], findings: Findings
 ) -> NDArray[np.int64]:
     """Return a number for each row, which rows with the same cells share.
 
     Parameters
     ----------
-    columns : sequence of sequences of str
-        The cells by column, each of ``n`` rows.
+    rows : sequence of hashable
+        The content of each of the ``n`` rows, as `row_contents` returns it.
     sides : sequence
         What of a row must not be the other's: its split, and its site.
     findings : Findings
         Is told where equal rows are chance: where they occur on one side too, as in tables of few
         or coarse columns. Each row has a number of its own then.
     """
-    rows = list(zip(*columns, strict=True))
     numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
     on_a_side = len(set(zip(rows, sides, strict=True)))
     if on_a_side >= MOSTLY * len(rows):
