@@ -20,6 +20,7 @@ from client_app.context import (
     checkpoint_path,
     open_site,
     reopened_site,
+    site_categories,
     site_sums,
 )
 from client_app.failures import logged_reason, writing
@@ -116,6 +117,14 @@ def add_up(context: SiteContext, order: Order) -> Answer:
     if not context.plan.wants_sums:
         raise UserError("the server asks for sums that the plan has no use for")
     return site_sums(DataKey.of(context.plan), context.node), {}
+
+
+def name_categories(context: SiteContext, order: Order) -> Answer:
+    """Answer with the categories of the site's columns, from which all sites get the same ones."""
+    del order
+    if not context.plan.wants_categories:
+        raise UserError("the server asks for categories that the plan has no use for")
+    return site_categories(DataKey.of(context.plan), context.node), {}
 
 
 def train(context: SiteContext, order: Order) -> Answer:
@@ -249,6 +258,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
 ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.QUERY: query,
     kinds.WEIGHTS: receive_weights,
+    kinds.CATEGORIES: name_categories,
     kinds.SUMS: add_up,
     kinds.TRAIN: train,
     kinds.ALONE: train_alone,

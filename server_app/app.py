@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     plan = plan_for(config, federation=folder.federation, weights="")
     before = old if given is None else given.folder
     if before is not None:  # before the first query: sites compare their data with those of then
-        plan = replace(plan, agreed=before.begun().get("agreed"))
+        begun = before.begun()
+        plan = replace(plan, agreed=begun.get("agreed"), categories=begun.get("categories"))
     newcomers = frozenset(config.deployment.newcomers)
     allowed = _allowed(settings.sites)
     if isinstance(grid, GrpcGrid):
@@ -127,7 +129,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     with folder.written_here(), progress.of_run():
         note_said("run", str(folder.path))
         say(f"run {folder.name}: results go to {folder.path}")
-        found, rejected = gather(
+        look = partial(
+            gather,
             roster,
             least=settings.min_sites + len(newcomers),
             join_timeout=settings.join_timeout,
@@ -135,9 +138,15 @@ def run(grid: Grid, wanted: RunConfig) -> None:
             poll=settings.poll,
             log=progress.saying(say),
         )
+        found, rejected = look()
         from server_app.run import Run
         from server_app.start_weights import checkpoint
 
+        if plan.wants_categories and found:
+            # Before the sites join: how wide their inputs are, and so their layers, depends on it.
+            asking = Run(roster, config, plan, folder, None, say, audit, progress)
+            plan = asking.agree_on_categories()
+            found, rejected = look()
         start = checkpoint(config, home() / "cache", say, given.start if given else "")
         this_run = Run(roster, config, plan, folder, start, say, audit, progress)
         this_run.join(found, rejected)

@@ -11,7 +11,7 @@ from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.weights import Checkpoint
 from server_app import report, results, tables
-from server_app.agreement import agree
+from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
@@ -21,7 +21,7 @@ from server_app.disk_room import writing
 from server_app.evaluation import measure, measure_saved
 from server_app.patience import Log
 from server_app.progress import RunProgress
-from server_app.rounds.admission import Admission
+from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch
 from server_app.rounds.judging import bounds_line, held_for
@@ -123,6 +123,18 @@ class Run:
             config.choose,
         )
 
+    def agree_on_categories(self) -> Plan:
+        """Return the plan with the categories of all sites, which are to be asked anew with it."""
+        least = self.config.strategy.min_sites
+        # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
+        closed = ClosedAdmission(self.roster, self.state, self.plan, None, False, self.log)
+        dispatch = replace(self.dispatch, admission=closed)
+        categories = agree_on_categories(dispatch, least, self.plan.data)
+        plan = replace(self.plan, categories=categories)
+        self.roster.change_plan(plan.to_json())
+        self.roster.clear()
+        return plan
+
     def join(self, found: list[Member], rejected: list[RejectedSite]) -> None:
         """Take in the sites that can take part, and log what was decided.
 
@@ -168,6 +180,8 @@ class Run:
         """
         if self.start is not None:
             self._load_start(self.start)
+        if self.plan.categories is not None:
+            self.folder.note_categories(self.plan.categories)
         if self.plan.wants_sums:
             self._agree()
         self.folder.note_weights(self.plan.weights)

@@ -170,6 +170,10 @@ class RunFolder:
         """Write down the scale that the sites agreed on; a resumed run goes on with it."""
         self._write_begun({**self.begun(), "agreed": scale})
 
+    def note_categories(self, categories: dict[str, list[str]]) -> None:
+        """Write down the categories that the sites agreed on; a resumed run goes on with them."""
+        self._write_begun({**self.begun(), "categories": categories})
+
     @property
     def has_begun(self) -> bool:
         """Whether a run is written down here."""

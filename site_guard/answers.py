@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.codings import SAFETENSORS, Codings, read_form, size_of
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import CodedGroup
@@ -27,6 +28,7 @@ BRIEF = "the app failed: see the site's log"
 READERS: Mapping[str, Callable[[Message], answers.AnyReport]] = {
     kinds.QUERY: answers.read_site_report,
     kinds.WEIGHTS: answers.read_site_report,
+    kinds.CATEGORIES: answers.read_categories_report,
     kinds.SUMS: answers.read_sums_report,
     kinds.TRAIN: answers.read_round_report,
     kinds.ALONE: answers.read_round_report,
@@ -150,6 +152,8 @@ class AnswerFilter:
             self._announced[order.metadata.run_id] = forms
         elif isinstance(report, SumsReport):
             self.rules.check_sums(order, report)
+        elif isinstance(report, CategoriesReport):
+            self.rules.check_categories(order, report)
         else:
             self.rules.check_counts(order, report)
             report = allowed(report, kind, self.settings.describe, self.rules.outputs(order))

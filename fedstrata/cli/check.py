@@ -266,7 +266,11 @@ def _filtered(found: Inspection, filtering: AnswerFilter, plan: Plan) -> dict[st
         failed = answers.failure_report(kinds.QUERY, site, 0, found.leaves)
         return {"error": left(kinds.QUERY, failed).error}
     report = left(kinds.QUERY, found.report)
-    return on_the_wire(report, found.sums and left(kinds.SUMS, found.sums))
+    return on_the_wire(
+        report,
+        found.sums and left(kinds.SUMS, found.sums),
+        found.categories and left(kinds.CATEGORIES, found.categories),
+    )
 
 
 def _write_sheet(found: Inspection, plan: Plan, path: Path | None) -> str | None:

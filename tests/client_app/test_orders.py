@@ -44,7 +44,7 @@ def coded_site(plan: Plan, federation: str) -> SiteContext:
 
 
 def test_there_is_one_function_for_each_order() -> None:
-    sent = {kinds.QUERY, kinds.SUMS, kinds.WEIGHTS, kinds.TRAIN, kinds.ALONE}
+    sent = {kinds.QUERY, kinds.CATEGORIES, kinds.SUMS, kinds.WEIGHTS, kinds.TRAIN, kinds.ALONE}
     sent |= {kinds.DEPLOY, kinds.EVALUATE}
     assert orders.ORDERS.keys() == sent
 
@@ -235,3 +235,8 @@ def test_a_site_with_other_data_than_its_run_began_with_is_refused() -> None:
 def test_sums_are_sent_only_where_the_plan_waits_for_them() -> None:
     with pytest.raises(UserError, match="sums that the plan has no use for"):
         orders.add_up(opened(plan_of()), order(0))
+
+
+def test_categories_are_named_only_where_the_plan_waits_for_them() -> None:
+    with pytest.raises(UserError, match="categories that the plan has no use for"):
+        orders.name_categories(opened(plan_of()), order(0))

@@ -51,3 +51,8 @@ def test_the_words_say_that_sums_leave() -> None:
     for overrides, said in ((["data.standardize=agreed"], True), ([], False)):
         headings = [heading for heading, _ in plan_words(plan_of("tabular", *overrides))]
         assert ("before" in headings) is said
+
+
+def test_the_words_name_the_columns_whose_categories_leave() -> None:
+    words = dict(plan_words(plan_of("tabular", "data.categories={cp:agreed,sex:[f,m]}")))
+    assert words["before"] == "the names of all categories in 'cp' leave, once, for one list"

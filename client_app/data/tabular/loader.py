@@ -35,14 +35,18 @@ from client_app.data.tabular.encoding import (
     encode,
     fill,
     fill_values,
+    require_column,
     scale_of,
     warn_of_columns,
+    words_in,
 )
 from client_app.data.tabular.options import AGREED, TabularOptions
 from client_app.data.tabular.reading import SUFFIXES, Table, read_table
 from client_app.data.tabular.scale import column_sums, read_constants
 from client_app.data.tabular.targets import table_targets
 from client_app.data.task_options import TaskOptions
+from fedstrata.protocol.categories import CategoriesReport, check_columns
+from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.sums import SumsReport
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
@@ -197,6 +201,31 @@ def sums_of_rows(settings: TabularOptions, site: SiteRows) -> SumsReport:
     return SumsReport(site.name, column_sums(inputs), column_sums(targets))
 
 
+def site_categories(options: Mapping[str, object], info: SiteInfo) -> CategoriesReport:
+    """Return the different cells of each column whose categories all sites are to agree on.
+
+    Raises
+    ------
+    UserError
+        A file or column cannot be read, or has too many categories, or texts that are no names.
+    """
+    settings = read_options(TabularOptions, options, "data")
+    root = require_root(info)
+    path, own_name = choose_file(root, info, settings.file, SUFFIXES)
+    tables = _tables(settings, info, root, path)
+    rules = _rules(settings, info)
+    found = {}
+    for name in settings.by_category:
+        if settings.categories_of(name) is None:
+            require_column(tables[0], name, rules)
+            found[name] = tuple(sorted(words_in(tables, name, rules)))
+    try:
+        check_columns(found)
+    except Refused as error:
+        raise UserError(f"data.categories, {AGREED}: {error}") from None
+    return CategoriesReport(name_of_site(info, own_name or default_name(info)), found)
+
+
 def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
     """Return the site's rows of the files in its data-root."""
     root = require_root(info)
@@ -248,7 +277,14 @@ def rows_of_tables(
     labels = [each for one in tasks for each in one.columns]
     for table in tables:
         _require(table, [*task.columns, *besides])
-    features = choose_features(settings, tables, [*labels, SPLIT, *besides], rules, info.findings)
+    features = choose_features(
+        settings,
+        tables,
+        [*labels, SPLIT, *besides],
+        rules,
+        info.findings,
+        deployed=info.deployed,
+    )
     encoded = encode(tables[0], features, rules)
     targets = _complete(settings, info, tables, task, encoded, rules)
     used = [*(feature.name for feature in features), *task.columns]
@@ -375,12 +411,6 @@ def _rules(settings: TabularOptions, info: SiteInfo) -> TableRules:
             "data.features=null: all sites need the same inputs in the same order; name their "
             "columns, as in data.features=[age,sex]"
         )
-    for name in settings.by_category:
-        if info.deployed and settings.categories_of(name) is None:
-            raise UserError(
-                f"data.categories.{name}={AGREED}: the names of categories would leave this site; "
-                f"write those that all sites agreed on, as in data.categories.{name}=[1,2,3]"
-            )
     public = settings.features is not None
     return TableRules(settings.rules(), public)
 

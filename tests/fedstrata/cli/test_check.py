@@ -219,6 +219,22 @@ def test_the_sums_that_leave_before_the_rounds_are_shown(
     assert "asks for sums" in shown["errors"][0]
 
 
+def test_the_categories_that_leave_before_the_site_joins_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "north.csv"
+    table.write_text("\n".join(["cp,label", *(f"{n % 3},{'ab'[n // 3 % 2]}" for n in range(60))]))
+    words = ["experiment=tabular", "data.categories={cp:agreed}", "data.features=[cp]"]
+    words += ["data.classes={label:[a,b]}", "data.duplicates=keep", "--site"]
+    allowed = {"models": ["linear"], "categories": ["cp"]}
+    shown, _ = checked(capsys, *words, site_file(tmp_path, table, plan=allowed))
+    assert shown["leaves"]["categories"]["columns"] == {"cp": ["0", "1", "2"]}
+    none = {"models": ["linear"]}
+    shown, _ = checked(capsys, *words, site_file(tmp_path, table, plan=none), status=1)
+    assert "asks for the names of the categories in the column 'cp'" in shown["errors"][0]
+    assert "categories" not in shown["leaves"]
+
+
 def test_a_home_that_there_is_not_is_a_folder_that_does_not_exist(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
