@@ -69,6 +69,7 @@ class Inspection:
             "classes": list(data.classes) if data and of_classes else [],
             "examples": data.counts() if data else {},
             "left_out": dict(sorted(findings.left_out.items())),
+            "missing": dict(sorted(findings.missing.items())),
             "range": list(data.value_range) if data and data.value_range else None,
             "size": findings.sizes.as_dict() if findings.sizes else None,
             "input_shape": list(data.input_shape) if data else None,

@@ -286,6 +286,8 @@ def rows_of_tables(
         deployed=info.deployed,
     )
     encoded = encode(tables[0], features, rules)
+    for feature, unknown in encoded.missing.items():
+        info.findings.miss(feature, int(unknown.sum()))
     targets = _complete(settings, info, tables, task, encoded, rules)
     used = [*(feature.name for feature in features), *task.columns]
     every = _labelled(settings, tables[0], targets, used, rules, column, group, info.findings)

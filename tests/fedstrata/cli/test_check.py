@@ -14,7 +14,7 @@ from fedstrata.cli.check import lines, main
 from tests.helpers.data_files import fill
 
 KEYS = {
-    *("task", "kind", "classes", "examples", "left_out", "range", "size", "groups"),
+    *("task", "kind", "classes", "examples", "left_out", "missing", "range", "size", "groups"),
     *("warnings", "errors", "leaves"),
 }
 
@@ -194,6 +194,33 @@ def test_what_the_guard_refuses_has_to_be_mended(
     assert shown["leaves"].keys() == {"error"}
     assert shown["leaves"]["error"].startswith("refused by the site: ")
     assert left in shown["leaves"]["error"]
+
+
+def test_missing_values_are_counted_by_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "north.csv"
+    rows = [f"{n % 7},{'xy'[n % 2]},{'ab'[n // 2 % 2]}" for n in range(60)]
+    rows[:3] = [",,a", ",,b", ",,a"]
+    rows[3:6] = ["1,,b", "2,,NA", "3,x,b"]
+    table.write_text("\n".join(["age,color,label", *rows]))
+    words = [f"data-root={table}", "experiment=tabular", "data.categories={color:[x,y]}"]
+    shown, _ = checked(capsys, *words, "data.duplicates=keep")
+    assert shown["missing"] == {"age": 3, "color": 5, "label": 1}
+    assert "missing values by column: age 3, color 5, label 1" in lines(shown)
+
+
+def test_labels_that_a_manifest_lacks_are_missing_values(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
+    cells = [f"{path},{'' if n < 4 else path.parts[0]}" for n, path in enumerate(files)]
+    (pictures / "labels.csv").write_text("\n".join(["path,label", *cells]))
+    shown, _ = checked(capsys, *images(pictures, "data.manifest=labels.csv"))
+    assert shown["missing"] == {"label": 4}
+    shown, _ = checked(capsys, *images(pictures))
+    assert shown["missing"] == {}
+    assert not [line for line in lines(shown) if "missing" in line]
 
 
 def test_the_sums_that_leave_before_the_rounds_are_shown(
