@@ -17,6 +17,7 @@ from benchmarks.report.outcome import by_task, curve, figure, mean_of
 from benchmarks.report.tables import Table, write
 from client_app.data.face_tasks import ALL
 from fedstrata.drawn_faces import ATTRIBUTES
+from fedstrata.protocol.task_kinds import CLASSES
 from strategies.config import Config
 
 ALL_AT_ONCE = "centralized joint, all labels at once"
@@ -253,7 +254,7 @@ def _of_one_answer(sites: SitesOfRun, tasks: Sequence[str]) -> SitesOfRun:
     for number, (name, site) in enumerate(sorted(sites.items())):
         task = tasks[number % len(tasks)]
         accuracy = site["accuracies"][ATTRIBUTES.index(task)]
-        found[name] = {**site, "task": task, "accuracy": accuracy}
+        found[name] = {**site, "task": task, "kind": CLASSES, "accuracy": accuracy}
     return found
 
 
