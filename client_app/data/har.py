@@ -15,9 +15,10 @@ from client_app.data.site_info import SiteInfo, require_root
 from client_app.data.site_split import SiteSplit
 from client_app.data.splitting import check_fractions
 from client_app.data.tabular.encoding import SPLIT
-from client_app.data.tabular.loader import SiteRows, rows_of_tables, site_data, sums_of_rows
+from client_app.data.tabular.loader import site_data, sums_of_rows
 from client_app.data.tabular.options import TabularOptions
 from client_app.data.tabular.reading import Cells, Table
+from client_app.data.tabular.rows import SiteRows, rows_of_tables
 from fedstrata.protocol.sums import SumsReport
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
