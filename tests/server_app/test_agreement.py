@@ -229,6 +229,12 @@ def test_a_simulation_agrees_on_the_same_categories(colors: Path, tmp_path: Path
     assert same(states(tmp_path, "one"), states(tmp_path, "two"))
 
 
+def test_cohorts_name_the_categories_of_each_site(colors: Path, tmp_path: Path) -> None:
+    chosen = [*BY_COLOR, "data.duplicates=keep", "cohort.sites=3"]
+    simulate(tmp_path, "tabular", chosen, name="one", sites=1, data_root=str(colors))
+    assert named(tmp_path, "one") == {"color": ["blue", "green", "red"]}
+
+
 def test_scale_and_categories_are_agreed_in_one_run(colors: Path, tmp_path: Path) -> None:
     _, asked = deploy(colors, tmp_path, "one", "data.standardize=agreed")
     assert asked.index(kinds.SUMS) > asked.index(kinds.CATEGORIES)
