@@ -175,7 +175,7 @@ def _measure(
     tasks: Mapping[str, list[SiteData]],
     splits: Mapping[str, Mapping[str, Split]],
 ) -> dict[str, dict[str, Any]]:
-    sites = {}
+    sites: dict[str, dict[str, Any]] = {}
     for task, members in tasks.items():
         network = joint.network(task)
         for member in members:

@@ -258,7 +258,7 @@ def _check_categories(plan: Plan) -> None:
     """Raise UserError for agreed categories that `united` does not make, or of other columns."""
     if plan.categories is None:
         return
-    if tuple(sorted(plan.categories)) != open_columns(plan.data):
+    if not plan.categories or tuple(sorted(plan.categories)) != open_columns(plan.data):
         raise UserError("the plan has categories of other columns than those with `agreed`")
     try:
         check_columns(plan.categories)

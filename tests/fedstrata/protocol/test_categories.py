@@ -105,3 +105,5 @@ def test_a_plan_has_only_the_categories_that_it_asks_for() -> None:
     for wrong in ({"sex": ["f", "m"]}, {}, {"cp": ["1\n"]}, {"cp": ["1"], "age": ["2"]}):
         with pytest.raises(UserError, match="categories"):
             plan_from_json(replace(plan, categories=wrong).to_json())
+    with pytest.raises(UserError, match="categories of other columns"):
+        plan_from_json(replace(plan_of("faces"), categories={}).to_json())
