@@ -19,6 +19,7 @@ from fedstrata.cli.own_superlink import COMPLETED, OwnSuperLink
 from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
 from fedstrata.protocol.limits import printable
+from fedstrata.report import report_line
 from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import Said, SaidLines
@@ -278,6 +279,8 @@ class Follower:
 
     def ended(self, status: str) -> int:
         """Say what the run's end leaves to say; return the exit status."""
+        for line in filter(None, map(report_line, self.folders)):
+            self.screen.say(printable(line))
         if status == COMPLETED:
             self.screen.say(f"the log of Flower and Ray: {self.log}")
             return 0

@@ -16,6 +16,7 @@ from fedstrata.cli.run_screen import Screen
 from fedstrata.protocol.progress import Progress, read_progress, write_progress
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import VARIABLE, SaidLines, note_said
+from tests.helpers.run_results import write_run
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +167,7 @@ def test_a_complete_run_ends_with_0_and_its_log_lies_in_its_folder(fake: Fake, h
 
     def play() -> None:
         begun(folder)
+        write_run(folder)
         fake.say("run", str(folder))
         fake.say("line", "round 1/8: 3 of 3 sites")
 
@@ -177,7 +179,8 @@ def test_a_complete_run_ends_with_0_and_its_log_lies_in_its_folder(fake: Fake, h
     (log,) = (folder / "logs").iterdir()
     out = fake.out.getvalue()
     assert "round 1/8: 3 of 3 sites\n" in out
-    assert out.endswith(f"the log of Flower and Ray: {log}\n")
+    assert out.endswith(f"report: {folder}/report.html\nthe log of Flower and Ray: {log}\n")
+    assert (folder / "report.html").is_file()
     assert [path.name for path in (here / "outputs").iterdir()] == ["march"]
 
 

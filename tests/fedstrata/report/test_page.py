@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedstrata.report import write_report
+from fedstrata.report import report_line, write_report
 from fedstrata.report.page import MOST_RUNS, report_page
 from fedstrata.support.errors import UserError
 from tests.helpers.browser import seen_by_chromium
@@ -108,10 +108,11 @@ def test_what_a_run_does_not_have_yet_is_left_out() -> None:
 def test_the_best_state_and_the_fine_tuning_are_there() -> None:
     plain = run_results()
     site = {"before": {"accuracy": 0.5}, "after": {"accuracy": 0.7109375}, "gain": 0.2109375}
-    plain["deployment"] = {"sites": {"north": site}, "newcomers": {}, "refused": {}}
+    age = {"kind": "number", "unit": "years", "before": {"mae": 7.0625}, "after": {"mae": 6.9375}}
+    plain["deployment"] = {"sites": {"north": site, "east": age}, "newcomers": {}, "refused": {}}
     plain["best"] = {**plain["final"], "round": 2, "metric": "loss", "over": "worst", "value": 1.0}
     text = report_page([typed(plain)])
-    assert {0.7109375, 0.2109375} <= set(Page(text).values)
+    assert {0.7109375, 0.2109375, 7.0625, 6.9375} <= set(Page(text).values)
     assert (
         "The best state is that after round 2: validation data chose it by loss, worst site."
         in text
@@ -153,6 +154,14 @@ def test_a_page_that_cannot_be_written_or_is_of_too_many_runs_is_said(tmp_path: 
         write_report([run], tmp_path / "file" / "page.html")
     with pytest.raises(UserError, match=f"a report is of 1 to {MOST_RUNS} runs, and these are 25"):
         write_report([run] * 25, tmp_path / "page.html")
+
+
+def test_a_run_ends_with_a_line_about_its_report(tmp_path: Path) -> None:
+    assert report_line(tmp_path) == ""
+    run = write_run(tmp_path / "run")
+    assert report_line(run) == f"report: {run}/report.html"
+    (run / "results.json").write_text("{")
+    assert report_line(run).startswith("no report: ")
 
 
 def test_a_browser_shows_it_without_an_error_and_asks_for_nothing(tmp_path: Path) -> None:
