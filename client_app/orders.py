@@ -221,7 +221,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     write_site_model(
         context,
         DEPLOYED,
-        order.round,
+        order.round - 1,
         memory=site_round.memory,
         metrics={"before": before, "after": after},
         tuned=tuned,

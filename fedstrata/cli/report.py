@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--runs-in",
         type=Path,
         metavar="FOLDER",
-        help="where runs are looked for by name; by default ./outputs and ~/.fedstrata/runs",
+        help="where runs are looked for by name; by default ./outputs and fedstrata's home",
     )
     made.add_argument(
         "--output",

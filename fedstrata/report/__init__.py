@@ -38,18 +38,3 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
             unfinished.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def report_line(folder: Path) -> str:
-    """Write the report of a run into its folder and return where it is, or why there is none.
-
-    A run without results, which ended before round 1 was complete, has no line: "".
-    """
-    path = folder / FILE
-    if not (folder / "results.json").exists():
-        return ""
-    try:
-        write_report([folder], path)
-    except UserError as error:
-        return f"no report: {error}"
-    return f"report: {path}"

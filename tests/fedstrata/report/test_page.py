@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedstrata.report import report_line, write_report
+from fedstrata.report import write_report
 from fedstrata.report.page import MOST_RUNS, report_page
 from fedstrata.support.errors import UserError
 from tests.helpers.browser import seen_by_chromium
@@ -154,14 +154,6 @@ def test_a_page_that_cannot_be_written_or_is_of_too_many_runs_is_said(tmp_path: 
         write_report([run], tmp_path / "file" / "page.html")
     with pytest.raises(UserError, match=f"a report is of 1 to {MOST_RUNS} runs, and these are 25"):
         write_report([run] * 25, tmp_path / "page.html")
-
-
-def test_a_run_ends_with_a_line_about_its_report(tmp_path: Path) -> None:
-    assert report_line(tmp_path) == ""
-    run = write_run(tmp_path / "run")
-    assert report_line(run) == f"report: {run}/report.html"
-    (run / "results.json").write_text("{")
-    assert report_line(run).startswith("no report: ")
 
 
 def test_a_browser_shows_it_without_an_error_and_asks_for_nothing(tmp_path: Path) -> None:
