@@ -230,7 +230,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     write_site_model(
         context,
         DEPLOYED,
-        order.round - 1,
+        order.state,
         memory=site_round.memory,
         metrics={"before": before, "after": after},
         tuned=tuned,

@@ -231,7 +231,9 @@ class Run:
         )
         written = self._write_results()
         if self.config.deployment.epochs:
-            self.ends["deployment"] = deploy(self.dispatch, final, alone=alone)
+            self.ends["deployment"] = deploy(
+                self.dispatch, final, alone=alone, state=len(self.history)
+            )
             written = self._write_results()
         return written
 
