@@ -32,7 +32,7 @@ from client_app.round import (
     train_round,
 )
 from client_app.site_model import model_path, write_site_model
-from client_app.store import MemoryStore
+from client_app.store import DiskStore, MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
     AnyReport,
@@ -152,9 +152,10 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
+    store = context.store if not order.of else _store_of(context, order.of)
     if order.best:  # a state of before: with layers of another round it would be another model
-        context.store.require(order.round)
-    prepared = prepare_round(context, order.round, received.tensors, context.store)
+        store.require(order.round)
+    prepared = prepare_round(context, order.round, received.tensors, store)
     measured = prepared.measure()
     report = prepared.report(measured)
     report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
@@ -253,6 +254,16 @@ ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.DEPLOY: deploy,
     kinds.EVALUATE: evaluate_received,
 }
+
+
+def _store_of(context: SiteContext, other: str) -> DiskStore:
+    """Return where another site of a simulation has its personal layers."""
+    if not context.node.simulated:
+        raise UserError(
+            "the server asks for measures of another site's model, and no site's personal layers "
+            "leave it (cross_site is for simulations)"
+        )
+    return DiskStore(context.node.state_dir, context.plan.federation, other)
 
 
 def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None:
