@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Item = TypeVar("Item")
+DATABASE = "sqlite:////"
 AT_ONCE = 100  # parameters, and numbers, of one request
 MOST_CHARACTERS = 500  # of a parameter, which a server takes
 STATES = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -63,15 +64,16 @@ class MLflow(Tracker):
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the ServerApp runs"
             )
         server = parts.scheme in ("http", "https") and parts.netloc
-        if chosen.uri and not server and not Path(chosen.uri).is_absolute():
+        local = Path(chosen.uri).is_absolute() or chosen.uri.startswith(DATABASE)
+        if chosen.uri and not server and not local:
             raise UserError(
-                f"tracker.uri is http://HOST:PORT, https://HOST or the absolute path of a folder, got "
-                f"{chosen.uri[:80]!r}"
+                f"tracker.uri is http://HOST:PORT, https://HOST, {DATABASE}PATH of a database's file or "
+                f"the absolute path of a folder, got {chosen.uri[:80]!r}"
             )
 
     @property
     def place(self) -> str:
-        """The server's address, or the folder."""
+        """The server's address, the database, or the folder."""
         return self.options["uri"] or str(self.run.parent / "mlruns")
 
     def begin(self, known: str, step: int) -> str:

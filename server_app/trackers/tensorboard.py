@@ -54,8 +54,9 @@ class TensorBoard(Tracker):
         """Write them as hyper-parameters, and as a table under Text."""
         from torch.utils.tensorboard.summary import hparams
 
-        for each in hparams(dict(values), {}):
-            self.writer.file_writer.add_summary(each)
+        file: Any = self.writer.file_writer
+        for each in hparams(dict(values), {}):  # type: ignore[no-untyped-call]
+            file.add_summary(each)
         rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in values.items())
         self.writer.add_text("parameters", f"| key | value |\n|---|---|\n{rows}", 0)
         self.writer.flush()

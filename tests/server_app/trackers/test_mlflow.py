@@ -76,6 +76,20 @@ def test_a_run_that_was_deleted_there_begins_anew(
     assert run.data.params == {"long": "x" * MOST_CHARACTERS}
 
 
+def test_a_database_is_taken_too(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    options = {"name": "mlflow", "uri": uri, "experiment": "fedstrata"}
+    MLflow.check(options)
+    tracker = MLflow(options, tmp_path / "r1")
+    known = tracker.begin("", 1)
+    tracker.metrics({"task/gender/accuracy": 0.5}, 3)
+    tracker.end("complete")
+    history = MlflowClient(tracking_uri=uri).get_metric_history(known, "task/gender/accuracy")
+    assert [(each.step, each.value) for each in history] == [(3, 0.5)]
+
+
 def test_a_server_that_is_down_costs_no_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

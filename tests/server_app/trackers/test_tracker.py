@@ -35,6 +35,7 @@ def test_each_tracker_has_a_file_in_conf() -> None:
             {"name": "mlflow", "uri": "mlruns", "experiment": "x"},
             "or the absolute path of a folder",
         ),
+        ({"name": "mlflow", "uri": "sqlite:///a.db", "experiment": "x"}, "sqlite:////PATH of"),
         ({"name": "mlflow", "uri": "ftp://a/b", "experiment": "x"}, "or the absolute path"),
         ({"name": "mlflow", "uri": "http://", "experiment": "x"}, "or the absolute path"),
         (
