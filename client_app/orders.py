@@ -32,7 +32,7 @@ from client_app.round import (
     train_round,
 )
 from client_app.round_lines import log_round
-from client_app.site_model import model_path, write_site_model
+from client_app.site_model import call_last_best, model_path, write_site_model
 from client_app.store import DiskStore, MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
@@ -92,9 +92,11 @@ def failure_reason(context: SiteContext, number: int, error: Exception) -> str:
 def query(context: SiteContext, order: Order) -> Answer:
     """Say who the site is; raise UserError where its data are no longer those of this run.
 
-    A run that is measured again may be on other data, and then the site says so.
+    A run that is measured again may be on other data, and then the site says so. After the rounds
+    an order may say that the last model is the best one.
     """
-    del order
+    if order.keep == BEST:
+        call_last_best(context)
     if context.plan.rounds:
         context.store.check_data(context.data.digest)
     elif context.store.has_other_data(context.data.digest):

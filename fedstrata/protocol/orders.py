@@ -68,7 +68,7 @@ class Order(NamedTuple):
         layers that belong to it.
     keep, state : str, int
         Of an evaluation: ``last`` or ``best`` where the site is to write its whole model, and after
-        which round the state is.
+        which round the state is. Of a query: ``best`` where the last model is the best one.
     of : str
         Of an evaluation in a simulation: the site whose personal layers are measured instead.
     """
