@@ -112,6 +112,11 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     config = _composed(wanted)
     given = saved_run(config, wanted.overrides, wanted.output_dir)
     config = config if given is None else given.config(config)
+    if config.cross_site and isinstance(grid, GrpcGrid):
+        raise UserError(
+            "cross_site=true is for simulations: in a deployment each site's personal layers would "
+            "have to leave it for the other sites. Write cross_site=false"
+        )
     settings = config.strategy
     folder, old = _folder(wanted, config, given)
     plan = plan_for(config, federation=folder.federation, weights="")

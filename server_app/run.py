@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
@@ -15,15 +16,16 @@ from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
+from server_app.cross_site import cross_site_tables, measure_cross_site
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
-from server_app.evaluation import measure, measure_saved
+from server_app.evaluation import last_ask, measure, measure_saved, saved_ask
 from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
-from server_app.rounds.dispatch import Dispatch
+from server_app.rounds.dispatch import Ask, Dispatch
 from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
@@ -156,9 +158,9 @@ class Run:
             if any(way["name"] != "exact" for way in each.values()):
                 self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
         members = self.roster.members
-        kinds = {name: member.report.kind.name for name, member in members.items()}
+        predicted = {name: member.report.kind.name for name, member in members.items()}
         if self.config.strategy.rounds:
-            self.log(choice_line(kinds, self.config.choose))
+            self.log(choice_line(predicted, self.config.choose))
         settings = self.config.strategy
         if self.config.deployment.epochs:
             self.log(tuning_line(self.state.partitions, self.config.deployment.groups))
@@ -230,6 +232,9 @@ class Run:
             self.dispatch, self.folder, self.history, self.config.choose, final, kept
         )
         written = self._write_results()
+        if self.config.cross_site:
+            self._measure_cross_site(last_ask(self.dispatch, kinds.EVALUATE))
+            written = self._write_results()
         if self.config.deployment.epochs:
             self.ends["deployment"] = deploy(
                 self.dispatch, final, alone=alone, state=len(self.history)
@@ -262,7 +267,15 @@ class Run:
         self._begin_progress()
         self.delivery.deliver(self.roster.everyone.keys(), ())
         self.ends["final"] = measure_saved(self.dispatch, saved, states)
+        if self.config.cross_site:
+            self._measure_cross_site(saved_ask(self.dispatch, saved, states))
         return self._write_results()
+
+    def _measure_cross_site(self, ask: Ask) -> None:
+        """Measure each site's model at the others of its task, and log the tables."""
+        found = measure_cross_site(self.dispatch, ask, self.ends["final"])
+        self.ends["cross_site"] = found
+        self.log("cross-site: no task has two sites" if found is None else cross_site_tables(found))
 
     def _begin_progress(self) -> None:
         """Note who takes part, and how long the run is."""

@@ -36,6 +36,7 @@ _MAY_CHANGE = (
     *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
     *(f"cohort.{key}" for key in ("sites", "batched")),  # which node holds a site
     "choose.patience",
+    "cross_site",
     *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
     "models.keep",
 )

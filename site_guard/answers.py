@@ -97,6 +97,10 @@ class AnswerFilter:
                 f"the server asks for {limits.printable(kind)[:80]!r}, which is unknown here"
             )
         self.rules.check_order(message)
+        if orders.measured_of(message):
+            raise Refused(
+                "the order asks for measures of another site's model, which never leaves it"
+            )
         if kind != kinds.TRAIN:
             return Requested({}, Codings({}, {}))
         coded = orders.read_coded(message)

@@ -21,13 +21,16 @@ def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
     ``start`` is the checkpoint as it is signed, or "" where nothing is.
     """
     train = plan.train
+    rounds = f"{plan.rounds}, with {plan.fraction:.0%} of the sites in each"
+    if not plan.rounds:
+        rounds = f"none: the models of the finished run {plan.federation} are measured"
     length = f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps"
     rows = [
         ("model", _named(plan.model)),
         ("method", _named(plan.method)),
         ("data", _named(plan.data)),
         *((f"group {group}", text) for group, text in _groups(plan.groups, plan.codings)),
-        ("rounds", f"{plan.rounds}, with {plan.fraction:.0%} of the sites in each"),
+        ("rounds", rounds),
         ("a round", f"{length} in batches of {train.batch_size}"),
         ("optimizer", f"{_named({**vars(train.optimizer)})}, clip {train.clip}"),
         ("start", _start(plan, start)),

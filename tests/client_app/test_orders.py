@@ -101,6 +101,23 @@ def test_only_training_sends_layers() -> None:
         assert answer[1] == {}
 
 
+def test_a_deployed_site_measures_no_other_sites_model() -> None:
+    context = opened(plan_of())
+    wanted = order(2, payloads(context))._replace(of="site-01")
+    orders.evaluate_received(context, wanted)  # in a simulation its layers are on the same disk
+    deployed = replace(context, node=replace(context.node, simulated=False))
+    with pytest.raises(UserError, match="no site's personal layers leave it"):
+        orders.evaluate_received(deployed, wanted)
+
+
+def test_a_plan_without_rounds_trains_nothing() -> None:
+    context = opened(plan_of())
+    measured = replace(context, plan=replace(context.plan, rounds=0))
+    with pytest.raises(UserError, match="a round of a plan that has none"):
+        orders.train(measured, order(1, payloads(context)))
+    assert context.store.rounds() == []
+
+
 def test_training_alone_writes_nothing() -> None:
     context = opened(plan_of())
     report = round_report(orders.train_alone(context, order(3)))

@@ -74,6 +74,15 @@ def trained() -> tuple[Message, dict[str, bytes]]:
     return asked, {"common": encode(new), "task": encode(TASK)}
 
 
+def test_measures_of_another_sites_model_are_refused_before_any_work() -> None:
+    asked = orders.order(
+        kinds.EVALUATE, 7, plan="{}", round_number=3, layers={}, ttl=60.0, of="other"
+    )
+    with pytest.raises(Refused, match="another site's model, which never leaves it"):
+        AnswerFilter(HERE).check_order(asked)
+    AnswerFilter(HERE).check_order(order(kinds.EVALUATE, common=COMMON, task=TASK))
+
+
 def test_an_honest_answer_leaves_as_it_is() -> None:
     asked, layers = trained()
     left = leaving(AnswerFilter(HERE), asked, answered(asked, **layers))

@@ -19,6 +19,10 @@ def test_the_words_name_what_leaves_and_what_stays() -> None:
     assert words["group task"].startswith("head.0, head.1: leaves, averaged over the task")
     assert words["group personal"].endswith(": stays here")
     assert words["rounds"] == "6, with 100% of the sites in each"
+    tuned = plan_of("faces", "deployment.epochs=1")
+    assert "fine-tuning of the personal layers" in dict(plan_words(tuned))["afterwards"]
+    measured = dict(plan_words(replace(tuned, rounds=0)))
+    assert measured["rounds"] == "none: the models of the finished run march-1234 are measured"
     assert words["a round"] == "4 epochs in batches of 32"
     assert words["optimizer"].startswith("sgd (lr 0.03")
     assert words["privacy"].startswith("none")
