@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -200,7 +201,7 @@ def _joined(
         except (UserError, OSError) as error:
             wrong.append(str(error))
         progress(number, len(paths))
-    values = []
+    values: list[Any] = []
     for part in parts:
         held = part.inputs
         assert isinstance(held, TokenInputs | ArrayInputs)
@@ -209,7 +210,7 @@ def _joined(
     places = tuple(place for part in parts for place in part.places)
     if not places:
         return ModelInputs(ArrayInputs(np.empty((0, 1), np.float32)), (), tuple(wrong))
-    whole = np.concatenate(values)
+    whole: Any = np.concatenate(values)
     inputs: Inputs = TokenInputs(whole) if whole.dtype == np.int32 else ArrayInputs(whole)
     return ModelInputs(inputs, places, tuple(wrong))
 

@@ -31,6 +31,7 @@ from client_app.round import (
     splits_of,
     train_round,
 )
+from client_app.round_lines import log_round
 from client_app.site_model import model_path, write_site_model
 from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
@@ -142,6 +143,7 @@ def train(context: SiteContext, order: Order) -> Answer:
         hashes=received.hashes,
     )
     context.store.save(order.round, state, order.taken.values(), order.best)
+    log_round(context, report, prepared.train_seconds, update)
     return report, update
 
 
@@ -219,7 +221,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     write_site_model(
         context,
         DEPLOYED,
-        order.round,
+        order.round - 1,
         memory=site_round.memory,
         metrics={"before": before, "after": after},
         tuned=tuned,

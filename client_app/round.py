@@ -67,6 +67,7 @@ class PreparedRound:
     splits: Mapping[str, Split]
     started: float
     outputs: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    train_seconds: float = field(default=0.0, init=False)
 
     def run(self, *, measure: bool = True) -> RoundReport:
         """Measure the model as received, then train it; return the report.
@@ -126,8 +127,10 @@ class PreparedRound:
 
     def train(self) -> None:
         """Train as the method does; raise Diverged where a tensor is not finite afterwards."""
+        started = time.perf_counter()
         self.context.method.train(self.site_round)
         check_finite(self.context.partitioned)
+        self.train_seconds = time.perf_counter() - started
 
     def report(self, metrics: Metrics) -> RoundReport:
         """Return what the site reports of the round."""

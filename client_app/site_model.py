@@ -8,7 +8,6 @@ import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from fedstrata.support import tensor_files
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError, private_reason
 from fedstrata.support.folders import model_folder
-from models.model_card import DEPLOYED, STATES, ModelCard, Network, Start
+from models.model_card import DEPLOYED, STATES, ModelCard, Network, Start, licence_of, versions_of
 from models.model_file import write_model
 from models.preprocessing import Text
 from models.text_folders import model_files
@@ -97,7 +96,7 @@ def site_card(
     counts = data.counts() if data.kind.name != NUMBER else {}
     return ModelCard(
         state=state,
-        network=network_of_plan(plan.model, data.input_shape),
+        network=Network.of(plan.model, data.input_shape),
         task=data.task,
         outputs=data.classes,
         kind=data.kind,
@@ -121,21 +120,7 @@ def site_card(
         start=_start(context),
         data=data.digest,
         plan=plan.to_json(),
-        versions={name: version(name) for name in ("torch", "torchvision", "pillow")},
-    )
-
-
-def network_of_plan(model: Mapping[str, object], input_shape: tuple[int, ...]) -> Network:
-    """Return how a card describes the network of a plan's ``model``."""
-    options = dict(model)
-    name, head = str(options.pop("name")), options.pop("head", ())
-    dropout = options.pop("dropout", 0.0)
-    return Network(
-        name,
-        tuple(input_shape),
-        tuple(head),  # type: ignore[arg-type]
-        float(dropout),  # type: ignore[arg-type]
-        {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()},  # type: ignore[misc]
+        versions=versions_of("torch", "torchvision", "pillow"),
     )
 
 
@@ -143,14 +128,13 @@ def _start(context: SiteContext) -> Start | None:
     wanted = context.plan.weights
     if not wanted:
         return None
-    source, licence = UNKNOWN, UNKNOWN
     try:
         found = tensor_files.read_metadata(checkpoint_path(context.node.cache_dir, wanted))
-        source = found.get("source", source)
-        licence = found.get("licence", licence)
     except UserError:  # the card says that it is not known
-        pass
-    return Start(wanted, source, licence)
+        found = {}
+    if "source" not in found:  # a deployed site is sent the tensors alone
+        return Start(wanted, UNKNOWN, UNKNOWN)
+    return Start(wanted, found["source"], licence_of(found["source"]))
 
 
 def _files(context: SiteContext) -> dict[str, bytes]:

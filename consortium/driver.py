@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
+from consortium.run_log import RunLog
 from consortium.superlink import Away, SubmittedRun
 from fedstrata.protocol.limits import MOST_RUN_NAME, NAME
 from fedstrata.support.errors import UserError
@@ -31,6 +33,9 @@ class Runs(Protocol):
 
     def results(self, run_id: int) -> Sequence[str]:
         """Return where a run's results are and how they are fetched, a line each."""
+
+    def log_after(self, run_id: int, after: float) -> tuple[str, float]:
+        """Return what a run said after a time, and the time of the last of it."""
 
 
 @dataclass
@@ -77,6 +82,9 @@ class RunDriver:
     failures: int = 0  # in a row
     last_round: int = 0  # that was completed
     away_since: float | None = None
+    logs: dict[int, RunLog] = field(
+        default_factory=dict
+    )  # what each run said, as far as it is shown
 
     def __post_init__(self) -> None:
         for key in ("name", "resume"):
@@ -124,6 +132,7 @@ class RunDriver:
                 if self.watched != run.id:
                     self.log(f"run {run.id}: {self.name} is {run.status}")
                     self.watched = run.id
+                self._show(run.id)
                 return False
         ended = [run for run in mine if run.id not in self.counted]
         for run in ended:
@@ -148,12 +157,14 @@ class RunDriver:
 
     def _count(self, run: SubmittedRun) -> None:
         """Count how a run ended."""
+        shown = self._show(run.id)
         if run.status in (COMPLETED, STOPPED):
             self.failures = 0
             self.log(f"run {run.id}: {run.status.removeprefix('finished:')}")
             if run.status == COMPLETED:
                 for line in self.superlink.results(run.id):
-                    self.log(line)
+                    if line not in shown:
+                        self.log(line)
         else:
             # A run that gets further each time fails by accident; one that does not has a cause.
             rounds = self.superlink.rounds(run.id)
@@ -161,6 +172,14 @@ class RunDriver:
             self.last_round = max(self.last_round, rounds)
             self.log(f"run {run.id}: {run.status} after round {self.last_round} ({_reason(run)})")
         self.counted.add(run.id)
+
+    def _show(self, run_id: int) -> list[str]:
+        """Log what a run said since the last look; return it."""
+        log = self.logs.setdefault(run_id, RunLog(partial(self.superlink.log_after, run_id)))
+        lines = list(log.new())
+        for line in lines:
+            self.log(line)
+        return lines
 
     def _note_away(self, error: Away) -> None:
         """Log that the SuperLink is away; raise ``error`` once that is so for too long."""

@@ -19,6 +19,7 @@ from typing import Any
 from fedstrata.support.errors import UserError
 
 SECONDS = 60.0  # for one call or command
+LOOK = 1.0  # for what a run that goes on has said
 # Words of `flwr` for a SuperLink that did not answer, and of gRPC for one that failed.
 _AWAY = (
     "UNAVAILABLE",
@@ -127,6 +128,23 @@ class SuperLink:
     def results(self, run_id: int) -> tuple[str, ...]:
         """Return the lines of an ended run's log that say where its results are."""
         return last_results(self._log(run_id))
+
+    def log_after(self, run_id: int, after: float) -> tuple[str, float]:
+        """Return what a run said after a time, and the time of the last of it; waits for a second."""
+        import grpc
+        from flwr.proto.control_pb2 import StreamLogsRequest
+
+        texts, latest = [], after
+        with self._control() as control:
+            request = StreamLogsRequest(run_id=run_id, after_timestamp=after)
+            try:
+                for part in control.StreamLogs(request, timeout=LOOK):
+                    texts.append(part.log_output)
+                    latest = max(latest, part.latest_timestamp)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:  # the run goes on
+                    raise
+        return "".join(texts), latest
 
     def _log(self, run_id: int) -> str:
         from flwr.proto.control_pb2 import StreamLogsRequest

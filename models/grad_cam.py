@@ -10,26 +10,31 @@ from torch.nn import functional
 
 from fedstrata.support.errors import UserError
 
+LEAST = 4  # values of a map in height and width: one value says nothing of where
 _POOLING = (nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
 def last_maps(network: nn.Sequential, example: Tensor) -> int:
-    """Return after how many steps of ``network`` the last feature maps come, before any pooling.
+    """Return after how many steps of ``network`` the last useful feature maps come.
+
+    These are at least `LEAST` values high and wide, or else as large as there are; pooling at the
+    end is left out.
 
     Raises
     ------
     UserError
-        The network has none: it is not one of pictures.
+        The network has none: it is not one of pictures, or its pictures are too small.
     """
-    found, values = 0, example
+    sizes: dict[int, int] = {}
+    values = example
     with torch.no_grad():
         for number, step in enumerate(network, start=1):
             values = step(values)
             if values.dim() == 4 and not isinstance(step, _POOLING):
-                found = number
-    if not found:
-        raise UserError("heat maps are of pictures, and this network has no feature maps")
-    return found
+                sizes[number] = min(int(values.shape[2]), int(values.shape[3]), LEAST)
+    if max(sizes.values(), default=1) == 1:
+        raise UserError("heat maps are of pictures, and this network has no feature maps of them")
+    return max(sizes, key=lambda number: (sizes[number], number))
 
 
 def heat_maps(network: nn.Sequential, inputs: Tensor, outputs: Sequence[int]) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import msgspec
@@ -45,6 +48,17 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head: Annotated[tuple[Width, ...], Meta(max_length=100)] = ()
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     options: Annotated[dict[Name, Option], Meta(max_length=100)] = {}
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any], input_shape: Sequence[int]) -> Network:
+        """Return how a card describes the network of a configuration's ``model``."""
+        options: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list | tuple) else value
+            for name, value in model.items()
+        }
+        name, head = str(options.pop("name")), options.pop("head", ())
+        dropout = float(options.pop("dropout", 0.0))
+        return cls(name, tuple(input_shape), head, dropout, options)
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,6 +160,33 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         """Return the card as plain data."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the versions of those packages that are installed under their own names."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+LICENCES = {
+    "central pre-training": "none is needed: trained on pictures that fedstrata draws (Apache-2.0)"
+}
+"""By the source of start weights; of others nobody here knows it."""
+
+
+def licence_of(source: str) -> str:
+    """Return the licence of start weights from ``source``, or that it is not known."""
+    if source in LICENCES:
+        return LICENCES[source]
+    if "_Weights" in source or source.startswith("IMAGENET"):
+        return (
+            "torchvision's weights (BSD-3-Clause), trained on ImageNet: its terms allow research; "
+            "ask before other use"
+        )
+    return "not known: ask who made them"
 
 
 def card_from_json(text: str) -> ModelCard:

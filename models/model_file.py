@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +20,10 @@ from fedstrata.support.folders import default_models_dir
 from models.model_card import ModelCard, Network, card_from_json
 from models.networks import OF_TOKENS, build
 from models.networks.text import text_encoder
-from models.preprocessing import Text
 from models.text_folders import LARGEST_TEXT, MODEL_FILES
 
 CARD = "card"  # the entry of the file's metadata
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 FILE, MEMORY, EXTRAS = "file/", "memory/", "extras."  # before tensors that are not the network's
 
 
@@ -134,9 +135,11 @@ def folder_of(model: ModelFile) -> Iterator[Path]:
         A file is too large, or none that a text model has.
     """
     with tempfile.TemporaryDirectory(prefix="fedstrata-model-") as made:
-        given = model.card.preprocessing
-        if isinstance(given, Text):
-            folder = Path(made) / given.folder
+        if model.card.network.name in OF_TOKENS:
+            name = str(model.card.network.options.get("folder"))
+            if not _FOLDER.fullmatch(name):
+                raise UserError(f"{model.path}: {name[:80]!r} is not the name of a folder")
+            folder = Path(made) / name
             folder.mkdir()
             for name, tensor in model.tensors.items():
                 if name.startswith(FILE):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -32,6 +32,9 @@ from server_app.sites.roster_file import find_roster, roster_line
 from server_app.superlink_owner import user_name, warn_of_other_owner
 from server_app.trackers import check_tracker
 from strategies.config import Config, plan_for
+
+if TYPE_CHECKING:
+    from server_app.run import Run
 
 logger = logging.getLogger("flwr")
 # Threads that wait for one another sleep instead of spinning: several processes share the cores.
@@ -150,6 +153,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
                     results = this_run.play(None if old is None else old.latest())
             finally:
                 roster.stop_asking("the run is over")
+        if given is None:
+            _publish(this_run, folder, results)
     _close(grid, folder.path / "results.json", results)
 
 
@@ -181,6 +186,15 @@ def _folder(
     if given is not None:  # under whose name the sites have their personal layers
         folder.federation = given.folder.federation
     return folder, None
+
+
+def _publish(this_run: Run, folder: RunFolder, results: Mapping[str, Any]) -> None:
+    """Write the server's part of the model as files."""
+    from server_app.public_models import PublicModels
+
+    references, start = this_run.admission.references, this_run.delivery.checkpoint
+    public = PublicModels(this_run.plan, this_run.state, references, start)
+    public.write(folder.path, results, say)
 
 
 def _close(grid: Grid, path: Path, results: Mapping[str, Any]) -> None:

@@ -98,6 +98,12 @@ def best_of(
     return found
 
 
+def best_rounds(history: Records, choose: ChooseConfig, back: int) -> set[int]:
+    """Return after which rounds the best states are, now and if the run goes ``back`` by rounds."""
+    records = (history[: max(len(history) - fewer, 0)] for fewer in range(back + 1))
+    return {best.round for each in records if (best := best_of(each, choose)) is not None}
+
+
 def stop_reason(history: Records, choose: ChooseConfig) -> str:
     """Return why no further round is played, or ""."""
     found = None if choose.patience is None else best_of(history, choose)

@@ -162,8 +162,9 @@ def _name_classes(data: object) -> None:
         return
     for task, names in classes.items():
         for place, name in enumerate(names if isinstance(names, list) else ()):
-            if name is None or isinstance(name, bool) or (isinstance(name, float) and name >= 100):
-                shown = f"{name:g}" if isinstance(name, float) else json.dumps(name)
+            # Of overrides none is a float (see `quoted_names`): 0.50 in a file is 0.5 already.
+            if name is None or isinstance(name, bool | float):
+                shown = json.dumps(name)
                 raise UserError(
                     f"data.classes.{task}: {shown} is not read as a name; write it in quotes, as in "
                     f'data.classes={{{task}:["{shown}"]}}'

@@ -10,7 +10,14 @@ OPENING, CLOSING = "[{(", "]})"
 QUOTES = "'\""
 _BARE = re.compile(r"""[^\[\]{}(),:='"\s](?:[^\[\]{}(),:="]*[^\[\]{}(),:="\s])?""")
 _KEY = re.compile(r"\w[\w -]*", re.ASCII)
-_ODD = re.compile(r"[^\x00-\x7f]|'")  # what Hydra's parser takes within quotes alone
+_ODD = re.compile(r"[^\x00-\x7f]|['!#&<>^~`]")  # what Hydra's parser takes within quotes alone
+_OF_WORDS = re.compile(
+    r"[+~]*data\.(?:classes(?:\.[\w-]+)?|missing)"
+)  # lists of words of the user's
+_NUMBER = re.compile(
+    r"[+-]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)(?:[eE][+-]?\d[\d_]*)?|[+-]?inf|nan",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def split_overrides(text: str) -> list[str]:
@@ -45,9 +52,15 @@ def split_overrides(text: str) -> list[str]:
 
 
 def quoted_names(override: str) -> str:
-    """Return an override with quotes around bare names that have letters beyond ASCII, or apostrophes."""
+    """Return an override with quotes around bare names that Hydra would refuse, or read as others.
+
+    Those are names with letters beyond ASCII, apostrophes or signs such as ``<``; and in lists of
+    classes, and of cells that mean "missing", numbers that are written in a way of their own, such
+    as ``0.50``.
+    """
     key, given, value = override.partition("=")
-    if not given or not _ODD.search(value):
+    of_words = _OF_WORDS.fullmatch(key) is not None
+    if not given or not (of_words or _ODD.search(value)):
         return override
     made, place, opened = "", 0, ""
     while place < len(value):
@@ -63,7 +76,9 @@ def quoted_names(override: str) -> str:
                     f"overrides: {bare[:40]!r} cannot be the name of a task, which has letters from "
                     f"a to z, digits, _ and -; a column may have it, as in {{size: {bare[:40]}}}"
                 )
-            made += f'"{bare}"' if _ODD.search(bare) else bare
+            listed = of_words and opened.endswith("[") and _is_entry(made, value[place:])
+            odd = _ODD.search(bare) or (listed and _changes(bare))
+            made += f'"{bare}"' if odd else bare
         else:
             opened = _still_open(opened, value[place])
             made, place = made + value[place], place + 1
@@ -86,6 +101,21 @@ def _quoted(text: str, place: int) -> tuple[str, int]:
 def _is_key(text: str, place: int, opened: str) -> bool:
     """Whether the name that ends at ``place`` is a key: a colon follows, and the bracket is a brace."""
     return opened.endswith("{") and text[place:].lstrip().startswith(":")
+
+
+def _is_entry(before: str, after: str) -> bool:
+    """Whether what stands between two texts is the whole of an entry of a list."""
+    return before.rstrip()[-1:] in ("[", ",") and after.lstrip()[:1] in (",", "]")
+
+
+def _changes(word: str) -> bool:
+    """Whether a word is a number that would be written otherwise once it was read."""
+    if not _NUMBER.fullmatch(word):
+        return False
+    try:
+        return str(int(word)) != word
+    except ValueError:
+        return True  # decimals: in a file of configuration they ask for quotes
 
 
 def _still_open(opened: str, character: str) -> str:

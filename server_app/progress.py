@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,20 +75,20 @@ class RunProgress:
             raise
         self._end("complete", "")
 
-    def begin(self, rounds: int, history: Iterable[Mapping[str, Any]], afterwards: float) -> None:
+    def begin(self, rounds: int, history: Sequence[Mapping[str, Any]], afterwards: float) -> None:
         """Note how long the run is, and what of it is done.
 
         Parameters
         ----------
         rounds : int
             How many there will be.
-        history : iterable of mapping
+        history : sequence of mapping
             The records of those that are complete.
         afterwards : float
             How many rounds' time all that comes after them takes.
         """
         self._afterwards = afterwards
-        self._count([dict(record) for record in history], rounds)
+        self._count(history, rounds)
 
     def join(self, tasks: Mapping[str, str]) -> None:
         """Note the sites that take part, by name with their task."""
@@ -138,7 +138,7 @@ class RunProgress:
         self._set(_of_record(record))
         self._count(history, self.now.rounds)
 
-    def _count(self, history: list[dict[str, Any]], rounds: int) -> None:
+    def _count(self, history: Sequence[Mapping[str, Any]], rounds: int) -> None:
         self._durations = [float(each["seconds"]) for each in history]
         self._entered = self._clock()
         down, up = (

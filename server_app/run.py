@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from server_app import report, results, tables
 from server_app.agreement import agree
 from server_app.audit import RunAudit
 from server_app.best_state import measured_best
-from server_app.choosing import best_of, choice_line, stop_reason
+from server_app.choosing import best_rounds, choice_line, stop_reason
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
@@ -154,7 +155,8 @@ class Run:
         held = held_for(tasks, self.state, settings.bounds)
         self.log(bounds_line(settings.bounds, held, cohorts=cohorts))
         self.admission.begun = True
-        self._log_aggregators()
+        for line in aggregator_lines(self.state):
+            self.log(line)
 
     def play(self, saved: Saved | None) -> dict[str, Any]:
         """Play the rounds that are left, evaluate, fine-tune; return what results.json holds.
@@ -251,7 +253,7 @@ class Run:
         config = self.config
         everyone = self.roster.everyone.items()
         self.progress.join({name: member.task for name, member in everyone})
-        afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 1
+        afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 2  # last and best
         afterwards += 1 if config.deployment.epochs else 0
         self.progress.begin(config.strategy.rounds, self.history, afterwards)
 
@@ -331,14 +333,8 @@ class Run:
                 {key: each.optimizer for key, each in checkpoints.items()},
                 self.history,
                 {key: each.published for key, each in checkpoints.items()},
-                best=self._best_rounds(),
+                best=best_rounds(self.history, self.config.choose, MOST_BACK),
             )
-
-    def _best_rounds(self) -> set[int]:
-        """Return after which rounds the best states are: the run may go back by two rounds."""
-        records = (self.history[: len(self.history) - fewer] for fewer in range(MOST_BACK + 1))
-        found = [best_of(each, self.config.choose) for each in records]
-        return {best.round for best in found if best is not None}
 
     def _write_results(self) -> dict[str, Any]:
         """Write results.json as it is now, and return what it holds."""
@@ -357,18 +353,19 @@ class Run:
         self.tracking.update(content)
         return content
 
-    def _log_aggregators(self) -> None:
-        """Log what aggregators need, and where one would spoil BatchNorm."""
-        for key, aggregator in sorted(self.state.aggregators.items()):
-            name = type(aggregator).__name__
-            if isinstance(aggregator, BufferedAggregator):
-                self.log(
-                    f"{key}: {name} needs all updates of a round: within "
-                    f"{aggregator.memory_mb:g} MB of memory, the others on disk"
-                )
-            statistics = [n for n in self.state.states[key] if n.endswith("running_var")]
-            if isinstance(aggregator, ServerOptimizer) and statistics:
-                self.log(
-                    f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
-                    "become negative: better put 'type:BatchNorm2d' into groups.personal"
-                )
+
+def aggregator_lines(state: ServerState) -> Iterator[str]:
+    """Yield what aggregators need, and where one would spoil BatchNorm."""
+    for key, aggregator in sorted(state.aggregators.items()):
+        name = type(aggregator).__name__
+        if isinstance(aggregator, BufferedAggregator):
+            yield (
+                f"{key}: {name} needs all updates of a round: within "
+                f"{aggregator.memory_mb:g} MB of memory, the others on disk"
+            )
+        statistics = [n for n in state.states[key] if n.endswith("running_var")]
+        if isinstance(aggregator, ServerOptimizer) and statistics:
+            yield (
+                f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
+                "become negative: better put 'type:BatchNorm2d' into groups.personal"
+            )

@@ -40,6 +40,7 @@ FLOORS = (
     ("server_app", "client_app", "site_guard", "consortium"),
     ("strategies",),
     ("models",),
+    ("fedstrata.watch",),
     ("fedstrata.report",),
     ("fedstrata.runs",),
     ("fedstrata.protocol",),
@@ -78,6 +79,12 @@ ALLOWED = {
     "consortium": ("fedstrata.protocol", "fedstrata.support"),
     "fedstrata.drawn_faces": (),
     "fedstrata.runs": ("fedstrata.protocol", "fedstrata.support"),
+    "fedstrata.watch": (
+        "fedstrata.report",
+        "fedstrata.protocol",
+        "fedstrata.runs",
+        "fedstrata.support",
+    ),
     "fedstrata.report": ("fedstrata.protocol", "fedstrata.runs", "fedstrata.support"),
     "conf": (),
 }

@@ -65,12 +65,16 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     compiled = compile_pattern(pattern)
     found, faults = [], Faults()
     for name in names:
-        match = compiled.search(name[-LONGEST_PATH:])
+        # A part of a path could have another group than the whole.
+        match = compiled.search(name) if len(name) <= LONGEST_PATH else None
         if match is None or not match[1]:
             faults.add(private(repr(name), "a file in the data folder"))
         else:
             found.append(normal(match[1]))
-    faults.raise_any(f": data.group_pattern={pattern!r} finds nothing there")
+    faults.raise_any(
+        f": data.group_pattern={pattern!r} finds nothing there; paths have at most {LONGEST_PATH} "
+        "characters"
+    )
     return found
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 MOST_SITES_SHOWN = 30
 FEDERATION = "check"  # the name of a run that is none
+_ANOTHER_USER = (
+    "this is not the user of the app, so nothing is written into the site's folders; whether the "
+    "app may read the data is in fedstrata site doctor --settings site.yaml"
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -100,7 +106,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     from client_app.inspection import inspect, share_of
 
     if site is not None:
-        found = [inspect(node, plan)]
+        found = [_of_site(site, node, plan)]
     else:
         nodes = (share_of(node, index, options.sites) for index in range(options.sites))
         found = [inspect(each, plan) for each in nodes]
@@ -160,6 +166,31 @@ def _node(site: SiteSettings | None, run: Mapping[str, str], task: str | None) -
     if task:
         given["task"] = task
     return replace(read_node_settings(given, {}), simulated=site is None)
+
+
+def _of_site(site: SiteSettings, node: NodeSettings, plan: Plan) -> Inspection:
+    """Read the site's data; another user than the app's leaves nothing in the site's folders."""
+    from client_app.inspection import inspect
+
+    if _is_apps_user(site):
+        return inspect(node, plan)
+    # Without decoded pictures, which are gigabytes: what is left for the folder is small.
+    lean = {**plan.data, "cache_mb": 0} if "cache_mb" in plan.data else plan.data
+    with tempfile.TemporaryDirectory(prefix="fedstrata-check-") as name:
+        own = replace(node, cache_dir=Path(name) / "cache", state_dir=Path(name) / "state")
+        found = inspect(own, replace(plan, data=lean))
+    found.findings.note(_ANOTHER_USER)
+    return found
+
+
+def _is_apps_user(site: SiteSettings) -> bool:
+    """Whether what this process writes into the site's cache is the app's own."""
+    if site.app_user is not None:
+        return False  # that is never the user of the site's own process
+    try:
+        return Path(site.cache).stat().st_uid == os.geteuid()
+    except OSError:  # root would make a folder that is not the app's
+        return os.geteuid() != 0
 
 
 def _together(found: Sequence[Inspection]) -> dict[str, Any]:

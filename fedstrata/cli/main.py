@@ -16,6 +16,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "export": "write a model for other programs: ONNX, TorchScript, torchvision",
         "predict": "use a model on files: a table of probabilities, heat maps",
         "report": "write a run's page: figures, curves, layers, who took part; or several compared",
+        "watch": "show a run as it goes on, as a page of this machine",
+        "tune": "fine-tune a run's public model on one's own data, without taking part",
         "site": "run a site's process beside its SuperNode",
         "node": "run a SuperNode: flower-supernode with one more option and two repairs",
         "superlink": "run the consortium's SuperLink: flower-superlink, closed to others",

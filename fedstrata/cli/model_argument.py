@@ -11,6 +11,7 @@ from fedstrata.protocol.limits import NAME
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.home import home
 
+TUNED = "-tuned"  # after the name of a run whose public model was tuned
 STATES = {
     "deployed": "deployed.safetensors",
     "best": "models/best.safetensors",
@@ -107,7 +108,8 @@ def _federations(roots: list[Path], run: str) -> Iterator[Path]:
             names.append(str(begun["federation"]))
         except (OSError, ValueError, KeyError, TypeError):
             # A hospital has no folder of the run, and the sites' name of it ends in eight letters.
-            names += sorted(path.name for path in root.glob(f"{run}-????????"))
+            plain, tuned = run.removesuffix(TUNED), TUNED if run.endswith(TUNED) else ""
+            names += sorted(path.name for path in root.glob(f"{plain}-????????{tuned}"))
         for name in names:
             if NAME.fullmatch(name) and (root / name / "sites").is_dir():
                 yield root / name

@@ -89,8 +89,10 @@ class OwnSuperLink:
         request = StartRunRequest(
             fab=fab_to_proto(Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})),
             override_config=user_config_to_proto(dict(run_config)),
-            override_federation_config=SimulationConfig(**resources),
+            override_federation_config=SimulationConfig(),
         )
+        for name, value in resources.items():
+            setattr(request.override_federation_config, name, value)
         answer = self._stub().StartRun(request, timeout=SECONDS)
         if not answer.HasField("run_id"):
             raise UserError("Flower's SuperLink started no run, and gave no reason")

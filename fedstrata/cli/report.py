@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedstrata.report import FILE, write_report
 from fedstrata.report.results import FILE as RESULTS
-from fedstrata.runs.folder import default_runs, find_run
+from fedstrata.runs.folder import find_run
 from fedstrata.support.errors import UserError
 
 
@@ -28,9 +28,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--runs-in",
         type=Path,
-        default=default_runs(),
         metavar="FOLDER",
-        help=f"where runs are looked for by name; by default {default_runs()}",
+        help="where runs are looked for by name; by default ./outputs and fedstrata's home",
     )
     made.add_argument(
         "--output",
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(output)
 
 
-def _path_of(run: str, folder: Path) -> Path:
+def _path_of(run: str, folder: Path | None) -> Path:
     path = Path(run).expanduser()
     if path.is_file() or (path / RESULTS).is_file():
         return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import shlex
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fedstrata import report
 from fedstrata.cli.app_bundle import build_bundle, default_experiment
 from fedstrata.cli.own_superlink import COMPLETED, OwnSuperLink
 from fedstrata.cli.run_screen import Screen, make_screen
@@ -280,6 +282,7 @@ class Follower:
         """Say what the run's end leaves to say; return the exit status."""
         if status == COMPLETED:
             self.screen.say(f"the log of Flower and Ray: {self.log}")
+            self._write_reports()
             return 0
         if not self.errors:
             self.screen.error(f"fedstrata run: the run failed; the end of {self.log}:")
@@ -288,6 +291,20 @@ class Follower:
             self.screen.error(f"the log of Flower and Ray: {self.log}")
         self.screen.error(self._resume_line())
         return 1
+
+    def _write_reports(self) -> None:
+        """Write the page of each run, and say where it is."""
+        for folder in self.folders:
+            page = folder / report.FILE
+            try:
+                report.write_report([folder], page)
+            except UserError as error:
+                self.screen.error(f"the report was not written: {printable_lines(str(error))}")
+            else:
+                self.screen.say(f"report: {page}")
+        if len(self.folders) > 1:
+            names = " ".join(map(shlex.quote, map(str, self.folders)))
+            self.screen.say(f"compare them: fedstrata report {names}")
 
     def _resume_line(self) -> str:
         folder = self.folders[-1] if self.folders else None

@@ -61,7 +61,7 @@ def draw_calibration(calibration: Calibration) -> Markup:
 def draw_roc(roc: Mapping[str, Sequence[float]]) -> Markup:
     """Return the ROC of each class; at most `MOST_CURVES`, the first."""
     drawing, x, y = _square("ROC", "1 - specificity", "sensitivity")
-    for index, (name, values) in enumerate(shown_roc(roc).items()):
+    for index, values in enumerate(shown_roc(roc).values()):
         points = [(x(i / max(1, len(values) - 1)), y(value)) for i, value in enumerate(values)]
         css = f"curve c{index % COLORS} dash{index % 4}"
         drawing.polyline(points, css)

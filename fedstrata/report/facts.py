@@ -44,9 +44,11 @@ def verdict(results: Results) -> list[str]:
         return ["Training alone was not measured, so there is nothing to compare with."]
     better = sum(gain > 0 for gain in gains.values())
     worse = sum(gain < 0 for gain in gains.values())
+    equal = len(gains) - better - worse
     said = [
         f"{better} of {several(len(gains), 'site')} {'is' if better == 1 else 'are'} better than "
-        f"alone, {worse} {'is' if worse == 1 else 'are'} worse."
+        f"alone, {worse} {'is' if worse == 1 else 'are'} worse"
+        f"{f', {equal} as good' if equal else ''}."
     ]
     for task, row in sorted(results.final.tasks.items()):
         below = row.measures.gain(row.value, row.baseline)

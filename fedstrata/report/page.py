@@ -41,11 +41,10 @@ def report_page(runs: Sequence[Results]) -> str:
     )
 
 
-@cache
-def environment() -> jinja2.Environment:
-    """Return the templates' environment: every text is escaped, and a missing name is an error."""
+def html_environment(templates: Path) -> jinja2.Environment:
+    """Return an environment for pages: every text is escaped, and a missing name is an error."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_printable,
@@ -55,6 +54,14 @@ def environment() -> jinja2.Environment:
     made.filters.update(
         bytes=bytes_text, count=count_text, seconds=seconds_text, measure=measure, gain=gain
     )
+    made.globals.update(legend=legend, several=several)
+    return made
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the environment of the report's templates."""
+    made = html_environment(TEMPLATES)
     made.globals.update(
         facts=facts,
         curves=curves,
@@ -63,9 +70,8 @@ def environment() -> jinja2.Environment:
         participation=participation_chart,
         traffic=traffic_chart,
         class_charts=class_charts,
-        legend=legend,
-        several=several,
         state_legend=state_legend,
+        share=share,
         words=WORDS,
         guesses=BASELINES,
         task_sites=task_sites,
@@ -88,6 +94,11 @@ def gain(row: Any, value: float | None) -> Markup:
     text = _data(value, gain_text(row.kind, value, row.unit))
     css = "" if value is None or value == 0 else "better" if value > 0 else "worse"
     return Markup('<span class="{}">{}</span>').format(css, text)
+
+
+def share(value: float | None) -> Markup:
+    """Return a number between 0 and 1."""
+    return _data(value, "" if value is None else f"{value:.3f}")
 
 
 def state_legend(states: Sequence[str]) -> Markup:

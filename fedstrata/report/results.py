@@ -31,6 +31,7 @@ class ClassRates(msgspec.Struct, frozen=True):
     npv: float | None = None
     f1: float | None = None
     threshold: float | None = None
+    intervals: dict[str, tuple[float, float] | None] = {}
 
 
 class Calibration(msgspec.Struct, frozen=True):

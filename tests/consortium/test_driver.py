@@ -56,6 +56,14 @@ class Fake:
     def results(self, run_id: int) -> list[str]:
         return [f"results: /srv/{run_id}/results.json"]
 
+    def log_after(self, run_id: int, after: float) -> tuple[str, float]:
+        parts = [(1.0, "INFO :      round 1/3: 3 of 3 sites\n"), (2.0, "Traceback\n")]
+        run = next(run for run in self.there if run.id == run_id)
+        if run.ended:
+            parts.append((3.0, f"INFO :      results: /srv/{run_id}/results.json\n"))
+        new = [(time, text) for time, text in parts if time > after]
+        return "".join(text for _, text in new), max((time for time, _ in new), default=after)
+
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
@@ -72,7 +80,7 @@ def test_after_a_crash_the_same_run_is_resumed() -> None:
     entries = {"overrides": "strategy.rounds=3", "name": "march", "resume": "auto"}
     assert superlink.submitted == [entries, entries]
     assert "the SuperLink is back" in superlink.lines
-    assert superlink.lines[-1] == "results: /srv/2/results.json"
+    assert superlink.lines[-2:] == ["results: /srv/2/results.json", "run 2: completed"]
 
 
 @pytest.mark.parametrize("rounds", [[0] * 9, [4, *[4] * 9], [4, *[0] * 9]])
@@ -148,3 +156,18 @@ def test_a_wrong_command_is_refused_at_once() -> None:
         RunDriver(Fake([]), ".", {"resume": "latest"})
     with pytest.raises(UserError, match="--name"):
         RunDriver(Fake([]), ".", {}, name="../march")
+
+
+def test_what_the_run_says_is_shown_once_while_it_goes_on() -> None:
+    superlink = Fake([(FAILED, 1), (COMPLETED, 3)])
+    superlink.keep().run()
+    assert superlink.lines == [
+        "run 1: submitted as march",
+        "round 1/3: 3 of 3 sites",
+        "results: /srv/1/results.json",
+        "run 1: finished:failed after round 1 (because)",
+        "run 2: submitted again, to be resumed",
+        "round 1/3: 3 of 3 sites",
+        "results: /srv/2/results.json",
+        "run 2: completed",
+    ]

@@ -36,15 +36,20 @@ def test_the_heat_is_where_the_bright_half_is() -> None:
     assert not heat.requires_grad
 
 
-@pytest.mark.parametrize(("name", "step"), [("resnet18", 8), ("small_cnn", 11)])
-def test_the_maps_are_the_last_before_pooling(name: str, step: int) -> None:
-    network = build(name, input_shape=(3, 32, 32), classes=2, head=[4]).eval()
-    assert last_maps(network, torch.rand(1, 3, 32, 32)) == step
-    heat = heat_maps(network, torch.rand(2, 3, 32, 32), [0, 1])
-    assert heat.shape == (2, 32, 32)
+@pytest.mark.parametrize(
+    ("name", "size", "step"),
+    [("resnet18", 128, 8), ("resnet18", 32, 6), ("small_cnn", 32, 11), ("resnet18", 8, 3)],
+)
+def test_the_maps_are_the_last_that_are_large_enough(name: str, size: int, step: int) -> None:
+    network = build(name, input_shape=(3, size, size), classes=2, head=[4]).eval()
+    assert last_maps(network, torch.rand(1, 3, size, size)) == step
+    heat = heat_maps(network, torch.rand(2, 3, size, size), [0, 1])
+    assert heat.shape == (2, size, size)
     assert 0 <= float(heat.min()) <= float(heat.max()) <= 1
 
 
 def test_a_network_without_maps_is_rejected() -> None:
     with pytest.raises(UserError, match="no feature maps"):
         last_maps(nn.Sequential(nn.Linear(3, 2)), torch.rand(1, 3))
+    with pytest.raises(UserError, match="no feature maps"):
+        last_maps(nn.Sequential(nn.Conv2d(1, 2, 1)), torch.rand(1, 1, 1, 1))

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedstrata.support.errors import UserError
-from server_app.choosing import best_of, choice_line, lower_is_better, metric_of, stop_reason
+from server_app.choosing import (
+    best_of,
+    best_rounds,
+    choice_line,
+    lower_is_better,
+    metric_of,
+    stop_reason,
+)
 from strategies.config import ChooseConfig
 
 MEAN = ChooseConfig("auto", "mean", None)
@@ -103,6 +110,13 @@ def test_rounds_stop_after_as_many_states_without_a_better_one() -> None:
     assert "after round 1" in stop_reason(history[:4], patient)
     assert stop_reason(history, patient) == ""  # it would have got better
     assert stop_reason(history[:4], MEAN) == ""
+
+
+def test_what_would_be_the_best_after_going_back_is_kept_too() -> None:
+    history = [record(a=value) for value in (0.1, 0.5, 0.4, 0.6, 0.7)]
+    assert best_rounds(history, MEAN, 0) == {4}
+    assert best_rounds(history, MEAN, 2) == {1, 3, 4}
+    assert best_rounds(history[:1], MEAN, 2) == set()
 
 
 def test_what_will_be_called_the_best_is_said_before_the_rounds() -> None:

@@ -12,7 +12,14 @@ from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError
 from models.groups import partition_tensors
 from models.networks import OF_TOKENS, build
-from server_app.compose import CONF, compose, loaded, read_run_config, simulated_nodes
+from server_app.compose import (
+    CONF,
+    _name_classes,
+    compose,
+    loaded,
+    read_run_config,
+    simulated_nodes,
+)
 from server_app.run import checked
 from strategies.config import plan_for
 from strategies.methods import METHODS, make_method
@@ -176,3 +183,11 @@ def test_the_number_of_simulated_sites_is_no_part_of_a_run() -> None:
 def test_a_number_of_sites_that_is_none_is_an_error(sites: str) -> None:
     with pytest.raises(UserError, match=r"simulation\.sites="):
         simulated_nodes(loaded("faces", [f"simulation.sites={sites}"]))
+
+
+def test_decimals_in_a_file_that_could_have_been_written_otherwise_ask_for_quotes() -> None:
+    with pytest.raises(UserError, match=r'in quotes, as in data\.classes=\{dose:\["0\.5"\]\}'):
+        _name_classes({"classes": {"dose": [0.50, 1.0]}})
+    data = {"classes": {"dose": ["0.50", 1]}}
+    _name_classes(data)
+    assert data["classes"]["dose"] == ["0.50", "1"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedstrata.support.errors import UserError
@@ -56,6 +56,11 @@ def test_any_text_is_cut_or_refused(text: str) -> None:
         ("[01,02]", ("01", "02")),
         ("[病変,正常]", ("病変", "正常")),
         ("[Ödem,'it''s',1]", ("Ödem", "it's", "1")),
+        ("[0.50,1.00, .5 , 1. ,1e3,2E-1,inf]", ("0.50", "1.00", ".5", "1.", "1e3", "2E-1", "inf")),
+        ("[007,7,+5,-0,-7,1_000,1000]", ("007", "7", "+5", "-0", "-7", "1_000", "1000")),
+        ("[yes,off,2020-01-01,31.12.2020]", ("yes", "off", "2020-01-01", "31.12.2020")),
+        ("[12:30,00:30,0x1F,1.50 mm]", ("12:30", "00:30", "0x1F", "1.50 mm")),
+        ("[<40,>40,~60,a&b,#1]", ("<40", ">40", "~60", "a&b", "#1")),
     ],
 )
 def test_names_of_classes_are_what_was_written(written: str, names: tuple[str, ...]) -> None:
@@ -65,7 +70,28 @@ def test_names_of_classes_are_what_was_written(written: str, names: tuple[str, .
     assert compose("images", [word]).data["classes"]["label"] == names
 
 
-@pytest.mark.parametrize("written", ["[true,false]", "[null,a]", "[1e3,2e3]"])
+def test_words_for_missing_are_what_was_written() -> None:
+    (word,) = split_overrides("data.missing=[-999.00, 1e3, -9, '']")
+    assert list(compose("images", [word]).data["missing"]) == ["-999.00", "1e3", -9, ""]
+
+
+def test_other_lists_of_numbers_are_numbers() -> None:
+    for text in ("data.range=[0.50,1e3]", "data.mean=[0.50,.5,1.]"):
+        assert quoted_names(text) == text
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.text(st.sampled_from("0123456789._+-eE"), min_size=1, max_size=8))
+def test_a_number_is_a_class_of_its_own_spelling_or_an_error(name: str) -> None:
+    word = f"data.classes={{label:[{name},other]}}"
+    try:
+        names = compose("images", [word]).data["classes"]["label"]
+    except UserError:
+        return
+    assert tuple(names) == (name, "other")
+
+
+@pytest.mark.parametrize("written", ["[true,false]", "[null,a]"])
 def test_a_name_that_is_read_as_something_else_asks_for_quotes(written: str) -> None:
     with pytest.raises(UserError, match=r'write it in quotes, as in data.classes=\{label:\["'):
         compose("images", [f"data.classes={{label:{written}}}"])

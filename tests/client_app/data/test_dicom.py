@@ -64,6 +64,14 @@ def test_eight_bits_are_those_of_any_picture() -> None:
     assert (facts.low, facts.high, facts.wide) == (0, 255, False)
 
 
+def test_fewer_bits_than_the_byte_has_are_scaled_by_what_is_used() -> None:
+    six = EIGHT >> 2
+    square, facts, _ = one(dicom(six, bits=6))
+    assert facts.wide
+    assert (facts.low, facts.high) == (six.min(), six.max())
+    assert (square[..., 0] == six).all()
+
+
 def test_colors_are_red_green_and_blue() -> None:
     colors = np.stack([EIGHT, EIGHT[::-1], EIGHT[:, ::-1]], axis=-1)
     square, facts, _ = one(dicom(colors, "RGB"))

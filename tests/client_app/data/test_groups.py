@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from client_app.data.cells import CellRules
 from client_app.data.findings import Findings
 from client_app.data.groups import (
+    LONGEST_PATH,
     compile_pattern,
     groups_by_pattern,
     joined_units,
@@ -48,6 +49,13 @@ def test_a_pattern_finds_the_group_in_the_path() -> None:
 def test_a_pattern_that_cannot_be_used_is_refused(pattern, message) -> None:
     with pytest.raises(UserError, match=message):
         compile_pattern(pattern)
+
+
+def test_a_path_that_is_too_long_is_an_error_and_no_other_group() -> None:
+    longest = "/P123_".rjust(LONGEST_PATH, "x")
+    assert groups_by_pattern([longest], r"(\d+)_") == ["123"]
+    with pytest.raises(UserError, match=f"finds nothing there; paths have at most {LONGEST_PATH}"):
+        groups_by_pattern(["x" + longest], r"(\d+)_")
 
 
 def test_an_example_without_a_group_is_alone() -> None:

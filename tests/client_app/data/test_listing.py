@@ -127,6 +127,14 @@ def test_links_out_of_the_root_are_rejected(folders, tmp_path) -> None:
         from_folders(folders)
 
 
+def test_a_domain_may_have_one_class_with_folders_in_it(tmp_path) -> None:
+    for name in ("a/glioma/patient1/1.png", "b/notumor/patient2/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    found = {(entry.domain, *entry.cells) for entry in from_domains(tmp_path)}
+    assert found == {("a", "glioma"), ("b", "notumor")}
+
+
 @pytest.mark.parametrize(
     "names",
     [

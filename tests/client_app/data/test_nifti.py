@@ -86,6 +86,22 @@ def test_a_claim_of_too_much_is_refused_before_it_is_unpacked() -> None:
         frames_of(nifti_header((30000, 3000, 1), kind=2, bits=8), Preparation(SIDE))
 
 
+@pytest.mark.parametrize("offset", [2.0**31, 1e30])
+def test_values_that_begin_too_far_away_are_refused_before_anything_is_unpacked(
+    offset: float, monkeypatch
+) -> None:
+    asked = []
+    unpacked = nifti._unpacked
+    monkeypatch.setattr(
+        nifti, "_unpacked", lambda content, most: asked.append(most) or unpacked(content, most)
+    )
+    content = bytearray(written(VOLUME, packed=False))
+    content[108:112] = np.array([offset], "<f4").tobytes()
+    with pytest.raises(NiftiError, match="do not begin where its header says"):
+        slices(bytes(content))
+    assert max(asked) < 1000
+
+
 def test_a_file_is_unpacked_no_further_than_its_header_says(monkeypatch) -> None:
     asked = []
     unpacked = nifti._unpacked

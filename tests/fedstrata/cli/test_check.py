@@ -233,3 +233,53 @@ def test_a_person_reads_a_table(pictures: Path, capsys: pytest.CaptureFixture[st
     assert ended.value.code == 0
     assert "  cat            14           2           4" in printed
     assert printed.rstrip().endswith("a run can use these data")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Return the site's cache, and next to it its state, both of this user and empty."""
+    for name in ("cache", "state"):
+        (tmp_path / name).mkdir(mode=0o700)
+    return tmp_path / "cache"
+
+
+def written(folder: Path) -> list[Path]:
+    """Return all that stands in the cache and the state."""
+    return [*(folder / "cache").rglob("*"), *(folder / "state").rglob("*")]
+
+
+@pytest.mark.parametrize("entries", [{}, {"app-user": "1234:1234"}])
+def test_another_user_than_the_apps_writes_nothing_into_the_sites_folders(
+    pictures: Path,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    entries: dict[str, Any],
+) -> None:
+    words = [*DEPLOYED, NAMED, "--site", site_file(tmp_path, pictures, **entries)]
+    words += ["--sheet", str(tmp_path / "sheet.png")]
+    if not entries:
+        monkeypatch.setattr("fedstrata.cli.check.os.geteuid", lambda: cache.stat().st_uid + 1)
+    shown, _ = checked(capsys, *words)
+    assert not written(tmp_path)
+    assert any("nothing is written into the site's folders" in note for note in shown["notes"])
+    assert shown["examples"]["train"] == {"cat": 14, "dog": 21}
+
+
+def test_the_apps_own_user_fills_the_cache(
+    pictures: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*DEPLOYED, NAMED, "--site", site_file(tmp_path, pictures)]
+    shown, _ = checked(capsys, *words, "--sheet", str(tmp_path / "sheet.png"))
+    assert {path.relative_to(tmp_path).parts[0] for path in written(tmp_path)} == {"cache"}
+    assert not any("nothing is written" in note for note in shown["notes"])
+
+
+def test_root_makes_no_cache_that_the_app_could_not_use(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr("fedstrata.cli.check.os.geteuid", lambda: 0)
+    words = [*DEPLOYED, NAMED, "--site", site_file(tmp_path, pictures)]
+    checked(capsys, *words, "--sheet", str(tmp_path / "sheet.png"))
+    assert not (tmp_path / "cache").exists()

@@ -36,6 +36,8 @@ def test_a_site_uses_its_tuned_model_before_its_best_and_its_last(tmp_path: Path
 def test_a_run_that_a_person_named_is_found_by_that_name(tmp_path: Path) -> None:
     path = touched(tmp_path / "march-0a1b2c3d" / "sites" / "north" / "deployed.safetensors")
     assert find_model("march:north", [tmp_path]) == path  # at a hospital
+    tuned = touched(tmp_path / "march-0a1b2c3d-tuned/sites/north/deployed.safetensors")
+    assert find_model("march-tuned:north", [tmp_path]) == tuned
     other = touched(tmp_path / "march-ffffffff" / "sites" / "north" / "deployed.safetensors")
     touched(tmp_path / "march" / "run.json").write_text(
         json.dumps({"federation": "march-ffffffff"})

@@ -34,7 +34,9 @@ def test_runs_are_found_by_name_and_compared_here(
 def test_a_run_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     write_run(tmp_path / "one")
     (tmp_path / "one" / "run.json").write_text("{}")
-    with pytest.raises(SystemExit, match=r"^fedstrata report: .* no run 'ones'; nearest: 'one'$"):
+    with pytest.raises(
+        SystemExit, match=r"^fedstrata report: .* no run 'ones' in .*; nearest: 'one'$"
+    ):
         main(["ones", "--runs-in", str(tmp_path)])
 
 

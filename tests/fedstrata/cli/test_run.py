@@ -177,7 +177,8 @@ def test_a_complete_run_ends_with_0_and_its_log_lies_in_its_folder(fake: Fake, h
     (log,) = (folder / "logs").iterdir()
     out = fake.out.getvalue()
     assert "round 1/8: 3 of 3 sites\n" in out
-    assert out.endswith(f"the log of Flower and Ray: {log}\n")
+    assert f"the log of Flower and Ray: {log}\n" in out
+    assert "the report was not written: " in fake.errors.getvalue()  # it has no results.json
     assert [path.name for path in (here / "outputs").iterdir()] == ["march"]
 
 
@@ -257,3 +258,19 @@ def test_what_is_said_after_the_last_look_is_shown(fake: Fake) -> None:
     assert follower.follow(SaidLines(fake.said), status) == "finished:completed"
     assert "the last words" in fake.out.getvalue()
     assert issubclass(Stopped, BaseException)
+
+
+def test_each_complete_run_ends_with_its_report(
+    fake: Fake, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[list[Path], Path]] = []
+    monkeypatch.setattr(
+        "fedstrata.report.write_report", lambda runs, path: written.append((runs, path))
+    )
+    folders = [begun(here / "outputs" / name) for name in ("one", "two")]
+    fake.play = lambda: [fake.say("run", str(folder)) for folder in folders]  # type: ignore[assignment,func-returns-value]
+    assert ended("seed=1,2") == 0
+    assert written == [([folder], folder / "report.html") for folder in folders]
+    out = fake.out.getvalue()
+    assert f"report: {folders[1]}/report.html\n" in out
+    assert out.endswith(f"compare them: fedstrata report {folders[0]} {folders[1]}\n")

@@ -1,0 +1,1 @@
+"""A run as it goes on, as a page of this machine."""

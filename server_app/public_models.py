@@ -1,0 +1,140 @@
+"""The server's part of the model as a file of each task: what a hospital that took no part can get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedstrata.protocol.answers import SiteReport
+from fedstrata.protocol.plan import Plan
+from fedstrata.support.folders import default_models_dir, model_folder
+from models.model_card import PUBLIC, ModelCard, Network, Start, licence_of, versions_of
+from models.model_file import write_model
+from models.networks import OF_TOKENS
+from models.text_folders import model_files
+from models.weights import Checkpoint
+from server_app.disk_room import writing
+from server_app.patience import Log
+from server_app.rounds.state import ServerState
+from strategies.method import Method
+from strategies.partitioned_model import PartitionedModel, build_partitioned
+
+FOLDER = "models"  # in the run's folder
+
+
+@dataclass(frozen=True)
+class PublicModels:
+    """What the server has learned, for those who took no part.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run's, with its start and the scale that all agreed on.
+    state : ServerState
+        The layers.
+    references : mapping of str to SiteReport
+        By task, the report of one of its sites.
+    start : Checkpoint or None
+        What the run started from.
+    """
+
+    plan: Plan
+    state: ServerState
+    references: Mapping[str, SiteReport]
+    start: Checkpoint | None
+
+    def write(self, folder: Path, results: Mapping[str, Any], log: Log) -> list[Path]:
+        """Write ``models/<task>.safetensors`` into the run's folder, and say so.
+
+        In each are the task's whole tensors: pre-trained, common and of the task. Those of personal
+        groups are as the run began with them, for no site's own ever reach the server.
+        """
+        written = []
+        for task, report in sorted(self.references.items()):
+            path = folder / FOLDER / f"{task}.safetensors"
+            partitioned = self._partitioned(task, report)
+            card = self._card(task, report, partitioned, results)
+            with writing(f"the public model of task {task}", folder):
+                write_model(path, self._tensors(partitioned), card, self._files())
+            written.append(path)
+        if written:
+            log(f"the public part of the model: {', '.join(map(str, written))}")
+        return written
+
+    def _partitioned(self, task: str, report: SiteReport) -> PartitionedModel:
+        made = build_partitioned(
+            self.plan,
+            self.state.method,
+            input_shape=report.input_shape,
+            classes=len(report.classes),
+        )
+        if self.start is not None:
+            made.load_pretrained(self.start.tensors)
+        for key in self.state.scope_keys(task).values():
+            held = self.state.states[key]
+            own = made.model.state_dict()
+            made.load({name: tensor for name, tensor in held.items() if name in own})
+        return made
+
+    @staticmethod
+    def _tensors(partitioned: PartitionedModel) -> dict[str, Tensor]:
+        return partitioned.tensors(list(partitioned.model.state_dict()))
+
+    def _files(self) -> dict[str, bytes]:
+        """Return the files of a text model's folder."""
+        if self.plan.model["name"] not in OF_TOKENS:
+            return {}
+        return model_files(model_folder(self.plan.model["folder"], default_models_dir()))
+
+    def _card(
+        self,
+        task: str,
+        report: SiteReport,
+        partitioned: PartitionedModel,
+        results: Mapping[str, Any],
+    ) -> ModelCard:
+        plan, partition = self.plan, partitioned.partition
+        sites = {name: each for name, each in results["sites"].items() if each["task"] == task}
+        examples = {
+            split: sum(each["examples"][split] for each in sites.values())
+            for split in ("train", "validation", "test")
+        }
+        measured = (results.get("final") or {}).get("sites", {})
+        start = self.start
+        return ModelCard(
+            state=PUBLIC,
+            network=Network.of(plan.model, report.input_shape),
+            task=task,
+            outputs=report.classes,
+            kind=report.kind,
+            preprocessing=None,
+            groups={name: len(partition.names(name)) for name in partition.groups},
+            method=str(plan.method["name"]),
+            predicts_alone=type(self.state.method).predictor is Method.predictor,
+            run=plan.federation,
+            site="",
+            round=len(results["rounds"]),
+            seed=plan.seed,
+            examples=examples,
+            metrics={
+                name: {"test": _numbers(measured[name])} for name in sites if name in measured
+            },
+            start=None
+            if start is None
+            else Start(start.content_hash, start.source, licence_of(start.source)),
+            plan=plan.to_json(),
+            versions=versions_of("torch", "torchvision"),
+        )
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the measures of a site's record, without what is said of them."""
+    return {
+        name: float(value)
+        for name, value in record.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

@@ -1,0 +1,85 @@
+"""`fedstrata run` as a person uses it: begun, stopped with Ctrl-C, resumed, complete, listed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks.flower.process_tree import has_variable, running
+from benchmarks.flower.processes import PROGRAMS, Processes
+from fedstrata.cli.own_superlink import processes_of
+from tests.helpers.runs import SMALL, same, states
+
+pytestmark = pytest.mark.system
+ROUNDS = 30
+RUN = [*SMALL, f"strategy.rounds={ROUNDS}", "train.threads=1", "--nodes", "2"]
+
+
+def fedstrata(processes: Processes, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(PROGRAMS / "fedstrata"), *words],
+        cwd=processes.folder,
+        env=processes.environment(),
+        capture_output=True,
+        text=True,
+        timeout=480,
+        check=False,
+    )
+
+
+def homes(processes: Processes) -> list[int]:
+    """Return the living processes that this test's commands started."""
+    mark = f"FEDSTRATA_HOME={processes.home}"
+    return [each.pid for each in running() if has_variable(each.pid, mark)]
+
+
+def test_a_run_is_stopped_resumed_and_complete(tmp_path: Path) -> None:
+    with Processes(tmp_path, threads=1) as processes:
+        output = tmp_path / "outputs"
+        command = [str(PROGRAMS / "fedstrata"), "run", f"output-dir={output}", "name=march", *RUN]
+        begun = processes.start("run", command)
+        processes.wait_for(
+            "round 2", lambda: f"round 2/{ROUNDS}: " in begun.text, seconds=300, watch=[begun]
+        )
+        begun.popen.send_signal(signal.SIGINT)
+        text = processes.finish(begun, seconds=60)
+        assert begun.popen.returncode == 130, text
+        assert f"fedstrata run --resume march output-dir={output}" in text
+        assert homes(processes) == [], text  # its SuperLink, Flower's processes and Ray's are gone
+
+        listed = json.loads(fedstrata(processes, "runs", str(output), "--json").stdout)
+        assert [(run["run"], run["state"]) for run in listed] == [("march", "stopped")]
+        stopped_at = int(listed[0]["rounds"].split()[0])
+        assert 2 <= stopped_at < ROUNDS
+
+        done = fedstrata(processes, "run", "--resume", "march")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"resuming after round {stopped_at}" in done.stdout
+        assert done.stderr == ""
+        (row,) = json.loads(fedstrata(processes, "runs", "--json").stdout)
+        assert (row["state"], row["rounds"]) == ("complete", f"{ROUNDS} of {ROUNDS}")
+        logs = sorted((output / "march" / "logs").iterdir())
+        assert len(logs) == 2  # one for each start
+        assert "ray" in logs[-1].read_text().lower()
+
+        whole = fedstrata(processes, "run", "name=whole", *RUN)
+        assert whole.returncode == 0, whole.stdout + whole.stderr
+        assert same(states(output, "march"), states(output, "whole"))
+
+
+def test_nothing_outlives_a_command_that_is_killed(tmp_path: Path) -> None:
+    with Processes(tmp_path, threads=1) as processes:
+        command = [str(PROGRAMS / "fedstrata"), "run", f"output-dir={tmp_path / 'out'}", *RUN]
+        begun = processes.start("run", command)
+        log = tmp_path / "out"
+        processes.wait_for(
+            "the SuperLink", lambda: len(homes(processes)) > 3, seconds=300, watch=[begun]
+        )
+        begun.popen.kill()
+        processes.wait_for("the end of all", lambda: not homes(processes), seconds=60)
+        assert list(log.glob(".starting-*.log")) or list(log.glob("*/logs/*.log"))
+        assert processes_of(tmp_path) == []
