@@ -138,13 +138,12 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         say(f"run {folder.name}: results go to {folder.path}")
         look = partial(_gather, roster, config, progress.saying(say))
         found, rejected = look()
-        from server_app.run import Run
+        from server_app.run import Run, with_categories
         from server_app.start_weights import checkpoint
 
         if plan.wants_categories and found:
             # Before the sites join: how wide their inputs are, and so their layers, depends on it.
-            asking = Run(roster, config, plan, folder, None, say, audit, progress)
-            plan = asking.agree_on_categories()
+            plan = with_categories(Run(roster, config, plan, folder, None, say, audit, progress))
             found, rejected = look()
         start = checkpoint(config, home() / "cache", say, given.start if given else "")
         this_run = Run(roster, config, plan, folder, start, say, audit, progress)

@@ -125,18 +125,6 @@ class Run:
             config.choose,
         )
 
-    def agree_on_categories(self) -> Plan:
-        """Return the plan with the categories of all sites, which are to be asked anew with it."""
-        least = self.config.strategy.min_sites
-        # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
-        closed = ClosedAdmission(self.roster, self.state, self.plan, None, False, self.log)
-        dispatch = replace(self.dispatch, admission=closed)
-        categories = agree_on_categories(dispatch, least, self.plan.data)
-        plan = replace(self.plan, categories=categories)
-        self.roster.change_plan(plan.to_json())
-        self.roster.clear()
-        return plan
-
     def join(self, found: list[Member], rejected: list[RejectedSite]) -> None:
         """Take in the sites that can take part, and log what was decided.
 
@@ -398,3 +386,15 @@ def aggregator_lines(state: ServerState) -> Iterator[str]:
                 f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
                 "become negative: better put 'type:BatchNorm2d' into groups.personal"
             )
+
+
+def with_categories(asking: Run) -> Plan:
+    """Return the plan with the categories of all sites, which are to be asked anew with it."""
+    # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
+    closed = ClosedAdmission(asking.roster, asking.state, asking.plan, None, False, asking.log)
+    dispatch = replace(asking.dispatch, admission=closed)
+    least = asking.config.strategy.min_sites
+    plan = replace(asking.plan, categories=agree_on_categories(dispatch, least, asking.plan.data))
+    asking.roster.change_plan(plan.to_json())
+    asking.roster.clear()
+    return plan
