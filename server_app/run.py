@@ -170,10 +170,11 @@ class Run:
         """
         if self.start is not None:
             self._load_start(self.start)
-        if self.plan.categories is not None:
-            self.folder.note_categories(self.plan.categories)
         if self.plan.wants_sums:
-            self._agree()
+            scale = agree(self.dispatch, self.config.strategy.min_sites)
+            self.plan = replace(self.plan, agreed=scale)
+            self.admission.change_scale(self.plan)
+        self.folder.note_agreed(self.plan)
         self.folder.note_weights(self.plan.weights)
         self.audit.admitted(self.roster.everyone.values())
         first = 1
@@ -280,13 +281,6 @@ class Run:
         self.plan = replace(self.plan, weights=made.content_hash)
         self.admission.start_from(made, self.plan)
         self.delivery.checkpoint = made
-
-    def _agree(self) -> None:
-        """Give all sites one scale, those that join later too."""
-        self.plan = replace(self.plan, agreed=agree(self.dispatch, self.config.strategy.min_sites))
-        self.folder.note_agreed(self.plan.agreed)
-        self.admission.change_scale(self.plan)
-        self.roster.change_plan(self.plan.to_json())
 
     def _go_back(self, error: UnusableState) -> dict[str, str]:
         """Go back to the round before the one that made an unusable state.
