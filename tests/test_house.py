@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -152,6 +153,21 @@ def test_some_rooms_need_little_of_ours() -> None:
         if not any(is_below(name, other) for other in (room, *allowed))
         if not any(is_below(other, name) for other in (room, *allowed))  # `from fedstrata import`
     ]
+    assert wrong == []
+
+
+def test_the_app_bundle_has_all_of_ours_that_its_modules_import() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    globs = project["tool"]["flwr"]["app"]["fab-include"]
+    bundled = [each[1:-8].replace("/", ".") for each in globs if each.endswith("/**/*.py")]
+    inside = [module for module in OURS if any(is_below(module.name, each) for each in bundled)]
+    wrong = [
+        f"{module} imports {name}"
+        for module in inside
+        for name in sorted(ours(imports(module)))
+        if name != "fedstrata" and not any(is_below(name, each) for each in bundled)
+    ]
+    assert len(inside) > 100
     assert wrong == []
 
 

@@ -161,7 +161,7 @@ def test_a_site_alone_trains_as_often_as_it_is_asked(
     assert plan.rounds_of_a_site() == expected
 
 
-@pytest.mark.parametrize("hostile", [{"fraction": 0.0}, {"fraction": 2.0}, {"rounds": 0}])
+@pytest.mark.parametrize("hostile", [{"fraction": 0.0}, {"fraction": 2.0}, {"rounds": -1}])
 def test_a_plan_with_impossible_rounds_is_refused(hostile: dict[str, float]) -> None:
     plan = plan_for(compose("faces", []), federation="f", weights="")
     with pytest.raises(UserError, match="rounds"):

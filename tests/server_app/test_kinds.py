@@ -14,7 +14,8 @@ from PIL import Image
 
 from fedstrata.protocol import kinds
 from fedstrata.protocol.class_measures import RATES
-from models import weights
+from fedstrata.protocol.task_kinds import TaskKind
+from models.model_file import read_card
 from server_app.report import closing
 from site_guard.answers import AnswerFilter
 from site_guard.settings import SiteSettings
@@ -143,11 +144,9 @@ def test_the_end_is_said_in_words(played: Any) -> None:
 def test_the_model_at_a_site_says_what_its_outputs_are(played: Any) -> None:
     output, results, _ = played
     path = output / results["federation"] / "sites" / "site-01" / "deployed.safetensors"
-    about = json.loads(weights.load(path)[1]["model"])
-    assert about["kind"] == {
-        "name": "number", "loss": "mse", "mean": [30.0], "std": [15.0], "unit": "years",
-    }  # fmt: skip
-    assert about["classes"] == ["years"]
+    card = read_card(path)
+    assert card.kind == TaskKind("number", mean=(30.0,), std=(15.0,), unit="years")
+    assert card.outputs == ("years",)
 
 
 def test_a_resumed_run_of_three_kinds_is_the_same_to_the_bit(played: Any, tmp_path: Path) -> None:

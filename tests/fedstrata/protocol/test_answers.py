@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import DeployReport, RoundReport
+from fedstrata.protocol.class_measures import RATES, ByClass, OneClass
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.task_kinds import TaskKind
+from server_app.class_records import record_of
 from tests.helpers.members import round_report
 from tests.helpers.reports import METRIC, json_values
 
@@ -95,6 +97,52 @@ def test_any_value_in_any_field_is_right_or_refused(field: str, value: Any) -> N
 def test_any_report_at_all_is_read_or_refused(text: Any) -> None:
     with pytest.raises(Refused):
         answers.read_deploy_report(answer_with(text))
+
+
+def evaluated() -> RoundReport:
+    """Return the report of a last evaluation of four examples, with measures of two classes."""
+    one = OneClass((1.0, 0.5, 2 / 3, 1.0, 0.8), ((0.1, 1.0),) * 5, 0.4, (2, 1, 0, 1), (1.0,) * 51)
+    other = OneClass((0.5, 1.0, 1.0, 2 / 3, 2 / 3), (None,) * 5, 0.6, (1, 0, 1, 2))
+    bins = ((0.05, 0.0, 0.25), (0.15, 0.5, 0.75), *[None] * 8)
+    measures = ByClass((other, one), ((1, 1), (0, 2)), bins, 0.3)
+    good = RoundReport("clinic", 3, 20, 0, 0, 0.0, 1.0, MEASURED, "", numerics=Numerics(1))
+    return replace(good, by_class=measures.exact())
+
+
+def test_measures_of_each_class_are_read_as_they_were_written() -> None:
+    good = evaluated()
+    sent = answers.answer(asked(), good, {})
+    assert answers.read_round_report(sent) == good
+    without = answers.answer(asked(), replace(good, by_class=None), {})
+    assert "by_class" not in json.loads(str(without.content["report"]["json"]))
+    with pytest.raises(Refused, match="task of no kind"):
+        answers.read_round_report(answers.answer(asked(), replace(good, metrics={}), {}))
+
+
+@given(data=st.data(), value=json_values)
+def test_any_value_in_the_measures_of_a_class_is_right_or_refused(
+    data: st.DataObject, value: Any
+) -> None:
+    record = json.loads(answers.to_json(evaluated()))
+    place: Any = record["by_class"]
+    while True:
+        key = data.draw(
+            st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place)))
+        )
+        if not place[key] or not isinstance(place[key], dict | list) or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = value
+    try:
+        read = answers.read_round_report(answer_with(json.dumps(record))).by_class
+    except Refused:
+        return
+    if read is None:
+        return
+    shown = record_of(read, ["low", "high"][: len(read.classes)])
+    assert "NaN" not in json.dumps(shown, allow_nan=False)
+    for one in shown["by_class"].values():
+        assert all(0 <= one[rate] <= 1 for rate in RATES if one[rate] is not None)
 
 
 def test_known_states_travel_under_their_old_name_and_only_if_there_are_any() -> None:
