@@ -26,6 +26,7 @@ from client_app.context import (
 from client_app.failures import logged_reason, writing
 from client_app.memory import within_memory
 from client_app.round import (
+    PreparedRound,
     check_finite,
     exchanged_tensors,
     prepare_round,
@@ -39,6 +40,7 @@ from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
     AnyReport,
     DeployReport,
+    Metrics,
     SiteReport,
     failure_report,
 )
@@ -173,10 +175,7 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     report = prepared.report(measured)
     report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
     if order.keep:
-        memory, stages = prepared.site_round.memory, {order.keep: measured}
-        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
-    if order.keep == LAST:  # a best one of before is of another end of the run
-        model_path(context, BEST).unlink(missing_ok=True)
+        _keep_model(prepared, order, measured)
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -268,6 +267,20 @@ ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.DEPLOY: deploy,
     kinds.EVALUATE: evaluate_received,
 }
+
+
+def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> None:
+    """Write the whole model that was measured; a full disk costs the file, and not the measures."""
+    context, memory = prepared.context, prepared.site_round.memory
+    try:
+        if order.keep == LAST:  # a best one of before is of another end of the run
+            model_path(context, BEST).unlink(missing_ok=True)
+        stages = {order.keep: measured}
+        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
+    except (OSError, UserError) as error:
+        logger.error(
+            "site %s: its %s model is not written: %s", context.data.site, order.keep, error
+        )
 
 
 def _store_of(context: SiteContext, other: str) -> DiskStore:
