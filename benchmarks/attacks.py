@@ -55,7 +55,7 @@ def measure(rounds: int, seeds: Sequence[int]) -> dict[str, dict[str, Figure]]:
                 for seed in seeds
             ]
             found[attack][rule] = Figure(tuple(values))
-            print(f"{attack}, {rule}: {found[attack][rule].percent()} %", flush=True)
+            print(f"{attack}, {rule}: {found[attack][rule].text()} %", flush=True)
     return found
 
 

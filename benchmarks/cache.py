@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.accuracy.study import Case, Study
 from benchmarks.flower.simulator import Simulator
 from benchmarks.report.command_line import add_runs, make_parser
-from benchmarks.report.outcome import mean_accuracy
+from benchmarks.report.outcome import mean_leading
 from benchmarks.report.tables import Figure, Table, write
 
 SITES, QUICK_SITES = 10, 2
@@ -47,9 +47,9 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]], sites: int) -> Table
         ("kept in", "accuracy, %", "points", "largest difference of a site, points"),
     )
     exact = [accuracies(each) for each in found[EXACT.name]]
-    best = Figure(tuple(mean_accuracy(each) for each in found[EXACT.name]))
+    best = Figure(tuple(mean_leading(each) for each in found[EXACT.name]))
     for case, runs in found.items():
-        mean = Figure(tuple(mean_accuracy(each) for each in runs))
+        mean = Figure(tuple(mean_leading(each) for each in runs))
         gaps = [
             abs(accuracy - before[name])
             for each, before in zip(runs, exact, strict=True)

@@ -22,7 +22,7 @@ from benchmarks.flower.simulator import Simulator
 from benchmarks.flower.site_data import write_measurements, write_site_data
 from benchmarks.measure.site_bytes import ALONE, MeteredDeployment, OurBytes, SiteBytes
 from benchmarks.report.command_line import add_data, add_runs, at_least, check_data, make_parser
-from benchmarks.report.outcome import mean_accuracy
+from benchmarks.report.outcome import mean_leading
 from benchmarks.report.tables import Figure, Table, times, write
 from server_app.compose import compose
 
@@ -74,7 +74,7 @@ def measure_accuracy(setup: Setup, options: argparse.Namespace) -> dict[str, Fig
     with Simulator(options.work.resolve()) as simulator:
         runs = study.run(simulator, cases)
     return {
-        name: Figure(tuple(mean_accuracy(each) for each in results))
+        name: Figure(tuple(mean_leading(each) for each in results))
         for name, results in runs.items()
     }
 

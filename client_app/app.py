@@ -35,6 +35,12 @@ def receive_weights(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.query("categories")
+def name_categories(message: Message, context: Context) -> Message:
+    """Answer with the categories of some columns, before the site joins."""
+    return _answer(message, context)
+
+
 @app.query("sums")
 def add_up(message: Message, context: Context) -> Message:
     """Answer with sums over the training rows, before the rounds."""

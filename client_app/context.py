@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from client_app.data.findings import Findings
+from client_app.data.registry import categories as categories_of_data
 from client_app.data.registry import load as load_data
 from client_app.data.registry import sums as sums_of_data
 from client_app.data.site_info import SiteInfo
@@ -25,6 +26,7 @@ from client_app.failures import reading_data
 from client_app.node_config import NodeSettings, checked_name
 from client_app.numerics import use_threads
 from client_app.store import DiskStore
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.sums import SumsReport, are_wanted
 from fedstrata.protocol.task_kinds import NUMBER
@@ -264,6 +266,13 @@ def site_sums(key: DataKey, node: NodeSettings) -> SumsReport:
     with reading_data():
         name = str(key.options["name"])
         return sums_of_data(name, key.options, _site_info(node, Findings()), key.seed)
+
+
+def site_categories(key: DataKey, node: NodeSettings) -> CategoriesReport:
+    """Return the categories of a site's columns; raise UserError where there are none."""
+    with reading_data():
+        name = str(key.options["name"])
+        return categories_of_data(name, key.options, _site_info(node, Findings()))
 
 
 def _site_info(node: NodeSettings, findings: Findings) -> SiteInfo:

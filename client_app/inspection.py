@@ -7,12 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from client_app.context import DataKey, open_site, read_site_data, site_sums
+from client_app.context import (
+    DataKey,
+    open_site,
+    read_site_data,
+    site_categories,
+    site_sums,
+)
 from client_app.data.findings import Findings
 from client_app.failures import public_reason
 from client_app.node_config import NodeSettings
 from client_app.orders import site_report
 from fedstrata.protocol.answers import SiteReport, to_json
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.sums import SumsReport
 from fedstrata.protocol.task_kinds import CLASSES, LABELS
@@ -34,6 +41,8 @@ class Inspection:
         What the site would say to the server of a run; None where it could not take part.
     sums : SumsReport or None
         What it would send before round 1, in a run that agrees on one scale.
+    categories : CategoriesReport or None
+        What it would send before it joins a run that agrees on categories.
     errors : list of str
         Why it could not take part, in whole.
     leaves : str
@@ -44,6 +53,7 @@ class Inspection:
     data: SiteData | None = None
     report: SiteReport | None = None
     sums: SumsReport | None = None
+    categories: CategoriesReport | None = None
     errors: list[str] = field(default_factory=list)
     leaves: str = ""
 
@@ -59,6 +69,7 @@ class Inspection:
             "classes": list(data.classes) if data and of_classes else [],
             "examples": data.counts() if data else {},
             "left_out": dict(sorted(findings.left_out.items())),
+            "missing": dict(sorted(findings.missing.items())),
             "range": list(data.value_range) if data and data.value_range else None,
             "size": findings.sizes.as_dict() if findings.sizes else None,
             "input_shape": list(data.input_shape) if data else None,
@@ -66,7 +77,7 @@ class Inspection:
             "notes": [note.whole for note in findings.notes],
             "warnings": [warning.whole for warning in findings.warnings],
             "errors": self.errors,
-            "leaves": on_the_wire(self.report, self.sums)
+            "leaves": on_the_wire(self.report, self.sums, self.categories)
             if self.report
             else {"error": self.leaves},
         }
@@ -83,6 +94,8 @@ def inspect(node: NodeSettings, plan: Plan) -> Inspection:
         context = open_site(node, plan, found.data)
         report = site_report(context)
         found.sums = site_sums(DataKey.of(plan), node) if plan.wants_sums else None
+        if plan.wants_categories:
+            found.categories = site_categories(DataKey.of(plan), node)
         found.report = report
     except UserError as error:
         found.errors.append(str(error))
@@ -90,11 +103,15 @@ def inspect(node: NodeSettings, plan: Plan) -> Inspection:
     return found
 
 
-def on_the_wire(report: SiteReport, sums: SumsReport | None) -> dict[str, Any]:
-    """Return the fields of a report as they travel, rounded; and under ``sums`` those of the sums."""
+def on_the_wire(
+    report: SiteReport, sums: SumsReport | None, categories: CategoriesReport | None
+) -> dict[str, Any]:
+    """Return the fields of a report as they travel; and those of sums and categories beside them."""
     fields: dict[str, Any] = json.loads(to_json(report))
     if sums is not None:
         fields["sums"] = json.loads(to_json(sums))
+    if categories is not None:
+        fields["categories"] = json.loads(to_json(categories))
     return fields
 
 

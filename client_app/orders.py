@@ -20,6 +20,7 @@ from client_app.context import (
     checkpoint_path,
     open_site,
     reopened_site,
+    site_categories,
     site_sums,
 )
 from client_app.failures import logged_reason, writing
@@ -32,8 +33,8 @@ from client_app.round import (
     train_round,
 )
 from client_app.round_lines import log_round
-from client_app.site_model import model_path, write_site_model
-from client_app.store import MemoryStore
+from client_app.site_model import call_last_best, model_path, write_site_model
+from client_app.store import DiskStore, MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
     AnyReport,
@@ -92,9 +93,11 @@ def failure_reason(context: SiteContext, number: int, error: Exception) -> str:
 def query(context: SiteContext, order: Order) -> Answer:
     """Say who the site is; raise UserError where its data are no longer those of this run.
 
-    A run that is measured again may be on other data, and then the site says so.
+    A run that is measured again may be on other data, and then the site says so. After the rounds
+    an order may say that the last model is the best one.
     """
-    del order
+    if order.keep == BEST:
+        call_last_best(context)
     if context.plan.rounds:
         context.store.check_data(context.data.digest)
     elif context.store.has_other_data(context.data.digest):
@@ -116,6 +119,14 @@ def add_up(context: SiteContext, order: Order) -> Answer:
     if not context.plan.wants_sums:
         raise UserError("the server asks for sums that the plan has no use for")
     return site_sums(DataKey.of(context.plan), context.node), {}
+
+
+def name_categories(context: SiteContext, order: Order) -> Answer:
+    """Answer with the categories of the site's columns, from which all sites get the same ones."""
+    del order
+    if not context.plan.wants_categories:
+        raise UserError("the server asks for categories that the plan has no use for")
+    return site_categories(DataKey.of(context.plan), context.node), {}
 
 
 def train(context: SiteContext, order: Order) -> Answer:
@@ -154,9 +165,10 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
+    store = context.store if not order.of else _store_of(context, order.of)
     if order.best:  # a state of before: with layers of another round it would be another model
-        context.store.require(order.round)
-    prepared = prepare_round(context, order.round, received.tensors, context.store)
+        store.require(order.round)
+    prepared = prepare_round(context, order.round, received.tensors, store)
     measured = prepared.measure()
     report = prepared.report(measured)
     report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
@@ -221,7 +233,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     write_site_model(
         context,
         DEPLOYED,
-        order.round - 1,
+        order.state,
         memory=site_round.memory,
         metrics={"before": before, "after": after},
         tuned=tuned,
@@ -249,12 +261,23 @@ def deploy(context: SiteContext, order: Order) -> Answer:
 ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.QUERY: query,
     kinds.WEIGHTS: receive_weights,
+    kinds.CATEGORIES: name_categories,
     kinds.SUMS: add_up,
     kinds.TRAIN: train,
     kinds.ALONE: train_alone,
     kinds.DEPLOY: deploy,
     kinds.EVALUATE: evaluate_received,
 }
+
+
+def _store_of(context: SiteContext, other: str) -> DiskStore:
+    """Return where another site of a simulation has its personal layers."""
+    if not context.node.simulated:
+        raise UserError(
+            "the server asks for measures of another site's model, and no site's personal layers "
+            "leave it (cross_site is for simulations)"
+        )
+    return DiskStore(context.node.state_dir, context.plan.federation, other)
 
 
 def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None:

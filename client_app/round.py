@@ -182,6 +182,8 @@ def prepare_round(
     """
     started = time.perf_counter()
     partitioned, data, device = context.partitioned, context.data, context.device
+    if context.plan.wants_categories:
+        raise UserError("the plan has no agreed categories: the server has to ask all sites first")
     if context.plan.wants_sums:
         raise UserError("the plan has no agreed scale: the server has to ask all sites for sums")
     if not context.has_weights:

@@ -161,7 +161,8 @@ def tune(model: ModelFile, node: NodeSettings, plan: Plan, groups: Sequence[str]
         context = open_site(node, plan)
         check_same_task(model.card, context)
         layers = {group: encode(tensors) for group, tensors in exchanged.items()}
-        order = Order("", model.card.round + 1, layers, {}, {})
+        number = model.card.round
+        order = Order("", number + 1, layers, {}, {}, state=number)
         report, _ = orders.deploy(context, order)
     assert isinstance(report, DeployReport)
     return Tuned(report, context.store.deployed, chosen, context.data.site)

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,14 @@ from fedstrata.support.said_lines import note_said
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.disk_room import require_room
+from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.run_folder import KEPT, RunFolder, check_same, new_run, resumed_run
 from server_app.said_once import say_once
 from server_app.saved_run import SavedRun, saved_run
 from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.joining import gather
+from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
 from server_app.superlink_owner import user_name, warn_of_other_owner
@@ -109,12 +112,18 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     config = _composed(wanted)
     given = saved_run(config, wanted.overrides, wanted.output_dir)
     config = config if given is None else given.config(config)
+    if config.cross_site and isinstance(grid, GrpcGrid):
+        raise UserError(
+            "cross_site=true is for simulations: in a deployment each site's personal layers would "
+            "have to leave it for the other sites. Write cross_site=false"
+        )
     settings = config.strategy
     folder, old = _folder(wanted, config, given)
     plan = plan_for(config, federation=folder.federation, weights="")
     before = old if given is None else given.folder
     if before is not None:  # before the first query: sites compare their data with those of then
-        plan = replace(plan, agreed=before.begun().get("agreed"))
+        begun = before.begun()
+        plan = replace(plan, agreed=begun.get("agreed"), categories=begun.get("categories"))
     newcomers = frozenset(config.deployment.newcomers)
     allowed = _allowed(settings.sites)
     if isinstance(grid, GrpcGrid):
@@ -127,17 +136,16 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     with folder.written_here(), progress.of_run():
         note_said("run", str(folder.path))
         say(f"run {folder.name}: results go to {folder.path}")
-        found, rejected = gather(
-            roster,
-            least=settings.min_sites + len(newcomers),
-            join_timeout=settings.join_timeout,
-            answer_timeout=settings.deadline,
-            poll=settings.poll,
-            log=progress.saying(say),
-        )
+        look = partial(_gather, roster, config, progress.saying(say))
+        found, rejected = look()
         from server_app.run import Run
         from server_app.start_weights import checkpoint
 
+        if plan.wants_categories and found:
+            # Before the sites join: how wide their inputs are, and so their layers, depends on it.
+            asking = Run(roster, config, plan, folder, None, say, audit, progress)
+            plan = asking.agree_on_categories()
+            found, rejected = look()
         start = checkpoint(config, home() / "cache", say, given.start if given else "")
         this_run = Run(roster, config, plan, folder, start, say, audit, progress)
         this_run.join(found, rejected)
@@ -195,6 +203,19 @@ def _publish(this_run: Run, folder: RunFolder, results: Mapping[str, Any]) -> No
     references, start = this_run.admission.references, this_run.delivery.checkpoint
     public = PublicModels(this_run.plan, this_run.state, references, start)
     public.write(folder.path, results, say)
+
+
+def _gather(roster: Roster, config: Config, log: Log) -> tuple[list[Member], list[RejectedSite]]:
+    """Wait until enough sites have said who they are; return them, and who cannot take part."""
+    settings = config.strategy
+    return gather(
+        roster,
+        least=settings.min_sites + len(config.deployment.newcomers),
+        join_timeout=settings.join_timeout,
+        answer_timeout=settings.deadline,
+        poll=settings.poll,
+        log=log,
+    )
 
 
 def _close(grid: Grid, path: Path, results: Mapping[str, Any]) -> None:

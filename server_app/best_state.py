@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.kinds import group_of
+from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import BEST
 from fedstrata.support.errors import UserError
 from server_app import measure_words
 from server_app.choosing import best_of
 from server_app.evaluation import measure_best
-from server_app.rounds.dispatch import Dispatch
+from server_app.rounds.dispatch import Ask, Dispatch
 from server_app.rounds.downlink import Published
+from server_app.rounds.records import RoundRecord
 from server_app.rounds.state import ServerState
 from server_app.run_folder import RunFolder, Saved
 from strategies.config import ChooseConfig
@@ -64,7 +67,26 @@ def measured_best(
         dispatch, best, states, final, keep=BEST if BEST in keep and states is not None else ""
     )
     dispatch.log(best_line(found, final, len(history)))
+    if BEST in keep and states is None:
+        _call_last_best(dispatch, final["sites"])
     return found
+
+
+def _call_last_best(dispatch: Dispatch, sites: Collection[str]) -> None:
+    """Let the sites that wrote their last model have it as their best one, too."""
+    record = RoundRecord(0)
+    ask = Ask(kinds.QUERY, 0, dispatch.settings.deadline, layers={}, keep=BEST)
+    members = [dispatch.roster.members[site] for site in sorted(sites)]
+    for member, reply in dispatch.ask_each(ask, members, record):
+        try:
+            report = answers.read_site_report(reply)
+        except Refused as error:
+            record.refused[member.site] = str(error)
+            continue
+        if report.error:
+            record.refused[member.site] = report.error
+    for site, why in sorted(record.missed.items()):
+        dispatch.log(f"site {site} has no best model, which is its last one: {why}")
 
 
 def sent_states(saved: Saved, state: ServerState) -> dict[str, dict[str, Tensor]]:
@@ -90,8 +112,8 @@ def best_line(best: Mapping[str, Any], final: Mapping[str, Any], rounds: int) ->
     """Return which state is the best, and what it and the last one are worth on the test data."""
     metric, over = best["metric"], best["over"]
     word = measure_words.WORDS.get(metric, metric)
-    kinds = {site["kind"] for site in best["sites"].values()}
-    row: Mapping[str, Any] = next(iter(best["sites"].values()), {}) if len(kinds) == 1 else {}
+    several = {site["kind"] for site in best["sites"].values()}
+    row: Mapping[str, Any] = next(iter(best["sites"].values()), {}) if len(several) == 1 else {}
     value = measure_words.value_words(row, metric, best["value"])
     text = (
         f"best on validation data ({word} {value}, {over} over {best['measured_sites']} sites): the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedstrata.protocol import answers, kinds
@@ -87,7 +88,9 @@ def tuning_line(partitions: Mapping[str, Partition], wanted: Sequence[str] | Non
     return f"fine-tuning after the rounds: {'; '.join(said)}"
 
 
-def deploy(dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
+def deploy(
+    dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool, state: int = 0
+) -> dict[str, Any]:
     """Let every member and every newcomer fine-tune the last state; ask how good it is there.
 
     Parameters
@@ -98,6 +101,8 @@ def deploy(dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool) -> dict
         ``final`` of results.json: what the members are worth trained alone stands there.
     alone : bool
         Whether the newcomers are trained alone too, to compare.
+    state : int
+        After which round that state is, for the models' cards.
 
     Returns
     -------
@@ -108,7 +113,7 @@ def deploy(dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool) -> dict
     dispatch.log("fine-tuning the final model at every site by itself")
     reports, record = ask_reports(
         dispatch,
-        last_ask(dispatch, kinds.DEPLOY),
+        replace(last_ask(dispatch, kinds.DEPLOY), state=state),
         roster.everyone.values(),
         answers.read_deploy_report,
         what="fine-tuning: ",

@@ -95,11 +95,16 @@ def measure_best(
     return {**_summary(dispatch, reports, record, alone), **best.to_dict()}
 
 
+def saved_ask(dispatch: Dispatch, saved: Saved, states: States) -> Ask:
+    """Return what is asked to measure the state of a checkpoint as its round did."""
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), number=saved.round + 1, states=states)
+    return replace(ask, best=saved.round)
+
+
 def measure_saved(dispatch: Dispatch, saved: Saved, states: States) -> dict[str, Any]:
     """Evaluate the state of a run of before at every member; return ``final`` of results.json."""
     members = list(dispatch.roster.members.values())
-    ask = replace(last_ask(dispatch, kinds.EVALUATE), number=saved.round + 1, states=states)
-    ask = replace(ask, best=saved.round)
+    ask = saved_ask(dispatch, saved, states)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
     return _summary(dispatch, reports, record, {})
 

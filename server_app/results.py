@@ -16,7 +16,7 @@ from server_app.run_folder import RunFolder
 from server_app.sites.members import Member
 from strategies.config import Config
 
-ENDS = ("measured_run", "stopped", "final", "best", "deployment")
+ENDS = ("measured_run", "stopped", "final", "best", "cross_site", "deployment")
 _OF_A_SITE = ("task", "classes", "input_shape", "examples", "device", "versions")
 
 

@@ -6,24 +6,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.weights import Checkpoint
 from server_app import report, results, tables
-from server_app.agreement import agree
+from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
+from server_app.cross_site import cross_site_tables, measure_cross_site
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
-from server_app.evaluation import measure, measure_saved
+from server_app.evaluation import last_ask, measure, measure_saved, saved_ask
 from server_app.patience import Log
 from server_app.progress import RunProgress
-from server_app.rounds.admission import Admission
+from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
-from server_app.rounds.dispatch import Dispatch
+from server_app.rounds.dispatch import Ask, Dispatch
 from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
@@ -123,6 +125,18 @@ class Run:
             config.choose,
         )
 
+    def agree_on_categories(self) -> Plan:
+        """Return the plan with the categories of all sites, which are to be asked anew with it."""
+        least = self.config.strategy.min_sites
+        # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
+        closed = ClosedAdmission(self.roster, self.state, self.plan, None, False, self.log)
+        dispatch = replace(self.dispatch, admission=closed)
+        categories = agree_on_categories(dispatch, least, self.plan.data)
+        plan = replace(self.plan, categories=categories)
+        self.roster.change_plan(plan.to_json())
+        self.roster.clear()
+        return plan
+
     def join(self, found: list[Member], rejected: list[RejectedSite]) -> None:
         """Take in the sites that can take part, and log what was decided.
 
@@ -144,9 +158,9 @@ class Run:
             if any(way["name"] != "exact" for way in each.values()):
                 self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
         members = self.roster.members
-        kinds = {name: member.report.kind.name for name, member in members.items()}
+        predicted = {name: member.report.kind.name for name, member in members.items()}
         if self.config.strategy.rounds:
-            self.log(choice_line(kinds, self.config.choose))
+            self.log(choice_line(predicted, self.config.choose))
         settings = self.config.strategy
         if self.config.deployment.epochs:
             self.log(tuning_line(self.state.partitions, self.config.deployment.groups))
@@ -168,6 +182,8 @@ class Run:
         """
         if self.start is not None:
             self._load_start(self.start)
+        if self.plan.categories is not None:
+            self.folder.note_categories(self.plan.categories)
         if self.plan.wants_sums:
             self._agree()
         self.folder.note_weights(self.plan.weights)
@@ -216,8 +232,13 @@ class Run:
             self.dispatch, self.folder, self.history, self.config.choose, final, kept
         )
         written = self._write_results()
+        if self.config.cross_site:
+            self._measure_cross_site(last_ask(self.dispatch, kinds.EVALUATE))
+            written = self._write_results()
         if self.config.deployment.epochs:
-            self.ends["deployment"] = deploy(self.dispatch, final, alone=alone)
+            self.ends["deployment"] = deploy(
+                self.dispatch, final, alone=alone, state=len(self.history)
+            )
             written = self._write_results()
         return written
 
@@ -246,7 +267,15 @@ class Run:
         self._begin_progress()
         self.delivery.deliver(self.roster.everyone.keys(), ())
         self.ends["final"] = measure_saved(self.dispatch, saved, states)
+        if self.config.cross_site:
+            self._measure_cross_site(saved_ask(self.dispatch, saved, states))
         return self._write_results()
+
+    def _measure_cross_site(self, ask: Ask) -> None:
+        """Measure each site's model at the others of its task, and log the tables."""
+        found = measure_cross_site(self.dispatch, ask, self.ends["final"])
+        self.ends["cross_site"] = found
+        self.log("cross-site: no task has two sites" if found is None else cross_site_tables(found))
 
     def _begin_progress(self) -> None:
         """Note who takes part, and how long the run is."""

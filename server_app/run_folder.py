@@ -36,6 +36,7 @@ _MAY_CHANGE = (
     *(f"deployment.{key}" for key in ("epochs", "groups", "lr_factor")),  # after the last round
     *(f"cohort.{key}" for key in ("sites", "batched")),  # which node holds a site
     "choose.patience",
+    "cross_site",
     *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
     "models.keep",
 )
@@ -169,6 +170,10 @@ class RunFolder:
     def note_agreed(self, scale: dict[str, Any] | None) -> None:
         """Write down the scale that the sites agreed on; a resumed run goes on with it."""
         self._write_begun({**self.begun(), "agreed": scale})
+
+    def note_categories(self, categories: dict[str, list[str]]) -> None:
+        """Write down the categories that the sites agreed on; a resumed run goes on with them."""
+        self._write_begun({**self.begun(), "categories": categories})
 
     @property
     def has_begun(self) -> bool:

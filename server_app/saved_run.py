@@ -59,6 +59,7 @@ class SavedRun:
             strategy=strategy,
             weights=own.weights,
             cohort=own.cohort,
+            cross_site=own.cross_site,
             baselines=replace(own.baselines, alone=False),
             deployment=own.deployment,
         )

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.codings import SAFETENSORS, Codings, read_form, size_of
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import CodedGroup
@@ -27,6 +28,7 @@ BRIEF = "the app failed: see the site's log"
 READERS: Mapping[str, Callable[[Message], answers.AnyReport]] = {
     kinds.QUERY: answers.read_site_report,
     kinds.WEIGHTS: answers.read_site_report,
+    kinds.CATEGORIES: answers.read_categories_report,
     kinds.SUMS: answers.read_sums_report,
     kinds.TRAIN: answers.read_round_report,
     kinds.ALONE: answers.read_round_report,
@@ -95,6 +97,10 @@ class AnswerFilter:
                 f"the server asks for {limits.printable(kind)[:80]!r}, which is unknown here"
             )
         self.rules.check_order(message)
+        if orders.measured_of(message):
+            raise Refused(
+                "the order asks for measures of another site's model, which never leaves it"
+            )
         if kind != kinds.TRAIN:
             return Requested({}, Codings({}, {}))
         coded = orders.read_coded(message)
@@ -150,6 +156,8 @@ class AnswerFilter:
             self._announced[order.metadata.run_id] = forms
         elif isinstance(report, SumsReport):
             self.rules.check_sums(order, report)
+        elif isinstance(report, CategoriesReport):
+            self.rules.check_categories(order, report)
         else:
             self.rules.check_counts(order, report)
             report = allowed(report, kind, self.settings.describe, self.rules.outputs(order))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from fedstrata.protocol.limits import MOST_REASON_CHARACTERS, NotNow, Refused, o
 from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError
 from site_guard.private_files import make_folder, write_private
-from site_guard.signatures import plan_digest
+from site_guard.signatures import agreed_digests, plan_digest
 
 MOST_WAITING = 50  # requests; a server must not fill the disk
 MOST_DECIDED = 500
@@ -89,9 +89,10 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Used(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many rounds of an approval were trained."""
+    """How many rounds of an approval were trained; digests of what sites agreed on in the run."""
 
     rounds: int = 0
+    agreed: dict[str, str] = {}
 
 
 @dataclass
@@ -141,8 +142,29 @@ class Approvals:
 
     def count(self, request: Request) -> None:
         """Count a round against its approval."""
-        used = Used(self.used(request.id) + 1)
-        write_private(self._path(request.id, "used"), msgspec.json.encode(used))
+        used = self._used(request.id)
+        self._note_used(request, msgspec.structs.replace(used, rounds=used.rounds + 1))
+
+    def bind(self, request: Request) -> None:
+        """Bind a request to the scale and categories in its plan, which no signature has.
+
+        Raises
+        ------
+        Refused
+            It is bound to others: they may not change in a run, also not when it is resumed.
+        """
+        used, agreed = self._used(request.id), agreed_digests(request.plan)
+        if changed := [
+            name for name in agreed if used.agreed.get(name, agreed[name]) != agreed[name]
+        ]:
+            raise Refused(
+                f"the plan has another `{changed[0]}` than earlier in this run, to which request "
+                f"{request.id} at {self.site} is bound: start a new run"
+            )
+        if not agreed.keys() <= used.agreed.keys():
+            self._note_used(
+                request, msgspec.structs.replace(used, agreed={**used.agreed, **agreed})
+            )
 
     # -- the person ------------------------------------------------------------------------------
 
@@ -180,8 +202,11 @@ class Approvals:
 
     def used(self, request: str) -> int:
         """Return how many rounds were trained."""
-        used = self._read(request, "used", Used)
-        return used.rounds if used else 0
+        return self._used(request).rounds
+
+    def agreed(self, request: str) -> Mapping[str, str]:
+        """Return the digests to which a request is bound, by field of the plan."""
+        return self._used(request).agreed
 
     def allow(self, request: Request, *, until: datetime | None, rounds: int | None) -> Decision:
         """Allow a request; the bundle becomes the one that later ones are compared with."""
@@ -219,6 +244,12 @@ class Approvals:
             return ""
 
     # -- files -----------------------------------------------------------------------------------
+
+    def _used(self, request: str) -> Used:
+        return self._read(request, "used", Used) or Used()
+
+    def _note_used(self, request: Request, used: Used) -> None:
+        write_private(self._path(request.id, "used"), msgspec.json.encode(used))
 
     def _ask(self, request: Request, bundle: bytes) -> None:
         """Put a request and its bundle on disk, unless they are there."""

@@ -185,6 +185,8 @@ class Guard:
         rules.check_plan(plan)
         if kind == kinds.SUMS and not plan.wants_sums:
             raise Refused("the order asks for sums that its plan has no use for")
+        if kind == kinds.CATEGORIES and not plan.wants_categories:
+            raise Refused("the order asks for categories that its plan has no use for")
         requested = self.answer_filter.check_order(message)
         for group, schema in requested.schemas.items():
             rules.check_tensors(group, schema)
@@ -216,6 +218,7 @@ class Guard:
         """Raise Refused unless a person of the site approved the run."""
         try:
             self.approvals.require(request, bundle, kind)
+            self.approvals.bind(request)
         except Waiting:
             if not self.settings.plan.checkpoint_before_approval or kind not in BEFORE_APPROVAL:
                 raise

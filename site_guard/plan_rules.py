@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message
 
 from fedstrata.protocol import kinds, limits
 from fedstrata.protocol.answers import RoundReport, SiteReport
+from fedstrata.protocol.categories import open_columns
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.support.errors import UserError
@@ -44,6 +45,9 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     sums : bool
         Whether a run may ask, once, for sums over the columns of the training rows, from which all
         sites get one scale (``data.standardize=agreed``).
+    categories : tuple of str
+        Columns, or globs, of which a run may ask, once, for the names of all categories
+        (``data.categories={column: agreed}``). None by default: they are values of the data.
     groups : mapping of str to tuple of str, or None
         By layer group, names or globs of the only tensors that may be exchanged in it; a name is
         the whole tensor's or a module's above it. None for any that ``share`` and ``keep`` allow.
@@ -61,6 +65,7 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
 
     models: tuple[str, ...] = MODELS
     sums: bool = False
+    categories: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] | None = None
     min_batch_size: int = 8
     min_steps: int = 2
@@ -79,6 +84,7 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
             raise _refusal(
                 "sums", "the run asks for sums over the columns (data.standardize=agreed)", "false"
             )
+        self._check_categories(plan)
         train = plan.train
         if train.batch_size < self.min_batch_size:
             raise _refusal(
@@ -97,6 +103,20 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
         if not rate <= self.max_learning_rate:
             raise _refusal(
                 "max-learning-rate", f"the plan's learning rate is {rate:g}", self.max_learning_rate
+            )
+
+    def _check_categories(self, plan: Plan) -> None:
+        others = [
+            column
+            for column in open_columns(plan.data)
+            if not any(fnmatchcase(column, pattern) for pattern in self.categories)
+        ]
+        if others:
+            raise _refusal(
+                "categories",
+                "the run asks for the names of the categories in the column "
+                f"{', '.join(map(_short, others[:MOST_NAMED]))} (data.categories: agreed)",
+                ", ".join(self.categories) or "none",
             )
 
     def check_tensors(self, group: str, names: Collection[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedstrata.protocol.categories import open_columns
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.limits import printable
 from fedstrata.protocol.plan import Plan
@@ -20,27 +21,37 @@ def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
     ``start`` is the checkpoint as it is signed, or "" where nothing is.
     """
     train = plan.train
+    rounds = f"{plan.rounds}, with {plan.fraction:.0%} of the sites in each"
+    if not plan.rounds:
+        rounds = f"none: the models of the finished run {plan.federation} are measured"
     length = f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps"
     rows = [
         ("model", _named(plan.model)),
         ("method", _named(plan.method)),
         ("data", _named(plan.data)),
         *((f"group {group}", text) for group, text in _groups(plan.groups, plan.codings)),
-        ("rounds", f"{plan.rounds}, with {plan.fraction:.0%} of the sites in each"),
+        ("rounds", rounds),
         ("a round", f"{length} in batches of {train.batch_size}"),
         ("optimizer", f"{_named({**vars(train.optimizer)})}, clip {train.clip}"),
         ("start", _start(plan, start)),
         ("afterwards", _tuning(plan)),
-        *_sums(plan),
+        *_before(plan),
         ("privacy", "none: what is averaged gets no noise"),
     ]
     return [(heading, short(text)) for heading, text in rows]
 
 
-def _sums(plan: Plan) -> list[tuple[str, str]]:
-    if not plan.wants_sums and plan.agreed is None:
-        return []
-    return [("before", "sums over the columns of the training rows leave, once, for one scale")]
+def _before(plan: Plan) -> list[tuple[str, str]]:
+    """Return what leaves before the rounds, and what comes of it."""
+    rows = []
+    if columns := open_columns(plan.data):
+        named = ", ".join(map(repr, columns))
+        rows.append(("before", f"the names of all categories in {named} leave, once, for one list"))
+    if plan.wants_sums or plan.agreed is not None:
+        rows.append(
+            ("before", "sums over the columns of the training rows leave, once, for one scale")
+        )
+    return rows
 
 
 def short(text: str) -> str:

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ConfigRecord, Message
 
 from fedstrata.protocol import kinds, limits
 from fedstrata.protocol.answers import DeployReport, Metrics, RoundReport, SiteReport
+from fedstrata.protocol.categories import CategoriesReport, open_columns
 from fedstrata.protocol.codings import (
     SAFETENSORS,
     Codings,
@@ -28,6 +30,7 @@ from fedstrata.protocol.codings import (
 from fedstrata.protocol.data_description import COUNTS, RANGE, DataDescription
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.measures import MEASURES
+from fedstrata.protocol.plan import AGREED_LATER
 from fedstrata.protocol.rounding import MOST_SECONDS, rounded
 from fedstrata.protocol.sums import SumsReport
 from fedstrata.protocol.task_kinds import TaskKind
@@ -69,8 +72,15 @@ class ReportRules:
     _states: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def check_order(self, order: Message) -> None:
-        """Raise Refused for one plan more than a run may have."""
-        plans = self._plans.setdefault(order.metadata.run_id, set())
+        """Raise Refused for one plan more than a run may have, or one that sites agreed on anew."""
+        run = order.metadata.run_id
+        for name in AGREED_LATER:
+            agreed = _plan_of(order).get(name)
+            if agreed is not None and self._first.setdefault((name, run), agreed) != agreed:
+                raise Refused(
+                    f"the plan has another `{name}` than before in this run: start a new run"
+                )
+        plans = self._plans.setdefault(run, set())
         plans.add(plan_hash(order))
         if len(plans) > MOST_PLANS:
             raise Refused(f"the run has more than {MOST_PLANS} plans: start another one")
@@ -104,7 +114,7 @@ class ReportRules:
             for group, schema in report.schemas.items()
         }
         run, plan = order.metadata.run_id, plan_hash(order)
-        self._first.setdefault(("shape", run), report.input_shape)
+        self._first.setdefault(("shape", run, _categories_of(order)), report.input_shape)
         self._fix(("classes", run), report.classes, "classes", "in this run")
         _refuse_constants(order, report.kind)
         self._fix(("kind", run), report.kind.name, "kinds of task", "in this run")
@@ -136,7 +146,7 @@ class ReportRules:
         A run gets one answer: from sums over other rows it could compute what one row holds.
         """
         run = order.metadata.run_id
-        shape = self._first.get(("shape", run))
+        shape = self._first.get(("shape", run, _categories_of(order)))
         if shape is not None and shape != (len(report.inputs),):
             raise Refused(f"the app sends sums of {len(report.inputs)} inputs and announced others")
         least = self.settings.plan.min_examples
@@ -146,6 +156,13 @@ class ReportRules:
                 f"`plan: min-examples`: {least}"
             )
         self._fix(("sums", run), report, "sums", "in this run")
+
+    def check_categories(self, order: Message, report: CategoriesReport) -> None:
+        """Raise Refused for categories of other columns than the plan asks for, or other ones."""
+        wanted = open_columns(_plan_of(order).get("data") or {})
+        if others := sorted(set(report.columns) - set(wanted)):
+            raise Refused(f"the app names categories of {some(others)}, which the plan has not")
+        self._fix(("named categories", order.metadata.run_id), report, "categories", "in this run")
 
     def check_counts(self, order: Message, report: RoundReport | DeployReport) -> None:
         """Raise Refused for another round than the order's, and for counts that make no sense."""
@@ -319,6 +336,23 @@ def round_of(message: Message) -> int:
 def plan_hash(message: Message) -> str:
     """Return the SHA-256 of an order's plan."""
     return hashlib.sha256(str(_plan_text(message)).encode()).hexdigest()
+
+
+def _plan_of(message: Message) -> dict[str, Any]:
+    """Return the plan of an order as it is written; raise Refused if it cannot be read."""
+    text = _plan_text(message)
+    try:
+        plan = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):
+        plan = None
+    if not isinstance(plan, dict):
+        raise Refused("the plan cannot be read")
+    return plan
+
+
+def _categories_of(message: Message) -> str:
+    """Return the agreed categories in the plan of an order, on which the inputs depend."""
+    return json.dumps(_plan_of(message).get("categories"), sort_keys=True)
 
 
 def codings_of(message: Message) -> Codings:

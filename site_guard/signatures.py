@@ -23,12 +23,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fedstrata.protocol import kinds
 from fedstrata.protocol.limits import Refused, printable
+from fedstrata.protocol.plan import AGREED_LATER
 
 PURPOSE = b"fedstrata bundle, plan and start v2\n"  # so that a signature means this alone
 # What of a plan has no part in its digest: the name of the run, which differs between runs that are
 # alike; the checkpoint, which the first queries do not have yet and which is signed beside it; and
-# the scale that sites agree on after they joined.
-APART = ("federation", "weights", "agreed")
+# the scale and the categories that sites agree on later.
+APART = ("federation", "weights", *AGREED_LATER)
 ANY, NONE = "any", "none"
 MOST_SIGNATURES = 1_000  # in a run's configuration: one for each of its plans
 _START = re.compile(rf"[0-9a-f]{{64}}|{ANY}|{NONE}")
@@ -48,6 +49,22 @@ def plan_digest(plan: str) -> str:
     kept = {key: value for key, value in loaded.items() if key not in APART}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def agreed_digests(plan: str) -> dict[str, str]:
+    """Return the SHA-256 of what sites have agreed on since the run was signed, as a plan has it.
+
+    Returns
+    -------
+    dict of str to str
+        By field of the plan: ``agreed`` is the scale, ``categories`` the categories.
+    """
+    loaded = json.loads(plan)
+    agreed = {name: loaded[name] for name in AGREED_LATER if loaded.get(name) is not None}
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        for name, value in agreed.items()
+    }
 
 
 def sign(bundle: bytes, plan: str, key: Ed25519PrivateKey) -> str:

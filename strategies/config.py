@@ -167,6 +167,7 @@ class Config:
     choose: ChooseConfig
     tracker: dict[str, Any]
     models: ModelsConfig
+    cross_site: bool
     deployment: DeploymentConfig
     cohort: CohortConfig
 
@@ -180,6 +181,11 @@ class Config:
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
+        if self.cross_site and self.cohort.sites > 1:
+            raise UserError(
+                f"cross_site=true needs a SuperNode for each site: cohort.sites={self.cohort.sites} "
+                "puts several on one; write cohort.sites=1 or cross_site=false"
+            )
         self._check_measured_run()
         self._check_sites()
         for part in ("model", "data", "method"):

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.accuracy.joint_network import Joint, build_joint, joint_loss, joint_rows
 from benchmarks.accuracy.pooled_inputs import pooled
 from client_app.feature_cache import FeatureCache, cached
 from client_app.node_config import DEFAULT_CACHE_GB
 from fedstrata.protocol.measures import MEASURES
+from fedstrata.protocol.task_kinds import LABELS
 from fedstrata.support.seeds import derive_seed
 from models import freezing
 from models.training import loop, metrics
@@ -56,8 +57,8 @@ def central(
     Returns
     -------
     dict
-        ``sites`` (site to task, examples, accuracy, validation), ``curve`` (mean accuracy over the
-        sites after each round's worth of passes).
+        ``sites`` (site to task, examples, accuracy, validation; of labels ``accuracies`` too, one
+        for each), ``curve`` (mean accuracy over the sites after each round's worth of passes).
     """
     tasks: dict[str, list[SiteData]] = {}
     for data in sites:
@@ -174,7 +175,7 @@ def _measure(
     tasks: Mapping[str, list[SiteData]],
     splits: Mapping[str, Mapping[str, Split]],
 ) -> dict[str, dict[str, Any]]:
-    sites = {}
+    sites: dict[str, dict[str, Any]] = {}
     for task, members in tasks.items():
         network = joint.network(task)
         for member in members:
@@ -195,4 +196,20 @@ def _measure(
                 **measured["test"],
                 "validation": measured["validation"],
             }
+            if member.kind.name == LABELS:
+                sites[member.site]["accuracies"] = _by_label(config, network, splits[member.site])
     return sites
+
+
+def _by_label(config: Config, network: nn.Module, splits: Mapping[str, Split]) -> list[float]:
+    """Return on which share of the test data each label is predicted rightly, with the cut at 0.5."""
+    part = splits["test"]
+    outputs = metrics.logits_of(
+        network,
+        part.inputs,
+        batch_size=config.train.evaluation_batch_size,
+        device=DEVICE,
+        autocast=False,
+    )
+    right = (outputs > 0).numpy() == (part.labels == 1)
+    return [float(share) for share in right.mean(axis=0)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,12 @@ from benchmarks.flower.site_data import sites_data
 from benchmarks.report import pictures
 from benchmarks.report.outcome import by_task, curve, figure, mean_of
 from benchmarks.report.tables import Table, write
+from client_app.data.face_tasks import ALL
+from fedstrata.drawn_faces import ATTRIBUTES
+from fedstrata.protocol.task_kinds import CLASSES
 from strategies.config import Config
 
+ALL_AT_ONCE = "centralized joint, all labels at once"
 FROZEN = ("model=squeezenet1_1", "weights=file", "groups.pretrained=[features]")
 # The paper's figures for gender, young, glasses, pose and teeth, on photographs and VGG-Face.
 PAPER = {"gender": 95.32, "age": 97.93, "glasses": 99.38, "pose": 77.12, "teeth": 88.11}
@@ -32,13 +36,15 @@ class Faces(Sites):
 
     ``separate`` and ``multitask`` are the ``groups`` of the two federated cases, their only difference.
     ``paper`` has the paper's figure of each task. ``central`` are overrides of the two central cases:
-    a rate that suits their many steps in a row.
+    a rate that suits their many steps in a row. ``all_at_once`` is the task of labels that asks all
+    questions of a picture, or "" where pictures have one answer each.
     """
 
     separate: tuple[str, ...]
     multitask: tuple[str, ...]
     paper: Mapping[str, float]
     central: tuple[str, ...] = ()
+    all_at_once: str = ""
 
 
 def drawn(rounds: int) -> Faces:
@@ -72,6 +78,7 @@ def drawn(rounds: int) -> Faces:
         ),
         PAPER,
         ("train.optimizer.lr=0.01",),
+        ALL,
     )
 
 
@@ -126,6 +133,8 @@ class Table3:
         federated = (separate, multitask)
         runs = study.run(simulator, federated)
         shown, lines = self._central(simulator, study, separate, multitask)
+        if faces.all_at_once:
+            shown[ALL_AT_ONCE] = self._all_at_once(simulator, study, multitask)
         finals = [each["final"]["sites"] for each in runs[multitask.name]]
         shown["distributed separate"] = [_with_accuracy(s, "alone_accuracy") for s in finals]
         for case in federated:
@@ -166,6 +175,20 @@ class Table3:
             lines[name] = [each["curve"] for each in made]
         return sites, lines
 
+    def _all_at_once(self, simulator: Simulator, study: Study, multitask: Case) -> list[SitesOfRun]:
+        """Return the sites of one network with an output for each question, one per seed.
+
+        It learns from all answers of each picture. Each question is measured on the pictures of
+        the sites that ask it in the other cases.
+        """
+        one = ("groups.common=[head]", "groups.task=[]", f"data.tasks=[{self.faces.all_at_once}]")
+        pace = _rounds_of_a_site(study.config(multitask, 1))
+        case = Case(ALL_AT_ONCE, (*multitask.overrides, *self.faces.central, *pace, *one))
+        tasks = study.config(multitask, 1).data["tasks"]
+        return [
+            _of_one_answer(each["sites"], tasks) for each in study.run_centrally(simulator, case)
+        ]
+
     def _table(self, shown: Mapping[str, list[SitesOfRun]]) -> Table:
         tasks = sorted(by_task(next(iter(shown.values()))[0]))
         columns = ("case", *(f"{task}, %" for task in tasks), "mean over tasks, %")
@@ -198,6 +221,11 @@ class Table3:
                 f"The centralized cases have {' '.join(self.faces.central)}, the others what their "
                 "commands say."
             )
+        if ALL_AT_ONCE in shown:
+            notes.append(
+                f"{ALL_AT_ONCE} is one network with sigmoid outputs, as the paper's joint case. It "
+                "learns from all answers of each picture, the other cases from one."
+            )
         for name in ("distributed separate FL", "distributed multi-task FL"):
             lost = [task for task, value in means[name].items() if value <= alone[task]]
             where = f"not above on {', '.join(lost)}" if lost else "above on every task"
@@ -218,6 +246,16 @@ class Table3:
 def _with_accuracy(sites: SitesOfRun, key: str) -> SitesOfRun:
     """Return the sites with the figure ``key`` as their accuracy."""
     return {name: {**site, "accuracy": site[key]} for name, site in sites.items()}
+
+
+def _of_one_answer(sites: SitesOfRun, tasks: Sequence[str]) -> SitesOfRun:
+    """Return site ``i`` with the accuracy of the ``i % n``-th of ``n`` tasks, which it asks else."""
+    found = {}
+    for number, (name, site) in enumerate(sorted(sites.items())):
+        task = tasks[number % len(tasks)]
+        accuracy = site["accuracies"][ATTRIBUTES.index(task)]
+        found[name] = {**site, "task": task, "kind": CLASSES, "accuracy": accuracy}
+    return found
 
 
 def _rounds_of_a_site(config: Config) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from benchmarks.report import pictures
 from benchmarks.report.outcome import (
     curve,
     figure,
-    majority_accuracy,
+    mean_guess,
     mean_of,
-    validation_accuracy,
+    mean_validation,
 )
 from benchmarks.report.tables import Figure, Table, write
 
@@ -94,12 +94,12 @@ class Table4:
         for (family, point), case in cases.items():
             (results,) = runs[case.name]
             sites = results["final"]["sites"]
-            found.setdefault(family, {})[point] = validation_accuracy(sites)
+            found.setdefault(family, {})[point] = mean_validation(sites)
         joint = "centralized joint"
         for point in (Chosen(r, b) for r in CENTRAL_RATES for b in CENTRAL_BATCHES):
             case = Case(joint, (*COMMON.split(), *often.split(), *point.overrides()))
             (made,) = study.run_centrally(simulator, case)
-            found.setdefault(joint, {})[point] = validation_accuracy(made["sites"])
+            found.setdefault(joint, {})[point] = mean_validation(made["sites"])
         for family, values in found.items():
             for point, value in values.items():
                 print(f"grid, {split}: {family}, {point}: {100 * value:.2f} % on validation data")
@@ -202,7 +202,7 @@ class Table4:
                 add_central("centralized joint", COMMON, chosen["centralized joint"])
         pooled = "groups=all_common"
         add_central("one model on pooled data", pooled, replace(chosen["separate"], batch=32))
-        majority = figure([majority_accuracy(each) for each in runs["separate"]])
+        majority = figure([mean_guess(each) for each in runs["separate"]])
         table.rows["majority class"] = (majority, None, None, None)
         return table, lines
 

@@ -17,13 +17,13 @@ from benchmarks.flower.site_data import sites_data
 from benchmarks.measure.footprint import Footprint, footprint
 from benchmarks.report import pictures
 from benchmarks.report.outcome import (
-    alone_accuracy,
     balanced_accuracy,
     better_alone,
     curve,
     figure,
-    majority_accuracy,
-    mean_accuracy,
+    mean_alone,
+    mean_guess,
+    mean_leading,
     mean_of,
 )
 from benchmarks.report.tables import Figure, Table, write
@@ -76,7 +76,7 @@ class TransferTable:
                 figure([mean_of(each["sites"]) for each in central_runs]) if not local else None
             )
             table.rows[case.name] = _row(runs[case.name], pooled, costs[case.name])
-        majority = [majority_accuracy(each) for each in runs[cases[0].name]]
+        majority = [mean_guess(each) for each in runs[cases[0].name]]
         table.rows["majority class"] = (figure(majority), *[None] * 7)
         lines = {case.name: [curve(each) for each in runs[case.name]] for case in cases}
         levels = {"majority class": float(np.mean(majority))}
@@ -96,9 +96,9 @@ def _row(
 ) -> tuple[str | Figure | None, ...]:
     worse, of = better_alone(results)
     return (
-        figure([mean_accuracy(each) for each in results]),
+        figure([mean_leading(each) for each in results]),
         figure([balanced_accuracy(each) for each in results]),
-        figure([alone_accuracy(each) for each in results]),
+        figure([mean_alone(each) for each in results]),
         pooled,
         f"{worse} of {of}",
         f"{cost.trained:,}",
@@ -109,10 +109,10 @@ def _row(
 
 def summary(runs: Runs) -> str:
     """Return sentences on which case is best, and where the federation is worse."""
-    means = {name: float(np.mean([mean_accuracy(r) for r in rs])) for name, rs in runs.items()}
-    alone = {name: float(np.mean([alone_accuracy(r) for r in rs])) for name, rs in runs.items()}
+    means = {name: float(np.mean([mean_leading(r) for r in rs])) for name, rs in runs.items()}
+    alone = {name: float(np.mean([mean_alone(r) for r in rs])) for name, rs in runs.items()}
     best = max(means, key=lambda name: means[name])
-    majority = float(np.mean([majority_accuracy(r) for rs in runs.values() for r in rs]))
+    majority = float(np.mean([mean_guess(r) for rs in runs.values() for r in rs]))
     text = f"Best: {best}, {100 * means[best]:.2f} %."
     if means[best] < majority:
         text += f" That is below the majority class ({100 * majority:.2f} %)."

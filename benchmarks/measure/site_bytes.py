@@ -14,7 +14,7 @@ from benchmarks.flower.processes import Processes
 from benchmarks.flower.proxy import DIRECTIONS, Meter
 from benchmarks.flower.round_ends import RoundEnds, our_rounds, watch_run
 from benchmarks.flower.stock import start_stock_run, stock_summary
-from benchmarks.report.outcome import mean_accuracy
+from benchmarks.report.outcome import mean_leading
 
 ALONE = ("baselines.alone=false",)
 
@@ -153,7 +153,7 @@ class MeteredDeployment:
                 for record in results["rounds"]
             ]
             found[case.name] = site_bytes(meters, moments, layers)
-            accuracy[case.name] = mean_accuracy(results)
+            accuracy[case.name] = mean_leading(results)
         first = min(ends[folders[0]].values())
         before = sum(meter.between(0, first, way) for meter in meters for way in DIRECTIONS)
         return OurBytes(found, accuracy, before / len(meters))

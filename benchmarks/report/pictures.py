@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.report.outcome import IN_UNITS
 from models.training.data import SiteData
+from server_app.measure_words import WORDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +28,10 @@ def draw_curves(
     levels: Mapping[str, float] | None = None,
     lowest: float | None = None,
     passes: int | None = None,
+    measure: str = "accuracy",
+    unit: str = "",
 ) -> None:
-    """Draw mean accuracy against rounds, with one standard deviation over seeds as a band.
+    """Draw the mean of the leading measure against rounds, with a band of one standard deviation.
 
     Parameters
     ----------
@@ -36,17 +40,23 @@ def draw_curves(
     title : str
         Above the picture.
     lines : mapping
-        Name to one curve per seed, accuracies in [0, 1] from round 1 on.
+        Name to one curve per seed, shares in [0, 1], or errors in their own unit, from round 1 on.
     levels : mapping, optional
-        Name to an accuracy that is drawn as a dashed line, such as the majority class.
+        Name to a value that is drawn as a dashed line, such as the majority class.
     lowest : float, optional
-        Where the axis of accuracies begins; chosen by the data when omitted.
+        Where the vertical axis begins; chosen by the data when omitted.
     passes : int, optional
         Passes over the data that every curve makes in its rounds; they are the horizontal axis then.
+    measure : str
+        The leading measure of the tasks' kind.
+    unit : str
+        Of an error.
     """
+    in_units = measure in IN_UNITS
+    scale = 1 if in_units else 100
     canvas, (axes,) = _canvas(10.0, 4.5)
     for name, seeds in lines.items():
-        values = 100 * np.asarray(seeds)
+        values = scale * np.asarray(seeds)
         rounds = np.arange(1, values.shape[1] + 1)
         if passes is not None:
             rounds = rounds * passes / values.shape[1]
@@ -58,12 +68,13 @@ def draw_curves(
                 rounds, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.12
             )
     for name, level in (levels or {}).items():
-        axes.axhline(100 * level, linestyle="--", linewidth=1, color="grey")
-        axes.annotate(name, (0.01, 100 * level), xycoords=("axes fraction", "data"), va="bottom")
+        axes.axhline(scale * level, linestyle="--", linewidth=1, color="grey")
+        axes.annotate(name, (0.01, scale * level), xycoords=("axes fraction", "data"), va="bottom")
     below = "round" if passes is None else "passes over the training data"
-    axes.set(title=fill(title, 60), xlabel=below, ylabel="accuracy on the test data, %")
+    above = f"{WORDS[measure]} on the test data, {unit if in_units else '%'}".rstrip(", ")
+    axes.set(title=fill(title, 60), xlabel=below, ylabel=above)
     if lowest is not None:
-        axes.set_ylim(bottom=100 * lowest)
+        axes.set_ylim(bottom=scale * lowest)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize=8)
     _save(canvas, path)

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,12 @@ class Figure:
     ----------
     values : tuple of float
         One per seed.
+    percent : bool
+        Whether it is a share, which is shown as per cent; else it is in a unit of its own.
     """
 
     values: tuple[float, ...]
+    percent: bool = True
 
     @property
     def mean(self) -> float:
@@ -50,11 +53,12 @@ class Figure:
         """The standard deviation of the sample (n - 1); 0 for one value."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
 
-    def percent(self) -> str:
-        """Return it as per cent: ``98.87 ± 0.12``."""
+    def text(self) -> str:
+        """Return mean and deviation, a share as per cent: ``98.87 ± 0.12``."""
+        scale = 100 if self.percent else 1
         if len(self.values) == 1:
-            return f"{100 * self.mean:.2f}"
-        return f"{100 * self.mean:.2f} ± {100 * self.deviation:.2f}"
+            return f"{scale * self.mean:.2f}"
+        return f"{scale * self.mean:.2f} ± {scale * self.deviation:.2f}"
 
 
 @dataclass
@@ -68,7 +72,7 @@ class Table:
     columns : tuple of str
         Headings, the first one that of the rows' names.
     rows : dict
-        Row name to cells: text, or a `Figure` (shown as per cent).
+        Row name to cells: text, or a `Figure`.
     """
 
     title: str
@@ -93,7 +97,10 @@ class Table:
             name: dict(
                 zip(
                     self.columns[1:],
-                    [asdict(cell) if isinstance(cell, Figure) else cell for cell in cells],
+                    [
+                        {"values": cell.values} if isinstance(cell, Figure) else cell
+                        for cell in cells
+                    ],
                     strict=True,
                 )
             )
@@ -105,7 +112,7 @@ class Table:
 def _shown(cell: str | Figure | None) -> str:
     if cell is None:
         return "-"
-    return cell if isinstance(cell, str) else cell.percent()
+    return cell if isinstance(cell, str) else cell.text()
 
 
 def machine() -> dict[str, Any]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from fedstrata.protocol.categories import NUMBER as _POINT
 from fedstrata.support.errors import PrivateText, UserError, private
 
 MISSING = ("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "none", "null", "nil")
 MOST_NAMED = 10  # faults of one kind that an error names; the others are counted
 TRUE, FALSE = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
-_POINT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _COMMA = re.compile(r"[+-]?(?:\d+,?\d*|,\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _BEYOND = re.compile(r"[+-]?(?:inf|infinity)", re.IGNORECASE)
 

@@ -26,6 +26,9 @@ class Findings:
         ``unreadable``, ``link``, ``hidden``, ``no label``, ``system folder``, ``duplicate``.
     examples : dict
         By reason, the first few that were left out.
+    missing : Counter of str
+        By column, the cells of the site's file that say that nothing is known: of labels, and of
+        the inputs of a table. Columns without any are not in it.
     notes, warnings : list of PrivateText
         What was taken how ("Training/ is the split train"), and what is probably a mistake.
     groups : mapping or None
@@ -36,6 +39,7 @@ class Findings:
 
     left_out: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[PrivateText]] = field(default_factory=dict)
+    missing: Counter[str] = field(default_factory=Counter)
     notes: list[PrivateText] = field(default_factory=list)
     warnings: list[PrivateText] = field(default_factory=list)
     groups: Mapping[str, Any] | None = None
@@ -47,6 +51,11 @@ class Findings:
         named = self.examples.setdefault(reason, [])
         if len(named) < MOST_SHOWN:
             named.append(as_private_text(what))
+
+    def miss(self, column: str, count: int) -> None:
+        """Count cells of a column that say that nothing is known."""
+        if count:
+            self.missing[column] += count
 
     def note(self, text: str | PrivateText) -> None:
         """Say how something was taken, once."""
@@ -62,6 +71,7 @@ class Findings:
             for what in other.examples.get(reason, []):
                 self.leave_out(reason, what, 0)
             self.left_out[reason] += count
+        self.missing.update(other.missing)
         for note in other.notes:
             self.note(note)
         for warning in other.warnings:

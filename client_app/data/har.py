@@ -1,42 +1,36 @@
-"""UCI HAR (Anguita et al., ESANN 2013): activities from a phone's sensors, one subject a site."""
+"""UCI HAR (Anguita et al., ESANN 2013): a table of 561 features, with one subject a site."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.arrays import Stamp, read_npz, stamp, whole_numbers
-from client_app.data.overlaps import in_order_of_time, overlap_free_share, shared_extremes
-from client_app.data.paths import describe_file, describe_root
-from client_app.data.site_info import SiteInfo, name_of_site, reject_empty_splits, require_root
-from client_app.data.splitting import SplitIndices, block_splits, check_fractions, stratified_splits
-from fedstrata.support.errors import PrivateText, UserError, nearest, private
+from client_app.data.har_files import ACTIVITIES, FEATURES, Recordings, open_recordings
+from client_app.data.overlaps import blocks_in_time
+from client_app.data.site_info import SiteInfo, require_root
+from client_app.data.site_split import SiteSplit
+from client_app.data.splitting import check_fractions
+from client_app.data.tabular.encoding import SPLIT
+from client_app.data.tabular.loader import site_data, sums_of_rows
+from client_app.data.tabular.options import TabularOptions
+from client_app.data.tabular.reading import Cells, Table
+from client_app.data.tabular.rows import SiteRows, rows_of_tables
+from fedstrata.protocol.sums import SumsReport
+from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 from models.preprocessing import Measurements
-from models.training.data import ArrayInputs, SiteData, Split
+from models.training.data import SiteData
 
-FEATURES = 561
-ACTIVITIES = (
-    "WALKING",
-    "WALKING_UPSTAIRS",
-    "WALKING_DOWNSTAIRS",
-    "SITTING",
-    "STANDING",
-    "LAYING",
-)
-FOLDER = "UCI HAR Dataset"
 OF_SUBJECTS = "subject"  # data.task: each subject is a task of its own
-HALVES = ("train", "test")
-MOST_OVERLAP_FREE = 0.25  # of the shuffled windows; 0.2 % in the published data
-LARGEST = 1 << 30  # bytes; the published data take 23 MB, so a larger file is another one
+ACTIVITY = "activity"  # the column with the labels
+INPUTS = [f"feature {number}" for number in range(1, FEATURES + 1)]
+MEASURED = "the 561 features of UCI HAR, from -1 to 1"
+WHOLE = SiteSplit("none", 1.0, 1, 1, None)  # a subject's rows are all its site's
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,9 @@ class HarOptions:
     test_fraction: float
     validation_fraction: float
     subjects: tuple[int, ...] | None
+    duplicates: str
+    standardize: str
+    constants: dict[str, Any] | None
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
@@ -63,25 +60,33 @@ class HarOptions:
             raise UserError(f"data.split: no split {self.split!r}; there is 'random' and 'blocks'")
         if self.subjects is not None and not self.subjects:
             raise UserError("data.subjects: name at least one subject, or null for all")
+        self.of_table(OF_SUBJECTS)
 
-
-@dataclass(frozen=True)
-class Recordings:
-    """All windows of a file or folder, in its order.
-
-    Parameters
-    ----------
-    features : NDArray[np.float32]
-        Shape ``(n, 561)``.
-    labels : NDArray[np.int64]
-        Index into `ACTIVITIES`, shape ``(n,)``.
-    subjects : NDArray[np.int64]
-        The subject's number, shape ``(n,)``.
-    """
-
-    features: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    subjects: NDArray[np.int64]
+    def of_table(self, task: str) -> TabularOptions:
+        """Return how a subject's table is read, whose one task is called ``task``."""
+        return TabularOptions(
+            missing=[],
+            join_labels=False,
+            decimal=".",
+            split_names=None,
+            duplicates=self.duplicates,
+            group=None,
+            file=None,
+            delimiter=None,
+            encoding=None,
+            tasks={task: ACTIVITY},
+            classes={task: list(ACTIVITIES)},
+            features=INPUTS,
+            exclude=[],
+            categories=None,
+            impute="mean",  # of nothing: a file with a missing value is refused
+            standardize=self.standardize,
+            constants=self.constants,
+            validation_fraction=self.validation_fraction,
+            test_fraction=self.test_fraction,
+            largest_mb=1,  # `open_recordings` has a limit of its own
+            site_split=WHOLE,
+        )
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
@@ -94,160 +99,53 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     UserError
         An option, the site info or a file is wrong.
     """
-    settings = read_options(HarOptions, options, "data")
+    settings, rows = _subject_rows(options, info, seed)
+    data = replace(site_data(settings, rows, info), test_places=None)  # in no table that is a file
+    if settings.standardize != "none":
+        return data
+    return replace(data, preprocessing=Measurements(FEATURES, MEASURED))
+
+
+def site_sums(options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsReport:
+    """Return the sums over the subject's training windows; raise UserError as `load` does."""
+    return sums_of_rows(*_subject_rows(options, info, seed))
+
+
+def _subject_rows(
+    options: Mapping[str, object], info: SiteInfo, seed: int
+) -> tuple[TabularOptions, SiteRows]:
+    chosen = read_options(HarOptions, options, "data")
     recordings = open_recordings(require_root(info))
-    subject = _choose_subject(settings, _subjects(settings, recordings), info)
-    rows = np.flatnonzero(recordings.subjects == subject)
+    subject = _choose_subject(chosen, _subjects(chosen, recordings), info)
     name = _subject_name(subject)
-    parts = _draw_splits(settings, recordings, rows, name, derive_seed(seed, "har", subject))
-    train, validation, test = (_split(recordings, rows[part]) for part in parts)
-    task = name if settings.task == OF_SUBJECTS else settings.task
-    data = SiteData(
-        name_of_site(info, name),
-        task,
-        ACTIVITIES,
-        (FEATURES,),
-        train,
-        validation,
-        test,
-        source=name,
-        preprocessing=Measurements(FEATURES, "the 561 features of UCI HAR, from -1 to 1"),
-    )
-    return reject_empty_splits(data)
+    settings = chosen.of_table(name if chosen.task == OF_SUBJECTS else chosen.task)
+    table = _table(chosen, recordings, np.flatnonzero(recordings.subjects == subject), name)
+    draw = derive_seed(seed, "har", subject)
+    return settings, rows_of_tables(settings, [table], name, info, seed, draw)
 
 
-def open_recordings(root: Path) -> Recordings:
-    """Read the official folder or an npz file, once until its files change.
-
-    Parameters
-    ----------
-    root : Path
-        An ``.npz`` file with the arrays ``x``, ``y`` and ``subject``; a folder with exactly one; or
-        the official folder (``train/X_train.txt``, ...) or its parent.
-
-    Raises
-    ------
-    UserError
-        None of them exists, or a file is damaged.
-    """
-    return _read_cached(tuple(map(stamp, _files(root))))
-
-
-def _files(root: Path) -> tuple[Path, ...]:
-    if root.is_file():
-        return (root,)
-    for folder in (root, root / FOLDER):
-        if (folder / "train" / "X_train.txt").exists():
-            return _official_files(folder)
-    found = sorted(root.glob("*.npz"))
-    if len(found) != 1:
-        raise UserError(
-            describe_root(root)
-            + ": needs train/X_train.txt and the other official files, or exactly one "
-            f".npz; it has {len(found)} npz files"
+def _table(
+    options: HarOptions, recordings: Recordings, rows: NDArray[np.int64], name: str
+) -> Table:
+    """Return a subject's windows as a table; cut into blocks it has the column of splits."""
+    blocks: dict[str, Cells] = {}
+    if options.split == "blocks":
+        parts = blocks_in_time(
+            recordings.features[rows],
+            recordings.labels[rows],
+            name,
+            validation=options.validation_fraction,
+            test=options.test_fraction,
         )
-    return (found[0],)
-
-
-def _official_files(folder: Path) -> tuple[Path, ...]:
-    paths = tuple(
-        folder / half / f"{kind}_{half}.txt" for half in HALVES for kind in ("X", "y", "subject")
-    )
-    for path in paths:
-        if not path.is_file():
-            raise UserError(_official(path) + " is missing: the official folder has it")
-    return paths
-
-
-def _official(path: Path) -> PrivateText:
-    """Return a file of the official folder for an error text; its published name may leave."""
-    return private(path, path.name)
-
-
-@lru_cache(maxsize=2)
-def _read_cached(stamps: tuple[Stamp, ...]) -> Recordings:
-    """Parse the files once for all sites of a simulation."""
-    paths = [path for path, _, _ in stamps]
-    if len(paths) == 1:
-        return _read_npz(paths[0])
-    halves = [_read_text(*paths[:3]), _read_text(*paths[3:])]
-    return Recordings(
-        np.concatenate([half.features for half in halves]),
-        np.concatenate([half.labels for half in halves]),
-        np.concatenate([half.subjects for half in halves]),
-    )
-
-
-def _read_npz(path: Path) -> Recordings:
-    arrays = read_npz(path, ("x", "y", "subject"), ("activity_names",), largest=LARGEST)
-    named = arrays.get("activity_names")
-    if named is not None and tuple(map(str, named.ravel())) != ACTIVITIES:
-        order = f": activity_names must be {', '.join(ACTIVITIES)}, in this order"
-        raise UserError(describe_file(path) + order)
-    sources = (describe_file(path) + f", {name}" for name in ("x", "y", "subject"))
-    return _checked((arrays["x"], arrays["y"], arrays["subject"]), tuple(sources))
-
-
-def _read_text(features: Path, labels: Path, subjects: Path) -> Recordings:
-    read = (_numbers(features, FEATURES), _numbers(labels, 1), _numbers(subjects, 1))
-    return _checked(read, (_official(features), _official(labels), _official(subjects)))
-
-
-def _numbers(path: Path, columns: int) -> NDArray[np.float32]:
-    """Return a text table as float32, shape ``(n, columns)``."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty file is reported below
-            # Without comments=None a line that begins with # would be skipped, not reported.
-            table = np.loadtxt(path, dtype=np.float32, comments=None, ndmin=2, encoding="ascii")
-    except ValueError as error:
-        message = _official(path) + ": not a table of numbers" + private(f" ({error})")
-        raise _bad_line(path, columns) or UserError(message) from error
-    except OSError as error:
-        raise UserError(_official(path) + f": cannot be read ({error.strerror})") from error
-    if not table.size:
-        raise UserError(_official(path) + ": no rows")
-    if table.shape[1] != columns:
-        message = _official(path) + f": not {columns} columns"
-        raise _bad_line(path, columns) or UserError(message)
-    return table
-
-
-def _bad_line(path: Path, columns: int) -> UserError | None:
-    """Return the error for the first line that is not ``columns`` numbers, or None."""
-    # numpy's message quotes what stands in the file, which must not leave the site.
-    with path.open(encoding="ascii", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            words, message = line.split(), _official(path) + f": line {number} has "
-            if words and len(words) != columns:
-                return UserError(message + f"{len(words)} columns, not {columns}")
-            for word in words:
-                try:
-                    float(word)
-                except ValueError:
-                    return UserError(
-                        message + private(repr(word[:40]), "a word") + ", not a number"
-                    )
-    return None
-
-
-def _checked(arrays: tuple[NDArray[Any], ...], sources: tuple[PrivateText, ...]) -> Recordings:
-    """Check shapes, finiteness and ranges; ``sources`` names the three arrays in error texts."""
-    x, y, subject = arrays
-    if x.ndim != 2 or x.shape[1] != FEATURES or x.dtype.kind not in "iuf":
-        raise UserError(
-            sources[0] + f": {FEATURES} columns of numbers are needed, not {x.shape} of {x.dtype}"
-        )
-    features = np.ascontiguousarray(x, dtype=np.float32)
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        raise UserError(sources[0] + f": row {int(np.argmin(finite)) + 1} has NaN or infinity")
-    labels = whole_numbers(y, 1, len(ACTIVITIES), sources[1]) - 1
-    subjects = whole_numbers(subject, 1, 10_000, sources[2])
-    for other, rows in ((sources[1], len(labels)), (sources[2], len(subjects))):
-        if rows != len(features):
-            raise UserError(other + f" has {rows} rows but " + sources[0] + f" has {len(features)}")
-    return Recordings(features, labels, subjects)
+        splits = np.full(len(rows), None)
+        for split, part in parts._asdict().items():
+            splits[part] = split
+        kept = np.flatnonzero(splits != None)  # noqa: E711
+        rows, blocks = rows[kept], {SPLIT: splits[kept]}
+    features = recordings.features[rows].astype(np.float64)
+    columns = dict(zip(INPUTS, features.T, strict=True))
+    activity = np.array(ACTIVITIES, dtype=object)[recordings.labels[rows]]
+    return Table(recordings.path, {**columns, ACTIVITY: activity, **blocks}, {}, rows + 1)
 
 
 def _subjects(settings: HarOptions, recordings: Recordings) -> tuple[int, ...]:
@@ -305,44 +203,3 @@ def _choose_subject(settings: HarOptions, subjects: tuple[int, ...], info: SiteI
 
 def _subject_name(subject: int) -> str:
     return f"subject-{subject:02d}"
-
-
-def _draw_splits(
-    settings: HarOptions, recordings: Recordings, rows: NDArray[np.int64], name: str, seed: int
-) -> SplitIndices:
-    validation, test = settings.validation_fraction, settings.test_fraction
-    if settings.split == "random":
-        labels = recordings.labels[rows]
-        return stratified_splits(labels, validation=validation, test=test, seed=seed)
-    labels = recordings.labels[rows]
-    changes = int(np.count_nonzero(np.diff(labels)))
-    # A recording stays with an activity for ten windows or more, but shuffled rows change at nearly
-    # every one. Blocks of shuffled rows would have neighbors in time in other blocks.
-    if 3 * changes <= len(labels):
-        return block_splits(labels, validation=validation, test=test)
-    shared = shared_extremes(recordings.features[rows], labels)
-    unknown = overlap_free_share(shared)
-    if unknown > MOST_OVERLAP_FREE:
-        raise UserError(
-            private(f"{name}: ")
-            + f"the rows are not in order of time (the activity changes {changes} times in "
-            f"{len(labels)} rows), and {unknown:.0%} of them share no extreme value with "
-            "another, so their order cannot be found and they cannot be cut into blocks; "
-            "use data.split=random"
-        )
-    order = in_order_of_time(shared)
-    blocks = block_splits(labels[order], validation=validation, test=test)
-    return _without_overlaps(SplitIndices(*(np.sort(order[part]) for part in blocks)), shared)
-
-
-def _without_overlaps(parts: SplitIndices, shared: NDArray[np.int64]) -> SplitIndices:
-    """Leave out windows that have even one extreme in common with a later split."""
-    train, validation, test = parts
-    beside_test = np.asarray(shared[:, test].any(axis=1))
-    validation = validation[~beside_test[validation]]
-    beside = beside_test | np.asarray(shared[:, validation].any(axis=1))
-    return SplitIndices(train[~beside[train]], validation, test)
-
-
-def _split(recordings: Recordings, rows: NDArray[np.int64]) -> Split:
-    return Split(ArrayInputs(recordings.features[rows]), recordings.labels[rows])

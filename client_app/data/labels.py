@@ -103,6 +103,7 @@ def read_targets(
     reader = _Reader(cells, task, rules, configured, deployed, findings)
     read = {CLASSES: reader.classes, LABELS: reader.labels}.get(task.kind.name, reader.numbers)
     targets = read()
+    reader.count_missing()
     if len(targets.rows) < len(cells):
         absent = np.setdiff1d(np.arange(len(cells)), targets.rows)
         for row in absent[:10]:
@@ -139,6 +140,19 @@ class _Reader:
     def names(self) -> tuple[str, ...]:
         """The configured names of the outputs; empty where there are none."""
         return configured_names(self.configured, self.task.name)
+
+    def count_missing(self) -> None:
+        """Count the cells without a value by column; those that are configured names have one."""
+        for name, column in zip(self.task.columns, self.cells.columns, strict=True):
+            counted = Counter(column)
+            self.findings.miss(
+                name, sum(n for cell, n in counted.items() if self._is_missing(cell))
+            )
+
+    def _is_missing(self, cell: str) -> bool:
+        if self.cells.folders:
+            return False
+        return self.rules.is_missing(cell) and normal(cell) not in self.names
 
     def classes(self) -> Targets:
         """Read a column with a class in each cell."""

@@ -75,6 +75,8 @@ def from_manifest(
         cells = tuple(row[column] for column in labels)
         if not labelled(cells):
             findings.leave_out(NO_LABEL, source)
+            for column in columns.labels:
+                findings.miss(column, 1)
             without.add(row["path"])
             continue
         try:

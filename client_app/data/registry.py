@@ -7,13 +7,16 @@ from dataclasses import dataclass, fields, replace
 
 from client_app.data.faces import load as load_faces
 from client_app.data.har import load as load_har
+from client_app.data.har import site_sums as sums_of_har
 from client_app.data.images import load as load_images
 from client_app.data.medmnist import load as load_medmnist
 from client_app.data.site_info import SiteInfo
 from client_app.data.splitting import sample_per_class
 from client_app.data.tabular.loader import load as load_tabular
+from client_app.data.tabular.loader import site_categories as categories_of_table
 from client_app.data.tabular.loader import site_sums as sums_of_table
 from client_app.data.text import load as load_text
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.sums import SumsReport
 from fedstrata.protocol.task_kinds import CLASSES
 from fedstrata.support.errors import UserError
@@ -35,9 +38,15 @@ LOADERS: Mapping[str, Loader] = {
 
 
 SUMS: Mapping[str, Callable[[Mapping[str, object], SiteInfo, int], SumsReport]] = {
-    "tabular": sums_of_table
+    "har": sums_of_har,
+    "tabular": sums_of_table,
 }
 """The data sets whose sites can send sums before the rounds."""
+
+CATEGORIES: Mapping[str, Callable[[Mapping[str, object], SiteInfo], CategoriesReport]] = {
+    "tabular": categories_of_table
+}
+"""The data sets whose sites can name the categories of their columns before they join."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,20 @@ def sums(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
     if add_up is None:
         raise UserError(f"data={name} has no sums to agree on; there are {', '.join(SUMS)}")
     return add_up({k: v for k, v in options.items() if k not in COMMON}, info, seed)
+
+
+def categories(name: str, options: Mapping[str, object], info: SiteInfo) -> CategoriesReport:
+    """Return the categories that one site names before it joins; arguments as of `load`.
+
+    Raises
+    ------
+    UserError
+        The data set has none, or as `load`.
+    """
+    find_all = CATEGORIES.get(name)
+    if find_all is None:
+        raise UserError(f"data={name} has no categories; there are {', '.join(CATEGORIES)}")
+    return find_all({k: v for k, v in options.items() if k not in COMMON}, info)
 
 
 def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:

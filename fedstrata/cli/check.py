@@ -72,6 +72,7 @@ _NOTHING: Mapping[str, Any] = {
     "classes": [],
     "examples": {},
     "left_out": {},
+    "missing": {},
     "range": None,
     "size": None,
     "groups": None,
@@ -266,7 +267,11 @@ def _filtered(found: Inspection, filtering: AnswerFilter, plan: Plan) -> dict[st
         failed = answers.failure_report(kinds.QUERY, site, 0, found.leaves)
         return {"error": left(kinds.QUERY, failed).error}
     report = left(kinds.QUERY, found.report)
-    return on_the_wire(report, found.sums and left(kinds.SUMS, found.sums))
+    return on_the_wire(
+        report,
+        found.sums and left(kinds.SUMS, found.sums),
+        found.categories and left(kinds.CATEGORIES, found.categories),
+    )
 
 
 def _write_sheet(found: Inspection, plan: Plan, path: Path | None) -> str | None:
@@ -301,6 +306,9 @@ def lines(shown: Mapping[str, Any]) -> list[str]:
     if shown["groups"]:
         made.append("groups: " + ", ".join(f"{k} {v}" for k, v in shown["groups"].items()))
     made += [f"left out, {reason}: {count}" for reason, count in shown["left_out"].items()]
+    if shown["missing"]:
+        counted = (f"{column} {count}" for column, count in shown["missing"].items())
+        made.append(f"missing values by column: {', '.join(counted)}")
     made += [f"note: {text}" for text in shown["notes"]]
     made += [f"warning: {text}" for text in shown["warnings"]]
     made += _of_each_site(shown.get("sites", []))

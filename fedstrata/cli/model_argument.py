@@ -89,12 +89,14 @@ def _of_site(roots: list[Path], run: str, site: str, state: str) -> Path:
     if site not in sites:
         raise UserError(f"{run}: no site {site!r} here; there is {nearest(site, sites)}")
     wanted = [state] if state else list(STATES)
+    if state == "best":
+        wanted.append("last")  # alone there where the last state is the best one
     for each in wanted:
         path = sites[site] / STATES[each]
         if path.is_file():
             return path
     raise UserError(
-        f"{run}:{site}: has no model {' or '.join(wanted)} in {sites[site]}; a run writes them "
+        f"{run}:{site}: has no model {state or ' or '.join(wanted)} in {sites[site]}; a run writes them "
         "after its last round"
     )
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ class OwnSuperLink:
     def __init__(self, log: IO[bytes], variables: Mapping[str, str] = os.environ) -> None:
         self._log, self._variables = log, variables
         self._channel: Any = None
+        self._copying: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watchman: subprocess.Popen[bytes] | None = None
 
@@ -96,7 +98,26 @@ class OwnSuperLink:
         answer = self._stub().StartRun(request, timeout=SECONDS)
         if not answer.HasField("run_id"):
             raise UserError("Flower's SuperLink started no run, and gave no reason")
-        return int(answer.run_id)
+        run_id = int(answer.run_id)
+        self._copying = threading.Thread(target=self._copy_log, args=(run_id,), daemon=True)
+        self._copying.start()
+        return run_id
+
+    def finish_log(self) -> None:
+        """Wait until all that an ended run has written is in the log."""
+        if self._copying is not None:
+            self._copying.join(PATIENCE)
+
+    def _copy_log(self, run_id: int) -> None:
+        """Copy what the simulation writes, which its SuperLink keeps, into the log as it comes."""
+        import grpc
+        from flwr.proto.control_pb2 import StreamLogsRequest
+
+        # Ended with the channel, and by a SuperLink that ends.
+        with contextlib.suppress(grpc.RpcError, ValueError, OSError):
+            for part in self._stub().StreamLogs(StreamLogsRequest(run_id=run_id)):
+                self._log.write(part.log_output.encode())
+                self._log.flush()
 
     def status(self, run_id: int) -> str:
         """Return how a run is: ``running``, or ``finished:`` and how."""

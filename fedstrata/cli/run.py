@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import re
 import shlex
 import signal
 import sys
@@ -25,6 +26,8 @@ from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import Said, SaidLines
 
+_NOISE = ("ControlServicer.", "terminated gracefully")  # of Flower, of each look at the run
+_COLOR = re.compile(r"\x1b\[\d+m")
 POLL = 0.2  # seconds between two looks at what was said
 STATUS = 1.0  # seconds between two looks at whether the run has ended
 KEYS = ("experiment", "data-root", "output-dir", "resume", "name", "signature")
@@ -216,6 +219,7 @@ def play(wanted: Wanted, resources: Mapping[str, float]) -> int:
                     build_bundle(), run_config, {"num_supernodes": nodes, **resources}
                 )
                 status = follower.follow(SaidLines(superlink.said), lambda: superlink.status(run))
+                superlink.finish_log()
         except (Stopped, KeyboardInterrupt):
             return follower.stopped()
     return follower.ended(status)
@@ -318,7 +322,8 @@ def _tail(path: Path, lines: int = 15) -> str:
         text = path.read_text(errors="replace")
     except OSError as error:
         return str(error)
-    return printable_lines("\n".join(text.rstrip().splitlines()[-lines:]))
+    shown = [line for line in text.rstrip().splitlines() if not any(w in line for w in _NOISE)]
+    return printable_lines("\n".join(_COLOR.sub("", line) for line in shown[-lines:]))
 
 
 @contextmanager

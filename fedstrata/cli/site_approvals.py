@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from site_guard.settings import SiteSettings
 
 MOST_FILES = 40  # of a difference, in a table
+AGREED = {"agreed": "scale", "categories": "categories"}  # by field of the plan
 MOST_WHY = 500  # characters of a reason in the audit log
 
 
@@ -98,6 +99,10 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
         ("plan", request.plan_digest),
         *plan_words(plan, request.start),
         ("bytes a round", _bytes(request, settings.task)),
+        *(
+            ("bound to", f"the {AGREED[name]} {digest[:16]} on which the sites agreed")
+            for name, digest in sorted(approvals.agreed(request.id).items())
+        ),
     ]
     return [f"{heading:16} {text}" for heading, text in rows] + _changes(
         request, approvals, lines=options.diff

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedstrata.runs.folder import default_runs, find_run
+from fedstrata.runs.folder import find_run
 from fedstrata.support.errors import UserError
 from fedstrata.watch.server import Server
 
@@ -33,9 +33,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--runs-in",
         type=Path,
-        default=default_runs(),
         metavar="FOLDER",
-        help=f"where runs are looked for by name; by default {default_runs()}",
+        help="where runs are looked for by name; by default ./outputs and ~/.fedstrata/runs",
     )
     return made
 

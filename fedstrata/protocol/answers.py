@@ -20,9 +20,11 @@ from typing import TypeVar
 import msgspec
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.class_measures import ByClass
 from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.kinds import (
+    CATEGORIES,
     DEPLOY,
     LAYERS,
     QUERY,
@@ -220,13 +222,14 @@ class DeployReport:
     after_by_class: ByClass | None = None
 
 
-AnyReport = SiteReport | RoundReport | DeployReport | SumsReport
+AnyReport = SiteReport | RoundReport | DeployReport | SumsReport | CategoriesReport
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
         SiteReport: ("known_states", "later", "data", "kind"),
         RoundReport: ("diverged", "interval", "owed", "by_class"),
         DeployReport: ("later", "before_by_class", "after_by_class"),
         SumsReport: ("later",),
+        CategoriesReport: ("later",),
     }
 )
 """Fields that a report may lack: they travel only where they are not as usual."""
@@ -285,6 +288,8 @@ def failure_report(
     why = reason[:MOST_REASON_CHARACTERS]
     if kind == SUMS:
         return SumsReport(site, error=why, later=later)
+    if kind == CATEGORIES:
+        return CategoriesReport(site, error=why, later=later)
     if kind.startswith(QUERY):
         return SiteReport(site, "", (), (), {}, {}, {}, {}, False, "", {}, why, later=later)
     if kind == DEPLOY:
@@ -341,6 +346,11 @@ def read_site_report(message: Message) -> SiteReport:
 def read_sums_report(message: Message) -> SumsReport:
     """Return a site's sums; raise Refused if they cannot be read, or are impossible."""
     return _read_report(SumsReport, message).checked()
+
+
+def read_categories_report(message: Message) -> CategoriesReport:
+    """Return a site's categories; raise Refused if they cannot be read, or are no names."""
+    return _read_report(CategoriesReport, message).checked()
 
 
 def read_round_report(message: Message) -> RoundReport:

@@ -17,7 +17,7 @@ import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedstrata.protocol.kinds import LAYERS, ORDER, PLAN, group_of, payloads_of
-from fedstrata.protocol.limits import MOST_REPORT_CHARACTERS, MOST_STEPS, Refused
+from fedstrata.protocol.limits import MOST_REPORT_CHARACTERS, MOST_STEPS, NAME, Refused
 from fedstrata.support.errors import UserError
 
 Item = TypeVar("Item")
@@ -68,7 +68,9 @@ class Order(NamedTuple):
         layers that belong to it.
     keep, state : str, int
         Of an evaluation: ``last`` or ``best`` where the site is to write its whole model, and after
-        which round the state is.
+        which round the state is. Of a query: ``best`` where the last model is the best one.
+    of : str
+        Of an evaluation in a simulation: the site whose personal layers are measured instead.
     """
 
     plan: str
@@ -79,6 +81,7 @@ class Order(NamedTuple):
     best: int = 0
     keep: str = ""
     state: int = 0
+    of: str = ""
 
 
 def step_key(group: str, number: int) -> str:
@@ -101,11 +104,12 @@ def order(
     best: int = 0,
     keep: str = "",
     state: int = 0,
+    of: str = "",
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
-    ``coded``, ``taken``, ``best``, ``keep`` and ``state`` are those of `Order`. An order to a cohort
-    names the ``members`` that are asked and, by scope, the examples ``expected`` of all sites that
+    ``coded``, ``taken``, ``best``, ``keep``, ``state`` and ``of`` are those of `Order`. An order to a
+    cohort names the ``members`` that are asked and, by scope, the examples ``expected`` of all sites that
     are asked: the fixed point of the sums depends on them.
     """
     # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
@@ -119,6 +123,8 @@ def order(
         record["best"] = best
     if keep:
         record["keep"], record["state"] = keep, state
+    if of:
+        record["of"] = of
     if members:
         record["members"] = list(members)
     if expected:
@@ -147,7 +153,7 @@ def read_order(message: Message) -> Order:
         payloads = payloads_of(content)
         coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
         best, state = (content[ORDER].get(key, 0) for key in ("best", "state"))
-        keep = content[ORDER].get("keep", "")
+        keep, of = content[ORDER].get("keep", ""), measured_of(message)
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
@@ -155,7 +161,16 @@ def read_order(message: Message) -> Order:
     rounds = [each for each in (best, state) if type(each) is int and each >= 0]
     if len(rounds) < 2 or keep not in ("", LAST, BEST):
         raise UserError("the server's message cannot be read: best, state or keep is none")
-    return Order(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1])
+    return Order(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of)
+
+
+def measured_of(message: Message) -> str:
+    """Return of which other site an evaluation is to measure the model, or ""; else Refused."""
+    record = message.content.get(ORDER)
+    of = record.get("of", "") if isinstance(record, ConfigRecord) else ""
+    if not isinstance(of, str) or (of and not NAME.fullmatch(of)):
+        raise Refused("of is no name of a site")
+    return of
 
 
 def _read_taken(text: object) -> dict[str, int]:

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from fedstrata.protocol.categories import check_columns, open_columns
 from fedstrata.protocol.codings import EXACT, Codings, read_codings
+from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.sums import are_wanted
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
+AGREED_LATER = ("agreed", "categories")  # fields that follow from what sites send
 MOST_IN_COHORT = 10_000  # sites on one node
 
 
@@ -166,6 +169,8 @@ class Plan:
         How many sites of a simulation are on each node.
     agreed : dict or None
         The scale that follows from the sums of all sites, where the run asked for them.
+    categories : dict or None
+        By column, the categories of all sites, where the run asked for them.
     """
 
     federation: str
@@ -183,23 +188,33 @@ class Plan:
     tuning: Tuning
     cohort: CohortConfig
     agreed: dict[str, Any] | None = None
+    categories: dict[str, list[str]] | None = None
 
     def to_json(self) -> str:
-        """Return the plan as JSON; without a scale where none is agreed."""
+        """Return the plan as JSON; without scale and categories where none are agreed."""
         record = asdict(self)
-        if self.agreed is None:
-            del record["agreed"]
+        for name in AGREED_LATER:
+            if record[name] is None:
+                del record[name]
         return json.dumps(record, sort_keys=True)
 
     @property
     def data_options(self) -> dict[str, Any]:
-        """``data`` with the agreed scale, as a site loads its data."""
-        return self.data if self.agreed is None else {**self.data, "constants": self.agreed}
+        """``data`` with the agreed scale and categories, as a site loads its data."""
+        data = self.data if self.agreed is None else {**self.data, "constants": self.agreed}
+        if self.categories is None:
+            return data
+        return {**data, "categories": {**data["categories"], **self.categories}}
 
     @property
     def wants_sums(self) -> bool:
         """Whether the sites' sums are asked for before anything is trained."""
         return are_wanted(self.data, self.agreed)
+
+    @property
+    def wants_categories(self) -> bool:
+        """Whether the sites' categories are asked for before they join."""
+        return self.categories is None and bool(open_columns(self.data))
 
     @cached_property
     def codings(self) -> Codings:
@@ -225,7 +240,7 @@ def plan_from_json(text: str) -> Plan:
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"the plan is not JSON: {error}") from None
     if isinstance(loaded, dict):
-        loaded.setdefault("agreed", None)
+        loaded = {**dict.fromkeys(AGREED_LATER), **loaded}
     plan = read_options(Plan, loaded, "plan")
     if plan.rounds < 0 or not 0 < plan.fraction <= 1:
         raise UserError(
@@ -235,7 +250,20 @@ def plan_from_json(text: str) -> Plan:
     plan.tuning.check()
     plan.cohort.check()
     check_cohorts(plan.cohort, plan.codings)
+    _check_categories(plan)
     return plan
+
+
+def _check_categories(plan: Plan) -> None:
+    """Raise UserError for agreed categories that `united` does not make, or of other columns."""
+    if plan.categories is None:
+        return
+    if not plan.categories or tuple(sorted(plan.categories)) != open_columns(plan.data):
+        raise UserError("the plan has categories of other columns than those with `agreed`")
+    try:
+        check_columns(plan.categories)
+    except Refused as error:
+        raise UserError(f"the plan's categories: {error}") from None
 
 
 def positive(where: str, config: object, *names: str) -> None:

@@ -48,12 +48,12 @@ def draw_confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> Mar
 
 
 def draw_calibration(calibration: Calibration) -> Markup:
-    """Return how often an answer is right against how sure the network says it is."""
-    drawing, x, y = _square("calibration", "probability that it says", "share that is right")
+    """Return how often a class holds against how sure the network says it is."""
+    drawing, x, y = _square("calibration", "probability that it says", "share in which it holds")
     there = [each for each in calibration.bins if each is not None]
     drawing.polyline([(x(sure), y(right)) for sure, right, _ in there], "curve c0")
     for sure, right, share in there:
-        about = f"says {sure:.3f}, right {right:.3f}, {100 * share:.1f} % of the examples"
+        about = f"says {sure:.3f}, holds in {right:.3f}, {100 * share:.1f} % of the examples"
         drawing.shape("circle", "dot c0", about, cx=x(sure), cy=y(right), r=2.5 + 7 * share**0.5)
     return drawing.markup()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -23,7 +22,7 @@ from fedstrata.report import (
 )
 from fedstrata.report.amounts import bytes_text, count_text, seconds_text, several
 from fedstrata.report.elements import Drawing, legend
-from fedstrata.report.results import Measured, Results
+from fedstrata.report.results import Measured, Results, Tuned
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_RUNS = 24
@@ -84,12 +83,12 @@ def task_sites(sites: Mapping[str, Measured], task: str) -> dict[str, Measured]:
     return {name: site for name, site in sorted(sites.items()) if site.task == task}
 
 
-def measure(row: Measured, value: float | None) -> Markup:
+def measure(row: Measured | Tuned, value: float | None) -> Markup:
     """Return a value of a row's leading measure; the machine-readable one is exact."""
     return _data(value, value_text(row.measures.leading, value, row.unit))
 
 
-def gain(row: Any, value: float | None) -> Markup:
+def gain(row: Measured | Tuned, value: float | None) -> Markup:
     """Return a gain in a row's leading measure, marked as good or bad."""
     text = _data(value, gain_text(row.kind, value, row.unit))
     css = "" if value is None or value == 0 else "better" if value > 0 else "worse"

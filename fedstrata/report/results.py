@@ -164,6 +164,17 @@ class Tuned(msgspec.Struct, frozen=True):
     over_alone: float | None = None
     tuned: Count = 0
 
+    @property
+    def measures(self) -> Measures:
+        """The measures of the kind of task."""
+        return MEASURES[self.kind]
+
+    @property
+    def values(self) -> tuple[float | None, float | None]:
+        """The leading measure before and after."""
+        leading = self.measures.leading
+        return self.before.of(leading), self.after.of(leading)
+
 
 class Deployment(msgspec.Struct, frozen=True):
     """The fine-tuning of all sites."""

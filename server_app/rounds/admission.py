@@ -298,6 +298,15 @@ def _kind_problem(task: str, report: SiteReport, reference: SiteReport) -> str |
     return None
 
 
+class ClosedAdmission(Admission):
+    """Takes in nobody: what is asked for now changes the plan, and all are asked again with it."""
+
+    def welcome(self, connected: set[int]) -> list[Member]:
+        """Return nobody."""
+        del connected
+        return []
+
+
 def _with_scale(report: SiteReport, plan: Plan) -> SiteReport:
     """Return a report made before the scale was agreed as the site would make it now."""
     agreed = (plan.agreed or {}).get("targets", {}).get(report.task)

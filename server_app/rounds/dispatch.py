@@ -60,6 +60,8 @@ class Ask:
         As `fedstrata.protocol.orders.Order` has them.
     states : mapping of str to mapping, optional
         By scope key, the layers to send whole instead of the last state.
+    of : mapping of str to str, optional
+        By site, whose model it is to measure.
     """
 
     kind: str
@@ -72,6 +74,7 @@ class Ask:
     keep: str = ""
     state: int = 0
     states: Mapping[str, Mapping[str, Tensor]] | None = None
+    of: Mapping[str, str] | None = None
 
 
 @dataclass
@@ -202,6 +205,7 @@ class Dispatch:
             best=ask.best,
             keep=ask.keep,
             state=ask.state,
+            of=(ask.of or {}).get(recipients.sites[0], ""),
         )
 
     def _layers(

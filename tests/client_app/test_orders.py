@@ -44,7 +44,7 @@ def coded_site(plan: Plan, federation: str) -> SiteContext:
 
 
 def test_there_is_one_function_for_each_order() -> None:
-    sent = {kinds.QUERY, kinds.SUMS, kinds.WEIGHTS, kinds.TRAIN, kinds.ALONE}
+    sent = {kinds.QUERY, kinds.CATEGORIES, kinds.SUMS, kinds.WEIGHTS, kinds.TRAIN, kinds.ALONE}
     sent |= {kinds.DEPLOY, kinds.EVALUATE}
     assert orders.ORDERS.keys() == sent
 
@@ -99,6 +99,23 @@ def test_only_training_sends_layers() -> None:
         orders.deploy(context, order(2, layers)),
     ):
         assert answer[1] == {}
+
+
+def test_a_deployed_site_measures_no_other_sites_model() -> None:
+    context = opened(plan_of())
+    wanted = order(2, payloads(context))._replace(of="site-01")
+    orders.evaluate_received(context, wanted)  # in a simulation its layers are on the same disk
+    deployed = replace(context, node=replace(context.node, simulated=False))
+    with pytest.raises(UserError, match="no site's personal layers leave it"):
+        orders.evaluate_received(deployed, wanted)
+
+
+def test_a_plan_without_rounds_trains_nothing() -> None:
+    context = opened(plan_of())
+    measured = replace(context, plan=replace(context.plan, rounds=0))
+    with pytest.raises(UserError, match="a round of a plan that has none"):
+        orders.train(measured, order(1, payloads(context)))
+    assert context.store.rounds() == []
 
 
 def test_training_alone_writes_nothing() -> None:
@@ -235,3 +252,8 @@ def test_a_site_with_other_data_than_its_run_began_with_is_refused() -> None:
 def test_sums_are_sent_only_where_the_plan_waits_for_them() -> None:
     with pytest.raises(UserError, match="sums that the plan has no use for"):
         orders.add_up(opened(plan_of()), order(0))
+
+
+def test_categories_are_named_only_where_the_plan_waits_for_them() -> None:
+    with pytest.raises(UserError, match="categories that the plan has no use for"):
+        orders.name_categories(opened(plan_of()), order(0))

@@ -1,4 +1,4 @@
-"""Before the rounds all sites get one scale, from the sums of all."""
+"""Before the rounds all sites get one scale, from the sums of all, and one list of categories."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from flwr.app import Message
 
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import answer, failure, read_sums_report
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.sums import ColumnSums
 from fedstrata.support.errors import UserError
 from tests.helpers.runs import Crash, same, states, without_times
-from tests.loopback import simulate
+from tests.loopback import LoopbackGrid, simulate
 
 HOSPITALS = ("east", "north", "south")
 OVERRIDES = [
@@ -154,3 +155,146 @@ def test_sums_that_are_not_the_sites_own_end_a_run_of_few(
     with pytest.raises(UserError, match="2 of 3 sites sent their sums, and 3 are needed"):
         play(tables, tmp_path, "one", "strategy.min_sites=3", tamper=forge)
     assert reason in caplog.text
+
+
+# -- categories ------------------------------------------------------------------------------------
+
+BY_COLOR = [
+    "data.features=[age,color]",
+    "data.categories={color:agreed}",
+    "data.classes={label:[sick,well]}",
+    "strategy.rounds=2",
+    "strategy.poll=0.01",
+    "baselines.alone=false",
+]
+
+
+@pytest.fixture
+def colors(tmp_path: Path) -> Path:
+    """Return a folder with three hospitals' tables; no two have the same colors."""
+    folder = tmp_path / "colors"
+    folder.mkdir()
+    for name, own in zip(HOSPITALS, ("red,blue", "blue", "green,"), strict=True):
+        words = own.split(",")
+        rows = [f"{n % 7},{words[n // 2 % len(words)]},{'sick' if n % 2 else 'well'},"
+                f"{'test' if n < 10 else 'validation' if n < 20 else 'train'}"
+                for n in range(60)]  # fmt: skip
+        (folder / f"{name}.csv").write_text("\n".join(["age,color,label,split", *rows]))
+    return folder
+
+
+def hospitals(colors: Path) -> LoopbackGrid:
+    """Return a grid of deployed sites, each with its own file alone."""
+    nodes = {
+        100 + number: {
+            "site": name,
+            "data-root": str(colors / f"{name}.csv"),
+            "state-dir": str(colors.parent / "state" / name),
+            "cache-dir": str(colors.parent / "cache" / name),
+        }
+        for number, name in enumerate(HOSPITALS)
+    }
+    return LoopbackGrid(nodes)
+
+
+def deploy(colors: Path, output: Path, name: str, *overrides: str, **more) -> tuple[dict, list]:
+    grid = hospitals(colors)
+    grid.tamper = more.pop("tamper", grid.tamper)
+    kept = ["data.duplicates=keep", *overrides]
+    results, _ = simulate(output, "tabular", [*BY_COLOR, *kept], name=name, grid=grid, **more)
+    return results, [message.metadata.message_type for message in grid.sent]
+
+
+def named(output: Path, name: str) -> dict:
+    return json.loads((output / name / "run.json").read_text())["categories"]
+
+
+def test_deployed_sites_agree_on_categories(colors: Path, tmp_path: Path) -> None:
+    results, asked = deploy(colors, tmp_path, "one")
+    assert named(tmp_path, "one") == {"color": ["blue", "green", "red"]}
+    assert asked[:9] == [kinds.QUERY] * 3 + [kinds.CATEGORIES] * 3 + [kinds.QUERY] * 3
+    assert kinds.CATEGORIES not in asked[9:]
+    assert sorted(results["sites"]) == sorted(HOSPITALS)
+    listed = "data.categories={color:[blue,green,red]}"
+    deploy(colors, tmp_path, "two", listed)
+    assert same(states(tmp_path, "one"), states(tmp_path, "two"))
+
+
+def test_a_simulation_agrees_on_the_same_categories(colors: Path, tmp_path: Path) -> None:
+    chosen = [*BY_COLOR, "data.duplicates=keep"]
+    for name, listed in (("one", "agreed"), ("two", "[blue,green,red]")):
+        overrides = [*chosen, f"data.categories={{color:{listed}}}"]
+        simulate(tmp_path, "tabular", overrides, name=name, sites=3, data_root=str(colors))
+    assert named(tmp_path, "one") == {"color": ["blue", "green", "red"]}
+    assert same(states(tmp_path, "one"), states(tmp_path, "two"))
+
+
+def test_cohorts_name_the_categories_of_each_site(colors: Path, tmp_path: Path) -> None:
+    chosen = [*BY_COLOR, "data.duplicates=keep", "cohort.sites=3"]
+    simulate(tmp_path, "tabular", chosen, name="one", sites=1, data_root=str(colors))
+    assert named(tmp_path, "one") == {"color": ["blue", "green", "red"]}
+
+
+def test_scale_and_categories_are_agreed_in_one_run(colors: Path, tmp_path: Path) -> None:
+    _, asked = deploy(colors, tmp_path, "one", "data.standardize=agreed")
+    assert asked.index(kinds.SUMS) > asked.index(kinds.CATEGORIES)
+    assert len(agreed(tmp_path, "one")["mean"]) == 4  # age and three colors
+
+
+def test_a_resumed_run_goes_on_with_the_categories_that_it_has(
+    colors: Path, tmp_path: Path
+) -> None:
+    def crash(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == kinds.TRAIN and message.metadata.group_id == "2":
+            raise Crash
+        return reply
+
+    with pytest.raises(Crash):
+        deploy(colors, tmp_path, "again", tamper=crash)
+    _, asked = deploy(colors, tmp_path, "", resume="again")
+    assert kinds.CATEGORIES not in asked
+    assert named(tmp_path, "again") == {"color": ["blue", "green", "red"]}
+
+
+def test_a_site_that_names_no_categories_can_still_fit(
+    colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(message: Message, reply: Message) -> Message:
+        if (message.metadata.message_type, message.metadata.dst_node_id) == (kinds.CATEGORIES, 101):
+            return failure(message, "north", 0, "not today")  # others have its one color
+        return reply
+
+    results, _ = deploy(colors, tmp_path, "one", "strategy.min_sites=2", tamper=refuse)
+    assert "site north sent no categories: not today" in caplog.text
+    assert "north" in results["sites"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"site": "other"}, "answers as 'other'"),
+        ({"columns": {"age": ("1",)}}, "names categories of other columns than color"),
+        ({"columns": {"color": ("a\nb",)}}, "is no name"),
+        ({"columns": {"color": tuple(map(str, range(201)))}}, "looks like an identifier"),
+    ],
+)
+def test_categories_that_are_none_end_a_run_of_few(
+    colors: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict, reason: str
+) -> None:
+    def forge(message: Message, reply: Message) -> Message:
+        if (message.metadata.message_type, message.metadata.dst_node_id) == (kinds.CATEGORIES, 101):
+            report = CategoriesReport("north", {"color": ("blue",)})
+            return answer(message, replace(report, **changes), {})
+        return reply
+
+    with pytest.raises(UserError, match="2 of 3 sites sent their categories, and 3 are needed"):
+        deploy(colors, tmp_path, "one", "strategy.min_sites=3", tamper=forge)
+    assert reason in caplog.text
+
+
+def test_a_column_of_one_category_is_refused(colors: Path, tmp_path: Path) -> None:
+    for name in HOSPITALS:
+        path = colors / f"{name}.csv"
+        path.write_text(path.read_text().replace("red", "blue").replace("green", "blue"))
+    with pytest.raises(UserError, match="all sites together have 1 categories: leave this column"):
+        deploy(colors, tmp_path, "one")

@@ -17,6 +17,7 @@ from client_app.node_config import read_node_settings
 from client_app.store import DiskStore
 from fedstrata.protocol import kinds
 from models import weights
+from models.model_file import read_card
 from server_app.compose import compose
 from strategies.config import plan_for
 from tests.helpers.runs import PLAIN, Crash, same, states, without_times
@@ -65,6 +66,7 @@ def files(output: Path, results: dict[str, Any], which: str) -> dict[str, dict[s
     return {
         path.parent.parent.name: weights.load(path)[0]
         for path in sorted(folder.glob(f"*/models/{which}.safetensors"))
+        if path.stat().st_size
     }
 
 
@@ -209,8 +211,27 @@ def test_the_best_state_that_is_the_last_is_not_measured_again(
     assert results["best"]["sites"] == results["final"]["sites"]
     assert "which is the last" in caplog.text
     assert len([m for m in grid.sent if m.metadata.message_type == kinds.EVALUATE]) == 4
-    assert files(tmp_path, results, "best") == {}
-    assert len(files(tmp_path, results, "last")) == 4
+    last, best = files(tmp_path, results, "last"), files(tmp_path, results, "best")
+    assert len(last) == 4
+    assert all(same(last[site], best[site]) for site in last)
+    path = DiskStore(tmp_path, results["federation"], "site-00").folder / "models"
+    cards = [read_card(path / f"{which}.safetensors") for which in ("last", "best")]
+    assert [(card.state, card.round) for card in cards] == [("last", 1), ("best", 1)]
+
+
+def test_a_site_that_has_no_last_model_is_named_where_that_is_the_best(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def loses(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == kinds.EVALUATE:
+            for path in tmp_path.glob("*/sites/site-01/models/last.safetensors"):
+                path.write_bytes(b"")
+        return reply
+
+    with caplog.at_level(logging.INFO, "flwr"):
+        results, _ = simulate(tmp_path, "faces", [*LEARNING, "strategy.rounds=1"], tamper=loses)
+    assert "site site-01 has no best model, which is its last one" in caplog.text
+    assert sorted(files(tmp_path, results, "best")) == ["site-00", "site-02", "site-03"]
 
 
 @pytest.mark.parametrize(("keep", "there"), [("none", []), ("last", ["last"])])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedstrata.protocol import answers, codec, kinds, limits, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.codings import read_codings
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.numerics import Numerics
@@ -71,6 +72,15 @@ def trained() -> tuple[Message, dict[str, bytes]]:
     asked = order(common=COMMON, task=TASK)
     new = {name: tensor + 1 for name, tensor in COMMON.items()}
     return asked, {"common": encode(new), "task": encode(TASK)}
+
+
+def test_measures_of_another_sites_model_are_refused_before_any_work() -> None:
+    asked = orders.order(
+        kinds.EVALUATE, 7, plan="{}", round_number=3, layers={}, ttl=60.0, of="other"
+    )
+    with pytest.raises(Refused, match="another site's model, which never leaves it"):
+        AnswerFilter(HERE).check_order(asked)
+    AnswerFilter(HERE).check_order(order(kinds.EVALUATE, common=COMMON, task=TASK))
 
 
 def test_an_honest_answer_leaves_as_it_is() -> None:
@@ -563,3 +573,20 @@ def test_sums_leave_as_they_are_and_alone() -> None:
     assert answers.read_sums_report(leaving(keeper, asked, answered(asked, sums))) == sums
     with pytest.raises(Refused, match="layers that nobody asked for"):
         leaving(keeper, asked, answered(asked, sums, common=b"x"))
+
+
+def test_categories_leave_alone_and_only_of_the_columns_asked_for() -> None:
+    plan = json.dumps({"data": {"categories": {"cp": "agreed", "sex": ["f", "m"]}}})
+    asked = orders.order(kinds.CATEGORIES, 7, plan=plan, round_number=0, layers={}, ttl=60.0)
+    named = CategoriesReport("a", {"cp": ("1", "2")})
+    keeper = AnswerFilter(HERE)
+    assert answers.read_categories_report(leaving(keeper, asked, answered(asked, named))) == named
+    with pytest.raises(Refused, match="layers that nobody asked for"):
+        leaving(keeper, asked, answered(asked, named, common=b"x"))
+    for columns, reason in (
+        ({"cp": ("1", "3")}, "other categories than before in this run"),
+        ({"sex": ("f",)}, "names categories of 'sex', which the plan has not"),
+        ({"cp": ("Doe\n",)}, "is no name"),
+    ):
+        with pytest.raises(Refused, match=reason):
+            leaving(keeper, asked, answered(asked, replace(named, columns=columns)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,3 +154,25 @@ def test_a_damaged_decision_is_no_yes(approvals: Approvals) -> None:
     (approvals.folder / f"{asked.id}.decision").write_text("{}")
     with pytest.raises(UserError, match="remove it, and decide anew"):
         approvals.require(asked, b"bundle", kinds.TRAIN)
+
+
+def test_an_approval_is_bound_to_what_the_sites_agreed_on(approvals: Approvals) -> None:
+    plan = plan_of("tabular", "data.categories={cp:agreed}", "data.standardize=agreed")
+    first = request(plan)
+    with pytest.raises(Waiting):
+        approvals.require(first, b"bundle", kinds.QUERY)
+    listed = replace(plan, categories={"cp": ["1", "2"]})
+    scaled = replace(listed, agreed={"mean": [0.0], "std": [1.0]})
+    for each in (plan, listed, scaled, listed):
+        assert request(each).id == first.id
+        approvals.bind(request(each))
+    approvals.count(first)
+    another_process = Approvals(approvals.folder, "north", lambda: NOW)
+    assert another_process.used(first.id) == 1
+    for other, named in (
+        (replace(scaled, agreed={"mean": [0.0], "std": [9.0]}), "agreed"),
+        (replace(listed, categories={"cp": ["1", "3"]}), "categories"),
+    ):
+        with pytest.raises(Refused, match=f"another `{named}` than earlier in this run"):
+            another_process.bind(request(other))
+    another_process.bind(request(scaled))

@@ -114,6 +114,17 @@ def test_sums_that_the_plan_has_no_use_for_never_reach_the_app(tmp_path: Path, t
     assert fresh.process.started == 0
 
 
+def test_categories_that_the_plan_has_no_use_for_never_reach_the_app(
+    tmp_path: Path, tiny: bytes
+) -> None:
+    fresh = make_guard(settings(tmp_path, threads=1))
+    work = asked(tiny, kind=kinds.CATEGORIES)
+    fresh.handle(work)
+    report = answers.read_categories_report(work.answers[0])
+    assert "asks for categories that its plan has no use for" in report.error
+    assert fresh.process.started == 0
+
+
 def test_the_days_orders_are_counted_over_a_restart(tmp_path: Path, tiny: bytes) -> None:
     rules = PlanRules(max_orders_per_day=1)
     first = make_guard(settings(tmp_path, threads=1, plan=rules))

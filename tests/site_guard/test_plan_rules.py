@@ -215,3 +215,18 @@ def test_sums_are_asked_for_only_where_the_site_allows_it() -> None:
     rules.check_plan(
         plan_of("tabular", "data.standardize=agreed", "data.constants={mean:[0],std:[1]}")
     )
+
+
+def test_categories_are_named_only_of_columns_that_the_site_allows() -> None:
+    plan = plan_of("tabular", "data.categories={cp:agreed,thal:agreed,sex:[f,m]}")
+    known = replace(plan, categories={"cp": ["1", "2"], "thal": ["3", "6"]})
+    for allowed, refused in (((), "'cp', 'thal'"), (("cp",), "'thal'")):
+        rules = PlanRules(models=("linear",), categories=allowed)
+        for each in (plan, known):  # a plan that has the list asked for it
+            with pytest.raises(
+                Refused, match=f"categories in the column {refused} .*`plan: categor"
+            ):
+                rules.check_plan(each)
+    for allowed in (("cp", "thal"), ("*",)):
+        PlanRules(models=("linear",), categories=allowed).check_plan(plan)
+    PlanRules(models=("linear",)).check_plan(plan_of("tabular", "data.categories={sex:[f,m]}"))

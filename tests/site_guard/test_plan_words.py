@@ -19,6 +19,10 @@ def test_the_words_name_what_leaves_and_what_stays() -> None:
     assert words["group task"].startswith("head.0, head.1: leaves, averaged over the task")
     assert words["group personal"].endswith(": stays here")
     assert words["rounds"] == "6, with 100% of the sites in each"
+    tuned = plan_of("faces", "deployment.epochs=1")
+    assert "fine-tuning of the personal layers" in dict(plan_words(tuned))["afterwards"]
+    measured = dict(plan_words(replace(tuned, rounds=0)))
+    assert measured["rounds"] == "none: the models of the finished run march-1234 are measured"
     assert words["a round"] == "4 epochs in batches of 32"
     assert words["optimizer"].startswith("sgd (lr 0.03")
     assert words["privacy"].startswith("none")
@@ -51,3 +55,8 @@ def test_the_words_say_that_sums_leave() -> None:
     for overrides, said in ((["data.standardize=agreed"], True), ([], False)):
         headings = [heading for heading, _ in plan_words(plan_of("tabular", *overrides))]
         assert ("before" in headings) is said
+
+
+def test_the_words_name_the_columns_whose_categories_leave() -> None:
+    words = dict(plan_words(plan_of("tabular", "data.categories={cp:agreed,sex:[f,m]}")))
+    assert words["before"] == "the names of all categories in 'cp' leave, once, for one list"

@@ -332,3 +332,25 @@ def test_only_an_update_that_loses_something_says_what_is_owed() -> None:
     for kind, plan in ((kinds.TRAIN, "{}"), (kinds.EVALUATE, lossy)):
         with pytest.raises(Refused, match="nothing is lost by it"):
             ReportRules(HERE).check_counts(asked(kind, plan=plan), owing)
+
+
+def test_what_sites_agreed_on_does_not_change_in_a_run() -> None:
+    rules = ReportRules(HERE)
+    for name, value, other in (
+        ("agreed", {"mean": [0.0]}, {"mean": [9.0]}),
+        ("categories", {"cp": ["1"]}, {"cp": ["2"]}),
+    ):
+        rules.check_order(asked(plan="{}"))
+        rules.check_order(asked(plan=json.dumps({name: value})))
+        with pytest.raises(Refused, match=f"another `{name}` than before in this run"):
+            rules.check_order(asked(plan=json.dumps({name: other})))
+        rules.check_order(asked(plan=json.dumps({name: other}), run=2))
+
+
+def test_sums_are_of_the_columns_announced_with_the_agreed_categories() -> None:
+    rules, plan = ReportRules(HERE), '{"categories": {"cp": ["1", "2"]}}'
+    query(rules, replace(WHO, input_shape=(1,)))
+    query(rules, replace(WHO, input_shape=(2,)), plan=plan)
+    rules.check_sums(asked(kinds.SUMS, plan=plan), SUMS)
+    with pytest.raises(Refused, match="sums of 2 inputs and announced others"):
+        rules.check_sums(asked(kinds.SUMS), SUMS)

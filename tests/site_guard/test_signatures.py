@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fedstrata.protocol import kinds
 from fedstrata.protocol.limits import Refused
-from site_guard.signatures import Signed, key_fingerprint, require_signature, sign
+from site_guard.signatures import Signed, agreed_digests, key_fingerprint, require_signature, sign
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 PLAN = json.dumps({"federation": "a", "weights": "", "seed": 1, "train": {"lr": 0.1}})
@@ -52,7 +52,11 @@ def test_another_plan_needs_another_signature() -> None:
 
 
 def test_a_resumed_run_or_one_with_an_agreed_scale_needs_no_other_signature() -> None:
-    changed = {"federation": "b", "agreed": {"mean": [1.0], "std": [2.0]}}
+    changed = {
+        "federation": "b",
+        "agreed": {"mean": [1.0], "std": [2.0]},
+        "categories": {"c": ["a"]},
+    }
     again = json.dumps({**json.loads(PLAN), **changed}, indent=1)
     require_signature(b"bundle", again, sign(b"bundle", PLAN, KEY), TRUSTED, kinds.TRAIN)
 
@@ -124,3 +128,11 @@ def test_the_signature_is_for_this_purpose_alone() -> None:
 def test_any_other_text_is_no_signature(signature: object) -> None:
     with pytest.raises(Refused):
         require_signature(b"bundle", PLAN, signature, TRUSTED, kinds.TRAIN)
+
+
+def test_what_sites_agree_on_has_digests_of_its_own() -> None:
+    assert agreed_digests(PLAN) == {}
+    scale = json.dumps({**json.loads(PLAN), "agreed": {"mean": [1.0]}, "categories": None})
+    other = json.dumps({**json.loads(PLAN), "agreed": {"mean": [2.0]}})
+    assert agreed_digests(scale).keys() == {"agreed"}
+    assert agreed_digests(scale) != agreed_digests(other)

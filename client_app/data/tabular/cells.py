@@ -130,15 +130,6 @@ def _finder(categories: Sequence[str]) -> Callable[[str], int | None]:
     return find
 
 
-def found_categories(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Return the categories in columns of words, sorted, numbers by their value and once."""
-    found = {word for column in columns for word in column if word}
-    values = {value for word in found if (value := _POINT.number(word)) is not None}
-    if all(_POINT.number(word) is not None for word in found):
-        return tuple(_plain(value) for value in sorted(values))
-    return tuple(sorted(found))
-
-
 def _wrong_cells(
     table: Table,
     name: str,

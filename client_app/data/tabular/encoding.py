@@ -17,12 +17,12 @@ from client_app.data.tabular.cells import (
     TableRules,
     as_numbers,
     category_cells,
-    found_categories,
     number_cells,
     words,
 )
-from client_app.data.tabular.options import MOST_CATEGORIES, TabularOptions
+from client_app.data.tabular.options import TabularOptions
 from client_app.data.tabular.reading import Table
+from fedstrata.protocol.categories import MOST_CATEGORIES, in_order
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
 
 SPLIT = "split"
@@ -80,6 +80,8 @@ def choose_features(
     others: Sequence[str],
     rules: TableRules,
     findings: Findings,
+    *,
+    deployed: bool = False,
 ) -> tuple[Feature, ...]:
     """Return the columns that are inputs, in the same order at every site.
 
@@ -95,6 +97,9 @@ def choose_features(
         How cells are read.
     findings : Findings
         Where it is noted which columns were taken.
+    deployed : bool
+        Whether other sites have categories that these tables lack. Then the site's own stand in
+        for those of all until the plan has these.
 
     Raises
     ------
@@ -106,8 +111,11 @@ def choose_features(
     if names is None:
         names = _all_others(options, tables, others, rules, findings)
     for name in names:
-        _require_column(own, name, rules)
-    features = [Feature(name, _categories(options, tables, name, rules)) for name in names]
+        require_column(own, name, rules)
+    features = [
+        Feature(name, _categories(options, tables, name, rules, deployed=deployed))
+        for name in names
+    ]
     _reject_words(own, features, rules)
     width = sum(max(len(feature.categories), 1) for feature in features)
     if width > MOST_INPUTS:
@@ -236,7 +244,7 @@ def _all_others(
     """Return all columns of a file but those that are no inputs; the files of all sites have them."""
     own = tables[0]
     for name in options.exclude:
-        _require_column(own, name, rules)
+        require_column(own, name, rules)
     header = [*own.columns, *own.unread]
     for table in tables[1:]:
         if odd := sorted({*table.columns, *table.unread} ^ set(header)):
@@ -257,7 +265,12 @@ def _all_others(
 
 
 def _categories(
-    options: TabularOptions, tables: Sequence[Table], name: str, rules: TableRules
+    options: TabularOptions,
+    tables: Sequence[Table],
+    name: str,
+    rules: TableRules,
+    *,
+    deployed: bool,
 ) -> tuple[str, ...]:
     """Return the categories of a column: configured, or found in the tables; none of a number."""
     if name not in options.by_category:
@@ -265,11 +278,9 @@ def _categories(
     configured = options.categories_of(name)
     if configured is not None:
         return configured
-    found = found_categories(
-        [words(each.columns[name], rules) for each in tables if name in each.columns]
-    )
+    found = in_order(words_in(tables, name, rules))
     where = f"data.categories.{name}=agreed: "
-    if len(found) < 2:
+    if len(found) < 2 and not deployed:
         raise UserError(where + f"the data have {len(found)} categories: leave this column out")
     if len(found) > MOST_CATEGORIES:
         raise UserError(
@@ -279,7 +290,19 @@ def _categories(
     return found
 
 
-def _require_column(table: Table, name: str, rules: TableRules) -> None:
+def words_in(tables: Sequence[Table], name: str, rules: TableRules) -> set[str]:
+    """Return the different cells of a column that have a value, in all tables that have it."""
+    return {
+        word
+        for each in tables
+        if name in each.columns
+        for word in words(each.columns[name], rules)
+        if word
+    }
+
+
+def require_column(table: Table, name: str, rules: TableRules) -> None:
+    """Raise UserError for a column that a file does not have, or that cannot be read."""
     if name in table.columns:
         return
     where = describe_file(table.path) + ": "

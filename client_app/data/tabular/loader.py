@@ -1,21 +1,13 @@
-"""Loads one site's rows of a table: files, columns, splits, scale."""
+"""Loads one site's rows of a table as inputs: gaps filled, on a scale; and what it says before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.arrays import stamp
-from client_app.data.findings import Findings
-from client_app.data.groups import likely_column
-from client_app.data.labels import Targets
-from client_app.data.paths import describe_file
-from client_app.data.sharing import Labelled, draw_splits, share_of_site
-from client_app.data.site_files import choose_file, files_of_sites
+from client_app.data.site_files import choose_file
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -23,73 +15,26 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import ALONE, seed_of_split, task_and_rank
-from client_app.data.splitting import SplitIndices
-from client_app.data.tables import row_split
-from client_app.data.tabular.cells import TableRules, missing_counts, words
 from client_app.data.tabular.encoding import (
-    SPLIT,
-    Encoded,
-    Feature,
-    choose_features,
-    encode,
     fill,
     fill_values,
+    require_column,
     scale_of,
     warn_of_columns,
+    words_in,
 )
 from client_app.data.tabular.options import AGREED, TabularOptions
-from client_app.data.tabular.reading import SUFFIXES, Table, read_table
+from client_app.data.tabular.reading import SUFFIXES
+from client_app.data.tabular.rows import SiteRows, rules_of, site_rows, tables_of
 from client_app.data.tabular.scale import column_sums, read_constants
-from client_app.data.tabular.targets import table_targets
-from client_app.data.task_options import TaskOptions
+from fedstrata.protocol.categories import CategoriesReport, check_columns
+from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.sums import SumsReport
 from fedstrata.protocol.task_kinds import NUMBER
-from fedstrata.support.errors import UserError, private
+from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
-from fedstrata.support.seeds import derive_seed
 from models import preprocessing
 from models.training.data import ArrayInputs, Places, SiteData, Split
-
-MOSTLY = 0.99  # of the rows of a split: where fewer differ, equal ones are chance
-
-
-@dataclass(frozen=True)
-class SiteRows:
-    """A site's rows, before anything is filled in or scaled.
-
-    Parameters
-    ----------
-    name, source : str
-        The site's name, and which file or value of a column it is.
-    task : TaskOptions
-        What is predicted.
-    targets : Targets
-        Of all rows of the file that the site shares.
-    encoded : Encoded
-        The site's own ``n`` rows.
-    values : NDArray
-        Their targets.
-    parts : SplitIndices
-        Which of them are in which split.
-    features : tuple of Feature
-        The columns that are inputs.
-    path : Path
-        The file.
-    lines : NDArray[np.int64]
-        Where the rows are in it.
-    """
-
-    name: str
-    source: str
-    task: TaskOptions
-    targets: Targets
-    encoded: Encoded
-    values: NDArray[np.generic]
-    parts: SplitIndices
-    features: tuple[Feature, ...]
-    path: Path
-    lines: NDArray[np.int64]
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
@@ -101,7 +46,11 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
         An option, the site info, a file, a column or a cell is wrong.
     """
     settings = read_options(TabularOptions, options, "data")
-    site = site_rows(settings, info, seed)
+    return site_data(settings, site_rows(settings, info, seed), info)
+
+
+def site_data(settings: TabularOptions, site: SiteRows, info: SiteInfo) -> SiteData:
+    """Return a site's rows filled in and scaled, as float32 inputs of shape ``(d,)``."""
     warn_of_columns(site.encoded, site.parts.train, info.findings)
     filled = fill(site.encoded, site.parts.train, settings.impute)
     values = filled.values
@@ -178,7 +127,11 @@ def site_sums(options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsR
         As `load`.
     """
     settings = read_options(TabularOptions, options, "data")
-    site = site_rows(settings, info, seed)
+    return sums_of_rows(settings, site_rows(settings, info, seed))
+
+
+def sums_of_rows(settings: TabularOptions, site: SiteRows) -> SumsReport:
+    """Return the sums of `site_sums` over rows that were read."""
     train = site.parts.train
     known = np.where(site.encoded.numbers, site.encoded.values[train], np.nan)
     added = fill(site.encoded, train, settings.impute).values.shape[1] - known.shape[1]
@@ -189,218 +142,26 @@ def site_sums(options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsR
     return SumsReport(site.name, column_sums(inputs), column_sums(targets))
 
 
-def site_rows(settings: TabularOptions, info: SiteInfo, seed: int) -> SiteRows:
-    """Return the site's rows, and say in ``info.findings`` what was left out of them."""
-    root, tasks = require_root(info), settings.named_tasks()
-    path, own_name = choose_file(root, info, settings.file, SUFFIXES)
-    name, rank = task_and_rank(info, [task.name for task in tasks])
-    task = _task(name, tasks)
-    shared = own_name is None  # a file of the site's own is not split
-    column = settings.site_split.column if shared else None
-    if shared and rank.count > 1:
-        column = settings.site_split.required_column()
-    rules = _rules(settings, info)
-    tables = _tables(settings, info, root, path)
-    group = settings.group or likely_column(list(tables[0].columns))
-    besides = [each for each in (column, group) if each]
-    labels = [each for one in tasks for each in one.columns]
-    for table in tables:
-        _require(table, [*task.columns, *besides])
-    features = choose_features(settings, tables, [*labels, SPLIT, *besides], rules, info.findings)
-    encoded = encode(tables[0], features, rules)
-    targets = _complete(settings, info, tables, task, encoded, rules)
-    used = [*(feature.name for feature in features), *task.columns]
-    every = _labelled(settings, tables[0], targets, used, rules, column, group, info.findings)
-    share = share_of_site(
-        every,
-        settings,
-        settings.site_split,
-        rank if shared else ALONE,
-        seed_of_split(seed, "tabular", task.name),
-        info,
-    )
-    site = name_of_site(info, own_name or default_name(info))
-    parts = draw_splits(
-        share,
-        every.copies[share.rows],
-        settings.validation_fraction,
-        settings.test_fraction,
-        derive_seed(seed, "tabular", task.name, site),
-        info.findings,
-    )
-    rows = targets.rows[share.rows]
-    mine = encoded.take(rows)
-    _note_missing(settings, mine, info.findings)
-    source = share.source or ("" if info.deployed else own_name or "")
-    return SiteRows(
-        site,
-        source,
-        task,
-        targets,
-        mine,
-        share.own.targets.values,
-        parts,
-        features,
-        path,
-        tables[0].lines[rows],
-    )
+def site_categories(options: Mapping[str, object], info: SiteInfo) -> CategoriesReport:
+    """Return the different cells of each column whose categories all sites are to agree on.
 
-
-def _labelled(
-    settings: TabularOptions,
-    table: Table,
-    targets: Targets,
-    used: Sequence[str],
-    rules: TableRules,
-    column: str | None,
-    group: str | None,
-    findings: Findings,
-) -> Labelled:
-    """Return the rows that have a target, with what says to which split, site and group they belong."""
-
-    def of(name: str) -> list[str]:
-        cells = words(table.columns[name], rules)
-        return [cells[row] for row in targets.rows]
-
-    splits: list[str | None] = [None] * len(targets.rows)
-    if SPLIT in table.columns:
-        cells = table.columns[SPLIT]
-        splits = [
-            row_split({"split": str(cells[row])}, table.source(row), settings.split_names)
-            for row in targets.rows
-        ]
-    domains = of(column) if column else None
-    sides = list(zip(splits, domains or [""] * len(splits), strict=True))
-    return Labelled(
-        targets,
-        splits,
-        copies_of([of(name) for name in used], sides, findings),
-        lambda row: table.source(int(targets.rows[row])),
-        "row",
-        domains,
-        of(group) if group else None,
-        group or "",
-        grouped=settings.group is not None,
-    )
-
-
-def copies_of(
-    columns: Sequence[Sequence[str]], sides: Sequence[object], findings: Findings
-) -> NDArray[np.int64]:
-    """Return a number for each row, which rows with the same cells share.
-
-    Parameters
-    ----------
-    columns : sequence of sequences of str
-        The cells by column, each of ``n`` rows.
-    sides : sequence
-        What of a row must not be the other's: its split, and its site.
-    findings : Findings
-        Is told where equal rows are chance: where they occur on one side too, as in tables of few
-        or coarse columns. Each row has a number of its own then.
+    Raises
+    ------
+    UserError
+        A file or column cannot be read, or has too many categories, or texts that are no names.
     """
-    rows = list(zip(*columns, strict=True))
-    numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
-    on_a_side = len(set(zip(rows, sides, strict=True)))
-    if on_a_side >= MOSTLY * len(rows):
-        return np.array([numbers[row] for row in rows], dtype=np.int64)
-    if across := on_a_side - len(numbers):
-        findings.warn(
-            private(f"{across} rows", "rows")
-            + " are the same in two splits or at two sites; equal rows are common in this table, "
-            "so all are used"
-        )
-    return np.arange(len(rows))
-
-
-def _rules(settings: TabularOptions, info: SiteInfo) -> TableRules:
-    if info.deployed and settings.features is None:
-        raise UserError(
-            "data.features=null: all sites need the same inputs in the same order; name their "
-            "columns, as in data.features=[age,sex]"
-        )
+    settings = read_options(TabularOptions, options, "data")
+    root = require_root(info)
+    path, own_name = choose_file(root, info, settings.file, SUFFIXES)
+    tables = tables_of(settings, info, root, path)
+    rules = rules_of(settings, info)
+    found = {}
     for name in settings.by_category:
-        if info.deployed and settings.categories_of(name) is None:
-            raise UserError(
-                f"data.categories.{name}={AGREED}: the names of categories would leave this site; "
-                f"write those that all sites agreed on, as in data.categories.{name}=[1,2,3]"
-            )
-    public = settings.features is not None
-    return TableRules(settings.rules(), public)
-
-
-def _tables(settings: TabularOptions, info: SiteInfo, root: Path, path: Path) -> tuple[Table, ...]:
-    """Return the site's table; in a simulation, and where it matters, those of all sites too."""
-    largest = settings.largest_mb << 20
-    written = settings.table_format()
-    own = read_table(stamp(path), largest, written)
-    open_ended = settings.features is None or settings.classes is None
-    open_ended |= any(settings.categories_of(name) is None for name in settings.by_category)
-    if info.deployed or root.is_file() or settings.file or not open_ended:
-        return (own,)
-    others = [each for each in files_of_sites(root, SUFFIXES) if each != path]
-    return (own, *(read_table(stamp(each), largest, written) for each in others))
-
-
-def _task(name: str, tasks: Sequence[TaskOptions]) -> TaskOptions:
-    for task in tasks:
-        if task.name == name:
-            return task
-    known = ", ".join(task.name for task in tasks)
-    raise UserError(f"this site's task {name!r} is not in data.tasks, which has {known}")
-
-
-def _require(table: Table, names: Sequence[str]) -> None:
-    """Raise UserError for columns of labels or sites that a file does not have."""
-    absent = [name for name in names if name not in table.columns]
-    if absent:
-        there = private(f"; there is {', '.join(map(repr, sorted(table.columns)[:10]))}")
-        named = ", ".join(map(repr, absent))
-        raise UserError(describe_file(table.path) + f": no column {named} to read" + there)
-
-
-def _complete(
-    settings: TabularOptions,
-    info: SiteInfo,
-    tables: Sequence[Table],
-    task: TaskOptions,
-    encoded: Encoded,
-    rules: TableRules,
-) -> Targets:
-    """Return the targets of the rows that can be used, and count the others."""
-    table = tables[0]
-    targets = table_targets(
-        tables,
-        task,
-        settings.classes,
-        rules,
-        deployed=info.deployed,
-        findings=info.findings,
-    )
-    if settings.impute != "drop":
-        return targets
-    whole = np.flatnonzero(~encoded.incomplete[targets.rows])
-    if len(whole) < len(targets.rows):
-        kept = targets.rows[whole]
-        _leave_out(info.findings, "missing value", table, np.setdiff1d(targets.rows, kept))
-    if not len(whole):
-        raise UserError(
-            describe_file(table.path) + ": every row has a missing value, and data.impute=drop "
-            "leaves all out: fewer data.features, or another data.impute"
-        )
-    return replace(targets, rows=targets.rows[whole], values=targets.values[whole])
-
-
-def _leave_out(findings: Findings, reason: str, table: Table, rows: NDArray[np.int64]) -> None:
-    for row in rows[:10]:
-        findings.leave_out(reason, table.source(int(row)))
-    findings.left_out[reason] += len(rows[10:])
-
-
-def _note_missing(settings: TabularOptions, encoded: Encoded, findings: Findings) -> None:
-    """Say how many cells were not known, and which columns have none that is."""
-    if counts := missing_counts(encoded.missing):
-        findings.note(private(f"missing values, filled by {settings.impute}: {counts}"))
-    empty = [name for name, missing in encoded.missing.items() if missing.all()]
-    if empty:
-        findings.warn(private(f"no value at this site: {', '.join(map(repr, empty))}"))
+        if settings.categories_of(name) is None:
+            require_column(tables[0], name, rules)
+            found[name] = tuple(sorted(words_in(tables, name, rules)))
+    try:
+        check_columns(found)
+    except Refused as error:
+        raise UserError(f"data.categories, {AGREED}: {error}") from None
+    return CategoriesReport(name_of_site(info, own_name or default_name(info)), found)

@@ -12,13 +12,13 @@ from client_app.data.splitting import check_fractions
 from client_app.data.tables import TableFormat
 from client_app.data.task_options import TaskOptions, read_tasks
 from fedstrata.protocol import sums
+from fedstrata.protocol.categories import MOST_CATEGORIES
 from fedstrata.support.errors import UserError, nearest
 
-# Of the scale: by sums of all sites. Of categories: those found at all sites of a simulation.
+# Of the scale: by sums of all sites. Of categories: those that all sites name.
 AGREED = sums.AGREED
 IMPUTE = ("mean", "median", "indicator", "drop")
 STANDARDIZE = ("none", "site", AGREED)
-MOST_CATEGORIES = 200  # of a column
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class TabularOptions(ExampleOptions):
         return read_tasks(self.tasks) or read_tasks(["label"])
 
     def categories_of(self, column: str) -> tuple[str, ...] | None:
-        """Return the configured categories of a column; None where they are found at the sites."""
+        """Return the configured categories of a column; None where the sites name them."""
         given = self.by_category[column]
         if given == AGREED:
             return None
@@ -107,7 +107,7 @@ class TabularOptions(ExampleOptions):
         if not isinstance(names, Sequence) or not 2 <= len(set(map(str, names))) == len(names):
             raise UserError(
                 f"data.categories.{column}: two names or more, each once, as in [1, 2, 3]; or "
-                f"{AGREED} in a simulation"
+                f"{AGREED}"
             )
         if len(names) > MOST_CATEGORIES:
             raise UserError(f"data.categories.{column}: at most {MOST_CATEGORIES} categories")

@@ -22,7 +22,12 @@ def canned_central(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     ) -> dict[str, Any]:
         given.append(config)
         measured = {
-            data.site: {"task": data.task, "accuracy": 0.9, "validation": {"accuracy": 0.9}}
+            data.site: {
+                "task": data.task,
+                "accuracy": 0.9,
+                "accuracies": [number / 10 for number in range(len(data.classes))],
+                "validation": {"accuracy": 0.9},
+            }
             for data in sites
         }
         return {"sites": measured, "curve": [0.9] * config.strategy.rounds}

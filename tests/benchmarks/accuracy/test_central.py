@@ -94,3 +94,11 @@ def test_the_papers_joint_network_has_five_sigmoid_outputs(tmp_path: Path) -> No
         assert 0 <= site["accuracy"] <= 1
         assert set(site) >= {"auroc", "average_precision", "loss"}
     assert len(made["curve"]) == config.strategy.rounds
+
+
+def test_each_label_of_one_network_is_measured(tmp_path: Path) -> None:
+    one = ["data.tasks=[all]", "groups.common=[fc1,fc2,head]", "groups.task=[]"]
+    for site in sites_of(compose("faces", [*STEP, *one]), tmp_path, joint=True).values():
+        assert site["task"] == "all"
+        assert len(site["accuracies"]) == 5
+        assert np.mean(site["accuracies"]) == pytest.approx(site["accuracy"])

@@ -26,6 +26,7 @@ FACES = Faces(
     ("groups.common=[head.0]", "groups.task=[head.1,head.out]", "groups.personal=[]"),
     {"gender": 90.0, "pose": 80.0},
     ("train.optimizer.lr=0.005",),
+    "all",
 )
 
 
@@ -40,6 +41,7 @@ def test_the_table_has_every_case_and_its_files(
     assert list(rows) == [
         "centralized separate",
         "centralized joint",
+        "centralized joint, all labels at once",
         "distributed separate",
         "distributed separate FL",
         "distributed multi-task FL",
@@ -47,13 +49,19 @@ def test_the_table_has_every_case_and_its_files(
         "*the paper, on photographs with VGG-Face*",
     ]
     assert rows["centralized joint"]["pose, %"]["values"] == [0.9]
+    once = rows["centralized joint, all labels at once"]
+    assert once["gender, %"]["values"] == [0.0]  # the first label
+    assert once["pose, %"]["values"] == [0.3]  # the fourth
+    asked = [c for c in canned_central if c.data["tasks"] == ("all",)]
+    assert [c.groups["task"] for c in asked] == [()]
     assert rows["majority class"]["gender, %"]["values"] == [0.4]
     federated, alone = (
         rows[f"distributed {name}"]["gender, %"]["values"] for name in ("multi-task FL", "separate")
     )
     assert federated[0] - alone[0] == pytest.approx(0.12)
     assert "The centralized cases have train.optimizer.lr=0.005" in written["notes"][0]
-    assert "(above on every task)" in written["notes"][1]
+    assert "one network with sigmoid outputs" in written["notes"][1]
+    assert "(above on every task)" in written["notes"][2]
     assert all(each.startswith("flwr run . --stream") for each in written["commands"].values())
     assert written["bytes"]["distributed separate FL"] == {"bytes_down": 20.0, "bytes_up": 10.0}
     # As many rounds as a site of half of the sites takes part in.

@@ -40,7 +40,8 @@ def test_the_real_apps_fill_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [None, 10])
 def test_few_labels_are_named_as_a_reason_only_where_they_are_few(labels: int | None) -> None:
     mean = {"accuracy": 0.5, "alone_accuracy": 0.6, "majority_accuracy": 0.7}
-    results = {"final": {"mean": mean}, "config": {"data": {"labels_per_class": labels}}}
+    final = {"sites": {"a": mean}, "mean": mean}
+    results = {"final": final, "config": {"data": {"labels_per_class": labels}}}
     text = summary({"all": [results]})
     assert "below the majority class (70.00 %)" in text
     assert ("as many labels of each class" in text) == (labels is not None)

@@ -13,8 +13,9 @@ from benchmarks.report.tables import Figure, Table, times, write
 
 
 def test_a_figure_is_mean_and_standard_deviation_over_the_seeds() -> None:
-    assert Figure((0.9, 0.92, 0.94)).percent() == "92.00 ± 2.00"
-    assert Figure((0.9,)).percent() == "90.00"
+    assert Figure((0.9, 0.92, 0.94)).text() == "92.00 ± 2.00"
+    assert Figure((0.9,)).text() == "90.00"
+    assert Figure((6.5, 7.5), percent=False).text() == "7.00 ± 0.71"
 
 
 def test_a_table_is_markdown_for_people_and_json_for_programs(tmp_path: Path) -> None:

@@ -37,3 +37,12 @@ def test_findings_are_taken_over_with_their_counts() -> None:
     one.add(other)
     assert one.left_out == {"suffix": 6}
     assert len(one.notes) == len(one.warnings) == 1
+
+
+def test_missing_values_are_counted_by_column() -> None:
+    one, other = Findings(), Findings()
+    one.miss("age", 2)
+    one.miss("sex", 0)
+    other.miss("age", 1)
+    one.add(other)
+    assert one.missing == {"age": 3}

@@ -1,4 +1,4 @@
-"""UCI HAR: official folder and npz, one subject a site; every damage is reported with its row."""
+"""UCI HAR: a table of each subject, cut at random or along time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client_app.data.har import ACTIVITIES, open_recordings
-from client_app.data.registry import load
+from client_app.data.har_files import ACTIVITIES, open_recordings
+from client_app.data.registry import load, sums
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import har_recordings
 
@@ -18,19 +18,6 @@ def npz(tmp_path) -> Path:
     path = tmp_path / "har.npz"
     np.savez_compressed(path, **har_recordings())
     return path
-
-
-@pytest.fixture
-def official(tmp_path) -> Path:
-    """Write the official layout: subject 7 is in the official test half."""
-    folder = tmp_path / "official" / "UCI HAR Dataset"
-    arrays = har_recordings()
-    for half, here in (("train", arrays["subject"] < 7), ("test", arrays["subject"] == 7)):
-        (folder / half).mkdir(parents=True)
-        np.savetxt(folder / half / f"X_{half}.txt", arrays["x"][here], fmt="%16.7e")
-        for name in ("y", "subject"):
-            np.savetxt(folder / half / f"{name}_{half}.txt", arrays[name][here], fmt="%d")
-    return folder.parent
 
 
 def test_a_site_is_a_subject(npz, options, info) -> None:
@@ -48,17 +35,6 @@ def test_features_are_not_changed(npz, options, info) -> None:
     rows = data.train.inputs.batch(np.arange(len(data.train))).numpy()
     features = har_recordings()["x"][:60]
     assert all((features == row).all(axis=1).any() for row in rows)
-
-
-def test_the_official_folder_and_the_npz_agree(npz, official, options, info) -> None:
-    for index in range(3):
-        digests = {
-            load(
-                "har", options("har"), info(index=index, count=3, root=root), seed=1
-            ).test.inputs.digest()
-            for root in (npz, official, official / "UCI HAR Dataset")
-        }
-        assert len(digests) == 1
 
 
 def test_splits_of_a_subject_are_disjoint_and_repeat(npz, options, info) -> None:
@@ -119,68 +95,6 @@ def test_blocks_of_shuffled_rows_are_rejected(tmp_path, options, info) -> None:
         load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"x": np.zeros((180, 560))}, "561 columns"),
-        ({"x": np.zeros((179, 561))}, "180 rows but .* 179"),
-        ({"x": np.full((180, 561), np.nan)}, "x: row 1 has NaN"),
-        ({"y": np.full(180, 7)}, "y: row 1 is 7"),
-        ({"y": np.full(180, 1.5)}, "y: row 1 is 1.5"),
-        ({"y": np.full(180, "WALKING")}, "whole number"),
-        ({"subject": np.zeros(180)}, "subject: row 1 is 0.0"),
-        ({"subject": np.ones((180, 2))}, "whole number"),
-        ({"activity_names": np.array(ACTIVITIES[::-1])}, "in this order"),
-    ],
-)
-def test_a_wrong_npz_is_reported(tmp_path, options, info, changes, message) -> None:
-    np.savez(tmp_path / "har.npz", **{**har_recordings(), **changes})
-    with pytest.raises(UserError, match=message) as error:
-        load("har", options("har"), info(index=0, count=3, root=tmp_path), seed=1)
-    assert "har.npz" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("file", "line", "message"),
-    [
-        ("train/X_train.txt", "0.5 " * 560, "X_train.txt: line 3 has 560 columns, not 561"),
-        ("train/X_train.txt", "0.5 " * 560 + "abc", "X_train.txt: line 3 has 'abc'"),
-        ("test/X_test.txt", "0.5 " * 560 + "nan", "X_test.txt: row 3 has NaN"),
-        ("test/y_test.txt", "9", "y_test.txt: row 3 is 9.0, not a whole number from 1 to 6"),
-        ("train/subject_train.txt", "1.5", "subject_train.txt: row 3 is 1.5"),
-        ("train/y_train.txt", "1\n1", "y_train.txt has 121 rows but .* 120"),
-        ("train/y_train.txt", "\xe9", "y_train.txt: line 3"),
-    ],
-)
-def test_a_wrong_text_file_is_reported_with_its_line(
-    official, options, info, file, line, message
-) -> None:
-    path = official / "UCI HAR Dataset" / file
-    lines = path.read_text().splitlines()
-    lines[2] = line
-    path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(UserError, match=message):
-        load("har", options("har"), info(index=0, count=3, root=official), seed=1)
-
-
-def test_missing_and_empty_files_are_reported(official, tmp_path, options, info) -> None:
-    (official / "UCI HAR Dataset" / "test" / "y_test.txt").write_text("")
-    with pytest.raises(UserError, match=r"y_test\.txt: no rows"):
-        load("har", options("har"), info(index=0, count=3, root=official), seed=1)
-    (official / "UCI HAR Dataset" / "test" / "y_test.txt").unlink()
-    with pytest.raises(UserError, match=r"y_test\.txt is missing"):
-        load("har", options("har"), info(index=0, count=3, root=official), seed=1)
-    with pytest.raises(UserError, match=r"exactly one \.npz"):
-        load("har", options("har"), info(index=0, count=3, root=tmp_path), seed=1)
-
-
-def test_a_file_is_read_once_until_it_changes(npz) -> None:
-    first = open_recordings(npz)
-    assert open_recordings(npz) is first
-    np.savez(npz, **har_recordings(per_activity=11))
-    assert len(open_recordings(npz).labels) == 198
-
-
 def test_the_published_data(real, options, info) -> None:
     path = real("har.npz")
     sizes = []
@@ -219,3 +133,81 @@ def test_subjects_that_no_site_has_are_warned_of(npz, options, info) -> None:
         "warning: 1 subjects belong to no site (subject-07); for all of them: --federation-config "
         "'num-supernodes=3'"
     )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "digest"),
+    [
+        ({}, "2610f2c55a8854aa1853f611f49ac511ffb9d4afab555f90d1df25a4c5ea1ea8"),
+        ({"split": "blocks"}, "f49c470e19355e28fec0e8e896bd47fbb149f1a037343ade18df64f73b2b15ff"),
+    ],
+)
+def test_the_splits_are_those_of_the_published_figures(npz, options, info, chosen, digest) -> None:
+    site = info(index=0, count=3, root=npz)
+    assert load("har", options("har", **chosen), site, seed=1).digest == digest
+
+
+def test_subjects_and_a_table_of_subjects_have_the_same_rows(npz, tmp_path, options, info) -> None:
+    recordings = open_recordings(npz)
+    header = ["subject", "activity", "split", *(f"f{n}" for n in range(561))]
+    lines, sites = [",".join(header)], range(3)
+    for index in sites:
+        site = info(index=index, count=3, root=npz)
+        data = load("har", options("har", split="blocks"), site, seed=1)
+        for split in ("train", "validation", "test"):
+            part = getattr(data, split)
+            for values, label in zip(part.inputs.values, part.labels, strict=True):
+                cells = [data.source, ACTIVITIES[label], split, *map(str, values.tolist())]
+                lines.append(",".join(cells))
+    (tmp_path / "subjects.csv").write_text("\n".join(lines))
+    assert len(lines) < len(recordings.labels)  # windows at the cuts are left out
+    natural = {**options("tabular")["site_split"], "scheme": "natural", "column": "subject"}
+    chosen = options(
+        "tabular",
+        site_split=natural,
+        tasks=["activity"],
+        classes={"activity": ACTIVITIES},
+        standardize="none",
+    )
+    for index in sites:
+        own = load("har", options("har", split="blocks"), info(index=index, count=3, root=npz), 1)
+        same = load(
+            "tabular", chosen, info(index=index, count=3, root=tmp_path / "subjects.csv"), 1
+        )
+        assert same.source == own.source
+        for one, other in zip(parts_of(same), parts_of(own), strict=True):
+            assert np.array_equal(one.inputs.values, other.inputs.values)
+            assert np.array_equal(one.labels, other.labels)
+
+
+def parts_of(data):
+    return data.train, data.validation, data.test
+
+
+def test_features_can_have_a_scale(npz, options, info) -> None:
+    site = info(index=0, count=3, root=npz)
+    own = load("har", options("har", standardize="site"), site, seed=1).train.inputs.values
+    assert np.abs(own.mean(axis=0)).max() < 1e-5
+    assert np.abs(own.std(axis=0) - 1).max() < 1e-5
+    asked = sums("har", options("har", standardize="agreed"), site, seed=1)
+    assert len(asked.inputs) == 561
+    assert set(asked.inputs.count) == {42}
+    assert len(asked.targets) == 0
+    constants = {"mean": [0.5] * 561, "std": [2.0] * 561}
+    chosen = options("har", standardize="agreed", constants=constants)
+    plain = load("har", options("har"), site, seed=1).train.inputs.values
+    scaled = load("har", chosen, site, seed=1).train.inputs.values
+    assert np.allclose(scaled, (plain - 0.5) / 2)
+    with pytest.raises(UserError, match=r"data.standardize: one of none, site, agreed"):
+        load("har", options("har", standardize="mine"), site, seed=1)
+
+
+def test_a_window_in_two_blocks_is_refused(tmp_path, options, info) -> None:
+    arrays = {name: array[:60] for name, array in har_recordings().items()}
+    arrays["x"][9] = arrays["x"][0]
+    np.savez(tmp_path / "har.npz", **arrays)
+    with pytest.raises(UserError, match=r"data\.duplicates"):
+        load("har", options("har", split="blocks"), info(root=tmp_path), seed=1)
+    kept = load("har", options("har", split="blocks", duplicates="keep"), info(root=tmp_path), 1)
+    used = load("har", options("har", split="blocks", duplicates="drop"), info(root=tmp_path), 1)
+    assert len(kept.train) - len(used.train) == 1

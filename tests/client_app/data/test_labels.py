@@ -262,3 +262,16 @@ def test_any_cells_give_targets_or_a_user_error(column, kind, join) -> None:
         return
     assert len(targets.rows) == len(targets.values) == len(targets.strata()) <= len(column)
     assert not np.isinf(targets.values).any()
+
+
+def test_missing_labels_are_counted_by_column() -> None:
+    found = Findings()
+    task = {"columns": ["edema", "mass"], "kind": "labels"}
+    read(["1", "", "0", ""], ["0", "NA", "", "1"], task=task, findings=found)
+    assert found.missing == {"edema": 2, "mass": 2}
+    found = Findings()
+    read(["none", "mild", "nan", "none"], classes=["none", "mild"], findings=found)
+    assert found.missing == {"c0": 1}
+    found = Findings()
+    read(["none", "some"], folders=True, findings=found)
+    assert found.missing == {}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client_app.data.har import open_recordings
+from client_app.data.har_files import open_recordings
 from client_app.data.overlaps import EXTREMES, in_order_of_time, overlap_free_share, shared_extremes
 from client_app.data.registry import load
 from fedstrata.support.errors import UserError

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import conf
 from client_app.context import DataKey, read_site_data
 from client_app.data.formats import SUFFIXES
-from client_app.data.har import ACTIVITIES
+from client_app.data.har_files import ACTIVITIES
 from client_app.data.registry import load
 from client_app.data.site_info import SiteInfo, require_root
 from client_app.data.site_split import Rank, SiteSplit, rows_of_site

@@ -19,6 +19,7 @@ from fedstrata.cli.app_bundle import (
     default_experiment,
 )
 from fedstrata.support.errors import UserError
+from tests.helpers.source import PRODUCT, imports, modules
 
 
 def test_it_is_what_flower_makes_of_the_checkout() -> None:
@@ -37,6 +38,22 @@ def test_an_installed_wheel_gives_the_same_bundle(tmp_path: Path) -> None:
         shutil.copy(ROOT / name, tmp_path / where)
     assert app_root(tmp_path) is None
     assert build_bundle(tmp_path, beside) == build_bundle()
+
+
+def test_what_the_apps_import_of_ours_is_in_the_bundle() -> None:
+    files = bundle_files()
+    names = {str(path).removesuffix(".py").removesuffix("/__init__") for path in files}
+    names |= {path.rpartition("/")[0] for path in files}  # a folder without __init__.py
+    bundled = {name.replace("/", ".") for name in names if name}
+    every = [module for module in modules(*PRODUCT) if module.name in bundled]
+    assert {"server_app.app", "client_app.app"} <= {module.name for module in every}
+    existing = {module.name for module in modules(*PRODUCT)}
+    missing = {
+        f"{module.name} imports {name}"
+        for module in every
+        for name in imports(module) & existing - bundled
+    }
+    assert sorted(missing) == []
 
 
 def test_the_default_experiment_is_the_apps() -> None:

@@ -14,7 +14,7 @@ from fedstrata.cli.check import lines, main
 from tests.helpers.data_files import fill
 
 KEYS = {
-    *("task", "kind", "classes", "examples", "left_out", "range", "size", "groups"),
+    *("task", "kind", "classes", "examples", "left_out", "missing", "range", "size", "groups"),
     *("warnings", "errors", "leaves"),
 }
 
@@ -196,6 +196,33 @@ def test_what_the_guard_refuses_has_to_be_mended(
     assert left in shown["leaves"]["error"]
 
 
+def test_missing_values_are_counted_by_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "north.csv"
+    rows = [f"{n % 7},{'xy'[n % 2]},{'ab'[n // 2 % 2]}" for n in range(60)]
+    rows[:3] = [",,a", ",,b", ",,a"]
+    rows[3:6] = ["1,,b", "2,,NA", "3,x,b"]
+    table.write_text("\n".join(["age,color,label", *rows]))
+    words = [f"data-root={table}", "experiment=tabular", "data.categories={color:[x,y]}"]
+    shown, _ = checked(capsys, *words, "data.duplicates=keep")
+    assert shown["missing"] == {"age": 3, "color": 5, "label": 1}
+    assert "missing values by column: age 3, color 5, label 1" in lines(shown)
+
+
+def test_labels_that_a_manifest_lacks_are_missing_values(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
+    cells = [f"{path},{'' if n < 4 else path.parts[0]}" for n, path in enumerate(files)]
+    (pictures / "labels.csv").write_text("\n".join(["path,label", *cells]))
+    shown, _ = checked(capsys, *images(pictures, "data.manifest=labels.csv"))
+    assert shown["missing"] == {"label": 4}
+    shown, _ = checked(capsys, *images(pictures))
+    assert shown["missing"] == {}
+    assert not [line for line in lines(shown) if "missing" in line]
+
+
 def test_the_sums_that_leave_before_the_rounds_are_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +244,22 @@ def test_the_sums_that_leave_before_the_rounds_are_shown(
     none = {"models": ["linear"]}
     shown, _ = checked(capsys, *words, site_file(tmp_path, table, plan=none), status=1)
     assert "asks for sums" in shown["errors"][0]
+
+
+def test_the_categories_that_leave_before_the_site_joins_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "north.csv"
+    table.write_text("\n".join(["cp,label", *(f"{n % 3},{'ab'[n // 3 % 2]}" for n in range(60))]))
+    words = ["experiment=tabular", "data.categories={cp:agreed}", "data.features=[cp]"]
+    words += ["data.classes={label:[a,b]}", "data.duplicates=keep", "--site"]
+    allowed = {"models": ["linear"], "categories": ["cp"]}
+    shown, _ = checked(capsys, *words, site_file(tmp_path, table, plan=allowed))
+    assert shown["leaves"]["categories"]["columns"] == {"cp": ["0", "1", "2"]}
+    none = {"models": ["linear"]}
+    shown, _ = checked(capsys, *words, site_file(tmp_path, table, plan=none), status=1)
+    assert "asks for the names of the categories in the column 'cp'" in shown["errors"][0]
+    assert "categories" not in shown["leaves"]
 
 
 def test_a_home_that_there_is_not_is_a_folder_that_does_not_exist(

@@ -73,7 +73,7 @@ def test_the_app_bundle_has_the_ground_rooms_and_not_the_command() -> None:
     with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT))) as bundle:
         names = {name for name in bundle.namelist() if name.startswith("fedstrata")}
     folders = {name.split("/")[1] for name in names}
-    assert folders == {"__init__.py", "protocol", "support", "drawn_faces"}
-    for folder in ("protocol", "support", "drawn_faces"):
+    assert folders == {"__init__.py", "protocol", "runs", "support", "drawn_faces"}
+    for folder in ("protocol", "runs", "support", "drawn_faces"):
         files = {str(path.relative_to(ROOT)) for path in (ROOT / "fedstrata" / folder).glob("*.py")}
         assert files <= names

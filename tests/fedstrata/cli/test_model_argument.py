@@ -33,6 +33,11 @@ def test_a_site_uses_its_tuned_model_before_its_best_and_its_last(tmp_path: Path
     assert find_model("march:north", [tmp_path]) == site / "deployed.safetensors"
 
 
+def test_the_best_model_is_the_last_one_where_there_is_no_other(tmp_path: Path) -> None:
+    last = touched(tmp_path / "march" / "sites" / "north" / STATES["last"])
+    assert find_model("march:north:best", [tmp_path]) == last
+
+
 def test_a_run_that_a_person_named_is_found_by_that_name(tmp_path: Path) -> None:
     path = touched(tmp_path / "march-0a1b2c3d" / "sites" / "north" / "deployed.safetensors")
     assert find_model("march:north", [tmp_path]) == path  # at a hospital

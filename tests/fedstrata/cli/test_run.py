@@ -145,6 +145,9 @@ class Fake:
     def status(self, run: int) -> str:
         return self.end
 
+    def finish_log(self) -> None:
+        pass
+
     def say(self, kind: Any, text: str) -> None:
         note_said(kind, text, {VARIABLE: str(self.said)})
 

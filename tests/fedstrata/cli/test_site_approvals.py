@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -140,3 +142,15 @@ def test_a_decision_that_cannot_be_recorded_is_not_made(settings: Path) -> None:
     with pytest.raises(SystemExit, match="nothing was decided"):
         main(["approvals", "--settings", str(settings), "allow", "17"])
     assert Approvals(read.guard_folder / "approvals", "north").decision(asked.id) is None
+
+
+def test_what_a_run_is_bound_to_is_shown(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ask(settings, bundle("one\n"))
+    assert "bound to" not in typed(settings, capsys, "show", "17")
+    plan = replace(plan_of("faces"), agreed={"mean": [0.0], "std": [1.0]})
+    Approvals(read_settings(settings).guard_folder / "approvals", "north").bind(
+        msgspec.structs.replace(asked, plan=plan.to_json())
+    )
+    assert "bound to         the scale " in typed(settings, capsys, "show", "17")

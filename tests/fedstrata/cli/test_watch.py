@@ -24,5 +24,5 @@ def test_the_address_is_printed_and_ctrl_c_ends_it(
 
 
 def test_a_run_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"^fedstrata watch: .*holds no run"):
+    with pytest.raises(SystemExit, match=r"^fedstrata watch: .*there is no run"):
         watch.main(["one", "--runs-in", str(tmp_path)])

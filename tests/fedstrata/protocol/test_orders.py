@@ -57,6 +57,20 @@ def test_another_best_state_or_model_is_refused(key: str, value: Any) -> None:
             orders.read_order(message)
 
 
+@given(st.integers() | st.floats() | st.binary() | st.sampled_from(["../site", ".x", "a/b", "a b"]))
+def test_another_site_is_named_or_the_order_is_refused(of: Any) -> None:
+    message = order_of(None)
+    message.content["order"]["of"] = of  # type: ignore[index]
+    with pytest.raises(UserError, match="of is no name of a site"):
+        orders.read_order(message)
+    with pytest.raises(Refused):
+        orders.measured_of(message)
+    named = orders.order(
+        kinds.EVALUATE, 7, plan="{}", round_number=3, layers={}, ttl=60, of="north"
+    )
+    assert orders.read_order(named).of == orders.measured_of(named) == "north"
+
+
 def test_a_coded_order_arrives_as_it_was_sent() -> None:
     layers = {key: kinds.payload_array(key.encode()) for key in ("common/0", "common/1", "task")}
     message = orders.order(

@@ -64,7 +64,7 @@ def test_a_plan_arrives_as_it_was_sent() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"rounds": 0}, "0 rounds"),
+        ({"rounds": -1}, "-1 rounds"),
         ({"fraction": 0.0}, "a share of 0.0"),
         ({"train__steps": 5}, "either train.epochs or train.steps"),
         ({"train__batch_size": 0}, "train.batch_size must be greater than 0, got 0"),

@@ -27,7 +27,7 @@ def test_empty_bins_are_left_out() -> None:
         Calibration(0.1, [None, (0.2, 0.3, 0.5), (0.9, 0.8, 0.5)])
     )
     assert drawn.count("<circle") == 2
-    assert "says 0.200, right 0.300, 50.0 % of the examples" in drawn
+    assert "says 0.200, holds in 0.300, 50.0 % of the examples" in drawn
 
 
 def test_at_most_so_many_curves_are_drawn() -> None:

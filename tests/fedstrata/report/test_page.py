@@ -108,10 +108,11 @@ def test_what_a_run_does_not_have_yet_is_left_out() -> None:
 def test_the_best_state_and_the_fine_tuning_are_there() -> None:
     plain = run_results()
     site = {"before": {"accuracy": 0.5}, "after": {"accuracy": 0.7109375}, "gain": 0.2109375}
-    plain["deployment"] = {"sites": {"north": site}, "newcomers": {}, "refused": {}}
+    age = {"kind": "number", "unit": "years", "before": {"mae": 7.0625}, "after": {"mae": 6.9375}}
+    plain["deployment"] = {"sites": {"north": site, "east": age}, "newcomers": {}, "refused": {}}
     plain["best"] = {**plain["final"], "round": 2, "metric": "loss", "over": "worst", "value": 1.0}
     text = report_page([typed(plain)])
-    assert {0.7109375, 0.2109375} <= set(Page(text).values)
+    assert {0.7109375, 0.2109375, 7.0625, 6.9375} <= set(Page(text).values)
     assert (
         "The best state is that after round 2: validation data chose it by loss, worst site."
         in text

@@ -17,7 +17,6 @@ from client_app.data.tabular.cells import (
     TableRules,
     as_numbers,
     category_cells,
-    found_categories,
     missing_counts,
     number_cells,
     words,
@@ -92,12 +91,6 @@ def test_the_name_of_a_column_that_nobody_configured_stays() -> None:
 def test_only_the_first_wrong_cells_are_named() -> None:
     with pytest.raises(UserError, match=r"12 cells are no number .* and 2 more"):
         number_cells(table(*["word"] * 12), "x", RULES)
-
-
-def test_categories_are_found_once_and_in_order() -> None:
-    assert found_categories([["10", "9", ""], ["9.0", "1"]]) == ("1", "9", "10")
-    assert found_categories([["red", "blue"], ["red", "10"]]) == ("10", "blue", "red")
-    assert found_categories([[""]]) == ()
 
 
 def test_whole_numbers_are_words_without_a_point() -> None:

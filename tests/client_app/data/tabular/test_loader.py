@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from client_app.data.findings import Findings
-from client_app.data.registry import load, sums
+from client_app.data.registry import categories, load, sums
 from client_app.data.site_info import SiteInfo
+from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.support.errors import UserError
 
 HEADER = "age,sex,cp,label"
@@ -130,6 +131,25 @@ def test_categories_are_agreed_over_all_files_of_a_simulation(tmp_path, load_tab
     assert inputs(data[0].train)[:, 1:].tolist() == [[0, 1]] * 14
 
 
+def test_a_deployed_site_waits_with_its_own_categories(tmp_path, load_table, options) -> None:
+    path = write(tmp_path / "a.csv", [f"{n},{'red' if n else ' '},{'yn'[n % 2]}" for n in range(30)],
+                 "n,color,label")  # fmt: skip
+    chosen = {"features": ["n", "color"], "classes": {"label": ["y", "n"]}}
+    waiting = load_table(path, deployed=True, categories={"color": "agreed"}, **chosen)
+    assert waiting.input_shape == (2,)
+    info = SiteInfo("clinic", None, None, None, path, deployed=True)
+    own = options("tabular", categories={"color": "agreed", "n": [*range(30)]}, **chosen)
+    assert categories("tabular", own, info) == CategoriesReport("clinic", {"color": ("red",)})
+    own["categories"]["n"] = "agreed"
+    assert categories("tabular", own, info).columns["n"][:3] == ("0", "1", "10")
+    write(path, [f"{n},{n},{'yn'[n % 2]}" for n in range(300)], "n,color,label")
+    with pytest.raises(UserError, match="300 categories; at most 200 are taken") as raised:
+        categories("tabular", own, info)
+    assert "looks like an identifier" in str(raised.value)
+    with pytest.raises(UserError, match="data=faces has no categories; there are tabular"):
+        categories("faces", own, info)
+
+
 def test_classes_are_those_of_all_files_of_a_simulation(tmp_path, load_table) -> None:
     for name, words in (("a", ("mild", "well")), ("b", ("sick", "well"))):
         write(tmp_path / f"{name}.csv", [f"{n},{words[n % 2]}" for n in range(30)], "age,label")
@@ -198,10 +218,6 @@ def test_the_same_seed_gives_the_same_splits(tmp_path, load_table) -> None:
     ("changes", "said"),
     [
         ({}, "data.features=null: all sites need the same inputs"),
-        (
-            {"features": ["age", "cp"], "categories": {"cp": "agreed"}},
-            "data.categories.cp=agreed: the names of categories would leave this site",
-        ),
         ({"features": ["age"]}, "data.classes=null"),
     ],
 )
