@@ -140,25 +140,9 @@ class Run:
         if not self.roster.members:
             raise UserError("no site can take part")
         check_newcomers(self.roster, self.state.partitions)
-        if self.roster.newcomers:
-            self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
-        for group, each in results.coding(self.state).items():
-            if any(way["name"] != "exact" for way in each.values()):
-                self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
-        members = self.roster.members
-        predicted = {name: member.report.kind.name for name, member in members.items()}
-        if self.config.strategy.rounds:
-            self.log(choice_line(predicted, self.config.choose))
-        settings = self.config.strategy
-        if self.config.deployment.epochs:
-            self.log(tuning_line(self.state.partitions, self.config.deployment.groups))
-        cohorts = any(member.in_cohort for member in self.roster.members.values())
-        tasks = [member.task for member in self.roster.members.values()]
-        held = held_for(tasks, self.state, settings.bounds)
-        self.log(bounds_line(settings.bounds, held, cohorts=cohorts))
-        self.admission.begun = True
-        for line in aggregator_lines(self.state):
+        for line in _decided(self.roster, self.state, self.config):
             self.log(line)
+        self.admission.begun = True
 
     def play(self, saved: Saved | None) -> dict[str, Any]:
         """Play the rounds that are left, evaluate, fine-tune; return what results.json holds.
@@ -392,3 +376,22 @@ def with_categories(asking: Run) -> Plan:
     asking.roster.change_plan(plan.to_json())
     asking.roster.clear()
     return plan
+
+
+def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str]:
+    """Yield what was decided once it is known who takes part, for the log."""
+    if roster.newcomers:
+        yield f"newcomers, after the rounds: {', '.join(sorted(roster.newcomers))}"
+    for group, each in results.coding(state).items():
+        if any(way["name"] != "exact" for way in each.values()):
+            yield f"{group} travels coded: {state.codings.describe(group)}"
+    members = roster.members
+    if config.strategy.rounds:
+        predicted = {name: member.report.kind.name for name, member in members.items()}
+        yield choice_line(predicted, config.choose)
+    if config.deployment.epochs:
+        yield tuning_line(state.partitions, config.deployment.groups)
+    cohorts = any(member.in_cohort for member in members.values())
+    held = held_for([member.task for member in members.values()], state, config.strategy.bounds)
+    yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
+    yield from aggregator_lines(state)
