@@ -196,9 +196,9 @@ class Run:
         """Evaluate the last state and the best one, fine-tune; return what results.json holds."""
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
-        alone, kept = self.config.baselines.alone, self.config.kept_models
+        baselines, kept = self.config.baselines, self.config.kept_models
         keep = LAST if LAST in kept else ""
-        final = measure(self.dispatch, alone=alone, keep=keep, state=len(self.history))
+        final = measure(self.dispatch, baselines, keep=keep, state=len(self.history))
         self.ends["final"] = final
         written = self._write_results()
         self.ends["best"] = measured_best(
@@ -210,7 +210,7 @@ class Run:
             written = self._write_results()
         if self.config.deployment.epochs:
             self.ends["deployment"] = deploy(
-                self.dispatch, final, alone=alone, state=len(self.history)
+                self.dispatch, final, alone=baselines.alone, state=len(self.history)
             )
             written = self._write_results()
         return written
