@@ -30,7 +30,8 @@ _KEY = 16  # bytes of a name's digest
 logger = logging.getLogger("flwr")
 
 Known = dict[bytes, bytes]
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def digest_of(path: Path) -> str:
