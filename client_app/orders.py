@@ -1,4 +1,4 @@
-"""What a site does for each order: report, train, evaluate, train alone, fine-tune."""
+"""What a site does for each order: report, train, evaluate, train for comparison, fine-tune."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from client_app.context import (
 )
 from client_app.failures import logged_reason, writing
 from client_app.memory import within_memory
+from client_app.pooled.report import report_in_one_place
 from client_app.round import (
+    PreparedRound,
     check_finite,
     exchanged_tensors,
     prepare_round,
@@ -39,6 +41,7 @@ from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
     AnyReport,
     DeployReport,
+    Metrics,
     SiteReport,
     failure_report,
 )
@@ -173,10 +176,7 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     report = prepared.report(measured)
     report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
     if order.keep:
-        memory, stages = prepared.site_round.memory, {order.keep: measured}
-        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
-    if order.keep == LAST:  # a best one of before is of another end of the run
-        model_path(context, BEST).unlink(missing_ok=True)
+        _keep_model(prepared, order, measured)
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
@@ -199,6 +199,11 @@ def train_alone(context: SiteContext, order: Order) -> Answer:
     prepared = prepare_round(alone, plan.rounds + 1, {}, store)
     report = prepared.report(prepared.measure())
     return replace(report, seconds=time.perf_counter() - started), {}
+
+
+def train_in_one_place(context: SiteContext, order: Order) -> Answer:
+    """Answer with metrics of the model that is trained on the data of all sites of a simulation."""
+    return report_in_one_place(context, order.round), {}
 
 
 def deploy(context: SiteContext, order: Order) -> Answer:
@@ -265,9 +270,24 @@ ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.SUMS: add_up,
     kinds.TRAIN: train,
     kinds.ALONE: train_alone,
+    kinds.POOLED: train_in_one_place,
     kinds.DEPLOY: deploy,
     kinds.EVALUATE: evaluate_received,
 }
+
+
+def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> None:
+    """Write the whole model that was measured; a full disk costs the file, and not the measures."""
+    context, memory = prepared.context, prepared.site_round.memory
+    try:
+        if order.keep == LAST:  # a best one of before is of another end of the run
+            model_path(context, BEST).unlink(missing_ok=True)
+        stages = {order.keep: measured}
+        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
+    except (OSError, UserError) as error:
+        logger.error(
+            "site %s: its %s model is not written: %s", context.data.site, order.keep, error
+        )
 
 
 def _store_of(context: SiteContext, other: str) -> DiskStore:

@@ -118,6 +118,21 @@ def test_a_plan_without_rounds_trains_nothing() -> None:
     assert context.store.rounds() == []
 
 
+def test_a_model_that_cannot_be_written_costs_no_measures(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = opened(plan_of())
+    wanted = order(2, payloads(context))._replace(keep="last", state=1)
+
+    def full(*_: object, **__: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(orders, "write_site_model", full)
+    report = round_report(orders.evaluate_received(context, wanted))
+    assert report.metrics.keys() == {"validation", "test"}
+    assert "its last model is not written: the disk is full" in caplog.text
+
+
 def test_training_alone_writes_nothing() -> None:
     context = opened(plan_of())
     report = round_report(orders.train_alone(context, order(3)))

@@ -114,6 +114,7 @@ def test_a_full_disk_costs_one_contribution_and_no_personal_layer(
         "data.sha256",
         "round-000001.safetensors",
         "round-000003.safetensors",
+        "models",
     }
 
 
