@@ -167,7 +167,7 @@ class Run:
             first = saved.round + 1
             self.log(f"resuming after round {saved.round}")
         total, choose = self.config.strategy.rounds, self.config.choose
-        self._begin_progress()
+        begin_progress(self)
         number, suspects = first, dict[str, str]()
         while number <= total and not stop_reason(self.history, choose):
             try:
@@ -178,7 +178,7 @@ class Run:
                 continue
             record.suspects, suspects = suspects, {}
             self.history.append(record.to_dict())
-            self._save(number)  # before the log says that the round is done
+            save_checkpoint(self, number)  # before the log says that the round is done
             self.audit.played(self.history[-1], self.roster.everyone.values(), self.folder.path)
             self.log(report.round_line(record, total))
             self._write_results()
@@ -237,7 +237,7 @@ class Run:
             "round": saved.round,
             "newcomers": lacking,
         }
-        self._begin_progress()
+        begin_progress(self)
         self.delivery.deliver(self.roster.everyone.keys(), ())
         self.ends["final"] = measure_saved(self.dispatch, saved, states)
         if self.config.cross_site:
@@ -249,15 +249,6 @@ class Run:
         found = measure_cross_site(self.dispatch, ask, self.ends["final"])
         self.ends["cross_site"] = found
         self.log("cross-site: no task has two sites" if found is None else cross_site_tables(found))
-
-    def _begin_progress(self) -> None:
-        """Note who takes part, and how long the run is."""
-        config = self.config
-        everyone = self.roster.everyone.items()
-        self.progress.join({name: member.task for name, member in everyone})
-        afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 2  # last and best
-        afterwards += 1 if config.deployment.epochs else 0
-        self.progress.begin(config.strategy.rounds, self.history, afterwards)
 
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
         """Start all tasks from the checkpoint; sites that lack it get it before the next round."""
@@ -319,18 +310,6 @@ class Run:
         for record in self.history:
             self.admission.leave_out(record["suspects"])
 
-    def _save(self, number: int) -> None:
-        checkpoints = self.state.to_checkpoints()
-        with writing(f"the checkpoint of round {number}", self.folder.path):
-            self.folder.save(
-                number,
-                {key: each.state for key, each in checkpoints.items()},
-                {key: each.optimizer for key, each in checkpoints.items()},
-                self.history,
-                {key: each.published for key, each in checkpoints.items()},
-                best=best_rounds(self.history, self.config.choose, MOST_BACK),
-            )
-
     def _write_results(self) -> dict[str, Any]:
         """Write results.json as it is now, and return what it holds."""
         content = results.results(
@@ -347,6 +326,29 @@ class Run:
             write_json(self.folder.path / "results.json", content)
         self.tracking.update(content)
         return content
+
+
+def begin_progress(run: Run) -> None:
+    """Note who takes part in a run, and how long it is."""
+    config, everyone = run.config, run.roster.everyone
+    run.progress.join({name: member.task for name, member in everyone.items()})
+    afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 2  # last and best
+    afterwards += 1 if config.deployment.epochs else 0
+    run.progress.begin(config.strategy.rounds, run.history, afterwards)
+
+
+def save_checkpoint(run: Run, number: int) -> None:
+    """Write the checkpoint of a run's round."""
+    checkpoints = run.state.to_checkpoints()
+    with writing(f"the checkpoint of round {number}", run.folder.path):
+        run.folder.save(
+            number,
+            {key: each.state for key, each in checkpoints.items()},
+            {key: each.optimizer for key, each in checkpoints.items()},
+            run.history,
+            {key: each.published for key, each in checkpoints.items()},
+            best=best_rounds(run.history, run.config.choose, MOST_BACK),
+        )
 
 
 def aggregator_lines(state: ServerState) -> Iterator[str]:
