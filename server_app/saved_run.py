@@ -121,6 +121,23 @@ def states_of(saved: Saved, state: ServerState, name: str) -> dict[str, dict[str
     return sent_states(saved, state)
 
 
+def described(
+    given: SavedRun, saved: Saved, sites: Iterable[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return ``measured_run`` of results.json, and the lines that say it."""
+    lacking, name = newcomers(saved, sites), given.folder.name
+    lines = [
+        f"measuring the {given.state} state of {name}, after round {saved.round}; nothing is trained"
+    ]
+    if lacking:
+        lines.append(
+            "took no part in that run, so their personal layers are those of its start: "
+            + ", ".join(lacking)
+        )
+    record = {"run": name, "state": given.state, "round": saved.round, "newcomers": lacking}
+    return record, lines
+
+
 def newcomers(saved: Saved, sites: Iterable[str]) -> list[str]:
     """Return the sites that trained in no round of the run: they have no layers of their own."""
     trained = {site for record in saved.history for site in record["participants"]}
