@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overrides = ("baselines.alone=false", *(QUICK if options.quick else ()))
     seeds = tuple(options.seeds[:1] if options.quick else options.seeds)
     sites = QUICK_SITES if options.quick else SITES
-    study = Study("cache", "faces", sites, None, overrides, seeds)
+    study = Study("cache", "faces_paper", sites, None, overrides, seeds)
     actors = 1 if options.quick else os.cpu_count() or 1
     with Simulator(options.work.resolve(), actors) as simulator:
         found = study.run(simulator, CASES)

@@ -253,7 +253,7 @@ class Extent:
 
 def measure(extent: Extent, folder: Path) -> dict[str, list[Timing]]:
     """Run the cases in turn, or side by side for a quick look; return the timings of each."""
-    config = compose("faces", (*DATA, f"data.train={extent.train}"))
+    config = compose("faces_paper", (*DATA, f"data.train={extent.train}"))
     write_site_data(config, extent.sites, None, folder / "data")
 
     def once(case: str, number: int) -> list[Timing]:

@@ -192,7 +192,7 @@ def measure_runs(
     cases: Sequence[str], sites: int, repeat: int, folder: Path, *, quick: bool
 ) -> dict[str, list[float]]:
     """Return the seconds of each case until its first round, in turn or, when quick, side by side."""
-    write_site_data(compose("faces", DATA), sites, None, folder / "data")
+    write_site_data(compose("faces_paper", DATA), sites, None, folder / "data")
 
     def once(case: str, number: int) -> float:
         place, settle = folder / f"{number}-{CASES.index(case)}", 0 if quick else SETTLE

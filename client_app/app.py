@@ -59,6 +59,12 @@ def train_alone(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.train("pooled")
+def train_in_one_place(message: Message, context: Context) -> Message:
+    """Train on the data of all sites of a simulation, to compare; answer with metrics alone."""
+    return _answer(message, context)
+
+
 @app.train("deploy")
 def deploy(message: Message, context: Context) -> Message:
     """Fine-tune the final model by itself; answer with metrics alone, before and after."""

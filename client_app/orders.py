@@ -1,4 +1,4 @@
-"""What a site does for each order: report, train, evaluate, train alone, fine-tune."""
+"""What a site does for each order: report, train, evaluate, train for comparison, fine-tune."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from client_app.context import (
 )
 from client_app.failures import logged_reason, writing
 from client_app.memory import within_memory
+from client_app.pooled.report import report_in_one_place
 from client_app.round import (
     PreparedRound,
     check_finite,
@@ -200,6 +201,11 @@ def train_alone(context: SiteContext, order: Order) -> Answer:
     return replace(report, seconds=time.perf_counter() - started), {}
 
 
+def train_in_one_place(context: SiteContext, order: Order) -> Answer:
+    """Answer with metrics of the model that is trained on the data of all sites of a simulation."""
+    return report_in_one_place(context, order.round), {}
+
+
 def deploy(context: SiteContext, order: Order) -> Answer:
     """Fine-tune the plan's groups of the final model by the site alone; measure before and after.
 
@@ -264,6 +270,7 @@ ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.SUMS: add_up,
     kinds.TRAIN: train,
     kinds.ALONE: train_alone,
+    kinds.POOLED: train_in_one_place,
     kinds.DEPLOY: deploy,
     kinds.EVALUATE: evaluate_received,
 }

@@ -44,6 +44,10 @@ logger = logging.getLogger("flwr")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
 # How the operator gets results.json from the machine of the ServerApp; FEDSTRATA_FETCH is another way.
 FETCH = "ssh {host} sudo cat {path} > {run}.json"
+NOT_POOLED = (
+    "baselines.pooled: the data of deployed sites stay where they are, so training in one place is "
+    "left out; a simulation can do it"
+)
 app = ServerApp()
 
 
@@ -87,7 +91,7 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
     from server_app.run import checked
 
     for each in several:
-        checked(_composed(each))
+        checked(_composed(grid, each))
     failed: dict[str, str] = {}
     for number, each in enumerate(several, start=1):
         overrides = " ".join(each.overrides)
@@ -109,7 +113,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     is known first. While sites of a deployment answer, torch is imported here; a simulation's, on
     the same machine, start undisturbed.
     """
-    config = _composed(wanted)
+    config = _composed(grid, wanted)
     given = saved_run(config, wanted.overrides, wanted.output_dir)
     config = config if given is None else given.config(config)
     if config.cross_site and isinstance(grid, GrpcGrid):
@@ -138,13 +142,12 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         say(f"run {folder.name}: results go to {folder.path}")
         look = partial(_gather, roster, config, progress.saying(say))
         found, rejected = look()
-        from server_app.run import Run
+        from server_app.run import Run, with_categories
         from server_app.start_weights import checkpoint
 
         if plan.wants_categories and found:
             # Before the sites join: how wide their inputs are, and so their layers, depends on it.
-            asking = Run(roster, config, plan, folder, None, say, audit, progress)
-            plan = asking.agree_on_categories()
+            plan = with_categories(Run(roster, config, plan, folder, None, say, audit, progress))
             found, rejected = look()
         start = checkpoint(config, home() / "cache", say, given.start if given else "")
         this_run = Run(roster, config, plan, folder, start, say, audit, progress)
@@ -166,10 +169,18 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     _close(grid, folder.path / "results.json", results)
 
 
-def _composed(wanted: RunConfig) -> Config:
-    """Return the configuration; raise UserError where its tracker is not installed."""
+def _composed(grid: Grid, wanted: RunConfig) -> Config:
+    """Return the configuration, and say what of it a deployment cannot do.
+
+    Raises
+    ------
+    UserError
+        Where its tracker is not installed.
+    """
     config = compose(wanted.experiment, wanted.overrides)
     check_tracker(config.tracker)
+    if config.baselines.pooled and isinstance(grid, GrpcGrid):
+        say(NOT_POOLED)
     return config
 
 
@@ -229,6 +240,7 @@ def _close(grid: Grid, path: Path, results: Mapping[str, Any]) -> None:
         for line in whereabouts(path, fetch, socket.gethostname(), user_name(os.getuid())):
             say(line)
     else:
+        say(f"report: fedstrata report {path.parent}")
         say(f"results: {path}")
 
 

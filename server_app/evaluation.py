@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from flwr.app import Array, Message
+from flwr.superlink.grid.grpc_grid import GrpcGrid
 from torch import Tensor
 
 from fedstrata.protocol import answers, kinds
@@ -32,17 +33,41 @@ from server_app.rounds.records import (
 )
 from server_app.run_folder import Saved
 from server_app.sites.members import Member
+from strategies.config import BaselinesConfig
 
 AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
 States = Mapping[str, Mapping[str, Tensor]]  # by scope key
-MEANS = ("accuracy", "balanced_accuracy", "majority_accuracy", "alone_accuracy")
+MEANS = (
+    "accuracy",
+    "balanced_accuracy",
+    "majority_accuracy",
+    "alone_accuracy",
+    "pooled_accuracy",
+)
 
 
-def measure(dispatch: Dispatch, *, alone: bool, keep: str = "", state: int = 0) -> dict[str, Any]:
-    """Evaluate the last state at every member and, where asked for, the members trained alone.
+@dataclass(frozen=True)
+class Others:
+    """What a model is compared with, by site: the site trained alone, and all data in one place."""
 
-    With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says; it is
-    of the state after round ``state``.
+    alone: Mapping[str, Mapping[str, Any] | None]
+    pooled: Mapping[str, Mapping[str, Any] | None]
+
+
+def measure(
+    dispatch: Dispatch, baselines: BaselinesConfig, *, keep: str = "", state: int = 0
+) -> dict[str, Any]:
+    """Evaluate the last state at every member and, where asked for, what it is compared with.
+
+    Parameters
+    ----------
+    dispatch : Dispatch
+        The way to the sites, and the last state.
+    baselines : BaselinesConfig
+        What each member is also trained as, to compare.
+    keep, state : str, int
+        With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says;
+        it is of the state after round ``state``.
 
     Returns
     -------
@@ -52,7 +77,14 @@ def measure(dispatch: Dispatch, *, alone: bool, keep: str = "", state: int = 0) 
     members = list(dispatch.roster.members.values())
     ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
-    return _summary(dispatch, reports, record, trained_alone(dispatch, members) if alone else {})
+    pooled = baselines.pooled and not isinstance(
+        dispatch.grid, GrpcGrid
+    )  # no deployed site is asked
+    others = Others(
+        trained_alone(dispatch, members) if baselines.alone else {},
+        trained_in_one_place(dispatch, members) if pooled else {},
+    )
+    return _summary(dispatch, reports, record, others)
 
 
 def measure_best(
@@ -91,8 +123,12 @@ def measure_best(
     ask = replace(ask, keep=keep, state=best.round, best=best.round)
     what = f"the best state, after round {best.round}: "
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report, what=what)
-    alone = {name: site["alone"] for name, site in final["sites"].items()}
-    return {**_summary(dispatch, reports, record, alone), **best.to_dict()}
+    sites = final["sites"].items()
+    others = Others(
+        {name: site["alone"] for name, site in sites},
+        {name: site["pooled"] for name, site in sites},
+    )
+    return {**_summary(dispatch, reports, record, others), **best.to_dict()}
 
 
 def saved_ask(dispatch: Dispatch, saved: Saved, states: States) -> Ask:
@@ -106,22 +142,22 @@ def measure_saved(dispatch: Dispatch, saved: Saved, states: States) -> dict[str,
     members = list(dispatch.roster.members.values())
     ask = saved_ask(dispatch, saved, states)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
-    return _summary(dispatch, reports, record, {})
+    return _summary(dispatch, reports, record, Others({}, {}))
 
 
 def _summary(
     dispatch: Dispatch,
     reports: Mapping[str, RoundReport],
     record: RoundRecord,
-    without: Mapping[str, Mapping[str, Any] | None],
+    others: Others,
 ) -> dict[str, Any]:
-    """Return what results.json has of an evaluation; ``without`` is of the sites trained alone."""
+    """Return what results.json has of an evaluation."""
     by_name = dispatch.roster.members
     sites = {name: site_record(by_name[name], report) for name, report in reports.items()}
     for name, site in sites.items():
         interval = reports[name].interval
         site["interval"] = None if interval is None else list(interval)
-        site |= compared(site, by_name[name], without.get(name))
+        site |= compared(site, by_name[name], others.alone.get(name), others.pooled.get(name))
         site |= record_of(reports[name].by_class, by_name[name].report.classes)
     tasks = task_metrics(sites)
     for task, summary in tasks.items():
@@ -132,14 +168,18 @@ def _summary(
         "tasks": tasks,
         "sites": sites,
         "mean": {name: mean_of_known(site[name] for site in of_classes) for name in MEANS},
+        "weighted_mean": {name: weighted_mean(of_classes, name) for name in MEANS},
         **missing(record),
     }
 
 
 def compared(
-    site: Mapping[str, Any], member: Member, alone: Mapping[str, Any] | None
+    site: Mapping[str, Any],
+    member: Member,
+    alone: Mapping[str, Any] | None,
+    pooled: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what stands beside a site's measures: a guess without input, and the site alone."""
+    """Return what stands beside a site's measures: a guess without input, alone, in one place."""
     leading = measures_of(site).leading
     baseline = member.report.baseline
     shown = {"baseline": dict(baseline)} if site["kind"] != CLASSES else {}
@@ -148,13 +188,16 @@ def compared(
         baseline_name(site): baseline[leading],
         "alone": alone,
         f"alone_{leading}": None if alone is None else alone[leading],
+        "pooled": pooled,
+        f"pooled_{leading}": None if pooled is None else pooled[leading],
     }
 
 
 def _comparison_of_task(
     summary: Mapping[str, Any], sites: Collection[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    names = (baseline_name(summary), f"alone_{measures_of(summary).leading}")
+    leading = measures_of(summary).leading
+    names = (baseline_name(summary), f"alone_{leading}", f"pooled_{leading}")
     return {name: weighted_mean(sites, name) for name in names}
 
 
@@ -164,13 +207,27 @@ def trained_alone(dispatch: Dispatch, members: Collection[Member]) -> dict[str, 
     With them is what the site computed with: it can differ from the rounds.
     """
     dispatch.log(f"training {len(members)} sites alone, to compare")
-    ask = last_ask(dispatch, kinds.ALONE, layers={})
-    reports, _ = ask_reports(dispatch, ask, members, answers.read_round_report, what="alone: ")
+    return _compared_by(dispatch, kinds.ALONE, members, "alone")
+
+
+def trained_in_one_place(
+    dispatch: Dispatch, members: Collection[Member]
+) -> dict[str, dict[str, Any]]:
+    """Return the measures on each site's test data of a model of all sites' data, by site."""
+    dispatch.log(f"training on the data of {len(members)} sites in one place, to compare")
+    return _compared_by(dispatch, kinds.POOLED, members, "in one place")
+
+
+def _compared_by(
+    dispatch: Dispatch, kind: str, members: Collection[Member], what: str
+) -> dict[str, dict[str, Any]]:
+    ask = last_ask(dispatch, kind, layers={})
+    reports, _ = ask_reports(dispatch, ask, members, answers.read_round_report, what=f"{what}: ")
     by_name = {member.site: member for member in members}
-    return {name: _measures_alone(by_name[name], report) for name, report in reports.items()}
+    return {name: _test_measures(by_name[name], report) for name, report in reports.items()}
 
 
-def _measures_alone(member: Member, report: RoundReport) -> dict[str, Any]:
+def _test_measures(member: Member, report: RoundReport) -> dict[str, Any]:
     measures = named_measures(member, report.metrics["test"])
     del measures["examples"]
     return {**measures, "numerics": numerics_record(report)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedstrata.protocol.measure_text import BASELINES
+from fedstrata.protocol.measure_text import BASELINES as BASELINES
 from fedstrata.protocol.measure_text import WORDS as WORDS
 from fedstrata.protocol.measure_words import gain_words as gain_words
 from fedstrata.protocol.measure_words import value_words as value_words

@@ -27,7 +27,7 @@ from models.training.losses import BinaryCrossEntropy, CrossEntropy
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PIECE = 25  # steps between two settings of the learning rate
 RECIPE = 1  # raise it when the same settings would give other weights
-TARGETS = ("attributes", "identity")
+TARGETS = ("attributes", "identity", "looks")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def pretrain(
         report = loop.fit(
             network,
             public.split,
-            _settings(settings, done, steps, device),
+            _settings(settings, done, steps, device, public.augment),
             trained=dict(network.named_parameters()),
             generator=generator,
             device=device,
@@ -145,11 +145,12 @@ def pretrain(
 
 @dataclass(frozen=True)
 class PublicSet:
-    """Public examples, the number of outputs that learn them, and the loss that they learn by."""
+    """Public examples, the number of outputs that learn them, and how they are learned."""
 
     split: Split
     outputs: int
     loss: loop.Loss
+    augment: str = "flip"
 
 
 def public_set(settings: Pretraining, seed: int) -> PublicSet:
@@ -178,6 +179,10 @@ def _drawn_faces(settings: Pretraining, seed: int) -> PublicSet:
         names, labels = np.unique(people, return_inverse=True)
         split = Split(inputs, labels.astype(np.int64))
         return PublicSet(split, len(names), CrossEntropy())
+    if settings.target == "looks":
+        split = Split(inputs, np.concatenate([part.looks for part in parts]))
+        # In a mirror, what is on the left would be on the right.
+        return PublicSet(split, len(drawn_faces.LOOKS), BinaryCrossEntropy(), augment="none")
     asked = drawn_faces.ATTRIBUTES
     answers = [np.concatenate([part.labels[name] for part in parts]) for name in asked]
     split = Split(inputs, np.stack(answers, axis=1).astype(np.float32))
@@ -188,7 +193,7 @@ PUBLIC: Mapping[str, Callable[[Pretraining, int], PublicSet]] = {"drawn_faces": 
 
 
 def _settings(
-    settings: Pretraining, done: int, steps: int, device: torch.device
+    settings: Pretraining, done: int, steps: int, device: torch.device, augment: str
 ) -> loop.FitSettings:
     """Return the settings of the next piece: the rate falls along a cosine over all steps."""
     config = FitConfig(
@@ -197,7 +202,7 @@ def _settings(
         batch_size=settings.batch_size,
         optimizer=settings.optimizer,
         clip=5.0,
-        augment="flip",
+        augment=augment,
     )
     factor = loop.schedule_factor("cosine", done + 1, steps)
     return loop.FitSettings(config, factor, autocast=device.type == "cuda")

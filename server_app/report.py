@@ -12,16 +12,14 @@ from rich.table import Table
 
 from server_app import measure_words
 from server_app.class_tables import class_table
+from server_app.outcome import outcome
 from server_app.rounds.records import (
     MISSED,
     NOT_ASKED,
     TOOK_PART,
     RoundRecord,
-    baseline_name,
-    kind_of,
     mean_of_known,
     measures_of,
-    weighted_mean,
 )
 from server_app.tables import MEGABYTE, rendered
 
@@ -85,8 +83,8 @@ def _spans(numbers: Sequence[int]) -> str:
 
 
 def closing(results: Mapping[str, Any]) -> list[str]:
-    """Return the texts at the end of a run: tables, and who gained and who lost."""
-    texts = [final_tables(results["final"]), verdict(results["final"])]
+    """Return the texts at the end of a run: the sites, what came of it, who gained and who lost."""
+    texts = [final_table(results["final"]), outcome(results["final"])]
     if classes := class_table(results["final"]["tasks"]):
         texts.append(classes)
     if missed := participation_table(results["participation"], results["rounds"]):
@@ -132,18 +130,11 @@ def whereabouts(path: Path, fetch: str, host: str, user: str) -> list[str]:
     return [f"results: {path} on {host}, of user {user}", f"fetch them: {command}"]
 
 
-def final_tables(final: Mapping[str, Any]) -> str:
-    """Return the tables of the end: per task and per site, beside a guess and the sites alone."""
+def final_table(final: Mapping[str, Any]) -> str:
+    """Return the table of the sites at the end, beside a guess, the sites alone and in one place."""
     sites = _with_gains(final["sites"])
-    tasks = {
-        task: {
-            **row,
-            "gain": weighted_mean((s for s in sites.values() if s["task"] == task), "gain"),
-        }
-        for task, row in final["tasks"].items()
-    }
     table = _mixed_table if measure_words.tasks_of_other_kinds(sites) else _final_table
-    return rendered(table("task", tasks)) + rendered(table("site", sites))
+    return rendered(table(sites))
 
 
 def _with_gains(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -153,17 +144,17 @@ def _with_gains(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
     }
 
 
-def _mixed_table(kind: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+def _mixed_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return a table in words, for tasks of several kinds."""
-    table = Table(title=f"On the test data, per {kind}; sites with 95 % intervals")
-    second = "task" if kind == "site" else "sites"
-    for heading in (kind, second, "leading measure", "besides", "without input", "alone", "gain"):
+    table = Table(title="On the test data, per site, with 95 % intervals")
+    headings = ("site", "task", "leading measure", "besides", "without input", "alone", "gain")
+    for heading in headings:
         table.add_column(heading)
     for name, row in rows.items():
         leading = measures_of(row).leading
         table.add_row(
             name,
-            str(row[second]),
+            row["task"],
             measure_words.leading(row),
             measure_words.besides(row),
             measure_words.baseline(row),
@@ -277,83 +268,23 @@ def _deployment_cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def verdict(final: Mapping[str, Any]) -> str:
-    """Return sentences that compare the federation with the sites alone, whichever way it went.
-
-    One for all sites whose tasks are of classes, and one for each other task.
-    """
-    others = measure_words.tasks_of_other_kinds(final["sites"])
-    lines = [_verdict_of_classes(final)] if final["mean"]["accuracy"] is not None else []
-    lines += [_verdict_of_task(task, sites) for task, sites in others.items()]
-    return "\n".join(lines) or "no site answered the final evaluation"
-
-
-def _verdict_of_classes(final: Mapping[str, Any]) -> str:
-    mean, alone = final["mean"]["accuracy"], final["mean"].get("alone_accuracy")
-    majority = final["mean"]["majority_accuracy"]
-    text = f"mean over sites: federation {100 * mean:.2f} %, majority class {100 * majority:.2f} %"
-    if alone is None:
-        return text
-    sites = _with_gains(measure_words.of_classes(final["sites"]))
-    gains = {name: site["gain"] for name, site in sites.items() if site["gain"] is not None}
-    gain = sum(gains.values()) / len(gains)
-    text += f", alone {100 * alone:.2f} %: the federation is {100 * gain:+.2f} points"
-    return text + _compared_with_alone(gains, len(sites))
-
-
-def _verdict_of_task(task: str, sites: Mapping[str, Mapping[str, Any]]) -> str:
-    row = next(iter(sites.values()))
-    leading = measures_of(row).leading
-    means = [
-        measure_words.value_words(row, leading, mean_of_known(site[key] for site in sites.values()))
-        for key in (leading, baseline_name(row))
-    ]
-    text = (
-        f"{task}: mean over sites: federation {measure_words.WORDS[leading]} {means[0]}, "
-        f"{measure_words.BASELINES[kind_of(row)]} {means[1]}"
-    )
-    gains = {n: s["gain"] for n, s in _with_gains(sites).items() if s["gain"] is not None}
-    if not gains:
-        return text
-    alone = mean_of_known(measure_words.alone(site) for site in sites.values())
-    gain = measure_words.gain_words(row, sum(gains.values()) / len(gains))
-    text += f", alone {measure_words.value_words(row, leading, alone)}, gain {gain}"
-    return text + _compared_with_alone(gains, len(sites))
-
-
-def _compared_with_alone(gains: Mapping[str, float], sites: int) -> str:
-    text = ""
-    if len(gains) < sites:
-        text += f" at the {len(gains)} of {sites} sites that were trained alone"
-    if losing := [name for name, each in gains.items() if each < 0]:
-        text += f"; alone is better at {', '.join(losing)}"
-    return text
-
-
-def _final_table(kind: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title=f"On the test data, per {kind}")
-    headings = (
-        kind,
-        *(["task"] if kind == "site" else ["sites"]),
-        "accuracy",
-        "balanced",
-        "AUROC",
-        "majority class",
-        "alone",
-        "gain",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("task", "site") else "right")
+def _final_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title="On the test data, per site")
+    for heading in ("site", "task"):
+        table.add_column(heading)
+    for heading in ("accuracy", "balanced", "AUROC", "majority", "alone", "gain", "in one place"):
+        table.add_column(heading, justify="right")
     for name, row in rows.items():
         table.add_row(
             name,
-            str(row["task" if kind == "site" else "sites"]),
+            row["task"],
             _percent(row["accuracy"]),
             _percent(row["balanced_accuracy"]),
             "-" if row["auroc"] is None else f"{row['auroc']:.3f}",
             _percent(row["majority_accuracy"]),
             _percent(row.get("alone_accuracy")),
             _points(row["gain"]),
+            _percent(row.get("pooled_accuracy")),
         )
     return table
 

@@ -125,18 +125,6 @@ class Run:
             config.choose,
         )
 
-    def agree_on_categories(self) -> Plan:
-        """Return the plan with the categories of all sites, which are to be asked anew with it."""
-        least = self.config.strategy.min_sites
-        # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
-        closed = ClosedAdmission(self.roster, self.state, self.plan, None, False, self.log)
-        dispatch = replace(self.dispatch, admission=closed)
-        categories = agree_on_categories(dispatch, least, self.plan.data)
-        plan = replace(self.plan, categories=categories)
-        self.roster.change_plan(plan.to_json())
-        self.roster.clear()
-        return plan
-
     def join(self, found: list[Member], rejected: list[RejectedSite]) -> None:
         """Take in the sites that can take part, and log what was decided.
 
@@ -152,25 +140,9 @@ class Run:
         if not self.roster.members:
             raise UserError("no site can take part")
         check_newcomers(self.roster, self.state.partitions)
-        if self.roster.newcomers:
-            self.log(f"newcomers, after the rounds: {', '.join(sorted(self.roster.newcomers))}")
-        for group, each in results.coding(self.state).items():
-            if any(way["name"] != "exact" for way in each.values()):
-                self.log(f"{group} travels coded: {self.state.codings.describe(group)}")
-        members = self.roster.members
-        predicted = {name: member.report.kind.name for name, member in members.items()}
-        if self.config.strategy.rounds:
-            self.log(choice_line(predicted, self.config.choose))
-        settings = self.config.strategy
-        if self.config.deployment.epochs:
-            self.log(tuning_line(self.state.partitions, self.config.deployment.groups))
-        cohorts = any(member.in_cohort for member in self.roster.members.values())
-        tasks = [member.task for member in self.roster.members.values()]
-        held = held_for(tasks, self.state, settings.bounds)
-        self.log(bounds_line(settings.bounds, held, cohorts=cohorts))
-        self.admission.begun = True
-        for line in aggregator_lines(self.state):
+        for line in _decided(self.roster, self.state, self.config):
             self.log(line)
+        self.admission.begun = True
 
     def play(self, saved: Saved | None) -> dict[str, Any]:
         """Play the rounds that are left, evaluate, fine-tune; return what results.json holds.
@@ -182,10 +154,11 @@ class Run:
         """
         if self.start is not None:
             self._load_start(self.start)
-        if self.plan.categories is not None:
-            self.folder.note_categories(self.plan.categories)
         if self.plan.wants_sums:
-            self._agree()
+            scale = agree(self.dispatch, self.config.strategy.min_sites)
+            self.plan = replace(self.plan, agreed=scale)
+            self.admission.change_scale(self.plan)
+        self.folder.note_agreed(self.plan)
         self.folder.note_weights(self.plan.weights)
         self.audit.admitted(self.roster.everyone.values())
         first = 1
@@ -223,9 +196,9 @@ class Run:
         """Evaluate the last state and the best one, fine-tune; return what results.json holds."""
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
-        alone, kept = self.config.baselines.alone, self.config.kept_models
+        baselines, kept = self.config.baselines, self.config.kept_models
         keep, played = LAST if LAST in kept else "", len(self.history)
-        final = measure(self.dispatch, alone=alone, keep=keep, state=played)
+        final = measure(self.dispatch, baselines, keep=keep, state=played)
         self.ends["final"] = final
         self._write_results()
         self.ends["best"] = measured_best(
@@ -236,6 +209,7 @@ class Run:
             self.ends["cross_site"] = measure_cross_site(self.dispatch, ask, final)
         if self.config.deployment.epochs:
             self._write_results()
+            alone = baselines.alone
             self.ends["deployment"] = deploy(self.dispatch, final, alone=alone, state=played)
         return self._write_results()
 
@@ -274,13 +248,6 @@ class Run:
         self.plan = replace(self.plan, weights=made.content_hash)
         self.admission.start_from(made, self.plan)
         self.delivery.checkpoint = made
-
-    def _agree(self) -> None:
-        """Give all sites one scale, those that join later too."""
-        self.plan = replace(self.plan, agreed=agree(self.dispatch, self.config.strategy.min_sites))
-        self.folder.note_agreed(self.plan.agreed)
-        self.admission.change_scale(self.plan)
-        self.roster.change_plan(self.plan.to_json())
 
     def _go_back(self, error: UnusableState) -> dict[str, str]:
         """Go back to the round before the one that made an unusable state.
@@ -380,3 +347,34 @@ def aggregator_lines(state: ServerState) -> Iterator[str]:
                 f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
                 "become negative: better put 'type:BatchNorm2d' into groups.personal"
             )
+
+
+def with_categories(asking: Run) -> Plan:
+    """Return the plan with the categories of all sites, which are to be asked anew with it."""
+    # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
+    closed = ClosedAdmission(asking.roster, asking.state, asking.plan, None, False, asking.log)
+    dispatch = replace(asking.dispatch, admission=closed)
+    least = asking.config.strategy.min_sites
+    plan = replace(asking.plan, categories=agree_on_categories(dispatch, least, asking.plan.data))
+    asking.roster.change_plan(plan.to_json())
+    asking.roster.clear()
+    return plan
+
+
+def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str]:
+    """Yield what was decided once it is known who takes part, for the log."""
+    if roster.newcomers:
+        yield f"newcomers, after the rounds: {', '.join(sorted(roster.newcomers))}"
+    for group, each in results.coding(state).items():
+        if any(way["name"] != "exact" for way in each.values()):
+            yield f"{group} travels coded: {state.codings.describe(group)}"
+    members = roster.members
+    if config.strategy.rounds:
+        predicted = {name: member.report.kind.name for name, member in members.items()}
+        yield choice_line(predicted, config.choose)
+    if config.deployment.epochs:
+        yield tuning_line(state.partitions, config.deployment.groups)
+    cohorts = any(member.in_cohort for member in members.values())
+    held = held_for([member.task for member in members.values()], state, config.strategy.bounds)
+    yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
+    yield from aggregator_lines(state)

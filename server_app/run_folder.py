@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from fedstrata.protocol.limits import MOST_RUN_NAME, NAME
+from fedstrata.protocol.plan import AGREED_LATER, Plan
 from fedstrata.support import checksums
 from fedstrata.support.durable import PRIVATE_FILE, private_folder, replacing_private, sync
 from fedstrata.support.errors import UserError, nearest
@@ -167,13 +168,11 @@ class RunFolder:
         if before != content_hash:
             self._write_begun({**content, "weights": content_hash})
 
-    def note_agreed(self, scale: dict[str, Any] | None) -> None:
-        """Write down the scale that the sites agreed on; a resumed run goes on with it."""
-        self._write_begun({**self.begun(), "agreed": scale})
-
-    def note_categories(self, categories: dict[str, list[str]]) -> None:
-        """Write down the categories that the sites agreed on; a resumed run goes on with them."""
-        self._write_begun({**self.begun(), "categories": categories})
+    def note_agreed(self, plan: Plan) -> None:
+        """Write down scale and categories on which the sites agreed; a resumed run keeps them."""
+        agreed = {name: getattr(plan, name) for name in AGREED_LATER}
+        if agreed := {name: value for name, value in agreed.items() if value is not None}:
+            self._write_begun({**self.begun(), **agreed})
 
     @property
     def has_begun(self) -> bool:

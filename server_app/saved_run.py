@@ -60,7 +60,7 @@ class SavedRun:
             weights=own.weights,
             cohort=own.cohort,
             cross_site=own.cross_site,
-            baselines=replace(own.baselines, alone=False),
+            baselines=replace(own.baselines, alone=False, pooled=False),
             deployment=own.deployment,
         )
 

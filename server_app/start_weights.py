@@ -22,6 +22,7 @@ from fedstrata.support.registry import find
 from models import weights
 from models.networks import build, usual_shape
 from models.networks.text import folder_tensors
+from models.packaged import read_packaged
 from models.weights import Checkpoint
 from server_app.pretraining import Pretraining, job_hash, pretrain
 from strategies.config import Config
@@ -56,6 +57,14 @@ class TorchvisionWeights:
 
 
 @dataclass(frozen=True)
+class PackagedWeights:
+    """The settings of ``weights=packaged``: they come with fedstrata."""
+
+    source: str
+    name: str
+
+
+@dataclass(frozen=True)
 class RunWeights:
     """The settings of ``weights=run``: a run that is measured, with the start that it had."""
 
@@ -64,13 +73,15 @@ class RunWeights:
     state: str
 
 
-Weights = RunWeights | Pretraining | FileWeights | FolderWeights | TorchvisionWeights
+GivenWeights = FileWeights | FolderWeights | TorchvisionWeights | PackagedWeights
+Weights = RunWeights | Pretraining | GivenWeights
 SOURCES: Mapping[str, type[Weights] | None] = {
     "none": None,
     "central": Pretraining,
     "file": FileWeights,
     "folder": FolderWeights,
     "torchvision": TorchvisionWeights,
+    "packaged": PackagedWeights,
     "run": RunWeights,
 }
 
@@ -208,7 +219,8 @@ def checkpoint(
             return found
         return job
     tensors, source = _given(config, wanted)
-    return _saved(_fitting(config, tensors, source, log=log), source, cache)
+    licence = "Apache-2.0" if isinstance(wanted, PackagedWeights) else None
+    return _saved(_fitting(config, tensors, source, log=log), source, cache, licence)
 
 
 def path_of(cache: Path, content_hash: str) -> Path:
@@ -244,15 +256,15 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
     return Checkpoint(content_hash, tensors, PretrainingJob.source)
 
 
-def _given(
-    config: Config, wanted: FileWeights | FolderWeights | TorchvisionWeights
-) -> tuple[Mapping[str, Tensor], str]:
+def _given(config: Config, wanted: GivenWeights) -> tuple[Mapping[str, Tensor], str]:
     """Return the tensors of weights that were made elsewhere, and what they are called."""
     if isinstance(wanted, FileWeights):
         return weights.read_file(Path(wanted.path)), wanted.path
     if isinstance(wanted, FolderWeights):
         folder = config.model["folder"]
         return folder_tensors(folder, default_models_dir()), f"folder {folder}"
+    if isinstance(wanted, PackagedWeights):
+        return read_packaged(wanted.name), f"packaged {wanted.name}"
     return weights.torchvision_weights(str(config.model["name"]), wanted.name), wanted.name
 
 
@@ -284,8 +296,11 @@ def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     return build(name, input_shape=shape, classes=2, **options)
 
 
-def _saved(tensors: Mapping[str, Tensor], source: str, cache: Path) -> Checkpoint:
+def _saved(
+    tensors: Mapping[str, Tensor], source: str, cache: Path, licence: str | None = None
+) -> Checkpoint:
     content_hash = weights.content_hash(tensors)
     path = path_of(cache, content_hash)
-    weights.save(path, tensors, {"source": source})
+    known = {} if licence is None else {"licence": licence}
+    weights.save(path, tensors, {"source": source, **known})
     return Checkpoint(content_hash, tensors, source)

@@ -92,6 +92,8 @@ class AnswerFilter:
         site shares, with tensors as the app announced them.
         """
         kind = message.metadata.message_type
+        if kind == kinds.POOLED:
+            raise Refused("training in one place needs the data of all sites, which stay there")
         if kind not in READERS:  # Flower's apps take "train.default" for "train"
             raise Refused(
                 f"the server asks for {limits.printable(kind)[:80]!r}, which is unknown here"

@@ -95,6 +95,7 @@ class BaselinesConfig:
     """What is trained for comparison, without the federation."""
 
     alone: bool
+    pooled: bool
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class Federation:
         honest: int = 5,
         examples: int = 200,
     ) -> None:
-        self.config: Config = compose("faces", [*SETTINGS, *overrides, f"seed={seed}"])
+        self.config: Config = compose("faces_paper", [*SETTINGS, *overrides, f"seed={seed}"])
         self.attack, self.seed = attack, seed
         self.sites = sites_of(honest, examples, seed)
         torch.manual_seed(seed)

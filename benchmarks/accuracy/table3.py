@@ -52,7 +52,7 @@ def drawn(rounds: int) -> Faces:
     return Faces(
         "drawn",
         "drawn faces, 100 sites, 20 a task, 13,792 pictures",
-        "faces",
+        "faces_paper",
         100,
         None,
         (

@@ -111,7 +111,7 @@ def drawn_faces(rounds: int, labels: int | None) -> TransferSet:
     return TransferSet(
         f"faces-{_short(labels)}",
         f"drawn faces, 10 sites, 5 tasks, {_labels(labels)}",
-        "faces",
+        "faces_paper",
         10,
         None,
         (

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import central
 from benchmarks.accuracy.study import Study
 from benchmarks.accuracy.transfer_sets import TransferSet
 from benchmarks.flower.simulator import Simulator
@@ -27,9 +26,10 @@ from benchmarks.report.outcome import (
     mean_of,
 )
 from benchmarks.report.tables import Figure, Table, write
+from client_app.pooled.training import round_settings
 from models.training import loop
 from models.training.data import SiteData
-from strategies.config import Config
+from strategies.config import Config, plan_for
 
 MEGABYTE = 1e6
 COLUMNS = (
@@ -140,7 +140,8 @@ def steps_note(configs: Iterable[Config], sites: Sequence[SiteData]) -> str:
     sizes = [len(data.train) for data in sites]
     steps: dict[str, None] = {}  # a set that keeps its order
     for config in configs:
-        pooled = central.round_settings(config, 1, sum(sizes), len(sizes))
+        plan = plan_for(config, federation="central", weights="")
+        pooled = round_settings(plan, 1, sum(sizes), len(sizes))
         of_a_site = np.mean([loop.planned_steps(size, config.train) for size in sizes])
         of_all = loop.planned_steps(sum(sizes), pooled.config)
         steps[f"{of_all} where a site makes {of_a_site:.3g}"] = None

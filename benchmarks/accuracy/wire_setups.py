@@ -76,7 +76,7 @@ def faces(body: Path) -> Setup:
     return Setup(
         "faces",
         "drawn faces, ResNet-18",
-        "faces",
+        "faces_paper",
         None,
         ("gender",) * 3,
         (*few, *start, "train.epochs=1"),

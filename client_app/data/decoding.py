@@ -66,7 +66,10 @@ def decode_picture(content: bytes, preparation: Preparation) -> Decoded:
 
 
 def _opened(content: bytes) -> ImageFile.ImageFile:
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError:  # from twice as many as Pillow itself thinks normal
+        raise TooManyPixelsError("its pixels are") from None
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise TooManyPixelsError(f"{width} x {height} pixels are")

@@ -89,6 +89,8 @@ def decode_frames(
     for frame in frames:
         try:
             stored = _pixels().pixel_array(io.BytesIO(content), index=frame)
+        except AttributeError:
+            raise DicomError("it has no pixels, or lacks what describes them") from None
         except Exception as error:  # the decoders' own words may hold values of the header
             raise DicomError(f"its pixels cannot be decoded: {type(error).__name__}") from None
         yield _decoded(stored, header, frame, preparation)
@@ -105,7 +107,7 @@ def _header(content: bytes) -> Any:
     except Exception as error:
         raise DicomError(f"not a readable DICOM file: {type(error).__name__}") from None
     if syntax is None or "Rows" not in header:
-        raise DicomError("a DICOM file without a picture")
+        raise DicomError("a DICOM file without a picture, such as a report")
     _require_decoder(syntax)
     return header
 

@@ -7,10 +7,10 @@ import logging
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from fedstrata.support.errors import UserError
 
 FOLDER = "digests"
 MOST_THREADS = 4
+PIECE = 512  # files that are given to threads at once
 SAMPLE = 4096  # bytes of a file that tell it from most others of its size
 _RACY = 2_000_000_000  # ns: a file this young could change without a new time
 MOST_PILED = 8  # times as many kept digests as files, before the old ones go
@@ -29,6 +30,7 @@ _KEY = 16  # bytes of a name's digest
 logger = logging.getLogger("flwr")
 
 Known = dict[bytes, bytes]
+Given, Made = TypeVar("Given"), TypeVar("Made")
 
 
 def digest_of(path: Path) -> str:
@@ -47,8 +49,8 @@ def same_content(
 
     Only files of equal size are looked into: at `SAMPLE` bytes of each, and only those with the
     same ones are read in whole. With ``cache_dir`` SHA-256 of both are kept there, by a digest of
-    name, size and times, so that no name of a file stands in the cache. A file that cannot be read
-    shares its number with none: what decodes it says so, or leaves it out.
+    name, size and times, so that no name of a file stands in the cache. A file that cannot be read,
+    or is empty, shares its number with none: what decodes it says so, or leaves it out.
     """
     now = time.time_ns()
     seen = {row: stat for row, path in enumerate(paths) if (stat := _stat(path)) is not None}
@@ -56,7 +58,7 @@ def same_content(
     files = [
         _File(row, paths[row], stat.st_size, _key(paths[row], stat), _changed(stat))
         for row, stat in seen.items()
-        if sizes[stat.st_size] > 1
+        if stat.st_size and sizes[stat.st_size] > 1
     ]
     if not files:
         return np.arange(len(paths), dtype=np.int64)
@@ -129,6 +131,14 @@ class KeptDigests:
                 _save(self._path, _bounded(_load(self._path), found, len(found)))
         except OSError as error:
             logger.warning("the digests of the data are not kept: %s", error)
+
+
+def map_in_pieces(
+    pool: Executor, function: Callable[[Given], Made], given: Sequence[Given]
+) -> Iterator[Made]:
+    """Yield what ``pool.map`` yields, with few futures at once: each takes 2 kB."""
+    for first in range(0, len(given), PIECE):
+        yield from pool.map(function, given[first : first + PIECE])
 
 
 class _File(NamedTuple):
@@ -215,7 +225,7 @@ def _stat(path: Path | str) -> os.stat_result | None:
 def _read(wanted: Mapping[bytes, _File], read: Callable[[_File], bytes | None]) -> Known:
     """Return what ``read`` makes of those files that can be read."""
     with ThreadPoolExecutor(MOST_THREADS) as pool:
-        pairs = zip(wanted, pool.map(read, wanted.values()), strict=True)
+        pairs = zip(wanted, map_in_pieces(pool, read, list(wanted.values())), strict=True)
         return {key: digest for key, digest in pairs if digest is not None}
 
 

@@ -250,10 +250,11 @@ class _Reader:
     def _class_folder(self, folder: Folder, label: str, split: str | None) -> Iterator[Entry]:
         reject_escape(self.root, folder.path)
         leave_links(folder, self.findings)
-        pictures = []
+        pictures, others = [], 0
         for name, plain in folder.below():
             path = folder.path / name
             if not is_picture(path):
+                others += 1
                 self.findings.leave_out(SUFFIX, describe_file(path))
                 continue
             if not plain:
@@ -265,7 +266,9 @@ class _Reader:
             raise UserError(
                 describe_folder(self.root, folder.path)
                 + f": no pictures in this class folder ({', '.join(SUFFIXES)})"
-                "; remove it, or name all classes in data.classes"
+                + private(f", but {others} files with other endings or none" if others else "")
+                + "; remove it, or name all classes in data.classes. A DICOM file needs the ending "
+                ".dcm, or a line in a manifest"
             )
         deeper = sum(path.parent != folder.path for path in pictures)
         if deeper:

@@ -115,7 +115,10 @@ class _Files:
 
     def find(self, name: str, source: PrivateText) -> Path:
         """Return the file that a cell names; raise `UserError` where there is none."""
-        inside = name if self.before == "." or not name else f"{self.before}/{name}"
+        if name.startswith(f"{self.root}/"):  # an absolute name of a file in the data folder
+            inside = name.removeprefix(f"{self.root}/")
+        else:
+            inside = name if self.before == "." or not name else f"{self.before}/{name}"
         for written in (inside, inside.replace("\\", "/"), inside.removeprefix("./")):
             actual = self.composed.get(normal(written), written)
             # Only names as the walk found them: those lie inside the root and are no links.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from client_app.data.decoded_store import DecodedStore, PackWriter
 from client_app.data.dicom import MissingReaderError
-from client_app.data.file_digests import KeptDigests
+from client_app.data.file_digests import KeptDigests, map_in_pieces
 from client_app.data.paths import describe_file
 from client_app.data.pixels import VERSION, Facts, Preparation, Square, scaled_values
 from client_app.data.readers import decode_all, decode_one
@@ -87,12 +87,14 @@ class PictureCache:
     kept: dict[tuple[str, int], Square] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     _used: list[int] = field(default_factory=lambda: [0], repr=False)  # bytes, in `kept`
+    _facts: dict[Facts, Facts] = field(default_factory=dict, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def examine(self, paths: Sequence[Path]) -> list[list[Picture] | UserError]:
         """Decode every file that is not stored; return its pictures, or what is wrong with it."""
         with ThreadPoolExecutor(threads()) as pool, self._writing() as writer:
-            found = list(pool.map(lambda path: self._examine(path, writer), paths))
+            found = list(map_in_pieces(pool, lambda path: self._examine(path, writer), paths))
+        self._facts.clear()
         if self.digests is not None:
             self.digests.save()
         return found
@@ -132,7 +134,9 @@ class PictureCache:
             if stored := self._stored(path, digest):
                 return stored
             for frame, frames, decoded in decode_all(path, content, self.preparation):
-                picture = Picture(path, digest, decoded.facts, frame)
+                # Most are the same, in pictures of 8 bits: they share one object.
+                facts = self._facts.setdefault(decoded.facts, decoded.facts)
+                picture = Picture(path, digest, facts, frame)
                 found.append(picture)
                 self._keep(picture.key, decoded.square)
                 self._count(decoded.size)

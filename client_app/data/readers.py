@@ -7,12 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from PIL import UnidentifiedImageError
+
 from client_app.data import dicom, nifti
-from client_app.data.decoding import MOST_PIXELS, TooManyPixelsError, decode_picture
+from client_app.data.decoding import FORMATS, MOST_PIXELS, TooManyPixelsError, decode_picture
 from client_app.data.formats import DICOM, NIFTI, suffix_of
 from client_app.data.paths import describe_file
 from client_app.data.pixels import Decoded, Preparation
 from fedstrata.support.errors import UserError, private
+
+_FORMATS = ", ".join(FORMATS)
 
 
 def decode_all(
@@ -34,6 +38,11 @@ def decode_all(
     UserError
         The format is not known, the file is damaged, or it has too many pixels.
     """
+    if not content:
+        empty = private(" (the file is empty)")
+        raise UserError(
+            describe_file(path) + ": not a readable picture" + empty + "; mend or remove it"
+        )
     with _said(path):
         if _is_single(path, content):
             yield 0, 1, decode_picture(content, preparation)
@@ -94,6 +103,11 @@ def _said(path: Path) -> Iterator[None]:
         ) from None
     except (dicom.DicomError, nifti.NiftiError) as error:
         raise UserError(describe_file(path) + f": {error}") from None
+    except UnidentifiedImageError:  # whose own text names an object in memory
+        reason = private(f" (its bytes are none of {_FORMATS})")
+        raise UserError(
+            describe_file(path) + ": not a readable picture" + reason + "; mend or remove it"
+        ) from None
     except Exception as error:  # decoders raise a dozen kinds for damaged files
         reason = private(f" ({str(error) or type(error).__name__})")
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,13 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+_ARCHIVES = {
+    b"PK\x03\x04": "an Excel workbook or a ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x1f\x8b": "compressed by gzip",
+    b"PAR1": "a Parquet file",
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ def table_rows(
     if path.stat().st_size > LARGEST:
         raise UserError(describe_file(path) + f": larger than {LARGEST >> 20} MiB")
     columns = [normal(column) for column in columns]
+    _reject_archive(path)
     line = 1
     try:
         with path.open(encoding=written.encoding or _marked(path), newline="") as opened:
@@ -149,6 +158,18 @@ def row_split(
     return known
 
 
+def _reject_archive(path: Path) -> None:
+    """Raise a `UserError` for a file of a spreadsheet, or a compressed one, under a table's name."""
+    try:
+        with path.open("rb") as opened:
+            first = opened.read(4)
+    except OSError:
+        return  # it is said where the file is read
+    for start, what in _ARCHIVES.items():
+        if first.startswith(start):
+            raise UserError(describe_file(path) + f": is {what}, not text; save it as CSV (UTF-8)")
+
+
 def _marked(path: Path) -> str:
     """Return the encoding that the file's byte order mark says; UTF-8 without one."""
     with path.open("rb") as opened:
@@ -171,9 +192,11 @@ def _delimiter(header: str, columns: Sequence[str]) -> str:
 
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
-    named = [column for column in header if column]  # spreadsheets add columns without a name
-    if len(set(named)) < len(named):
-        raise UserError(describe_file(path) + ": the header names a column twice")
+    # Spreadsheets add columns without a name.
+    twice = [name for name, many in Counter(filter(None, header)).items() if many > 1]
+    if twice:
+        which = private(f": {', '.join(map(repr, twice[:5]))}; rename or remove one")
+        raise UserError(describe_file(path) + ": the header names a column twice" + which)
     for column in columns:
         if column not in header:
             # Where a file has no header, this is its first row of data, which must not leave.

@@ -50,7 +50,7 @@ def tune(options: argparse.Namespace) -> list[str]:
     node_config, overrides = tuning.split_words(options.settings)
     model = read_model(path)
     node, plan = tuning.node_of(model.card, node_config), tuning.plan_of(model.card, overrides)
-    groups = plan.tuning.groups if _names_groups(overrides) else ()
+    groups = (plan.tuning.groups or ()) if _names_groups(overrides) else ()
     print(printable(f"{path}: task {model.card.task}, after round {model.card.round}"))
     try:
         made = tuning.tune(model, node, plan, groups)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedstrata.drawn_faces.camera import Camera
 from fedstrata.drawn_faces.chances import Bools
+from fedstrata.drawn_faces.looks import looks_of
 from fedstrata.drawn_faces.people import make_people
 from fedstrata.drawn_faces.portrait import paint_portraits, under_light
 from fedstrata.drawn_faces.scenes import make_scenes
@@ -47,11 +48,14 @@ class DrawnFaces:
         For each of ``ATTRIBUTES``, the index into ``CLASSES``, shape ``(n,)``.
     identity : NDArray[np.int64]
         Number of the person in each picture, shape ``(n,)``.
+    looks : NDArray[np.float32]
+        What `LOOKS` names, from 0 to 1, shape ``(n, len(LOOKS))``: nothing of it is asked of sites.
     """
 
     images: NDArray[np.uint8]
     labels: Mapping[str, NDArray[np.int64]]
     identity: NDArray[np.int64]
+    looks: NDArray[np.float32]
 
 
 def draw(
@@ -118,6 +122,7 @@ def draw(
         images=images,
         labels={name: labels[name].astype(np.int64) for name in ATTRIBUTES},
         identity=numbers[who],
+        looks=looks_of(people.take(who), scenes),
     )
 
 

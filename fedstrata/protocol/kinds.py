@@ -7,13 +7,14 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from fedstrata.protocol.limits import Refused
 
 # Flower routes a message by the word before the dot: to the app's query, train or evaluate.
-QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, DEPLOY, EVALUATE = (
+QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, POOLED, DEPLOY, EVALUATE = (
     "query",
     "query.weights",
     "query.categories",
     "query.sums",
     "train",
     "train.alone",
+    "train.pooled",
     "train.deploy",
     "evaluate",
 )

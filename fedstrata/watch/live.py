@@ -47,7 +47,7 @@ def fragment(path: Path) -> str:
         return _environment().get_template("unreadable.html").render(reason=str(error))
     sites: Mapping[str, SiteProgress] = run.progress.sites if run.progress else {}
     shown = sorted(sites.items(), key=lambda item: (_ORDER.index(item[1].state), item[0]))
-    counts = Counter(site.state for site in sites.values())
+    counts = Counter(str(site.state) for site in sites.values())
     return (
         _environment()
         .get_template("live.html")

@@ -134,8 +134,9 @@ class Admission:
         self.holders.lacking = set(self.roster.everyone)
 
     def change_scale(self, plan: Plan) -> None:
-        """Give the tasks of numbers the scale that the sites have agreed on, as the plan has it."""
+        """Give all sites the scale on which they agreed, as the plan has it; later ones too."""
         self.plan = plan
+        self.roster.change_plan(plan.to_json())
         for task, report in self.references.items():
             self.references[task] = _with_scale(report, plan)
         for side in (self.roster.members, self.roster.newcomers):

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 DATABASE = "sqlite:////"
-AT_ONCE = 100  # parameters, and numbers, of one request
+PARAMETERS_AT_ONCE, METRICS_AT_ONCE = 100, 1000  # of one request: as many as a server takes
 MOST_CHARACTERS = 500  # of a parameter, which a server takes
 STATES = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 # A server that is down must not stop the rounds; nothing is told to MLflow's makers. A folder is
@@ -106,7 +105,7 @@ class MLflow(Tracker):
 
         texts = {name: str(value) for name, value in values.items()}
         params = [Param(name, text[:MOST_CHARACTERS]) for name, text in texts.items()]
-        for some in _in_parts(params):
+        for some in _in_parts(params, PARAMETERS_AT_ONCE):
             self.client.log_batch(self._known, params=some)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -114,7 +113,8 @@ class MLflow(Tracker):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        for some in _in_parts([Metric(name, value, now, step) for name, value in values.items()]):
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        for some in _in_parts(metrics, METRICS_AT_ONCE):
             self.client.log_batch(self._known, metrics=some)
 
     def end(self, state: str) -> None:
@@ -128,6 +128,5 @@ class MLflow(Tracker):
         return self._client
 
 
-def _in_parts(items: Sequence[Item]) -> list[list[Item]]:
-    rest = iter(items)
-    return list(iter(lambda: list(islice(rest, AT_ONCE)), []))
+def _in_parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

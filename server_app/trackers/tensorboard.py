@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
+SHOWN = ("final/mean/accuracy", "best/mean/accuracy")  # beside the parameters of a run
+
+
 @dataclass(frozen=True)
 class TensorBoardOptions:
     """See conf/tracker/tensorboard.yaml."""
@@ -55,7 +58,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard.summary import hparams
 
         file: Any = self.writer.file_writer
-        for each in hparams(dict(values), {}):  # type: ignore[no-untyped-call]
+        for each in hparams(dict(values), dict.fromkeys(SHOWN, 0.0)):  # type: ignore[no-untyped-call]
             file.add_summary(each)
         rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in values.items())
         self.writer.add_text("parameters", f"| key | value |\n|---|---|\n{rows}", 0)

@@ -40,7 +40,7 @@ from tests.loopback import simulate
 
 
 def test_ours_trains_as_the_quickstart_does() -> None:
-    train = compose("faces", OURS).train
+    train = compose("faces_paper", OURS).train
     assert (train.optimizer.name, train.optimizer.momentum) == ("sgd", 0.9)
     assert (train.optimizer.weight_decay, train.clip, train.schedule) == (0, None, "constant")
     assert (train.batch_size, train.evaluation_batch_size) == (BATCH, BATCH)
@@ -59,7 +59,7 @@ def test_a_step_of_ours_is_that_of_the_stock_app(
     monkeypatch.syspath_prepend(str(STOCK_APP))
     stock = importlib.import_module("stock.task")
     overrides = (*OURS, "data.train=8", "data.test=4", "strategy.rounds=1")
-    config = compose("faces", overrides)
+    config = compose("faces_paper", overrides)
     write_site_data(config, 1, None, tmp_path / "data")
     plan = plan_for(config, federation="start", weights="")
     started = build_partitioned(

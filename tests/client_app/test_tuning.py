@@ -13,7 +13,7 @@ import torch
 from client_app import tuning
 from fedstrata.support.errors import UserError
 from models.model_card import ModelCard
-from models.model_file import ModelFile, network_of, read_model, write_model
+from models.model_file import ModelFile, folder_of, network_of, read_model, write_model
 from tests.helpers.model_cards import CARD, card, network_for
 from tests.helpers.runs import GROUPS, SMALL
 from tests.loopback import simulate
@@ -124,3 +124,26 @@ def test_other_classes_are_not_tuned(played: Any) -> None:
     )
     with pytest.raises(UserError, match="other classes than the model"):
         tuned(replace(model, card=other))
+
+
+def test_a_text_model_brings_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    from tests.helpers import site_models
+    from tests.helpers.text_models import WORDS, tiny_bert
+
+    torch.set_num_threads(1)
+    monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path / "server"))
+    tiny_bert(tmp_path / "server" / "models", WORDS)
+    notes = site_models.texts(tmp_path / "notes.csv")
+    few = ["strategy.rounds=1", "train.epochs=1", "baselines.alone=false", "strategy.poll=0.01"]
+    overrides = [*site_models.TEXTS, "weights=none", *few]
+    results, _ = simulate(tmp_path, "text", overrides, sites=1, data_root=str(notes))
+    model = read_model(tmp_path / results["run"] / "models" / "label.safetensors")
+    monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path / "hospital"))  # without that folder
+    node = tuning.node_of(model.card, {"data-root": str(notes), "site": "south"})
+    made = tuning.tune(model, node, tuning.plan_of(model.card, ["deployment.epochs=1"]))
+    own = read_model(made.path)
+    assert own.card.outputs == model.card.outputs
+    with folder_of(own) as models_dir:
+        network_of(own, models_dir)
+        assert (models_dir / "tiny-bert" / "vocab.txt").exists()

@@ -29,6 +29,7 @@ SMALL = [
     "strategy.rounds=2",
     "strategy.poll=0.01",
     "baselines.alone=false",
+    "baselines.pooled=false",
 ]
 GROUPS = ["groups=body_common_head_task", "groups.personal=[head.out]", "groups.task=[head.0]"]
 PLAIN = [*SMALL, *GROUPS]

@@ -40,8 +40,19 @@ def test_a_deployments_server_imports_while_it_asks(
     monkeypatch.setattr(app, "_import_ahead", note)
     monkeypatch.setattr(app, "gather", ask)
     with pytest.raises(UserError, match="asked"):
-        app.run(grid(), RunConfig("faces", (), tmp_path, ""))
+        app.run(grid(), RunConfig("faces_paper", (), tmp_path, ""))
     assert done == imported
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_a_deployment_says_at_once_that_nothing_is_trained_in_one_place(
+    deployed: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = GrpcGrid.__new__(GrpcGrid) if deployed else LoopbackGrid({})
+    caplog.set_level("INFO", "flwr")
+    for pooled in ("true", "false"):
+        app._composed(grid, RunConfig("faces", (f"baselines.pooled={pooled}",), tmp_path, ""))
+    assert caplog.text.count("training in one place is left out") == deployed
 
 
 def roster_of(sites: int) -> AllowedSites:

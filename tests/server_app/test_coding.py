@@ -417,10 +417,11 @@ def test_fine_tuning_and_newcomers_get_the_last_state(tmp_path: Path) -> None:
 
 def test_the_choice_is_written_as_people_would_or_as_hydra_does() -> None:
     plain = compose(
-        "faces", ["strategy.coding.common=topk", "strategy.coding.common.fraction=0.01"]
+        "faces_paper", ["strategy.coding.common=topk", "strategy.coding.common.fraction=0.01"]
     )
     full = compose(
-        "faces", ["coding@strategy.coding.common=topk", "strategy.coding.common.fraction=0.01"]
+        "faces_paper",
+        ["coding@strategy.coding.common=topk", "strategy.coding.common.fraction=0.01"],
     )
     assert plain == full
     assert plain.strategy.codings.from_site("common").to_dict() == {
@@ -453,8 +454,8 @@ def test_a_wrong_choice_is_reported_before_any_training(
 @pytest.mark.parametrize("way", WAYS)
 def test_nodes_that_send_sums_send_them_exactly(way: str) -> None:
     with pytest.raises(UserError, match=rf"write strategy\.{way}\.task=exact, or cohort\.sites=1"):
-        compose("faces", ["cohort.sites=2", f"strategy.{way}.task=bfloat16"])
-    compose("faces", ["cohort.sites=2"])
+        compose("faces_paper", ["cohort.sites=2", f"strategy.{way}.task=bfloat16"])
+    compose("faces_paper", ["cohort.sites=2"])
 
 
 def test_a_method_whose_payload_is_no_layer_cannot_be_coded_with_losses() -> None:

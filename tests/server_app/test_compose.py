@@ -40,14 +40,14 @@ def test_every_experiment_composes(experiment: str) -> None:
 
 @pytest.mark.parametrize("method", NAMES["method"])
 def test_every_method_file_is_a_method(method: str) -> None:
-    config = compose("faces", [f"method={method}"])
+    config = compose("faces_paper", [f"method={method}"])
     assert make_method(config.method).name == method
     assert set(METHODS) == set(NAMES["method"])
 
 
 @pytest.mark.parametrize("model", NAMES["model"])
 def test_every_model_file_builds(model: str, own_home: Path) -> None:
-    options: dict[str, Any] = dict(compose("faces", [f"model={model}"]).model)
+    options: dict[str, Any] = dict(compose("faces_paper", [f"model={model}"]).model)
     name = options.pop("name")
     if "folder" in options:
         tiny_bert(own_home / "models", ["word"], name=options["folder"])
@@ -58,7 +58,7 @@ def test_every_model_file_builds(model: str, own_home: Path) -> None:
 
 @pytest.mark.parametrize("model", ["resnet18", "resnet34"])
 def test_the_default_groups_cover_the_default_model_and_a_larger_one(model: str) -> None:
-    config = compose("faces", [f"model={model}"])
+    config = compose("faces_paper", [f"model={model}"])
     options: dict[str, Any] = dict(config.model)
     network = build(options.pop("name"), input_shape=(3, 64, 64), classes=2, **options)
     division = partition_tensors(network, config.groups)
@@ -69,25 +69,37 @@ def test_the_default_groups_cover_the_default_model_and_a_larger_one(model: str)
     ("experiment", "overrides", "said"),
     [
         ("facez", [], ["facez", "faces", "har", "images", "medmnist"]),
-        ("faces", ["method=fedprxo"], ["fedprxo", "fedprox", "fedavg", "lg_fedavg"]),
-        ("faces", ["model=resnet19"], ["resnet19", "resnet18"]),
-        ("faces", ["groups=facez"], ["facez", "all_common"]),
-        ("faces", ["strategy.roundz=3"], ["roundz", "rounds", "deadline"]),
-        ("faces", ["train.optimizer.learning_rate=3"], ["learning_rate", "lr", "momentum"]),
-        ("faces", ["groups.personel=[head]"], ["personel", "personal"]),
-        ("faces", ["methd.mu=3"], ["methd", "method"]),
-        ("faces", ["train.epochs=three"], ["train.epochs", "three"]),
-        ("faces", ["train.epochs=null"], ["train.epochs or train.steps"]),
-        ("faces", ["train.batch_size=0"], ["train.batch_size", "greater than 0"]),
-        ("faces", ["train.optimizer.name=sgdd"], ["sgdd", "sgd, adam, adamw"]),
-        ("faces", ["train.optimizer.momentum=-0.1"], ["train.optimizer.momentum", "0 or greater"]),
-        ("faces", ["train.optimizer.weight_decay=-1"], ["optimizer.weight_decay", "0 or greater"]),
-        ("faces", ["strategy.give_up=inf"], ["strategy.give_up must be a finite number, got inf"]),
-        ("faces", ["method=fedprox", "method.mu=nan"], ["method.mu must be a finite number"]),
-        ("faces", ["model.dropout=inf"], ["model.dropout must be a finite number"]),
-        ("faces", ["strategy.fraction=1.5"], ["strategy.fraction", "at most 1"]),
-        ("faces", ["weights=file"], ["weights.path"]),
-        ("faces", ["not an override"], ["not an override"]),
+        ("faces_paper", ["method=fedprxo"], ["fedprxo", "fedprox", "fedavg", "lg_fedavg"]),
+        ("faces_paper", ["model=resnet19"], ["resnet19", "resnet18"]),
+        ("faces_paper", ["groups=facez"], ["facez", "all_common"]),
+        ("faces_paper", ["strategy.roundz=3"], ["roundz", "rounds", "deadline"]),
+        ("faces_paper", ["train.optimizer.learning_rate=3"], ["learning_rate", "lr", "momentum"]),
+        ("faces_paper", ["groups.personel=[head]"], ["personel", "personal"]),
+        ("faces_paper", ["methd.mu=3"], ["methd", "method"]),
+        ("faces_paper", ["train.epochs=three"], ["train.epochs", "three"]),
+        ("faces_paper", ["train.epochs=null"], ["train.epochs or train.steps"]),
+        ("faces_paper", ["train.batch_size=0"], ["train.batch_size", "greater than 0"]),
+        ("faces_paper", ["train.optimizer.name=sgdd"], ["sgdd", "sgd, adam, adamw"]),
+        (
+            "faces_paper",
+            ["train.optimizer.momentum=-0.1"],
+            ["train.optimizer.momentum", "0 or greater"],
+        ),
+        (
+            "faces_paper",
+            ["train.optimizer.weight_decay=-1"],
+            ["optimizer.weight_decay", "0 or greater"],
+        ),
+        (
+            "faces_paper",
+            ["strategy.give_up=inf"],
+            ["strategy.give_up must be a finite number, got inf"],
+        ),
+        ("faces_paper", ["method=fedprox", "method.mu=nan"], ["method.mu must be a finite number"]),
+        ("faces_paper", ["model.dropout=inf"], ["model.dropout must be a finite number"]),
+        ("faces_paper", ["strategy.fraction=1.5"], ["strategy.fraction", "at most 1"]),
+        ("faces_paper", ["weights=file"], ["weights.path"]),
+        ("faces_paper", ["not an override"], ["not an override"]),
     ],
 )
 def test_a_mistake_is_answered_with_what_exists(
@@ -112,7 +124,7 @@ def test_a_mistake_is_answered_with_what_exists(
 )
 def test_a_setting_of_a_group_that_never_travels_is_refused(override: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        checked(compose("faces", [override]))
+        checked(compose("faces_paper", [override]))
 
 
 @pytest.mark.parametrize("key", ["output-dir", "data-root"])
@@ -140,7 +152,7 @@ def test_run_config_reads_the_keys_of_the_readme() -> None:
 
 
 def test_a_plan_arrives_as_it_was_sent() -> None:
-    plan = plan_for(compose("faces", []), federation="faces-1", weights="ab")
+    plan = plan_for(compose("faces_paper", []), federation="faces-1", weights="ab")
     again = plan_from_json(plan.to_json())
     assert isinstance(again, Plan)
     assert again.to_json() == plan.to_json()
@@ -157,13 +169,13 @@ def test_a_site_alone_trains_as_often_as_it_is_asked(
     rounds: int, fraction: float, expected: list[int]
 ) -> None:
     overrides = [f"strategy.rounds={rounds}", f"strategy.fraction={fraction}"]
-    plan = plan_for(compose("faces", overrides), federation="f", weights="")
+    plan = plan_for(compose("faces_paper", overrides), federation="f", weights="")
     assert plan.rounds_of_a_site() == expected
 
 
 @pytest.mark.parametrize("hostile", [{"fraction": 0.0}, {"fraction": 2.0}, {"rounds": -1}])
 def test_a_plan_with_impossible_rounds_is_refused(hostile: dict[str, float]) -> None:
-    plan = plan_for(compose("faces", []), federation="f", weights="")
+    plan = plan_for(compose("faces_paper", []), federation="f", weights="")
     with pytest.raises(UserError, match="rounds"):
         plan_from_json(json.dumps(json.loads(plan.to_json()) | hostile))
 

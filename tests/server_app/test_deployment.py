@@ -276,7 +276,9 @@ def test_a_method_tunes_in_its_own_way(tmp_path: Path, monkeypatch: pytest.Monke
 
     def fine_tune(self: Layers, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
         name = f"site-0{len(seen)}"
-        expected = np.random.default_rng(derive_seed(compose("faces", []).seed, "deploy", name))
+        expected = np.random.default_rng(
+            derive_seed(compose("faces_paper", []).seed, "deploy", name)
+        )
         assert site.generator.bit_generator.state == expected.bit_generator.state
         seen.append((list(groups), epochs))
         site.fit(groups=groups, epochs=1)
@@ -375,12 +377,12 @@ def test_a_mistake_in_the_configuration_is_reported_by_its_key(
     overrides: list[str], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        compose("faces", overrides)
+        compose("faces_paper", overrides)
 
 
 def test_a_plan_tells_the_fine_tuning_and_not_the_names_of_newcomers() -> None:
     overrides = ["deployment.epochs=2", "deployment.newcomers=[north]"]
-    plan = plan_for(compose("faces", overrides), federation="run-1", weights="")
+    plan = plan_for(compose("faces_paper", overrides), federation="run-1", weights="")
     again = plan_from_json(plan.to_json())
     assert again.tuning == Tuning(2, None, 1.0)
     assert "north" not in plan.to_json()

@@ -23,8 +23,8 @@ from tests.loopback import simulate
 
 def test_every_order_of_a_run_has_the_plan_that_was_known_before(tmp_path: Path) -> None:
     overrides = [*PLAIN, "strategy.rounds=1"]
-    (known,) = plans({"experiment": "faces", "overrides": " ".join(overrides)})
-    _, grid = simulate(tmp_path, "faces", overrides, sites=2)
+    (known,) = plans({"experiment": "faces_paper", "overrides": " ".join(overrides)})
+    _, grid = simulate(tmp_path, "faces_paper", overrides, sites=2)
     sent = [str(message.content[kinds.PLAN]["json"]) for message in grid.sent]
     assert len(sent) > 4
     assert {plan_digest(plan) for plan in sent} == {plan_digest(known)}
@@ -32,7 +32,9 @@ def test_every_order_of_a_run_has_the_plan_that_was_known_before(tmp_path: Path)
 
 
 def test_a_sweep_has_a_plan_for_each_run() -> None:
-    assert len(plans({"experiment": "faces", "overrides": "seed=1,2 method=fedavg,fedper"})) == 4
+    assert (
+        len(plans({"experiment": "faces_paper", "overrides": "seed=1,2 method=fedavg,fedper"})) == 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_a_sweep_has_a_plan_for_each_run() -> None:
 def test_a_plan_names_the_start_as_far_as_it_is_known(
     overrides: str, given: str, start: str
 ) -> None:
-    (plan,) = plans({"experiment": "faces", "overrides": overrides}, given)
+    (plan,) = plans({"experiment": "faces_paper", "overrides": overrides}, given)
     assert json.loads(plan)["weights"] == start
 
 
@@ -56,8 +58,8 @@ def test_the_start_that_is_known_before_is_the_one_that_a_run_has(tmp_path: Path
     network = build("small_cnn", input_shape=(3, 28, 28), classes=2, head=[64])
     weights.save(tmp_path / "start.safetensors", network.state_dict(), {})
     chosen = f"model=small_cnn weights=file weights.path={tmp_path}/start.safetensors"
-    (plan,) = plans({"experiment": "faces", "overrides": chosen})
-    made = checkpoint(compose("faces", chosen.split()), tmp_path / "cache", lambda line: None)
+    (plan,) = plans({"experiment": "faces_paper", "overrides": chosen})
+    made = checkpoint(compose("faces_paper", chosen.split()), tmp_path / "cache", lambda line: None)
     assert isinstance(made, Checkpoint)
     assert json.loads(plan)["weights"] == made.content_hash
 
@@ -67,10 +69,10 @@ def test_a_checkpoint_that_cannot_be_read_is_not_signed() -> None:
     with pytest.raises(
         UserError, match=r"cannot be read here: .*/nowhere/start.pth.*--checkpoint any"
     ):
-        plans({"experiment": "faces", "overrides": chosen})
+        plans({"experiment": "faces_paper", "overrides": chosen})
 
 
 def test_what_is_printed_are_the_plans(capsys: pytest.CaptureFixture[str]) -> None:
-    main([json.dumps({"experiment": "faces"})])
+    main([json.dumps({"experiment": "faces_paper"})])
     printed = capsys.readouterr().out
-    assert json.loads(printed) == plans({"experiment": "faces"})
+    assert json.loads(printed) == plans({"experiment": "faces_paper"})

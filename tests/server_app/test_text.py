@@ -207,7 +207,7 @@ def test_what_is_missing_is_reported_by_its_key(tmp_path: Path, notes: Path) -> 
     with pytest.raises(UserError, match=r"data\.folder.*model\.folder"):
         compose("text", ["model=mlp"])
     with pytest.raises(UserError, match="model=resnet18 has no folder"):
-        simulate(tmp_path, "faces", ["weights=folder"], sites=1)
+        simulate(tmp_path, "faces_paper", ["weights=folder"], sites=1)
     chosen = [*OVERRIDES, "weights=central", "weights.examples=20", "weights.identities=5"]
     with pytest.raises(UserError, match="text_encoder takes texts"):
         simulate(tmp_path, "text", chosen, data_root=str(notes))

@@ -142,6 +142,11 @@ def test_a_site_that_shares_less_refuses_before_training() -> None:
         leaving(keeper, asked, answered(asked, WHO))
 
 
+def test_an_order_to_train_on_the_data_of_all_sites_is_refused_before_any_work() -> None:
+    with pytest.raises(Refused, match="needs the data of all sites, which stay there"):
+        AnswerFilter(HERE).check_order(order(kinds.POOLED))
+
+
 @pytest.mark.parametrize("kind", ["train.default", "evaluate.other", "query.more"])
 def test_an_unknown_kind_of_order_is_refused_before_any_work(kind: str) -> None:
     """Flower's app would take the first for training, past the site's hours and what it shares."""

@@ -16,7 +16,7 @@ from site_guard.approvals import Approvals, Waiting
 from tests.helpers.plans import plan_of, request
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
-PLAN = plan_of("faces")
+PLAN = plan_of("faces_paper")
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_an_approval_is_of_one_run_one_bundle_and_one_plan(
         approvals.require(asked, b"bundle", kinds.QUERY)
     approvals.allow(asked, until=None, rounds=None)
     other, bundle = {
-        "plan": (request(plan_of("faces", "train.optimizer.lr=0.5")), b"bundle"),
+        "plan": (request(plan_of("faces_paper", "train.optimizer.lr=0.5")), b"bundle"),
         "bundle": (request(PLAN, b"another"), b"another"),
-        "run": (request(plan_of("faces", federation="april-5678"), run=18), b"bundle"),
+        "run": (request(plan_of("faces_paper", federation="april-5678"), run=18), b"bundle"),
     }[changed]
     with pytest.raises(Waiting):
         approvals.require(other, bundle, kinds.TRAIN)

@@ -51,7 +51,9 @@ def test_by_default_every_experiment_is_accepted_but_that_on_raw_values(experime
 
 
 def test_by_default_the_runs_of_the_system_tests_are_accepted() -> None:
-    plan = plan_of("faces", *RUN, "weights=none", "groups.pretrained=[]", "groups.common=[...]")
+    plan = plan_of(
+        "faces_paper", *RUN, "weights=none", "groups.pretrained=[]", "groups.common=[...]"
+    )
     RULES.check_plan(plan)
     RULES.check_examples(plan, 24)
 
@@ -80,12 +82,12 @@ def test_by_default_no_network_begins_with_a_layer_linear_in_all_raw_values(name
 )
 def test_a_plan_that_breaks_a_rule_is_refused_by_its_name(override: str, words: str) -> None:
     with pytest.raises(Refused) as refused:
-        RULES.check_plan(plan_of("faces", "weights=none", *override.split()))
+        RULES.check_plan(plan_of("faces_paper", "weights=none", *override.split()))
     assert words in str(refused.value)
 
 
 def test_models_may_be_globs() -> None:
-    PlanRules(models=("resnet*",)).check_plan(plan_of("faces"))
+    PlanRules(models=("resnet*",)).check_plan(plan_of("faces_paper"))
     with pytest.raises(Refused):
         PlanRules(models=("resnet*",)).check_plan(plan_of("medmnist"))
 
@@ -102,7 +104,7 @@ def test_only_tensors_that_are_listed_for_a_group_are_exchanged_in_it() -> None:
 
 
 def test_a_site_with_few_examples_is_refused_without_their_number() -> None:
-    plan = plan_of("faces")
+    plan = plan_of("faces_paper")
     report = site_report(examples={"train": 13, "validation": 4, "test": 4})
     with pytest.raises(Refused) as refused:
         RULES.check_site_report(plan, report)
@@ -115,12 +117,12 @@ def test_layers_that_the_app_announces_keep_to_the_groups() -> None:
     rules = PlanRules(groups={"common": ("layer4",)})
     with pytest.raises(Refused, match=r"fc1\.weight"):
         rules.check_site_report(
-            plan_of("faces"), site_report(schemas={"common": {"fc1.weight": "float32[2]"}})
+            plan_of("faces_paper"), site_report(schemas={"common": {"fc1.weight": "float32[2]"}})
         )
 
 
 def test_an_update_of_too_few_steps_or_examples_does_not_leave() -> None:
-    plan = plan_of("faces")
+    plan = plan_of("faces_paper")
     RULES.check_report(plan, round_report())
     with pytest.raises(Refused, match="min-steps"):
         RULES.check_report(plan, round_report(steps=1))
@@ -128,7 +130,7 @@ def test_an_update_of_too_few_steps_or_examples_does_not_leave() -> None:
         RULES.check_report(plan, round_report(examples=19))
     with pytest.raises(Refused, match="min-examples"):  # two steps saw no more than 16
         RULES.check_report(
-            plan_of("faces", "train.batch_size=8"), round_report(steps=2, examples=100)
+            plan_of("faces_paper", "train.batch_size=8"), round_report(steps=2, examples=100)
         )
 
 
@@ -178,7 +180,7 @@ def test_what_is_no_plan_is_refused(plan: object) -> None:
 
 
 @given(
-    st.sampled_from(sorted(json.loads(plan_of("faces").to_json()))),
+    st.sampled_from(sorted(json.loads(plan_of("faces_paper").to_json()))),
     st.none()
     | st.integers()
     | st.text()
@@ -186,7 +188,7 @@ def test_what_is_no_plan_is_refused(plan: object) -> None:
     | st.dictionaries(st.text(), st.none()),
 )
 def test_a_plan_with_one_wrong_entry_is_read_or_refused(entry: str, value: object) -> None:
-    changed = {**json.loads(plan_of("faces").to_json()), entry: value}
+    changed = {**json.loads(plan_of("faces_paper").to_json()), entry: value}
     with suppress(Refused):  # and nothing else
         _, plan = read_plan(message_with(json.dumps(changed)))
         RULES.check_plan(plan)
@@ -201,7 +203,7 @@ def test_an_order_without_a_plan_is_refused() -> None:
 
 def test_a_name_that_could_leave_its_folder_is_no_federation() -> None:
     with pytest.raises(Refused, match="federation is no name"):
-        read_plan(message_with(plan_of("faces", federation="../x").to_json()))
+        read_plan(message_with(plan_of("faces_paper", federation="../x").to_json()))
 
 
 def test_sums_are_asked_for_only_where_the_site_allows_it() -> None:

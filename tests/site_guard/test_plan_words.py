@@ -13,7 +13,7 @@ ONE = "1" * 64
 
 
 def test_the_words_name_what_leaves_and_what_stays() -> None:
-    words = dict(plan_words(plan_of("faces", "strategy.coding.common=int8")))
+    words = dict(plan_words(plan_of("faces_paper", "strategy.coding.common=int8")))
     assert words["model"] == "resnet18 (head [128, 64], dropout 0.0)"
     assert words["group common"].startswith("layer4: leaves, averaged over all sites (up int8")
     assert words["group task"].startswith("head.0, head.1: leaves, averaged over the task")
@@ -29,7 +29,7 @@ def test_the_words_name_what_leaves_and_what_stays() -> None:
 
 
 def test_words_of_a_server_stay_on_their_line() -> None:
-    plan = plan_of("faces")
+    plan = plan_of("faces_paper")
     hostile = replace(plan, model={"name": "resnet18\n\x1b[2Jgroup", "head": "x" * 10_000})
     for _, text in plan_words(hostile):
         assert text.isprintable()
@@ -47,7 +47,7 @@ def test_words_of_a_server_stay_on_their_line() -> None:
     ],
 )
 def test_the_words_say_what_binds_the_start(weights: str, signed: str, words: str) -> None:
-    plan = replace(plan_of("faces"), weights=weights)
+    plan = replace(plan_of("faces_paper"), weights=weights)
     assert dict(plan_words(plan, signed))["start"] == words
 
 

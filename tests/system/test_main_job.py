@@ -31,17 +31,15 @@ def test_the_default_experiment_reaches_what_the_readme_says(local: Processes) -
     assert f"results: {path}" in log
     final = results["final"]
     assert len(final["sites"]) == 10, log
-    assert set(final["tasks"]) == {"gender", "age", "glasses", "pose", "teeth"}
-    assert all(task["sites"] == 2 for task in final["tasks"].values())
+    assert set(final["tasks"]) == {"gender", "pose"}
+    assert all(task["sites"] == 5 for task in final["tasks"].values())
     for group in results["partition"]["gender"]:
         assert group["tensors"] > 0  # all four groups in use
     for name, task in final["tasks"].items():
-        assert task["accuracy"] >= task["majority_accuracy"] + 0.02, name
-        assert task["balanced_accuracy"] >= 0.65, name
-        assert task["auroc"] >= 0.85, name
-    assert final["mean"]["accuracy"] > final["mean"]["alone_accuracy"]
-
-    again = run(local, "again", output, "strategy.rounds=1 baselines.alone=false")
-    assert "stage 1: pre-trained weights" in again
-    assert "training skipped" in again
-    assert "pre-training step" not in again
+        assert task["accuracy"] >= task["majority_accuracy"] + 0.1, name
+        assert task["accuracy"] >= task["alone_accuracy"] + 0.02, name
+    mean = final["mean"]
+    assert mean["accuracy"] >= mean["alone_accuracy"] + 0.04
+    assert mean["pooled_accuracy"] > mean["accuracy"]
+    for words in ("points against alone", "  in one place  ", "report: fedstrata report "):
+        assert words in log

@@ -21,7 +21,7 @@ def test_a_simulation_writes_its_results_and_logs_its_rounds(simulation: Simulat
         "3 sites",
         "round 1/2: 3 of 3 sites",
         "round 2/2: 3 of 3 sites",
-        "mean over sites: federation",
+        "mean over the sites, each site alike: ",
         f"results: {simulation.output / results['run'] / 'results.json'}",
     ):
         assert line in simulation.log, simulation.log

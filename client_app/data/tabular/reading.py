@@ -161,6 +161,7 @@ def _is_number(kind: arrow.DataType) -> bool:
         or types.is_floating(kind)
         or types.is_boolean(kind)
         or types.is_decimal(kind)
+        or types.is_null(kind)  # of a column in which nothing is known
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.central import central, round_settings
+from benchmarks.accuracy.central import central
 from benchmarks.flower.site_data import sites_data
 from server_app.compose import compose
 from strategies.config import Config
@@ -77,13 +77,6 @@ def test_frozen_layers_are_run_once_and_every_round_is_measured(tmp_path: Path) 
         made = central(config, sites_data(config, 4, None), tmp_path)
     assert len(made["curve"]) == config.strategy.rounds
     assert made["curve"][-1] == np.mean([s["accuracy"] for s in made["sites"].values()])
-
-
-def test_pooled_training_makes_as_many_passes_as_the_sites() -> None:
-    steps = compose("faces", [*STEP, "train.epochs=null", "train.steps=6", "train.batch_size=8"])
-    assert round_settings(steps, 1, 96, 4).config.epochs == 2  # 6 steps of 8, of 24 pictures a site
-    epochs = compose("faces", [*STEP, "train.epochs=3"])
-    assert round_settings(epochs, 1, 96, 4).config.epochs == 3
 
 
 def test_the_papers_joint_network_has_five_sigmoid_outputs(tmp_path: Path) -> None:

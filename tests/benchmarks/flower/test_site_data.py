@@ -20,7 +20,7 @@ FACES = ["data.size=16", "data.train=3", "data.validation=1", "data.test=2", "da
 
 
 def test_stock_flower_gets_the_pictures_that_ours_draws(tmp_path: Path) -> None:
-    config = compose("faces", FACES)
+    config = compose("faces_paper", FACES)
     write_site_data(config, 2, None, tmp_path)
     for index, data in enumerate(sites_data(config, 2, None)):
         with np.load(tmp_path / f"{index}.npz", allow_pickle=False) as arrays:
@@ -30,7 +30,7 @@ def test_stock_flower_gets_the_pictures_that_ours_draws(tmp_path: Path) -> None:
 
 
 def test_sites_are_different_and_the_same_again() -> None:
-    config = compose("faces", FACES)
+    config = compose("faces_paper", FACES)
     one, two = sites_data(config, 2, None)
     assert [one.site, two.site] == ["site-00", "site-01"]
     assert one.train.inputs.digest() != two.train.inputs.digest()

@@ -57,6 +57,12 @@ def test_a_file_is_read_once(files, read, tmp_path) -> None:
     assert read[3:] == [files[1]]
 
 
+def test_empty_files_are_no_copies(files, read) -> None:
+    for path in files[:2]:
+        path.write_bytes(b"")
+    assert same_content(files[0].parent, files, None).tolist() == [0, 1, 2, 3]
+
+
 @pytest.fixture
 def long_files(tmp_path) -> list[Path]:
     """Return five files of one size: copies, one with another end, two that differ where no sample is."""

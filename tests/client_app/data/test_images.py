@@ -16,6 +16,7 @@ from client_app.data.registry import load
 from client_app.data.site_info import SiteInfo
 from fedstrata.support.errors import UserError
 from tests.helpers.data_files import fill
+from tests.helpers.medical import dicom
 
 SMALL = {"size": 8}
 
@@ -408,3 +409,22 @@ def test_a_deployed_site_keeps_no_name_of_a_file(folders, options, listings, tmp
         load("images", chosen, site, seed=1)
     assert listings == [50, 50]
     assert not (tmp_path / "c" / FOLDER).exists()
+
+
+def test_dicom_files_without_an_ending_are_read_from_a_manifest_and_named_otherwise(
+    tmp_path, options, info
+) -> None:
+    pytest.importorskip("pydicom")
+    rows = ["path,label"]
+    for number in range(20):
+        folder = tmp_path / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 4096, (8, 8)).astype(np.uint16)
+        (folder / f"IM{number:04d}").write_bytes(dicom(pixels, bits=12))
+        rows.append(f"{folder.name}/IM{number:04d},{folder.name}")
+    message = r"but 10 files with other endings or none.*A DICOM file needs the ending \.dcm"
+    with pytest.raises(UserError, match=message):
+        load("images", options("images", **SMALL), info(root=tmp_path), seed=1)
+    (tmp_path / "m.csv").write_text("\n".join(rows))
+    chosen = options("images", manifest="m.csv", tasks=["label"], **SMALL)
+    assert len(load("images", chosen, info(root=tmp_path), seed=1).train) == 14

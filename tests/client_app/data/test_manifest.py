@@ -97,6 +97,21 @@ def test_a_manifest_that_is_a_link_out_of_the_root_is_rejected(folders, tmp_path
         from_manifest(folders, "out.csv", "label", None)
 
 
+def test_an_absolute_path_of_a_file_in_the_folder_is_that_file(two_pictures, tmp_path) -> None:
+    root = two_pictures
+    write_manifest(root, f"path,animal\n{root}/cat/000.png,cat\n")
+    assert [entry.path for entry in from_manifest(root, "all.csv", "animal", None)] == [
+        root / "cat" / "000.png"
+    ]
+    write_manifest(root, f"path,animal\n{root}/cat/000.png,cat\ncat/000.png,dog\n")
+    with pytest.raises(UserError, match="listed twice"):
+        from_manifest(root, "all.csv", "animal", None)
+    for outside in (f"{root}/../secret.png", f"{root}x/secret.png", f"{root}//etc/passwd"):
+        write_manifest(root, f"path,animal\n{outside},cat\n")
+        with pytest.raises(UserError, match=r"must be a path inside|there is no file"):
+            from_manifest(root, "all.csv", "animal", None)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from client_app.data.pixels import Preparation
 from client_app.data.readers import decode_all, decode_one
@@ -45,3 +47,28 @@ def test_frames_that_are_not_used_are_counted_once() -> None:
     middle = Preparation(6, slices="middle")
     ((frame, frames, decoded),) = decode_all(Path("a.dcm"), dicom(FRAMES), middle)
     assert (frame, frames, decoded.facts.unused_pages) == (3, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"PK\x03\x04 a ZIP archive", "its bytes are none of JPEG, PNG, BMP"),
+        (encoded(Image.new("1", (30_000, 30_000))), "its pixels are more than 64,000,000"),
+    ],
+)
+def test_what_is_no_picture_is_said_in_our_own_words(content: bytes, said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
+        list(decode_all(Path("a.png"), content, PREPARATION))
+    assert "0x" not in str(raised.value)
+    assert "DOS attack" not in str(raised.value)
+
+
+def test_a_dicom_file_without_pixels_is_said() -> None:
+    pydicom = pytest.importorskip("pydicom")
+    header = pydicom.dcmread(io.BytesIO(dicom(FRAMES)))
+    del header.PixelData
+    memory = io.BytesIO()
+    header.save_as(memory)
+    with pytest.raises(UserError, match="it has no pixels, or lacks what describes them"):
+        list(decode_all(Path("a.dcm"), memory.getvalue(), PREPARATION))

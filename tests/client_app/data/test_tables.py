@@ -32,7 +32,11 @@ def test_rows_have_their_line_and_cells_without_blanks(read) -> None:
     [
         (b"", "no column 'text'"),
         (b"texts,label\n", "no column 'text'; there is 'texts'"),
-        (b"text,label,text\n", "names a column twice"),
+        (b"text,label,text\n", "names a column twice: 'text'; rename or remove one"),
+        (b"PK\x03\x04xl/workbook.xml", "is an Excel workbook or a ZIP archive, not text; save it"),
+        (b"\xd0\xcf\x11\xe0 old", "is an old Excel workbook"),
+        (b"\x1f\x8b\x08", "is compressed by gzip"),
+        (b"PAR1", "is a Parquet file, not text"),
         (b"text,label\na,b\nc\n", "line 3: 1 cells, but the header has 2"),
         (b'text,label\n"a,b\n', "cannot be read after line 1"),
         (b'text,label\na,b\n"c"d,e\n', "cannot be read after line 2"),

@@ -135,7 +135,8 @@ def folders(*paths: str, **more: Any) -> Make:
         (
             folders(f"{PATIENT}/"),
             f"a folder in the data folder: no pictures in this class folder ({', '.join(SUFFIXES)})"
-            "; remove it, or name all classes in data.classes",
+            "; remove it, or name all classes in data.classes. A DICOM file needs the ending .dcm, "
+            "or a line in a manifest",
         ),
         (
             folders(f"{PATIENT}/1.png"),

@@ -71,6 +71,7 @@ def test_it_is_the_projects_one_command() -> None:
 
 def test_the_app_bundle_has_the_ground_rooms_and_not_the_command() -> None:
     with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT))) as bundle:
+        assert "models/packaged/drawn_faces.json" in bundle.namelist()
         names = {name for name in bundle.namelist() if name.startswith("fedstrata")}
     folders = {name.split("/")[1] for name in names}
     assert folders == {"__init__.py", "protocol", "runs", "support", "drawn_faces"}

@@ -49,7 +49,7 @@ def ask(settings: Path, content: bytes, **changes: Any) -> Request:
     """Let a run ask at the site."""
     read = read_settings(settings)
     approvals = Approvals(read.guard_folder / "approvals", "north")
-    asked = request(plan_of("faces"), content, **changes)
+    asked = request(plan_of("faces_paper"), content, **changes)
     with pytest.raises(Waiting):
         approvals.require(asked, content, kinds.QUERY)
     return asked

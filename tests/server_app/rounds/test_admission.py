@@ -78,10 +78,12 @@ def test_sites_of_one_task_predict_the_same(changes: dict[str, Any], said: str) 
 def test_who_comes_after_the_scale_is_agreed_fits_those_that_came_before() -> None:
     before = site_report("south", "age", kind=TaskKind("number"), classes=("age",))
     plan = replace(plan_of(), agreed={"targets": {"age": {"mean": [50.0], "std": [9.5]}}})
-    nobody: Any = SimpleNamespace(members={}, newcomers={})
+    asked: list[str] = []
+    nobody: Any = SimpleNamespace(members={}, newcomers={}, change_plan=asked.append)
     unused: Any = None
     admission = Admission(nobody, unused, plan, None, False, print, references={"age": before})
     admission.change_scale(plan)
+    assert asked == [plan.to_json()]
     kind = TaskKind("number", mean=(50.0,), std=(9.5,))
     late = site_report("north", "age", kind=kind, classes=("age",))
     assert classes_problem("age", late, before) is not None

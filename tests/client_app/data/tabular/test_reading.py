@@ -96,3 +96,9 @@ def test_what_is_no_parquet_file_is_refused(tmp_path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"no parquet")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         read(tmp_path / "t.parquet")
+
+
+def test_a_column_of_a_parquet_file_in_which_nothing_is_known_is_missing(tmp_path) -> None:
+    table = read(parquet(tmp_path / "t.parquet", {"a": [1, 2], "b": [None, None]}))
+    assert not table.unread
+    assert np.isnan(table.columns["b"].astype(float)).all()

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.accuracy.pooled_inputs import Pool, pooled
+from client_app.pooled.inputs import Pool, pooled
 from models.training.data import ArrayInputs, Split
 
 

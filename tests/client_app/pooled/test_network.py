@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.accuracy.joint_network import build_joint, joint_loss, joint_rows
 from benchmarks.flower.site_data import sites_data
+from client_app.pooled.network import build_joint, joint_loss, joint_rows
+from fedstrata.protocol.plan import Plan
 from models.training.data import SiteData
 from models.training.objectives import OneOfClasses, objective_of
 from server_app.compose import compose
-from strategies.config import Config
+from strategies.config import Config, plan_for
 from tests.helpers.runs import SMALL
 
 MLP = (*SMALL, "model=mlp", "model.hidden=[12,8]", "model.head=[]", "data.train=8")
@@ -25,14 +26,19 @@ def config() -> Config:
 
 
 @pytest.fixture(scope="module")
+def plan(config: Config) -> Plan:
+    return plan_for(config, federation="f", weights="")
+
+
+@pytest.fixture(scope="module")
 def tasks(config: Config) -> dict[str, list[SiteData]]:
     return {data.task: [data] for data in sites_data(config, 2, None)}
 
 
 def test_common_layers_are_one_tensor_and_others_one_per_task(
-    config: Config, tasks: dict[str, list[SiteData]]
+    plan: Plan, tasks: dict[str, list[SiteData]]
 ) -> None:
-    joint, cut = build_joint(config, tasks, {})
+    joint, cut = build_joint(plan, tasks, {})
     assert cut == 0  # nothing is frozen
     one, two = (dict(each.model.named_parameters()) for each in joint.partitioned_models.values())
     shared = {name for name in one if one[name] is two[name]}
@@ -42,15 +48,15 @@ def test_common_layers_are_one_tensor_and_others_one_per_task(
     assert [name for name, _ in joint.body.named_parameters()] == ["fc1.weight", "fc1.bias"]
 
 
-def test_one_task_has_one_network(config: Config, tasks: dict[str, list[SiteData]]) -> None:
-    joint, _ = build_joint(config, dict(list(tasks.items())[:1]), {})
+def test_one_task_has_one_network(plan: Plan, tasks: dict[str, list[SiteData]]) -> None:
+    joint, _ = build_joint(plan, dict(list(tasks.items())[:1]), {})
     assert not joint.layers_per_task()
 
 
 def test_the_loss_of_a_task_weighs_its_share_of_the_batch(
-    config: Config, tasks: dict[str, list[SiteData]]
+    plan: Plan, tasks: dict[str, list[SiteData]]
 ) -> None:
-    joint, _ = build_joint(config, tasks, {})
+    joint, _ = build_joint(plan, tasks, {})
     names = sorted(tasks)
     rows = torch.randn(
         4, joint.body(torch.zeros(1, *next(iter(tasks.values()))[0].input_shape)).shape[1]
@@ -70,10 +76,10 @@ def test_the_loss_of_a_task_weighs_its_share_of_the_batch(
     assert torch.allclose(joint_loss(joint, objectives)(rows, labels), expected)
 
 
-def test_tasks_of_all_kinds_are_trained_together(config: Config) -> None:
+def test_tasks_of_all_kinds_are_trained_together() -> None:
     several = compose("faces", [*MLP, *GROUPS, "data.tasks=[gender,age_years,all]"])
     tasks = {data.task: [data] for data in sites_data(several, 3, None)}
-    joint, _ = build_joint(several, tasks, {})
+    joint, _ = build_joint(plan_for(several, federation="f", weights=""), tasks, {})
     names = sorted(tasks)
     objectives = {n: objective_of(tasks[n][0].kind, len(tasks[n][0].classes)) for n in names}
     splits = [tasks[name][0].train for name in names]
@@ -91,9 +97,9 @@ def test_tasks_of_all_kinds_are_trained_together(config: Config) -> None:
 
 
 def test_the_gradient_of_a_shared_layer_is_the_mean_over_tasks(
-    config: Config, tasks: dict[str, list[SiteData]]
+    plan: Plan, tasks: dict[str, list[SiteData]]
 ) -> None:
-    joint, _ = build_joint(config, tasks, {})
+    joint, _ = build_joint(plan, tasks, {})
     for network in joint.partitioned_models.values():
         first = dict(network.model.named_parameters())["fc1.bias"]
     first.sum().backward()

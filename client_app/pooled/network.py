@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.task_kinds import CLASSES
 from models import freezing
 from models.freezing import set_train_mode
 from models.training import loop
 from models.training.data import Labels, SiteData
 from models.training.objectives import Objective
-from strategies.config import Config, plan_for
 from strategies.methods import make_method
 from strategies.partitioned_model import PartitionedModel, build_partitioned
 
@@ -65,7 +66,10 @@ class Joint:
 
 
 def build_joint(
-    config: Config, tasks: Mapping[str, list[SiteData]], start: Mapping[str, Tensor]
+    plan: Plan,
+    tasks: Mapping[str, list[SiteData]],
+    start: Mapping[str, Tensor],
+    models_dir: Path | None = None,
 ) -> tuple[Joint, int]:
     """Build a network per task from the start weights, and share what is common.
 
@@ -73,7 +77,7 @@ def build_joint(
     Where tasks have layers of their own, the gradient of a shared layer is that of `joint_loss` over
     the number of tasks.
     """
-    partitioned_models = _build(config, tasks, start)
+    partitioned_models = _build(plan, tasks, start, models_dir)
     first = next(iter(partitioned_models.values()))
     shared = {
         name
@@ -83,7 +87,7 @@ def build_joint(
     for partitioned in partitioned_models.values():
         _share(partitioned.model, first.model, shared)
     # Augmented inputs differ in every pass, so that their outputs are of no use in the next.
-    cut = first.cut if config.train.cache_features and config.train.augment == "none" else 0
+    cut = first.cut if plan.train.cache_features and plan.train.augment == "none" else 0
     joint = _split(partitioned_models, cut, shared)
     if joint.layers_per_task():
         for name, parameter in first.model.named_parameters():
@@ -95,17 +99,23 @@ def build_joint(
 
 
 def _build(
-    config: Config, tasks: Mapping[str, list[SiteData]], start: Mapping[str, Tensor]
+    plan: Plan,
+    tasks: Mapping[str, list[SiteData]],
+    start: Mapping[str, Tensor],
+    models_dir: Path | None,
 ) -> dict[str, PartitionedModel]:
-    plan = plan_for(config, federation="central", weights="")
     method = make_method(plan.method)
     models = {}
     for task, members in tasks.items():
         data = members[0]
         model = build_partitioned(
-            plan, method, input_shape=data.input_shape, classes=len(data.classes)
+            plan,
+            method,
+            input_shape=data.input_shape,
+            classes=len(data.classes),
+            models_dir=models_dir,
         )
-        model.load({n: t for n, t in start.items() if n in model.model.state_dict()})
+        model.load_pretrained({n: t for n, t in start.items() if n in model.model.state_dict()})
         models[task] = model
     return models
 

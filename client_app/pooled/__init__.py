@@ -1,0 +1,1 @@
+"""Training on the data of all sites in one place, to compare: simulations only."""
