@@ -42,6 +42,7 @@ def measure_cross_site(
         by_task.setdefault(member.task, []).append(name)
     passes = max((len(names) for names in by_task.values()), default=0)
     if passes < 2:
+        dispatch.log("cross-site: no task has two sites")
         return None
     dispatch.log(
         f"cross-site: each model on the test data of each site of its task, {passes - 1} passes"
@@ -69,15 +70,21 @@ def measure_cross_site(
             for reasons in missing(record).values()
             for name, reason in reasons.items()
         ]
+    found = {"tasks": _by_model(tables, members), "missing": gaps}
+    dispatch.log(cross_site_tables(found))
+    return found
+
+
+def _by_model(
+    tables: Mapping[str, Mapping[str, Mapping[str, Any]]], members: Mapping[str, Member]
+) -> dict[str, dict[str, Any]]:
+    """Return the kind of each task, and its models, each with the sites in order."""
     return {
-        "tasks": {
-            task: {
-                **kind_record(members[by_task[task][0]]),
-                "models": {m: dict(sorted(on.items())) for m, on in models.items()},
-            }
-            for task, models in tables.items()
-        },
-        "missing": gaps,
+        task: {
+            **kind_record(members[next(iter(models))]),
+            "models": {model: dict(sorted(on.items())) for model, on in models.items()},
+        }
+        for task, models in tables.items()
     }
 
 

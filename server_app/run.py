@@ -16,7 +16,7 @@ from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
-from server_app.cross_site import cross_site_tables, measure_cross_site
+from server_app.cross_site import measure_cross_site
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
@@ -25,13 +25,13 @@ from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
-from server_app.rounds.dispatch import Ask, Dispatch
+from server_app.rounds.dispatch import Dispatch
 from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
-from server_app.saved_run import SavedRun, newcomers, states_of
+from server_app.saved_run import SavedRun, described, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
@@ -197,23 +197,21 @@ class Run:
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
         baselines, kept = self.config.baselines, self.config.kept_models
-        keep = LAST if LAST in kept else ""
-        final = measure(self.dispatch, baselines, keep=keep, state=len(self.history))
+        keep, played = LAST if LAST in kept else "", len(self.history)
+        final = measure(self.dispatch, baselines, keep=keep, state=played)
         self.ends["final"] = final
-        written = self._write_results()
+        self._write_results()
         self.ends["best"] = measured_best(
             self.dispatch, self.folder, self.history, self.config.choose, final, kept
         )
-        written = self._write_results()
         if self.config.cross_site:
-            self._measure_cross_site(last_ask(self.dispatch, kinds.EVALUATE))
-            written = self._write_results()
+            ask = last_ask(self.dispatch, kinds.EVALUATE)
+            self.ends["cross_site"] = measure_cross_site(self.dispatch, ask, final)
         if self.config.deployment.epochs:
-            self.ends["deployment"] = deploy(
-                self.dispatch, final, alone=baselines.alone, state=len(self.history)
-            )
-            written = self._write_results()
-        return written
+            self._write_results()
+            alone = baselines.alone
+            self.ends["deployment"] = deploy(self.dispatch, final, alone=alone, state=played)
+        return self._write_results()
 
     def measure(self, given: SavedRun) -> dict[str, Any]:
         """Measure a state of a finished run at the sites; return what results.json holds."""
@@ -223,32 +221,17 @@ class Run:
         self.audit.admitted(self.roster.everyone.values())
         saved = given.read()
         states = states_of(saved, self.state, given.folder.name)
-        lacking = newcomers(saved, self.roster.members)
-        what = f"the {given.state} state of {given.folder.name}, after round {saved.round}"
-        self.log(f"measuring {what}; nothing is trained")
-        if lacking:
-            self.log(
-                "took no part in that run, so their personal layers are those of its start: "
-                + ", ".join(lacking)
-            )
-        self.ends["measured_run"] = {
-            "run": given.folder.name,
-            "state": given.state,
-            "round": saved.round,
-            "newcomers": lacking,
-        }
+        self.ends["measured_run"], lines = described(given, saved, self.roster.members)
+        for line in lines:
+            self.log(line)
         begin_progress(self)
         self.delivery.deliver(self.roster.everyone.keys(), ())
         self.ends["final"] = measure_saved(self.dispatch, saved, states)
         if self.config.cross_site:
-            self._measure_cross_site(saved_ask(self.dispatch, saved, states))
+            self.ends["cross_site"] = measure_cross_site(
+                self.dispatch, saved_ask(self.dispatch, saved, states), self.ends["final"]
+            )
         return self._write_results()
-
-    def _measure_cross_site(self, ask: Ask) -> None:
-        """Measure each site's model at the others of its task, and log the tables."""
-        found = measure_cross_site(self.dispatch, ask, self.ends["final"])
-        self.ends["cross_site"] = found
-        self.log("cross-site: no task has two sites" if found is None else cross_site_tables(found))
 
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
         """Start all tasks from the checkpoint; sites that lack it get it before the next round."""

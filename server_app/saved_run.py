@@ -60,7 +60,7 @@ class SavedRun:
             weights=own.weights,
             cohort=own.cohort,
             cross_site=own.cross_site,
-            baselines=replace(own.baselines, alone=False),
+            baselines=replace(own.baselines, alone=False, pooled=False),
             deployment=own.deployment,
         )
 
@@ -119,6 +119,23 @@ def states_of(saved: Saved, state: ServerState, name: str) -> dict[str, dict[str
     )
 
     return sent_states(saved, state)
+
+
+def described(
+    given: SavedRun, saved: Saved, sites: Iterable[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return ``measured_run`` of results.json, and the lines that say it."""
+    lacking, name = newcomers(saved, sites), given.folder.name
+    lines = [
+        f"measuring the {given.state} state of {name}, after round {saved.round}; nothing is trained"
+    ]
+    if lacking:
+        lines.append(
+            "took no part in that run, so their personal layers are those of its start: "
+            + ", ".join(lacking)
+        )
+    record = {"run": name, "state": given.state, "round": saved.round, "newcomers": lacking}
+    return record, lines
 
 
 def newcomers(saved: Saved, sites: Iterable[str]) -> list[str]:

@@ -120,9 +120,10 @@ class OnePlace:
             if every_round or number == self.plan.rounds:
                 measured = self._measure(joint, tasks, splits)
                 curve.append(_mean_leading(measured, tasks))
-        for task, members in tasks.items() if trained is not None else ():
-            for member in members:
-                trained(member, joint.network(task), splits[member.site]["test"])
+        if trained is not None:
+            for task, members in tasks.items():
+                for member in members:
+                    trained(member, joint.network(task), splits[member.site]["test"])
         return dict(sorted(measured.items())), curve
 
     def _features(
