@@ -180,7 +180,7 @@ class DiskStore:
         """Write the file of the round durably, then remove files that nothing can need any more.
 
         A state that becomes the best is either the best so far or one that is not measured yet, so
-        the file for ``best`` and the latest ones suffice.
+        the file for ``best``, the one after it, which names it, and the latest ones suffice.
 
         An order of an earlier round gives a history up: the run was resumed before it, or the
         server lies. The files of that round and of later ones are set aside then, for they may be
@@ -206,7 +206,9 @@ class DiskStore:
             there = self.rounds()
             latest = there[-KNOWN_ROUNDS:]
             kept = {*latest, *(n for n in needed if n < round_number)}
-            for number in set(there) - kept - {self._latest_before(best + 1)}:
+            if best:
+                kept |= {self._latest_before(best + 1), *[n for n in there if n > best][:1]}
+            for number in set(there) - kept:
                 self.path(number).unlink(missing_ok=True)
 
     def _set_aside(self, round_number: int) -> None:

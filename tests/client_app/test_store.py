@@ -107,6 +107,15 @@ def test_what_the_best_state_was_measured_with_stays(tmp_path: Path) -> None:
     assert values(store, 7) == 6
 
 
+def test_a_best_state_long_ago_has_the_layers_that_it_was_measured_with(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, "run", "north")
+    for number in range(1, 12):
+        store.save(number, local_state(number), best=3 if number >= 5 else 0)
+    store.require(4)
+    assert values(store, 4) == 3
+    assert store.rounds() == [3, 4, 9, 10, 11]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=9))
 def test_layers_are_those_of_the_best_state_or_are_refused(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[bool, int]]
