@@ -17,6 +17,7 @@ from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
 from packaging.requirements import Requirement
 
 from benchmarks.flower.processes import Processes
+from fedstrata.cli import run as run_command
 from fedstrata.cli.site import SUBCOMMANDS
 from server_app.compose import compose, expand, read_run_config
 from tests.docs.commands import FOR_NEWCOMERS, Command, commands_of
@@ -102,7 +103,24 @@ def check_testbed(command: Command) -> None:
     assert re.search(rf"^\s*{command.words[1]}\b.*\)", script, re.MULTILINE)
 
 
+def check_fedstrata(command: Command) -> None:
+    """Check that every run that `fedstrata run` is asked for has a valid configuration."""
+    if command.words[1] != "run":  # its options are looked at below
+        return
+    asked = run_command.parser().parse_intermixed_args(command.words[2:])
+    if asked.resume is None:
+        assert run_command.nodes_of(run_command.read_wanted(asked))
+
+
+def check_module(command: Command) -> None:
+    """Check that there is a module of ours of that name."""
+    assert command.words[1] == "-m"
+    assert find_spec(command.words[2]) is not None
+
+
 CHECKS = {
+    "fedstrata": check_fedstrata,
+    "python": check_module,
     "pip": check_pip,
     "pytest": check_pytest,
     "export": check_export,
@@ -119,6 +137,11 @@ def test_a_newcomers_command_is_valid(command: Command) -> None:
 @pytest.mark.parametrize("command", RUNS, ids=str)
 def test_a_run_of_any_page_composes(command: Command) -> None:
     check_flwr(command)
+
+
+@pytest.mark.parametrize("command", [c for c in OURS if c.words[1] == "run"], ids=str)
+def test_a_run_of_our_own_command_composes(command: Command) -> None:
+    check_fedstrata(command)
 
 
 @pytest.mark.parametrize("command", KEPT_RUNNING, ids=str)
@@ -181,8 +204,9 @@ def test_a_command_of_ours_has_the_options_that_are_shown(command: Command) -> N
 
 
 def test_the_pages_show_commands_of_each_kind() -> None:
-    assert README.read_text().index("flwr run . --stream") < README.read_text().index("pytest")
-    assert {command.words[0] for command in NEWCOMERS} >= {"pip", "flwr", "pytest", "export"}
+    assert README.read_text().index("fedstrata run") < README.read_text().index("pytest")
+    shown = {command.words[0] for command in NEWCOMERS}
+    assert shown >= {"pip", "fedstrata", "flwr", "pytest", "export"}
     assert any(command.needs for command in RUNS)
 
 
