@@ -8,6 +8,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.common.typing import Fab, Run
 
+from fedstrata.protocol import kinds
 from fedstrata.support.audit import AuditLog
 from site_guard.answers import AnswerFilter
 from site_guard.audit import SiteAudit
@@ -24,7 +25,7 @@ class AuditedSite:
     node: int
     site: str
     task: str
-    lost: set[int] = field(default_factory=set)  # rounds whose answer is lost on the way
+    lost: set[int] = field(default_factory=set)  # rounds whose update is lost on the way
 
     def __post_init__(self) -> None:
         make_keys(self.folder / "keys", self.site)
@@ -53,5 +54,5 @@ class AuditedSite:
         requested = self.filter.check_order(order)
         self.audit.send(work, self.filter.filter_answer(order, reply, requested))
         (answer,) = work.answers
-        number = order.content["order"]["round"]
-        return None if number in self.lost else answer
+        trained = order.metadata.message_type == kinds.TRAIN
+        return None if trained and order.content["order"]["round"] in self.lost else answer
