@@ -26,6 +26,7 @@ SMALL = (  # a network and pictures so small that a round is over at once
     "train.batch_size=8",
     "strategy.min_sites=3",
     "baselines.alone=false",
+    "baselines.pooled=false",
 )
 RUN = (
     *SMALL,

@@ -56,8 +56,14 @@ def read_results(output: Path, run: str | None = None) -> dict[str, Any]:
     return loaded
 
 
+OF_CLASSES = {"by_class", "confusion", "calibration", "roc"}
+
+
 def measured(results: dict[str, Any]) -> dict[str, float]:
-    """Return every number that a run measured, by where it stands; times are left out."""
+    """Return every number that a run measured, by where it stands; times are left out.
+
+    So are the measures of each class, which a deployed site rounds further by its own rules.
+    """
     rounds = {f"round {record['round']}": record["sites"] for record in results["rounds"]}
     last = {"final": results["final"]["sites"], "deployment": results["deployment"]["sites"]}
     return {
@@ -66,6 +72,7 @@ def measured(results: dict[str, Any]) -> dict[str, float]:
         for site, record in sites.items()
         for name, value in _flat(record)
         if name != "seconds" and isinstance(value, int | float)
+        if not OF_CLASSES & set(name.split("."))
     }
 
 
