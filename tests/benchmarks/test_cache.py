@@ -28,7 +28,7 @@ def test_the_table_has_the_mean_and_the_largest_difference_of_a_site() -> None:
 
 def test_the_cases_differ_in_the_dtype_of_features_alone() -> None:
     exact, compact = (
-        compose("faces", [*QUICK, *case.overrides]).to_dict() for case in (EXACT, COMPACT)
+        compose("faces_paper", [*QUICK, *case.overrides]).to_dict() for case in (EXACT, COMPACT)
     )
     assert (exact["train"].pop("feature_dtype"), compact["train"].pop("feature_dtype")) == (
         "float32",

@@ -74,7 +74,7 @@ def test_a_step_of_ours_is_that_of_the_stock_app(
     assert len(loader) == 1  # one batch: its order changes nothing but rounding
     stock.train(network, loader, 1, RATE)
 
-    simulate(tmp_path / "output", "faces", overrides, sites=1)
+    simulate(tmp_path / "output", "faces_paper", overrides, sites=1)
     (saved,) = tmp_path.glob("output/*/checkpoints/round-*/state.safetensors")
     ours, _ = weights.load(saved)
     pairs = zip(start, network.state_dict().values(), strict=True)

@@ -49,7 +49,7 @@ def run(folder: Path, accuracy: float, size: int, *ended: float) -> dict[str, fl
     record["bytes_down"] = {"common": size}
     results = {
         "rounds": [{"round": n + 1, **record} for n in range(len(ended))],
-        "final": {"mean": {"accuracy": accuracy}},
+        "final": {"sites": {"a": {"accuracy": accuracy}}, "mean": {"accuracy": accuracy}},
     }
     (folder / "results.json").write_text(json.dumps(results))
     return {f"round-{n + 1:06d}": when for n, when in enumerate(ended)}

@@ -116,7 +116,7 @@ def test_a_file_is_unpacked_no_further_than_its_header_says(monkeypatch) -> None
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "not a readable NIfTI file"),
+        (b"", "the file is empty"),
         (b"no volume" * 99, "not a readable NIfTI file"),
         (gzip.compress(b"x" * 999)[:20], "not a readable NIfTI file"),
         (b"\x1f\x8b" + b"x" * 99, "its compression is damaged"),
