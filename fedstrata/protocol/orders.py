@@ -67,8 +67,9 @@ class Order(NamedTuple):
         The round after which the state was best so far; 0 for none. The site keeps the personal
         layers that belong to it.
     keep, state : str, int
-        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model, and after
-        which round the state is. Of a query: ``best`` where the last model is the best one.
+        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model. Of a
+        query: ``best`` where the last model is the best one. And after which round the state is, of
+        a model that is written.
     of : str
         Of an evaluation in a simulation: the site whose personal layers are measured instead.
     """
@@ -122,7 +123,9 @@ def order(
     if best:
         record["best"] = best
     if keep:
-        record["keep"], record["state"] = keep, state
+        record["keep"] = keep
+    if state:
+        record["state"] = state
     if of:
         record["of"] = of
     if members:

@@ -43,6 +43,8 @@ def test_an_order_says_which_state_is_the_best_and_which_model_to_write() -> Non
     assert (read.best, read.keep, read.state) == (2, "best", 2)
     plain = orders.read_order(order_of(None))
     assert (plain.best, plain.keep) == (0, "")
+    tuned = orders.order(kinds.DEPLOY, 7, plan="{}", round_number=4, layers={}, ttl=60, state=3)
+    assert orders.read_order(tuned).state == 3
 
 
 @given(
