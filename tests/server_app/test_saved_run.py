@@ -60,7 +60,9 @@ def test_a_finished_run_is_measured_to_the_bit_and_nothing_is_trained(
     before = copied(march, tmp_path)
     grid = grid_of(tmp_path)
     there = sorted(tmp_path.glob(f"{before['federation']}/**/*"))
-    after, _ = simulate(tmp_path, "faces", [*MEASURED, f"weights.state={state}"], grid=grid)
+    after, _ = simulate(
+        tmp_path, "faces", [*MEASURED, f"weights.state={state}", "simulation.sites=4"], grid=grid
+    )
     expected = before["final"] if state == "last" else before["best"]
     for name, site in after["final"]["sites"].items():
         assert without_times(site) == {**without_times(expected["sites"][name]), "steps": 0}
