@@ -85,7 +85,9 @@ def _expanded(card: ModelCard, given: Path) -> Iterator[Path]:
         yield given
         return
     takes = {Pictures: is_picture, Table: _is_table, Text: _is_csv, Measurements: _is_npz}
-    wanted = takes[type(card.preprocessing)]  # type: ignore[index]
+    wanted = takes.get(type(card.preprocessing))  # type: ignore[call-overload]
+    if wanted is None:
+        raise _no_preprocessing(card)
     names = [name for name, _ in walk(given, given, Findings()).below()]
     chosen = [name for name in names if wanted(PurePosixPath(name))]
     if not chosen:
@@ -140,16 +142,20 @@ def read_inputs(
         found = _joined(paths, progress, _text_reader(given, models_dir))
     elif isinstance(given, Measurements):
         found = _joined(paths, progress, lambda path: _measurements(given, path))
-    elif card.state == PUBLIC:
-        raise UserError(
-            "this is the public part of a model, which does not say how files are prepared at a "
-            "site: `fedstrata tune` makes a site's model of it"
-        )
     else:
-        raise UserError("the model's card does not say how files are prepared")
+        raise _no_preprocessing(card)
     if not found.places:
         raise UserError("no file can be read" + private(f": {'; '.join(found.wrong[:3])}"))
     return found
+
+
+def _no_preprocessing(card: ModelCard) -> UserError:
+    if card.state != PUBLIC:
+        return UserError("the model's card does not say how files are prepared")
+    return UserError(
+        "this is the public part of a model, which does not say how files are prepared at a "
+        "site: `fedstrata tune` makes a site's model of it"
+    )
 
 
 def _pictures(given: Pictures, paths: Sequence[Path], progress: Progress) -> ModelInputs:

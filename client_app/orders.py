@@ -170,7 +170,7 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     received = context.exchange.read(order.payloads, order.coded)
     store = context.store if not order.of else _store_of(context, order.of)
     if order.best:  # a state of before: with layers of another round it would be another model
-        store.require(order.round)
+        store.require(order.round, lost=_has_lost(context, order))
     prepared = prepare_round(context, order.round, received.tensors, store)
     measured = prepared.measure()
     report = prepared.report(measured)
@@ -288,6 +288,14 @@ def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> Non
         logger.error(
             "site %s: its %s model is not written: %s", context.data.site, order.keep, error
         )
+
+
+def _has_lost(context: SiteContext, order: Order) -> bool:
+    """Return whether layers that are not there are lost: the site trained in a run of before."""
+    kept = context.partitioned.partition.kept_names()
+    own = any(context.start[name].is_floating_point() for name in kept)
+    trained = (order.of or context.data.site) not in order.fresh
+    return own and trained and not context.plan.rounds
 
 
 def _store_of(context: SiteContext, other: str) -> DiskStore:

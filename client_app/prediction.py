@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from client_app.data.paths import describe_file
 from client_app.data.tables import table_rows
 from client_app.model_inputs import ModelInputs, batches, read_inputs, sha256_of
-from client_app.site_model import TEST_EXAMPLES
+from client_app.site_model import TEST_EXAMPLES, as_text
 from fedstrata.protocol.task_kinds import CLASSES, LABELS
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError, private
@@ -91,7 +91,7 @@ def rows(card: ModelCard, found: ModelInputs, outputs: Tensor) -> Iterator[list[
         values = objective.predicted(outputs)
         said = [[] for _ in values]
     for (path, row), first, numbers in zip(found.places, said, values.tolist(), strict=True):
-        yield [str(path), row, *first, *numbers]
+        yield [as_text(path), row, *first, *numbers]
 
 
 def write_table(path: Path, names: Sequence[str], written: Sequence[Sequence[Cell]]) -> None:
@@ -253,7 +253,7 @@ def write_heat_maps(
             for offset, (picture, heat) in enumerate(zip(batch * std + mean, maps, strict=True)):
                 path, row = found.places[start + offset]
                 part = f"-{row}" if row else ""
-                name = f"{start + offset + 1:05d}-{path.name.partition('.')[0][:80]}{part}.png"
+                name = f"{start + offset + 1:05d}-{path.name.partition('.')[0][:40]}{part}.png"
                 with replacing_private(folder / name) as unfinished:
                     over(picture, heat).save(unfinished, "PNG")
             progress(start + len(batch), len(found.places))

@@ -196,9 +196,14 @@ def write_test_examples(path: Path, data: SiteData) -> None:
     rows.writerow(["file", "row", "sha256", *target.columns()])
     places = zip(data.test_places.files, data.test_places.rows, strict=True)
     for number, (file, row) in enumerate(places):
-        rows.writerow([str(file), row, _digest(stamp(file)), *target.cells(number)])
+        rows.writerow([as_text(file), row, _digest(stamp(file)), *target.cells(number)])
     with replacing_private(path) as unfinished:
         unfinished.write_text(written.getvalue(), encoding="utf-8")
+
+
+def as_text(path: Path) -> str:
+    """Return a path for a table; of a name that is no UTF-8 its bytes, escaped."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 @lru_cache(maxsize=65_536)

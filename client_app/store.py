@@ -247,15 +247,16 @@ class DiskStore:
             folder,
         )
 
-    def require(self, round_number: int) -> None:
+    def require(self, round_number: int, *, lost: bool = False) -> None:
         """Raise UserError unless the layers that round ``round_number`` began with are there.
 
-        Without this, `before` gives those of an earlier round for files that are gone.
+        Without this, `before` gives those of an earlier round for files that are gone. Where there
+        is no file at all, ``lost`` says that there was one.
         """
         number = self._latest_before(round_number)
         later = next((n for n in self.rounds() if n >= round_number), None)
         try:
-            began_with = number
+            began_with = -1 if lost and not number else number
             if later is not None:
                 began_with = int(tensor_files.read_metadata(self.path(later)).get(BEGAN_WITH, -1))
             if number:

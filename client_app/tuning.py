@@ -31,6 +31,7 @@ from strategies.partitioned_model import build_partitioned
 
 EPOCHS = 4  # where neither the run nor the command line says how long
 NEAR = ("task", "personal")  # the groups that are nearest to a site
+PATHS = ("data-root", "state-dir", "cache-dir", "models-dir")
 PARTS = {"data": "data", "train": "train", "deployment": "tuning"}
 """What a command line may change of a plan, by the key of the configuration."""
 
@@ -84,10 +85,18 @@ def split_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 def node_of(card: ModelCard, given: Mapping[str, Any]) -> NodeSettings:
     """Return the settings of the site that tunes, which has the model's task."""
     settings = {"site": "site", "task": card.task, **given}
-    root = settings.get("data-root")
-    if root:
-        settings["data-root"] = str(Path(str(root)).expanduser().absolute())
+    for key in PATHS:
+        if path := settings.get(key):
+            settings[key] = str(_here(str(path)))
     return read_node_settings(settings, {})
+
+
+def _here(path: str) -> Path:
+    """Return an absolute path: this command runs in the folder in which it was typed."""
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:  # the home of nobody
+        return Path(path).absolute()
 
 
 def plan_of(card: ModelCard, overrides: Sequence[str]) -> Plan:

@@ -131,16 +131,18 @@ def measure_best(
     return {**_summary(dispatch, reports, record, others), **best.to_dict()}
 
 
-def saved_ask(dispatch: Dispatch, saved: Saved, states: States) -> Ask:
-    """Return what is asked to measure the state of a checkpoint as its round did."""
+def saved_ask(dispatch: Dispatch, saved: Saved, states: States, fresh: Collection[str]) -> Ask:
+    """Return what is asked to measure the state of a checkpoint as its round did.
+
+    The sites ``fresh`` trained in no round of that run.
+    """
     ask = replace(last_ask(dispatch, kinds.EVALUATE), number=saved.round + 1, states=states)
-    return replace(ask, best=saved.round)
+    return replace(ask, best=saved.round, fresh=fresh)
 
 
-def measure_saved(dispatch: Dispatch, saved: Saved, states: States) -> dict[str, Any]:
-    """Evaluate the state of a run of before at every member; return ``final`` of results.json."""
+def measure_saved(dispatch: Dispatch, ask: Ask) -> dict[str, Any]:
+    """Evaluate the state of `saved_ask` at every member; return ``final`` of results.json."""
     members = list(dispatch.roster.members.values())
-    ask = saved_ask(dispatch, saved, states)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
     return _summary(dispatch, reports, record, Others({}, {}))
 

@@ -31,7 +31,7 @@ from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
-from server_app.saved_run import SavedRun, described, states_of
+from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
@@ -226,11 +226,10 @@ class Run:
             self.log(line)
         begin_progress(self)
         self.delivery.deliver(self.roster.everyone.keys(), ())
-        self.ends["final"] = measure_saved(self.dispatch, saved, states)
+        ask = saved_ask(self.dispatch, saved, states, newcomers(saved, self.roster.members))
+        self.ends["final"] = measure_saved(self.dispatch, ask)
         if self.config.cross_site:
-            self.ends["cross_site"] = measure_cross_site(
-                self.dispatch, saved_ask(self.dispatch, saved, states), self.ends["final"]
-            )
+            self.ends["cross_site"] = measure_cross_site(self.dispatch, ask, self.ends["final"])
         return self._write_results()
 
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:

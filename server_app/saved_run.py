@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WAITING = ("sites", "min_sites", "join_timeout", "give_up", "deadline", "poll", "final_timeout")
 _OWN = (
     *(f"strategy.{key}" for key in ("rounds", "on_site_error", *_WAITING)),
-    *("weights", "cohort", "cross_site", "experiment"),
+    *("weights", "cohort", "cross_site", "experiment", "simulation"),
 )
 
 

@@ -51,9 +51,12 @@ def find_model(named: str, folders: list[Path] | None = None) -> Path:
     UserError
         There is no such file, run, site or model.
     """
-    path = Path(named).expanduser()
-    if path.is_file():
-        return path
+    try:
+        path = Path(named).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user
+        raise UserError(f"{named[:200]}: no such file ({error})") from None
     run, *rest = named.split(":")
     if not rest or len(rest) > 2 or not NAME.fullmatch(run):
         raise UserError(f"{named}: no such file; write a model file, or RUN:SITE, or RUN::TASK")
@@ -88,9 +91,13 @@ def _of_site(roots: list[Path], run: str, site: str, state: str) -> Path:
     sites = {path.name: path for each in folders for path in each.glob("sites/*") if path.is_dir()}
     if site not in sites:
         raise UserError(f"{run}: no site {site!r} here; there is {nearest(site, sites)}")
+    several = [each for each in folders if (each / "sites" / site).is_dir()]
+    if len(several) > 1:
+        raise UserError(
+            f"{run}:{site}: several runs have that name: {', '.join(map(str, several))}; write "
+            f"{several[-1].name}:{site}, or give --runs FOLDER"
+        )
     wanted = [state] if state else list(STATES)
-    if state == "best":
-        wanted.append("last")  # alone there where the last state is the best one
     for each in wanted:
         path = sites[site] / STATES[each]
         if path.is_file():
@@ -109,9 +116,9 @@ def _federations(roots: list[Path], run: str) -> Iterator[Path]:
             begun = json.loads((root / run / "run.json").read_text())
             names.append(str(begun["federation"]))
         except (OSError, ValueError, KeyError, TypeError):
-            # A hospital has no folder of the run, and the sites' name of it ends in eight letters.
+            # A hospital has no folder of the run, and the sites' name of it ends in eight digits.
             plain, tuned = run.removesuffix(TUNED), TUNED if run.endswith(TUNED) else ""
-            names += sorted(path.name for path in root.glob(f"{plain}-????????{tuned}"))
+            names += sorted(path.name for path in root.glob(f"{plain}-{'[0-9a-f]' * 8}{tuned}"))
         for name in names:
             if NAME.fullmatch(name) and (root / name / "sites").is_dir():
                 yield root / name

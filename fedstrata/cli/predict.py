@@ -28,7 +28,7 @@ MOST_NAMED = 20
 def main(arguments: Sequence[str]) -> None:
     """Write the predictions; end with 1 where a file was left out, or nothing could be written."""
     try:
-        left_out = predict(parser().parse_args(arguments))
+        left_out = predict(parser().parse_intermixed_args(arguments))
     except UserError as error:
         print(printable(f"fedstrata predict: {error}"), file=sys.stderr)
         sys.exit(1)

@@ -67,10 +67,14 @@ class Order(NamedTuple):
         The round after which the state was best so far; 0 for none. The site keeps the personal
         layers that belong to it.
     keep, state : str, int
-        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model, and after
-        which round the state is. Of a query: ``best`` where the last model is the best one.
+        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model. Of a
+        query: ``best`` where the last model is the best one. And after which round the state is, of
+        a model that is written.
     of : str
         Of an evaluation in a simulation: the site whose personal layers are measured instead.
+    fresh : tuple of str
+        Of a run that is measured again: those of the sites asked that trained in no round of it.
+        They have no layers of their own; all others that have none have lost them.
     """
 
     plan: str
@@ -82,6 +86,7 @@ class Order(NamedTuple):
     keep: str = ""
     state: int = 0
     of: str = ""
+    fresh: tuple[str, ...] = ()
 
 
 def step_key(group: str, number: int) -> str:
@@ -105,12 +110,13 @@ def order(
     keep: str = "",
     state: int = 0,
     of: str = "",
+    fresh: Sequence[str] = (),
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
-    ``coded``, ``taken``, ``best``, ``keep``, ``state`` and ``of`` are those of `Order`. An order to a
-    cohort names the ``members`` that are asked and, by scope, the examples ``expected`` of all sites that
-    are asked: the fixed point of the sums depends on them.
+    ``coded``, ``taken``, ``best``, ``keep``, ``state``, ``of`` and ``fresh`` are those of `Order`. An
+    order to a cohort names the ``members`` that are asked and, by scope, the examples ``expected``
+    of all sites that are asked: the fixed point of the sums depends on them.
     """
     # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
     # gives this name. The random number keeps the name from nodes that got the same layers.
@@ -122,9 +128,13 @@ def order(
     if best:
         record["best"] = best
     if keep:
-        record["keep"], record["state"] = keep, state
+        record["keep"] = keep
+    if state:
+        record["state"] = state
     if of:
         record["of"] = of
+    if fresh:
+        record["fresh"] = list(fresh)
     if members:
         record["members"] = list(members)
     if expected:
@@ -154,6 +164,7 @@ def read_order(message: Message) -> Order:
         coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
         best, state = (content[ORDER].get(key, 0) for key in ("best", "state"))
         keep, of = content[ORDER].get("keep", ""), measured_of(message)
+        fresh = content[ORDER].get("fresh", [])
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
@@ -161,7 +172,10 @@ def read_order(message: Message) -> Order:
     rounds = [each for each in (best, state) if type(each) is int and each >= 0]
     if len(rounds) < 2 or keep not in ("", LAST, BEST):
         raise UserError("the server's message cannot be read: best, state or keep is none")
-    return Order(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of)
+    if not isinstance(fresh, list):
+        raise UserError("the server's message cannot be read: fresh is no list")
+    names = tuple(map(str, fresh))
+    return Order(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of, names)
 
 
 def measured_of(message: Message) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,8 @@ class Ask:
         By scope key, the layers to send whole instead of the last state.
     of : mapping of str to str, optional
         By site, whose model it is to measure.
+    fresh : collection of str
+        Sites that have no layers of their own, as `fedstrata.protocol.orders.Order` has it.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class Ask:
     state: int = 0
     states: Mapping[str, Mapping[str, Tensor]] | None = None
     of: Mapping[str, str] | None = None
+    fresh: Collection[str] = ()
 
 
 @dataclass
@@ -191,6 +194,7 @@ class Dispatch:
         """Return the message. To a cohort it names who is asked; to a site, which updates counted."""
         cohort = recipients.in_cohort
         taken = (ask.taken or {}).get(recipients.sites[0])
+        of = (ask.of or {}).get(recipients.sites[0], "")
         return orders.order(
             ask.kind,
             recipients.node_id,
@@ -205,7 +209,8 @@ class Dispatch:
             best=ask.best,
             keep=ask.keep,
             state=ask.state,
-            of=(ask.of or {}).get(recipients.sites[0], ""),
+            of=of,
+            fresh=[name for name in ([of] if of else recipients.sites) if name in ask.fresh],
         )
 
     def _layers(

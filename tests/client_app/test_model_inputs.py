@@ -110,6 +110,8 @@ def test_a_card_that_says_no_preprocessing_is_rejected(tmp_path: Path) -> None:
         read_inputs(card(preprocessing=None, state="public"), [tmp_path], tmp_path)
     with pytest.raises(UserError, match="does not say how files"):
         read_inputs(card(preprocessing=None), [tmp_path], tmp_path)
+    with pytest.raises(UserError, match="fedstrata tune"):
+        files_of(card(preprocessing=None, state="public"), [tmp_path])
 
 
 def test_pictures_of_other_decoders_are_rejected(tmp_path: Path) -> None:

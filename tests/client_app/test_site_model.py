@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,13 @@ import pytest
 import torch
 
 from client_app.context import SiteContext
-from client_app.site_model import TEST_EXAMPLES, model_path, write_site_model, write_test_examples
+from client_app.site_model import (
+    TEST_EXAMPLES,
+    as_text,
+    model_path,
+    write_site_model,
+    write_test_examples,
+)
 from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.task_kinds import LABELS, NUMBER, TaskKind
 from models.model_file import network_of, read_model
@@ -94,6 +101,10 @@ def test_the_test_examples_stay_at_the_site_for_its_user_alone(plan: Plan, tmp_p
     assert rows[3]["sha256"] == hashlib.sha256(b"3").hexdigest()
     names = [context.data.classes[label] for label in context.data.test.labels]
     assert [row["target"] for row in rows] == names
+
+
+def test_a_file_name_that_is_no_text_is_written_as_its_bytes() -> None:
+    assert as_text(Path(os.fsdecode(b"a/\xffx.png"))) == "a/\\udcffx.png"
 
 
 def test_data_in_no_files_have_no_such_table(plan: Plan) -> None:

@@ -74,6 +74,18 @@ def test_the_same_tuning_gives_the_same_model(played: Any) -> None:
     assert read_model(tuned(played[1]).path).card.tensors == first
 
 
+def test_folders_are_of_the_folder_in_which_one_types(
+    played: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    node = tuning.node_of(played[1].card, {"data-root": "d", "state-dir": "s", "cache-dir": "c"})
+    assert (node.data_root, node.state_dir, node.cache_dir) == (
+        tmp_path / "d",
+        tmp_path / "s",
+        tmp_path / "c",
+    )
+
+
 def test_words_are_of_the_site_or_of_the_run() -> None:
     words = ["data-root=/d", "num-partitions=4", "data.size=9", "deployment.epochs=2"]
     assert tuning.split_words(words) == (

@@ -60,7 +60,9 @@ def test_a_finished_run_is_measured_to_the_bit_and_nothing_is_trained(
     before = copied(march, tmp_path)
     grid = grid_of(tmp_path)
     there = sorted(tmp_path.glob(f"{before['federation']}/**/*"))
-    after, _ = simulate(tmp_path, "faces", [*MEASURED, f"weights.state={state}"], grid=grid)
+    after, _ = simulate(
+        tmp_path, "faces", [*MEASURED, f"weights.state={state}", "simulation.sites=4"], grid=grid
+    )
     expected = before["final"] if state == "last" else before["best"]
     for name, site in after["final"]["sites"].items():
         assert without_times(site) == {**without_times(expected["sites"][name]), "steps": 0}
@@ -87,11 +89,15 @@ def test_a_site_that_lost_its_layers_and_one_that_is_new_are_said(
     before = copied(march, tmp_path)
     sites = tmp_path / before["federation"] / "sites"
     (sites / "site-00" / "round-000003.safetensors").write_bytes(b"")
+    shutil.rmtree(sites / "site-01")
     grid = grid_of(tmp_path)
     grid.nodes[104] = {"partition-id": 4, "num-partitions": 5}
     with caplog.at_level(logging.INFO, "flwr"):
-        after, _ = simulate(tmp_path, "faces", MEASURED, grid=grid)
-    assert "no longer on this site's disk" in after["final"]["refused"]["site-00"]
+        after, _ = simulate(tmp_path, "faces", [*MEASURED, "cross_site=true"], grid=grid)
+    assert set(after["final"]["refused"]) == {"site-00", "site-01"}
+    for reason in after["final"]["refused"].values():
+        assert "no longer on this site's disk" in reason
+    assert {gap["model"] for gap in after["cross_site"]["missing"]} == {"site-00", "site-01"}
     assert after["measured_run"]["newcomers"] == ["site-04"]
     assert "took no part in that run" in caplog.text
     assert "may have been trained on" not in caplog.text

@@ -33,9 +33,11 @@ def test_a_site_uses_its_tuned_model_before_its_best_and_its_last(tmp_path: Path
     assert find_model("march:north", [tmp_path]) == site / "deployed.safetensors"
 
 
-def test_the_best_model_is_the_last_one_where_there_is_no_other(tmp_path: Path) -> None:
+def test_another_model_is_not_called_the_best(tmp_path: Path) -> None:
     last = touched(tmp_path / "march" / "sites" / "north" / STATES["last"])
-    assert find_model("march:north:best", [tmp_path]) == last
+    with pytest.raises(UserError, match="has no model best"):
+        find_model("march:north:best", [tmp_path])
+    assert find_model("march:north", [tmp_path]) == last
 
 
 def test_a_run_that_a_person_named_is_found_by_that_name(tmp_path: Path) -> None:
@@ -48,6 +50,16 @@ def test_a_run_that_a_person_named_is_found_by_that_name(tmp_path: Path) -> None
         json.dumps({"federation": "march-ffffffff"})
     )
     assert find_model("march:north", [tmp_path]) == other
+
+
+def test_two_runs_of_a_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    path = touched(tmp_path / "march-0a1b2c3d" / "sites" / "north" / "deployed.safetensors")
+    touched(tmp_path / "march-baseline" / "sites" / "north" / "deployed.safetensors")
+    assert find_model("march:north", [tmp_path]) == path
+    other = touched(tmp_path / "march-ffffffff" / "sites" / "north" / "deployed.safetensors")
+    with pytest.raises(UserError, match=r"several runs .*write march-ffffffff:north"):
+        find_model("march:north", [tmp_path])
+    assert find_model("march-ffffffff:north", [tmp_path]) == other
 
 
 def test_the_home_is_searched_where_no_folder_is_given(own_home: Path) -> None:
@@ -72,6 +84,8 @@ def test_a_public_model_is_found_by_its_task(tmp_path: Path) -> None:
         ("march:north:last", "no model last"),
         ("../march:north", "no such file"),
         ("a:b:c:d", "no such file"),
+        ("a" * 300, "no such file"),
+        ("~nobody-of-this-name/m", "no such file"),
     ],
 )
 def test_what_is_not_there_is_said(tmp_path: Path, named: str, said: str) -> None:

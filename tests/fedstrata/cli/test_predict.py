@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ def test_a_damaged_file_is_named_and_the_status_is_one(
     said = capsys.readouterr().err
     assert "left out: " in said
     assert "1.png: not a readable picture" in said
+
+
+def test_files_may_stand_after_the_options_and_have_names_that_are_no_text(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "files" / "0.png").rename(tmp_path / "files" / os.fsdecode(b"\xff.png"))
+    table, maps = tmp_path / "t.csv", tmp_path / "maps"
+    assert run(model, "--output", table, "--heatmaps", maps, tmp_path / "files") == 0
+    assert len(list(csv.DictReader(table.open()))) == len(list(maps.iterdir())) == 3
 
 
 def test_a_mistake_is_one_sentence(

@@ -43,6 +43,18 @@ def test_an_order_says_which_state_is_the_best_and_which_model_to_write() -> Non
     assert (read.best, read.keep, read.state) == (2, "best", 2)
     plain = orders.read_order(order_of(None))
     assert (plain.best, plain.keep) == (0, "")
+    tuned = orders.order(kinds.DEPLOY, 7, plan="{}", round_number=4, layers={}, ttl=60, state=3)
+    assert orders.read_order(tuned).state == 3
+
+
+def test_an_order_says_which_sites_have_no_layers_of_their_own() -> None:
+    message = orders.order(
+        kinds.EVALUATE, 7, plan="{}", round_number=3, layers={}, ttl=60, fresh=["north"]
+    )
+    assert orders.read_order(message).fresh == ("north",)
+    message.content["order"]["fresh"] = "north"  # type: ignore[index]
+    with pytest.raises(UserError, match="fresh is no list"):
+        orders.read_order(message)
 
 
 @given(
