@@ -23,8 +23,9 @@ def test_both_logs_are_whole_and_say_the_same(logs: Logs) -> None:
         assert read_and_verify(path, (key.public_key(),)).problems == []
     found = logs.compared()
     assert (found.site, found.problems, found.notes) == ("clinic", [], [])
-    # The answer to the query, two rounds of a report and two groups, and the evaluation's report.
-    assert found.same == 1 + 2 * 3 + 1
+    # The answer to the query, two rounds of a report and two groups, and the reports of the last
+    # state and of the best one.
+    assert found.same == 1 + 2 * 3 + 2
 
 
 def test_the_server_records_the_run(logs: Logs) -> None:
