@@ -23,6 +23,7 @@ from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
 from fedstrata.protocol.limits import printable
 from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given
+from fedstrata.support.durable import PRIVATE_FILE
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import Said, SaidLines
 
@@ -60,6 +61,12 @@ class Wanted:
     def output(self) -> Path:
         """Where the run's folder is, or will be."""
         return Path(self.keys["output-dir"])
+
+    @property
+    def run_config(self) -> dict[str, str]:
+        """What `flwr run -c` would give."""
+        given = {key: value for key, value in self.keys.items() if value}
+        return {**given, "overrides": " ".join(map(_quoted, self.overrides))}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -147,6 +154,14 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
     return Wanted(keys, tuple(overrides), nodes)
 
 
+def _quoted(override: str) -> str:
+    """Return an override as one word among others: a value may have spaces, as paths do."""
+    if all("=" in word or word[0] in ";~" for word in override.split()[1:]):
+        return override  # one word, or several overrides in one argument
+    quote = next((each for each in "\"'" if each not in override), "")
+    return f"{quote}{override}{quote}"
+
+
 def _resumed(
     wanted: str, keys: Mapping[str, str], nodes: int | None
 ) -> tuple[dict[str, str], list[str], int | None]:
@@ -190,15 +205,19 @@ def nodes_of(wanted: Wanted) -> int:
         What is wrong, before anything is started.
     """
     # Imported late: Hydra takes half a second, which a mistake in the command line need not.
-    from server_app.compose import expand, loaded, simulated_nodes
-    from server_app.override_words import split_overrides
+    from server_app.compose import expand, loaded, read_run_config, simulated_nodes
+    from server_app.saved_run import folder_of, saved_run
+    from server_app.trackers import check_tracker
     from strategies.config import config_from_dict
 
     needed = []
-    # As the ServerApp cuts them.
-    for overrides in expand(split_overrides(" ".join(wanted.overrides))):
-        composed = loaded(wanted.keys["experiment"], overrides)
-        config_from_dict(composed)
+    given = read_run_config(wanted.run_config)  # as the ServerApp reads it
+    for each in given.each(expand(given.overrides)):
+        composed = loaded(each.experiment, each.overrides)
+        config = config_from_dict(composed)
+        check_tracker(config.tracker)
+        measured = saved_run(config, each.overrides, each.output_dir)
+        folder_of(each, config if measured is None else measured.config(config), measured)
         needed.append(simulated_nodes(composed))
     return wanted.nodes or max(needed)
 
@@ -208,15 +227,13 @@ def play(wanted: Wanted, resources: Mapping[str, float]) -> int:
     nodes = nodes_of(wanted)
     screen = make_screen()
     screen.say(f"starting {wanted.keys['experiment']} with {nodes} nodes")
-    run_config = {key: value for key, value in wanted.keys.items() if value}
-    run_config["overrides"] = " ".join(wanted.overrides)
     follower = Follower(wanted, screen)
     with _log_file(wanted.output) as log, _signals():
         follower.log = Path(log.name)
         try:
             with screen, OwnSuperLink(log) as superlink:
                 run = superlink.submit(
-                    build_bundle(), run_config, {"num_supernodes": nodes, **resources}
+                    build_bundle(), wanted.run_config, {"num_supernodes": nodes, **resources}
                 )
                 status = follower.follow(SaidLines(superlink.said), lambda: superlink.status(run))
                 superlink.finish_log()
@@ -332,7 +349,8 @@ def _log_file(output: Path) -> Iterator[IO[bytes]]:
     path = output / f".starting-{time.time_ns()}.log"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        log = path.open("xb")
+        path.touch(PRIVATE_FILE, exist_ok=False)
+        log = path.open("wb")
     except OSError as error:
         raise UserError(f"output-dir: {output} cannot be written: {error.strerror}") from None
     with log:

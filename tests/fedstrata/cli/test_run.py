@@ -83,6 +83,8 @@ def test_the_latest_run_is_resumed_where_none_is_named(words: list[str], here: P
         (["experiment=facez"], "experiment 'facez' does not exist"),
         (["strategy.roundz=3"], "strategy has no 'roundz'"),
         (["simulation.sites=0"], "simulation.sites=0: write a whole number"),
+        (["seed=1,2", "name=march"], "resume and name are of one run"),
+        (["name=my run"], "name 'my run' cannot be used"),
     ],
 )
 def test_a_mistake_is_said_once_and_nothing_starts(
@@ -93,6 +95,21 @@ def test_a_mistake_is_said_once_and_nothing_starts(
     assert str(ended.value.code).count(message) == 1
     assert capsys.readouterr() == ("", "")
     assert list(here.iterdir()) == []
+
+
+def test_a_name_that_is_taken_and_a_run_that_cannot_be_read_are_said_first(here: Path) -> None:
+    begun(here / "outputs" / "march")
+    with pytest.raises(UserError, match="holds a run 'march'"):
+        nodes_of(wanted_of("name=march"))
+    with pytest.raises(UserError, match="there is no checksum"):
+        nodes_of(wanted_of("--resume", "march"))
+
+
+def test_a_value_with_spaces_stays_one_override(here: Path) -> None:
+    wanted = wanted_of("tracker=none", "tracker.folder=/my runs/all", "seed=1 method=local")
+    assert wanted.run_config["overrides"] == (
+        'tracker=none "tracker.folder=/my runs/all" seed=1 method=local'
+    )
 
 
 def test_without_ray_the_line_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +190,12 @@ def test_a_complete_run_ends_with_0_and_its_log_lies_in_its_folder(fake: Fake, h
         fake.say("line", "round 1/8: 3 of 3 sites")
 
     fake.play = play
-    assert ended("name=march", "seed=1,2", "--nodes", "3", "--node-cpus", "2") == 0
-    assert fake.submitted["overrides"] == "seed=1,2"
+    assert ended("name=march", "seed=1", "--nodes", "3", "--node-cpus", "2") == 0
+    assert fake.submitted["overrides"] == "seed=1"
     assert fake.submitted["num_supernodes"] == 3
     assert fake.submitted["client_resources_num_cpus"] == 2
     (log,) = (folder / "logs").iterdir()
+    assert log.stat().st_mode & 0o777 == 0o600
     out = fake.out.getvalue()
     assert "round 1/8: 3 of 3 sites\n" in out
     assert f"the log of Flower and Ray: {log}\n" in out
