@@ -22,7 +22,7 @@ from fedstrata.cli.own_superlink import COMPLETED, OwnSuperLink
 from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
 from fedstrata.protocol.limits import printable
-from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given
+from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given, read_run
 from fedstrata.support.durable import PRIVATE_FILE
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import Said, SaidLines
@@ -303,19 +303,21 @@ class Follower:
         """Say what the run's end leaves to say; return the exit status."""
         if status == COMPLETED:
             self.screen.say(f"the log of Flower and Ray: {self.log}")
-            self._write_reports()
+            self._write_reports(self.folders)
             return 0
         if not self.errors:
             self.screen.error(f"fedstrata run: the run failed; the end of {self.log}:")
             self.screen.error(_tail(self.log))
         else:
             self.screen.error(f"the log of Flower and Ray: {self.log}")
+        # Of several runs one may have failed, and not the last.
+        self._write_reports([each for each in self.folders if _is_complete(each)])
         self.screen.error(self._resume_line())
         return 1
 
-    def _write_reports(self) -> None:
+    def _write_reports(self, folders: Sequence[Path]) -> None:
         """Write the page of each run, and say where it is."""
-        for folder in self.folders:
+        for folder in folders:
             page = folder / report.FILE
             try:
                 report.write_report([folder], page)
@@ -323,15 +325,23 @@ class Follower:
                 self.screen.error(f"the report was not written: {printable_lines(str(error))}")
             else:
                 self.screen.say(f"report: {page}")
-        if len(self.folders) > 1:
-            names = " ".join(map(shlex.quote, map(str, self.folders)))
+        if len(folders) > 1:
+            names = " ".join(map(shlex.quote, map(str, folders)))
             self.screen.say(f"compare them: fedstrata report {names}")
 
     def _resume_line(self) -> str:
-        folder = self.folders[-1] if self.folders else None
-        if folder is None or not (folder / "run.json").exists():
-            return "It had not begun: there is nothing to resume."
-        return f"Go on with it: {resume_command(folder)}"
+        begun = [each for each in self.folders if (each / "run.json").exists()]
+        lines = [
+            f"Go on with it: {resume_command(each)}" for each in begun if not _is_complete(each)
+        ]
+        return "\n".join(lines) or "It had not begun: there is nothing to resume."
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return read_run(folder).state == "complete"
+    except UserError:
+        return False
 
 
 def _tail(path: Path, lines: int = 15) -> str:

@@ -13,7 +13,7 @@ import pytest
 from fedstrata.cli import run as command
 from fedstrata.cli.run import Follower, Stopped, Wanted, main, nodes_of, parser, read_wanted
 from fedstrata.cli.run_screen import Screen
-from fedstrata.protocol.progress import Progress, read_progress, write_progress
+from fedstrata.protocol.progress import Progress, RunState, read_progress, write_progress
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import VARIABLE, SaidLines, note_said
 
@@ -216,6 +216,24 @@ def test_a_failed_run_ends_with_1_its_error_once_and_how_to_go_on(fake: Fake, he
     errors = fake.errors.getvalue()
     assert errors.count("no? room") == 1
     assert errors.endswith("Go on with it: fedstrata run --resume march\n")
+
+
+def test_of_several_runs_the_one_that_failed_is_to_be_resumed(fake: Fake, here: Path) -> None:
+    first, second = here / "outputs" / "one", here / "outputs" / "two"
+
+    states: dict[Path, RunState] = {first: "failed", second: "complete"}
+
+    def play() -> None:
+        for folder, state in states.items():
+            fake.say("run", str(begun(folder)))
+            write_progress(folder, Progress(state=state))
+        fake.say("error", "1 of 2 runs failed")
+
+    fake.play, fake.end = play, "finished:failed"
+    assert ended("seed=1,2") == 1
+    errors = fake.errors.getvalue()
+    assert errors.endswith("Go on with it: fedstrata run --resume one\n")
+    assert f"the report was not written: {second}: " in errors  # it has no results.json
 
 
 def test_where_the_app_did_not_say_why_the_end_of_the_log_is_shown(fake: Fake) -> None:
