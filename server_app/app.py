@@ -18,7 +18,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
-from fedstrata.support.said_lines import note_said
+from fedstrata.support.said_lines import VARIABLE, note_said
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.disk_room import require_room
@@ -61,7 +61,8 @@ def say(text: str) -> None:
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the configured experiments; a mistake in one ends all before any training."""
-    if not isinstance(grid, GrpcGrid):  # a SuperLink of a deployment is for other users
+    # A SuperLink of a deployment is for other users, and that of `fedstrata run` is its own.
+    if not isinstance(grid, GrpcGrid) and VARIABLE not in os.environ:
         warn_of_other_owner()
     try:
         run_all(grid, read_run_config(context.run_config))

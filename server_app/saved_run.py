@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedstrata.protocol.orders import BEST
 from fedstrata.runs.folder import read_results
 from fedstrata.support.errors import UserError
 from server_app.compose import RunConfig
@@ -74,6 +73,8 @@ class SavedRun:
 
     def read(self) -> Saved:
         """Return the checkpoint of the state; raise UserError where there is none that is whole."""
+        from fedstrata.protocol.orders import BEST  # with Flower, which a command need not wait for
+
         if self.state == BEST:
             best = (read_results(self.folder.path) or {}).get("best")
             number = best.get("round") if isinstance(best, dict) else None
