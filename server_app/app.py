@@ -18,15 +18,15 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
-from fedstrata.support.said_lines import note_said
+from fedstrata.support.said_lines import VARIABLE, note_said
 from server_app.audit import find_audit
 from server_app.compose import RunConfig, compose, expand, read_run_config
 from server_app.disk_room import require_room
 from server_app.patience import Log
 from server_app.progress import RunProgress
-from server_app.run_folder import KEPT, RunFolder, check_same, new_run, resumed_run
+from server_app.run_folder import KEPT, RunFolder
 from server_app.said_once import say_once
-from server_app.saved_run import SavedRun, saved_run
+from server_app.saved_run import folder_of, saved_run
 from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.joining import gather
 from server_app.sites.members import Member, RejectedSite
@@ -61,7 +61,8 @@ def say(text: str) -> None:
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the configured experiments; a mistake in one ends all before any training."""
-    if not isinstance(grid, GrpcGrid):  # a SuperLink of a deployment is for other users
+    # A SuperLink of a deployment is for other users, and that of `fedstrata run` is its own.
+    if not isinstance(grid, GrpcGrid) and VARIABLE not in os.environ:
         warn_of_other_owner()
     try:
         run_all(grid, read_run_config(context.run_config))
@@ -86,8 +87,6 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
     several = wanted.each(expand(wanted.overrides))
     if len(several) == 1:
         return run(grid, several[0])
-    if wanted.resume or wanted.name:
-        raise UserError("resume and name are of one run: give the overrides of that run alone")
     from server_app.run import checked
 
     for each in several:
@@ -116,13 +115,13 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     config = _composed(grid, wanted)
     given = saved_run(config, wanted.overrides, wanted.output_dir)
     config = config if given is None else given.config(config)
+    folder, old = folder_of(wanted, config, given)
     if config.cross_site and isinstance(grid, GrpcGrid):
         raise UserError(
             "cross_site=true is for simulations: in a deployment each site's personal layers would "
             "have to leave it for the other sites. Write cross_site=false"
         )
     settings = config.strategy
-    folder, old = _folder(wanted, config, given)
     plan = plan_for(config, federation=folder.federation, weights="")
     before = old if given is None else given.folder
     if before is not None:  # before the first query: sites compare their data with those of then
@@ -191,20 +190,6 @@ def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
         "data-root": wanted.data_root,
         "nodes": len(list(grid.get_node_ids())),
     }
-
-
-def _folder(
-    wanted: RunConfig, config: Config, given: SavedRun | None
-) -> tuple[RunFolder, RunFolder | None]:
-    """Return the run's folder, and the same where it is one to go on with."""
-    old = resumed_run(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
-    if old is not None:
-        check_same(old.begun()["config"], config.to_dict())
-        return old, old
-    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name)
-    if given is not None:  # under whose name the sites have their personal layers
-        folder.federation = given.folder.federation
-    return folder, None
 
 
 def _publish(this_run: Run, folder: RunFolder, results: Mapping[str, Any]) -> None:

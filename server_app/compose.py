@@ -39,7 +39,15 @@ class RunConfig:
     data_root: str = ""
 
     def each(self, several: Sequence[tuple[str, ...]]) -> list[RunConfig]:
-        """Return one run config for each set of overrides."""
+        """Return one run config for each set of overrides.
+
+        Raises
+        ------
+        UserError
+            There are several, with a name or a run to resume, which one run alone can have.
+        """
+        if len(several) > 1 and (self.resume or self.name):
+            raise UserError("resume and name are of one run: give the overrides of that run alone")
         return [replace(self, overrides=overrides) for overrides in several]
 
 

@@ -156,7 +156,7 @@ class RunProgress:
 
     def _end(self, state: RunState, reason: str) -> None:
         self._next_write = 0.0
-        self._change(state=state, reason=reason, seconds_left=None)
+        self._change(state=state, reason=" ".join(reason.split()), seconds_left=None)
 
     def _change(self, **changes: Any) -> None:
         before = self.now.state
@@ -180,8 +180,9 @@ class RunProgress:
         if not recent or self.now.ended or self.now.state == "waiting":
             return None
         each = sum(recent) / len(recent)
-        rounds = (self.now.rounds - len(self._durations)) + self._afterwards
-        left = rounds * each - (now - self._entered)
+        # Once the rounds are over, those that choose.patience left out do not come any more.
+        more = self.now.rounds - len(self._durations) if self.now.state == "running" else 0
+        left = (more + self._afterwards) * each - (now - self._entered)
         return left if left > 0 else None
 
 

@@ -7,10 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedstrata.protocol.orders import BEST
 from fedstrata.runs.folder import read_results
 from fedstrata.support.errors import UserError
-from server_app.run_folder import RunFolder, Saved, find_run
+from server_app.compose import RunConfig
+from server_app.run_folder import (
+    RunFolder,
+    Saved,
+    check_same,
+    find_run,
+    new_run,
+    resumed_run,
+)
 from strategies.config import Config, StrategyConfig, config_from_dict
 
 if TYPE_CHECKING:
@@ -66,6 +73,8 @@ class SavedRun:
 
     def read(self) -> Saved:
         """Return the checkpoint of the state; raise UserError where there is none that is whole."""
+        from fedstrata.protocol.orders import BEST  # with Flower, which a command need not wait for
+
         if self.state == BEST:
             best = (read_results(self.folder.path) or {}).get("best")
             number = best.get("round") if isinstance(best, dict) else None
@@ -105,6 +114,26 @@ def saved_run(config: Config, overrides: Sequence[str], output_dir: Path) -> Sav
     if folder is None:
         raise UserError("weights.run=latest: name the run; `fedstrata runs` lists them")
     return SavedRun(folder, str(config.weights["state"]), folder.begun())
+
+
+def folder_of(
+    wanted: RunConfig, config: Config, given: SavedRun | None
+) -> tuple[RunFolder, RunFolder | None]:
+    """Return the run's folder, and the same where it is one to go on with; write nothing.
+
+    Raises
+    ------
+    UserError
+        The name is taken or cannot be used, or the run to go on with is another or not there.
+    """
+    old = resumed_run(wanted.output_dir, wanted.experiment, wanted.resume, wanted.name)
+    if old is not None:
+        check_same(old.begun()["config"], config.to_dict())
+        return old, old
+    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name)
+    if given is not None:  # under whose name the sites have their personal layers
+        folder.federation = given.folder.federation
+    return folder, None
 
 
 def states_of(saved: Saved, state: ServerState, name: str) -> dict[str, dict[str, Tensor]]:

@@ -22,7 +22,8 @@ from fedstrata.cli.own_superlink import COMPLETED, OwnSuperLink
 from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
 from fedstrata.protocol.limits import printable
-from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given
+from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given, read_run
+from fedstrata.support.durable import PRIVATE_FILE
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import Said, SaidLines
 
@@ -60,6 +61,12 @@ class Wanted:
     def output(self) -> Path:
         """Where the run's folder is, or will be."""
         return Path(self.keys["output-dir"])
+
+    @property
+    def run_config(self) -> dict[str, str]:
+        """What `flwr run -c` would give."""
+        given = {key: value for key, value in self.keys.items() if value}
+        return {**given, "overrides": " ".join(map(_quoted, self.overrides))}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -147,6 +154,14 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
     return Wanted(keys, tuple(overrides), nodes)
 
 
+def _quoted(override: str) -> str:
+    """Return an override as one word among others: a value may have spaces, as paths do."""
+    if all("=" in word or word[0] in ";~" for word in override.split()[1:]):
+        return override  # one word, or several overrides in one argument
+    quote = next((each for each in "\"'" if each not in override), "")
+    return f"{quote}{override}{quote}"
+
+
 def _resumed(
     wanted: str, keys: Mapping[str, str], nodes: int | None
 ) -> tuple[dict[str, str], list[str], int | None]:
@@ -190,15 +205,19 @@ def nodes_of(wanted: Wanted) -> int:
         What is wrong, before anything is started.
     """
     # Imported late: Hydra takes half a second, which a mistake in the command line need not.
-    from server_app.compose import expand, loaded, simulated_nodes
-    from server_app.override_words import split_overrides
+    from server_app.compose import expand, loaded, read_run_config, simulated_nodes
+    from server_app.saved_run import folder_of, saved_run
+    from server_app.trackers import check_tracker
     from strategies.config import config_from_dict
 
     needed = []
-    # As the ServerApp cuts them.
-    for overrides in expand(split_overrides(" ".join(wanted.overrides))):
-        composed = loaded(wanted.keys["experiment"], overrides)
-        config_from_dict(composed)
+    given = read_run_config(wanted.run_config)  # as the ServerApp reads it
+    for each in given.each(expand(given.overrides)):
+        composed = loaded(each.experiment, each.overrides)
+        config = config_from_dict(composed)
+        check_tracker(config.tracker)
+        measured = saved_run(config, each.overrides, each.output_dir)
+        folder_of(each, config if measured is None else measured.config(config), measured)
         needed.append(simulated_nodes(composed))
     return wanted.nodes or max(needed)
 
@@ -208,15 +227,13 @@ def play(wanted: Wanted, resources: Mapping[str, float]) -> int:
     nodes = nodes_of(wanted)
     screen = make_screen()
     screen.say(f"starting {wanted.keys['experiment']} with {nodes} nodes")
-    run_config = {key: value for key, value in wanted.keys.items() if value}
-    run_config["overrides"] = " ".join(wanted.overrides)
     follower = Follower(wanted, screen)
     with _log_file(wanted.output) as log, _signals():
         follower.log = Path(log.name)
         try:
             with screen, OwnSuperLink(log) as superlink:
                 run = superlink.submit(
-                    build_bundle(), run_config, {"num_supernodes": nodes, **resources}
+                    build_bundle(), wanted.run_config, {"num_supernodes": nodes, **resources}
                 )
                 status = follower.follow(SaidLines(superlink.said), lambda: superlink.status(run))
                 superlink.finish_log()
@@ -286,19 +303,21 @@ class Follower:
         """Say what the run's end leaves to say; return the exit status."""
         if status == COMPLETED:
             self.screen.say(f"the log of Flower and Ray: {self.log}")
-            self._write_reports()
+            self._write_reports(self.folders)
             return 0
         if not self.errors:
             self.screen.error(f"fedstrata run: the run failed; the end of {self.log}:")
             self.screen.error(_tail(self.log))
         else:
             self.screen.error(f"the log of Flower and Ray: {self.log}")
+        # Of several runs one may have failed, and not the last.
+        self._write_reports([each for each in self.folders if _is_complete(each)])
         self.screen.error(self._resume_line())
         return 1
 
-    def _write_reports(self) -> None:
+    def _write_reports(self, folders: Sequence[Path]) -> None:
         """Write the page of each run, and say where it is."""
-        for folder in self.folders:
+        for folder in folders:
             page = folder / report.FILE
             try:
                 report.write_report([folder], page)
@@ -306,15 +325,23 @@ class Follower:
                 self.screen.error(f"the report was not written: {printable_lines(str(error))}")
             else:
                 self.screen.say(f"report: {page}")
-        if len(self.folders) > 1:
-            names = " ".join(map(shlex.quote, map(str, self.folders)))
+        if len(folders) > 1:
+            names = " ".join(map(shlex.quote, map(str, folders)))
             self.screen.say(f"compare them: fedstrata report {names}")
 
     def _resume_line(self) -> str:
-        folder = self.folders[-1] if self.folders else None
-        if folder is None or not (folder / "run.json").exists():
-            return "It had not begun: there is nothing to resume."
-        return f"Go on with it: {resume_command(folder)}"
+        begun = [each for each in self.folders if (each / "run.json").exists()]
+        lines = [
+            f"Go on with it: {resume_command(each)}" for each in begun if not _is_complete(each)
+        ]
+        return "\n".join(lines) or "It had not begun: there is nothing to resume."
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return read_run(folder).state == "complete"
+    except UserError:
+        return False
 
 
 def _tail(path: Path, lines: int = 15) -> str:
@@ -332,7 +359,8 @@ def _log_file(output: Path) -> Iterator[IO[bytes]]:
     path = output / f".starting-{time.time_ns()}.log"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        log = path.open("xb")
+        path.touch(PRIVATE_FILE, exist_ok=False)
+        log = path.open("wb")
     except OSError as error:
         raise UserError(f"output-dir: {output} cannot be written: {error.strerror}") from None
     with log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ STYLES = {
 }
 MOST_NAMED = 8  # missing sites that are named in the view
 MOST_SQUARES = 200
+COST = 20  # a look waits so many times as long as the last one took: at most 5 % of a core
 
 
 class Screen:
@@ -89,6 +91,7 @@ class LiveScreen(Screen):
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._within = False
+        self._next_look = 0.0
 
     def __enter__(self) -> LiveScreen:
         self._live.start()
@@ -116,12 +119,14 @@ class LiveScreen(Screen):
         )
 
     def show(self, folder: Path | None) -> None:
-        """Read the run's folder and change the view."""
-        if folder is not None:
-            try:
-                self._live.update(view(read_run(folder), utf8=self._console.encoding == "utf-8"))
-            except UserError:  # between two files that are written, or gone
-                return
+        """Read the run's folder and change the view; seldom, where results.json is large."""
+        began = time.monotonic()
+        if folder is None or began < self._next_look:
+            return
+        with contextlib.suppress(UserError):  # between two files that are written, or gone
+            self._live.update(view(read_run(folder), utf8=self._console.encoding == "utf-8"))
+        ended = time.monotonic()
+        self._next_look = ended + COST * (ended - began)
 
 
 def make_screen() -> Screen:

@@ -10,10 +10,10 @@ import msgspec
 
 from fedstrata.protocol.measures import MEASURES, Measures
 from fedstrata.protocol.task_kinds import CLASSES
+from fedstrata.runs.folder import MOST_BYTES
 from fedstrata.support.errors import UserError
 
 FILE = "results.json"
-MOST_BYTES = 512 * 2**20
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
@@ -297,6 +297,6 @@ def read_results(path: Path) -> Results:
 
 
 def _missing(path: Path, file: Path) -> str:
-    if (path / "run.json").exists():
-        return f"{path}: the run has no {FILE} yet; it is there after round 1"
+    if any((path / name).exists() for name in ("run.json", "progress.json")):
+        return f"{path}: the run has no {FILE}; it is there after round 1 (see `fedstrata runs`)"
     return f"there is no {file}: name the folder of a run, such as outputs/faces-20261130-101500"

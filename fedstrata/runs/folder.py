@@ -13,11 +13,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from fedstrata.protocol.progress import MOST_BYTES, Progress, read_progress, write_progress
+from fedstrata.protocol.progress import Progress, read_progress, write_progress
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.home import home
 
 OUTPUTS = "outputs"
+MOST_BYTES = 512 * 2**20  # of results.json: some 800 for a site in a round
 LOCK = ".lock"  # of the ServerApp that writes into a run's folder, while it lives
 SILENT = 120.0  # seconds without news after which a run is dead, where its lock cannot be asked
 INTERRUPTED = "interrupted"
@@ -188,7 +189,8 @@ def find_run(wanted: str, folder: Path | None = None) -> RunView:
     """
     folders = default_folders() if folder is None else [folder]
     if wanted != "latest":
-        for path in (*(each / wanted for each in folders), Path(wanted).absolute()):
+        named = [] if wanted in ("", ".", "..") else [each / wanted for each in folders]
+        for path in (*named, Path(wanted).resolve()):
             if path.is_dir():
                 return read_run(path)
     runs = [run for run in list_runs(*folders) if isinstance(run, RunView)]

@@ -25,6 +25,7 @@ from fedstrata.watch import live
 ADDRESS = "127.0.0.1"
 MOST_STREAMS = 16
 EVERY, ALIVE = 1.0, 10.0  # seconds between looks into the folder, and between signs of life
+COST = 20  # a look waits so many times as long as the last one took: at most 5 % of a core
 TIMEOUT = 30.0  # seconds that a client may take
 _LIVE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -161,7 +162,9 @@ class Handler(BaseHTTPRequestHandler):
     def _send_changes(self) -> None:
         before, sent = "", time.monotonic()
         while not self.server.ended.is_set():
+            began = time.monotonic()
             now = live.fragment(self.server.path)
+            took = time.monotonic() - began
             if now != before:
                 # As JSON it is one line, as an event has to be.
                 self.wfile.write(f"data: {json.dumps(now)}\n\n".encode())
@@ -169,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
             elif time.monotonic() - sent > ALIVE:
                 self.wfile.write(b": alive\n\n")  # fails where the client is gone
                 sent = time.monotonic()
-            self.server.ended.wait(self.server.every)
+            self.server.ended.wait(max(self.server.every, COST * took))
 
     def log_message(self, format: str, *args: object) -> None:
         """Print nothing: the terminal is the person's."""

@@ -87,6 +87,18 @@ def test_it_is_not_written_at_every_look(tmp_path: Path) -> None:
     assert written(tmp_path).state == "evaluating"
 
 
+def test_rounds_that_are_left_out_take_no_time(tmp_path: Path) -> None:
+    clock = Clock()
+    progress = RunProgress(tmp_path, clock)
+    progress.join({"a": "age"})
+    history = [{"seconds": 10.0, "bytes_down": {}, "bytes_up": {}}]
+    progress.begin(rounds=200, history=history, afterwards=2)
+    progress.ask(kinds.TRAIN, 2, ["a"])
+    assert written(tmp_path).seconds_left == 2010.0
+    progress.ask(kinds.EVALUATE, 2, ["a"])  # choose.patience ended the rounds
+    assert written(tmp_path).seconds_left == 20.0
+
+
 def test_how_it_ended_is_written(tmp_path: Path) -> None:
     def end(error: BaseException) -> Progress:
         with pytest.raises(type(error)), RunProgress(tmp_path).of_run():
@@ -95,6 +107,10 @@ def test_how_it_ended_is_written(tmp_path: Path) -> None:
 
     failed = end(UserError("no room in " + private("/data/anna", "a folder")))
     assert (failed.state, failed.reason) == ("failed", "no room in a folder")
+    assert (
+        end(UserError("no site:\n  north: no room\n(go on)")).reason
+        == "no site: north: no room (go on)"
+    )
     assert end(ValueError("odd")).reason == "ValueError: odd"
     assert end(KeyboardInterrupt()).state == "stopped"
     with RunProgress(tmp_path).of_run():

@@ -43,5 +43,5 @@ def test_a_run_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_a_run_before_round_1_is_said(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
-    with pytest.raises(SystemExit, match=r"has no results\.json yet; it is there after round 1"):
+    with pytest.raises(SystemExit, match=r"has no results\.json; it is there after round 1"):
         main([str(tmp_path / "run")])

@@ -13,7 +13,7 @@ import pytest
 from fedstrata.cli import run as command
 from fedstrata.cli.run import Follower, Stopped, Wanted, main, nodes_of, parser, read_wanted
 from fedstrata.cli.run_screen import Screen
-from fedstrata.protocol.progress import Progress, read_progress, write_progress
+from fedstrata.protocol.progress import Progress, RunState, read_progress, write_progress
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import VARIABLE, SaidLines, note_said
 
@@ -83,6 +83,8 @@ def test_the_latest_run_is_resumed_where_none_is_named(words: list[str], here: P
         (["experiment=facez"], "experiment 'facez' does not exist"),
         (["strategy.roundz=3"], "strategy has no 'roundz'"),
         (["simulation.sites=0"], "simulation.sites=0: write a whole number"),
+        (["seed=1,2", "name=march"], "resume and name are of one run"),
+        (["name=my run"], "name 'my run' cannot be used"),
     ],
 )
 def test_a_mistake_is_said_once_and_nothing_starts(
@@ -93,6 +95,21 @@ def test_a_mistake_is_said_once_and_nothing_starts(
     assert str(ended.value.code).count(message) == 1
     assert capsys.readouterr() == ("", "")
     assert list(here.iterdir()) == []
+
+
+def test_a_name_that_is_taken_and_a_run_that_cannot_be_read_are_said_first(here: Path) -> None:
+    begun(here / "outputs" / "march")
+    with pytest.raises(UserError, match="holds a run 'march'"):
+        nodes_of(wanted_of("name=march"))
+    with pytest.raises(UserError, match="there is no checksum"):
+        nodes_of(wanted_of("--resume", "march"))
+
+
+def test_a_value_with_spaces_stays_one_override(here: Path) -> None:
+    wanted = wanted_of("tracker=none", "tracker.folder=/my runs/all", "seed=1 method=local")
+    assert wanted.run_config["overrides"] == (
+        'tracker=none "tracker.folder=/my runs/all" seed=1 method=local'
+    )
 
 
 def test_without_ray_the_line_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +190,12 @@ def test_a_complete_run_ends_with_0_and_its_log_lies_in_its_folder(fake: Fake, h
         fake.say("line", "round 1/8: 3 of 3 sites")
 
     fake.play = play
-    assert ended("name=march", "seed=1,2", "--nodes", "3", "--node-cpus", "2") == 0
-    assert fake.submitted["overrides"] == "seed=1,2"
+    assert ended("name=march", "seed=1", "--nodes", "3", "--node-cpus", "2") == 0
+    assert fake.submitted["overrides"] == "seed=1"
     assert fake.submitted["num_supernodes"] == 3
     assert fake.submitted["client_resources_num_cpus"] == 2
     (log,) = (folder / "logs").iterdir()
+    assert log.stat().st_mode & 0o777 == 0o600
     out = fake.out.getvalue()
     assert "round 1/8: 3 of 3 sites\n" in out
     assert f"the log of Flower and Ray: {log}\n" in out
@@ -198,6 +216,24 @@ def test_a_failed_run_ends_with_1_its_error_once_and_how_to_go_on(fake: Fake, he
     errors = fake.errors.getvalue()
     assert errors.count("no? room") == 1
     assert errors.endswith("Go on with it: fedstrata run --resume march\n")
+
+
+def test_of_several_runs_the_one_that_failed_is_to_be_resumed(fake: Fake, here: Path) -> None:
+    first, second = here / "outputs" / "one", here / "outputs" / "two"
+
+    states: dict[Path, RunState] = {first: "failed", second: "complete"}
+
+    def play() -> None:
+        for folder, state in states.items():
+            fake.say("run", str(begun(folder)))
+            write_progress(folder, Progress(state=state))
+        fake.say("error", "1 of 2 runs failed")
+
+    fake.play, fake.end = play, "finished:failed"
+    assert ended("seed=1,2") == 1
+    errors = fake.errors.getvalue()
+    assert errors.endswith("Go on with it: fedstrata run --resume one\n")
+    assert f"the report was not written: {second}: " in errors  # it has no results.json
 
 
 def test_where_the_app_did_not_say_why_the_end_of_the_log_is_shown(fake: Fake) -> None:

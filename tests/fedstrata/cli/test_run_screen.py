@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from fedstrata.cli.run_screen import LiveScreen, Screen, make_screen, view
 from fedstrata.protocol.progress import Progress, SiteProgress
 from fedstrata.runs.folder import RunView
+from fedstrata.support.errors import UserError
 
 
 def a_run(**changes: Any) -> RunView:
@@ -95,6 +98,21 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path: Path) -> None:
         screen.error("no room")
     assert (out.getvalue(), errors.getvalue()) == ("round 1/8: 3 of 3 sites\n", "no room\n")
     assert type(make_screen()) is Screen  # pytest's output is no terminal
+
+
+def test_a_large_folder_is_read_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def slow(folder: Path) -> RunView:
+        looks.append(folder)
+        time.sleep(0.02)
+        raise UserError("not yet")
+
+    monkeypatch.setattr("fedstrata.cli.run_screen.read_run", slow)
+    screen = LiveScreen(Console(file=io.StringIO(), force_terminal=True, width=100))
+    for _ in range(5):
+        screen.show(tmp_path)
+    assert looks == [tmp_path]
 
 
 def test_the_live_view_takes_the_place_of_the_lines_of_rounds(tmp_path: Path) -> None:

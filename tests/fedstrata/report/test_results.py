@@ -49,7 +49,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no .*results\.json: name the folder of a run"):
         read_results(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(UserError, match=r"has no results\.json yet; it is there after round 1"):
+    with pytest.raises(UserError, match=r"has no results\.json; it is there after round 1"):
         read_results(tmp_path)
 
 

@@ -81,6 +81,18 @@ def test_a_run_without_progress_is_judged_by_its_results(tmp_path: Path) -> None
     assert read_run(make_run(tmp_path / "two", final={"tasks": {}})).state == "complete"
 
 
+def test_the_folder_one_is_in_is_named_by_a_dot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (make_run(runs / "one") / "checkpoints").mkdir()
+    monkeypatch.chdir(runs / "one")
+    assert find_run(".", runs).name == "one"
+    monkeypatch.chdir("checkpoints")
+    assert find_run("..", runs).name == "one"
+
+
 def test_a_run_is_found_by_name_by_path_and_as_the_latest(tmp_path: Path) -> None:
     make_run(tmp_path / "old", Progress(state="complete", began=1.0))
     new = make_run(tmp_path / "new", Progress(state="complete", began=2.0))
