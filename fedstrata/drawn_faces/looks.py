@@ -107,4 +107,4 @@ def _landmarks(people: People, scenes: Scenes) -> Floats:
     )
     usual = np.array([0.5, 0.49]) + 0.28 * _USUAL
     far: Floats = 0.5 + _REACH * (seen - usual)
-    return far.reshape(len(far), -1)
+    return far.reshape(len(far), 2 * len(_USUAL))
