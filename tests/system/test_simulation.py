@@ -36,6 +36,6 @@ def test_a_mistake_ends_the_run_before_any_training(local: Processes) -> None:
         options=["--federation-config", "num-supernodes=3"],
     )
     log = local.finish(started, seconds=240)
-    assert "experiment 'facez' does not exist; there are: faces, har" in log, local.logs()
+    assert "experiment 'facez' does not exist; there are: faces, faces_paper" in log, local.logs()
     assert "round 1/" not in log
     assert not output.exists()
