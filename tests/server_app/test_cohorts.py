@@ -338,9 +338,9 @@ def test_sites_that_train_as_one_end_where_each_ends_alone(
     teams: list[int] = []
     plain = batched._train_team
 
-    def play(team: Any) -> Any:
+    def play(team: Any, best: int) -> Any:
         teams.append(len(team.sites))
-        return plain(team)
+        return plain(team, best)
 
     monkeypatch.setattr(batched, "_train_team", play)
     runs = {}
