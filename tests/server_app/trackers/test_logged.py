@@ -23,7 +23,13 @@ OF_A_SITE = {"train_examples", "train_loss", "steps", "planned_steps", "seconds"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    chosen = [*SMALL, "data.test=60", "data.validation=30", "data.identities=60", "baselines.alone=true"]
+    chosen = [
+        *SMALL,
+        "data.test=60",
+        "data.validation=30",
+        "data.identities=60",
+        "baselines.alone=true",
+    ]
     chosen += ["deployment.epochs=1", "deployment.groups=[common]"]
     played, _ = simulate(tmp_path_factory.mktemp("logged"), "faces", chosen, sites=2)
     return played
