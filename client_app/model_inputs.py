@@ -84,8 +84,13 @@ def _expanded(card: ModelCard, given: Path) -> Iterator[Path]:
     if not given.is_dir():
         yield given
         return
-    takes = {Pictures: is_picture, Table: _is_table, Text: _is_csv, Measurements: _is_npz}
-    wanted = takes.get(type(card.preprocessing))  # type: ignore[call-overload]
+    takes: dict[type, Callable[[PurePosixPath], bool]] = {
+        Pictures: is_picture,
+        Table: _is_table,
+        Text: _is_csv,
+        Measurements: _is_npz,
+    }
+    wanted = takes.get(type(card.preprocessing))
     if wanted is None:
         raise _no_preprocessing(card)
     names = [name for name, _ in walk(given, given, Findings()).below()]
