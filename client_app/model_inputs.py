@@ -130,7 +130,7 @@ def read_inputs(
     models_dir : Path
         Where the folder of a text model's tokenizer is.
     progress : callable
-        Is told how many files were read.
+        Called with how many files were read.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from torch import Tensor
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.kinds import group_of
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.measure_words import WORDS, value_words
 from fedstrata.protocol.orders import BEST
 from fedstrata.support.errors import UserError
 from server_app import measure_words
@@ -111,10 +112,10 @@ def sent_states(saved: Saved, state: ServerState) -> dict[str, dict[str, Tensor]
 def best_line(best: Mapping[str, Any], final: Mapping[str, Any], rounds: int) -> str:
     """Return which state is the best, and what it and the last one are worth on the test data."""
     metric, over = best["metric"], best["over"]
-    word = measure_words.WORDS.get(metric, metric)
+    word = WORDS.get(metric, metric)
     several = {site["kind"] for site in best["sites"].values()}
     row: Mapping[str, Any] = next(iter(best["sites"].values()), {}) if len(several) == 1 else {}
-    value = measure_words.value_words(row, metric, best["value"])
+    value = value_words(row, metric, best["value"])
     text = (
         f"best on validation data ({word} {value}, {over} over {best['measured_sites']} sites): the "
         f"state after round {best['round']} of {rounds}"

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedstrata.protocol.measure_words import kind_of
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.support.errors import UserError
-from server_app.rounds.records import kind_of
 from strategies.config import AUTO, ChooseConfig
 
 Records = Sequence[Mapping[str, Any]]  # of the rounds, in order

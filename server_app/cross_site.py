@@ -14,10 +14,10 @@ from typing import Any
 from rich.table import Table
 
 from fedstrata.protocol import answers
-from server_app import measure_words
+from fedstrata.protocol.measure_words import WORDS, measures_of, value_words
 from server_app.evaluation import ask_reports, missing
 from server_app.rounds.dispatch import Ask, Dispatch
-from server_app.rounds.records import kind_record, measures_of, named_measures
+from server_app.rounds.records import kind_record, named_measures
 from server_app.sites.members import Member
 from server_app.tables import rendered
 
@@ -93,16 +93,14 @@ def cross_site_tables(cross: Mapping[str, Any]) -> str:
     texts = []
     for task, entry in cross["tasks"].items():
         models, leading = entry["models"], measures_of(entry).leading
-        word = measure_words.WORDS[leading]
+        word = WORDS[leading]
         table = Table(title=f"{task}: {word} on the test data of")
         table.add_column("model of")
         for site in models:
             table.add_column(site, justify="right")
         for model, on in models.items():
             values = [on.get(site, {}).get(leading) for site in models]
-            table.add_row(
-                model, *(measure_words.value_words(entry, leading, each) for each in values)
-            )
+            table.add_row(model, *(value_words(entry, leading, each) for each in values))
         texts.append(rendered(table))
     return "".join(texts)
 

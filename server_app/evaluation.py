@@ -14,6 +14,7 @@ from torch import Tensor
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
+from fedstrata.protocol.measure_words import measures_of
 from fedstrata.protocol.task_kinds import CLASSES
 from server_app.choosing import Best
 from server_app.class_records import over_sites, record_of
@@ -24,7 +25,6 @@ from server_app.rounds.records import (
     RoundRecord,
     baseline_name,
     mean_of_known,
-    measures_of,
     named_measures,
     numerics_record,
     site_record,

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedstrata.protocol.measure_text import BASELINES as BASELINES
-from fedstrata.protocol.measure_text import WORDS as WORDS
-from fedstrata.protocol.measure_words import gain_words as gain_words
-from fedstrata.protocol.measure_words import value_words as value_words
+from fedstrata.protocol.measure_words import BASELINES, WORDS, kind_of, measures_of, value_words
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
-from server_app.rounds.records import baseline_name, kind_of, measures_of, weighted_mean
+from server_app.rounds.records import baseline_name, weighted_mean
 
 Row = Mapping[str, Any]
 _BESIDES = {

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedstrata.protocol.measure_text import BASELINES, WORDS
+from fedstrata.protocol.measure_words import (
+    BASELINES,
+    WORDS,
+    gain_words,
+    kind_of,
+    measures_of,
+    value_words,
+)
 from fedstrata.protocol.task_kinds import CLASSES, LABELS
 from server_app import measure_words
 from server_app.measure_words import Row
-from server_app.rounds.records import (
-    baseline_name,
-    kind_of,
-    mean_of_known,
-    measures_of,
-    weighted_mean,
-)
+from server_app.rounds.records import baseline_name, mean_of_known, weighted_mean
 
 WIDE = 40  # characters of the longest bar
 NAMED = 5  # sites that a line names
@@ -72,10 +73,10 @@ def _picture(task: str, row: Row, sites: Sequence[Row]) -> list[str]:
     lines = [f"{task}: {WORDS[name]}, {count} site{'s'[: count != 1]}{better}"]
     for what, value in known.items():
         bar = "#" * round(WIDE * max(0.0, min(value / whole, 1.0)))
-        shown = measure_words.value_words(row, name, value)
+        shown = value_words(row, name, value)
         more = ""
         if what == "federated" and gain is not None:
-            more = f"  {measure_words.gain_words(row, gain)} against alone"
+            more = f"  {gain_words(row, gain)} against alone"
         lines.append(f"  {what:<14} {bar:<{WIDE}} {shown:>9}{more}")
     return lines
 
@@ -112,17 +113,17 @@ def _gains_of(task: str, sites: Mapping[str, Row]) -> str:
     row = next(iter(sites.values()))
     up = [gain for gain in compared.values() if gain > 0]
     down = {name: gain for name, gain in compared.items() if gain < 0}
-    mean = measure_words.gain_words(row, sum(compared.values()) / len(compared))
+    mean = gain_words(row, sum(compared.values()) / len(compared))
     text = f"{task}: " if task else ""
     text += f"the federation against alone: {mean} on average; better at {len(up)} of "
     text += f"{len(compared)} sites"
     if up:
-        text += f" ({measure_words.gain_words(row, sum(up) / len(up))})"
+        text += f" ({gain_words(row, sum(up) / len(up))})"
     text += f", worse at {len(down)}"
     if down:
         worst = sorted(down, key=lambda name: down[name])
         more = f" and {len(down) - NAMED} more" if len(down) > NAMED else ""
-        named = ", ".join(f"{n} {measure_words.gain_words(row, down[n])}" for n in worst[:NAMED])
+        named = ", ".join(f"{n} {gain_words(row, down[n])}" for n in worst[:NAMED])
         text += f" ({named}{more})"
     if missing := len(sites) - len(compared):
         text += f"; {missing} of {len(sites)} sites were not trained alone"

@@ -10,17 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
+from fedstrata.protocol.measure_words import WORDS, gain_words, measures_of, value_words
 from server_app import measure_words
 from server_app.class_tables import class_table
 from server_app.outcome import outcome
-from server_app.rounds.records import (
-    MISSED,
-    NOT_ASKED,
-    TOOK_PART,
-    RoundRecord,
-    mean_of_known,
-    measures_of,
-)
+from server_app.rounds.records import MISSED, NOT_ASKED, TOOK_PART, RoundRecord, mean_of_known
 from server_app.tables import MEGABYTE, rendered
 
 MUCH_OWED = 0.2  # of the change since the start; see docs/compression.md
@@ -158,8 +152,8 @@ def _mixed_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
             measure_words.leading(row),
             measure_words.besides(row),
             measure_words.baseline(row),
-            measure_words.value_words(row, leading, measure_words.alone(row)),
-            measure_words.gain_words(row, row["gain"]),
+            value_words(row, leading, measure_words.alone(row)),
+            gain_words(row, row["gain"]),
         )
     return table
 
@@ -212,12 +206,12 @@ def _deployed_task(what: str, task: str, entries: Mapping[str, Mapping[str, Any]
         when: mean_of_known(entry[when][leading] for entry in entries.values())
         for when in ("before", "after")
     }
-    before, after = (measure_words.value_words(row, leading, each) for each in means.values())
-    text = f"{what}, {task}: mean {measure_words.WORDS[leading]} {before} before, {after} after"
+    before, after = (value_words(row, leading, each) for each in means.values())
+    text = f"{what}, {task}: mean {WORDS[leading]} {before} before, {after} after"
     if (over := mean_of_known(entry["over_alone"] for entry in entries.values())) is None:
         return text
     losing = [n for n, e in entries.items() if e["over_alone"] is not None and e["over_alone"] < 0]
-    text += f"; {measure_words.gain_words(row, over)} over the sites alone"
+    text += f"; {gain_words(row, over)} over the sites alone"
     return text + (f"; alone is better at {', '.join(losing)}" if losing else "")
 
 
@@ -250,9 +244,9 @@ def _mixed_deployment_table(table: Table, entries: Mapping[str, Mapping[str, Any
             entry["task"],
             measure_words.leading(before),
             measure_words.leading(after),
-            measure_words.gain_words(entry, entry["gain"]),
+            gain_words(entry, entry["gain"]),
             measure_words.baseline(entry),
-            measure_words.gain_words(entry, entry["over_alone"]),
+            gain_words(entry, entry["over_alone"]),
         )
     return table
 

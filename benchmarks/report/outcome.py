@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report.tables import Figure
-from server_app.rounds.records import baseline_name, kind_of, measures_of
+from fedstrata.protocol.measure_words import kind_of, measures_of
+from server_app.rounds.records import baseline_name
 
 IN_UNITS = ("mae", "rmse")  # measures that are no shares
 

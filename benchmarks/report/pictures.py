@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.report.outcome import IN_UNITS
+from fedstrata.protocol.measure_words import WORDS
 from models.training.data import SiteData
-from server_app.measure_words import WORDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

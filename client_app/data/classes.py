@@ -114,7 +114,7 @@ def name_labels(
     rules : CellRules
         Whether labels that differ in case, blanks or format are one.
     findings : Findings
-        Is told what was joined, and how labels by number were taken.
+        Notes what was joined, and how labels by number were taken.
     what : str
         What an example is.
     folders : bool

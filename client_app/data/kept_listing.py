@@ -99,7 +99,7 @@ def kept_listing(
     kind : TaskKind
         Of the task.
     findings : Findings
-        Is told what ``make`` found, now or the first time.
+        Notes what ``make`` found, now or the first time.
     make : callable
         Lists the folder.
     """

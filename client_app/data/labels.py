@@ -93,7 +93,7 @@ def read_targets(
     deployed : bool
         Whether this is a real site, which sends only configured names.
     findings : Findings
-        Is told what was left out, and how labels were taken.
+        Notes what was left out, and how labels were taken.
 
     Raises
     ------

@@ -57,7 +57,7 @@ def remembered(
     root : Path
         The folder.
     findings : Findings
-        Is told what ``make`` found, now or the first time.
+        Notes what ``make`` found, now or the first time.
     make : callable
         Lists the folder; it gets the folder's stamp as it was before.
     """

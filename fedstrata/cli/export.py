@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedstrata.cli.model_argument import add_model, find_model
+from fedstrata.protocol.limits import printable
 from fedstrata.support.errors import UserError
 
 FORMATS = ("torchscript", "onnx", "torch.export", "safetensors", "torchvision")
@@ -17,9 +18,10 @@ def main(arguments: Sequence[str]) -> None:
     """Write the model; end with 1 where that cannot be."""
     options = parser().parse_args(arguments)
     try:
-        print("\n".join(export(options)))
+        for line in export(options):
+            print(printable(line))
     except UserError as error:
-        print(f"fedstrata export: {error}", file=sys.stderr)
+        print(printable(f"fedstrata export: {error}"), file=sys.stderr)
         sys.exit(1)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from fedstrata.protocol.measure_text import BASELINES, WORDS, value_text
+from fedstrata.protocol.measure_words import BASELINES, WORDS, value_text
 from fedstrata.report.axes import draw_x, draw_y, rounded_scale
 from fedstrata.report.elements import WIDTH, Drawing
 from fedstrata.report.results import Measured, Results

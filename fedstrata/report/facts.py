@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from fedstrata.protocol.measure_text import WORDS, gain_text
+from fedstrata.protocol.measure_words import WORDS, gain_text
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.report.amounts import several
 from fedstrata.report.results import Measured, Results, Round

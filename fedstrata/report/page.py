@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from fedstrata.protocol.limits import printable
-from fedstrata.protocol.measure_text import BASELINES, WORDS, gain_text, value_text
+from fedstrata.protocol.measure_words import BASELINES, WORDS, gain_text, value_text
 from fedstrata.report import (
     class_charts,
     curves,

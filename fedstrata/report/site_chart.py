@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from fedstrata.protocol.measure_text import BASELINES, WORDS, value_text
+from fedstrata.protocol.measure_words import BASELINES, WORDS, value_text
 from fedstrata.report.axes import draw_x, rounded_scale
 from fedstrata.report.curves import GUESS, tick_text
 from fedstrata.report.elements import WIDTH, Drawing, fitting

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedstrata.protocol.measure_text import WORDS
-from fedstrata.protocol.measure_words import gain_words, kind_of, measures_of, value_words
+from fedstrata.protocol.measure_words import WORDS, gain_words, kind_of, measures_of, value_words
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.runs.folder import RunView
 

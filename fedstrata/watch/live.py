@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from fedstrata.protocol.measure_text import WORDS
+from fedstrata.protocol.measure_words import WORDS
 from fedstrata.protocol.progress import SiteProgress
 from fedstrata.report import curves
 from fedstrata.report.page import html_environment

@@ -10,8 +10,7 @@ from flwr.app import Array
 
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.kinds import group_of
-from fedstrata.protocol.measure_words import kind_of as kind_of
-from fedstrata.protocol.measure_words import measures_of as measures_of
+from fedstrata.protocol.measure_words import kind_of, measures_of
 from fedstrata.protocol.task_kinds import CLASSES
 from server_app.rounds.contribution import Contribution
 from server_app.sites.members import Member

@@ -22,7 +22,7 @@ DATABASE = "sqlite:////"
 PARAMETERS_AT_ONCE, METRICS_AT_ONCE = 100, 1000  # of one request: as many as a server takes
 MOST_CHARACTERS = 500  # of a parameter, which a server takes
 STATES = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-# A server that is down must not stop the rounds; nothing is told to MLflow's makers. A folder is
+# A server that is down must not stop the rounds; nothing is sent to MLflow's makers. A folder is
 # what the user asked for. A person's own values count first.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedstrata.protocol.measure_words import gain_words
 from server_app import measure_words
 
 AGE: dict[str, Any] = {
@@ -37,10 +38,7 @@ def test_a_guess_without_input_stands_beside() -> None:
 
 def test_a_smaller_error_is_a_gain() -> None:
     gains = [measure_words.gain_over_alone(row) for row in (AGE, CHEST, GRADE)]
-    words = [
-        measure_words.gain_words(row, gain)
-        for row, gain in zip((AGE, CHEST, GRADE), gains, strict=True)
-    ]
+    words = [gain_words(row, gain) for row, gain in zip((AGE, CHEST, GRADE), gains, strict=True)]
     assert words == ["+0.8 years", "-", "+5.00 points"]
 
 

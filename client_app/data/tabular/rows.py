@@ -258,7 +258,7 @@ def copies_of(
     sides : sequence
         What of a row must not be the other's: its split, and its site.
     findings : Findings
-        Is told where equal rows are chance: where they occur on one side too, as in tables of few
+        Notes where equal rows are chance: where they occur on one side too, as in tables of few
         or coarse columns. Each row has a number of its own then.
     """
     numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
