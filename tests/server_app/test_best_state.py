@@ -24,13 +24,14 @@ from tests.helpers.runs import PLAIN, Crash, same, states, without_times
 from tests.helpers.tampering import one_in, silent
 from tests.loopback import Tamper, simulate
 
+BEST = 1  # the round after which the state is called best, by what `judged` makes of reports
+END = 7  # the number of the last evaluation, one after the last round
 LEARNING = [
     *PLAIN,
     "groups.personal=[head.out, 'type:BatchNorm2d']",
     "choose.metric=loss",
-    "strategy.rounds=5",
+    f"strategy.rounds={END - 1}",
 ]
-BEST = 2  # the round after which the state is called best, by what `judged` makes of reports
 
 
 def judged(then: Tamper = lambda _, reply: reply, best: int = BEST) -> Tamper:
@@ -47,7 +48,7 @@ def judged(then: Tamper = lambda _, reply: reply, best: int = BEST) -> Tamper:
 
     def better(report: dict[str, Any]) -> str:
         if not report["error"]:
-            state = min(report["round"] - 1, 5)  # the last evaluation is one round after the rounds
+            state = min(report["round"], END) - 1
             report["metrics"]["validation"]["loss"] = abs(state - best) + 0.5
         return json.dumps(report)
 
@@ -55,7 +56,7 @@ def judged(then: Tamper = lambda _, reply: reply, best: int = BEST) -> Tamper:
 
 
 def run(output: Path, *more: str, tamper: Tamper | None = None, **keys: Any) -> dict[str, Any]:
-    """Return the results of a run of which the state after round 2 is the best."""
+    """Return the results of a run of which the state after round `BEST` is the best."""
     results, _ = simulate(output, "faces", [*LEARNING, *more], tamper=tamper or judged(), **keys)
     return results
 
@@ -124,7 +125,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         (kinds.TRAIN, BEST),
         (kinds.TRAIN, BEST + 1),
         (kinds.TRAIN, BEST + 2),
-        (kinds.EVALUATE, 6),
+        (kinds.EVALUATE, END),
         (kinds.EVALUATE, BEST + 1),
     ],
 )
@@ -176,7 +177,7 @@ def test_batched_sites_keep_the_layers_of_the_best_state(tmp_path: Path) -> None
 
 def test_a_site_that_lost_its_layers_says_so_and_writes_no_best_model(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
-        if (message.metadata.message_type, message.metadata.group_id) == (kinds.EVALUATE, "6"):
+        if (message.metadata.message_type, message.metadata.group_id) == (kinds.EVALUATE, str(END)):
             for path in tmp_path.glob("*/sites/site-01/round-00000[0-4].*"):
                 path.unlink()
         return reply
@@ -191,7 +192,7 @@ def test_a_lost_checkpoint_of_the_best_state_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def tamper(message: Message, reply: Message) -> Message:
-        if (message.metadata.message_type, message.metadata.group_id) == (kinds.EVALUATE, "6"):
+        if (message.metadata.message_type, message.metadata.group_id) == (kinds.EVALUATE, str(END)):
             for path in tmp_path.glob("*/checkpoints/round-*/state.safetensors"):
                 path.write_bytes(b"")
         return reply
@@ -246,7 +247,7 @@ def test_patience_stops_the_rounds_and_a_resumed_run_too(
 ) -> None:
     patient = "choose.patience=1"
     with pytest.raises(Crash):
-        run(tmp_path, patient, tamper=dies_at(kinds.EVALUATE, 6))
+        run(tmp_path, patient, tamper=dies_at(kinds.EVALUATE, END))
     results = run(tmp_path, patient, resume="latest")
     assert results["stopped"]["round"] == len(results["rounds"]) == BEST + 2
     assert "no better loss on validation data" in results["stopped"]["reason"]
@@ -281,6 +282,8 @@ def test_a_model_file_gives_the_figures_of_the_run(whole: tuple[Path, dict[str, 
         assert float(right) == pytest.approx(results[part]["sites"]["site-01"]["accuracy"])
 
 
-def test_the_disk_of_a_site_has_one_round_more_at_most(whole: tuple[Path, dict[str, Any]]) -> None:
+def test_the_disk_of_a_site_has_two_rounds_more_at_most(
+    whole: tuple[Path, dict[str, Any]],
+) -> None:
     output, results = whole
-    assert DiskStore(output, results["federation"], "site-00").rounds() == [BEST, 3, 4, 5]
+    assert DiskStore(output, results["federation"], "site-00").rounds() == [BEST, BEST + 1, 4, 5, 6]
