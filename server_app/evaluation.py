@@ -36,6 +36,7 @@ from server_app.sites.members import Member
 from strategies.config import BaselinesConfig
 
 AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
+Take = Callable[[Member, Message], None]  # takes the layers of an answer; raises Refused
 States = Mapping[str, Mapping[str, Tensor]]  # by scope key
 MEANS = (
     "accuracy",
@@ -248,8 +249,9 @@ def ask_reports(
     read: Callable[[Message], AnyReport],
     *,
     what: str = "",
+    take: Take | None = None,
 ) -> tuple[dict[str, AnyReport], RoundRecord]:
-    """Ask sites for a report, and nothing but a report, after the last round.
+    """Ask sites for a report after the last round, and for nothing else unless ``take`` has it.
 
     Who is outside its hours is asked again, until ``strategy.give_up`` seconds have passed.
 
@@ -265,6 +267,8 @@ def ask_reports(
         Reads an answer; raises Refused where it is none.
     what : str
         Goes before each line of the log about a site that gave no report.
+    take : callable, optional
+        Takes the layers of an answer; when omitted, none may be in it.
 
     Returns
     -------
@@ -277,7 +281,7 @@ def ask_reports(
     patience = Patience(log, settings.give_up)
     asked = sorted(members, key=lambda member: member.site)
     for attempt in itertools.count():
-        closed = _ask_once(dispatch, ask, asked, read, reports, record)
+        closed = _ask_once(dispatch, ask, asked, read, reports, record, take or _without_layers)
         if patience.begin().is_over() or not closed:
             break
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(closed.items()))
@@ -308,13 +312,14 @@ def _ask_once(
     read: Callable[[Message], AnyReport],
     reports: dict[str, AnyReport],
     record: RoundRecord,
+    take: Take,
 ) -> dict[str, str]:
     """Add the reports that arrive to ``reports``; return who is outside its hours, and says so."""
     closed: dict[str, str] = {}
     for member, reply in dispatch.ask_each(ask, members, record):
         try:
             reports[member.site] = _checked(read(reply), member, ask)
-            answers.expect_no_layers(reply)
+            take(member, reply)
         except NotNow as error:
             closed[member.site] = str(error)
         except Refused as error:
@@ -322,6 +327,12 @@ def _ask_once(
             record.refused[member.site] = str(error)
             dispatch.state.downlink.failed(member.site)  # it is sent whole layers the next time
     return closed
+
+
+def _without_layers(member: Member, reply: Message) -> None:
+    """Raise Refused for an answer with layers."""
+    del member
+    answers.expect_no_layers(reply)
 
 
 def missing(record: RoundRecord) -> dict[str, dict[str, str]]:

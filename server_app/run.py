@@ -16,7 +16,7 @@ from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
-from server_app.cross_site import measure_cross_site
+from server_app.cross_site import cross_site_table
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
@@ -204,9 +204,10 @@ class Run:
         self.ends["best"] = measured_best(
             self.dispatch, self.folder, self.history, self.config.choose, final, kept
         )
-        if self.config.cross_site:
-            ask = last_ask(self.dispatch, kinds.EVALUATE)
-            self.ends["cross_site"] = measure_cross_site(self.dispatch, ask, final)
+        ask = last_ask(self.dispatch, kinds.EVALUATE)
+        self.ends["cross_site"] = cross_site_table(
+            self.dispatch, ask, final, self.config.cross_site
+        )
         if self.config.deployment.epochs:
             self._write_results()
             alone = baselines.alone
@@ -228,8 +229,9 @@ class Run:
         self.delivery.deliver(self.roster.everyone.keys(), ())
         ask = saved_ask(self.dispatch, saved, states, newcomers(saved, self.roster.members))
         self.ends["final"] = measure_saved(self.dispatch, ask)
-        if self.config.cross_site:
-            self.ends["cross_site"] = measure_cross_site(self.dispatch, ask, self.ends["final"])
+        self.ends["cross_site"] = cross_site_table(
+            self.dispatch, ask, self.ends["final"], self.config.cross_site
+        )
         return self._write_results()
 
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:

@@ -31,6 +31,7 @@ READERS: Mapping[str, Callable[[Message], answers.AnyReport]] = {
     kinds.CATEGORIES: answers.read_categories_report,
     kinds.SUMS: answers.read_sums_report,
     kinds.TRAIN: answers.read_round_report,
+    kinds.CROSS: answers.read_round_report,
     kinds.ALONE: answers.read_round_report,
     kinds.EVALUATE: answers.read_round_report,
     kinds.DEPLOY: answers.read_deploy_report,
@@ -88,8 +89,8 @@ class AnswerFilter:
 
         An order of a kind that is not in `READERS` is refused as well.
 
-        A server gets back the layers that it sent for training. They must be of groups that the
-        site shares, with tensors as the app announced them.
+        A server gets back the layers that it sent for training, or for a table of all sites. They
+        must be of groups that the site shares, with tensors as the app announced them.
         """
         kind = message.metadata.message_type
         if kind == kinds.POOLED:
@@ -99,11 +100,7 @@ class AnswerFilter:
                 f"the server asks for {limits.printable(kind)[:80]!r}, which is unknown here"
             )
         self.rules.check_order(message)
-        if orders.measured_of(message):
-            raise Refused(
-                "the order asks for measures of another site's model, which never leaves it"
-            )
-        if kind != kinds.TRAIN:
+        if kind not in kinds.SEND_LAYERS:
             return Requested({}, Codings({}, {}))
         coded = orders.read_coded(message)
         schemas = _schemas(message, coded)
@@ -113,7 +110,7 @@ class AnswerFilter:
             self._refuse_unannounced(message.metadata.run_id, group, schema)
         for group, each in coded.items():
             self.rules.note_state(group, each.state)
-        return Requested(schemas, codings_of(message))
+        return Requested(schemas, codings_of(message) if kind == kinds.TRAIN else Codings({}, {}))
 
     def filter_answer(self, order: Message, answered: Message, requested: Requested) -> Message:
         """Return the answer to ``order`` that leaves, made of the report and the allowed layers.
@@ -163,7 +160,7 @@ class AnswerFilter:
         else:
             self.rules.check_counts(order, report)
             report = allowed(report, kind, self.settings.describe, self.rules.outputs(order))
-        if kind != kinds.TRAIN:
+        if kind not in kinds.SEND_LAYERS:
             answers.expect_no_layers(answered)
             return answers.answer(order, report, {})
         layers = {}

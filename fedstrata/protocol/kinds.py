@@ -7,7 +7,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from fedstrata.protocol.limits import Refused
 
 # Flower routes a message by the word before the dot: to the app's query, train or evaluate.
-QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, POOLED, DEPLOY, EVALUATE = (
+QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, POOLED, DEPLOY, CROSS, EVALUATE = (
     "query",
     "query.weights",
     "query.categories",
@@ -16,8 +16,10 @@ QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, POOLED, DEPLOY, EVALUATE = (
     "train.alone",
     "train.pooled",
     "train.deploy",
+    "train.cross",
     "evaluate",
 )
+SEND_LAYERS = (TRAIN, CROSS)  # in whose answers layers leave a site
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 
