@@ -25,6 +25,7 @@ from client_app.context import (
 )
 from client_app.crossing import store_of, train_to_cross
 from client_app.failures import logged_reason, writing
+from client_app.lost_layers import keeps_layers, older_layers, require_own_layers, warn_of_lost
 from client_app.memory import within_memory
 from client_app.pooled.report import report_in_one_place
 from client_app.round import (
@@ -144,8 +145,13 @@ def train(context: SiteContext, order: Order) -> Answer:
         raise UserError("the server asks for a round of a plan that has none")
     received = context.exchange.read(order.payloads, order.coded)
     feedback = context.exchange.error_feedback(order.taken)
+    last = order.last.get(context.data.site, 0)
+    older = older_layers(context.store, order.round, last)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     report = prepared.run()
+    if older is not None and (keeps_layers(context) or prepared.site_round.memory):
+        warn_of_lost(context, order.round, last, older)
+        report = replace(report, began_with=older)
     tensors = exchanged_tensors(context)
     context.store.note_data(context.data.digest)
     # Saved with the round: the next update carries it if the server takes this one.
@@ -172,6 +178,7 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     store = context.store if not order.of else store_of(context, order.of)
     if order.best:  # a state of before: with layers of another round it would be another model
         store.require(order.round, lost=_has_lost(context, order))
+    require_own_layers(context, order.round, order.last.get(context.data.site, 0))
     prepared = prepare_round(context, order.round, received.tensors, store)
     measured = prepared.measure()
     report = prepared.report(measured)
@@ -222,6 +229,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     """
     started = time.perf_counter()
     plan, tuning = context.plan, context.plan.tuning
+    require_own_layers(context, order.round, order.last.get(context.data.site, 0))
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
@@ -295,10 +303,8 @@ def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> Non
 
 def _has_lost(context: SiteContext, order: Order) -> bool:
     """Return whether layers that are not there are lost: the site trained in a run of before."""
-    kept = context.partitioned.partition.kept_names()
-    own = any(context.start[name].is_floating_point() for name in kept)
     trained = (order.of or context.data.site) not in order.fresh
-    return own and trained and not context.plan.rounds
+    return keeps_layers(context) and trained and not context.plan.rounds
 
 
 def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None:

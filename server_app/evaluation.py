@@ -56,7 +56,12 @@ class Others:
 
 
 def measure(
-    dispatch: Dispatch, baselines: BaselinesConfig, *, keep: str = "", state: int = 0
+    dispatch: Dispatch,
+    baselines: BaselinesConfig,
+    *,
+    keep: str = "",
+    state: int = 0,
+    last: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the last state at every member and, where asked for, what it is compared with.
 
@@ -69,6 +74,9 @@ def measure(
     keep, state : str, int
         With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says;
         it is of the state after round ``state``.
+    last : mapping of str to int, optional
+        By site, the round of its last update that was taken: without its own layers of that, or of
+        a later one, it has another model, and says so.
 
     Returns
     -------
@@ -76,7 +84,7 @@ def measure(
         ``final`` of results.json; docs/results.md explains it.
     """
     members = list(dispatch.roster.members.values())
-    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state)
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state, last=last)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
     pooled = baselines.pooled and not isinstance(
         dispatch.grid, GrpcGrid

@@ -25,7 +25,7 @@ from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
-from server_app.rounds.dispatch import Dispatch
+from server_app.rounds.dispatch import Dispatch, last_whole
 from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
@@ -198,7 +198,8 @@ class Run:
         self.delivery.deliver(self.roster.everyone.keys(), refused)
         baselines, kept = self.config.baselines, self.config.kept_models
         keep, played = LAST if LAST in kept else "", len(self.history)
-        final = measure(self.dispatch, baselines, keep=keep, state=played)
+        last = last_trained(self)
+        final = measure(self.dispatch, baselines, keep=keep, state=played, last=last)
         self.ends["final"] = final
         self._write_results()
         self.ends["best"] = measured_best(
@@ -211,7 +212,9 @@ class Run:
         if self.config.deployment.epochs:
             self._write_results()
             alone = baselines.alone
-            self.ends["deployment"] = deploy(self.dispatch, final, alone=alone, state=played)
+            self.ends["deployment"] = deploy(
+                self.dispatch, final, alone=alone, state=played, last=last
+            )
         return self._write_results()
 
     def measure(self, given: SavedRun) -> dict[str, Any]:
@@ -319,6 +322,16 @@ def begin_progress(run: Run) -> None:
     afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 2  # last and best
     afterwards += 1 if config.deployment.epochs else 0
     run.progress.begin(config.strategy.rounds, run.history, afterwards)
+
+
+def last_trained(run: Run) -> dict[str, int]:
+    """Return by site the round of its last update that was taken; not of sites in cohorts."""
+    keys = {
+        member.site: run.state.scope_keys(member.task).values()
+        for member in run.roster.members.values()
+        if not member.in_cohort
+    }
+    return last_whole(run.history, keys)
 
 
 def save_checkpoint(run: Run, number: int) -> None:

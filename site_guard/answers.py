@@ -100,7 +100,7 @@ class AnswerFilter:
                 f"the server asks for {limits.printable(kind)[:80]!r}, which is unknown here"
             )
         self.rules.check_order(message)
-        if kind not in kinds.SEND_LAYERS:
+        if kind not in kinds.UPDATES:
             return Requested({}, Codings({}, {}))
         coded = orders.read_coded(message)
         schemas = _schemas(message, coded)
@@ -160,7 +160,7 @@ class AnswerFilter:
         else:
             self.rules.check_counts(order, report)
             report = allowed(report, kind, self.settings.describe, self.rules.outputs(order))
-        if kind not in kinds.SEND_LAYERS:
+        if kind not in kinds.UPDATES:
             answers.expect_no_layers(answered)
             return answers.answer(order, report, {})
         layers = {}

@@ -25,6 +25,8 @@ class Method:
     """Both halves of a method; subclasses are frozen dataclasses that override what differs."""
 
     name: ClassVar[str]
+    needs_last_taken: ClassVar[bool] = False
+    """Whether sites of a cohort, too, are told which of their updates was taken last."""
 
     # -- the partition ---------------------------------------------------------------------------
 

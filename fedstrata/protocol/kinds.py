@@ -19,7 +19,7 @@ QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, POOLED, DEPLOY, CROSS, EVALUATE 
     "train.cross",
     "evaluate",
 )
-SEND_LAYERS = (TRAIN, CROSS)  # in whose answers layers leave a site
+UPDATES = (TRAIN, CROSS)  # whose answers have layers
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 

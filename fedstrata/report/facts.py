@@ -194,6 +194,7 @@ def _reasons(record: Round) -> list[tuple[str, Mapping[str, str]]]:
         ("absent", record.absent),
         ("group kept as it was", record.kept),
         ("limited", record.limited),
+        ("lost its own layers", record.lost),
         ("suspect", record.suspects),
         ("unauthorized node", record.unauthorized),
     ]

@@ -132,6 +132,7 @@ class Round(msgspec.Struct, frozen=True):
     kept: Reasons = {}
     unauthorized: Reasons = {}
     limited: Reasons = {}
+    lost: Reasons = {}
     suspects: Reasons = {}
     tasks: dict[str, Measured] = {}
     sites: dict[str, Measured] = {}

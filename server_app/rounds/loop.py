@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from server_app.rounds import sampling
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import Update
-from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken
+from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken, last_whole
 from server_app.rounds.judging import Judged, RoundJudge, held_for, update_norms
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord, task_metrics
@@ -191,6 +191,7 @@ class Rounds:
             self.settings.deadline,
             expected=expected,
             taken=taken,
+            last=last_whole(history, self._told_last(played.asked)),
             best=best.round if best else 0,
         )
         for recipients, reply in self.dispatch.ask(ask, played.asked, played.record):
@@ -224,6 +225,15 @@ class Rounds:
                 record.absent[site] = why
         record.tasks = task_metrics(record.sites)
         return played
+
+    def _told_last(self, asked: Iterable[Member]) -> dict[str, Collection[str]]:
+        """Return the scope keys of the sites that are told which of their updates counted last."""
+        cohorts = self.state.method.needs_last_taken
+        return {
+            member.site: self.state.scope_keys(member.task).values()
+            for member in asked
+            if cohorts or not member.in_cohort
+        }
 
     def _sample(self, number: int, attempt: int, connected: set[int]) -> Attempt:
         """Draw the sites of an attempt; note those that are drawn and not connected."""
@@ -291,7 +301,7 @@ class Rounds:
         record = played.record
         record.refused |= refused
         record.norms = {m: dict(sorted(each.items())) for m, each in sorted(judge.norms.items())}
-        for site, why in sorted({**refused, **record.limited}.items()):
+        for site, why in sorted({**refused, **record.limited, **record.lost}.items()):
             self.log(f"round {record.round}: {site}: {why}")
 
     def _note_refused(self, played: Attempt, recipients: Recipients, error: Refused) -> None:
