@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from client_app.context import SiteContext
+from client_app.lost_layers import require_own_layers
 from client_app.round import exchanged_tensors, fit_settings, prepare_round
 from client_app.round_lines import log_round
 from client_app.store import DiskStore
@@ -18,7 +19,7 @@ from fedstrata.support.errors import UserError
 
 
 def train_to_cross(context: SiteContext, order: Order) -> tuple[RoundReport, Mapping[str, bytes]]:
-    """Train the last state once more; answer with the exchanged groups, exactly.
+    """Train the last state once more; answer with the exchanged layers, exactly.
 
     It trains as in the last round, at the learning rate of that. Nothing is saved: the personal
     layers stay those of the rounds.
@@ -34,8 +35,10 @@ def train_to_cross(context: SiteContext, order: Order) -> tuple[RoundReport, Map
         raise UserError(
             "the server asks for layers to measure at other sites, and the plan does not"
         )
+    last = order.last.get(context.data.site, 0)
+    require_own_layers(context, order.round, last)
     received = context.exchange.read(order.payloads, order.coded)
-    prepared = prepare_round(context, order.round, received.tensors, context.store)
+    prepared = prepare_round(context, order.round, received.tensors, context.store, last)
     prepared.site_round.settings = fit_settings(context, plan.rounds)
     report = prepared.run()
     tensors = exchanged_tensors(context)
@@ -43,6 +46,7 @@ def train_to_cross(context: SiteContext, order: Order) -> tuple[RoundReport, Map
     update = {
         group: encode({name: tensors[name] for name in partition.exchanged_names(group)})
         for group in partition.exchanged_groups()
+        if not partition.groups[group].knowledge  # which may be of the round alone, or a change
     }
     report = replace(report, seconds=time.perf_counter() - started)
     log_round(context, report, prepared.train_seconds, update)

@@ -7,6 +7,7 @@ import logging
 from client_app.context import SiteContext
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
+from strategies.method import Method
 
 logger = logging.getLogger("flwr")
 
@@ -48,8 +49,16 @@ def warn_of_lost(context: SiteContext, number: int, last: int, began_with: int) 
 
 
 def require_own_layers(context: SiteContext, number: int, last: int) -> None:
-    """Raise UserError where the model of the last state would have older layers of the site's own."""
-    if keeps_layers(context) and older_layers(context.store, number, last) is not None:
+    """Raise UserError where the model of the last state would have older layers of the site's own.
+
+    A method that measures another network than the layers, such as a second model, may have it from
+    the site's disk. Whether it wrote one cannot be known any more where the whole folder is gone.
+    """
+    there = older_layers(context.store, number, last)
+    if there is None:
+        return
+    measures_another = type(context.method).predictor is not Method.predictor
+    if keeps_layers(context) or (measures_another and (there or not context.store.has_noted_data)):
         raise UserError(
             f"the personal layers of round {last}, the last that this site trained, are no longer on "
             "its disk: with others it would be another model"

@@ -22,7 +22,7 @@ from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.codings import EXACT
 from fedstrata.protocol.measure_words import WORDS, measures_of, value_words
 from fedstrata.protocol.plan import NO_TABLE, OF_MODELS, OF_UPDATES
-from server_app.evaluation import ask_reports, last_ask, missing
+from server_app.evaluation import ask_reports, missing
 from server_app.rounds.checks import checked_update
 from server_app.rounds.contribution import Reference
 from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch
@@ -112,7 +112,7 @@ def cross_site_table(
     if of == OF_MODELS:
         found = measure_models(dispatch, ask, final, by_task)
     else:
-        found = measure_updates(dispatch, by_task)
+        found = measure_updates(dispatch, ask, by_task)
     dispatch.log(cross_site_tables(found, final))
     return found
 
@@ -132,47 +132,51 @@ def measure_models(
     return table.to_dict(by_task)
 
 
-def measure_updates(dispatch: Dispatch, by_task: Mapping[str, list[str]]) -> dict[str, Any]:
+def measure_updates(
+    dispatch: Dispatch, ask: Ask, by_task: Mapping[str, list[str]]
+) -> dict[str, Any]:
     """Return the table of what sites exchange; ``by_task`` are the sites of each task.
 
     A site's layers are asked for only where it measures for the table, and go only to sites that do.
     One site's layers are in memory at a time.
     """
     table = CrossSite(OF_UPDATES, dispatch.roster.members)
-    evaluation = last_ask(dispatch, kinds.EVALUATE)
     for task, names in sorted(by_task.items()):
-        if not dispatch.state.scope_keys(task):
+        if not _layer_keys(dispatch, task):
             table.left_out |= dict.fromkeys(names, "its model exchanges no layers")
             continue
-        willing = _willing(dispatch, table, names)
+        willing = _willing(dispatch, ask, table, names)
         dispatch.log(
             f"{WHAT}{task}: {len(willing)} of {len(names)} sites train once more, and measure the "
             "layers of one another"
         )
         for name in willing if len(willing) > 1 else ():
-            states = _trained(dispatch, table, table.members[name])
+            states = _trained(dispatch, ask, table, table.members[name])
             if states is not None:
                 every = dict.fromkeys(willing, name)
-                table.measure(dispatch, replace(evaluation, states=states), every)
+                table.measure(dispatch, replace(ask, states=states), every)
     return table.to_dict(by_task)
 
 
-def _willing(dispatch: Dispatch, table: CrossSite, names: Iterable[str]) -> list[str]:
+def _willing(dispatch: Dispatch, ask: Ask, table: CrossSite, names: Iterable[str]) -> list[str]:
     """Return the sites that allow the table; each is asked to measure what it has measured already."""
     asked = [table.members[name] for name in names]
-    ask = replace(last_ask(dispatch, kinds.EVALUATE), of={name: name for name in names})
-    reports, record = ask_reports(dispatch, ask, asked, answers.read_round_report, what=WHAT)
+    each = replace(ask, of={name: name for name in names})
+    reports, record = ask_reports(dispatch, each, asked, answers.read_round_report, what=WHAT)
     table.left_out |= _reasons(record)
     return list(reports)
 
 
 def _trained(
-    dispatch: Dispatch, table: CrossSite, member: Member
-) -> dict[str, dict[str, Tensor]] | None:
-    """Return by scope key what a site made of the last state; None, with a note, if it did not."""
-    states: dict[str, dict[str, Tensor]] = {}
-    ask, state = last_ask(dispatch, kinds.CROSS), dispatch.state
-    keys = state.scope_keys(member.task)
+    dispatch: Dispatch, ask: Ask, table: CrossSite, member: Member
+) -> dict[str, Mapping[str, Tensor]] | None:
+    """Return by scope key what a site made of the last state; None, with a note, if it did not.
+
+    What is no layer is as the server has it.
+    """
+    trained: dict[str, Mapping[str, Tensor]] = {}
+    ask, state = replace(ask, kind=kinds.CROSS), dispatch.state
+    keys = _layer_keys(dispatch, member.task)
     references = {
         group: Reference(EXACT, state.states[key], state.states[key]) for group, key in keys.items()
     }
@@ -181,15 +185,26 @@ def _trained(
         partition = state.partitions[asked.task]
         within = ask.seconds + TTL_MARGIN
         update = checked_update(
-            reply, asked, ask.number, partition, state.method, references, within
+            reply, asked, ask.number, partition, state.method, references, within, keys
         )
-        states.update({key: each.tensors for key, each in update.contributions.items()})
+        trained.update({key: each.tensors for key, each in update.contributions.items()})
 
     _, record = ask_reports(
         dispatch, ask, [member], answers.read_round_report, what=WHAT, take=take
     )
     table.left_out |= _reasons(record)
-    return states or None
+    if not trained:
+        return None
+    return {
+        key: trained.get(key, state.states[key]) for key in state.scope_keys(member.task).values()
+    }
+
+
+def _layer_keys(dispatch: Dispatch, task: str) -> dict[str, str]:
+    """Return the scope key of each exchanged group of layers, for sites of a task."""
+    groups = dispatch.state.partitions[task].groups
+    keys = dispatch.state.scope_keys(task)
+    return {group: key for group, key in keys.items() if not groups[group].knowledge}
 
 
 def cross_site_tables(cross: Mapping[str, Any], final: Mapping[str, Any]) -> str:

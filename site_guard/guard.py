@@ -211,7 +211,7 @@ class Guard:
                 "is this machine's clock right?"
             )
         self.counts.take(trains=kind in kinds.UPDATES)
-        if self.settings.approve == "ask" and kind in kinds.UPDATES:
+        if self.settings.approve == "ask" and kind in (kinds.TRAIN, kinds.CROSS):
             self.approvals.count(request)
         return plan, requested, left
 

@@ -7,11 +7,12 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from fedstrata.protocol.limits import Refused
 
 # Flower routes a message by the word before the dot: to the app's query, train or evaluate.
-QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, POOLED, DEPLOY, CROSS, EVALUATE = (
+QUERY, WEIGHTS, CATEGORIES, SUMS, OPEN, TRAIN, ALONE, POOLED, DEPLOY, CROSS, EVALUATE = (
     "query",
     "query.weights",
     "query.categories",
     "query.sums",
+    "train.open",
     "train",
     "train.alone",
     "train.pooled",
@@ -19,7 +20,7 @@ QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, POOLED, DEPLOY, CROSS, EVALUATE 
     "train.cross",
     "evaluate",
 )
-UPDATES = (TRAIN, CROSS)  # whose answers have layers
+UPDATES = (OPEN, TRAIN, CROSS)  # whose answers have layers
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 

@@ -178,6 +178,8 @@ class Rounds:
         expected = self.state.begin_round(
             {member.site: member.report.examples["train"] for member in played.asked},
             {member.site: member.task for member in played.asked},
+            number,
+            self.examples_of_all,
         )
         played.answers = dict.fromkeys(expected, 0)
         alone = [member.task for member in played.asked if not member.in_cohort]
@@ -226,6 +228,14 @@ class Rounds:
         record.tasks = task_metrics(record.sites)
         return played
 
+    def examples_of_all(self) -> dict[str, int]:
+        """Return by scope key the training examples of all members that share it."""
+        found: Counter[str] = Counter()
+        for member in self.roster.members.values():
+            for key in self.state.scope_keys(member.task).values():
+                found[key] += member.report.examples["train"]
+        return dict(found)
+
     def _told_last(self, asked: Iterable[Member]) -> dict[str, Collection[str]]:
         """Return the scope keys of the sites that are told which of their updates counted last."""
         cohorts = self.state.method.needs_last_taken
@@ -267,8 +277,8 @@ class Rounds:
             return checked_cohort(reply, members, number, partitions, expected, method, within)
         (member,) = recipients.members
         references = self.state.references(member.task)
-        partition = partitions[member.task]
-        return checked_update(reply, member, number, partition, method, references, within)
+        partition, groups = partitions[member.task], self.state.sent_groups(member.task)
+        return checked_update(reply, member, number, partition, method, references, within, groups)
 
     def _aggregate(self, played: Attempt, recipients: Recipients, update: Update) -> None:
         """Add what an answer contributes, and note who took part and who did not."""

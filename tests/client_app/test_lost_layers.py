@@ -94,3 +94,14 @@ def test_a_model_with_other_personal_layers_is_not_measured_at_the_end() -> None
         report, _ = orders.answer_order(kind, context, at_the_end)
         assert "the personal layers of round 1, the last that this site trained" in report.error
     orders.evaluate_received(context, at_the_end._replace(last={}))  # it trained in no round
+
+
+def test_a_second_model_that_is_gone_is_not_measured_at_the_end() -> None:
+    context = opened(plan_of("method=ditto"))
+    layers = payloads(context)
+    trained(context, 1, 0)
+    at_the_end = order(3, layers)._replace(last={"site-00": 1})
+    orders.evaluate_received(context, at_the_end)
+    shutil.rmtree(context.store.folder)
+    report, _ = orders.answer_order("evaluate", context, at_the_end)
+    assert "with others it would be another model" in report.error

@@ -288,6 +288,23 @@ def test_a_run_that_exchanges_nothing_has_no_updates(tmp_path: Path) -> None:
     assert not [m for m in grid.sent if m.metadata.message_type == kinds.CROSS]
 
 
+def test_of_a_method_with_knowledge_only_layers_cross(tmp_path: Path) -> None:
+    sent: list[set[str]] = []
+
+    def noted(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == kinds.CROSS:
+            sent.append(set(answers.read_payloads(reply)))
+        return reply
+
+    scaffold = [*SMALL, "method=scaffold", "strategy.rounds=1", "cross_site=updates"]
+    results, grid = simulate(tmp_path, "faces", scaffold, tamper=noted)
+    assert sent == [{"common"}] * 4
+    assert results["cross_site"]["left_out"] == {}
+    assert results["cross_site"]["missing"] == []
+    orders_of_table = [m for m in grid.sent if m.metadata.message_type == kinds.EVALUATE]
+    assert all("control" in payloads_of(m.content) for m in orders_of_table)
+
+
 def test_updates_need_rounds() -> None:
     with pytest.raises(UserError, match="write cross_site=models, in a simulation, or cross"):
         compose(
