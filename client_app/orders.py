@@ -23,7 +23,9 @@ from client_app.context import (
     site_categories,
     site_sums,
 )
+from client_app.crossing import store_of, train_to_cross
 from client_app.failures import logged_reason, writing
+from client_app.lost_layers import keeps_layers, older_layers, require_own_layers, warn_of_lost
 from client_app.memory import within_memory
 from client_app.pooled.report import report_in_one_place
 from client_app.round import (
@@ -37,7 +39,7 @@ from client_app.round import (
 )
 from client_app.round_lines import log_round
 from client_app.site_model import call_last_best, model_path, write_site_model
-from client_app.store import DiskStore, MemoryStore
+from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
     AnyReport,
@@ -145,8 +147,12 @@ def train(context: SiteContext, order: Order) -> Answer:
     received = context.exchange.read(order.payloads, order.coded)
     feedback = context.exchange.error_feedback(order.taken)
     last = order.last.get(context.data.site, 0)
+    older = older_layers(context.store, order.round, last)
     prepared = prepare_round(context, order.round, received.tensors, context.store, last)
     report = prepared.run()
+    if older is not None and (keeps_layers(context) or prepared.site_round.memory):
+        warn_of_lost(context, order.round, last, older)
+        report = replace(report, began_with=older)
     tensors = exchanged_tensors(context)
     context.store.note_data(context.data.digest)
     # Saved with the round: the next update carries it if the server takes this one.
@@ -179,13 +185,15 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
-    store = context.store if not order.of else _store_of(context, order.of)
+    store = context.store if not order.of else store_of(context, order.of)
     if order.best:  # a state of before: with layers of another round it would be another model
         store.require(order.round, lost=_has_lost(context, order))
+    require_own_layers(context, order.round, order.last.get(context.data.site, 0))
     prepared = prepare_round(context, order.round, received.tensors, store)
     measured = prepared.measure()
     report = prepared.report(measured)
-    report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
+    if not order.of:
+        report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
     if order.keep:
         _keep_model(prepared, order, measured)
     return replace(report, seconds=time.perf_counter() - started), {}
@@ -231,6 +239,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     """
     started = time.perf_counter()
     plan, tuning = context.plan, context.plan.tuning
+    require_own_layers(context, order.round, order.last.get(context.data.site, 0))
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
@@ -284,6 +293,7 @@ ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.ALONE: train_alone,
     kinds.POOLED: train_in_one_place,
     kinds.DEPLOY: deploy,
+    kinds.CROSS: train_to_cross,
     kinds.EVALUATE: evaluate_received,
 }
 
@@ -304,20 +314,8 @@ def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> Non
 
 def _has_lost(context: SiteContext, order: Order) -> bool:
     """Return whether layers that are not there are lost: the site trained in a run of before."""
-    kept = context.partitioned.partition.kept_names()
-    own = any(context.start[name].is_floating_point() for name in kept)
     trained = (order.of or context.data.site) not in order.fresh
-    return own and trained and not context.plan.rounds
-
-
-def _store_of(context: SiteContext, other: str) -> DiskStore:
-    """Return where another site of a simulation has its personal layers."""
-    if not context.node.simulated:
-        raise UserError(
-            "the server asks for measures of another site's model, and no site's personal layers "
-            "leave it (cross_site is for simulations)"
-        )
-    return DiskStore(context.node.state_dir, context.plan.federation, other)
+    return keeps_layers(context) and trained and not context.plan.rounds
 
 
 def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None:

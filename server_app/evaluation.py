@@ -36,6 +36,7 @@ from server_app.sites.members import Member
 from strategies.config import BaselinesConfig
 
 AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
+Take = Callable[[Member, Message], None]  # takes the layers of an answer; raises Refused
 States = Mapping[str, Mapping[str, Tensor]]  # by scope key
 MEANS = (
     "accuracy",
@@ -55,7 +56,12 @@ class Others:
 
 
 def measure(
-    dispatch: Dispatch, baselines: BaselinesConfig, *, keep: str = "", state: int = 0
+    dispatch: Dispatch,
+    baselines: BaselinesConfig,
+    *,
+    keep: str = "",
+    state: int = 0,
+    last: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the last state at every member and, where asked for, what it is compared with.
 
@@ -68,6 +74,9 @@ def measure(
     keep, state : str, int
         With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says;
         it is of the state after round ``state``.
+    last : mapping of str to int, optional
+        By site, the round of its last update that was taken: without its own layers of that, or of
+        a later one, it has another model, and says so.
 
     Returns
     -------
@@ -75,7 +84,7 @@ def measure(
         ``final`` of results.json; docs/results.md explains it.
     """
     members = list(dispatch.roster.members.values())
-    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state)
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state, last=last)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
     pooled = baselines.pooled and not isinstance(
         dispatch.grid, GrpcGrid
@@ -248,8 +257,9 @@ def ask_reports(
     read: Callable[[Message], AnyReport],
     *,
     what: str = "",
+    take: Take | None = None,
 ) -> tuple[dict[str, AnyReport], RoundRecord]:
-    """Ask sites for a report, and nothing but a report, after the last round.
+    """Ask sites for a report after the last round, and for nothing else unless ``take`` has it.
 
     Who is outside its hours is asked again, until ``strategy.give_up`` seconds have passed.
 
@@ -265,6 +275,8 @@ def ask_reports(
         Reads an answer; raises Refused where it is none.
     what : str
         Goes before each line of the log about a site that gave no report.
+    take : callable, optional
+        Takes the layers of an answer; when omitted, none may be in it.
 
     Returns
     -------
@@ -277,7 +289,7 @@ def ask_reports(
     patience = Patience(log, settings.give_up)
     asked = sorted(members, key=lambda member: member.site)
     for attempt in itertools.count():
-        closed = _ask_once(dispatch, ask, asked, read, reports, record)
+        closed = _ask_once(dispatch, ask, asked, read, reports, record, take or _without_layers)
         if patience.begin().is_over() or not closed:
             break
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(closed.items()))
@@ -308,13 +320,14 @@ def _ask_once(
     read: Callable[[Message], AnyReport],
     reports: dict[str, AnyReport],
     record: RoundRecord,
+    take: Take,
 ) -> dict[str, str]:
     """Add the reports that arrive to ``reports``; return who is outside its hours, and says so."""
     closed: dict[str, str] = {}
     for member, reply in dispatch.ask_each(ask, members, record):
         try:
             reports[member.site] = _checked(read(reply), member, ask)
-            answers.expect_no_layers(reply)
+            take(member, reply)
         except NotNow as error:
             closed[member.site] = str(error)
         except Refused as error:
@@ -322,6 +335,12 @@ def _ask_once(
             record.refused[member.site] = str(error)
             dispatch.state.downlink.failed(member.site)  # it is sent whole layers the next time
     return closed
+
+
+def _without_layers(member: Member, reply: Message) -> None:
+    """Raise Refused for an answer with layers."""
+    del member
+    answers.expect_no_layers(reply)
 
 
 def missing(record: RoundRecord) -> dict[str, dict[str, str]]:

@@ -34,6 +34,7 @@ STATES: Mapping[str, RunState] = {
     kinds.TRAIN: "running",
     kinds.EVALUATE: "evaluating",
     kinds.ALONE: "evaluating",
+    kinds.CROSS: "evaluating",
     kinds.DEPLOY: "fine-tuning",
 }
 OF_A_ROUND = ("working", "answered", "trained", "late")  # over when the next one begins

@@ -97,6 +97,7 @@ class SiteAudit:
             signer=self._signer(work),
             plan=hashlib.sha256(_plan(work.message).encode()).hexdigest(),
             received=sum(len(array.data) for array in _arrays(work.message).values()),
+            **_measured(work.message),
         )
 
     def send(self, work: Work, answer: Message) -> None:
@@ -175,6 +176,13 @@ def _plan(message: Message) -> str:
     record = message.content.get(kinds.PLAN)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
     return text if isinstance(text, str) else ""
+
+
+def _measured(message: Message) -> dict[str, str]:
+    """Return whose layers an order has measured here, where they are another site's."""
+    record = message.content.get(kinds.ORDER)
+    of = record.get("of", "") if isinstance(record, ConfigRecord) else ""
+    return {"of": plain(str(of))[:MOST_NAME]} if of else {}
 
 
 def _arrays(message: Message) -> Mapping[str, Any]:

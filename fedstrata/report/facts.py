@@ -100,6 +100,12 @@ def problems(results: Results) -> list[Problem]:
         for what in ("refused", "late", "absent"):
             for who, reason in getattr(part, what).items():
                 found.setdefault((who, what, reason), []).append(when)
+    if results.cross_site is not None:
+        for who, reason in results.cross_site.left_out.items():
+            found.setdefault((who, "not in the cross-site table", reason), []).append("at the end")
+        for pair in results.cross_site.missing:
+            what = f"not measured on the data of {pair.data}"
+            found.setdefault((pair.model, what, pair.reason), []).append("cross-site")
     return [
         Problem(who, what, rounds_text(rounds), reason)
         for (who, what, reason), rounds in sorted(found.items(), key=lambda item: item[0])
@@ -188,6 +194,7 @@ def _reasons(record: Round) -> list[tuple[str, Mapping[str, str]]]:
         ("absent", record.absent),
         ("group kept as it was", record.kept),
         ("limited", record.limited),
+        ("lost its own layers", record.lost),
         ("suspect", record.suspects),
         ("unauthorized node", record.unauthorized),
     ]

@@ -132,6 +132,7 @@ class Round(msgspec.Struct, frozen=True):
     kept: Reasons = {}
     unauthorized: Reasons = {}
     limited: Reasons = {}
+    lost: Reasons = {}
     suspects: Reasons = {}
     tasks: dict[str, Measured] = {}
     sites: dict[str, Measured] = {}
@@ -184,6 +185,36 @@ class Deployment(msgspec.Struct, frozen=True):
     refused: Reasons = {}
     late: Reasons = {}
     absent: Reasons = {}
+
+
+class CrossSiteTask(msgspec.Struct, frozen=True):
+    """By model and by site whose test data it is, measures; of the sites of one task."""
+
+    models: dict[str, dict[str, Measured]]
+    kind: Kind = "classes"
+    unit: str = ""
+
+    @property
+    def measures(self) -> Measures:
+        """The measures of the kind of task."""
+        return MEASURES[self.kind]
+
+
+class Unmeasured(msgspec.Struct, frozen=True):
+    """A pair of a cross-site table that could not be measured."""
+
+    model: str
+    data: str
+    reason: str
+
+
+class CrossSite(msgspec.Struct, frozen=True):
+    """Each site's model, or what it exchanges, on each other site's test data."""
+
+    of: Literal["models", "updates"]
+    tasks: dict[str, CrossSiteTask] = {}
+    missing: list[Unmeasured] = []
+    left_out: Reasons = {}
 
 
 class GroupRow(msgspec.Struct, frozen=True):
@@ -245,6 +276,7 @@ class Results(msgspec.Struct, frozen=True):
     stopped: Stopped | None = None
     final: Evaluation | None = None
     best: Evaluation | None = None
+    cross_site: CrossSite | None = None
     deployment: Deployment | None = None
     # Of the file, not in it.
     sha256: str = ""

@@ -302,7 +302,7 @@ class Rounds:
         record = played.record
         record.refused |= refused
         record.norms = {m: dict(sorted(each.items())) for m, each in sorted(judge.norms.items())}
-        for site, why in sorted({**refused, **record.limited}.items()):
+        for site, why in sorted({**refused, **record.limited, **record.lost}.items()):
             self.log(f"round {record.round}: {site}: {why}")
 
     def _note_refused(self, played: Attempt, recipients: Recipients, error: Refused) -> None:

@@ -45,7 +45,7 @@ def coded_site(plan: Plan, federation: str) -> SiteContext:
 
 def test_there_is_one_function_for_each_order() -> None:
     sent = {kinds.QUERY, kinds.CATEGORIES, kinds.SUMS, kinds.WEIGHTS, kinds.TRAIN, kinds.ALONE}
-    sent |= {kinds.OPEN, kinds.POOLED, kinds.DEPLOY, kinds.EVALUATE}
+    sent |= {kinds.OPEN, kinds.POOLED, kinds.DEPLOY, kinds.CROSS, kinds.EVALUATE}
     assert orders.ORDERS.keys() == sent
 
 
@@ -99,15 +99,6 @@ def test_only_training_sends_layers() -> None:
         orders.deploy(context, order(2, layers)),
     ):
         assert answer[1] == {}
-
-
-def test_a_deployed_site_measures_no_other_sites_model() -> None:
-    context = opened(plan_of())
-    wanted = order(2, payloads(context))._replace(of="site-01")
-    orders.evaluate_received(context, wanted)  # in a simulation its layers are on the same disk
-    deployed = replace(context, node=replace(context.node, simulated=False))
-    with pytest.raises(UserError, match="no site's personal layers leave it"):
-        orders.evaluate_received(deployed, wanted)
 
 
 def test_a_plan_without_rounds_trains_nothing() -> None:

@@ -93,7 +93,7 @@ def test_a_site_that_lost_its_layers_and_one_that_is_new_are_said(
     grid = grid_of(tmp_path)
     grid.nodes[104] = {"partition-id": 4, "num-partitions": 5}
     with caplog.at_level(logging.INFO, "flwr"):
-        after, _ = simulate(tmp_path, "faces", [*MEASURED, "cross_site=true"], grid=grid)
+        after, _ = simulate(tmp_path, "faces", [*MEASURED, "cross_site=models"], grid=grid)
     assert set(after["final"]["refused"]) == {"site-00", "site-01"}
     for reason in after["final"]["refused"].values():
         assert "no longer on this site's disk" in reason

@@ -74,13 +74,14 @@ def trained() -> tuple[Message, dict[str, bytes]]:
     return asked, {"common": encode(new), "task": encode(TASK)}
 
 
-def test_measures_of_another_sites_model_are_refused_before_any_work() -> None:
-    asked = orders.order(
-        kinds.EVALUATE, 7, plan="{}", round_number=3, layers={}, ttl=60.0, of="other"
-    )
-    with pytest.raises(Refused, match="another site's model, which never leaves it"):
-        AnswerFilter(HERE).check_order(asked)
-    AnswerFilter(HERE).check_order(order(kinds.EVALUATE, common=COMMON, task=TASK))
+def test_layers_for_a_table_travel_exactly_whatever_the_plan_codes() -> None:
+    payloads = {"common": kinds.payload_array(encode(COMMON))}
+    plan = json.dumps({"coding": {"common": INT8}, "coding_down": {}})
+    asked = orders.order(kinds.CROSS, 7, plan=plan, round_number=3, layers=payloads, ttl=60.0)
+    left = leaving(AnswerFilter(HERE), asked, answered(asked, common=encode(COMMON)))
+    assert answers.read_payloads(left) == {"common": encode(COMMON)}
+    with pytest.raises(Refused, match="did not ask for"):
+        leaving(AnswerFilter(HERE), asked, answered(asked, task=encode(TASK)))
 
 
 def test_an_honest_answer_leaves_as_it_is() -> None:

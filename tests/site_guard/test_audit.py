@@ -62,6 +62,16 @@ def test_an_order_and_what_left_are_a_line_each(audited: Guard, tiny: bytes) -> 
     assert left.fields["layers"] == {}
 
 
+def test_an_order_of_a_table_names_whose_layers_are_measured(tmp_path: Path, tiny: bytes) -> None:
+    audit = SiteAudit(settings(tmp_path))
+    work = asked(tiny)
+    work.message.content[kinds.ORDER]["of"] = "north"  # type: ignore[index]
+    audit.ordered(work)
+    audit.ordered(asked(tiny))
+    found = [line.fields.get("of") for line in read_and_verify(audit.log.path).lines]
+    assert found == ["north", None]
+
+
 def test_the_key_that_signed_is_named_and_no_other(tmp_path: Path, tiny: bytes) -> None:
     key = Ed25519PrivateKey.generate()
     trusted = Bundles(signed_by=(public_line(key),))

@@ -58,6 +58,12 @@ def test_the_words_say_what_binds_the_start(weights: str, signed: str, words: st
     assert dict(plan_words(plan, signed))["start"] == words
 
 
+def test_the_words_say_that_layers_go_to_other_sites() -> None:
+    assert "other sites" not in dict(plan_words(plan_of("faces")))
+    words = dict(plan_words(plan_of("faces", "cross_site=updates")))
+    assert words["other sites"].endswith("Only with plan: {cross-site: true} in site.yaml")
+
+
 def test_the_words_say_that_sums_leave() -> None:
     for overrides, said in ((["data.standardize=agreed"], True), ([], False)):
         headings = [heading for heading, _ in plan_words(plan_of("tabular", *overrides))]

@@ -28,11 +28,12 @@ def test_groups_that_lose_nothing_need_no_look() -> None:
     assert last_taken([entry(1, ["north"])], "north", {}) == {}
 
 
-def test_the_last_update_is_whole_where_every_scope_of_the_site_took_it() -> None:
+def test_the_last_update_counts_where_all_its_groups_were_aggregated() -> None:
     history = [
         entry(1, ["north", "south"]),
         entry(2, ["north", "south"], **{"task/grade": "too few"}),
-        entry(3, ["west"]),
+        entry(3, ["south"]),
     ]
     keys = {"north": ["common", "task/grade"], "south": ["common"], "east": ["common"]}
-    assert last_whole(history, keys) == {"north": 1, "south": 2}
+    assert last_whole(history, keys) == {"north": 1, "south": 3}
+    assert last_whole([], keys) == {}
