@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from client_app.site_model import TEST_EXAMPLES, as_text
 from fedstrata.protocol.task_kinds import CLASSES, LABELS
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError, private
-from models.grad_cam import heat_maps
+from models.grad_cam import heat_maps, last_maps
 from models.model_card import ModelCard
 from models.preprocessing import Pictures
 from models.training.objectives import Measured, SomeNumbers, objective_of
@@ -168,7 +168,10 @@ def read_test_examples(
         raise UserError(
             "--split test: no example can be read" + private(f": {'; '.join(wrong[:3])}")
         )
-    found = read_inputs(card, paths, models_dir, progress)
+    lines: dict[Path, set[int]] = {}
+    for row in listed:
+        lines.setdefault(Path(row["file"]), set()).add(_whole(row["row"], table))
+    found = read_inputs(card, paths, models_dir, progress, of_run=lines)
     number = {place: index for index, place in enumerate(found.places)}
     chosen: list[int] = []
     targets = []
@@ -181,7 +184,7 @@ def read_test_examples(
             wrong.append(f"{place[0]}, row {place[1]}: cannot be read")
     dtype = np.int64 if card.kind.name == CLASSES else np.float32
     taken = found.take(chosen)
-    known = ModelInputs(taken.inputs, taken.places, (*wrong, *found.wrong))
+    known = replace(taken, wrong=(*wrong, *found.wrong))
     return Known(known, np.array(targets, dtype=dtype))
 
 
@@ -222,6 +225,13 @@ def _target(card: ModelCard, cells: Sequence[str], table: Path) -> int | list[fl
 # -- heat maps -------------------------------------------------------------------------------------
 
 
+def check_heat_maps(card: ModelCard, network: nn.Sequential) -> None:
+    """Raise UserError for a model that has no heat maps: not of pictures, or of too small ones."""
+    if card.preprocessing is not None and not isinstance(card.preprocessing, Pictures):
+        raise UserError("--heatmaps: this model takes no pictures; leave it out")
+    last_maps(network, torch.zeros(1, *card.network.input_shape))
+
+
 def write_heat_maps(
     card: ModelCard,
     network: nn.Sequential,
@@ -238,12 +248,12 @@ def write_heat_maps(
     Raises
     ------
     UserError
-        The model is not one of pictures, or a file cannot be written.
+        A file cannot be written, or as `check_heat_maps`.
     """
-    given = card.preprocessing
-    if not isinstance(given, Pictures):
-        raise UserError("--heatmaps: this model takes no pictures")
     network = network.cpu().eval()
+    check_heat_maps(card, network)
+    given = card.preprocessing
+    assert isinstance(given, Pictures)
     numbers = card.kind.name not in (CLASSES, LABELS)
     best = [0] * len(outputs) if numbers else outputs.argmax(1).tolist()
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (given.mean, given.std))

@@ -34,8 +34,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(1)
     for text in left_out[:MOST_NAMED]:
         print(printable(f"left out: {text}"), file=sys.stderr)
-    if len(left_out) > MOST_NAMED:
-        print(f"left out: {len(left_out) - MOST_NAMED} more", file=sys.stderr)
+    if left_out:
+        many = "1 file or row is" if len(left_out) == 1 else f"{len(left_out)} files or rows are"
+        print(f"fedstrata predict: {many} left out", file=sys.stderr)
     sys.exit(1 if left_out else 0)
 
 
@@ -66,7 +67,14 @@ def predict(options: argparse.Namespace) -> Sequence[str]:
     if options.output.suffix.lower() not in (".csv", ".parquet"):
         raise UserError(f"--output {options.output}: write a name that ends in .csv or .parquet")
     from client_app.context import choose_device
-    from client_app.prediction import columns, outputs_of, rows, write_heat_maps, write_table
+    from client_app.prediction import (
+        check_heat_maps,
+        columns,
+        outputs_of,
+        rows,
+        write_heat_maps,
+        write_table,
+    )
     from models.model_file import folder_of, network_of, read_model
 
     model = read_model(path)
@@ -76,10 +84,14 @@ def predict(options: argparse.Namespace) -> Sequence[str]:
     print(printable(f"{path}: {card.state} model of task {card.task} after round {card.round}"))
     with folder_of(model) as models_dir:
         network = network_of(model, models_dir)
+        if options.heatmaps is not None:
+            check_heat_maps(card, network)
         found, known = _examples(options, model, models_dir)
         with _progress("predicting") as progress:
             device = choose_device(options.device)
             outputs = outputs_of(network, found, device=device, progress=progress)
+    for note in found.notes:
+        print(printable(note))
     written = list(rows(card, found, outputs))
     write_table(options.output, columns(card), written)
     print(printable(f"{len(written)} predictions: {options.output}"))
