@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from client_app.data.paths import describe_file
 from client_app.data.tables import table_rows
+from client_app.kept_examples import HOW_READ, read_again
 from client_app.model_inputs import ModelInputs, batches, read_inputs, sha256_of
 from client_app.site_model import TEST_EXAMPLES, as_text
 from fedstrata.protocol.task_kinds import CLASSES, LABELS
@@ -24,6 +25,7 @@ from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError, private
 from models.grad_cam import heat_maps, last_maps
 from models.model_card import ModelCard
+from models.model_file import ModelFile
 from models.preprocessing import Pictures
 from models.training.objectives import Measured, SomeNumbers, objective_of
 
@@ -128,16 +130,34 @@ def write_table(path: Path, names: Sequence[str], written: Sequence[Sequence[Cel
 # -- the run's own test data -----------------------------------------------------------------------
 
 
-def examples_table(model: Path) -> Path:
-    """Return where a site's table of test examples is, beside its model file."""
-    for folder in (model.parent, model.parent.parent):
-        if (folder / TEST_EXAMPLES).is_file():
-            return folder / TEST_EXAMPLES
-    raise UserError(
-        f"--split test: there is no {TEST_EXAMPLES} beside "
-        + private(model, "the model")
-        + ": the site of the run keeps it, for data that stand in files"
-    )
+def own_test_examples(
+    model: ModelFile, models_dir: Path, progress: Progress = lambda done, of: None
+) -> Known:
+    """Return the test examples of the run, as the site beside whose model they are noted had them.
+
+    Raises
+    ------
+    UserError
+        Nothing is noted there, or as `read_test_examples` and `read_again`.
+    """
+    how = _beside(model.path, HOW_READ)
+    if how is not None:
+        inputs, targets, places = read_again(model.card, how)
+        return Known(ModelInputs(inputs, places), targets)
+    table = _beside(model.path, TEST_EXAMPLES)
+    if table is None:
+        raise UserError(
+            f"--split test: there is no {TEST_EXAMPLES} or {HOW_READ} beside "
+            + private(model.path, "the model")
+            + ": the site of the run keeps them; a public model has none"
+        )
+    return read_test_examples(model.card, table, models_dir, progress)
+
+
+def _beside(model: Path, name: str) -> Path | None:
+    """Return where a site's file of that name is: in the model's folder, or above it."""
+    found = (folder / name for folder in (model.parent, model.parent.parent))
+    return next((path for path in found if path.is_file()), None)
 
 
 def read_test_examples(

@@ -17,6 +17,7 @@ from torch import Tensor
 from client_app.context import SiteContext, checkpoint_path
 from client_app.data.arrays import Stamp, stamp
 from client_app.failures import writing
+from client_app.kept_examples import write_how_read
 from fedstrata.protocol.answers import Metrics
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
 from fedstrata.support import tensor_files
@@ -91,6 +92,7 @@ def write_site_model(
     with writing("the site's model"):
         write_model(path, {**tensors, **kept}, card, _files(context))
         write_test_examples(context.store.folder / TEST_EXAMPLES, context.data)
+        write_how_read(context)
     return path
 
 

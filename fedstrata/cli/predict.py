@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--split",
         choices=("test",),
-        help="the test examples of the run, from the table that the site keeps beside its model",
+        help="the test examples of the run, as the site noted them beside its model",
     )
     made.add_argument("--output", type=Path, required=True, help="the table: .csv or .parquet")
     made.add_argument("--heatmaps", type=Path, metavar="FOLDER", help="Grad-CAM of each picture")
@@ -108,13 +108,13 @@ def _examples(
     options: argparse.Namespace, model: ModelFile, models_dir: Path
 ) -> tuple[ModelInputs, Known | None]:
     from client_app.model_inputs import files_of, read_inputs
-    from client_app.prediction import examples_table, read_test_examples
+    from client_app.prediction import own_test_examples
 
     with _progress("reading") as progress:
         if options.split:
             if options.files or options.manifest:
                 raise UserError("--split test: the files are those of the run; name no others")
-            known = read_test_examples(model.card, examples_table(model.path), models_dir, progress)
+            known = own_test_examples(model, models_dir, progress)
             return known.found, known
         files = files_of(model.card, options.files, options.manifest)
         return read_inputs(model.card, files, models_dir, progress), None

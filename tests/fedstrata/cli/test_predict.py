@@ -105,7 +105,10 @@ def test_a_mistake_is_one_sentence(
         ((model, "--output", table), "no files: name files"),
         ((model, "a.png", "--output", "t.xls"), "ends in .csv or .parquet"),
         ((model, "a.png", "--split=test", "--output", table), "name no others"),
-        ((model, "--split=test", "--output", table), "no test-examples.csv beside"),
+        (
+            (model, "--split=test", "--output", table),
+            "no test-examples.csv or test-examples.json beside",
+        ),
         ((other, "a.png", "--output", table), "predicts with more than the network"),
         ((model, tmp_path / "files", "--output", table, "--device=tpu"), "does not exist"),
     ):
