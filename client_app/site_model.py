@@ -32,7 +32,6 @@ from models.model_card import (
     ModelCard,
     Network,
     Start,
-    licence_of,
     versions_of,
 )
 from models.model_file import read_model, write_model
@@ -154,9 +153,7 @@ def _start(context: SiteContext) -> Start | None:
         found = tensor_files.read_metadata(checkpoint_path(context.node.cache_dir, wanted))
     except UserError:  # the card says that it is not known
         found = {}
-    if "source" not in found:  # a deployed site is sent the tensors alone
-        return Start(wanted, UNKNOWN, UNKNOWN)
-    return Start(wanted, found["source"], licence_of(found["source"]))
+    return Start(wanted, found.get("source", UNKNOWN), found.get("licence", UNKNOWN))
 
 
 def _files(context: SiteContext) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.folders import default_models_dir, model_folder
-from models.model_card import PUBLIC, ModelCard, Network, Start, licence_of, versions_of
+from models.model_card import PUBLIC, ModelCard, Network, Start, versions_of
 from models.model_file import write_model
 from models.networks import OF_TOKENS
 from models.text_folders import model_files
@@ -123,9 +123,7 @@ class PublicModels:
             metrics={
                 name: {"test": _numbers(measured[name])} for name in sites if name in measured
             },
-            start=None
-            if start is None
-            else Start(start.content_hash, start.source, licence_of(start.source)),
+            start=None if start is None else Start(start.content_hash, **start.texts),
             plan=plan.to_json(),
             versions=versions_of("torch", "torchvision"),
         )
