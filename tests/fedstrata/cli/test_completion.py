@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -101,8 +102,7 @@ def read_until(terminal: int, wanted: bytes) -> bytes:
     shown = b""
     while wanted not in shown and select.select([terminal], [], [], 30)[0]:
         shown += os.read(terminal, 65_536)
-        # A blank that zsh wrote and takes back, and its bell.
-        shown = shown.replace(b"\x08 ", b"").replace(b"\a", b"")
+        shown = re.sub(rb".\x08|\a", b"", shown)  # what zsh writes over again, and its bell
     return shown
 
 
