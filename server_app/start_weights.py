@@ -175,10 +175,7 @@ def hash_before(config: Config) -> str:
     if isinstance(wanted, Pretraining):
         return ANY
     if isinstance(wanted, RunWeights):
-        raise UserError(
-            "weights=run measures a run that the server has: what its sites are sent is not known "
-            "here, and cannot be signed"
-        )
+        raise UserError("weights=run: the run that is measured says what it started from")
     return weights.content_hash(_fitting(config, *_given(config, wanted), log=lambda line: None))
 
 
