@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         columns = [list(examples(find_model(each, options.runs))) for each in options.models]
     except UserError as error:
         sys.exit(f"generate_heat_maps: {error}")
-    sheet(columns).save(options.output, optimize=True)
+    sheet(columns).quantize(64).save(options.output, optimize=True)
 
 
 def examples(path: Path) -> Iterator[tuple[Image.Image, Image.Image, str]]:
