@@ -59,6 +59,7 @@ from fedstrata.protocol.data_description import (
 )
 from fedstrata.protocol.limits import MOST_WORD, one_line
 from fedstrata.protocol.orders import BEST, LAST, Order
+from fedstrata.protocol.payload import texts_of
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -330,7 +331,9 @@ def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None
     if found != wanted:
         raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
     with writing(CHECKPOINT):
-        weights.save(checkpoint_path(context.node.cache_dir, wanted), tensors, {})
+        # The server's words, for the card of the site's model.
+        texts = texts_of(payloads["pretrained"], ("source", "licence"))
+        weights.save(checkpoint_path(context.node.cache_dir, wanted), tensors, texts)
 
 
 def site_report(context: SiteContext) -> SiteReport:
