@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedstrata.protocol.limits import printable
 from fedstrata.support.errors import UserError
+from fedstrata.support.paths import path_from_here
 
 if TYPE_CHECKING:
     from client_app.inspection import Inspection
@@ -143,10 +143,7 @@ def _settings(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             overrides.append(word)
     if run["data-root"]:
         # Unlike a run, this one happens where it was typed.
-        root = Path(run["data-root"])
-        with contextlib.suppress(RuntimeError):  # the home of nobody: a folder that is not there
-            root = root.expanduser()
-        run["data-root"] = str(root.absolute())
+        run["data-root"] = str(path_from_here(run["data-root"], "data-root"))
     return run, overrides
 
 

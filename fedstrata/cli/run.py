@@ -25,6 +25,7 @@ from fedstrata.protocol.limits import printable
 from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given, read_run
 from fedstrata.support.durable import PRIVATE_FILE
 from fedstrata.support.errors import UserError
+from fedstrata.support.paths import path_from_here
 from fedstrata.support.said_lines import Said, SaidLines
 
 _NOISE = ("ControlServicer.", "terminated gracefully")  # of Flower, of each look at the run
@@ -148,9 +149,9 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
         keys, before, nodes = _resumed(resume, keys, nodes)
         overrides = [*before, *overrides]
     keys["experiment"] = keys["experiment"] or default_experiment()
-    keys["output-dir"] = str(_absolute(keys["output-dir"] or OUTPUTS))
+    keys["output-dir"] = str(path_from_here(keys["output-dir"] or OUTPUTS, "output-dir"))
     if keys["data-root"]:
-        keys["data-root"] = str(_absolute(keys["data-root"]))
+        keys["data-root"] = str(path_from_here(keys["data-root"], "data-root"))
     return Wanted(keys, tuple(overrides), nodes)
 
 
@@ -166,7 +167,7 @@ def _resumed(
     wanted: str, keys: Mapping[str, str], nodes: int | None
 ) -> tuple[dict[str, str], list[str], int | None]:
     """Return the keys, overrides and nodes with which a run began; ``keys`` that are given win."""
-    output = _absolute(keys["output-dir"]) if keys["output-dir"] else None
+    output = path_from_here(keys["output-dir"], "output-dir") if keys["output-dir"] else None
     run = find_run(wanted, output)
     if run.active:
         raise UserError(f"{run.path} goes on now; watch it with `fedstrata watch {run.name}`")
@@ -179,13 +180,6 @@ def _resumed(
     }
     merged = {key: keys[key] or begun.get(key, "") for key in KEYS}
     return merged, list(given.overrides), nodes or given.nodes
-
-
-def _absolute(text: str) -> Path:
-    path = Path(text)
-    with contextlib.suppress(RuntimeError):  # the home of nobody: a folder that is not there
-        path = path.expanduser()
-    return path.absolute()
 
 
 def _resources(options: argparse.Namespace) -> dict[str, float]:
