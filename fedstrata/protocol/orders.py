@@ -69,7 +69,7 @@ class Order(NamedTuple):
     keep, state : str, int
         Of an evaluation: ``last`` or ``best`` where the site is to write its whole model. Of a
         query: ``best`` where the last model is the best one. And after which round the state is, of
-        a model that is written.
+        a model that is written; with which training alone, or in one place, is compared.
     of : str
         Of an evaluation in a simulation: the site whose personal layers are measured instead.
     fresh : tuple of str
