@@ -47,7 +47,12 @@ def test_fine_tuning_is_as_long_as_its_epochs_at_all_sites() -> None:
 
 
 def test_a_cross_site_table_measures_each_site_with_the_models_of_its_task() -> None:
-    assert stages("cross_site=true", "baselines.alone=false", "baselines.pooled=false")[kinds.EVALUATE].fixed == 2
+    assert (
+        stages("cross_site=true", "baselines.alone=false", "baselines.pooled=false")[
+            kinds.EVALUATE
+        ].fixed
+        == 2
+    )
 
 
 def test_stages_are_left_behind_one_after_the_other() -> None:
