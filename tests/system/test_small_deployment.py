@@ -58,11 +58,14 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 
 def write_table(path: Path, wards: str) -> Path:
-    """Write a hospital's table with a number, two questions, and a column of categories."""
+    """Write a hospital's table: a number, a column of categories, two questions.
+
+    In this rehearsal the site has a third of it.
+    """
     path.parent.mkdir(exist_ok=True)
-    splits = ["test"] * 10 + ["validation"] * 10 + ["train"] * 40
+    splits = ["test"] * 40 + ["validation"] * 40 + ["train"] * 160
     rows = [
-        f"{n % 7}.{n},{wards[n % 3 % len(wards)]},{'mf'[n % 2]},{'lr'[n // 2 % 2]},{split}"
+        f"{n},{wards[n % 3 % len(wards)]},{'mf'[n % 2]},{'lr'[n // 2 % 2]},{split}"
         for n, split in enumerate(splits)
     ]
     path.write_text("\n".join(["age,ward,gender,pose,split", *rows]))
