@@ -204,17 +204,16 @@ def train_alone(context: SiteContext, order: Order) -> Answer:
     """Train the plan's rounds with nothing exchanged; answer with the metrics of the result.
 
     It is method ``local`` round by round, with the seeds, steps and schedule of the federation,
-    in as many rounds as a site is asked in on average. Nothing is written to disk and no tensor
-    leaves.
+    in as many rounds as a site is asked in on average; of a run that stopped early, up to the round
+    that the order's ``state`` names. Nothing is written to disk and no tensor leaves.
     """
-    del order
     started = time.perf_counter()
     no_tuning = replace(context.plan.tuning, epochs=0)  # of groups that `local` may not have
     plan = replace(context.plan, method={"name": "local"}, tuning=no_tuning)
     alone = open_site(context.node, plan, context.data)
     alone = replace(alone, micro_batches=context.micro_batches)
     store = MemoryStore()
-    for number in plan.rounds_of_a_site():
+    for number in plan.rounds_of_a_site(order.state):
         train_round(alone, number, {}, store, measure=False)
     prepared = prepare_round(alone, plan.rounds + 1, {}, store)
     report = prepared.report(prepared.measure())
@@ -223,7 +222,7 @@ def train_alone(context: SiteContext, order: Order) -> Answer:
 
 def train_in_one_place(context: SiteContext, order: Order) -> Answer:
     """Answer with metrics of the model that is trained on the data of all sites of a simulation."""
-    return report_in_one_place(context, order.round), {}
+    return report_in_one_place(context, order.round, order.state), {}
 
 
 def deploy(context: SiteContext, order: Order) -> Answer:

@@ -21,6 +21,7 @@ from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.paths import path_from_here
 from models import weights
 from models.groups import Partition
 from models.licences import NOT_KNOWN
@@ -88,16 +89,8 @@ def node_of(card: ModelCard, given: Mapping[str, Any]) -> NodeSettings:
     settings = {"site": "site", "task": card.task, **given}
     for key in PATHS:
         if path := settings.get(key):
-            settings[key] = str(_here(str(path)))
+            settings[key] = str(path_from_here(str(path), key))
     return read_node_settings(settings, {})
-
-
-def _here(path: str) -> Path:
-    """Return an absolute path: this command runs in the folder in which it was typed."""
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError:  # the home of nobody
-        return Path(path).absolute()
 
 
 def plan_of(card: ModelCard, overrides: Sequence[str]) -> Plan:

@@ -18,6 +18,7 @@ from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
 from fedstrata.support.options import read_options
+from fedstrata.support.paths import absolute_path
 from fedstrata.support.registry import find
 from models import weights
 from models.licences import licence_of
@@ -152,8 +153,8 @@ def read_weights(config: Config) -> Weights | None:
             "choose model=text_encoder, or weights=file"
         )
     read = read_options(chosen, config.weights, "weights")
-    if isinstance(read, FileWeights) and not Path(read.path).is_absolute():
-        raise UserError(f"weights.path must be an absolute path, got {read.path!r}")
+    if isinstance(read, FileWeights):
+        absolute_path(read.path, "weights.path")
     if isinstance(read, RunWeights):
         one_of("weights.state", read.state, (LAST, BEST))
     return read

@@ -135,6 +135,14 @@ def test_training_alone_writes_nothing() -> None:
     assert report.metrics.keys() == {"validation", "test"}
 
 
+def test_training_alone_has_as_many_rounds_as_the_run_had() -> None:
+    whole = round_report(orders.train_alone(opened(plan_of("strategy.rounds=3")), order(4)))
+    stopped = order(4)._replace(state=1)
+    early = round_report(orders.train_alone(opened(plan_of("strategy.rounds=3")), stopped))
+    short = round_report(orders.train_alone(opened(plan_of("strategy.rounds=1")), order(4)))
+    assert early.metrics == short.metrics != whole.metrics
+
+
 def test_evaluation_uses_the_sites_own_layers() -> None:
     context = opened(plan_of())
     layers = payloads(context)
