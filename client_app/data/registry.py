@@ -10,6 +10,7 @@ from client_app.data.har import load as load_har
 from client_app.data.har import site_sums as sums_of_har
 from client_app.data.images import load as load_images
 from client_app.data.medmnist import load as load_medmnist
+from client_app.data.pflbench.loader import load as load_pflbench
 from client_app.data.site_info import SiteInfo
 from client_app.data.splitting import sample_per_class
 from client_app.data.tabular.loader import load as load_tabular
@@ -32,6 +33,7 @@ LOADERS: Mapping[str, Loader] = {
     "har": load_har,
     "images": load_images,
     "medmnist": load_medmnist,
+    "pflbench": load_pflbench,
     "tabular": load_tabular,
     "text": load_text,
 }
