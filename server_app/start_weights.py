@@ -22,7 +22,7 @@ from fedstrata.support.paths import absolute_path
 from fedstrata.support.registry import find
 from models import weights
 from models.licences import licence_of
-from models.networks import build, usual_shape
+from models.networks import build, shape_of
 from models.networks.text import folder_tensors
 from models.packaged import licence_of_packaged, read_packaged
 from models.weights import Checkpoint
@@ -288,13 +288,14 @@ def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     """
     options: dict[str, Any] = {k: v for k, v in config.model.items() if k != "name"}
     name = str(config.model["name"])
-    network = build(name, input_shape=usual_shape(name), classes=2, **options)
+    shape = shape_of(name, tensors)
+    network = build(name, input_shape=shape, classes=2, **options)
     first, own = next(iter(network.named_parameters()))
     given = tensors.get(first)
     if given is None or given.dim() < 2 or given.shape[1] == own.shape[1]:
         return network
     inputs = int(given.shape[1])
-    shape = (inputs, 224, 224) if given.dim() == 4 else (inputs,)
+    shape = (inputs, *shape[1:]) if given.dim() == 4 else (inputs,)
     return build(name, input_shape=shape, classes=2, **options)
 
 

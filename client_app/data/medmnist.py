@@ -34,6 +34,7 @@ from client_app.data.site_info import (
 )
 from client_app.data.site_split import (
     ALONE,
+    BY_CLASS,
     COLUMN_SCHEMES,
     Rank,
     SiteSplit,
@@ -348,7 +349,7 @@ def _classes_to_split_by(
     """Return the classes by which the sites split a file; zeros for other kinds of tasks."""
     if labels.ndim == 1:
         return labels
-    if options.scheme in ("dirichlet", "pathological") and rank.count > 1:
+    if options.scheme in BY_CLASS and rank.count > 1:
         raise UserError(
             f"data.site_split.scheme={options.scheme}: goes by classes, and task {task!r} has none; "
             "write data.site_split.scheme=iid"
