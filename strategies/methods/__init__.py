@@ -8,25 +8,31 @@ from fedstrata.support.registry import find
 from strategies.method import Method
 from strategies.methods.dbe import DBE
 from strategies.methods.ditto import Ditto
+from strategies.methods.fedala import FedALA
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedprox import FedProx
+from strategies.methods.fedrep import FedRep
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
 from strategies.methods.local import Local
+from strategies.methods.per_fedavg import PerFedAvg
 from strategies.methods.scaffold import Scaffold
 
 METHODS: Mapping[str, type[Method]] = {
     "dbe": DBE,
     "ditto": Ditto,
+    "fedala": FedALA,
     "fedavg": FedAvg,
     "fedbn": FedBN,
     "fedper": FedPer,
     "fedprox": FedProx,
+    "fedrep": FedRep,
     "layers": Layers,
     "lg_fedavg": LGFedAvg,
     "local": Local,
+    "per_fedavg": PerFedAvg,
     "scaffold": Scaffold,
 }
 
