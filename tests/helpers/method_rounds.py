@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedstrata.protocol.plan import FitConfig, OptimizerConfig
+from fedstrata.protocol.plan import FitConfig, OptimizerConfig, Plan
 from models.training.data import ArrayInputs, Split
 from models.training.loop import FitSettings
 from models.training.losses import CrossEntropy
@@ -41,10 +42,7 @@ def site_of(
     The model is flatten, fc1, relu1, head.out, with ``start`` loaded. ``fit`` changes how to train.
     """
     made = method if isinstance(method, Method) else make_method(method)
-    plan = plan_of(
-        "har", f"model={model}", f"model.hidden=[{HIDDEN}]", "groups=all_common", "seed=3"
-    )
-    built = build_partitioned(plan, made, input_shape=(FEATURES,), classes=CLASSES)
+    built = build_partitioned(plan_with(model), made, input_shape=(FEATURES,), classes=CLASSES)
     built.load(start or {})
     own = built.partition
     sent = [name for group in own.exchanged_groups() for name in own.exchanged_names(group)]
@@ -70,6 +68,13 @@ def site_of(
         optimizer_state={},
         max_steps=None,
     )
+
+
+@cache
+def plan_with(model: str) -> Plan:
+    """Return a plan for a tiny model."""
+    options = f"model={model}", f"model.hidden=[{HIDDEN}]", "groups=all_common", "seed=3"
+    return plan_of("har", *options)
 
 
 def tensors_of(site: SiteRound) -> dict[str, Tensor]:
