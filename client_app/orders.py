@@ -59,6 +59,7 @@ from fedstrata.protocol.data_description import (
 )
 from fedstrata.protocol.limits import MOST_WORD, one_line
 from fedstrata.protocol.orders import BEST, LAST, Order
+from fedstrata.protocol.payload import texts_of
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -203,17 +204,16 @@ def train_alone(context: SiteContext, order: Order) -> Answer:
     """Train the plan's rounds with nothing exchanged; answer with the metrics of the result.
 
     It is method ``local`` round by round, with the seeds, steps and schedule of the federation,
-    in as many rounds as a site is asked in on average. Nothing is written to disk and no tensor
-    leaves.
+    in as many rounds as a site is asked in on average; of a run that stopped early, up to the round
+    that the order's ``state`` names. Nothing is written to disk and no tensor leaves.
     """
-    del order
     started = time.perf_counter()
     no_tuning = replace(context.plan.tuning, epochs=0)  # of groups that `local` may not have
     plan = replace(context.plan, method={"name": "local"}, tuning=no_tuning)
     alone = open_site(context.node, plan, context.data)
     alone = replace(alone, micro_batches=context.micro_batches)
     store = MemoryStore()
-    for number in plan.rounds_of_a_site():
+    for number in plan.rounds_of_a_site(order.state):
         train_round(alone, number, {}, store, measure=False)
     prepared = prepare_round(alone, plan.rounds + 1, {}, store)
     report = prepared.report(prepared.measure())
@@ -222,7 +222,7 @@ def train_alone(context: SiteContext, order: Order) -> Answer:
 
 def train_in_one_place(context: SiteContext, order: Order) -> Answer:
     """Answer with metrics of the model that is trained on the data of all sites of a simulation."""
-    return report_in_one_place(context, order.round), {}
+    return report_in_one_place(context, order.round, order.state), {}
 
 
 def deploy(context: SiteContext, order: Order) -> Answer:
@@ -330,7 +330,9 @@ def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None
     if found != wanted:
         raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
     with writing(CHECKPOINT):
-        weights.save(checkpoint_path(context.node.cache_dir, wanted), tensors, {})
+        # The server's words, for the card of the site's model.
+        texts = texts_of(payloads["pretrained"], ("source", "licence"))
+        weights.save(checkpoint_path(context.node.cache_dir, wanted), tensors, texts)
 
 
 def site_report(context: SiteContext) -> SiteReport:

@@ -127,7 +127,7 @@ def deploy(
     )
     alone_of = {name: site["alone"] for name, site in final["sites"].items()}
     if alone and roster.newcomers:
-        alone_of |= trained_alone(dispatch, roster.newcomers.values())
+        alone_of |= trained_alone(dispatch, roster.newcomers.values(), state)
     sites, newcomers = (
         {
             name: _entry(side[name], reports[name], alone_of.get(name))

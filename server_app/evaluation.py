@@ -90,8 +90,8 @@ def measure(
         dispatch.grid, GrpcGrid
     )  # no deployed site is asked
     others = Others(
-        trained_alone(dispatch, members) if baselines.alone else {},
-        trained_in_one_place(dispatch, members) if pooled else {},
+        trained_alone(dispatch, members, state) if baselines.alone else {},
+        trained_in_one_place(dispatch, members, state) if pooled else {},
     )
     return _summary(dispatch, reports, record, others)
 
@@ -212,27 +212,36 @@ def _comparison_of_task(
     return {name: weighted_mean(sites, name) for name in names}
 
 
-def trained_alone(dispatch: Dispatch, members: Collection[Member]) -> dict[str, dict[str, Any]]:
+def trained_alone(
+    dispatch: Dispatch, members: Collection[Member], played: int
+) -> dict[str, dict[str, Any]]:
     """Return the measures on the test data of each site trained without the others, by site.
 
-    With them is what the site computed with: it can differ from the rounds.
+    Each trains in as many rounds as the run ``played``, also where that stopped before its last. With
+    the measures is what the site computed with: it can differ from the rounds.
     """
-    dispatch.log(f"training {len(members)} sites alone, to compare")
-    return _compared_by(dispatch, kinds.ALONE, members, "alone")
+    dispatch.log(f"training {len(members)} sites alone, to compare: {_as_long(dispatch, played)}")
+    return _compared_by(dispatch, kinds.ALONE, members, "alone", played)
 
 
 def trained_in_one_place(
-    dispatch: Dispatch, members: Collection[Member]
+    dispatch: Dispatch, members: Collection[Member], played: int
 ) -> dict[str, dict[str, Any]]:
     """Return the measures on each site's test data of a model of all sites' data, by site."""
-    dispatch.log(f"training on the data of {len(members)} sites in one place, to compare")
-    return _compared_by(dispatch, kinds.POOLED, members, "in one place")
+    what = f"training on the data of {len(members)} sites in one place, to compare"
+    dispatch.log(f"{what}: {_as_long(dispatch, played)}")
+    return _compared_by(dispatch, kinds.POOLED, members, "in one place", played)
+
+
+def _as_long(dispatch: Dispatch, played: int) -> str:
+    planned = dispatch.settings.rounds
+    return f"{played} rounds, as the run" + (f", of {planned}" if played < planned else "")
 
 
 def _compared_by(
-    dispatch: Dispatch, kind: str, members: Collection[Member], what: str
+    dispatch: Dispatch, kind: str, members: Collection[Member], what: str, played: int
 ) -> dict[str, dict[str, Any]]:
-    ask = last_ask(dispatch, kind, layers={})
+    ask = replace(last_ask(dispatch, kind, layers={}), state=played)
     reports, _ = ask_reports(dispatch, ask, members, answers.read_round_report, what=f"{what}: ")
     by_name = {member.site: member for member in members}
     return {name: _test_measures(by_name[name], report) for name, report in reports.items()}

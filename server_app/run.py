@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from flwr.superlink.grid.grpc_grid import GrpcGrid
+
 from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import Plan
@@ -36,6 +38,7 @@ from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
+from server_app.time_left import stages_after
 from server_app.trackers import tracking_of
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
@@ -328,8 +331,15 @@ def begin_progress(run: Run) -> None:
     """Note who takes part in a run, and how long it is."""
     config, everyone = run.config, run.roster.everyone
     run.progress.join({name: member.task for name, member in everyone.items()})
-    afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 2  # last and best
-    afterwards += 1 if config.deployment.epochs else 0
+    members, newcomers = run.roster.members, len(run.roster.newcomers)
+    examples = [member.report.examples["train"] for member in members.values()]
+    afterwards = stages_after(
+        config,
+        {name: member.task for name, member in members.items()},
+        newcomers,
+        sum(examples) / max(len(examples), 1),
+        simulated=not isinstance(run.roster.grid, GrpcGrid),
+    )
     run.progress.begin(config.strategy.rounds, run.history, afterwards)
 
 

@@ -200,7 +200,15 @@ def _tensors(answer: Message) -> dict[str, int]:
 
 
 def _read(report: dict[str, Any]) -> dict[str, int]:
-    """Return how many examples were read, by split, as the app's report has them."""
+    """Return how many examples were read, by split, as the app's report has them.
+
+    Of sums it is the most values of a column, and of categories how many names each column has.
+    """
+    if "inputs" in report:
+        return {"train": max(map(int, report["inputs"]["count"]))}
+    if "columns" in report:
+        named = {plain(str(c))[:MOST_NAME]: len(names) for c, names in report["columns"].items()}
+        return {f"categories of {column}": count for column, count in named.items()}
     if isinstance(report["examples"], dict):
         return {str(split): int(count) for split, count in report["examples"].items()}
     read = {"train": int(report["examples"])} if report["planned"] else {}

@@ -17,7 +17,8 @@ from fedstrata.support.errors import UserError
 
 # All but the perceptrons and the linear model: their first layer is linear in the raw values of an
 # example, and the update of such a layer holds the examples themselves
-# (tests/attacks/test_imprint.py).
+# (tests/attacks/test_imprint.py). Nor fedavg_cnn: its layer sees every place of the image, after two
+# convolutions whose weights the server chooses.
 MODELS = (
     "resnet18",
     "resnet34",

@@ -73,7 +73,7 @@ class Order(NamedTuple):
     keep, state : str, int
         Of an evaluation: ``last`` or ``best`` where the site is to write its whole model. Of a
         query: ``best`` where the last model is the best one. And after which round the state is, of
-        a model that is written.
+        a model that is written; with which training alone, or in one place, is compared.
     of : str
         Of an evaluation for a cross-site table: whose model is measured. Of ``cross_site=models``
         the site's personal layers are taken too; of ``updates`` its exchanged ones alone arrive.

@@ -227,10 +227,18 @@ class Plan:
         """Return how each group travels."""
         return read_codings(self.coding, self.coding_down)
 
-    def rounds_of_a_site(self) -> list[int]:
-        """Return rounds in which an average site trains, counted from 1 and evenly spaced."""
-        shares = [math.floor(number * self.fraction) for number in range(self.rounds + 1)]
-        trained = [r for r in range(1, self.rounds + 1) if shares[r] > shares[r - 1]]
+    def rounds_played(self, played: int) -> int:
+        """Return how many rounds a run had: those that were ``played``, or with 0 all of the plan."""
+        return min(played, self.rounds) or self.rounds
+
+    def rounds_of_a_site(self, played: int = 0) -> list[int]:
+        """Return rounds in which an average site trains, counted from 1 and evenly spaced.
+
+        ``played`` is as in `rounds_played`: a run may stop before its last round.
+        """
+        last = self.rounds_played(played)
+        shares = [math.floor(number * self.fraction) for number in range(last + 1)]
+        trained = [r for r in range(1, last + 1) if shares[r] > shares[r - 1]]
         return trained or [1]  # with few rounds a site may be asked in none
 
 

@@ -30,9 +30,32 @@ def in_words(results: Results) -> list[str]:
     ]
     if results.stopped:
         words.append(f"It stopped after round {results.stopped.round}: {results.stopped.reason}.")
-    elif results.final is None:
+    elif results.final is None and not standing(results):
         words.append("The run has not ended: the figures are those of its last round.")
     return [each for each in words if each]
+
+
+def standing(results: Results) -> str:
+    """Return how a run stands that did not reach its end, and why; "" of any other."""
+    ends = {
+        "failed": "This run failed",
+        "stopped": "This run was stopped",
+        "interrupted": "This run broke off: its process ended without a word",
+    }
+    if results.state not in ends:
+        return ""
+    why = (
+        f": {results.reason.rstrip('.')}"
+        if results.state != "interrupted" and results.reason
+        else ""
+    )
+    played, planned = len(results.rounds), results.option("strategy.rounds")
+    figures = (
+        "The figures are of the state after its last round; what comes after that is not complete."
+        if results.final
+        else f"The figures are of {several(played, 'complete round')}, of {planned}."
+    )
+    return f"{ends[results.state]}{why}. {figures}"
 
 
 def verdict(results: Results) -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 
 from fedstrata.protocol.measures import MEASURES, Measures
 from fedstrata.protocol.task_kinds import CLASSES
-from fedstrata.runs.folder import MOST_BYTES
+from fedstrata.runs.folder import MOST_BYTES, read_state
 from fedstrata.support.errors import UserError
 
 FILE = "results.json"
@@ -280,6 +280,8 @@ class Results(msgspec.Struct, frozen=True):
     deployment: Deployment | None = None
     # Of the file, not in it.
     sha256: str = ""
+    state: str = ""  # of progress.json beside it; "" where that is not there
+    reason: str = ""
 
     def option(self, key: str, default: object = None) -> Any:
         """Return the option ``a.b`` of the configuration, or ``default``."""
@@ -325,7 +327,9 @@ def read_results(path: Path) -> Results:
         read = msgspec.json.decode(data, type=Results)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file} is no {FILE} of a run: {error}") from None
-    return msgspec.structs.replace(read, sha256=hashlib.sha256(data).hexdigest())
+    state, reason = read_state(file.parent)
+    digest = hashlib.sha256(data).hexdigest()
+    return msgspec.structs.replace(read, sha256=digest, state=state, reason=reason)
 
 
 def _missing(path: Path, file: Path) -> str:

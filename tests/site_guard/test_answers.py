@@ -143,6 +143,25 @@ def test_a_site_that_shares_less_refuses_before_training() -> None:
         leaving(keeper, asked, answered(asked, WHO))
 
 
+def test_knowledge_leaves_only_where_the_site_names_it() -> None:
+    means = {"extras.mean": torch.ones(4)}
+    with pytest.raises(Refused, match="'means', and this site shares common and task"):
+        AnswerFilter(HERE).check_order(order(common=COMMON, means=means))
+    keeper = AnswerFilter(replace_settings(share=("common", "means")))
+    asked = order(kinds.OPEN, common=COMMON, means=means)
+    left = leaving(keeper, asked, answered(asked, means=encode(means)))
+    assert set(answers.read_payloads(left)) == {"means"}
+
+
+def test_a_run_is_opened_once_and_again_only_with_the_same_layers() -> None:
+    keeper = AnswerFilter(HERE)
+    keeper.check_order(order(kinds.OPEN, common=COMMON))
+    keeper.check_order(order(kinds.OPEN, common=COMMON))
+    other = {name: tensor + 1 for name, tensor in COMMON.items()}
+    with pytest.raises(Refused, match="opens the run again with other layers"):
+        keeper.check_order(order(kinds.OPEN, common=other))
+
+
 def test_an_order_to_train_on_the_data_of_all_sites_is_refused_before_any_work() -> None:
     with pytest.raises(Refused, match="needs the data of all sites, which stay there"):
         AnswerFilter(HERE).check_order(order(kinds.POOLED))
