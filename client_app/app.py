@@ -53,6 +53,12 @@ def train(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.train("open")
+def open_run(message: Message, context: Context) -> Message:
+    """Answer with what a method asks of all sites before round 1."""
+    return _answer(message, context)
+
+
 @app.train("alone")
 def train_alone(message: Message, context: Context) -> Message:
     """Train without the others, to compare; answer with metrics alone."""
@@ -68,6 +74,12 @@ def train_in_one_place(message: Message, context: Context) -> Message:
 @app.train("deploy")
 def deploy(message: Message, context: Context) -> Message:
     """Fine-tune the final model by itself; answer with metrics alone, before and after."""
+    return _answer(message, context)
+
+
+@app.train("cross")
+def train_to_cross(message: Message, context: Context) -> Message:
+    """Train once more, for a table; answer with the exchanged layers, and keep nothing."""
     return _answer(message, context)
 
 

@@ -14,7 +14,7 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Message
 
-from fedstrata.protocol import answers, kinds
+from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.durable import private_folder
@@ -35,7 +35,7 @@ from site_guard.warm import AppFailed, WarmProcess
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
 AWAY = 1.0  # seconds before a SuperNode that could not be reached is tried again
-TRAINS = (kinds.TRAIN, kinds.ALONE, kinds.DEPLOY)
+TRAINS = (*kinds.UPDATES, kinds.ALONE, kinds.DEPLOY)
 
 
 @dataclass
@@ -187,6 +187,7 @@ class Guard:
             raise Refused("the order asks for sums that its plan has no use for")
         if kind == kinds.CATEGORIES and not plan.wants_categories:
             raise Refused("the order asks for categories that its plan has no use for")
+        rules.check_crossing(plan, kind, orders.measured_of(message))
         requested = self.answer_filter.check_order(message)
         for group, schema in requested.schemas.items():
             rules.check_tensors(group, schema)
@@ -209,8 +210,8 @@ class Guard:
                 f"the order had run out {-left:.0f} s before it reached the app: "
                 "is this machine's clock right?"
             )
-        self.counts.take(trains=kind == kinds.TRAIN)
-        if self.settings.approve == "ask" and kind == kinds.TRAIN:
+        self.counts.take(trains=kind in kinds.UPDATES)
+        if self.settings.approve == "ask" and kind in (kinds.TRAIN, kinds.CROSS):
             self.approvals.count(request)
         return plan, requested, left
 
@@ -233,7 +234,7 @@ class Guard:
             site = answers.read_site_report(answer)
             if not site.error:
                 rules.check_site_report(plan, site)
-        elif kind == kinds.TRAIN:
+        elif kind in kinds.UPDATES:
             trained = answers.read_round_report(answer)
             if not trained.error:
                 rules.check_report(plan, trained)

@@ -20,11 +20,11 @@ from server_app.rounds import sampling
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import Update
-from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken
+from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken, last_whole
 from server_app.rounds.judging import Judged, RoundJudge, held_for, update_norms
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord, task_metrics
-from server_app.rounds.state import ServerState
+from server_app.rounds.state import ServerState, examples_by_scope
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
 from strategies.config import ChooseConfig, StrategyConfig
@@ -178,21 +178,14 @@ class Rounds:
         expected = self.state.begin_round(
             {member.site: member.report.examples["train"] for member in played.asked},
             {member.site: member.task for member in played.asked},
+            number,
+            lambda: examples_by_scope(self.state, self.roster.members.values()),
         )
         played.answers = dict.fromkeys(expected, 0)
         alone = [member.task for member in played.asked if not member.in_cohort]
         bounds = self.settings.bounds
         judge = RoundJudge[Answer](bounds, held_for(alone, self.state, bounds))
-        taken = {m.site: self._taken(m, history) for m in played.asked if not m.in_cohort}
-        best = best_of(history, self.choose)
-        ask = Ask(
-            kinds.TRAIN,
-            number,
-            self.settings.deadline,
-            expected=expected,
-            taken=taken,
-            best=best.round if best else 0,
-        )
+        ask = self._ask(number, played.asked, expected, history)
         for recipients, reply in self.dispatch.ask(ask, played.asked, played.record):
             try:
                 update = self._checked(reply, recipients, number, expected)
@@ -224,6 +217,24 @@ class Rounds:
                 record.absent[site] = why
         record.tasks = task_metrics(record.sites)
         return played
+
+    def _ask(
+        self, number: int, asked: Sequence[Member], expected: Mapping[str, int], history: History
+    ) -> Ask:
+        """Return what is asked of the sites of an attempt."""
+        best = best_of(history, self.choose)
+        in_cohorts = self.state.method.needs_last_taken
+        informed = [member for member in asked if in_cohorts or not member.in_cohort]
+        keys = {m.site: self.state.scope_keys(m.task).values() for m in informed}
+        return Ask(
+            kinds.TRAIN,
+            number,
+            self.settings.deadline,
+            expected=expected,
+            taken={m.site: self._taken(m, history) for m in asked if not m.in_cohort},
+            last=last_whole(history, keys),
+            best=best.round if best else 0,
+        )
 
     def _sample(self, number: int, attempt: int, connected: set[int]) -> Attempt:
         """Draw the sites of an attempt; note those that are drawn and not connected."""
@@ -257,8 +268,8 @@ class Rounds:
             return checked_cohort(reply, members, number, partitions, expected, method, within)
         (member,) = recipients.members
         references = self.state.references(member.task)
-        partition = partitions[member.task]
-        return checked_update(reply, member, number, partition, method, references, within)
+        partition, groups = partitions[member.task], self.state.sent_groups(member.task)
+        return checked_update(reply, member, number, partition, method, references, within, groups)
 
     def _aggregate(self, played: Attempt, recipients: Recipients, update: Update) -> None:
         """Add what an answer contributes, and note who took part and who did not."""
@@ -291,7 +302,7 @@ class Rounds:
         record = played.record
         record.refused |= refused
         record.norms = {m: dict(sorted(each.items())) for m, each in sorted(judge.norms.items())}
-        for site, why in sorted({**refused, **record.limited}.items()):
+        for site, why in sorted({**refused, **record.limited, **record.lost}.items()):
             self.log(f"round {record.round}: {site}: {why}")
 
     def _note_refused(self, played: Attempt, recipients: Recipients, error: Refused) -> None:

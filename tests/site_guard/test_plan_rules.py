@@ -233,3 +233,18 @@ def test_categories_are_named_only_of_columns_that_the_site_allows() -> None:
     for allowed in (("cp", "thal"), ("*",)):
         PlanRules(models=("linear",), categories=allowed).check_plan(plan)
     PlanRules(models=("linear",)).check_plan(plan_of("tabular", "data.categories={sex:[f,m]}"))
+
+
+@pytest.mark.parametrize(("kind", "of"), [(kinds.CROSS, ""), (kinds.EVALUATE, "north")])
+def test_a_cross_site_table_needs_the_plan_and_the_site(kind: str, of: str) -> None:
+    without, with_it = plan_of("faces"), plan_of("faces", "cross_site=updates")
+    whole = plan_of("faces", "cross_site=models")
+    allowed = PlanRules(cross_site=True)
+    allowed.check_crossing(with_it, kind, of)
+    for plan in (without, whole):
+        with pytest.raises(Refused, match="its plan has none of updates"):
+            allowed.check_crossing(plan, kind, of)
+    with pytest.raises(Refused, match="this site's rule is `plan: cross-site`: false"):
+        RULES.check_crossing(with_it, kind, of)
+    RULES.check_plan(with_it)  # it takes part in the rounds
+    RULES.check_crossing(with_it, kinds.EVALUATE, "")

@@ -23,6 +23,7 @@ from tests.helpers.runs import SMALL, states
 from tests.loopback import LoopbackGrid, simulate
 
 SEEN: dict[str, list[bool]] = {}
+FEDPROX = {"name": "fedprox", "mu": 0.1, "adapt": False, "step": 0.1}
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class FedRep(Method):
 
 
 @dataclass(frozen=True)
-class Ditto(Method):
+class Pulled(Method):
     """A second, personal model (Li et al. 2021): pulled towards what was received, never sent."""
 
     pull: float
-    name = "ditto"
+    name = "pulled"
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
@@ -90,7 +91,7 @@ class Ditto(Method):
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     SEEN.clear()
-    every = {**methods.METHODS, "fedrep": FedRep, "ditto": Ditto, "fedproto": FedProto}
+    every = {**methods.METHODS, "fedrep": FedRep, "pulled": Pulled, "fedproto": FedProto}
     monkeypatch.setattr(methods, "METHODS", every)
 
 
@@ -104,7 +105,7 @@ def test_alternating_phases_leave_the_other_part_alone(tmp_path: Path) -> None:
 
 
 def test_a_second_model_stays_at_the_site(tmp_path: Path) -> None:
-    overrides = [*SMALL, "method.name=ditto", "+method.pull=0.1"]
+    overrides = [*SMALL, "method.name=pulled", "+method.pull=0.1"]
     replies: list[bytes] = []
 
     def recorded(_: Message, reply: Message) -> Message:
@@ -145,14 +146,14 @@ def test_a_method_that_does_not_exist_is_answered_with_those_that_do() -> None:
     with pytest.raises(Exception, match=r"fedavg.*fedprox"):
         make_method({"name": "fedavgg"})
     with pytest.raises(Exception, match=r"method has no option 'muu'; there is 'mu'"):
-        make_method({"name": "fedprox", "mu": 0.1, "muu": 1})
+        make_method({**FEDPROX, "muu": 1})
     with pytest.raises(Exception, match=r"method\.mu must be 0 or greater"):
-        make_method({"name": "fedprox", "mu": -1.0})
+        make_method({**FEDPROX, "mu": -1.0})
 
 
 def test_fedprox_takes_partial_work_and_fedavg_does_not() -> None:
-    assert make_method({"name": "fedprox", "mu": 0.1}).reject_reason(3, 10) is None
-    assert make_method({"name": "fedprox", "mu": 0.1}).reject_reason(0, 10)
+    assert make_method(FEDPROX).reject_reason(3, 10) is None
+    assert make_method(FEDPROX).reject_reason(0, 10)
     assert "3 of 10" in str(make_method({"name": "fedavg"}).reject_reason(3, 10))
 
 
