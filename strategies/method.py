@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.plan import TrainConfig
+from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError, nearest
 from models.groups import FOUR_GROUPS, Group, Partition
 from strategies.aggregators import Aggregator
@@ -111,6 +112,10 @@ class Method:
         """
         del train
         return ()
+
+    def check_task(self, kind: TaskKind) -> None:
+        """Raise UserError where the method cannot train a task of ``kind``; a site asks as it joins."""
+        del kind
 
     # -- the site's half -------------------------------------------------------------------------
 
