@@ -36,6 +36,7 @@ from server_app.sites.members import Member
 from strategies.config import BaselinesConfig
 
 AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
+Take = Callable[[Member, Message], None]  # takes the layers of an answer; raises Refused
 States = Mapping[str, Mapping[str, Tensor]]  # by scope key
 MEANS = (
     "accuracy",
@@ -55,7 +56,12 @@ class Others:
 
 
 def measure(
-    dispatch: Dispatch, baselines: BaselinesConfig, *, keep: str = "", state: int = 0
+    dispatch: Dispatch,
+    baselines: BaselinesConfig,
+    *,
+    keep: str = "",
+    state: int = 0,
+    last: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the last state at every member and, where asked for, what it is compared with.
 
@@ -68,6 +74,9 @@ def measure(
     keep, state : str, int
         With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says;
         it is of the state after round ``state``.
+    last : mapping of str to int, optional
+        By site, the round of its last update that was taken: without its own layers of that, or of
+        a later one, it has another model, and says so.
 
     Returns
     -------
@@ -75,14 +84,14 @@ def measure(
         ``final`` of results.json; docs/results.md explains it.
     """
     members = list(dispatch.roster.members.values())
-    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state)
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state, last=last)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
     pooled = baselines.pooled and not isinstance(
         dispatch.grid, GrpcGrid
     )  # no deployed site is asked
     others = Others(
-        trained_alone(dispatch, members) if baselines.alone else {},
-        trained_in_one_place(dispatch, members) if pooled else {},
+        trained_alone(dispatch, members, state) if baselines.alone else {},
+        trained_in_one_place(dispatch, members, state) if pooled else {},
     )
     return _summary(dispatch, reports, record, others)
 
@@ -203,27 +212,36 @@ def _comparison_of_task(
     return {name: weighted_mean(sites, name) for name in names}
 
 
-def trained_alone(dispatch: Dispatch, members: Collection[Member]) -> dict[str, dict[str, Any]]:
+def trained_alone(
+    dispatch: Dispatch, members: Collection[Member], played: int
+) -> dict[str, dict[str, Any]]:
     """Return the measures on the test data of each site trained without the others, by site.
 
-    With them is what the site computed with: it can differ from the rounds.
+    Each trains in as many rounds as the run ``played``, also where that stopped before its last. With
+    the measures is what the site computed with: it can differ from the rounds.
     """
-    dispatch.log(f"training {len(members)} sites alone, to compare")
-    return _compared_by(dispatch, kinds.ALONE, members, "alone")
+    dispatch.log(f"training {len(members)} sites alone, to compare: {_as_long(dispatch, played)}")
+    return _compared_by(dispatch, kinds.ALONE, members, "alone", played)
 
 
 def trained_in_one_place(
-    dispatch: Dispatch, members: Collection[Member]
+    dispatch: Dispatch, members: Collection[Member], played: int
 ) -> dict[str, dict[str, Any]]:
     """Return the measures on each site's test data of a model of all sites' data, by site."""
-    dispatch.log(f"training on the data of {len(members)} sites in one place, to compare")
-    return _compared_by(dispatch, kinds.POOLED, members, "in one place")
+    what = f"training on the data of {len(members)} sites in one place, to compare"
+    dispatch.log(f"{what}: {_as_long(dispatch, played)}")
+    return _compared_by(dispatch, kinds.POOLED, members, "in one place", played)
+
+
+def _as_long(dispatch: Dispatch, played: int) -> str:
+    planned = dispatch.settings.rounds
+    return f"{played} rounds, as the run" + (f", of {planned}" if played < planned else "")
 
 
 def _compared_by(
-    dispatch: Dispatch, kind: str, members: Collection[Member], what: str
+    dispatch: Dispatch, kind: str, members: Collection[Member], what: str, played: int
 ) -> dict[str, dict[str, Any]]:
-    ask = last_ask(dispatch, kind, layers={})
+    ask = replace(last_ask(dispatch, kind, layers={}), state=played)
     reports, _ = ask_reports(dispatch, ask, members, answers.read_round_report, what=f"{what}: ")
     by_name = {member.site: member for member in members}
     return {name: _test_measures(by_name[name], report) for name, report in reports.items()}
@@ -248,8 +266,9 @@ def ask_reports(
     read: Callable[[Message], AnyReport],
     *,
     what: str = "",
+    take: Take | None = None,
 ) -> tuple[dict[str, AnyReport], RoundRecord]:
-    """Ask sites for a report, and nothing but a report, after the last round.
+    """Ask sites for a report after the last round, and for nothing else unless ``take`` has it.
 
     Who is outside its hours is asked again, until ``strategy.give_up`` seconds have passed.
 
@@ -265,6 +284,8 @@ def ask_reports(
         Reads an answer; raises Refused where it is none.
     what : str
         Goes before each line of the log about a site that gave no report.
+    take : callable, optional
+        Takes the layers of an answer; when omitted, none may be in it.
 
     Returns
     -------
@@ -277,7 +298,7 @@ def ask_reports(
     patience = Patience(log, settings.give_up)
     asked = sorted(members, key=lambda member: member.site)
     for attempt in itertools.count():
-        closed = _ask_once(dispatch, ask, asked, read, reports, record)
+        closed = _ask_once(dispatch, ask, asked, read, reports, record, take or _without_layers)
         if patience.begin().is_over() or not closed:
             break
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(closed.items()))
@@ -308,13 +329,14 @@ def _ask_once(
     read: Callable[[Message], AnyReport],
     reports: dict[str, AnyReport],
     record: RoundRecord,
+    take: Take,
 ) -> dict[str, str]:
     """Add the reports that arrive to ``reports``; return who is outside its hours, and says so."""
     closed: dict[str, str] = {}
     for member, reply in dispatch.ask_each(ask, members, record):
         try:
             reports[member.site] = _checked(read(reply), member, ask)
-            answers.expect_no_layers(reply)
+            take(member, reply)
         except NotNow as error:
             closed[member.site] = str(error)
         except Refused as error:
@@ -322,6 +344,12 @@ def _ask_once(
             record.refused[member.site] = str(error)
             dispatch.state.downlink.failed(member.site)  # it is sent whole layers the next time
     return closed
+
+
+def _without_layers(member: Member, reply: Message) -> None:
+    """Raise Refused for an answer with layers."""
+    del member
+    answers.expect_no_layers(reply)
 
 
 def missing(record: RoundRecord) -> dict[str, dict[str, str]]:

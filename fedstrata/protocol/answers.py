@@ -152,6 +152,9 @@ class RoundReport:
         share of that of the change of the layers since the run's start.
     by_class : ByClass or None
         Of the last evaluation: measures of each class or label on the test split.
+    began_with : int or None
+        Of a round that began with older layers of the site's own than it had trained: of which
+        round they are, 0 for those of the run's start.
     """
 
     site: str
@@ -169,6 +172,7 @@ class RoundReport:
     interval: tuple[float, float] | None = None
     owed: float | None = None
     by_class: ByClass | None = None
+    began_with: int | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ AnyReport = SiteReport | RoundReport | DeployReport | SumsReport | CategoriesRep
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
         SiteReport: ("known_states", "later", "data", "kind"),
-        RoundReport: ("diverged", "interval", "owed", "by_class"),
+        RoundReport: ("diverged", "interval", "owed", "by_class", "began_with"),
         DeployReport: ("later", "before_by_class", "after_by_class"),
         SumsReport: ("later",),
         CategoriesReport: ("later",),
@@ -362,6 +366,8 @@ def read_round_report(message: Message) -> RoundReport:
     check_by_class(report.by_class, report.metrics)
     if report.owed is not None and not 0 <= report.owed <= MOST_OWED:
         raise Refused(f"owed is {report.owed}")
+    if report.began_with is not None and not 0 <= report.began_with < report.round:
+        raise Refused(f"round {report.round} began with layers of round {report.began_with}")
     _check_finite(report)
     _check_numerics(report)
     return report

@@ -13,6 +13,7 @@ from fedstrata.protocol.limits import printable
 from fedstrata.protocol.measure_words import BASELINES, WORDS, gain_text, value_text
 from fedstrata.report import (
     class_charts,
+    cross_site_chart,
     curves,
     facts,
     participation_chart,
@@ -22,7 +23,7 @@ from fedstrata.report import (
 )
 from fedstrata.report.amounts import bytes_text, count_text, seconds_text, several
 from fedstrata.report.elements import Drawing, legend
-from fedstrata.report.results import Measured, Results, Tuned
+from fedstrata.report.results import CrossSiteTask, Measured, Results, Tuned
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_RUNS = 24
@@ -69,9 +70,11 @@ def environment() -> jinja2.Environment:
         participation=participation_chart,
         traffic=traffic_chart,
         class_charts=class_charts,
+        cross_site=cross_site_chart,
         state_legend=state_legend,
         share=share,
         words=WORDS,
+        cross_value=cross_value,
         guesses=BASELINES,
         task_sites=task_sites,
     )
@@ -86,6 +89,13 @@ def task_sites(sites: Mapping[str, Measured], task: str) -> dict[str, Measured]:
 def measure(row: Measured | Tuned, value: float | None) -> Markup:
     """Return a value of a row's leading measure; the machine-readable one is exact."""
     return _data(value, value_text(row.measures.leading, value, row.unit))
+
+
+def cross_value(task: CrossSiteTask, row: Measured | None) -> Markup:
+    """Return the leading measure of a pair of a cross-site table; the machine-readable one is exact."""
+    leading = task.measures.leading
+    value = None if row is None else row.of(leading)
+    return _data(value, value_text(leading, value, task.unit))
 
 
 def gain(row: Measured | Tuned, value: float | None) -> Markup:
