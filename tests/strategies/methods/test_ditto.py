@@ -108,7 +108,8 @@ def test_pull_0_equals_local_and_fedavg_bit_for_bit(tmp_path: Path) -> None:
     # What each site measures is that of training alone, in every round.
     for mine, theirs in zip(ditto["rounds"], local["rounds"], strict=True):
         for site in mine["sites"]:
-            assert mine["sites"][site]["test"] == theirs["sites"][site]["test"]
+            measured = [each["sites"][site] for each in (mine, theirs)]
+            assert all(measured[0][key] == measured[1][key] for key in ("loss", "validation"))
     for site in ("site-00", "site-01"):
         assert ditto["final"]["sites"][site] == local["final"]["sites"][site]
         own = kept_at(tmp_path / "ditto", ditto["federation"], site)
