@@ -26,6 +26,7 @@ from benchmarks.report.command_line import (
     make_parser,
 )
 from fedstrata.support.errors import UserError
+from strategies.methods import make_method
 
 SETS = ("har", "mnist", "pacs", "faces")
 READS = {"har": "--har", "mnist": "--mnist", "pacs": "--pacs"}
@@ -94,11 +95,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work = options.work.resolve()
     # Central training finds what it looks up where the simulations have it.
     os.environ["FEDSTRATA_HOME"] = str(work / "home")
+    rates, seeds = tuple(sorted(set(options.rates))), tuple(options.seeds)
+    tables = [
+        PersonalTable(choose(name, options, work), chosen, rates, seeds, peer)
+        for name in options.sets
+    ]
+    try:  # a wrong option of a method is named now, and not in the middle of the night
+        for case in chosen:
+            make_method(tables[0].study.config(case, seeds[0]).method)
+    except UserError as error:
+        parser().error(f"--methods: {error}")
     with Simulator(work) as simulator:
-        for name in options.sets:
-            dataset = choose(name, options, work)
-            rates = tuple(sorted(set(options.rates)))
-            table = PersonalTable(dataset, chosen, rates, tuple(options.seeds), peer)
+        for table in tables:
             table.run(simulator, options.output, options.command)
 
 

@@ -153,8 +153,7 @@ class RoundReport:
     by_class : ByClass or None
         Of the last evaluation: measures of each class or label on the test split.
     began_with : int or None
-        Of a round that began with older layers of the site's own than it had trained: of which
-        round they are, 0 for those of the run's start.
+        Of a round that began with older layers of the site's own: of which round, 0 for the start.
     """
 
     site: str
@@ -366,7 +365,7 @@ def read_round_report(message: Message) -> RoundReport:
     check_by_class(report.by_class, report.metrics)
     if report.owed is not None and not 0 <= report.owed <= MOST_OWED:
         raise Refused(f"owed is {report.owed}")
-    if report.began_with is not None and not 0 <= report.began_with < report.round:
+    if not 0 <= (report.began_with or 0) < max(report.round, 1):
         raise Refused(f"round {report.round} began with layers of round {report.began_with}")
     _check_finite(report)
     _check_numerics(report)
@@ -439,12 +438,11 @@ def _read_report(cls: type[Report], message: Message) -> Report:
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
     names = {each.name for each in fields(cls)}  # type: ignore[arg-type]
-    optional = set(OPTIONAL[cls])
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
             raise Refused(f"{REPORT!r} is no JSON object")
-        if not names - optional <= record.keys() <= names:
+        if not names - set(OPTIONAL[cls]) <= record.keys() <= names:
             wrong = ", ".join(sorted(record.keys() ^ names))
             raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
         return msgspec.convert(record, cls)

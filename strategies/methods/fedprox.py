@@ -13,7 +13,7 @@ from models.groups import FOUR_GROUPS, Group, Scope
 from models.training.metrics import logits_of
 from strategies.aggregators import Aggregator
 from strategies.aggregators.proximal_weight import MU, ProximalWeight
-from strategies.method import Groups, Made, Method
+from strategies.method import Groups, Made, Method, Penalty
 from strategies.site_round import SiteRound
 
 PROXIMAL = "proximal"
@@ -80,19 +80,20 @@ class FedProx(Method):
 
     # -- the site's half -------------------------------------------------------------------------
 
+    def penalty(self) -> Penalty | None:
+        """Return the proximal term; None with mu 0, so that the bits are those of FedAvg."""
+        return _proximal(self.mu)
+
+    def trains_as_one(self) -> bool:
+        """Return whether nothing is measured before: a site that sends its loss does so alone."""
+        return not self.adapt
+
     def train(self, site: SiteRound) -> None:
         """Minimise the site's loss plus the proximal term."""
-        mu = self._note_loss(site) if self.adapt else self.mu
-        pairs = [(w, site.received[name]) for name, w in site.exchanged().items()]
-        if mu == 0:  # without the term, so that the bits are those of FedAvg
-            pairs = []
-
-        def proximal() -> Tensor:
-            # Squared, as in the paper: some implementations leave the norm as it is.
-            squared = [torch.sum((w - received) ** 2) for w, received in pairs]
-            return 0.5 * mu * torch.stack(squared).sum()
-
-        site.fit(penalty=proximal if pairs else None)
+        if not self.adapt:
+            return super().train(site)
+        added, own = _proximal(self._note_loss(site)), site.exchanged()
+        site.fit(penalty=(lambda: added(own, site.received)) if added and own else None)
 
     def _note_loss(self, site: SiteRound) -> float:
         """Put the loss of the model as it is into what is sent; return mu as it was received."""
@@ -118,3 +119,14 @@ class FedProx(Method):
     def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
         """Return how mu changes, for its group; the configured one for layers."""
         return ProximalWeight(self.step) if group == PROXIMAL else configured()
+
+
+def _proximal(mu: float) -> Penalty | None:
+    """Return ``mu / 2 * ||w - received||^2``, or None for a weight of 0."""
+
+    def proximal(own: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> Tensor:
+        # Squared, as in the paper: some implementations leave the norm as it is.
+        squared = [torch.sum((w - received[name]) ** 2) for name, w in own.items()]
+        return 0.5 * mu * torch.stack(squared).sum()
+
+    return proximal if mu else None

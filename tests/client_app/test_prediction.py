@@ -165,6 +165,20 @@ def test_the_accuracy_on_texts_is_had_again_in_plain_torch(
     assert np.mean(hits) == pytest.approx(model.card.metrics["after"]["test"]["accuracy"])
 
 
+def test_a_text_without_a_word_costs_its_row_alone(
+    sites: dict[str, SiteContext], tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("text\npatient cough\n\x01\x02\n  \nknee\n\x03\n")
+    model = model_of(sites["texts"])
+    with folder_of(model) as models_dir:
+        found = read_inputs(model.card, [tmp_path / "t.csv"], models_dir)
+    assert [row for _, row in found.places] == [2, 5]
+    assert len(found.inputs) == 2
+    empty, *unread = found.wrong
+    assert "line 4: the column 'text' is empty" in empty
+    assert ["line 3: the tok" in unread[0], "line 6: the tok" in unread[1]] == [True, True]
+
+
 def test_what_has_changed_since_the_run_is_named(
     sites: dict[str, SiteContext], tmp_path: Path
 ) -> None:

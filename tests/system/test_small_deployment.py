@@ -53,7 +53,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             place: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
             data = str(write_table(processes.folder / "tables" / f"{site}.csv", WARDS[site]))
             task = ("gender", "pose")[index % 2]
-            start_site(processes, site, port, task=task, threads=1, data=data, plan=RULES, **place)
+            place |= {"share": ["common", "task", "means"], "plan": RULES}
+            start_site(processes, site, port, task=task, threads=1, data=data, **place)
         yield Deployment(processes, superlink)
 
 
@@ -82,6 +83,20 @@ def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
     here, _ = simulate(tmp_path / "here", "faces", overrides.split(), sites=len(SITES))
     assert len(deployed) > 50
     assert deployed == federation.measured(here)
+
+
+@pytest.mark.parametrize("method", ["ditto", "dbe"])
+def test_a_second_model_stays_and_knowledge_travels_where_it_is_shared(
+    deployment: Deployment, tmp_path: Path, body: Path, method: str
+) -> None:
+    overrides = federation.overrides(
+        body, "strategy.rounds=2", f"method={method}", "baselines.alone=false"
+    )
+    log, results = deployment.run(method, overrides)
+    assert ("before round 1: means of 3 sites" in log) == (method == "dbe")
+    assert set(results["rounds"][1]["bytes_up"]) == {"common"}
+    here, _ = simulate(tmp_path / method, "faces", overrides.split(), sites=len(SITES))
+    assert federation.measured(results) == federation.measured(here)
 
 
 def test_hospitals_name_their_categories_and_get_those_of_all(deployment: Deployment) -> None:
