@@ -40,20 +40,23 @@ NAMES: Mapping[str, str] = {
 }
 """Our methods, and PFLlib's names of them."""
 
-# PFLlib's defaults switch some of its methods off (mu, kappa and lambda of 0, alpha of 1). So each has
-# here what its authors recommend there.
-FLAGS: Mapping[str, tuple[str, ...]] = {
-    "fedprox": ("-mu", "0.01"),
-    "ditto": ("-mu", "1.0"),
-    "fedala": ("-et", "1.0", "-s", "80", "-p", "2"),
-    "fedcp": ("-lam", "5.0"),
-    "gpfl": ("-lam", "0.01", "-mu", "0.1"),
-    "dbe": ("-mo", "1.0", "-klw", "50.0"),
-    "moon": ("-mu", "1.0", "-tau", "0.5"),
-    "apfl": ("-al", "0.5"),
+# Its defaults switch some of its methods off (mu, kappa and lambda of 0, alpha of 1), so each gets our
+# hyper-parameters: by ours, its option, and the factor between the two numbers.
+FLAGS: Mapping[str, Mapping[str, tuple[str, float]]] = {
+    "fedprox": {"mu": ("-mu", 1)},
+    "fedrep": {"head_epochs": ("-pls", 1)},
+    "ditto": {"pull": ("-mu", 1)},
+    "fedala": {
+        "rate": ("-et", 1),
+        "share": ("-s", 100),  # in per cent
+        "layers": ("-p", 2),  # in tensors: weight and bias
+    },
+    "fedcp": {"weight": ("-lam", 1)},
+    "gpfl": {"magnitude": ("-lam", 1), "decay": ("-mu", 1)},
+    "dbe": {"kappa": ("-klw", 1), "momentum": ("-mo", 1)},
+    "moon": {"mu": ("-mu", 1), "temperature": ("-tau", 1)},
+    "apfl": {"alpha": ("-al", 1)},
 }
-# Hyper-parameters of ours that are the same number there.
-SAME: Mapping[str, Mapping[str, str]] = {"fedprox": {"mu": "-mu"}}
 NOTE = (
     "PFLlib plays one run: it fixes its own seed. It has the same training and test examples, rate, "
     "batch size, passes and rounds; it leaves out the last batch where it is not full, and gets no "
@@ -98,11 +101,9 @@ class Wanted:
 
     def flags(self) -> list[str]:
         """Return the method's own options on PFLlib's command line."""
-        flags = list(FLAGS.get(self.method, ()))
-        for key, flag in SAME.get(self.method, {}).items():
-            flags[flags.index(flag) + 1] = str(self.options[key])
-        if self.method == "per_fedavg":
-            flags += ["-bt", str(self.rate)]
+        flags = []
+        for key, (flag, factor) in FLAGS.get(self.method, {}).items():
+            flags += [flag, f"{float(self.options[key]) * factor:g}"]
         return flags
 
 

@@ -84,7 +84,8 @@ class FedCP(Method):
     The paper freezes the global head at the sites, and its code uploads the mean of it and the
     personal one, which tells the server the personal head. Here the global head is trained, and
     nothing of the personal one leaves. The code also draws Gumbel noise for r, even in evaluation;
-    here r is the softmax itself. The received body is in eval mode.
+    here r is the softmax itself. The received body is in eval mode. Where memory is too short for a
+    batch, the discrepancy is the mean of those of its parts.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Small data sets in the original formats of MNIST, CIFAR, Tiny-ImageNet and AG News."""
+"""Small data sets in the original formats of MNIST, CIFAR, Tiny-ImageNet, AG News and PAMAP2."""
 
 from __future__ import annotations
 
@@ -81,3 +81,14 @@ def ag_news_files(folder: Path, train: int = 80, test: int = 20) -> Path:
                 for row in range(many)
             )
     return folder
+
+
+def pamap2_file(path: Path, seed: int, activities: tuple[int, ...] = (0, 1, 4, 24)) -> Path:
+    """Write eight windows of each activity, with some values that are not known."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    many = 8 * 512 + 5
+    rows = np.random.default_rng(seed).normal(size=(many * len(activities), 54))
+    rows[:, 1] = np.repeat(activities, many)
+    rows[10:20, 4] = np.nan
+    np.savetxt(path, rows, fmt="%.1f")
+    return path

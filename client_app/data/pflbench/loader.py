@@ -11,11 +11,12 @@ import numpy as np
 
 from client_app.data.labels import Targets
 from client_app.data.normalization import check_normalization
-from client_app.data.paths import require_folder
+from client_app.data.paths import describe_file, require_folder
 from client_app.data.pflbench.ag_news import read_ag_news
 from client_app.data.pflbench.cifar import read_cifar10, read_cifar100
 from client_app.data.pflbench.download import TORCHVISION, download
 from client_app.data.pflbench.idx import read_fashion_mnist, read_mnist
+from client_app.data.pflbench.pamap2 import ACTIVITIES, Subject, read_subject, subject_files
 from client_app.data.pflbench.published import Published, Values
 from client_app.data.pflbench.tiny_imagenet import read_tiny_imagenet
 from client_app.data.sharing import ExampleOptions, Labelled, draw_splits, share_of_site
@@ -26,7 +27,7 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import COLUMN_SCHEMES, SiteSplit, rank_of, seed_of_split
+from client_app.data.site_split import ALONE, COLUMN_SCHEMES, SiteSplit, rank_of, seed_of_split
 from client_app.data.splitting import check_fractions
 from fedstrata.protocol.task_kinds import ONE_CLASS_EACH
 from fedstrata.support.errors import UserError, nearest
@@ -43,6 +44,7 @@ DATASETS: Mapping[str, Callable[[Path, int], Published]] = {
     "tiny_imagenet": read_tiny_imagenet,
     "ag_news": read_ag_news,
 }
+PAMAP2 = "pamap2"  # of which a site reads the file of its own subject alone
 _DOMAINS = "experiment=images data.domains=true data.site_split.scheme=domain"
 ELSEWHERE: Mapping[str, str] = {
     "har": "experiment=har data.task=activity groups=all_common",
@@ -76,17 +78,22 @@ class PflbenchOptions:
         if known.replace("_", "") in ELSEWHERE:
             how = ELSEWHERE[known.replace("_", "")]
             raise UserError(f"data.dataset: {self.dataset!r} is read otherwise: write {how}")
-        if self.dataset not in DATASETS:
+        if self.dataset not in (*DATASETS, PAMAP2):
             raise UserError(
                 f"data.dataset: no data set {self.dataset[:80]!r}; there is "
-                f"{nearest(self.dataset, DATASETS)}"
+                f"{nearest(self.dataset, (*DATASETS, PAMAP2))}"
             )
         check_fractions(self.validation_fraction, self.test_fraction)
         check_normalization([self.mean], [self.std], 1)
         self.examples()
         if self.largest_mb < 1:
             raise UserError("data.largest_mb: at least 1")
-        if self.site_split.scheme in COLUMN_SCHEMES:
+        if self.dataset == PAMAP2:
+            if self.site_split.scheme != "natural":
+                raise UserError(
+                    "data.site_split.scheme: each subject of pamap2 is a site; write natural"
+                )
+        elif self.site_split.scheme in COLUMN_SCHEMES:
             raise UserError(
                 f"data.site_split.scheme: {self.dataset} has no subjects or domains for "
                 f"{self.site_split.scheme!r}"
@@ -121,6 +128,8 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     root = require_folder(require_root(info))
     if settings.download:
         download(settings.dataset, root)
+    if settings.dataset == PAMAP2:
+        return _load_subject(settings, root, info, seed)
     # No file of a data set changes while it is being divided: it is read once for all sites.
     published = _read_cached(settings.dataset, root.resolve(), settings.largest_mb << 20)
     share = share_of_site(
@@ -161,6 +170,60 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     )
 
 
+def _load_subject(settings: PflbenchOptions, root: Path, info: SiteInfo, seed: int) -> SiteData:
+    """Return the windows of the site's own subject."""
+    files, rank = subject_files(root), rank_of(info)[1]
+    if rank.count > len(files):
+        raise UserError(
+            f"{rank.count} sites but {len(files)} subjects: start as many sites as there are "
+            f"subjects, with --federation-config 'num-supernodes={len(files)}'"
+        )
+    if rank.count < len(files):
+        info.findings.warn(
+            f"{len(files) - rank.count} of {len(files)} subjects belong to no site; for all of them: "
+            f"--federation-config 'num-supernodes={len(files)}'"
+        )
+    subject = read_subject(files[rank.index], settings.largest_mb << 20)
+    name = name_of_site(info, subject.name)
+    share = share_of_site(
+        _of_subject(subject),
+        settings.examples(),
+        settings.site_split,
+        ALONE,
+        seed_of_split(seed, "pflbench", subject.name),
+        info,
+    )
+    parts = draw_splits(
+        share,
+        subject.copies[share.rows],
+        settings.validation_fraction,
+        settings.test_fraction,
+        derive_seed(seed, "pflbench", "split", PAMAP2, name),
+        info.findings,
+    )
+    rows = [share.rows[part] for part in parts]
+    train, validation, test = (
+        Split(ArrayInputs(subject.values[part]), subject.labels[part]) for part in rows
+    )
+    shape = subject.values.shape[1:]
+    classes = tuple(ACTIVITIES.values())
+    return reject_empty_splits(
+        SiteData(name, PAMAP2, classes, shape, train, validation, test, source=subject.name)
+    )
+
+
+def _of_subject(subject: Subject) -> Labelled:
+    everything = np.arange(len(subject.labels), dtype=np.int64)
+    classes = tuple(ACTIVITIES.values())
+    return Labelled(
+        Targets(everything, classes, subject.labels, ONE_CLASS_EACH),
+        [None] * len(everything),
+        subject.copies,
+        lambda row: describe_file(subject.path) + f", window {row + 1}",
+        "window",
+    )
+
+
 @lru_cache(maxsize=1)
 def _read_cached(dataset: str, root: Path, largest: int) -> Published:
     return DATASETS[dataset](root, largest)
@@ -177,7 +240,6 @@ def _labelled(settings: PflbenchOptions, published: Published) -> Labelled:
         published.copies,
         published.where,
         published.what,
-        published.sources,
     )
 
 

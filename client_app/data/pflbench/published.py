@@ -37,9 +37,7 @@ class Published:
     where : callable
         Returns where example ``i`` stands, for texts.
     what : str
-        What one is: ``picture``, ``text`` or ``window``.
-    sources : sequence of str, optional
-        The subject of each example, where there are subjects.
+        What one is: ``picture`` or ``text``.
     """
 
     classes: tuple[str, ...]
@@ -49,7 +47,6 @@ class Published:
     copies: NDArray[np.int64]
     where: Callable[[int], PrivateText]
     what: str
-    sources: Sequence[str] | None = None
 
 
 def of_pictures(

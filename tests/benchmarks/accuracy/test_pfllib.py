@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+import conf
 from benchmarks.accuracy import pfllib
 from benchmarks.accuracy.pfllib import Peer, PeerFailed, Wanted, dataset_name, read_output
 from models.training.data import ArrayInputs, SiteData, Split
@@ -32,6 +34,11 @@ for number in range(int(given["-gr"]) + 1):
     print("-" * 25, "time cost", "-" * 25, 0.5 + number)
 """
 WANTED = Wanted("shards", "CNN", "fedprox", 0.02, 10, 1, 3, {"name": "fedprox", "mu": 0.5})
+
+
+def make_options(method: str) -> dict[str, object]:
+    path = Path(conf.__file__).parent / "method" / f"{method}.yaml"
+    return dict(yaml.safe_load(path.read_text()))
 
 
 def part(many: int) -> Split:
@@ -69,17 +76,25 @@ def test_a_finished_run_is_kept(peer: Peer, tmp_path: Path) -> None:
 
 
 def test_a_run_that_ends_early_is_no_result(peer: Peer, tmp_path: Path) -> None:
+    ditto = replace(WANTED, method="ditto", options=make_options("ditto"))
     with pytest.raises(PeerFailed, match=r"ended with 3 after 1 of 3 rounds; see .*ditto\.log"):
-        peer.play(replace(WANTED, method="ditto"), [site()], tmp_path / "work")
+        peer.play(ditto, [site()], tmp_path / "work")
     with pytest.raises(PeerFailed, match="has no method that is layers"):
         peer.play(replace(WANTED, method="layers"), [site()], tmp_path / "work")
 
 
-def test_no_method_is_switched_off_by_a_default() -> None:
-    assert set(pfllib.FLAGS) <= set(pfllib.NAMES)
-    assert replace(WANTED, method="dbe", options={}).flags() == ["-mo", "1.0", "-klw", "50.0"]
-    assert replace(WANTED, method="per_fedavg", options={}).flags() == ["-bt", "0.02"]
-    assert replace(WANTED, method="fedavg", options={}).flags() == []
+@pytest.mark.parametrize("method", pfllib.NAMES)
+def test_our_hyper_parameters_are_its_options(method: str) -> None:
+    options = make_options(method)
+    wanted = replace(WANTED, method=method, options=options)
+    given = wanted.flags()
+    assert len(given) == 2 * len(pfllib.FLAGS.get(method, {}))
+    assert "0" not in given  # which would switch the method off
+
+
+def test_numbers_that_it_counts_otherwise_are_converted() -> None:
+    wanted = replace(WANTED, method="fedala", options=make_options("fedala"))
+    assert wanted.flags() == ["-et", "1", "-s", "80", "-p", "2"]
 
 
 def test_inputs_without_a_network_there_are_refused() -> None:

@@ -17,6 +17,7 @@ from tests.helpers.published_files import (
     ag_news_files,
     cifar_files,
     mnist_files,
+    pamap2_file,
     tiny_imagenet_files,
 )
 
@@ -132,6 +133,7 @@ def test_a_data_set_that_is_read_otherwise_is_pointed_to(site, name) -> None:
         ({"dataset": "cifar"}, "no data set 'cifar'; there is 'cifar10'"),
         ({"dataset": "cifar10", "download": True}, "only mnist and fashion_mnist are fetched"),
         ({"site_split": {"scheme": "natural"}}, "has no subjects or domains"),
+        ({"dataset": "pamap2"}, "each subject of pamap2 is a site; write natural"),
         ({"largest_mb": 0}, "largest_mb"),
         ({"duplicates": "maybe"}, "duplicates"),
         ({"std": 0.0}, "std"),
@@ -150,3 +152,16 @@ def test_a_deployed_site_is_refused_before_any_file_is_opened(
     monkeypatch.setattr(builtins, "open", None)
     with pytest.raises(UserError, match="a deployed site has data of its own"):
         load("pflbench", options("pflbench"), here, 1)
+
+
+def test_each_subject_of_pamap2_is_a_site(site, tmp_path) -> None:
+    for number in (101, 102):
+        pamap2_file(tmp_path / "Protocol" / f"subject{number}.dat", number)
+    chosen = {"dataset": "pamap2", "site_split": {"scheme": "natural"}, "root": tmp_path}
+    one, two = site(0, 2, **chosen), site(1, 2, **chosen)
+    assert (one.site, two.site) == ("subject-101", "subject-102")
+    assert len(one.train) + len(one.validation) + len(one.test) == 24
+    assert rows(one) == rows(site(0, 2, seed=5, **chosen)) != rows(two)
+    assert site(0, 1, **chosen).source == "subject-101"
+    with pytest.raises(UserError, match=r"3 sites but 2 subjects.*num-supernodes=2"):
+        site(0, 3, **chosen)
