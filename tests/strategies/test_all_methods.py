@@ -62,6 +62,9 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
     "per_fedavg": (["method.alpha=0"], ["method=layers"]),
 }
 """What switches a method off, and what is then the same, where whole runs can be compared."""
+VARIANTS = {"fedprox, adaptive": ["method=fedprox", "method.adapt=true"]}
+"""What a method is with other values, where that is another exchange or another memory."""
+EVERY = {**{name: [f"method={name}"] for name in METHODS}, **VARIANTS}
 ALWAYS_ON = {"fedavg", "fedbn", "fedper", "fedrep", "layers", "lg_fedavg", "local", "scaffold"}
 
 
@@ -148,15 +151,15 @@ def dies_in_the_last_round(message: Message, reply: Message) -> Message:
     return reply
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY)
 def test_broken_off_in_cohorts_and_resumed_by_nodes_a_run_ends_with_the_same_bits(
     play: Play, method: str, tmp_path: Path
 ) -> None:
-    whole = play(f"method={method}")
+    whole = play(*EVERY[method])
     assert whole.tensors()
     with pytest.raises(Crash):
-        play(f"method={method}", folder=tmp_path, nodes=2, tamper=dies_in_the_last_round)
-    resumed = play(f"method={method}", folder=tmp_path, resume="latest")
+        play(*EVERY[method], folder=tmp_path, nodes=2, tamper=dies_in_the_last_round)
+    resumed = play(*EVERY[method], folder=tmp_path, resume="latest")
     assert same(whole.tensors(), resumed.tensors())
     assert resumed.measures() == whole.measures()
 
