@@ -48,10 +48,14 @@ OVERRIDES = [
     "train.feature_dtype=float32",
 ]
 OFF = {
+    "apfl": (["method.alpha=0", "method.adaptive=false"], "fedavg"),
     "dbe": (["method.kappa=0", "method.vector=false"], "fedavg"),
     "ditto": (["method.pull=0"], None),  # a model beside: see test_ditto.py
     "fedala": (["method.rate=0"], "layers"),
+    "fedcp": (["method.weight=0", "method.policy=false"], None),  # see test_fedcp.py
     "fedprox": (["method.mu=0"], "layers"),
+    "gpfl": (["method.conditions=false"], None),  # with one layer personal: see test_gpfl.py
+    "moon": (["method.mu=0"], "layers"),
     "per_fedavg": (["method.alpha=0"], "layers"),
 }
 """What switches a method off, and which method it then is, where it can be said of whole runs."""
