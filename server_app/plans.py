@@ -36,8 +36,8 @@ def plans(run_config: Mapping[str, object], start: str = "") -> list[str]:
     """
     wanted = read_run_config(run_config)
     made = []
-    for each in wanted.each(expand(wanted.overrides)):
-        config = compose(each.experiment, each.overrides)
+    for overrides in expand(wanted.overrides):
+        config = compose(wanted.experiment, overrides)
         made.append(plan_for(config, federation="", weights=_start(config, start)).to_json())
     return made
 

@@ -40,6 +40,8 @@ _MAY_CHANGE = (
     "cross_site",
     *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
     "models.keep",
+    "compare.target",
+    "baselines.reuse",
 )
 
 
@@ -326,8 +328,12 @@ class RunFolder:
         return self.path / "checkpoints" / f"round-{number:06d}"
 
 
-def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
+def new_run(
+    output_dir: Path, experiment: str, wanted: str = "", *, chosen: bool = True
+) -> RunFolder:
     """Return a folder that does not exist yet: ``wanted``, or named by experiment and time (UTC).
+
+    A name that a person has ``chosen`` is shorter: the federation's name has a random part besides.
 
     Raises
     ------
@@ -335,24 +341,29 @@ def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
         Where ``wanted`` cannot be a folder's name, or a run has it.
     """
     if wanted:
-        if not NAME.fullmatch(wanted) or len(wanted) > MOST_RUN_NAME:
+        if not NAME.fullmatch(wanted) or (chosen and len(wanted) > MOST_RUN_NAME):
             raise UserError(
                 f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most "
                 f"{MOST_RUN_NAME}"
             )
-        folder = RunFolder(output_dir / wanted, chosen=True)
+        folder = RunFolder(output_dir / wanted, chosen=chosen)
         if folder.has_begun:
             raise UserError(
                 f"name: {output_dir} holds a run {wanted!r}; resume it with resume='auto', "
                 "or choose another name"
             )
         return folder
+    return RunFolder(unused_folder(output_dir, experiment))
+
+
+def unused_folder(output_dir: Path, experiment: str) -> Path:
+    """Return a folder that does not exist, named by experiment and time (UTC)."""
     name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     path, number = output_dir / name, 1
     while path.exists():
         number += 1
         path = output_dir / f"{name}-{number}"
-    return RunFolder(path)
+    return path
 
 
 def resumed_run(output_dir: Path, experiment: str, resume: str, name: str) -> RunFolder | None:

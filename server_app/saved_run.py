@@ -130,7 +130,7 @@ def folder_of(
     if old is not None:
         check_same(old.begun()["config"], config.to_dict())
         return old, old
-    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name)
+    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name, chosen=wanted.chosen)
     if given is not None:  # under whose name the sites have their personal layers
         folder.federation = given.folder.federation
     return folder, None
