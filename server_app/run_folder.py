@@ -341,11 +341,8 @@ def new_run(
         Where ``wanted`` cannot be a folder's name, or a run has it.
     """
     if wanted:
-        if not NAME.fullmatch(wanted) or (chosen and len(wanted) > MOST_RUN_NAME):
-            raise UserError(
-                f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most "
-                f"{MOST_RUN_NAME}"
-            )
+        if chosen:
+            check_name(wanted)
         folder = RunFolder(output_dir / wanted, chosen=chosen)
         if folder.has_begun:
             raise UserError(
@@ -354,6 +351,15 @@ def new_run(
             )
         return folder
     return RunFolder(unused_folder(output_dir, experiment))
+
+
+def check_name(wanted: str) -> None:
+    """Raise UserError where a name that a person chose cannot be that of a run or a sweep."""
+    if not NAME.fullmatch(wanted) or len(wanted) > MOST_RUN_NAME:
+        raise UserError(
+            f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most "
+            f"{MOST_RUN_NAME}"
+        )
 
 
 def unused_folder(output_dir: Path, experiment: str) -> Path:

@@ -16,7 +16,7 @@ from fedstrata.runs.results import read_results
 from fedstrata.runs.sweep import Sweep, read_sweep, write_sweep
 from fedstrata.support.errors import UserError, nearest
 from server_app.compose import RunConfig, expand
-from server_app.run_folder import RunFolder, unused_folder
+from server_app.run_folder import RunFolder, check_name, unused_folder
 
 MOST_NAME = 64  # characters of a folder's name that nobody chose
 _HASH = 8  # characters of a name that was cut
@@ -60,6 +60,8 @@ def runs_of(wanted: RunConfig) -> Runs:
     several = expand(wanted.overrides)
     if len(several) == 1:
         return Runs([replace(wanted, overrides=several[0])])
+    if wanted.name:
+        check_name(wanted.name)
     before = _resumed(wanted)
     if before is None:
         path = wanted.output_dir / wanted.name if wanted.name else None

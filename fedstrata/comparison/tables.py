@@ -149,7 +149,7 @@ def _figure(figure: Figure, words: Words) -> str:
     """Return the mean and, of several seeds, the deviation, with one unit."""
     if figure.mean is None:
         return "-"
-    if figure.deviation is None:
+    if figure.deviation is None or (words is _short and not figure.deviation):
         return words(figure.mean)
     number, _, unit = words(figure.mean).partition(" ")
     deviation = words(figure.deviation).partition(" ")[0].lstrip("+")

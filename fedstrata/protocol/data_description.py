@@ -37,17 +37,17 @@ class DataDescription:
         Examples by split, then by class.
     source : str
         Which domain, hospital, file or subject a site of a simulation is.
-    digest : str
-        A SHA-256 of the data of a site of a simulation, which says whether runs are on the same data.
     notes : tuple of str
         How the data of a site of a simulation were read: what was left out, guessed or replaced.
+    digest : str
+        A SHA-256 of the data of a site of a simulation, which says whether runs are on the same data.
     """
 
     value_range: tuple[float, float] | None = None
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     source: str = ""
-    digest: str = ""
     notes: tuple[str, ...] = ()
+    digest: str = ""
 
     def check(self) -> None:
         """Raise Refused for what no site says of its data."""

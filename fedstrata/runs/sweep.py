@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fedstrata.protocol.limits import NAME
 from fedstrata.runs.folder import Given, default_folders, given_of
 from fedstrata.support import checksums
@@ -16,6 +18,14 @@ from fedstrata.support.errors import UserError
 
 FILE = "sweep.json"
 MOST_BYTES = 16 * 2**20  # of the file
+
+
+class _Content(msgspec.Struct, frozen=True):
+    """The file."""
+
+    experiment: str
+    runs: list[tuple[str, tuple[str, ...]]]
+    given: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,15 +99,13 @@ def read_sweep(path: Path) -> Sweep | None:
         if len(text) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES} bytes")
         content = checksums.checked(json.loads(text))
-        runs = {name: tuple(overrides) for name, overrides in content["runs"]}
-        words = [word for overrides in runs.values() for word in overrides]
-        if not all(isinstance(each, str) for each in (content["experiment"], *runs, *words)):
-            raise ValueError("its runs are no texts")
+        read = msgspec.convert(content, _Content)
+        runs = dict(read.runs)
         if not all(map(NAME.fullmatch, runs)):
             raise ValueError("a run has a name that no folder can have")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise UserError(f"{file} is none of a sweep: {error}") from None
-    return Sweep(path, content["experiment"], runs, given_of(content.get("given")))
+    return Sweep(path, read.experiment, runs, given_of(read.given))
 
 
 def find_sweep(wanted: str, folder: Path | None = None) -> Sweep | None:
