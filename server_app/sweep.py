@@ -45,7 +45,7 @@ class Runs:
         """Write down the sweep, where it is a new one."""
         if self.sweep is not None and not self.begun:
             runs = {run.name: run.overrides for run in self.each}
-            write_sweep(self.sweep, wanted.experiment, runs, given)
+            write_sweep(self.sweep, wanted.experiment, runs, given, chosen=bool(wanted.name))
 
 
 def runs_of(wanted: RunConfig) -> Runs:
@@ -76,8 +76,9 @@ def runs_of(wanted: RunConfig) -> Runs:
     else:
         path, names = before.path, list(before.runs)
         _check_same(before, several)
+    chosen = bool(wanted.name) if before is None else before.chosen
     each = [
-        _run(wanted, path.name, name, overrides)
+        replace(_run(wanted, path.name, name, overrides), chosen=chosen)
         for name, overrides in zip(names, several, strict=True)
     ]
     return Runs(each, path, before is not None)
@@ -152,7 +153,6 @@ def _run(wanted: RunConfig, sweep: str, name: str, overrides: tuple[str, ...]) -
         name=name,
         resume=name if begun else "",
         sweep=sweep,
-        chosen=bool(wanted.name),
     )
 
 

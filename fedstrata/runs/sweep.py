@@ -26,6 +26,7 @@ class _Content(msgspec.Struct, frozen=True):
     experiment: str
     runs: list[tuple[str, tuple[str, ...]]]
     given: dict[str, Any]
+    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,15 @@ class Sweep:
         Each run's overrides, by its name, in the order in which they are played.
     given : Given
         What a person gave, to give it again.
+    chosen : bool
+        Whether a person chose the name.
     """
 
     path: Path
     experiment: str
     runs: Mapping[str, tuple[str, ...]]
     given: Given
+    chosen: bool = False
 
     @property
     def name(self) -> str:
@@ -64,13 +68,19 @@ class Sweep:
 
 
 def write_sweep(
-    path: Path, experiment: str, runs: Mapping[str, Sequence[str]], given: Mapping[str, Any]
+    path: Path,
+    experiment: str,
+    runs: Mapping[str, Sequence[str]],
+    given: Mapping[str, Any],
+    *,
+    chosen: bool = False,
 ) -> None:
     """Write down what a sweep is; raise UserError where its folder cannot be made."""
     content = {
         "experiment": experiment,
         "runs": [[name, list(overrides)] for name, overrides in runs.items()],
         "given": dict(given),
+        "chosen": chosen,
     }
     try:
         with replacing_private(path / FILE) as unfinished:
@@ -105,7 +115,7 @@ def read_sweep(path: Path) -> Sweep | None:
             raise ValueError("a run has a name that no folder can have")
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise UserError(f"{file} is none of a sweep: {error}") from None
-    return Sweep(path, read.experiment, runs, given_of(read.given))
+    return Sweep(path, read.experiment, runs, given_of(read.given), read.chosen)
 
 
 def find_sweep(wanted: str, folder: Path | None = None) -> Sweep | None:

@@ -146,6 +146,7 @@ def test_a_sweep_is_resumed_with_its_own_overrides(tmp_path: Path) -> None:
         )
         assert again.begun
         assert [run.name for run in again.each] == ["march_seed-1", "march_seed-2"]
+        assert all(run.chosen for run in again.each)
     with pytest.raises(UserError, match="has other runs; give the same overrides: seed=1,2"):
         runs_of(RunConfig("faces", ("seed=1,3",), tmp_path, "march"))
     with pytest.raises(UserError, match="holds 'march'; go on with that sweep"):

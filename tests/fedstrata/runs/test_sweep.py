@@ -24,6 +24,7 @@ def test_a_sweep_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found is not None
     assert (found.name, found.experiment, dict(found.runs)) == ("lr", "har", RUNS)
     assert (found.given.overrides, found.given.nodes) == (("seed=1,2",), 5)
+    assert not found.chosen
     assert found.runs_there() == [tmp_path / "lr_seed-2"]
 
 
@@ -41,9 +42,9 @@ def test_a_sweep_is_found_by_its_name_or_its_folder(tmp_path: Path) -> None:
     "wrong",
     [
         {"experiment": 1, "runs": []},
-        {"experiment": "har", "runs": [["../lr", []]], "given": {}},
-        {"experiment": "har", "runs": [["lr", [1]]], "given": {}},
-        {"experiment": "har", "runs": {"lr": []}, "given": {}},
+        {"experiment": "har", "runs": [["../lr", []]], "given": {}, "chosen": False},
+        {"experiment": "har", "runs": [["lr", [1]]], "given": {}, "chosen": False},
+        {"experiment": "har", "runs": {"lr": []}, "given": {}, "chosen": False},
         {"experiment": "har"},
     ],
 )
