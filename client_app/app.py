@@ -53,6 +53,12 @@ def train(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.train("open")
+def open_run(message: Message, context: Context) -> Message:
+    """Answer with what a method asks of all sites before round 1."""
+    return _answer(message, context)
+
+
 @app.train("alone")
 def train_alone(message: Message, context: Context) -> Message:
     """Train without the others, to compare; answer with metrics alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -142,6 +142,7 @@ class Exchange:
         trained: Mapping[str, Tensor],
         received: Mapping[str, Tensor],
         feedback: Mapping[str, Tensor],
+        groups: Sequence[str],
     ) -> tuple[dict[str, bytes], dict[str, Tensor]]:
         """Return the payload of each group, and the error feedback for the next one.
 
@@ -149,9 +150,11 @@ class Exchange:
         ----------
         trained, received, feedback : mapping of str to Tensor
             The exchanged tensors after training and as they arrived; what coding has lost so far.
+        groups : sequence of str
+            Those to write.
         """
         update, left = {}, {}
-        for group in self.partition.exchanged_groups():
+        for group in groups:
             names = self.partition.exchanged_names(group)
             update[group], lost = encode(
                 self.codings.from_site(group),

@@ -30,6 +30,7 @@ from client_app.round import (
     PreparedRound,
     check_finite,
     exchanged_tensors,
+    open_site_round,
     prepare_round,
     splits_of,
     train_round,
@@ -143,12 +144,14 @@ def train(context: SiteContext, order: Order) -> Answer:
         raise UserError("the server asks for a round of a plan that has none")
     received = context.exchange.read(order.payloads, order.coded)
     feedback = context.exchange.error_feedback(order.taken)
-    prepared = prepare_round(context, order.round, received.tensors, context.store)
+    last = order.last.get(context.data.site, 0)
+    prepared = prepare_round(context, order.round, received.tensors, context.store, last)
     report = prepared.run()
     tensors = exchanged_tensors(context)
     context.store.note_data(context.data.digest)
     # Saved with the round: the next update carries it if the server takes this one.
-    update, feedback = context.exchange.write(tensors, received.tensors, feedback)
+    groups = context.method.sent_groups(context.partitioned.partition)
+    update, feedback = context.exchange.write(tensors, received.tensors, feedback, groups)
     report = replace(report, owed=context.exchange.owed(received.tensors, feedback))
     state = replace(
         prepared.local_state(),
@@ -158,6 +161,14 @@ def train(context: SiteContext, order: Order) -> Answer:
     )
     context.store.save(order.round, state, order.taken.values(), order.best)
     log_round(context, report, prepared.train_seconds, update)
+    return report, update
+
+
+def open_run(context: SiteContext, order: Order) -> Answer:
+    """Answer with what the method asks of all sites before round 1; nothing else is kept of it."""
+    received = context.exchange.read(order.payloads, order.coded)
+    report, tensors = open_site_round(context, received.tensors)
+    update, _ = context.exchange.write(tensors, received.tensors, {}, context.method.opening())
     return report, update
 
 
@@ -239,7 +250,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         context,
         DEPLOYED,
         order.state,
-        memory=site_round.memory,
+        site_round=site_round,
         metrics={"before": before, "after": after},
         tuned=tuned,
     )
@@ -268,6 +279,7 @@ ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.WEIGHTS: receive_weights,
     kinds.CATEGORIES: name_categories,
     kinds.SUMS: add_up,
+    kinds.OPEN: open_run,
     kinds.TRAIN: train,
     kinds.ALONE: train_alone,
     kinds.POOLED: train_in_one_place,
@@ -278,12 +290,12 @@ ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
 
 def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> None:
     """Write the whole model that was measured; a full disk costs the file, and not the measures."""
-    context, memory = prepared.context, prepared.site_round.memory
+    context, site_round = prepared.context, prepared.site_round
     try:
         if order.keep == LAST:  # a best one of before is of another end of the run
             model_path(context, BEST).unlink(missing_ok=True)
         stages = {order.keep: measured}
-        write_site_model(context, order.keep, order.state, memory=memory, metrics=stages)
+        write_site_model(context, order.keep, order.state, site_round=site_round, metrics=stages)
     except (OSError, UserError) as error:
         logger.error(
             "site %s: its %s model is not written: %s", context.data.site, order.keep, error

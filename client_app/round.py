@@ -16,7 +16,7 @@ from client_app.context import SiteContext
 from client_app.feature_cache import Computed, FeatureCache, cached
 from client_app.gpu_cache import GpuCache, room_on
 from client_app.numerics import numerics_of
-from client_app.store import LocalState, Store
+from client_app.store import LocalState, MemoryStore, Store
 from fedstrata.protocol.answers import Metrics, RoundReport
 from fedstrata.protocol.class_measures import ByClass
 from fedstrata.protocol.data_description import CHOICES, CONFUSION, RATES
@@ -69,6 +69,11 @@ class PreparedRound:
     outputs: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     train_seconds: float = field(default=0.0, init=False)
 
+    def __post_init__(self) -> None:
+        self.context.method.receive(self.site_round)
+        # What a method fits to what it received is neither the round's steps nor its loss.
+        self.site_round.fits.clear()
+
     def run(self, *, measure: bool = True) -> RoundReport:
         """Measure the model as received, then train it; return the report.
 
@@ -85,6 +90,8 @@ class PreparedRound:
         """Return the metrics of the model as it is now, by split; raise Diverged for a loss of NaN."""
         context = self.context
         network = context.method.predictor(self.site_round)
+        if network is self.site_round.tail:
+            network = self.site_round.compiled or network
         measured: Metrics = {}
         for name, part in self.splits.items():
             outputs = logits_of(
@@ -156,6 +163,7 @@ def train_round(
     *,
     measure: bool = True,
     best: int = 0,
+    last_taken: int = 0,
 ) -> RoundReport:
     """Prepare a round, run it, and save what stays at the site.
 
@@ -164,16 +172,43 @@ def train_round(
     Diverged
         Where the training did not stay finite; nothing is saved then.
     """
-    prepared = prepare_round(context, number, received, store)
+    prepared = prepare_round(context, number, received, store, last_taken)
     report = prepared.run(measure=measure)
     store.save(number, prepared.local_state(), best=best)
     return report
 
 
+def open_site_round(
+    context: SiteContext, received: Mapping[str, Tensor]
+) -> tuple[RoundReport, dict[str, Tensor]]:
+    """Do what the method asks before round 1; return the report, and the tensors exchanged then.
+
+    Raises
+    ------
+    UserError
+        Where the method of the plan asks nothing.
+    """
+    method = context.method
+    if not method.opening():
+        raise UserError(f"the server opens a run of method {method.name}, which has no opening")
+    prepared = prepare_round(context, 0, received, MemoryStore())
+    metrics = prepared.measure()
+    method.open(prepared.site_round)
+    check_finite(context.partitioned)
+    names = [n for g in method.opening() for n in context.partitioned.partition.exchanged_names(g)]
+    return prepared.report(metrics), context.partitioned.tensors(names)
+
+
 def prepare_round(
-    context: SiteContext, number: int, received: Mapping[str, Tensor], store: Store
+    context: SiteContext,
+    number: int,
+    received: Mapping[str, Tensor],
+    store: Store,
+    last_taken: int = 0,
 ) -> PreparedRound:
     """Load the site's own layers and those that arrived into the model, and seed the round.
+
+    ``last_taken`` is the round of the site's last update that the server took, 0 for none.
 
     Raises
     ------
@@ -200,6 +235,7 @@ def prepare_round(
     # By site and round, so that a round that is sent again, or resumed, is the same to the bit.
     generator = seeded(derive_seed(context.plan.seed, "round", data.site, number))
     tail, splits = _tail_and_splits(context)
+    compiled = context.plan.train.compile
     site_round = SiteRound(
         model=partitioned.model,
         network=partitioned.network,
@@ -215,6 +251,11 @@ def prepare_round(
         memory=dict(state.memory),
         optimizer_state=dict(state.optimizer),
         max_steps=context.node.max_steps,
+        number=number,
+        rounds=context.plan.rounds,
+        last_taken=last_taken,
+        # Once a process for one structure; it shares the tail's tensors.
+        compiled=cast(nn.Module, torch.compile(tail)) if compiled else None,
     )
     measured = {name: splits[name] for name in MEASURED}
     return PreparedRound(context, number, site_round, measured, started)
@@ -325,20 +366,13 @@ def splits_of(context: SiteContext) -> dict[str, Split]:
     return {"train": data.train, "validation": data.validation, "test": data.test}
 
 
-def _tail_and_splits(context: SiteContext) -> tuple[nn.Module, dict[str, Split]]:
+def _tail_and_splits(context: SiteContext) -> tuple[nn.Sequential, dict[str, Split]]:
     """Return what runs in each step, and the splits as it takes them."""
     partitioned = context.partitioned
     if not caches_features(context):
-        return _compiled(context, partitioned.network), _near(context, splits_of(context))
+        return partitioned.network, _near(context, splits_of(context))
     prefix, tail = split_at(partitioned.network, partitioned.cut)
-    return _compiled(context, tail), _near(context, features_of(context, prefix))
-
-
-def _compiled(context: SiteContext, network: nn.Module) -> nn.Module:
-    """Return the network to run, compiled where that is configured; it shares its tensors."""
-    if not context.plan.train.compile:
-        return network
-    return cast(nn.Module, torch.compile(network))  # once a process for one structure
+    return tail, _near(context, features_of(context, prefix))
 
 
 def _near(context: SiteContext, splits: dict[str, Split]) -> dict[str, Split]:

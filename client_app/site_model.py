@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from torch import Tensor
 
 from client_app.context import SiteContext, checkpoint_path
 from client_app.data.arrays import Stamp, stamp
@@ -38,7 +37,7 @@ from models.model_file import read_model, write_model
 from models.preprocessing import Text
 from models.text_folders import model_files
 from models.training.data import SiteData
-from strategies.method import Method
+from strategies.site_round import SiteRound
 
 TEST_EXAMPLES = "test-examples.csv"  # in the site's folder of the run
 UNKNOWN = "not known at this site: the server's card of the run says it"
@@ -57,7 +56,7 @@ def write_site_model(
     state: str,
     number: int,
     *,
-    memory: Mapping[str, Tensor],
+    site_round: SiteRound,
     metrics: Mapping[str, Metrics],
     tuned: Collection[str] = (),
 ) -> Path:
@@ -71,8 +70,8 @@ def write_site_model(
         ``deployed``, ``last`` or ``best``; says where the file is.
     number : int
         After which round.
-    memory : mapping of str to Tensor
-        The method's own tensors.
+    site_round : SiteRound
+        What the method has of its own at the site.
     metrics : mapping
         What was measured, by stage such as ``before`` and ``after``, then by split.
     tuned : collection of str
@@ -85,8 +84,12 @@ def write_site_model(
     """
     model = context.partitioned
     tensors = model.tensors(list(model.model.state_dict()))
-    kept = {f"memory/{name}": tensor for name, tensor in memory.items()}
-    card = site_card(context, state, number, metrics=metrics, tuned=tuned)
+    alone = context.method.deployed(site_round)
+    tensors |= {name: tensor.detach().cpu().contiguous() for name, tensor in (alone or {}).items()}
+    kept = {f"memory/{name}": tensor for name, tensor in site_round.memory.items()}
+    card = site_card(
+        context, state, number, metrics=metrics, tuned=tuned, predicts_alone=alone is not None
+    )
     path = model_path(context, state)
     with writing("the site's model"):
         write_model(path, {**tensors, **kept}, card, _files(context))
@@ -110,8 +113,12 @@ def site_card(
     *,
     metrics: Mapping[str, Metrics],
     tuned: Collection[str] = (),
+    predicts_alone: bool = True,
 ) -> ModelCard:
-    """Return the card of the site's model as it is now; arguments as of `write_site_model`."""
+    """Return the card of the site's model as it is now; arguments as of `write_site_model`.
+
+    A method may predict with more than the network: then it does not ``predict_alone``.
+    """
     data, plan, partition = context.data, context.plan, context.partitioned.partition
     counts = data.counts() if data.kind.name != NUMBER else {}
     return ModelCard(
@@ -123,8 +130,7 @@ def site_card(
         preprocessing=data.preprocessing,
         groups={name: len(partition.names(name)) for name in partition.groups},
         method=str(plan.method["name"]),
-        # A method may predict with more than the network, or with another one.
-        predicts_alone=type(context.method).predictor is Method.predictor,
+        predicts_alone=predicts_alone,
         run=plan.federation,
         site=data.site,
         round=number,

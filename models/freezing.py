@@ -66,13 +66,35 @@ def split_at(model: nn.Sequential, cut: int) -> tuple[nn.Sequential, nn.Sequenti
     ValueError
         Unless ``0 <= cut <= len(sequential_modules(model))``.
     """
+    prefix, tail = _cut(sequential_modules(model), cut)
+    return prefix.eval(), tail
+
+
+def split_before(model: nn.Sequential, path: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """Return what runs before the module at ``path``, and it with all that follows.
+
+    ``out(body(x)) == model(x)``. Both share their modules with ``model``, whose modes stay as they
+    are. An ``out`` that would work in-place on its input starts with a `Copy`.
+
+    Raises
+    ------
+    ValueError
+        Where no step of ``model`` has that path.
+    """
     parts = sequential_modules(model)
+    for index, (step, _) in enumerate(parts):
+        if step == path or step.startswith(f"{path}."):
+            return _cut(parts, index)
+    raise ValueError(f"no step {path!r}; there are {', '.join(step for step, _ in parts)}")
+
+
+def _cut(parts: Sequence[tuple[str, nn.Module]], cut: int) -> tuple[nn.Sequential, nn.Sequential]:
     if not 0 <= cut <= len(parts):
         raise ValueError(f"cannot cut {len(parts)} steps after {cut}")
     first, rest = parts[:cut], parts[cut:]
     if _may_overwrite_input(rest):
         rest = [("input_copy", Copy()), *rest]
-    return _chain(first).eval(), _chain(rest)
+    return _chain(first), _chain(rest)
 
 
 def prefix_digest(model: nn.Sequential, cut: int) -> str:

@@ -33,10 +33,22 @@ class Scope(Enum):
 
 @dataclass(frozen=True)
 class Group:
-    """One layer group: its name in the configuration, and who shares it."""
+    """One layer group: its name in the configuration, and who shares it.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    scope : Scope
+        Over whom it is averaged.
+    knowledge : bool
+        Whether it has no layers, but what a method exchanges besides: prototypes, statistics,
+        control variates. A site shares it only if its settings name it.
+    """
 
     name: str
     scope: Scope
+    knowledge: bool = False
 
     @property
     def trained(self) -> bool:

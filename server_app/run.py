@@ -33,6 +33,7 @@ from server_app.rounds.dispatch import Dispatch
 from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
+from server_app.rounds.opening import open_run
 from server_app.rounds.state import GroupCheckpoint, ServerState
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.saved_run import SavedRun, described, newcomers, states_of
@@ -43,7 +44,7 @@ from server_app.trackers import tracking_of
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
-from strategies.method import check_codings, check_exchanged
+from strategies.method import check_codings, check_exchanged, check_halves
 from strategies.methods import make_method
 
 MOST_BACK = 2  # rounds that a run goes back where a state is of no use
@@ -63,9 +64,13 @@ def checked(config: Config) -> ServerState:
     check_exchanged(method, "strategy.minimum", strategy.minimum)
     check_exchanged(method, "strategy.aggregators", strategy.aggregators)
     read_weights(config)
-    state = ServerState(method, strategy.aggregators, config.cohort.sites > 1, strategy.codings)
-    for group in strategy.aggregators:
-        state.aggregator(group)
+    check_halves(method, tuned=bool(config.deployment.epochs))
+    method.check_training(config.train)
+    cohorts = config.cohort.sites > 1
+    state = ServerState(method, strategy.aggregators, cohorts, strategy.codings, config.seed)
+    for group, each in method.known_groups().items():
+        if group in strategy.aggregators or each.knowledge:
+            state.aggregator(group)
     return state
 
 
@@ -172,6 +177,8 @@ class Run:
             self.log(f"resuming after round {saved.round}")
         total, choose = self.config.strategy.rounds, self.config.choose
         begin_progress(self)
+        if first == 1:
+            open_run(self.rounds)
         number, suspects = first, dict[str, str]()
         while number <= total and not stop_reason(self.history, choose):
             try:
@@ -269,6 +276,8 @@ class Run:
         saved = self.folder.go_back(good)
         if saved is not None:
             self._resume(saved)
+        else:
+            open_run(self.rounds)
         self.history = self.history[:good]
         for site in self.roster.everyone:
             self.state.downlink.failed(site)  # what sites know is of rounds that are given up
@@ -384,6 +393,7 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     """Yield what was decided once it is known who takes part, for the log."""
     if roster.newcomers:
         yield f"newcomers, after the rounds: {', '.join(sorted(roster.newcomers))}"
+    yield from state.method.check_training(config.train)
     for group, each in results.coding(state).items():
         if any(way["name"] != "exact" for way in each.values()):
             yield f"{group} travels coded: {state.codings.describe(group)}"

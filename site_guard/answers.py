@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ READERS: Mapping[str, Callable[[Message], answers.AnyReport]] = {
     kinds.WEIGHTS: answers.read_site_report,
     kinds.CATEGORIES: answers.read_categories_report,
     kinds.SUMS: answers.read_sums_report,
+    kinds.OPEN: answers.read_round_report,
     kinds.TRAIN: answers.read_round_report,
     kinds.ALONE: answers.read_round_report,
     kinds.EVALUATE: answers.read_round_report,
@@ -79,6 +81,7 @@ class AnswerFilter:
     rules: ReportRules = field(init=False)
     # The tensors that the app announced in its last answer to a query, by run.
     _announced: dict[int, dict[str, Schema]] = field(default_factory=dict)
+    _opened: dict[int, str] = field(default_factory=dict)  # by run, what its opening was sent
 
     def __post_init__(self) -> None:
         self.rules = ReportRules(self.settings)
@@ -103,8 +106,10 @@ class AnswerFilter:
             raise Refused(
                 "the order asks for measures of another site's model, which never leaves it"
             )
-        if kind != kinds.TRAIN:
+        if kind not in kinds.UPDATES:
             return Requested({}, Codings({}, {}))
+        if kind == kinds.OPEN:
+            self._refuse_second_opening(message)
         coded = orders.read_coded(message)
         schemas = _schemas(message, coded)
         for group, schema in schemas.items():
@@ -163,7 +168,7 @@ class AnswerFilter:
         else:
             self.rules.check_counts(order, report)
             report = allowed(report, kind, self.settings.describe, self.rules.outputs(order))
-        if kind != kinds.TRAIN:
+        if kind not in kinds.UPDATES:
             answers.expect_no_layers(answered)
             return answers.answer(order, report, {})
         layers = {}
@@ -196,6 +201,14 @@ class AnswerFilter:
                 f"this run would send {some(staying)} in the group {group!r}, "
                 "which may never leave this site"
             )
+
+    def _refuse_second_opening(self, message: Message) -> None:
+        """Raise Refused where a run is opened again with other layers: it learns something each time."""
+        sent = hashlib.sha256()
+        for key, payload in sorted(_layers(message).items()):
+            sent.update(f"{key} {hashlib.sha256(payload).hexdigest()}\n".encode())
+        if self._opened.setdefault(message.metadata.run_id, sent.hexdigest()) != sent.hexdigest():
+            raise Refused("the server opens the run again with other layers, and once is enough")
 
     def _refuse_unannounced(self, run: int, group: str, schema: Schema) -> None:
         if run not in self._announced:  # this process started after the run's query

@@ -135,7 +135,7 @@ class Approvals:
             raise Refused(f"{who} was denied by the site: {decision.why}")
         if decision.until and self.now() > datetime.fromisoformat(decision.until):
             raise Refused(f"the approval of {who} ended at {decision.until}")
-        if kind == kinds.TRAIN and (done := self.used(request.id)) >= decision.rounds:
+        if kind in kinds.UPDATES and (done := self.used(request.id)) >= decision.rounds:
             raise Refused(
                 f"the approval of {who} is used up: {done} of {decision.rounds} rounds were trained"
             )

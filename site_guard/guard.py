@@ -35,7 +35,7 @@ from site_guard.warm import AppFailed, WarmProcess
 logger = logging.getLogger("flwr")
 POLL = 0.1  # seconds between two looks for work
 AWAY = 1.0  # seconds before a SuperNode that could not be reached is tried again
-TRAINS = (kinds.TRAIN, kinds.ALONE, kinds.DEPLOY)
+TRAINS = (*kinds.UPDATES, kinds.ALONE, kinds.DEPLOY)
 
 
 @dataclass
@@ -209,7 +209,7 @@ class Guard:
                 f"the order had run out {-left:.0f} s before it reached the app: "
                 "is this machine's clock right?"
             )
-        self.counts.take(trains=kind == kinds.TRAIN)
+        self.counts.take(trains=kind in kinds.UPDATES)
         if self.settings.approve == "ask" and kind == kinds.TRAIN:
             self.approvals.count(request)
         return plan, requested, left
@@ -233,7 +233,7 @@ class Guard:
             site = answers.read_site_report(answer)
             if not site.error:
                 rules.check_site_report(plan, site)
-        elif kind == kinds.TRAIN:
+        elif kind in kinds.UPDATES:
             trained = answers.read_round_report(answer)
             if not trained.error:
                 rules.check_report(plan, trained)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedstrata.protocol.categories import open_columns
 from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.knowledge import knowledge_of
 from fedstrata.protocol.limits import printable
 from fedstrata.protocol.plan import Plan
 from site_guard.signatures import ANY, NONE
@@ -30,6 +31,7 @@ def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
         ("method", _named(plan.method)),
         ("data", _named(plan.data)),
         *((f"group {group}", text) for group, text in _groups(plan.groups, plan.codings)),
+        *_knowledge(plan),
         ("rounds", rounds),
         ("a round", f"{length} in batches of {train.batch_size}"),
         ("optimizer", f"{_named({**vars(train.optimizer)})}, clip {train.clip}"),
@@ -90,6 +92,14 @@ def _start(plan: Plan, signed: str) -> str:
     if signed == ANY:
         return f"{named or 'not known yet'}; the signature leaves it open: any checkpoint may come"
     return "no checkpoint, as signed" if signed == NONE else f"checkpoint {signed[:16]}, as signed"
+
+
+def _knowledge(plan: Plan) -> list[tuple[str, str]]:
+    """Return what the plan's method may send besides layers."""
+    return [
+        (f"knowledge {group}", f"leaves where `share` names it: {each.what}")
+        for group, each in knowledge_of(str(plan.method.get("name"))).items()
+    ]
 
 
 def _tuning(plan: Plan) -> str:

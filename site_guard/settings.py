@@ -11,12 +11,13 @@ from pathlib import Path
 import msgspec
 
 from fedstrata.protocol.data_description import DEFAULT, read_choices
+from fedstrata.protocol.knowledge import KNOWLEDGE
 from fedstrata.protocol.limits import NAME, NotNow
 from fedstrata.support.ed25519 import public_keys
 from fedstrata.support.errors import UserError, nearest
 from site_guard.plan_rules import PlanRules, known_entries, matches
 
-GROUPS = ("common", "task")  # the groups that a site can share
+GROUPS = ("common", "task", *KNOWLEDGE)  # the groups that a site can share
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 # Names of tensors and modules, and globs. Not what `groups` in a run may have besides: "...",
 # "type:", "first:", which need the model to be resolved.
@@ -274,7 +275,7 @@ def _check(settings: SiteSettings, path: Path) -> None:
     if wrong := sorted(set(settings.share) - set(GROUPS)):
         raise UserError(
             f"{path}: share has {', '.join(map(repr, wrong))}; a site can share "
-            f"{' and '.join(GROUPS)}, and other groups never leave"
+            f"{', '.join(GROUPS[:-1])} and {GROUPS[-1]}, and other groups never leave"
         )
     read_choices(",".join(settings.describe), f"{path}: describe")
     for span in settings.hours:

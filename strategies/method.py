@@ -8,23 +8,57 @@ a `SiteRound`. The half that runs at the server checks updates and chooses aggre
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.plan import TrainConfig
 from fedstrata.support.errors import UserError, nearest
-from models.groups import FOUR_GROUPS, Group
+from models.groups import FOUR_GROUPS, Group, Partition
 from strategies.aggregators import Aggregator
-from strategies.site_round import SiteRound
+from strategies.site_round import LAST_LAYER, SiteRound
 
 Groups = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The network of a task as it was built, for which a method makes modules of its own.
+
+    Parameters
+    ----------
+    network : nn.Sequential
+        From inputs to outputs, float32 ``(b, classes)``.
+    input_shape : tuple of int
+        Shape of one input.
+    classes : int
+        Number of outputs of the task.
+    models_dir : Path or None
+        Where this machine has the folders of models that a plan may name.
+    """
+
+    network: nn.Sequential
+    input_shape: tuple[int, ...]
+    classes: int
+    models_dir: Path | None = None
+
+    @property
+    def features(self) -> int:
+        """The width of what enters the last layer, ``head.out``."""
+        last = self.network.get_submodule(LAST_LAYER)
+        assert isinstance(last, nn.Linear)
+        return last.in_features
 
 
 class Method:
     """Both halves of a method; subclasses are frozen dataclasses that override what differs."""
 
     name: ClassVar[str]
+    needs_last_taken: ClassVar[bool] = False
+    """Whether sites of a cohort, too, are told which of their updates was taken last."""
 
     # -- the partition ---------------------------------------------------------------------------
 
@@ -37,9 +71,13 @@ class Method:
         """Return all groups by name; a method may add one for knowledge other than layers."""
         return FOUR_GROUPS
 
-    def extras(self, network: nn.Sequential, classes: int) -> nn.Module | None:
-        """Return modules that the method adds; they are named ``extras.*`` and grouped like layers."""
-        del network, classes
+    def extras(self, made: Made) -> nn.Module | None:
+        """Return modules that the method adds; they are named ``extras.*`` and grouped like layers.
+
+        Parameters are trained, buffers hold knowledge. Where they are in the way from inputs to
+        outputs, `train`, `predictor` and `fine_tune` run them there.
+        """
+        del made
         return None
 
     def trains_what_it_received(self, group: str) -> bool:
@@ -51,15 +89,61 @@ class Method:
         # difference, and that corrects it only where the next one continues from this one.
         return group in FOUR_GROUPS
 
+    def opening(self) -> tuple[str, ...]:
+        """Return the groups of knowledge that all sites send once, before round 1; see `open`.
+
+        They reach the sites in every round, and do not change any more.
+        """
+        return ()
+
+    def sent_groups(self, partition: Partition) -> tuple[str, ...]:
+        """Return the groups that a site sends after each round: all exchanged, without `opening`."""
+        once = self.opening()
+        return tuple(group for group in partition.exchanged_groups() if group not in once)
+
+    def check_training(self, train: TrainConfig) -> tuple[str, ...]:
+        """Return what the log is to say of training so with this method.
+
+        Raises
+        ------
+        UserError
+            Where the method cannot train so.
+        """
+        del train
+        return ()
+
     # -- the site's half -------------------------------------------------------------------------
+
+    def open(self, site: SiteRound) -> None:
+        """Before round 1, put what the site knows into its tensors of the groups of `opening`.
+
+        The server averages them by examples. Nothing else of what happens to the model is kept.
+        """
+        raise NotImplementedError(f"{self.name} has an opening, and says nothing in it")
+
+    def receive(self, site: SiteRound) -> None:
+        """Change the model once it is loaded, before it is measured and trained; by default not.
+
+        It runs for every order that measures, trains or fine-tunes, and must do the same each time.
+        """
 
     def train(self, site: SiteRound) -> None:
         """Train the model of ``site`` in place; by default all trained groups at once."""
         site.fit()
 
     def predictor(self, site: SiteRound) -> nn.Module:
-        """Return the module that is evaluated, over inputs like those of ``site.train``."""
+        """Return the module that is evaluated, over inputs like those of ``site.train``.
+
+        It changes nothing: it may be asked for more than once in a round.
+        """
         return site.tail
+
+    def deployed(self, site: SiteRound) -> Mapping[str, Tensor] | None:
+        """Return tensors by the network's names with which it alone predicts as `predictor` does.
+
+        All others are those of ``site.model``. None where it takes more than the network.
+        """
+        return {} if type(self).predictor is Method.predictor else None
 
     def fine_tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
         """Fine-tune ``groups`` of the final model in place, after the last round.
@@ -86,6 +170,25 @@ class Method:
         return configured()
 
 
+def check_halves(method: Method, *, tuned: bool) -> None:
+    """Raise UserError where a method's halves do not go together.
+
+    Parameters
+    ----------
+    method : Method
+        The method.
+    tuned : bool
+        Whether sites fine-tune after the last round (``deployment.epochs``).
+    """
+    kind = type(method)
+    if tuned and kind.predictor is not Method.predictor and kind.fine_tune is Method.fine_tune:
+        raise UserError(
+            f"deployment.epochs: method {method.name} predicts with another model than it would "
+            "fine-tune, for it has a predictor and no fine_tune of its own: write "
+            "deployment.epochs=0, or choose another method"
+        )
+
+
 def check_codings(method: Method, codings: Codings) -> None:
     """Raise UserError for a configured coding that a group of the method cannot have."""
     for key, chosen in (("coding", codings.up), ("coding_down", codings.down)):
@@ -103,8 +206,14 @@ def check_codings(method: Method, codings: Codings) -> None:
 def check_exchanged(method: Method, where: str, groups: Iterable[str]) -> None:
     """Raise UserError if the settings at ``where`` name a group that is not exchanged."""
     known = method.known_groups()
-    sent = [name for name, group in known.items() if group.exchanged]
+    once = method.opening()
+    sent = [name for name, group in known.items() if group.exchanged and name not in once]
     for group in groups:
+        if group in once:
+            raise UserError(
+                f"{where}.{group}: method {method.name} asks for group {group!r} once, before round 1, "
+                "and nothing of it can be configured: leave it out"
+            )
         if group not in sent:
             why = "never leaves its site" if group in known else "does not exist"
             raise UserError(

@@ -15,7 +15,7 @@ from fedstrata.support.seeds import derive_seed
 from models.freezing import freeze, frozen_cut
 from models.groups import Partition, Scope, partition_tensors
 from models.networks import build
-from strategies.method import Method
+from strategies.method import Made, Method
 
 NEAREST_FIRST = (Scope.ONE_SITE, Scope.SAME_TASK, Scope.ALL_SITES)
 
@@ -151,7 +151,7 @@ def build_partitioned(
             models_dir=models_dir,
             **options,
         )
-        extras = method.extras(network, classes)
+        extras = method.extras(Made(network, tuple(input_shape), classes, models_dir))
     model = ModelWithExtras(network, extras)
     partition = partition_tensors(model, method.groups(plan.groups, model), method.known_groups())
     if plan.tuning.epochs:

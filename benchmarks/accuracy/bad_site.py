@@ -266,7 +266,10 @@ class Federation:
     def _checked(self, reply: Message, member: Member, number: int) -> Update:
         state = self.state.states["common"]
         references = {"common": Reference(EXACT, state, state)}
-        return checked_update(reply, member, number, self.partition, self.method, references, 60.0)
+        groups = list(references)
+        return checked_update(
+            reply, member, number, self.partition, self.method, references, 60.0, groups
+        )
 
     def _learned(self, name: str, number: int, received: Tensors) -> Learned:
         """Return what a site's training makes of the layers that it received."""

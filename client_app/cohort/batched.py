@@ -49,6 +49,7 @@ SplitsOf = Callable[[SiteContext], dict[str, Split]]
 # What is in memory at once of one stack. Beyond some millions of numbers a longer stack is no
 # faster: it no longer stays in the processor's cache from one step to the next.
 MOST_STACKED = 4_000_000  # elements of the models
+OF_A_SITE = ("receive", "train", "predictor")  # with one of its own, a method trains by site
 MOST_INPUTS = 32_000_000  # elements of the training examples
 
 
@@ -327,7 +328,8 @@ def _why_alone(alike: Sequence[SiteContext]) -> str:
         return "cohort.batched=false"
     if context.plan.train.compile:
         return "train.compile=true"
-    if method.train is not Method.train or method.predictor is not Method.predictor:
+    own = [getattr(method, name) is not getattr(Method, name) for name in OF_A_SITE]
+    if any(own):
         return f"method {method.name} trains in its own way"
     if any(name.startswith("extras.") for name in context.partitioned.partition.group_of):
         return f"method {method.name} has modules of its own"

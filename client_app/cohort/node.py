@@ -16,7 +16,7 @@ from client_app.failures import logged_reason
 from client_app.memory import within_memory
 from client_app.node_config import NodeSettings
 from client_app.orders import Report, answer_order, failure_reason, save_checkpoint
-from client_app.round import exchanged_tensors, train_round
+from client_app.round import exchanged_tensors, open_site_round, train_round
 from fedstrata.protocol import answers, cohort_answers, kinds
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.limits import Refused
@@ -81,8 +81,8 @@ def answer_cohort(message: Message, node: NodeSettings, plan: Plan, order: Order
         reports = _each(kind, contexts, order) + _rejected(cohort)
         return cohort_answers.cohort_answer(message, reports, {})
     contexts = cohort.chosen(members)
-    if kind == kinds.TRAIN:
-        trained, layers = train_cohort(contexts, order, expected)
+    if kind in kinds.UPDATES:
+        trained, layers = train_cohort(contexts, order, expected, kind)
         return cohort_answers.cohort_answer(message, trained, layers)
     if kind == kinds.WEIGHTS and contexts:  # one file serves all sites of the node
         save_checkpoint(contexts[0], order.payloads)
@@ -129,7 +129,10 @@ def open_cohort(node: NodeSettings, plan: Plan) -> Cohort:
 
 
 def train_cohort(
-    contexts: Sequence[SiteContext], order: Order, expected: Mapping[str, int]
+    contexts: Sequence[SiteContext],
+    order: Order,
+    expected: Mapping[str, int],
+    kind: str = kinds.TRAIN,
 ) -> tuple[list[RoundReport], dict[str, bytes]]:
     """Train one round at each site; return the reports, and each scope's sum.
 
@@ -139,11 +142,13 @@ def train_cohort(
     reports: list[RoundReport] = []
     # Added as sites are done: their updates are not in memory all at once.
     sums: CohortSums | None = None
-    for context, report, tensors in _trained(contexts, order):
+    work = _trained if kind == kinds.TRAIN else _opened
+    for context, report, tensors in work(contexts, order):
         sums = sums or CohortSums(expected, context.method)
         if not report.error:
             try:
-                context.store.note_data(context.data.digest)
+                if kind == kinds.TRAIN:
+                    context.store.note_data(context.data.digest)
                 sums.add(context.data.task, report, context.partitioned.partition, tensors)
             except (Refused, UserError) as error:
                 report = _failed(context, order, str(error))
@@ -202,7 +207,14 @@ def _trained(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]
 
     def train(context: SiteContext) -> RoundReport:
         tensors = layers.tensors(context)
-        return train_round(context, order.round, tensors, context.store, best=order.best)
+        return train_round(
+            context,
+            order.round,
+            tensors,
+            context.store,
+            best=order.best,
+            last_taken=order.last.get(context.data.site, 0),
+        )
 
     for alone, batched in train_batched(contexts, order.round, layers.tensors, order.best):
         for context, outcome, tensors in batched:
@@ -216,6 +228,17 @@ def _trained(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]
             except Exception as error:
                 reason = failure_reason(context, order.round, error)
                 yield context, _failed(context, order, reason), {}
+
+
+def _opened(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]:
+    """Yield each site's report and what it sends before round 1, as sites are done."""
+    layers = SharedLayers(order.payloads)
+    for context in contexts:
+        try:
+            yield context, *open_site_round(context, layers.tensors(context))
+        except Exception as error:
+            reason = failure_reason(context, order.round, error)
+            yield context, _failed(context, order, reason), {}
 
 
 def _failed(context: SiteContext, order: Order, reason: str) -> RoundReport:

@@ -25,7 +25,8 @@ class CohortSums:
     Parameters
     ----------
     expected : mapping of str to int
-        By scope key, the examples of all sites asked, as the server's order says.
+        By scope key, the examples of all sites asked, as the server's order says. Scopes that are
+        not in it are not asked for, as before the rounds.
     method : Method
         Says whether partial work is taken.
     """
@@ -47,7 +48,7 @@ class CohortSums:
         partition : Partition
             Of the task's model.
         tensors : Tensors
-            All that the site exchanges, by name.
+            All that the site exchanges in the scopes asked for, by name.
 
         Raises
         ------
@@ -59,14 +60,15 @@ class CohortSums:
             raise Refused(reason)
         # All groups are checked before any is added: a refused site must be in no sum.
         groups = {}
-        for group in partition.exchanged_groups():
+        keys = scope_keys(partition, task)
+        for group in (group for group, key in keys.items() if key in self._expected):
             groups[group] = {name: tensors[name] for name in partition.exchanged_names(group)}
             try:
                 check_values(groups[group], MAX_MAGNITUDE)
             except PayloadError as error:
                 raise Refused(f"group {group}: {error}") from None
-        for group, key in scope_keys(partition, task).items():
-            self._add(key, groups[group], report.examples)
+        for group, tensors_of_group in groups.items():
+            self._add(keys[group], tensors_of_group, report.examples)
 
     def _add(self, key: str, update: Tensors, examples: int) -> None:
         if key not in self._sums:

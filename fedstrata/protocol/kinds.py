@@ -7,17 +7,19 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from fedstrata.protocol.limits import Refused
 
 # Flower routes a message by the word before the dot: to the app's query, train or evaluate.
-QUERY, WEIGHTS, CATEGORIES, SUMS, TRAIN, ALONE, POOLED, DEPLOY, EVALUATE = (
+QUERY, WEIGHTS, CATEGORIES, SUMS, OPEN, TRAIN, ALONE, POOLED, DEPLOY, EVALUATE = (
     "query",
     "query.weights",
     "query.categories",
     "query.sums",
+    "train.open",
     "train",
     "train.alone",
     "train.pooled",
     "train.deploy",
     "evaluate",
 )
+UPDATES = (OPEN, TRAIN)  # whose answers have layers
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 

@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -63,6 +64,9 @@ class Order(NamedTuple):
     taken : dict
         By group whose coding loses something, the round of the last update of this site that the
         server accepted; 0 for none. With it the site knows which error feedback still counts.
+    last : dict
+        By site that is asked, the round of its last update that the server took, of whatever
+        coding; a site that is missing has none, or its method does not need to know.
     best : int
         The round after which the state was best so far; 0 for none. The site keeps the personal
         layers that belong to it.
@@ -87,6 +91,7 @@ class Order(NamedTuple):
     state: int = 0
     of: str = ""
     fresh: tuple[str, ...] = ()
+    last: Mapping[str, int] = MappingProxyType({})
 
 
 def step_key(group: str, number: int) -> str:
@@ -111,12 +116,13 @@ def order(
     state: int = 0,
     of: str = "",
     fresh: Sequence[str] = (),
+    last: Mapping[str, int] | None = None,
 ) -> Message:
     """Return the message that asks the node for ``kind`` in round ``round_number``.
 
-    ``coded``, ``taken``, ``best``, ``keep``, ``state``, ``of`` and ``fresh`` are those of `Order`. An
-    order to a cohort names the ``members`` that are asked and, by scope, the examples ``expected``
-    of all sites that are asked: the fixed point of the sums depends on them.
+    ``coded``, ``taken``, ``best``, ``keep``, ``state``, ``of``, ``fresh`` and ``last`` are those of
+    `Order`. An order to a cohort names the ``members`` that are asked and, by scope, the examples
+    ``expected`` of all sites that are asked: the fixed point of the sums depends on them.
     """
     # Flower names a message by the SHA-256 of its content, and accepts an answer from any node that
     # gives this name. The random number keeps the name from nodes that got the same layers.
@@ -133,6 +139,8 @@ def order(
         record["state"] = state
     if of:
         record["of"] = of
+    if last:
+        record["last"] = json.dumps(dict(last))
     if fresh:
         record["fresh"] = list(fresh)
     if members:
@@ -164,7 +172,7 @@ def read_order(message: Message) -> Order:
         coded, taken = read_coded(message), _read_taken(content[ORDER].get("taken", "{}"))
         best, state = (content[ORDER].get(key, 0) for key in ("best", "state"))
         keep, of = content[ORDER].get("keep", ""), measured_of(message)
-        fresh = content[ORDER].get("fresh", [])
+        fresh, last = content[ORDER].get("fresh", []), _read_taken(content[ORDER].get("last", "{}"))
     except (KeyError, TypeError, Refused) as error:
         raise UserError(f"the server's message cannot be read: {error}") from None
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
@@ -175,7 +183,9 @@ def read_order(message: Message) -> Order:
     if not isinstance(fresh, list):
         raise UserError("the server's message cannot be read: fresh is no list")
     names = tuple(map(str, fresh))
-    return Order(plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of, names)
+    return Order(
+        plan, number, payloads, coded, taken, rounds[0], str(keep), rounds[1], of, names, last
+    )
 
 
 def measured_of(message: Message) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from fedstrata.protocol.plan import FitConfig
 from fedstrata.support.registry import find
 from models.training.data import Split
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]  # of what the network gives, and the labels
 OptimizerState = MutableMapping[str, dict[str, Tensor]]
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -100,6 +101,7 @@ def fit(
     device: torch.device,
     loss: Loss | None = None,
     penalty: Callable[[], Tensor] | None = None,
+    after_step: Callable[[], None] | None = None,
     optimizer_state: OptimizerState | None = None,
     max_steps: int | None = None,
 ) -> FitReport:
@@ -108,7 +110,8 @@ def fit(
     Parameters
     ----------
     network : nn.Module
-        From a batch of inputs to outputs ``(b, outputs)``, already on ``device``.
+        From a batch of inputs to outputs ``(b, outputs)``, or to whatever ``loss`` takes; already
+        on ``device``.
     split : Split
         Inputs and what is to be predicted.
     settings : FitSettings
@@ -124,6 +127,8 @@ def fit(
         the examples, or has a ``mass`` as a `TaskLoss` does.
     penalty : callable, optional
         A scalar added to the loss of every step, such as the proximal term of FedProx.
+    after_step : callable, optional
+        Called after every step, such as to keep a parameter within its bounds.
     optimizer_state : mapping, optional
         State of earlier fits by parameter name, loaded where it fits and replaced by the new.
     max_steps : int, optional
@@ -172,6 +177,8 @@ def fit(
         if settings.config.clip is not None:
             nn.utils.clip_grad_norm_(list(parameters.values()), settings.config.clip)
         optimizer.step()
+        if after_step is not None:
+            after_step()
         total += value * len(indices)
         seen += len(indices)
         done += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from flwr.app import Message
@@ -32,6 +32,7 @@ def checked_update(
     method: Method,
     references: Mapping[str, Reference],
     within: float,
+    groups: Collection[str],
 ) -> Update:
     """Return what a site learned, or raise Refused with the reason for which it is not taken.
 
@@ -51,6 +52,8 @@ def checked_update(
         By group, what the site trained from.
     within : float
         Seconds after which the order ran out.
+    groups : collection of str
+        Those that were asked for.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def checked_update(
         raise refusal(report)
     _check_report(report, member, round_number, method, within)
     keys = scope_keys(partition, member.task)
-    _check_groups(payloads.keys(), keys.keys())
+    _check_groups(payloads.keys(), set(groups))
     contributions = {}
     for group, data in payloads.items():
         try:
@@ -122,7 +125,7 @@ def checked_cohort(
         why = report.error or "is a cohort, and answers as a site"
         raise (NotNow if report.later else Refused)(why)
     reports, problems = _cohort_reports(messages, members, round_number, method, within)
-    sites, schemas = _expected_sums(members, reports, partitions)
+    sites, schemas = _expected_sums(members, reports, partitions, expected)
     payloads = answers.read_payloads(reply)
     _check_groups(payloads.keys(), sites.keys())
     contributions = {}
@@ -294,6 +297,7 @@ def _expected_sums(
     members: Sequence[Member],
     reports: Mapping[str, RoundReport],
     partitions: Mapping[str, Partition],
+    expected: Mapping[str, int],
 ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, TensorSpec]]]:
     """Return by scope key the sites that must be in its sum, with examples; and its tensors."""
     sites: dict[str, dict[str, int]] = {}
@@ -302,6 +306,8 @@ def _expected_sums(
         if member.site in reports:
             partition = partitions[member.task]
             for group, key in scope_keys(partition, member.task).items():
+                if key not in expected:
+                    continue
                 sites.setdefault(key, {})[member.site] = reports[member.site].examples
                 schemas[key] = partition.schema(group)
     return sites, schemas

@@ -56,6 +56,8 @@ class Ask:
         For training: by scope key, the examples of all sites asked.
     taken : mapping of str to mapping, optional
         For training: by site and group, of which round the last update is that was aggregated.
+    last : mapping of str to int, optional
+        For training: by site, of which round the last update is that was aggregated whole.
     best, keep, state : int, str, int
         As `fedstrata.protocol.orders.Order` has them.
     states : mapping of str to mapping, optional
@@ -72,6 +74,7 @@ class Ask:
     layers: Mapping[str, Array] | None = None
     expected: Mapping[str, int] | None = None
     taken: Mapping[str, Mapping[str, int]] | None = None
+    last: Mapping[str, int] | None = None
     best: int = 0
     keep: str = ""
     state: int = 0
@@ -211,6 +214,9 @@ class Dispatch:
             state=ask.state,
             of=of,
             fresh=[name for name in ([of] if of else recipients.sites) if name in ask.fresh],
+            last={s: ask.last[s] for s in recipients.sites if ask.last.get(s)}
+            if ask.last
+            else None,
         )
 
     def _layers(
@@ -265,6 +271,24 @@ class Dispatch:
 def _sites(pending: Mapping[str, Recipients]) -> Iterator[str]:
     """Return the sites whose answers are awaited."""
     return (site for recipients in pending.values() for site in recipients.sites)
+
+
+def last_whole(
+    history: Sequence[Mapping[str, Any]], keys: Mapping[str, Collection[str]]
+) -> dict[str, int]:
+    """Return of which round the last update of each site is of which every scope was aggregated.
+
+    ``keys`` has the scope keys of each site to look for. A site without such a round is left out.
+    """
+    found: dict[str, int] = {}
+    for record in reversed(history):
+        if len(found) == len(keys):
+            break
+        kept = record["kept"]
+        for site in record["participants"]:
+            if site in keys and site not in found and not any(key in kept for key in keys[site]):
+                found[site] = int(record["round"])
+    return found
 
 
 def last_taken(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from server_app.rounds import sampling
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import Update
-from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken
+from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken, last_whole
 from server_app.rounds.judging import Judged, RoundJudge, held_for, update_norms
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord, task_metrics
@@ -178,6 +178,8 @@ class Rounds:
         expected = self.state.begin_round(
             {member.site: member.report.examples["train"] for member in played.asked},
             {member.site: member.task for member in played.asked},
+            number,
+            self.examples_of_all,
         )
         played.answers = dict.fromkeys(expected, 0)
         alone = [member.task for member in played.asked if not member.in_cohort]
@@ -191,6 +193,7 @@ class Rounds:
             self.settings.deadline,
             expected=expected,
             taken=taken,
+            last=last_whole(history, self._told_last(played.asked)),
             best=best.round if best else 0,
         )
         for recipients, reply in self.dispatch.ask(ask, played.asked, played.record):
@@ -225,6 +228,23 @@ class Rounds:
         record.tasks = task_metrics(record.sites)
         return played
 
+    def examples_of_all(self) -> dict[str, int]:
+        """Return by scope key the training examples of all members that share it."""
+        found: Counter[str] = Counter()
+        for member in self.roster.members.values():
+            for key in self.state.scope_keys(member.task).values():
+                found[key] += member.report.examples["train"]
+        return dict(found)
+
+    def _told_last(self, asked: Iterable[Member]) -> dict[str, Collection[str]]:
+        """Return the scope keys of the sites that are told which of their updates counted last."""
+        cohorts = self.state.method.needs_last_taken
+        return {
+            member.site: self.state.scope_keys(member.task).values()
+            for member in asked
+            if cohorts or not member.in_cohort
+        }
+
     def _sample(self, number: int, attempt: int, connected: set[int]) -> Attempt:
         """Draw the sites of an attempt; note those that are drawn and not connected."""
         chosen = sampling.sample(
@@ -257,8 +277,8 @@ class Rounds:
             return checked_cohort(reply, members, number, partitions, expected, method, within)
         (member,) = recipients.members
         references = self.state.references(member.task)
-        partition = partitions[member.task]
-        return checked_update(reply, member, number, partition, method, references, within)
+        partition, groups = partitions[member.task], self.state.sent_groups(member.task)
+        return checked_update(reply, member, number, partition, method, references, within, groups)
 
     def _aggregate(self, played: Attempt, recipients: Recipients, update: Update) -> None:
         """Add what an answer contributes, and note who took part and who did not."""

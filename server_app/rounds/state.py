@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from fedstrata.support.errors import UserError
 from models.groups import Partition, exchanged_by_scope, scope_keys
 from server_app.rounds.contribution import Contribution, Reference
 from server_app.rounds.downlink import Downlink, Published
-from strategies.aggregators import Aggregator, make_aggregator
+from strategies.aggregators import Aggregator, RoundFacts, make_aggregator
 from strategies.method import Method
 
 
@@ -51,6 +51,8 @@ class ServerState:
         Whether nodes may answer with the sums over several sites.
     codings : Codings
         How each group travels.
+    seed : int
+        The run's, for aggregators that learn.
     partitions : dict
         Task to the partition of its model.
     states : dict
@@ -67,6 +69,7 @@ class ServerState:
     configured: Mapping[str, Any]
     sums: bool = False
     codings: Codings = field(default_factory=lambda: Codings({}, {}))
+    seed: int = 0
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
@@ -101,6 +104,10 @@ class ServerState:
     def scope_keys(self, task: str) -> dict[str, str]:
         """Return the scope key of each exchanged group, for sites of ``task``."""
         return scope_keys(self.partitions[task], task)
+
+    def sent_groups(self, task: str) -> tuple[str, ...]:
+        """Return the groups that sites of ``task`` send after each round."""
+        return self.method.sent_groups(self.partitions[task])
 
     def references(self, task: str) -> dict[str, Reference]:
         """Return what sites of ``task`` train from in this round, and how they answer, by group."""
@@ -143,21 +150,42 @@ class ServerState:
 
     # -- a round ---------------------------------------------------------------------------------
 
-    def begin_round(self, examples: Mapping[str, int], tasks: Mapping[str, str]) -> dict[str, int]:
+    def begin_round(
+        self,
+        examples: Mapping[str, int],
+        tasks: Mapping[str, str],
+        number: int = 0,
+        everyone: Callable[[], Mapping[str, int]] = dict,
+        groups: Sequence[str] | None = None,
+    ) -> dict[str, int]:
         """Open the aggregators of every scope that is asked; return the examples expected of each.
 
         Parameters
         ----------
         examples, tasks : mapping of str to int, str
             The training examples and the task of each site that is asked.
+        number : int
+            The round.
+        everyone : callable
+            Returns by scope key the examples of all sites; asked only where an aggregator learns.
+        groups : sequence of str, optional
+            Those that are asked for; those of every round when omitted.
         """
-        keys = {task: self.scope_keys(task).values() for task in set(tasks.values())}
+        keys = {task: self.scope_keys(task) for task in set(tasks.values())}
+        asked = {task: self.sent_groups(task) if groups is None else groups for task in keys}
         expected: dict[str, dict[str, int]] = {}
+        beside: dict[str, Mapping[str, str]] = {}  # the scope keys of the same task
         for site, task in tasks.items():
-            for key in keys[task]:
-                expected.setdefault(key, {})[site] = examples[site]
+            for group, key in keys[task].items():
+                if group in asked[task]:
+                    expected.setdefault(key, {})[site] = examples[site]
+                    beside.setdefault(key, keys[task])
         for key, sites in expected.items():
-            self.aggregators[key].begin(self.states[key], sites)
+            aggregator = self.aggregators[key]
+            if aggregator.learns:
+                others = {g: self.states[beside[key][g]] for g in aggregator.reads}
+                aggregator.inform(RoundFacts(number, self.seed, everyone()[key], others))
+            aggregator.begin(self.states[key], sites)
         return {key: sum(sites.values()) for key, sites in expected.items()}
 
     def add(self, contributions: Mapping[str, Contribution]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fedstrata.support.options import read_options
 from fedstrata.support.registry import find
-from strategies.aggregators.base import Aggregator, Tensors
+from strategies.aggregators.base import Aggregator, RoundFacts, Tensors
 from strategies.aggregators.coordinatewise import Median, TrimmedMean
 from strategies.aggregators.fedavg import (
     EXAMPLES_SLACK,
@@ -25,6 +25,7 @@ __all__ = [
     "MAX_MAGNITUDE",
     "Aggregator",
     "FixedPointSum",
+    "RoundFacts",
     "Tensors",
     "largest_sum",
     "make_aggregator",

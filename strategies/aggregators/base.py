@@ -24,6 +24,29 @@ class Options:
         """Raise UserError for a value out of its range; ``where`` is its place, for the text."""
 
 
+@dataclass(frozen=True)
+class RoundFacts:
+    """What an aggregator that learns may know of a round, beside the updates.
+
+    Parameters
+    ----------
+    number : int
+        The round; 0 for what happens before round 1.
+    seed : int
+        The run's.
+    examples : int
+        Training examples of all sites that share the scope, asked this time or not.
+    others : mapping of str to Tensors
+        The states of the groups that it reads, for the same task, as the sites received them; not
+        to be changed.
+    """
+
+    number: int
+    seed: int
+    examples: int
+    others: Mapping[str, Tensors]
+
+
 class Aggregator(ABC):
     """One rule of aggregation, for one group and scope over all rounds of a run.
 
@@ -37,12 +60,18 @@ class Aggregator(ABC):
         The dataclass of its hyper-parameters.
     takes_sums : bool
         Whether a sum over several sites can replace the update of each site.
+    learns : bool
+        Whether `inform` is to be called before each round.
+    reads : tuple of str
+        Other groups, whose states it is told with the facts of a round.
     note : str or None
         A remark on the last ``finish`` for the log, such as why the state did not change.
     """
 
     options_type: ClassVar[type[Options]] = Options
     takes_sums: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Options) -> None:
         del options  # a rule that has some keeps them
@@ -50,6 +79,10 @@ class Aggregator(ABC):
         self._current: Tensors = {}
         self._expected: Mapping[str, int] = {}
         self._answered: dict[str, int] = {}
+
+    def inform(self, facts: RoundFacts) -> None:
+        """Take what is known of the next round; it is called before ``begin`` if it ``learns``."""
+        del facts
 
     def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
         """Start a round; an unfinished one is dropped.

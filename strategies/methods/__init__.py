@@ -6,6 +6,8 @@ from typing import Any
 from fedstrata.support.options import read_options
 from fedstrata.support.registry import find
 from strategies.method import Method
+from strategies.methods.dbe import DBE
+from strategies.methods.ditto import Ditto
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
 from strategies.methods.fedper import FedPer
@@ -13,8 +15,11 @@ from strategies.methods.fedprox import FedProx
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
 from strategies.methods.local import Local
+from strategies.methods.scaffold import Scaffold
 
 METHODS: Mapping[str, type[Method]] = {
+    "dbe": DBE,
+    "ditto": Ditto,
     "fedavg": FedAvg,
     "fedbn": FedBN,
     "fedper": FedPer,
@@ -22,6 +27,7 @@ METHODS: Mapping[str, type[Method]] = {
     "layers": Layers,
     "lg_fedavg": LGFedAvg,
     "local": Local,
+    "scaffold": Scaffold,
 }
 
 

@@ -45,7 +45,7 @@ def coded_site(plan: Plan, federation: str) -> SiteContext:
 
 def test_there_is_one_function_for_each_order() -> None:
     sent = {kinds.QUERY, kinds.CATEGORIES, kinds.SUMS, kinds.WEIGHTS, kinds.TRAIN, kinds.ALONE}
-    sent |= {kinds.POOLED, kinds.DEPLOY, kinds.EVALUATE}
+    sent |= {kinds.OPEN, kinds.POOLED, kinds.DEPLOY, kinds.EVALUATE}
     assert orders.ORDERS.keys() == sent
 
 

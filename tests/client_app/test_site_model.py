@@ -7,6 +7,7 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from models.training.data import Places, Split
 from strategies.method import Method
 from tests.helpers.site_contexts import model_tensors, opened
 
+SITE = SimpleNamespace(memory={})  # all that a plain method has at the site
 METRICS = {"received": {"test": {"accuracy": 0.5, "auroc": None}}}
 
 
@@ -46,7 +48,12 @@ def site_with_files(plan: Plan, folder: Path) -> SiteContext:
 def test_the_card_says_what_the_model_is(plan: Plan) -> None:
     context = opened(plan)
     path = write_site_model(
-        context, "best", 2, memory={"m": torch.ones(1)}, metrics=METRICS, tuned=["head.out.bias"]
+        context,
+        "best",
+        2,
+        site_round=SimpleNamespace(memory={"m": torch.ones(1)}),
+        metrics=METRICS,
+        tuned=["head.out.bias"],
     )
     assert path == context.store.folder / "models" / "best.safetensors"
     model = read_model(path)
@@ -85,13 +92,13 @@ def test_a_method_that_predicts_otherwise_is_named(plan: Plan) -> None:
             return torch.nn.Identity()
 
     context = replace(opened(plan), method=Other())
-    path = write_site_model(context, "last", 1, memory={}, metrics={})
+    path = write_site_model(context, "last", 1, site_round=SITE, metrics={})
     assert not read_model(path).card.predicts_alone
 
 
 def test_the_test_examples_stay_at_the_site_for_its_user_alone(plan: Plan, tmp_path: Path) -> None:
     context = site_with_files(plan, tmp_path)
-    write_site_model(context, "last", 1, memory={}, metrics={})
+    write_site_model(context, "last", 1, site_round=SITE, metrics={})
     path = context.store.folder / TEST_EXAMPLES
     assert path.stat().st_mode & 0o777 == 0o600
     rows = list(csv.DictReader(path.open()))
@@ -109,7 +116,7 @@ def test_a_file_name_that_is_no_text_is_written_as_its_bytes() -> None:
 
 def test_data_in_no_files_have_no_such_table(plan: Plan) -> None:
     context = opened(plan)
-    write_site_model(context, "last", 1, memory={}, metrics={})
+    write_site_model(context, "last", 1, site_round=SITE, metrics={})
     assert not (context.store.folder / TEST_EXAMPLES).exists()
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from models.groups import FOUR_GROUPS, Group, Scope
 from strategies.aggregators import Aggregator, make_aggregator
-from strategies.method import Groups, Method, with_rest_in
+from strategies.method import Groups, Made, Method, with_rest_in
 from strategies.site_round import SiteRound
 
 
@@ -32,15 +32,14 @@ class FedProto(Method):
     name = "fedproto"
 
     def known_groups(self) -> Mapping[str, Group]:
-        return {**FOUR_GROUPS, "prototypes": Group("prototypes", Scope.ALL_SITES)}
+        return {**FOUR_GROUPS, "prototypes": Group("prototypes", Scope.ALL_SITES, knowledge=True)}
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
         return with_rest_in(configured, "personal", prototypes=["extras"])
 
-    def extras(self, network: nn.Sequential, classes: int) -> nn.Module:
-        del network
-        return Prototypes(classes, 256)
+    def extras(self, made: Made) -> nn.Module:
+        return Prototypes(made.classes, 256)
 
     def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
         return make_aggregator("fedavg", {}) if group == "prototypes" else configured()

@@ -53,11 +53,11 @@ class FedRep(Method):
 
 
 @dataclass(frozen=True)
-class Ditto(Method):
+class Pulled(Method):
     """A second, personal model (Li et al. 2021): pulled towards what was received, never sent."""
 
     pull: float
-    name = "ditto"
+    name = "pulled"
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         del model
@@ -90,7 +90,7 @@ class Ditto(Method):
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     SEEN.clear()
-    every = {**methods.METHODS, "fedrep": FedRep, "ditto": Ditto, "fedproto": FedProto}
+    every = {**methods.METHODS, "fedrep": FedRep, "pulled": Pulled, "fedproto": FedProto}
     monkeypatch.setattr(methods, "METHODS", every)
 
 
@@ -104,7 +104,7 @@ def test_alternating_phases_leave_the_other_part_alone(tmp_path: Path) -> None:
 
 
 def test_a_second_model_stays_at_the_site(tmp_path: Path) -> None:
-    overrides = [*SMALL, "method.name=ditto", "+method.pull=0.1"]
+    overrides = [*SMALL, "method.name=pulled", "+method.pull=0.1"]
     replies: list[bytes] = []
 
     def recorded(_: Message, reply: Message) -> Message:

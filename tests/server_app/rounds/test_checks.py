@@ -54,6 +54,9 @@ MEASURED = {"test": METRIC, "validation": METRIC}
 GOOD = RoundReport("clinic", 3, 20, 5, 5, 0.7, 1.0, MEASURED, "", numerics=Numerics(1))
 
 
+GROUPS = ("common", "task")
+
+
 def asked() -> Message:
     return orders.order(kinds.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60)
 
@@ -71,7 +74,7 @@ def reply(report: RoundReport, tensors: dict[str, dict[str, torch.Tensor]]) -> M
 
 def check(message: Message) -> Any:
     references = {group: Reference(EXACT, state, state) for group, state in layers().items()}
-    return checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0)
+    return checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0, GROUPS)
 
 
 def learned(update: Update, group: str) -> dict[str, torch.Tensor]:
@@ -99,12 +102,13 @@ def test_a_difference_is_bounded_together_with_what_it_is_to() -> None:
         references = {"common": Reference(int8, state, state), "task": Reference(EXACT, task, task)}
         if fine:
             found = learned(
-                checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0), "common"
+                checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0, GROUPS),
+                "common",
             )
             assert all(torch.allclose(found[n], t) for n, t in target.items())
             continue
         with pytest.raises(Refused, match=r"group common: 'fc1.* has a magnitude of"):
-            checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0)
+            checked_update(message, MEMBER, 3, PARTITION, METHOD, references, 60.0, GROUPS)
 
 
 def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None:
@@ -114,7 +118,7 @@ def test_whole_tensors_move_the_servers_state_by_what_the_site_changed() -> None
     references = {"common": Reference(EXACT, received, current)}
     references["task"] = Reference(EXACT, answer["task"], answer["task"])
     found = learned(
-        checked_update(reply(GOOD, answer), MEMBER, 3, PARTITION, METHOD, references, 60.0),
+        checked_update(reply(GOOD, answer), MEMBER, 3, PARTITION, METHOD, references, 60.0, GROUPS),
         "common",
     )
     assert all(torch.allclose(found[n], t + 1) for n, t in current.items())
@@ -218,7 +222,7 @@ def test_a_negative_variance_is_refused_unless_the_server_has_it_already(
 
     def checked() -> Update:
         message = reply(GOOD, {"common": update})
-        return checked_update(message, MEMBER, 3, partition, METHOD, references, 60.0)
+        return checked_update(message, MEMBER, 3, partition, METHOD, references, 60.0, ["common"])
 
     if refused:
         with pytest.raises(Refused, match=r"'bn1.running_var' has a negative variance"):

@@ -1,0 +1,55 @@
+"""What methods exchange that is no layer, by group: what it is, and what can be read from it.
+
+A site shares such a group only if its settings name it. Who decides about that reads these texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """A group without layers.
+
+    Parameters
+    ----------
+    methods : tuple of str
+        The methods that have it.
+    what : str
+        What a site sends in it.
+    reveals : str
+        What can be read from it.
+    """
+
+    methods: tuple[str, ...]
+    what: str
+    reveals: str
+
+
+_CONTROL = Knowledge(
+    ("scaffold",),
+    "the change of the site's control variate: a mean of its gradients, of the size of the layers",
+    "as much as from the layers of the same round: it is a difference of them, divided by the steps",
+)
+KNOWLEDGE: Mapping[str, Knowledge] = {
+    "control": _CONTROL,
+    "control_task": _CONTROL,
+    "means": Knowledge(
+        ("dbe",),
+        "once, before round 1: the mean of the features of the site's training examples",
+        "one vector: an average example of the site as its network sees it; with very few examples "
+        "nearly an example",
+    ),
+    "proximal": Knowledge(
+        ("fedprox",),
+        "the mean loss of the received layers on the site's training examples: one number",
+        "how well the common layers fit the site, as the training loss says too",
+    ),
+}
+
+
+def knowledge_of(method: str) -> dict[str, Knowledge]:
+    """Return the groups of knowledge that a method may exchange, by name."""
+    return {name: each for name, each in KNOWLEDGE.items() if method in each.methods}
