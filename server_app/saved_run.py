@@ -14,10 +14,8 @@ from server_app.run_folder import (
     RunFolder,
     Saved,
     check_same,
-    find_run,
-    new_run,
-    resumed_run,
 )
+from server_app.run_names import find_run, new_run, resumed_run
 from strategies.config import Config, StrategyConfig, config_from_dict
 
 if TYPE_CHECKING:

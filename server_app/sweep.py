@@ -16,7 +16,8 @@ from fedstrata.runs.results import read_results
 from fedstrata.runs.sweep import Sweep, read_sweep, write_sweep
 from fedstrata.support.errors import UserError, nearest
 from server_app.compose import RunConfig, expand
-from server_app.run_folder import RunFolder, check_name, unused_folder
+from server_app.run_folder import RunFolder
+from server_app.run_names import check_name, unused_folder
 
 MOST_NAME = 64  # characters of a folder's name that nobody chose
 _HASH = 8  # characters of a name that was cut
