@@ -77,6 +77,12 @@ def deploy(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.train("cross")
+def train_to_cross(message: Message, context: Context) -> Message:
+    """Train once more, for a table; answer with the exchanged layers, and keep nothing."""
+    return _answer(message, context)
+
+
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer with the metrics of the model as received."""

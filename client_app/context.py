@@ -328,7 +328,7 @@ def _load_model(key: ModelKey) -> LoadedModel:
 
 
 def _check_inputs(data: SiteData, plan: Plan) -> None:
-    """Refuse data that the network or ``train`` are not for, before anything is trained."""
+    """Refuse data that network, method or ``train`` are not for, before anything is trained."""
     model = str(plan.model["name"])
     given = data.train.inputs.batch(np.arange(1)).dtype
     if given != input_dtype(model):
@@ -340,6 +340,7 @@ def _check_inputs(data: SiteData, plan: Plan) -> None:
             f"train.augment={plan.train.augment} is for pictures, and these data are none: write "
             "train.augment=none"
         )
+    make_method(plan.method).check_task(data.kind)
     objective = objective_of(data.kind, len(data.classes))
     objective.loss(data.train.labels, plan.train.class_weights, torch.device("cpu"))
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from client_app.data.arrays import read_npz, stamp
-from client_app.data.cells import CellRules
+from client_app.data.arrays import read_npz
 from client_app.data.findings import Findings
 from client_app.data.formats import is_picture
 from client_app.data.paths import describe_file, file_inside
 from client_app.data.pictures import Picture, PictureCache, PictureInputs
 from client_app.data.pixels import VERSION, Preparation
 from client_app.data.tables import TableFormat, describe_line, table_rows
-from client_app.data.tabular.cells import TableRules
-from client_app.data.tabular.encoding import Feature, encode, filled_with
-from client_app.data.tabular.reading import SUFFIXES, read_table
-from client_app.data.tokens import TokenInputs, token_ids, tokenizer_digest
+from client_app.data.tabular.reading import SUFFIXES
+from client_app.data.tokens import NoTokens, TokenInputs, token_ids, tokenizer_digest
 from client_app.data.walking import walk
+from client_app.model_tables import read_rows
 from fedstrata.support.errors import UserError, private
 from models.model_card import PUBLIC, ModelCard
 from models.preprocessing import Measurements, Pictures, Table, Text
@@ -33,6 +32,7 @@ from models.training.data import ArrayInputs, Inputs, Subset
 MEMORY = 512 << 20  # bytes of decoded pictures, and of a table
 AT_ONCE = 64  # files between two steps of the progress
 Place = tuple[Path, int]
+OfRun = Mapping[Path, Collection[int]]
 Progress = Callable[[int, int], None]  # how many files of how many are read
 
 
@@ -48,11 +48,14 @@ class ModelInputs:
         The file of each, and the line, row or picture in it.
     wrong : tuple of str
         What was left out, and why, each with its file.
+    notes : tuple of str
+        What was put in where nothing is known.
     """
 
     inputs: Inputs
     places: tuple[Place, ...]
     wrong: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def take(self, rows: Sequence[int]) -> ModelInputs:
         """Return some of them, in that order."""
@@ -118,6 +121,8 @@ def read_inputs(
     paths: Sequence[Path],
     models_dir: Path,
     progress: Progress = lambda done, of: None,
+    *,
+    of_run: OfRun | None = None,
 ) -> ModelInputs:
     """Read files as the card says; what cannot be read is left out and named.
 
@@ -131,6 +136,9 @@ def read_inputs(
         Where the folder of a text model's tokenizer is.
     progress : callable
         Called with how many files were read.
+    of_run : mapping of Path to collection of int, optional
+        The lines of each file that are the run's own. Of tables and texts no others are read, and
+        gaps are filled as the run did.
 
     Raises
     ------
@@ -142,9 +150,9 @@ def read_inputs(
     if isinstance(given, Pictures):
         found = _pictures(given, paths, progress)
     elif isinstance(given, Table):
-        found = _joined(paths, progress, lambda path: _table(given, path))
+        found = _joined(paths, progress, lambda path: _table(given, path, of_run))
     elif isinstance(given, Text):
-        found = _joined(paths, progress, _text_reader(given, models_dir))
+        found = _joined(paths, progress, _text_reader(given, models_dir, of_run))
     elif isinstance(given, Measurements):
         found = _joined(paths, progress, lambda path: _measurements(given, path))
     else:
@@ -213,50 +221,30 @@ def _joined(
             wrong.append(str(error))
         progress(number, len(paths))
     values: list[Any] = []
+    notes = tuple(note for part in parts for note in part.notes)
     for part in parts:
         held = part.inputs
         assert isinstance(held, TokenInputs | ArrayInputs)
-        values.append(held.ids if isinstance(held, TokenInputs) else held.values)
+        if len(held):
+            values.append(held.ids if isinstance(held, TokenInputs) else held.values)
         wrong += part.wrong
     places = tuple(place for part in parts for place in part.places)
     if not places:
         return ModelInputs(ArrayInputs(np.empty((0, 1), np.float32)), (), tuple(wrong))
     whole: Any = np.concatenate(values)
     inputs: Inputs = TokenInputs(whole) if whole.dtype == np.int32 else ArrayInputs(whole)
-    return ModelInputs(inputs, places, tuple(wrong))
+    return ModelInputs(inputs, places, tuple(wrong), notes)
 
 
-def _table(given: Table, path: Path) -> ModelInputs:
-    table = read_table(stamp(path), MEMORY, TableFormat(given.delimiter, given.encoding))
-    rules = TableRules(CellRules(given.missing, decimal=given.decimal), public=True)
-    absent = [column.name for column in given.columns if column.name not in table.columns]
-    if absent:
-        raise UserError(
-            describe_file(path)
-            + private(f": no column {', '.join(map(repr, absent[:5]))}", ": lacks columns")
-        )
-    features = [Feature(column.name, column.categories) for column in given.columns]
-    encoded = encode(table, features, rules)
-    known = [
-        0.0 if column.fill is None else column.fill
-        for column in given.columns
-        for _ in column.categories or ("the number",)
-    ]
-    rows = np.arange(len(table))
-    wrong: tuple[str, ...] = ()
-    if given.impute == "drop" and encoded.incomplete.any():
-        rows = np.flatnonzero(~encoded.incomplete)
-        left_out = np.flatnonzero(encoded.incomplete)
-        wrong = tuple(
-            str(UserError(table.source(int(r)) + ": a value is missing")) for r in left_out
-        )
-    values = filled_with(encoded, np.array(known), given.impute).values
-    values = (values - np.array(given.mean)) / np.array(given.std)
-    places = tuple((path, int(line)) for line in table.lines[rows])
-    return ModelInputs(ArrayInputs(values.astype(np.float32)[rows]), places, wrong)
+def _table(given: Table, path: Path, of_run: OfRun | None) -> ModelInputs:
+    found = read_rows(given, path, None if of_run is None else of_run.get(path, ()))
+    places = tuple((path, line) for line in found.lines)
+    return ModelInputs(ArrayInputs(found.values), places, found.wrong, found.notes)
 
 
-def _text_reader(given: Text, models_dir: Path) -> Callable[[Path], ModelInputs]:
+def _text_reader(
+    given: Text, models_dir: Path, of_run: OfRun | None
+) -> Callable[[Path], ModelInputs]:
     folder = models_dir / given.folder
     tokenizer = read_tokenizer(folder)
     vocabulary = read_architecture(folder).vocabulary
@@ -266,10 +254,21 @@ def _text_reader(given: Text, models_dir: Path) -> Callable[[Path], ModelInputs]
             "trained it: install the version of the site"
         )
 
+    def ids_of(path: Path, rows: Sequence[tuple[int, str]]) -> NDArray[np.int32]:
+        return token_ids(
+            tokenizer,
+            [text for _, text in rows],
+            [describe_line(path, line) for line, _ in rows],
+            length=given.length,
+            vocabulary=vocabulary,
+        )
+
     def read(path: Path) -> ModelInputs:
         written = TableFormat(given.delimiter, given.encoding)
         rows = [
-            (line, row[given.column]) for line, row in table_rows(path, [given.column], written)
+            (line, row[given.column])
+            for line, row in table_rows(path, [given.column], written)
+            if of_run is None or line in of_run.get(path, ())
         ]
         wrong = tuple(
             str(UserError(describe_line(path, line) + f": the column {given.column!r} is empty"))
@@ -277,13 +276,15 @@ def _text_reader(given: Text, models_dir: Path) -> Callable[[Path], ModelInputs]
             if not text
         )
         rows = [(line, text) for line, text in rows if text]
-        ids = token_ids(
-            tokenizer,
-            [text for _, text in rows],
-            [describe_line(path, line) for line, _ in rows],
-            length=given.length,
-            vocabulary=vocabulary,
-        )
+        try:
+            ids = ids_of(path, rows)
+        except NoTokens as found:
+            wrong += tuple(
+                str(UserError(describe_line(path, rows[row][0]) + f": {found.reason}"))
+                for row in found.rows
+            )
+            rows = [each for row, each in enumerate(rows) if row not in set(found.rows)]
+            ids = ids_of(path, rows)
         return ModelInputs(TokenInputs(ids), tuple((path, line) for line, _ in rows), wrong)
 
     return read
@@ -296,10 +297,13 @@ def _measurements(given: Measurements, path: Path) -> ModelInputs:
             describe_file(path) + f": x has shape {values.shape}; rows of {given.count} numbers "
             "are needed"
         )
-    if not np.isfinite(values).all():
-        raise UserError(describe_file(path) + ": x has values that are not finite")
-    places = tuple((path, row) for row in range(len(values)))
-    return ModelInputs(ArrayInputs(values.astype(np.float32)), places)
+    whole = np.isfinite(values).all(axis=1)
+    wrong = tuple(
+        str(UserError(describe_file(path) + f", row {row}: has values that are not finite"))
+        for row in np.flatnonzero(~whole).tolist()
+    )
+    places = tuple((path, row) for row in np.flatnonzero(whole).tolist())
+    return ModelInputs(ArrayInputs(values[whole].astype(np.float32)), places, wrong)
 
 
 def sha256_of(path: Path) -> str:

@@ -14,6 +14,7 @@ from fedstrata.protocol.limits import NAME
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.folders import default_models_dir
 from fedstrata.support.home import home
+from fedstrata.support.paths import absolute_path
 
 DEFAULT_CACHE_GB = 20
 
@@ -170,12 +171,8 @@ def _path(config: Mapping[str, Any], key: str) -> Path | None:
     path = Path(value)
     with contextlib.suppress(RuntimeError):  # the home of nobody
         path = path.expanduser()
-    if not path.is_absolute():
-        raise UserError(
-            f"{key} must be an absolute path, got {value!r}: "
-            "the app does not run in the folder in which you typed the command"
-        )
-    return path
+    why = "the app does not run in the folder in which you typed the command"
+    return path if path.is_absolute() else absolute_path(value, key, why)
 
 
 def _count(config: Mapping[str, Any], key: str, *, least: int) -> int | None:

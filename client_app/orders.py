@@ -23,7 +23,9 @@ from client_app.context import (
     site_categories,
     site_sums,
 )
+from client_app.crossing import store_of, train_to_cross
 from client_app.failures import logged_reason, writing
+from client_app.lost_layers import keeps_layers, older_layers, require_own_layers, warn_of_lost
 from client_app.memory import within_memory
 from client_app.pooled.report import report_in_one_place
 from client_app.round import (
@@ -37,7 +39,7 @@ from client_app.round import (
 )
 from client_app.round_lines import log_round
 from client_app.site_model import call_last_best, model_path, write_site_model
-from client_app.store import DiskStore, MemoryStore
+from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
     AnyReport,
@@ -57,6 +59,7 @@ from fedstrata.protocol.data_description import (
 )
 from fedstrata.protocol.limits import MOST_WORD, one_line
 from fedstrata.protocol.orders import BEST, LAST, Order
+from fedstrata.protocol.payload import texts_of
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -145,8 +148,12 @@ def train(context: SiteContext, order: Order) -> Answer:
     received = context.exchange.read(order.payloads, order.coded)
     feedback = context.exchange.error_feedback(order.taken)
     last = order.last.get(context.data.site, 0)
+    older = older_layers(context.store, order.round, last)
     prepared = prepare_round(context, order.round, received.tensors, context.store, last)
     report = prepared.run()
+    if older is not None and (keeps_layers(context) or prepared.site_round.memory):
+        warn_of_lost(context, order.round, last, older)
+        report = replace(report, began_with=older)
     tensors = exchanged_tensors(context)
     context.store.note_data(context.data.digest)
     # Saved with the round: the next update carries it if the server takes this one.
@@ -179,13 +186,15 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     """
     started = time.perf_counter()
     received = context.exchange.read(order.payloads, order.coded)
-    store = context.store if not order.of else _store_of(context, order.of)
+    store = context.store if not order.of else store_of(context, order.of)
     if order.best:  # a state of before: with layers of another round it would be another model
         store.require(order.round, lost=_has_lost(context, order))
+    require_own_layers(context, order.round, order.last.get(context.data.site, 0))
     prepared = prepare_round(context, order.round, received.tensors, store)
     measured = prepared.measure()
     report = prepared.report(measured)
-    report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
+    if not order.of:
+        report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
     if order.keep:
         _keep_model(prepared, order, measured)
     return replace(report, seconds=time.perf_counter() - started), {}
@@ -195,17 +204,16 @@ def train_alone(context: SiteContext, order: Order) -> Answer:
     """Train the plan's rounds with nothing exchanged; answer with the metrics of the result.
 
     It is method ``local`` round by round, with the seeds, steps and schedule of the federation,
-    in as many rounds as a site is asked in on average. Nothing is written to disk and no tensor
-    leaves.
+    in as many rounds as a site is asked in on average; of a run that stopped early, up to the round
+    that the order's ``state`` names. Nothing is written to disk and no tensor leaves.
     """
-    del order
     started = time.perf_counter()
     no_tuning = replace(context.plan.tuning, epochs=0)  # of groups that `local` may not have
     plan = replace(context.plan, method={"name": "local"}, tuning=no_tuning)
     alone = open_site(context.node, plan, context.data)
     alone = replace(alone, micro_batches=context.micro_batches)
     store = MemoryStore()
-    for number in plan.rounds_of_a_site():
+    for number in plan.rounds_of_a_site(order.state):
         train_round(alone, number, {}, store, measure=False)
     prepared = prepare_round(alone, plan.rounds + 1, {}, store)
     report = prepared.report(prepared.measure())
@@ -214,7 +222,7 @@ def train_alone(context: SiteContext, order: Order) -> Answer:
 
 def train_in_one_place(context: SiteContext, order: Order) -> Answer:
     """Answer with metrics of the model that is trained on the data of all sites of a simulation."""
-    return report_in_one_place(context, order.round), {}
+    return report_in_one_place(context, order.round, order.state), {}
 
 
 def deploy(context: SiteContext, order: Order) -> Answer:
@@ -231,6 +239,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
     """
     started = time.perf_counter()
     plan, tuning = context.plan, context.plan.tuning
+    require_own_layers(context, order.round, order.last.get(context.data.site, 0))
     received = context.exchange.read(order.payloads, order.coded)
     prepared = prepare_round(context, order.round, received.tensors, context.store)
     before = after = prepared.measure()
@@ -284,6 +293,7 @@ ORDERS: Mapping[str, Callable[[SiteContext, Order], Answer]] = {
     kinds.ALONE: train_alone,
     kinds.POOLED: train_in_one_place,
     kinds.DEPLOY: deploy,
+    kinds.CROSS: train_to_cross,
     kinds.EVALUATE: evaluate_received,
 }
 
@@ -304,20 +314,8 @@ def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> Non
 
 def _has_lost(context: SiteContext, order: Order) -> bool:
     """Return whether layers that are not there are lost: the site trained in a run of before."""
-    kept = context.partitioned.partition.kept_names()
-    own = any(context.start[name].is_floating_point() for name in kept)
     trained = (order.of or context.data.site) not in order.fresh
-    return own and trained and not context.plan.rounds
-
-
-def _store_of(context: SiteContext, other: str) -> DiskStore:
-    """Return where another site of a simulation has its personal layers."""
-    if not context.node.simulated:
-        raise UserError(
-            "the server asks for measures of another site's model, and no site's personal layers "
-            "leave it (cross_site is for simulations)"
-        )
-    return DiskStore(context.node.state_dir, context.plan.federation, other)
+    return keeps_layers(context) and trained and not context.plan.rounds
 
 
 def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None:
@@ -332,7 +330,9 @@ def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None
     if found != wanted:
         raise UserError(f"the checkpoint that arrived has the hash {found}, not {wanted}")
     with writing(CHECKPOINT):
-        weights.save(checkpoint_path(context.node.cache_dir, wanted), tensors, {})
+        # The server's words, for the card of the site's model.
+        texts = texts_of(payloads["pretrained"], ("source", "licence"))
+        weights.save(checkpoint_path(context.node.cache_dir, wanted), tensors, texts)
 
 
 def site_report(context: SiteContext) -> SiteReport:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from client_app.data.paths import describe_file
 from client_app.data.tables import table_rows
+from client_app.kept_examples import HOW_READ, read_again
 from client_app.model_inputs import ModelInputs, batches, read_inputs, sha256_of
 from client_app.site_model import TEST_EXAMPLES, as_text
 from fedstrata.protocol.task_kinds import CLASSES, LABELS
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError, private
-from models.grad_cam import heat_maps
+from models.grad_cam import heat_maps, last_maps
 from models.model_card import ModelCard
+from models.model_file import ModelFile
 from models.preprocessing import Pictures
 from models.training.objectives import Measured, SomeNumbers, objective_of
 
@@ -128,16 +130,34 @@ def write_table(path: Path, names: Sequence[str], written: Sequence[Sequence[Cel
 # -- the run's own test data -----------------------------------------------------------------------
 
 
-def examples_table(model: Path) -> Path:
-    """Return where a site's table of test examples is, beside its model file."""
-    for folder in (model.parent, model.parent.parent):
-        if (folder / TEST_EXAMPLES).is_file():
-            return folder / TEST_EXAMPLES
-    raise UserError(
-        f"--split test: there is no {TEST_EXAMPLES} beside "
-        + private(model, "the model")
-        + ": the site of the run keeps it, for data that stand in files"
-    )
+def own_test_examples(
+    model: ModelFile, models_dir: Path, progress: Progress = lambda done, of: None
+) -> Known:
+    """Return the test examples of the run, as the site beside whose model they are noted had them.
+
+    Raises
+    ------
+    UserError
+        Nothing is noted there, or as `read_test_examples` and `read_again`.
+    """
+    how = _beside(model.path, HOW_READ)
+    if how is not None:
+        inputs, targets, places = read_again(model.card, how)
+        return Known(ModelInputs(inputs, places), targets)
+    table = _beside(model.path, TEST_EXAMPLES)
+    if table is None:
+        raise UserError(
+            f"--split test: there is no {TEST_EXAMPLES} or {HOW_READ} beside "
+            + private(model.path, "the model")
+            + ": the site of the run keeps them; a public model has none"
+        )
+    return read_test_examples(model.card, table, models_dir, progress)
+
+
+def _beside(model: Path, name: str) -> Path | None:
+    """Return where a site's file of that name is: in the model's folder, or above it."""
+    found = (folder / name for folder in (model.parent, model.parent.parent))
+    return next((path for path in found if path.is_file()), None)
 
 
 def read_test_examples(
@@ -168,7 +188,10 @@ def read_test_examples(
         raise UserError(
             "--split test: no example can be read" + private(f": {'; '.join(wrong[:3])}")
         )
-    found = read_inputs(card, paths, models_dir, progress)
+    lines: dict[Path, set[int]] = {}
+    for row in listed:
+        lines.setdefault(Path(row["file"]), set()).add(_whole(row["row"], table))
+    found = read_inputs(card, paths, models_dir, progress, of_run=lines)
     number = {place: index for index, place in enumerate(found.places)}
     chosen: list[int] = []
     targets = []
@@ -181,7 +204,7 @@ def read_test_examples(
             wrong.append(f"{place[0]}, row {place[1]}: cannot be read")
     dtype = np.int64 if card.kind.name == CLASSES else np.float32
     taken = found.take(chosen)
-    known = ModelInputs(taken.inputs, taken.places, (*wrong, *found.wrong))
+    known = replace(taken, wrong=(*wrong, *found.wrong))
     return Known(known, np.array(targets, dtype=dtype))
 
 
@@ -222,6 +245,13 @@ def _target(card: ModelCard, cells: Sequence[str], table: Path) -> int | list[fl
 # -- heat maps -------------------------------------------------------------------------------------
 
 
+def check_heat_maps(card: ModelCard, network: nn.Sequential) -> None:
+    """Raise UserError for a model that has no heat maps: not of pictures, or of too small ones."""
+    if card.preprocessing is not None and not isinstance(card.preprocessing, Pictures):
+        raise UserError("--heatmaps: this model takes no pictures; leave it out")
+    last_maps(network, torch.zeros(1, *card.network.input_shape))
+
+
 def write_heat_maps(
     card: ModelCard,
     network: nn.Sequential,
@@ -238,12 +268,12 @@ def write_heat_maps(
     Raises
     ------
     UserError
-        The model is not one of pictures, or a file cannot be written.
+        A file cannot be written, or as `check_heat_maps`.
     """
-    given = card.preprocessing
-    if not isinstance(given, Pictures):
-        raise UserError("--heatmaps: this model takes no pictures")
     network = network.cpu().eval()
+    check_heat_maps(card, network)
+    given = card.preprocessing
+    assert isinstance(given, Pictures)
     numbers = card.kind.name not in (CLASSES, LABELS)
     best = [0] * len(outputs) if numbers else outputs.argmax(1).tolist()
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (given.mean, given.std))

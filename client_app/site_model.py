@@ -16,6 +16,7 @@ import numpy as np
 from client_app.context import SiteContext, checkpoint_path
 from client_app.data.arrays import Stamp, stamp
 from client_app.failures import writing
+from client_app.kept_examples import write_how_read
 from fedstrata.protocol.answers import Metrics
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
 from fedstrata.support import tensor_files
@@ -30,7 +31,6 @@ from models.model_card import (
     ModelCard,
     Network,
     Start,
-    licence_of,
     versions_of,
 )
 from models.model_file import read_model, write_model
@@ -94,6 +94,7 @@ def write_site_model(
     with writing("the site's model"):
         write_model(path, {**tensors, **kept}, card, _files(context))
         write_test_examples(context.store.folder / TEST_EXAMPLES, context.data)
+        write_how_read(context)
     return path
 
 
@@ -158,9 +159,7 @@ def _start(context: SiteContext) -> Start | None:
         found = tensor_files.read_metadata(checkpoint_path(context.node.cache_dir, wanted))
     except UserError:  # the card says that it is not known
         found = {}
-    if "source" not in found:  # a deployed site is sent the tensors alone
-        return Start(wanted, UNKNOWN, UNKNOWN)
-    return Start(wanted, found["source"], licence_of(found["source"]))
+    return Start(wanted, found.get("source", UNKNOWN), found.get("licence", UNKNOWN))
 
 
 def _files(context: SiteContext) -> dict[str, bytes]:

@@ -334,6 +334,11 @@ class DiskStore:
         """Return whether `note_data` noted other data than those for this run."""
         return self._noted_data() not in ("", digest)
 
+    @property
+    def has_noted_data(self) -> bool:
+        """Whether `note_data` noted this run's data, as every round does."""
+        return bool(self._noted_data())
+
     def note_data(self, digest: str) -> None:
         """Note what this run's data are, unless it is noted already."""
         if self._noted_data():

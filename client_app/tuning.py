@@ -21,8 +21,10 @@ from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan, plan_from_json
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.paths import path_from_here
 from models import weights
 from models.groups import Partition
+from models.licences import NOT_KNOWN
 from models.model_card import ModelCard
 from models.model_file import FILE, MEMORY, ModelFile, folder_of, network_of
 from models.networks import OF_TOKENS
@@ -87,16 +89,8 @@ def node_of(card: ModelCard, given: Mapping[str, Any]) -> NodeSettings:
     settings = {"site": "site", "task": card.task, **given}
     for key in PATHS:
         if path := settings.get(key):
-            settings[key] = str(_here(str(path)))
+            settings[key] = str(path_from_here(str(path), key))
     return read_node_settings(settings, {})
-
-
-def _here(path: str) -> Path:
-    """Return an absolute path: this command runs in the folder in which it was typed."""
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError:  # the home of nobody
-        return Path(path).absolute()
 
 
 def plan_of(card: ModelCard, overrides: Sequence[str]) -> Plan:
@@ -166,7 +160,7 @@ def tune(model: ModelFile, node: NodeSettings, plan: Plan, groups: Sequence[str]
         }
         sent = {name for tensors in exchanged.values() for name in tensors}
         rest = {name: tensor for name, tensor in own.items() if name not in sent}
-        plan = replace(plan, weights=_keep_start(node, rest))
+        plan = replace(plan, weights=_keep_start(node, rest, model.card))
         context = open_site(node, plan)
         check_same_task(model.card, context)
         layers = {group: encode(tensors) for group, tensors in exchanged.items()}
@@ -216,14 +210,21 @@ def _partition(model: ModelFile, plan: Plan, node: NodeSettings) -> Partition:
     return built.partition
 
 
-def _keep_start(node: NodeSettings, tensors: Mapping[str, Any]) -> str:
+def _keep_start(node: NodeSettings, tensors: Mapping[str, Any], card: ModelCard) -> str:
     """Keep what the site starts from as a checkpoint; return its hash, "" where there is nothing."""
     if not tensors:
         return ""
     made = weights.content_hash(tensors)
     with writing(CHECKPOINT):
-        weights.save(checkpoint_path(node.cache_dir, made), tensors, {"source": "a public model"})
+        weights.save(checkpoint_path(node.cache_dir, made), tensors, _origin(card))
     return made
+
+
+def _origin(card: ModelCard) -> dict[str, str]:
+    source = f"the public model of {card.run}"
+    if card.start is None:
+        return {"source": source, "licence": NOT_KNOWN}
+    return {"source": f"{source}, from {card.start.source}", "licence": card.start.licence}
 
 
 def _has_folder(plan: Plan, node: NodeSettings) -> bool:

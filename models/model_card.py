@@ -171,24 +171,6 @@ def versions_of(*packages: str) -> dict[str, str]:
     return found
 
 
-LICENCES = {
-    "central pre-training": "none is needed: trained on pictures that fedstrata draws (Apache-2.0)"
-}
-"""By the source of start weights; of others nobody here knows it."""
-
-
-def licence_of(source: str) -> str:
-    """Return the licence of start weights from ``source``, or that it is not known."""
-    if source in LICENCES:
-        return LICENCES[source]
-    if "_Weights" in source or source.startswith("IMAGENET"):
-        return (
-            "torchvision's weights (BSD-3-Clause), trained on ImageNet: its terms allow research; "
-            "ask before other use"
-        )
-    return "not known: ask who made them"
-
-
 def card_from_json(text: str) -> ModelCard:
     """Read a card, which is not trusted; raise UserError where it is none."""
     if len(text) > MOST_CARD:

@@ -75,11 +75,14 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Each is an input of 0 or 1; none of a number.
     fill : float or None
         What a number is where it is not known; None where that is not allowed.
+    gaps : int or None
+        In how many training rows of the site it was not known; None where the card does not say.
     """
 
     name: Name
     categories: Annotated[tuple[Name, ...], Meta(max_length=1000)] = ()
     fill: float | None = None
+    gaps: Annotated[int, Meta(ge=0)] | None = None
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="table"):

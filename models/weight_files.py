@@ -35,7 +35,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist or is no file")
-    reader = READERS.get(path.suffix)
+    reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path} is no weights file: its name must end in {', '.join(READERS)}")
     try:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fedstrata.protocol.tensors import TensorSpec, content_hash
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.tensor_files import load, save
+from models.licences import NOT_KNOWN
 from models.vgg_face import NOTE, as_vgg16, is_vgg_face
 from models.weight_files import read_file
 
@@ -190,13 +191,23 @@ def _shortened(names: Sequence[str], *, most: int = 4) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pre-trained checkpoint: content hash, tensors by the model's names, and its source."""
+    """A pre-trained checkpoint: content hash, tensors by the model's names, source and licence."""
 
     content_hash: str
     tensors: Mapping[str, Tensor]
     source: str
+    licence: str = NOT_KNOWN
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each tensor, by name."""
         return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Source and licence as others may read them: of a file its name, without its folder."""
+        path = Path(self.source)
+        return {
+            "source": path.name if path.is_absolute() else self.source,
+            "licence": self.licence,
+        }

@@ -16,6 +16,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
+from fedstrata.protocol.plan import OF_MODELS
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 from fedstrata.support.said_lines import VARIABLE, note_said
@@ -124,10 +125,11 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     given = saved_run(config, wanted.overrides, wanted.output_dir)
     config = config if given is None else given.config(config)
     folder, old = folder_of(wanted, config, given)
-    if config.cross_site and isinstance(grid, GrpcGrid):
+    if config.cross_site == OF_MODELS and isinstance(grid, GrpcGrid):
         raise UserError(
-            "cross_site=true is for simulations: in a deployment each site's personal layers would "
-            "have to leave it for the other sites. Write cross_site=false"
+            "cross_site=models is for simulations: in a deployment each site's personal layers would "
+            "have to leave it for the other sites. Write cross_site=updates, which exchanges none of "
+            "them, or cross_site=none"
         )
     settings = config.strategy
     plan = plan_for(config, federation=folder.federation, weights="")

@@ -74,11 +74,11 @@ class BaselineCache:
     everyone: Collection[Member]
     log: Log
 
-    def key(self, what: str, member: Member, measured: RoundReport | None) -> str:
+    def key(self, what: str, member: Member, measured: RoundReport | None, played: int) -> str:
         """Return the content hash of what decides a site's result, or "" where not all is known.
 
         ``measured`` is what the site has just answered in this run: it says with how many threads
-        it computes, and whether memory was short.
+        it computes, and whether memory was short. ``played`` is in how many rounds it trains.
         """
         if measured is None or measured.numerics is None or not _digest(member):
             return ""
@@ -88,6 +88,7 @@ class BaselineCache:
             "device": _device(member.report.device),
             "numerics": asdict(measured.numerics),
             "plan": self._plan_of(what),
+            "played": played,
             "versions": versions(),
             "processor": processor(),
             "code": code_digest(),

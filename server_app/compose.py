@@ -14,6 +14,7 @@ import conf
 from fedstrata.protocol import limits
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.home import home
+from fedstrata.support.paths import absolute_path, of_windows
 from server_app.override_words import quoted_names, split_overrides
 from strategies.config import Config, config_from_dict
 
@@ -24,6 +25,8 @@ _BY_TASK = ("data.tasks.", "data.classes.", "data.files.", "data.categories.")
 # An override is read by parsers that recurse, and that are slow with long texts.
 MOST_OVERRIDE, MOST_DEPTH = 20_000, 16  # characters; brackets in brackets, or parts of a key
 _KEY = re.compile(r"(?:\+{1,2}|~)?[\w.-]+(?:@[\w.:-]+)?", re.ASCII)
+_DRIVE = re.compile(r"['\"]?[A-Za-z]:[\\/]")
+_RUN_KEYS = ("data-root", "output-dir")  # of `flwr run -c`, not of conf/
 _SHOWN = 80  # characters of an override that an error repeats
 
 
@@ -47,10 +50,9 @@ def read_run_config(run_config: Mapping[str, Any]) -> RunConfig:
     output = str(run_config.get("output-dir") or "")
     data_root = str(run_config.get("data-root") or "")
     for key, value in (("output-dir", output), ("data-root", data_root)):
-        if value and not Path(value).is_absolute():
-            raise UserError(
-                f"{key} must be an absolute path, got {value!r}: "
-                "the app does not run in the folder in which you typed the command"
+        if value:
+            absolute_path(
+                value, key, "the app does not run in the folder in which you typed the command"
             )
     return RunConfig(
         experiment=str(run_config["experiment"]),
@@ -97,7 +99,7 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
             ]
         except (HydraException, ValueError) as error:  # ValueError: a number of too many digits
             first = limits.one_line(str(error).strip().splitlines()[0])
-            raise UserError(f"overrides: {first}") from None
+            raise UserError(_unreadable(one) or f"overrides: {first}") from None
         runs += product(*choices)
     return list(dict.fromkeys(runs))
 
@@ -186,21 +188,37 @@ def _refuse_unsafe(override: str) -> None:
         return
     if "${" in override:
         raise UserError(f"{shown}: ${{...}} is not resolved in overrides; write the value itself")
-    key = override.partition("=")[0]
+    key, _, value = override.partition("=")
     if not key.isascii():
         raise UserError(
             f"{shown}: names of tasks and options have letters from a to z, digits, _ and -"
         )
     if not _KEY.fullmatch(key) or ".." in key:
-        raise UserError(f"{shown}: write key=value, as in train.batch_size=32 or method=fedper")
+        raise UserError(
+            f"{shown}: write key=value, as in train.batch_size=32 or method=fedper; a value with "
+            "spaces stands in quotes"
+        )
     if key.lstrip("+~").split(".")[0].split("@")[0] == "hydra":
         raise UserError(f"{shown}: Hydra's own options cannot be changed here")
+    _refuse_paths(key, value, shown)
     depth = deepest = 0
     for character in override:
         depth += (character in "[{(") - (character in "]})")
         deepest = max(deepest, depth)
     if max(deepest, key.count(".")) > MOST_DEPTH:
         raise UserError(f"{shown} is nested deeper than {MOST_DEPTH}: write it flatter")
+
+
+def _refuse_paths(key: str, value: str, shown: str) -> None:
+    """Raise UserError for a path of Windows, and for a path that is no override."""
+    if _DRIVE.match(value) and (hint := of_windows(value.lstrip("'\""))):
+        raise UserError(f"{shown}: {hint}")
+    own = re.sub(r"[_.]", "-", key.lower())
+    if own in _RUN_KEYS:
+        raise UserError(
+            f"{shown}: {own} is no override; write it beside them, as in fedstrata run {own}=/data/x "
+            f'or flwr run . -c \'{own}="/data/x" overrides="..."\''
+        )
 
 
 def _refuse_elsewhere(override: str) -> None:
@@ -233,9 +251,10 @@ def _known(group: str, name: str, where: str = "") -> None:
     names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if name not in names:
         shown = limits.printable(name[:_SHOWN])
+        file = f"; a file is weights=file weights.path={shown}" if "/" in name else ""
         raise UserError(
             f"{where}{group} {shown!r} does not exist; there are: {', '.join(names)} "
-            f"(nearest: {nearest(shown, names)})"
+            f"(nearest: {nearest(shown, names)})" + (file if group == "weights" else "")
         )
 
 
@@ -256,7 +275,25 @@ def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str
                 )
         if key and (missing := _missing_key(key, experiment)):
             return missing
-    return f"overrides: {first}"
+    return _unreadable(overrides) or f"overrides: {first}"
+
+
+def _unreadable(overrides: Sequence[str]) -> str | None:
+    """Return which override Hydra's parser cannot read, and how to write it; None for none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for override in overrides:
+        try:
+            parser.parse_override(override)
+        except (HydraException, ValueError) as error:
+            key, _, value = override.partition("=")
+            reason = limits.one_line(str(error).strip().splitlines()[0])
+            shown = limits.printable(override[:_SHOWN])
+            quoted = "" if set(value) & set("'\"\\") else f", as in {key}='{value[:_SHOWN]}'"
+            return f"override {shown!r}: {reason}; write a value with such signs in quotes{quoted}"
+    return None
 
 
 def _missing_key(key: str, experiment: str) -> str | None:

@@ -89,7 +89,12 @@ def tuning_line(partitions: Mapping[str, Partition], wanted: Sequence[str] | Non
 
 
 def deploy(
-    dispatch: Dispatch, final: Mapping[str, Any], *, alone: bool, state: int = 0
+    dispatch: Dispatch,
+    final: Mapping[str, Any],
+    *,
+    alone: bool,
+    state: int = 0,
+    last: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Let every member and every newcomer fine-tune the last state; ask how good it is there.
 
@@ -103,6 +108,8 @@ def deploy(
         Whether the newcomers are trained alone too, to compare.
     state : int
         After which round that state is, for the models' cards.
+    last : mapping of str to int, optional
+        By site, the round of its last update that was taken.
 
     Returns
     -------
@@ -113,14 +120,14 @@ def deploy(
     dispatch.log("fine-tuning the final model at every site by itself")
     reports, record = ask_reports(
         dispatch,
-        replace(last_ask(dispatch, kinds.DEPLOY), state=state),
+        replace(last_ask(dispatch, kinds.DEPLOY), state=state, last=last),
         roster.everyone.values(),
         answers.read_deploy_report,
         what="fine-tuning: ",
     )
     alone_of = {name: site["alone"] for name, site in final["sites"].items()}
     if alone and roster.newcomers:
-        alone_of |= trained_alone(dispatch, roster.newcomers.values())
+        alone_of |= trained_alone(dispatch, roster.newcomers.values(), state)
     sites, newcomers = (
         {
             name: _entry(side[name], reports[name], alone_of.get(name))

@@ -43,6 +43,7 @@ from server_app.sites.members import Member
 from strategies.config import BaselinesConfig
 
 AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
+Take = Callable[[Member, Message], None]  # takes the layers of an answer; raises Refused
 States = Mapping[str, Mapping[str, Tensor]]  # by scope key
 MEANS = (
     "accuracy",
@@ -83,7 +84,12 @@ class Baselines:
 
 
 def measure(
-    dispatch: Dispatch, baselines: Baselines, *, keep: str = "", state: int = 0
+    dispatch: Dispatch,
+    baselines: Baselines,
+    *,
+    keep: str = "",
+    state: int = 0,
+    last: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the last state at every member and, where asked for, what it is compared with.
 
@@ -96,6 +102,9 @@ def measure(
     keep, state : str, int
         With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says;
         it is of the state after round ``state``.
+    last : mapping of str to int, optional
+        By site, the round of its last update that was taken: without its own layers of that, or of
+        a later one, it has another model, and says so.
 
     Returns
     -------
@@ -103,14 +112,16 @@ def measure(
         ``final`` of results.json; docs/results.md explains it.
     """
     members = list(dispatch.roster.members.values())
-    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state)
+    ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state, last=last)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
     config = baselines.config
     # No deployed site is asked for what needs all data.
     pooled = config.pooled and not isinstance(dispatch.grid, GrpcGrid)
     wanted = {kinds.ALONE: config.alone, kinds.POOLED: pooled}
     found = {
-        kind: _trained(dispatch, kind, members, reports, baselines.cache) if asked else ({}, {})
+        kind: _trained(dispatch, kind, members, state, reports, baselines.cache)
+        if asked
+        else ({}, {})
         for kind, asked in wanted.items()
     }
     others = Others(found[kinds.ALONE][0], found[kinds.POOLED][0])
@@ -236,20 +247,29 @@ def _comparison_of_task(
     return {name: weighted_mean(sites, name) for name in names}
 
 
-def trained_alone(dispatch: Dispatch, members: Collection[Member]) -> dict[str, dict[str, Any]]:
+def trained_alone(
+    dispatch: Dispatch, members: Collection[Member], played: int
+) -> dict[str, dict[str, Any]]:
     """Return the measures on the test data of each site trained without the others, by site.
 
-    With them is what the site computed with: it can differ from the rounds.
+    Each trains in as many rounds as the run ``played``, also where that stopped before its last. With
+    the measures is what the site computed with: it can differ from the rounds.
     """
-    return _trained(dispatch, kinds.ALONE, members, {}, None)[0]
+    return _trained(dispatch, kinds.ALONE, members, played)[0]
+
+
+def _as_long(dispatch: Dispatch, played: int) -> str:
+    planned = dispatch.settings.rounds
+    return f"{played} rounds, as the run" + (f", of {planned}" if played < planned else "")
 
 
 def _trained(
     dispatch: Dispatch,
     kind: str,
     members: Collection[Member],
-    measured: Mapping[str, RoundReport],
-    cache: BaselineCache | None,
+    played: int,
+    measured: Mapping[str, RoundReport] | None = None,
+    cache: BaselineCache | None = None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the measures of what sites are compared with, and what of it was trained before.
 
@@ -261,9 +281,11 @@ def _trained(
         The order: training alone, or in one place.
     members : collection of Member
         The sites.
-    measured : mapping of str to RoundReport
+    played : int
+        In how many rounds of the run; it may have stopped before its last.
+    measured : mapping of str to RoundReport, optional
         What they have just answered.
-    cache : BaselineCache or None
+    cache : BaselineCache, optional
         What was trained before.
 
     Returns
@@ -272,11 +294,12 @@ def _trained(
         Measures on the test data, by site; the run that trained it, of sites that did not train.
     """
     what, text = TRAINED[kind]
-    ask = last_ask(dispatch, kind, layers={})
+    ask = replace(last_ask(dispatch, kind, layers={}), state=played)
     by_name = {member.site: member for member in members}
     keys, kept = dict[str, str](), dict[str, Reused]()
     if cache is not None:
-        keys = {name: cache.key(what, each, measured.get(name)) for name, each in by_name.items()}
+        now = measured or {}
+        keys = {n: cache.key(what, each, now.get(n), played) for n, each in by_name.items()}
         found = {n: cache.read(key, by_name[n], ask.number) for n, key in keys.items() if key}
         kept = {name: before for name, before in sorted(found.items()) if before is not None}
     reused = {name: before.run for name, before in kept.items()}
@@ -285,7 +308,7 @@ def _trained(
     reports = {name: before.report for name, before in kept.items()}
     lacking = [member for member in members if member.site not in kept]
     if lacking or not kept:
-        dispatch.log(text.format(len(lacking)))
+        dispatch.log(f"{text.format(len(lacking))}: {_as_long(dispatch, played)}")
         made, _ = ask_reports(dispatch, ask, lacking, answers.read_round_report, what=f"{what}: ")
         for name, report in made.items():
             if cache is not None and keys[name]:
@@ -314,8 +337,9 @@ def ask_reports(
     read: Callable[[Message], AnyReport],
     *,
     what: str = "",
+    take: Take | None = None,
 ) -> tuple[dict[str, AnyReport], RoundRecord]:
-    """Ask sites for a report, and nothing but a report, after the last round.
+    """Ask sites for a report after the last round, and for nothing else unless ``take`` has it.
 
     Who is outside its hours is asked again, until ``strategy.give_up`` seconds have passed.
 
@@ -331,6 +355,8 @@ def ask_reports(
         Reads an answer; raises Refused where it is none.
     what : str
         Goes before each line of the log about a site that gave no report.
+    take : callable, optional
+        Takes the layers of an answer; when omitted, none may be in it.
 
     Returns
     -------
@@ -343,7 +369,7 @@ def ask_reports(
     patience = Patience(log, settings.give_up)
     asked = sorted(members, key=lambda member: member.site)
     for attempt in itertools.count():
-        closed = _ask_once(dispatch, ask, asked, read, reports, record)
+        closed = _ask_once(dispatch, ask, asked, read, reports, record, take or _without_layers)
         if patience.begin().is_over() or not closed:
             break
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(closed.items()))
@@ -374,13 +400,14 @@ def _ask_once(
     read: Callable[[Message], AnyReport],
     reports: dict[str, AnyReport],
     record: RoundRecord,
+    take: Take,
 ) -> dict[str, str]:
     """Add the reports that arrive to ``reports``; return who is outside its hours, and says so."""
     closed: dict[str, str] = {}
     for member, reply in dispatch.ask_each(ask, members, record):
         try:
             reports[member.site] = _checked(read(reply), member, ask)
-            answers.expect_no_layers(reply)
+            take(member, reply)
         except NotNow as error:
             closed[member.site] = str(error)
         except Refused as error:
@@ -388,6 +415,12 @@ def _ask_once(
             record.refused[member.site] = str(error)
             dispatch.state.downlink.failed(member.site)  # it is sent whole layers the next time
     return closed
+
+
+def _without_layers(member: Member, reply: Message) -> None:
+    """Raise Refused for an answer with layers."""
+    del member
+    answers.expect_no_layers(reply)
 
 
 def missing(record: RoundRecord) -> dict[str, dict[str, str]]:

@@ -14,6 +14,8 @@ _ODD = re.compile(r"[^\x00-\x7f]|['!#&<>^~`]")  # what Hydra's parser takes with
 _OF_WORDS = re.compile(
     r"[+~]*data\.(?:classes(?:\.[\w-]+)?|missing)"
 )  # lists of words of the user's
+# An absolute path with signs that have a meaning in Hydra; a comma stands between several values.
+_PATH = re.compile(r"""/[^,'"\\]*[()\[\]{}=:][^,'"\\]*""")
 _NUMBER = re.compile(
     r"[+-]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)(?:[eE][+-]?\d[\d_]*)?|[+-]?inf|nan",
     re.ASCII | re.IGNORECASE,
@@ -54,12 +56,14 @@ def split_overrides(text: str) -> list[str]:
 def quoted_names(override: str) -> str:
     """Return an override with quotes around bare names that Hydra would refuse, or read as others.
 
-    Those are names with letters beyond ASCII, apostrophes or signs such as ``<``; and in lists of
-    classes, and of cells that mean "missing", numbers that are written in a way of their own, such
-    as ``0.50``.
+    Those are names with letters beyond ASCII, apostrophes or signs such as ``<``; absolute paths
+    with brackets, ``=`` or ``:``; and in lists of classes, and of cells that mean "missing", numbers
+    that are written in a way of their own, such as ``0.50``.
     """
     key, given, value = override.partition("=")
     of_words = _OF_WORDS.fullmatch(key) is not None
+    if _PATH.fullmatch(value):
+        return f'{key}="{value}"'
     if not given or not (of_words or _ODD.search(value)):
         return override
     made, place, opened = "", 0, ""

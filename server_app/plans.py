@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from fedstrata.support.errors import UserError
 from server_app.compose import compose, expand, read_run_config
+from server_app.saved_run import SavedRun, saved_run
 from strategies.config import Config, plan_for
 
 
@@ -38,11 +40,27 @@ def plans(run_config: Mapping[str, object], start: str = "") -> list[str]:
     made = []
     for overrides in expand(wanted.overrides):
         config = compose(wanted.experiment, overrides)
-        made.append(plan_for(config, federation="", weights=_start(config, start)).to_json())
+        measured = _measured(config, overrides, wanted.output_dir)
+        config = config if measured is None else measured.config(config)
+        begin = _start(config, start, measured)
+        made.append(plan_for(config, federation="", weights=begin).to_json())
     return made
 
 
-def _start(config: Config, given: str) -> str:
+def _measured(config: Config, overrides: Sequence[str], output_dir: Path) -> SavedRun | None:
+    """Return the run that is measured, whose settings the plan has; None where one is trained."""
+    try:
+        return saved_run(config, overrides, output_dir)
+    except UserError as error:
+        raise UserError(
+            f"the plan that is to be signed has the settings of the run that it measures: {error}; "
+            "sign where that run's folder is, or name its place with -c output-dir=..."
+        ) from None
+
+
+def _start(config: Config, given: str, measured: SavedRun | None) -> str:
+    if measured is not None:
+        return given or measured.start
     source = config.weights.get("source")
     if source == "none":
         return ""

@@ -22,6 +22,7 @@ from fedstrata.protocol.progress import (
     write_progress,
 )
 from fedstrata.support.errors import UserError
+from server_app.time_left import Stage, TimeLeft
 
 if TYPE_CHECKING:  # this module is imported before torch is
     from server_app.rounds.records import RoundRecord
@@ -29,11 +30,13 @@ if TYPE_CHECKING:  # this module is imported before torch is
 logger = logging.getLogger("flwr")
 SECONDS = 0.5  # between two writes, at least
 COST = 20  # a write waits so many times as long as the last one took: at most 5 % of the time
-RECENT = 5  # rounds from which the next ones are estimated
 STATES: Mapping[str, RunState] = {
+    kinds.OPEN: "running",
     kinds.TRAIN: "running",
     kinds.EVALUATE: "evaluating",
     kinds.ALONE: "evaluating",
+    kinds.CROSS: "evaluating",
+    kinds.POOLED: "evaluating",
     kinds.DEPLOY: "fine-tuning",
 }
 OF_A_ROUND = ("working", "answered", "trained", "late")  # over when the next one begins
@@ -54,9 +57,7 @@ class RunProgress:
         self._folder, self._clock = folder, clock
         self._next_write = self._cost = 0.0
         self.now = Progress(state="waiting", began=clock())
-        self._durations: list[float] = []  # of the rounds that are complete, in seconds
-        self._afterwards = 0.0  # what comes after the rounds, in rounds
-        self._entered = clock()  # the round, or the stage after the rounds
+        self._left = TimeLeft(clock())
 
     @contextmanager
     def of_run(self) -> Iterator[None]:
@@ -75,7 +76,9 @@ class RunProgress:
             raise
         self._end("complete", "")
 
-    def begin(self, rounds: int, history: Sequence[Mapping[str, Any]], afterwards: float) -> None:
+    def begin(
+        self, rounds: int, history: Sequence[Mapping[str, Any]], afterwards: Sequence[Stage]
+    ) -> None:
         """Note how long the run is, and what of it is done.
 
         Parameters
@@ -84,10 +87,10 @@ class RunProgress:
             How many there will be.
         history : sequence of mapping
             The records of those that are complete.
-        afterwards : float
-            How many rounds' time all that comes after them takes.
+        afterwards : sequence of Stage
+            What comes after them, as of `stages_after`.
         """
-        self._afterwards = afterwards
+        self._left.begin(rounds, afterwards)
         self._count(history, rounds)
 
     def join(self, tasks: Mapping[str, str]) -> None:
@@ -116,7 +119,7 @@ class RunProgress:
         state = STATES.get(kind)
         if state is None:  # a checkpoint on its way is no stage of the run
             return
-        self._entered = self._clock()
+        self._left.ask(kind, self._clock())
         over = {n: ("waiting", "") for n, s in self.now.sites.items() if s.state in OF_A_ROUND}
         self._set({**over, **dict.fromkeys(sites, ("working", ""))})  # type: ignore[dict-item]
         self._change(state=state, reason="", round=min(number, self.now.rounds or number))
@@ -139,8 +142,7 @@ class RunProgress:
         self._count(history, self.now.rounds)
 
     def _count(self, history: Sequence[Mapping[str, Any]], rounds: int) -> None:
-        self._durations = [float(each["seconds"]) for each in history]
-        self._entered = self._clock()
+        self._left.played(history, self._clock())
         down, up = (
             sum(sum(each[way].values()) for each in history) for way in ("bytes_down", "bytes_up")
         )
@@ -175,15 +177,9 @@ class RunProgress:
         self._next_write = now + max(SECONDS, COST * (self._clock() - now))
 
     def _seconds_left(self, now: float) -> float | None:
-        """Return the time until the end, by the last rounds; None where there was none."""
-        recent = self._durations[-RECENT:]
-        if not recent or self.now.ended or self.now.state == "waiting":
-            return None
-        each = sum(recent) / len(recent)
-        # Once the rounds are over, those that choose.patience left out do not come any more.
-        more = self.now.rounds - len(self._durations) if self.now.state == "running" else 0
-        left = (more + self._afterwards) * each - (now - self._entered)
-        return left if left > 0 else None
+        """Return the time until the end, all that comes after the rounds included."""
+        waits = self.now.ended or self.now.state == "waiting"
+        return None if waits else self._left.seconds(now)
 
 
 def _of_record(record: RoundRecord) -> dict[str, tuple[SiteState, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from torch import Tensor
 from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.folders import default_models_dir, model_folder
-from models.model_card import PUBLIC, ModelCard, Network, Start, licence_of, versions_of
+from models.groups import Scope
+from models.model_card import PUBLIC, ModelCard, Network, Start, versions_of
 from models.model_file import write_model
 from models.networks import OF_TOKENS
 from models.text_folders import model_files
@@ -53,17 +54,34 @@ class PublicModels:
         In each are the task's whole tensors: pre-trained, common and of the task. Those of personal
         groups are as the run began with them, for no site's own ever reach the server.
         """
-        written = []
+        written: list[Path] = []
+        shared = 0
         for task, report in sorted(self.references.items()):
             path = folder / FOLDER / f"{task}.safetensors"
             partitioned = self._partitioned(task, report)
             card = self._card(task, report, partitioned, results)
             with writing(f"the public model of task {task}", folder):
-                write_model(path, self._tensors(partitioned), card, self._files())
+                tensors, files = self._tensors(partitioned), self._files()
+                write_model(path, tensors, card, files)
             written.append(path)
-        if written:
-            log(f"the public part of the model: {', '.join(map(str, written))}")
+            shared = self._shared_bytes(partitioned, tensors, files)  # the same of each task
+        for line in size_lines(written, shared):
+            log(line)
         return written
+
+    @staticmethod
+    def _shared_bytes(
+        partitioned: PartitionedModel, tensors: Mapping[str, Tensor], files: Mapping[str, bytes]
+    ) -> int:
+        """Return how many bytes of a task's file are in the file of every task."""
+        partition = partitioned.partition
+        names = [
+            name
+            for group, each in partition.groups.items()
+            if each.scope in (Scope.NOBODY, Scope.ALL_SITES)
+            for name in partition.names(group)
+        ]
+        return sum(tensors[n].nbytes for n in names if n in tensors) + sum(map(len, files.values()))
 
     def _partitioned(self, task: str, report: SiteReport) -> PartitionedModel:
         made = build_partitioned(
@@ -123,12 +141,29 @@ class PublicModels:
             metrics={
                 name: {"test": _numbers(measured[name])} for name in sites if name in measured
             },
-            start=None
-            if start is None
-            else Start(start.content_hash, start.source, licence_of(start.source)),
+            start=None if start is None else Start(start.content_hash, **start.texts),
             plan=plan.to_json(),
             versions=versions_of("torch", "torchvision"),
         )
+
+
+def size_lines(written: Sequence[Path], shared: int) -> Iterator[str]:
+    """Yield what the log says of the files: where they are, and what each repeats."""
+    if not written:
+        return
+    sizes = [path.stat().st_size for path in written]
+    named = (f"{path} ({_megabytes(size)})" for path, size in zip(written, sizes, strict=True))
+    yield f"the public part of the model: {', '.join(named)}"
+    if len(written) > 1:
+        yield (
+            f"each of these {len(written)} files is a whole model: {_megabytes(shared)} of it are layers "
+            f"that all tasks share, so {_megabytes(shared * (len(written) - 1))} of "
+            f"{_megabytes(sum(sizes))} are repeated"
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float | None]:

@@ -20,7 +20,7 @@ from server_app.audit import RunAudit
 from server_app.baseline_cache import BaselineCache
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
-from server_app.cross_site import measure_cross_site
+from server_app.cross_site import cross_site_table
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
@@ -29,7 +29,7 @@ from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
-from server_app.rounds.dispatch import Dispatch
+from server_app.rounds.dispatch import Dispatch, last_whole
 from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
@@ -40,6 +40,7 @@ from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
+from server_app.time_left import stages_after
 from server_app.trackers import tracking_of
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
@@ -209,19 +210,23 @@ class Run:
         self.delivery.deliver(self.roster.everyone.keys(), refused)
         kept, baselines = self.config.kept_models, baselines_of(self)
         keep, played = LAST if LAST in kept else "", len(self.history)
-        final = measure(self.dispatch, baselines, keep=keep, state=played)
+        last = last_trained(self)
+        final = measure(self.dispatch, baselines, keep=keep, state=played, last=last)
         self.ends["final"] = final
         self._write_results()
         self.ends["best"] = measured_best(
             self.dispatch, self.folder, self.history, self.config.choose, final, kept
         )
-        if self.config.cross_site:
-            ask = last_ask(self.dispatch, kinds.EVALUATE)
-            self.ends["cross_site"] = measure_cross_site(self.dispatch, ask, final)
+        ask = replace(last_ask(self.dispatch, kinds.EVALUATE), last=last)
+        self.ends["cross_site"] = cross_site_table(
+            self.dispatch, ask, final, self.config.cross_site
+        )
         if self.config.deployment.epochs:
             self._write_results()
             alone = self.config.baselines.alone
-            self.ends["deployment"] = deploy(self.dispatch, final, alone=alone, state=played)
+            self.ends["deployment"] = deploy(
+                self.dispatch, final, alone=alone, state=played, last=last
+            )
         return self._write_results()
 
     def measure(self, given: SavedRun) -> dict[str, Any]:
@@ -239,8 +244,9 @@ class Run:
         self.delivery.deliver(self.roster.everyone.keys(), ())
         ask = saved_ask(self.dispatch, saved, states, newcomers(saved, self.roster.members))
         self.ends["final"] = measure_saved(self.dispatch, ask)
-        if self.config.cross_site:
-            self.ends["cross_site"] = measure_cross_site(self.dispatch, ask, self.ends["final"])
+        self.ends["cross_site"] = cross_site_table(
+            self.dispatch, ask, self.ends["final"], self.config.cross_site
+        )
         return self._write_results()
 
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
@@ -327,8 +333,15 @@ def begin_progress(run: Run) -> None:
     """Note who takes part in a run, and how long it is."""
     config, everyone = run.config, run.roster.everyone
     run.progress.join({name: member.task for name, member in everyone.items()})
-    afterwards = (config.strategy.rounds if config.baselines.alone else 0) + 2  # last and best
-    afterwards += 1 if config.deployment.epochs else 0
+    members, newcomers = run.roster.members, len(run.roster.newcomers)
+    examples = [member.report.examples["train"] for member in members.values()]
+    afterwards = stages_after(
+        config,
+        {name: member.task for name, member in members.items()},
+        newcomers,
+        sum(examples) / max(len(examples), 1),
+        simulated=not isinstance(run.roster.grid, GrpcGrid),
+    )
     run.progress.begin(config.strategy.rounds, run.history, afterwards)
 
 
@@ -344,6 +357,16 @@ def baselines_of(run: Run) -> Baselines:
     return Baselines(
         config, BaselineCache(folder, run.folder.name, run.admission.plan, known, run.log)
     )
+
+
+def last_trained(run: Run) -> dict[str, int]:
+    """Return by site the round of its last update that was taken; not of sites in cohorts."""
+    keys = {
+        member.site: run.state.scope_keys(member.task).values()
+        for member in run.roster.members.values()
+        if not member.in_cohort
+    }
+    return last_whole(run.history, keys)
 
 
 def save_checkpoint(run: Run, number: int) -> None:

@@ -18,11 +18,13 @@ from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
 from fedstrata.support.options import read_options
+from fedstrata.support.paths import absolute_path
 from fedstrata.support.registry import find
 from models import weights
-from models.networks import build, usual_shape
+from models.licences import licence_of
+from models.networks import build, shape_of
 from models.networks.text import folder_tensors
-from models.packaged import read_packaged
+from models.packaged import licence_of_packaged, read_packaged
 from models.weights import Checkpoint
 from server_app.pretraining import Pretraining, job_hash, pretrain
 from strategies.config import Config
@@ -127,7 +129,7 @@ class PretrainingJob:
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tensors = pretrain(self.settings, self.model, self.seed, device=device, log=log)
-        made = _saved(tensors, self.source, self.cache)
+        made = _saved(tensors, self.source, self.cache, licence_of(self.source))
         with replacing_private(self.note) as unfinished:
             unfinished.write_text(json.dumps({"content_hash": made.content_hash}))
         return made
@@ -151,8 +153,8 @@ def read_weights(config: Config) -> Weights | None:
             "choose model=text_encoder, or weights=file"
         )
     read = read_options(chosen, config.weights, "weights")
-    if isinstance(read, FileWeights) and not Path(read.path).is_absolute():
-        raise UserError(f"weights.path must be an absolute path, got {read.path!r}")
+    if isinstance(read, FileWeights):
+        absolute_path(read.path, "weights.path")
     if isinstance(read, RunWeights):
         one_of("weights.state", read.state, (LAST, BEST))
     return read
@@ -174,10 +176,7 @@ def hash_before(config: Config) -> str:
     if isinstance(wanted, Pretraining):
         return ANY
     if isinstance(wanted, RunWeights):
-        raise UserError(
-            "weights=run measures a run that the server has: what its sites are sent is not known "
-            "here, and cannot be signed"
-        )
+        raise UserError("weights=run: the run that is measured says what it started from")
     return weights.content_hash(_fitting(config, *_given(config, wanted), log=lambda line: None))
 
 
@@ -219,7 +218,8 @@ def checkpoint(
             return found
         return job
     tensors, source = _given(config, wanted)
-    licence = "Apache-2.0" if isinstance(wanted, PackagedWeights) else None
+    own = isinstance(wanted, PackagedWeights)
+    licence = licence_of_packaged(wanted.name) if own else licence_of(source)
     return _saved(_fitting(config, tensors, source, log=log), source, cache, licence)
 
 
@@ -241,7 +241,8 @@ def _kept(content_hash: str, cache: Path) -> Checkpoint | None:
         ) from None
     if weights.content_hash(tensors) != content_hash:
         raise UserError(f"weights=run: {path_of(cache, content_hash)} is damaged")
-    return Checkpoint(content_hash, tensors, metadata.get("source", "a run of before"))
+    source = metadata.get("source", "a run of before")
+    return Checkpoint(content_hash, tensors, source, metadata.get("licence") or licence_of(source))
 
 
 def _remembered(note: Path, cache: Path) -> Checkpoint | None:
@@ -253,7 +254,8 @@ def _remembered(note: Path, cache: Path) -> Checkpoint | None:
         return None
     if weights.content_hash(tensors) != content_hash:
         return None
-    return Checkpoint(content_hash, tensors, PretrainingJob.source)
+    source = PretrainingJob.source
+    return Checkpoint(content_hash, tensors, source, licence_of(source))
 
 
 def _given(config: Config, wanted: GivenWeights) -> tuple[Mapping[str, Tensor], str]:
@@ -286,21 +288,18 @@ def _network(config: Config, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     """
     options: dict[str, Any] = {k: v for k, v in config.model.items() if k != "name"}
     name = str(config.model["name"])
-    network = build(name, input_shape=usual_shape(name), classes=2, **options)
+    shape = shape_of(name, tensors)
+    network = build(name, input_shape=shape, classes=2, **options)
     first, own = next(iter(network.named_parameters()))
     given = tensors.get(first)
     if given is None or given.dim() < 2 or given.shape[1] == own.shape[1]:
         return network
     inputs = int(given.shape[1])
-    shape = (inputs, 224, 224) if given.dim() == 4 else (inputs,)
+    shape = (inputs, *shape[1:]) if given.dim() == 4 else (inputs,)
     return build(name, input_shape=shape, classes=2, **options)
 
 
-def _saved(
-    tensors: Mapping[str, Tensor], source: str, cache: Path, licence: str | None = None
-) -> Checkpoint:
+def _saved(tensors: Mapping[str, Tensor], source: str, cache: Path, licence: str) -> Checkpoint:
     content_hash = weights.content_hash(tensors)
-    path = path_of(cache, content_hash)
-    known = {} if licence is None else {"licence": licence}
-    weights.save(path, tensors, {"source": source, **known})
-    return Checkpoint(content_hash, tensors, source)
+    weights.save(path_of(cache, content_hash), tensors, {"source": source, "licence": licence})
+    return Checkpoint(content_hash, tensors, source, licence)

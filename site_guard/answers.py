@@ -33,6 +33,7 @@ READERS: Mapping[str, Callable[[Message], answers.AnyReport]] = {
     kinds.SUMS: answers.read_sums_report,
     kinds.OPEN: answers.read_round_report,
     kinds.TRAIN: answers.read_round_report,
+    kinds.CROSS: answers.read_round_report,
     kinds.ALONE: answers.read_round_report,
     kinds.EVALUATE: answers.read_round_report,
     kinds.DEPLOY: answers.read_deploy_report,
@@ -91,8 +92,8 @@ class AnswerFilter:
 
         An order of a kind that is not in `READERS` is refused as well.
 
-        A server gets back the layers that it sent for training. They must be of groups that the
-        site shares, with tensors as the app announced them.
+        A server gets back the layers that it sent for training, or for a table of all sites. They
+        must be of groups that the site shares, with tensors as the app announced them.
         """
         kind = message.metadata.message_type
         if kind == kinds.POOLED:
@@ -102,10 +103,6 @@ class AnswerFilter:
                 f"the server asks for {limits.printable(kind)[:80]!r}, which is unknown here"
             )
         self.rules.check_order(message)
-        if orders.measured_of(message):
-            raise Refused(
-                "the order asks for measures of another site's model, which never leaves it"
-            )
         if kind not in kinds.UPDATES:
             return Requested({}, Codings({}, {}))
         if kind == kinds.OPEN:
@@ -118,7 +115,7 @@ class AnswerFilter:
             self._refuse_unannounced(message.metadata.run_id, group, schema)
         for group, each in coded.items():
             self.rules.note_state(group, each.state)
-        return Requested(schemas, codings_of(message))
+        return Requested(schemas, Codings({}, {}) if kind == kinds.CROSS else codings_of(message))
 
     def filter_answer(self, order: Message, answered: Message, requested: Requested) -> Message:
         """Return the answer to ``order`` that leaves, made of the report and the allowed layers.

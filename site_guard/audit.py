@@ -97,6 +97,7 @@ class SiteAudit:
             signer=self._signer(work),
             plan=hashlib.sha256(_plan(work.message).encode()).hexdigest(),
             received=sum(len(array.data) for array in _arrays(work.message).values()),
+            **_measured(work.message),
         )
 
     def send(self, work: Work, answer: Message) -> None:
@@ -177,6 +178,13 @@ def _plan(message: Message) -> str:
     return text if isinstance(text, str) else ""
 
 
+def _measured(message: Message) -> dict[str, str]:
+    """Return whose layers an order has measured here, where they are another site's."""
+    record = message.content.get(kinds.ORDER)
+    of = record.get("of", "") if isinstance(record, ConfigRecord) else ""
+    return {"of": plain(str(of))[:MOST_NAME]} if of else {}
+
+
 def _arrays(message: Message) -> Mapping[str, Any]:
     record = message.content.get(kinds.LAYERS)
     return record if isinstance(record, ArrayRecord) else {}
@@ -192,7 +200,15 @@ def _tensors(answer: Message) -> dict[str, int]:
 
 
 def _read(report: dict[str, Any]) -> dict[str, int]:
-    """Return how many examples were read, by split, as the app's report has them."""
+    """Return how many examples were read, by split, as the app's report has them.
+
+    Of sums it is the most values of a column, and of categories how many names each column has.
+    """
+    if "inputs" in report:
+        return {"train": max(map(int, report["inputs"]["count"]))}
+    if "columns" in report:
+        named = {plain(str(c))[:MOST_NAME]: len(names) for c, names in report["columns"].items()}
+        return {f"categories of {column}": count for column, count in named.items()}
     if isinstance(report["examples"], dict):
         return {str(split): int(count) for split, count in report["examples"].items()}
     read = {"train": int(report["examples"])} if report["planned"] else {}

@@ -14,7 +14,7 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Message
 
-from fedstrata.protocol import answers, kinds
+from fedstrata.protocol import answers, kinds, orders
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.durable import private_folder
@@ -187,6 +187,7 @@ class Guard:
             raise Refused("the order asks for sums that its plan has no use for")
         if kind == kinds.CATEGORIES and not plan.wants_categories:
             raise Refused("the order asks for categories that its plan has no use for")
+        rules.check_crossing(plan, kind, orders.measured_of(message))
         requested = self.answer_filter.check_order(message)
         for group, schema in requested.schemas.items():
             rules.check_tensors(group, schema)
@@ -210,7 +211,7 @@ class Guard:
                 "is this machine's clock right?"
             )
         self.counts.take(trains=kind in kinds.UPDATES)
-        if self.settings.approve == "ask" and kind == kinds.TRAIN:
+        if self.settings.approve == "ask" and kind in (kinds.TRAIN, kinds.CROSS):
             self.approvals.count(request)
         return plan, requested, left
 

@@ -12,12 +12,13 @@ from fedstrata.protocol import kinds, limits
 from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.categories import open_columns
 from fedstrata.protocol.limits import Refused
-from fedstrata.protocol.plan import Plan, plan_from_json
+from fedstrata.protocol.plan import OF_UPDATES, Plan, plan_from_json
 from fedstrata.support.errors import UserError
 
 # All but the perceptrons and the linear model: their first layer is linear in the raw values of an
 # example, and the update of such a layer holds the examples themselves
-# (tests/attacks/test_imprint.py).
+# (tests/attacks/test_imprint.py). Nor fedavg_cnn: its layer sees every place of the image, after two
+# convolutions whose weights the server chooses.
 MODELS = (
     "resnet18",
     "resnet34",
@@ -48,6 +49,9 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     categories : tuple of str
         Columns, or globs, of which a run may ask, once, for the names of all categories
         (``data.categories={column: agreed}``). None by default: they are values of the data.
+    cross_site : bool
+        Whether this site takes part in a cross-site table (``cross_site=updates``): its layers,
+        trained once more, go to the other sites of its task, and theirs are measured here.
     groups : mapping of str to tuple of str, or None
         By layer group, names or globs of the only tensors that may be exchanged in it; a name is
         the whole tensor's or a module's above it. None for any that ``share`` and ``keep`` allow.
@@ -66,6 +70,7 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     models: tuple[str, ...] = MODELS
     sums: bool = False
     categories: tuple[str, ...] = ()
+    cross_site: bool = False
     groups: dict[str, tuple[str, ...]] | None = None
     min_batch_size: int = 8
     min_steps: int = 2
@@ -117,6 +122,32 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
                 "the run asks for the names of the categories in the column "
                 f"{', '.join(map(_short, others[:MOST_NAMED]))} (data.categories: agreed)",
                 ", ".join(self.categories) or "none",
+            )
+
+    def check_crossing(self, plan: Plan, kind: str, of: str) -> None:
+        """Raise Refused for an order of a cross-site table that the plan or this site does not allow.
+
+        Parameters
+        ----------
+        plan : Plan
+            The order's.
+        kind : str
+            The order's.
+        of : str
+            Whose layers it measures, or "" where they are the run's.
+        """
+        if kind != kinds.CROSS and not of:
+            return
+        if plan.cross_site != OF_UPDATES:
+            raise Refused(
+                "the order is of a cross-site table, and its plan has none of updates: of another "
+                "site's whole model nothing is measured here, its personal layers never leave it"
+            )
+        if not self.cross_site:
+            raise _refusal(
+                "cross-site",
+                "the order is of a cross-site table, for which a site's own layers go to other sites",
+                "false",
             )
 
     def check_tensors(self, group: str, names: Collection[str]) -> None:

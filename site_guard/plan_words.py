@@ -9,7 +9,7 @@ from fedstrata.protocol.categories import open_columns
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.knowledge import knowledge_of
 from fedstrata.protocol.limits import printable
-from fedstrata.protocol.plan import Plan
+from fedstrata.protocol.plan import OF_UPDATES, Plan
 from site_guard.signatures import ANY, NONE
 
 MOST_SHOWN = 300  # characters of a value
@@ -37,10 +37,22 @@ def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
         ("optimizer", f"{_named({**vars(train.optimizer)})}, clip {train.clip}"),
         ("start", _start(plan, start)),
         ("afterwards", _tuning(plan)),
+        *_across(plan),
         *_before(plan),
         ("privacy", "none: what is averaged gets no noise"),
     ]
     return [(heading, short(text)) for heading, text in rows]
+
+
+def _across(plan: Plan) -> list[tuple[str, str]]:
+    """Return what leaves after the rounds for the other sites of the task."""
+    if plan.cross_site != OF_UPDATES:
+        return []
+    text = (
+        "the layers of this site alone, trained once more, go to the other sites of its task, which "
+        "measure them; theirs are measured here. Only with plan: {cross-site: true} in site.yaml"
+    )
+    return [("other sites", text)]
 
 
 def _before(plan: Plan) -> list[tuple[str, str]]:

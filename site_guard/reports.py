@@ -194,6 +194,8 @@ class ReportRules:
             measured = [report.metrics]
             if report.interval is not None and kind != kinds.EVALUATE:
                 raise Refused("the app has an interval, which only a last evaluation has")
+            if report.began_with is not None and kind != kinds.TRAIN:
+                raise Refused("the app says which layers a round began with, and this is no round")
             if report.owed is not None and not (
                 kind == kinds.TRAIN and codings_of(order).loses_updates
             ):

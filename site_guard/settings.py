@@ -15,6 +15,7 @@ from fedstrata.protocol.knowledge import KNOWLEDGE
 from fedstrata.protocol.limits import NAME, NotNow
 from fedstrata.support.ed25519 import public_keys
 from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.paths import absolute_path
 from site_guard.plan_rules import PlanRules, known_entries, matches
 
 GROUPS = ("common", "task", *KNOWLEDGE)  # the groups that a site can share
@@ -246,9 +247,16 @@ def read_settings(path: Path) -> SiteSettings:
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {_message(error)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: this is no YAML: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path}: {_no_yaml(text, error)}") from None
     _check(settings, path)
     return settings
+
+
+def _no_yaml(text: bytes, error: Exception) -> str:
+    said = f"this is no YAML: {str(error).splitlines()[0]}"
+    if b"\\" in text:
+        said += "; within double quotes a backslash is written twice, and paths here have / instead"
+    return said
 
 
 def _message(error: msgspec.ValidationError) -> str:
@@ -270,8 +278,8 @@ def _check(settings: SiteSettings, path: Path) -> None:
             )
     for entry in ("data", "state", "cache", "models", "guard", "audit.log", "audit.key"):
         named = attrgetter(entry)(settings)
-        if named and not Path(named).is_absolute():
-            raise UserError(f"{path}: {entry} must be an absolute path, got {named!r}")
+        if named:
+            absolute_path(named, f"{path}: {entry}")
     if wrong := sorted(set(settings.share) - set(GROUPS)):
         raise UserError(
             f"{path}: share has {', '.join(map(repr, wrong))}; a site can share "

@@ -11,6 +11,9 @@ from typing import Any
 from fedstrata.protocol.codings import Codings, read_codings
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.plan import (
+    NO_TABLE,
+    OF_MODELS,
+    OF_UPDATES,
     CohortConfig,
     Plan,
     TrainConfig,
@@ -177,7 +180,7 @@ class Config:
     choose: ChooseConfig
     tracker: dict[str, Any]
     models: ModelsConfig
-    cross_site: bool
+    cross_site: str
     deployment: DeploymentConfig
     cohort: CohortConfig
 
@@ -191,16 +194,26 @@ class Config:
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
-        if self.cross_site and self.cohort.sites > 1:
-            raise UserError(
-                f"cross_site=true needs a SuperNode for each site: cohort.sites={self.cohort.sites} "
-                "puts several on one; write cohort.sites=1 or cross_site=false"
-            )
+        self._check_cross_site()
         self._check_measured_run()
         self._check_sites()
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
+
+    def _check_cross_site(self) -> None:
+        """Raise UserError for a cross-site table that does not exist, or cannot be had."""
+        one_of("cross_site", self.cross_site, (NO_TABLE, OF_MODELS, OF_UPDATES))
+        if self.cross_site != NO_TABLE and self.cohort.sites > 1:
+            raise UserError(
+                f"cross_site={self.cross_site} needs a SuperNode for each site: cohort.sites="
+                f"{self.cohort.sites} puts several on one; write cohort.sites=1 or cross_site=none"
+            )
+        if self.cross_site == OF_UPDATES and not self.strategy.rounds:
+            raise UserError(
+                "cross_site=updates has each site train once more, and strategy.rounds=0 trains "
+                "nothing: write cross_site=models, in a simulation, or cross_site=none"
+            )
 
     def _check_measured_run(self) -> None:
         """Raise UserError where a run trains nothing and measures none, or does both."""

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.plan import TrainConfig
+from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError, nearest
 from models.groups import FOUR_GROUPS, Group, Partition
 from strategies.aggregators import Aggregator
 from strategies.site_round import LAST_LAYER, SiteRound
 
 Groups = Mapping[str, Sequence[str]]
+Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ class Method:
         del train
         return ()
 
+    def check_task(self, kind: TaskKind) -> None:
+        """Raise UserError where the method cannot train a task of ``kind``; a site asks as it joins."""
+        del kind
+
     # -- the site's half -------------------------------------------------------------------------
 
     def open(self, site: SiteRound) -> None:
@@ -127,9 +133,29 @@ class Method:
         It runs for every order that measures, trains or fine-tunes, and must do the same each time.
         """
 
+    def penalty(self) -> Penalty | None:
+        """Return what `train` adds to the loss of every step, or None.
+
+        It gets a site's parameters of exchanged groups and what arrived of them, both by name, and
+        returns a scalar. The sites of a cohort may be computed as one: so it is a function of these
+        alone.
+        """
+        return None
+
     def train(self, site: SiteRound) -> None:
         """Train the model of ``site`` in place; by default all trained groups at once."""
-        site.fit()
+        added, own = self.penalty(), site.exchanged()
+        if added is None or not own:
+            site.fit()
+            return
+        site.fit(penalty=lambda: added(own, site.received))
+
+    def trains_as_one(self) -> bool:
+        """Return whether `train` fits all trained groups with `penalty`, and does nothing else.
+
+        The sites of a cohort can be trained as one computation then.
+        """
+        return type(self).train is Method.train
 
     def predictor(self, site: SiteRound) -> nn.Module:
         """Return the module that is evaluated, over inputs like those of ``site.train``.

@@ -98,3 +98,18 @@ def pacs(source: Path, work: Path) -> Path:
     folder = unpacked(source, work / "pacs")
     inner = [path for path in folder.iterdir() if path.is_dir()]
     return inner[0] if len(inner) == 1 else folder
+
+
+def shards(source: Path, work: Path) -> Path:
+    """Return the folder with the npz files of MNIST's shards, one a site.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    folder = unpacked(source, work / "mnist")
+    found = sorted(folder.rglob("*.npz"))
+    if not found:
+        raise UserError(f"{folder}: has no .npz file")
+    return found[0].parent

@@ -232,14 +232,15 @@ def _key(config: Mapping[str, Any]) -> str:
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``config`` without what changes no result of a simulation.
 
-    That is what a run does about lost sites, since a simulation loses none. Exact coding is left out,
-    too: runs from before there was a choice of codings do not name it.
+    That is what a run does about lost sites, since a simulation loses none. Exact coding and a
+    ``data.seed`` of null are left out, too: runs from before there was a choice do not name them.
     """
     strategy = {k: v for k, v in config["strategy"].items() if k not in ("give_up", "minimum")}
     for key in ("coding", "coding_down"):
         chosen = {g: c for g, c in strategy.pop(key, {}).items() if c != {"name": "exact"}}
         strategy |= {key: chosen} if chosen else {}
-    return {**config, "strategy": strategy}
+    data = {key: value for key, value in config["data"].items() if (key, value) != ("seed", None)}
+    return {**config, "data": data, "strategy": strategy}
 
 
 def load_or_make(folder: Path, what: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

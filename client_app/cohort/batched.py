@@ -49,7 +49,7 @@ SplitsOf = Callable[[SiteContext], dict[str, Split]]
 # What is in memory at once of one stack. Beyond some millions of numbers a longer stack is no
 # faster: it no longer stays in the processor's cache from one step to the next.
 MOST_STACKED = 4_000_000  # elements of the models
-OF_A_SITE = ("receive", "train", "predictor")  # with one of its own, a method trains by site
+OF_A_SITE = ("receive", "predictor")  # with one of its own, a method trains by site
 MOST_INPUTS = 32_000_000  # elements of the training examples
 
 
@@ -202,6 +202,7 @@ def _train_team(team: _Team, best: int) -> list[Outcome]:
     """Measure and train a team, and save what stays at each site."""
     started = time.perf_counter()
     device = team.sites[0].context.device
+    partition = team.sites[0].context.partitioned.partition
     measured = _measured(team)
     stack = team.stack(team.own)
     learners = [_learner(site, team.trained, team.number) for site in team.sites]
@@ -212,8 +213,10 @@ def _train_team(team: _Team, best: int) -> list[Outcome]:
         learners,
         team.settings,
         trained=team.trained,
-        kept=team.sites[0].context.partitioned.partition.kept_names(),
+        kept=partition.kept_names(),
         device=device,
+        penalty=team.sites[0].context.method.penalty(),
+        exchanged=[n for group in partition.exchanged_groups() for n in partition.names(group)],
     )
     finite = _finite(stack)
     on_cpu = {name: tensor.cpu() for name, tensor in stack.items()}
@@ -329,7 +332,7 @@ def _why_alone(alike: Sequence[SiteContext]) -> str:
     if context.plan.train.compile:
         return "train.compile=true"
     own = [getattr(method, name) is not getattr(Method, name) for name in OF_A_SITE]
-    if any(own):
+    if any(own) or not context.method.trains_as_one():
         return f"method {method.name} trains in its own way"
     if any(name.startswith("extras.") for name in context.partitioned.partition.group_of):
         return f"method {method.name} has modules of its own"

@@ -24,7 +24,7 @@ from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 from models.preprocessing import Measurements
-from models.training.data import SiteData
+from models.training.data import Places, SiteData
 
 OF_SUBJECTS = "subject"  # data.task: each subject is a task of its own
 ACTIVITY = "activity"  # the column with the labels
@@ -99,8 +99,11 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     UserError
         An option, the site info or a file is wrong.
     """
-    settings, rows = _subject_rows(options, info, seed)
-    data = replace(site_data(settings, rows, info), test_places=None)  # in no table that is a file
+    recordings, settings, rows = _subject_rows(options, info, seed)
+    data = site_data(settings, rows, info)
+    assert data.test_places is not None
+    windows = [line - 1 for line in data.test_places.rows]
+    data = replace(data, test_places=Places(*zip(*map(recordings.place, windows), strict=True)))
     if settings.standardize != "none":
         return data
     return replace(data, preprocessing=Measurements(FEATURES, MEASURED))
@@ -108,12 +111,13 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
 
 def site_sums(options: Mapping[str, object], info: SiteInfo, seed: int) -> SumsReport:
     """Return the sums over the subject's training windows; raise UserError as `load` does."""
-    return sums_of_rows(*_subject_rows(options, info, seed))
+    _, settings, rows = _subject_rows(options, info, seed)
+    return sums_of_rows(settings, rows)
 
 
 def _subject_rows(
     options: Mapping[str, object], info: SiteInfo, seed: int
-) -> tuple[TabularOptions, SiteRows]:
+) -> tuple[Recordings, TabularOptions, SiteRows]:
     chosen = read_options(HarOptions, options, "data")
     recordings = open_recordings(require_root(info))
     subject = _choose_subject(chosen, _subjects(chosen, recordings), info)
@@ -121,7 +125,7 @@ def _subject_rows(
     settings = chosen.of_table(name if chosen.task == OF_SUBJECTS else chosen.task)
     table = _table(chosen, recordings, np.flatnonzero(recordings.subjects == subject), name)
     draw = derive_seed(seed, "har", subject)
-    return settings, rows_of_tables(settings, [table], name, info, seed, draw)
+    return recordings, settings, rows_of_tables(settings, [table], name, info, seed, draw)
 
 
 def _table(

@@ -43,12 +43,23 @@ class Recordings:
         Index into `ACTIVITIES`, shape ``(n,)``.
     subjects : NDArray[np.int64]
         The subject's number, shape ``(n,)``.
+    parts : tuple of (Path, int)
+        The text files with the windows, in order, and how many each has; empty of an npz file.
     """
 
     path: Path
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     subjects: NDArray[np.int64]
+    parts: tuple[tuple[Path, int], ...] = ()
+
+    def place(self, window: int) -> tuple[Path, int]:
+        """Return where a window is: its row in an npz file from 0 on, or text file and line."""
+        for path, count in self.parts:
+            if window < count:
+                return path, window + 1
+            window -= count
+        return self.path, window
 
 
 def open_recordings(root: Path) -> Recordings:
@@ -111,6 +122,7 @@ def _read_cached(stamps: tuple[Stamp, ...]) -> Recordings:
         np.concatenate([half.features for half in halves]),
         np.concatenate([half.labels for half in halves]),
         np.concatenate([half.subjects for half in halves]),
+        tuple((half.path, len(half.labels)) for half in halves),
     )
 
 

@@ -34,6 +34,7 @@ from client_app.data.site_info import (
 )
 from client_app.data.site_split import (
     ALONE,
+    BY_CLASS,
     COLUMN_SCHEMES,
     Rank,
     SiteSplit,
@@ -46,7 +47,7 @@ from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER, ONE_CLASS_EAC
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.options import read_options
 from models.preprocessing import Pictures
-from models.training.data import ArrayInputs, Labels, SiteData, Split
+from models.training.data import ArrayInputs, Labels, Places, SiteData, Split
 
 SPLITS = ("train", "val", "test")
 
@@ -153,20 +154,25 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     train, validation, test = (
         _split(settings, collection, chosen, path) for chosen in rows_of_splits
     )
-    prepared = _preprocessing(settings, shape)
+    prepared = _preprocessing(settings, shape, square=height == width)
+    # In the file's own numbers: those of its array test_images.
+    in_test = rows_of_splits[2] - int(np.count_nonzero(collection.split < 2))
     return reject_empty_splits(
         SiteData(
             *(name, task, outputs, shape, train, validation, test),
             kind=kind,
             source="" if info.deployed else path.stem,
             preprocessing=prepared,
+            test_places=Places((path,) * len(in_test), tuple(in_test.tolist())),
         )
     )
 
 
-def _preprocessing(settings: MedmnistOptions, shape: tuple[int, ...]) -> Pictures | None:
-    """Return what becomes of a picture; None of pictures that are not square."""
-    if shape[1] != shape[2]:
+def _preprocessing(
+    settings: MedmnistOptions, shape: tuple[int, ...], *, square: bool
+) -> Pictures | None:
+    """Return what becomes of a picture; None of pictures that are not square: none is cut."""
+    if not square or shape[1] != shape[2]:
         return None
     mean, std = tuple(settings.mean), tuple(settings.std)
     return Pictures(shape[1], 1 if shape[0] == 1 else 3, mean, std)
@@ -343,7 +349,7 @@ def _classes_to_split_by(
     """Return the classes by which the sites split a file; zeros for other kinds of tasks."""
     if labels.ndim == 1:
         return labels
-    if options.scheme in ("dirichlet", "pathological") and rank.count > 1:
+    if options.scheme in BY_CLASS and rank.count > 1:
         raise UserError(
             f"data.site_split.scheme={options.scheme}: goes by classes, and task {task!r} has none; "
             "write data.site_split.scheme=iid"

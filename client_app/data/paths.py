@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from fedstrata.support.errors import PrivateText, UserError, private
+from fedstrata.support.paths import of_windows
 
 DATA_FOLDER = "the data folder"
 
@@ -79,7 +80,12 @@ def file_inside(root: Path, name: str, source: str | PrivateText) -> Path:
         raise UserError(source + ": " + named + f" cannot be opened ({error.strerror})") from error
     if not regular:
         missing = private(f"file {name!r}", "such file")
-        raise UserError(source + ": there is no " + missing + " in " + describe_root(root))
+        windows = "; this is a path of Windows: write it from that folder on" * bool(
+            of_windows(name)
+        )
+        raise UserError(
+            source + ": there is no " + missing + " in " + describe_root(root) + windows
+        )
     return path
 
 

@@ -10,6 +10,7 @@ from client_app.data.har import load as load_har
 from client_app.data.har import site_sums as sums_of_har
 from client_app.data.images import load as load_images
 from client_app.data.medmnist import load as load_medmnist
+from client_app.data.pflbench.loader import load as load_pflbench
 from client_app.data.site_info import SiteInfo
 from client_app.data.splitting import sample_per_class
 from client_app.data.tabular.loader import load as load_tabular
@@ -32,6 +33,7 @@ LOADERS: Mapping[str, Loader] = {
     "har": load_har,
     "images": load_images,
     "medmnist": load_medmnist,
+    "pflbench": load_pflbench,
     "tabular": load_tabular,
     "text": load_text,
 }
@@ -57,16 +59,27 @@ class CommonOptions:
     ----------
     labels_per_class : int or None
         The most training examples of each class that a site keeps; None keeps all.
+    seed : int or None
+        Decides which examples a site has, and in which split; None: the run's seed does.
     """
 
     labels_per_class: int | None
+    seed: int | None
 
     def __post_init__(self) -> None:
+        if self.seed is not None and self.seed < 0:
+            raise UserError(
+                f"data.seed: {self.seed} is not a whole number from 0 on; use null for the run's seed"
+            )
         if self.labels_per_class is not None and self.labels_per_class < 1:
             raise UserError(
                 f"data.labels_per_class: {self.labels_per_class} is not a whole number from 1 on; "
                 "use null to keep every training example"
             )
+
+    def seed_of(self, run: int) -> int:
+        """Return the seed of the data of a run with the seed ``run``."""
+        return run if self.seed is None else self.seed
 
 
 COMMON = frozenset(option.name for option in fields(CommonOptions))
@@ -85,7 +98,8 @@ def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
     info : SiteInfo
         Which site this is and where its data are.
     seed : int
-        The run's seed: the same seed, options and data give the same splits.
+        The run's seed, of which ``data.seed`` takes the place where it is given. The same seed,
+        options and data give the same splits.
 
     Raises
     ------
@@ -93,9 +107,8 @@ def load(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
         The name, an option or the site's data are wrong.
     """
     loader = find("data.name", name, LOADERS)
-    common = {key: value for key, value in options.items() if key in COMMON}
-    own = {key: value for key, value in options.items() if key not in COMMON}
-    settings = read_options(CommonOptions, common, "data")
+    settings, own = _common(options)
+    seed = settings.seed_of(seed)
     data = loader(own, info, seed)
     if settings.labels_per_class is None:
         return data
@@ -113,7 +126,8 @@ def sums(name: str, options: Mapping[str, object], info: SiteInfo, seed: int) ->
     add_up = SUMS.get(name)
     if add_up is None:
         raise UserError(f"data={name} has no sums to agree on; there are {', '.join(SUMS)}")
-    return add_up({k: v for k, v in options.items() if k not in COMMON}, info, seed)
+    settings, own = _common(options)
+    return add_up(own, info, settings.seed_of(seed))
 
 
 def categories(name: str, options: Mapping[str, object], info: SiteInfo) -> CategoriesReport:
@@ -127,7 +141,14 @@ def categories(name: str, options: Mapping[str, object], info: SiteInfo) -> Cate
     find_all = CATEGORIES.get(name)
     if find_all is None:
         raise UserError(f"data={name} has no categories; there are {', '.join(CATEGORIES)}")
-    return find_all({k: v for k, v in options.items() if k not in COMMON}, info)
+    return find_all(_common(options)[1], info)
+
+
+def _common(options: Mapping[str, object]) -> tuple[CommonOptions, dict[str, object]]:
+    """Return the options that all data sets have, and those of the data set itself."""
+    common = {key: value for key, value in options.items() if key in COMMON}
+    own = {key: value for key, value in options.items() if key not in COMMON}
+    return read_options(CommonOptions, common, "data"), own
 
 
 def _with_few_labels(data: SiteData, most: int, seed: int) -> SiteData:

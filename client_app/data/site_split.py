@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from client_app.data.extended_dirichlet import extended_dirichlet
 from client_app.data.site_info import SiteInfo
 from fedstrata.support.errors import UserError, nearest, private
 from fedstrata.support.seeds import derive_seed
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SCHEMES = (
     "iid",
     "dirichlet",
+    "dirichlet_balanced",
+    "extended_dirichlet",
     "pathological",
     "linear",
     "square",
@@ -31,6 +34,8 @@ SCHEMES = (
     "none",
 )
 COLUMN_SCHEMES = ("natural", "domain")
+DIRICHLET = ("dirichlet", "dirichlet_balanced", "extended_dirichlet")
+BY_CLASS = (*DIRICHLET, "pathological")
 
 _SMALLER = "; lower data.site_split.smallest, raise data.site_split.alpha, or start fewer sites"
 Numbers = NDArray[np.float64]
@@ -54,6 +59,10 @@ class SiteSplit:
     scheme : str
         - ``iid``: equal shares at random.
         - ``dirichlet``: shares of each class are drawn from a Dirichlet distribution.
+        - ``dirichlet_balanced``: as ``dirichlet``, but a site that has more than the average number
+          of examples is given none of the next classes (as in the tables of personalised methods).
+        - ``extended_dirichlet``: each site has ``classes_per_site`` classes, of which shares are
+          drawn as in ``dirichlet`` (`extended_dirichlet`).
         - ``pathological``: each site has a few classes.
         - ``linear``, ``square``, ``exponential``: all classes alike, but site ``i`` (from 1 on)
           has a share in proportion to ``i``, ``i**2``, ``e**i``.
@@ -62,11 +71,12 @@ class SiteSplit:
           value split it equally at random.
         - ``none``: every site has everything.
     alpha : float
-        For ``dirichlet``: a smaller number makes the shares more unequal.
+        For the three by Dirichlet: a smaller number makes the shares more unequal.
     smallest : int
-        For ``dirichlet``: the fewest examples of a site; shares are drawn until all have these.
+        For the three by Dirichlet: the fewest examples of a site; shares are drawn until all have
+        these.
     classes_per_site : int
-        For ``pathological``.
+        For ``pathological`` and ``extended_dirichlet``.
     column : str or None
         For ``natural`` and ``domain``: the column with the values.
     """
@@ -223,19 +233,40 @@ def rows_of_site(
         raise UserError(f"data.site_split: {len(labels)} examples for {rank.count} sites")
     if options.scheme == "domain":
         return _rows_of_domain(options, labels, rank, seed, domains, units)
-    if options.scheme == "dirichlet" and options.smallest * rank.count > len(labels):
+    if options.scheme in DIRICHLET and options.smallest * rank.count > len(labels):
         raise UserError(
-            f"data.site_split (dirichlet): {rank.count} sites with at least {options.smallest} "
+            f"data.site_split ({options.scheme}): {rank.count} sites with at least {options.smallest} "
             f"examples each need {options.smallest * rank.count}, and there are "
             + private(len(labels), "fewer")
             + _SMALLER
         )
+    if options.scheme == "extended_dirichlet":
+        return extended_dirichlet(
+            labels,
+            rank.count,
+            classes_per_site=options.classes_per_site,
+            alpha=options.alpha,
+            smallest=options.smallest,
+            seed=seed,
+        )[rank.index]
     if options.scheme in SHARE_SIZES:
         _reject_empty_shares(options.scheme, len(labels), rank)
     # Flower's partitioners take rows in their order, so a shuffle comes first.
     order = np.random.default_rng(seed).permutation(len(labels))
     if options.scheme == "iid":  # as Flower's IidPartitioner, of which the import takes seconds
         return np.sort(np.array_split(order, rank.count)[rank.index])
+    return _rows_by_flower(options, labels, rank, seed, domains, order)
+
+
+def _rows_by_flower(
+    options: SiteSplit,
+    labels: NDArray[np.int64],
+    rank: Rank,
+    seed: int,
+    domains: NDArray[np.str_] | None,
+    order: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Return the rows of a site as Flower's partitioner splits them; ``order`` is their shuffle."""
     # Imported here, because it takes seconds and a deployed site never needs it.
     from datasets import Dataset
 
@@ -253,7 +284,7 @@ def rows_of_site(
             chosen = partitioner.load_partition(rank.index)
     except ValueError as error:
         message = f"data.site_split ({options.scheme}): "
-        advice = _SMALLER if options.scheme == "dirichlet" else ""
+        advice = _SMALLER if options.scheme in DIRICHLET else ""
         why = private(error, "these data cannot be split like this")
         raise UserError(message + why + advice) from error
     return np.sort(np.asarray(chosen["row"], dtype=np.int64))
@@ -354,13 +385,13 @@ def _partitioner(
         return flower.SquarePartitioner(rank.count)
     if options.scheme == "exponential":
         return flower.ExponentialPartitioner(rank.count)
-    if options.scheme == "dirichlet":
+    if options.scheme in DIRICHLET:
         return flower.DirichletPartitioner(
             rank.count,
             "label",
             alpha=options.alpha,
             min_partition_size=options.smallest,
-            self_balancing=False,
+            self_balancing=options.scheme == "dirichlet_balanced",
             seed=seed,
         )
     _reject_unused_classes(options, labels, rank)

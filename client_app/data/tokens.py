@@ -48,6 +48,16 @@ class TokenInputs:
         return seen.hexdigest()
 
 
+class NoTokens(UserError):
+    """The tokenizer makes no token of some texts: of those in ``rows``."""
+
+    reason = "the tokenizer makes no token of the text"
+
+    def __init__(self, source: PrivateText, rows: Sequence[int]) -> None:
+        super().__init__(source + f": {self.reason}")
+        self.rows = tuple(rows)
+
+
 CHUNK = 1000  # texts at once: a tokenizer takes much more memory for each text than its ids do
 # Capitals, accents, digits and signs, which tokenizers of one vocabulary may treat differently.
 SAMPLE = "The Patient's 2nd naïve Cough: 37.5 °C (ÄÖß) — 患者 now?"
@@ -149,8 +159,8 @@ def _reject_unreadable(
     content = ~np.isin(ids, sorted(special - {tokenizer.unk_token_id}))
     empty = ~content.any(axis=1)
     if empty.any():
-        row = int(np.argmax(empty))
-        raise UserError(sources[row] + ": the tokenizer makes no token of the text")
+        rows = np.flatnonzero(empty).tolist()
+        raise NoTokens(sources[rows[0]], rows)
     if not known.any():
         raise UserError(
             _first_of(sources) + ": the tokenizer knows no word of these texts: is data.folder a "

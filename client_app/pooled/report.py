@@ -27,14 +27,16 @@ class _Simulation:
 
     plan_json: str
     node: NodeSettings  # with no index: whose it is does not matter
+    rounds: int
     plan: Plan = field(compare=False, repr=False)
     context: SiteContext = field(compare=False, repr=False)
 
 
-def report_in_one_place(context: SiteContext, number: int) -> RoundReport:
+def report_in_one_place(context: SiteContext, number: int, played: int = 0) -> RoundReport:
     """Return how good the model of all data is at this site; no layer of it leaves.
 
-    A process trains it once for all of its sites, which ask one after the other.
+    It has as many rounds' worth of passes as the run had rounds, of which ``played`` is as in
+    `Plan.rounds_played`. A process trains it once for all of its sites, which ask one after the other.
 
     Raises
     ------
@@ -49,7 +51,9 @@ def report_in_one_place(context: SiteContext, number: int) -> RoundReport:
             "baselines.pooled=false"
         )
     same = replace(node, index=None)
-    measured = _in_one_place(_Simulation(plan.to_json(), same, plan, context))
+    measured = _in_one_place(
+        _Simulation(plan.to_json(), same, plan.rounds_played(played), plan, context)
+    )
     splits = [getattr(context.data, name) for name in MEASURED]
     return RoundReport(
         site=context.data.site,
@@ -75,7 +79,9 @@ def _in_one_place(simulation: _Simulation) -> Measured:
         context.node.cache_dir / "features", context.node.cache_gb * 10**9, plan.train.feature_dtype
     )
     place = OnePlace(plan, start, features, context.device, context.node.models_dir)
-    measured, _ = place.train(by_task(_all_sites(context)), every_round=False)
+    measured, _ = place.train(
+        by_task(_all_sites(context)), every_round=False, rounds=simulation.rounds
+    )
     return measured
 
 

@@ -62,6 +62,7 @@ class OnePlace:
         tasks: Mapping[str, list[SiteData]],
         *,
         every_round: bool,
+        rounds: int | None = None,
         trained: Callable[[SiteData, nn.Module, Split], None] | None = None,
     ) -> tuple[Measured, list[float]]:
         """Train on the sites of all ``tasks`` together, and measure at every site.
@@ -72,6 +73,8 @@ class OnePlace:
             The sites of each task.
         every_round : bool
             Whether to measure after each round's worth of passes, or after the last one alone.
+        rounds : int, optional
+            How many rounds' worth of passes; when omitted, the plan's.
         trained : callable, optional
             Takes each site, its network at the end, and its test data as that network takes them.
 
@@ -105,7 +108,8 @@ class OnePlace:
         state: loop.OptimizerState = {}
         curve: list[float] = []
         measured: Measured = {}
-        for number in range(1, self.plan.rounds + 1):
+        last = rounds or self.plan.rounds
+        for number in range(1, last + 1):
             joint.train_mode()
             loop.fit(
                 network,
@@ -117,7 +121,7 @@ class OnePlace:
                 loss=loss,
                 optimizer_state=state,
             )
-            if every_round or number == self.plan.rounds:
+            if every_round or number == last:
                 measured = self._measure(joint, tasks, splits)
                 curve.append(_mean_leading(measured, tasks))
         if trained is not None:

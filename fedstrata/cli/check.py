@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedstrata.protocol.limits import printable
 from fedstrata.support.errors import UserError
+from fedstrata.support.paths import path_from_here
 
 if TYPE_CHECKING:
     from client_app.inspection import Inspection
@@ -143,10 +143,7 @@ def _settings(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             overrides.append(word)
     if run["data-root"]:
         # Unlike a run, this one happens where it was typed.
-        root = Path(run["data-root"])
-        with contextlib.suppress(RuntimeError):  # the home of nobody: a folder that is not there
-            root = root.expanduser()
-        run["data-root"] = str(root.absolute())
+        run["data-root"] = str(path_from_here(run["data-root"], "data-root"))
     return run, overrides
 
 
@@ -195,8 +192,9 @@ def _is_apps_user(site: SiteSettings) -> bool:
 
 
 def _together(found: Sequence[Inspection]) -> dict[str, Any]:
-    """Return the first site's findings, with the counts, warnings and errors of all."""
+    """Return the first site's findings, with the counts, ranges, warnings and errors of all."""
     from client_app.inspection import added
+    from fedstrata.protocol.data_description import unlike_ranges
 
     each = [inspection.as_dict() for inspection in found]
     # The first that could be read: one site's mistake need not hide what the others have.
@@ -204,14 +202,40 @@ def _together(found: Sequence[Inspection]) -> dict[str, Any]:
     if len(each) == 1:
         return shown
     shown["examples"] = added([one["examples"] for one in each if one["task"] == shown["task"]])
+    named = {one["site"] or f"site {number}": one for number, one in enumerate(each)}
+    shown["range"] = _widest(one["range"] for one in each)
+    for key in (
+        "left_out",
+        "missing",
+    ):  # sites of one folder all list it: a sum would count it twice
+        shown[key] = _most(one[key] for one in each)
     for key in ("notes", "warnings", "errors"):
         sites: dict[str, list[str]] = {}
-        for number, one in enumerate(each):
+        for name, one in named.items():
             for text in one[key]:
-                sites.setdefault(text, []).append(one["site"] or f"site {number}")
+                sites.setdefault(text, []).append(name)
         shown[key] = [f"{text}{_of(names, len(each))}" for text, names in sites.items()]
+    read = {name: one["range"] for name, one in named.items() if one["task"]}
+    ranges = {name: (each[0], each[1]) if each else None for name, each in read.items()}
+    if unlike := unlike_ranges(ranges):
+        shown["warnings"].append(unlike)
     shown["sites"] = each
     return shown
+
+
+def _widest(ranges: Iterable[Sequence[float] | None]) -> list[float] | None:
+    """Return the lowest and the highest value of several ranges, or None where there is none."""
+    known = [each for each in ranges if each]
+    return [min(low for low, _ in known), max(high for _, high in known)] if known else None
+
+
+def _most(each: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the largest count of each name."""
+    most: dict[str, int] = {}
+    for counts in each:
+        for name, count in counts.items():
+            most[name] = max(most.get(name, 0), count)
+    return dict(sorted(most.items()))
 
 
 def _of(names: Sequence[str], count: int) -> str:
@@ -297,21 +321,21 @@ def lines(shown: Mapping[str, Any]) -> list[str]:
     made: list[str] = []
     if shown["task"]:
         made += [f"task {shown['task']}: {shown['kind']}", *_counted(shown)]
-    which = "the first site's " if shown.get("sites") else ""
+    sites = shown.get("sites", [])
+    which, where = ("the first site's ", ", at most at one site") if sites else ("", "")
     if shown["range"]:
-        low, high = shown["range"]
-        made.append(f"{which}range of values: {low:g} to {high:g} become 0 to 1")
+        made.append(f"range of values: {_range(shown['range'], sites)}")
     if shown.get("size"):
         made.append(which + _sizes(shown["size"]))
     if shown["groups"]:
-        made.append("groups: " + ", ".join(f"{k} {v}" for k, v in shown["groups"].items()))
-    made += [f"left out, {reason}: {count}" for reason, count in shown["left_out"].items()]
+        made.append(f"{which}groups: " + ", ".join(f"{k} {v}" for k, v in shown["groups"].items()))
+    made += [f"left out, {reason}{where}: {count}" for reason, count in shown["left_out"].items()]
     if shown["missing"]:
         counted = (f"{column} {count}" for column, count in shown["missing"].items())
-        made.append(f"missing values by column: {', '.join(counted)}")
+        made.append(f"missing values by column{where}: {', '.join(counted)}")
     made += [f"note: {text}" for text in shown["notes"]]
     made += [f"warning: {text}" for text in shown["warnings"]]
-    made += _of_each_site(shown.get("sites", []))
+    made += _of_each_site(sites)
     if shown.get("contact_sheet"):
         made.append(f"as the network sees them: {shown['contact_sheet']}")
     made.append("this is what the server would be sent:")
@@ -320,6 +344,21 @@ def lines(shown: Mapping[str, Any]) -> list[str]:
     if not shown["errors"]:
         made.append("a run can use these data")
     return made
+
+
+def _range(widest: Sequence[float], sites: Sequence[Mapping[str, Any]]) -> str:
+    """Return which values become 0 and 1; of several sites with unlike ranges, the ends and whose."""
+    low, high = widest
+    unlike = {tuple(one["range"] or ()) for one in sites if one["task"]} - {(low, high)}
+    if not unlike:
+        return f"{low:g} to {high:g} become 0 to 1"
+    known = [one for one in sites if one["range"]]
+    lowest = next(one["site"] for one in known if one["range"][0] == low)
+    highest = next(one["site"] for one in known if one["range"][1] == high)
+    return (
+        f"each site's own becomes 0 to 1, the lowest from {low:g} ({lowest}), the highest up to "
+        f"{high:g} ({highest})"
+    )
 
 
 def _counted(shown: Mapping[str, Any]) -> list[str]:
@@ -339,7 +378,9 @@ def _of_each_site(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     made = []
     for one in [one for one in sites if one["site"]][:MOST_SITES_SHOWN]:
         source = f" ({one['source']})" if one["source"] else ""
-        made.append(f"{one['site']}{source}: {_brief(one['examples'])}")
+        own = " to ".join(f"{end:g}" for end in one["range"] or ())
+        of_range = f", range {own}" if own else ""
+        made.append(f"{one['site']}{source}: {_brief(one['examples'])}{of_range}")
     if len(sites) > MOST_SITES_SHOWN:
         made.append(f"and {len(sites) - MOST_SITES_SHOWN} sites more: --json has them all")
     return made

@@ -36,14 +36,18 @@ complete -o default -F _fedstrata fedstrata
 ZSH = """\
 # source <(fedstrata completion zsh)
 _fedstrata() {
+  local line="${(j: :)words[1,CURRENT-1]} $PREFIX"
   local -a found
-  found=("${(@f)$(fedstrata completion words "$LBUFFER" 2>/dev/null)}")
-  if [[ -n "$found[1]" ]]; then
-    compadd -Q -S '' -- $found
+  found=(${(f)"$(fedstrata completion words "$line" 2>/dev/null)"})
+  if (( $#found )); then
+    compadd -Q -S '' -- ${(M)found:#*=}
+    compadd -Q -- ${found:#*=}
   else
+    compset -P '*='
     _files
   fi
 }
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }
 compdef _fedstrata fedstrata
 """
 

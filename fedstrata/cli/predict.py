@@ -34,8 +34,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(1)
     for text in left_out[:MOST_NAMED]:
         print(printable(f"left out: {text}"), file=sys.stderr)
-    if len(left_out) > MOST_NAMED:
-        print(f"left out: {len(left_out) - MOST_NAMED} more", file=sys.stderr)
+    if left_out:
+        many = "1 file or row is" if len(left_out) == 1 else f"{len(left_out)} files or rows are"
+        print(f"fedstrata predict: {many} left out", file=sys.stderr)
     sys.exit(1 if left_out else 0)
 
 
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--split",
         choices=("test",),
-        help="the test examples of the run, from the table that the site keeps beside its model",
+        help="the test examples of the run, as the site noted them beside its model",
     )
     made.add_argument("--output", type=Path, required=True, help="the table: .csv or .parquet")
     made.add_argument("--heatmaps", type=Path, metavar="FOLDER", help="Grad-CAM of each picture")
@@ -66,7 +67,14 @@ def predict(options: argparse.Namespace) -> Sequence[str]:
     if options.output.suffix.lower() not in (".csv", ".parquet"):
         raise UserError(f"--output {options.output}: write a name that ends in .csv or .parquet")
     from client_app.context import choose_device
-    from client_app.prediction import columns, outputs_of, rows, write_heat_maps, write_table
+    from client_app.prediction import (
+        check_heat_maps,
+        columns,
+        outputs_of,
+        rows,
+        write_heat_maps,
+        write_table,
+    )
     from models.model_file import folder_of, network_of, read_model
 
     model = read_model(path)
@@ -76,10 +84,14 @@ def predict(options: argparse.Namespace) -> Sequence[str]:
     print(printable(f"{path}: {card.state} model of task {card.task} after round {card.round}"))
     with folder_of(model) as models_dir:
         network = network_of(model, models_dir)
+        if options.heatmaps is not None:
+            check_heat_maps(card, network)
         found, known = _examples(options, model, models_dir)
         with _progress("predicting") as progress:
             device = choose_device(options.device)
             outputs = outputs_of(network, found, device=device, progress=progress)
+    for note in found.notes:
+        print(printable(note))
     written = list(rows(card, found, outputs))
     write_table(options.output, columns(card), written)
     print(printable(f"{len(written)} predictions: {options.output}"))
@@ -96,13 +108,13 @@ def _examples(
     options: argparse.Namespace, model: ModelFile, models_dir: Path
 ) -> tuple[ModelInputs, Known | None]:
     from client_app.model_inputs import files_of, read_inputs
-    from client_app.prediction import examples_table, read_test_examples
+    from client_app.prediction import own_test_examples
 
     with _progress("reading") as progress:
         if options.split:
             if options.files or options.manifest:
                 raise UserError("--split test: the files are those of the run; name no others")
-            known = read_test_examples(model.card, examples_table(model.path), models_dir, progress)
+            known = own_test_examples(model, models_dir, progress)
             return known.found, known
         files = files_of(model.card, options.files, options.manifest)
         return read_inputs(model.card, files, models_dir, progress), None

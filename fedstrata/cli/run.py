@@ -22,10 +22,11 @@ from fedstrata.cli.own_superlink import COMPLETED, OwnSuperLink
 from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
 from fedstrata.protocol.limits import printable
-from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given, read_run
+from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given, read_run, read_state
 from fedstrata.runs.sweep import Sweep, find_sweep, read_sweep
 from fedstrata.support.durable import PRIVATE_FILE
 from fedstrata.support.errors import UserError
+from fedstrata.support.paths import path_from_here
 from fedstrata.support.said_lines import Said, SaidLines
 
 _NOISE = ("ControlServicer.", "terminated gracefully")  # of Flower, of each look at the run
@@ -149,9 +150,9 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
         keys, before, nodes = _resumed(resume, keys, nodes)
         overrides = [*before, *overrides]
     keys["experiment"] = keys["experiment"] or default_experiment()
-    keys["output-dir"] = str(_absolute(keys["output-dir"] or OUTPUTS))
+    keys["output-dir"] = str(path_from_here(keys["output-dir"] or OUTPUTS, "output-dir"))
     if keys["data-root"]:
-        keys["data-root"] = str(_absolute(keys["data-root"]))
+        keys["data-root"] = str(path_from_here(keys["data-root"], "data-root"))
     return Wanted(keys, tuple(overrides), nodes)
 
 
@@ -167,7 +168,7 @@ def _resumed(
     wanted: str, keys: Mapping[str, str], nodes: int | None
 ) -> tuple[dict[str, str], list[str], int | None]:
     """Return the keys, overrides and nodes with which a run began; ``keys`` that are given win."""
-    output = _absolute(keys["output-dir"]) if keys["output-dir"] else None
+    output = path_from_here(keys["output-dir"], "output-dir") if keys["output-dir"] else None
     sweep = find_sweep(wanted, output)
     if sweep is not None:
         return _resumed_sweep(sweep, keys, nodes)
@@ -204,13 +205,6 @@ def _resumed_sweep(
     }
     merged = {key: keys[key] or begun.get(key, "") for key in KEYS}
     return merged, list(given.overrides), nodes or given.nodes
-
-
-def _absolute(text: str) -> Path:
-    path = Path(text)
-    with contextlib.suppress(RuntimeError):  # the home of nobody: a folder that is not there
-        path = path.expanduser()
-    return path.absolute()
 
 
 def _resources(options: argparse.Namespace) -> dict[str, float]:
@@ -324,6 +318,7 @@ class Follower:
             self.log.unlink(missing_ok=True)
         for folder in self.folders[-1:]:
             mark_stopped(folder, "it was stopped before its end (Ctrl-C or a signal)")
+        self._write_reports(self.folders)
         self.screen.error(f"stopped. {self._resume_line()}")
         return 130
 
@@ -331,28 +326,28 @@ class Follower:
         """Say what the run's end leaves to say; return the exit status."""
         if status == COMPLETED:
             self.screen.say(f"the log of Flower and Ray: {self.log}")
-            self._write_reports(self.folders)
+            self._write_reports(self.folders, whole=True)
             return 0
         if not self.errors:
             self.screen.error(f"fedstrata run: the run failed; the end of {self.log}:")
             self.screen.error(_tail(self.log))
         else:
             self.screen.error(f"the log of Flower and Ray: {self.log}")
-        # Of several runs one may have failed, and not the last.
-        self._write_reports([each for each in self.folders if _is_complete(each)])
+        self._write_reports(self.folders)
         self.screen.error(self._resume_line())
         return 1
 
-    def _write_reports(self, folders: Sequence[Path]) -> None:
-        """Write the page of each run, and say where it is."""
+    def _write_reports(self, folders: Sequence[Path], *, whole: bool = False) -> None:
+        """Write the page of each run, of what there is of it, and say where it is."""
         for folder in folders:
             page = folder / report.FILE
             try:
                 report.write_report([folder], page)
+                so_far = not whole and read_state(folder)[0] not in ("", "complete")
             except UserError as error:
                 self.screen.error(f"the report was not written: {printable_lines(str(error))}")
             else:
-                self.screen.say(f"report: {page}")
+                self.screen.say(f"report so far: {page}" if so_far else f"report: {page}")
         if len(folders) > 1:
             names = " ".join(map(shlex.quote, map(str, folders)))
             self.screen.say(f"compare them: fedstrata report {names}")

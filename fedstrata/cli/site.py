@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from fedstrata.protocol.knowledge import KNOWLEDGE
 from fedstrata.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ def _check_data(path: Path, settings: SiteSettings) -> None:
         raise UserError(f"{path}: data: {data.text}; {data.mend}")
     opens = "data opens" if data.state == OK else f"data could not be checked ({data.text})"
     print(f"{path}: site {settings.site}, task {settings.task}, {opens}, nothing wrong")
+    for group in settings.share:
+        if group in KNOWLEDGE:
+            known = KNOWLEDGE[group]
+            print(f"shares {group} (method {', '.join(known.methods)}): {known.what}")
+            print(f"  what can be read from it: {known.reveals}")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -201,12 +201,12 @@ def _bytes(request: Request, task: str) -> str:
     try:  # the plan is a server's, and the model needs torch: neither may end this command
         from fedstrata.protocol.codec import forms
         from fedstrata.protocol.codings import size_of
-        from models.networks import usual_shape
+        from models.networks import OF_SHAPE, usual_shape
         from strategies.methods import make_method
         from strategies.partitioned_model import build_partitioned
 
         model = str(plan.model["name"])
-        if model in ("mlp", "mlp_bn", "linear"):
+        if model in OF_SHAPE:
             return "not known before the site has said how large an example is"
         named = (plan.data.get("classes") or {}).get(task) or ("no", "yes")
         built = build_partitioned(

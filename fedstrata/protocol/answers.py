@@ -152,6 +152,8 @@ class RoundReport:
         share of that of the change of the layers since the run's start.
     by_class : ByClass or None
         Of the last evaluation: measures of each class or label on the test split.
+    began_with : int or None
+        Of a round that began with older layers of the site's own: of which round, 0 for the start.
     """
 
     site: str
@@ -169,6 +171,7 @@ class RoundReport:
     interval: tuple[float, float] | None = None
     owed: float | None = None
     by_class: ByClass | None = None
+    began_with: int | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,7 @@ AnyReport = SiteReport | RoundReport | DeployReport | SumsReport | CategoriesRep
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
         SiteReport: ("known_states", "later", "data", "kind"),
-        RoundReport: ("diverged", "interval", "owed", "by_class"),
+        RoundReport: ("diverged", "interval", "owed", "by_class", "began_with"),
         DeployReport: ("later", "before_by_class", "after_by_class"),
         SumsReport: ("later",),
         CategoriesReport: ("later",),
@@ -362,6 +365,8 @@ def read_round_report(message: Message) -> RoundReport:
     check_by_class(report.by_class, report.metrics)
     if report.owed is not None and not 0 <= report.owed <= MOST_OWED:
         raise Refused(f"owed is {report.owed}")
+    if not 0 <= (report.began_with or 0) < max(report.round, 1):
+        raise Refused(f"round {report.round} began with layers of round {report.began_with}")
     _check_finite(report)
     _check_numerics(report)
     return report
@@ -433,12 +438,11 @@ def _read_report(cls: type[Report], message: Message) -> Report:
     if not isinstance(text, str) or len(text) > MOST_REPORT_CHARACTERS:
         raise Refused(f"{REPORT!r} is not a text of at most {MOST_REPORT_CHARACTERS} characters")
     names = {each.name for each in fields(cls)}  # type: ignore[arg-type]
-    optional = set(OPTIONAL[cls])
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
             raise Refused(f"{REPORT!r} is no JSON object")
-        if not names - optional <= record.keys() <= names:
+        if not names - set(OPTIONAL[cls]) <= record.keys() <= names:
             wrong = ", ".join(sorted(record.keys() ^ names))
             raise Refused(f"{REPORT!r} has fields too few or too many: {wrong[:200]}")
         return msgspec.convert(record, cls)

@@ -7,7 +7,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from fedstrata.protocol.limits import Refused
 
 # Flower routes a message by the word before the dot: to the app's query, train or evaluate.
-QUERY, WEIGHTS, CATEGORIES, SUMS, OPEN, TRAIN, ALONE, POOLED, DEPLOY, EVALUATE = (
+QUERY, WEIGHTS, CATEGORIES, SUMS, OPEN, TRAIN, ALONE, POOLED, DEPLOY, CROSS, EVALUATE = (
     "query",
     "query.weights",
     "query.categories",
@@ -17,9 +17,10 @@ QUERY, WEIGHTS, CATEGORIES, SUMS, OPEN, TRAIN, ALONE, POOLED, DEPLOY, EVALUATE =
     "train.alone",
     "train.pooled",
     "train.deploy",
+    "train.cross",
     "evaluate",
 )
-UPDATES = (OPEN, TRAIN)  # whose answers have layers
+UPDATES = (OPEN, TRAIN, CROSS)  # whose answers have layers
 LAYERS, PLAN, ORDER, REPORT = "layers", "plan", "order", "report"
 SAFETENSORS = "safetensors"
 

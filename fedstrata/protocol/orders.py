@@ -73,9 +73,10 @@ class Order(NamedTuple):
     keep, state : str, int
         Of an evaluation: ``last`` or ``best`` where the site is to write its whole model. Of a
         query: ``best`` where the last model is the best one. And after which round the state is, of
-        a model that is written.
+        a model that is written; with which training alone, or in one place, is compared.
     of : str
-        Of an evaluation in a simulation: the site whose personal layers are measured instead.
+        Of an evaluation for a cross-site table: whose model is measured. Of ``cross_site=models``
+        the site's personal layers are taken too; of ``updates`` its exchanged ones alone arrive.
     fresh : tuple of str
         Of a run that is measured again: those of the sites asked that trained in no round of it.
         They have no layers of their own; all others that have none have lost them.

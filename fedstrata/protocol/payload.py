@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any
 
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from fedstrata.protocol.codings import SAFETENSORS
+from fedstrata.protocol.limits import one_line
 from fedstrata.protocol.tensors import TensorSpec, uninitialized
 
 _LENGTH_BYTES = 8  # a payload opens with the length of its JSON header, little-endian
 _PADDING = 16  # the braces of the header, and spaces up to a multiple of eight bytes
 _WIDEST = 8  # bytes of the widest number; tensors begin at multiples of their number's width
+_LONGEST_WITH_TEXTS = 1 << 20  # bytes of a header whose texts are read
 _SHOWN = 80  # characters of a foreign name that an error repeats
 
 
@@ -26,8 +28,11 @@ class PayloadError(ValueError):
     """Bytes that are not the tensors of the schema; the text says which tensor and why."""
 
 
-def encode(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return ``tensors`` as one safetensors file; tensors that share memory are each written."""
+def encode(tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> bytes:
+    """Return ``tensors`` as one safetensors file; tensors that share memory are each written.
+
+    ``texts`` go into its header, where `texts_of` finds them.
+    """
     written: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -35,7 +40,33 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
         storage = owned.untyped_storage().data_ptr()
         written[name] = owned.clone() if storage in storages else owned
         storages.add(storage)
-    return safetensors.torch.save(written)
+    return safetensors.torch.save(written, None if texts is None else dict(texts))
+
+
+def texts_of(data: bytes, names: Collection[str]) -> dict[str, str]:
+    """Return texts that somebody else wrote into a payload's header, each as one short line.
+
+    Parameters
+    ----------
+    data : bytes
+        A payload; it may be anything.
+    names : collection of str
+        Which texts are wanted; what else stands there is not read.
+
+    Returns
+    -------
+    dict of str to str
+        Those that are there and are texts: printable, and no longer than a reason may be.
+    """
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if length > min(len(data), _LONGEST_WITH_TEXTS):
+        return {}
+    try:
+        found = _parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length]).get("__metadata__")
+    except PayloadError:
+        return {}
+    texts = found if isinstance(found, dict) else {}
+    return {n: one_line(texts[n]) for n in names if isinstance(texts.get(n), str) and texts[n]}
 
 
 def decode(

@@ -16,6 +16,7 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
 AGREED_LATER = ("agreed", "categories")  # fields that follow from what sites send
+NO_TABLE, OF_MODELS, OF_UPDATES = "none", "models", "updates"  # what a cross-site table is of
 MOST_IN_COHORT = 10_000  # sites on one node
 
 
@@ -171,6 +172,8 @@ class Plan:
         The scale that follows from the sums of all sites, where the run asked for them.
     categories : dict or None
         By column, the categories of all sites, where the run asked for them.
+    cross_site : str
+        What is measured at the other sites after the rounds: ``none``, ``models`` or ``updates``.
     """
 
     federation: str
@@ -189,13 +192,16 @@ class Plan:
     cohort: CohortConfig
     agreed: dict[str, Any] | None = None
     categories: dict[str, list[str]] | None = None
+    cross_site: str = NO_TABLE
 
     def to_json(self) -> str:
-        """Return the plan as JSON; without scale and categories where none are agreed."""
+        """Return the plan as JSON, without what a run does not have: scale, categories, a table."""
         record = asdict(self)
         for name in AGREED_LATER:
             if record[name] is None:
                 del record[name]
+        if self.cross_site == NO_TABLE:
+            del record["cross_site"]
         return json.dumps(record, sort_keys=True)
 
     @property
@@ -221,10 +227,18 @@ class Plan:
         """Return how each group travels."""
         return read_codings(self.coding, self.coding_down)
 
-    def rounds_of_a_site(self) -> list[int]:
-        """Return rounds in which an average site trains, counted from 1 and evenly spaced."""
-        shares = [math.floor(number * self.fraction) for number in range(self.rounds + 1)]
-        trained = [r for r in range(1, self.rounds + 1) if shares[r] > shares[r - 1]]
+    def rounds_played(self, played: int) -> int:
+        """Return how many rounds a run had: those that were ``played``, or with 0 all of the plan."""
+        return min(played, self.rounds) or self.rounds
+
+    def rounds_of_a_site(self, played: int = 0) -> list[int]:
+        """Return rounds in which an average site trains, counted from 1 and evenly spaced.
+
+        ``played`` is as in `rounds_played`: a run may stop before its last round.
+        """
+        last = self.rounds_played(played)
+        shares = [math.floor(number * self.fraction) for number in range(last + 1)]
+        trained = [r for r in range(1, last + 1) if shares[r] > shares[r - 1]]
         return trained or [1]  # with few rounds a site may be asked in none
 
 
@@ -240,12 +254,13 @@ def plan_from_json(text: str) -> Plan:
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"the plan is not JSON: {error}") from None
     if isinstance(loaded, dict):
-        loaded = {**dict.fromkeys(AGREED_LATER), **loaded}
+        loaded = {**dict.fromkeys(AGREED_LATER), "cross_site": NO_TABLE, **loaded}
     plan = read_options(Plan, loaded, "plan")
     if plan.rounds < 0 or not 0 < plan.fraction <= 1:
         raise UserError(
             f"the plan has {plan.rounds} rounds of a share of {plan.fraction} of the sites"
         )
+    one_of("cross_site", plan.cross_site, (NO_TABLE, OF_MODELS, OF_UPDATES))
     plan.train.check()
     plan.tuning.check()
     plan.cohort.check()

@@ -30,9 +30,32 @@ def in_words(results: Results) -> list[str]:
     ]
     if results.stopped:
         words.append(f"It stopped after round {results.stopped.round}: {results.stopped.reason}.")
-    elif results.final is None:
+    elif results.final is None and not standing(results):
         words.append("The run has not ended: the figures are those of its last round.")
     return [each for each in words if each]
+
+
+def standing(results: Results) -> str:
+    """Return how a run stands that did not reach its end, and why; "" of any other."""
+    ends = {
+        "failed": "This run failed",
+        "stopped": "This run was stopped",
+        "interrupted": "This run broke off: its process ended without a word",
+    }
+    if results.state not in ends:
+        return ""
+    why = (
+        f": {results.reason.rstrip('.')}"
+        if results.state != "interrupted" and results.reason
+        else ""
+    )
+    played, planned = len(results.rounds), results.option("strategy.rounds")
+    figures = (
+        "The figures are of the state after its last round; what comes after that is not complete."
+        if results.final
+        else f"The figures are of {several(played, 'complete round')}, of {planned}."
+    )
+    return f"{ends[results.state]}{why}. {figures}"
 
 
 def verdict(results: Results) -> list[str]:
@@ -100,6 +123,12 @@ def problems(results: Results) -> list[Problem]:
         for what in ("refused", "late", "absent"):
             for who, reason in getattr(part, what).items():
                 found.setdefault((who, what, reason), []).append(when)
+    if results.cross_site is not None:
+        for who, reason in results.cross_site.left_out.items():
+            found.setdefault((who, "not in the cross-site table", reason), []).append("at the end")
+        for pair in results.cross_site.missing:
+            what = f"not measured on the data of {pair.data}"
+            found.setdefault((pair.model, what, pair.reason), []).append("cross-site")
     return [
         Problem(who, what, rounds_text(rounds), reason)
         for (who, what, reason), rounds in sorted(found.items(), key=lambda item: item[0])
@@ -168,6 +197,7 @@ def _reasons(record: Round) -> list[tuple[str, Mapping[str, str]]]:
         ("absent", record.absent),
         ("group kept as it was", record.kept),
         ("limited", record.limited),
+        ("lost its own layers", record.lost),
         ("suspect", record.suspects),
         ("unauthorized node", record.unauthorized),
     ]

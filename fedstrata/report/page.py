@@ -13,6 +13,7 @@ from fedstrata.protocol.limits import printable
 from fedstrata.protocol.measure_words import BASELINES, WORDS, gain_text, value_text
 from fedstrata.report import (
     class_charts,
+    cross_site_chart,
     curves,
     facts,
     participation_chart,
@@ -23,7 +24,7 @@ from fedstrata.report import (
 from fedstrata.report.amounts import bytes_text, count_text, seconds_text, several
 from fedstrata.report.elements import Drawing, legend
 from fedstrata.runs import options
-from fedstrata.runs.results import Measured, Results, Tuned
+from fedstrata.runs.results import CrossSiteTask, Measured, Results, Tuned
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_RUNS = 24
@@ -71,9 +72,11 @@ def environment() -> jinja2.Environment:
         participation=participation_chart,
         traffic=traffic_chart,
         class_charts=class_charts,
+        cross_site=cross_site_chart,
         state_legend=state_legend,
         share=share,
         words=WORDS,
+        cross_value=cross_value,
         guesses=BASELINES,
         task_sites=task_sites,
     )
@@ -88,6 +91,13 @@ def task_sites(sites: Mapping[str, Measured], task: str) -> dict[str, Measured]:
 def measure(row: Measured | Tuned, value: float | None) -> Markup:
     """Return a value of a row's leading measure; the machine-readable one is exact."""
     return _data(value, value_text(row.measures.leading, value, row.unit))
+
+
+def cross_value(task: CrossSiteTask, row: Measured | None) -> Markup:
+    """Return the leading measure of a pair of a cross-site table; the machine-readable one is exact."""
+    leading = task.measures.leading
+    value = None if row is None else row.of(leading)
+    return _data(value, value_text(leading, value, task.unit))
 
 
 def gain(row: Measured | Tuned, value: float | None) -> Markup:

@@ -114,6 +114,18 @@ def read_run(path: Path) -> RunView:
     )
 
 
+def read_state(path: Path) -> tuple[str, str]:
+    """Return a run's state and its reason, as `RunView` has them; "" where progress.json is not there.
+
+    Raises
+    ------
+    UserError
+        progress.json cannot be read.
+    """
+    progress = read_progress(path)
+    return ("", "") if progress is None else (_state(path, progress, None), progress.reason)
+
+
 def read_results(path: Path) -> dict[str, Any] | None:
     """Return results.json of a run's folder, or None where there is none.
 

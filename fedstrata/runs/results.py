@@ -10,7 +10,7 @@ import msgspec
 
 from fedstrata.protocol.measures import MEASURES, Measures
 from fedstrata.protocol.task_kinds import CLASSES
-from fedstrata.runs.folder import MOST_BYTES
+from fedstrata.runs.folder import MOST_BYTES, read_state
 from fedstrata.support.errors import UserError
 
 FILE = "results.json"
@@ -132,6 +132,7 @@ class Round(msgspec.Struct, frozen=True):
     kept: Reasons = {}
     unauthorized: Reasons = {}
     limited: Reasons = {}
+    lost: Reasons = {}
     suspects: Reasons = {}
     tasks: dict[str, Measured] = {}
     sites: dict[str, Measured] = {}
@@ -184,6 +185,36 @@ class Deployment(msgspec.Struct, frozen=True):
     refused: Reasons = {}
     late: Reasons = {}
     absent: Reasons = {}
+
+
+class CrossSiteTask(msgspec.Struct, frozen=True):
+    """By model and by site whose test data it is, measures; of the sites of one task."""
+
+    models: dict[str, dict[str, Measured]]
+    kind: Kind = "classes"
+    unit: str = ""
+
+    @property
+    def measures(self) -> Measures:
+        """The measures of the kind of task."""
+        return MEASURES[self.kind]
+
+
+class Unmeasured(msgspec.Struct, frozen=True):
+    """A pair of a cross-site table that could not be measured."""
+
+    model: str
+    data: str
+    reason: str
+
+
+class CrossSite(msgspec.Struct, frozen=True):
+    """Each site's model, or what it exchanges, on each other site's test data."""
+
+    of: Literal["models", "updates"]
+    tasks: dict[str, CrossSiteTask] = {}
+    missing: list[Unmeasured] = []
+    left_out: Reasons = {}
 
 
 class GroupRow(msgspec.Struct, frozen=True):
@@ -257,9 +288,12 @@ class Results(msgspec.Struct, frozen=True):
     stopped: Stopped | None = None
     final: Evaluation | None = None
     best: Evaluation | None = None
+    cross_site: CrossSite | None = None
     deployment: Deployment | None = None
     # Of the file, not in it.
     sha256: str = ""
+    state: str = ""  # of progress.json beside it; "" where that is not there
+    reason: str = ""
 
     def option(self, key: str, default: object = None) -> Any:
         """Return the option ``a.b`` of the configuration, or ``default``."""
@@ -305,7 +339,9 @@ def read_results(path: Path) -> Results:
         read = msgspec.json.decode(data, type=Results)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file} is no {FILE} of a run: {error}") from None
-    return msgspec.structs.replace(read, sha256=hashlib.sha256(data).hexdigest())
+    state, reason = read_state(file.parent)
+    digest = hashlib.sha256(data).hexdigest()
+    return msgspec.structs.replace(read, sha256=digest, state=state, reason=reason)
 
 
 def _missing(path: Path, file: Path) -> str:

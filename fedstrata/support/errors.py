@@ -79,9 +79,13 @@ def private_reason(public: str) -> Iterator[None]:
 def nearest(wanted: str, existing: Iterable[str], *, most: int = 5) -> str:
     """Return the names in ``existing`` closest to ``wanted`` as ``'a', 'b'``, for error texts.
 
-    Where nothing is close, the first ``most`` names in sorted order are listed instead, so that
-    the text always says what exists.
+    Capital letters count as small ones. Where nothing is close, the first ``most`` names in sorted
+    order are listed instead, so that the text always says what exists.
     """
     names = sorted(set(existing))
-    close = difflib.get_close_matches(wanted, names, n=most, cutoff=0.5)
-    return ", ".join(repr(name) for name in (close or names[:most])) or "nothing"
+    spelled: dict[str, list[str]] = {}
+    for name in names:
+        spelled.setdefault(name.lower(), []).append(name)
+    close = difflib.get_close_matches(wanted.lower(), spelled, n=most, cutoff=0.5)
+    found = [name for each in close for name in spelled[each]]
+    return ", ".join(repr(name) for name in (found or names)[:most]) or "nothing"

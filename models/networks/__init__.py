@@ -15,6 +15,7 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir
 from fedstrata.support.registry import find
 from models.networks.body import Layers, widths
+from models.networks.fedavg_cnn import fedavg_cnn, side_of
 from models.networks.head import head as make_head
 from models.networks.mlp import linear_model, mlp
 from models.networks.mobilenet import mobilenet
@@ -37,6 +38,7 @@ MODELS: Mapping[str, Callable[..., Layers]] = {
     "mobilenet_v3_small": mobilenet,
     "squeezenet1_1": squeezenet,
     "small_cnn": small_cnn,
+    "fedavg_cnn": fedavg_cnn,
     "mlp": mlp,
     "mlp_bn": mlp,
     "linear": linear_model,
@@ -46,7 +48,9 @@ MODELS: Mapping[str, Callable[..., Layers]] = {
 OF_TOKENS = ("text_encoder",)
 # Their output width is found by running them, which takes milliseconds. On the meta device torch
 # imports its compiler, 4 s of a server's start. torchvision, for the others, imports it anyway.
-_LIGHT = ("small_cnn", "mlp", "mlp_bn", "linear")
+_LIGHT = ("small_cnn", "fedavg_cnn", "mlp", "mlp_bn", "linear")
+# The shape of an input decides that of a tensor, besides by its channels.
+OF_SHAPE = ("fedavg_cnn", "mlp", "mlp_bn", "linear")
 _PLACE = "models_dir"  # not an option of a network: each machine decides where its folders are
 # Values of an input that are really run. Sites report the shape: a huge one must cost nothing.
 _MOST_VALUES = 2**22
@@ -66,10 +70,20 @@ def input_dtype(name: str) -> torch.dtype:
 def usual_shape(name: str) -> tuple[int, ...]:
     """Return a shape of one input, for use before any site has reported its own.
 
-    It decides no tensor's shape, except by the number of channels; and all of those of ``mlp`` and
-    ``linear``.
+    It decides no tensor's shape, except by the number of channels; and of those of `OF_SHAPE`.
     """
+    if name == "fedavg_cnn":
+        return (1, 28, 28)
     return (1,) if name in OF_TOKENS else (3, 224, 224)
+
+
+def shape_of(name: str, tensors: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+    """Return `usual_shape`, but of ``fedavg_cnn`` the shape of images that fit its ``tensors``."""
+    first = tensors.get("fc1.weight")
+    if name != "fedavg_cnn" or first is None or first.dim() != 2:
+        return usual_shape(name)
+    side = side_of(int(first.shape[1]))
+    return (1, side, side)
 
 
 def build(

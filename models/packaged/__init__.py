@@ -64,18 +64,34 @@ def read_packaged(name: str) -> dict[str, Tensor]:
     return read_file(find("weights.name", name, names()))
 
 
+def licence_of_packaged(name: str) -> str:
+    """Return the licence of packaged weights, as their file has it; UserError as `read_packaged`."""
+    path = find("weights.name", name, names())
+    return _read(path).license
+
+
 def read_file(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of packaged weights; raise UserError for a damaged one."""
-    damaged = f"the packaged weights {path.name} are damaged: install the package again"
+    packaged, damaged = _read(path), _damaged(path)
     try:
-        packaged = msgspec.json.decode(path.read_bytes(), type=Packaged)
         stored = safetensors.torch.load(base64.b64decode(packaged.tensors, validate=True))
-    except (OSError, msgspec.DecodeError, binascii.Error, safetensors.SafetensorError) as error:
+    except (binascii.Error, safetensors.SafetensorError) as error:
         raise UserError(f"{damaged} ({error})") from None
     tensors = {name: _as_float32(tensor) for name, tensor in stored.items()}
     if weights.content_hash(tensors) != packaged.content_hash:
         raise UserError(f"{damaged} (their hash is another)")
     return tensors
+
+
+def _read(path: Path) -> Packaged:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Packaged)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{_damaged(path)} ({error})") from None
+
+
+def _damaged(path: Path) -> str:
+    return f"the packaged weights {path.name} are damaged: install the package again"
 
 
 def write_packaged(

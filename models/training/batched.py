@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from models.training.losses import TaskLoss
 # Numbers that an optimizer step works on at a time: three float32 arrays of as many fit in a cache.
 BLOCK = 1 << 16
 MOMENTUM = "momentum_buffer"  # as torch.optim.SGD calls it
+Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 Stack = dict[str, Tensor]  # tensors of m learners by name, the learners along the first axis
 
 
@@ -91,6 +92,8 @@ def fit_batched(
     trained: Collection[str],
     kept: Collection[str],
     device: torch.device,
+    penalty: Penalty | None = None,
+    exchanged: Collection[str] = (),
 ) -> tuple[list[FitReport], list[str]]:
     """Train m models at once, each as `fit` trains it: the same batches, steps and arithmetic.
 
@@ -112,6 +115,11 @@ def fit_batched(
         Those whose optimizer state is loaded from earlier fits, and saved.
     device : torch.device
         Where the stack is.
+    penalty : callable, optional
+        A scalar added to the loss of every step, of one model's parameters named in ``exchanged``
+        and of what these were when the fit began.
+    exchanged : collection of str
+        Names for the penalty; those that are not trained are left out.
 
     Returns
     -------
@@ -128,7 +136,9 @@ def fit_batched(
     ordered = stack if sorted_already else {n: tensor[order] for n, tensor in stack.items()}
     names = [name for name in ordered if name in set(trained)]
     stepper = _Stepper({n: ordered[n] for n in names}, [learners[i] for i in order], settings)
-    loss_of = vmap(_loss_of(network, learners[0].loss))
+    pulled = [name for name in names if name in set(exchanged)] if penalty else []
+    begun = {name: ordered[name].clone() for name in pulled}
+    loss_of = vmap(_loss_of(network, learners[0].loss, penalty if pulled else None))
     losses = torch.zeros(max(steps, default=0), len(learners), dtype=torch.float64)
     seen = np.zeros(len(learners), dtype=np.int64)
     for step in range(len(losses)):
@@ -137,7 +147,8 @@ def fit_batched(
         now = {name: tensor[:active].detach() for name, tensor in ordered.items()}
         for name in names:
             now[name].requires_grad_()
-        values = loss_of(now, inputs, labels, shares, data.weights[:active])
+        start = {name: tensor[:active] for name, tensor in begun.items()}
+        values = loss_of(now, inputs, labels, shares, data.weights[:active], start)
         wanted = [now[name] for name in names]
         # No model's loss depends on another's parameters: the gradient of the sum has each one's own.
         given = torch.autograd.grad(values.sum(), wanted, allow_unused=True)
@@ -197,12 +208,15 @@ def _outputs_of(network: nn.Module):  # type: ignore[no-untyped-def]
     return outputs
 
 
-def _loss_of(network: nn.Module, kind: TaskLoss):  # type: ignore[no-untyped-def]
+def _loss_of(network: nn.Module, kind: TaskLoss, penalty: Penalty | None):  # type: ignore[no-untyped-def]
     def loss(
-        tensors: Stack, inputs: Tensor, labels: Tensor, shares: Tensor, weight: Tensor
+        tensors: Stack, inputs: Tensor, labels: Tensor, shares: Tensor, weight: Tensor, begun: Stack
     ) -> Tensor:
         outputs = functional_call(network, tensors, (inputs,))
-        return (kind.each(outputs, labels, weight) * shares).sum()
+        value = (kind.each(outputs, labels, weight) * shares).sum()
+        if penalty is None:
+            return value
+        return value + penalty({name: tensors[name] for name in begun}, begun)
 
     return loss
 

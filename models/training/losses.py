@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +42,31 @@ class TaskLoss(Protocol):
     def own_weight(self) -> Tensor:
         """Return what differs between the losses of sites of one task, of one shape for all."""
         ...
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A loss over what a method's network gives, of which ``own`` is the site's part.
+
+    Parameters
+    ----------
+    own : callable
+        The site's loss: a batch in parts is weighted as for it.
+    whole : callable
+        From what the network gives and the labels to the mean over a batch, a scalar.
+    """
+
+    own: Callable[[Tensor, Tensor], Tensor]
+    whole: Callable[[Any, Tensor], Tensor]
+
+    def __call__(self, given: Any, labels: Tensor) -> Tensor:
+        """Return the mean over the batch."""
+        return self.whole(given, labels)
+
+    def mass(self, labels: Tensor) -> float:
+        """Return the sum of the masses of a batch, as the site's loss has them."""
+        mass: Callable[[Tensor], float] = getattr(self.own, "mass", len)
+        return mass(labels)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class CheckpointDelivery:
     def _send(self, checkpoint: Checkpoint, members: list[Member]) -> None:
         if not members:
             return
-        array = kinds.payload_array(encode(checkpoint.tensors))
+        array = kinds.payload_array(encode(checkpoint.tensors, checkpoint.texts))
         self.dispatch.log(
             f"sending the pre-trained checkpoint ({len(array.data) / MEGABYTE:.1f} MB) to "
             f"{len(members)} sites"

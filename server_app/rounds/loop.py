@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch, last_taken, la
 from server_app.rounds.judging import Judged, RoundJudge, held_for, update_norms
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord, task_metrics
-from server_app.rounds.state import ServerState
+from server_app.rounds.state import ServerState, examples_by_scope
 from server_app.sites.members import Member
 from server_app.sites.roster import Roster
 from strategies.config import ChooseConfig, StrategyConfig
@@ -179,23 +179,13 @@ class Rounds:
             {member.site: member.report.examples["train"] for member in played.asked},
             {member.site: member.task for member in played.asked},
             number,
-            self.examples_of_all,
+            lambda: examples_by_scope(self.state, self.roster.members.values()),
         )
         played.answers = dict.fromkeys(expected, 0)
         alone = [member.task for member in played.asked if not member.in_cohort]
         bounds = self.settings.bounds
         judge = RoundJudge[Answer](bounds, held_for(alone, self.state, bounds))
-        taken = {m.site: self._taken(m, history) for m in played.asked if not m.in_cohort}
-        best = best_of(history, self.choose)
-        ask = Ask(
-            kinds.TRAIN,
-            number,
-            self.settings.deadline,
-            expected=expected,
-            taken=taken,
-            last=last_whole(history, self._told_last(played.asked)),
-            best=best.round if best else 0,
-        )
+        ask = self._ask(number, played.asked, expected, history)
         for recipients, reply in self.dispatch.ask(ask, played.asked, played.record):
             try:
                 update = self._checked(reply, recipients, number, expected)
@@ -228,22 +218,23 @@ class Rounds:
         record.tasks = task_metrics(record.sites)
         return played
 
-    def examples_of_all(self) -> dict[str, int]:
-        """Return by scope key the training examples of all members that share it."""
-        found: Counter[str] = Counter()
-        for member in self.roster.members.values():
-            for key in self.state.scope_keys(member.task).values():
-                found[key] += member.report.examples["train"]
-        return dict(found)
-
-    def _told_last(self, asked: Iterable[Member]) -> dict[str, Collection[str]]:
-        """Return the scope keys of the sites that are told which of their updates counted last."""
-        cohorts = self.state.method.needs_last_taken
-        return {
-            member.site: self.state.scope_keys(member.task).values()
-            for member in asked
-            if cohorts or not member.in_cohort
-        }
+    def _ask(
+        self, number: int, asked: Sequence[Member], expected: Mapping[str, int], history: History
+    ) -> Ask:
+        """Return what is asked of the sites of an attempt."""
+        best = best_of(history, self.choose)
+        in_cohorts = self.state.method.needs_last_taken
+        informed = [member for member in asked if in_cohorts or not member.in_cohort]
+        keys = {m.site: self.state.scope_keys(m.task).values() for m in informed}
+        return Ask(
+            kinds.TRAIN,
+            number,
+            self.settings.deadline,
+            expected=expected,
+            taken={m.site: self._taken(m, history) for m in asked if not m.in_cohort},
+            last=last_whole(history, keys),
+            best=best.round if best else 0,
+        )
 
     def _sample(self, number: int, attempt: int, connected: set[int]) -> Attempt:
         """Draw the sites of an attempt; note those that are drawn and not connected."""
@@ -311,7 +302,7 @@ class Rounds:
         record = played.record
         record.refused |= refused
         record.norms = {m: dict(sorted(each.items())) for m, each in sorted(judge.norms.items())}
-        for site, why in sorted({**refused, **record.limited}.items()):
+        for site, why in sorted({**refused, **record.limited, **record.lost}.items()):
             self.log(f"round {record.round}: {site}: {why}")
 
     def _note_refused(self, played: Attempt, recipients: Recipients, error: Refused) -> None:

@@ -13,6 +13,7 @@ from server_app.rounds.dispatch import TTL_MARGIN, Ask
 from server_app.rounds.loop import Rounds
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord
+from server_app.rounds.state import examples_by_scope
 
 
 def open_run(rounds: Rounds) -> None:
@@ -34,7 +35,7 @@ def open_run(rounds: Rounds) -> None:
         {member.site: member.report.examples["train"] for member in members},
         {member.site: member.task for member in members},
         0,
-        rounds.examples_of_all,
+        lambda: examples_by_scope(state, members),
         groups,
     )
     record = RoundRecord(0)

@@ -31,6 +31,7 @@ class RoundRecord:
     kept: dict[str, str] = field(default_factory=dict)
     unauthorized: dict[str, str] = field(default_factory=dict)
     limited: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
     norms: dict[str, dict[str, float]] = field(default_factory=dict)
     suspects: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -69,11 +70,23 @@ class RoundRecord:
         self.participants = sorted([*self.participants, *(member.site for member, _ in reports)])
         self.sites |= {member.site: site_record(member, report) for member, report in reports}
         self.sites = dict(sorted(self.sites.items()))
+        for member, report in reports:
+            if report.began_with is not None:
+                self.lost[member.site] = lost_text(report.began_with)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; what is by site or by group is sorted, whatever came first."""
         plain = asdict(self)
         return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in plain.items()}
+
+
+def lost_text(began_with: int) -> str:
+    """Return what happened to a site that began with layers of its own of that round, or of none."""
+    with_what = f"those of round {began_with}" if began_with else "those of the run's start"
+    return (
+        f"what it kept of its last round is no longer on its disk: it began with {with_what} for the "
+        "layers that never leave it"
+    )
 
 
 TOOK_PART, NOT_ASKED = "took part", "not asked"

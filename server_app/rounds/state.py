@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from fedstrata.support.errors import UserError
 from models.groups import Partition, exchanged_by_scope, scope_keys
 from server_app.rounds.contribution import Contribution, Reference
 from server_app.rounds.downlink import Downlink, Published
+from server_app.sites.members import Member
 from strategies.aggregators import Aggregator, RoundFacts, make_aggregator
 from strategies.method import Method
 
@@ -251,3 +253,12 @@ class ServerState:
             )
             for key, state in self.states.items()
         }
+
+
+def examples_by_scope(state: ServerState, members: Iterable[Member]) -> dict[str, int]:
+    """Return by scope key the training examples of all members that share it."""
+    found: Counter[str] = Counter()
+    for member in members:
+        for key in state.scope_keys(member.task).values():
+            found[key] += member.report.examples["train"]
+    return dict(found)

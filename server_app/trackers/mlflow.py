@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
+from fedstrata.support.paths import of_windows
 from server_app.trackers.tracker import Plain, Tracker
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class MLflow(Tracker):
             raise UserError(
                 f"tracker.uri is http://HOST:PORT, https://HOST, {DATABASE}PATH of a database's file or "
                 f"the absolute path of a folder, got {chosen.uri[:80]!r}"
+                + (f": {hint}" if (hint := of_windows(chosen.uri)) else "")
             )
 
     @property

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
+from fedstrata.support.paths import absolute_path
 from server_app.trackers.tracker import Plain, Tracker
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class TensorBoard(Tracker):
     def check(cls, options: Mapping[str, Any]) -> None:
         """Raise UserError for a relative folder."""
         folder = read_options(TensorBoardOptions, options, "tracker").folder
-        if folder and not Path(folder).is_absolute():
-            raise UserError(f"tracker.folder must be an absolute path, got {folder!r}")
+        if folder:
+            absolute_path(folder, "tracker.folder")
 
     @property
     def place(self) -> str:

@@ -6,27 +6,41 @@ from typing import Any
 from fedstrata.support.options import read_options
 from fedstrata.support.registry import find
 from strategies.method import Method
+from strategies.methods.apfl import APFL
 from strategies.methods.dbe import DBE
 from strategies.methods.ditto import Ditto
+from strategies.methods.fedala import FedALA
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
+from strategies.methods.fedcp import FedCP
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedprox import FedProx
+from strategies.methods.fedrep import FedRep
+from strategies.methods.gpfl import GPFL
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
 from strategies.methods.local import Local
+from strategies.methods.moon import Moon
+from strategies.methods.per_fedavg import PerFedAvg
 from strategies.methods.scaffold import Scaffold
 
 METHODS: Mapping[str, type[Method]] = {
+    "apfl": APFL,
     "dbe": DBE,
     "ditto": Ditto,
+    "fedala": FedALA,
     "fedavg": FedAvg,
     "fedbn": FedBN,
+    "fedcp": FedCP,
     "fedper": FedPer,
     "fedprox": FedProx,
+    "fedrep": FedRep,
+    "gpfl": GPFL,
     "layers": Layers,
     "lg_fedavg": LGFedAvg,
     "local": Local,
+    "moon": Moon,
+    "per_fedavg": PerFedAvg,
     "scaffold": Scaffold,
 }
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope
+from models.training.losses import Extended
 from strategies.aggregators import Aggregator, make_aggregator
 from strategies.method import Groups, Made, Method, with_rest_in
 from strategies.site_round import LAST_LAYER, SiteRound
@@ -145,7 +146,7 @@ class DBE(Method):
             network=WithFeatures(site.body, site.out, self._vector(site)),
             trained=site.trainable(groups),
             epochs=epochs,
-            loss=loss,
+            loss=Extended(site.loss, loss),
         )
 
     def _vector(self, site: SiteRound) -> Tensor | None:

@@ -28,6 +28,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
+from fedstrata.protocol.categories import MOST_CHARACTERS, MOST_IN_ALL, CategoriesReport
 from fedstrata.protocol.class_measures import BINS, COARSE_DECIMALS, RATES, ROC_POINTS
 from fedstrata.protocol.kinds import payload_array
 from fedstrata.protocol.limits import Refused
@@ -41,10 +42,12 @@ from fedstrata.protocol.rounding import (
     OWED_DECIMALS,
     SECONDS_DECIMALS,
 )
+from server_app.compose import compose
 from site_guard.answers import AnswerFilter
 from site_guard.guard import make_guard
 from site_guard.settings import SiteSettings
 from site_guard.warm import AppFailed
+from strategies.config import plan_for
 from tests.docs.pages import ROOT
 from tests.helpers import tiny_app
 
@@ -56,6 +59,7 @@ TEST = 1000  # examples of the validation and test data
 QUERY_BYTES, ROUND_BYTES = 17, 28  # what docs/security.md says of STRICT
 # What it says of fields that not all answers have.
 RANGE_BYTES, OWED_BYTES, INTERVAL_BYTES, CLASSES_BYTES = 9, 2, 5, 90
+CATEGORIES_BYTES = 22_000
 
 
 def blob(length: int) -> str:
@@ -301,6 +305,34 @@ def test_little_is_left_in_the_report_of_a_round() -> None:
     assert 2 * rate / 8 <= INTERVAL_BYTES
 
 
+def categories(*names: str) -> dict[str, Any]:
+    return asdict(CategoriesReport("a", {"cp": names}))
+
+
+def test_names_of_categories_carry_what_an_app_likes_once_and_up_to_a_limit() -> None:
+    """Counted: each name is text of the app's. So no site names any unless its rules list the column."""
+    printables = sum(chr(code).isprintable() for code in range(sys.maxunicode + 1))
+    assert MOST_IN_ALL * math.log2(printables) / 8 <= CATEGORIES_BYTES
+    asked = order(kinds.CATEGORIES, plan='{"data":{"categories":{"cp":"agreed"}}}')
+    many = [
+        f"{n:03}" + blob(MOST_CHARACTERS - 3).replace(" ", "_") for n in range(MOST_IN_ALL // 80)
+    ]
+    filtering = AnswerFilter(STRICT)
+    first = leaving(filtering, asked, categories(*many))
+    assert set(json.loads(first)["columns"]["cp"]) == set(many)
+    assert leaving(filtering, asked, categories(*reversed(many))) == first  # no order says a thing
+    for other in ([*many[:-1], blob(9)], many[:-1]):
+        with pytest.raises(Refused, match="other categories than before in this run"):
+            leaving(filtering, asked, categories(*other))
+    with pytest.raises(Refused, match=f"{MOST_IN_ALL + 1} characters; at most"):
+        leaving(AnswerFilter(STRICT), asked, categories(*many, "x"))
+    plan = plan_for(compose("tabular", ["data.categories={cp:agreed}"]), federation="f", weights="")
+    rules = msgspec.structs.replace(STRICT.plan, models=("*",))
+    with pytest.raises(Refused, match="categories"):
+        rules.check_plan(plan)
+    msgspec.structs.replace(rules, categories=("cp",)).check_plan(plan)
+
+
 def lying(value: float, by: float) -> dict[str, Any]:
     """Return measures of two classes whose digits are the attacker's."""
 
@@ -406,6 +438,8 @@ def test_what_cannot_be_closed_is_said_on_the_security_page() -> None:
     assert f"| what coding owes, in a round | {OWED_BYTES} bytes |" in page
     assert f"| the interval, in each last evaluation | {INTERVAL_BYTES} bytes |" in page
     assert f"| the measures of each of two classes, at the end | {CLASSES_BYTES} bytes;" in page
+    of_names = "| names of categories (`data.categories={column: agreed}`), once in a run |"
+    assert f"{of_names} {MOST_IN_ALL:,} characters, {CATEGORIES_BYTES:,} bytes;" in page
     secret = torch.tensor([float(byte) for byte in b"Jane"])
     sent = safetensors.torch.load(layers_leaving(encode({**LAYERS, "conv.weight": secret})))
     assert bytes(int(value) for value in sent["conv.weight"]) == b"Jane"

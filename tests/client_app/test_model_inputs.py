@@ -60,31 +60,45 @@ def test_rows_with_gaps_are_left_out_where_the_model_drops_them(tmp_path: Path) 
     path = written(tmp_path / "t.csv", "place,age\nhome,70\nward,\n")
     found = read_inputs(drops, [path], tmp_path)
     assert found.places == ((path, 2),)
-    assert "line 3: a value is missing" in found.wrong[0]
+    assert "line 3: column 'age' has no value" in found.wrong[0]
 
 
 def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     good = written(tmp_path / "a.csv", "place,age\nhome,70\n")
-    word = written(tmp_path / "b.csv", "place,age\nhome,old\n")
+    ragged = written(tmp_path / "b.csv", "place,age\nhome\n")
     lacks = written(tmp_path / "c.csv", "age\n70\n")
-    found = read_inputs(TABLE, [good, word, lacks], tmp_path)
+    found = read_inputs(TABLE, [good, ragged, lacks], tmp_path)
     assert found.places == ((good, 2),)
     assert "b.csv" in found.wrong[0]
     assert "no column 'place'" in found.wrong[1]
 
 
+def test_what_was_put_into_gaps_is_said_by_file(tmp_path: Path) -> None:
+    paths = [written(tmp_path / f"{n}.csv", "place,age\nhome,70\nward,\n") for n in "ab"]
+    found = read_inputs(TABLE, paths, tmp_path)
+    assert len(found.notes) == 2
+    assert "a.csv: column 'age' has no value in 1 of 2 rows: 40 put in" in found.notes[0]
+
+
 def test_measurements_are_rows_of_numbers(tmp_path: Path) -> None:
     described = card(preprocessing=Measurements(3, "three numbers"))
+    holes = np.ones((3, 3), np.float32)
+    holes[1, 2] = np.nan
     for name, values in (
         ("a", np.ones((2, 3), np.float32)),
         ("b", np.ones((2, 4), np.float32)),
-        ("c", np.full((1, 3), np.nan, np.float32)),
+        ("c", holes),
     ):
         np.savez(tmp_path / f"{name}.npz", x=values)
     found = read_inputs(described, files_of(described, [tmp_path]), tmp_path)
-    assert [row for _, row in found.places] == [0, 1]
+    assert [(path.stem, row) for path, row in found.places] == [
+        ("a", 0),
+        ("a", 1),
+        ("c", 0),
+        ("c", 2),
+    ]
     assert "rows of 3 numbers" in found.wrong[0]
-    assert "not finite" in found.wrong[1]
+    assert "c.npz, row 1: has values that are not finite" in found.wrong[1]
 
 
 def test_a_manifest_names_files_beside_it(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import torch
 from client_app import orders
 from client_app.context import SiteContext, checkpoint_path
 from client_app.round import train_round
+from client_app.site_model import site_card
 from client_app.store import LocalState, MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import DeployReport, RoundReport, SiteReport
 from fedstrata.protocol.data_description import DataDescription
+from fedstrata.protocol.limits import MOST_REASON_CHARACTERS
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.payload import encode
 from fedstrata.protocol.plan import Plan
@@ -45,7 +47,7 @@ def coded_site(plan: Plan, federation: str) -> SiteContext:
 
 def test_there_is_one_function_for_each_order() -> None:
     sent = {kinds.QUERY, kinds.CATEGORIES, kinds.SUMS, kinds.WEIGHTS, kinds.TRAIN, kinds.ALONE}
-    sent |= {kinds.OPEN, kinds.POOLED, kinds.DEPLOY, kinds.EVALUATE}
+    sent |= {kinds.OPEN, kinds.POOLED, kinds.DEPLOY, kinds.CROSS, kinds.EVALUATE}
     assert orders.ORDERS.keys() == sent
 
 
@@ -101,15 +103,6 @@ def test_only_training_sends_layers() -> None:
         assert answer[1] == {}
 
 
-def test_a_deployed_site_measures_no_other_sites_model() -> None:
-    context = opened(plan_of())
-    wanted = order(2, payloads(context))._replace(of="site-01")
-    orders.evaluate_received(context, wanted)  # in a simulation its layers are on the same disk
-    deployed = replace(context, node=replace(context.node, simulated=False))
-    with pytest.raises(UserError, match="no site's personal layers leave it"):
-        orders.evaluate_received(deployed, wanted)
-
-
 def test_a_plan_without_rounds_trains_nothing() -> None:
     context = opened(plan_of())
     measured = replace(context, plan=replace(context.plan, rounds=0))
@@ -140,6 +133,14 @@ def test_training_alone_writes_nothing() -> None:
     assert report.round == 3
     assert report.steps == 0  # what is reported is the measuring after the last round
     assert report.metrics.keys() == {"validation", "test"}
+
+
+def test_training_alone_has_as_many_rounds_as_the_run_had() -> None:
+    whole = round_report(orders.train_alone(opened(plan_of("strategy.rounds=3")), order(4)))
+    stopped = order(4)._replace(state=1)
+    early = round_report(orders.train_alone(opened(plan_of("strategy.rounds=3")), stopped))
+    short = round_report(orders.train_alone(opened(plan_of("strategy.rounds=1")), order(4)))
+    assert early.metrics == short.metrics != whole.metrics
 
 
 def test_evaluation_uses_the_sites_own_layers() -> None:
@@ -231,9 +232,26 @@ def test_a_checkpoint_is_saved_only_if_its_hash_is_right(plan: Plan, own_home: P
     for layers in ({"pretrained": encode(changed)}, {"pretrained": b"junk"}, {}):
         with pytest.raises(UserError, match="that arrived"):
             orders.receive_weights(context, order(0, layers))
-    report, _ = orders.receive_weights(context, order(0, {"pretrained": encode(tensors)}))
+    said = {"source": "atlas\n\x1b[2J" + "x" * 5000, "licence": "CC BY 4.0", "__more__": "y"}
+    report, _ = orders.receive_weights(context, order(0, {"pretrained": encode(tensors, said)}))
     assert isinstance(report, SiteReport)
     assert report.holds_weights
+    start = site_card(opened(plan), "last", 1, metrics={}).start
+    assert start is not None
+    assert start.content_hash == plan.weights
+    assert start.source.startswith("atlas??[2Jxxx")
+    assert len(start.source) == MOST_REASON_CHARACTERS
+    assert start.licence == "CC BY 4.0"
+    assert weights.load(path)[1].keys() == {"source", "licence"}
+
+
+def test_a_checkpoint_without_words_has_a_card_that_says_so(plan: Plan, own_home: Path) -> None:
+    path = checkpoint_path(own_home / "cache", plan.weights)
+    tensors, _ = weights.load(path)
+    orders.receive_weights(opened(plan), order(0, {"pretrained": encode(tensors)}))
+    start = site_card(opened(plan), "last", 1, metrics={}).start
+    assert start is not None
+    assert "not known at this site" in start.source
 
 
 def test_a_site_says_how_its_data_were_read_in_a_simulation() -> None:

@@ -16,16 +16,17 @@ from client_app.context import SiteContext
 from client_app.model_inputs import ModelInputs, read_inputs
 from client_app.prediction import (
     columns,
-    examples_table,
     figures,
     figures_of_run,
     outputs_of,
     over,
+    own_test_examples,
     read_test_examples,
     rows,
     write_heat_maps,
     write_table,
 )
+from client_app.site_model import TEST_EXAMPLES
 from fedstrata.protocol.task_kinds import LABELS, NUMBER, TaskKind
 from fedstrata.support.errors import UserError
 from models.export import export
@@ -69,8 +70,12 @@ def model_of(site: SiteContext) -> ModelFile:
     return read_model(site.store.deployed)
 
 
+def table_of(site: SiteContext) -> Path:
+    return site.store.folder / TEST_EXAMPLES
+
+
 def listed(site: SiteContext) -> list[dict[str, str]]:
-    with examples_table(site.store.deployed).open() as file:
+    with table_of(site).open() as file:
         return list(csv.DictReader(file))
 
 
@@ -82,7 +87,7 @@ def test_the_runs_own_figures_are_had_again(sites: dict[str, SiteContext], kind:
     model = model_of(sites[kind])
     with folder_of(model) as models_dir:
         network = network_of(model, models_dir)
-        known = read_test_examples(model.card, examples_table(model.path), models_dir)
+        known = own_test_examples(model, models_dir)
     assert not known.found.wrong
     outputs = outputs_of(network, known.found, device=CPU)
     of_run = figures_of_run(model.card)
@@ -160,11 +165,25 @@ def test_the_accuracy_on_texts_is_had_again_in_plain_torch(
     assert np.mean(hits) == pytest.approx(model.card.metrics["after"]["test"]["accuracy"])
 
 
+def test_a_text_without_a_word_costs_its_row_alone(
+    sites: dict[str, SiteContext], tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("text\npatient cough\n\x01\x02\n  \nknee\n\x03\n")
+    model = model_of(sites["texts"])
+    with folder_of(model) as models_dir:
+        found = read_inputs(model.card, [tmp_path / "t.csv"], models_dir)
+    assert [row for _, row in found.places] == [2, 5]
+    assert len(found.inputs) == 2
+    empty, *unread = found.wrong
+    assert "line 4: the column 'text' is empty" in empty
+    assert ["line 3: the tok" in unread[0], "line 6: the tok" in unread[1]] == [True, True]
+
+
 def test_what_has_changed_since_the_run_is_named(
     sites: dict[str, SiteContext], tmp_path: Path
 ) -> None:
     model = model_of(sites["pictures"])
-    table = examples_table(model.path).read_text().splitlines()
+    table = table_of(sites["pictures"]).read_text().splitlines()
     changed, gone = (Path(line.split(",")[0]) for line in table[1:3])
     copy = tmp_path / "copy.png"
     copy.write_bytes(changed.read_bytes() + b"more")
@@ -191,8 +210,26 @@ def test_another_table_is_rejected(
 
 
 def test_without_the_table_its_place_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no test-examples\.csv beside"):
-        examples_table(tmp_path / "m.safetensors")
+    model = ModelFile(tmp_path / "m.safetensors", card(), {})
+    with pytest.raises(UserError, match=r"no test-examples\.csv or test-examples\.json beside"):
+        own_test_examples(model, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["drawn faces", "medmnist", "har"])
+def test_the_runs_own_figures_are_had_again_where_examples_are_in_no_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path / "home"))
+    site = site_models.SITES[kind](tmp_path)
+    model = model_of(site)
+    known = own_test_examples(model, tmp_path)
+    outputs = outputs_of(network_of(model), known.found, device=CPU)
+    assert figures(model.card, known, outputs) == pytest.approx(
+        figures_of_run(model.card), abs=1e-6
+    )
+    assert len(known.found.places) == model.card.examples["test"]
+    first, *_ = rows(model.card, known.found, outputs)
+    assert first[0] == ("drawn" if kind == "drawn faces" else str(known.found.places[0][0]))
 
 
 FOUND = ModelInputs(

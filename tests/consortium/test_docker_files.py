@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -157,3 +158,10 @@ def test_no_key_enters_the_image_or_git() -> None:
     lines = (ROOT / ".dockerignore").read_text().split()
     assert lines[-2:] == ["**/*.key", "**/*.pem"]
     assert {"*.key", "*.pem"} <= set((ROOT / ".gitignore").read_text().split())
+
+
+def test_builds_by_hand_and_of_the_testbed_have_one_base_image_by_its_digest() -> None:
+    base = (ROOT / "docker" / "base-image").read_text().strip()
+    assert re.fullmatch(r"python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", base)
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    assert re.findall(r"^ARG BASE=(.*)$", dockerfile, re.MULTILINE) == [base]

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.testbed import ROOT, docker, engine
+from tests.containers.testbed import BASE, ROOT, docker, engine
 
 pytestmark = pytest.mark.containers
-NAME = "python:3.11-slim-bookworm"
 
 
 @pytest.fixture
@@ -36,8 +35,8 @@ def registry(tmp_path: Path) -> Iterator[str]:
         [program, "serve", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        image = f"{address}/{NAME}"
-        docker("tag", NAME, image)
+        image = f"{address}/{BASE}"
+        docker("tag", BASE, image)
         for _ in range(50):
             if not subprocess.run(
                 ["docker", "push", image], capture_output=True, check=False
@@ -61,13 +60,14 @@ def test_the_pinned_base_is_the_one_that_is_built_on(registry: str, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     pinned = (folder / "base-image").read_text().strip()
     assert pinned.startswith(f"{registry}@sha256:")
+    assert f"\nARG BASE={pinned}\n" in (folder / "Dockerfile").read_text()
 
     (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\n")
     docker("build", "--build-arg", f"BASE={pinned}", "--tag", "pinned", str(tmp_path))
     layers = "{{.RootFS.Layers}}"
     try:
         assert docker("inspect", "--format", layers, "pinned") == docker(
-            "inspect", "--format", layers, NAME
+            "inspect", "--format", layers, BASE
         )
     finally:
         docker("rmi", "--force", "pinned")
@@ -81,18 +81,29 @@ def test_the_pinned_base_is_the_one_that_is_built_on(registry: str, tmp_path: Pa
     assert refused.returncode
 
 
-def test_a_registry_that_does_not_answer_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def without_registry(folder: Path, command: str, base: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of a copy of the testbed, with a base image that no registry gives."""
     if not engine():
         pytest.skip("no Docker engine with compose on this machine")
-    folder = tmp_path / "docker"
     shutil.copytree(ROOT / "docker", folder)
-    before = (folder / "base-image").read_text()
-    done = subprocess.run(
-        [str(folder / "testbed"), "pin"],
-        env={**os.environ, "BASE": "localhost:1/python:3.11"},
+    return subprocess.run(
+        [str(folder / "testbed"), command],
+        env={**os.environ, "BASE": base},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_registry_that_does_not_answer_leaves_the_files_as_they_were(tmp_path: Path) -> None:
+    done = without_registry(tmp_path / "docker", "pin", "localhost:1/python:3.11")
     assert done.returncode
-    assert (folder / "base-image").read_text() == before
+    for name in ("base-image", "Dockerfile"):
+        assert (tmp_path / "docker" / name).read_text() == (ROOT / "docker" / name).read_text()
+
+
+def test_without_a_registry_the_testbed_names_the_way_to_build(tmp_path: Path) -> None:
+    base = f"localhost:1/python:3.11@sha256:{'0' * 64}"
+    done = without_registry(tmp_path / "docker", "up", base)
+    assert done.returncode
+    assert "BASE=localhost:1/python:3.11 docker/testbed up" in done.stderr

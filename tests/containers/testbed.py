@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker" / "compose.yml"
 SCRIPT = str(ROOT / "docker" / "testbed")
+BASE = "python:3.11-slim-bookworm"  # by its name: the digest would need a registry
 APP_USER = "10002:10002"  # `app-user` of docker/hospitals
 SMALL = (
     "model=small_cnn model.head=[8] weights=none groups.pretrained=[] "
@@ -57,7 +58,10 @@ def inside(service: str, *command: str, user: str = "") -> str:
 
 
 def testbed(*command: str) -> str:
-    done = subprocess.run([SCRIPT, *command], capture_output=True, text=True, check=False)
+    given = {"BASE": BASE, **os.environ}
+    done = subprocess.run(
+        [SCRIPT, *command], env=given, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

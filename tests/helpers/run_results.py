@@ -67,6 +67,27 @@ def a_round(number: int, **more: Any) -> dict[str, Any]:
     }
 
 
+def cross_site(of: str = "updates") -> dict[str, Any]:
+    """Return a cross-site table of two tasks, of which one site takes no part."""
+
+    def grade(value: float) -> dict[str, Any]:
+        return {"accuracy": value, "loss": 0.5, "examples": 20.0}
+
+    models = {
+        "north": {"north": grade(0.796875), "south": grade(0.390625)},
+        "south": {"north": grade(0.703125)},
+    }
+    return {
+        "of": of,
+        "tasks": {
+            "grade": {"kind": "classes", "models": models},
+            "age": {"kind": "number", "unit": "years", "models": {"east": {}}},
+        },
+        "missing": [{"model": "south", "data": "south", "reason": f"damaged {HOSTILE}"}],
+        "left_out": {"east": "refused by the site"},
+    }
+
+
 def run_results(count: int = 3, /, **more: Any) -> dict[str, Any]:
     """Return results.json as plain data."""
     row = {"tensors": 2, "parameters": 75_000, "bytes": 300_000, "trained": True}

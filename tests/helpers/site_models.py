@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from client_app.context import SiteContext, open_site
 from client_app.node_config import read_node_settings
 from server_app.compose import compose
 from strategies.config import plan_for
+from tests.helpers.data_files import har_recordings, medmnist_arrays
 from tests.helpers.site_contexts import order, payloads
 
 ONE = [
@@ -39,6 +41,34 @@ def deployed(
     context = open_site(node, plan)
     orders.deploy(context, order(2, payloads(context)))
     return context
+
+
+def drawn(folder: Path) -> SiteContext:
+    """Return a site that draws its faces."""
+    few = ("data.train=24", "data.validation=8", "data.test=12", "data.size=16")
+    return deployed("faces", folder, "model.head=[]", "groups=all_common", *few)
+
+
+def medmnist(folder: Path) -> SiteContext:
+    """Return a site with a MedMNIST file, whose pictures are scaled."""
+    path = folder / "blood.npz"
+    np.savez_compressed(path, **medmnist_arrays(kinds=2))
+    return deployed("medmnist", path, *PICTURES)
+
+
+def har(folder: Path) -> SiteContext:
+    """Return a site with a subject of UCI HAR."""
+    path = folder / "har.npz"
+    np.savez_compressed(path, **har_recordings())
+    return deployed("har", path, "groups=all_common")
+
+
+SITES: Mapping[str, Callable[[Path], SiteContext]] = {
+    "drawn faces": drawn,
+    "medmnist": medmnist,
+    "har": har,
+}
+"""Sites whose examples stand in no file of their own, by their data."""
 
 
 def pictures(root: Path, many: int = 30) -> Path:

@@ -35,6 +35,7 @@ app = ClientApp()
 seen = 0
 
 @app.train()
+@app.train("cross")
 @app.evaluate()
 def evaluate(message, context):
     global seen

@@ -15,6 +15,7 @@ from models.freezing import (
     sequential_modules,
     set_train_mode,
     split_at,
+    split_before,
     trained_norms,
 )
 from models.groups import partition_tensors
@@ -103,6 +104,21 @@ def test_parts_share_modules_and_keep_names(name, network):
         joined = prefix.state_dict(keep_vars=True) | tail.state_dict(keep_vars=True)
         assert list(joined) == list(whole)
         assert all(joined[key] is whole[key] for key in whole)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_before_a_module_and_the_rest_are_the_network_in_its_modes(name, network):
+    model = network(name, shape=(3, 32, 32), hidden=[8]).eval()
+    inputs = torch.randn(2, 3, 32, 32)
+    for path in ("head", "head.out"):
+        body, out = split_before(model, path)
+        assert next(iter(out.state_dict())).startswith("head.")
+        assert torch.equal(out(body(inputs.clone())), model(inputs.clone()))
+    model.train()
+    body, _ = split_before(model, "head.out")
+    assert all(module.training for module in body.modules() if list(module.parameters(False)))
+    with pytest.raises(ValueError, match=r"no step 'heads'; there are .*head\.out"):
+        split_before(model, "heads")
 
 
 @pytest.mark.parametrize("cut", [-1, 8])

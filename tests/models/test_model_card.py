@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedstrata.support.errors import UserError
-from models.model_card import MOST_CARD, card_from_json, licence_of, versions_of
+from models.model_card import MOST_CARD, card_from_json, versions_of
 from tests.helpers.model_cards import CARD, card
 
 PLAIN = json.loads(CARD.to_json())
@@ -72,9 +72,3 @@ def test_any_text_gives_an_error(text: str) -> None:
 
 def test_only_installed_packages_have_versions() -> None:
     assert versions_of("torch", "no-such-package").keys() == {"torch"}
-
-
-def test_the_licence_of_the_start_is_said_as_far_as_it_is_known() -> None:
-    assert "Apache-2.0" in licence_of("central pre-training")
-    assert "ImageNet" in licence_of("ResNet18_Weights.IMAGENET1K_V1")
-    assert licence_of("/models/resnet18.pth") == "not known: ask who made them"

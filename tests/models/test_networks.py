@@ -40,7 +40,8 @@ def drawn(model):
 
 
 def test_every_other_model_is_a_backbone_of_torchvision():
-    assert set(MODELS) - set(BACKBONES) == {"small_cnn", "mlp", "mlp_bn", "linear", *OF_TOKENS}
+    others = {"small_cnn", "fedavg_cnn", "mlp", "mlp_bn", "linear"}
+    assert set(MODELS) - set(BACKBONES) == {*others, *OF_TOKENS}
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -85,7 +86,7 @@ def test_small_inputs_of_any_channels_train(name, shape, network):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("vgg11", 32), ("squeezenet1_1", 17), ("small_cnn", 4)]
+    ("name", "least"), [("vgg11", 32), ("squeezenet1_1", 17), ("small_cnn", 4), ("fedavg_cnn", 16)]
 )
 def test_the_least_size_is_named_for_images_too_small(name, least, network):
     network(name, shape=(3, least, least))
@@ -99,6 +100,7 @@ def test_parameter_counts_are_as_documented(network):
 
     assert count(network("small_cnn")) == 23_808
     assert count(network("small_cnn", shape=(1, 28, 28))) == 23_520
+    assert count(network("fedavg_cnn", shape=(1, 28, 28))) == 582_026 - 5_130
     # torchvision's documentation: 11,689,512 with the classifier of 513,000.
     assert count(network("resnet18")) == 11_689_512 - 513_000
 

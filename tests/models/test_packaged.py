@@ -11,7 +11,7 @@ import torch
 
 from fedstrata.support.errors import UserError
 from models.networks import build
-from models.packaged import names, read_file, read_packaged, write_packaged
+from models.packaged import licence_of_packaged, names, read_file, read_packaged, write_packaged
 
 
 def written(folder: Path) -> Path:
@@ -41,6 +41,12 @@ def test_a_damaged_file_is_an_error_with_the_way_out(tmp_path: Path, change: Any
 def test_a_name_that_there_is_not_is_an_error_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"weights\.name 'drawn_face' does not exist.*drawn_faces"):
         read_packaged("drawn_face")
+
+
+def test_the_licence_is_that_of_the_file() -> None:
+    assert licence_of_packaged("drawn_faces") == "Apache-2.0"
+    with pytest.raises(UserError, match="drawn_faces"):
+        licence_of_packaged("drawn_face")
 
 
 def test_the_weights_that_come_with_it_are_those_of_the_body() -> None:

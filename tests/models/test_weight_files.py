@@ -53,6 +53,13 @@ def test_each_format_is_read_as_it_was_written(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
+def test_the_suffix_may_have_capital_letters(tmp_path, suffix):
+    written = write(tmp_path / f"w{suffix}", dict(sorted(TENSORS.items())))
+    found = read_file(written.rename(tmp_path / f"W{suffix.upper()}"))
+    assert same(dict(sorted(found.items())), dict(sorted(TENSORS.items())))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_half_precision_becomes_single(tmp_path, suffix):
     found = read_file(write(tmp_path / f"w{suffix}", {"w": torch.tensor([0.5, 2.0]).half()}))
     assert same(found, {"w": torch.tensor([0.5, 2.0])})

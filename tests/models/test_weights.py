@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import ResNet18_Weights
 
 from fedstrata.support.errors import UserError
-from models.weights import content_hash, load_into, save, torchvision_weights
+from models.weights import Checkpoint, content_hash, load_into, save, torchvision_weights
 
 TENSORS = {
     "fc.weight": torch.arange(6.0).reshape(2, 3),
@@ -161,3 +161,9 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch, error):
 def test_weights_that_do_not_exist_are_refused(name, wanted, said):
     with pytest.raises(UserError, match=said):
         torchvision_weights(name, wanted)
+
+
+def test_others_are_told_the_name_of_a_file_and_not_its_folder() -> None:
+    assert Checkpoint("0" * 64, {}, "/home/ann/w.pth").texts["source"] == "w.pth"
+    told = Checkpoint("0" * 64, {}, "folder tiny-bert", "MIT").texts
+    assert told == {"source": "folder tiny-bert", "licence": "MIT"}

@@ -119,7 +119,7 @@ def test_a_deployment_reuses_nothing() -> None:
     ],
 )
 def test_another_plan_is_another_result(changed: Plan, tmp_path: Path) -> None:
-    keys = [cache_of(tmp_path, plan).key(ALONE, site(), MEASURED) for plan in (PLAN, changed)]
+    keys = [cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3) for plan in (PLAN, changed)]
     assert keys[0] != keys[1]
 
 
@@ -131,10 +131,12 @@ def test_method_groups_and_codings_decide_nothing_of_a_site_alone(tmp_path: Path
         groups={"pretrained": PLAN.groups.get("pretrained", []), "personal": ["..."]},
         coding={"common": {"name": "int8", "per_channel": True}},
     )
-    site_alone = [cache_of(tmp_path, plan).key(ALONE, site(), MEASURED) for plan in (PLAN, other)]
+    site_alone = [
+        cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3) for plan in (PLAN, other)
+    ]
     assert site_alone[0] == site_alone[1]
     caches = [cache_of(tmp_path, plan, site()) for plan in (PLAN, other)]
-    pooled = [cache.key(POOLED, site(), MEASURED) for cache in caches]
+    pooled = [cache.key(POOLED, site(), MEASURED, 3) for cache in caches]
     assert pooled[0] != pooled[1]
 
 
@@ -143,27 +145,28 @@ def test_data_and_what_a_site_computes_with_decide(
 ) -> None:
     cache = cache_of(tmp_path)
     keys = {
-        cache.key(ALONE, site(), MEASURED),
-        cache.key(ALONE, site(digest="cd" * 32), MEASURED),
-        cache.key(ALONE, site("south"), MEASURED),
-        cache.key(ALONE, site(device="cuda:0"), MEASURED),
-        cache.key(ALONE, site(), round_report(numerics=Numerics(2))),
+        cache.key(ALONE, site(), MEASURED, 3),
+        cache.key(ALONE, site(digest="cd" * 32), MEASURED, 3),
+        cache.key(ALONE, site("south"), MEASURED, 3),
+        cache.key(ALONE, site(), MEASURED, 2),
+        cache.key(ALONE, site(device="cuda:0"), MEASURED, 3),
+        cache.key(ALONE, site(), round_report(numerics=Numerics(2)), 3),
     }
     for name in ("code_digest", "processor"):
         with monkeypatch.context() as patch:
             patch.setattr(baseline_cache, name, lambda: "another")
-            keys.add(cache.key(ALONE, site(), MEASURED))
-    assert len(keys) == 7
+            keys.add(cache.key(ALONE, site(), MEASURED, 3))
+    assert len(keys) == 8
 
 
 def test_where_something_is_not_known_there_is_no_key(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, PLAN, site(), site("south", digest=""))
-    assert cache.key(ALONE, member(), MEASURED) == ""
-    assert cache.key(ALONE, site(), None) == ""
-    assert cache.key(POOLED, site(), MEASURED) == ""
-    assert cache_of(tmp_path).key(POOLED, site(), MEASURED) == ""
+    assert cache.key(ALONE, member(), MEASURED, 3) == ""
+    assert cache.key(ALONE, site(), None, 3) == ""
+    assert cache.key(POOLED, site(), MEASURED, 3) == ""
+    assert cache_of(tmp_path).key(POOLED, site(), MEASURED, 3) == ""
     alone, both = cache_of(tmp_path, PLAN, site()), cache_of(tmp_path, PLAN, site(), site("south"))
-    assert alone.key(POOLED, site(), MEASURED) != both.key(POOLED, site(), MEASURED)
+    assert alone.key(POOLED, site(), MEASURED, 3) != both.key(POOLED, site(), MEASURED, 3)
 
 
 # -- the files -------------------------------------------------------------------------------------

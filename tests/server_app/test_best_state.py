@@ -243,14 +243,16 @@ def test_what_is_kept_can_be_chosen(tmp_path: Path, keep: str, there: list[str])
 
 
 def test_patience_stops_the_rounds_and_a_resumed_run_too(
-    tmp_path: Path, whole: tuple[Path, dict[str, Any]]
+    tmp_path: Path, whole: tuple[Path, dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    patient = "choose.patience=1"
+    caplog.set_level(logging.INFO, "flwr")
+    patient = ("choose.patience=1", "baselines.alone=true")
     with pytest.raises(Crash):
-        run(tmp_path, patient, tamper=dies_at(kinds.EVALUATE, END))
-    results = run(tmp_path, patient, resume="latest")
+        run(tmp_path, *patient, tamper=dies_at(kinds.EVALUATE, END))
+    results = run(tmp_path, *patient, resume="latest")
     assert results["stopped"]["round"] == len(results["rounds"]) == BEST + 2
     assert "no better loss on validation data" in results["stopped"]["reason"]
+    assert "alone, to compare: 3 rounds, as the run, of 6" in caplog.text
     _, every = whole
     assert every["stopped"] is None
     assert without_times(results["rounds"]) == without_times(every["rounds"][: BEST + 2])

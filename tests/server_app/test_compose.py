@@ -99,7 +99,17 @@ def test_the_default_groups_cover_the_default_model_and_a_larger_one(model: str)
         ("faces_paper", ["model.dropout=inf"], ["model.dropout must be a finite number"]),
         ("faces_paper", ["strategy.fraction=1.5"], ["strategy.fraction", "at most 1"]),
         ("faces_paper", ["weights=file"], ["weights.path"]),
-        ("faces_paper", ["not an override"], ["not an override"]),
+        (
+            "faces_paper",
+            ["not an override"],
+            ["not an override", "a value with spaces stands in quotes"],
+        ),
+        ("images", ["Data.size=64"], ["nearest: 'data'"]),
+        ("images", ["data.manifest=C:\\a.csv"], ["path of Windows", "drive C: is /mnt/c in WSL"]),
+        ("images", ["weights=file", 'weights.path="D:/w.npz"'], ["drive D: is /mnt/d in WSL"]),
+        ("images", ["data_root=/Data"], ["data-root is no override", "fedstrata run data-root="]),
+        ("images", ["weights=/Data/W.npz"], ["a file is weights=file weights.path=/Data/W.npz"]),
+        ("images", ["data.manifest=a(1).csv"], ["in quotes, as in data.manifest='a(1).csv'"]),
     ],
 )
 def test_a_mistake_is_answered_with_what_exists(
@@ -132,6 +142,11 @@ def test_a_relative_path_is_refused_with_the_reason(key: str) -> None:
     run_config = {"experiment": "har", key: "data/har"}
     with pytest.raises(UserError, match="the app does not run in the folder"):
         read_run_config(run_config)
+
+
+@pytest.mark.parametrize("path", ["/Data/W (1).npz", "/Data/[x]=1.npz", "/data/ä(b).npz"])
+def test_a_path_may_have_capital_letters_brackets_and_signs(path: str) -> None:
+    assert compose("images", ["weights=file", f"weights.path={path}"]).weights["path"] == path
 
 
 def test_run_config_reads_the_keys_of_the_readme() -> None:

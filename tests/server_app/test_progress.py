@@ -12,6 +12,7 @@ from fedstrata.support.errors import UserError, private
 from server_app.progress import RunProgress
 from server_app.rounds.records import RoundRecord
 from server_app.sites.roster import Roster
+from server_app.time_left import Stage
 from tests.helpers.runs import PLAIN
 from tests.loopback import simulate
 
@@ -40,7 +41,7 @@ def test_a_round_from_its_order_to_its_record(tmp_path: Path) -> None:
     clock = Clock()
     progress = RunProgress(tmp_path, clock)
     progress.join({"a": "age", "b": "age", "c": "pose"})
-    progress.begin(rounds=3, history=[], afterwards=1)
+    progress.begin(rounds=3, history=[], afterwards=[Stage(kinds.EVALUATE, 1)])
     clock.now += 1
     progress.ask(kinds.TRAIN, 1, ["a", "b"])
     states = {name: site.state for name, site in written(tmp_path).sites.items()}
@@ -92,7 +93,7 @@ def test_rounds_that_are_left_out_take_no_time(tmp_path: Path) -> None:
     progress = RunProgress(tmp_path, clock)
     progress.join({"a": "age"})
     history = [{"seconds": 10.0, "bytes_down": {}, "bytes_up": {}}]
-    progress.begin(rounds=200, history=history, afterwards=2)
+    progress.begin(rounds=200, history=history, afterwards=[Stage(kinds.EVALUATE, 2)])
     progress.ask(kinds.TRAIN, 2, ["a"])
     assert written(tmp_path).seconds_left == 2010.0
     progress.ask(kinds.EVALUATE, 2, ["a"])  # choose.patience ended the rounds

@@ -13,6 +13,7 @@ from client_app.store import DiskStore
 from fedstrata.protocol.plan import plan_from_json
 from models.model_card import ModelCard
 from models.model_file import network_of, read_model
+from server_app.public_models import size_lines
 from tests.helpers.runs import GROUPS, SMALL, states
 from tests.loopback import simulate
 
@@ -69,3 +70,23 @@ def test_the_card_says_who_trained_it_and_how(played: Any) -> None:
     plan = plan_from_json(card.plan)
     assert (plan.seed, plan.federation) == (results["seed"], results["federation"])
     assert card_of(played, "pose").network.name == "small_cnn"
+
+
+def test_the_log_says_what_the_files_of_several_tasks_repeat(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{task}.safetensors" for task in "abc"]
+    for path, size in zip(paths, (2_000_000, 2_000_000, 2_100_000), strict=True):
+        path.write_bytes(bytes(size))
+    where, repeated = size_lines(paths, 1_500_000)
+    assert f"{paths[0]} (2.0 MB)" in where
+    assert "1.5 MB of it are layers that all tasks share" in repeated
+    assert "so 3.0 MB of 6.1 MB are repeated" in repeated
+    assert len(list(size_lines(paths[:1], 1_500_000))) == 1
+    assert list(size_lines([], 0)) == []
+
+
+def test_what_all_tasks_share_is_the_same_in_their_files(played: Any) -> None:
+    results, output = played
+    folder = output / results["run"] / "models"
+    gender, pose = (read_model(path).tensors for path in sorted(folder.iterdir()))
+    same = {name for name in gender if torch.equal(gender[name], pose[name])}
+    assert {name for name in gender if not name.startswith("head.")} <= same

@@ -14,6 +14,7 @@ import pytest
 from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
 from server_app.plans import plans
+from site_guard.signatures import plan_digest
 from tests.helpers.runs import DOCS, PLAIN, grid_of, without_times
 from tests.loopback import simulate
 
@@ -93,7 +94,7 @@ def test_a_site_that_lost_its_layers_and_one_that_is_new_are_said(
     grid = grid_of(tmp_path)
     grid.nodes[104] = {"partition-id": 4, "num-partitions": 5}
     with caplog.at_level(logging.INFO, "flwr"):
-        after, _ = simulate(tmp_path, "faces", [*MEASURED, "cross_site=true"], grid=grid)
+        after, _ = simulate(tmp_path, "faces", [*MEASURED, "cross_site=models"], grid=grid)
     assert set(after["final"]["refused"]) == {"site-00", "site-01"}
     for reason in after["final"]["refused"].values():
         assert "no longer on this site's disk" in reason
@@ -161,6 +162,29 @@ def test_the_start_of_the_run_must_still_be_there(
         simulate(tmp_path, "faces", MEASURED)
 
 
-def test_a_measurement_cannot_be_signed() -> None:
-    with pytest.raises(UserError, match="cannot be signed"):
-        plans({"experiment": "faces", "overrides": " ".join(MEASURED)})
+def test_the_plan_of_a_measurement_is_known_before_and_can_be_signed(
+    tmp_path: Path, march: tuple[Path, dict[str, Any]]
+) -> None:
+    copied(march, tmp_path)
+    run_config = {
+        "experiment": "faces",
+        "overrides": " ".join(MEASURED),
+        "output-dir": str(tmp_path),
+    }
+    (known,) = plans(run_config)
+    _, grid = simulate(tmp_path, "faces", MEASURED)
+    sent = [str(message.content[kinds.PLAN]["json"]) for message in grid.sent]
+    assert {plan_digest(plan) for plan in sent} == {plan_digest(known)}
+    started = {json.loads(plan)["weights"] for plan in sent}
+    assert json.loads(known)["weights"] in started
+    assert len(json.loads(known)["weights"]) == 64
+
+
+def test_a_measurement_of_a_run_that_is_not_here_is_not_signed(tmp_path: Path) -> None:
+    run_config = {
+        "experiment": "faces",
+        "overrides": " ".join(MEASURED),
+        "output-dir": str(tmp_path),
+    }
+    with pytest.raises(UserError, match="sign where that run's folder is"):
+        plans(run_config)

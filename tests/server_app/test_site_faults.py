@@ -323,3 +323,41 @@ def test_short_memory_is_met_with_smaller_pieces_and_said_where_one_example_is_t
         )
         check_cost(results, reason, tmp_path)
         assert device.failed == [6, 4, 2, 1]
+
+
+def test_a_site_whose_disk_is_lost_trains_on_and_every_record_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = clinics(tmp_path)
+
+    def lose() -> None:
+        (folder,) = (tmp_path / "clinic").glob("*/sites/clinic")
+        shutil.rmtree(folder)
+
+    grid.tamper = after_round(2, lose)
+    with caplog.at_level("INFO", "flwr"):
+        results, _ = simulate(tmp_path / "output", "faces", ROUNDS, grid=grid)
+    lost = [record["lost"] for record in results["rounds"]]
+    assert lost[:2] == [{}, {}]
+    assert lost[2].keys() == {"clinic"}
+    assert "it began with those of the run's start" in lost[2]["clinic"]
+    assert results["rounds"][2]["participants"] == ["clinic", "other"]
+    assert "round 3: clinic: what it kept of its last round is no longer on its disk" in caplog.text
+    assert results["final"]["sites"].keys() == {"clinic", "other"}
+
+
+def test_a_site_whose_disk_is_lost_after_the_last_round_measures_no_other_model(
+    tmp_path: Path,
+) -> None:
+    grid = clinics(tmp_path)
+
+    def lose() -> None:
+        (folder,) = (tmp_path / "clinic").glob("*/sites/clinic")
+        shutil.rmtree(folder)
+
+    grid.tamper = after_round(3, lose)
+    tuned = [*ROUNDS, "deployment.epochs=1"]
+    results, _ = simulate(tmp_path / "output", "faces", tuned, grid=grid)
+    assert results["final"]["sites"].keys() == {"other"}
+    assert "personal layers of round 3" in results["final"]["refused"]["clinic"]
+    assert "personal layers of round 3" in results["deployment"]["refused"]["clinic"]

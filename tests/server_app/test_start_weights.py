@@ -16,7 +16,7 @@ from models import weights
 from models.networks import build
 from server_app import start_weights
 from server_app.app import run_all
-from server_app.compose import RunConfig
+from server_app.compose import RunConfig, compose
 from tests.helpers.changing_grid import changing_grid
 from tests.helpers.data_files import medmnist_files
 from tests.helpers.runs import PLAIN, SMALL
@@ -125,3 +125,12 @@ def test_weights_that_do_not_fit_one_run_end_no_other(tmp_path: Path) -> None:
         run_all(grid_over(tmp_path, root, sites=1), wanted)
     (path,) = (tmp_path / "out").glob("*/results.json")
     assert json.loads(path.read_text())["config"]["data"]["channels"] == 3
+
+
+def test_weights_of_fedavg_cnn_fit_the_images_that_they_were_made_for(tmp_path: Path) -> None:
+    network = build("fedavg_cnn", input_shape=(3, 32, 32), classes=2, head=[])
+    weights.save(tmp_path / "start.safetensors", network.state_dict(), {})
+    chosen = ["model=fedavg_cnn", "weights=file", f"weights.path={tmp_path}/start.safetensors"]
+    made = start_weights.checkpoint(compose("medmnist", chosen), tmp_path / "cache", print)
+    assert isinstance(made, start_weights.Checkpoint)
+    assert made.tensors["fc1.weight"].equal(network.state_dict()["fc1.weight"])

@@ -74,13 +74,14 @@ def trained() -> tuple[Message, dict[str, bytes]]:
     return asked, {"common": encode(new), "task": encode(TASK)}
 
 
-def test_measures_of_another_sites_model_are_refused_before_any_work() -> None:
-    asked = orders.order(
-        kinds.EVALUATE, 7, plan="{}", round_number=3, layers={}, ttl=60.0, of="other"
-    )
-    with pytest.raises(Refused, match="another site's model, which never leaves it"):
-        AnswerFilter(HERE).check_order(asked)
-    AnswerFilter(HERE).check_order(order(kinds.EVALUATE, common=COMMON, task=TASK))
+def test_layers_for_a_table_travel_exactly_whatever_the_plan_codes() -> None:
+    payloads = {"common": kinds.payload_array(encode(COMMON))}
+    plan = json.dumps({"coding": {"common": INT8}, "coding_down": {}})
+    asked = orders.order(kinds.CROSS, 7, plan=plan, round_number=3, layers=payloads, ttl=60.0)
+    left = leaving(AnswerFilter(HERE), asked, answered(asked, common=encode(COMMON)))
+    assert answers.read_payloads(left) == {"common": encode(COMMON)}
+    with pytest.raises(Refused, match="did not ask for"):
+        leaving(AnswerFilter(HERE), asked, answered(asked, task=encode(TASK)))
 
 
 def test_an_honest_answer_leaves_as_it_is() -> None:
@@ -140,6 +141,25 @@ def test_a_site_that_shares_less_refuses_before_training() -> None:
     asked = order(kinds.QUERY)
     with pytest.raises(Refused, match="'task', and this site shares common"):
         leaving(keeper, asked, answered(asked, WHO))
+
+
+def test_knowledge_leaves_only_where_the_site_names_it() -> None:
+    means = {"extras.mean": torch.ones(4)}
+    with pytest.raises(Refused, match="'means', and this site shares common and task"):
+        AnswerFilter(HERE).check_order(order(common=COMMON, means=means))
+    keeper = AnswerFilter(replace_settings(share=("common", "means")))
+    asked = order(kinds.OPEN, common=COMMON, means=means)
+    left = leaving(keeper, asked, answered(asked, means=encode(means)))
+    assert set(answers.read_payloads(left)) == {"means"}
+
+
+def test_a_run_is_opened_once_and_again_only_with_the_same_layers() -> None:
+    keeper = AnswerFilter(HERE)
+    keeper.check_order(order(kinds.OPEN, common=COMMON))
+    keeper.check_order(order(kinds.OPEN, common=COMMON))
+    other = {name: tensor + 1 for name, tensor in COMMON.items()}
+    with pytest.raises(Refused, match="opens the run again with other layers"):
+        keeper.check_order(order(kinds.OPEN, common=other))
 
 
 def test_an_order_to_train_on_the_data_of_all_sites_is_refused_before_any_work() -> None:

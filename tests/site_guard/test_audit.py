@@ -12,6 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedstrata.protocol import answers, kinds
+from fedstrata.protocol.categories import CategoriesReport
+from fedstrata.protocol.sums import ColumnSums, SumsReport
 from fedstrata.support.audit import Line
 from fedstrata.support.audit_check import read_and_verify
 from fedstrata.support.ed25519 import public_keys
@@ -62,6 +64,16 @@ def test_an_order_and_what_left_are_a_line_each(audited: Guard, tiny: bytes) -> 
     assert left.fields["layers"] == {}
 
 
+def test_an_order_of_a_table_names_whose_layers_are_measured(tmp_path: Path, tiny: bytes) -> None:
+    audit = SiteAudit(settings(tmp_path))
+    work = asked(tiny)
+    work.message.content[kinds.ORDER]["of"] = "north"  # type: ignore[index]
+    audit.ordered(work)
+    audit.ordered(asked(tiny))
+    found = [line.fields.get("of") for line in read_and_verify(audit.log.path).lines]
+    assert found == ["north", None]
+
+
 def test_the_key_that_signed_is_named_and_no_other(tmp_path: Path, tiny: bytes) -> None:
     key = Ed25519PrivateKey.generate()
     trusted = Bundles(signed_by=(public_line(key),))
@@ -83,6 +95,22 @@ def test_what_left_has_the_hash_of_what_was_pushed(audited: Guard, tiny: bytes) 
     assert left.fields["tensors"] == {"common": 1}
     text = str(answer.content[kinds.REPORT]["json"]).encode()
     assert left.fields["report"]["sha256"] == hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("kind", "report", "read"),
+    [
+        (kinds.CATEGORIES, CategoriesReport("a", {"ward": ("x", "y")}), {"categories of ward": 2}),
+        (kinds.SUMS, SumsReport("a", ColumnSums((40, 38), (2.0,) * 2, (3.0,) * 2)), {"train": 40}),
+    ],
+)
+def test_what_leaves_before_the_rounds_is_recorded_too(
+    audited: Guard, tiny: bytes, kind: str, report: answers.AnyReport, read: dict[str, int]
+) -> None:
+    work = asked(tiny, kind=kind)
+    audited.audit.send(work, answers.answer(work.message, report, {}))
+    assert len(work.answers) == 1
+    assert (lines(audited)[-1].event, lines(audited)[-1].fields["read"]) == ("left", read)
 
 
 @pytest.mark.parametrize(

@@ -207,3 +207,17 @@ def test_a_run_that_waits_may_say_who_it_is_where_the_site_allows_that(
             assert "waiting for approval" in ask(asking, tiny).error  # nothing is measured
         finally:
             asking.process.stop()
+
+
+def test_layers_for_other_sites_leave_only_where_the_site_allows_it(
+    guard: Guard, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(cross_site="updates")
+    before = guard.process.process_id
+    report = ask(guard, tiny, kind=kinds.CROSS, plan_json=plan)
+    assert report.error.endswith("this site's rule is `plan: cross-site`: false")
+    assert guard.process.process_id == before
+    rules = PlanRules(cross_site=True)
+    monkeypatch.setattr(guard, "settings", msgspec.structs.replace(guard.settings, plan=rules))
+    assert "fewer steps" in ask(guard, tiny, kind=kinds.CROSS, plan_json=plan).error
+    assert "its plan has none of updates" in ask(guard, tiny, kind=kinds.CROSS).error

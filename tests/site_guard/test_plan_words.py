@@ -28,6 +28,13 @@ def test_the_words_name_what_leaves_and_what_stays() -> None:
     assert words["privacy"].startswith("none")
 
 
+def test_knowledge_is_named_with_what_it_is() -> None:
+    words = dict(plan_words(plan_of("faces_paper", "method=dbe")))
+    assert words["knowledge means"].startswith(
+        "leaves where `share` names it: once, before round 1"
+    )
+
+
 def test_words_of_a_server_stay_on_their_line() -> None:
     plan = plan_of("faces_paper")
     hostile = replace(plan, model={"name": "resnet18\n\x1b[2Jgroup", "head": "x" * 10_000})
@@ -49,6 +56,12 @@ def test_words_of_a_server_stay_on_their_line() -> None:
 def test_the_words_say_what_binds_the_start(weights: str, signed: str, words: str) -> None:
     plan = replace(plan_of("faces_paper"), weights=weights)
     assert dict(plan_words(plan, signed))["start"] == words
+
+
+def test_the_words_say_that_layers_go_to_other_sites() -> None:
+    assert "other sites" not in dict(plan_words(plan_of("faces")))
+    words = dict(plan_words(plan_of("faces", "cross_site=updates")))
+    assert words["other sites"].endswith("Only with plan: {cross-site: true} in site.yaml")
 
 
 def test_the_words_say_that_sums_leave() -> None:

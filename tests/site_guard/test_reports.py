@@ -334,6 +334,13 @@ def test_only_an_update_that_loses_something_says_what_is_owed() -> None:
             ReportRules(HERE).check_counts(asked(kind, plan=plan), owing)
 
 
+def test_only_a_round_says_which_layers_it_began_with() -> None:
+    lost = replace(ROUND, began_with=0)
+    ReportRules(HERE).check_counts(asked(kinds.TRAIN), lost)
+    with pytest.raises(Refused, match="this is no round"):
+        ReportRules(HERE).check_counts(asked(kinds.EVALUATE), lost)
+
+
 def test_what_sites_agreed_on_does_not_change_in_a_run() -> None:
     rules = ReportRules(HERE)
     for name, value, other in (

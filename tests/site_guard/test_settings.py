@@ -57,6 +57,8 @@ def test_the_app_gets_the_settings_of_the_file(tmp_path: Path) -> None:
         ({"share": "common"}, "array"),
         ({"site": "../a"}, "letters"),
         ({"data": "here"}, "absolute"),
+        ({"data": "C:\\Pictures"}, "drive C: is /mnt/c in WSL"),
+        ({"state": "D:/state"}, "state must be an absolute path, got 'D:/state'.*/mnt/d"),
         ({"hours": ["8-10"]}, "20:00-06:00"),
         ({"hours": ["20:00-20:00"]}, r"write \[\] for always"),
         ({"keep": ["type:BatchNorm2d"]}, "'type:BatchNorm2d', which matches no tensor"),

@@ -23,6 +23,7 @@ from tests.helpers.runs import SMALL, states
 from tests.loopback import LoopbackGrid, simulate
 
 SEEN: dict[str, list[bool]] = {}
+FEDPROX = {"name": "fedprox", "mu": 0.1, "adapt": False, "step": 0.1}
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,14 @@ def test_a_method_that_does_not_exist_is_answered_with_those_that_do() -> None:
     with pytest.raises(Exception, match=r"fedavg.*fedprox"):
         make_method({"name": "fedavgg"})
     with pytest.raises(Exception, match=r"method has no option 'muu'; there is 'mu'"):
-        make_method({"name": "fedprox", "mu": 0.1, "muu": 1})
+        make_method({**FEDPROX, "muu": 1})
     with pytest.raises(Exception, match=r"method\.mu must be 0 or greater"):
-        make_method({"name": "fedprox", "mu": -1.0})
+        make_method({**FEDPROX, "mu": -1.0})
 
 
 def test_fedprox_takes_partial_work_and_fedavg_does_not() -> None:
-    assert make_method({"name": "fedprox", "mu": 0.1}).reject_reason(3, 10) is None
-    assert make_method({"name": "fedprox", "mu": 0.1}).reject_reason(0, 10)
+    assert make_method(FEDPROX).reject_reason(3, 10) is None
+    assert make_method(FEDPROX).reject_reason(0, 10)
     assert "3 of 10" in str(make_method({"name": "fedavg"}).reject_reason(3, 10))
 
 

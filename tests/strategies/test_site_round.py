@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
+from fedstrata.support.errors import UserError
 from models.groups import partition_tensors
 from models.networks import build
 from models.training.data import ArrayInputs, Split
-from models.training.loop import FitSettings
+from models.training.loop import FitSettings, parameters_of
 from strategies.site_round import SiteRound
 
 CONFIG = FitConfig(
@@ -84,3 +85,80 @@ def test_another_network_leaves_the_modes_of_the_model_alone(site: SiteRound) ->
     site.model.eval()
     site.fit(network=second, trained=dict(second.named_parameters()))
     assert not site.model.training
+
+
+def test_body_and_last_layer_are_the_tail(site: SiteRound) -> None:
+    site.model.eval()
+    inputs = site.train.inputs.batch(np.arange(8))
+    assert torch.equal(site.out(site.body(inputs)), site.tail(inputs))
+    assert (
+        site.out.state_dict(keep_vars=True)["head.out.weight"]
+        is site.trainable()["head.out.weight"]
+    )
+
+
+def test_a_module_that_is_frozen_away_cannot_be_cut_at(site: SiteRound) -> None:
+    with pytest.raises(UserError, match=r"cannot be cut: no step 'head\.in'"):
+        site.cut("head.in")
+
+
+def test_a_second_model_begins_as_the_first_and_is_kept_without_what_is_frozen(
+    site: SiteRound,
+) -> None:
+    before = {name: tensor.clone() for name, tensor in site.model.state_dict().items()}
+    own = site.second("own")
+    site.fit(network=own, trained={f"own.{n}": p for n, p in own.named_parameters() if "fc2" in n})
+    assert all(torch.equal(site.model.state_dict()[n], t) for n, t in before.items())
+    changed = {n for n, t in own.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed == {"fc2.weight", "fc2.bias"}  # the BatchNorm of a frozen layer stood still too
+    site.remember("own", own)
+    assert {name.split(".")[1] for name in site.memory} == {"fc2", "bn2", "head"}
+    again = site.second("own").state_dict()
+    assert all(torch.equal(again[n], t) for n, t in own.state_dict().items())
+    assert {n for n in site.optimizer_state if n.startswith("own.")} == {
+        "own.fc2.weight",
+        "own.fc2.bias",
+    }
+
+
+def test_a_second_model_of_another_network_is_refused(site: SiteRound) -> None:
+    site.remember("own", {"head.out.weight": torch.zeros(3, 3)})
+    with pytest.raises(UserError, match="'own' kept at this site is of another model"):
+        site.second("own")
+
+
+def test_what_is_remembered_replaces_all_of_before(site: SiteRound) -> None:
+    site.remember("c", {"a": torch.ones(1), "b": torch.ones(1)})
+    site.remember("c", {"a": torch.zeros(1)})
+    assert site.kept("c").keys() == {"a"}
+
+
+def test_two_models_see_the_same_batches_where_they_draw_alike(site: SiteRound) -> None:
+    own = site.second("own")
+    with site.same_draws():
+        named = parameters_of(own, site.trainable())
+        site.fit(network=own, trained={f"own.{name}": each for name, each in named.items()})
+    site.fit()
+    mine, theirs = own.state_dict(), site.model.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_part_that_runs_elsewhere_trains_with_the_modes_of_the_model(site: SiteRound) -> None:
+    class Doubled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.out = site.body, site.out
+
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            features = self.body(inputs)
+            return self.out(features), features
+
+    steps: list[int] = []
+    assert changed_by(
+        site,
+        network=Doubled(),
+        groups=["common"],
+        loss=lambda given, labels: functional.cross_entropy(given[0], labels) + given[1].mean(),
+        after_step=lambda: steps.append(1),
+    ) == {"fc2"}
+    assert len(steps) == 2

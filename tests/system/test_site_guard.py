@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -73,6 +74,7 @@ class Hospitals:
             f"{site} listens", lambda: listening(port), seconds=180, watch=[node]
         )
         place: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES), "threads": 1}
+        place["plan"] = {"cross-site": True}
         task = ("gender", "pose")[index % 2]
         self.guards[site] = start_site(self.processes, site, port, task=task, **place)
 
@@ -100,13 +102,31 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory, body: Path) -> Iterator[
 
 @pytest.fixture(scope="module")
 def honest(hospitals: Hospitals) -> dict[str, Any]:
-    return hospitals.run("honest")[1]
+    return hospitals.run("honest", "cross_site=updates")[1]
 
 
 def test_one_process_answers_every_message(honest: dict[str, Any], hospitals: Hospitals) -> None:
     for site in SITES:
         assert honest["final"]["sites"][site]["numerics"]["threads"] == 1  # the filter lets it out
         assert len(STARTED.findall(hospitals.guards[site].text)) == 1
+
+
+def test_layers_go_to_the_other_site_of_the_task_alone(
+    honest: dict[str, Any], hospitals: Hospitals
+) -> None:
+    found = honest["cross_site"]
+    assert (found["missing"], found["left_out"]) == ([], {})
+    assert {model: sorted(on) for model, on in found["tasks"]["gender"]["models"].items()} == {
+        "site-00": ["site-00", "site-02"],
+        "site-02": ["site-00", "site-02"],
+    }
+    log = next((hospitals.processes.folder / "site-00").rglob("audit.jsonl"))
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    measured = [line["fields"]["of"] for line in lines if "of" in line["fields"]]
+    assert measured == ["site-00", "site-00", "site-02"]
+    left = [line["fields"] for line in lines if line["event"] == "left"]
+    (crossed,) = [each for each in left if each["kind"] == "train.cross"]
+    assert crossed["layers"].keys() == {"common", "task"}
 
 
 def test_a_process_that_died_is_started_again(honest: dict[str, Any], hospitals: Hospitals) -> None:

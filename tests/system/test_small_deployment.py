@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,28 +17,97 @@ from tests.system import federation
 from tests.system.federation import SITES
 
 pytestmark = [pytest.mark.system, pytest.mark.smoke]
+WARDS = {"site-00": "ab", "site-01": "bc", "site-02": "ab"}  # the categories at each hospital
+RULES = {"models": ["small_cnn", "linear"], "categories": ["ward"]}
 
 
-def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
-    tmp_path: Path, body: Path
-) -> None:
-    overrides = federation.overrides(body, "strategy.rounds=1")
-    output = tmp_path / "output"
-    with Processes(tmp_path / "processes", threads=None) as processes:
+@dataclass
+class Deployment:
+    """A SuperLink, and three hospitals with a table each beside the drawn faces."""
+
+    processes: Processes
+    superlink: SuperLink
+
+    def run(self, name: str, overrides: str, **more: str) -> tuple[str, dict[str, Any]]:
+        """Play a run to its end; return its log and its results."""
+        run_config = {"output-dir": str(self.output), "name": name, "overrides": overrides, **more}
+        started = self.processes.flwr_run(name, self.superlink.name, run_config)
+        log = self.processes.finish(started, seconds=480)
+        assert (self.output / name / "results.json").exists(), self.processes.logs()
+        return log, federation.read_results(self.output, name)
+
+    @property
+    def output(self) -> Path:
+        return self.processes.folder / "output"
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with Processes(tmp_path_factory.mktemp("small"), threads=None) as processes:
         superlink = SuperLink(processes)
         superlink.start()
         for index, site in enumerate(SITES):
             port = free_port()
             isolated = ("--isolation", "process")
             start_supernode(processes, f"{site}-node", superlink.fleet, *isolated, port=port)
-            place = {"partition-id": index, "num-partitions": len(SITES), "threads": 1}
-            start_site(processes, site, port, task=("gender", "pose")[index % 2], **place)
-        run_config = {"output-dir": str(output), "overrides": overrides}
-        started = processes.flwr_run("run", superlink.name, run_config)
-        log = processes.finish(started, seconds=480)
-        assert list(output.glob("*/results.json")), processes.logs()
+            place: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
+            data = str(write_table(processes.folder / "tables" / f"{site}.csv", WARDS[site]))
+            task = ("gender", "pose")[index % 2]
+            place |= {"share": ["common", "task", "means"], "plan": RULES}
+            start_site(processes, site, port, task=task, threads=1, data=data, **place)
+        yield Deployment(processes, superlink)
+
+
+def write_table(path: Path, wards: str) -> Path:
+    """Write a hospital's table: a number, a column of categories, two questions.
+
+    In this rehearsal the site has a third of it.
+    """
+    path.parent.mkdir(exist_ok=True)
+    splits = ["test"] * 40 + ["validation"] * 40 + ["train"] * 160
+    rows = [
+        f"{n},{wards[n % 3 % len(wards)]},{'mf'[n % 2]},{'lr'[n // 2 % 2]},{split}"
+        for n, split in enumerate(splits)
+    ]
+    path.write_text("\n".join(["age,ward,gender,pose,split", *rows]))
+    return path
+
+
+def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
+    deployment: Deployment, tmp_path: Path, body: Path
+) -> None:
+    overrides = federation.overrides(body, "strategy.rounds=1")
+    log, results = deployment.run("faces", overrides)
     assert "round 1/1: 3 of 3 sites" in log
-    deployed = federation.measured(federation.read_results(output))
+    deployed = federation.measured(results)
     here, _ = simulate(tmp_path / "here", "faces", overrides.split(), sites=len(SITES))
     assert len(deployed) > 50
     assert deployed == federation.measured(here)
+
+
+@pytest.mark.parametrize("method", ["ditto", "dbe"])
+def test_a_second_model_stays_and_knowledge_travels_where_it_is_shared(
+    deployment: Deployment, tmp_path: Path, body: Path, method: str
+) -> None:
+    overrides = federation.overrides(
+        body, "strategy.rounds=2", f"method={method}", "baselines.alone=false"
+    )
+    log, results = deployment.run(method, overrides)
+    assert ("before round 1: means of 3 sites" in log) == (method == "dbe")
+    assert set(results["rounds"][1]["bytes_up"]) == {"common"}
+    here, _ = simulate(tmp_path / method, "faces", overrides.split(), sites=len(SITES))
+    assert federation.measured(results) == federation.measured(here)
+
+
+def test_hospitals_name_their_categories_and_get_those_of_all(deployment: Deployment) -> None:
+    overrides = (
+        "data.tasks=[gender,pose] data.classes={gender:[f,m],pose:[l,r]} data.features=[age,ward] "
+        "data.categories={ward:agreed} strategy.rounds=1 strategy.min_sites=3 baselines.alone=false"
+    )
+    log, results = deployment.run("tables", overrides, experiment="tabular")
+    assert "categories for all sites, from site-00, site-01, site-02: ward 3" in log
+    assert "round 1/1: 3 of 3 sites" in log
+    begun = json.loads((deployment.output / "tables" / "run.json").read_text())
+    assert begun["categories"] == {"ward": ["a", "b", "c"]}
+    # The age, and each ward: also those that a hospital does not have.
+    assert [site["input_shape"] for site in results["sites"].values()] == [[4]] * 3

@@ -97,11 +97,7 @@ def category_cells(
     UserError
         A cell is none of the categories.
     """
-    cells = words(table.columns[name], rules)
-    find = _finder(categories)
-    numbers = {cell: MISSING if not cell else find(cell) for cell in set(cells)}
-    found = np.array([MISSING if (n := numbers[cell]) is None else n for cell in cells])
-    wrong = np.array([row for row, cell in enumerate(cells) if numbers[cell] is None], dtype=int)
+    found, wrong = as_categories(table.columns[name], categories, rules)
     if wrong.size:
         shown = ", ".join(repr(each) for each in categories[:MOST_NAMED])
         there = f"data.categories.{name} has {shown}" if rules.public else "data.categories has it"
@@ -110,7 +106,19 @@ def category_cells(
             + "; add them there at every site, or to data.missing if they mean that nothing is known"
         )
         raise _wrong_cells(table, name, wrong, rules, "no category of it", advice)
-    return found.astype(np.int64)
+    return found
+
+
+def as_categories(
+    cells: Cells, categories: Sequence[str], rules: TableRules
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return cells as numbers of categories or `MISSING`, and the rows of those that are neither."""
+    named = words(cells, rules)
+    find = _finder(categories)
+    numbers = {cell: MISSING if not cell else find(cell) for cell in set(named)}
+    found = [MISSING if (n := numbers[cell]) is None else n for cell in named]
+    wrong = [row for row, cell in enumerate(named) if numbers[cell] is None]
+    return np.array(found, dtype=np.int64), np.array(wrong, dtype=np.int64)
 
 
 def _finder(categories: Sequence[str]) -> Callable[[str], int | None]:

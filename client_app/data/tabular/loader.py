@@ -97,7 +97,9 @@ def _preprocessing(
     for each in site.features:
         first, *_ = (next(filled) for _ in each.categories or ("the number",))
         known = settings.impute == "drop" or each.categories
-        columns.append(preprocessing.Column(each.name, each.categories, None if known else first))
+        gaps = int(site.encoded.missing[each.name][site.parts.train].sum())
+        fill_with = None if known else first
+        columns.append(preprocessing.Column(each.name, each.categories, fill_with, gaps))
     written = settings.table_format()
     return preprocessing.Table(
         tuple(columns),

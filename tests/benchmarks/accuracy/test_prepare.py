@@ -66,3 +66,15 @@ def test_pacs_is_the_only_folder_of_its_archive(tmp_path: Path) -> None:
             archive.writestr(f"PACS/{domain}/dog/1.jpg", b"x")
     folder = prepare.pacs(source, tmp_path / "work")
     assert {path.name for path in folder.iterdir()} == {"art", "photo"}
+
+
+def test_shards_are_found_in_an_archive_or_a_folder(tmp_path: Path) -> None:
+    source = tmp_path / "shards.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("inner/site-00.npz", b"x")
+    folder = prepare.shards(source, tmp_path / "work")
+    assert [path.name for path in folder.iterdir()] == ["site-00.npz"]
+    assert prepare.shards(folder, tmp_path / "work") == folder
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"has no \.npz file"):
+        prepare.shards(tmp_path / "empty", tmp_path)

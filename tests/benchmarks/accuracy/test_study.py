@@ -124,3 +124,10 @@ def test_runs_from_before_there_was_a_choice_of_codings_have_exact_coding() -> N
     assert deciding(now) == deciding({**now, "strategy": strategy})
     coded = compose("faces", ["strategy.coding.common=int8"]).to_dict()
     assert deciding(coded) != deciding(now)
+
+
+def test_a_run_from_before_there_was_a_seed_of_the_data_is_found() -> None:
+    now = STUDY.config(CASES[0], 1).to_dict()
+    before = {**now, "data": {k: v for k, v in now["data"].items() if k != "seed"}}
+    assert deciding(before) == deciding(now)
+    assert deciding({**now, "data": {**now["data"], "seed": 1}}) != deciding(now)

@@ -42,8 +42,9 @@ def layers_of(contexts: list[SiteContext]) -> SharedLayers:
     return SharedLayers({"common": encode({name: context.start[name] for name in names})})
 
 
-def test_sites_that_train_as_one_end_where_each_ends_alone() -> None:
-    contexts = contexts_of()
+@pytest.mark.parametrize("method", [(), ("method=fedprox", "method.mu=5")])
+def test_sites_that_train_as_one_end_where_each_ends_alone(method: tuple[str, ...]) -> None:
+    contexts = contexts_of(*method)
     layers = layers_of(contexts)
     outcomes = [each for _, done in train_batched(contexts, 1, layers.tensors) for each in done]
     assert len(outcomes) == 3
@@ -68,7 +69,7 @@ def test_sites_that_train_as_one_end_where_each_ends_alone() -> None:
     [
         ("cohort.batched=false", "cohort.batched=false"),
         ("train.optimizer.name=adam", "rounding"),
-        ("method=fedprox", "method fedprox trains in its own way"),
+        ("method=ditto", "method ditto trains in its own way"),
     ],
 )
 def test_sites_that_cannot_train_as_one_are_left_to_train_alone(

@@ -44,6 +44,21 @@ def test_the_official_folder_and_the_npz_agree(npz, official, options, info) -> 
         assert len(digests) == 1
 
 
+def test_a_test_example_has_its_row_or_its_line(npz, official, options, info) -> None:
+    for index in (0, 2):  # a subject of each half
+        site = info(index=index, count=3, root=npz)
+        data = load("har", options("har"), site, seed=1)
+        assert data.test_places.files[0] == npz
+        stored = np.load(npz)["x"][list(data.test_places.rows)].astype(np.float32)
+        every = data.test.inputs.batch(np.arange(len(data.test))).numpy()
+        assert np.array_equal(every, stored)
+        text = load("har", options("har"), info(index=index, count=3, root=official), seed=1)
+        file, line = text.test_places.files[0], text.test_places.rows[0]
+        assert file.name == ("X_test.txt" if index == 2 else "X_train.txt")
+        words = file.read_text().splitlines()[line - 1].split()
+        assert np.array_equal(np.array(words, np.float32), every[0])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -28,6 +28,26 @@ def values(split) -> set[bytes]:
     return {picture.tobytes() for picture in split.inputs.values}
 
 
+def test_a_test_example_has_its_number_in_the_files_own_array(folder, options, info) -> None:
+    split = options("medmnist", file="skin.npz")
+    data = load("medmnist", split, info(index=1, count=2, root=folder), seed=1)
+    places = data.test_places
+    assert set(places.files) == {folder / "skin.npz"}
+    stored = np.load(folder / "skin.npz")["test_images"]
+    assert np.array_equal(data.test.inputs.values[..., 0], stored[list(places.rows)])
+
+
+def test_a_card_does_not_say_that_pictures_are_cut_which_are_squeezed(
+    tmp_path, options, info
+) -> None:
+    arrays = medmnist_arrays()
+    arrays |= {n: a[:, :6] for n, a in arrays.items() if n.endswith("images")}
+    np.savez_compressed(tmp_path / "flat.npz", **arrays)
+    data = load("medmnist", options("medmnist", size=8), info(root=tmp_path), seed=1)
+    assert data.input_shape[1:] == (8, 8)
+    assert data.preprocessing is None
+
+
 def test_it_is_said_which_file_a_site_has_and_how_large_its_pictures_are(
     folder, options, info
 ) -> None:

@@ -48,6 +48,11 @@ def test_a_name_of_no_file_is_reported(tmp_path) -> None:
         file_inside(tmp_path, "x" * 5000, "data.file")
 
 
+def test_a_name_of_windows_is_answered_with_what_to_write(tmp_path) -> None:
+    with pytest.raises(UserError, match="path of Windows: write it from that folder on"):
+        file_inside(tmp_path, "C:\\Data\\a.png", "manifest.csv line 2")
+
+
 def test_no_name_leaves_the_site(tmp_path) -> None:
     for name in ("Ann Lee.csv", "../Ann Lee.csv", "Ann" * 2000):
         with pytest.raises(UserError) as raised:

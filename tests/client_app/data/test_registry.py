@@ -83,3 +83,20 @@ def test_labels_per_class_is_a_whole_number_or_null(name, value, options, info) 
     chosen = options(name, labels_per_class=value)
     with pytest.raises(UserError, match=r"^data\.labels_per_class.*: "):
         load(name, chosen, info(index=0, count=1), seed=1)
+
+
+def test_the_data_s_own_seed_takes_the_place_of_the_run_s(options, info) -> None:
+    def drawn(run: int, own: int | None) -> tuple[str, list[int]]:
+        chosen = options("faces", **FEW, labels_per_class=3, seed=own)
+        train = load("faces", chosen, info(index=0, count=2), run).train
+        return train.inputs.digest(), train.labels.tolist()
+
+    assert drawn(1, 7) == drawn(2, 7) == drawn(7, None)
+    assert drawn(1, None) != drawn(2, None)
+    assert drawn(1, 0) == drawn(0, None) != drawn(1, None)
+
+
+def test_the_data_s_own_seed_is_a_whole_number(options, info) -> None:
+    for value in (-1, 1.5, True, "one"):
+        with pytest.raises(UserError, match=r"^data\.seed: "):
+            load("faces", options("faces", **FEW, seed=value), info(index=0, count=2), 1)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from client_app.data.site_info import SiteInfo
 from client_app.data.site_split import (
     ALONE,
+    BY_CLASS,
     SHARE_SIZES,
     Rank,
     SiteSplit,
@@ -34,7 +35,7 @@ def shares(options, of: int, seed: int = 1, natural=None) -> list[np.ndarray]:
     return [rows_of_site(options, LABELS, Rank(number, of), seed, natural) for number in range(of)]
 
 
-@pytest.mark.parametrize("name", ["iid", "dirichlet", "pathological", *SHARE_SIZES])
+@pytest.mark.parametrize("name", ["iid", *BY_CLASS, *SHARE_SIZES])
 def test_shares_are_disjoint_cover_everything_and_follow_the_seed(name) -> None:
     first = shares(scheme(name), 5)
     assert sorted(np.concatenate(first)) == list(range(300))
@@ -73,6 +74,8 @@ def test_each_scheme_does_what_it_says() -> None:
 
     assert unevenness(skewed) > 5 * unevenness(even)
     assert min(len(rows) for rows in shares(scheme("dirichlet", smallest=20), 5)) >= 20
+    balanced = shares(scheme("dirichlet_balanced", alpha=0.1, smallest=1), 3)
+    assert max(map(len, balanced)) < max(map(len, skewed))
 
 
 def test_natural_gives_each_site_one_value() -> None:

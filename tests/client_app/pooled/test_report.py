@@ -65,6 +65,14 @@ def test_a_process_trains_once_for_all_of_its_sites(monkeypatch: pytest.MonkeyPa
     assert len(trained) == 1
 
 
+def test_it_has_as_many_rounds_as_the_run_had() -> None:
+    whole, stopped = (
+        report_in_one_place(opened(plan_of("strategy.rounds=3")), 4, played) for played in (0, 1)
+    )
+    short = report_in_one_place(opened(plan_of("strategy.rounds=1")), 4)
+    assert stopped.metrics == short.metrics != whole.metrics
+
+
 def test_a_deployed_site_refuses() -> None:
     context = opened(plan_of())
     deployed = replace(context, node=replace(context.node, simulated=False))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -326,3 +327,38 @@ def test_root_makes_no_cache_that_the_app_could_not_use(
     words = [*DEPLOYED, NAMED, "--site", site_file(tmp_path, pictures)]
     checked(capsys, *words, "--sheet", str(tmp_path / "sheet.png"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_of_several_sites_the_ranges_are_all_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = np.random.default_rng(0)
+    for hospital, high in (("north", 4095), ("south", 60000)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pictures" / hospital / name
+            folder.mkdir(parents=True)
+            for number in range(10):
+                values = numbers.integers(0, high, (8, 8), dtype=np.uint16)
+                values[0, :2] = 0, high
+                Image.fromarray(values).save(folder / f"{number}.png")
+        (tmp_path / "pictures" / "notes.txt").write_text("no picture")
+    words = ["data.domains=true", "data.site_split.scheme=natural", "--sites", "2"]
+    shown, _ = checked(capsys, *images(tmp_path / "pictures", *words))
+    assert shown["range"] == [0, 60000]
+    assert [one["range"] for one in shown["sites"]] == [[0, 4095], [0, 60000]]
+    assert any("unlike ranges" in text and "4095" in text for text in shown["warnings"])
+    text = "\n".join(lines(shown))
+    first, second = (one["site"] for one in shown["sites"])
+    assert f"the lowest from 0 ({first}), the highest up to 60000 ({second})" in text
+    assert "range 0 to 4095\n" in text
+    assert "left out, suffix, at most at one site: 1" in text
+
+
+def test_sites_with_one_range_have_one_line(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = images(pictures, "data.range=[0,200]", "--sites", "2")
+    shown, _ = checked(capsys, *words)
+    assert shown["range"] == [0, 200]
+    assert "range of values: 0 to 200 become 0 to 1" in lines(shown)
+    assert not any("unlike" in text for text in shown["warnings"])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fedstrata.cli.completion import BASH, main, words
+from fedstrata.cli.completion import BASH, ZSH, main, words
 from server_app.compose import compose
 
 
@@ -70,3 +76,57 @@ echo "${{COMPREPLY[@]}}"
 """
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "faces files\n"
+
+
+def shown_by_zsh(folder: Path, typed: str, wanted: bytes) -> bytes:
+    """Return what a terminal shows of zsh, which has read our script, once it is ``wanted``."""
+    command = folder / "fedstrata"
+    command.write_text(f'#!/bin/sh\n"{sys.executable}" - "$3" <<\'EOF\'\n{STAND_IN}\nEOF\n')
+    command.chmod(0o755)
+    (folder / ".zshrc").write_text(f"PS1='READY> '\n{ZSH}")
+    pid, terminal = pty.fork()
+    if pid == 0:  # this process becomes zsh, of which nothing returns
+        path = f"{folder}:{os.environ['PATH']}"
+        os.execve(
+            shutil.which("zsh") or "zsh",
+            ["zsh", "-d", "-i"],
+            {"TERM": "dumb", "PATH": path, "ZDOTDIR": str(folder), "HOME": str(folder)},
+        )
+    try:
+        shown = read_until(terminal, b"READY> ")
+        os.write(terminal, typed.encode())
+        return shown + read_until(terminal, wanted)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def read_until(terminal: int, wanted: bytes) -> bytes:
+    shown = b""
+    while wanted not in shown and select.select([terminal], [], [], 30)[0]:
+        shown += os.read(terminal, 65_536)
+        shown = re.sub(rb".\x08|\a", b"", shown)  # what zsh writes over again, and its bell
+    return shown
+
+
+STAND_IN = """
+import sys
+lines = {"fedstrata pred": "predict", "fedstrata run experiment=h": "experiment=har",
+         "fedstrata run experi": "experiment="}
+print(lines.get(sys.argv[1], ""))
+"""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed here")
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("fedstrata pred\tX", b"predict X"),
+        ("echo 1; fedstrata run experi\tX", b"run experiment=X"),
+        ("fedstrata run experiment=h\tX", b"experiment=har X"),
+        ("fedstrata run data-root=/et\tX", b"data-root=/etc/X"),
+    ],
+)
+def test_zsh_completes_as_it_is_typed(tmp_path: Path, typed: str, wanted: bytes) -> None:
+    assert wanted in shown_by_zsh(tmp_path, typed, wanted)

@@ -17,6 +17,7 @@ from fedstrata.protocol.progress import Progress, RunState, read_progress, write
 from fedstrata.runs.sweep import write_sweep
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import VARIABLE, SaidLines, note_said
+from tests.helpers.run_results import run_results
 
 
 @pytest.fixture(autouse=True)
@@ -252,7 +253,8 @@ def test_of_several_runs_the_one_that_failed_is_to_be_resumed(fake: Fake, here: 
     def play() -> None:
         for folder, state in states.items():
             fake.say("run", str(begun(folder)))
-            write_progress(folder, Progress(state=state))
+            write_progress(folder, Progress(state=state, reason="no room"))
+        (first / "results.json").write_text(json.dumps(run_results(final=None)))
         fake.say("error", "1 of 2 runs failed")
 
     fake.play, fake.end = play, "finished:failed"
@@ -260,6 +262,8 @@ def test_of_several_runs_the_one_that_failed_is_to_be_resumed(fake: Fake, here: 
     errors = fake.errors.getvalue()
     assert errors.endswith("Go on with it: fedstrata run --resume one\n")
     assert f"the report was not written: {second}: " in errors  # it has no results.json
+    assert f"report so far: {first}/report.html\n" in fake.out.getvalue()
+    assert "This run failed: no room" in (first / "report.html").read_text()
 
 
 def test_of_a_sweep_that_failed_the_whole_is_to_be_resumed(fake: Fake, here: Path) -> None:
@@ -289,6 +293,7 @@ def test_a_signal_ends_the_superlink_and_says_the_line_that_resumes(
 
     def play() -> None:
         begun(folder)
+        (folder / "results.json").write_text(json.dumps(run_results(final=None)))
         fake.say("run", str(folder))
 
     fake.play, fake.end = play, "running"
@@ -309,6 +314,9 @@ def test_a_signal_ends_the_superlink_and_says_the_line_that_resumes(
     progress = read_progress(folder)
     assert progress is not None
     assert progress.state == "stopped"
+    assert f"report so far: {folder}/report.html\n" in fake.out.getvalue()
+    page = (folder / "report.html").read_text()
+    assert page.index("This run was stopped: it was stopped") < page.index("What was run")
 
 
 def test_a_folder_that_cannot_be_written_is_said(here: Path) -> None:

@@ -50,6 +50,9 @@ def test_the_settings_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
     main(["--settings", str(path), "--insecure", "--check"])
     said = f"{path}: site hospital-a, task gender, data opens, nothing wrong\n"
     assert capsys.readouterr().out == said
+    path.write_text(path.read_text().replace("[common, task]", "[common, means]"))
+    main(["--settings", str(path), "--insecure", "--check"])
+    assert "shares means (method dbe): once, before round 1" in capsys.readouterr().out
     wrong = tmp_path / "site.yaml"
     wrong.write_text("site: a")
     found = exit_status("--settings", str(wrong), "--insecure", "--check")

@@ -41,6 +41,18 @@ def test_a_right_report_arrives_as_it_was_sent() -> None:
     answers.expect_no_layers(message)
 
 
+@pytest.mark.parametrize(
+    ("began_with", "taken"), [(None, True), (0, True), (3, False), (-1, False)]
+)
+def test_a_round_begins_with_layers_of_an_earlier_one(began_with: int | None, taken: bool) -> None:
+    message = answers.answer(asked(), round_report(began_with=began_with), {})
+    if taken:
+        assert answers.read_round_report(message).began_with == began_with
+        return
+    with pytest.raises(Refused, match=f"began with layers of round {began_with}"):
+        answers.read_round_report(message)
+
+
 @pytest.mark.parametrize("owed", [None, 0.0, 0.25])
 def test_what_is_owed_arrives_also_where_it_is_nothing(owed: float | None) -> None:
     message = answers.answer(asked(), round_report(owed=owed), {})

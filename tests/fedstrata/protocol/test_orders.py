@@ -47,6 +47,17 @@ def test_an_order_says_which_state_is_the_best_and_which_model_to_write() -> Non
     assert orders.read_order(tuned).state == 3
 
 
+def test_an_order_says_which_update_of_a_site_counted_last() -> None:
+    message = orders.order(
+        kinds.TRAIN, 7, plan="{}", round_number=3, layers={}, ttl=60, last={"north": 2}
+    )
+    assert orders.read_order(message).last == {"north": 2}
+    assert orders.read_order(order_of(None)).last == {}
+    message.content["order"]["last"] = "[2]"  # type: ignore[index]
+    with pytest.raises(UserError, match="the server's message cannot be read"):
+        orders.read_order(message)
+
+
 def test_an_order_says_which_sites_have_no_layers_of_their_own() -> None:
     message = orders.order(
         kinds.EVALUATE, 7, plan="{}", round_number=3, layers={}, ttl=60, fresh=["north"]

@@ -5,11 +5,12 @@ import re
 import tracemalloc
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedstrata.protocol.payload import PayloadError, decode, encode
+from fedstrata.protocol.payload import PayloadError, decode, encode, texts_of
 from fedstrata.protocol.tensors import TensorSpec
 
 torch.set_num_threads(1)
@@ -293,3 +294,36 @@ def test_errors_are_one_line_of_printable_text():
         with pytest.raises(PayloadError) as caught:
             decode(data, SMALL_SCHEMA, max_magnitude=None)
         assert re.fullmatch(r"[ -~]{1,200}", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (encode({"w": torch.ones(2)}, {"source": "a\nb", "other": "c"}), {"source": "a?b"}),
+        (encode({"w": torch.ones(2)}, {"source": ""}), {}),
+        (encode({"w": torch.ones(2)}), {}),
+        (b"", {}),
+        ((1 << 40).to_bytes(8, "little") + b"{}", {}),
+        ((14).to_bytes(8, "little") + b'{"__metadata__', {}),
+        ((19).to_bytes(8, "little") + b'{"__metadata__": 1}', {}),
+        ((32).to_bytes(8, "little") + b'{"__metadata__": {"source": [1]}}', {}),
+    ],
+)
+def test_words_of_a_strangers_header_are_short_lines(data: bytes, found: dict[str, str]) -> None:
+    assert texts_of(data, ["source"]) == found
+
+
+@given(st.binary(max_size=200))
+def test_words_of_any_bytes_are_read_without_an_error(data: bytes) -> None:
+    assert texts_of(data, ["source"]) == {}
+    headed = len(data).to_bytes(8, "little") + data
+    assert set(texts_of(headed, ["source"])) <= {"source"}
+
+
+def test_words_change_no_tensor() -> None:
+    tensors = {"w": torch.ones(2), "v": torch.zeros(3)}
+    with_words = safetensors.torch.load(encode(tensors, {"source": "x"}))
+    assert {name: each.tolist() for name, each in with_words.items()} == {
+        "w": [1, 1],
+        "v": [0, 0, 0],
+    }

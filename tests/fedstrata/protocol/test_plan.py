@@ -100,3 +100,12 @@ def test_a_site_alone_trains_in_as_many_rounds_as_it_would_be_asked(
     rounds: int, fraction: float, trained: list[int]
 ) -> None:
     assert read(rounds=rounds, fraction=fraction).rounds_of_a_site() == trained
+
+
+@pytest.mark.parametrize(
+    ("played", "trained"), [(0, [2, 4, 6]), (5, [2, 4]), (1, [1]), (9, [2, 4, 6])]
+)
+def test_of_a_run_that_stopped_early_a_site_alone_trains_in_no_more_rounds(
+    played: int, trained: list[int]
+) -> None:
+    assert read(rounds=6, fraction=0.5).rounds_of_a_site(played) == trained

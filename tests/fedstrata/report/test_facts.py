@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from fedstrata.report import facts
 from tests.helpers.run_results import HOSTILE, a_round, run_results, typed
 
@@ -19,6 +22,31 @@ def test_a_run_that_has_not_ended_or_stopped_says_so() -> None:
     assert facts.in_words(typed(run_results(final=None)))[-1].startswith("The run has not ended")
     stopped = typed(run_results(stopped={"round": 3, "reason": "no better for 2 rounds"}))
     assert facts.in_words(stopped)[-1] == "It stopped after round 3: no better for 2 rounds."
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        (
+            "failed",
+            "no room.",
+            "This run failed: no room. The figures are of 3 complete rounds, of 8.",
+        ),
+        ("stopped", "Ctrl-C", "This run was stopped: Ctrl-C. The figures are of 3 complete rounds"),
+        ("interrupted", "it waits", "This run broke off: its process ended without a word. The"),
+        ("running", "", ""),
+        ("complete", "", ""),
+    ],
+)
+def test_a_run_that_did_not_reach_its_end_says_so_first(state: str, reason: str, said: str) -> None:
+    plain = run_results(final=None)
+    plain["config"]["strategy"]["rounds"] = 8
+    results = msgspec.structs.replace(typed(plain), state=state, reason=reason)
+    assert facts.standing(results).startswith(said)
+    assert bool(said) == bool(facts.standing(results))
+    assert ("has not ended" in facts.in_words(results)[-1]) == (not said)
+    at_the_end = msgspec.structs.replace(results, final=typed(run_results()).final)
+    assert ("of the state after its last round" in facts.standing(at_the_end)) == bool(said)
 
 
 def test_who_gained_and_who_lost() -> None:

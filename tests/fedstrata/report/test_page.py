@@ -13,7 +13,7 @@ from fedstrata.report import write_report
 from fedstrata.report.page import MOST_RUNS, report_page
 from fedstrata.support.errors import UserError
 from tests.helpers.browser import seen_by_chromium
-from tests.helpers.run_results import HOSTILE, run_results, typed, write_run
+from tests.helpers.run_results import HOSTILE, cross_site, run_results, typed, write_run
 
 # Elements that HTML closes by itself.
 VOID = {"meta", "link", "br"}
@@ -65,6 +65,20 @@ def test_every_figure_of_the_last_state_is_on_the_page_as_it_is_in_the_file() ->
     expected |= {end for row in rows for end in row.get("interval", [])}
     expected |= {7.5 - 6.25, 0.8125 - 0.55, 2700.0, 600.0, 0.875, 0.0625}
     assert expected <= set(page.values)
+
+
+@pytest.mark.parametrize("of", ["models", "updates"])
+def test_the_cross_site_table_has_every_figure_of_the_file(of: str) -> None:
+    text = report_page([typed(run_results(cross_site=cross_site(of)))])
+    page = Page(text)
+    assert page.open == []
+    assert {0.796875, 0.390625, 0.703125} <= set(page.values)
+    words = " ".join(page.words)
+    assert ("last state" in words) is (of == "updates")
+    assert "not measured on the data of south" in words
+    assert "1 site not in the table" in words
+    assert HOSTILE not in text
+    assert "Cross-site" not in report_page([typed(run_results())])
 
 
 def test_the_page_loads_nothing_and_runs_nothing() -> None:

@@ -11,6 +11,7 @@ import torch
 from flwr.app import Message
 
 from fedstrata.protocol import answers, kinds, orders
+from fedstrata.protocol.payload import texts_of
 from models.weights import Checkpoint
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Ask
@@ -28,6 +29,7 @@ class StandIn:
     def __init__(self, members: list[Member], having: set[str], late: Iterable[str] = ()) -> None:
         self.having, self.late = having, set(late)
         self.asked: list[tuple[str, list[str]]] = []
+        self.sent: dict[str, Any] = {}
         self.log = [].append
         self.settings = SimpleNamespace(deadline=1.0)
         self.state = SimpleNamespace(downlink=SimpleNamespace(note_known=lambda *_: None))
@@ -40,6 +42,7 @@ class StandIn:
     ) -> Iterator[tuple[Member, Message]]:
         asked = list(members)
         self.asked.append((ask.kind, [m.site for m in asked]))
+        self.sent[ask.kind] = ask.layers
         for one in asked:
             if one.site in self.late:
                 record.late[one.site] = "no answer"
@@ -68,6 +71,8 @@ def test_only_a_site_that_says_it_lacks_the_checkpoint_is_sent_it(members: list[
     assert made.deliver(["a", "b", "c"], refused=())
     assert dispatch.asked == [(kinds.QUERY, ["a", "b"]), (kinds.WEIGHTS, ["a"])]
     assert not made.holders.lacking
+    sent = bytes(dispatch.sent[kinds.WEIGHTS]["pretrained"].data)
+    assert texts_of(sent, ["source", "licence"]) == CHECKPOINT.texts
 
 
 def test_a_site_that_refused_the_last_round_is_asked_again(members: list[Member]) -> None:

@@ -10,6 +10,8 @@ from models.groups import Partition
 from models.networks import build
 from server_app.rounds.contribution import Contribution
 from server_app.rounds.state import GroupCheckpoint, ServerState
+from strategies.aggregators.base import Options, RoundFacts
+from strategies.aggregators.fedavg import FedAvg
 from strategies.methods import make_method
 from tests.helpers.partitions import partition_of
 
@@ -96,3 +98,27 @@ def test_a_rule_that_needs_each_update_is_refused_where_nodes_send_sums() -> Non
     made = ServerState(make_method({"name": "layers"}), options, sums=True)
     with pytest.raises(UserError, match=r"Median needs each site's own update"):
         made.aggregator("common")
+
+
+class Reader(FedAvg):
+    """Takes the facts of a round."""
+
+    learns = True
+    reads = ("common",)
+
+    def inform(self, facts: RoundFacts) -> None:
+        self.facts = facts
+
+
+def test_an_aggregator_that_learns_is_told_of_the_round_and_of_the_groups_that_it_reads() -> None:
+    made = state()
+    made.seed = 5
+    reader = made.aggregators["task/stage"] = Reader(Options())
+    made.begin_round({"a": 10}, {"a": "stage"}, 3, lambda: {"task/stage": 40})
+    assert (reader.facts.number, reader.facts.seed, reader.facts.examples) == (3, 5, 40)
+    assert reader.facts.others["common"] is made.states["common"]
+
+
+def test_only_the_groups_that_are_asked_for_are_opened() -> None:
+    expected = state().begin_round({"a": 10}, {"a": "stage"}, groups=["task"])
+    assert expected == {"task/stage": 10}

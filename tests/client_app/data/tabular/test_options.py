@@ -20,7 +20,7 @@ def read(options):
 def options(options):
     def without_common(name, **changes):
         chosen = options(name, **changes)
-        del chosen["labels_per_class"]
+        del chosen["labels_per_class"], chosen["seed"]
         return chosen
 
     return without_common

@@ -1,0 +1,157 @@
+"""The data of sites over which personalised methods are compared, and the methods as cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.accuracy.study import Case, Sites
+from fedstrata.support.errors import UserError, nearest
+
+# Plain SGD at a constant rate, as PFLlib trains; the rate is chosen for each method.
+TRAINING = (
+    "train.epochs=1",
+    "train.steps=null",
+    "train.optimizer.momentum=0.0",
+    "train.optimizer.weight_decay=0.0",
+    "train.schedule=constant",
+    "train.clip=null",
+    "baselines.alone=false",
+    "baselines.pooled=false",
+    "models.keep=none",
+    "data.seed=1",  # all seeds have the same sites
+)
+NEEDS_NORMALIZATION = ("fedbn",)
+
+
+@dataclass(frozen=True)
+class PersonalSet(Sites):
+    """The data of sites, all with one task.
+
+    Parameters
+    ----------
+    rounds : int
+        Of each run.
+    normalized : bool
+        Whether the network has normalization, which some methods are about.
+    peer_model : str or None
+        PFLlib's name of the same network; None where it has none.
+    """
+
+    rounds: int = 0
+    normalized: bool = True
+    peer_model: str | None = None
+
+
+def har(root: Path, rounds: int | None = None) -> PersonalSet:
+    """Return UCI HAR: 30 subjects, one task."""
+    return _set(
+        "har",
+        "UCI HAR, 30 subjects, one task",
+        "har",
+        30,
+        root,
+        ("data.task=activity", "model=mlp_bn", "train.batch_size=16"),
+        rounds or 50,
+    )
+
+
+def mnist(root: Path, rounds: int | None = None) -> PersonalSet:
+    """Return MNIST in the 20 shards (Dirichlet 0.1) that are published with PFLlib."""
+    return _set(
+        "mnist",
+        "MNIST, 20 shards, Dirichlet 0.1",
+        "medmnist",
+        20,
+        root,
+        (
+            "data.task=digit",
+            "data.mean=[0.5]",
+            "data.std=[0.5]",
+            "model=fedavg_cnn",
+            "train.batch_size=10",
+        ),
+        rounds or 20,
+        normalized=False,
+        peer_model="CNN",
+    )
+
+
+def pacs(root: Path, rounds: int | None = None) -> PersonalSet:
+    """Return PACS: 4 sites, one domain each."""
+    return _set(
+        "pacs",
+        "PACS, 4 sites, one domain each",
+        "images",
+        4,
+        root,
+        (
+            "data.domains=true",
+            "data.site_split.scheme=domain",
+            "data.size=64",
+            "model=small_cnn",
+            "model.head=[64]",
+            "train.batch_size=10",
+        ),
+        rounds or 40,
+    )
+
+
+def faces(rounds: int | None = None, sites: int = 10, train: int = 100) -> PersonalSet:
+    """Return drawn faces: one question, and a camera of its own at each site."""
+    return _set(
+        "faces",
+        f"drawn faces, {sites} sites, one question",
+        "faces",
+        sites,
+        None,
+        (
+            "data.tasks=[gender]",
+            f"data.train={train}",
+            "data.validation=40",
+            "train.batch_size=10",
+        ),
+        rounds or 20,
+    )
+
+
+def _set(
+    name: str,
+    title: str,
+    experiment: str,
+    sites: int,
+    root: Path | None,
+    overrides: tuple[str, ...],
+    rounds: int,
+    *,
+    normalized: bool = True,
+    peer_model: str | None = None,
+) -> PersonalSet:
+    every = ("groups=all_common", *overrides, *TRAINING, f"strategy.rounds={rounds}")
+    return PersonalSet(name, title, experiment, sites, root, every, rounds, normalized, peer_model)
+
+
+def cases(named: Sequence[str], existing: Sequence[str]) -> tuple[Case, ...]:
+    """Return the methods that a command names: ``fedprox``, or ``fedprox:mu=0.1,...``.
+
+    Raises
+    ------
+    UserError
+        There is no such method, or one stands there twice.
+    """
+    made = []
+    for text in named:
+        method, _, options = text.partition(":")
+        if method not in existing:
+            raise UserError(f"no method {method!r}; there is {nearest(method, existing)}")
+        chosen = [f"method.{option}" for option in options.split(",") if option]
+        made.append(Case(text, (f"method={method}", *chosen)))
+    if len(set(named)) < len(named):
+        raise UserError("name each method once")
+    return tuple(made)
+
+
+def method_of(case: Case) -> str:
+    """Return the method's own name."""
+    return case.overrides[0].removeprefix("method=")

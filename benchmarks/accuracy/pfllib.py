@@ -1,0 +1,226 @@
+"""PFLlib (Zhang et al., JMLR 2025) on the same shards: its own process, read by what it prints.
+
+Nothing of it is copied. Its command line is documented in its ``system/main.py``; data are the files
+``dataset/<name>/{train,test}/<client>.npz`` beside the folder in which it runs.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy.study import load_or_make
+from models.training.data import SiteData, Split
+
+NAMES: Mapping[str, str] = {
+    "local": "Local",
+    "fedavg": "FedAvg",
+    "fedprox": "FedProx",
+    "fedper": "FedPer",
+    "lg_fedavg": "LG-FedAvg",
+    "fedbn": "FedBN",
+    "fedrep": "FedRep",
+    "ditto": "Ditto",
+    "per_fedavg": "PerAvg",
+    "fedala": "FedALA",
+    "fedcp": "FedCP",
+    "gpfl": "GPFL",
+    "dbe": "FedDBE",
+    "scaffold": "SCAFFOLD",
+    "moon": "MOON",
+    "apfl": "APFL",
+}
+"""Our methods, and PFLlib's names of them."""
+
+# PFLlib's defaults switch some of its methods off (mu, kappa and lambda of 0, alpha of 1). So each has
+# here what its authors recommend there.
+FLAGS: Mapping[str, tuple[str, ...]] = {
+    "fedprox": ("-mu", "0.01"),
+    "ditto": ("-mu", "1.0"),
+    "fedala": ("-et", "1.0", "-s", "80", "-p", "2"),
+    "fedcp": ("-lam", "5.0"),
+    "gpfl": ("-lam", "0.01", "-mu", "0.1"),
+    "dbe": ("-mo", "1.0", "-klw", "50.0"),
+    "moon": ("-mu", "1.0", "-tau", "0.5"),
+    "apfl": ("-al", "0.5"),
+}
+# Hyper-parameters of ours that are the same number there.
+SAME: Mapping[str, Mapping[str, str]] = {"fedprox": {"mu": "-mu"}}
+NOTE = (
+    "PFLlib plays one run: it fixes its own seed. It has the same training and test examples, rate, "
+    "batch size, passes and rounds; it leaves out the last batch where it is not full, and gets no "
+    "validation data."
+)
+_ACCURACY = re.compile(r"^Averaged Test Accuracy: ([0-9.]+)", re.MULTILINE)
+_SECONDS = re.compile(r"^-+ time cost -+ ([0-9.eE+-]+)", re.MULTILINE)
+
+
+class PeerFailed(RuntimeError):
+    """PFLlib has no such method, or its run did not end; the text says where the log is."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One run of PFLlib.
+
+    Parameters
+    ----------
+    data : str
+        Name of the set.
+    model : str
+        PFLlib's name of the network.
+    method : str
+        Ours.
+    rate : float
+        Learning rate.
+    batch_size, epochs, rounds : int
+        As ours.
+    options : mapping
+        The method's hyper-parameters, as ours.
+    """
+
+    data: str
+    model: str
+    method: str
+    rate: float
+    batch_size: int
+    epochs: int
+    rounds: int
+    options: Mapping[str, Any]
+
+    def flags(self) -> list[str]:
+        """Return the method's own options on PFLlib's command line."""
+        flags = list(FLAGS.get(self.method, ()))
+        for key, flag in SAME.get(self.method, {}).items():
+            flags[flags.index(flag) + 1] = str(self.options[key])
+        if self.method == "per_fedavg":
+            flags += ["-bt", str(self.rate)]
+        return flags
+
+
+@dataclass(frozen=True)
+class Played:
+    """What PFLlib printed.
+
+    Parameters
+    ----------
+    curve : list of float
+        Accuracy over all test examples after each round.
+    seconds : float
+        The median of a round, its evaluation included.
+    command : list of str
+        Its options.
+    """
+
+    curve: list[float]
+    seconds: float
+    command: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A checkout of PFLlib, and the Python of its environment."""
+
+    checkout: Path
+    python: Path = field(default_factory=lambda: Path(sys.executable))
+
+    def play(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
+        """Return what PFLlib reaches on the sites' training and test data; a finished run is kept.
+
+        Raises
+        ------
+        PeerFailed
+            It has no such method, or its run did not end.
+        """
+        if wanted.method not in NAMES:
+            raise PeerFailed(f"it has no method that is {wanted.method}")
+        data = [(site.train.inputs.digest(), site.test.inputs.digest()) for site in sites]
+        made = load_or_make(
+            work / "finished",
+            [asdict(wanted), NAMES[wanted.method], wanted.flags(), data],
+            lambda: self._run(wanted, sites, work).to_dict(),
+        )
+        return Played(made["curve"], made["seconds"], made["command"])
+
+    def command(self, wanted: Wanted, sites: Sequence[SiteData]) -> list[str]:
+        """Return the command of a run."""
+        options = {
+            "-data": dataset_name(wanted.data, sites[0]),
+            "-ncl": len(sites[0].classes),
+            "-m": wanted.model,
+            "-algo": NAMES[wanted.method],
+            "-gr": wanted.rounds,
+            "-lbs": wanted.batch_size,
+            "-lr": wanted.rate,
+            "-ls": wanted.epochs,
+            "-nc": len(sites),
+            "-dev": "cpu",
+        }
+        words = [str(word) for pair in options.items() for word in pair]
+        main = self.checkout / "system" / "main.py"
+        return [str(self.python), str(main), *words, *wanted.flags()]
+
+    def _run(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
+        folder = work / wanted.data
+        write_shards(folder / "dataset" / dataset_name(wanted.data, sites[0]), sites)
+        (folder / "system").mkdir(exist_ok=True)
+        log = folder / f"{wanted.method}.log"
+        command = self.command(wanted, sites)
+        with log.open("w") as opened:
+            ended = subprocess.run(
+                command,
+                cwd=folder / "system",
+                stdout=opened,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+        curve, each = read_output(log.read_text(errors="replace"))
+        # It evaluates before each of its rounds, of which it plays one more: the first is the start.
+        if ended.returncode or len(curve) != wanted.rounds + 1:
+            raise PeerFailed(
+                f"its run ended with {ended.returncode} after {max(0, len(curve) - 1)} of "
+                f"{wanted.rounds} rounds; see {log}"
+            )
+        return Played(curve[1:], float(np.median(each[1:])), command[2:])
+
+
+def read_output(text: str) -> tuple[list[float], list[float]]:
+    """Return the accuracies and the seconds that a run printed."""
+    accuracies = [float(found) for found in _ACCURACY.findall(text)]
+    return accuracies, [float(found) for found in _SECONDS.findall(text)]
+
+
+def dataset_name(name: str, site: SiteData) -> str:
+    """Return a name from which PFLlib knows how many channels and pixels there are."""
+    known = {(1, 28, 28): "MNIST", (3, 32, 32): "Cifar10", (3, 64, 64): "TinyImagenet"}
+    if site.input_shape not in known:
+        raise PeerFailed(f"it has no network for inputs of {site.input_shape}")
+    return f"{known[site.input_shape]}-{name}"
+
+
+def write_shards(folder: Path, sites: Sequence[SiteData]) -> None:
+    """Write training and test examples as PFLlib reads them: an array of one dict a file."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for side in ("train", "test"):
+        (folder / side).mkdir(parents=True)
+        for number, site in enumerate(sites):
+            data = _arrays(getattr(site, side))
+            np.savez(folder / side / f"{number}.npz", data=np.array(data, dtype=object))
+
+
+def _arrays(split: Split) -> dict[str, Any]:
+    inputs = split.inputs.batch(np.arange(len(split)))
+    return {"x": inputs.numpy(), "y": split.labels}

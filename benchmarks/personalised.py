@@ -1,0 +1,140 @@
+"""Personalised methods: `python -m benchmarks.personalised --sets har mnist pacs faces`.
+
+Each set of data gives a table of all methods over the same sites, beside training alone, all data in
+one place and the majority class. Finished runs stay in --work and are not run again, so a command that
+was broken off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import conf
+from benchmarks.accuracy import personalised_sets, pfllib, prepare
+from benchmarks.accuracy.personalised_sets import PersonalSet, cases
+from benchmarks.accuracy.personalised_table import PersonalTable
+from benchmarks.flower.simulator import Simulator
+from benchmarks.report.command_line import (
+    Parser,
+    add_data,
+    add_runs,
+    at_least,
+    check_data,
+    make_parser,
+)
+from fedstrata.support.errors import UserError
+from strategies.methods import make_method
+
+SETS = ("har", "mnist", "pacs", "faces")
+READS = {"har": "--har", "mnist": "--mnist", "pacs": "--pacs"}
+FIRST = ("local", "fedavg")  # the rows that all others are compared with
+NOT_COMPARED = ("layers",)  # with all layers common it is fedavg
+RATES = (0.005, 0.02, 0.08)
+QUICK_METHODS = ("local", "fedavg", "fedper")
+
+
+def methods() -> tuple[str, ...]:
+    """Return the methods of conf/method, those that are compared with first."""
+    found = sorted(path.stem for path in Path(conf.__file__).parent.glob("method/*.yaml"))
+    return (*FIRST, *(name for name in found if name not in (*FIRST, *NOT_COMPARED)))
+
+
+def parser() -> Parser:
+    """Return the command line."""
+    quick = "four sites of drawn faces, two rounds, three methods"
+    made = make_parser("personalised", __doc__, quick=quick)
+    made.add_argument("--sets", choices=SETS, nargs="+", default=SETS)
+    made.add_argument(
+        "--methods",
+        nargs="+",
+        default=methods(),
+        help="of conf/method, as fedprox or fedprox:mu=0.1; all when omitted",
+    )
+    made.add_argument(
+        "--rates",
+        type=_rate,
+        nargs="+",
+        default=RATES,
+        help="learning rates, of which validation data choose one for each method",
+    )
+    made.add_argument("--rounds", type=at_least(1), help="of each run; of the set when omitted")
+    add_data(made, "--har", "har.npz", "UCI HAR")
+    add_data(made, "--mnist", "mnist_dirichlet01_20.zip", "MNIST in 20 npz shards, or their zip")
+    add_data(made, "--pacs", "pacs_subset.zip", "PACS, a folder or a zip archive")
+    made.add_argument("--pfllib", type=Path, help="PFLlib's checkout, to play the shards of MNIST")
+    made.add_argument("--pfllib-python", type=Path, help="the Python of its environment; ours")
+    return add_runs(made)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate above 0")
+    return rate
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play the chosen methods over the chosen sets, and write their tables."""
+    options = parser().parse(arguments)
+    if options.quick:
+        options.sets, options.rates, options.seeds = ("faces",), (0.02,), [1]
+        if options.methods == methods():
+            options.methods = QUICK_METHODS
+    check_data(parser(), options, [READS[name] for name in options.sets if name in READS])
+    try:
+        chosen = cases(options.methods, methods())
+    except UserError as error:
+        parser().error(f"--methods: {error}")
+    peer = _peer(options)
+    work = options.work.resolve()
+    # Central training finds what it looks up where the simulations have it.
+    os.environ["FEDSTRATA_HOME"] = str(work / "home")
+    rates, seeds = tuple(sorted(set(options.rates))), tuple(options.seeds)
+    tables = [
+        PersonalTable(choose(name, options, work), chosen, rates, seeds, peer)
+        for name in options.sets
+    ]
+    try:  # a wrong option of a method is named now, and not in the middle of the night
+        for case in chosen:
+            make_method(tables[0].study.config(case, seeds[0]).method)
+    except UserError as error:
+        parser().error(f"--methods: {error}")
+    with Simulator(work) as simulator:
+        for table in tables:
+            table.run(simulator, options.output, options.command)
+
+
+def _peer(options: argparse.Namespace) -> pfllib.Peer | None:
+    if options.pfllib is None:
+        return None
+    if not (options.pfllib / "system" / "main.py").is_file():
+        parser().error(f"--pfllib: {options.pfllib} has no system/main.py; give PFLlib's checkout")
+    if options.pfllib_python is None:
+        return pfllib.Peer(options.pfllib.resolve())
+    return pfllib.Peer(options.pfllib.resolve(), options.pfllib_python.absolute())
+
+
+def choose(name: str, options: argparse.Namespace, work: Path) -> PersonalSet:
+    """Return the set called ``name``."""
+    rounds = options.rounds
+    if options.quick:
+        return personalised_sets.faces(rounds or 2, sites=4, train=40)
+    if name == "faces":
+        return personalised_sets.faces(rounds)
+    if name == "har":
+        return personalised_sets.har(options.har.resolve(), rounds)
+    if name == "mnist":
+        return personalised_sets.mnist(
+            prepare.shards(options.mnist.resolve(), work / "data"), rounds
+        )
+    return personalised_sets.pacs(prepare.pacs(options.pacs.resolve(), work / "data"), rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The data sets of the tables of personalised methods, from their original files."""

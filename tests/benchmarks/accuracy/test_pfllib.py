@@ -1,0 +1,92 @@
+"""PFLlib is a process of its own: it is given the same shards, and read by what it prints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import pfllib
+from benchmarks.accuracy.pfllib import Peer, PeerFailed, Wanted, dataset_name, read_output
+from models.training.data import ArrayInputs, SiteData, Split
+
+# Reads its shards as PFLlib does, and prints as PFLlib does: round 0 is the start.
+PROGRAM = """
+import sys
+import numpy as np
+words = sys.argv[1:]
+given = dict(zip(words[::2], words[1::2]))
+for client in range(int(given["-nc"])):
+    for side, many in (("train", 6), ("test", 2)):
+        path = f"../dataset/{given['-data']}/{side}/{client}.npz"
+        data = np.load(path, allow_pickle=True)["data"].tolist()
+        assert data["x"].shape == (many, 1, 28, 28) and data["x"].dtype == np.float32
+        assert data["y"].tolist() == [0, 1, 2, 3, 4, 5][:many]
+open("calls", "a").write(given["-algo"] + " ")
+for number in range(int(given["-gr"]) + 1):
+    print(f"Averaged Train Loss: 1.0\\nAveraged Test Accuracy: {number / 10:.4f}")
+    if given["-algo"] == "Ditto" and number == 1:
+        sys.exit(3)
+    print("-" * 25, "time cost", "-" * 25, 0.5 + number)
+"""
+WANTED = Wanted("shards", "CNN", "fedprox", 0.02, 10, 1, 3, {"name": "fedprox", "mu": 0.5})
+
+
+def part(many: int) -> Split:
+    values = np.zeros((many, 28, 28, 1), dtype=np.uint8)
+    return Split(ArrayInputs(values, (0.5,), (0.5,)), np.arange(many))
+
+
+def site(shape: tuple[int, ...] = (1, 28, 28)) -> SiteData:
+    names = tuple(map(str, range(10)))
+    return SiteData("site", "digit", names, shape, part(6), part(1), part(2))
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Peer:
+    (tmp_path / "PFLlib" / "system").mkdir(parents=True)
+    (tmp_path / "PFLlib" / "system" / "main.py").write_text(PROGRAM)
+    return Peer(tmp_path / "PFLlib")
+
+
+def test_it_plays_the_same_shards_with_the_same_settings(peer: Peer, tmp_path: Path) -> None:
+    played = peer.play(WANTED, [site(), site()], tmp_path / "work")
+    assert played.curve == [0.1, 0.2, 0.3]
+    assert played.seconds == 2.5
+    text = " ".join(played.command)
+    assert "-data MNIST-shards -ncl 10 -m CNN -algo FedProx -gr 3 -lbs 10 -lr 0.02 -ls 1" in text
+    assert text.endswith("-nc 2 -dev cpu -mu 0.5")
+    assert [path.name for path in (tmp_path / "PFLlib").rglob("*")] == ["system", "main.py"]
+
+
+def test_a_finished_run_is_kept(peer: Peer, tmp_path: Path) -> None:
+    for wanted in (WANTED, WANTED, replace(WANTED, rate=0.1)):
+        peer.play(wanted, [site()], tmp_path / "work")
+    calls = (tmp_path / "work" / "shards" / "system" / "calls").read_text().split()
+    assert calls == ["FedProx"] * 2
+
+
+def test_a_run_that_ends_early_is_no_result(peer: Peer, tmp_path: Path) -> None:
+    with pytest.raises(PeerFailed, match=r"ended with 3 after 1 of 3 rounds; see .*ditto\.log"):
+        peer.play(replace(WANTED, method="ditto"), [site()], tmp_path / "work")
+    with pytest.raises(PeerFailed, match="has no method that is layers"):
+        peer.play(replace(WANTED, method="layers"), [site()], tmp_path / "work")
+
+
+def test_no_method_is_switched_off_by_a_default() -> None:
+    assert set(pfllib.FLAGS) <= set(pfllib.NAMES)
+    assert replace(WANTED, method="dbe", options={}).flags() == ["-mo", "1.0", "-klw", "50.0"]
+    assert replace(WANTED, method="per_fedavg", options={}).flags() == ["-bt", "0.02"]
+    assert replace(WANTED, method="fedavg", options={}).flags() == []
+
+
+def test_inputs_without_a_network_there_are_refused() -> None:
+    assert dataset_name("x", site((3, 32, 32))) == "Cifar10-x"
+    with pytest.raises(PeerFailed, match=r"no network for inputs of \(561,\)"):
+        dataset_name("x", site((561,)))
+
+
+def test_other_lines_are_not_read() -> None:
+    assert read_output("Averaged Test AUC: 0.9\nStd Test Accuracy: 0.1\ntime cost 3\n") == ([], [])

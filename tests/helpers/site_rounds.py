@@ -1,0 +1,169 @@
+"""A round of a method at a tiny site, and the same network in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedstrata.protocol.plan import FitConfig, OptimizerConfig
+from models.groups import partition_tensors
+from models.networks import build
+from models.training.data import ArrayInputs, Split
+from models.training.loop import FitSettings
+from models.training.losses import CrossEntropy
+from strategies.aggregators import make_aggregator
+from strategies.method import Made, Method
+from strategies.partitioned_model import ModelWithExtras
+from strategies.site_round import SiteRound
+
+Weights = dict[str, NDArray[np.float64]]
+LR = 0.1
+FULL = 1000  # a batch of all examples
+
+
+def config_of(**changes: Any) -> FitConfig:
+    """Return plain SGD in batches of all examples, for one epoch, with ``changes``."""
+    optimizer = OptimizerConfig("sgd", lr=LR, momentum=changes.pop("momentum", 0.0), weight_decay=0)
+    chosen = {"epochs": 1, "steps": None, "batch_size": FULL, "clip": None, "augment": "none"}
+    return FitConfig(optimizer=optimizer, **{**chosen, **changes})
+
+
+def tiny_round(
+    method: Method,
+    seed: int = 0,
+    *,
+    examples: int = 8,
+    start: Mapping[str, Tensor] | None = None,
+    memory: Mapping[str, Tensor] | None = None,
+    groups: Mapping[str, list[str]] | None = None,
+    **changes: Any,
+) -> SiteRound:
+    """Return a round over a network of 3 inputs, 4 hidden units and 2 classes.
+
+    Parameters
+    ----------
+    method : Method
+        Makes the partition, and modules of its own.
+    seed : int
+        Of the data and the batches; the start weights are the same for all.
+    examples : int
+        In the training data.
+    start : mapping of str to Tensor, optional
+        Put into the model, as if they had arrived.
+    memory : mapping of str to Tensor, optional
+        What the site has kept.
+    groups : mapping, optional
+        The configured groups; everything is common when omitted.
+    **changes
+        Of `config_of`.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build("mlp", input_shape=(3,), classes=2, head=[], hidden=[4])
+    model = ModelWithExtras(network, method.extras(Made(network, (3,), 2)))
+    configured = groups or {"common": ["..."]}
+    partition = partition_tensors(model, method.groups(configured, model), method.known_groups())
+    own = model.state_dict()
+    for name, tensor in (start or {}).items():
+        own[name].copy_(tensor)
+    exchanged = [n for g in partition.exchanged_groups() for n in partition.exchanged_names(g)]
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((examples, 3)).astype(np.float32)
+    return SiteRound(
+        model=model,
+        network=network,
+        tail=network,
+        partition=partition,
+        received={name: own[name].clone() for name in exchanged},
+        train=Split(ArrayInputs(values), rng.integers(0, 2, examples)),
+        classes=2,
+        settings=FitSettings(config_of(**changes)),
+        loss=CrossEntropy(),
+        generator=np.random.default_rng(seed),
+        device=torch.device("cpu"),
+        memory=dict(memory or {}),
+        optimizer_state={},
+        max_steps=None,
+    )
+
+
+def data_of(site: SiteRound) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the inputs and labels of the training data."""
+    inputs = site.train.inputs.batch(np.arange(len(site.train)))
+    return inputs.double().numpy(), site.train.labels
+
+
+def weights_of(site: SiteRound) -> Weights:
+    """Return the network's tensors as float64."""
+    return {n: t.detach().double().numpy().copy() for n, t in site.network.state_dict().items()}
+
+
+def close(site: SiteRound, expected: Mapping[str, NDArray[np.float64]]) -> bool:
+    """Return whether the network's tensors are those expected, to 1e-6."""
+    own = site.network.state_dict()
+    return all(np.allclose(own[n].numpy(), each, atol=1e-6, rtol=0) for n, each in expected.items())
+
+
+def mean_of(
+    method: Method, group: str, sites: list[SiteRound], current: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the next state of ``group``, as the server makes it of what these sites send."""
+    aggregator = method.aggregator(group, lambda: make_aggregator("fedavg", {}))
+    aggregator.begin(current, {str(i): len(site.train) for i, site in enumerate(sites)})
+    for i, site in enumerate(sites):
+        own = site.model.state_dict()
+        names = site.partition.exchanged_names(group)
+        aggregator.add(str(i), {n: own[n].detach().clone() for n in names}, len(site.train))
+    after = aggregator.finish()
+    assert after is not None
+    return after
+
+
+# -- the network in numpy --------------------------------------------------------------------------
+
+
+def loss_and_gradients(
+    w: Weights, inputs: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[float, Weights]:
+    """Return the mean cross-entropy of ``head.out(relu(fc1(x)))``, and its gradients."""
+    before = inputs @ w["fc1.weight"].T + w["fc1.bias"]
+    hidden = np.maximum(before, 0)
+    outputs = hidden @ w["head.out.weight"].T + w["head.out.bias"]
+    shares = np.exp(outputs - outputs.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    rows = np.arange(len(labels))
+    loss = -np.log(shares[rows, labels]).mean()
+    slope = shares.copy()
+    slope[rows, labels] -= 1
+    slope /= len(labels)
+    below = (slope @ w["head.out.weight"]) * (before > 0)
+    return float(loss), {
+        "fc1.weight": below.T @ inputs,
+        "fc1.bias": below.sum(0),
+        "head.out.weight": slope.T @ hidden,
+        "head.out.bias": slope.sum(0),
+    }
+
+
+def moved(w: Weights, direction: Weights, by: float) -> Weights:
+    """Return ``w + by * direction``, for the tensors that ``direction`` has."""
+    return {n: each + by * direction[n] if n in direction else each for n, each in w.items()}
+
+
+def part(w: Weights, layer: str) -> Weights:
+    """Return the tensors of a layer."""
+    return {n: each for n, each in w.items() if n.startswith(f"{layer}.")}
+
+
+def weighted(states: list[Weights], examples: list[int]) -> Weights:
+    """Return the mean of the states, weighted by examples."""
+    total = sum(examples)
+    return {
+        n: sum(count / total * each[n] for count, each in zip(examples, states, strict=True))
+        for n in states[0]
+    }

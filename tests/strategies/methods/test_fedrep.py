@@ -1,0 +1,73 @@
+"""FedRep trains the head alone, then the body alone, and averages the body."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fedstrata.support.errors import UserError
+from strategies.methods import make_method
+from tests.helpers.methods import groups_of
+from tests.helpers.site_rounds import (
+    LR,
+    close,
+    data_of,
+    loss_and_gradients,
+    mean_of,
+    moved,
+    part,
+    tiny_round,
+    weighted,
+    weights_of,
+)
+
+METHOD = make_method({"name": "fedrep", "personal": ["head"], "head_epochs": 2})
+
+
+def test_its_groups_are_those_of_its_paper() -> None:
+    assert groups_of(METHOD) == {
+        "pretrained": {"fc1", "bn1"},
+        "common": {"fc2", "bn2"},
+        "personal": {"head"},
+    }
+
+
+def test_a_head_that_nobody_trains_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"method\.head_epochs must be 1 or greater, got 0"):
+        make_method({"name": "fedrep", "personal": ["head"], "head_epochs": 0})
+
+
+def test_a_round_of_two_sites_is_that_of_the_paper() -> None:
+    sites = [tiny_round(METHOD, seed, examples=n) for seed, n in enumerate((8, 12))]
+    current = dict(sites[0].received)
+    expected = []
+    for site in sites:
+        w, (inputs, labels) = weights_of(site), data_of(site)
+        for _ in range(2):
+            w = moved(w, part(loss_and_gradients(w, inputs, labels)[1], "head"), -LR)
+        w = moved(w, part(loss_and_gradients(w, inputs, labels)[1], "fc1"), -LR)
+        METHOD.train(site)
+        assert close(site, w)
+        expected.append(part(w, "fc1"))
+    after = mean_of(METHOD, "common", sites, current)
+    mean = weighted(expected, [8, 12])
+    assert after.keys() == mean.keys()  # the head is in no update
+    assert all(np.allclose(after[n].numpy(), each, atol=1e-6) for n, each in mean.items())
+
+
+def test_with_a_frozen_body_one_pass_is_that_of_fedper_bit_for_bit() -> None:
+    frozen = {"pretrained": ["fc1"], "common": ["head"]}
+    once = make_method({"name": "fedrep", "personal": ["head"], "head_epochs": 1})
+    fedper = make_method({"name": "fedper", "personal": ["head"]})
+    sites = [tiny_round(each, groups=frozen, batch_size=3) for each in (once, fedper)]
+    for method, site in zip((once, fedper), sites, strict=True):
+        method.train(site)
+    one, other = (site.network.state_dict() for site in sites)
+    assert all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_all_its_steps_are_counted() -> None:
+    site = tiny_round(METHOD, batch_size=4, steps=3, epochs=None)
+    METHOD.train(site)
+    assert [fit.steps for fit in site.fits] == [2 * 2, 3]  # two passes of 8 examples, then 3 steps
