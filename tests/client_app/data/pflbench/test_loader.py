@@ -168,10 +168,9 @@ def test_each_subject_of_pamap2_is_a_site(site, tmp_path) -> None:
         site(0, 3, **chosen)
 
 
-@pytest.mark.usefixtures("simulated")
 def test_the_experiment_trains_its_network_at_every_site(site, tmp_path) -> None:
     chosen = ["strategy.rounds=1", "strategy.poll=0.01", "baselines.alone=false", "method=fedper"]
-    chosen += ["data.site_split.scheme=iid", "train.optimizer.lr=0.05"]
+    chosen += ["data.site_split.scheme=iid", "train.epochs=null", "train.steps=2"]
     nodes = {100 + index: {"partition-id": index, "num-partitions": 2} for index in range(2)}
     given = {"data-root": str(tmp_path / "mnist"), "output-dir": str(tmp_path / "out")}
     grid = LoopbackGrid(nodes, given)
