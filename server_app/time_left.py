@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedstrata.protocol import kinds
+from fedstrata.protocol.plan import NO_TABLE, OF_UPDATES
 
 if TYPE_CHECKING:  # this module is imported before torch is
     from strategies.config import Config
@@ -68,9 +69,10 @@ def stages_after(
     if config.baselines.pooled and simulated:
         found.append(Stage(kinds.POOLED, of_rounds=of_all, serial=True))
     found.append(Stage(kinds.EVALUATE, 1))  # of the best state
-    if config.cross_site and simulated:
+    if config.cross_site != NO_TABLE:
         models = max(Counter(tasks.values()).values(), default=1)
-        found.append(Stage(kinds.EVALUATE, models - 1))
+        trained = config.cross_site == OF_UPDATES  # once more, before that is measured
+        found.append(Stage(kinds.EVALUATE, models - 1 + trained))
     if config.deployment.epochs:
         tuned = config.deployment.epochs / epochs * of_all
         found.append(Stage(kinds.DEPLOY, tuned + 1))  # it is measured before and after

@@ -38,6 +38,8 @@ class Made:
         Shape of one input.
     classes : int
         Number of outputs of the task.
+    groups : mapping of str to sequence of str
+        The configured entries of each layer group.
     models_dir : Path or None
         Where this machine has the folders of models that a plan may name.
     """
@@ -45,6 +47,7 @@ class Made:
     network: nn.Sequential
     input_shape: tuple[int, ...]
     classes: int
+    groups: Groups
     models_dir: Path | None = None
 
     @property

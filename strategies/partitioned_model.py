@@ -151,7 +151,8 @@ def build_partitioned(
             models_dir=models_dir,
             **options,
         )
-        extras = method.extras(Made(network, tuple(input_shape), classes, models_dir))
+        made = Made(network, tuple(input_shape), classes, plan.groups, models_dir)
+        extras = method.extras(made)
     model = ModelWithExtras(network, extras)
     partition = partition_tensors(model, method.groups(plan.groups, model), method.known_groups())
     if plan.tuning.epochs:

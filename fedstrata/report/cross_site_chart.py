@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from fedstrata.protocol.measure_words import WORDS, value_text
 from fedstrata.report.elements import CHARACTER, WIDTH, Drawing, fitting
-from fedstrata.report.results import CrossSiteTask, Measured
+from fedstrata.runs.results import CrossSiteTask, Measured
 
 MOST = 40  # sites of a drawing
 TOP, LEFT = 40.0, 116.0
@@ -39,7 +39,7 @@ def draw(name: str, task: CrossSiteTask, last: Mapping[str, Measured] | None = N
     """
     leading = task.measures.leading
     shown = shown_sites(task)
-    rows = {site: task.models.get(site, {}) for site in shown}
+    rows: dict[str, Mapping[str, Measured]] = {site: task.models.get(site, {}) for site in shown}
     labels = {site: site for site in shown}
     cell = (WIDTH - LEFT - 4) / max(1, len(shown))
     heads = {site: site for site in shown}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedstrata.support.errors import UserError
+from models.training.losses import Extended
 from strategies.method import Method
 from strategies.site_round import SiteRound
 
@@ -100,7 +101,7 @@ class PerFedAvg(Method):
             network=Inputs(site.tail),
             trained=trained,
             settings=replace(site.settings, config=replace(config, batch_size=size)),
-            loss=loss,
+            loss=Extended(site.loss, loss),
         )
 
     def _step(

@@ -24,9 +24,9 @@ OF_SCOPE = {Scope.ALL_SITES: CONTROL, Scope.SAME_TASK: CONTROL_TASK}
 class Controls(nn.Module):
     """The control variate c of the server: a buffer for each parameter, 0 in the beginning."""
 
-    def __init__(self, network: nn.Sequential) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         super().__init__()
-        for name, parameter in network.named_parameters():
+        for name, parameter in parameters.items():
             self.register_buffer(buffer_name(name), torch.zeros_like(parameter))
 
 
@@ -56,19 +56,19 @@ class Scaffold(Method):
         return {**FOUR_GROUPS, **control}
 
     def extras(self, made: Made) -> nn.Module:
-        """Return a buffer for each parameter; those of layers that are not exchanged stay 0."""
-        return Controls(made.network)
+        """Return a buffer for each parameter that is exchanged."""
+        parameters = dict(made.network.named_parameters())
+        scopes = _scopes(made.network, made.groups)
+        return Controls({n: p for n, p in parameters.items() if scopes[n] in OF_SCOPE})
 
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Keep the configured groups, and give each control variate the scope of its layer."""
-        covered = {**configured, CONTROL: ["extras"]}
-        made = partition_tensors(model, covered, self.known_groups())
-        control: dict[str, list[str]] = {CONTROL: [], CONTROL_TASK: [], "personal": []}
-        for name, _ in model.named_parameters():
-            scope = made.group(made.group_of[name]).scope
-            control[OF_SCOPE.get(scope, "personal")].append(f"extras.{buffer_name(name)}")
-        personal = [*configured.get("personal", []), *control.pop("personal")]
-        return {**configured, **control, "personal": personal}
+        control: dict[str, list[str]] = {name: [] for name in OF_SCOPE.values()}
+        own = [f"extras.{name}" for name in dict(model.get_submodule("extras").named_buffers())]
+        for name, scope in _scopes(model, {**configured, CONTROL: own}).items():
+            if scope in OF_SCOPE:
+                control[OF_SCOPE[scope]].append(f"extras.{buffer_name(name)}")
+        return {**configured, **control}
 
     def check_training(self, train: TrainConfig) -> tuple[str, ...]:
         """Refuse adaptive optimizers; say that momentum breaks the method's assumption."""
@@ -127,3 +127,11 @@ class Scaffold(Method):
     def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
         """Return how c changes, for control variates; the configured one for layers."""
         return ControlVariates() if group in OF_SCOPE.values() else configured()
+
+
+def _scopes(model: nn.Module, groups: Groups) -> dict[str, Scope]:
+    """Return the scope of each parameter of ``model`` by name."""
+    known = Scaffold().known_groups()
+    there = {name: entries for name, entries in groups.items() if entries}
+    made = partition_tensors(model, there, known)
+    return {name: made.group(made.group_of[name]).scope for name, _ in model.named_parameters()}

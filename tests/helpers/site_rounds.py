@@ -65,8 +65,8 @@ def tiny_round(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build("mlp", input_shape=(3,), classes=2, head=[], hidden=[4])
-    model = ModelWithExtras(network, method.extras(Made(network, (3,), 2)))
     configured = groups or {"common": ["..."]}
+    model = ModelWithExtras(network, method.extras(Made(network, (3,), 2, configured)))
     partition = partition_tensors(model, method.groups(configured, model), method.known_groups())
     own = model.state_dict()
     for name, tensor in (start or {}).items():

@@ -46,13 +46,10 @@ def test_fine_tuning_is_as_long_as_its_epochs_at_all_sites() -> None:
     assert stages(*by_steps, simulated=False)[kinds.DEPLOY].fixed == 3
 
 
-def test_a_cross_site_table_measures_each_site_with_the_models_of_its_task() -> None:
-    assert (
-        stages("cross_site=true", "baselines.alone=false", "baselines.pooled=false")[
-            kinds.EVALUATE
-        ].fixed
-        == 2
-    )
+@pytest.mark.parametrize(("of", "rounds"), [("models", 2), ("updates", 3)])
+def test_a_cross_site_table_measures_each_site_with_those_of_its_task(of: str, rounds: int) -> None:
+    found = stages(f"cross_site={of}", "baselines.alone=false", "baselines.pooled=false")
+    assert found[kinds.EVALUATE].fixed == rounds
 
 
 def test_stages_are_left_behind_one_after_the_other() -> None:

@@ -47,14 +47,24 @@ OVERRIDES = [
     "deployment.epochs=1",
     "train.feature_dtype=float32",
 ]
-OFF = {
-    "dbe": (["method.kappa=0", "method.vector=false"], "fedavg"),
-    "ditto": (["method.pull=0"], None),  # a model beside: see test_ditto.py
-    "fedala": (["method.rate=0"], "layers"),
-    "fedprox": (["method.mu=0"], "layers"),
-    "per_fedavg": (["method.alpha=0"], "layers"),
+OFF: dict[str, tuple[list[str], list[str]]] = {
+    "apfl": (["method.alpha=0", "method.adaptive=false"], ["method=fedavg"]),
+    "dbe": (["method.kappa=0", "method.vector=false"], ["method=fedavg"]),
+    "ditto": (["method.pull=0"], []),  # a model beside: see test_ditto.py
+    "fedala": (["method.rate=0"], ["method=layers"]),
+    "fedcp": (
+        ["method.weight=0", "method.policy=false"],
+        ["method=layers", "groups.task=[head.out]", "groups.personal=[]"],
+    ),
+    "fedprox": (["method.mu=0"], ["method=layers"]),
+    "gpfl": (["method.conditions=false"], ["method=fedper", "method.personal=[head.out]"]),
+    "moon": (["method.mu=0"], ["method=layers"]),
+    "per_fedavg": (["method.alpha=0"], ["method=layers"]),
 }
-"""What switches a method off, and which method it then is, where it can be said of whole runs."""
+"""What switches a method off, and what is then the same, where whole runs can be compared."""
+VARIANTS = {"fedprox, adaptive": ["method=fedprox", "method.adapt=true"]}
+"""What a method is with other values, where that is another exchange or another memory."""
+EVERY = {**{name: [f"method={name}"] for name in METHODS}, **VARIANTS}
 ALWAYS_ON = {"fedavg", "fedbn", "fedper", "fedrep", "layers", "lg_fedavg", "local", "scaffold"}
 
 
@@ -141,15 +151,15 @@ def dies_in_the_last_round(message: Message, reply: Message) -> Message:
     return reply
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY)
 def test_broken_off_in_cohorts_and_resumed_by_nodes_a_run_ends_with_the_same_bits(
     play: Play, method: str, tmp_path: Path
 ) -> None:
-    whole = play(f"method={method}")
+    whole = play(*EVERY[method])
     assert whole.tensors()
     with pytest.raises(Crash):
-        play(f"method={method}", folder=tmp_path, nodes=2, tamper=dies_in_the_last_round)
-    resumed = play(f"method={method}", folder=tmp_path, resume="latest")
+        play(*EVERY[method], folder=tmp_path, nodes=2, tamper=dies_in_the_last_round)
+    resumed = play(*EVERY[method], folder=tmp_path, resume="latest")
     assert same(whole.tensors(), resumed.tensors())
     assert resumed.measures() == whole.measures()
 
@@ -171,11 +181,11 @@ def test_the_model_that_a_site_writes_predicts_as_it_was_measured(play: Play, me
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", sorted(name for name, (_, as_) in OFF.items() if as_))
+@pytest.mark.parametrize("method", [name for name in OFF if OFF[name][1]])
 def test_switched_off_a_method_is_another_and_by_default_it_is_not(play: Play, method: str) -> None:
     switches, baseline = OFF[method]
     off = play(f"method={method}", *switches)
-    other, on = play(f"method={baseline}"), play(f"method={method}")
+    other, on = play(*baseline), play(f"method={method}")
     assert same(layers_of(off), layers_of(other))
     assert off.measures() == other.measures()
     assert not same(layers_of(on), layers_of(other))

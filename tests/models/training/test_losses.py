@@ -17,6 +17,7 @@ from models.training.loop import FitSettings, fit
 from models.training.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
+    Extended,
     NumberLoss,
     TaskLoss,
     class_weights,
@@ -178,3 +179,13 @@ def test_label_weights_balance_what_is_known() -> None:
 
 def test_class_weights_are_zero_for_an_absent_class() -> None:
     assert class_weights(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([4 / 9, 4 / 3, 0])
+
+
+def test_a_loss_of_more_than_the_outputs_has_the_masses_of_the_sites_own() -> None:
+    own = CrossEntropy(torch.tensor([1.0, 3.0]))
+    loss = Extended(own, lambda given, labels: own(given[0], labels) + given[1])
+    outputs, labels = torch.tensor([[0.2, 0.4], [1.0, 0.0]]), torch.tensor([1, 0])
+    given = outputs, torch.tensor(2.0)
+    assert loss(given, labels).item() == pytest.approx(own(outputs, labels).item() + 2)
+    assert loss.mass(labels) == 4
+    assert Extended(functional.cross_entropy, own).mass(labels) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,8 @@ from tests.helpers.method_rounds import (
     weighted,
 )
 from tests.helpers.methods import groups_of
-from tests.helpers.runs import same
+from tests.helpers.runs import SMALL, same, states
+from tests.loopback import simulate
 
 FEDCP, FREE, OFF = FedCP(5.0, True), FedCP(0.0, True), FedCP(0.0, False)
 FEDAVG = make_method({"name": "fedavg"})
@@ -164,3 +167,13 @@ def test_its_groups_leave_what_is_frozen() -> None:
 def test_its_weight_is_checked() -> None:
     with pytest.raises(UserError, match=r"method\.weight must be 0 or greater, got -1"):
         make_method({"name": "fedcp", "weight": -1.0, "policy": True})
+
+
+def test_tasks_of_any_kind_share_body_and_policy(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method=fedcp", "data.tasks=[gender,age_years,all]", "strategy.rounds=1"]
+    results, _ = simulate(tmp_path, "faces", overrides, sites=3)
+    assert len(results["rounds"][0]["participants"]) == 3
+    sent = states(tmp_path, results["run"])
+    assert not any("extras.head" in name for name in sent)
+    heads = {name.split("//")[0] for name in sent if "head.out" in name}
+    assert heads == {"state/task/gender", "state/task/age_years", "state/task/all"}

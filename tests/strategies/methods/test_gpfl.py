@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,8 @@ from tests.helpers.method_rounds import (
     weighted,
 )
 from tests.helpers.methods import groups_of
-from tests.helpers.runs import same
+from tests.helpers.runs import SMALL, same
+from tests.loopback import simulate
 
 METHOD, OFF = GPFL(0.5, 0.1, True), GPFL(0.5, 0.1, False)
 FEDPER = make_method({"name": "fedper", "personal": ["head.out"]})
@@ -143,6 +146,12 @@ def test_tasks_without_classes_are_refused(kind: str) -> None:
     METHOD.check_task(TaskKind())
     with pytest.raises(UserError, match=f"a task of kind {kind} has none: .*method=dbe"):
         METHOD.check_task(TaskKind(kind))
+
+
+def test_a_site_whose_task_has_no_classes_is_told_so_as_it_joins(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method=gpfl", "data.tasks=[age_years]"]
+    with pytest.raises(UserError, match="method=gpfl learns an embedding for each class"):
+        simulate(tmp_path, "faces", overrides, sites=2)
 
 
 def test_its_groups_leave_what_is_frozen() -> None:
