@@ -383,6 +383,7 @@ def describe(context: SiteContext) -> DataDescription | None:
         value_range=data.value_range if RANGE in said else None,
         counts=cast("dict[str, dict[str, int]]", by_class),
         source=data.source[:MOST_WORD] if node.simulated else "",
+        digest=data.digest if node.simulated else "",
         notes=tuple(map(one_line, data.notes[:MOST_NOTES])),
     )
     return None if said_of_it == DataDescription() else said_of_it

@@ -21,7 +21,7 @@ from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 from fedstrata.support.said_lines import VARIABLE, note_said
 from server_app.audit import find_audit
-from server_app.compose import RunConfig, compose, expand, read_run_config
+from server_app.compose import RunConfig, compose, read_run_config
 from server_app.disk_room import require_room
 from server_app.patience import Log
 from server_app.progress import RunProgress
@@ -34,6 +34,7 @@ from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
 from server_app.sites.roster_file import find_roster, roster_line
 from server_app.superlink_owner import user_name, warn_of_other_owner
+from server_app.sweep import is_complete, runs_of, write_sweeps_comparison
 from server_app.trackers import check_tracker
 from strategies.config import Config, plan_for
 
@@ -75,34 +76,41 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def run_all(grid: Grid, wanted: RunConfig) -> None:
-    """Run each set of overrides in turn, all over the same sites.
+    """Run each set of overrides in turn, all over the same sites, and compare them at the end.
 
     Each is composed and checked before the first begins. One that fails later is logged, and the
-    others go on.
+    others go on. Of a sweep to go on with, runs that are complete are not played again.
 
     Raises
     ------
     UserError
         Where one is wrong, or for the runs that failed, at the end.
     """
-    several = wanted.each(expand(wanted.overrides))
-    if len(several) == 1:
+    runs = runs_of(wanted)
+    several = runs.each
+    if runs.sweep is None:
         return run(grid, several[0])
     from server_app.run import checked
 
     for each in several:
         checked(_composed(grid, each))
+    runs.begin(wanted, _given(wanted, grid))
+    note_said("sweep", str(runs.sweep))
     failed: dict[str, str] = {}
     for number, each in enumerate(several, start=1):
-        overrides = " ".join(each.overrides)
-        say(f"run {number} of {len(several)}: {overrides}")
+        what = f"run {number} of {len(several)}"
+        if is_complete(each):
+            say(f"{what}: {each.name} is complete")
+            continue
+        say(f"{what}: {' '.join(each.overrides)}")
         try:
             run(grid, each)
         except UserError as error:
             logger.error("fedstrata: run %d: %s", number, error)
-            failed[overrides] = str(error)
+            failed[each.name] = str(error)
+    write_sweeps_comparison(runs, failed, say)
     if failed:
-        lines = [f"  {overrides}: {reason}" for overrides, reason in failed.items()]
+        lines = [f"  {name}: {reason}" for name, reason in failed.items()]
         raise UserError(f"{len(failed)} of {len(several)} runs failed:\n" + "\n".join(lines))
 
 
@@ -191,6 +199,7 @@ def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
         "overrides": list(wanted.overrides),
         "data-root": wanted.data_root,
         "nodes": len(list(grid.get_node_ids())),
+        "sweep": wanted.sweep,
     }
 
 

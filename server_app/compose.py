@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,9 @@ class RunConfig:
     resume: str
     name: str = ""
     data_root: str = ""
-
-    def each(self, several: Sequence[tuple[str, ...]]) -> list[RunConfig]:
-        """Return one run config for each set of overrides.
-
-        Raises
-        ------
-        UserError
-            There are several, with a name or a run to resume, which one run alone can have.
-        """
-        if len(several) > 1 and (self.resume or self.name):
-            raise UserError("resume and name are of one run: give the overrides of that run alone")
-        return [replace(self, overrides=overrides) for overrides in several]
+    # Of a run of a sweep: the sweep's name, and whether a person chose it.
+    sweep: str = ""
+    chosen: bool = True
 
 
 def read_run_config(run_config: Mapping[str, Any]) -> RunConfig:

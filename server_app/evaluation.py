@@ -16,6 +16,13 @@ from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.limits import NotNow, Refused
 from fedstrata.protocol.measure_words import measures_of
 from fedstrata.protocol.task_kinds import CLASSES
+from server_app.baseline_cache import (
+    ALONE,
+    POOLED,
+    BaselineCache,
+    Reused,
+    reused_lines,
+)
 from server_app.choosing import Best
 from server_app.class_records import over_sites, record_of
 from server_app.patience import Patience
@@ -45,6 +52,11 @@ MEANS = (
     "alone_accuracy",
     "pooled_accuracy",
 )
+TRAINED = {
+    kinds.ALONE: (ALONE, "training {} sites alone, to compare"),
+    kinds.POOLED: (POOLED, "training on the data of {} sites in one place, to compare"),
+}
+"""By order, what sites are compared with: its name, and what the log says of it."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +67,25 @@ class Others:
     pooled: Mapping[str, Mapping[str, Any] | None]
 
 
+@dataclass(frozen=True)
+class Baselines:
+    """What members are also trained as, to compare.
+
+    Parameters
+    ----------
+    config : BaselinesConfig
+        Which of them.
+    cache : BaselineCache or None
+        What was trained before; None where all is trained anew.
+    """
+
+    config: BaselinesConfig
+    cache: BaselineCache | None = None
+
+
 def measure(
     dispatch: Dispatch,
-    baselines: BaselinesConfig,
+    baselines: Baselines,
     *,
     keep: str = "",
     state: int = 0,
@@ -69,7 +97,7 @@ def measure(
     ----------
     dispatch : Dispatch
         The way to the sites, and the last state.
-    baselines : BaselinesConfig
+    baselines : Baselines
         What each member is also trained as, to compare.
     keep, state : str, int
         With ``keep`` each site writes its whole model, as `fedstrata.protocol.orders.Order` says;
@@ -86,14 +114,19 @@ def measure(
     members = list(dispatch.roster.members.values())
     ask = replace(last_ask(dispatch, kinds.EVALUATE), keep=keep, state=state, last=last)
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
-    pooled = baselines.pooled and not isinstance(
-        dispatch.grid, GrpcGrid
-    )  # no deployed site is asked
-    others = Others(
-        trained_alone(dispatch, members, state) if baselines.alone else {},
-        trained_in_one_place(dispatch, members, state) if pooled else {},
-    )
-    return _summary(dispatch, reports, record, others)
+    config = baselines.config
+    # No deployed site is asked for what needs all data.
+    pooled = config.pooled and not isinstance(dispatch.grid, GrpcGrid)
+    wanted = {kinds.ALONE: config.alone, kinds.POOLED: pooled}
+    found = {
+        kind: _trained(dispatch, kind, members, state, reports, baselines.cache)
+        if asked
+        else ({}, {})
+        for kind, asked in wanted.items()
+    }
+    others = Others(found[kinds.ALONE][0], found[kinds.POOLED][0])
+    reused = {"alone": found[kinds.ALONE][1], "pooled": found[kinds.POOLED][1]}
+    return {**_summary(dispatch, reports, record, others), "reused": reused}
 
 
 def measure_best(
@@ -137,7 +170,8 @@ def measure_best(
         {name: site["alone"] for name, site in sites},
         {name: site["pooled"] for name, site in sites},
     )
-    return {**_summary(dispatch, reports, record, others), **best.to_dict()}
+    summary = _summary(dispatch, reports, record, others)
+    return {**summary, "reused": final["reused"], **best.to_dict()}
 
 
 def saved_ask(dispatch: Dispatch, saved: Saved, states: States, fresh: Collection[str]) -> Ask:
@@ -153,7 +187,8 @@ def measure_saved(dispatch: Dispatch, ask: Ask) -> dict[str, Any]:
     """Evaluate the state of `saved_ask` at every member; return ``final`` of results.json."""
     members = list(dispatch.roster.members.values())
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
-    return _summary(dispatch, reports, record, Others({}, {}))
+    reused = {"alone": {}, "pooled": {}}
+    return {**_summary(dispatch, reports, record, Others({}, {})), "reused": reused}
 
 
 def _summary(
@@ -220,17 +255,7 @@ def trained_alone(
     Each trains in as many rounds as the run ``played``, also where that stopped before its last. With
     the measures is what the site computed with: it can differ from the rounds.
     """
-    dispatch.log(f"training {len(members)} sites alone, to compare: {_as_long(dispatch, played)}")
-    return _compared_by(dispatch, kinds.ALONE, members, "alone", played)
-
-
-def trained_in_one_place(
-    dispatch: Dispatch, members: Collection[Member], played: int
-) -> dict[str, dict[str, Any]]:
-    """Return the measures on each site's test data of a model of all sites' data, by site."""
-    what = f"training on the data of {len(members)} sites in one place, to compare"
-    dispatch.log(f"{what}: {_as_long(dispatch, played)}")
-    return _compared_by(dispatch, kinds.POOLED, members, "in one place", played)
+    return _trained(dispatch, kinds.ALONE, members, played)[0]
 
 
 def _as_long(dispatch: Dispatch, played: int) -> str:
@@ -238,13 +263,59 @@ def _as_long(dispatch: Dispatch, played: int) -> str:
     return f"{played} rounds, as the run" + (f", of {planned}" if played < planned else "")
 
 
-def _compared_by(
-    dispatch: Dispatch, kind: str, members: Collection[Member], what: str, played: int
-) -> dict[str, dict[str, Any]]:
+def _trained(
+    dispatch: Dispatch,
+    kind: str,
+    members: Collection[Member],
+    played: int,
+    measured: Mapping[str, RoundReport] | None = None,
+    cache: BaselineCache | None = None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the measures of what sites are compared with, and what of it was trained before.
+
+    Parameters
+    ----------
+    dispatch : Dispatch
+        The way to the sites.
+    kind : str
+        The order: training alone, or in one place.
+    members : collection of Member
+        The sites.
+    played : int
+        In how many rounds of the run; it may have stopped before its last.
+    measured : mapping of str to RoundReport, optional
+        What they have just answered.
+    cache : BaselineCache, optional
+        What was trained before.
+
+    Returns
+    -------
+    tuple of dict and dict
+        Measures on the test data, by site; the run that trained it, of sites that did not train.
+    """
+    what, text = TRAINED[kind]
     ask = replace(last_ask(dispatch, kind, layers={}), state=played)
-    reports, _ = ask_reports(dispatch, ask, members, answers.read_round_report, what=f"{what}: ")
     by_name = {member.site: member for member in members}
-    return {name: _test_measures(by_name[name], report) for name, report in reports.items()}
+    keys, kept = dict[str, str](), dict[str, Reused]()
+    if cache is not None:
+        now = measured or {}
+        keys = {n: cache.key(what, each, now.get(n), played) for n, each in by_name.items()}
+        found = {n: cache.read(key, by_name[n], ask.number) for n, key in keys.items() if key}
+        kept = {name: before for name, before in sorted(found.items()) if before is not None}
+    reused = {name: before.run for name, before in kept.items()}
+    for line in reused_lines(what, reused, len(members)):
+        dispatch.log(line)
+    reports = {name: before.report for name, before in kept.items()}
+    lacking = [member for member in members if member.site not in kept]
+    if lacking or not kept:
+        dispatch.log(f"{text.format(len(lacking))}: {_as_long(dispatch, played)}")
+        made, _ = ask_reports(dispatch, ask, lacking, answers.read_round_report, what=f"{what}: ")
+        for name, report in made.items():
+            if cache is not None and keys[name]:
+                cache.write(keys[name], report)
+        reports |= made
+    rows = {name: _test_measures(by_name[name], each) for name, each in sorted(reports.items())}
+    return rows, reused
 
 
 def _test_measures(member: Member, report: RoundReport) -> dict[str, Any]:

@@ -38,9 +38,9 @@ def plans(run_config: Mapping[str, object], start: str = "") -> list[str]:
     """
     wanted = read_run_config(run_config)
     made = []
-    for each in wanted.each(expand(wanted.overrides)):
-        config = compose(each.experiment, each.overrides)
-        measured = _measured(config, each.overrides, wanted.output_dir)
+    for overrides in expand(wanted.overrides):
+        config = compose(wanted.experiment, overrides)
+        measured = _measured(config, overrides, wanted.output_dir)
         config = config if measured is None else measured.config(config)
         begin = _start(config, start, measured)
         made.append(plan_for(config, federation="", weights=begin).to_json())

@@ -95,6 +95,7 @@ def _description(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "range": said["value_range"],
         "examples_of_classes": said["counts"],
         "source": said["source"],
+        "digest": said["digest"],
     }
 
 

@@ -12,17 +12,19 @@ from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
+from fedstrata.support.home import home
 from models.weights import Checkpoint
 from server_app import report, results, tables
 from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
+from server_app.baseline_cache import BaselineCache
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
 from server_app.cross_site import cross_site_table
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
-from server_app.evaluation import last_ask, measure, measure_saved, saved_ask
+from server_app.evaluation import Baselines, last_ask, measure, measure_saved, saved_ask
 from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission, ClosedAdmission
@@ -206,7 +208,7 @@ class Run:
         """Evaluate the last state and the best one, fine-tune; return what results.json holds."""
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
-        baselines, kept = self.config.baselines, self.config.kept_models
+        kept, baselines = self.config.kept_models, baselines_of(self)
         keep, played = LAST if LAST in kept else "", len(self.history)
         last = last_trained(self)
         final = measure(self.dispatch, baselines, keep=keep, state=played, last=last)
@@ -221,7 +223,7 @@ class Run:
         )
         if self.config.deployment.epochs:
             self._write_results()
-            alone = baselines.alone
+            alone = self.config.baselines.alone
             self.ends["deployment"] = deploy(
                 self.dispatch, final, alone=alone, state=played, last=last
             )
@@ -341,6 +343,20 @@ def begin_progress(run: Run) -> None:
         simulated=not isinstance(run.roster.grid, GrpcGrid),
     )
     run.progress.begin(config.strategy.rounds, run.history, afterwards)
+
+
+def baselines_of(run: Run) -> Baselines:
+    """Return what sites are compared with; a simulation's may have been trained before."""
+    config, roster = run.config.baselines, run.roster
+    if not config.reuse or isinstance(roster.grid, GrpcGrid):
+        return Baselines(config)
+    everyone = sorted(roster.everyone.values(), key=lambda member: member.site)
+    nodes = len(list(roster.grid.get_node_ids())) * run.config.cohort.sites
+    known = everyone if len(everyone) == nodes else []
+    folder = home() / "cache" / "baselines"
+    return Baselines(
+        config, BaselineCache(folder, run.folder.name, run.admission.plan, known, run.log)
+    )
 
 
 def last_trained(run: Run) -> dict[str, int]:

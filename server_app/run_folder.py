@@ -17,11 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from fedstrata.protocol.limits import MOST_RUN_NAME, NAME
 from fedstrata.protocol.plan import AGREED_LATER, Plan
 from fedstrata.support import checksums
 from fedstrata.support.durable import PRIVATE_FILE, private_folder, replacing_private, sync
-from fedstrata.support.errors import UserError, nearest
+from fedstrata.support.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +39,8 @@ _MAY_CHANGE = (
     "cross_site",
     *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
     "models.keep",
+    "compare.target",
+    "baselines.reuse",
 )
 
 
@@ -324,80 +325,6 @@ class RunFolder:
 
     def _checkpoint(self, number: int) -> Path:
         return self.path / "checkpoints" / f"round-{number:06d}"
-
-
-def new_run(output_dir: Path, experiment: str, wanted: str = "") -> RunFolder:
-    """Return a folder that does not exist yet: ``wanted``, or named by experiment and time (UTC).
-
-    Raises
-    ------
-    UserError
-        Where ``wanted`` cannot be a folder's name, or a run has it.
-    """
-    if wanted:
-        if not NAME.fullmatch(wanted) or len(wanted) > MOST_RUN_NAME:
-            raise UserError(
-                f"name {wanted[:80]!r} cannot be used: letters, digits, '.', '_' and '-', at most "
-                f"{MOST_RUN_NAME}"
-            )
-        folder = RunFolder(output_dir / wanted, chosen=True)
-        if folder.has_begun:
-            raise UserError(
-                f"name: {output_dir} holds a run {wanted!r}; resume it with resume='auto', "
-                "or choose another name"
-            )
-        return folder
-    name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-    path, number = output_dir / name, 1
-    while path.exists():
-        number += 1
-        path = output_dir / f"{name}-{number}"
-    return RunFolder(path)
-
-
-def resumed_run(output_dir: Path, experiment: str, resume: str, name: str) -> RunFolder | None:
-    """Return the run to go on with, or None where one is to begin.
-
-    ``resume`` is empty, a run's name, ``latest``, or ``auto``: the run called ``name``, if it began.
-
-    Raises
-    ------
-    UserError
-        There is no such run, or ``auto`` has no name to look for.
-    """
-    if not resume:
-        return None
-    if resume != "auto":
-        return find_run(output_dir, resume, experiment)
-    if not NAME.fullmatch(name):
-        raise UserError("resume='auto' resumes the run called name, or begins it: give name='...'")
-    folder = RunFolder(output_dir / name)
-    return folder if folder.has_begun else None
-
-
-def find_run(output_dir: Path, resume: str, experiment: str) -> RunFolder:
-    """Return the run that ``resume`` names: a run's name, or ``latest`` of the experiment.
-
-    Raises
-    ------
-    UserError
-        Where there is no such run; names those there are.
-    """
-    runs = sorted(
-        (path for path in output_dir.glob("*/run.json")), key=lambda path: path.stat().st_mtime_ns
-    )
-    names = [path.parent.name for path in runs]
-    if resume == "latest":
-        for path in reversed(runs):
-            folder = RunFolder(path.parent)
-            if folder.begun().get("experiment") == experiment:
-                return folder
-        raise UserError(f"resume: {output_dir} holds no run of experiment {experiment!r}")
-    if resume not in names:
-        raise UserError(
-            f"resume: {output_dir} holds no run {resume!r}; nearest: {nearest(resume, names)}"
-        )
-    return RunFolder(output_dir / resume)
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -14,10 +14,8 @@ from server_app.run_folder import (
     RunFolder,
     Saved,
     check_same,
-    find_run,
-    new_run,
-    resumed_run,
 )
+from server_app.run_names import find_run, new_run, resumed_run
 from strategies.config import Config, StrategyConfig, config_from_dict
 
 if TYPE_CHECKING:
@@ -130,7 +128,7 @@ def folder_of(
     if old is not None:
         check_same(old.begun()["config"], config.to_dict())
         return old, old
-    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name)
+    folder = new_run(wanted.output_dir, wanted.experiment, wanted.name, chosen=wanted.chosen)
     if given is not None:  # under whose name the sites have their personal layers
         folder.federation = given.folder.federation
     return folder, None

@@ -99,6 +99,14 @@ class BaselinesConfig:
 
     alone: bool
     pooled: bool
+    reuse: bool
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What a comparison of runs counts; see conf/config.yaml."""
+
+    target: float | None
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,7 @@ class Config:
     train: TrainConfig
     strategy: StrategyConfig
     baselines: BaselinesConfig
+    compare: CompareConfig
     choose: ChooseConfig
     tracker: dict[str, Any]
     models: ModelsConfig

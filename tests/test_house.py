@@ -43,6 +43,7 @@ FLOORS = (
     ("models",),
     ("fedstrata.watch",),
     ("fedstrata.report",),
+    ("fedstrata.comparison",),
     ("fedstrata.runs",),
     ("fedstrata.protocol",),
     ("fedstrata.drawn_faces",),
@@ -80,6 +81,7 @@ ALLOWED = {
     "consortium": ("fedstrata.protocol", "fedstrata.support"),
     "fedstrata.drawn_faces": (),
     "fedstrata.runs": ("fedstrata.protocol", "fedstrata.support"),
+    "fedstrata.comparison": ("fedstrata.protocol", "fedstrata.runs", "fedstrata.support"),
     "fedstrata.watch": (
         "fedstrata.report",
         "fedstrata.protocol",

@@ -14,6 +14,7 @@ from fedstrata.cli.main import COMMANDS
 
 CONF = Path(conf.__file__).resolve().parent
 SETTINGS = ("run", "check")  # commands that take keys and choices
+OF_RUNS = ("report", "compare", "watch")  # commands that take names of runs
 RUN_KEYS = ("experiment", "data-root", "output-dir", "name")
 CODINGS = ("strategy.coding", "strategy.coding_down")
 GROUPS = ("common", "task")
@@ -80,6 +81,8 @@ def words(line: str) -> list[str]:
         found = _options(before[0])
     elif before[0] in SETTINGS:
         found = _settings(current)
+    elif before[0] in OF_RUNS:
+        found = _runs()
     else:
         found = []
     return sorted({word for word in found if word.startswith(current)})
@@ -145,5 +148,6 @@ def _options(command: str) -> list[str]:
 def _runs() -> list[str]:
     from fedstrata.runs.folder import default_folders
 
-    found = [path.parent.name for each in default_folders() for path in each.glob("*/run.json")]
-    return ["latest", *found]
+    files = [f"*/{name}" for name in ("run.json", "sweep.json")]
+    found = [path for each in default_folders() for name in files for path in each.glob(name)]
+    return ["latest", *(path.parent.name for path in found)]

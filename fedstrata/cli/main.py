@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "export": "write a model for other programs: ONNX, TorchScript, torchvision",
         "predict": "use a model on files: a table of probabilities, heat maps",
         "report": "write a run's page: figures, curves, layers, who took part; or several compared",
+        "compare": "compare runs: means and deviations over seeds, gains over alone, bytes, seconds",
         "watch": "show a run as it goes on, as a page of this machine",
         "tune": "fine-tune a run's public model on one's own data, without taking part",
         "site": "run a site's process beside its SuperNode",

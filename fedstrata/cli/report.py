@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedstrata.report import FILE, write_report
-from fedstrata.report.results import FILE as RESULTS
 from fedstrata.runs.folder import find_run
+from fedstrata.runs.results import FILE as RESULTS
 from fedstrata.support.errors import UserError
 
 

@@ -23,6 +23,7 @@ from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
 from fedstrata.protocol.limits import printable
 from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given, read_run, read_state
+from fedstrata.runs.sweep import Sweep, find_sweep, read_sweep
 from fedstrata.support.durable import PRIVATE_FILE
 from fedstrata.support.errors import UserError
 from fedstrata.support.paths import path_from_here
@@ -168,15 +169,39 @@ def _resumed(
 ) -> tuple[dict[str, str], list[str], int | None]:
     """Return the keys, overrides and nodes with which a run began; ``keys`` that are given win."""
     output = path_from_here(keys["output-dir"], "output-dir") if keys["output-dir"] else None
+    sweep = find_sweep(wanted, output)
+    if sweep is not None:
+        return _resumed_sweep(sweep, keys, nodes)
     run = find_run(wanted, output)
+    given = read_given(run.path)
+    sweep = read_sweep(run.path.parent / given.sweep) if given.sweep else None
+    if wanted == "latest" and sweep is not None and run.name in sweep.runs:
+        return _resumed_sweep(sweep, keys, nodes)
     if run.active:
         raise UserError(f"{run.path} goes on now; watch it with `fedstrata watch {run.name}`")
-    given = read_given(run.path)
     begun = {
         "experiment": run.experiment,
         "data-root": given.data_root,
         "output-dir": str(run.path.parent.absolute()),
         "resume": run.name,
+    }
+    merged = {key: keys[key] or begun.get(key, "") for key in KEYS}
+    return merged, list(given.overrides), nodes or given.nodes
+
+
+def _resumed_sweep(
+    sweep: Sweep, keys: Mapping[str, str], nodes: int | None
+) -> tuple[dict[str, str], list[str], int | None]:
+    """Return the keys, overrides and nodes with which a sweep began; ``keys`` that are given win."""
+    for path in sweep.runs_there():
+        if read_run(path).active:
+            raise UserError(f"{path} goes on now; watch it with `fedstrata watch {path.name}`")
+    given = sweep.given
+    begun = {
+        "experiment": sweep.experiment,
+        "data-root": given.data_root,
+        "output-dir": str(sweep.path.parent.absolute()),
+        "resume": sweep.name,
     }
     merged = {key: keys[key] or begun.get(key, "") for key in KEYS}
     return merged, list(given.overrides), nodes or given.nodes
@@ -199,14 +224,14 @@ def nodes_of(wanted: Wanted) -> int:
         What is wrong, before anything is started.
     """
     # Imported late: Hydra takes half a second, which a mistake in the command line need not.
-    from server_app.compose import expand, loaded, read_run_config, simulated_nodes
+    from server_app.compose import loaded, read_run_config, simulated_nodes
     from server_app.saved_run import folder_of, saved_run
+    from server_app.sweep import runs_of
     from server_app.trackers import check_tracker
     from strategies.config import config_from_dict
 
     needed = []
-    given = read_run_config(wanted.run_config)  # as the ServerApp reads it
-    for each in given.each(expand(given.overrides)):
+    for each in runs_of(read_run_config(wanted.run_config)).each:  # as the ServerApp reads it
         composed = loaded(each.experiment, each.overrides)
         config = config_from_dict(composed)
         check_tracker(config.tracker)
@@ -251,6 +276,7 @@ class Follower:
         self.wanted, self.screen = wanted, screen
         self.log = Path()
         self.folders: list[Path] = []
+        self.sweep: Path | None = None
         self.errors = 0
 
     def follow(self, said: SaidLines, status: Callable[[], str]) -> str:
@@ -268,6 +294,8 @@ class Follower:
     def _show(self, said: Said) -> None:
         if said.kind == "run":
             self._enter(Path(said.text))
+        elif said.kind == "sweep":
+            self.sweep = Path(said.text)
         elif said.kind == "error":
             self.errors += 1
             self.screen.error(f"fedstrata run: {printable_lines(said.text)}")
@@ -325,6 +353,8 @@ class Follower:
             self.screen.say(f"compare them: fedstrata report {names}")
 
     def _resume_line(self) -> str:
+        if self.sweep is not None:
+            return f"Go on with it: {resume_command(self.sweep)}"
         begun = [each for each in self.folders if (each / "run.json").exists()]
         lines = [
             f"Go on with it: {resume_command(each)}" for each in begun if not _is_complete(each)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedstrata.protocol.limits import (
+    DIGEST,
     MOST_CLASSES,
     MOST_EXAMPLES,
     MOST_WORD,
@@ -38,12 +39,15 @@ class DataDescription:
         Which domain, hospital, file or subject a site of a simulation is.
     notes : tuple of str
         How the data of a site of a simulation were read: what was left out, guessed or replaced.
+    digest : str
+        A SHA-256 of the data of a site of a simulation, which says whether runs are on the same data.
     """
 
     value_range: tuple[float, float] | None = None
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     source: str = ""
     notes: tuple[str, ...] = ()
+    digest: str = ""
 
     def check(self) -> None:
         """Raise Refused for what no site says of its data."""
@@ -61,6 +65,8 @@ class DataDescription:
                     raise Refused(f"{count} examples of a class")
         if self.source != printable(self.source) or len(self.source) > MOST_WORD:
             raise Refused(f"the source must be printable, at most {MOST_WORD} characters")
+        if self.digest and not DIGEST.fullmatch(self.digest):
+            raise Refused("the digest of the data is no SHA-256")
         if len(self.notes) > MOST_NOTES or any(note != one_line(note) for note in self.notes):
             raise Refused(f"notes are at most {MOST_NOTES} printable lines")
 

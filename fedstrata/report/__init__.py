@@ -27,7 +27,7 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
     """
     # Late: whoever imports this package need not wait for the templates.
     from fedstrata.report.page import MOST_RUNS, report_page
-    from fedstrata.report.results import read_results
+    from fedstrata.runs.results import read_results
     from fedstrata.support.durable import replacing_private
 
     if not runs or len(runs) > MOST_RUNS:

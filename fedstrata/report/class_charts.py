@@ -9,7 +9,7 @@ from markupsafe import Markup
 from fedstrata.report.axes import Scale, draw_x, draw_y
 from fedstrata.report.curves import COLORS
 from fedstrata.report.elements import WIDTH, Drawing, fitting
-from fedstrata.report.results import Calibration
+from fedstrata.runs.results import Calibration
 
 MOST_CURVES, MOST_WRITTEN = 8, 10
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 52.0, WIDTH - 14.0, 24.0, 286.0, 330.0

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from fedstrata.protocol.measure_words import WORDS, value_text
 from fedstrata.report.elements import CHARACTER, WIDTH, Drawing, fitting
-from fedstrata.report.results import CrossSiteTask, Measured
+from fedstrata.runs.results import CrossSiteTask, Measured
 
 MOST = 40  # sites of a drawing
 TOP, LEFT = 40.0, 116.0

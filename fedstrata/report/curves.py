@@ -10,7 +10,7 @@ from markupsafe import Markup
 from fedstrata.protocol.measure_words import BASELINES, WORDS, value_text
 from fedstrata.report.axes import draw_x, draw_y, rounded_scale
 from fedstrata.report.elements import WIDTH, Drawing
-from fedstrata.report.results import Measured, Results
+from fedstrata.runs.results import Measured, Results
 
 HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 270.0, 52.0, WIDTH - 24.0, 24.0, 226.0
 MARKS = ("circle", "diamond", "square", "triangle")

@@ -10,7 +10,7 @@ from typing import Any
 from fedstrata.protocol.measure_words import WORDS, gain_text
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.report.amounts import several
-from fedstrata.report.results import Measured, Results, Round
+from fedstrata.runs.results import Measured, Results, Round
 
 MOST_PROBLEMS = 200  # rows of the table of what went wrong
 
@@ -157,26 +157,6 @@ def totals(rounds: Iterable[Round], *, up: bool) -> dict[str, int]:
     return dict(sorted(summed.items()))
 
 
-def leaves(value: object, prefix: str = "") -> dict[str, str]:
-    """Return a configuration as lines: ``train.epochs`` to its value."""
-    if isinstance(value, Mapping) and value:
-        found: dict[str, str] = {}
-        for key, inner in value.items():
-            found |= leaves(inner, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    if isinstance(value, list | tuple):
-        return {prefix: f"[{', '.join(map(_plain, value))}]"}
-    return {prefix: _plain(value)}
-
-
-def differences(runs: Sequence[Results]) -> dict[str, list[str]]:
-    """Return the options in which runs differ, each with its value in every run."""
-    flat = [leaves(results.config) for results in runs]
-    keys = sorted({key for each in flat for key in each})
-    rows = {key: [each.get(key, "") for each in flat] for key in keys}
-    return {key: values for key, values in rows.items() if len(set(values)) > 1}
-
-
 def labels(runs: Sequence[Results]) -> list[str]:
     """Return a name for each run that no other has."""
     names = [results.run for results in runs]
@@ -230,9 +210,3 @@ def _same_refusals(results: Results) -> bool:
         other.late,  # type: ignore[union-attr]
         other.absent,  # type: ignore[union-attr]
     )
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -23,7 +23,8 @@ from fedstrata.report import (
 )
 from fedstrata.report.amounts import bytes_text, count_text, seconds_text, several
 from fedstrata.report.elements import Drawing, legend
-from fedstrata.report.results import CrossSiteTask, Measured, Results, Tuned
+from fedstrata.runs import options
+from fedstrata.runs.results import CrossSiteTask, Measured, Results, Tuned
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_RUNS = 24
@@ -64,6 +65,7 @@ def environment() -> jinja2.Environment:
     made = html_environment(TEMPLATES)
     made.globals.update(
         facts=facts,
+        options=options,
         curves=curves,
         site_chart=site_chart,
         partition_chart=partition_chart,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from fedstrata.report.elements import WIDTH, Drawing, fitting
-from fedstrata.report.results import Results
+from fedstrata.runs.results import Results
 
 MOST_SITES, MOST_COLUMNS = 40, 60
 ROW, TOP, LEFT, RIGHT = 17.0, 4.0, 112.0, WIDTH - 6.0

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from fedstrata.report.amounts import bytes_text, count_text
 from fedstrata.report.elements import WIDTH, Drawing
-from fedstrata.report.results import GroupRow
+from fedstrata.runs.results import GroupRow
 
 ROOM, LEAST, GAP = 170.0, 40.0, 5.0
 _CSS = ("pretrained", "common", "task", "personal")

@@ -10,7 +10,7 @@ from fedstrata.protocol.measure_words import BASELINES, WORDS, value_text
 from fedstrata.report.axes import draw_x, rounded_scale
 from fedstrata.report.curves import GUESS, tick_text
 from fedstrata.report.elements import WIDTH, Drawing, fitting
-from fedstrata.report.results import Measured
+from fedstrata.runs.results import Measured
 
 MOST = 40  # sites of a drawing
 ROW, TOP, LEFT, RIGHT = 19.0, 6.0, 112.0, WIDTH - 24.0

@@ -11,7 +11,7 @@ from fedstrata.report.amounts import bytes_text, seconds_text
 from fedstrata.report.axes import draw_y, rounded_scale
 from fedstrata.report.elements import WIDTH, Drawing
 from fedstrata.report.partition_chart import css_of
-from fedstrata.report.results import Round
+from fedstrata.runs.results import Round
 
 MOST_COLUMNS = 60
 HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 210.0, 64.0, WIDTH - 8.0, 24.0, 168.0

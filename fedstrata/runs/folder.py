@@ -77,6 +77,7 @@ class Given:
     overrides: tuple[str, ...] = ()
     data_root: str = ""
     nodes: int | None = None
+    sweep: str = ""  # the name of the sweep that the run belongs to
 
 
 def default_folders() -> list[Path]:
@@ -149,7 +150,11 @@ def read_results(path: Path) -> dict[str, Any] | None:
 
 def read_given(path: Path) -> Given:
     """Return what was given when the run in a folder began; nothing of runs that did not note it."""
-    given = (_read_begun(path) or {}).get("given")
+    return given_of((_read_begun(path) or {}).get("given"))
+
+
+def given_of(given: object) -> Given:
+    """Return what was given, as it is written down; nothing where it is not."""
     if not isinstance(given, dict):
         return Given()
     overrides, nodes = given.get("overrides"), given.get("nodes")
@@ -158,6 +163,7 @@ def read_given(path: Path) -> Given:
         overrides=tuple(word for word in words if isinstance(word, str)),
         data_root=str(given.get("data-root") or ""),
         nodes=nodes if isinstance(nodes, int) and nodes > 0 else None,
+        sweep=str(given.get("sweep") or ""),
     )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 VARIABLE = "FEDSTRATA_SAID"  # the file, where somebody reads it
-Kind = Literal["line", "error", "run"]  # a run is named by its folder's path
-KINDS: tuple[Kind, ...] = ("line", "error", "run")
+Kind = Literal["line", "error", "run", "sweep"]  # a run, or a sweep, by its folder's path
+KINDS: tuple[Kind, ...] = ("line", "error", "run", "sweep")
 
 
 @dataclass(frozen=True)

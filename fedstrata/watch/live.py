@@ -13,8 +13,8 @@ from fedstrata.protocol.measure_words import WORDS
 from fedstrata.protocol.progress import SiteProgress
 from fedstrata.report import curves
 from fedstrata.report.page import html_environment
-from fedstrata.report.results import Measured, Results, read_results
 from fedstrata.runs.folder import RunView, read_run
+from fedstrata.runs.results import Measured, Results, read_results
 from fedstrata.support.errors import UserError
 
 TEMPLATES = Path(__file__).parent / "templates"

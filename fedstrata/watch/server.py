@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fedstrata.report.page import TEMPLATES as REPORT_TEMPLATES
 from fedstrata.report.page import report_page
-from fedstrata.report.results import read_results
+from fedstrata.runs.results import read_results
 from fedstrata.support.errors import UserError
 from fedstrata.watch import live
 

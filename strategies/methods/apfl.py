@@ -60,7 +60,8 @@ class APFL(Method):
     Each site trains the received w as in FedAvg. Besides it has a personal v, and predicts with the
     parameters ``m = alpha * v + (1 - alpha) * w``. A step is, on one batch,
     ``w -= lr * grad f(w)``, ``v -= lr * alpha * grad f(m)``, ``alpha -= lr * <v - w, grad f(m)>``
-    (algorithm 1 and eq. 10), with alpha kept within 0 and 1. v and alpha never leave.
+    (algorithm 1, alpha as in its adaptive form), with alpha kept within 0 and 1. v and alpha never
+    leave.
 
     The authors' code mixes outputs instead of parameters, takes one step of alpha a round, and adds
     0.02 * alpha to its gradient. Here alpha follows its gradient in every step, without momentum
@@ -82,6 +83,11 @@ class APFL(Method):
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
             raise UserError(f"method.alpha must be 0 to 1, got {self.alpha}")
+        if self.adaptive and not self.alpha:
+            raise UserError(
+                "method.alpha=0: the personal model would never get a gradient, and alpha would stay at "
+                "0; write a number above 0, or method.adaptive=false for FedAvg"
+            )
 
     @property
     def _mixes(self) -> bool:

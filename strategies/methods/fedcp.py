@@ -78,7 +78,7 @@ class FedCP(Method):
     is the global head head_g; head is personal. (r, 1 - r) is the softmax over two outputs of
     the policy for each feature. The policy, linear with layer normalization and ReLU, takes
     ``z * v / ||v||``, where v is the sum over the classes of the personal head's weights at the
-    round's start. The loss has ``weight * MMD^2(z, z of the received body)`` besides (eq. 6).
+    round's start. The loss has ``weight * MMD^2(z, z of the received body)`` besides.
 
     Body and policy are common; the global head is of the task, for its outputs are the task's.
     The paper freezes the global head at the sites, and its code uploads the mean of it and the

@@ -39,7 +39,7 @@ class Moon(Method):
     """Li, He and Song 2021, "Model-Contrastive Federated Learning" (arXiv:2103.16257).
 
     With features z, z_glob of the model as received, and z_prev of the site's model after the last
-    round in which it trained, the loss has ``mu * l_con`` besides (eq. 3), with
+    round in which it trained, the loss has ``mu * l_con`` besides, with
     ``l_con = -log(e(z, z_glob) / (e(z, z_glob) + e(z, z_prev)))`` and
     ``e(a, b) = exp(cos(a, b) / temperature)``.
 

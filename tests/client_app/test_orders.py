@@ -259,6 +259,7 @@ def test_a_site_says_how_its_data_were_read_in_a_simulation() -> None:
     said = orders.describe(context)
     assert said is not None
     assert sum(said.counts["train"].values()) == 24
+    assert said.digest == context.data.digest
 
 
 def test_a_deployed_site_says_what_its_settings_let_out() -> None:

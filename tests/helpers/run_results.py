@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fedstrata.report.results import Results
+from fedstrata.runs.results import Results
 
 HOSTILE = '<script>alert("1")</script>'
 

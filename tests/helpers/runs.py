@@ -51,12 +51,17 @@ class Crash(RuntimeError):
 
 
 def without_times(results: dict[str, Any]) -> Any:
-    """Return results without what differs between two equal runs: names and seconds."""
+    """Return results without what differs between two equal runs.
+
+    Those are names, seconds, and what was trained before.
+    """
 
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
             return {
-                k: strip(v) for k, v in value.items() if k not in ("seconds", "run", "federation")
+                k: strip(v)
+                for k, v in value.items()
+                if k not in ("seconds", "run", "federation", "reused")
             }
         return [strip(v) for v in value] if isinstance(value, list) else value
 

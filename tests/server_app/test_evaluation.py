@@ -9,7 +9,7 @@ import pytest
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from server_app import evaluation
-from server_app.evaluation import measure, missing
+from server_app.evaluation import Baselines, measure, missing
 from server_app.rounds.records import RoundRecord, mean_of_known
 from strategies.config import BaselinesConfig
 
@@ -46,5 +46,5 @@ def test_no_deployed_site_is_asked_to_train_in_one_place(
         settings=SimpleNamespace(rounds=3, final_timeout=9.0),
         log=print,
     )
-    measure(dispatch, BaselinesConfig(alone=False, pooled=True))  # type: ignore[arg-type]
+    measure(dispatch, Baselines(BaselinesConfig(alone=False, pooled=True, reuse=True)))  # type: ignore[arg-type]
     assert asked == ["evaluate"] + ["train.pooled"] * (not deployed)

@@ -1,4 +1,4 @@
-"""A run's folder: checkpoints that are whole, names, and what a resumed run may change."""
+"""A run's folder: checkpoints that are whole, and what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ from fedstrata.support.errors import UserError
 from server_app.run_folder import (
     RunFolder,
     check_same,
-    find_run,
-    new_run,
-    resumed_run,
     write_json,
 )
 
@@ -186,25 +183,6 @@ def test_a_resumed_run_may_change_what_waits_and_nothing_that_learns() -> None:
     check_same(CONFIG, {"seed": 1, "strategy": {"deadline": 9.0, "rounds": 3}})
     with pytest.raises(UserError, match=r"strategy\.rounds: was 3, now 4"):
         check_same(CONFIG, {"seed": 1, "strategy": {"deadline": 5.0, "rounds": 4}})
-
-
-def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
-    folder = new_run(tmp_path, "faces", "march")
-    folder.path.mkdir()
-    folder.begin(CONFIG, "faces")
-    with pytest.raises(UserError, match="holds a run 'march'"):
-        new_run(tmp_path, "faces", "march")
-    assert resumed_run(tmp_path, "faces", "auto", "march") is not None
-    assert resumed_run(tmp_path, "faces", "auto", "april") is None
-
-
-def test_a_run_that_does_not_exist_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    folder = new_run(tmp_path, "faces", "march")
-    folder.path.mkdir()
-    folder.begin(CONFIG, "faces")
-    with pytest.raises(UserError, match="holds no run 'marhc'; nearest: 'march'"):
-        find_run(tmp_path, "marhc", "faces")
-    assert find_run(tmp_path, "latest", "faces").name == "march"
 
 
 def test_what_was_given_is_there_for_who_resumes(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def replace_settings(**changes: Any) -> SiteSettings:
 
 
 SAID = DataDescription(
-    (0.0, 4095.0), {"train": {"no": 4, "yes": 6}, "test": {"no": 1}}, "jane", ("doe",)
+    (0.0, 4095.0), {"train": {"no": 4, "yes": 6}, "test": {"no": 1}}, "jane", ("doe",), "ab" * 32
 )
 
 

@@ -30,6 +30,7 @@ from server_app.compose import compose
         ("fedstrata run --no", ["--nodes", "--node-cpus"], ["--resume"]),
         ("fedstrata run aggregator@strategy.aggregators.common=f", [], ["fedavg"]),
         ("fedstrata site run=", [], ["run=true"]),
+        ("fedstrata compare --t", ["--target"], ["--apart"]),
     ],
 )
 def test_a_line_goes_on_with(line: str, some: list[str], none: list[str]) -> None:
@@ -45,7 +46,10 @@ def test_the_runs_are_offered_to_be_resumed(
     monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path / "home"))
     (tmp_path / "outputs" / "march").mkdir(parents=True)
     (tmp_path / "outputs" / "march" / "run.json").touch()
-    assert words("fedstrata run --resume ") == ["latest", "march"]
+    (tmp_path / "outputs" / "sweep").mkdir()
+    (tmp_path / "outputs" / "sweep" / "sweep.json").touch()
+    assert words("fedstrata run --resume ") == ["latest", "march", "sweep"]
+    assert words("fedstrata compare m") == ["march"]
 
 
 def test_each_choice_that_is_offered_exists() -> None:

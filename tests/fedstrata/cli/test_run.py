@@ -14,6 +14,7 @@ from fedstrata.cli import run as command
 from fedstrata.cli.run import Follower, Stopped, Wanted, main, nodes_of, parser, read_wanted
 from fedstrata.cli.run_screen import Screen
 from fedstrata.protocol.progress import Progress, RunState, read_progress, write_progress
+from fedstrata.runs.sweep import write_sweep
 from fedstrata.support.errors import UserError
 from fedstrata.support.said_lines import VARIABLE, SaidLines, note_said
 from tests.helpers.run_results import run_results
@@ -75,6 +76,30 @@ def test_the_latest_run_is_resumed_where_none_is_named(words: list[str], here: P
     assert wanted.output == here / "home" / "runs"
 
 
+def swept(folder: Path) -> Path:
+    """Write down a sweep of which one run was interrupted."""
+    runs = {"lr_seed-1": ["seed=1"], "lr_seed-2": ["seed=2"]}
+    given = {"overrides": ["seed=1,2"], "data-root": "/data/har", "nodes": 5}
+    write_sweep(folder / "lr", "har", runs, given)
+    begun(folder / "lr_seed-1", {**given, "overrides": ["seed=1"], "sweep": "lr"})
+    return folder / "lr"
+
+
+@pytest.mark.parametrize("words", [["--resume", "lr"], ["--resume"]])
+def test_a_sweep_is_resumed_whole(words: list[str], here: Path) -> None:
+    swept(here / "outputs")
+    wanted = wanted_of(*words)
+    assert (wanted.keys["resume"], wanted.keys["experiment"]) == ("lr", "har")
+    assert wanted.keys["data-root"] == "/data/har"
+    assert (wanted.overrides, wanted.nodes) == (("seed=1,2",), 5)
+
+
+def test_one_run_of_a_sweep_is_resumed_by_its_name(here: Path) -> None:
+    swept(here / "outputs")
+    wanted = wanted_of("--resume", "lr_seed-1")
+    assert (wanted.keys["resume"], wanted.overrides) == ("lr_seed-1", ("seed=1",))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -84,7 +109,8 @@ def test_the_latest_run_is_resumed_where_none_is_named(words: list[str], here: P
         (["experiment=facez"], "experiment 'facez' does not exist"),
         (["strategy.roundz=3"], "strategy has no 'roundz'"),
         (["simulation.sites=0"], "simulation.sites=0: write a whole number"),
-        (["seed=1,2", "name=march"], "resume and name are of one run"),
+        (["seed=1,2", "resume=march"], "holds no sweep 'march'"),
+        (["seed=1,2", "name=my sweep"], "name 'my sweep"),
         (["name=my run"], "name 'my run' cannot be used"),
     ],
 )
@@ -238,6 +264,18 @@ def test_of_several_runs_the_one_that_failed_is_to_be_resumed(fake: Fake, here: 
     assert f"the report was not written: {second}: " in errors  # it has no results.json
     assert f"report so far: {first}/report.html\n" in fake.out.getvalue()
     assert "This run failed: no room" in (first / "report.html").read_text()
+
+
+def test_of_a_sweep_that_failed_the_whole_is_to_be_resumed(fake: Fake, here: Path) -> None:
+    folder = begun(here / "outputs" / "lr_seed-1")
+
+    def play() -> None:
+        fake.say("sweep", str(here / "outputs" / "lr"))
+        fake.say("run", str(folder))
+
+    fake.play, fake.end = play, "finished:failed"
+    assert ended("seed=1,2") == 1
+    assert fake.errors.getvalue().endswith("Go on with it: fedstrata run --resume lr\n")
 
 
 def test_where_the_app_did_not_say_why_the_end_of_the_log_is_shown(fake: Fake) -> None:

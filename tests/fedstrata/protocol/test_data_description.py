@@ -28,6 +28,8 @@ from fedstrata.support.errors import UserError
         {"source": "\n"},
         {"source": "x" * 201},
         {"notes": ("a\nb",)},
+        {"digest": "0" * 63},
+        {"digest": "patient"},
         {"notes": ("a",) * (MOST_NOTES + 1)},
     ],
 )
@@ -38,6 +40,7 @@ def test_what_no_site_says_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_what_sites_say_is_taken() -> None:
     DataDescription((0.0, 4095.0), {"train": {"a": 3, "b": 0}}, "cardiology", ("a note",)).check()
+    DataDescription(digest="0" * 64).check()
 
 
 def test_choices_are_words_with_commas() -> None:

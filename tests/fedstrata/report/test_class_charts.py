@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedstrata.report import class_charts
-from fedstrata.report.results import Calibration
+from fedstrata.runs.results import Calibration
 from tests.helpers.run_results import HOSTILE
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fedstrata.report import cross_site_chart
-from fedstrata.report.results import CrossSiteTask, Measured
+from fedstrata.runs.results import CrossSiteTask, Measured
 from tests.helpers.run_results import HOSTILE
 
 

@@ -100,17 +100,6 @@ def test_bytes_are_those_of_all_rounds() -> None:
     assert facts.totals(rounds, up=False) == {"common": 3000, "task": 600}
 
 
-def test_what_differs_between_runs() -> None:
-    other = run_results(4)
-    rows = facts.differences([typed(run_results()), typed(other)])
-    assert rows == {"strategy.rounds": ["3", "4"]}
-    assert facts.labels([typed(run_results()), typed(other)]) == ["made-up (1)", "made-up (2)"]
-
-
-def test_a_configuration_is_a_list_of_options() -> None:
-    assert facts.leaves({"a": {"b": True, "c": None}, "d": ["x", 1], "e": {}}) == {
-        "a.b": "true",
-        "a.c": "null",
-        "d": "[x, 1]",
-        "e": "{}",
-    }
+def test_each_run_of_a_comparison_has_a_name_of_its_own() -> None:
+    runs = [typed(run_results()), typed(run_results(4))]
+    assert facts.labels(runs) == ["made-up (1)", "made-up (2)"]

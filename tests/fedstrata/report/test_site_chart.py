@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedstrata.report import site_chart
-from fedstrata.report.results import Measured
+from fedstrata.runs.results import Measured
 from tests.helpers.run_results import run_results, typed
 
 RESULTS = typed(run_results())

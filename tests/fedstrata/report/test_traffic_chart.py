@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedstrata.report import traffic_chart
-from fedstrata.report.results import Round
 from fedstrata.report.traffic_chart import columns_of
+from fedstrata.runs.results import Round
 from tests.helpers.run_results import run_results, typed
 
 ROUNDS = typed(run_results()).rounds

@@ -165,3 +165,5 @@ def test_all_that_is_not_frozen_is_common() -> None:
 def test_the_share_is_checked() -> None:
     with pytest.raises(UserError, match=r"method\.alpha must be 0 to 1, got 1\.5"):
         make_method({"name": "apfl", "alpha": 1.5, "adaptive": True})
+    with pytest.raises(UserError, match=r"would never get a gradient.*method\.adaptive=false"):
+        make_method({"name": "apfl", "alpha": 0.0, "adaptive": True})

@@ -173,5 +173,7 @@ def test_tasks_of_any_kind_share_body_and_policy(tmp_path: Path) -> None:
     overrides = [*SMALL, "method=fedcp", "data.tasks=[gender,age_years,all]", "strategy.rounds=1"]
     results, _ = simulate(tmp_path, "faces", overrides, sites=3)
     assert len(results["rounds"][0]["participants"]) == 3
-    heads = {n.split("//")[0] for n in states(tmp_path, results["run"]) if "head.out" in n}
+    sent = states(tmp_path, results["run"])
+    assert not any("extras.head" in name for name in sent)
+    heads = {name.split("//")[0] for name in sent if "head.out" in name}
     assert heads == {"state/task/gender", "state/task/age_years", "state/task/all"}

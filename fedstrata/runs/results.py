@@ -235,6 +235,12 @@ class Coding(msgspec.Struct, frozen=True):
     down: dict[str, Any]
 
 
+class DataFacts(msgspec.Struct, frozen=True):
+    """What a site says of its data: in a simulation also a SHA-256 of them."""
+
+    digest: str = ""
+
+
 class Site(msgspec.Struct, frozen=True):
     """A site of the rounds."""
 
@@ -243,6 +249,12 @@ class Site(msgspec.Struct, frozen=True):
     classes: list[str] = []
     examples: dict[str, Count] = {}
     device: str = ""
+    data: DataFacts | None = None
+
+    @property
+    def digest(self) -> str:
+        """A SHA-256 of its data; "" of a deployed site."""
+        return self.data.digest if self.data else ""
 
 
 class Weights(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedstrata.report.results import read_results
+from fedstrata.runs.results import read_results
 from fedstrata.support.errors import UserError
 from tests.helpers.run_results import measured, run_results, typed, write_run
 

@@ -1,0 +1,1 @@
+"""Runs beside each other: means over seeds, gains over alone, costs; read from results.json alone."""

@@ -1,0 +1,223 @@
+"""What sites of simulations reached alone or in one place, kept to be used again by content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import conf
+from fedstrata.protocol.answers import RoundReport
+from fedstrata.protocol.limits import NAME
+from fedstrata.protocol.measured import check_metrics
+from fedstrata.protocol.numerics import Numerics
+from fedstrata.protocol.plan import Plan
+from fedstrata.support import checksums
+from fedstrata.support.durable import replacing_private
+from server_app.patience import Log
+from server_app.report import versions
+from server_app.rounds.checks import check_report
+from server_app.sites.members import Member
+from strategies.method import with_rest_in
+
+ALONE, POOLED = "alone", "in one place"
+MOST_BYTES = 2**20  # of a file
+# Whose code decides what a model trained alone is worth.
+CODE = ("client_app", "models", "strategies", "fedstrata/protocol", "fedstrata/support")
+
+
+@dataclass(frozen=True)
+class Reused:
+    """What was trained before.
+
+    Parameters
+    ----------
+    run : str
+        The run that trained it.
+    report : RoundReport
+        As the site answered then.
+    """
+
+    run: str
+    report: RoundReport
+
+
+@dataclass(frozen=True)
+class BaselineCache:
+    """A folder with one file for each site, of the content hash of all that the result depends on.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files are; each may be deleted at any time.
+    run : str
+        The run of now.
+    plan : Plan
+        Its plan, with weights and scale.
+    everyone : collection of Member
+        All sites of the simulation, or none where some are not known: training in one place
+        depends on the data of all.
+    log : callable
+        Takes text for the log.
+    """
+
+    folder: Path
+    run: str
+    plan: Plan
+    everyone: Collection[Member]
+    log: Log
+
+    def key(self, what: str, member: Member, measured: RoundReport | None, played: int) -> str:
+        """Return the content hash of what decides a site's result, or "" where not all is known.
+
+        ``measured`` is what the site has just answered in this run: it says with how many threads
+        it computes, and whether memory was short. ``played`` is in how many rounds it trains.
+        """
+        if measured is None or measured.numerics is None or not _digest(member):
+            return ""
+        decides = {
+            "what": what,
+            "site": _facts(member),
+            "device": _device(member.report.device),
+            "numerics": asdict(measured.numerics),
+            "plan": self._plan_of(what),
+            "played": played,
+            "versions": versions(),
+            "processor": processor(),
+            "code": code_digest(),
+        }
+        if what == POOLED:
+            if not all(map(_digest, self.everyone)) or member not in self.everyone:
+                return ""
+            decides["sites"] = [_facts(each) for each in self.everyone]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def _plan_of(self, what: str) -> dict[str, Any]:
+        """Return what of the plan decides the result: alone, the method and its groups do not."""
+        plan = self.plan
+        chosen: dict[str, Any] = {
+            "seed": plan.seed,
+            "rounds": plan.rounds,
+            "model": plan.model,
+            "weights": plan.weights,
+            "data": plan.data_options,
+            "train": asdict(plan.train),
+        }
+        if what == ALONE:
+            groups = with_rest_in(plan.groups, "personal")
+            return {**chosen, "fraction": plan.fraction, "groups": groups}
+        return {**chosen, "groups": plan.groups, "method": plan.method}
+
+    def read(self, key: str, member: Member, number: int) -> Reused | None:
+        """Return what was trained before under a key, or None; a file that is none is not used."""
+        path = self.folder / f"{key}.json"
+        try:
+            with path.open("rb") as file:
+                text = file.read(MOST_BYTES + 1)
+            return _read(text, member, number)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            self.log(f"{path} is not used, and its site is trained anew: {error}")
+            return None
+
+    def write(self, key: str, report: RoundReport) -> None:
+        """Keep what a site has just reached; where that cannot be, say why and go on."""
+        assert report.numerics is not None
+        content = {
+            "run": self.run,
+            "metrics": report.metrics,
+            "numerics": asdict(report.numerics),
+        }
+        try:
+            with replacing_private(self.folder / f"{key}.json") as unfinished:
+                unfinished.write_text(json.dumps(checksums.with_checksum(content)))
+        except OSError as error:
+            self.log(f"what sites reach alone is not kept for later runs: {error}")
+
+
+def reused_lines(what: str, reused: Mapping[str, str], sites: int) -> list[str]:
+    """Return what was not trained again, from which runs."""
+    by_run: dict[str, list[str]] = {}
+    for site, run in sorted(reused.items()):
+        by_run.setdefault(run, []).append(site)
+    return [
+        f"{what}: reused from {run} for {len(names)} of {sites} sites (baselines.reuse=false trains "
+        "them anew)"
+        for run, names in by_run.items()
+    ]
+
+
+def processor() -> str:
+    """Return the kind of processor, and which of its instructions torch uses."""
+    return f"{_processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@cache
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.processor() or platform.machine()
+
+
+@cache
+def code_digest() -> str:
+    """Return a SHA-256 of the code that trains: of another version, results can be others."""
+    root = Path(conf.__file__).resolve().parents[1]
+    seen = hashlib.sha256()
+    for path in sorted(path for room in CODE for path in (root / room).rglob("*.py")):
+        seen.update(f"{path.relative_to(root)}\n".encode())
+        seen.update(hashlib.sha256(path.read_bytes()).digest())
+    return seen.hexdigest()
+
+
+def _digest(member: Member) -> str:
+    return member.report.data.digest if member.report.data else ""
+
+
+def _facts(member: Member) -> list[Any]:
+    report = member.report
+    kind = asdict(report.kind)
+    return [report.site, report.task, kind, report.classes, report.input_shape, _digest(member)]
+
+
+def _device(name: str) -> str:
+    if not name.startswith("cuda") or not torch.cuda.is_available():
+        return name
+    return f"{name}: {torch.cuda.get_device_name(name)}"
+
+
+def _read(text: bytes, member: Member, number: int) -> Reused:
+    """Return what a file says; raise ValueError and its like for anything else."""
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES} bytes")
+    content = checksums.checked(json.loads(text))
+    if not isinstance(content["run"], str) or not NAME.fullmatch(content["run"]):
+        raise ValueError("it names no run")
+    numerics = Numerics(**content["numerics"])
+    numerics.check()
+    check_metrics(content["metrics"])
+    report = RoundReport(
+        site=member.site,
+        round=number,
+        examples=member.report.examples["train"],
+        steps=0,
+        planned=0,
+        loss=0.0,
+        seconds=0.0,
+        metrics=content["metrics"],
+        error="",
+        numerics=numerics,
+    )
+    check_report(report, member, number, 0.0)
+    return Reused(content["run"], report)
