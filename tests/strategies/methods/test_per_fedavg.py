@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -177,3 +178,22 @@ def test_fine_tuning_trains_by_the_plain_loss() -> None:
     for _ in range(2):
         w = moved(w, loss_and_gradients(w, *data)[1], -LR)
     assert close(site, w)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_step_normalizes_as_training_does_and_changes_no_statistics(frozen: bool) -> None:
+    groups = {"pretrained": ["fc1", "bn1"] if frozen else [], "common": ["..."]}
+    method = made()
+    site = tiny_round(method, groups=groups, model_name="mlp_bn")
+    before = {n: t.clone() for n, t in site.network.state_dict().items()}
+    adapted = method.predictor(site).state_dict()
+    network = copy.deepcopy(site.network).train(not frozen)
+    inputs, labels = data_of(site)
+    outputs = network(torch.from_numpy(inputs).float())
+    torch.nn.functional.cross_entropy(outputs, torch.from_numpy(labels)).backward()
+    weight = network.get_parameter("head.out.weight")
+    assert weight.grad is not None
+    expected = (weight - ALPHA * weight.grad).detach()
+    assert torch.allclose(adapted["head.out.weight"], expected, atol=1e-6)
+    assert all(torch.equal(adapted[n], before[n]) for n in before if n.startswith("bn1.running"))
+    assert all(torch.equal(t, before[n]) for n, t in site.network.state_dict().items())
