@@ -41,6 +41,7 @@ def tiny_round(
     start: Mapping[str, Tensor] | None = None,
     memory: Mapping[str, Tensor] | None = None,
     groups: Mapping[str, list[str]] | None = None,
+    model_name: str = "mlp",
     **changes: Any,
 ) -> SiteRound:
     """Return a round over a network of 3 inputs, 4 hidden units and 2 classes.
@@ -59,12 +60,14 @@ def tiny_round(
         What the site has kept.
     groups : mapping, optional
         The configured groups; everything is common when omitted.
+    model_name : str
+        ``mlp``, or ``mlp_bn`` with a BatchNorm.
     **changes
         Of `config_of`.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build("mlp", input_shape=(3,), classes=2, head=[], hidden=[4])
+        network = build(model_name, input_shape=(3,), classes=2, head=[], hidden=[4])
     configured = groups or {"common": ["..."]}
     model = ModelWithExtras(network, method.extras(Made(network, (3,), 2, configured)))
     partition = partition_tensors(model, method.groups(configured, model), method.known_groups())

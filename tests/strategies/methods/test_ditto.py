@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flwr.app import Message
+from torch import Tensor
 
 from client_app.store import DiskStore, LocalState
 from fedstrata.support.errors import UserError
@@ -120,3 +122,29 @@ def test_pull_0_equals_local_and_fedavg_bit_for_bit(tmp_path: Path) -> None:
         momentum = {n.removeprefix("own."): s for n, s in own.optimizer.items()}
         assert momentum.keys() == alone.optimizer.keys()
         assert all(same(momentum[n], alone.optimizer[n]) for n in momentum)
+
+
+def test_the_personal_model_is_in_no_message(tmp_path: Path) -> None:
+    replies: list[bytes] = []
+
+    def recorded(_: Message, reply: Message) -> Message:
+        replies.extend(array.data for array in reply.content["layers"].values())  # type: ignore[union-attr]
+        return reply
+
+    chosen = [*SMALL, "method=ditto"]
+    results, grid = simulate(tmp_path, "faces", chosen, sites=2, tamper=recorded)
+    own = [
+        kept_at(tmp_path, results["federation"], site).memory["own.conv1.weight"]
+        for site in ("site-00", "site-01")
+    ]
+    assert not torch.equal(*own)
+    sent = [array.data for m in grid.sent for array in m.content["layers"].values()]  # type: ignore[union-attr]
+    last = states(tmp_path, results["run"])["state/common//conv1.weight"]
+    assert len(replies) == 4  # of two sites in two rounds
+    assert any(start_of(last) in data for data in sent)  # what is searched for would be found
+    assert not any(start_of(each) in data for each in own for data in [*replies, *sent])
+
+
+def start_of(tensor: Tensor) -> bytes:
+    """Return the first bytes of a tensor, as they stand in a payload."""
+    return tensor.numpy().tobytes()[:48]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from fedstrata.support.errors import UserError
+from models.training.loop import FitReport
 from strategies.methods import make_method
 from tests.helpers.methods import groups_of
 from tests.helpers.site_rounds import (
@@ -71,3 +74,22 @@ def test_all_its_steps_are_counted() -> None:
     site = tiny_round(METHOD, batch_size=4, steps=3, epochs=None)
     METHOD.train(site)
     assert [fit.steps for fit in site.fits] == [2 * 2, 3]  # two passes of 8 examples, then 3 steps
+
+
+def test_each_phase_leaves_the_other_part_alone_its_running_statistics_too() -> None:
+    site = tiny_round(METHOD, model_name="mlp_bn")
+    layers: list[set[str]] = []
+    plain = site.fit
+
+    def watched(**options: Any) -> FitReport:
+        before = {name: tensor.clone() for name, tensor in site.network.state_dict().items()}
+        report = plain(**options)
+        after = site.network.state_dict()
+        changed = {name for name in after if not torch.equal(after[name], before[name])}
+        layers.append({name.rpartition(".")[0] for name in changed})
+        assert ("bn1.running_mean" in changed) == ("fc1.weight" in changed)
+        return report
+
+    site.fit = watched  # type: ignore[method-assign]
+    METHOD.train(site)
+    assert layers == [{"head.out"}, {"fc1", "bn1"}]
