@@ -138,8 +138,9 @@ def test_a_state_that_most_sites_cannot_use_is_given_up_and_its_cause_left_out(
     )
 
 
-def test_the_first_round_can_be_given_up_too(tmp_path: Path) -> None:
-    run = [*RUN, *UNBOUNDED]
+@pytest.mark.parametrize("method", ["layers", "dbe"])  # one that is opened, and then again
+def test_the_first_round_can_be_given_up_too(tmp_path: Path, method: str) -> None:
+    run = [*RUN, *UNBOUNDED, f"method={method}"]
     results, _ = simulate(tmp_path, "faces", run, tamper=layers(huge))
     assert [list(record["suspects"]) for record in results["rounds"]] == [[BAD], [], []]
     without = grid_of(tmp_path / "without")
