@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedstrata.protocol.measures import MEASURES, Measures
-from fedstrata.protocol.task_kinds import CLASSES
-from fedstrata.runs.results import Evaluation, Kind, Results
+from fedstrata.runs.results import Evaluation, Kind, Results, Round
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def scopes_of(results: Results) -> list[Scope]:
     final = results.final.sites.values() if results.final else ()
     units = {site.task: site.unit for site in final}
     each = [Scope((task,), kind, units.get(task, "")) for task, kind in sorted(kinds.items())]
-    of_classes = tuple(task for task, kind in sorted(kinds.items()) if kind == CLASSES)
-    return [Scope(of_classes, CLASSES), *each] if len(of_classes) > 1 else each
+    of_classes = tuple(task for task, kind in sorted(kinds.items()) if kind == "classes")
+    return [Scope(of_classes, "classes"), *each] if len(of_classes) > 1 else each
 
 
 def measured(evaluation: Evaluation | None, scope: Scope, state: int) -> AtSites | None:
@@ -102,7 +101,8 @@ def states(results: Results, scope: Scope, sites: Sequence[str]) -> list[tuple[i
     values: dict[str, float] = {}
     weights: dict[str, float] = {}
     found = []
-    for state, record in enumerate([*results.rounds, *ends]):
+    measurements: list[Round | Evaluation] = [*results.rounds, *ends]
+    for state, record in enumerate(measurements):
         for name in sites:
             site = record.sites.get(name)
             if site is not None and site.value is not None:

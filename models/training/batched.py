@@ -23,12 +23,9 @@ from models.training.loop import (
     planned_steps,
 )
 from models.training.losses import TaskLoss
+from models.training.stacked_optimizers import STACKED, Stack
 
-# Numbers that an optimizer step works on at a time: three float32 arrays of as many fit in a cache.
-BLOCK = 1 << 16
-MOMENTUM = "momentum_buffer"  # as torch.optim.SGD calls it
 Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
-Stack = dict[str, Tensor]  # tensors of m learners by name, the learners along the first axis
 
 
 @dataclass
@@ -56,10 +53,6 @@ class Learner:
 def why_not_batched(network: nn.Module, settings: FitSettings) -> str:
     """Return why a batched fit of ``network``, in its modes, would not be exact, or ""."""
     config = settings.config
-    if config.optimizer.name != "sgd":
-        # Adam divides a gradient by its own size: of one that is almost zero the rounding alone
-        # decides whether the step goes up or down, and the step has full length.
-        return f"train.optimizer.name={config.optimizer.name} turns rounding into whole steps"
     if settings.autocast:
         return "bfloat16 autocast"
     if config.augment != "none":
@@ -135,7 +128,10 @@ def fit_batched(
     sorted_already = order == sorted(order)
     ordered = stack if sorted_already else {n: tensor[order] for n, tensor in stack.items()}
     names = [name for name in ordered if name in set(trained)]
-    stepper = _Stepper({n: ordered[n] for n in names}, [learners[i] for i in order], settings)
+    before = [learners[i].optimizer_state for i in order]
+    stepper = STACKED[settings.config.optimizer.name](
+        {n: ordered[n] for n in names}, before, settings
+    )
     pulled = [name for name in names if name in set(exchanged)] if penalty else []
     begun = {name: ordered[name].clone() for name in pulled}
     loss_of = vmap(_loss_of(network, learners[0].loss, penalty if pulled else None))
@@ -289,54 +285,3 @@ class _Examples:
         chosen = torch.from_numpy(rows).to(self.device)
         weights = torch.from_numpy(shares).to(self.device)
         return self.inputs[chosen], self.labels[chosen], weights, sizes
-
-
-class _Stepper:
-    """SGD on stacked parameters, with the arithmetic of `torch.optim.SGD`."""
-
-    def __init__(self, stack: Stack, learners: Sequence[Learner], settings: FitSettings) -> None:
-        self.stack, self.learners = stack, learners
-        self.lr, self.optimizer = settings.lr, settings.config.optimizer
-        self.buffers = (
-            {n: self._momentum_of_all(n) for n in stack} if self.optimizer.momentum else {}
-        )
-        self.touched: set[str] = set()
-
-    def _momentum_of_all(self, name: str) -> Tensor:
-        """Return the momentum of all learners, zeros for a new one."""
-        # torch.optim.SGD starts with the first gradient itself: momentum * 0 + gradient is the same.
-        whole = torch.zeros_like(self.stack[name])
-        for i, learner in enumerate(self.learners):
-            if (before := learner.optimizer_state.get(name, {}).get(MOMENTUM)) is not None:
-                whole[i] = before
-        return whole
-
-    @torch.no_grad()
-    def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
-        """Update the parameters of the first learners; each gradient has shape ``(active, ...)``.
-
-        As `torch.optim.SGD` does, operation by operation. A few learners at a time, so that their
-        numbers stay in the processor's cache from one operation to the next.
-        """
-        self.touched |= gradients.keys()
-        for name, gradient in gradients.items():
-            each = max(gradient[0].numel(), 1)
-            for start in range(0, len(gradient), max(BLOCK // each, 1)):
-                rows = slice(start, min(start + max(BLOCK // each, 1), len(gradient)))
-                self._step_rows(name, rows, gradient[rows], clipping)
-
-    def _step_rows(self, name: str, rows: slice, change: Tensor, clipping: Tensor | None) -> None:
-        parameter = self.stack[name][rows]
-        if clipping is not None:
-            change = change * clipping[rows].view(-1, *[1] * (change.dim() - 1))
-        if self.optimizer.weight_decay:
-            change = change.add(parameter, alpha=self.optimizer.weight_decay)
-        if self.buffers:
-            change = self.buffers[name][rows].mul_(self.optimizer.momentum).add_(change)
-        parameter.add_(change, alpha=-self.lr)
-
-    def save(self, steps: Sequence[int], kept: Collection[str]) -> None:
-        """Save each learner's momentum in its ``optimizer_state``, if it did any step."""
-        for i, learner in enumerate(self.learners):
-            for name in self.touched & self.buffers.keys() & set(kept) if steps[i] else ():
-                learner.optimizer_state[name] = {MOMENTUM: self.buffers[name][i].cpu().clone()}

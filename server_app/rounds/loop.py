@@ -203,7 +203,7 @@ class Rounds:
         if number > 1 and 2 * len(played.diverged) > len(played.asked):
             raise UnusableState(number, played.diverged)
         if not played.lost and not played.closed:
-            self._stop_if_all_refused(record, connected)
+            stop_if_all_refused(record, self._members_of(connected))
         minimum = self.settings.minimum
         played.short = "nobody took part"
         if record.participants:
@@ -319,17 +319,6 @@ class Rounds:
         forgot = [self.state.downlink.failed(site) for site in recipients.sites]
         played.lost |= any(forgot)
 
-    def _stop_if_all_refused(self, record: RoundRecord, connected: set[int]) -> None:
-        """Raise UserError where all sites that are there answered, and no answer could be taken."""
-        there = {m.site for m in self.roster.members.values() if m.node_id in connected}
-        if record.refused and there <= record.refused.keys():
-            lines = [f"  {site}: {reason}" for site, reason in sorted(record.refused.items())]
-            raise UserError(
-                f"round {record.round}: no site could take part; what was learned up to round "
-                f"{record.round - 1} is kept, resume the run when this is mended:\n"
-                + "\n".join(lines)
-            )
-
     # -- waiting ---------------------------------------------------------------------------------
 
     def _wait_for_enough(self, number: int, history: History) -> set[int]:
@@ -348,7 +337,7 @@ class Rounds:
             short = self._shortage(connected)
             if not short:
                 if waited:
-                    there = self._members_in(connected)
+                    there = len(self._members_of(connected))
                     self.log(f"round {number}: {there} sites are there, it goes on")
                     waited = False
                 if not delivered:
@@ -371,13 +360,13 @@ class Rounds:
         )
         if short := sampling.too_few(self.state.keys(), able, self.settings.minimum):
             return short
-        there = self._members_in(connected)
+        there = len(self._members_of(connected))
         if there < self.settings.min_sites:
             return f"{there} of at least {self.settings.min_sites} sites are there"
         return ""
 
-    def _members_in(self, connected: set[int]) -> int:
-        return sum(member.node_id in connected for member in self.roster.members.values())
+    def _members_of(self, connected: set[int]) -> set[str]:
+        return {m.site for m in self.roster.members.values() if m.node_id in connected}
 
     def _deliver(self, history: History) -> bool:
         sites = self.roster.members.keys() - self.delivery.holders.silent
@@ -414,3 +403,13 @@ def measured(
             norms |= update_norms(key, contribution.tensors, state.states[key])
     scopes = tuple(update.contributions)
     return Judged(site, (recipients, update), report.examples, scopes), norms
+
+
+def stop_if_all_refused(record: RoundRecord, there: set[str]) -> None:
+    """Raise UserError where all sites that are there answered, and no answer could be taken."""
+    if record.refused and there <= record.refused.keys():
+        lines = [f"  {site}: {reason}" for site, reason in sorted(record.refused.items())]
+        raise UserError(
+            f"round {record.round}: no site could take part; what was learned up to round "
+            f"{record.round - 1} is kept, resume the run when this is mended:\n" + "\n".join(lines)
+        )

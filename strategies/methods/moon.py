@@ -46,7 +46,8 @@ class Moon(Method):
     Features are what enters ``head.out``: the paper's projection head is ``model.head``, such as
     ``[256]``. The groups are as configured. The first time that a site trains it has no last model,
     and no such term: the paper's code takes the start weights there. The two fixed bodies are in
-    eval mode. The last model is kept at the site, and a step costs two forward passes more.
+    eval mode. The last model is kept at the site, and a step costs two forward passes more. Where
+    no layer before ``head.out`` is trained, the term changes nothing.
 
     Parameters
     ----------

@@ -124,7 +124,9 @@ def _forgetful() -> Callable[..., Any]:
     from client_app.exchange import Exchange
 
     write = Exchange.write
-    return lambda self, trained, received, error_feedback: write(self, trained, received, {})
+    return lambda self, trained, received, feedback, groups: write(
+        self, trained, received, {}, groups
+    )
 
 
 @pytest.mark.parametrize("aggregator", ["fedadam", "fedavgm", "median"])

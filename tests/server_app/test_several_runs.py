@@ -40,7 +40,7 @@ def test_overrides_ask_for_these_runs(overrides: list[str], runs: list[tuple[str
 
 
 def test_an_override_that_is_none_is_reported() -> None:
-    with pytest.raises(UserError, match="overrides"):
+    with pytest.raises(UserError, match=r"override 'model\.hidden=\['"):
         expand(["model.hidden=["])
 
 

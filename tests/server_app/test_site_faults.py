@@ -115,6 +115,7 @@ def test_a_full_disk_costs_one_contribution_and_no_personal_layer(
         "round-000001.safetensors",
         "round-000003.safetensors",
         "models",
+        "test-examples.json",
     }
 
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from client_app.data.labels import Targets
 from client_app.data.normalization import check_normalization
-from client_app.data.paths import describe_file, require_folder
+from client_app.data.paths import require_folder
 from client_app.data.pflbench.ag_news import read_ag_news
 from client_app.data.pflbench.cifar import read_cifar10, read_cifar100
 from client_app.data.pflbench.download import TORCHVISION, download
 from client_app.data.pflbench.idx import read_fashion_mnist, read_mnist
-from client_app.data.pflbench.pamap2 import ACTIVITIES, Subject, read_subject, subject_files
+from client_app.data.pflbench.pamap2 import read_subject, subject_files, subject_name
 from client_app.data.pflbench.published import Published, Values
 from client_app.data.pflbench.tiny_imagenet import read_tiny_imagenet
 from client_app.data.sharing import ExampleOptions, Labelled, draw_splits, share_of_site
@@ -27,7 +27,14 @@ from client_app.data.site_info import (
     reject_empty_splits,
     require_root,
 )
-from client_app.data.site_split import ALONE, COLUMN_SCHEMES, SiteSplit, rank_of, seed_of_split
+from client_app.data.site_split import (
+    ALONE,
+    COLUMN_SCHEMES,
+    Rank,
+    SiteSplit,
+    rank_of,
+    seed_of_split,
+)
 from client_app.data.splitting import check_fractions
 from fedstrata.protocol.task_kinds import ONE_CLASS_EACH
 from fedstrata.support.errors import UserError, nearest
@@ -128,19 +135,16 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     root = require_folder(require_root(info))
     if settings.download:
         download(settings.dataset, root)
-    if settings.dataset == PAMAP2:
-        return _load_subject(settings, root, info, seed)
-    # No file of a data set changes while it is being divided: it is read once for all sites.
-    published = _read_cached(settings.dataset, root.resolve(), settings.largest_mb << 20)
+    published, rank, subject = _chosen(settings, root, info)
     share = share_of_site(
         _labelled(settings, published),
         settings.examples(),
         settings.site_split,
-        rank_of(info)[1],
-        seed_of_split(seed, "pflbench", settings.dataset),
+        rank,
+        seed_of_split(seed, "pflbench", subject or settings.dataset),
         info,
     )
-    name = name_of_site(info, default_name(info))
+    name = name_of_site(info, subject or default_name(info))
     parts = draw_splits(
         share,
         published.copies[share.rows],
@@ -165,14 +169,19 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
             train,
             validation,
             test,
+            source=subject,
             preprocessing=_preprocessing(inputs[0]) if pictures else None,
         )
     )
 
 
-def _load_subject(settings: PflbenchOptions, root: Path, info: SiteInfo, seed: int) -> SiteData:
-    """Return the windows of the site's own subject."""
-    files, rank = subject_files(root), rank_of(info)[1]
+def _chosen(settings: PflbenchOptions, root: Path, info: SiteInfo) -> tuple[Published, Rank, str]:
+    """Return what the site shares, with how many sites, and the subject that it is, if it is one."""
+    rank = rank_of(info)[1]
+    if settings.dataset != PAMAP2:
+        # No file of a data set changes while it is being divided: it is read once for all sites.
+        return _read_cached(settings.dataset, root.resolve(), settings.largest_mb << 20), rank, ""
+    files = subject_files(root)
     if rank.count > len(files):
         raise UserError(
             f"{rank.count} sites but {len(files)} subjects: start as many sites as there are "
@@ -183,45 +192,8 @@ def _load_subject(settings: PflbenchOptions, root: Path, info: SiteInfo, seed: i
             f"{len(files) - rank.count} of {len(files)} subjects belong to no site; for all of them: "
             f"--federation-config 'num-supernodes={len(files)}'"
         )
-    subject = read_subject(files[rank.index], settings.largest_mb << 20)
-    name = name_of_site(info, subject.name)
-    share = share_of_site(
-        _of_subject(subject),
-        settings.examples(),
-        settings.site_split,
-        ALONE,
-        seed_of_split(seed, "pflbench", subject.name),
-        info,
-    )
-    parts = draw_splits(
-        share,
-        subject.copies[share.rows],
-        settings.validation_fraction,
-        settings.test_fraction,
-        derive_seed(seed, "pflbench", "split", PAMAP2, name),
-        info.findings,
-    )
-    rows = [share.rows[part] for part in parts]
-    train, validation, test = (
-        Split(ArrayInputs(subject.values[part]), subject.labels[part]) for part in rows
-    )
-    shape = subject.values.shape[1:]
-    classes = tuple(ACTIVITIES.values())
-    return reject_empty_splits(
-        SiteData(name, PAMAP2, classes, shape, train, validation, test, source=subject.name)
-    )
-
-
-def _of_subject(subject: Subject) -> Labelled:
-    everything = np.arange(len(subject.labels), dtype=np.int64)
-    classes = tuple(ACTIVITIES.values())
-    return Labelled(
-        Targets(everything, classes, subject.labels, ONE_CLASS_EACH),
-        [None] * len(everything),
-        subject.copies,
-        lambda row: describe_file(subject.path) + f", window {row + 1}",
-        "window",
-    )
+    path = files[rank.index]
+    return read_subject(path, settings.largest_mb << 20), ALONE, subject_name(path)
 
 
 @lru_cache(maxsize=1)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.paths import describe_file, reject_escape
-from client_app.data.pflbench.published import missing, numbered
+from client_app.data.pflbench.published import Published, missing, numbered
 from fedstrata.support.errors import UserError, private
 
 ACTIVITIES = {
@@ -39,31 +38,6 @@ _READ = tuple(3 + 17 * sensor + column for sensor in range(3) for column in _OF_
 _SCALE = np.repeat([10.0, 1.0, 50.0], 3)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The windows of one subject, in order of time.
-
-    Parameters
-    ----------
-    name : str
-        ``subject-101`` and so on.
-    path : Path
-        The file.
-    values : NDArray[np.float32]
-        ``(n, 27 * 171)``.
-    labels : NDArray[np.int64]
-        Index into `ACTIVITIES`, ``(n,)``.
-    copies : NDArray[np.int64]
-        A number that equal windows share, ``(n,)``.
-    """
-
-    name: str
-    path: Path
-    values: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    copies: NDArray[np.int64]
-
-
 def subject_files(root: Path) -> list[Path]:
     """Return the files of all subjects in order; raise UserError where there is none."""
     for folder in _FOLDERS:
@@ -75,10 +49,16 @@ def subject_files(root: Path) -> list[Path]:
     raise missing(root, ["subject101.dat"])
 
 
-def read_subject(path: Path, largest: int) -> Subject:
-    """Return the windows of one subject: parts of one activity, without an overlap.
+def subject_name(path: Path) -> str:
+    """Return ``subject-101`` and so on."""
+    return f"subject-{path.stem.removeprefix('subject')}"
 
-    A value that is missing lies on the line between its neighbors in time.
+
+def read_subject(path: Path, largest: int) -> Published:
+    """Return the windows of one subject in order of time: parts of one activity, not overlapping.
+
+    A window is float32 ``(27 * 171,)``: each signal by itself. A value that is missing lies on the
+    line between its neighbors in time.
 
     Raises
     ------
@@ -102,9 +82,15 @@ def read_subject(path: Path, largest: int) -> Subject:
     if not windows:
         raise UserError(describe_file(path) + f": no activity lasts {WINDOW} samples")
     values = np.array(windows, dtype=np.float32)
-    name = f"subject-{path.stem.removeprefix('subject')}"
-    copies = numbered(each.tobytes() for each in values)
-    return Subject(name, path, values, np.array(labels, dtype=np.int64), copies)
+    return Published(
+        tuple(ACTIVITIES.values()),
+        np.array(labels, dtype=np.int64),
+        np.zeros(len(labels), dtype=bool),
+        lambda rows: values[rows],
+        numbered(each.tobytes() for each in values),
+        lambda row: describe_file(path) + f", window {row + 1}",
+        "window",
+    )
 
 
 def _table(path: Path, largest: int) -> NDArray[np.float64]:

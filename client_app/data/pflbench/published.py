@@ -37,7 +37,7 @@ class Published:
     where : callable
         Returns where example ``i`` stands, for texts.
     what : str
-        What one is: ``picture`` or ``text``.
+        What one is: ``picture``, ``text`` or ``window``.
     """
 
     classes: tuple[str, ...]

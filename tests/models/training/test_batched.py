@@ -77,6 +77,19 @@ def starts_of(model: nn.Module, count: int) -> list[dict[str, torch.Tensor]]:
 def test_each_learner_ends_where_it_ends_alone(
     name: str, settings: FitSettings, weighted: bool
 ) -> None:
+    check_each_learner(name, settings, weighted)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp_bn", "cnn"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_each_learner_ends_where_it_ends_alone_with_adaptive_steps(
+    name: str, optimizer: str
+) -> None:
+    chosen = replace(SGD, name=optimizer, lr=0.001)
+    check_each_learner(name, FitSettings(replace(CONFIG, optimizer=chosen)), False)
+
+
+def check_each_learner(name: str, settings: FitSettings, weighted: bool) -> None:
     sizes = [19, 19, 19, 19] if "bn" in name or "small" in name else [5, 1, 33, 17]
     model, splits = network(name), splits_of(name, sizes)
     starts = starts_of(model, len(sizes))
@@ -86,9 +99,19 @@ def test_each_learner_ends_where_it_ends_alone(
         {"0.weight" if name == "cnn" else trained[0]: {}} if i % 2 else {}
         for i in range(len(sizes))
     ]
+    adaptive = settings.config.optimizer.name != "sgd"
     for i, state in enumerate(before):  # some go on from earlier rounds
         for parameter in state:
-            state[parameter] = {"momentum_buffer": torch.full(starts[i][parameter].shape, 0.01)}
+            shape = starts[i][parameter].shape
+            state[parameter] = (
+                {
+                    "step": torch.tensor(3.0),
+                    "exp_avg": torch.full(shape, 0.01),
+                    "exp_avg_sq": torch.full(shape, 0.02),
+                }
+                if adaptive
+                else {"momentum_buffer": torch.full(shape, 0.01)}
+            )
     weights = [class_weights(s.labels, CLASSES) if weighted else None for s in splits]
     learners = [
         Learner(split, np.random.default_rng(i), dict(state), CrossEntropy(weight))
@@ -117,7 +140,12 @@ def test_each_learner_ends_where_it_ends_alone(
         assert (reports[i].steps, reports[i].planned) == (expected.steps, expected.planned)
         assert reports[i].loss == pytest.approx(expected.loss, abs=1e-6)
         for key, tensor in model.state_dict().items():
-            assert float((stack[key][i].double() - tensor.double()).abs().max()) <= 1e-5, key
+            # The gradient of a bias before a BatchNorm is 0 but for rounding, and Adam makes whole
+            # steps of that. What such a bias adds, the running mean takes away.
+            idle = adaptive and "bn" in name
+            idle = idle and (key.endswith(".bias") or "running_mean" in key)
+            most = 2 * expected.steps * settings.lr if idle else 1e-5
+            assert float((stack[key][i].double() - tensor.double()).abs().max()) <= most, key
         assert learners[i].optimizer_state.keys() == state.keys()
         for key, kept in state.items():
             for what, tensor in kept.items():
@@ -183,7 +211,6 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        (FitSettings(replace(CONFIG, optimizer=replace(SGD, name="adam"))), "rounding"),
         (FitSettings(replace(CONFIG, augment="flip")), "train.augment=flip"),
         (FitSettings(CONFIG, micro_batches=2), "micro-batches"),
         (FitSettings(CONFIG, autocast=True), "bfloat16"),

@@ -20,6 +20,7 @@ from tests.helpers.published_files import (
     pamap2_file,
     tiny_imagenet_files,
 )
+from tests.loopback import LoopbackGrid, simulate
 
 
 @pytest.fixture
@@ -165,3 +166,16 @@ def test_each_subject_of_pamap2_is_a_site(site, tmp_path) -> None:
     assert site(0, 1, **chosen).source == "subject-101"
     with pytest.raises(UserError, match=r"3 sites but 2 subjects.*num-supernodes=2"):
         site(0, 3, **chosen)
+
+
+def test_the_experiment_trains_its_network_at_every_site(site, tmp_path) -> None:
+    chosen = ["strategy.rounds=1", "strategy.poll=0.01", "baselines.alone=false", "method=fedper"]
+    chosen += ["data.site_split.scheme=iid", "train.epochs=null", "train.steps=2"]
+    nodes = {100 + index: {"partition-id": index, "num-partitions": 2} for index in range(2)}
+    given = {"data-root": str(tmp_path / "mnist"), "output-dir": str(tmp_path / "out")}
+    grid = LoopbackGrid(nodes, given)
+    results, _ = simulate(tmp_path / "out", "pflbench", chosen, grid=grid)
+    assert results["config"]["data"]["seed"] == 1
+    common = results["partition"]["mnist"][1]
+    assert common["parameters"] == 582_026 - 5_130
+    assert len(results["final"]["sites"]) == 2

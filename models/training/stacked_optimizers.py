@@ -1,0 +1,180 @@
+"""Steps of many small models of one architecture at once, with the arithmetic of torch's optimizers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.training.loop import FitSettings, OptimizerState
+
+# Numbers that a step works on at a time: three float32 arrays of as many fit in a cache.
+BLOCK = 1 << 16
+Stack = dict[str, Tensor]  # tensors of m models by name, the models along the first axis
+
+
+class StackedOptimizer(ABC):
+    """An optimizer over stacked parameters.
+
+    Parameters
+    ----------
+    stack : dict of str to Tensor
+        The parameters, ``(m, ...)``, which are changed in place.
+    before : sequence of mapping
+        Of each model the state of earlier fits by parameter name, as torch's optimizer saves it.
+    settings : FitSettings
+        Learning rate, weight decay and the rest.
+
+    Attributes
+    ----------
+    buffers : tuple of str
+        What torch's optimizer calls the tensors that it keeps of each parameter.
+    """
+
+    buffers: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, stack: Stack, before: Sequence[OptimizerState], settings: FitSettings
+    ) -> None:
+        self.stack, self.before = stack, before
+        self.lr, self.config = settings.lr, settings.config.optimizer
+        # A new model starts at zero; SGD's momentum * 0 + gradient is its first gradient.
+        self.kept = {
+            buffer: {name: self._of_all(name, buffer) for name in stack} for buffer in self._used()
+        }
+        self.touched: set[str] = set()
+
+    def _used(self) -> tuple[str, ...]:
+        return self.buffers
+
+    def _of_all(self, name: str, buffer: str) -> Tensor:
+        whole = torch.zeros_like(self.stack[name])
+        for i, state in enumerate(self.before):
+            if (saved := state.get(name, {}).get(buffer)) is not None:
+                whole[i] = saved
+        return whole
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor], clipping: Tensor | None) -> None:
+        """Update the parameters of the first models; each gradient has shape ``(active, ...)``.
+
+        As torch's optimizer does, operation by operation. A few models at a time, so that their
+        numbers stay in the processor's cache from one operation to the next.
+        """
+        self.touched |= gradients.keys()
+        for name, gradient in gradients.items():
+            self._count(name, len(gradient))
+            each = max(gradient[0].numel(), 1)
+            for start in range(0, len(gradient), max(BLOCK // each, 1)):
+                rows = slice(start, min(start + max(BLOCK // each, 1), len(gradient)))
+                change = gradient[rows]
+                if clipping is not None:
+                    change = change * over(clipping[rows], change)
+                self._step_rows(name, rows, change)
+
+    def _count(self, name: str, active: int) -> None:
+        """Note that the first models take a step of a parameter."""
+        del name, active
+
+    @abstractmethod
+    def _step_rows(self, name: str, rows: slice, change: Tensor) -> None:
+        """Update a parameter of some models along ``change``, their gradients."""
+
+    def save(self, steps: Sequence[int], kept: Collection[str]) -> None:
+        """Put the state of each model that took a step into its own of ``before``, for ``kept``."""
+        for i, state in enumerate(self.before):
+            for name in self.touched & set(kept) if steps[i] else ():
+                if saved := self._state(name, i):
+                    state[name] = saved
+
+    def _state(self, name: str, i: int) -> dict[str, Tensor]:
+        return {buffer: of_all[name][i].cpu().clone() for buffer, of_all in self.kept.items()}
+
+
+class StackedSGD(StackedOptimizer):
+    """`torch.optim.SGD`, with momentum and weight decay."""
+
+    buffers: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
+
+    def _used(self) -> tuple[str, ...]:
+        return self.buffers if self.config.momentum else ()
+
+    def _step_rows(self, name: str, rows: slice, change: Tensor) -> None:
+        parameter = self.stack[name][rows]
+        if self.config.weight_decay:
+            change = change.add(parameter, alpha=self.config.weight_decay)
+        if self.kept:
+            buffer = self.kept["momentum_buffer"][name][rows]
+            change = buffer.mul_(self.config.momentum).add_(change)
+        parameter.add_(change, alpha=-self.lr)
+
+
+class StackedAdam(StackedOptimizer):
+    """`torch.optim.Adam` with its usual betas (Kingma and Ba 2015, algorithm 1).
+
+    A gradient is divided by its own size. So where it is all but zero, rounding decides which way a
+    step goes, and two ways to compute the same model can part there by the whole learning rate.
+    """
+
+    buffers: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    eps: ClassVar[float] = 1e-8
+
+    def __init__(
+        self, stack: Stack, before: Sequence[OptimizerState], settings: FitSettings
+    ) -> None:
+        super().__init__(stack, before, settings)
+        self.steps = {
+            name: torch.tensor(
+                [float(state.get(name, {}).get("step", 0.0)) for state in before],
+                dtype=torch.float64,
+                device=tensor.device,
+            )
+            for name, tensor in stack.items()
+        }
+
+    def _count(self, name: str, active: int) -> None:
+        self.steps[name][:active] += 1
+
+    def _decayed(self, parameter: Tensor, change: Tensor) -> Tensor:
+        """Return the gradient with the weight decay in it, or decay the parameter."""
+        return change.add(parameter, alpha=self.config.weight_decay)
+
+    def _step_rows(self, name: str, rows: slice, change: Tensor) -> None:
+        parameter = self.stack[name][rows]
+        mean, square = (self.kept[buffer][name][rows] for buffer in self.buffers)
+        if self.config.weight_decay:
+            change = self._decayed(parameter, change)
+        first, second = self.betas
+        mean.lerp_(change, 1 - first)
+        square.mul_(second).addcmul_(change, change, value=1 - second)
+        counted = self.steps[name][rows]
+        size = over(self.lr / (1 - first**counted), change)
+        root = over((1 - second**counted).sqrt(), change)
+        parameter.sub_(size * mean / (square.sqrt() / root).add_(self.eps))
+
+    def _state(self, name: str, i: int) -> dict[str, Tensor]:
+        return {"step": self.steps[name][i].float().cpu().clone(), **super()._state(name, i)}
+
+
+class StackedAdamW(StackedAdam):
+    """`torch.optim.AdamW`: Adam with the weight decay apart (Loshchilov and Hutter 2019)."""
+
+    def _decayed(self, parameter: Tensor, change: Tensor) -> Tensor:
+        parameter.mul_(1 - self.lr * self.config.weight_decay)
+        return change
+
+
+STACKED: Mapping[str, type[StackedOptimizer]] = {
+    "sgd": StackedSGD,
+    "adam": StackedAdam,
+    "adamw": StackedAdamW,
+}
+
+
+def over(factors: Tensor, like: Tensor) -> Tensor:
+    """Return a factor for each model, ``(m,)``, in the dtype and for all dimensions of ``like``."""
+    return factors.to(like.dtype).view(-1, *[1] * (like.dim() - 1))

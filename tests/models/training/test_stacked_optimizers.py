@@ -1,0 +1,54 @@
+"""Optimizers of many models at once keep the state that torch's keep, and step as they do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedstrata.protocol.plan import FitConfig, OptimizerConfig
+from models.training.loop import OPTIMIZERS, FitSettings, OptimizerState, make_optimizer
+from models.training.stacked_optimizers import STACKED
+
+
+def settings_of(name: str, momentum: float = 0.9) -> FitSettings:
+    return FitSettings(
+        FitConfig(1, None, 8, OptimizerConfig(name, 0.01, momentum, 1e-2), None, "none")
+    )
+
+
+def test_there_is_one_for_each_optimizer() -> None:
+    assert STACKED.keys() == OPTIMIZERS.keys()
+
+
+@pytest.mark.parametrize("name", list(STACKED))
+def test_models_step_as_alone_each_as_often_as_it_has_batches(name: str) -> None:
+    torch.manual_seed(0)
+    start, steps = torch.randn(3, 4, 5), [3, 2, 1]
+    gradients = torch.randn(3, 3, 4, 5)
+    states: list[OptimizerState] = [{}, {}, {}]
+    stack = {"w": start.clone()}
+    stacked = STACKED[name](stack, states, settings_of(name))
+    for number in range(3):
+        active = sum(count > number for count in steps)
+        stacked.step({"w": gradients[number, :active]}, None)
+    stacked.save(steps, ["w"])
+    for i, count in enumerate(steps):
+        alone = torch.nn.Parameter(start[i].clone())
+        optimizer = make_optimizer({"w": alone}, settings_of(name))
+        for number in range(count):
+            alone.grad = gradients[number, i].clone()
+            optimizer.step()
+        assert torch.allclose(stack["w"][i], alone, rtol=0, atol=1e-6)
+        kept = {k: v for k, v in optimizer.state[alone].items() if torch.is_tensor(v)}
+        assert states[i]["w"].keys() == kept.keys()
+        assert all(torch.allclose(states[i]["w"][k], v, atol=1e-6) for k, v in kept.items())
+
+
+def test_without_momentum_there_is_no_state() -> None:
+    stack = {"w": torch.zeros(2, 3)}
+    states: list[OptimizerState] = [{}, {}]
+    stacked = STACKED["sgd"](stack, states, settings_of("sgd", momentum=0.0))
+    stacked.step({"w": torch.ones(2, 3)}, torch.tensor([1.0, 0.5]))
+    stacked.save([1, 1], ["w"])
+    assert states == [{}, {}]
+    assert torch.allclose(stack["w"], torch.tensor([[-0.01], [-0.005]]).expand(2, 3))
