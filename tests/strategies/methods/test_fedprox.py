@@ -97,6 +97,8 @@ def test_only_with_adapt_a_site_sends_its_loss(tmp_path: Path) -> None:
     adaptive, _ = simulate(tmp_path / "b", "faces", chosen, sites=2)
     assert set(fixed["rounds"][0]["bytes_up"]) == {"common"}
     assert set(adaptive["rounds"][0]["bytes_up"]) == {"common", "proximal"}
+    # A loss is no change of what was received: no site is refused for the size of its loss.
+    assert {each.partition(",")[0] for each in adaptive["rounds"][0]["norms"]} == {"common"}
     learned = states(tmp_path / "b", adaptive["run"])
     loss, mu = (float(learned[f"state/proximal//extras.{name}"]) for name in ("loss", "mu"))
     assert loss > 0
