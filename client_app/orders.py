@@ -30,7 +30,6 @@ from client_app.memory import within_memory
 from client_app.pooled.report import report_in_one_place
 from client_app.round import (
     PreparedRound,
-    check_finite,
     exchanged_tensors,
     open_site_round,
     prepare_round,
@@ -253,7 +252,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
         context.method.fine_tune(site_round, groups, tuning.epochs)
-        check_finite(context.partitioned)
+        prepared.check_finite()
         after, after_by_class = prepared.measure(), prepared.by_class()
     write_site_model(
         context,
