@@ -228,7 +228,9 @@ def _read(text: bytes, member: Member, number: int) -> Reused:
     numerics = Numerics(**content["numerics"])
     numerics.check()
     metrics = content["metrics"]
-    if not isinstance(metrics, dict) or not all(isinstance(each, dict) for each in metrics.values()):
+    if not isinstance(metrics, dict) or not all(
+        isinstance(each, dict) for each in metrics.values()
+    ):
         raise ValueError("its metrics are none")
     check_metrics(metrics)
     report = RoundReport(

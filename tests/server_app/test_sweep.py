@@ -99,7 +99,9 @@ def test_a_sweep_that_was_broken_off_goes_on_where_it_was(
 def test_a_complete_run_goes_on_with_further_overrides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_all(grid_of(tmp_path, sites=2), RunConfig("faces", (*BOTH, "seed=1"), tmp_path, "", "march"))
+    run_all(
+        grid_of(tmp_path, sites=2), RunConfig("faces", (*BOTH, "seed=1"), tmp_path, "", "march")
+    )
     played: list[str] = []
     monkeypatch.setattr(app, "run", lambda grid, each: played.append(each.name))
 
