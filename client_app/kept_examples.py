@@ -18,7 +18,7 @@ from models.model_card import ModelCard
 from models.training.data import Inputs, Labels, SiteData
 
 HOW_READ = "test-examples.json"  # in the site's folder of the run
-READ_AGAIN = frozenset({"faces", "har", "medmnist"})
+READ_AGAIN = frozenset({"faces", "har", "medmnist", "pflbench"})
 """The data sets of which a test example is no picture, text or row in a file that predict takes."""
 DRAWN = Path("drawn")  # instead of a file
 LARGEST = 1 << 16  # bytes of the file
@@ -70,7 +70,10 @@ def read_again(card: ModelCard, path: Path) -> tuple[Inputs, Labels, tuple[tuple
     plan = plan_from_json(card.plan)
     root = None if how.root is None else Path(how.root)
     info = SiteInfo(how.site, how.task, how.index, how.count, root, deployed=how.deployed)
-    data = load(str(plan.data["name"]), plan.data_options, info, plan.seed)
+    options = plan.data_options
+    if "download" in options:  # nothing is fetched to read again what was there
+        options = {**options, "download": False}
+    data = load(str(plan.data["name"]), options, info, plan.seed)
     if data.digest != card.data:
         where = private(how.root, "the site's data") if how.root else "the data that are drawn here"
         raise UserError("--split test: " + where + " are not those of the run any more")

@@ -27,7 +27,7 @@ from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.run_folder import KEPT, RunFolder
 from server_app.said_once import say_once
-from server_app.saved_run import folder_of, saved_run
+from server_app.saved_run import SavedRun, folder_of, saved_run
 from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.joining import gather
 from server_app.sites.members import Member, RejectedSite
@@ -92,14 +92,15 @@ def run_all(grid: Grid, wanted: RunConfig) -> None:
         return run(grid, several[0])
     from server_app.run import checked
 
-    for each in several:
-        checked(_composed(grid, each))
+    configs = [_configured(grid, each)[0] for each in several]
+    for config in configs:
+        checked(config)
     runs.begin(wanted, _given(wanted, grid))
     note_said("sweep", str(runs.sweep))
     failed: dict[str, str] = {}
-    for number, each in enumerate(several, start=1):
+    for number, (each, config) in enumerate(zip(several, configs, strict=True), start=1):
         what = f"run {number} of {len(several)}"
-        if is_complete(each):
+        if is_complete(each, config):
             say(f"{what}: {each.name} is complete")
             continue
         say(f"{what}: {' '.join(each.overrides)}")
@@ -121,9 +122,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     is known first. While sites of a deployment answer, torch is imported here; a simulation's, on
     the same machine, start undisturbed.
     """
-    config = _composed(grid, wanted)
-    given = saved_run(config, wanted.overrides, wanted.output_dir)
-    config = config if given is None else given.config(config)
+    config, given = _configured(grid, wanted)
     folder, old = folder_of(wanted, config, given)
     if config.cross_site == OF_MODELS and isinstance(grid, GrpcGrid):
         raise UserError(
@@ -191,6 +190,13 @@ def _composed(grid: Grid, wanted: RunConfig) -> Config:
     if config.baselines.pooled and isinstance(grid, GrpcGrid):
         say(NOT_POOLED)
     return config
+
+
+def _configured(grid: Grid, wanted: RunConfig) -> tuple[Config, SavedRun | None]:
+    """Return the configuration, and the finished run that is measured, whose options it then has."""
+    config = _composed(grid, wanted)
+    given = saved_run(config, wanted.overrides, wanted.output_dir)
+    return (config, None) if given is None else (given.config(config), given)
 
 
 def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.plan import Plan
 from fedstrata.support import checksums
 from fedstrata.support.durable import replacing_private
+from fedstrata.support.errors import UserError
+from fedstrata.support.folders import default_models_dir, model_folder
 from server_app.patience import Log
 from server_app.report import versions
 from server_app.rounds.checks import check_report
@@ -82,6 +85,9 @@ class BaselineCache:
         """
         if measured is None or measured.numerics is None or not _digest(member):
             return ""
+        encoder = encoder_digest(self.plan.model.get("folder"))
+        if encoder is None:
+            return ""
         decides = {
             "what": what,
             "site": _facts(member),
@@ -90,6 +96,7 @@ class BaselineCache:
             "plan": self._plan_of(what),
             "played": played,
             "versions": versions(),
+            "encoder": encoder,
             "processor": processor(),
             "code": code_digest(),
         }
@@ -181,6 +188,20 @@ def code_digest() -> str:
     return seen.hexdigest()
 
 
+def encoder_digest(folder: object) -> str | None:
+    """Return a SHA-256 of what builds a network that is read from a folder; "" for another one.
+
+    Heads and activation show in no weights. None where the folder cannot be read.
+    """
+    if folder is None:
+        return ""
+    try:
+        described = (model_folder(folder, default_models_dir()) / "config.json").read_bytes()
+        return hashlib.sha256(version("transformers").encode() + b"\n" + described).hexdigest()
+    except (OSError, UserError, PackageNotFoundError):
+        return None
+
+
 def _digest(member: Member) -> str:
     return member.report.data.digest if member.report.data else ""
 
@@ -206,7 +227,12 @@ def _read(text: bytes, member: Member, number: int) -> Reused:
         raise ValueError("it names no run")
     numerics = Numerics(**content["numerics"])
     numerics.check()
-    check_metrics(content["metrics"])
+    metrics = content["metrics"]
+    if not isinstance(metrics, dict) or not all(
+        isinstance(each, dict) for each in metrics.values()
+    ):
+        raise ValueError("its metrics are none")
+    check_metrics(metrics)
     report = RoundReport(
         site=member.site,
         round=number,
@@ -215,7 +241,7 @@ def _read(text: bytes, member: Member, number: int) -> Reused:
         planned=0,
         loss=0.0,
         seconds=0.0,
-        metrics=content["metrics"],
+        metrics=metrics,
         error="",
         numerics=numerics,
     )

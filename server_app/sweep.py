@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from fedstrata.support.errors import UserError, nearest
 from server_app.compose import RunConfig, expand
 from server_app.run_folder import RunFolder
 from server_app.run_names import check_name, unused_folder
+from strategies.config import Config
 
 MOST_NAME = 64  # characters of a folder's name that nobody chose
 _HASH = 8  # characters of a name that was cut
@@ -74,6 +76,7 @@ def runs_of(wanted: RunConfig) -> Runs:
             )
         most = MOST_RUN_NAME if wanted.name else MOST_NAME
         names = run_names(path.name, several, most)
+        _check_unused(wanted.output_dir, path.name, names)
     else:
         path, names = before.path, list(before.runs)
         _check_same(before, several)
@@ -85,10 +88,14 @@ def runs_of(wanted: RunConfig) -> Runs:
     return Runs(each, path, before is not None)
 
 
-def is_complete(run: RunConfig) -> bool:
-    """Return whether a run of a sweep was played to its end before."""
-    path = run.output_dir / run.name
-    return run.resume == run.name and read_run(path).state == "complete"
+def is_complete(run: RunConfig, config: Config) -> bool:
+    """Return whether a run of a sweep was played to its end before, configured as it is now."""
+    if run.resume != run.name:
+        return False
+    before = read_run(run.output_dir / run.name)
+    if before.state != "complete" or before.results is None:
+        return False
+    return bool(before.results["config"] == json.loads(json.dumps(config.to_dict())))
 
 
 def run_names(sweep: str, several: Sequence[Sequence[str]], most: int) -> list[str]:
@@ -182,6 +189,18 @@ def _resumed(wanted: RunConfig) -> Sweep | None:
             "to resume one run, give the overrides of that run alone"
         )
     return found
+
+
+def _check_unused(output_dir: Path, sweep: str, names: Sequence[str]) -> None:
+    """Raise UserError where a new sweep would go on with a run of another one."""
+    taken = [name for name in names if RunFolder(output_dir / name).has_begun]
+    if taken:
+        raise UserError(
+            f"name: {output_dir} holds a run {taken[0]!r}"
+            + (f" and {len(taken) - 1} more" if taken[1:] else "")
+            + f", and no sweep {sweep!r} that it belongs to: choose another name, or remove the "
+            "folders of these runs"
+        )
 
 
 def _check_same(before: Sweep, several: Sequence[tuple[str, ...]]) -> None:

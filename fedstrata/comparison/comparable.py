@@ -15,9 +15,10 @@ APART = "compare runs on the same data, or write --apart for a table of each"
 def difference(one: Results, other: Results) -> str:
     """Return what differs between the data of two runs, or "" where their figures may be paired.
 
-    Runs have the same sites with the same tasks. With one seed each site has the same data: the
-    same digest in simulations, and as many examples of each split. With two seeds the options of
-    the data are the same, since a split can follow the seed.
+    Runs have the same sites with the same tasks. With one seed of the data, which is the run's where
+    ``data.seed`` is not given, each site has the same data: the same digest in simulations, and as
+    many examples of each split. With two the options of the data are the same, since a split can
+    follow the seed.
     """
     if reason := _other_sites(one, other):
         return reason
@@ -28,7 +29,7 @@ def difference(one: Results, other: Results) -> str:
     known = all(map(all, digests))
     if known and all(a == b for a, b in digests):
         return ""
-    if one.seed == other.seed:
+    if _seed_of_data(one) == _seed_of_data(other):
         found = [_other_data(one.sites[n], other.sites[n]) for n in names]
         if reason := _all_sites(names, found):
             return "; ".join(filter(None, (reason, _other_options(one, other))))
@@ -61,6 +62,11 @@ def sets_of(runs: Sequence[Results]) -> list[list[Results]]:
 def unchecked(runs: Sequence[Results]) -> list[str]:
     """Return the runs of which no digest says on what data they were: those of deployments."""
     return [r.run for r in runs if not all(site.digest for site in r.sites.values())]
+
+
+def _seed_of_data(run: Results) -> object:
+    own = run.option("data.seed")
+    return run.seed if own is None else own
 
 
 def _other_sites(one: Results, other: Results) -> str:

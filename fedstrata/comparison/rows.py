@@ -51,7 +51,7 @@ class StateRow(msgspec.Struct, frozen=True):
     value: Figure
     weighted: Figure
     worst: Figure
-    worst_sites: list[str]
+    worst_sites: list[str | None]
     gain: Figure | None
     better_alone: int | None
     paired_sites: int
@@ -259,13 +259,12 @@ def _state_rows(
     notes: list[str],
 ) -> tuple[list[StateRow], list[str]]:
     """Return the rows of one state, and the sites that all runs measured: means are over those."""
-    found = {
-        row: {run.seed: at for run in members if (at := state_of(run)) is not None}
-        for row, members in rows.items()
-    }
-    every = [at for by_seed in found.values() for at in by_seed.values()]
+    found = {row: {run.seed: state_of(run) for run in members} for row, members in rows.items()}
+    every = [at for by_seed in found.values() for at in by_seed.values() if at is not None]
     if not every:
         return [], []
+    if without := [r.run for row, own in rows.items() for r in own if found[row][r.seed] is None]:
+        notes.append(f"{scope.name}, {what}: no figure of {', '.join(without)}")
     sites = sorted(set.intersection(*(set(at.values) for at in every)))
     some = set.union(*(set(at.values) for at in every))
     if lacking := sorted(some - set(sites)):
@@ -277,44 +276,57 @@ def _state_rows(
         return [], []
     made, first = [], next(iter(found.values()))
     for row, by_seed in found.items():
-        if by_seed:
+        if any(by_seed.values()):
             over = None if by_seed is first else _over_first(by_seed, first, sites, scope)
             made.append(_state_row(row, list(by_seed.values()), sites, scope, over))
     return made, sites
 
 
 def _over_first(
-    own: Mapping[int, AtSites], first: Mapping[int, AtSites], sites: Sequence[str], scope: Scope
+    own: Mapping[int, AtSites | None],
+    first: Mapping[int, AtSites | None],
+    sites: Sequence[str],
+    scope: Scope,
 ) -> Figure | None:
     """Return by how much a row is better than the first one, over the seeds that both have."""
-    gain = scope.measures.gain
-    shared = sorted(own.keys() & first.keys())
-    if not shared:
-        return None
-    return over_seeds(
-        [gain(unweighted(own[s], sites), unweighted(first[s], sites)) for s in shared]
-    )
+
+    def over(seed: int) -> float | None:
+        ours, before = own[seed], first.get(seed)
+        if ours is None or before is None:
+            return None
+        return scope.measures.gain(unweighted(ours, sites), unweighted(before, sites))
+
+    gains = [over(seed) for seed in own]
+    return None if all(each is None for each in gains) else over_seeds(gains)
 
 
 def _state_row(
-    row: str, members: Sequence[AtSites], sites: Sequence[str], scope: Scope, over: Figure | None
+    row: str,
+    members: Sequence[AtSites | None],
+    sites: Sequence[str],
+    scope: Scope,
+    over: Figure | None,
 ) -> StateRow:
     gain = scope.measures.gain
-    lowest = [worst(at, sites, scope.measures) for at in members]
-    paired = [name for name in sites if all(name in at.alone for at in members)]
-    gains = [[gain(at.values[name], at.alone[name]) or 0.0 for name in paired] for at in members]
-    by_site = [mean(each) for each in zip(*gains, strict=True)]
+    known = [at for at in members if at is not None]
+    lowest = [worst(at, sites, scope.measures) if at else (None, None) for at in members]
+    paired = [name for name in sites if all(name in at.alone for at in known)]
+    gains = [
+        [gain(at.values[name], at.alone[name]) or 0.0 for name in paired] if at else None
+        for at in members
+    ]
+    by_site = [mean(each) for each in zip(*filter(None, gains), strict=True)]
     return StateRow(
         row=row,
-        value=over_seeds([unweighted(at, sites) for at in members]),
-        weighted=over_seeds([weighted(at, sites) for at in members]),
+        value=over_seeds([unweighted(at, sites) if at else None for at in members]),
+        weighted=over_seeds([weighted(at, sites) if at else None for at in members]),
         worst=over_seeds([value for _, value in lowest]),
         worst_sites=[name for name, _ in lowest],
-        gain=over_seeds([mean(each) for each in gains]) if paired else None,
+        gain=over_seeds([mean(each) if each else None for each in gains]) if paired else None,
         better_alone=sum(each < 0 for each in by_site) if paired else None,
         paired_sites=len(paired),
         over_first=over,
-        state=over_seeds([at.state for at in members]),
+        state=over_seeds([at.state if at else None for at in members]),
     )
 
 

@@ -16,7 +16,9 @@ from fedstrata.support.errors import UserError
 FILE = "results.json"
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
-Amount = Annotated[float, msgspec.Meta(ge=0)]
+MOST = 1e40  # of a figure: its sums and squares over runs stay finite
+Amount = Annotated[float, msgspec.Meta(ge=0, le=MOST)]
+Number = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Kind = Literal["classes", "labels", "number"]
 Reasons = dict[str, str]
@@ -25,19 +27,19 @@ Reasons = dict[str, str]
 class ClassRates(msgspec.Struct, frozen=True):
     """One class or label against the rest."""
 
-    sensitivity: float | None = None
-    specificity: float | None = None
-    ppv: float | None = None
-    npv: float | None = None
-    f1: float | None = None
-    threshold: float | None = None
+    sensitivity: Number | None = None
+    specificity: Number | None = None
+    ppv: Number | None = None
+    npv: Number | None = None
+    f1: Number | None = None
+    threshold: Number | None = None
     intervals: dict[str, tuple[float, float] | None] = {}
 
 
 class Calibration(msgspec.Struct, frozen=True):
     """Expected calibration error, and of each bin: confidence, accuracy, share of the examples."""
 
-    error: float | None = None
+    error: Number | None = None
     bins: list[tuple[Share, Share, Share] | None] = []
 
 
@@ -48,27 +50,27 @@ class Measured(msgspec.Struct, frozen=True):
     task: str = ""
     unit: str = ""
     examples: Amount = 0.0
-    loss: float | None = None
-    accuracy: float | None = None
-    balanced_accuracy: float | None = None
-    auroc: float | None = None
-    average_precision: float | None = None
-    mae: float | None = None
-    rmse: float | None = None
-    r2: float | None = None
-    majority_accuracy: float | None = None
-    baseline_auroc: float | None = None
-    baseline_mae: float | None = None
-    alone_accuracy: float | None = None
-    alone_auroc: float | None = None
-    alone_mae: float | None = None
-    pooled_accuracy: float | None = None
-    pooled_auroc: float | None = None
-    pooled_mae: float | None = None
+    loss: Number | None = None
+    accuracy: Number | None = None
+    balanced_accuracy: Number | None = None
+    auroc: Number | None = None
+    average_precision: Number | None = None
+    mae: Number | None = None
+    rmse: Number | None = None
+    r2: Number | None = None
+    majority_accuracy: Number | None = None
+    baseline_auroc: Number | None = None
+    baseline_mae: Number | None = None
+    alone_accuracy: Number | None = None
+    alone_auroc: Number | None = None
+    alone_mae: Number | None = None
+    pooled_accuracy: Number | None = None
+    pooled_auroc: Number | None = None
+    pooled_mae: Number | None = None
     interval: tuple[float, float] | None = None
     sites: int = 0
     worst: dict[str, str | float] = {}
-    spread: float | None = None
+    spread: Number | None = None
     train_examples: Count = 0
     seconds: Amount = 0.0
     by_class: dict[str, ClassRates] = {}
@@ -150,7 +152,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     round: Count | None = None
     metric: str = ""
     over: str = ""
-    value: float | None = None
+    value: Number | None = None
 
 
 class Tuned(msgspec.Struct, frozen=True):
@@ -161,8 +163,8 @@ class Tuned(msgspec.Struct, frozen=True):
     task: str = ""
     kind: Kind = "classes"
     unit: str = ""
-    gain: float | None = None
-    over_alone: float | None = None
+    gain: Number | None = None
+    over_alone: Number | None = None
     tuned: Count = 0
 
     @property

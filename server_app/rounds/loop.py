@@ -12,7 +12,6 @@ from typing import Any
 from flwr.app import Message
 
 from fedstrata.protocol import kinds
-from fedstrata.protocol.kinds import group_of
 from fedstrata.protocol.limits import NotFinite, NotNow, Refused
 from fedstrata.support.errors import UserError
 from server_app.choosing import best_of
@@ -399,8 +398,8 @@ def measured(
     ((site, report),) = update.reports.items()
     norms: dict[str, float] = {}
     for key, contribution in update.contributions.items():
-        # What is made from scratch each round is no step from the last state, such as a loss.
-        if state.method.trains_what_it_received(group_of(key)):
+        # Knowledge computed from scratch is no change of what was received.
+        if state.method.trains_what_it_received(kinds.group_of(key)):
             norms |= update_norms(key, contribution.tensors, state.states[key])
     scopes = tuple(update.contributions)
     return Judged(site, (recipients, update), report.examples, scopes), norms

@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client_app.context import open_site
+from client_app.data.pflbench import loader
 from client_app.kept_examples import DRAWN, HOW_READ, read_again, write_how_read
+from client_app.node_config import read_node_settings
 from client_app.site_model import site_card
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models.model_card import ModelCard
+from server_app.compose import compose
+from strategies.config import plan_for
 from tests.helpers.model_cards import card
+from tests.helpers.published_files import mnist_files
 from tests.helpers.site_contexts import opened
 
 
@@ -62,3 +68,25 @@ def test_a_damaged_note_is_named(kept: tuple[ModelCard, Path], content: bytes) -
 def test_a_card_without_a_plan_is_refused(kept: tuple[ModelCard, Path]) -> None:
     with pytest.raises(UserError, match="has no plan"):
         read_again(card(), kept[1])
+
+
+def test_a_published_data_set_is_read_again_and_never_fetched(tmp_path: Path) -> None:
+    root = mnist_files(tmp_path / "mnist")
+    wanted = ["data.download=true", "data.site_split.scheme=iid", "data.validation_fraction=0.2"]
+    plan = plan_for(compose("pflbench", wanted), federation="run-1", weights="")
+    node = {"partition-id": 0, "num-partitions": 2}
+    context = open_site(read_node_settings(node, {"data-root": str(root)}), plan)
+    write_how_read(context)
+    path = context.store.folder / HOW_READ
+    described = site_card(context, "last", 1, metrics={})
+    test = context.data.test
+    inputs, targets, places = read_again(described, path)
+    every = np.arange(len(test))
+    assert np.array_equal(inputs.batch(every).numpy(), test.inputs.batch(every).numpy())
+    assert np.array_equal(targets, test.labels)
+    assert {place[0].name for place in places} <= {each.name for each in root.iterdir()}
+    for each in root.iterdir():
+        each.unlink()
+    loader._read_cached.cache_clear()
+    with pytest.raises(UserError, match="has no train-images-idx3-ubyte"):
+        read_again(described, path)

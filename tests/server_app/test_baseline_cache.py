@@ -159,6 +159,24 @@ def test_data_and_what_a_site_computes_with_decide(
     assert len(keys) == 8
 
 
+def test_what_builds_a_network_of_a_folder_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseline_cache, "default_models_dir", lambda: tmp_path)
+    monkeypatch.setattr(baseline_cache, "version", lambda package: "5.0")
+    folder = tmp_path / "bert"
+    plan = replace(PLAN, model={**PLAN.model, "folder": "bert"})
+    keys = [cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3)]
+    folder.mkdir()
+    for described in ('{"num_attention_heads": 2}', '{"num_attention_heads": 4}'):
+        (folder / "config.json").write_text(described)
+        keys.append(cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3))
+    monkeypatch.setattr(baseline_cache, "version", lambda package: "5.1")
+    keys.append(cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3))
+    assert keys[0] == ""  # there is no folder
+    assert len(set(keys)) == 4
+
+
 def test_where_something_is_not_known_there_is_no_key(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, PLAN, site(), site("south", digest=""))
     assert cache.key(ALONE, member(), MEASURED, 3) == ""
@@ -192,6 +210,8 @@ OTHER_KIND = {"test": {"examples": 4.0, "loss": 0.5, "mae": 1.0, "rmse": 1.0, "r
         {"run": "../march"},
         {"run": 7},
         {"metrics": {}},
+        {"metrics": []},
+        {"metrics": {"test": 3}},
         {"metrics": {"test": {"examples": 4.0, "loss": 0.5}}},
         {"metrics": OTHER_KIND},
         {"numerics": {"threads": 0}},

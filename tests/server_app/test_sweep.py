@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -93,6 +94,34 @@ def test_a_sweep_that_was_broken_off_goes_on_where_it_was(
     assert "run 1 of 2: march_method-fedavg is complete" in caplog.text
     (part,) = json.loads((tmp_path / "march" / "comparison.json").read_text())["parts"]
     assert len(part["rows"]) == 2
+
+
+def test_a_complete_run_goes_on_with_further_overrides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all(
+        grid_of(tmp_path, sites=2), RunConfig("faces", (*BOTH, "seed=1"), tmp_path, "", "march")
+    )
+    played: list[str] = []
+    monkeypatch.setattr(app, "run", lambda grid, each: played.append(each.name))
+
+    def resume(*more: str) -> list[str]:
+        played.clear()
+        wanted = RunConfig("faces", (*BOTH, "seed=1", *more), tmp_path, "march")
+        run_all(grid_of(tmp_path, sites=2), wanted)
+        return played
+
+    assert resume() == []
+    assert resume("deployment.epochs=1") == ["march_method-fedavg", "march_method-fedper"]
+
+
+def test_a_new_sweep_takes_no_run_of_another(tmp_path: Path) -> None:
+    (tmp_path / "march_seed-2").mkdir()
+    (tmp_path / "march_seed-2" / "run.json").write_text("{}")
+    wanted = RunConfig("faces", ("seed=1,2",), tmp_path, "", "march")
+    with pytest.raises(UserError, match="holds a run 'march_seed-2', and no sweep 'march'"):
+        runs_of(wanted)
+    assert len(runs_of(replace(wanted, name="april")).each) == 2
 
 
 def test_runs_on_other_data_are_compared_apart(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def read_ag_news(root: Path, largest: int) -> Published:
         lambda rows: shares_of_words([texts[row] for row in rows]),
         numbered(text.encode() for text in texts),
         lambda row: describe_file(places[row][0]) + f", line {places[row][1]}",
+        lambda row: places[row],
         "text",
     )
 

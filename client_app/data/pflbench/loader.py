@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +41,7 @@ from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.options import read_options
 from fedstrata.support.seeds import derive_seed
 from models.preprocessing import Pictures
-from models.training.data import ArrayInputs, SiteData, Split
+from models.training.data import ArrayInputs, Places, SiteData, Split
 
 DATASETS: Mapping[str, Callable[[Path, int], Published]] = {
     "mnist": read_mnist,
@@ -171,6 +171,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
             test,
             source=subject,
             preprocessing=_preprocessing(inputs[0]) if pictures else None,
+            test_places=_places(published, share.rows[parts[2]].tolist()),
         )
     )
 
@@ -213,6 +214,11 @@ def _labelled(settings: PflbenchOptions, published: Published) -> Labelled:
         published.where,
         published.what,
     )
+
+
+def _places(published: Published, rows: Sequence[int]) -> Places:
+    found = [published.place(row) for row in rows]
+    return Places(tuple(path for path, _ in found), tuple(number for _, number in found))
 
 
 def _inputs(settings: PflbenchOptions, values: Values) -> ArrayInputs:

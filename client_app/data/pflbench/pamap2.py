@@ -89,6 +89,7 @@ def read_subject(path: Path, largest: int) -> Published:
         lambda rows: values[rows],
         numbered(each.tobytes() for each in values),
         lambda row: describe_file(path) + f", window {row + 1}",
+        lambda row: (path, row),
         "window",
     )
 

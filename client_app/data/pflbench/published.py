@@ -36,6 +36,8 @@ class Published:
         A number that examples with the same content share, ``(n,)``.
     where : callable
         Returns where example ``i`` stands, for texts.
+    place : callable
+        Returns the same as a file and a number in it.
     what : str
         What one is: ``picture``, ``text`` or ``window``.
     """
@@ -46,6 +48,7 @@ class Published:
     values: Callable[[NDArray[np.int64]], Values]
     copies: NDArray[np.int64]
     where: Callable[[int], PrivateText]
+    place: Callable[[int], tuple[Path, int]]
     what: str
 
 
@@ -79,9 +82,13 @@ def of_pictures(
     sizes = [len(part[1]) for part in parts]
     starts = np.cumsum([0, *sizes])
 
-    def where(row: int) -> PrivateText:
+    def place(row: int) -> tuple[Path, int]:
         number = int(np.searchsorted(starts, row, side="right")) - 1
-        return describe_file(parts[number][2]) + f", picture {row - int(starts[number]) + 1}"
+        return parts[number][2], row - int(starts[number])
+
+    def where(row: int) -> PrivateText:
+        path, number = place(row)
+        return describe_file(path) + f", picture {number + 1}"
 
     return Published(
         tuple(classes),
@@ -90,6 +97,7 @@ def of_pictures(
         lambda rows: images[rows],
         numbered(each.tobytes() for each in images),
         where,
+        place,
         "picture",
     )
 

@@ -65,6 +65,7 @@ def read_tiny_imagenet(root: Path, largest: int) -> Published:
         lambda rows: _decoded(root, [paths[row] for row in rows]),
         np.arange(len(paths), dtype=np.int64),
         lambda row: describe_file(paths[row]),
+        lambda row: (paths[row], 0),
         "picture",
     )
 

@@ -32,6 +32,16 @@ def test_the_data_of_another_seed_may_differ_but_not_their_options() -> None:
     assert difference(one, other) == "data.alpha is 0.1 and 1.0"
 
 
+def test_with_a_seed_of_the_data_those_of_two_runs_are_equal() -> None:
+    data = {"data": {"alpha": 0.1, "seed": 1}}
+    one = a_run(1, VALUES, config=data)
+    same = {name: site.digest for name, site in one.sites.items()}
+    two = a_run(2, VALUES, config=data, digests=same)
+    assert difference(one, two) == ""
+    changed = a_run(2, VALUES, config=data, digests={**same, "north": "x"})
+    assert difference(one, changed) == "north: other data"
+
+
 def test_other_sites_and_tasks_are_named() -> None:
     one = a_run(1, VALUES)
     assert difference(one, a_run(2, {"north": 0.5})) == "only fedavg-1 has south"

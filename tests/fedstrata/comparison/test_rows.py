@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from fedstrata.comparison.rows import compared, over_seeds
+from fedstrata.runs.results import Evaluation
 from fedstrata.support.errors import UserError
 from tests.helpers.comparisons import a_run
 
@@ -87,6 +88,23 @@ def test_unlike_seeds_are_said_and_pairs_are_of_shared_ones() -> None:
     part = compared(runs)
     assert "the rows have unlike seeds: method=fedavg: 1, 2; method=ditto: 2" in part.notes
     assert part.scopes[0].last[1].over_first == over_seeds([0.5])
+
+
+def test_a_run_that_measured_no_site_leaves_its_place_and_is_named() -> None:
+    runs = [a_run(seed, {"a": seed / 10}, alone={"a": 0.1}) for seed in (1, 3)]
+    lacking = a_run(2, {"a": 0.2})
+    lacking = msgspec.structs.replace(lacking, final=Evaluation())
+    other = [a_run(seed, {"a": 0.5}, method="b") for seed in (1, 2, 3)]
+    part = compared([*runs, lacking, *other])
+    first, second = part.scopes[0].last
+    assert part.rows[0].seeds == [1, 2, 3]
+    assert first.value.values == [0.1, None, 0.3]
+    assert first.worst_sites == ["a", None, "a"]
+    assert first.gain is not None
+    assert first.gain.values == pytest.approx([0.0, None, 0.2])
+    assert second.over_first is not None
+    assert second.over_first.values == pytest.approx([0.4, None, 0.2])
+    assert "grade, after the last round: no figure of fedavg-2" in part.notes
 
 
 def test_a_site_that_one_run_did_not_measure_counts_in_no_row() -> None:

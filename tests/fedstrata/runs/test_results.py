@@ -62,6 +62,8 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         {"rounds": [{"round": -1}]},
         {"rounds": [{"round": 1, "tasks": {"t": measured("t", 0.5, confusion=[[1, 2]])}}]},
         {"rounds": [{"round": 1, "tasks": {"t": {"kind": "poem"}}}]},
+        {"rounds": [{"round": 1, "seconds": 1e308}]},
+        {"final": {"sites": {"a": {"task": "t", "kind": "number", "mae": -1.7e308}}}},
     ],
 )
 def test_another_shape_is_an_error_that_names_the_file(tmp_path: Path, wrong: Any) -> None:

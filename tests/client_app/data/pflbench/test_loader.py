@@ -105,6 +105,9 @@ def test_every_data_set_loads(site, tmp_path) -> None:
         shapes[name] = data.input_shape
         assert data.train.inputs.batch(np.arange(2)).shape == (2, *data.input_shape)
         assert (data.preprocessing is None) == (name == "ag_news")
+        places = data.test_places
+        assert len(set(zip(places.files, places.rows, strict=True))) == len(data.test)
+        assert all(path.is_file() for path in places.files)
     assert shapes["cifar10"] == (3, 32, 32)
     assert shapes["tiny_imagenet"] == (3, 64, 64)
     assert shapes["ag_news"] == (4096,)
