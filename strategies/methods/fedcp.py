@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -146,6 +146,11 @@ class FedCP(Method):
     def predictor(self, site: SiteRound) -> nn.Module:
         """Return the two heads with their policy."""
         return self._gated(site) if self.policy else site.tail
+
+    def deployed(self, site: SiteRound) -> Mapping[str, Tensor] | None:
+        """Return None for two heads; with one the network alone predicts."""
+        del site
+        return None if self.policy else {}
 
     def fine_tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
         """Fine-tune with all parts in their places; the personal head is in group ``personal``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,6 +154,11 @@ class GPFL(Method):
     def predictor(self, site: SiteRound) -> nn.Module:
         """Return the personal head over the features under the personal condition."""
         return Conditioned(site) if self.conditions else site.tail
+
+    def deployed(self, site: SiteRound) -> Mapping[str, Tensor] | None:
+        """Return None where features are conditioned; else the network alone predicts."""
+        del site
+        return None if self.conditions else {}
 
     def fine_tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
         """Fine-tune with all parts in their places."""

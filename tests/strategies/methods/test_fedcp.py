@@ -114,7 +114,7 @@ def test_switched_off_it_is_fedavg_bit_for_bit() -> None:
     FEDAVG.train(other)
     assert same(tensors_of(one), tensors_of(other))
     assert OFF.predictor(one) is one.tail
-    assert OFF.deployed(one) is None
+    assert OFF.deployed(one) == {}
 
 
 def test_the_weight_holds_the_features_near_those_received() -> None:

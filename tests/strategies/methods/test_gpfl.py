@@ -130,6 +130,7 @@ def test_evaluation_changes_nothing_and_takes_more_than_the_network() -> None:
     METHOD.predictor(site)(site.train.inputs.batch(np.arange(6)))
     assert same(tensors_of(site), before)
     assert METHOD.deployed(site) is None
+    assert OFF.deployed(site) == {}
 
 
 def test_fine_tuning_of_the_last_layer_leaves_the_rest_alone() -> None:
