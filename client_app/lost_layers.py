@@ -21,7 +21,8 @@ def keeps_layers(context: SiteContext) -> bool:
 def measures_another(context: SiteContext) -> bool:
     """Return whether the method measures another network than the layers, perhaps from the disk."""
     own, plain = type(context.method), Method
-    return own.predictor is not plain.predictor or own.receive is not plain.receive
+    changed = own.predictor is not plain.predictor or own.receive is not plain.receive
+    return changed and own.measures_memory
 
 
 def has_lost_all(context: SiteContext, store: DiskStore) -> bool:

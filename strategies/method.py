@@ -64,6 +64,8 @@ class Method:
     name: ClassVar[str]
     needs_last_taken: ClassVar[bool] = False
     """Whether sites of a cohort, too, are told which of their updates was taken last."""
+    measures_memory: ClassVar[bool] = True
+    """Whether a `receive` or `predictor` of its own may read what the site has in memory."""
 
     # -- the partition ---------------------------------------------------------------------------
 

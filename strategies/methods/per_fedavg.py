@@ -74,6 +74,7 @@ class PerFedAvg(Method):
     delta: float
 
     name = "per_fedavg"
+    measures_memory = False
 
     def __post_init__(self) -> None:
         if not self.alpha >= 0:

@@ -122,3 +122,13 @@ def test_a_second_model_of_a_run_that_is_measured_again_may_be_lost() -> None:
     report, _ = orders.answer_order("evaluate", again, wanted)
     assert "no longer on this site's disk" in report.error
     orders.evaluate_received(again, wanted._replace(fresh=("site-00",)))  # it never had one
+
+
+def test_a_model_that_needs_nothing_of_the_disk_is_measured_without_it() -> None:
+    groups = ["groups.common=[conv3,bn3,head.out]", "groups.personal=[]"]
+    context = opened(plan_of("method=per_fedavg", *groups))
+    trained(context, 1, 0)
+    shutil.rmtree(context.store.folder)
+    at_the_end = order(3, payloads(context))._replace(last={"site-00": 1})
+    report, _ = orders.answer_order("evaluate", context, at_the_end)
+    assert not report.error
