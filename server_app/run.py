@@ -278,6 +278,11 @@ class Run:
                 "set train.clip, and start a new run"
             )
         self.log(f"{what}; back to the state of round {good}")
+        reasons = {
+            site: f"suspected since round {made}: {why}, and most sites could not use the result"
+            for site, why in found.items()
+        }
+        self.admission.leave_out(reasons)  # first: what opens the run again is without them, too
         self.admission.start_again()
         saved = self.folder.go_back(good)
         if saved is not None:
@@ -287,11 +292,6 @@ class Run:
         self.history = self.history[:good]
         for site in self.roster.everyone:
             self.state.downlink.failed(site)  # what sites know is of rounds that are given up
-        reasons = {
-            site: f"suspected since round {made}: {why}, and most sites could not use the result"
-            for site, why in found.items()
-        }
-        self.admission.leave_out(reasons)
         for site, why in reasons.items():
             self.log(f"{site} is left out from now on: {why}")
         return reasons

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from flwr.app import Message
 
 from fedstrata.protocol import kinds
@@ -10,16 +12,18 @@ from fedstrata.support.errors import UserError
 from server_app.rounds.checks import checked_cohort, checked_update
 from server_app.rounds.contribution import Update
 from server_app.rounds.dispatch import TTL_MARGIN, Ask
+from server_app.rounds.judging import Judged, RoundJudge, held_for, update_norms
 from server_app.rounds.loop import Rounds
 from server_app.rounds.recipients import Recipients
 from server_app.rounds.records import RoundRecord
-from server_app.rounds.state import examples_by_scope
+from server_app.rounds.state import ServerState, examples_by_scope
 
 
 def open_run(rounds: Rounds) -> None:
     """Ask every member for the method's opening, and let the states of its groups begin with it.
 
-    Nothing happens for a method without an opening.
+    Nothing happens for a method without an opening. What a site sends is judged by
+    ``strategy.bounds``, as in a round.
 
     Raises
     ------
@@ -38,9 +42,10 @@ def open_run(rounds: Rounds) -> None:
         lambda: examples_by_scope(state, members),
         groups,
     )
-    record = RoundRecord(0)
-    answered = dict.fromkeys(expected, 0)
-    heard: set[str] = set()
+    record, opened = RoundRecord(0), _Opened(rounds, dict.fromkeys(expected, 0))
+    bounds = rounds.settings.bounds
+    alone = [member.task for member in members if not member.in_cohort]
+    judge = RoundJudge[Update](bounds, held_for(alone, state, bounds))
     # Whole, for no site has a state to which differences could be.
     ask = Ask(kinds.OPEN, 0, rounds.settings.deadline, expected=expected, states=dict(state.states))
     for recipients, reply in rounds.dispatch.ask(ask, members, record):
@@ -49,14 +54,18 @@ def open_run(rounds: Rounds) -> None:
         except Refused as error:
             record.refused |= dict.fromkeys(recipients.sites, str(error))
             continue
-        record.refused |= {site: str(why) for site, why in update.problems.items()}
-        state.add(update.contributions)
-        record.count_up(update.contributions)
-        for key, contribution in update.contributions.items():
-            answered[key] += len(contribution.sites)
-        heard |= update.reports.keys()
+        if recipients.in_cohort:  # a sum, in which no site's own part can be measured
+            opened.take(update, record)
+            continue
+        for each in judge.add(*_measured(update, state)):
+            opened.take(each.item, record)
+    accepted, refused = judge.close()
+    record.refused |= refused
+    for judged, weights in accepted:
+        opened.take(judged.item.weighted(judged.site, weights), record)
+    answered, heard = opened.answered, opened.heard
     for site, why in record.missed.items():
-        rounds.log(f"before round 1: {site} sent nothing: {why}")
+        rounds.log(f"before round 1: {site} sent nothing that is taken: {why}")
     least = max(rounds.settings.min_sites, 1)
     without = sorted(key for key, count in answered.items() if not count)
     if len(heard) < least or without:
@@ -68,6 +77,33 @@ def open_run(rounds: Rounds) -> None:
     state.finish_round(answered)
     size = sum(record.bytes_up.values())
     rounds.log(f"before round 1: {', '.join(groups)} of {len(heard)} sites, {size} bytes")
+
+
+@dataclass
+class _Opened:
+    """What was aggregated so far: answers by scope key, and the sites they are of."""
+
+    rounds: Rounds
+    answered: dict[str, int]
+    heard: set[str] = field(default_factory=set)
+
+    def take(self, update: Update, record: RoundRecord) -> None:
+        """Aggregate an answer."""
+        record.refused |= {site: str(why) for site, why in update.problems.items()}
+        self.rounds.state.add(update.contributions)
+        record.count_up(update.contributions)
+        for key, contribution in update.contributions.items():
+            self.answered[key] += len(contribution.sites)
+        self.heard |= update.reports.keys()
+
+
+def _measured(update: Update, state: ServerState) -> tuple[Judged[Update], dict[str, float]]:
+    """Return what a site sent as it is judged, and its norms."""
+    ((site, report),) = update.reports.items()
+    norms: dict[str, float] = {}
+    for key, contribution in update.contributions.items():
+        norms |= update_norms(key, contribution.tensors, state.states[key])
+    return Judged(site, update, report.examples, tuple(update.contributions)), norms
 
 
 def _checked(

@@ -116,7 +116,8 @@ class Scaffold(Method):
     def _own(self, site: SiteRound, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return c_i as it was after the last update of the site that counted; 0 before the first."""
         made = int(site.memory.get(ROUND, torch.tensor(0)))
-        kept = site.kept(OWN if made == site.last_taken else BEFORE)
+        # Where the file of a later round is lost, what is there is nearest to it.
+        kept = site.kept(OWN if made <= site.last_taken else BEFORE)
         return {name: kept.get(name, torch.zeros_like(c)) for name, c in like.items()}
 
     def trains_what_it_received(self, group: str) -> bool:

@@ -34,16 +34,20 @@ def layers(change: Change, rounds: tuple[int, ...] = (1, 2, 3)) -> Any:
     def tamper(message: Message, reply: Message) -> Message:
         if message.metadata.dst_node_id != NODE or of_round(message) not in rounds:
             return reply
-        payloads = kinds.payloads_of(reply.content)
-        for group, data in payloads.items():
-            sent = {n: change(n, t) for n, t in loaded_from(data).items()}
-            payloads[group] = encode(sent)
-        reply.content[kinds.LAYERS] = ArrayRecord(
-            {group: kinds.payload_array(data) for group, data in payloads.items()}
-        )
-        return reply
+        return changed(reply, change)
 
     return tamper
+
+
+def changed(reply: Message, change: Change) -> Message:
+    payloads = kinds.payloads_of(reply.content)
+    for group, data in payloads.items():
+        sent = {n: change(n, t) for n, t in loaded_from(data).items()}
+        payloads[group] = encode(sent)
+    reply.content[kinds.LAYERS] = ArrayRecord(
+        {group: kinds.payload_array(data) for group, data in payloads.items()}
+    )
+    return reply
 
 
 def loaded_from(data: bytes) -> dict[str, Tensor]:
@@ -138,8 +142,31 @@ def test_a_state_that_most_sites_cannot_use_is_given_up_and_its_cause_left_out(
     )
 
 
-def test_the_first_round_can_be_given_up_too(tmp_path: Path) -> None:
-    run = [*RUN, *UNBOUNDED]
+def test_what_opens_a_run_is_bounded_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def poisoned(message: Message, reply: Message) -> Message:
+        opens = message.metadata.message_type == kinds.OPEN
+        return changed(reply, huge) if opens and message.metadata.dst_node_id == NODE else reply
+
+    run = [*RUN, "method=dbe", "strategy.rounds=1"]
+    with caplog.at_level("INFO", "flwr"):
+        results, _ = simulate(tmp_path, "faces", run, tamper=poisoned)
+    assert f"before round 1: {BAD} sent nothing that is taken: its update of means" in caplog.text
+    assert states(tmp_path, results["run"])["state/means//extras.mean"].abs().max() < 100
+
+
+def test_a_loss_unlike_the_others_is_no_step_that_is_too_large(tmp_path: Path) -> None:
+    def easier(name: str, tensor: Tensor) -> Tensor:
+        return tensor / 100 if name == "extras.loss" else tensor
+
+    run = [*RUN, "method=fedprox", "method.mu=0.1", "method.adapt=true"]
+    results, _ = simulate(tmp_path, "faces", run, tamper=layers(easier))
+    assert all(BAD in record["participants"] for record in results["rounds"])
+    assert results["rounds"][0]["norms"].keys() == {"common", "common, statistics"}
+
+
+@pytest.mark.parametrize("method", ["layers", "dbe"])  # one that is opened, and then again
+def test_the_first_round_can_be_given_up_too(tmp_path: Path, method: str) -> None:
+    run = [*RUN, *UNBOUNDED, f"method={method}"]
     results, _ = simulate(tmp_path, "faces", run, tamper=layers(huge))
     assert [list(record["suspects"]) for record in results["rounds"]] == [[BAD], [], []]
     without = grid_of(tmp_path / "without")

@@ -170,3 +170,11 @@ def test_momentum_stands_in_the_log_of_a_run(
 ) -> None:
     simulate(tmp_path, "faces", [*SMALL, "method=scaffold", "strategy.rounds=1"], sites=2)
     assert "momentum=0.9 makes them up to 10 times as large" in caplog.text
+
+
+def test_where_a_later_round_is_lost_the_last_variate_that_is_there_counts() -> None:
+    first = in_round(1, 0, {})
+    second = in_round(2, 1, first.memory)
+    fourth = in_round(4, 3, second.memory)  # its file of round 3 is gone
+    began = fourth.kept("control-before")
+    assert all(torch.equal(began[name], each) for name, each in second.kept("control").items())
