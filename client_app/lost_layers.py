@@ -18,6 +18,17 @@ def keeps_layers(context: SiteContext) -> bool:
     return any(context.start[name].is_floating_point() for name in kept)
 
 
+def measures_another(context: SiteContext) -> bool:
+    """Return whether the method measures another network than the layers, perhaps from the disk."""
+    own, plain = type(context.method), Method
+    return own.predictor is not plain.predictor or own.receive is not plain.receive
+
+
+def has_lost_all(context: SiteContext, store: DiskStore) -> bool:
+    """Return whether a site that trained in a run has nothing of it any more, and would need it."""
+    return keeps_layers(context) or (measures_another(context) and not store.has_noted_data)
+
+
 def older_layers(store: DiskStore, number: int, last: int) -> int | None:
     """Return the round whose layers ``number`` begins with, if a later one was taken; else None.
 
@@ -57,8 +68,8 @@ def require_own_layers(context: SiteContext, number: int, last: int) -> None:
     there = older_layers(context.store, number, last)
     if there is None:
         return
-    measures_another = type(context.method).predictor is not Method.predictor
-    if keeps_layers(context) or (measures_another and (there or not context.store.has_noted_data)):
+    of_memory = measures_another(context) and (there or not context.store.has_noted_data)
+    if keeps_layers(context) or of_memory:
         raise UserError(
             f"the personal layers of round {last}, the last that this site trained, are no longer on "
             "its disk: with others it would be another model"

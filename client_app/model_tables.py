@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,4 +158,5 @@ def _values(given: Table, table: reading.Table, rules: TableRules) -> NDArray[np
         for _ in column.categories or ("the number",)
     ]
     values = filled_with(encoded, np.array(known), given.impute).values
-    return ((values - np.array(given.mean)) / np.array(given.std)).astype(np.float32)
+    scaled: NDArray[np.floating[Any]] = (values - np.array(given.mean)) / np.array(given.std)
+    return scaled.astype(np.float32)

@@ -25,12 +25,17 @@ from client_app.context import (
 )
 from client_app.crossing import store_of, train_to_cross
 from client_app.failures import logged_reason, writing
-from client_app.lost_layers import keeps_layers, older_layers, require_own_layers, warn_of_lost
+from client_app.lost_layers import (
+    has_lost_all,
+    keeps_layers,
+    older_layers,
+    require_own_layers,
+    warn_of_lost,
+)
 from client_app.memory import within_memory
 from client_app.pooled.report import report_in_one_place
 from client_app.round import (
     PreparedRound,
-    check_finite,
     exchanged_tensors,
     open_site_round,
     prepare_round,
@@ -39,7 +44,7 @@ from client_app.round import (
 )
 from client_app.round_lines import log_round
 from client_app.site_model import call_last_best, model_path, write_site_model
-from client_app.store import MemoryStore
+from client_app.store import DiskStore, MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
     AnyReport,
@@ -188,7 +193,7 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     received = context.exchange.read(order.payloads, order.coded)
     store = context.store if not order.of else store_of(context, order.of)
     if order.best:  # a state of before: with layers of another round it would be another model
-        store.require(order.round, lost=_has_lost(context, order))
+        store.require(order.round, lost=_has_lost(context, store, order))
     require_own_layers(context, order.round, order.last.get(context.data.site, 0))
     prepared = prepare_round(context, order.round, received.tensors, store)
     measured = prepared.measure()
@@ -253,7 +258,7 @@ def deploy(context: SiteContext, order: Order) -> Answer:
         site_round.settings = replace(site_round.settings, lr_factor=tuning.lr_factor)
         site_round.optimizer_state = {}
         context.method.fine_tune(site_round, groups, tuning.epochs)
-        check_finite(context.partitioned)
+        prepared.check_finite()
         after, after_by_class = prepared.measure(), prepared.by_class()
     write_site_model(
         context,
@@ -312,10 +317,10 @@ def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> Non
         )
 
 
-def _has_lost(context: SiteContext, order: Order) -> bool:
+def _has_lost(context: SiteContext, store: DiskStore, order: Order) -> bool:
     """Return whether layers that are not there are lost: the site trained in a run of before."""
     trained = (order.of or context.data.site) not in order.fresh
-    return keeps_layers(context) and trained and not context.plan.rounds
+    return trained and not context.plan.rounds and has_lost_all(context, store)
 
 
 def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None:

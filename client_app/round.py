@@ -136,8 +136,12 @@ class PreparedRound:
         """Train as the method does; raise Diverged where a tensor is not finite afterwards."""
         started = time.perf_counter()
         self.context.method.train(self.site_round)
-        check_finite(self.context.partitioned)
+        self.check_finite()
         self.train_seconds = time.perf_counter() - started
+
+    def check_finite(self) -> None:
+        """Raise Diverged where a tensor of the model, or one that the method keeps, is not finite."""
+        check_finite({**self.context.partitioned.model.state_dict(), **self.site_round.memory})
 
     def report(self, metrics: Metrics) -> RoundReport:
         """Return what the site reports of the round."""
@@ -194,7 +198,7 @@ def open_site_round(
     prepared = prepare_round(context, 0, received, MemoryStore())
     metrics = prepared.measure()
     method.open(prepared.site_round)
-    check_finite(context.partitioned)
+    prepared.check_finite()
     names = [n for g in method.opening() for n in context.partitioned.partition.exchanged_names(g)]
     return prepared.report(metrics), context.partitioned.tensors(names)
 
@@ -291,9 +295,9 @@ def exchanged_tensors(context: SiteContext) -> dict[str, Tensor]:
     return context.partitioned.tensors(names)
 
 
-def check_finite(partitioned: PartitionedModel) -> None:
-    """Raise Diverged where a tensor of the model is not finite."""
-    for name, tensor in partitioned.model.state_dict().items():
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise Diverged where a tensor is not finite."""
+    for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise Diverged(f"{name} is not finite after training: lower train.optimizer.lr")
 

@@ -187,7 +187,7 @@ def measure_saved(dispatch: Dispatch, ask: Ask) -> dict[str, Any]:
     """Evaluate the state of `saved_ask` at every member; return ``final`` of results.json."""
     members = list(dispatch.roster.members.values())
     reports, record = ask_reports(dispatch, ask, members, answers.read_round_report)
-    reused = {"alone": {}, "pooled": {}}
+    reused: dict[str, dict[str, str]] = {"alone": {}, "pooled": {}}
     return {**_summary(dispatch, reports, record, Others({}, {})), "reused": reused}
 
 

@@ -428,5 +428,7 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
         yield tuning_line(state.partitions, config.deployment.groups)
     cohorts = any(member.in_cohort for member in members.values())
     held = held_for([member.task for member in members.values()], state, config.strategy.bounds)
+    measured = state.method.trains_what_it_received
+    held = {key: most for key, most in held.items() if measured(kinds.group_of(key))}
     yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
     yield from aggregator_lines(state)

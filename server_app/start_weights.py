@@ -218,8 +218,10 @@ def checkpoint(
             return found
         return job
     tensors, source = _given(config, wanted)
-    own = isinstance(wanted, PackagedWeights)
-    licence = licence_of_packaged(wanted.name) if own else licence_of(source)
+    if isinstance(wanted, PackagedWeights):
+        licence = licence_of_packaged(wanted.name)
+    else:
+        licence = licence_of(source)
     return _saved(_fitting(config, tensors, source, log=log), source, cache, licence)
 
 

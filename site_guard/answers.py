@@ -18,7 +18,7 @@ from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.sums import SumsReport
 from site_guard.class_rules import allowed
 from site_guard.layers import checked, forms_of
-from site_guard.reports import ReportRules, Schema, check_shape, codings_of, some
+from site_guard.reports import ReportRules, Schema, check_shape, codings_of, plan_hash, some
 from site_guard.reports import round_of as round_of  # for whoever handles orders
 from site_guard.settings import SiteSettings
 
@@ -200,12 +200,17 @@ class AnswerFilter:
             )
 
     def _refuse_second_opening(self, message: Message) -> None:
-        """Raise Refused where a run is opened again with other layers: it learns something each time."""
-        sent = hashlib.sha256()
+        """Raise Refused where a run is opened again, and not alike: it learns something each time.
+
+        With another plan it would, too: that says how the site trains, and on which examples.
+        """
+        sent = hashlib.sha256(plan_hash(message).encode())
         for key, payload in sorted(_layers(message).items()):
             sent.update(f"{key} {hashlib.sha256(payload).hexdigest()}\n".encode())
         if self._opened.setdefault(message.metadata.run_id, sent.hexdigest()) != sent.hexdigest():
-            raise Refused("the server opens the run again with other layers, and once is enough")
+            raise Refused(
+                "the server opens the run again with other layers or another plan, and once is enough"
+            )
 
     def _refuse_unannounced(self, run: int, group: str, schema: Schema) -> None:
         if run not in self._announced:  # this process started after the run's query

@@ -98,7 +98,7 @@ def chosen_runs(study: Study, simulator: Simulator, tried: Tried) -> Chosen:
 
 def _each(study: Study, simulator: Simulator, wanted: Mapping[float, Case]) -> dict[float, Results]:
     """Return the run of each case that left results."""
-    found = {}
+    found: dict[float, Results] = {}
     for rate, case in wanted.items():
         try:
             (found[rate],) = study.run(simulator, [case])[case.name]

@@ -206,7 +206,11 @@ def read_output(text: str) -> tuple[list[float], list[float]]:
 
 def dataset_name(name: str, site: SiteData) -> str:
     """Return a name from which PFLlib knows how many channels and pixels there are."""
-    known = {(1, 28, 28): "MNIST", (3, 32, 32): "Cifar10", (3, 64, 64): "TinyImagenet"}
+    known: dict[tuple[int, ...], str] = {
+        (1, 28, 28): "MNIST",
+        (3, 32, 32): "Cifar10",
+        (3, 64, 64): "TinyImagenet",
+    }
     if site.input_shape not in known:
         raise PeerFailed(f"it has no network for inputs of {site.input_shape}")
     return f"{known[site.input_shape]}-{name}"

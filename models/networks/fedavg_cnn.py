@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 from torch import nn
@@ -54,5 +55,5 @@ def pooled_side(side: int) -> int:
 
 def side_of(features: int) -> int:
     """Return the least side of square images that become about ``features`` inputs of ``fc1``."""
-    pooled = max(1, round((features / _WIDTHS[-1]) ** 0.5))
+    pooled = max(1, round(math.sqrt(features / _WIDTHS[-1])))
     return 4 * pooled + _LEAST - 4

@@ -398,7 +398,9 @@ def measured(
     ((site, report),) = update.reports.items()
     norms: dict[str, float] = {}
     for key, contribution in update.contributions.items():
-        norms |= update_norms(key, contribution.tensors, state.states[key])
+        # Knowledge computed from scratch is no change of what was received.
+        if state.method.trains_what_it_received(kinds.group_of(key)):
+            norms |= update_norms(key, contribution.tensors, state.states[key])
     scopes = tuple(update.contributions)
     return Judged(site, (recipients, update), report.examples, scopes), norms
 

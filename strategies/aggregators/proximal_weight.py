@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Aggregator, Options, Tensors
-from strategies.aggregators.fedavg import FedAvg
+from strategies.aggregators.acts_on_mean import ActsOnMean
+from strategies.aggregators.base import Options, Tensors
 
 MU, LOSS = "extras.mu", "extras.loss"
 FALLS = 5  # in a row, after which mu falls
 
 
-class ProximalWeight(Aggregator):
+class ProximalWeight(ActsOnMean):
     """mu rises by a step where the mean loss rose, and falls by one after 5 falls in a row.
 
     Li et al. 2020 (arXiv:1812.06127), section 5.3.2 and appendix C.3.3. Of what the sites send, only
@@ -27,30 +24,13 @@ class ProximalWeight(Aggregator):
         How far mu moves at once.
     """
 
-    takes_sums: ClassVar[bool] = True
-
     def __init__(self, step: float) -> None:
         super().__init__(Options())
         self._step = step
-        self._mean = FedAvg(Options())
         self._last: float | None = None  # the mean loss of the round before
         self._falls = 0
 
-    def begin(self, current: Tensors, expected: Mapping[str, int]) -> None:
-        """Start a round; see the base class."""
-        super().begin(current, expected)
-        self._mean.begin(current, expected)
-
-    def _fold(self, site: str, update: Tensors, examples: int) -> None:
-        self._mean.add(site, update, examples)
-
-    def _fold_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
-        self._mean.add_sum(sites, sums)
-
-    def _combine(self) -> dict[str, Tensor] | None:
-        mean = self._mean.finish()
-        if mean is None:
-            return None
+    def _after(self, mean: dict[str, Tensor]) -> dict[str, Tensor]:
         loss, before = float(mean[LOSS]), float(self._current[MU])
         mu, last = self._next(before, loss), self._last
         self._last = loss

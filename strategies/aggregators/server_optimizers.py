@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Aggregator, Options, Tensors, require
-from strategies.aggregators.fedavg import FedAvg
+from strategies.aggregators.acts_on_mean import ActsOnMean
+from strategies.aggregators.base import Options, Tensors, require
 
 
-class ServerOptimizer(Aggregator):
+class ServerOptimizer(ActsOnMean):
     """Steps from the current state w along delta = FedAvg's mean - w (Reddi et al. 2021, alg. 2).
 
     delta and the moments are float32, or the tensor's own dtype if wider. A round without updates
@@ -23,12 +23,10 @@ class ServerOptimizer(Aggregator):
     make a running variance negative, so such layers belong into another group.
     """
 
-    takes_sums: ClassVar[bool] = True
     moments: ClassVar[tuple[str, ...]]  # names of the running means of each tensor
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self._mean = FedAvg(Options())
         self._step = 0
         self._moments: dict[str, Tensor] = {}  # by "<moment>.<tensor>"
 
@@ -39,7 +37,6 @@ class ServerOptimizer(Aggregator):
             if name not in current or current[name].shape != moment.shape:
                 raise ValueError(f"the optimizer state {key!r} does not fit the group's tensors")
         super().begin(current, expected)
-        self._mean.begin(current, expected)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of the moments and, as ``step``, the number of steps taken (int64, 0-d)."""
@@ -54,16 +51,7 @@ class ServerOptimizer(Aggregator):
             raise ValueError(f"not the state of {type(self).__name__}: {odd or 'it has no step'}")
         self._step, self._moments = int(state["step"]), moments
 
-    def _fold(self, site: str, update: Tensors, examples: int) -> None:
-        self._mean.add(site, update, examples)
-
-    def _fold_sum(self, sites: Mapping[str, int], sums: Tensors) -> None:
-        self._mean.add_sum(sites, sums)
-
-    def _combine(self) -> dict[str, Tensor] | None:
-        mean = self._mean.finish()
-        if mean is None:
-            return None
+    def _after(self, mean: dict[str, Tensor]) -> dict[str, Tensor]:
         self._step += 1
         return {name: self._stepped(name, tensor) for name, tensor in mean.items()}
 

@@ -135,8 +135,8 @@ class GPFL(Method):
             outputs, common = given
             angles = functional.normalize(common.float()) @ functional.normalize(embeddings).T
             distance = torch.linalg.vector_norm(common.float() - network.received[labels], dim=1)
-            own = site.loss(outputs, labels) + site.loss(angles, labels)
-            return own + self.magnitude * distance.mean()
+            whole: Tensor = site.loss(outputs, labels) + site.loss(angles, labels)
+            return whole + self.magnitude * distance.mean()
 
         decayed = list(network.conditions.parameters())
 

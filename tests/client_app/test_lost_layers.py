@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,11 @@ def test_a_model_with_other_personal_layers_is_not_measured_at_the_end() -> None
     orders.evaluate_received(context, at_the_end._replace(last={}))  # it trained in no round
 
 
-def test_a_second_model_that_is_gone_is_not_measured_at_the_end() -> None:
-    context = opened(plan_of("method=ditto"))
+@pytest.mark.parametrize("method", ["ditto", "apfl", "fedala"])
+def test_what_a_method_measures_with_and_is_gone_is_said_at_the_end(method: str) -> None:
+    groups = ["groups.common=[conv3,bn3,head.out]", "groups.personal=[]"]
+    context = opened(plan_of(f"method={method}", *groups))
+    assert not keeps_layers(context)
     layers = payloads(context)
     trained(context, 1, 0)
     at_the_end = order(3, layers)._replace(last={"site-00": 1})
@@ -105,3 +109,16 @@ def test_a_second_model_that_is_gone_is_not_measured_at_the_end() -> None:
     shutil.rmtree(context.store.folder)
     report, _ = orders.answer_order("evaluate", context, at_the_end)
     assert "with others it would be another model" in report.error
+
+
+def test_a_second_model_of_a_run_that_is_measured_again_may_be_lost() -> None:
+    context = opened(plan_of("method=ditto"))
+    layers = payloads(context)
+    trained(context, 1, 0)
+    again = replace(context, plan=replace(context.plan, rounds=0))
+    wanted = order(2, layers)._replace(best=1)
+    orders.evaluate_received(again, wanted)
+    shutil.rmtree(context.store.folder)
+    report, _ = orders.answer_order("evaluate", again, wanted)
+    assert "no longer on this site's disk" in report.error
+    orders.evaluate_received(again, wanted._replace(fresh=("site-00",)))  # it never had one

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,3 +192,17 @@ def test_nothing_is_trained_before_the_scale_is_agreed(plan: Plan) -> None:
     waiting = replace(plan, data={**plan.data, "standardize": "agreed"})
     with pytest.raises(UserError, match="the plan has no agreed scale"):
         prepare_round(replace(context, plan=waiting), 1, received(context), MemoryStore())
+
+
+def test_a_second_model_that_is_not_finite_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = opened(plan_of("method=ditto"))
+    train = type(context.method).train
+
+    def overflow(self: Any, site: Any) -> None:
+        train(self, site)
+        site.memory["own.head.out.bias"].fill_(float("inf"))
+
+    monkeypatch.setattr(type(context.method), "train", overflow)
+    with pytest.raises(Diverged, match=r"own\.head\.out\.bias is not finite after training"):
+        train_round(context, 1, received(context), context.store)
+    assert not context.store.rounds()

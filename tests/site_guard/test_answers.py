@@ -160,6 +160,16 @@ def test_a_run_is_opened_once_and_again_only_with_the_same_layers() -> None:
     other = {name: tensor + 1 for name, tensor in COMMON.items()}
     with pytest.raises(Refused, match="opens the run again with other layers"):
         keeper.check_order(order(kinds.OPEN, common=other))
+    planned = orders.order(
+        kinds.OPEN,
+        7,
+        plan='{"seed": 2}',
+        round_number=3,
+        layers={"common": kinds.payload_array(encode(COMMON))},
+        ttl=60.0,
+    )
+    with pytest.raises(Refused, match="or another plan, and once is enough"):
+        keeper.check_order(planned)
 
 
 def test_an_order_to_train_on_the_data_of_all_sites_is_refused_before_any_work() -> None:

@@ -91,12 +91,18 @@ def test_the_weight_is_the_one_that_arrived() -> None:
     assert not same(found[1], found[3])
 
 
-def test_only_with_adapt_a_site_sends_its_loss(tmp_path: Path) -> None:
+def test_only_with_adapt_a_site_sends_its_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fixed, _ = simulate(tmp_path / "a", "faces", [*SMALL, "method=fedprox"], sites=2)
     chosen = [*SMALL, "method=fedprox", "method.adapt=true", "method.mu=0.01"]
     adaptive, _ = simulate(tmp_path / "b", "faces", chosen, sites=2)
     assert set(fixed["rounds"][0]["bytes_up"]) == {"common"}
     assert set(adaptive["rounds"][0]["bytes_up"]) == {"common", "proximal"}
+    # A loss is no change of what was received: no site is refused for the size of its loss.
+    assert {each.partition(",")[0] for each in adaptive["rounds"][0]["norms"]} == {"common"}
+    assert "memory for none: common" in caplog.text
+    assert "none: common, proximal" not in caplog.text
     learned = states(tmp_path / "b", adaptive["run"])
     loss, mu = (float(learned[f"state/proximal//extras.{name}"]) for name in ("loss", "mu"))
     assert loss > 0

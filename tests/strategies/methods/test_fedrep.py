@@ -11,6 +11,7 @@ import torch
 from fedstrata.support.errors import UserError
 from models.training.loop import FitReport
 from strategies.methods import make_method
+from strategies.methods.fedrep import FedRep
 from tests.helpers.methods import groups_of
 from tests.helpers.site_rounds import (
     LR,
@@ -93,3 +94,18 @@ def test_each_phase_leaves_the_other_part_alone_its_running_statistics_too() -> 
     site.fit = watched  # type: ignore[method-assign]
     METHOD.train(site)
     assert layers == [{"head.out"}, {"fc1", "bn1"}]
+
+
+def test_the_head_trains_on_features_as_it_does_behind_the_body(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sites = [tiny_round(METHOD, model_name="mlp_bn", batch_size=3) for _ in range(2)]
+    runs: list[int] = []
+    sites[0].network.get_submodule("fc1").register_forward_hook(lambda *_: runs.append(1))
+    METHOD.train(sites[0])
+    monkeypatch.setattr(FedRep, "_features", lambda *_: None)
+    METHOD.train(sites[1])
+    one, other = (site.network.state_dict() for site in sites)
+    assert all(torch.allclose(one[n], other[n], rtol=0, atol=1e-6) for n in one)
+    # One pass of the body for its features, and one to train it: 8 examples in batches of 3.
+    assert len(runs) == 1 + 3 + 3
