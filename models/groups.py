@@ -155,7 +155,7 @@ class Partition:
             tensors=len(specs),
             parameters=sum(spec.numel for spec in specs),
             bytes=sum(spec.nbytes for spec in specs),
-            trained=group.trained,
+            trained=group.trained and not group.knowledge,
             sent_to=group.scope.value,
         )
 

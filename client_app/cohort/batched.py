@@ -32,7 +32,6 @@ from fedstrata.support.seeds import derive_seed
 from models.freezing import split_at
 from models.training.batched import (
     Learner,
-    Stack,
     fit_batched,
     grouping_key,
     run_batched,
@@ -40,6 +39,7 @@ from models.training.batched import (
 )
 from models.training.data import Split
 from models.training.loop import Diverged, FitSettings
+from models.training.stacked_optimizers import Stack
 from strategies.method import Method
 
 logger = logging.getLogger("flwr")

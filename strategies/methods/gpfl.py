@@ -135,8 +135,9 @@ class GPFL(Method):
             outputs, common = given
             angles = functional.normalize(common.float()) @ functional.normalize(embeddings).T
             distance = torch.linalg.vector_norm(common.float() - network.received[labels], dim=1)
-            whole: Tensor = site.loss(outputs, labels) + site.loss(angles, labels)
-            return whole + self.magnitude * distance.mean()
+            own: Tensor = site.loss(outputs, labels) + site.loss(angles, labels)
+            apart: Tensor = self.magnitude * distance.mean()
+            return own + apart
 
         decayed = list(network.conditions.parameters())
 

@@ -555,3 +555,12 @@ def test_train_mode_and_freezing_work_on_the_tail_of_a_cut_network(four):
     freeze(tail, four)
     set_train_mode(tail, four)
     assert all(module.training for module in tail.modules())
+
+
+def test_knowledge_is_sent_and_not_trained() -> None:
+    groups = {**FOUR_GROUPS, "means": Group("means", Scope.ALL_SITES, knowledge=True)}
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_buffer("mean", torch.zeros(2))
+    rows = partition_tensors(model, {"common": ["0"], "means": ["mean"]}, groups).summary()
+    told = {row.group: (row.trained, row.sent_to) for row in rows if row.tensors}
+    assert told == {"common": (True, "all sites"), "means": (False, "all sites")}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client_app.data.duplicates import KEEP
 from client_app.data.labels import Targets
 from client_app.data.normalization import check_normalization
 from client_app.data.paths import require_folder
@@ -93,6 +94,11 @@ class PflbenchOptions:
         check_fractions(self.validation_fraction, self.test_fraction)
         check_normalization([self.mean], [self.std], 1)
         self.examples()
+        if self.dataset == "tiny_imagenet" and self.duplicates != KEEP:
+            raise UserError(
+                f"data.duplicates={self.duplicates}: the pictures of tiny_imagenet are not compared; "
+                "write keep"
+            )
         if self.largest_mb < 1:
             raise UserError("data.largest_mb: at least 1")
         if self.dataset == PAMAP2:

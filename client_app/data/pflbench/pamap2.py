@@ -31,6 +31,7 @@ ACTIVITIES = {
 WINDOW, STEP = 512, 3  # samples of a window at 100 Hz, and every how manyth is an input
 _FOLDERS = ("", "Protocol", "PAMAP2_Dataset/Protocol")
 _ACTIVITY, _COLUMNS = 1, 54
+_MOST = 1e6  # of a value: thousands of times what a sensor measures
 # Of each sensor's 17 columns: acceleration (16 g), turning rate and magnetic field, of three axes each.
 _OF_SENSOR = (1, 2, 3, 7, 8, 9, 10, 11, 12)
 _READ = tuple(3 + 17 * sensor + column for sensor in range(3) for column in _OF_SENSOR)
@@ -110,7 +111,7 @@ def _table(path: Path, largest: int) -> NDArray[np.float64]:
     activity = recorded[:, 0]
     if not np.isfinite(activity).all() or (activity != np.floor(activity)).any():
         raise UserError(where + ": the second column is no number of an activity")
-    if np.abs(activity).max() > 255 or np.isinf(recorded).any():
+    if np.abs(activity).max() > 255 or (np.abs(recorded) > _MOST).any():  # not of what is missing
         raise UserError(where + ": has numbers that no recording has")
     return recorded
 

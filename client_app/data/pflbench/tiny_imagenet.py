@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,10 @@ def read_tiny_imagenet(root: Path, largest: int) -> Published:
     if folder is None:
         raise missing(root, [_WORDS])
     classes = sorted(_lines(one_of(root, folder, [_WORDS])))
+    if twice := [name for name, next_one in pairwise(classes) if name == next_one]:
+        raise UserError(
+            describe_root(root) + f": {_WORDS} has a class twice" + private(f" ({twice[0]})")
+        )
     index = {name: number for number, name in enumerate(classes)}
     paths: list[Path] = []
     labels: list[int] = []

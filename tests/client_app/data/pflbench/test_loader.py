@@ -140,6 +140,7 @@ def test_a_data_set_that_is_read_otherwise_is_pointed_to(site, name) -> None:
         ({"dataset": "pamap2"}, "each subject of pamap2 is a site; write natural"),
         ({"largest_mb": 0}, "largest_mb"),
         ({"duplicates": "maybe"}, "duplicates"),
+        ({"dataset": "tiny_imagenet", "duplicates": "drop"}, "are not compared; write keep"),
         ({"std": 0.0}, "std"),
         ({"test_fraction": 1.0}, "test_fraction"),
     ],

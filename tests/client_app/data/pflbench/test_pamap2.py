@@ -54,6 +54,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         (row, "no activity lasts 512 samples"),
         (row + 0.5, "is no number of an activity"),
         (row + 1000, "numbers that no recording has"),
+        (np.where(np.arange(54) == 4, 1e39, row + 1), "numbers that no recording has"),
         (np.where(np.arange(54) == 4, np.nan, row + 1), "a sensor has no values"),
     ):
         np.savetxt(path, change, fmt="%.1f")

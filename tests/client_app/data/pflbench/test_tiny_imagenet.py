@@ -40,6 +40,11 @@ def test_damaged_pictures_and_lines_are_named(tmp_path: Path) -> None:
     first.symlink_to("/etc/passwd")
     with pytest.raises(UserError, match="link that leaves"):
         made.values(np.array([0]))
+    words = (root / "wnids.txt").read_text()
+    (root / "wnids.txt").write_text(f"{words}n00000000\n")
+    with pytest.raises(UserError, match=r"wnids\.txt has a class twice \(n00000000\)"):
+        read_tiny_imagenet(root, 1)
+    (root / "wnids.txt").write_text(words)
     lines = root / "val" / "val_annotations.txt"
     for text in ("val_0.JPEG\tn99999999\n", "val_0.JPEG\n", "../val_0.JPEG\tn00000000\n"):
         lines.write_text(text)
