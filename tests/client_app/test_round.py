@@ -91,8 +91,8 @@ def test_compiled_training_is_the_same_but_for_rounding(plan: Plan) -> None:
     results = []
     for compiled in (False, True):
         context = opened(replace(plan, train=replace(plan.train, compile=compiled)))
-        tail = prepare_round(context, 1, received(context), MemoryStore()).site_round.tail
-        assert hasattr(tail, "_orig_mod") == compiled  # how torch wraps what it compiles
+        made = prepare_round(context, 1, received(context), MemoryStore()).site_round.compiled
+        assert hasattr(made, "_orig_mod") == compiled  # how torch wraps what it compiles
         loss = train_round(context, 1, received(context), MemoryStore()).loss
         results.append((loss, model_tensors(context)))
     (loss, tensors), (expected, others) = results
