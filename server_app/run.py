@@ -45,7 +45,7 @@ from server_app.trackers import tracking_of
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
-from strategies.method import check_codings, check_exchanged, check_halves
+from strategies.method import check_codings, check_exchanged, check_halves, remarks
 from strategies.methods import make_method
 
 MOST_BACK = 2  # rounds that a run goes back where a state is of no use
@@ -416,7 +416,7 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     """Yield what was decided once it is known who takes part, for the log."""
     if roster.newcomers:
         yield f"newcomers, after the rounds: {', '.join(sorted(roster.newcomers))}"
-    yield from state.method.check_training(config.train)
+    yield from remarks(state.method, config.train)
     for group, each in results.coding(state).items():
         if any(way["name"] != "exact" for way in each.values()):
             yield f"{group} travels coded: {state.codings.describe(group)}"

@@ -62,6 +62,8 @@ class Method:
     """Both halves of a method; subclasses are frozen dataclasses that override what differs."""
 
     name: ClassVar[str]
+    own_networks: ClassVar[bool] = False
+    """Whether it also runs networks of its own, which ``train.compile`` leaves as they are."""
     needs_last_taken: ClassVar[bool] = False
     """Whether sites of a cohort, too, are told which of their updates was taken last."""
     measures_memory: ClassVar[bool] = True
@@ -218,6 +220,17 @@ def check_halves(method: Method, *, tuned: bool) -> None:
             "fine-tune, for it has a predictor and no fine_tune of its own: write "
             "deployment.epochs=0, or choose another method"
         )
+
+
+def remarks(method: Method, train: TrainConfig) -> tuple[str, ...]:
+    """Return what the log says of training so with ``method``; raise UserError where it cannot be."""
+    said = method.check_training(train)
+    if train.compile and method.own_networks:
+        said += (
+            f"train.compile=true: method {method.name} also runs networks of its own, and these are "
+            "not compiled",
+        )
+    return said
 
 
 def check_codings(method: Method, codings: Codings) -> None:

@@ -79,6 +79,7 @@ class APFL(Method):
     adaptive: bool
 
     name = "apfl"
+    own_networks = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:

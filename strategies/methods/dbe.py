@@ -83,6 +83,7 @@ class DBE(Method):
     vector: bool
 
     name = "dbe"
+    own_networks = True
 
     def __post_init__(self) -> None:
         if not self.kappa >= 0:

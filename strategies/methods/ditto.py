@@ -31,6 +31,7 @@ class Ditto(Method):
     pull: float
 
     name = "ditto"
+    own_networks = True
 
     def __post_init__(self) -> None:
         if not self.pull >= 0:

@@ -84,6 +84,7 @@ class FedALA(Method):
     most_passes: int
 
     name = "fedala"
+    own_networks = True
 
     def __post_init__(self) -> None:
         for name, least in (("layers", 1), ("window", 2), ("most_passes", 1)):

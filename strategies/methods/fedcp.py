@@ -100,6 +100,7 @@ class FedCP(Method):
     policy: bool
 
     name = "fedcp"
+    own_networks = True
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:

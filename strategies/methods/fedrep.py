@@ -43,6 +43,7 @@ class FedRep(Method):
     head_epochs: int
 
     name = "fedrep"
+    own_networks = True
 
     def __post_init__(self) -> None:
         if self.head_epochs < 1:

@@ -92,6 +92,7 @@ class GPFL(Method):
     conditions: bool
 
     name = "gpfl"
+    own_networks = True
 
     def __post_init__(self) -> None:
         for name in ("magnitude", "decay"):

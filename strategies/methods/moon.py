@@ -61,6 +61,7 @@ class Moon(Method):
     temperature: float
 
     name = "moon"
+    own_networks = True
 
     def __post_init__(self) -> None:
         if not self.mu >= 0:

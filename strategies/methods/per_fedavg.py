@@ -74,6 +74,7 @@ class PerFedAvg(Method):
     delta: float
 
     name = "per_fedavg"
+    own_networks = True
     measures_memory = False
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ def mnist_files(
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
             path = folder / f"{stem}-{name}-ubyte"
             if packed:
-                path.with_name(path.name + ".gz").write_bytes(gzip.compress(idx(values)))
+                path.with_name(path.name + ".gz").write_bytes(gzip.compress(idx(values), mtime=0))
             else:
                 path.write_bytes(idx(values))
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_a_method_takes_what_is_trained_where_the_rest_is_frozen(method: str, gr
     made = partition_tensors(model, groups)
     assert set(made.names("pretrained")) == {"layer3.weight", "layer3.bias"}
     assert len(made.names(group)) == 4
+
+
+def test_that_a_methods_own_networks_are_not_compiled_is_said() -> None:
+    train = replace(compose("faces", []).train, compile=True)
+    (said,) = remarks(make_method({"name": "ditto", "pull": 0.1}), train)
+    assert "method ditto also runs networks of its own, and these are not compiled" in said
+    assert not remarks(make_method({"name": "fedavg"}), train)
+    assert not remarks(make_method({"name": "ditto", "pull": 0.1}), replace(train, compile=False))

@@ -31,7 +31,7 @@ def test_the_four_files_are_found_packed_or_not(tmp_path: Path, folder: str, pac
 
 def test_values_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
-    path.write_bytes(gzip.compress(idx(IMAGES)))
+    path.write_bytes(gzip.compress(idx(IMAGES), mtime=0))
     assert read_idx(path, 3, LARGEST).tolist() == IMAGES.tolist()
 
 
@@ -68,7 +68,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, packed: b
 
 def test_a_packed_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
-    path.write_bytes(gzip.compress(idx(IMAGES))[:-9])
+    path.write_bytes(gzip.compress(idx(IMAGES), mtime=0)[:-9])
     with pytest.raises(UserError, match="damaged"):
         read_idx(path, 3, LARGEST)
 
@@ -78,6 +78,6 @@ def test_other_counts_of_pictures_and_labels_and_no_files_are_named(tmp_path: Pa
         read_mnist(tmp_path, LARGEST)
     mnist_files(tmp_path)
     short = idx(np.zeros(3, dtype=np.uint8))
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(short))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(short, mtime=0))
     with pytest.raises(UserError, match="200 pictures, but 3 labels"):
         read_mnist(tmp_path, LARGEST)
