@@ -10,7 +10,9 @@ from torch import nn
 
 from fedstrata.support.errors import UserError
 from models.groups import partition_tensors
+from server_app.compose import compose
 from strategies import methods
+from strategies.method import remarks
 from strategies.methods import make_method
 from tests.helpers.prototypes import FedProto
 from tests.helpers.runs import SMALL, states
