@@ -110,7 +110,7 @@ def test_without_the_check_a_file_anywhere_is_read(
         ("+a=" + "[" * 5000 + "]" * 5000, f"nested deeper than {MOST_DEPTH}"),
         ("+a=" + "{a:" * 50 + "1" + "}" * 50, f"nested deeper than {MOST_DEPTH}"),
         (".".join("a" * 500) + "=1", f"nested deeper than {MOST_DEPTH}"),
-        ("seed=" + "1" * 15_000, "overrides: "),
+        ("seed=" + "1" * 15_000, "override 'seed=1+'"),
         ("seed=" + "1" * 10**6, f"at most {MOST_OVERRIDE} are read"),
         ("method=glob(*)", "overrides: "),
         ("data=null", "data 'null' does not exist"),

@@ -399,7 +399,12 @@ def test_a_round_that_is_sent_again_is_answered_with_the_same_bytes(tmp_path: Pa
 
 
 def test_who_lost_what_it_held_at_the_end_is_sent_the_whole_to_fine_tune(tmp_path: Path) -> None:
-    results, _ = played(tmp_path, *SPARSE, "deployment.epochs=1", tamper=wiped(tmp_path, 4))
+    shared = [
+        "groups.personal=[]",
+        "groups.task=['head']",
+    ]  # personal layers would be lost for good
+    tuned = [*SPARSE, *shared, "deployment.epochs=1"]
+    results, _ = played(tmp_path, *tuned, tamper=wiped(tmp_path, 4))
     assert "lacks the state" in results["final"]["refused"]["site-02"]
     assert list(results["deployment"]["sites"]) == ["site-00", "site-01", "site-02", "site-03"]
 

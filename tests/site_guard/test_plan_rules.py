@@ -27,8 +27,8 @@ from tests.system.federation import RUN
 
 RULES = PlanRules()
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-# By experiment, its network, whose first layer is linear in raw values.
-OF_RAW_VALUES = {"har": "mlp", "tabular": "linear"}
+# By experiment, its network: one layer of it sees all raw values, or every place of a picture.
+OF_RAW_VALUES = {"har": "mlp", "tabular": "linear", "pflbench": "fedavg_cnn"}
 
 
 def message_with(plan: object) -> Message:

@@ -74,7 +74,8 @@ def test_the_app_bundle_has_the_ground_rooms_and_not_the_command() -> None:
         assert "models/packaged/drawn_faces.json" in bundle.namelist()
         names = {name for name in bundle.namelist() if name.startswith("fedstrata")}
     folders = {name.split("/")[1] for name in names}
-    assert folders == {"__init__.py", "protocol", "runs", "support", "drawn_faces"}
-    for folder in ("protocol", "runs", "support", "drawn_faces"):
+    rooms = {"protocol", "runs", "comparison", "support", "drawn_faces"}
+    assert folders == {"__init__.py", *rooms}
+    for folder in rooms:
         files = {str(path.relative_to(ROOT)) for path in (ROOT / "fedstrata" / folder).glob("*.py")}
         assert files <= names
