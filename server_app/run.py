@@ -45,7 +45,13 @@ from server_app.trackers import tracking_of
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
-from strategies.method import check_codings, check_exchanged, check_halves, remarks
+from strategies.method import (
+    check_codings,
+    check_crossing,
+    check_exchanged,
+    check_halves,
+    remarks,
+)
 from strategies.methods import make_method
 
 MOST_BACK = 2  # rounds that a run goes back where a state is of no use
@@ -67,6 +73,7 @@ def checked(config: Config) -> ServerState:
     read_weights(config)
     check_halves(method, tuned=bool(config.deployment.epochs))
     method.check_training(config.train)
+    check_crossing(method, config.cross_site)
     cohorts = config.cohort.sites > 1
     state = ServerState(method, strategy.aggregators, cohorts, strategy.codings, config.seed)
     for group, each in method.known_groups().items():

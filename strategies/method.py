@@ -62,6 +62,8 @@ class Method:
     """Both halves of a method; subclasses are frozen dataclasses that override what differs."""
 
     name: ClassVar[str]
+    predicts_with_received: ClassVar[bool] = True
+    """Whether other layers that arrive make a site predict otherwise."""
     own_networks: ClassVar[bool] = False
     """Whether it also runs networks of its own, which ``train.compile`` leaves as they are."""
     needs_last_taken: ClassVar[bool] = False
@@ -201,6 +203,15 @@ class Method:
         """Return the aggregator of ``group``: by default the configured one."""
         del group
         return configured()
+
+
+def check_crossing(method: Method, cross_site: str) -> None:
+    """Raise UserError where other sites' layers would travel and change no measure."""
+    if cross_site == "updates" and not method.predicts_with_received:
+        raise UserError(
+            f"cross_site=updates: with method {method.name} a site predicts with a model of its own, "
+            "so the layers of other sites would travel and change nothing: write cross_site=none"
+        )
 
 
 def check_halves(method: Method, *, tuned: bool) -> None:

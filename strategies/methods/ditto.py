@@ -32,6 +32,7 @@ class Ditto(Method):
 
     name = "ditto"
     own_networks = True
+    predicts_with_received = False
 
     def __post_init__(self) -> None:
         if not self.pull >= 0:

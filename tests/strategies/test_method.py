@@ -12,7 +12,7 @@ from fedstrata.support.errors import UserError
 from models.groups import partition_tensors
 from server_app.compose import compose
 from strategies import methods
-from strategies.method import remarks
+from strategies.method import check_crossing, remarks
 from strategies.methods import make_method
 from tests.helpers.prototypes import FedProto
 from tests.helpers.runs import SMALL, states
@@ -85,3 +85,11 @@ def test_that_a_methods_own_networks_are_not_compiled_is_said() -> None:
     assert "method ditto also runs networks of its own, and these are not compiled" in said
     assert not remarks(make_method({"name": "fedavg"}), train)
     assert not remarks(make_method({"name": "ditto", "pull": 0.1}), replace(train, compile=False))
+
+
+def test_layers_that_would_change_no_measure_do_not_cross() -> None:
+    ditto = make_method({"name": "ditto", "pull": 0.1})
+    with pytest.raises(UserError, match="method ditto a site predicts with a model of its own"):
+        check_crossing(ditto, "updates")
+    check_crossing(ditto, "models")
+    check_crossing(make_method({"name": "fedavg"}), "updates")
