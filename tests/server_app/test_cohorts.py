@@ -64,7 +64,7 @@ def without_seconds(value: Any) -> Any:
     "overrides",
     [
         ["method=fedavg"],
-        [*GROUPS, "baselines.alone=true", "deployment.epochs=1"],
+        [*GROUPS, "baselines.alone=true", "baselines.reuse=false", "deployment.epochs=1"],
         [
             "method=fedper",
             "aggregator@strategy.aggregators.common=fedadam",
@@ -469,8 +469,7 @@ def test_a_site_that_diverges_in_a_team_loses_only_its_own_contribution(
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["method=fedprox", "method.mu=0.1"], "method fedprox trains in its own way"),
-        (["train.optimizer.name=adam"], "rounding"),
+        (["method=ditto"], "method ditto trains in its own way"),
         (["model.dropout=0.5", "model.head=[8]"], "Dropout"),
         (["cohort.batched=false"], "cohort.batched=false"),
         (["train.compile=true"], "train.compile=true"),
