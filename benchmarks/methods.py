@@ -54,10 +54,7 @@ EXPECTED: Mapping[str, tuple[float, str]] = {
     "dbe": (1, "the same, and a mean of features"),
     "ditto": (2, "two models on the same batches"),
     "apfl": (2, "two models on the same batches"),
-    "fedrep": (
-        10 * THIRD + 1,
-        "10 passes for the head, of the body forward only; one for the body",
-    ),
+    "fedrep": (1 + THIRD, "the body forward once, for its features; the head over them; one pass"),
     "per_fedavg": (1, "two gradients a step, each over half of its examples"),
     "fedala": (1, "one pass; the mixing is in the next column"),
     "moon": (1 + 2 * THIRD, "two bodies more, forward"),
