@@ -42,6 +42,11 @@ _REFUSED = (
 # Only at the beginning of a line of Flower's log: further on there may be a site's own words.
 _BEGIN = r"^(?:\x1b\[\d+m)?INFO (?:[-\d]+ [:,\d]+)?(?:\x1b\[0m)?:\s+"
 _COMPLETE = re.compile(_BEGIN + r"round (\d+)/\d+: ", re.MULTILINE)
+_MEASURED = re.compile(_BEGIN + r"round \d+/\d+: .*as received: ([^\x00-\x1f\x7f]+)$", re.MULTILINE)
+_MEAN = re.compile(
+    _BEGIN + r"mean over the sites, each site alike: ([^\x00-\x1f\x7f]+)$", re.MULTILINE
+)
+_FOLDER = re.compile(_BEGIN + r"run \S+: results go to ([^\x00-\x1f\x7f]+)$", re.MULTILINE)
 _RESULTS = re.compile(_BEGIN + r"((?:results|fetch them): [^\x00-\x1f\x7f]+)$", re.MULTILINE)
 
 
@@ -65,6 +70,25 @@ class SubmittedRun:
     def ended(self) -> bool:
         """Whether it has ended, well or badly."""
         return self.status.startswith("finished")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run's log says of it so far.
+
+    Parameters
+    ----------
+    round : int
+        The last complete round; 0 for none.
+    result : str
+        The measures at the end, or else of the last round; "" before any.
+    folder : str
+        Where results are, on the machine of the ServerApp; "" where it does not say so.
+    """
+
+    round: int
+    result: str
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,10 @@ class SuperLink:
     def rounds(self, run_id: int) -> int:
         """Return the last round that an ended run completed, by its log; 0 for none."""
         return last_round(self._log(run_id))
+
+    def outcome(self, run: SubmittedRun) -> Outcome:
+        """Return what came of a run, ended or not, by its log."""
+        return outcome(self._log(run.id) if run.ended else self.log_after(run.id, 0.0)[0])
 
     def results(self, run_id: int) -> tuple[str, ...]:
         """Return the lines of an ended run's log that say where its results are."""
@@ -219,6 +247,12 @@ class SuperLink:
 def last_round(log: str) -> int:
     """Return the last complete round in a ServerApp's log; 0 for none."""
     return max(map(int, _COMPLETE.findall(log)), default=0)
+
+
+def outcome(log: str) -> Outcome:
+    """Return what a ServerApp's log says of its last run."""
+    measured, folders = _MEAN.findall(log) or _MEASURED.findall(log), _FOLDER.findall(log)
+    return Outcome(last_round(log), *(each[-1] if each else "" for each in (measured, folders)))
 
 
 def last_results(log: str) -> tuple[str, ...]:

@@ -87,9 +87,10 @@ def _of_superlink(connection: str) -> list[dict[str, Any]]:
     superlink = SuperLink(connection)
     rows = []
     for run in reversed(superlink.runs()):
-        rounds = str(superlink.rounds(run.id)) if run.ended else "-"
-        name, where = run.name or str(run.id), f"run {run.id} of {connection}"
-        cells = (name, run.status, rounds, "-", "", run.details, "", where)
+        found = superlink.outcome(run)
+        place = f" in {found.folder}" if found.folder else ""
+        name, where = run.name or str(run.id), f"run {run.id} of {connection}{place}"
+        cells = (name, run.status, str(found.round), "-", found.result, run.details, "", where)
         rows.append(dict(zip(HEADINGS, cells, strict=True)))
     return rows
 

@@ -14,8 +14,17 @@ import pytest
 from flwr.common.logger import ConsoleHandler
 from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 
-from consortium.superlink import Away, SuperLink, last_results, last_round, run_flwr
+from consortium.superlink import (
+    Away,
+    Outcome,
+    SuperLink,
+    last_results,
+    last_round,
+    outcome,
+    run_flwr,
+)
 from fedstrata.support.errors import UserError
+from server_app.outcome import outcome as outcome_words
 from server_app.report import round_line, whereabouts
 from server_app.rounds.records import RoundRecord
 
@@ -134,6 +143,26 @@ def test_a_logged_round_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     for line in round_line(RoundRecord(4, participants=["site-00"]), 8).split("\n"):
         handler.emit(logging.LogRecord("flwr", logging.INFO, "", 0, line, (), None))
     assert last_round(capsys.readouterr().out) == 4
+
+
+def test_what_came_of_a_run_is_read_as_the_app_logs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = ConsoleHandler(stream=sys.stdout)
+    site = {"task": "age", "kind": "classes", "accuracy": 0.5, "loss": 0.7, "examples": 4.0}
+    record = RoundRecord(2, participants=["site-00"], sites={"site-00": site})
+
+    def logged(*lines: str) -> Outcome:
+        for line in lines:
+            handler.emit(logging.LogRecord("flwr", logging.INFO, "", 0, line, (), None))
+        return outcome(capsys.readouterr().out)
+
+    assert logged() == Outcome(0, "", "")
+    begun = ["run march: results go to /srv/runs/march", *round_line(record, 8).split("\n")]
+    assert logged(*begun) == Outcome(2, "accuracy 50.00 %, loss 0.7000", "/srv/runs/march")
+    nothing = dict.fromkeys(("alone_accuracy", "pooled_accuracy"))
+    means = {"accuracy": 0.6, "majority_accuracy": 0.5, **nothing}
+    final = {"sites": {"site-00": site}, "tasks": {}, "mean": means, "weighted_mean": means}
+    ended = outcome_words({**final, "sites": {"site-00": {**site, **nothing, **means}}})
+    assert logged(*begun, *ended.split("\n")).result == "majority class 50.00 %, federated 60.00 %"
 
 
 def test_where_results_are_is_read_as_the_app_logs_it(capsys: pytest.CaptureFixture[str]) -> None:

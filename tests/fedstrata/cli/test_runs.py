@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consortium.superlink import SubmittedRun, SuperLink
+from consortium.superlink import Outcome, SubmittedRun, SuperLink
 from fedstrata.cli.runs import main
 from fedstrata.protocol.progress import Progress, write_progress
 
@@ -93,8 +93,11 @@ def test_the_runs_of_a_superlink_are_listed(
         SubmittedRun(8, "april", "running"),
     )
     monkeypatch.setattr(SuperLink, "runs", lambda _: runs)
-    monkeypatch.setattr(SuperLink, "rounds", lambda _, run: 3)
+    outcomes = {7: Outcome(3, "accuracy 62.10 %", "/runs/march"), 8: Outcome(0, "", "")}
+    monkeypatch.setattr(SuperLink, "outcome", lambda _, run: outcomes[run.id])
     april, march = json.loads(listed(capsys, "--superlink", "clinic", "--json"))
-    assert (april["run"], april["state"], april["rounds"]) == ("april", "running", "-")
+    assert (april["run"], april["state"], april["rounds"]) == ("april", "running", "0")
     assert (march["state"], march["rounds"], march["reason"]) == ("finished:failed", "3", "no site")
-    assert march["folder"] == "run 7 of clinic"
+    assert march["result"] == "accuracy 62.10 %"
+    assert march["folder"] == "run 7 of clinic in /runs/march"
+    assert april["folder"] == "run 8 of clinic"
