@@ -67,7 +67,7 @@ class Method:
     own_networks: ClassVar[bool] = False
     """Whether it also runs networks of its own, which ``train.compile`` leaves as they are."""
     needs_last_taken: ClassVar[bool] = False
-    """Whether sites of a cohort, too, are told which of their updates was taken last."""
+    """Whether orders to cohorts, too, say which update of each site was taken last."""
     measures_memory: ClassVar[bool] = True
     """Whether a `receive` or `predictor` of its own may read what the site has in memory."""
 

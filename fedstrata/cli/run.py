@@ -22,7 +22,15 @@ from fedstrata.cli.own_superlink import COMPLETED, OwnSuperLink
 from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
 from fedstrata.protocol.limits import printable
-from fedstrata.runs.folder import OUTPUTS, find_run, mark_stopped, read_given, read_run, read_state
+from fedstrata.runs.folder import (
+    OUTPUTS,
+    Given,
+    find_run,
+    mark_stopped,
+    read_given,
+    read_run,
+    read_state,
+)
 from fedstrata.runs.sweep import Sweep, find_sweep, read_sweep
 from fedstrata.support.durable import PRIVATE_FILE
 from fedstrata.support.errors import UserError
@@ -179,14 +187,7 @@ def _resumed(
         return _resumed_sweep(sweep, keys, nodes)
     if run.active:
         raise UserError(f"{run.path} goes on now; watch it with `fedstrata watch {run.name}`")
-    begun = {
-        "experiment": run.experiment,
-        "data-root": given.data_root,
-        "output-dir": str(run.path.parent.absolute()),
-        "resume": run.name,
-    }
-    merged = {key: keys[key] or begun.get(key, "") for key in KEYS}
-    return merged, list(given.overrides), nodes or given.nodes
+    return _as_begun(run.path, run.experiment, given, keys, nodes)
 
 
 def _resumed_sweep(
@@ -196,12 +197,18 @@ def _resumed_sweep(
     for path in sweep.runs_there():
         if read_run(path).active:
             raise UserError(f"{path} goes on now; watch it with `fedstrata watch {path.name}`")
-    given = sweep.given
+    return _as_begun(sweep.path, sweep.experiment, sweep.given, keys, nodes)
+
+
+def _as_begun(
+    path: Path, experiment: str, given: Given, keys: Mapping[str, str], nodes: int | None
+) -> tuple[dict[str, str], list[str], int | None]:
+    """Return what a run or sweep in ``path`` began with, except what is given now."""
     begun = {
-        "experiment": sweep.experiment,
+        "experiment": experiment,
         "data-root": given.data_root,
-        "output-dir": str(sweep.path.parent.absolute()),
-        "resume": sweep.name,
+        "output-dir": str(path.parent.absolute()),
+        "resume": path.name,
     }
     merged = {key: keys[key] or begun.get(key, "") for key in KEYS}
     return merged, list(given.overrides), nodes or given.nodes

@@ -102,7 +102,7 @@ def _state_table(
 ) -> Table:
     first = names[rows[0].row]
     several = len(rows) > 1
-    # Where two rows can be told apart by one word, that says what the first is.
+    # Where one word shows how two rows differ, it says what the first is.
     headings = ["row", "seeds", WORDS[scope.measure], "weighted", "worst site", "over alone"]
     headings += ["better alone"]
     headings += [f"over {first}"] if several else []

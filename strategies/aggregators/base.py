@@ -63,7 +63,7 @@ class Aggregator(ABC):
     learns : bool
         Whether `inform` is to be called before each round.
     reads : tuple of str
-        Other groups, whose states it is told with the facts of a round.
+        Other groups, whose states are among the facts of a round.
     note : str or None
         A remark on the last ``finish`` for the log, such as why the state did not change.
     """

@@ -18,7 +18,7 @@ from models.training.losses import CrossEntropy
 from strategies.aggregators import make_aggregator
 from strategies.method import Method
 from strategies.methods import make_method
-from strategies.partitioned_model import build_partitioned
+from strategies.partitioned_model import PartitionedModel, build_partitioned
 from strategies.site_round import SiteRound
 from tests.helpers.plans import plan_of
 
@@ -44,25 +44,38 @@ def site_of(
     made = method if isinstance(method, Method) else make_method(method)
     built = build_partitioned(plan_with(model), made, input_shape=(FEATURES,), classes=CLASSES)
     built.load(start or {})
-    own = built.partition
-    sent = [name for group in own.exchanged_groups() for name in own.exchanged_names(group)]
     options = {"steps": 2, "batch_size": 16, "momentum": 0.0, "weight_decay": 0.0, "clip": None}
     options |= fit
     optimizer = OptimizerConfig("sgd", LR, options.pop("momentum"), options.pop("weight_decay"))
     config = FitConfig(epochs=None, optimizer=optimizer, augment="none", **options)
+    return round_over(built, FitSettings(config), seed, 1, examples, memory)
+
+
+def round_over(
+    built: PartitionedModel,
+    settings: FitSettings,
+    seed: int,
+    order: int,
+    examples: int,
+    memory: Mapping[str, Tensor] | None,
+) -> SiteRound:
+    """Return a round over a model as it is; ``seed`` draws its data, ``order`` its batches."""
+    own, first = built.partition, next(built.network.parameters())
+    sent = [name for group in own.exchanged_groups() for name in own.exchanged_names(group)]
+    classes = int(built.network.get_parameter("head.out.weight").shape[0])
     rng = np.random.default_rng(seed)
-    values = rng.standard_normal((examples, FEATURES)).astype(np.float32)
+    values = rng.standard_normal((examples, first.shape[1])).astype(np.float32)
     return SiteRound(
         model=built.model,
         network=built.network,
         tail=built.network,
         partition=own,
         received=built.tensors(sent),
-        train=Split(ArrayInputs(values), rng.integers(0, CLASSES, examples)),
-        classes=CLASSES,
-        settings=FitSettings(config),
+        train=Split(ArrayInputs(values), rng.integers(0, classes, examples)),
+        classes=classes,
+        settings=settings,
         loss=CrossEntropy(),
-        generator=np.random.default_rng(1),
+        generator=np.random.default_rng(order),
         device=torch.device("cpu"),
         memory=dict(memory or {}),
         optimizer_state={},

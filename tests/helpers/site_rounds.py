@@ -13,16 +13,13 @@ from torch import Tensor
 from fedstrata.protocol.plan import FitConfig, OptimizerConfig
 from models.groups import partition_tensors
 from models.networks import build
-from models.training.data import ArrayInputs, Split
 from models.training.loop import FitSettings
-from models.training.losses import CrossEntropy
-from strategies.aggregators import make_aggregator
 from strategies.method import Made, Method
-from strategies.partitioned_model import ModelWithExtras
+from strategies.partitioned_model import ModelWithExtras, PartitionedModel
 from strategies.site_round import SiteRound
+from tests.helpers.method_rounds import LR, Parameters, round_over
 
-Weights = dict[str, NDArray[np.float64]]
-LR = 0.1
+Weights = Parameters
 FULL = 1000  # a batch of all examples
 
 
@@ -71,34 +68,9 @@ def tiny_round(
     configured = groups or {"common": ["..."]}
     model = ModelWithExtras(network, method.extras(Made(network, (3,), 2, configured)))
     partition = partition_tensors(model, method.groups(configured, model), method.known_groups())
-    own = model.state_dict()
-    for name, tensor in (start or {}).items():
-        own[name].copy_(tensor)
-    exchanged = [n for g in partition.exchanged_groups() for n in partition.exchanged_names(g)]
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal((examples, 3)).astype(np.float32)
-    return SiteRound(
-        model=model,
-        network=network,
-        tail=network,
-        partition=partition,
-        received={name: own[name].clone() for name in exchanged},
-        train=Split(ArrayInputs(values), rng.integers(0, 2, examples)),
-        classes=2,
-        settings=FitSettings(config_of(**changes)),
-        loss=CrossEntropy(),
-        generator=np.random.default_rng(seed),
-        device=torch.device("cpu"),
-        memory=dict(memory or {}),
-        optimizer_state={},
-        max_steps=None,
-    )
-
-
-def data_of(site: SiteRound) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the inputs and labels of the training data."""
-    inputs = site.train.inputs.batch(np.arange(len(site.train)))
-    return inputs.double().numpy(), site.train.labels
+    built = PartitionedModel(model, network, partition, 0)
+    built.load(start or {})
+    return round_over(built, FitSettings(config_of(**changes)), seed, seed, examples, memory)
 
 
 def weights_of(site: SiteRound) -> Weights:
@@ -110,21 +82,6 @@ def close(site: SiteRound, expected: Mapping[str, NDArray[np.float64]]) -> bool:
     """Return whether the network's tensors are those expected, to 1e-6."""
     own = site.network.state_dict()
     return all(np.allclose(own[n].numpy(), each, atol=1e-6, rtol=0) for n, each in expected.items())
-
-
-def mean_of(
-    method: Method, group: str, sites: list[SiteRound], current: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return the next state of ``group``, as the server makes it of what these sites send."""
-    aggregator = method.aggregator(group, lambda: make_aggregator("fedavg", {}))
-    aggregator.begin(current, {str(i): len(site.train) for i, site in enumerate(sites)})
-    for i, site in enumerate(sites):
-        own = site.model.state_dict()
-        names = site.partition.exchanged_names(group)
-        aggregator.add(str(i), {n: own[n].detach().clone() for n in names}, len(site.train))
-    after = aggregator.finish()
-    assert after is not None
-    return after
 
 
 # -- the network in numpy --------------------------------------------------------------------------
@@ -161,12 +118,3 @@ def moved(w: Weights, direction: Weights, by: float) -> Weights:
 def part(w: Weights, layer: str) -> Weights:
     """Return the tensors of a layer."""
     return {n: each for n, each in w.items() if n.startswith(f"{layer}.")}
-
-
-def weighted(states: list[Weights], examples: list[int]) -> Weights:
-    """Return the mean of the states, weighted by examples."""
-    total = sum(examples)
-    return {
-        n: sum(count / total * each[n] for count, each in zip(examples, states, strict=True))
-        for n in states[0]
-    }

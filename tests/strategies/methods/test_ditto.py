@@ -13,17 +13,15 @@ from torch import Tensor
 from client_app.store import DiskStore, LocalState
 from fedstrata.support.errors import UserError
 from strategies.methods import make_method
+from tests.helpers.method_rounds import data_of, mean_of, weighted
 from tests.helpers.methods import groups_of
 from tests.helpers.runs import SMALL, same, states, without_times
 from tests.helpers.site_rounds import (
     LR,
     close,
-    data_of,
     loss_and_gradients,
-    mean_of,
     moved,
     tiny_round,
-    weighted,
     weights_of,
 )
 from tests.loopback import simulate
@@ -50,7 +48,7 @@ def test_a_round_of_two_sites_is_that_of_the_paper() -> None:
         tiny_round(METHOD, seed, examples=n, epochs=2, memory=own if seed else {})
         for seed, n in enumerate((8, 12))
     ]
-    current, expected = dict(sites[0].received), []
+    expected = []
     for seed, site in enumerate(sites):
         start, data = weights_of(site), data_of(site)
         w, v = dict(start), {n: each + 0.1 * seed for n, each in start.items()}
@@ -66,7 +64,7 @@ def test_a_round_of_two_sites_is_that_of_the_paper() -> None:
             assert np.allclose(predictor[name].numpy(), each, atol=1e-6)
             assert torch.equal(predictor[name], deployed[name])
         expected.append(w)
-    after = mean_of(METHOD, "common", sites, current)
+    after = mean_of(METHOD, sites, "common")
     mean = weighted(expected, [8, 12])
     assert all(np.allclose(after[n].numpy(), each, atol=1e-6) for n, each in mean.items())
 

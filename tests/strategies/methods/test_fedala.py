@@ -10,17 +10,15 @@ from torch import Tensor
 from fedstrata.support.errors import UserError
 from strategies.methods import make_method
 from strategies.methods.fedala import FedALA, exchanged_layers
+from tests.helpers.method_rounds import data_of, mean_of, weighted
 from tests.helpers.methods import groups_of
 from tests.helpers.site_rounds import (
     LR,
     close,
-    data_of,
     loss_and_gradients,
-    mean_of,
     moved,
     part,
     tiny_round,
-    weighted,
     weights_of,
 )
 
@@ -76,7 +74,7 @@ def test_a_round_of_two_sites_is_that_of_the_paper() -> None:
         tiny_round(METHOD, seed, examples=n, memory=own_head(seed))
         for seed, n in enumerate((8, 12))
     ]
-    current, expected, held = dict(sites[0].received), [], 0
+    expected, held = [], 0
     for seed, site in enumerate(sites):
         w, data = weights_of(site), data_of(site)
         slope, mixed = loss_and_gradients(w, *data)[1], dict(w)
@@ -97,7 +95,7 @@ def test_a_round_of_two_sites_is_that_of_the_paper() -> None:
         assert all(torch.equal(kept[n], site.network.state_dict()[n]) for n in kept)
         expected.append(w)
     assert held  # some weights are below 1
-    after = mean_of(METHOD, "common", sites, current)
+    after = mean_of(METHOD, sites, "common")
     mean = weighted(expected, [8, 12])
     assert all(np.allclose(after[n].numpy(), each, atol=1e-6) for n, each in mean.items())
 

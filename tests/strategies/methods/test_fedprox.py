@@ -10,17 +10,15 @@ import torch
 
 from fedstrata.support.errors import UserError
 from strategies.methods import make_method
+from tests.helpers.method_rounds import data_of, mean_of, weighted
 from tests.helpers.methods import groups_of
 from tests.helpers.runs import SMALL, same, states
 from tests.helpers.site_rounds import (
     LR,
     close,
-    data_of,
     loss_and_gradients,
-    mean_of,
     moved,
     tiny_round,
-    weighted,
     weights_of,
 )
 from tests.loopback import simulate
@@ -53,7 +51,7 @@ def test_a_value_out_of_its_range_is_an_error() -> None:
 @pytest.mark.parametrize("method", [METHOD, ADAPTIVE], ids=["fixed", "adaptive"])
 def test_a_round_of_two_sites_is_that_of_the_paper(method) -> None:  # type: ignore[no-untyped-def]
     sites = [tiny_round(method, seed, examples=n, epochs=3) for seed, n in enumerate((8, 12))]
-    current, expected, losses = dict(sites[0].received), [], []
+    expected, losses = [], []
     for site in sites:
         start, data = weights_of(site), data_of(site)
         losses.append(loss_and_gradients(start, *data)[0])
@@ -64,13 +62,11 @@ def test_a_round_of_two_sites_is_that_of_the_paper(method) -> None:  # type: ign
         method.train(site)
         assert close(site, w)
         expected.append(w)
-    layers = {n: t for n, t in current.items() if not n.startswith("extras")}
-    after = mean_of(method, "common", sites, layers)
+    after = mean_of(method, sites, "common")
     mean = weighted(expected, [8, 12])
     assert all(np.allclose(after[n].numpy(), each, atol=1e-6) for n, each in mean.items())
     if method is ADAPTIVE:
-        weight = {n: t for n, t in current.items() if n.startswith("extras")}
-        sent = mean_of(method, "proximal", sites, weight)
+        sent = mean_of(method, sites, "proximal")
         assert float(sent["extras.loss"]) == pytest.approx(np.average(losses, weights=[8, 12]))
         assert float(sent["extras.mu"]) == 0.5  # there is no round before to compare with
 

@@ -12,17 +12,15 @@ from fedstrata.support.errors import UserError
 from models.training.loop import FitReport
 from strategies.methods import make_method
 from strategies.methods.fedrep import FedRep
+from tests.helpers.method_rounds import data_of, mean_of, weighted
 from tests.helpers.methods import groups_of
 from tests.helpers.site_rounds import (
     LR,
     close,
-    data_of,
     loss_and_gradients,
-    mean_of,
     moved,
     part,
     tiny_round,
-    weighted,
     weights_of,
 )
 
@@ -44,7 +42,6 @@ def test_a_head_that_nobody_trains_is_an_error() -> None:
 
 def test_a_round_of_two_sites_is_that_of_the_paper() -> None:
     sites = [tiny_round(METHOD, seed, examples=n) for seed, n in enumerate((8, 12))]
-    current = dict(sites[0].received)
     expected = []
     for site in sites:
         w, (inputs, labels) = weights_of(site), data_of(site)
@@ -54,7 +51,7 @@ def test_a_round_of_two_sites_is_that_of_the_paper() -> None:
         METHOD.train(site)
         assert close(site, w)
         expected.append(part(w, "fc1"))
-    after = mean_of(METHOD, "common", sites, current)
+    after = mean_of(METHOD, sites, "common")
     mean = weighted(expected, [8, 12])
     assert after.keys() == mean.keys()  # the head is in no update
     assert all(np.allclose(after[n].numpy(), each, atol=1e-6) for n, each in mean.items())
