@@ -69,11 +69,6 @@ class PreparedRound:
     outputs: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     train_seconds: float = field(default=0.0, init=False)
 
-    def __post_init__(self) -> None:
-        self.context.method.receive(self.site_round)
-        # What a method fits to what it received is neither the round's steps nor its loss.
-        self.site_round.fits.clear()
-
     def run(self, *, measure: bool = True) -> RoundReport:
         """Measure the model as received, then train it; return the report.
 
@@ -261,6 +256,9 @@ def prepare_round(
         # Once a process for one structure; it shares the tail's tensors.
         compiled=cast(nn.Module, torch.compile(tail)) if compiled else None,
     )
+    context.method.receive(site_round)
+    # What a method fits to what it received is neither the round's steps nor its loss.
+    site_round.fits.clear()
     measured = {name: splits[name] for name in MEASURED}
     return PreparedRound(context, number, site_round, measured, started)
 
