@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -81,7 +81,7 @@ def answer_cohort(message: Message, node: NodeSettings, plan: Plan, order: Order
         reports = _each(kind, contexts, order) + _rejected(cohort)
         return cohort_answers.cohort_answer(message, reports, {})
     contexts = cohort.chosen(members)
-    if kind in kinds.UPDATES:
+    if kind in WORK:
         trained, layers = train_cohort(contexts, order, expected, kind)
         return cohort_answers.cohort_answer(message, trained, layers)
     if kind == kinds.WEIGHTS and contexts:  # one file serves all sites of the node
@@ -142,8 +142,7 @@ def train_cohort(
     reports: list[RoundReport] = []
     # Added as sites are done: their updates are not in memory all at once.
     sums: CohortSums | None = None
-    work = _trained if kind == kinds.TRAIN else _opened
-    for context, report, tensors in work(contexts, order):
+    for context, report, tensors in WORK[kind](contexts, order):
         sums = sums or CohortSums(expected, context.method)
         if not report.error:
             try:
@@ -275,3 +274,10 @@ def _known_data(key: DataKey, node: NodeSettings, size: int) -> dict[int, SiteDa
     """
     del key, node, size
     return {}
+
+
+# What the sites of a cohort do whose layers are sent as a sum. Layers that cross are each site's own.
+WORK: Mapping[str, Callable[[Sequence[SiteContext], Order], Iterator[Trained]]] = {
+    kinds.TRAIN: _trained,
+    kinds.OPEN: _opened,
+}
