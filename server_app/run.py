@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
-from fedstrata.protocol.plan import Plan
+from fedstrata.protocol.plan import OF_MODELS, OF_UPDATES, Plan
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 from models.weights import Checkpoint
@@ -20,7 +20,7 @@ from server_app.audit import RunAudit
 from server_app.baseline_cache import BaselineCache
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
-from server_app.cross_site import cross_site_table
+from server_app.cross_site import crossed_models, table_of_models, table_of_updates
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
@@ -224,17 +224,24 @@ class Run:
         self.ends["best"] = measured_best(
             self.dispatch, self.folder, self.history, self.config.choose, final, kept
         )
-        ask = replace(last_ask(self.dispatch, kinds.EVALUATE), last=last)
-        self.ends["cross_site"] = cross_site_table(
-            self.dispatch, ask, final, self.config.cross_site
-        )
+        if self.config.cross_site == OF_UPDATES:
+            ask = replace(last_ask(self.dispatch, kinds.EVALUATE), last=last)
+            self.ends["cross_site"] = table_of_updates(self.dispatch, ask, final, played)
         if self.config.deployment.epochs:
             self._write_results()
             alone = self.config.baselines.alone
             self.ends["deployment"] = deploy(
                 self.dispatch, final, alone=alone, state=played, last=last
             )
+        self._cross(kept, played)
         return self._write_results()
+
+    def _cross(self, kept: Sequence[str], played: int) -> None:
+        """Measure the sites' models at one another, where that is wanted."""
+        if self.config.cross_site == OF_MODELS:
+            self._write_results()  # what there is so far
+            crossed = crossed_models(self.ends, kept, played)
+            self.ends["cross_site"] = table_of_models(self.dispatch, crossed)
 
     def measure(self, given: SavedRun) -> dict[str, Any]:
         """Measure a state of a finished run at the sites; return what results.json holds."""
@@ -251,9 +258,7 @@ class Run:
         self.delivery.deliver(self.roster.everyone.keys(), ())
         ask = saved_ask(self.dispatch, saved, states, newcomers(saved, self.roster.members))
         self.ends["final"] = measure_saved(self.dispatch, ask)
-        self.ends["cross_site"] = cross_site_table(
-            self.dispatch, ask, self.ends["final"], self.config.cross_site
-        )
+        self._cross(self.config.kept_models, saved.round)
         return self._write_results()
 
     def _load_start(self, start: Checkpoint | PretrainingJob) -> None:

@@ -209,6 +209,11 @@ class Config:
                 f"cross_site={self.cross_site} needs a SuperNode for each site: cohort.sites="
                 f"{self.cohort.sites} puts several on one; write cohort.sites=1 or cross_site=none"
             )
+        if self.cross_site == OF_MODELS and not (self.kept_models or self.deployment.epochs):
+            raise UserError(
+                "cross_site=models reads the sites' models from their folders, and models.keep=none "
+                "writes none: write models.keep=last, models.keep=all or cross_site=none"
+            )
         if self.cross_site == OF_UPDATES and not self.strategy.rounds:
             raise UserError(
                 "cross_site=updates has each site train once more, and strategy.rounds=0 trains "

@@ -217,6 +217,8 @@ class CrossSite(msgspec.Struct, frozen=True):
     tasks: dict[str, CrossSiteTask] = {}
     missing: list[Unmeasured] = []
     left_out: Reasons = {}
+    state: Literal["last", "best", "deployed"] = "last"
+    round: Count | None = None
 
 
 class GroupRow(msgspec.Struct, frozen=True):
