@@ -20,6 +20,7 @@ from server_app.baseline_cache import (
     ALONE,
     POOLED,
     BaselineCache,
+    Baselines,
     Reused,
     reused_lines,
 )
@@ -40,7 +41,6 @@ from server_app.rounds.records import (
 )
 from server_app.run_folder import Saved
 from server_app.sites.members import Member
-from strategies.config import BaselinesConfig
 
 AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
 Take = Callable[[Member, Message], None]  # takes the layers of an answer; raises Refused
@@ -65,22 +65,6 @@ class Others:
 
     alone: Mapping[str, Mapping[str, Any] | None]
     pooled: Mapping[str, Mapping[str, Any] | None]
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """What members are also trained as, to compare.
-
-    Parameters
-    ----------
-    config : BaselinesConfig
-        Which of them.
-    cache : BaselineCache or None
-        What was trained before; None where all is trained anew.
-    """
-
-    config: BaselinesConfig
-    cache: BaselineCache | None = None
 
 
 def measure(
@@ -298,7 +282,7 @@ def _trained(
     by_name = {member.site: member for member in members}
     keys, kept = dict[str, str](), dict[str, Reused]()
     if cache is not None:
-        now = measured or {}
+        now = {name: report.numerics for name, report in (measured or {}).items()}
         keys = {n: cache.key(what, each, now.get(n), played) for n, each in by_name.items()}
         found = {n: cache.read(key, by_name[n], ask.number) for n, key in keys.items() if key}
         kept = {name: before for name, before in sorted(found.items()) if before is not None}

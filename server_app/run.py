@@ -12,19 +12,19 @@ from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import OF_MODELS, OF_UPDATES, Plan
 from fedstrata.support.errors import UserError
-from fedstrata.support.home import home
 from models.weights import Checkpoint
 from server_app import report, results, tables
 from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
-from server_app.baseline_cache import BaselineCache
+from server_app.baseline_cache import Baselines, baselines_of
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
 from server_app.cross_site import crossed_models, table_of_models, table_of_updates
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
-from server_app.evaluation import Baselines, last_ask, measure, measure_saved, saved_ask
+from server_app.evaluation import last_ask, measure, measure_saved, saved_ask
+from server_app.known_alone import KnownAlone
 from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission, ClosedAdmission
@@ -187,7 +187,7 @@ class Run:
         begin_progress(self)
         if first == 1:
             open_run(self.rounds)
-        number, suspects = first, dict[str, str]()
+        number, suspects, alone = first, dict[str, str](), self._known_alone()
         while number <= total and not stop_reason(self.history, choose):
             try:
                 record = self.rounds.play(number, self.history)
@@ -199,9 +199,10 @@ class Run:
             self.history.append(record.to_dict())
             save_checkpoint(self, number)  # before the log says that the round is done
             self.audit.played(self.history[-1], self.roster.everyone.values(), self.folder.path)
-            self.log(report.round_line(record, total))
+            alone.look(self.roster.members, record.sites)
+            self.log(report.round_line(record, total, alone.values))
             self._write_results()
-            self.progress.played(record, self.history)
+            self.progress.played(record, self.history, alone.values)
             number += 1
         if reason := stop_reason(self.history, choose):
             played = len(self.history)
@@ -211,11 +212,22 @@ class Run:
             self.log(owed)
         return self._end()
 
+    def _known_alone(self) -> KnownAlone:
+        baselines = self._baselines()
+        cache = baselines.cache if baselines.config.alone else None
+        return KnownAlone(cache, self.config.strategy.rounds)
+
+    def _baselines(self) -> Baselines:
+        config, plan = self.config, self.admission.plan
+        return baselines_of(
+            config.baselines, config.cohort.sites, self.roster, plan, self.folder.name, self.log
+        )
+
     def _end(self) -> dict[str, Any]:
         """Evaluate the last state and the best one, fine-tune; return what results.json holds."""
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
-        kept, baselines = self.config.kept_models, baselines_of(self)
+        kept, baselines = self.config.kept_models, self._baselines()
         keep, played = LAST if LAST in kept else "", len(self.history)
         last = last_trained(self)
         final = measure(self.dispatch, baselines, keep=keep, state=played, last=last)
@@ -355,20 +367,6 @@ def begin_progress(run: Run) -> None:
         simulated=not isinstance(run.roster.grid, GrpcGrid),
     )
     run.progress.begin(config.strategy.rounds, run.history, afterwards)
-
-
-def baselines_of(run: Run) -> Baselines:
-    """Return what sites are compared with; a simulation's may have been trained before."""
-    config, roster = run.config.baselines, run.roster
-    if not config.reuse or isinstance(roster.grid, GrpcGrid):
-        return Baselines(config)
-    everyone = sorted(roster.everyone.values(), key=lambda member: member.site)
-    nodes = len(list(roster.grid.get_node_ids())) * run.config.cohort.sites
-    known = everyone if len(everyone) == nodes else []
-    folder = home() / "cache" / "baselines"
-    return Baselines(
-        config, BaselineCache(folder, run.folder.name, run.admission.plan, known, run.log)
-    )
 
 
 def last_trained(run: Run) -> dict[str, int]:
