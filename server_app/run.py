@@ -27,6 +27,7 @@ from server_app.evaluation import last_ask, measure, measure_saved, saved_ask
 from server_app.known_alone import KnownAlone
 from server_app.patience import Log
 from server_app.progress import RunProgress
+from server_app.robustness import robust_lines
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch, last_whole
@@ -442,3 +443,4 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     held = {key: most for key, most in held.items() if measured(kinds.group_of(key))}
     yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
     yield from aggregator_lines(state)
+    yield from robust_lines(state, config.strategy.bounds)
