@@ -14,6 +14,7 @@ from fedstrata.protocol.plan import OF_MODELS, OF_UPDATES, Plan
 from fedstrata.support.errors import UserError
 from models.weights import Checkpoint
 from server_app import report, results, tables
+from server_app.aggregator_lines import aggregator_lines, robust_lines
 from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.baseline_cache import Baselines, baselines_of
@@ -27,7 +28,6 @@ from server_app.evaluation import last_ask, measure, measure_saved, saved_ask
 from server_app.known_alone import KnownAlone
 from server_app.patience import Log
 from server_app.progress import RunProgress
-from server_app.robustness import robust_lines
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch, last_whole
@@ -43,8 +43,6 @@ from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
 from server_app.time_left import stages_after
 from server_app.trackers import tracking_of
-from strategies.aggregators.buffered import BufferedAggregator
-from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import Config
 from strategies.method import (
     check_codings,
@@ -122,6 +120,7 @@ class Run:
         self.start, self.log = start, log
         self.history: list[dict[str, Any]] = []
         self.ends: dict[str, Any] = {}
+        self.opening: dict[str, Any] | None = None
         settings = config.strategy
         self.state = checked(config)
         self.tracking = tracking_of(config.tracker, folder.path, log)
@@ -186,8 +185,7 @@ class Run:
             self.log(f"resuming after round {saved.round}")
         total, choose = self.config.strategy.rounds, self.config.choose
         begin_progress(self)
-        if first == 1:
-            open_run(self.rounds)
+        self.opening = open_run(self.rounds) if first == 1 else None
         number, suspects, alone = first, dict[str, str](), self._known_alone()
         while number <= total and not stop_reason(self.history, choose):
             try:
@@ -197,6 +195,8 @@ class Run:
                 number -= 1
                 continue
             record.suspects, suspects = suspects, {}
+            if number == 1 and self.opening is not None:
+                record.begin_with(self.opening)
             self.history.append(record.to_dict())
             save_checkpoint(self, number)  # before the log says that the round is done
             self.audit.played(self.history[-1], self.roster.everyone.values(), self.folder.path)
@@ -313,7 +313,7 @@ class Run:
         if saved is not None:
             self._resume(saved)
         else:
-            open_run(self.rounds)
+            self.opening = open_run(self.rounds)
         self.history = self.history[:good]
         for site in self.roster.everyone:
             self.state.downlink.failed(site)  # what sites know is of rounds that are given up
@@ -392,23 +392,6 @@ def save_checkpoint(run: Run, number: int) -> None:
             {key: each.published for key, each in checkpoints.items()},
             best=best_rounds(run.history, run.config.choose, MOST_BACK),
         )
-
-
-def aggregator_lines(state: ServerState) -> Iterator[str]:
-    """Yield what aggregators need, and where one would spoil BatchNorm."""
-    for key, aggregator in sorted(state.aggregators.items()):
-        name = type(aggregator).__name__
-        if isinstance(aggregator, BufferedAggregator):
-            yield (
-                f"{key}: {name} needs all updates of a round: within "
-                f"{aggregator.memory_mb:g} MB of memory, the others on disk"
-            )
-        statistics = [n for n in state.states[key] if n.endswith("running_var")]
-        if isinstance(aggregator, ServerOptimizer) and statistics:
-            yield (
-                f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
-                "become negative: better put 'type:BatchNorm2d' into groups.personal"
-            )
 
 
 def with_categories(asking: Run) -> Plan:

@@ -120,6 +120,14 @@ class Measured(msgspec.Struct, frozen=True):
         return value
 
 
+class Opening(msgspec.Struct, frozen=True):
+    """What was asked before round 1."""
+
+    refused: Reasons = {}
+    late: Reasons = {}
+    absent: Reasons = {}
+
+
 class Round(msgspec.Struct, frozen=True):
     """One round."""
 
@@ -138,6 +146,7 @@ class Round(msgspec.Struct, frozen=True):
     suspects: Reasons = {}
     tasks: dict[str, Measured] = {}
     sites: dict[str, Measured] = {}
+    opening: Opening | None = None
 
 
 class Evaluation(msgspec.Struct, frozen=True):

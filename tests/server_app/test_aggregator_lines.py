@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from server_app.aggregator_lines import robust_lines
 from server_app.compose import compose
-from server_app.robustness import robust_lines
 from server_app.run import checked
 from strategies.aggregators import AGGREGATORS
 from strategies.config import BoundsConfig, plan_for

@@ -1,4 +1,4 @@
-"""Which groups a bad site can move, where others have an aggregator that bears one."""
+"""What the log says of the aggregators before round 1: what they need, and what they do not bear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,26 @@ from collections.abc import Iterator
 
 from fedstrata.protocol.kinds import group_of
 from server_app.rounds.state import ServerState
+from strategies.aggregators.buffered import BufferedAggregator
+from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import BoundsConfig
+
+
+def aggregator_lines(state: ServerState) -> Iterator[str]:
+    """Yield what aggregators need, and where one would spoil BatchNorm."""
+    for key, aggregator in sorted(state.aggregators.items()):
+        name = type(aggregator).__name__
+        if isinstance(aggregator, BufferedAggregator):
+            yield (
+                f"{key}: {name} needs all updates of a round: within "
+                f"{aggregator.memory_mb:g} MB of memory, the others on disk"
+            )
+        statistics = [n for n in state.states[key] if n.endswith("running_var")]
+        if isinstance(aggregator, ServerOptimizer) and statistics:
+            yield (
+                f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
+                "become negative: better put 'type:BatchNorm2d' into groups.personal"
+            )
 
 
 def robust_lines(state: ServerState, bounds: BoundsConfig) -> Iterator[str]:
