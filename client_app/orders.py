@@ -28,9 +28,9 @@ from client_app.failures import logged_reason, writing
 from client_app.lost_layers import (
     has_lost_all,
     keeps_layers,
+    noted_loss,
     older_layers,
     require_own_layers,
-    warn_of_lost,
 )
 from client_app.memory import within_memory
 from client_app.pooled.report import report_in_one_place
@@ -157,9 +157,8 @@ def train(context: SiteContext, order: Order) -> Answer:
     older = older_layers(context.store, order.round, last)
     prepared = prepare_round(context, order.round, received.tensors, context.store, last)
     report = prepared.run()
-    if older is not None and (keeps_layers(context) or prepared.site_round.memory):
-        warn_of_lost(context, order.round, last, older)
-        report = replace(report, began_with=older)
+    if keeps_layers(context) or prepared.site_round.memory:
+        report = noted_loss(context, report, last, older)
     tensors = exchanged_tensors(context)
     context.store.note_data(context.data.digest)
     # Saved with the round: the next update carries it if the server takes this one.

@@ -371,11 +371,10 @@ def begin_progress(run: Run) -> None:
 
 
 def last_trained(run: Run) -> dict[str, int]:
-    """Return by site the round of its last update that was taken; not of sites in cohorts."""
+    """Return by site the round of its last update that was taken."""
     keys = {
         member.site: run.state.scope_keys(member.task).values()
         for member in run.roster.members.values()
-        if not member.in_cohort
     }
     return last_whole(run.history, keys)
 

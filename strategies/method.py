@@ -66,8 +66,6 @@ class Method:
     """Whether other layers that arrive make a site predict otherwise."""
     own_networks: ClassVar[bool] = False
     """Whether it also runs networks of its own, which ``train.compile`` leaves as they are."""
-    needs_last_taken: ClassVar[bool] = False
-    """Whether orders to cohorts, too, say which update of each site was taken last."""
     measures_memory: ClassVar[bool] = True
     """Whether a `receive` or `predictor` of its own may read what the site has in memory."""
 

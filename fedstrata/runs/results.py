@@ -67,6 +67,7 @@ class Measured(msgspec.Struct, frozen=True):
     pooled_accuracy: Number | None = None
     pooled_auroc: Number | None = None
     pooled_mae: Number | None = None
+    gain_over_alone: Number | None = None
     interval: tuple[float, float] | None = None
     sites: int = 0
     worst: dict[str, str | float] = {}
@@ -111,7 +112,9 @@ class Measured(msgspec.Struct, frozen=True):
 
     @property
     def gain(self) -> float | None:
-        """By how much the leading measure is better than alone."""
+        """By how much the leading measure is better than alone; of a task, over the same sites."""
+        if self.gain_over_alone is not None:
+            return self.gain_over_alone
         return self.measures.gain(self.value, self.alone)
 
     def of(self, name: str) -> float | None:

@@ -93,6 +93,9 @@ def _task(name: str, rows: Sequence[Mapping[str, Any]], so_far: str) -> TaskStan
     leading = measures.leading
     values = tuple(value for each in rows if (value := _number(each.get(leading))) is not None)
     alone = _number(row.get(f"alone_{leading}"))
+    gain = _number(row.get("gain_over_alone"))
+    if gain is None:
+        gain = measures.gain(values[-1] if values else None, alone)
     worst = _mapping(row.get("worst"))
     lowest = _number(worst.get(leading))
     return TaskStanding(
@@ -100,9 +103,7 @@ def _task(name: str, rows: Sequence[Mapping[str, Any]], so_far: str) -> TaskStan
         measure=WORDS[leading],
         value=value_words(row, leading, values[-1] if values else None),
         values=values,
-        gain=so_far
-        if alone is None
-        else gain_words(row, measures.gain(values[-1] if values else None, alone)),
+        gain=so_far if alone is None else gain_words(row, gain),
         worst="" if lowest is None else f"{worst.get('site')} {value_words(row, leading, lowest)}",
     )
 

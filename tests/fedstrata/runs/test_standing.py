@@ -60,6 +60,12 @@ def test_the_gain_over_alone_is_known_at_the_end() -> None:
     assert result_words(run) == "age: accuracy 80.00 % (+5.00 points over alone)"
 
 
+def test_at_the_end_it_is_that_of_the_sites_that_were_trained_alone() -> None:
+    row = {"kind": "classes", "accuracy": 0.8, "alone_accuracy": 0.7, "gain_over_alone": 0.02}
+    (task,) = tasks_of(results({"tasks": {"age": row}}))
+    assert task.gain == "+2.00 points"
+
+
 def test_the_gain_over_alone_is_shown_as_soon_as_it_is_known() -> None:
     def at(accuracy: float, examples: int) -> dict[str, Any]:
         return {"kind": "classes", "task": "age", "accuracy": accuracy, "examples": examples}
