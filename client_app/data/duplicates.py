@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,19 @@ class Examples:
         return self.splits[row] or "train"
 
 
+def numbered_contents(contents: Iterable[bytes]) -> NDArray[np.int64]:
+    """Return a number for each content, equal for equal contents, in order of their first place."""
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(each, digest_size=16).digest() for each in contents)
+    return np.array([seen.setdefault(each, len(seen)) for each in digests], dtype=np.int64)
+
+
+def check_policy(policy: str) -> None:
+    """Raise a `UserError` unless it is one of ``data.duplicates``."""
+    if policy not in POLICIES:
+        raise UserError(f"data.duplicates: {', '.join(POLICIES)}, not {policy!r}")
+
+
 def settle_duplicates(examples: Examples, policy: str, findings: Findings) -> NDArray[np.int64]:
     """Return the rows to use, ``(m,)``, sorted.
 
@@ -68,8 +82,7 @@ def settle_duplicates(examples: Examples, policy: str, findings: Findings) -> ND
     UserError
         There are such copies, and ``policy`` is ``refuse``; or there is no such policy.
     """
-    if policy not in POLICIES:
-        raise UserError(f"data.duplicates: {', '.join(POLICIES)}, not {policy!r}")
+    check_policy(policy)
     everything = np.arange(len(examples.copies), dtype=np.int64)
     sets = examples.sets()
     if not sets:
