@@ -36,6 +36,13 @@ _CONTROL = Knowledge(
 KNOWLEDGE: Mapping[str, Knowledge] = {
     "control": _CONTROL,
     "control_task": _CONTROL,
+    "logits": Knowledge(
+        ("fd",),
+        "for each class of its task the mean outputs of its network over its training examples, and its "
+        "share of them",
+        "how many examples of each class the site has, and which classes its network takes for which; "
+        "of a class with very few examples the outputs of nearly an example",
+    ),
     "means": Knowledge(
         ("dbe",),
         "once, before round 1: the mean of the features of the site's training examples",

@@ -9,6 +9,7 @@ from strategies.method import Method
 from strategies.methods.apfl import APFL
 from strategies.methods.dbe import DBE
 from strategies.methods.ditto import Ditto
+from strategies.methods.fd import FD
 from strategies.methods.fedala import FedALA
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
@@ -29,6 +30,7 @@ METHODS: Mapping[str, type[Method]] = {
     "apfl": APFL,
     "dbe": DBE,
     "ditto": Ditto,
+    "fd": FD,
     "fedala": FedALA,
     "fedavg": FedAvg,
     "fedbn": FedBN,

@@ -51,6 +51,7 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
     "apfl": (["method.alpha=0", "method.adaptive=false"], ["method=fedavg"]),
     "dbe": (["method.kappa=0", "method.vector=false"], ["method=fedavg"]),
     "ditto": (["method.pull=0"], []),  # a model beside: see test_ditto.py
+    "fd": (["method.weight=0"], ["method=local"]),
     "fedala": (["method.rate=0"], ["method=layers"]),
     "fedcp": (
         ["method.weight=0", "method.policy=false"],
