@@ -43,6 +43,12 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
         "one vector: an average example of the site as its network sees it; with very few examples "
         "nearly an example",
     ),
+    "prototypes": Knowledge(
+        ("fedproto",),
+        "for each class of its task the mean feature of its training examples, and its share of them",
+        "how many examples of each class the site has, and an average example of each as its network "
+        "sees it; of a class with very few examples nearly an example",
+    ),
     "proximal": Knowledge(
         ("fedprox",),
         "the mean loss of the received layers on the site's training examples: one number",

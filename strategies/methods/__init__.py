@@ -14,6 +14,7 @@ from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
 from strategies.methods.fedcp import FedCP
 from strategies.methods.fedper import FedPer
+from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrep import FedRep
 from strategies.methods.gpfl import GPFL
@@ -33,6 +34,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedbn": FedBN,
     "fedcp": FedCP,
     "fedper": FedPer,
+    "fedproto": FedProto,
     "fedprox": FedProx,
     "fedrep": FedRep,
     "gpfl": GPFL,
