@@ -77,7 +77,7 @@ def checked(config: Config) -> ServerState:
     cohorts = config.cohort.sites > 1
     state = ServerState(method, strategy.aggregators, cohorts, strategy.codings, config.seed)
     for group, each in method.known_groups().items():
-        if group in strategy.aggregators or each.knowledge:
+        if group in strategy.aggregators or each.knowledge or each.down_only:
             state.aggregator(group)
     return state
 
@@ -369,7 +369,7 @@ def baselines_of(run: Run) -> Baselines:
 def last_trained(run: Run) -> dict[str, int]:
     """Return by site the round of its last update that was taken; not of sites in cohorts."""
     keys = {
-        member.site: run.state.scope_keys(member.task).values()
+        member.site: run.state.leaving_keys(member.task).values()
         for member in run.roster.members.values()
         if not member.in_cohort
     }

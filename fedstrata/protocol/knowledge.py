@@ -1,6 +1,7 @@
 """What methods exchange that is no layer, by group: what it is, and what can be read from it.
 
 A site shares such a group only if its settings name it. Who decides about that reads these texts.
+Groups that go down only are here too: a site receives them, and its guard lets nothing of them out.
 """
 
 from __future__ import annotations
@@ -61,6 +62,11 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
         "how well the common layers fit the site, as the training loss says too",
     ),
 }
+
+DOWN_ONLY: Mapping[str, str] = {
+    "global_head": "the last layer, which the server trains",
+}
+"""What the server makes and sites never send, by group."""
 
 
 def knowledge_of(method: str) -> dict[str, Knowledge]:

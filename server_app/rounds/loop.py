@@ -225,7 +225,7 @@ class Rounds:
         best = best_of(history, self.choose)
         in_cohorts = self.state.method.needs_last_taken
         informed = [member for member in asked if in_cohorts or not member.in_cohort]
-        keys = {m.site: self.state.scope_keys(m.task).values() for m in informed}
+        keys = {m.site: self.state.leaving_keys(m.task).values() for m in informed}
         return Ask(
             kinds.TRAIN,
             number,
@@ -252,7 +252,7 @@ class Rounds:
         """Return of which round a site's last update is that counted, for lossy groups."""
         lossy = {
             group: key
-            for group, key in self.state.scope_keys(member.task).items()
+            for group, key in self.state.leaving_keys(member.task).items()
             if self.state.codings.from_site(group).lossy
         }
         return last_taken(history, member.site, lossy)
