@@ -51,7 +51,7 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
         "nearly an example",
     ),
     "prototypes": Knowledge(
-        ("fedproto",),
+        ("fedproto", "fedtgp"),
         "for each class of its task the mean feature of its training examples, and its share of them",
         "how many examples of each class the site has, and an average example of each as its network "
         "sees it; of a class with very few examples nearly an example",
@@ -65,6 +65,7 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
 
 DOWN_ONLY: Mapping[str, str] = {
     "global_head": "the last layer, which the server trains",
+    "learned_prototypes": "a prototype of each class, which the server learns",
 }
 """What the server makes and sites never send, by group."""
 

@@ -18,6 +18,7 @@ from strategies.methods.fedper import FedPer
 from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrep import FedRep
+from strategies.methods.fedtgp import FedTGP
 from strategies.methods.gpfl import GPFL
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
@@ -39,6 +40,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedproto": FedProto,
     "fedprox": FedProx,
     "fedrep": FedRep,
+    "fedtgp": FedTGP,
     "gpfl": GPFL,
     "layers": Layers,
     "lg_fedavg": LGFedAvg,
