@@ -62,6 +62,7 @@ EXPECTED: Mapping[str, tuple[float, str]] = {
     "gpfl": (1, "one pass; and the conditional networks"),
     "fd": (1 + THIRD, "one pass, and one forward, for the outputs of the trained network"),
     "fedtgp": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
+    "fedgh": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
     "fedproto": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
 }
 NOTES = (

@@ -29,6 +29,22 @@ class Knowledge:
     reveals: str
 
 
+@dataclass(frozen=True)
+class FromServer:
+    """A group that goes down only.
+
+    Parameters
+    ----------
+    methods : tuple of str
+        The methods that have it.
+    what : str
+        What the server makes.
+    """
+
+    methods: tuple[str, ...]
+    what: str
+
+
 _CONTROL = Knowledge(
     ("scaffold",),
     "the change of the site's control variate: a mean of its gradients, of the size of the layers",
@@ -51,7 +67,7 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
         "nearly an example",
     ),
     "prototypes": Knowledge(
-        ("fedproto", "fedtgp"),
+        ("fedproto", "fedtgp", "fedgh"),
         "for each class of its task the mean feature of its training examples, and its share of them",
         "how many examples of each class the site has, and an average example of each as its network "
         "sees it; of a class with very few examples nearly an example",
@@ -63,13 +79,20 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
     ),
 }
 
-DOWN_ONLY: Mapping[str, str] = {
-    "global_head": "the last layer, which the server trains",
-    "learned_prototypes": "a prototype of each class, which the server learns",
+DOWN_ONLY: Mapping[str, FromServer] = {
+    "global_head": FromServer(("fedgh",), "the last layer, which the server trains on class means"),
+    "learned_prototypes": FromServer(
+        ("fedtgp",), "a prototype of each class, which the server learns from class means"
+    ),
 }
-"""What the server makes and sites never send, by group."""
+"""Groups that sites receive and never send."""
 
 
 def knowledge_of(method: str) -> dict[str, Knowledge]:
     """Return the groups of knowledge that a method may exchange, by name."""
     return {name: each for name, each in KNOWLEDGE.items() if method in each.methods}
+
+
+def made_for(method: str) -> dict[str, FromServer]:
+    """Return what the server makes for a method, by group."""
+    return {name: each for name, each in DOWN_ONLY.items() if method in each.methods}

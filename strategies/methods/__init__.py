@@ -14,6 +14,7 @@ from strategies.methods.fedala import FedALA
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
 from strategies.methods.fedcp import FedCP
+from strategies.methods.fedgh import FedGH
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
@@ -36,6 +37,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedavg": FedAvg,
     "fedbn": FedBN,
     "fedcp": FedCP,
+    "fedgh": FedGH,
     "fedper": FedPer,
     "fedproto": FedProto,
     "fedprox": FedProx,

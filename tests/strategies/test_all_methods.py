@@ -57,6 +57,7 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
         ["method.weight=0", "method.policy=false"],
         ["method=layers", "groups.task=[head.out]", "groups.personal=[]"],
     ),
+    "fedgh": (["method.steps=0"], ["method=local"]),
     "fedproto": (["method.weight=0"], ["method=local"]),
     "fedprox": (["method.mu=0"], ["method=layers"]),
     "fedtgp": (["method.weight=0"], ["method=local"]),
