@@ -57,7 +57,7 @@ def train_to_cross(context: SiteContext, order: Order) -> tuple[RoundReport, Map
     partition = context.partitioned.partition
     update = {
         group: encode({name: tensors[name] for name in partition.exchanged_names(group)})
-        for group in partition.exchanged_groups()
+        for group in partition.leaving_groups()
         if not partition.groups[group].knowledge  # which may be of the round alone, or a change
     }
     report = replace(report, seconds=time.perf_counter() - started)

@@ -269,7 +269,7 @@ def _trained(
 def _layer_keys(dispatch: Dispatch, task: str) -> dict[str, str]:
     """Return the scope key of each exchanged group of layers, for sites of a task."""
     groups = dispatch.state.partitions[task].groups
-    keys = dispatch.state.scope_keys(task)
+    keys = dispatch.state.leaving_keys(task)
     return {group: key for group, key in keys.items() if not groups[group].knowledge}
 
 

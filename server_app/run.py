@@ -76,7 +76,7 @@ def checked(config: Config) -> ServerState:
     cohorts = config.cohort.sites > 1
     state = ServerState(method, strategy.aggregators, cohorts, strategy.codings, config.seed)
     for group, each in method.known_groups().items():
-        if group in strategy.aggregators or each.knowledge:
+        if group in strategy.aggregators or each.knowledge or each.down_only:
             state.aggregator(group)
     return state
 
@@ -373,7 +373,7 @@ def begin_progress(run: Run) -> None:
 def last_trained(run: Run) -> dict[str, int]:
     """Return by site the round of its last update that was taken."""
     keys = {
-        member.site: run.state.scope_keys(member.task).values()
+        member.site: run.state.leaving_keys(member.task).values()
         for member in run.roster.members.values()
     }
     return last_whole(run.history, keys)

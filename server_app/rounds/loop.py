@@ -223,7 +223,7 @@ class Rounds:
     ) -> Ask:
         """Return what is asked of the sites of an attempt."""
         best = best_of(history, self.choose)
-        keys = {m.site: self.state.scope_keys(m.task).values() for m in asked}
+        keys = {m.site: self.state.leaving_keys(m.task).values() for m in asked}
         return Ask(
             kinds.TRAIN,
             number,
@@ -250,7 +250,7 @@ class Rounds:
         """Return of which round a site's last update is that counted, for lossy groups."""
         lossy = {
             group: key
-            for group, key in self.state.scope_keys(member.task).items()
+            for group, key in self.state.leaving_keys(member.task).items()
             if self.state.codings.from_site(group).lossy
         }
         return last_taken(history, member.site, lossy)
