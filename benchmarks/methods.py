@@ -60,6 +60,7 @@ EXPECTED: Mapping[str, tuple[float, str]] = {
     "moon": (1 + 2 * THIRD, "two bodies more, forward"),
     "fedcp": (1 + THIRD, "one body more, forward; and the policy"),
     "gpfl": (1, "one pass; and the conditional networks"),
+    "fml": (2, "two networks on the same batches, the second without the hidden layer"),
 }
 NOTES = (
     "Processor seconds of one thread, medians; the machine's other work moves them, the ratios less.",

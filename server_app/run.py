@@ -13,6 +13,7 @@ from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
+from models.groups import PRETRAINED
 from models.weights import Checkpoint
 from server_app import report, results, tables
 from server_app.agreement import agree, agree_on_categories
@@ -423,7 +424,8 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     """Yield what was decided once it is known who takes part, for the log."""
     if roster.newcomers:
         yield f"newcomers, after the rounds: {', '.join(sorted(roster.newcomers))}"
-    yield from remarks(state.method, config.train)
+    frozen = any(each.names(PRETRAINED.name) for each in state.partitions.values())
+    yield from remarks(state.method, config.train, frozen=frozen)
     for group, each in results.coding(state).items():
         if any(way["name"] != "exact" for way in each.values()):
             yield f"{group} travels coded: {state.codings.describe(group)}"

@@ -16,6 +16,7 @@ from strategies.methods.fedcp import FedCP
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrep import FedRep
+from strategies.methods.fml import FML
 from strategies.methods.gpfl import GPFL
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
@@ -35,6 +36,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedper": FedPer,
     "fedprox": FedProx,
     "fedrep": FedRep,
+    "fml": FML,
     "gpfl": GPFL,
     "layers": Layers,
     "lg_fedavg": LGFedAvg,
