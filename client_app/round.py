@@ -355,6 +355,8 @@ def to_device(model: nn.Module, device: torch.device) -> None:
 def caches_features(context: SiteContext) -> bool:
     """Return whether the frozen prefix runs once, and its outputs are kept."""
     config = context.plan.train
+    if context.method.needs_inputs:
+        return False
     # Augmented inputs are new in every step: there is nothing to keep.
     return bool(context.partitioned.cut) and config.cache_features and config.augment == "none"
 

@@ -12,6 +12,7 @@ from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
 from fedstrata.protocol.plan import OF_MODELS, OF_UPDATES, Plan
 from fedstrata.support.errors import UserError
+from models.groups import PRETRAINED
 from models.weights import Checkpoint
 from server_app import report, results, tables
 from server_app.aggregator_lines import aggregator_lines, robust_lines
@@ -409,7 +410,8 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     """Yield what was decided once it is known who takes part, for the log."""
     if roster.newcomers:
         yield f"newcomers, after the rounds: {', '.join(sorted(roster.newcomers))}"
-    yield from remarks(state.method, config.train)
+    frozen = any(each.names(PRETRAINED.name) for each in state.partitions.values())
+    yield from remarks(state.method, config.train, frozen=frozen)
     for group, each in results.coding(state).items():
         if any(way["name"] != "exact" for way in each.values()):
             yield f"{group} travels coded: {state.codings.describe(group)}"

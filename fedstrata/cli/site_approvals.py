@@ -206,7 +206,8 @@ def _bytes(request: Request, task: str) -> str:
         from strategies.partitioned_model import build_partitioned
 
         model = str(plan.model["name"])
-        if model in OF_SHAPE:
+        shared = plan.method.get("model")  # of a method with a network of its own
+        if {model, shared["name"] if isinstance(shared, dict) else ""} & set(OF_SHAPE):
             return "not known before the site has said how large an example is"
         named = (plan.data.get("classes") or {}).get(task) or ("no", "yes")
         built = build_partitioned(

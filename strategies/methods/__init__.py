@@ -20,6 +20,7 @@ from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrep import FedRep
 from strategies.methods.fedtgp import FedTGP
+from strategies.methods.fml import FML
 from strategies.methods.gpfl import GPFL
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
@@ -43,6 +44,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedprox": FedProx,
     "fedrep": FedRep,
     "fedtgp": FedTGP,
+    "fml": FML,
     "gpfl": GPFL,
     "layers": Layers,
     "lg_fedavg": LGFedAvg,
