@@ -16,7 +16,7 @@ import conf
 from benchmarks.accuracy import personalised_sets, pfllib, prepare
 from benchmarks.accuracy.personalised_sets import PersonalSet, cases
 from benchmarks.accuracy.personalised_table import PersonalTable
-from benchmarks.flower.simulator import Simulator
+from benchmarks.flower.simulator import Finished, Simulator
 from benchmarks.report.command_line import (
     Parser,
     add_data,
@@ -64,6 +64,22 @@ def parser() -> Parser:
     add_data(made, "--har", "har.npz", "UCI HAR")
     add_data(made, "--mnist", "mnist_dirichlet01_20.zip", "MNIST in 20 npz shards, or their zip")
     add_data(made, "--pacs", "pacs_subset.zip", "PACS, a folder or a zip archive")
+    made.add_argument(
+        "--every",
+        type=at_least(1),
+        default=1,
+        help="use one of so many examples of each shard of MNIST, for a quicker look; PFLlib too",
+    )
+    made.add_argument(
+        "--nodes",
+        type=at_least(1),
+        help="SuperNodes of equally many sites each (cohorts), which is quicker; one a site if omitted",
+    )
+    made.add_argument(
+        "--finished",
+        action="store_true",
+        help="write the tables of the runs in --work that are finished, and play none",
+    )
     made.add_argument("--pfllib", type=Path, help="PFLlib's checkout, to play the shards of MNIST")
     made.add_argument("--pfllib-python", type=Path, help="the Python of its environment; ours")
     return add_runs(made)
@@ -97,15 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["FEDSTRATA_HOME"] = str(work / "home")
     rates, seeds = tuple(sorted(set(options.rates))), tuple(options.seeds)
     tables = [
-        PersonalTable(choose(name, options, work), chosen, rates, seeds, peer)
+        PersonalTable(choose(name, options, work), chosen, rates, seeds, peer, options.nodes)
         for name in options.sets
     ]
+    for table in tables:
+        if options.nodes and table.dataset.sites % options.nodes:
+            parser().error(f"--nodes: {table.dataset.sites} sites are not {options.nodes} equal parts")
     try:  # a wrong option of a method is named now, and not in the middle of the night
         for case in chosen:
             make_method(tables[0].study.config(case, seeds[0]).method)
     except UserError as error:
         parser().error(f"--methods: {error}")
-    with Simulator(work) as simulator:
+    with (Finished if options.finished else Simulator)(work) as simulator:
         for table in tables:
             table.run(simulator, options.output, options.command)
 
@@ -113,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _peer(options: argparse.Namespace) -> pfllib.Peer | None:
     if options.pfllib is None:
         return None
+    if options.finished:
+        return pfllib.FinishedPeer(options.pfllib.resolve())
     if not (options.pfllib / "system" / "main.py").is_file():
         parser().error(f"--pfllib: {options.pfllib} has no system/main.py; give PFLlib's checkout")
     if options.pfllib_python is None:
@@ -131,7 +152,9 @@ def choose(name: str, options: argparse.Namespace, work: Path) -> PersonalSet:
         return personalised_sets.har(options.har.resolve(), rounds)
     if name == "mnist":
         return personalised_sets.mnist(
-            prepare.shards(options.mnist.resolve(), work / "data"), rounds
+            prepare.shards(options.mnist.resolve(), work / "data", options.every),
+            rounds,
+            options.every,
         )
     return personalised_sets.pacs(prepare.pacs(options.pacs.resolve(), work / "data"), rounds)
 

@@ -58,11 +58,15 @@ def har(root: Path, rounds: int | None = None) -> PersonalSet:
     )
 
 
-def mnist(root: Path, rounds: int | None = None) -> PersonalSet:
-    """Return MNIST in the 20 shards (Dirichlet 0.1) that are published with PFLlib."""
+def mnist(root: Path, rounds: int | None = None, every: int = 1) -> PersonalSet:
+    """Return MNIST in the 20 shards (Dirichlet 0.1) that are published with PFLlib.
+
+    ``every`` is of how many examples one is in the shards under ``root``.
+    """
+    thinned = "" if every == 1 else f", one of {every} examples"
     return _set(
         "mnist",
-        "MNIST, 20 shards, Dirichlet 0.1",
+        f"MNIST, 20 shards, Dirichlet 0.1{thinned}",
         "medmnist",
         20,
         root,

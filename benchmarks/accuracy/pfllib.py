@@ -198,10 +198,27 @@ class Peer:
         return Played(curve[1:], float(np.median(each[1:])), command[2:])
 
 
+class FinishedPeer(Peer):
+    """Plays nothing: what is not finished has no figures."""
+
+    def _run(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
+        raise PeerFailed("not played")
+
+
 def read_output(text: str) -> tuple[list[float], list[float]]:
-    """Return the accuracies and the seconds that a run printed."""
-    accuracies = [float(found) for found in _ACCURACY.findall(text)]
-    return accuracies, [float(found) for found in _SECONDS.findall(text)]
+    """Return the accuracy and the seconds of each round that a run printed.
+
+    Ditto prints two accuracies a round, of the averaged and then of the personal models; the last is
+    that of the models that predict.
+    """
+    accuracies, seconds, start = [], [], 0
+    for ended in _SECONDS.finditer(text):
+        found = _ACCURACY.findall(text, start, ended.start())
+        if found:
+            accuracies.append(float(found[-1]))
+            seconds.append(float(ended[1]))
+        start = ended.end()
+    return accuracies, seconds
 
 
 def dataset_name(name: str, site: SiteData) -> str:

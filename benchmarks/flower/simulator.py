@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.flower.deployment import SuperLink
 from benchmarks.flower.processes import Processes
@@ -45,6 +45,7 @@ class Simulator:
     processes: Processes = field(init=False)
     superlink: SuperLink = field(init=False)
     before: Any = signal.SIG_DFL
+    plays: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.processes = Processes(self.folder)
@@ -92,3 +93,13 @@ class Simulator:
             if any(word in line for word in PRINTED):
                 print(line.rstrip()[-180:], flush=True)
         return run.text
+
+
+class Finished(Simulator):
+    """Runs nothing: what is not finished leaves no results."""
+
+    plays = False
+
+    def run(self, name: str, sites: int, run_config: RunConfig, app: str = ".") -> str:
+        """Run nothing."""
+        return ""
