@@ -86,7 +86,8 @@ class LocalEngine:
 
     def status(self) -> str:
         """Return how the run is; a worker that has ended meanwhile is replaced."""
-        assert self._server is not None and self._simulation is not None
+        assert self._server is not None
+        assert self._simulation is not None
         code = self._server.exitcode
         if code is not None:
             return COMPLETED if code == 0 else FAILED

@@ -70,7 +70,9 @@ def serve(simulation: Simulation) -> None:
     from fedstrata.engine.workers import Workers
     from server_app.app import app
 
-    torch.set_num_threads(os.cpu_count() or 1)  # the workers have one each; while they wait, it works
+    torch.set_num_threads(
+        os.cpu_count() or 1
+    )  # the workers have one each; while they wait, it works
     workers = Workers(simulation.address, simulation.workers)
     context = Context(RUN_ID, 0, {}, RecordDict(), dict(simulation.run_config))
     try:
