@@ -38,6 +38,7 @@ OURS = [module for module in ALL if not is_below(module.name, "benchmarks")]
 # Imports go down this list only; rooms on one line never import each other.
 FLOORS = (
     ("fedstrata.cli",),
+    ("fedstrata.engine",),
     ("server_app", "client_app", "site_guard", "consortium"),
     ("strategies",),
     ("models",),
