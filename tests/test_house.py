@@ -305,7 +305,8 @@ LIGHT = (
     "client_app.node_config",
     "strategies.config",
 )
-TENSORS = {  # what is made of tensors
+TENSORS = {  # what is made of tensors, or is there to import torch
+    "fedstrata.engine.preloaded",
     "fedstrata.protocol.codec",
     "fedstrata.protocol.payload",
     "fedstrata.protocol.tensors",

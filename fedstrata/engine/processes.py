@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -14,9 +13,14 @@ from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedstrata.support.said_lines import VARIABLE
 
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+STOP = None  # instead of an order: the worker ends
 SECONDS = 60.0  # for the server to listen
 STILL = 0.02  # seconds between two tries
 
@@ -104,32 +108,30 @@ def work(simulation: Simulation, number: int, devices: str) -> None:
 
         enter_simulation()
         try:
-            while order := server.recv_bytes():
-                server.send_bytes(_answered(order, simulation))
+            while (order := server.recv()) is not STOP:
+                server.send(_answered(order, simulation))
         except (EOFError, OSError):  # the server has ended
             return
 
 
-def _answered(order: bytes, simulation: Simulation) -> bytes:
-    """Return the pickled answer of a node to its pickled order."""
+def _answered(message: Message, simulation: Simulation) -> Message:
+    """Return the answer of a node to an order."""
     from flwr.app import Context, Error, Message, RecordDict
     from flwr.common.constant import ErrorCode
 
     from client_app.app import app
 
-    message: Message = pickle.loads(order)
     node = message.metadata.dst_node_id
     place = {"partition-id": node - 1, "num-partitions": simulation.nodes}
     context = Context(
         message.metadata.run_id, node, place, RecordDict(), dict(simulation.run_config)
     )
     try:
-        answer = app(message, context)
+        return app(message, context)
     except Exception as error:
         logging.getLogger("flwr").exception("the ClientApp failed")
         reason = f"{type(error).__name__}: {error}"
-        answer = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
-    return pickle.dumps(answer, protocol=5)
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
 def _begin(log: Path) -> None:

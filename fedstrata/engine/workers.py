@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from uuid import uuid4
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
-STOP = b""  # instead of an order: the worker ends
+from fedstrata.engine.processes import STOP
 
 
 class Workers:
@@ -78,17 +77,17 @@ class Workers:
         with connection:
             while (order := self._next(number)) is not None:
                 try:
-                    connection.send_bytes(pickle.dumps(order, protocol=5))
+                    connection.send(order)
                 except OSError:  # it ended before it had the order
                     self.order(order)
                     return
                 try:
-                    answer: Message = pickle.loads(connection.recv_bytes())
+                    answer: Message = connection.recv()
                 except (OSError, EOFError):
                     self._keep(order, _lost(order))
                     return
                 self._keep(order, answer)
-            connection.send_bytes(STOP)
+            connection.send(STOP)
 
     def _next(self, number: int) -> Message | None:
         """Wait for the next order of a worker; None where there will be none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ def simulation(tmp_path: Path) -> Simulation:
 
 
 def asked(simulation: Simulation) -> Message:
-    order = Message(RecordDict(), 2, "query")
-    answer: Message = pickle.loads(_answered(pickle.dumps(order), simulation))
-    return answer
+    return _answered(Message(RecordDict(), 2, "query"), simulation)
 
 
 def test_a_node_is_a_partition_as_in_flowers_simulation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedstrata.engine.grid import LocalGrid
-from fedstrata.engine.workers import STOP, Workers
+from fedstrata.engine.processes import STOP
+from fedstrata.engine.workers import Workers
 
 
 @pytest.fixture
@@ -43,10 +43,9 @@ def nodes_of(answers: list[Message]) -> list[int]:
 
 def play(worker: Connection, seen: list[int]) -> None:
     """Answer every order until there are no more."""
-    while data := worker.recv_bytes():
-        message: Message = pickle.loads(data)
+    while (message := worker.recv()) is not STOP:
         seen.append(message.metadata.dst_node_id)
-        worker.send_bytes(pickle.dumps(answered(message)))
+        worker.send(answered(message))
 
 
 def test_a_node_has_its_worker_and_an_idle_one_helps(folder: Path) -> None:
@@ -79,7 +78,7 @@ def test_an_order_that_a_dead_worker_had_is_lost_and_the_next_one_is_not(folder:
     grid = LocalGrid(workers, 1)
     dying = connected(folder, 0)
     ids = list(grid.push_messages([order(1)]))
-    dying.recv_bytes()
+    dying.recv()
     dying.close()
     (lost,) = grid.send_and_receive([], timeout=0) or wait_for(grid, ids)
     assert lost.error.code == ErrorCode.NODE_UNAVAILABLE
@@ -120,4 +119,4 @@ def test_at_the_end_a_worker_is_sent_the_word_to_stop(folder: Path) -> None:
     workers = Workers(folder / "socket", 1)
     worker = connected(folder, 0)
     workers.close()
-    assert worker.recv_bytes() == STOP
+    assert worker.recv() is STOP
