@@ -204,7 +204,9 @@ def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
 
 
 def _publish(this_run: Run, folder: RunFolder, results: Mapping[str, Any]) -> None:
-    """Write the server's part of the model as files."""
+    """Write the server's part of the model as files, where that is wanted."""
+    if not this_run.written.public:
+        return
     from server_app.public_models import PublicModels
 
     references, start = this_run.admission.references, this_run.delivery.checkpoint

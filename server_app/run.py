@@ -44,6 +44,7 @@ from server_app.sites.roster import Roster
 from server_app.start_weights import PretrainingJob, read_weights
 from server_app.time_left import stages_after
 from server_app.trackers import tracking_of
+from server_app.written_models import WrittenModels, written_models
 from strategies.config import Config
 from strategies.method import (
     check_codings,
@@ -122,6 +123,7 @@ class Run:
         self.history: list[dict[str, Any]] = []
         self.ends: dict[str, Any] = {}
         self.opening: dict[str, Any] | None = None
+        self.written = WrittenModels((), False, ())
         settings = config.strategy
         self.state = checked(config)
         self.tracking = tracking_of(config.tracker, folder.path, log)
@@ -158,7 +160,13 @@ class Run:
         if not self.roster.members:
             raise UserError("no site can take part")
         check_newcomers(self.roster, self.state.partitions)
-        for line in _decided(self.roster, self.state, self.config):
+        self.written = written_models(
+            self.config,
+            self.roster.members,
+            self.state.partitions,
+            simulated=not isinstance(self.roster.grid, GrpcGrid),
+        )
+        for line in (*_decided(self.roster, self.state, self.config), *self.written.lines):
             self.log(line)
         self.admission.begun = True
 
@@ -229,7 +237,7 @@ class Run:
         """Evaluate the last state and the best one, fine-tune; return what results.json holds."""
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
-        kept, baselines = self.config.kept_models, self._baselines()
+        kept, baselines = self.written.states, self._baselines()
         keep, played = LAST if LAST in kept else "", len(self.history)
         last = last_trained(self)
         final = measure(self.dispatch, baselines, keep=keep, state=played, last=last)

@@ -180,6 +180,8 @@ class Config:
     choose: ChooseConfig
     tracker: dict[str, Any]
     models: ModelsConfig
+    keep_models_mb: float
+    public_models: str
     cross_site: str
     deployment: DeploymentConfig
     cohort: CohortConfig
@@ -191,6 +193,9 @@ class Config:
         self.strategy.check()
         self.choose.check()
         self.models.check()
+        if not self.keep_models_mb >= 0:
+            raise UserError(f"keep_models_mb must be 0 or greater, got {self.keep_models_mb:g}")
+        one_of("public_models", self.public_models, (AUTO, "all", "none"))
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
@@ -257,10 +262,11 @@ class Config:
 
     @property
     def kept_models(self) -> tuple[str, ...]:
-        """The states of which each site writes its whole model: ``last`` and ``best``."""
-        keep = self.models.keep
-        if keep == AUTO:
-            keep = "none" if self.cohort.sites > 1 else "all"
+        """The states of which each site writes its whole model: ``last`` and ``best``.
+
+        With ``auto`` the sites of cohorts may write none; see `server_app.written_models`.
+        """
+        keep = "all" if self.models.keep == AUTO else self.models.keep
         return {"all": ("last", "best"), "last": ("last",), "none": ()}[keep]
 
     def to_dict(self) -> dict[str, Any]:
