@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.cells import MOST_NAMED, CellRules, Faults, normal, same_key
+from client_app.data.cells import MOST_NAMED, CellRules, Faults, normal
 from client_app.data.findings import Findings
 from fedstrata.support.errors import PrivateText, UserError, private
 
@@ -18,6 +18,7 @@ _PERSON = r"(?:patient|patienten|subject|participant|person|proband|probanden|vo
 _OF_PERSON = r"(?:pat|pt|subj|case|study|exam|accession|encounter|hadm|individual)"
 _NUMBER = r"(?:id|nr|no|num|number|nummer|code|key|uid|instanceuid|hash|pseudonym)"
 _LIKELY = re.compile(rf"{_PERSON}{_NUMBER}?|{_OF_PERSON}{_NUMBER}|mrn|pid")
+_DOT_ZERO = re.compile(r"(?P<whole>\d+)\.0+")
 LONGEST_PATTERN, MOST_REPEATS, LONGEST_PATH = 200, 4, 400
 _REPEAT = re.compile(r"(?<!\\)(?:[*+]|\{\d*,)")
 _NESTED = re.compile(r"(?<!\\)(?:[*+]|\{\d*,\d*\})[^()]*\)(?:[*+]|\{)")
@@ -83,6 +84,16 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     return found
 
 
+def group_key(group: str) -> str:
+    """Return what two ways of writing one patient have in common: ``P1`` and ``p1 ``, 7 and 7.0.
+
+    Numbers stay texts: those of patients can have more digits than a float.
+    """
+    text = normal(" ".join(group.split()).casefold())
+    number = _DOT_ZERO.fullmatch(text)
+    return number["whole"] if number else text
+
+
 def numbered_groups(
     groups: Sequence[str], rules: CellRules, findings: Findings, by: str
 ) -> NDArray[np.int64]:
@@ -94,7 +105,7 @@ def numbered_groups(
     numbers: dict[str, int] = {}
     numbered = np.empty(len(groups), dtype=np.int64)
     alone = 0
-    keys = {group: same_key(group) for group in set(groups)}
+    keys = {group: group_key(group) for group in set(groups)}
     for row, group in enumerate(groups):
         if rules.is_missing(group):
             alone += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from client_app.data.pixels import EIGHT_BITS
 from fedstrata.support.errors import PrivateText, UserError, private
 
 MOST_NAMED = 10  # damaged files that an error names
+logger = logging.getLogger("flwr")
 _BOOKKEEPING = 4608  # bytes for a picture's path, digest and place, measured with 60,000
 
 
@@ -190,7 +192,10 @@ def _handle_unreadable(
 
 def _named(errors: Sequence[UserError], count: int) -> PrivateText:
     named = "\n  ".join(str(error) for error in errors[:MOST_NAMED])
-    more = f"\n  and {len(errors) - MOST_NAMED} more" if len(errors) > MOST_NAMED else ""
+    more = ""
+    if len(errors) > MOST_NAMED:
+        more = f"\n  and {len(errors) - MOST_NAMED} more, which the log of this site names"
+        logger.error("all that cannot be read:\n  %s", "\n  ".join(map(str, errors)))
     return f"{len(errors)} of {count} pictures cannot be read" + private(f":\n  {named}{more}")
 
 

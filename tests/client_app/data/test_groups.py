@@ -75,6 +75,8 @@ def test_a_patient_who_is_written_in_two_ways_is_one_group() -> None:
     assert numbered_groups(written, CellRules(), found, "patient").tolist() == [0, 0, 0, 1, 1, 2]
     assert found.notes[0].whole.startswith("2 values in 'patient' (data.group) differ")
     assert found.notes[0].public.startswith("values in 'patient'")
+    long = ["12345678901234567890", "12345678901234567891", "1.2.840.0"]
+    assert numbered_groups(long, CellRules(), found, "patient").tolist() == [0, 1, 2]
 
 
 def test_units_join_what_is_linked_by_either() -> None:

@@ -139,13 +139,14 @@ def broken(folder: Path, many: int, sound: int) -> Path:
     return folder
 
 
-def test_all_damaged_pictures_are_named_at_once(tmp_path: Path) -> None:
+def test_all_damaged_pictures_are_named_at_once(tmp_path: Path, caplog) -> None:
     with pytest.raises(UserError) as raised:
         read(broken(tmp_path, MOST_NAMED + 3, 4))
     text = str(raised.value)
     assert "13 of 17 pictures cannot be read" in text
     assert text.count("not a readable picture") == MOST_NAMED
-    assert "and 3 more" in text
+    assert "and 3 more, which the log of this site names" in text
+    assert caplog.text.count("not a readable picture") == MOST_NAMED + 3
     assert "data.unreadable=skip" in text
     assert raised.value.public == (
         "13 of 17 pictures cannot be read; mend or remove them, or use data.unreadable=skip"
