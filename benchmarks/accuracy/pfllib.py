@@ -136,6 +136,7 @@ class Peer:
 
     checkout: Path
     python: Path = field(default_factory=lambda: Path(sys.executable))
+    device: str = "cpu"  # or cuda
 
     def play(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
         """Return what PFLlib reaches on the sites' training and test data; a finished run is kept.
@@ -167,7 +168,7 @@ class Peer:
             "-lr": wanted.rate,
             "-ls": wanted.epochs,
             "-nc": len(sites),
-            "-dev": "cpu",
+            "-dev": self.device,
         }
         words = [str(word) for pair in options.items() for word in pair]
         main = self.checkout / "system" / "main.py"
