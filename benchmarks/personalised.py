@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser().error(f"--methods: {error}")
     with (Finished if options.finished else Simulator)(work, gpus=options.gpus) as simulator:
         for table in tables:
-            table.run(simulator, options.output, options.command)
+            table.run(simulator, options.output, options.command.replace(" --finished", ""))
 
 
 def _peer(options: argparse.Namespace) -> pfllib.Peer | None:

@@ -6,6 +6,7 @@ Nothing of it is copied. Its command line is documented in its ``system/main.py`
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -187,6 +188,7 @@ class Peer:
                 stdout=opened,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},  # the log shows the rounds as they end
                 check=False,
             )
         curve, each = read_output(log.read_text(errors="replace"))
