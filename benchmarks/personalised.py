@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from fedstrata.support.errors import UserError
 from strategies.methods import make_method
 
 SETS = ("har", "mnist", "pacs", "faces")
-READS = {"har": "--har", "mnist": "--mnist", "pacs": "--pacs"}
+LARGE = "cifar100"  # 2,000 rounds, for a GPU
+READS = {"har": "--har", "mnist": "--mnist", "pacs": "--pacs", LARGE: "--cifar100"}
 FIRST = ("local", "fedavg")  # the rows that all others are compared with
 NOT_COMPARED = ("layers",)  # with all layers common it is fedavg
 RATES = (0.005, 0.02, 0.08)
@@ -44,9 +46,12 @@ def methods() -> tuple[str, ...]:
 
 def parser() -> Parser:
     """Return the command line."""
-    quick = "four sites of drawn faces, two rounds, three methods"
+    quick = (
+        "two rounds, one rate, one seed, three methods over four sites: of drawn faces, or with "
+        f"--sets {LARGE} of pictures of noise in files of its format"
+    )
     made = make_parser("personalised", __doc__, quick=quick)
-    made.add_argument("--sets", choices=SETS, nargs="+", default=SETS)
+    made.add_argument("--sets", choices=(*SETS, LARGE), nargs="+", default=SETS)
     made.add_argument(
         "--methods",
         nargs="+",
@@ -70,6 +75,13 @@ def parser() -> Parser:
         default=1,
         help="use one of so many examples of each shard of MNIST, for a quicker look; PFLlib too",
     )
+    add_data(made, "--cifar100", "cifar-100-binary", "CIFAR-100's binary version")
+    made.add_argument(
+        "--gpus",
+        type=_share,
+        default=0.0,
+        help="share of a GPU for each node, such as 1 with --nodes 1; PFLlib gets it too",
+    )
     made.add_argument(
         "--nodes",
         type=at_least(1),
@@ -83,6 +95,16 @@ def parser() -> Parser:
     made.add_argument("--pfllib", type=Path, help="PFLlib's checkout, to play the shards of MNIST")
     made.add_argument("--pfllib-python", type=Path, help="the Python of its environment; ours")
     return add_runs(made)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share of a GPU from 0 to 1")
+    return share
 
 
 def _rate(text: str) -> float:
@@ -99,10 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Play the chosen methods over the chosen sets, and write their tables."""
     options = parser().parse(arguments)
     if options.quick:
-        options.sets, options.rates, options.seeds = ("faces",), (0.02,), [1]
+        options.rates, options.seeds = (0.02,), [1]
+        options.sets = [name for name in options.sets if name == LARGE] or ["faces"]
         if options.methods == methods():
             options.methods = QUICK_METHODS
-    check_data(parser(), options, [READS[name] for name in options.sets if name in READS])
+    needed = [READS[name] for name in options.sets if name in READS and not options.quick]
+    check_data(parser(), options, needed)
     try:
         chosen = cases(options.methods, methods())
     except UserError as error:
@@ -118,15 +142,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     for table in tables:
         if options.nodes and table.dataset.sites % options.nodes:
-            parser().error(f"--nodes: {table.dataset.sites} sites are not {options.nodes} equal parts")
+            parser().error(
+                f"--nodes: {table.dataset.sites} sites are not {options.nodes} equal parts"
+            )
     try:  # a wrong option of a method is named now, and not in the middle of the night
         for case in chosen:
             make_method(tables[0].study.config(case, seeds[0]).method)
     except UserError as error:
         parser().error(f"--methods: {error}")
-    with (Finished if options.finished else Simulator)(work) as simulator:
+    with (Finished if options.finished else Simulator)(work, gpus=options.gpus) as simulator:
         for table in tables:
-            table.run(simulator, options.output, options.command)
+            table.run(simulator, options.output, options.command.replace(" --finished", ""))
 
 
 def _peer(options: argparse.Namespace) -> pfllib.Peer | None:
@@ -136,14 +162,19 @@ def _peer(options: argparse.Namespace) -> pfllib.Peer | None:
         return pfllib.FinishedPeer(options.pfllib.resolve())
     if not (options.pfllib / "system" / "main.py").is_file():
         parser().error(f"--pfllib: {options.pfllib} has no system/main.py; give PFLlib's checkout")
-    if options.pfllib_python is None:
-        return pfllib.Peer(options.pfllib.resolve())
-    return pfllib.Peer(options.pfllib.resolve(), options.pfllib_python.absolute())
+    device = "cuda" if options.gpus else "cpu"
+    python = (options.pfllib_python or Path(sys.executable)).absolute()
+    return pfllib.Peer(options.pfllib.resolve(), python, device)
 
 
 def choose(name: str, options: argparse.Namespace, work: Path) -> PersonalSet:
     """Return the set called ``name``."""
     rounds = options.rounds
+    if name == LARGE and options.quick:
+        files = prepare.made_up_cifar100(work / "data" / "made-up-cifar100")
+        return personalised_sets.cifar100(files, rounds or 2, sites=4)
+    if name == LARGE:
+        return personalised_sets.cifar100(options.cifar100.resolve(), rounds)
     if options.quick:
         return personalised_sets.faces(rounds or 2, sites=4, train=40)
     if name == "faces":

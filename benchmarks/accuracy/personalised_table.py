@@ -13,9 +13,9 @@ from benchmarks.accuracy import pfllib
 from benchmarks.accuracy.personalised_runs import (
     Chosen,
     Tried,
+    as_nodes,
     at_best,
     at_rate,
-    as_nodes,
     attempt,
     better_elsewhere,
     by_examples,
@@ -259,8 +259,8 @@ def said(
     }
     notes = [
         f"Means over the sites and {times(len(seeds), 'seed')}, on test data; of fewer seeds where that "
-        f"is said. Each method has the rate of {', '.join(f'{rate:g}' for rate in rates)} that is best on validation data with seed "
-        f"{seeds[0]}. All seeds have the same sites.",
+        f"is said. Each method has the rate of {', '.join(f'{rate:g}' for rate in rates)} that is best "
+        f"on validation data with seed {seeds[0]}. All seeds have the same sites.",
         '"Best round on test data" is chosen by the test data, over the test examples of all sites: it '
         "is too high, and there to compare with published figures alone.",
         "MB are those of a site and round.",

@@ -6,6 +6,7 @@ Nothing of it is copied. Its command line is documented in its ``system/main.py`
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -136,6 +137,7 @@ class Peer:
 
     checkout: Path
     python: Path = field(default_factory=lambda: Path(sys.executable))
+    device: str = "cpu"  # or cuda
 
     def play(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
         """Return what PFLlib reaches on the sites' training and test data; a finished run is kept.
@@ -167,7 +169,7 @@ class Peer:
             "-lr": wanted.rate,
             "-ls": wanted.epochs,
             "-nc": len(sites),
-            "-dev": "cpu",
+            "-dev": self.device,
         }
         words = [str(word) for pair in options.items() for word in pair]
         main = self.checkout / "system" / "main.py"
@@ -186,6 +188,7 @@ class Peer:
                 stdout=opened,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},  # the log shows the rounds as they end
                 check=False,
             )
         curve, each = read_output(log.read_text(errors="replace"))

@@ -100,6 +100,19 @@ def pacs(source: Path, work: Path) -> Path:
     return inner[0] if len(inner) == 1 else folder
 
 
+def made_up_cifar100(folder: Path) -> Path:
+    """Write pictures of noise in the two files of CIFAR-100's binary version, and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, many) in enumerate({"train.bin": 1500, "test.bin": 500}.items()):
+        drawn = np.random.default_rng(seed).integers(
+            0, 256, (many, 2 + 3 * 32 * 32), dtype=np.uint8
+        )
+        drawn[:, 0] = np.arange(many) % 20  # the coarse label
+        drawn[:, 1] = np.arange(many) % 100
+        (folder / name).write_bytes(drawn.tobytes())
+    return folder
+
+
 def shards(source: Path, work: Path, every: int = 1) -> Path:
     """Return the folder with the npz files of MNIST's shards, one a site.
 

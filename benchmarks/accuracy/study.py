@@ -159,7 +159,8 @@ class Study:
                 if not simulator.plays:
                     raise SimulationFailed(f"{self.name}: training in one place is not finished")
                 sites = sites_data(config, self.sites, self.data_root)
-                return central(config, sites, simulator.folder / "home" / "cache", joint=joint)
+                cache = simulator.folder / "home" / "cache"
+                return central(config, sites, cache, joint=joint, gpu=simulator.gpus > 0)
 
             folder = simulator.folder / "central" / self.folder
             made.append(load_or_make(folder, [deciding(config.to_dict()), joint], train))

@@ -38,10 +38,13 @@ class Simulator:
         Absolute; created when it does not exist.
     actors : int
         Sites that are simulated at the same time, one CPU and one thread each.
+    gpus : float
+        Share of a GPU for each of them, such as 0.5; 0 for none.
     """
 
     folder: Path
     actors: int = field(default_factory=lambda: os.cpu_count() or 1)
+    gpus: float = 0.0
     processes: Processes = field(init=False)
     superlink: SuperLink = field(init=False)
     before: Any = signal.SIG_DFL
@@ -74,6 +77,8 @@ class Simulator:
         """Return the `flwr run` command of a run of ``app``, a folder; ours when omitted."""
         federation = f"num-supernodes={sites} client-resources-num-cpus=1"
         federation += f" init-args-num-cpus={self.actors}"
+        if self.gpus:
+            federation += f" client-resources-num-gpus={self.gpus:g}"
         pairs = " ".join(
             f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
             for key, value in run_config.items()

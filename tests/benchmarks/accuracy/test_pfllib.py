@@ -11,7 +11,14 @@ import yaml
 
 import conf
 from benchmarks.accuracy import pfllib
-from benchmarks.accuracy.pfllib import FinishedPeer, Peer, PeerFailed, Wanted, dataset_name, read_output
+from benchmarks.accuracy.pfllib import (
+    FinishedPeer,
+    Peer,
+    PeerFailed,
+    Wanted,
+    dataset_name,
+    read_output,
+)
 from models.training.data import ArrayInputs, SiteData, Split
 
 # Reads its shards as PFLlib does, and prints as PFLlib does: round 0 is the start.
