@@ -61,6 +61,7 @@ EXPECTED: Mapping[str, tuple[float, str]] = {
     "fedcp": (1 + THIRD, "one body more, forward; and the policy"),
     "gpfl": (1, "one pass; and the conditional networks"),
     "fml": (2, "two networks on the same batches, the second without the hidden layer"),
+    "fedkd": (2, "the same, and a matrix between their features"),
 }
 NOTES = (
     "Processor seconds of one thread, medians; the machine's other work moves them, the ratios less.",

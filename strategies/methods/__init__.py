@@ -13,6 +13,7 @@ from strategies.methods.fedala import FedALA
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
 from strategies.methods.fedcp import FedCP
+from strategies.methods.fedkd import FedKD
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrep import FedRep
@@ -33,6 +34,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedavg": FedAvg,
     "fedbn": FedBN,
     "fedcp": FedCP,
+    "fedkd": FedKD,
     "fedper": FedPer,
     "fedprox": FedProx,
     "fedrep": FedRep,

@@ -56,6 +56,10 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
         ["method.weight=0", "method.policy=false"],
         ["method=layers", "groups.task=[head.out]", "groups.personal=[]"],
     ),
+    "fedkd": (
+        ["method.distillation=0", "method.hidden=0"],
+        ["method=local", "train.cache_features=false"],  # its shared network sees the inputs
+    ),
     "fedprox": (["method.mu=0"], ["method=layers"]),
     "fml": (
         ["method.alpha=1", "method.beta=1"],
@@ -71,7 +75,11 @@ TWO_LOSSES = {
 }  # minimize the sum of two networks' losses, also where one does not teach the other
 VARIANTS = {"fedprox, adaptive": ["method=fedprox", "method.adapt=true"]}
 """What a method is with other values, where that is another exchange or another memory."""
-EVERY = {**{name: [f"method={name}"] for name in METHODS}, **VARIANTS}
+WAYS = [
+    f"strategy.{way}.{group}" for way in ("coding", "coding_down") for group in ("common", "task")
+]
+IN_COHORTS = {"fedkd": [f"{way}=exact" for way in WAYS]}  # sums travel exactly
+EVERY = {**{name: [f"method={name}", *IN_COHORTS.get(name, [])] for name in METHODS}, **VARIANTS}
 ALWAYS_ON = {"fedavg", "fedbn", "fedper", "fedrep", "layers", "lg_fedavg", "local", "scaffold"}
 
 
@@ -194,7 +202,7 @@ def test_switched_off_a_method_is_another_and_by_default_it_is_not(play: Play, m
     off = play(f"method={method}", *switches)
     other, on = play(*baseline), play(f"method={method}")
     assert same(layers_of(off), layers_of(other))
-    ignored = ("train_loss",) if method in TWO_LOSSES else ()
+    ignored = ("train_loss", "owed") if method in TWO_LOSSES else ()
     assert without(off.measures(), *ignored) == without(other.measures(), *ignored)
     assert not same(layers_of(on), layers_of(other))
 
