@@ -60,6 +60,8 @@ class FedKD(Mutual):
     def extras(self, made: Made) -> nn.Module | None:
         """Return the shared network, and W, from its features to those of the own one."""
         modules = super().extras(made)
+        if not self.hidden:
+            return modules
         assert isinstance(modules, nn.ModuleDict)
         last = modules["shared"].get_submodule(LAST_LAYER)
         assert isinstance(last, nn.Linear)
@@ -69,6 +71,8 @@ class FedKD(Mutual):
     def groups(self, configured: Groups, model: nn.Module) -> Groups:
         """Keep W at the site."""
         groups = dict(super().groups(configured, model))
+        if not self.hidden:
+            return groups
         groups["personal"] = [f"extras.{PROJECTION}", *groups["personal"]]
         return groups
 

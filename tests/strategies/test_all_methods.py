@@ -70,9 +70,7 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
     "per_fedavg": (["method.alpha=0"], ["method=layers"]),
 }
 """What switches a method off, and what is then the same, where whole runs can be compared."""
-TWO_LOSSES = {
-    "fml"
-}  # minimize the sum of two networks' losses, also where one does not teach the other
+TWO_LOSSES = {"fedkd", "fml"}  # report the sum of two networks' losses, switched off or not
 VARIANTS = {"fedprox, adaptive": ["method=fedprox", "method.adapt=true"]}
 """What a method is with other values, where that is another exchange or another memory."""
 WAYS = [
