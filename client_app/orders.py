@@ -54,7 +54,6 @@ from fedstrata.protocol.answers import (
     failure_report,
 )
 from fedstrata.protocol.codec import forms
-from fedstrata.protocol.codings import describe_form
 from fedstrata.protocol.data_description import (
     CHOICES,
     COUNTS,
@@ -62,6 +61,7 @@ from fedstrata.protocol.data_description import (
     RANGE,
     DataDescription,
 )
+from fedstrata.protocol.forms import describe_form
 from fedstrata.protocol.limits import MOST_WORD, one_line
 from fedstrata.protocol.orders import BEST, LAST, Order
 from fedstrata.protocol.payload import texts_of
@@ -163,7 +163,9 @@ def train(context: SiteContext, order: Order) -> Answer:
     context.store.note_data(context.data.digest)
     # Saved with the round: the next update carries it if the server takes this one.
     groups = context.method.sent_groups(context.partitioned.partition)
-    update, feedback = context.exchange.write(tensors, received.tensors, feedback, groups)
+    update, feedback = context.exchange.write(
+        tensors, received.tensors, feedback, groups, order.round
+    )
     report = replace(report, owed=context.exchange.owed(received.tensors, feedback))
     state = replace(
         prepared.local_state(),
@@ -180,7 +182,9 @@ def open_run(context: SiteContext, order: Order) -> Answer:
     """Answer with what the method asks of all sites before round 1; nothing else is kept of it."""
     received = context.exchange.read(order.payloads, order.coded)
     report, tensors = open_site_round(context, received.tensors)
-    update, _ = context.exchange.write(tensors, received.tensors, {}, context.method.opening())
+    update, _ = context.exchange.write(
+        tensors, received.tensors, {}, context.method.opening(), order.round
+    )
     return report, update
 
 

@@ -90,7 +90,7 @@ class StrategyConfig:
     @cached_property
     def codings(self) -> Codings:
         """The coding of each group, up and down."""
-        return read_codings(self.coding, self.coding_down)
+        return read_codings(self.coding, self.coding_down, self.rounds)
 
 
 @dataclass(frozen=True)

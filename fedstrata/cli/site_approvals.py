@@ -200,7 +200,7 @@ def _bytes(request: Request, task: str) -> str:
     plan = request.read_plan()
     try:  # the plan is a server's, and the model needs torch: neither may end this command
         from fedstrata.protocol.codec import forms
-        from fedstrata.protocol.codings import size_of
+        from fedstrata.protocol.forms import size_of
         from models.networks import OF_SHAPE, usual_shape
         from strategies.methods import make_method
         from strategies.partitioned_model import build_partitioned
@@ -223,7 +223,9 @@ def _bytes(request: Request, task: str) -> str:
             parts = [
                 part for name, form in schema.items() for part in coding.parts(name, form).values()
             ]
-            sizes[group] = f"{len(schema)} tensors of {group} in {sum(map(size_of, parts)):,} bytes"
+            most = "at most " if coding.name == "lowrank" else ""
+            total = f"{most}{sum(map(size_of, parts)):,} bytes"
+            sizes[group] = f"{len(schema)} tensors of {group} in {total}"
     except Exception as error:
         return f"not known here ({type(error).__name__})"
     return " and ".join(sizes.values()) or "no layers leave"

@@ -15,6 +15,7 @@ from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
 from strategies.methods.fedcp import FedCP
 from strategies.methods.fedgh import FedGH
+from strategies.methods.fedkd import FedKD
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
@@ -39,6 +40,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedbn": FedBN,
     "fedcp": FedCP,
     "fedgh": FedGH,
+    "fedkd": FedKD,
     "fedper": FedPer,
     "fedproto": FedProto,
     "fedprox": FedProx,

@@ -59,6 +59,10 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
     ),
     "fedgh": (["method.steps=0"], ["method=local"]),
     "fedproto": (["method.weight=0"], ["method=local"]),
+    "fedkd": (
+        ["method.distillation=0", "method.hidden=0"],
+        ["method=local", "train.cache_features=false"],  # its shared network sees the inputs
+    ),
     "fedprox": (["method.mu=0"], ["method=layers"]),
     "fedtgp": (["method.weight=0"], ["method=local"]),
     "fml": (
@@ -70,14 +74,16 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
     "per_fedavg": (["method.alpha=0"], ["method=layers"]),
 }
 """What switches a method off, and what is then the same, where whole runs can be compared."""
-TWO_LOSSES = {
-    "fml"
-}  # minimize the sum of two networks' losses, also where one does not teach the other
+TWO_LOSSES = {"fedkd", "fml"}  # report the sum of two networks' losses, switched off or not
 VARIANTS = {"fedprox, adaptive": ["method=fedprox", "method.adapt=true"]}
 """What a method is with other values, where that is another exchange or another memory."""
-EVERY = {**{name: [f"method={name}"] for name in METHODS}, **VARIANTS}
 OF_EACH = {"fedtgp"}
 """Methods whose server needs each site's own update: no cohorts."""
+WAYS = [
+    f"strategy.{way}.{group}" for way in ("coding", "coding_down") for group in ("common", "task")
+]
+IN_COHORTS = {"fedkd": [f"{way}=exact" for way in WAYS]}  # sums travel exactly
+EVERY = {**{name: [f"method={name}", *IN_COHORTS.get(name, [])] for name in METHODS}, **VARIANTS}
 ALWAYS_ON = {"fedavg", "fedbn", "fedper", "fedrep", "layers", "lg_fedavg", "local", "scaffold"}
 
 
@@ -201,7 +207,7 @@ def test_switched_off_a_method_is_another_and_by_default_it_is_not(play: Play, m
     off = play(f"method={method}", *switches)
     other, on = play(*baseline), play(f"method={method}")
     assert same(layers_of(off), layers_of(other))
-    ignored = ("train_loss",) if method in TWO_LOSSES else ()
+    ignored = ("train_loss", "owed") if method in TWO_LOSSES else ()
     assert without(off.measures(), *ignored) == without(other.measures(), *ignored)
     assert not same(layers_of(on), layers_of(other))
 
