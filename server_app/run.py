@@ -438,9 +438,12 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
         yield tuning_line(state.partitions, config.deployment.groups)
     cohorts = any(member.in_cohort for member in members.values())
     held = held_for([member.task for member in members.values()], state, config.strategy.bounds)
-    measured = state.method.trains_what_it_received
-    held = {key: most for key, most in held.items() if measured(kinds.group_of(key))}
+    changes, values = state.method.trains_what_it_received, state.method.judges_values
+    groups = {key: kinds.group_of(key) for key in held}
+    held = {key: most for key, most in held.items() if changes(groups[key]) or values(groups[key])}
     yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
     yield from aggregator_lines(state)
     keys_of = {name: state.scope_keys(member.task) for name, member in members.items()}
-    yield from teaching_lines(state.aggregators, state.states, keys_of, state.teaching)
+    yield from teaching_lines(
+        state.aggregators, state.states, keys_of, state.teaching, cohorts=state.sums
+    )

@@ -12,8 +12,8 @@ from fedstrata.support.errors import UserError
 from models.groups import Partition, Scope
 from server_app.rounds.contribution import Contribution
 from strategies.aggregators import Aggregator, Tensors
-from strategies.aggregators.class_means import PROTOTYPES
-from strategies.aggregators.class_points import FEWEST
+from strategies.aggregators.class_means import ClassMeans
+from strategies.aggregators.class_points import FEWEST, PROTOTYPES
 from strategies.aggregators.teacher import Teacher
 from strategies.config import TeacherConfig
 
@@ -87,8 +87,10 @@ def teaching_lines(
     states: Mapping[str, Tensors],
     keys_of: Mapping[str, Mapping[str, str]],
     bounds: TeacherConfig,
+    *,
+    cohorts: bool,
 ) -> Iterator[str]:
-    """Yield what the log says of the server's own learning, for each group where it learns.
+    """Yield what the log says of the bounds on what the server learns, for each group where it does.
 
     Parameters
     ----------
@@ -98,6 +100,8 @@ def teaching_lines(
         Of each site, the scope key of each group of its task.
     bounds : TeacherConfig
         What learning may take and give.
+    cohorts : bool
+        Whether nodes send sums over several sites.
 
     Raises
     ------
@@ -108,22 +112,27 @@ def teaching_lines(
     for key, aggregator in sorted(aggregators.items()):
         if not aggregator.learns or not sharing[key]:
             continue
-        within = f"{key}: the server learns it up to the norm {bounds.norm:g} (strategy.teacher)"
-        if not isinstance(aggregator, Teacher):
-            yield within
-            continue
-        mine = next(keys for keys in keys_of.values() if key in keys.values())
-        needed = [states[mine[group]] for group in aggregator.needs_updates]
-        _check_memory(key, needed, states[key], sharing[key], bounds)
-        limit = _limit_words(aggregator, sharing[key], bounds)
-        yield f"{within}, for at most {bounds.seconds:g} s a round, {limit}"
+        parts = [f"it has at most the norm {bounds.norm:g}"]
+        kept: list[Tensors] = []  # of each site
+        if isinstance(aggregator, Teacher):
+            parts.append(f"takes at most {bounds.seconds:g} s a round")
+            mine = next(keys for keys in keys_of.values() if key in keys.values())
+            kept = [states[mine[group]] for group in aggregator.needs_updates]
+            of_means = PROTOTYPES in aggregator.needs_updates
+        else:
+            of_means = isinstance(aggregator, ClassMeans)
+            kept = [states[key]] if of_means and not cohorts else []
+        _check_memory(key, kept, states[key], sharing[key], bounds)
+        if of_means:
+            parts.append(_limit_words(sharing[key], bounds, cohorts=cohorts))
+        yield f"strategy.teacher: {key} is made by the server; {', '.join(parts)}"
 
 
 def _check_memory(
-    key: str, needed: Collection[Tensors], made: Tensors, sites: int, bounds: TeacherConfig
+    key: str, kept: Collection[Tensors], made: Tensors, sites: int, bounds: TeacherConfig
 ) -> None:
     """Raise UserError where what is kept of a round, and what is made, takes too much memory."""
-    of_site = sum(tensor.nbytes for tensors in needed for tensor in tensors.values())
+    of_site = sum(tensor.nbytes for tensors in kept for tensor in tensors.values())
     size = (of_site * sites + sum(tensor.nbytes for tensor in made.values())) / 1e6
     if size > bounds.memory_mb:
         raise UserError(
@@ -132,15 +141,13 @@ def _check_memory(
         )
 
 
-def _limit_words(teacher: Teacher, sites: int, bounds: TeacherConfig) -> str:
-    """Return how far one site can decide over what is learned."""
-    if not teacher.needs_updates:
-        return "from sums over the sites, where strategy.bounds alone limits one site"
-    if PROTOTYPES not in teacher.needs_updates or bounds.influence == "none":
-        return "from the updates of single sites, where strategy.bounds alone limits one site"
-    what = {
-        "clip": f"whose class means are cut to {bounds.clip:g} times the median norm",
-        "median": "of whose class means it takes the median",
-    }[bounds.influence]
-    force = "" if sites >= FEWEST else f"; not in force with fewer than {FEWEST} sites"
-    return f"from the updates of single sites, {what}{force}"
+def _limit_words(sites: int, bounds: TeacherConfig, *, cohorts: bool) -> str:
+    """Return how far one site can decide over what is made of class means."""
+    if bounds.influence == "none":
+        return "one site's class means count as they are"
+    if cohorts:
+        return "one site's class means are not limited: a node sends the sum over its sites"
+    limit = f"one site's class means are cut to {bounds.clip:g} times the median norm"
+    if bounds.influence == "median":
+        limit = "the class means are the median of the sites"
+    return limit if sites >= FEWEST else f"{limit}, not with fewer than {FEWEST} sites as here"

@@ -10,11 +10,22 @@ import torch
 from torch import Tensor
 
 from strategies.aggregators.base import Tensors
-from strategies.aggregators.class_means import COUNTS, SUMS
 from strategies.aggregators.fedavg import MAX_MAGNITUDE
 from strategies.config import TeacherConfig
 
+PROTOTYPES = "prototypes"
+SUMS, COUNTS = "extras.sums", "extras.counts"
 FEWEST = 3  # sites: of two nobody can say which one is wrong
+
+
+def means_of(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of each class ``(classes, width)``, and which have one, bool ``(classes,)``.
+
+    Means of the others are 0. A class whose mean is not finite has none.
+    """
+    means = sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None]
+    there = (counts > 0) & means.isfinite().all(1)
+    return torch.where(there[:, None], means, torch.zeros_like(means)), there
 
 
 class Points(NamedTuple):
