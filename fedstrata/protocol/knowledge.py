@@ -53,6 +53,11 @@ _CONTROL = Knowledge(
 KNOWLEDGE: Mapping[str, Knowledge] = {
     "control": _CONTROL,
     "control_task": _CONTROL,
+    "label_counts": Knowledge(
+        ("fedgen",),
+        "for each class of its task, its share of the site's training examples",
+        "how many examples of each class the site has",
+    ),
     "means": Knowledge(
         ("dbe",),
         "once, before round 1: the mean of the features of the site's training examples",
@@ -73,6 +78,9 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
 }
 
 DOWN_ONLY: Mapping[str, FromServer] = {
+    "generator": FromServer(
+        ("fedgen",), "a generator of features, which the server trains on the sites' last layers"
+    ),
     "global_head": FromServer(("fedgh",), "the last layer, which the server trains on class means"),
 }
 """Groups that sites receive and never send."""
