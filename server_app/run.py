@@ -35,6 +35,7 @@ from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.opening import open_run
 from server_app.rounds.state import GroupCheckpoint, ServerState
+from server_app.rounds.teaching import teaching_lines
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
@@ -75,7 +76,9 @@ def checked(config: Config) -> ServerState:
     method.check_training(config.train)
     check_crossing(method, config.cross_site)
     cohorts = config.cohort.sites > 1
-    state = ServerState(method, strategy.aggregators, cohorts, strategy.codings, config.seed)
+    state = ServerState(
+        method, strategy.aggregators, cohorts, strategy.codings, config.seed, strategy.teacher
+    )
     for group, each in method.known_groups().items():
         if group in strategy.aggregators or each.knowledge or each.down_only:
             state.aggregator(group)
@@ -439,3 +442,5 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     held = {key: most for key, most in held.items() if measured(kinds.group_of(key))}
     yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
     yield from aggregator_lines(state)
+    keys_of = {name: state.scope_keys(member.task) for name, member in members.items()}
+    yield from teaching_lines(state.aggregators, state.states, keys_of, state.teaching)

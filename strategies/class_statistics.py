@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from strategies.aggregators.class_means import COUNTS, SUMS
+from strategies.aggregators.class_means import COUNTS, SUMS, means_of
 from strategies.site_round import SiteRound
 
 __all__ = ["COUNTS", "SUMS", "ClassSums", "means_of", "membership", "note_class_sums"]
@@ -43,16 +43,6 @@ def membership(labels: Tensor, classes: int) -> Tensor:
     if labels.dim() == 1:
         return functional.one_hot(labels, classes).float()
     return (labels == 1).float()
-
-
-def means_of(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean of each class ``(classes, width)``, and which have one, bool ``(classes,)``.
-
-    Means of the others are 0. A class whose mean is not finite has none.
-    """
-    means = sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None]
-    there = (counts > 0) & means.isfinite().all(1)
-    return torch.where(there[:, None], means, torch.zeros_like(means)), there
 
 
 @torch.no_grad()

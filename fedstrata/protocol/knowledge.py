@@ -58,6 +58,13 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
         "for each class of its task, its share of the site's training examples",
         "how many examples of each class the site has",
     ),
+    "logits": Knowledge(
+        ("fd",),
+        "for each class of its task the mean outputs of its network over its training examples, and its "
+        "share of them",
+        "how many examples of each class the site has, and which classes its network takes for which; "
+        "of a class with very few examples the outputs of nearly an example",
+    ),
     "means": Knowledge(
         ("dbe",),
         "once, before round 1: the mean of the features of the site's training examples",
@@ -65,7 +72,7 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
         "nearly an example",
     ),
     "prototypes": Knowledge(
-        ("fedproto", "fedgh"),
+        ("fedproto", "fedtgp", "fedgh"),
         "for each class of its task the mean feature of its training examples, and its share of them",
         "how many examples of each class the site has, and an average example of each as its network "
         "sees it; of a class with very few examples nearly an example",
@@ -82,6 +89,9 @@ DOWN_ONLY: Mapping[str, FromServer] = {
         ("fedgen",), "a generator of features, which the server trains on the sites' last layers"
     ),
     "global_head": FromServer(("fedgh",), "the last layer, which the server trains on class means"),
+    "learned_prototypes": FromServer(
+        ("fedtgp",), "a prototype of each class, which the server learns from class means"
+    ),
 }
 """Groups that sites receive and never send."""
 

@@ -209,8 +209,8 @@ class Rounds:
         if record.participants:
             played.short = sampling.too_few(needed, played.answers, minimum)
         if not played.short:
-            record.kept, notes = self.state.finish_round(played.answers)
-            for key, note in notes.items():
+            record.kept, record.notes = self.state.finish_round(played.answers)
+            for key, note in record.notes.items():
                 self.log(f"round {number}: {key}: {note}")
         for site, why in self.roster.unavailable(self.roster.connected()).items():
             if site not in self.roster.members:  # it could not be asked: it never joined

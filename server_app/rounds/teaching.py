@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from fedstrata.support.errors import UserError
 from models.groups import Partition, Scope
 from server_app.rounds.contribution import Contribution
-from strategies.aggregators import Aggregator
+from strategies.aggregators import Aggregator, Tensors
+from strategies.aggregators.class_means import PROTOTYPES
+from strategies.aggregators.class_points import FEWEST
 from strategies.aggregators.teacher import Teacher
+from strategies.config import TeacherConfig
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,67 @@ def check_teacher(group: str, aggregator: Aggregator, partition: Partition) -> N
             Scope.SAME_TASK,
         ):
             raise TypeError(f"group {group!r} is for all sites, and {other!r} of one task")
+
+
+def teaching_lines(
+    aggregators: Mapping[str, Aggregator],
+    states: Mapping[str, Tensors],
+    keys_of: Mapping[str, Mapping[str, str]],
+    bounds: TeacherConfig,
+) -> Iterator[str]:
+    """Yield what the log says of the server's own learning, for each group where it learns.
+
+    Parameters
+    ----------
+    aggregators, states : mapping
+        By scope key.
+    keys_of : mapping of str to mapping
+        Of each site, the scope key of each group of its task.
+    bounds : TeacherConfig
+        What learning may take and give.
+
+    Raises
+    ------
+    UserError
+        Where the updates of all these sites would take more memory than they may.
+    """
+    sharing = Counter(key for keys in keys_of.values() for key in keys.values())
+    for key, aggregator in sorted(aggregators.items()):
+        if not aggregator.learns or not sharing[key]:
+            continue
+        within = f"{key}: the server learns it up to the norm {bounds.norm:g} (strategy.teacher)"
+        if not isinstance(aggregator, Teacher):
+            yield within
+            continue
+        mine = next(keys for keys in keys_of.values() if key in keys.values())
+        needed = [states[mine[group]] for group in aggregator.needs_updates]
+        _check_memory(key, needed, states[key], sharing[key], bounds)
+        limit = _limit_words(aggregator, sharing[key], bounds)
+        yield f"{within}, for at most {bounds.seconds:g} s a round, {limit}"
+
+
+def _check_memory(
+    key: str, needed: Collection[Tensors], made: Tensors, sites: int, bounds: TeacherConfig
+) -> None:
+    """Raise UserError where what is kept of a round, and what is made, takes too much memory."""
+    of_site = sum(tensor.nbytes for tensors in needed for tensor in tensors.values())
+    size = (of_site * sites + sum(tensor.nbytes for tensor in made.values())) / 1e6
+    if size > bounds.memory_mb:
+        raise UserError(
+            f"strategy.teacher.memory_mb={bounds.memory_mb:g}: the server makes {key} of the updates of "
+            f"{sites} sites, which takes {size:.4g} MB: write strategy.teacher.memory_mb={size + 1:.0f}"
+        )
+
+
+def _limit_words(teacher: Teacher, sites: int, bounds: TeacherConfig) -> str:
+    """Return how far one site can decide over what is learned."""
+    if not teacher.needs_updates:
+        return "from sums over the sites, where strategy.bounds alone limits one site"
+    if PROTOTYPES not in teacher.needs_updates or bounds.influence == "none":
+        return "from the updates of single sites, where strategy.bounds alone limits one site"
+    what = {
+        "clip": f"whose class means are cut to {bounds.clip:g} times the median norm",
+        "median": "of whose class means it takes the median",
+    }[bounds.influence]
+    force = "" if sites >= FEWEST else f"; not in force with fewer than {FEWEST} sites"
+    return f"from the updates of single sites, {what}{force}"

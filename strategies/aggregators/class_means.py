@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from strategies.aggregators.acts_on_mean import ActsOnMean
 from strategies.aggregators.base import Options
 
+PROTOTYPES = "prototypes"
 SUMS, COUNTS = "extras.sums", "extras.counts"
 
 
@@ -28,3 +30,13 @@ class ClassMeans(ActsOnMean):
             SUMS: mean[SUMS].where(~absent[:, None], self._current[SUMS]),
             COUNTS: mean[COUNTS].where(~absent, self._current[COUNTS]),
         }
+
+
+def means_of(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of each class ``(classes, width)``, and which have one, bool ``(classes,)``.
+
+    Means of the others are 0. A class whose mean is not finite has none.
+    """
+    means = sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None]
+    there = (counts > 0) & means.isfinite().all(1)
+    return torch.where(there[:, None], means, torch.zeros_like(means)), there

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import ClassVar
 
 import torch
@@ -12,7 +13,9 @@ from torch.nn import functional
 
 from fedstrata.support.seeds import derive_seed
 from strategies.aggregators.base import Options, Tensors
+from strategies.aggregators.class_points import FEWEST
 from strategies.aggregators.teacher import Lesson, Teacher
+from strategies.config import TeacherConfig
 from strategies.feature_generator import FeatureGenerator, alike
 
 AT = "extras.generator."
@@ -70,6 +73,31 @@ def heads_of(layer: str, sent: list[Tensors], counts: Tensor) -> Heads:
     return Heads(weight, torch.stack(biases) if biases else None, share)
 
 
+def clipped(
+    of_each: Mapping[str, Tensors], bounds: TeacherConfig
+) -> tuple[dict[str, Tensors], list[str]]:
+    """Return the last layers by site, none much larger than the others, and what was done.
+
+    Unless ``influence`` is ``none``, a layer is shortened to ``clip`` times the median norm.
+    """
+    if bounds.influence == "none" or len(of_each) < FEWEST:
+        return dict(of_each), []
+    norms = {
+        site: sum(float(each.double().square().sum()) for each in layer.values()) ** 0.5
+        for site, layer in of_each.items()
+    }
+    most = bounds.clip * median(norms.values())
+    made, notes = dict(of_each), []
+    for site, layer in of_each.items():
+        if norms[site] > most:
+            made[site] = {name: each * (most / norms[site]) for name, each in layer.items()}
+            notes.append(
+                f"the last layer of {site} is cut to the norm {most:.4g}, {bounds.clip:g} times the "
+                "median (strategy.teacher.clip)"
+            )
+    return made, notes
+
+
 class GeneratorTeacher(Teacher):
     """Steps of Adam for a generator whose features the sites' last layers take for their class.
 
@@ -110,7 +138,7 @@ class GeneratorTeacher(Teacher):
         torch.manual_seed(derive_seed(lesson.seed, "generator", lesson.number))
         training = self._training
         optimizer = torch.optim.Adam(generator.parameters(), lr=training.rate)
-        for _ in range(training.steps):
+        for _ in lesson.within_time(training.steps):
             labels, noise = generator.drawn(shares, BATCH)
             features = generator(labels, noise)
             loss = functional.cross_entropy(heads(features, labels), labels)
@@ -138,7 +166,8 @@ class GeneratorTeacherOfEach(GeneratorTeacher):
     needs_updates = (HEADS, LABELS)
 
     def _taught_by(self, lesson: Lesson) -> tuple[Heads, Tensor]:
-        sent = lesson.updates[HEADS]
+        sent, notes = clipped(lesson.updates[HEADS], lesson.bounds)
+        lesson.notes.extend(notes)
         classes = len(next(iter(sent.values()))[f"{self._layer}.weight"])
         counts = torch.stack([self._counts(lesson, site, classes) for site in sent])
         return heads_of(self._layer, list(sent.values()), counts), counts.sum(0)

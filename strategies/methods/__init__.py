@@ -9,6 +9,7 @@ from strategies.method import Method
 from strategies.methods.apfl import APFL
 from strategies.methods.dbe import DBE
 from strategies.methods.ditto import Ditto
+from strategies.methods.fd import FD
 from strategies.methods.fedala import FedALA
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
@@ -19,6 +20,7 @@ from strategies.methods.fedper import FedPer
 from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrep import FedRep
+from strategies.methods.fedtgp import FedTGP
 from strategies.methods.gpfl import GPFL
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
@@ -31,6 +33,7 @@ METHODS: Mapping[str, type[Method]] = {
     "apfl": APFL,
     "dbe": DBE,
     "ditto": Ditto,
+    "fd": FD,
     "fedala": FedALA,
     "fedavg": FedAvg,
     "fedbn": FedBN,
@@ -41,6 +44,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedproto": FedProto,
     "fedprox": FedProx,
     "fedrep": FedRep,
+    "fedtgp": FedTGP,
     "gpfl": GPFL,
     "layers": Layers,
     "lg_fedavg": LGFedAvg,

@@ -13,7 +13,7 @@ from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope
 from models.training.losses import Extended
 from strategies.aggregators import Aggregator
-from strategies.aggregators.class_means import ClassMeans
+from strategies.aggregators.class_means import PROTOTYPES, ClassMeans
 from strategies.class_statistics import (
     COUNTS,
     SUMS,
@@ -24,8 +24,6 @@ from strategies.class_statistics import (
 )
 from strategies.method import Groups, Made, Method, with_rest_in
 from strategies.site_round import SiteRound
-
-PROTOTYPES = "prototypes"
 
 
 class WithFeatures(nn.Module):
@@ -99,12 +97,16 @@ class FedProto(Method):
 
     def train(self, site: SiteRound) -> None:
         """Train all layers with the features near the prototypes; then note the features' sums."""
-        prototypes, there = means_of(site.received[SUMS], site.received[COUNTS])
+        prototypes, there = self.prototypes(site.received)
         if self.weight and bool(there.any()):
             self._fit(site, prototypes, there)
         else:
             site.fit()
         note_class_sums(site, site.body)
+
+    def prototypes(self, received: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the prototype of each class ``(classes, d)``, and which classes have one."""
+        return means_of(received[SUMS], received[COUNTS])
 
     def _fit(self, site: SiteRound, prototypes: Tensor, there: Tensor) -> None:
         def loss(given: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which classes an example has, and means from sums and counts."""
+"""Which classes an example has, and the sums of a site."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nan
 
 from models.training.data import Split
-from strategies.class_statistics import means_of, membership, note_class_sums
+from strategies.class_statistics import membership, note_class_sums
 from strategies.methods.fedproto import FedProto
 from tests.helpers.method_rounds import features, parameters, site_of, tensors_of
 
@@ -17,19 +17,6 @@ def test_a_class_index_and_the_labels_that_are_present_are_memberships() -> None
     assert membership(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
     labels = torch.tensor([[1.0, 0.0, nan], [0.0, 1.0, 1.0]])
     assert membership(labels, 3).tolist() == [[1, 0, 0], [0, 1, 1]]
-
-
-def test_a_class_without_examples_has_no_mean() -> None:
-    sums = torch.tensor([[2.0, 4.0], [0.0, 0.0], [1.0, 1.0]])
-    means, there = means_of(sums, torch.tensor([0.5, 0.0, -1.0]))
-    assert means.tolist() == [[4, 8], [0, 0], [0, 0]]
-    assert there.tolist() == [True, False, False]
-
-
-def test_a_mean_that_is_not_finite_is_none() -> None:
-    means, there = means_of(torch.tensor([[1e30], [1.0]]), torch.tensor([1e-30, 1.0]))
-    assert there.tolist() == [False, True]
-    assert means.tolist() == [[0], [1]]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from strategies.aggregators import FixedPointSum, shift_of
-from strategies.aggregators.class_means import COUNTS, SUMS, ClassMeans
+from strategies.aggregators.class_means import COUNTS, SUMS, ClassMeans, means_of
 
 # Of each site: examples, and by class their number and the sum of their vectors (of one number).
 SITES = {"a": (4, [3, 1, 0], [6.0, 5.0, 0.0]), "b": (12, [2, 0, 10], [9.0, 0.0, 20.0])}
@@ -68,3 +68,16 @@ def test_a_cohorts_sum_gives_the_bits_of_its_sites() -> None:
     found = aggregator.finish()
     assert found is not None
     assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_a_class_without_examples_has_no_mean() -> None:
+    sums = torch.tensor([[2.0, 4.0], [0.0, 0.0], [1.0, 1.0]])
+    means, there = means_of(sums, torch.tensor([0.5, 0.0, -1.0]))
+    assert means.tolist() == [[4, 8], [0, 0], [0, 0]]
+    assert there.tolist() == [True, False, False]
+
+
+def test_a_mean_that_is_not_finite_is_none() -> None:
+    means, there = means_of(torch.tensor([[1e30], [1.0]]), torch.tensor([1e-30, 1.0]))
+    assert there.tolist() == [False, True]
+    assert means.tolist() == [[0], [1]]

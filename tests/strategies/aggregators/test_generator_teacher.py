@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,8 +19,10 @@ from strategies.aggregators.generator_teacher import (
     GeneratorTeacher,
     GeneratorTeacherOfEach,
     Training,
+    clipped,
     heads_of,
 )
+from strategies.config import UNBOUNDED
 from strategies.feature_generator import FeatureGenerator
 from tests.helpers.method_rounds import (
     Numbers,
@@ -146,6 +149,21 @@ def test_it_goes_on_from_the_generator_of_the_round_before() -> None:
     assert float(again[f"{AT}lessons"]) == 2
     far = (again[f"{AT}out.weight"] - made[f"{AT}out.weight"]).abs().max()
     assert 0 < float(far) < 0.11  # two steps of at most the rate
+
+
+def test_a_layer_much_larger_than_the_others_is_cut_and_that_is_said() -> None:
+    layers = {site: {"head.out.weight": torch.full((1, 4), size)} for site, size in SIZES.items()}
+    bounds = replace(UNBOUNDED, influence="clip", clip=2.0)
+    made, notes = clipped(layers, bounds)
+    assert made["c"]["head.out.weight"].tolist() == [[2.0] * 4]
+    assert made["a"] is layers["a"]
+    assert notes == [
+        "the last layer of c is cut to the norm 4, 2 times the median (strategy.teacher.clip)"
+    ]
+    assert clipped(layers, UNBOUNDED) == (layers, [])
+
+
+SIZES = {"a": 1.0, "b": 0.5, "c": 100.0}
 
 
 def test_a_class_that_nobody_has_is_taught_by_all_alike() -> None:
