@@ -46,7 +46,7 @@ class Taught:
         if site not in self.sites:
             return
         for group in self.teacher.needs_updates:
-            if self.keys[group] == key:
+            if self.keys.get(group) == key:
                 self.teacher.hear(site, group, contribution.tensors, examples)
 
     def learn(
@@ -62,10 +62,11 @@ class Taught:
             The scope keys whose state is of this round.
         """
         groups = {*self.teacher.reads, *self.teacher.needs_updates}
-        if not any(self.keys[group] in changed for group in groups):
+        if not any(self.keys.get(group) in changed for group in groups):
             self.teacher.note = None
             return None
-        return self.teacher.learn({g: states[self.keys[g]] for g in self.teacher.reads})
+        there = [group for group in self.teacher.reads if group in self.keys]
+        return self.teacher.learn({group: states[self.keys[group]] for group in there})
 
 
 def check_teacher(group: str, aggregator: Aggregator, partition: Partition) -> None:
@@ -73,6 +74,8 @@ def check_teacher(group: str, aggregator: Aggregator, partition: Partition) -> N
     if not isinstance(aggregator, Teacher):
         raise TypeError(f"group {group!r} goes down only and needs a Teacher")
     for other in {*aggregator.reads, *aggregator.needs_updates}:
+        if other in partition.groups and not partition.names(other):
+            continue  # nothing of it is exchanged in this run
         if other not in partition.leaving_groups():
             raise TypeError(f"group {group!r} is made of {other!r}, which no site sends")
         if (partition.group(group).scope, partition.group(other).scope) == (

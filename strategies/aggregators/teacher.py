@@ -92,7 +92,7 @@ class Teacher(Aggregator):
     Attributes
     ----------
     reads : tuple of str
-        Groups that sites send in the round, whose new states it gets.
+        Groups that sites send in the round, whose new states it gets. One without tensors is left out.
     needs_updates : tuple of str
         Groups of which it needs each site's own update: no node may send sums then.
     """

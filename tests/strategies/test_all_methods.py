@@ -57,6 +57,10 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
         ["method.weight=0", "method.policy=false"],
         ["method=layers", "groups.task=[head.out]", "groups.personal=[]"],
     ),
+    "fedgen": (
+        ["method.weight=0"],
+        ["method=layers", "groups.common=[]", "groups.task=[head.out]", "groups.personal=['...']"],
+    ),
     "fedgh": (["method.steps=0"], ["method=local"]),
     "fedproto": (["method.weight=0"], ["method=local"]),
     "fedprox": (["method.mu=0"], ["method=layers"]),
@@ -68,7 +72,9 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
 """What switches a method off, and what is then the same, where whole runs can be compared."""
 VARIANTS = {"fedprox, adaptive": ["method=fedprox", "method.adapt=true"]}
 """What a method is with other values, where that is another exchange or another memory."""
-EVERY = {**{name: [f"method={name}"] for name in METHODS}, **VARIANTS}
+SUMS = {"fedgen": ["method=fedgen", "method.each_site=false"]}
+"""What a method is whose own values need single updates, where nodes send sums."""
+EVERY = {**{name: [f"method={name}"] for name in METHODS}, **VARIANTS, **SUMS}
 OF_EACH = {"fedtgp"}
 """Methods whose server needs each site's own update: no cohorts."""
 ALWAYS_ON = {"fedavg", "fedbn", "fedper", "fedrep", "layers", "lg_fedavg", "local", "scaffold"}

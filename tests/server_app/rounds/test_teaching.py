@@ -108,7 +108,9 @@ def test_a_method_cannot_make_a_group_of_what_no_site_sends() -> None:
         check_teacher("hints", make_aggregator("fedavg", {}), partition())
     wrong = Counting()
     wrong.reads = ("personal",)  # type: ignore[misc]
-    with pytest.raises(TypeError, match="made of 'personal', which no site sends"):
+    check_teacher("hints", wrong, partition())  # without tensors there is nothing to read
+    wrong.reads = ("hints",)  # type: ignore[misc]
+    with pytest.raises(TypeError, match="made of 'hints', which no site sends"):
         check_teacher("hints", wrong, partition())
     everyones = replace(partition(), groups={**partition().groups, "hints": EVERYONES})
     common = replace(everyones, groups={**everyones.groups, "common": ONE_TASKS})
