@@ -37,6 +37,7 @@ from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.opening import open_run
 from server_app.rounds.state import GroupCheckpoint, ServerState
+from server_app.rounds.teaching import teaching_lines
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
@@ -76,7 +77,9 @@ def checked(config: Config) -> ServerState:
     method.check_training(config.train)
     check_crossing(method, config.cross_site)
     cohorts = config.cohort.sites > 1
-    state = ServerState(method, strategy.aggregators, cohorts, strategy.codings, config.seed)
+    state = ServerState(
+        method, strategy.aggregators, cohorts, strategy.codings, config.seed, strategy.teacher
+    )
     for group, each in method.known_groups().items():
         if group in strategy.aggregators or each.knowledge or each.down_only:
             state.aggregator(group)
@@ -431,8 +434,13 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
         yield tuning_line(state.partitions, config.deployment.groups)
     cohorts = any(member.in_cohort for member in members.values())
     held = held_for([member.task for member in members.values()], state, config.strategy.bounds)
-    measured = state.method.trains_what_it_received
-    held = {key: most for key, most in held.items() if measured(kinds.group_of(key))}
+    changes, values = state.method.trains_what_it_received, state.method.judges_values
+    groups = {key: kinds.group_of(key) for key in held}
+    held = {key: most for key, most in held.items() if changes(groups[key]) or values(groups[key])}
     yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
     yield from aggregator_lines(state)
     yield from robust_lines(state, config.strategy.bounds)
+    keys_of = {name: state.scope_keys(member.task) for name, member in members.items()}
+    yield from teaching_lines(
+        state.aggregators, state.states, keys_of, state.teaching, cohorts=state.sums
+    )

@@ -48,6 +48,33 @@ class BoundsConfig:
             raise UserError(f"strategy.bounds.share must be {LEAST_SHARE} to 1, got {self.share}")
 
 
+INFLUENCES = ("clip", "median", "none")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """What the server's own learning may take, give and take over from one site.
+
+    See conf/strategy/default.yaml.
+    """
+
+    seconds: float
+    memory_mb: float
+    norm: float
+    influence: str
+    clip: float
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        positive("strategy.teacher", self, "seconds", "memory_mb", "norm")
+        one_of("strategy.teacher.influence", self.influence, INFLUENCES)
+        if not self.clip >= 1:
+            raise UserError(f"strategy.teacher.clip must be at least 1, got {self.clip}")
+
+
+UNBOUNDED = TeacherConfig(math.inf, math.inf, math.inf, "none", math.inf)
+
+
 @dataclass(frozen=True)
 class StrategyConfig:
     """The rounds; see conf/strategy/default.yaml."""
@@ -61,6 +88,7 @@ class StrategyConfig:
     deadline: float
     minimum: dict[str, int]
     bounds: BoundsConfig
+    teacher: TeacherConfig
     on_site_error: str
     poll: float
     final_timeout: float
@@ -84,6 +112,7 @@ class StrategyConfig:
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
         self.bounds.check()
+        self.teacher.check()
         one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
         read_codings(self.coding, self.coding_down)
 

@@ -106,6 +106,15 @@ class Method:
         # difference, and that corrects it only where the next one continues from this one.
         return group in FOUR_GROUPS
 
+    def judges_values(self, group: str) -> bool:
+        """Return whether ``strategy.bounds`` judges the norm of what a site sends in ``group``.
+
+        Of layers it is the norm of their change. Of knowledge that a method computes from scratch it is
+        that of the tensors themselves, where sites send what is alike in size.
+        """
+        del group
+        return False
+
     def opening(self) -> tuple[str, ...]:
         """Return the groups of knowledge that all sites send once, before round 1; see `open`.
 

@@ -53,6 +53,11 @@ _CONTROL = Knowledge(
 KNOWLEDGE: Mapping[str, Knowledge] = {
     "control": _CONTROL,
     "control_task": _CONTROL,
+    "label_counts": Knowledge(
+        ("fedgen",),
+        "for each class of its task, its share of the site's training examples",
+        "how many examples of each class the site has",
+    ),
     "logits": Knowledge(
         ("fd",),
         "for each class of its task the mean outputs of its network over its training examples, and its "
@@ -80,6 +85,9 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
 }
 
 DOWN_ONLY: Mapping[str, FromServer] = {
+    "generator": FromServer(
+        ("fedgen",), "a generator of features, which the server trains on the sites' last layers"
+    ),
     "global_head": FromServer(("fedgh",), "the last layer, which the server trains on class means"),
     "learned_prototypes": FromServer(
         ("fedtgp",), "a prototype of each class, which the server learns from class means"

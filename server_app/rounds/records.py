@@ -29,6 +29,7 @@ class RoundRecord:
     late: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     unauthorized: dict[str, str] = field(default_factory=dict)
     limited: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)

@@ -18,7 +18,9 @@ from server_app.rounds.downlink import Downlink, Published
 from server_app.rounds.teaching import Taught, check_teacher
 from server_app.sites.members import Member
 from strategies.aggregators import Aggregator, RoundFacts, make_aggregator
+from strategies.aggregators.base import unusable
 from strategies.aggregators.teacher import Teacher
+from strategies.config import UNBOUNDED, TeacherConfig
 from strategies.method import Method
 
 
@@ -57,6 +59,8 @@ class ServerState:
         How each group travels.
     seed : int
         The run's, for aggregators that learn.
+    teaching : TeacherConfig
+        What their learning may take and give.
     partitions : dict
         Task to the partition of its model.
     states : dict
@@ -74,6 +78,7 @@ class ServerState:
     sums: bool = False
     codings: Codings = field(default_factory=lambda: Codings({}, {}))
     seed: int = 0
+    teaching: TeacherConfig = UNBOUNDED
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
@@ -202,7 +207,8 @@ class ServerState:
             aggregator = self.aggregators[key]
             if aggregator.learns:
                 others = {g: self.states[beside[key][g]] for g in aggregator.reads}
-                aggregator.inform(RoundFacts(number, self.seed, everyone()[key], others))
+                facts = RoundFacts(number, self.seed, everyone()[key], others, self.teaching)
+                aggregator.inform(facts)
             aggregator.begin(self.states[key], sites)
         self._taught = {} if groups is not None else self._begin_teaching(tasks, number, everyone)
         return {key: sum(sites.values()) for key, sites in expected.items()}
@@ -217,7 +223,8 @@ class ServerState:
             for key in set(keys.values()) - set(self.leaving_keys(task).values()) - taught.keys():
                 teacher = self.aggregators[key]
                 assert isinstance(teacher, Teacher)
-                teacher.inform(RoundFacts(number, self.seed, everyone()[key], {}))
+                facts = RoundFacts(number, self.seed, everyone()[key], {}, self.teaching)
+                teacher.inform(facts)
                 teacher.begin(self.states[key], {})
                 sharing = [s for s, t in tasks.items() if key in self.scope_keys(t).values()]
                 taught[key] = Taught(teacher, keys, frozenset(sharing))
@@ -250,8 +257,12 @@ class ServerState:
         for key, count in answers.items():
             aggregator = self.aggregators[key]
             after = aggregator.finish() if count else None
+            why = (aggregator.note if count else None) or "no update"
+            if after is not None and aggregator.learns:
+                why = unusable(aggregator.judged(after), self.teaching.norm)
+                after = None if why else after
             if after is None:
-                kept[key] = (aggregator.note if count else None) or "no update"
+                kept[key] = why
                 continue
             self.states[key] = after
             if aggregator.note:

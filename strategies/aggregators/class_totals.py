@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from strategies.aggregators.acts_on_mean import ActsOnMean
-from strategies.aggregators.base import Options, RoundFacts
-from strategies.aggregators.class_means import COUNTS, SUMS
+from strategies.aggregators.base import Options, RoundFacts, Tensors
+from strategies.aggregators.class_means import COUNTS, SUMS, means_of
 
 MADE, MOST = "extras.made", "extras.most"
 
@@ -31,6 +31,10 @@ class ClassTotals(ActsOnMean):
     def inform(self, facts: RoundFacts) -> None:
         """Note the number of the round."""
         self._number = facts.number
+
+    def judged(self, after: Tensors) -> Tensors:
+        """Return the means of the classes: totals grow with the examples."""
+        return {SUMS: means_of(after[SUMS], after[COUNTS])[0]}
 
     def _after(self, mean: dict[str, Tensor]) -> dict[str, Tensor]:
         examples = self._answered.values()

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from strategies.aggregators.base import Options, Tensors
-from strategies.aggregators.class_means import COUNTS, SUMS
-from strategies.aggregators.fedavg import MAX_MAGNITUDE
+from strategies.aggregators.base import Options
+from strategies.aggregators.class_means import PROTOTYPES
+from strategies.aggregators.class_points import Points, points_of
 from strategies.aggregators.teacher import Lesson, Teacher
-
-PROTOTYPES = "prototypes"
-
-
-class Points(NamedTuple):
-    """What a last layer is trained on: features ``(n, d)``, the class of each, and its weight."""
-
-    features: Tensor
-    classes: Tensor
-    weights: Tensor
-
-
-def points_of(sent: Tensors, examples: int = 1) -> Points:
-    """Return a point for each class of what was sent: its mean, weighted by its examples.
-
-    ``examples`` is how many the sender counts as. What is sent is not trusted: counts below 0 are
-    none, and all of them together are at most 1. A mean above ``MAX_MAGNITUDE`` is left out.
-    """
-    counts = sent[COUNTS].double().clamp(min=0)
-    shares = counts / max(float(counts.sum()), 1.0)
-    means = sent[SUMS].double() / counts[:, None]
-    # NaN of a class that nobody has is in no comparison.
-    (there,) = torch.nonzero(means.abs().amax(1) <= MAX_MAGNITUDE, as_tuple=True)
-    return Points(means[there], there, shares[there] * examples)
 
 
 class HeadTeacher(Teacher):
@@ -59,12 +33,11 @@ class HeadTeacher(Teacher):
         super().__init__(Options())
         self._layer, self._rate, self._steps = layer, rate, steps
 
-    def _points(self, lesson: Lesson) -> list[Points]:
-        return [points_of(lesson.states[PROTOTYPES])]
+    def _points(self, lesson: Lesson) -> Points:
+        return points_of(lesson.states[PROTOTYPES])
 
     def _learn(self, lesson: Lesson) -> dict[str, Tensor] | None:
-        points = self._points(lesson)
-        features, classes, weights = (torch.cat(each) for each in zip(*points, strict=True))
+        features, classes, weights = self._points(lesson)
         if not len(classes):
             self.note = "no site has sent the features of a class"
             return None
@@ -73,7 +46,7 @@ class HeadTeacher(Teacher):
         weight, bias = current[names[0]], current.get(names[1])
         weights = (weights / weights.sum())[:, None]
         wanted = torch.nn.functional.one_hot(classes, len(weight)).double()
-        for _ in range(self._steps):
+        for _ in lesson.within_time(self._steps):
             outputs = features @ weight.T + (0.0 if bias is None else bias)
             slope = weights * (outputs.softmax(1) - wanted)
             weight = weight - self._rate * slope.T @ features
@@ -88,6 +61,5 @@ class HeadTeacherOfEach(HeadTeacher):
     reads = ()
     needs_updates = (PROTOTYPES,)
 
-    def _points(self, lesson: Lesson) -> list[Points]:
-        sent = lesson.updates[PROTOTYPES]
-        return [points_of(each, lesson.examples[site]) for site, each in sent.items()]
+    def _points(self, lesson: Lesson) -> Points:
+        return lesson.class_points(PROTOTYPES)

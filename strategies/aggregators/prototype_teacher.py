@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fedstrata.support.seeds import derive_seed
 from strategies.aggregators.base import Options, Tensors, copied
-from strategies.aggregators.class_means import COUNTS, PROTOTYPES, SUMS, means_of
+from strategies.aggregators.class_means import PROTOTYPES
+from strategies.aggregators.class_points import Points
 from strategies.aggregators.teacher import Lesson, Teacher
 
 LEARNED, KNOWN = "extras.prototypes", "extras.known"
-
-
-class Points(NamedTuple):
-    """The class means of the sites of a round, ``(n, d)``, and the class of each."""
-
-    means: Tensor
-    classes: Tensor
 
 
 class Prototypes(nn.Module):
@@ -72,29 +64,35 @@ class PrototypeTeacher(Teacher):
         self._loaded: dict[str, Tensor] = {}
 
     def _learn(self, lesson: Lesson) -> dict[str, Tensor] | None:
-        points = points_of(lesson.updates[PROTOTYPES])
+        points = lesson.class_points(PROTOTYPES)
         if not len(points.classes):
             self.note = "no site has sent the features of a class"
             return None
         known = self._current[KNOWN] > 0
         known[points.classes.unique()] = True
         network = self._ready(lesson.seed)
+        self._fit(network, points._replace(means=points.means.float()), known, lesson)
+        with torch.no_grad():
+            return {LEARNED: network(), KNOWN: known.to(self._current[KNOWN].dtype)}
+
+    def _fit(self, network: Prototypes, points: Points, known: Tensor, lesson: Lesson) -> None:
         margin = min(largest_distance(points), self._margin)
         optimizer = torch.optim.SGD(network.parameters(), lr=self._rate)
         draws = torch.Generator().manual_seed(derive_seed(lesson.seed, "points", lesson.number))
-        for _ in range(self._epochs):
-            for rows in torch.randperm(len(points.classes), generator=draws).split(
-                self._batch_size
-            ):
-                classes = points.classes[rows]
-                away = distances(points.means[rows], network())
-                away = away + margin * functional.one_hot(classes, len(known))
-                scores = (-away / self._temperature).masked_fill(~known, -torch.inf)
-                optimizer.zero_grad()
-                functional.cross_entropy(scores, classes).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-        with torch.no_grad():
-            return {LEARNED: network(), KNOWN: known.to(self._current[KNOWN].dtype)}
+        count = len(points.classes)
+        steps_in_pass = -(-count // self._batch_size)
+        for step in lesson.within_time(self._epochs * steps_in_pass):
+            place = step % steps_in_pass
+            if not place:
+                order = torch.randperm(count, generator=draws)
+            rows = order[place * self._batch_size :][: self._batch_size]
+            classes = points.classes[rows]
+            away = distances(points.means[rows], network())
+            away = away + margin * functional.one_hot(classes, len(known))
+            scores = (-away / self._temperature).masked_fill(~known, -torch.inf)
+            optimizer.zero_grad()
+            functional.cross_entropy(scores, classes).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
 
     def _ready(self, seed: int) -> Prototypes:
         """Return the network as the round before left it; in the beginning a new one."""
@@ -117,17 +115,6 @@ class PrototypeTeacher(Teacher):
         if state and set(state) != names:
             raise ValueError(f"trained prototypes have {sorted(names)}, got {sorted(state)}")
         self._network, self._loaded = None, copied(state)
-
-
-def points_of(updates: dict[str, Tensors] | Tensors) -> Points:
-    """Return the class means of each site's sums and counts, site after site."""
-    means: list[Tensor] = []
-    classes: list[Tensor] = []
-    for sent in updates.values():
-        of_class, there = means_of(sent[SUMS], sent[COUNTS])
-        means.append(of_class[there])
-        classes.append(torch.nonzero(there).flatten())
-    return Points(torch.cat(means), torch.cat(classes))
 
 
 def distances(points: Tensor, prototypes: Tensor) -> Tensor:

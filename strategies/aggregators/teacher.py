@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import inf
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedstrata.protocol.tensors import TensorSpec
-from strategies.aggregators.base import Aggregator, Options, RoundFacts, Tensors, copied
+from strategies.aggregators.base import (
+    Aggregator,
+    Options,
+    RoundFacts,
+    Tensors,
+    copied,
+    unusable,
+)
+from strategies.aggregators.class_points import Points, limited, points_of
 from strategies.aggregators.fedavg import MAX_MAGNITUDE
+from strategies.config import UNBOUNDED, TeacherConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,14 @@ class Lesson:
         By group of `needs_updates`, the tensors that each site sent, by site in order of the names.
     examples : mapping of str to int
         What each site counts as, of those in ``updates``.
+    bounds : TeacherConfig
+        What learning may take and give.
+    ends : float
+        When it has to end, by ``clock``.
+    clock : callable
+        Returns seconds.
+    notes : list of str
+        What the log and results.json say of the lesson; to be added to.
     """
 
     number: int
@@ -38,6 +57,29 @@ class Lesson:
     states: Mapping[str, Tensors]
     updates: Mapping[str, Mapping[str, Tensors]]
     examples: Mapping[str, int]
+    bounds: TeacherConfig = UNBOUNDED
+    ends: float = inf
+    clock: Callable[[], float] = time.monotonic
+    notes: list[str] = field(default_factory=list)
+
+    def within_time(self, count: int, what: str = "steps") -> Iterator[int]:
+        """Yield 0 to ``count - 1`` until the time is over, and note where that is before the end."""
+        for number in range(count):
+            if number and self.clock() >= self.ends:
+                self.notes.append(
+                    f"the server stopped after {number} of {count} {what}, for it took longer than "
+                    f"{self.bounds.seconds:g} s (strategy.teacher.seconds)"
+                )
+                return
+            yield number
+
+    def class_points(self, group: str) -> Points:
+        """Return the class means that sites sent in ``group``, none with too much influence; note it."""
+        sent = self.updates[group]
+        of_each = {site: points_of(each, self.examples[site]) for site, each in sent.items()}
+        points, notes = limited(of_each, self.bounds)
+        self.notes.extend(notes)
+        return points
 
 
 class Teacher(Aggregator):
@@ -50,7 +92,7 @@ class Teacher(Aggregator):
     Attributes
     ----------
     reads : tuple of str
-        Groups that sites send in the round, whose new states it gets.
+        Groups that sites send in the round, whose new states it gets. One without tensors is left out.
     needs_updates : tuple of str
         Groups of which it needs each site's own update: no node may send sums then.
     """
@@ -67,6 +109,8 @@ class Teacher(Aggregator):
         super().__init__(options)
         self._facts: RoundFacts | None = None
         self._heard: dict[str, dict[str, Tensors]] = {}
+        self._bytes = 0  # of all that was heard
+        self.clock: Callable[[], float] = time.monotonic
 
     def inform(self, facts: RoundFacts) -> None:
         """Take the round's number and the seed."""
@@ -85,14 +129,19 @@ class Teacher(Aggregator):
         heard = self._heard.setdefault(group, {})
         if site in heard:
             raise ValueError(f"site {site!r} was heard of {group!r} already")
-        heard[site] = update
         self._answered[site] = examples
+        self._bytes += sum(tensor.nbytes for tensor in update.values())
+        # Where it is too much nothing is kept, so that the order of arrival does not matter.
+        heard[site] = update if self._fits() else {}
+        if not self._fits():
+            self._heard = {group: {each: {} for each in of} for group, of in self._heard.items()}
 
     def learn(self, states: Mapping[str, Tensors]) -> dict[str, Tensor] | None:
         """End the round; return the group's next state, or None, with a note, if it does not change.
 
-        What it learns is of no use where a value is not finite or above ``MAX_MAGNITUDE``: sites
-        would compute with it. The state stays as it was then.
+        What it learns is of no use where a value is not finite or above ``MAX_MAGNITUDE``, or the norm
+        above the bound: sites would compute with it. The state stays as it was then, as where the
+        updates take more memory than they may.
 
         Parameters
         ----------
@@ -100,6 +149,14 @@ class Teacher(Aggregator):
             By group that it `reads`, the state after the round.
         """
         assert self._facts is not None
+        bounds = self._facts.bounds
+        if not self._fits():
+            self.note = (
+                f"the updates of {len(self._answered)} sites take {self._bytes / 1e6:.4g} MB, at most "
+                f"{bounds.memory_mb:g} are kept (strategy.teacher.memory_mb): the server learned nothing"
+            )
+            self._reset()
+            return None
         heard = {group: dict(sorted(each.items())) for group, each in self._heard.items()}
         updates = {group: heard.get(group, {}) for group in self.needs_updates}
         lesson = Lesson(
@@ -108,21 +165,32 @@ class Teacher(Aggregator):
             states,
             updates,
             dict(sorted(self._answered.items())),
+            bounds,
+            self.clock() + bounds.seconds,
+            self.clock,
         )
         before = self.state_dict()
         try:
             with torch.random.fork_rng(devices=[]):
                 made = self._learn(lesson)
+            if lesson.notes:
+                self.note = "; ".join(lesson.notes)
             if made is None:
                 return None
             self._check_alike(made)
-            if problem := _problem({**made, **self.state_dict()}):
+            problem = _too_large({**made, **self.state_dict()}) or unusable(
+                self.judged(made), bounds.norm
+            )
+            if problem:
                 self.load_state_dict(before)
                 self.note = f"what the server learned is left out: {problem}"
                 return None
             return copied(made)
         finally:
             self._reset()
+
+    def _fits(self) -> bool:
+        return self._facts is None or self._bytes <= self._facts.bounds.memory_mb * 1e6
 
     def _check_alike(self, made: Tensors) -> None:
         specs = {name: TensorSpec.of(tensor) for name, tensor in made.items()}
@@ -131,7 +199,7 @@ class Teacher(Aggregator):
 
     def _reset(self) -> None:
         super()._reset()
-        self._heard = {}
+        self._heard, self._bytes = {}, 0
 
     @abstractmethod
     def _learn(self, lesson: Lesson) -> dict[str, Tensor] | None:
@@ -144,8 +212,8 @@ class Teacher(Aggregator):
         raise TypeError(f"{type(self).__name__} learns from other groups: call learn")
 
 
-def _problem(tensors: Tensors) -> str:
-    """Return which tensor is of no use, or ""."""
+def _too_large(tensors: Tensors) -> str:
+    """Return which tensor is not finite or too large, or ""."""
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             return f"{name} is not finite"

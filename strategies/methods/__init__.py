@@ -14,6 +14,7 @@ from strategies.methods.fedala import FedALA
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
 from strategies.methods.fedcp import FedCP
+from strategies.methods.fedgen import FedGen
 from strategies.methods.fedgh import FedGH
 from strategies.methods.fedkd import FedKD
 from strategies.methods.fedper import FedPer
@@ -39,6 +40,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedavg": FedAvg,
     "fedbn": FedBN,
     "fedcp": FedCP,
+    "fedgen": FedGen,
     "fedgh": FedGH,
     "fedkd": FedKD,
     "fedper": FedPer,

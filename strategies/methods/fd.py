@@ -86,6 +86,10 @@ class FD(Method):
                 "has none: choose a method that needs no classes, such as method=ditto"
             )
 
+    def judges_values(self, group: str) -> bool:
+        """Return True for logits: refused as a whole, a site knows that it is in no sum."""
+        return group == LOGITS
+
     # -- the site's half -------------------------------------------------------------------------
 
     def train(self, site: SiteRound) -> None:
@@ -97,6 +101,8 @@ class FD(Method):
         else:
             site.fit()
         note_class_sums(site, site.tail)
+        for name in ("made", "most"):  # are the server's to say
+            site.extras.get_buffer(name).zero_()
         site.remember(BEFORE, own)
         sent = {"sums": site.extras.get_buffer("sums"), "counts": site.extras.get_buffer("counts")}
         numbers = torch.tensor([site.number, len(site.train)])

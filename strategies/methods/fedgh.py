@@ -29,6 +29,9 @@ class FedGH(Method):
     and counts instead of means. The server trains the last layer on them, with as much weight as a
     class has examples; in the paper each mean has the same. Last layers of sites never leave them.
 
+    The server has to learn fast: on HAR, six subjects with ten examples of each class (8 rounds, one
+    seed), 100 steps of rate 1 reached 95.28 %, of rate 0.1 88.61, and training alone 76.97.
+
     Parameters
     ----------
     rate : float

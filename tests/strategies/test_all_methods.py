@@ -57,6 +57,10 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
         ["method.weight=0", "method.policy=false"],
         ["method=layers", "groups.task=[head.out]", "groups.personal=[]"],
     ),
+    "fedgen": (
+        ["method.weight=0"],
+        ["method=layers", "groups.common=[]", "groups.task=[head.out]", "groups.personal=['...']"],
+    ),
     "fedgh": (["method.steps=0"], ["method=local"]),
     "fedproto": (["method.weight=0"], ["method=local"]),
     "fedkd": (
@@ -77,13 +81,16 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
 TWO_LOSSES = {"fedkd", "fml"}  # report the sum of two networks' losses, switched off or not
 VARIANTS = {"fedprox, adaptive": ["method=fedprox", "method.adapt=true"]}
 """What a method is with other values, where that is another exchange or another memory."""
+SUMS = {"fedgen": ["method=fedgen", "method.each_site=false"]}
+"""What a method is whose own values need single updates, where nodes send sums."""
 OF_EACH = {"fedtgp"}
 """Methods whose server needs each site's own update: no cohorts."""
 WAYS = [
     f"strategy.{way}.{group}" for way in ("coding", "coding_down") for group in ("common", "task")
 ]
 IN_COHORTS = {"fedkd": [f"{way}=exact" for way in WAYS]}  # sums travel exactly
-EVERY = {**{name: [f"method={name}", *IN_COHORTS.get(name, [])] for name in METHODS}, **VARIANTS}
+ALONE = {name: [f"method={name}", *IN_COHORTS.get(name, [])] for name in METHODS}
+EVERY = {**ALONE, **VARIANTS, **SUMS}
 ALWAYS_ON = {"fedavg", "fedbn", "fedper", "fedrep", "layers", "lg_fedavg", "local", "scaffold"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from fedstrata.support.errors import UserError
 from models.groups import Group, Partition, Scope, partition_tensors
 from server_app.rounds.contribution import Contribution
 from server_app.rounds.state import ServerState
-from server_app.rounds.teaching import check_teacher
+from server_app.rounds.teaching import check_teacher, teaching_lines
 from strategies import methods
 from strategies.aggregators import make_aggregator
+from strategies.aggregators.class_means import COUNTS, SUMS, ClassMeans
+from strategies.aggregators.prototype_teacher import LEARNED, PrototypeTeacher
+from strategies.config import TeacherConfig
 from tests.helpers.runs import SMALL, Crash, same, states
 from tests.helpers.teachers import HINT, TASK_HEAD, Counting, Hint, Hinted, OfEach
 from tests.loopback import Tamper, simulate
@@ -104,7 +108,9 @@ def test_a_method_cannot_make_a_group_of_what_no_site_sends() -> None:
         check_teacher("hints", make_aggregator("fedavg", {}), partition())
     wrong = Counting()
     wrong.reads = ("personal",)  # type: ignore[misc]
-    with pytest.raises(TypeError, match="made of 'personal', which no site sends"):
+    check_teacher("hints", wrong, partition())  # without tensors there is nothing to read
+    wrong.reads = ("hints",)  # type: ignore[misc]
+    with pytest.raises(TypeError, match="made of 'hints', which no site sends"):
         check_teacher("hints", wrong, partition())
     everyones = replace(partition(), groups={**partition().groups, "hints": EVERYONES})
     common = replace(everyones, groups={**everyones.groups, "common": ONE_TASKS})
@@ -123,6 +129,46 @@ def test_a_rule_that_needs_single_updates_is_refused_where_nodes_send_sums() -> 
         made.aggregator("hints")
     assert isinstance(ServerState(Hinted(False), {}, sums=True).aggregator("hints"), Counting)
     assert isinstance(ServerState(Hinted(True), {}).aggregator("hints"), OfEach)
+
+
+BOUNDS = TeacherConfig(30.0, 1.0, 100.0, "clip", 3.0)
+CLASS_MEANS = {SUMS: torch.zeros(2, 50), COUNTS: torch.zeros(2)}
+
+
+def lines(sites: int, bounds: TeacherConfig = BOUNDS, *, cohorts: bool = False) -> Iterator[str]:
+    keys = {"prototypes": "prototypes/a", "learned_prototypes": "learned_prototypes/a"}
+    aggregators = {
+        "common": make_aggregator("fedavg", {}),
+        "prototypes/a": ClassMeans(),
+        "learned_prototypes/a": PrototypeTeacher(1, 1, 0.1, 1.0, 1.0),
+        "prototypes/b": ClassMeans(),  # a task without sites
+    }
+    states = {"prototypes/a": CLASS_MEANS, "learned_prototypes/a": {LEARNED: torch.zeros(2, 50)}}
+    keys_of = {f"site-{n}": keys for n in range(sites)}
+    return teaching_lines(aggregators, states, keys_of, bounds, cohorts=cohorts)
+
+
+def test_the_log_says_what_bounds_the_servers_learning() -> None:
+    assert list(lines(3)) == [
+        "strategy.teacher: learned_prototypes/a is made by the server; it has at most the norm 100, "
+        "takes at most 30 s a round, one site's class means are cut to 3 times the median norm",
+        "strategy.teacher: prototypes/a is made by the server; it has at most the norm 100, one site's "
+        "class means are cut to 3 times the median norm",
+    ]
+    assert all(line.endswith("not with fewer than 3 sites as here") for line in lines(2))
+    median, none = (replace(BOUNDS, influence=how) for how in ("median", "none"))
+    assert all("are the median of the sites" in line for line in lines(3, median))
+    assert all("count as they are" in line for line in lines(3, none))
+    assert all("a node sends the sum over its sites" in line for line in lines(3, cohorts=True))
+
+
+def test_what_cannot_fit_into_memory_is_refused_before_round_1() -> None:
+    few = replace(BOUNDS, memory_mb=0.002)
+    assert len(list(lines(2, few))) == 2
+    with pytest.raises(
+        UserError, match=r"memory_mb=0\.002: .* 5 sites, which takes 0\.00244 MB: write .*_mb=1"
+    ):
+        list(lines(5, few))
 
 
 # -- whole runs ------------------------------------------------------------------------------------

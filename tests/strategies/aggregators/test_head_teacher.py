@@ -92,4 +92,4 @@ def test_whatever_counts_a_site_sends_it_counts_as_its_examples(counts: list[flo
     points = points_of({SUMS: MEANS[SUMS], COUNTS: torch.tensor(counts)}, 10)
     assert bool((points.weights >= 0).all())
     assert float(points.weights.sum()) <= 10 + 1e-9
-    assert bool(points.features.isfinite().all())
+    assert bool(points.means.isfinite().all())

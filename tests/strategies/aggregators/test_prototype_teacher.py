@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,14 +11,15 @@ from torch import Tensor
 
 from strategies.aggregators.base import RoundFacts
 from strategies.aggregators.class_means import COUNTS, PROTOTYPES, SUMS
+from strategies.aggregators.class_points import Points, joined, points_of
 from strategies.aggregators.prototype_teacher import (
     KNOWN,
     LEARNED,
     PrototypeTeacher,
     distances,
     largest_distance,
-    points_of,
 )
+from strategies.config import UNBOUNDED
 from tests.helpers.method_rounds import (
     Numbers,
     Parameters,
@@ -59,6 +62,10 @@ def taught(
     made = teacher.learn({})
     assert made is not None
     return made
+
+
+def points_in(sent: Sent) -> Points:
+    return joined([points_of(each) for each in sent.values()])
 
 
 def learned(p: Parameters) -> Numbers:
@@ -120,18 +127,18 @@ def test_the_order_of_arrival_changes_no_bit_and_no_other_random_number() -> Non
 
 def test_each_class_mean_is_nearest_to_the_prototype_of_its_class_in_the_end() -> None:
     wide = {site: {**each, SUMS: torch.cat([each[SUMS]] * 8, dim=1)} for site, each in SENT.items()}
-    points = points_of(wide)
+    points = points_in(wide)
     start = {**START, LEARNED: torch.zeros(CLASSES, 8 * WIDTH)}
     made = taught(PrototypeTeacher(200, 10, 0.05, 100.0, 1.0), wide, state=start)
-    away = distances(points.means, made[LEARNED][:3])
+    away = distances(points.means.float(), made[LEARNED][:3])
     assert torch.equal(away.argmin(1), points.classes)
 
 
 def test_the_margin_is_the_largest_distance_of_two_centers() -> None:
-    points = points_of(SENT)
+    points = points_in(SENT)
     assert points.classes.tolist() == [0, 1, 0, 2]
     assert largest_distance(points) == pytest.approx(np.hypot(5, 1.5))
-    assert largest_distance(points_of(sent_by({0: [1.0, 2.0]}))) == 0
+    assert largest_distance(points_in(sent_by({0: [1.0, 2.0]}))) == 0
 
 
 def test_a_prototype_on_a_point_has_a_gradient_of_zero() -> None:
@@ -157,3 +164,18 @@ def test_a_class_stays_known_and_without_any_nothing_changes() -> None:
 def test_a_checkpoint_of_another_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="trained prototypes have"):
         teacher().load_state_dict({"loss": torch.ones(1)})
+
+
+def test_out_of_time_it_stops_after_a_step_and_says_so() -> None:
+    times = iter(range(100))
+    hurried = PrototypeTeacher(10, 2, 0.1, 100.0, 1.0)
+    hurried.clock = lambda: float(next(times))
+    bounds = replace(UNBOUNDED, seconds=3.0)
+    hurried.inform(RoundFacts(1, 7, 30, {}, bounds))
+    hurried.begin(START, {})
+    for site, update in SENT.items():
+        hurried.hear(site, PROTOTYPES, update, 10)
+    assert hurried.learn({}) is not None
+    assert hurried.note == (
+        "the server stopped after 3 of 20 steps, for it took longer than 3 s (strategy.teacher.seconds)"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from strategies.aggregators import MAX_MAGNITUDE
 from strategies.aggregators.base import Options, RoundFacts, Tensors
 from strategies.aggregators.teacher import Lesson, Teacher
+from strategies.config import UNBOUNDED
 from tests.helpers.teachers import HINT, Counting, OfEach
 
 FACTS = RoundFacts(3, 7, 20, {})
@@ -122,3 +125,60 @@ def test_what_it_draws_leaves_other_random_numbers_alone() -> None:
 
 def test_a_teacher_has_options_like_other_aggregators() -> None:
     assert Counting.options_type is Options
+
+
+# -- what it may take and give ---------------------------------------------------------------------
+
+BOUNDS = replace(UNBOUNDED, norm=5.0, memory_mb=1e-5, seconds=2.0)
+
+
+def bounded(teacher: Teacher) -> Teacher:
+    teacher.inform(replace(FACTS, bounds=BOUNDS))
+    teacher.begin(CURRENT, {})
+    return teacher
+
+
+def test_what_is_above_the_norm_is_left_out_and_the_teacher_is_as_before() -> None:
+    teacher = Wild()
+    assert bounded(teacher).learn({}) is not None
+    teacher.value = 4.0
+    assert bounded(teacher).learn({}) is None
+    assert teacher.note == (
+        "what the server learned is left out: it has the norm 5.657, at most 5 is taken "
+        "(strategy.teacher.norm)"
+    )
+    assert teacher.count == 1
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_where_updates_take_too_much_memory_nothing_is_learned_in_any_order(order: str) -> None:
+    teacher = OfEach()
+    bounded(teacher)
+    for site in order:
+        teacher.hear(site, "common", {"fc.bias": torch.ones(2)}, 1)
+    assert teacher.learn({}) is None
+    assert teacher.note == (
+        "the updates of 2 sites take 1.6e-05 MB, at most 1e-05 are kept "
+        "(strategy.teacher.memory_mb): the server learned nothing"
+    )
+    assert not teacher.lessons
+    bounded(teacher).hear("a", "common", {"fc.bias": torch.ones(2)}, 1)
+    assert teacher.learn({}) is not None
+
+
+def test_it_stops_when_its_time_is_over_and_what_it_has_counts() -> None:
+    class Slow(Counting):
+        def _learn(self, lesson: Lesson) -> dict[str, Tensor] | None:
+            done = list(lesson.within_time(10, "passes"))
+            return {HINT: torch.full((2,), float(len(done)))}
+
+    times = iter(range(100))
+    teacher = Slow()
+    teacher.clock = lambda: float(next(times))
+    made = bounded(teacher).learn({})
+    assert made is not None
+    assert made[HINT].tolist() == [2, 2]
+    assert teacher.note == (
+        "the server stopped after 2 of 10 passes, for it took longer than 2 s "
+        "(strategy.teacher.seconds)"
+    )
