@@ -376,6 +376,7 @@ def site_report(context: SiteContext) -> SiteReport:
         known_states=context.exchange.known_states(started=context.has_weights),
         data=describe(context),
         kind=data.kind,
+        model=context.plan.own,
     )
 
 

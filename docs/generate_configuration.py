@@ -30,6 +30,11 @@ GROUPS: Mapping[str, tuple[str, str]] = {
         "model",
         "The network. Tensor names are torchvision's, and every network has a head.",
     ),
+    "models": (
+        "models",
+        "Several networks, of which each site has one of its own: a mix, or any by "
+        "`+model@models.NAME=small_cnn`. See [models.md](models.md).",
+    ),
     "weights": ("weights", "The start weights."),
     "data": ("data", "The data set, and how each site gets its examples."),
     "groups": ("groups", "The partition: which tensor belongs to which layer group."),

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,8 +139,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     newcomers = frozenset(config.deployment.newcomers)
     allowed = _allowed(settings.sites)
     if isinstance(grid, GrpcGrid):
-        model = str(config.model["name"])
-        threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
+        names = {str(each["name"]) for each in (config.models or {"": config.model}).values()}
+        threading.Thread(target=_import_ahead, args=(names,)).start()  # no daemon: it ends whole
     audit = find_audit(folder.path, deployed=isinstance(grid, GrpcGrid))
     only = bool(settings.sites)
     roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites, only, audit)
@@ -262,9 +262,10 @@ def _allowed(sites: Sequence[str]) -> AllowedSites | None:
     return named
 
 
-def _import_ahead(model: str) -> None:
+def _import_ahead(networks: Collection[str]) -> None:
     """Import what the rounds will need, which takes seconds."""
     import server_app.run  # noqa: F401
     from models.networks import prepare
 
-    prepare(model)
+    for name in networks:
+        prepare(name)

@@ -21,7 +21,8 @@ from strategies.config import Config, config_from_dict
 CONF = Path(conf.__file__).resolve().parent
 _CODING = re.compile(r"\+?(strategy\.coding(?:_down)?\.\w+)=(\w+)")
 _CODED_GROUPS = ("common", "task")  # those whose coding stands in conf/config.yaml
-_BY_TASK = ("data.tasks.", "data.classes.", "data.files.", "data.categories.")
+_BY_TASK = ("data.tasks.", "data.classes.", "data.files.", "data.categories.", "data.models.")
+_ADDED = ("data.models=",)  # keys that no file of conf/ has
 # An override is read by parsers that recurse, and that are slow with long texts.
 MOST_OVERRIDE, MOST_DEPTH = 20_000, 16  # characters; brackets in brackets, or parts of a key
 _KEY = re.compile(r"(?:\+{1,2}|~)?[\w.-]+(?:@[\w.:-]+)?", re.ASCII)
@@ -152,8 +153,23 @@ def loaded(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise UserError(_explain(error, overrides, experiment)) from None
     if not isinstance(found, dict):
         raise UserError("the configuration is not a mapping")
+    found["models"] = _with_head(found.get("models") or {}, found.get("model") or {})
     _name_classes(found.get("data"))
     return {str(key): value for key, value in found.items()}
+
+
+def _with_head(models: dict[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the offered models, each without a hidden layer in its head with that of ``model``.
+
+    So ``model.head=[64]`` gives all of them the same width of features.
+    """
+    made = {}
+    for name, each in models.items():
+        made[name] = each
+        if isinstance(each, dict) and each.get("head") == [] and model.get("head"):
+            dropout = each.get("dropout") or model.get("dropout", 0.0)
+            made[name] = {**each, "head": model["head"], "dropout": dropout}
+    return made
 
 
 def _name_classes(data: object) -> None:
@@ -235,7 +251,7 @@ def _chosen(override: str) -> str:
     ``strategy.coding.common=int8`` is a choice, and the entries of `_BY_TASK` have names of the
     user's own.
     """
-    if override.startswith(_BY_TASK):
+    if override.startswith((*_BY_TASK, *_ADDED)):
         return f"++{override}"
     found = _CODING.fullmatch(override)
     if found is None:
@@ -273,6 +289,8 @@ def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str
                     f"{group} {value!r} does not exist; there are: {', '.join(names)} "
                     f"(nearest: {nearest(value, names)})"
                 )
+        if key == override.partition("=")[0] and group == "model" and package:
+            return f"{package} is not there yet: write +{override}"
         if key and (missing := _missing_key(key, experiment)):
             return missing
     return _unreadable(overrides) or f"overrides: {first}"

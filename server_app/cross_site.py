@@ -182,7 +182,7 @@ def _trained(
     }
 
     def take(asked: Member, reply: Message) -> None:
-        partition = state.partitions[asked.task]
+        partition = state.partitions[asked.variant]
         within = ask.seconds + TTL_MARGIN
         update = checked_update(
             reply, asked, ask.number, partition, state.method, references, within, keys
@@ -196,7 +196,8 @@ def _trained(
     if not trained:
         return None
     return {
-        key: trained.get(key, state.states[key]) for key in state.scope_keys(member.task).values()
+        key: trained.get(key, state.states[key])
+        for key in state.scope_keys(member.variant).values()
     }
 
 

@@ -17,7 +17,7 @@ from server_app.sites.members import Member
 from strategies.config import Config
 
 ENDS = ("measured_run", "stopped", "final", "best", "cross_site", "deployment")
-_OF_A_SITE = ("task", "classes", "input_shape", "examples", "device", "versions")
+_OF_A_SITE = ("task", "model", "classes", "input_shape", "examples", "device", "versions")
 
 
 def results(
@@ -40,7 +40,7 @@ def results(
     checkpoint : Checkpoint or None
         The pre-trained start.
     partition : mapping
-        By task, the rows of its partition.
+        By task, or ``task/model``, the rows of its partition.
     state : ServerState
         Says how groups travel.
     members : mapping of str to Member

@@ -369,7 +369,7 @@ def baselines_of(run: Run) -> Baselines:
 def last_trained(run: Run) -> dict[str, int]:
     """Return by site the round of its last update that was taken; not of sites in cohorts."""
     keys = {
-        member.site: run.state.scope_keys(member.task).values()
+        member.site: run.state.scope_keys(member.variant).values()
         for member in run.roster.members.values()
         if not member.in_cohort
     }
@@ -434,7 +434,7 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     if config.deployment.epochs:
         yield tuning_line(state.partitions, config.deployment.groups)
     cohorts = any(member.in_cohort for member in members.values())
-    held = held_for([member.task for member in members.values()], state, config.strategy.bounds)
+    held = held_for([member.variant for member in members.values()], state, config.strategy.bounds)
     measured = state.method.trains_what_it_received
     held = {key: most for key, most in held.items() if measured(kinds.group_of(key))}
     yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)

@@ -38,7 +38,7 @@ _MAY_CHANGE = (
     "choose.patience",
     "cross_site",
     *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
-    "models.keep",
+    "keep_models",
     "compare.target",
     "baselines.reuse",
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedstrata.protocol.codings import Codings, read_codings
 from fedstrata.protocol.measures import MEASURES
+from fedstrata.protocol.offered_models import MODELS, check_assigned, check_models
 from fedstrata.protocol.plan import (
     NO_TABLE,
     OF_MODELS,
@@ -126,17 +127,6 @@ class ChooseConfig:
 
 
 @dataclass(frozen=True)
-class ModelsConfig:
-    """Which whole models the sites write at the end; see conf/config.yaml."""
-
-    keep: str
-
-    def check(self) -> None:
-        """Raise UserError for a value out of its range."""
-        one_of("models.keep", self.keep, (AUTO, "all", "last", "none"))
-
-
-@dataclass(frozen=True)
 class DeploymentConfig(Tuning):
     """The fine-tuning, and the sites that join after the rounds; see conf/config.yaml."""
 
@@ -163,12 +153,13 @@ class DeploymentConfig(Tuning):
 class Config:
     """All settings of one run.
 
-    ``model``, ``weights``, ``data``, ``method`` and ``tracker`` are checked by the code that uses
-    them, because their options depend on the name chosen there.
+    ``model``, ``models``, ``weights``, ``data``, ``method`` and ``tracker`` are checked by the code
+    that uses them, because their options depend on the name chosen there.
     """
 
     seed: int
     model: dict[str, Any]
+    models: dict[str, Any]
     weights: dict[str, Any]
     data: dict[str, Any]
     groups: dict[str, Any]
@@ -179,7 +170,7 @@ class Config:
     compare: CompareConfig
     choose: ChooseConfig
     tracker: dict[str, Any]
-    models: ModelsConfig
+    keep_models: str
     cross_site: str
     deployment: DeploymentConfig
     cohort: CohortConfig
@@ -190,7 +181,7 @@ class Config:
         self.train.check()
         self.strategy.check()
         self.choose.check()
-        self.models.check()
+        one_of("keep_models", self.keep_models, (AUTO, "all", "last", "none"))
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
@@ -200,6 +191,8 @@ class Config:
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
+        check_models(self.models)
+        check_assigned(self.models, self.data.get(MODELS))
 
     def _check_cross_site(self) -> None:
         """Raise UserError for a cross-site table that does not exist, or cannot be had."""
@@ -253,7 +246,7 @@ class Config:
     @property
     def kept_models(self) -> tuple[str, ...]:
         """The states of which each site writes its whole model: ``last`` and ``best``."""
-        keep = self.models.keep
+        keep = self.keep_models
         if keep == AUTO:
             keep = "none" if self.cohort.sites > 1 else "all"
         return {"all": ("last", "best"), "last": ("last",), "none": ()}[keep]

@@ -104,7 +104,7 @@ def _of_site(roots: list[Path], run: str, site: str, state: str) -> Path:
             return path
     raise UserError(
         f"{run}:{site}: has no model {state or ' or '.join(wanted)} in {sites[site]}; a run writes them "
-        "after its last round, unless models.keep is none, or auto with cohort.sites above 1"
+        "after its last round, unless keep_models is none, or auto with cohort.sites above 1"
     )
 
 

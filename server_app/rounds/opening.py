@@ -37,14 +37,14 @@ def open_run(rounds: Rounds) -> None:
     members = sorted(rounds.roster.members.values(), key=lambda member: member.site)
     expected = state.begin_round(
         {member.site: member.report.examples["train"] for member in members},
-        {member.site: member.task for member in members},
+        {member.site: member.variant for member in members},
         0,
         lambda: examples_by_scope(state, members),
         groups,
     )
     record, opened = RoundRecord(0), _Opened(rounds, dict.fromkeys(expected, 0))
     bounds = rounds.settings.bounds
-    alone = [member.task for member in members if not member.in_cohort]
+    alone = [member.variant for member in members if not member.in_cohort]
     judge = RoundJudge[Update](bounds, held_for(alone, state, bounds))
     # Whole, for no site has a state to which differences could be.
     ask = Ask(kinds.OPEN, 0, rounds.settings.deadline, expected=expected, states=dict(state.states))
@@ -119,9 +119,9 @@ def _checked(
         reply,
         member,
         0,
-        state.partitions[member.task],
+        state.partitions[member.variant],
         state.method,
-        state.references(member.task),
+        state.references(member.variant),
         within,
         state.method.opening(),
     )

@@ -18,7 +18,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from client_app.context import open_site
 from client_app.node_config import read_node_settings
-from fedstrata.protocol import answers, kinds, orders
+from fedstrata.protocol import answers, cohort_answers, kinds, orders
 from fedstrata.protocol.kinds import payloads_of
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.plan import plan_from_json
@@ -197,7 +197,7 @@ def test_updates_are_measured_with_the_personal_layers_of_the_site_that_has_the_
     losses = []
     for reply in guards.left:
         layers = answers.read_payloads(reply)
-        site = answers.reporting_site(reply)
+        site = cohort_answers.reporting_site(reply)
         if reply.metadata.message_type != kinds.CROSS or site not in PAIRS["gender"]:
             continue
         tensors = dict(own)

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstrata.protocol import answers, kinds, limits, orders
+from fedstrata.protocol import answers, cohort_answers, kinds, limits, orders
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.class_measures import RATES, ByClass, OneClass
 from fedstrata.protocol.limits import Refused
@@ -238,7 +238,7 @@ def test_numerics_that_make_no_sense_are_refused(numerics: Any, reason: str) -> 
 @pytest.mark.parametrize("text", ["{}", "[]", "no JSON", "[" * 100_000])
 def test_a_report_without_a_name_is_refused(text: str) -> None:
     with pytest.raises(Refused, match="'report' cannot be read"):
-        answers.reporting_site(answer_with(text))
+        cohort_answers.reporting_site(answer_with(text))
 
 
 @pytest.mark.parametrize("kind", [kinds.QUERY, kinds.WEIGHTS, kinds.TRAIN, kinds.DEPLOY])
