@@ -120,15 +120,24 @@ def cross_site_table(
 def measure_models(
     dispatch: Dispatch, ask: Ask, final: Mapping[str, Any], by_task: Mapping[str, list[str]]
 ) -> dict[str, Any]:
-    """Return the table of the sites' whole models; ``by_task`` are the sites of each task."""
+    """Return the table of the sites' whole models; ``by_task`` are the sites of each task.
+
+    A site can load the layers of those alone that have its own network.
+    """
     members = dispatch.roster.members
-    passes = max(len(names) for names in by_task.values())
-    dispatch.log(f"{WHAT}each model on the test data of each site of its task, {passes - 1} passes")
+    alike: dict[str, list[str]] = {}
+    for name, member in sorted(members.items()):
+        alike.setdefault(member.variant, []).append(name)
+    passes = max(len(names) for names in alike.values())
+    of = " with its network" if len(alike) > len(by_task) else ""
+    dispatch.log(
+        f"{WHAT}each model on the test data of each site of its task{of}, {passes - 1} passes"
+    )
     table = CrossSite(OF_MODELS, members)
     for name in final["sites"]:
         table.values[name] = {name: _own(members[name], final)}
     for shift in range(1, passes):
-        table.measure(dispatch, ask, _partners(by_task, shift))
+        table.measure(dispatch, ask, _partners(alike, shift))
     return table.to_dict(by_task)
 
 
@@ -142,8 +151,10 @@ def measure_updates(
     """
     table = CrossSite(OF_UPDATES, dispatch.roster.members)
     for task, names in sorted(by_task.items()):
-        if not _layer_keys(dispatch, task):
-            table.left_out |= dict.fromkeys(names, "its model exchanges no layers")
+        without = [n for n in names if not _layer_keys(dispatch, table.members[n].variant)]
+        table.left_out |= dict.fromkeys(without, "its model exchanges no layers")
+        names = [name for name in names if name not in without]
+        if not names:
             continue
         willing = _willing(dispatch, ask, table, names)
         dispatch.log(
@@ -176,7 +187,7 @@ def _trained(
     """
     trained: dict[str, Mapping[str, Tensor]] = {}
     ask, state = replace(ask, kind=kinds.CROSS), dispatch.state
-    keys = _layer_keys(dispatch, member.task)
+    keys = _layer_keys(dispatch, member.variant)
     references = {
         group: Reference(EXACT, state.states[key], state.states[key]) for group, key in keys.items()
     }
@@ -201,10 +212,10 @@ def _trained(
     }
 
 
-def _layer_keys(dispatch: Dispatch, task: str) -> dict[str, str]:
-    """Return the scope key of each exchanged group of layers, for sites of a task."""
-    groups = dispatch.state.partitions[task].groups
-    keys = dispatch.state.scope_keys(task)
+def _layer_keys(dispatch: Dispatch, variant: str) -> dict[str, str]:
+    """Return the scope key of each exchanged group of layers, for sites of a variant."""
+    groups = dispatch.state.partitions[variant].groups
+    keys = dispatch.state.scope_keys(variant)
     return {group: key for group, key in keys.items() if not groups[group].knowledge}
 
 
@@ -246,11 +257,11 @@ def _own(member: Member, final: Mapping[str, Any]) -> dict[str, Any]:
     return {name: site[name] for name in names if name in site}
 
 
-def _partners(by_task: Mapping[str, list[str]], shift: int) -> dict[str, str]:
+def _partners(alike: Mapping[str, list[str]], shift: int) -> dict[str, str]:
     """Return whose model each site measures in a pass: of the site ``shift`` places further on."""
     return {
         name: names[(place + shift) % len(names)]
-        for names in by_task.values()
+        for names in alike.values()
         if shift < len(names)
         for place, name in enumerate(names)
     }

@@ -75,7 +75,7 @@ def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
 
 
 def _site(report: SiteReport) -> dict[str, Any]:
-    plain = asdict(report)
+    plain = {**asdict(report), "model": report.model or None}
     said_of_it = {key: plain[key] for key in _OF_A_SITE}
     said_of_it["data"] = _description(plain["data"])
     if report.kind.name == CLASSES:

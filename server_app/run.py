@@ -339,7 +339,7 @@ class Run:
 def begin_progress(run: Run) -> None:
     """Note who takes part in a run, and how long it is."""
     config, everyone = run.config, run.roster.everyone
-    run.progress.join({name: member.task for name, member in everyone.items()})
+    run.progress.join({name: member.variant for name, member in everyone.items()})
     members, newcomers = run.roster.members, len(run.roster.newcomers)
     examples = [member.report.examples["train"] for member in members.values()]
     afterwards = stages_after(

@@ -81,7 +81,7 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     checkpoint_before_approval: bool = False
 
     def check_plan(self, plan: Plan) -> None:
-        """Raise Refused for a plan that this site does not accept."""
+        """Raise Refused for a plan, with this site's own network, that it does not accept."""
         model = str(plan.model.get("name"))
         if not any(fnmatchcase(model, pattern) for pattern in self.models):
             raise _refusal("models", f"the plan trains {_short(model)}", ", ".join(self.models))

@@ -150,6 +150,7 @@ def train_cohort(
             try:
                 if kind == kinds.TRAIN:
                     context.store.note_data(context.data.digest)
+                    context.store.note_model(context.plan.own)
                 sums.add(context.data.task, report, context.partitioned.partition, tensors)
             except (Refused, UserError) as error:
                 report = _failed(context, order, str(error))

@@ -250,13 +250,14 @@ def _apply_guard(shown: dict[str, Any], found: Inspection, site: SiteSettings, p
     """Let the site's guard write the answers anew, as it does in a run, or say what it refuses."""
     from fedstrata.protocol.limits import Refused
     from site_guard.answers import AnswerFilter
+    from site_guard.own_model import own_plan
 
     def refused(refusal: Refused, public: str) -> None:
         shown["errors"] = [*shown["errors"], f"the site's process lets nothing out: {refusal}"]
         shown["leaves"] = {"error": f"refused by the site: {public}"}
 
     try:
-        site.plan.check_plan(plan)
+        site.plan.check_plan(own_plan(plan, site))
     except Refused as refusal:
         refused(refusal, str(refusal))
         return
@@ -304,7 +305,7 @@ def _write_sheet(found: Inspection, plan: Plan, path: Path | None) -> str | None
     from fedstrata.support.durable import replacing_private
     from fedstrata.support.home import home
 
-    sheet = contact_sheet(found.data, plan.data) if found.data else None
+    sheet = contact_sheet(found.data, plan.data_options) if found.data else None
     if sheet is None:
         return None
     where = path or home() / "check" / "contact-sheet.png"

@@ -247,6 +247,7 @@ class Site(msgspec.Struct, frozen=True):
     """A site of the rounds."""
 
     task: str
+    model: str | None = None  # None where the run has one network
     kind: Kind = "classes"
     classes: list[str] = []
     examples: dict[str, Count] = {}

@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Message
 
+from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
-from tests.helpers.runs import SMALL, grid_of, same, states, without_times
+from models.model_file import read_model
+from tests.helpers.runs import SMALL, Crash, grid_of, same, states, without_times
 from tests.loopback import simulate
 
 ONE_TASK = [*SMALL, "data.tasks=[gender]"]
 HEADS = ["method=lg_fedavg", "method.common=[head.out]"]
-TWO = ["+model@models.big=fedavg_cnn", "+model@models.edge=small_cnn"]
+MLPS = [
+    "+model@models.a=mlp",
+    "models.a.hidden=[8,6]",
+    "+model@models.b=mlp",
+    "models.b.hidden=[5]",
+]
+TWO = ["+model@models.big=mlp", "+model@models.edge=small_cnn"]
 
 
 def played(output: Path, *overrides: str, sites: int = 4) -> dict[str, Any]:
@@ -38,8 +47,8 @@ def test_sites_with_different_bodies_average_a_head(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [HEADS, ["method=local"]], ids=["lg_fedavg", "local"])
 def test_one_network_under_two_names_is_one_network(tmp_path: Path, method: list[str]) -> None:
-    alike = ["+model@models.a=small_cnn", "+model@models.b=small_cnn"]
-    one = played(tmp_path / "one", *method)
+    alike = ["+model@models.a=mlp", "+model@models.b=mlp", "model=mlp"]
+    one = played(tmp_path / "one", *method, "model=mlp")
     two = played(tmp_path / "two", *method, *alike)
     assert same(states(tmp_path / "one", one["run"]), states(tmp_path / "two", two["run"]))
     for key in ("rounds", "final", "best"):
@@ -52,6 +61,72 @@ def test_what_does_not_agree_is_said_by_tensor_before_anything_is_trained(tmp_pa
         simulate(tmp_path, "faces", [*ONE_TASK, *TWO, "method=lg_fedavg"], grid=grid)
     text = str(said.value)
     assert "site-01, site-03: what model 'edge' exchanges in group 'common' does not agree" in text
-    assert "head.0.weight is float32[8, 512] there and float32[8, 256] here" in text
+    assert "head.0.weight is float32[8, 32] there and float32[8, 256] here" in text
     assert "exchange it alone (method.common=[head.out]" in text
     assert {message.metadata.message_type for message in grid.sent} == {"query"}
+
+
+def test_cohorts_of_two_models_are_nodes_of_one_site_bit_for_bit(tmp_path: Path) -> None:
+    tiny = [*HEADS, *MLPS, "data.models=[b,a,a]"]
+    alone = played(tmp_path / "alone", *tiny, "keep_models=none", sites=6)
+    for batched in ("false", "true"):
+        output = tmp_path / batched
+        many = ["cohort.sites=3", f"cohort.batched={batched}"]
+        cohorts = played(output, *tiny, *many, sites=2)
+        assert {n: site["model"] for n, site in cohorts["sites"].items()} == {
+            n: site["model"] for n, site in alone["sites"].items()
+        }
+        expected, found = states(tmp_path / "alone", alone["run"]), states(output, cohorts["run"])
+        if batched == "false":
+            assert same(expected, found)
+            assert without_times(cohorts["final"]) == without_times(alone["final"])
+        for name, tensor in expected.items():
+            assert (tensor - found[name]).abs().max() < 1e-5
+
+
+def test_each_model_is_compared_with_itself_alone_and_in_one_place(tmp_path: Path) -> None:
+    both = ["baselines.alone=true", "baselines.pooled=true", "baselines.reuse=false"]
+    results = played(tmp_path, *HEADS, *MLPS, *both, "deployment.epochs=1", "data.test=40")
+    sites = results["final"]["sites"]
+    assert all(site["alone"] and site["pooled"] for site in sites.values())
+    assert all(each["after"] for each in results["deployment"]["sites"].values())
+    models = sorted(path.name for path in (tmp_path / results["run"] / "models").iterdir())
+    assert models == ["gender@a.safetensors", "gender@b.safetensors"]
+    cards = {
+        path.stem: read_model(path).card for path in (tmp_path / results["run"]).glob("models/*")
+    }
+    assert cards["gender@b"].network.options["hidden"] == (5,)
+    assert len(cards["gender@b"].metrics) == 2
+
+
+def test_a_resumed_run_ends_as_if_it_had_gone_on_and_other_models_are_refused(
+    tmp_path: Path,
+) -> None:
+    whole = played(tmp_path / "whole", *HEADS, *MLPS, "strategy.rounds=3")
+
+    def crash(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == "train" and message.metadata.group_id == "3":
+            raise Crash
+        return reply
+
+    wanted = [*ONE_TASK, *HEADS, *MLPS, "strategy.rounds=3"]
+    output = tmp_path / "cut"
+    with pytest.raises(Crash):
+        simulate(output, "faces", wanted, sites=4, tamper=crash)
+    (cut,) = output.glob("*/run.json")
+    with pytest.raises(UserError, match=r"models\.b\.hidden: was .*5.*, now .*6"):
+        simulate(output, "faces", [*wanted, "models.b.hidden=[6]"], resume=cut.parent.name)
+    resumed, _ = simulate(output, "faces", wanted, sites=4, resume=cut.parent.name)
+    assert same(states(tmp_path / "whole", whole["run"]), states(output, resumed["run"]))
+    assert without_times(resumed["final"]) == without_times(whole["final"])
+    # A site whose own model has changed since has personal layers of another one.
+    store = DiskStore(output, resumed["federation"], "site-01")
+    with pytest.raises(UserError, match=r"began the run with the model 'b'.* is now 'a'"):
+        store.check_model("a")
+    store.check_model("b")
+
+
+def test_groups_of_one_layer_go_with_any_body_as_the_error_says(tmp_path: Path) -> None:
+    mended = ["groups.common=[head.out]", "groups.task=[]", "groups.personal=['...']"]
+    results = played(tmp_path, "method=layers", *mended, *MLPS, "strategy.rounds=1")
+    assert results["rounds"][0]["refused"] == {}
