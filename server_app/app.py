@@ -151,14 +151,14 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         look = partial(_gather, roster, config, progress.saying(say))
         found, rejected = look()
         from server_app.run import Run, with_categories
-        from server_app.start_weights import checkpoint
+        from server_app.start_weights import checkpoints
 
         if plan.wants_categories and found:
             # Before the sites join: how wide their inputs are, and so their layers, depends on it.
-            plan = with_categories(Run(roster, config, plan, folder, None, say, audit, progress))
+            plan = with_categories(Run(roster, config, plan, folder, {}, say, audit, progress))
             found, rejected = look()
-        start = checkpoint(config, home() / "cache", say, given.start if given else "")
-        this_run = Run(roster, config, plan, folder, start, say, audit, progress)
+        starts = checkpoints(config, home() / "cache", say, given.starts if given else {})
+        this_run = Run(roster, config, plan, folder, starts, say, audit, progress)
         this_run.join(found, rejected)
         # Besides the last ones two of best states, and one that is being written.
         require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
@@ -213,8 +213,8 @@ def _publish(this_run: Run, folder: RunFolder, results: Mapping[str, Any]) -> No
     """Write the server's part of the model as files."""
     from server_app.public_models import PublicModels
 
-    references, start = this_run.admission.references, this_run.delivery.checkpoint
-    public = PublicModels(this_run.plan, this_run.state, references, start)
+    references, starts = this_run.admission.references, this_run.delivery.checkpoints
+    public = PublicModels(this_run.plan, this_run.state, references, starts)
     public.write(folder.path, results, say)
 
 

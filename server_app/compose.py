@@ -276,6 +276,8 @@ def _known(group: str, name: str, where: str = "") -> None:
 
 def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str:
     """Say which override is wrong and which keys or choices exist in its place."""
+    if unreadable := _unreadable(overrides):
+        return unreadable
     first = str(error).strip().splitlines()[0]
     if full_key := getattr(error, "full_key", None):
         first = f"{full_key}: {first}"
@@ -289,11 +291,18 @@ def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str
                     f"{group} {value!r} does not exist; there are: {', '.join(names)} "
                     f"(nearest: {nearest(value, names)})"
                 )
-        if key == override.partition("=")[0] and group == "model" and package:
+        if key == override.partition("=")[0] and package.startswith("models."):
             return f"{package} is not there yet: write +{override}"
+        if key.startswith("models."):  # the names are the user's own
+            if f"'{key}'" in first:
+                return (
+                    f"override {key!r}: there is no such option; +model@models.NAME=small_cnn adds a "
+                    "network, and its options are those of its file in conf/model"
+                )
+            continue
         if key and (missing := _missing_key(key, experiment)):
             return missing
-    return _unreadable(overrides) or f"overrides: {first}"
+    return f"overrides: {first}"
 
 
 def _unreadable(overrides: Sequence[str]) -> str | None:

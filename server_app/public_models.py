@@ -39,21 +39,22 @@ class PublicModels:
         The layers.
     references : mapping of str to SiteReport
         By variant, the report of one of its sites.
-    start : Checkpoint or None
-        What the run started from.
+    starts : mapping of str to Checkpoint
+        What each model started from, "" being the only network of a run.
     """
 
     plan: Plan
     state: ServerState
     references: Mapping[str, SiteReport]
-    start: Checkpoint | None
+    starts: Mapping[str, Checkpoint]
 
     def write(self, folder: Path, results: Mapping[str, Any], log: Log) -> list[Path]:
         """Write ``models/<task>.safetensors`` into the run's folder, and say so.
 
         Where sites of a task have different networks there is one file for each,
         ``<task>@<model>.safetensors``. In each are the task's whole tensors: pre-trained, common
-        and of the task. Those of personal groups are as the run began with them, for no site's own ever reach the server.
+        and of the task. Those of personal groups are as the run began with them, for no site's own
+        ever reach the server.
         """
         written: list[Path] = []
         shared = 0
@@ -91,8 +92,8 @@ class PublicModels:
             input_shape=report.input_shape,
             classes=len(report.classes),
         )
-        if self.start is not None:
-            made.load_pretrained(self.start.tensors)
+        if start := self.starts.get(report.model):
+            made.load_pretrained(start.tensors)
         for key in self.state.scope_keys(variant).values():
             held = self.state.states[key]
             own = made.model.state_dict()
@@ -127,7 +128,7 @@ class PublicModels:
             for split in ("train", "validation", "test")
         }
         measured = (results.get("final") or {}).get("sites", {})
-        start = self.start
+        start = self.starts.get(report.model)
         return ModelCard(
             state=PUBLIC,
             network=Network.of(plan.model, report.input_shape),

@@ -24,7 +24,7 @@ def results(
     folder: RunFolder,
     config: Config,
     *,
-    checkpoint: Checkpoint | None,
+    checkpoints: Mapping[str, Checkpoint],
     partition: Mapping[str, Any],
     state: ServerState,
     members: Mapping[str, Member],
@@ -37,8 +37,8 @@ def results(
     ----------
     folder, config : RunFolder, Config
         The run.
-    checkpoint : Checkpoint or None
-        The pre-trained start.
+    checkpoints : mapping of str to Checkpoint
+        The pre-trained start of each model, "" being the only network of a run.
     partition : mapping
         By task, or ``task/model``, the rows of its partition.
     state : ServerState
@@ -56,9 +56,8 @@ def results(
         "config": config.to_dict(),
         "versions": report.versions(),
         "seed": config.seed,
-        "weights": None
-        if checkpoint is None
-        else {"content_hash": checkpoint.content_hash, "source": checkpoint.source},
+        "weights": _start(checkpoints[""]) if "" in checkpoints else None,
+        "starts": {name: _start(each) for name, each in sorted(checkpoints.items()) if name},
         "partition": dict(partition),
         "coding": coding(state),
         "sites": sites(members),
@@ -66,6 +65,10 @@ def results(
         "participation": participation(history, members),
         **{name: ends.get(name) for name in ENDS},
     }
+
+
+def _start(checkpoint: Checkpoint) -> dict[str, str]:
+    return {"content_hash": checkpoint.content_hash, "source": checkpoint.source}
 
 
 def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -70,7 +70,8 @@ def checked(config: Config) -> ServerState:
     check_codings(method, strategy.codings)
     check_exchanged(method, "strategy.minimum", strategy.minimum)
     check_exchanged(method, "strategy.aggregators", strategy.aggregators)
-    read_weights(config)
+    for name in config.model_names:
+        read_weights(config.of_model(name))
     check_halves(method, tuned=bool(config.deployment.epochs))
     method.check_training(config.train)
     check_crossing(method, config.cross_site)
@@ -95,8 +96,9 @@ class Run:
         What the sites need to know.
     folder : RunFolder
         Where checkpoints and results go.
-    start : Checkpoint, PretrainingJob or None
-        The pre-trained start, or how to make it once it is known that the sites can take part.
+    starts : mapping of str to Checkpoint or PretrainingJob
+        The pre-trained start of each model that has one, "" being the only network of a run; or how
+        to make it once it is known that the sites can take part.
     log : callable
         Takes text for the log.
     audit : RunAudit
@@ -111,21 +113,21 @@ class Run:
         config: Config,
         plan: Plan,
         folder: RunFolder,
-        start: Checkpoint | PretrainingJob | None,
+        starts: Mapping[str, Checkpoint | PretrainingJob],
         log: Log,
         audit: RunAudit,
         progress: RunProgress,
     ) -> None:
         self.audit, self.progress = audit, progress
         self.roster, self.config, self.plan, self.folder = roster, config, plan, folder
-        self.start, self.log = start, log
+        self.starts, self.log = starts, log
         self.history: list[dict[str, Any]] = []
         self.ends: dict[str, Any] = {}
         settings = config.strategy
         self.state = checked(config)
         self.tracking = tracking_of(config.tracker, folder.path, log)
         self.admission = Admission(
-            roster, self.state, plan, start, settings.on_site_error == "stop", log
+            roster, self.state, plan, starts, settings.on_site_error == "stop", log
         )
         self.dispatch = Dispatch(
             roster.grid, roster, self.state, settings, self.admission, log, audit, progress
@@ -169,14 +171,13 @@ class Run:
         saved : Saved or None
             The checkpoint from which the run continues.
         """
-        if self.start is not None:
-            self._load_start(self.start)
+        self._load_starts()
         if self.plan.wants_sums:
             scale = agree(self.dispatch, self.config.strategy.min_sites)
             self.plan = replace(self.plan, agreed=scale)
             self.admission.change_scale(self.plan)
         self.folder.note_agreed(self.plan)
-        self.folder.note_weights(self.plan.weights)
+        self.folder.note_weights(self.plan)
         self.audit.admitted(self.roster.everyone.values())
         first = 1
         if saved is not None:
@@ -238,9 +239,8 @@ class Run:
 
     def measure(self, given: SavedRun) -> dict[str, Any]:
         """Measure a state of a finished run at the sites; return what results.json holds."""
-        if self.start is not None:
-            self._load_start(self.start)
-        self.folder.note_weights(self.plan.weights)
+        self._load_starts()
+        self.folder.note_weights(self.plan)
         self.audit.admitted(self.roster.everyone.values())
         saved = given.read()
         states = states_of(saved, self.state, given.folder.name)
@@ -256,12 +256,18 @@ class Run:
         )
         return self._write_results()
 
-    def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
-        """Start all tasks from the checkpoint; sites that lack it get it before the next round."""
-        made = start.run(self.log) if isinstance(start, PretrainingJob) else start
-        self.plan = replace(self.plan, weights=made.content_hash)
+    def _load_starts(self) -> None:
+        """Start all models from their checkpoints; sites that lack theirs get it before a round."""
+        if not self.starts:
+            return
+        made = {
+            name: start.run(self.log) if isinstance(start, PretrainingJob) else start
+            for name, start in self.starts.items()
+        }
+        hashes = {name: each.content_hash for name, each in made.items()}
+        self.plan = replace(self.plan, weights=hashes.pop("", ""), starts=hashes)
         self.admission.start_from(made, self.plan)
-        self.delivery.checkpoint = made
+        self.delivery.checkpoints = made
 
     def _go_back(self, error: UnusableState) -> dict[str, str]:
         """Go back to the round before the one that made an unusable state.
@@ -323,7 +329,7 @@ class Run:
         content = results.results(
             self.folder,
             self.config,
-            checkpoint=self.delivery.checkpoint,
+            checkpoints=self.delivery.checkpoints,
             partition=self.admission.summaries,
             state=self.state,
             members=self.roster.members,
@@ -410,7 +416,7 @@ def aggregator_lines(state: ServerState) -> Iterator[str]:
 def with_categories(asking: Run) -> Plan:
     """Return the plan with the categories of all sites, which are to be asked anew with it."""
     # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
-    closed = ClosedAdmission(asking.roster, asking.state, asking.plan, None, False, asking.log)
+    closed = ClosedAdmission(asking.roster, asking.state, asking.plan, {}, False, asking.log)
     dispatch = replace(asking.dispatch, admission=closed)
     least = asking.config.strategy.min_sites
     plan = replace(asking.plan, categories=agree_on_categories(dispatch, least, asking.plan.data))

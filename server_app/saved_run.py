@@ -50,9 +50,10 @@ class SavedRun:
     begun: Mapping[str, Any]
 
     @property
-    def start(self) -> str:
-        """The content hash of the pre-trained weights that the run started from, or ""."""
-        return str(self.begun.get("weights", ""))
+    def starts(self) -> dict[str, str]:
+        """The content hashes of the weights that the run started from, by model; "" for the only one."""
+        several = self.begun.get("starts") or {"": self.begun.get("weights", "")}
+        return {str(name): str(start) for name, start in several.items()}
 
     def config(self, own: Config) -> Config:
         """Return the configuration of the measurement: the run's, but for what is ``own``."""

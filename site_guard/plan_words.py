@@ -112,6 +112,9 @@ def _start(plan: Plan, signed: str) -> str:
         return f"{named or 'not known yet'}; no signature binds it"
     if signed == ANY:
         return f"{named or 'not known yet'}; the signature leaves it open: any checkpoint may come"
+    if plan.models and signed != NONE:
+        own = named or "no checkpoint for this network"
+        return f"{own}; the start of all networks has the hash {signed[:16]}, as signed"
     return "no checkpoint, as signed" if signed == NONE else f"checkpoint {signed[:16]}, as signed"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -244,6 +244,22 @@ class Config:
             )
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names of the offered models; "" alone where the run has one network."""
+        return tuple(sorted(self.models)) or ("",)
+
+    def of_model(self, name: str) -> Config:
+        """Return the configuration with one offered model as that of all, and its start weights.
+
+        With "", of a run with one network, it is the same.
+        """
+        if not name:
+            return self
+        options = dict(self.models[name])
+        weights = options.pop("weights", self.weights)
+        return replace(self, model=options, models={}, weights=weights)
+
+    @property
     def kept_models(self) -> tuple[str, ...]:
         """The states of which each site writes its whole model: ``last`` and ``best``."""
         keep = self.keep_models
@@ -256,8 +272,10 @@ class Config:
         return asdict(self)
 
 
-def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
-    """Return the plan that the sites of ``config`` get."""
+def plan_for(
+    config: Config, *, federation: str, weights: str, starts: Mapping[str, str] | None = None
+) -> Plan:
+    """Return the plan that the sites of ``config`` get; ``starts`` are the weights by model."""
     shared = {f.name for f in fields(Plan)} & {f.name for f in fields(Config)}
     return Plan(
         federation=federation,
@@ -265,8 +283,10 @@ def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
         fraction=config.strategy.fraction,
         coding=config.strategy.coding,
         coding_down=config.strategy.coding_down,
-        **{name: getattr(config, name) for name in shared if name != "weights"},
+        **{name: getattr(config, name) for name in shared - {"weights", "models"}},
+        models={name: config.of_model(name).model for name in config.models},
         weights=weights,
+        starts=dict(starts or {}),
         tuning=config.deployment.tuning,
     )
 

@@ -191,6 +191,9 @@ def _training(results: Results) -> str:
 
 def _start(results: Results) -> str:
     weights = results.weights
+    if results.starts:
+        each = (f"{start.source} for {name}" for name, start in sorted(results.starts.items()))
+        return f"the weights {', '.join(each)}, and random ones for any other network"
     return f"the weights {weights.source}" if weights else "random weights"
 
 

@@ -288,6 +288,7 @@ class Results(msgspec.Struct, frozen=True):
     coding: dict[str, Coding] = {}
     federation: str = ""
     weights: Weights | None = None
+    starts: dict[str, Weights] = {}
     stopped: Stopped | None = None
     final: Evaluation | None = None
     best: Evaluation | None = None

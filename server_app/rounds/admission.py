@@ -42,8 +42,9 @@ class Admission:
         Where their tasks are added.
     plan : Plan
         What the sites need to know.
-    start : Checkpoint, PretrainingJob or None
-        The pre-trained start; a job before its result is there.
+    starts : mapping of str to Checkpoint or PretrainingJob
+        The pre-trained start of each model that has one, "" being the only network of a run; a job
+        before its result is there.
     stop_on_error : bool
         Whether a site that does not fit ends the run, as long as it has not begun.
     log : callable
@@ -63,7 +64,7 @@ class Admission:
     roster: Roster
     state: ServerState
     plan: Plan
-    start: Checkpoint | PretrainingJob | None
+    starts: Mapping[str, Checkpoint | PretrainingJob]
     stop_on_error: bool
     log: Log
     holders: CheckpointHolders = field(default_factory=CheckpointHolders)
@@ -128,9 +129,9 @@ class Admission:
             self.admit(members)
         return members
 
-    def start_from(self, checkpoint: Checkpoint, plan: Plan) -> None:
-        """Let every task start from the checkpoint, of which the new plan has the hash."""
-        self.start, self.plan = checkpoint, plan
+    def start_from(self, checkpoints: Mapping[str, Checkpoint], plan: Plan) -> None:
+        """Let every model start from its checkpoint, of which the new plan has the hash."""
+        self.starts, self.plan = checkpoints, plan
         self.roster.change_plan(plan.to_json())
         self.start_again()
         self.holders.lacking = set(self.roster.everyone)
@@ -151,7 +152,9 @@ class Admission:
         self.state.aggregators.clear()
         for variant, report in self.references.items():
             partitioned = self._partitioned(report)
-            self.state.add_task(variant, partitioned.partition, self._start_tensors(partitioned))
+            self.state.add_task(
+                variant, partitioned.partition, self._start_tensors(report, partitioned)
+            )
 
     def leave_out(self, sites: Mapping[str, str]) -> None:
         """Go on without some sites, by name with the reason, also when they come back."""
@@ -177,9 +180,9 @@ class Admission:
         reference = self.references.get(member.variant)
         if reference is None:
             return self._begin_variant(member.variant, report)
-        if self.start is not None and report.input_shape != reference.input_shape:
+        if report.model in self.starts and report.input_shape != reference.input_shape:
             try:
-                self._start_tensors(self._partitioned(report))
+                self._start_tensors(report, self._partitioned(report))
             except UserError as error:
                 return f"task {task!r}: {error}"
         partition = self.state.partitions[member.variant]
@@ -192,7 +195,7 @@ class Admission:
         task = report.task
         try:
             partitioned = self._partitioned(report)
-            start = self._start_tensors(partitioned)
+            start = self._start_tensors(report, partitioned)
         except UserError as error:
             if not self.references:  # it is the configuration that is wrong
                 raise
@@ -228,7 +231,7 @@ class Admission:
             classes=len(report.classes),
         )
         frozen = partitioned.partition.names(PRETRAINED.name)
-        if frozen and self.start is None:
+        if frozen and report.model not in self.starts:
             raise UserError(
                 f"groups.pretrained freezes {len(frozen)} tensors, but weights=none leaves them "
                 "random: choose weights=central, file or torchvision, or empty the group "
@@ -236,8 +239,10 @@ class Admission:
             )
         return partitioned
 
-    def _start_tensors(self, partitioned: PartitionedModel) -> dict[str, Tensor]:
-        """Return what a task's model starts from.
+    def _start_tensors(
+        self, report: SiteReport, partitioned: PartitionedModel
+    ) -> dict[str, Tensor]:
+        """Return what the model of a site starts from.
 
         Before a pre-training job has run, the model is compared with what will come of it.
 
@@ -246,10 +251,11 @@ class Admission:
         UserError
             Where the pre-trained start does not fit, or lacks what is frozen.
         """
-        if self.start is not None:
-            check_start(partitioned, self.start)
-        if isinstance(self.start, Checkpoint):
-            partitioned.load_pretrained(self.start.tensors)
+        start = self.starts.get(report.model)
+        if start is not None:
+            check_start(partitioned, start)
+        if isinstance(start, Checkpoint):
+            partitioned.load_pretrained(start.tensors)
         return partitioned.tensors(list(partitioned.model.state_dict()))
 
     def _announce(self, variant: str, partitioned: PartitionedModel) -> None:

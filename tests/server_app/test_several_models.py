@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Message
 
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
+from models import weights
 from models.model_file import read_model
+from models.networks import build
 from tests.helpers.runs import SMALL, Crash, grid_of, same, states, without_times
 from tests.loopback import simulate
 
@@ -130,3 +133,38 @@ def test_groups_of_one_layer_go_with_any_body_as_the_error_says(tmp_path: Path) 
     mended = ["groups.common=[head.out]", "groups.task=[]", "groups.personal=['...']"]
     results = played(tmp_path, "method=layers", *mended, *MLPS, "strategy.rounds=1")
     assert results["rounds"][0]["refused"] == {}
+
+
+def test_each_model_has_start_weights_of_its_own_which_its_sites_get(tmp_path: Path) -> None:
+    files, chosen = {}, []
+    for name, hidden in (("a", [8, 6]), ("b", [5])):
+        files[name] = build("mlp", input_shape=(3, 28, 28), classes=2, head=[8], hidden=hidden)
+        path = tmp_path / f"{name}.safetensors"
+        weights.save(path, dict(files[name].state_dict()), {})
+        chosen += [f"+weights@models.{name}.weights=file", f"models.{name}.weights.path={path}"]
+    frozen = ["groups.pretrained=[fc1]", "groups.common=[head.out]", "groups.task=[]"]
+    run = ["method=layers", *frozen, "groups.personal=['...']", *MLPS, *chosen]
+    results = played(tmp_path / "nodes", *run)
+    assert {n: start["source"] for n, start in results["starts"].items()} == {
+        name: str(tmp_path / f"{name}.safetensors") for name in files
+    }
+    assert results["weights"] is None
+    for site, entry in results["sites"].items():
+        folder = tmp_path / "nodes" / results["federation"] / "sites" / site
+        kept = read_model(folder / "models" / "last.safetensors")
+        mine = files[entry["model"]].state_dict()["fc1.weight"]
+        assert torch.equal(kept.tensors["fc1.weight"], mine)
+        assert kept.card.start is not None
+        assert kept.card.start.content_hash == results["starts"][entry["model"]]["content_hash"]
+    cohorts = played(tmp_path / "cohorts", *run, "cohort.sites=2", "cohort.batched=false", sites=2)
+    assert cohorts["starts"] == results["starts"]
+    expected = states(tmp_path / "nodes", results["run"])
+    assert same(expected, states(tmp_path / "cohorts", cohorts["run"]))
+    # Without one, a frozen layer would be random: that model is named.
+    with pytest.raises(UserError, match=r"model 'b': groups\.pretrained freezes 2 tensors"):
+        played(tmp_path / "none", *run[:-2], "weights=none")
+
+
+def test_weights_that_do_not_go_with_a_network_name_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model a: .*\+weights@models\.a\.weights=none"):
+        played(tmp_path, *HEADS, *MLPS, "weights=packaged")
