@@ -131,7 +131,7 @@ def test_the_network_is_a_plain_sequential_in_train_mode(network):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"name": "resnet17"}, "model.name 'resnet17' does not exist; there are: resnet18, "),
+        ({"name": "resnet17"}, "model.name 'resnet17' does not exist; there are: resnet4, "),
         ({"name": "resnet18", "hiden": [3]}, "resnet18 has no option 'hiden'; it has dropout"),
         ({"name": "mlp", "hiden": [3]}, "mlp has no option 'hiden'; it has hidden, dropout"),
         ({"name": "mlp"}, "mlp needs a value for the option 'hidden'"),

@@ -73,7 +73,7 @@ def test_by_default_no_network_begins_with_a_layer_linear_in_all_raw_values(name
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("model=mlp", "the plan trains 'mlp', and this site's rule is `plan: models`: resnet18"),
+        ("model=mlp", "the plan trains 'mlp', and this site's rule is `plan: models`: resnet4"),
         ("train.batch_size=7", "batches of 7, and this site's rule is `plan: min-batch-size`: 8"),
         ("train.optimizer.lr=1.5", "is 1.5, and this site's rule is `plan: max-learning-rate`: 1"),
         ("deployment.epochs=1 deployment.lr_factor=100", "learning rate is 3"),
