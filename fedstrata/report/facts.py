@@ -42,10 +42,10 @@ def networks(results: Results) -> str:
     if not names:
         return str(results.option("model.name"))
     each = (
-        f"{name} ({results.option(f'models.{name}.name')}, {several(count, 'site')})"
+        f"{name}: {results.option(f'models.{name}.name')} at {several(count, 'site')}"
         for name, count in sorted(names.items())
     )
-    return f"{several(len(names), 'network')}: {', '.join(each)};"
+    return f"{several(len(names), 'network')} ({'; '.join(each)})"
 
 
 def standing(results: Results) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from flwr.app import Message
 
+from client_app import tuning
 from client_app.store import DiskStore
 from fedstrata.support.errors import UserError
 from models import weights
@@ -168,3 +169,24 @@ def test_each_model_has_start_weights_of_its_own_which_its_sites_get(tmp_path: P
 def test_weights_that_do_not_go_with_a_network_name_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model a: .*\+weights@models\.a\.weights=none"):
         played(tmp_path, *HEADS, *MLPS, "weights=packaged")
+
+
+def test_newcomers_crossing_and_tuning_are_of_each_network(tmp_path: Path) -> None:
+    later = ["deployment.epochs=1", "deployment.newcomers=[site-05]", "cross_site=models"]
+    results = played(tmp_path, *HEADS, *MLPS, *later, "strategy.rounds=1", sites=6)
+    assert set(results["deployment"]["newcomers"]) == {"site-05"}
+    # A model can be measured by sites with its network alone.
+    crossed = results["cross_site"]["tasks"]["gender"]["models"]
+    of_a, of_b = ["site-00", "site-02", "site-04"], ["site-01", "site-03"]
+    for name, on in crossed.items():
+        assert sorted(on) == (of_a if name in of_a else of_b)
+    assert results["cross_site"]["missing"] == []
+    public = read_model(tmp_path / results["run"] / "models" / "gender@b.safetensors")
+    here = {"site": "site-05", "partition-id": 5, "num-partitions": 6, "model": "b"}
+    here |= {"state-dir": str(tmp_path / "state"), "cache-dir": str(tmp_path / "cache")}
+    made = tuning.tune(
+        public, tuning.node_of(public.card, here), tuning.plan_of(public.card, []), ()
+    )
+    entry = results["deployment"]["newcomers"]["site-05"]
+    for name in ("accuracy", "loss"):
+        assert made.report.before["test"][name] == pytest.approx(entry["before"][name], abs=1e-6)
