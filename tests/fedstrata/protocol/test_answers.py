@@ -205,6 +205,16 @@ def test_a_site_report_arrives_as_it_was_sent() -> None:
     assert answers.read_site_report(answers.answer(asked(), WHO, {})) == WHO
 
 
+def test_which_network_a_site_has_travels_only_where_there_are_several() -> None:
+    sent = answers.answer(asked(), replace(WHO, model="edge"), {})
+    assert answers.read_site_report(sent).model == "edge"
+    plain = answers.answer(asked(), WHO, {})
+    assert "model" not in json.loads(str(plain.content["report"]["json"]))
+    for name in ("../edge", "a/b", "x" * 65, "e dge"):
+        with pytest.raises(Refused, match="which is no model's name"):
+            answers.read_site_report(answers.answer(asked(), replace(WHO, model=name), {}))
+
+
 def test_what_a_site_computed_with_arrives_as_it_was_sent() -> None:
     numerics = Numerics(2, 4, 1, 8)
     sent = answers.answer(asked(), replace(GOOD, numerics=numerics), {})
