@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,8 +219,24 @@ def _together(found: Sequence[Inspection]) -> dict[str, Any]:
     ranges = {name: (each[0], each[1]) if each else None for name, each in read.items()}
     if unlike := unlike_ranges(ranges):
         shown["warnings"].append(unlike)
+    shown["errors"] += _unlike_layers(each)
     shown["sites"] = each
     return shown
+
+
+def _unlike_layers(each: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield where networks exchange tensors of other shapes, as a run would refuse them."""
+    from server_app.rounds.model_shapes import models_problem
+
+    seen: dict[tuple[str, str], Mapping[str, str]] = {}
+    said: set[tuple[str, str]] = set()
+    for one in each:
+        leaves = one["leaves"]
+        for group, schema in leaves.get("schemas", {}).items() if leaves.get("model") else ():
+            first = seen.setdefault((group, one["task"] if group != "common" else ""), schema)
+            if first != schema and (leaves["model"], group) not in said:
+                said.add((leaves["model"], group))
+                yield models_problem(leaves["model"], group, schema, first)
 
 
 def _widest(ranges: Iterable[Sequence[float] | None]) -> list[float] | None:
@@ -378,7 +394,8 @@ def _counted(shown: Mapping[str, Any]) -> list[str]:
 def _of_each_site(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     made = []
     for one in [one for one in sites if one["site"]][:MOST_SITES_SHOWN]:
-        source = f" ({one['source']})" if one["source"] else ""
+        more = [text for text in (one["source"], one["leaves"].get("model")) if text]
+        source = f" ({', '.join(more)})" if more else ""
         own = " to ".join(f"{end:g}" for end in one["range"] or ())
         of_range = f", range {own}" if own else ""
         made.append(f"{one['site']}{source}: {_brief(one['examples'])}{of_range}")
