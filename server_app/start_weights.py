@@ -160,6 +160,12 @@ def read_weights(config: Config) -> Weights | None:
     return read
 
 
+def check_weights(config: Config) -> None:
+    """Raise UserError as `read_weights` does, for any of the models."""
+    for name in config.model_names:
+        read_weights(config.of_model(name))
+
+
 def hash_before(config: Config) -> str:
     """Return the content hash of the start, as far as it is known before the run.
 

@@ -241,7 +241,7 @@ class Plan:
     @cached_property
     def codings(self) -> Codings:
         """Return how each group travels."""
-        return read_codings(self.coding, self.coding_down)
+        return read_codings(self.coding, self.coding_down, self.rounds)
 
     def of_model(self, name: str) -> Plan:
         """Return the plan as a site works by it that has the offered model ``name``.
