@@ -16,6 +16,7 @@ from strategies.methods.fedbn import FedBN
 from strategies.methods.fedcp import FedCP
 from strategies.methods.fedgen import FedGen
 from strategies.methods.fedgh import FedGH
+from strategies.methods.fedktl import FedKTL
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
@@ -40,6 +41,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedcp": FedCP,
     "fedgen": FedGen,
     "fedgh": FedGH,
+    "fedktl": FedKTL,
     "fedper": FedPer,
     "fedproto": FedProto,
     "fedprox": FedProx,

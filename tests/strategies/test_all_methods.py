@@ -62,6 +62,7 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
         ["method=layers", "groups.common=[]", "groups.task=[head.out]", "groups.personal=['...']"],
     ),
     "fedgh": (["method.steps=0"], ["method=local"]),
+    "fedktl": (["method.weight=0", "method.etf=false"], ["method=local"]),
     "fedproto": (["method.weight=0"], ["method=local"]),
     "fedprox": (["method.mu=0"], ["method=layers"]),
     "fedtgp": (["method.weight=0"], ["method=local"]),
