@@ -66,6 +66,8 @@ EXPECTED: Mapping[str, tuple[float, str]] = {
     "fedktl": (1 + THIRD, "one pass, and one forward, for the outputs; and the server's pictures"),
     "fedgh": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
     "fedproto": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
+    "fml": (2, "two networks on the same batches, the second without the hidden layer"),
+    "fedkd": (2, "the same, and a matrix between their features"),
 }
 NOTES = (
     "Processor seconds of one thread, medians; the machine's other work moves them, the ratios less.",

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from fedstrata.protocol.codings import fingerprint
+from fedstrata.protocol.forms import fingerprint
 from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError, nearest
 

@@ -12,7 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.categories import CategoriesReport
-from fedstrata.protocol.codings import SAFETENSORS, Codings, read_form, size_of
+from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.forms import SAFETENSORS, read_form, size_of
 from fedstrata.protocol.knowledge import DOWN_ONLY
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import CodedGroup

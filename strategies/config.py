@@ -119,7 +119,7 @@ class StrategyConfig:
     @cached_property
     def codings(self) -> Codings:
         """The coding of each group, up and down."""
-        return read_codings(self.coding, self.coding_down)
+        return read_codings(self.coding, self.coding_down, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,8 @@ class Config:
     choose: ChooseConfig
     tracker: dict[str, Any]
     models: ModelsConfig
+    keep_models_mb: float
+    public_models: str
     cross_site: str
     deployment: DeploymentConfig
     cohort: CohortConfig
@@ -220,6 +222,9 @@ class Config:
         self.strategy.check()
         self.choose.check()
         self.models.check()
+        if not self.keep_models_mb >= 0:
+            raise UserError(f"keep_models_mb must be 0 or greater, got {self.keep_models_mb:g}")
+        one_of("public_models", self.public_models, (AUTO, "all", "none"))
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
@@ -237,6 +242,11 @@ class Config:
             raise UserError(
                 f"cross_site={self.cross_site} needs a SuperNode for each site: cohort.sites="
                 f"{self.cohort.sites} puts several on one; write cohort.sites=1 or cross_site=none"
+            )
+        if self.cross_site == OF_MODELS and not (self.kept_models or self.deployment.epochs):
+            raise UserError(
+                "cross_site=models reads the sites' models from their folders, and models.keep=none "
+                "writes none: write models.keep=last, models.keep=all or cross_site=none"
             )
         if self.cross_site == OF_UPDATES and not self.strategy.rounds:
             raise UserError(
@@ -281,10 +291,11 @@ class Config:
 
     @property
     def kept_models(self) -> tuple[str, ...]:
-        """The states of which each site writes its whole model: ``last`` and ``best``."""
-        keep = self.models.keep
-        if keep == AUTO:
-            keep = "none" if self.cohort.sites > 1 else "all"
+        """The states of which each site writes its whole model: ``last`` and ``best``.
+
+        With ``auto`` the sites of cohorts may write none; see `server_app.written_models`.
+        """
+        keep = "all" if self.models.keep == AUTO else self.models.keep
         return {"all": ("last", "best"), "last": ("last",), "none": ()}[keep]
 
     def to_dict(self) -> dict[str, Any]:

@@ -42,6 +42,10 @@ class Made:
         The configured entries of each layer group.
     models_dir : Path or None
         Where this machine has the folders of models that a plan may name.
+    name : str
+        The network's name, of `models.networks.MODELS`.
+    seed : int
+        For modules that must start alike at sites whose networks differ.
     """
 
     network: nn.Sequential
@@ -49,6 +53,8 @@ class Made:
     classes: int
     groups: Groups
     models_dir: Path | None = None
+    name: str = ""
+    seed: int = 0
 
     @property
     def features(self) -> int:
@@ -66,8 +72,8 @@ class Method:
     """Whether other layers that arrive make a site predict otherwise."""
     own_networks: ClassVar[bool] = False
     """Whether it also runs networks of its own, which ``train.compile`` leaves as they are."""
-    needs_last_taken: ClassVar[bool] = False
-    """Whether orders to cohorts, too, say which update of each site was taken last."""
+    needs_inputs: ClassVar[bool] = False
+    """Whether one of them sees the inputs themselves: outputs of frozen layers are not cached then."""
     measures_memory: ClassVar[bool] = True
     """Whether a `receive` or `predictor` of its own may read what the site has in memory."""
 
@@ -248,9 +254,17 @@ def check_halves(method: Method, *, tuned: bool) -> None:
         )
 
 
-def remarks(method: Method, train: TrainConfig) -> tuple[str, ...]:
-    """Return what the log says of training so with ``method``; raise UserError where it cannot be."""
+def remarks(method: Method, train: TrainConfig, *, frozen: bool = False) -> tuple[str, ...]:
+    """Return what the log says of training so with ``method``; raise UserError where it cannot be.
+
+    ``frozen`` is whether a network has frozen layers.
+    """
     said = method.check_training(train)
+    if frozen and train.cache_features and method.needs_inputs:
+        said += (
+            f"train.cache_features=true: method {method.name} has a network that sees the inputs "
+            "themselves, so the outputs of frozen layers are not cached but computed in every step",
+        )
     if train.compile and method.own_networks:
         said += (
             f"train.compile=true: method {method.name} also runs networks of its own, and these are "

@@ -224,9 +224,7 @@ class Rounds:
     ) -> Ask:
         """Return what is asked of the sites of an attempt."""
         best = best_of(history, self.choose)
-        in_cohorts = self.state.method.needs_last_taken
-        informed = [member for member in asked if in_cohorts or not member.in_cohort]
-        keys = {m.site: self.state.leaving_keys(m.task).values() for m in informed}
+        keys = {m.site: self.state.leaving_keys(m.task).values() for m in asked}
         return Ask(
             kinds.TRAIN,
             number,

@@ -64,6 +64,8 @@ class Aggregator(ABC):
         The dataclass of its hyper-parameters.
     takes_sums : bool
         Whether a sum over several sites can replace the update of each site.
+    robust : bool
+        Whether one site's update, whatever is in it, moves the result no further than others do.
     learns : bool
         Whether `inform` is to be called before each round.
     reads : tuple of str
@@ -74,6 +76,7 @@ class Aggregator(ABC):
 
     options_type: ClassVar[type[Options]] = Options
     takes_sums: ClassVar[bool] = False
+    robust: ClassVar[bool] = False
     learns: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
 

@@ -16,12 +16,14 @@ from strategies.methods.fedbn import FedBN
 from strategies.methods.fedcp import FedCP
 from strategies.methods.fedgen import FedGen
 from strategies.methods.fedgh import FedGH
+from strategies.methods.fedkd import FedKD
 from strategies.methods.fedktl import FedKTL
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrep import FedRep
 from strategies.methods.fedtgp import FedTGP
+from strategies.methods.fml import FML
 from strategies.methods.gpfl import GPFL
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
@@ -41,12 +43,14 @@ METHODS: Mapping[str, type[Method]] = {
     "fedcp": FedCP,
     "fedgen": FedGen,
     "fedgh": FedGH,
+    "fedkd": FedKD,
     "fedktl": FedKTL,
     "fedper": FedPer,
     "fedproto": FedProto,
     "fedprox": FedProx,
     "fedrep": FedRep,
     "fedtgp": FedTGP,
+    "fml": FML,
     "gpfl": GPFL,
     "layers": Layers,
     "lg_fedavg": LGFedAvg,

@@ -57,7 +57,6 @@ class FD(Method):
     weight: float
 
     name = "fd"
-    needs_last_taken = True
     predicts_with_received = False
 
     def __post_init__(self) -> None:

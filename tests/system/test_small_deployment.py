@@ -85,7 +85,7 @@ def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
     assert deployed == federation.measured(here)
 
 
-@pytest.mark.parametrize("method", ["ditto", "dbe", "fedproto", "fedgh"])
+@pytest.mark.parametrize("method", ["ditto", "dbe", "fedproto", "fedgh", "fml"])
 def test_a_second_model_stays_and_knowledge_travels_where_it_is_shared(
     deployment: Deployment, tmp_path: Path, body: Path, method: str
 ) -> None:
@@ -94,8 +94,8 @@ def test_a_second_model_stays_and_knowledge_travels_where_it_is_shared(
     )
     log, results = deployment.run(method, overrides)
     assert ("before round 1: means of 3 sites" in log) == (method == "dbe")
-    sent = {"prototypes"} if method in ("fedproto", "fedgh") else {"common"}
-    assert set(results["rounds"][1]["bytes_up"]) == sent
+    sent = {"fml": {"common", "task"}, "fedproto": {"prototypes"}, "fedgh": {"prototypes"}}
+    assert set(results["rounds"][1]["bytes_up"]) == sent.get(method, {"common"})
     here, _ = simulate(tmp_path / method, "faces", overrides.split(), sites=len(SITES))
     assert federation.measured(results) == federation.measured(here)
 
