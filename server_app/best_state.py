@@ -122,5 +122,5 @@ def best_line(best: Mapping[str, Any], final: Mapping[str, Any], rounds: int) ->
     )
     if best["round"] == rounds:
         return f"{text}, which is the last"
-    received = [measure_words.received_words(each["sites"].values()) for each in (best, final)]
+    received = [measure_words.received_words(each["sites"]) for each in (best, final)]
     return f"{text}. On the test data: best {received[0] or '-'}; last {received[1] or '-'}"

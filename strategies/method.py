@@ -74,8 +74,6 @@ class Method:
     """Whether it also runs networks of its own, which ``train.compile`` leaves as they are."""
     needs_inputs: ClassVar[bool] = False
     """Whether one of them sees the inputs themselves: outputs of frozen layers are not cached then."""
-    needs_last_taken: ClassVar[bool] = False
-    """Whether orders to cohorts, too, say which update of each site was taken last."""
     measures_memory: ClassVar[bool] = True
     """Whether a `receive` or `predictor` of its own may read what the site has in memory."""
 
@@ -108,6 +106,15 @@ class Method:
         # difference, and that corrects it only where the next one continues from this one.
         return group in FOUR_GROUPS
 
+    def judges_values(self, group: str) -> bool:
+        """Return whether ``strategy.bounds`` judges the norm of what a site sends in ``group``.
+
+        Of layers it is the norm of their change. Of knowledge that a method computes from scratch it is
+        that of the tensors themselves, where sites send what is alike in size.
+        """
+        del group
+        return False
+
     def opening(self) -> tuple[str, ...]:
         """Return the groups of knowledge that all sites send once, before round 1; see `open`.
 
@@ -116,9 +123,12 @@ class Method:
         return ()
 
     def sent_groups(self, partition: Partition) -> tuple[str, ...]:
-        """Return the groups that a site sends after each round: all exchanged, without `opening`."""
+        """Return the groups that a site sends after each round.
+
+        These are all exchanged ones, without those of `opening` and those that go down only.
+        """
         once = self.opening()
-        return tuple(group for group in partition.exchanged_groups() if group not in once)
+        return tuple(group for group in partition.leaving_groups() if group not in once)
 
     def check_training(self, train: TrainConfig) -> tuple[str, ...]:
         """Return what the log is to say of training so with this method.
@@ -208,7 +218,10 @@ class Method:
         return None
 
     def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
-        """Return the aggregator of ``group``: by default the configured one."""
+        """Return the aggregator of ``group``: by default the configured one.
+
+        A group that goes down only has a `strategies.aggregators.teacher.Teacher`.
+        """
         del group
         return configured()
 
@@ -263,7 +276,7 @@ def remarks(method: Method, train: TrainConfig, *, frozen: bool = False) -> tupl
 def check_codings(method: Method, codings: Codings) -> None:
     """Raise UserError for a configured coding that a group of the method cannot have."""
     for key, chosen in (("coding", codings.up), ("coding_down", codings.down)):
-        check_exchanged(method, f"strategy.{key}", chosen)
+        check_exchanged(method, f"strategy.{key}", chosen, down=key == "coding_down")
         for group, coding in chosen.items():
             where = f"strategy.{key}.{group}"
             if coding.lossy and not method.trains_what_it_received(group):
@@ -274,12 +287,26 @@ def check_codings(method: Method, codings: Codings) -> None:
                 )
 
 
-def check_exchanged(method: Method, where: str, groups: Iterable[str]) -> None:
-    """Raise UserError if the settings at ``where`` name a group that is not exchanged."""
+def check_exchanged(
+    method: Method, where: str, groups: Iterable[str], *, down: bool = False
+) -> None:
+    """Raise UserError if the settings at ``where`` name a group that is not exchanged.
+
+    Those on the way ``down`` may be of groups that the server makes; others are of what sites send.
+    """
     known = method.known_groups()
     once = method.opening()
-    sent = [name for name, group in known.items() if group.exchanged and name not in once]
+    sent = [
+        name
+        for name, group in known.items()
+        if (group.exchanged if down else group.leaves) and name not in once
+    ]
     for group in groups:
+        if not down and group in known and known[group].down_only:
+            raise UserError(
+                f"{where}.{group}: method {method.name} makes group {group!r} at the server, and no "
+                "site sends it: leave it out"
+            )
         if group in once:
             raise UserError(
                 f"{where}.{group}: method {method.name} asks for group {group!r} once, before round 1, "

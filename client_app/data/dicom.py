@@ -18,6 +18,7 @@ import numpy as np
 from client_app.data.cells import Faults
 from client_app.data.decoding import MOST_PIXELS, TooManyPixelsError
 from client_app.data.formats import DICOM, suffix_of
+from client_app.data.groups import group_key
 from client_app.data.paths import describe_file
 from client_app.data.pixels import (
     EIGHT_BITS,
@@ -291,7 +292,7 @@ def dicom_patient(path: Path, key: bytes) -> str:
         raise UserError(
             describe_file(path) + ": has no PatientID, by which data.group=patient goes"
         )
-    return hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.new(key, group_key(patient).encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def dicom_patients(paths: Sequence[Path], folder: Path | None) -> list[str]:

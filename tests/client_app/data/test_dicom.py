@@ -233,6 +233,7 @@ def test_a_patient_stays_on_one_side(tmp_path, options, info, manifest: bool) ->
     site = info(root=tmp_path)
     load("images", {**chosen, "unreadable": "skip"}, site, seed=1)
     assert site.findings.left_out["unreadable"] == 3
+    (tmp_path / "sick" / "3.dcm").unlink()  # so that the folder changes, and is listed anew
     (tmp_path / "sick" / "3.dcm").write_bytes(dicom(TWELVE, PatientID=""))
     with pytest.raises(UserError, match="has no PatientID"):
         load("images", chosen, info(root=tmp_path), seed=1)
