@@ -25,6 +25,7 @@ TITLES = {
     "rounds": "A deployed round: stock Flower, a process per message, a warm process",
     "wire-faces": "Bytes of a site and round, and accuracy: drawn faces",
     "wire-har": "Bytes of a site and round, and accuracy: activities",
+    "codings": "What each coding makes of one update",
     "cache": "The feature cache: float32 and float16",
     "simulate": "Many simulated sites on one machine",
     "data": "Loading pictures: torchvision and ours",

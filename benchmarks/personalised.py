@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import conf
 from benchmarks.accuracy import personalised_sets, pfllib, prepare
 from benchmarks.accuracy.personalised_sets import PersonalSet, cases
 from benchmarks.accuracy.personalised_table import PersonalTable
-from benchmarks.flower.simulator import Simulator
+from benchmarks.flower.simulator import Finished, Simulator
 from benchmarks.report.command_line import (
     Parser,
     add_data,
@@ -29,7 +30,8 @@ from fedstrata.support.errors import UserError
 from strategies.methods import make_method
 
 SETS = ("har", "mnist", "pacs", "faces")
-READS = {"har": "--har", "mnist": "--mnist", "pacs": "--pacs"}
+LARGE = "cifar100"  # 2,000 rounds, for a GPU
+READS = {"har": "--har", "mnist": "--mnist", "pacs": "--pacs", LARGE: "--cifar100"}
 FIRST = ("local", "fedavg")  # the rows that all others are compared with
 NOT_COMPARED = ("layers",)  # with all layers common it is fedavg
 RATES = (0.005, 0.02, 0.08)
@@ -44,9 +46,12 @@ def methods() -> tuple[str, ...]:
 
 def parser() -> Parser:
     """Return the command line."""
-    quick = "four sites of drawn faces, two rounds, three methods"
+    quick = (
+        "two rounds, one rate, one seed, three methods over four sites: of drawn faces, or with "
+        f"--sets {LARGE} of pictures of noise in files of its format"
+    )
     made = make_parser("personalised", __doc__, quick=quick)
-    made.add_argument("--sets", choices=SETS, nargs="+", default=SETS)
+    made.add_argument("--sets", choices=(*SETS, LARGE), nargs="+", default=SETS)
     made.add_argument(
         "--methods",
         nargs="+",
@@ -64,9 +69,42 @@ def parser() -> Parser:
     add_data(made, "--har", "har.npz", "UCI HAR")
     add_data(made, "--mnist", "mnist_dirichlet01_20.zip", "MNIST in 20 npz shards, or their zip")
     add_data(made, "--pacs", "pacs_subset.zip", "PACS, a folder or a zip archive")
+    made.add_argument(
+        "--every",
+        type=at_least(1),
+        default=1,
+        help="use one of so many examples of each shard of MNIST, for a quicker look; PFLlib too",
+    )
+    add_data(made, "--cifar100", "cifar-100-binary", "CIFAR-100's binary version")
+    made.add_argument(
+        "--gpus",
+        type=_share,
+        default=0.0,
+        help="share of a GPU for each node, such as 1 with --nodes 1; PFLlib gets it too",
+    )
+    made.add_argument(
+        "--nodes",
+        type=at_least(1),
+        help="SuperNodes of equally many sites each (cohorts), which is quicker; one a site if omitted",
+    )
+    made.add_argument(
+        "--finished",
+        action="store_true",
+        help="write the tables of the runs in --work that are finished, and play none",
+    )
     made.add_argument("--pfllib", type=Path, help="PFLlib's checkout, to play the shards of MNIST")
     made.add_argument("--pfllib-python", type=Path, help="the Python of its environment; ours")
     return add_runs(made)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share of a GPU from 0 to 1")
+    return share
 
 
 def _rate(text: str) -> float:
@@ -83,10 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Play the chosen methods over the chosen sets, and write their tables."""
     options = parser().parse(arguments)
     if options.quick:
-        options.sets, options.rates, options.seeds = ("faces",), (0.02,), [1]
+        options.rates, options.seeds = (0.02,), [1]
+        options.sets = [name for name in options.sets if name == LARGE] or ["faces"]
         if options.methods == methods():
             options.methods = QUICK_METHODS
-    check_data(parser(), options, [READS[name] for name in options.sets if name in READS])
+    needed = [READS[name] for name in options.sets if name in READS and not options.quick]
+    check_data(parser(), options, needed)
     try:
         chosen = cases(options.methods, methods())
     except UserError as error:
@@ -97,32 +137,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["FEDSTRATA_HOME"] = str(work / "home")
     rates, seeds = tuple(sorted(set(options.rates))), tuple(options.seeds)
     tables = [
-        PersonalTable(choose(name, options, work), chosen, rates, seeds, peer)
+        PersonalTable(choose(name, options, work), chosen, rates, seeds, peer, options.nodes)
         for name in options.sets
     ]
+    for table in tables:
+        if options.nodes and table.dataset.sites % options.nodes:
+            parser().error(
+                f"--nodes: {table.dataset.sites} sites are not {options.nodes} equal parts"
+            )
     try:  # a wrong option of a method is named now, and not in the middle of the night
         for case in chosen:
             make_method(tables[0].study.config(case, seeds[0]).method)
     except UserError as error:
         parser().error(f"--methods: {error}")
-    with Simulator(work) as simulator:
+    with (Finished if options.finished else Simulator)(work, gpus=options.gpus) as simulator:
         for table in tables:
-            table.run(simulator, options.output, options.command)
+            table.run(simulator, options.output, options.command.replace(" --finished", ""))
 
 
 def _peer(options: argparse.Namespace) -> pfllib.Peer | None:
     if options.pfllib is None:
         return None
+    if options.finished:
+        return pfllib.FinishedPeer(options.pfllib.resolve())
     if not (options.pfllib / "system" / "main.py").is_file():
         parser().error(f"--pfllib: {options.pfllib} has no system/main.py; give PFLlib's checkout")
-    if options.pfllib_python is None:
-        return pfllib.Peer(options.pfllib.resolve())
-    return pfllib.Peer(options.pfllib.resolve(), options.pfllib_python.absolute())
+    device = "cuda" if options.gpus else "cpu"
+    python = (options.pfllib_python or Path(sys.executable)).absolute()
+    return pfllib.Peer(options.pfllib.resolve(), python, device)
 
 
 def choose(name: str, options: argparse.Namespace, work: Path) -> PersonalSet:
     """Return the set called ``name``."""
     rounds = options.rounds
+    if name == LARGE and options.quick:
+        files = prepare.made_up_cifar100(work / "data" / "made-up-cifar100")
+        return personalised_sets.cifar100(files, rounds or 2, sites=4)
+    if name == LARGE:
+        return personalised_sets.cifar100(options.cifar100.resolve(), rounds)
     if options.quick:
         return personalised_sets.faces(rounds or 2, sites=4, train=40)
     if name == "faces":
@@ -131,7 +183,9 @@ def choose(name: str, options: argparse.Namespace, work: Path) -> PersonalSet:
         return personalised_sets.har(options.har.resolve(), rounds)
     if name == "mnist":
         return personalised_sets.mnist(
-            prepare.shards(options.mnist.resolve(), work / "data"), rounds
+            prepare.shards(options.mnist.resolve(), work / "data", options.every),
+            rounds,
+            options.every,
         )
     return personalised_sets.pacs(prepare.pacs(options.pacs.resolve(), work / "data"), rounds)
 

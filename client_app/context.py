@@ -349,7 +349,7 @@ def _check_batches(data: SiteData, plan: Plan, partitioned: PartitionedModel) ->
     """Refuse batches of one example where a BatchNorm learns: it has no variance of one."""
     if plan.train.batch_size > 1 and len(data.train) > 1:
         return
-    norms = trained_norms(partitioned.network, partitioned.partition)
+    norms = trained_norms(partitioned.model, partitioned.partition)  # of the method's modules too
     if not norms:
         return
     if plan.train.batch_size == 1:

@@ -84,9 +84,18 @@ KEYS = (
 )
 
 
+_entered = False
+
+
+def enter_simulation() -> None:
+    """Make this process one of a simulation: `fedstrata.engine` started it for that."""
+    global _entered
+    _entered = True
+
+
 def in_simulation() -> bool:
-    """Return whether this process is one of Flower's simulation: Ray started it, and is in it."""
-    return "ray" in sys.modules
+    """Return whether this process is one of a simulation: our engine's, or Flower's, which has Ray."""
+    return _entered or "ray" in sys.modules
 
 
 def is_simulated(node_config: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ RECEIVED, FEEDBACK = "received/", "error_feedback/"  # before the names of such 
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
 BEGAN_WITH = "began-with"  # in a file's metadata: of which round the file is that its round read
 DATA = "data.sha256"  # what the run's data are
+MEMORY = "keeps-memory"  # an empty file, there once a method kept tensors of its own
 SET_ASIDE = "set-aside"  # folder of the rounds that a run gave up, in one folder each time
 MOST_SET_ASIDE = 12  # such folders: a server must not fill the disk of a site
 
@@ -201,6 +202,8 @@ class DiskStore:
                 "received": json.dumps(state.hashes, sort_keys=True),
                 BEGAN_WITH: str(self._latest_before(round_number)),
             }
+            if state.memory and not self.has_kept_memory:
+                (self.folder / MEMORY).touch(PRIVATE_FILE)
             weights.save(self.path(round_number), state.flat(), metadata)
             # Removed only after the new file is on disk: a crash in between leaves one too many.
             there = self.rounds()
@@ -333,6 +336,11 @@ class DiskStore:
     def has_other_data(self, digest: str) -> bool:
         """Return whether `note_data` noted other data than those for this run."""
         return self._noted_data() not in ("", digest)
+
+    @property
+    def has_kept_memory(self) -> bool:
+        """Whether the method ever kept tensors of its own here, also if they are gone."""
+        return (self.folder / MEMORY).exists()
 
     @property
     def has_noted_data(self) -> bool:

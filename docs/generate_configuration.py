@@ -324,7 +324,8 @@ def _folder(folder: str, choices: Sequence[Choice]) -> str:
         parts.append(f"### {folder}: {choice.name}")
         parts += _about(choice.about)
         if changed := {k: v for k, v in choice.bases.items() if k}:
-            parts.append(" ".join(["It chooses:", *(f"`{k}={v}`" for k, v in changed.items())]))
+            chosen = {k.replace("@_global_.", "@"): v for k, v in changed.items()}
+            parts.append(" ".join(["It chooses:", *(f"`{k}={v}`" for k, v in chosen.items())]))
         if base := choice.bases.get(""):
             parts.append(f"It changes these values of `{base}`.")
         if choice.keys:

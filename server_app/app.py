@@ -16,7 +16,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
-from fedstrata.protocol.plan import OF_MODELS
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 from fedstrata.support.said_lines import VARIABLE, note_said
@@ -27,7 +26,7 @@ from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.run_folder import KEPT, RunFolder
 from server_app.said_once import say_once
-from server_app.saved_run import SavedRun, folder_of, saved_run
+from server_app.saved_run import SavedRun, check_table, folder_of, saved_run
 from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.joining import gather
 from server_app.sites.members import Member, RejectedSite
@@ -124,12 +123,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     """
     config, given = _configured(grid, wanted)
     folder, old = folder_of(wanted, config, given)
-    if config.cross_site == OF_MODELS and isinstance(grid, GrpcGrid):
-        raise UserError(
-            "cross_site=models is for simulations: in a deployment each site's personal layers would "
-            "have to leave it for the other sites. Write cross_site=updates, which exchanges none of "
-            "them, or cross_site=none"
-        )
+    check_table(config, given, deployed=isinstance(grid, GrpcGrid))
     settings = config.strategy
     plan = plan_for(config, federation=folder.federation, weights="")
     before = old if given is None else given.folder
@@ -210,7 +204,9 @@ def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
 
 
 def _publish(this_run: Run, folder: RunFolder, results: Mapping[str, Any]) -> None:
-    """Write the server's part of the model as files."""
+    """Write the server's part of the model as files, where that is wanted."""
+    if not this_run.written.public:
+        return
     from server_app.public_models import PublicModels
 
     references, start = this_run.admission.references, this_run.delivery.checkpoint

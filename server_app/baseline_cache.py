@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 import conf
 from fedstrata.protocol.answers import RoundReport
@@ -24,10 +25,13 @@ from fedstrata.support import checksums
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir, model_folder
+from fedstrata.support.home import home
 from server_app.patience import Log
 from server_app.report import versions
 from server_app.rounds.checks import check_report
 from server_app.sites.members import Member
+from server_app.sites.roster import Roster
+from strategies.config import BaselinesConfig
 from strategies.method import with_rest_in
 
 ALONE, POOLED = "alone", "in one place"
@@ -77,13 +81,13 @@ class BaselineCache:
     everyone: Collection[Member]
     log: Log
 
-    def key(self, what: str, member: Member, measured: RoundReport | None, played: int) -> str:
+    def key(self, what: str, member: Member, numerics: Numerics | None, played: int) -> str:
         """Return the content hash of what decides a site's result, or "" where not all is known.
 
-        ``measured`` is what the site has just answered in this run: it says with how many threads
+        ``numerics`` is of an answer of the site in this run: it says with how many threads
         it computes, and whether memory was short. ``played`` is in how many rounds it trains.
         """
-        if measured is None or measured.numerics is None or not _digest(member):
+        if numerics is None or not _digest(member):
             return ""
         encoder = encoder_digest(self.plan.model.get("folder"))
         if encoder is None:
@@ -92,7 +96,7 @@ class BaselineCache:
             "what": what,
             "site": _facts(member),
             "device": _device(member.report.device),
-            "numerics": asdict(measured.numerics),
+            "numerics": asdict(numerics),
             "plan": self._plan_of(what),
             "played": played,
             "versions": versions(),
@@ -148,6 +152,37 @@ class BaselineCache:
                 unfinished.write_text(json.dumps(checksums.with_checksum(content)))
         except OSError as error:
             self.log(f"what sites reach alone is not kept for later runs: {error}")
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What members are also trained as, to compare.
+
+    Parameters
+    ----------
+    config : BaselinesConfig
+        Which of them.
+    cache : BaselineCache or None
+        What was trained before; None where all is trained anew.
+    """
+
+    config: BaselinesConfig
+    cache: BaselineCache | None = None
+
+
+def baselines_of(
+    config: BaselinesConfig, cohort: int, roster: Roster, plan: Plan, run: str, log: Log
+) -> Baselines:
+    """Return what sites are compared with; a simulation's may have been trained before.
+
+    ``cohort`` is how many sites a node has, ``run`` the name of the run.
+    """
+    if not config.reuse or isinstance(roster.grid, GrpcGrid):
+        return Baselines(config)
+    everyone = sorted(roster.everyone.values(), key=lambda member: member.site)
+    nodes = len(list(roster.grid.get_node_ids())) * cohort
+    known = everyone if len(everyone) == nodes else []
+    return Baselines(config, BaselineCache(home() / "cache" / "baselines", run, plan, known, log))
 
 
 def reused_lines(what: str, reused: Mapping[str, str], sites: int) -> list[str]:

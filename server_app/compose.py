@@ -20,6 +20,9 @@ from strategies.config import Config, config_from_dict
 
 CONF = Path(conf.__file__).resolve().parent
 _CODING = re.compile(r"\+?(strategy\.coding(?:_down)?\.\w+)=(\w+)")
+_SHARED = re.compile(
+    r"\+?method\.model=(\w+)"
+)  # a method's own network: auto, or one of conf/model
 _CODED_GROUPS = ("common", "task")  # those whose coding stands in conf/config.yaml
 _BY_TASK = ("data.tasks.", "data.classes.", "data.files.", "data.categories.")
 # An override is read by parsers that recurse, and that are slow with long texts.
@@ -232,11 +235,14 @@ def _refuse_elsewhere(override: str) -> None:
 def _chosen(override: str) -> str:
     """Return an override as Hydra writes it.
 
-    ``strategy.coding.common=int8`` is a choice, and the entries of `_BY_TASK` have names of the
-    user's own.
+    ``strategy.coding.common=int8`` and ``method.model=mlp`` are choices, and the entries of `_BY_TASK`
+    have names of the user's own.
     """
     if override.startswith(_BY_TASK):
         return f"++{override}"
+    if (shared := _SHARED.fullmatch(override)) and shared[1] != "auto":
+        _known("model", shared[1], "method.model: ")
+        return f"+model@method.model={shared[1]}"
     found = _CODING.fullmatch(override)
     if found is None:
         return override

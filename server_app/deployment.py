@@ -183,7 +183,10 @@ def _measures(member: Member, metrics: answers.Metrics, by_class: ByClass | None
 
 
 def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return the unweighted means of the accuracies, each over the sites that have one."""
+    """Return the unweighted means of the accuracies, each over the sites that have one.
+
+    And over how many sites those are that compare with training alone.
+    """
     flat = [
         {
             name: value["accuracy"] if isinstance(value, Mapping) else value
@@ -193,4 +196,6 @@ def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
         for entry in entries
         if entry["kind"] == CLASSES
     ]
-    return {name: mean_of_known(entry[name] for entry in flat) for name in MEANS}
+    compared = sum(entry["over_alone"] is not None for entry in flat)
+    means = {name: mean_of_known(entry[name] for entry in flat) for name in MEANS}
+    return {**means, "alone_sites": compared}

@@ -136,8 +136,17 @@ class RunProgress:
         self._set({**done, **_of_record(record)})  # type: ignore[dict-item]
         self._change()
 
-    def played(self, record: RoundRecord, history: list[dict[str, Any]]) -> None:
-        """Note a complete round; ``history`` has the records of all of them."""
+    def played(
+        self,
+        record: RoundRecord,
+        history: list[dict[str, Any]],
+        alone: Mapping[str, float] | None = None,
+    ) -> None:
+        """Note a complete round.
+
+        ``history`` has the records of all of them, and ``alone`` what sites reach alone.
+        """
+        self.now = replace(self.now, alone=dict(alone or {}))
         self._set(_of_record(record))
         self._count(history, self.now.rounds)
 

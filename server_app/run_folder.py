@@ -39,6 +39,8 @@ _MAY_CHANGE = (
     "cross_site",
     *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
     "models.keep",
+    "keep_models_mb",
+    "public_models",
     "compare.target",
     "baselines.reuse",
 )
@@ -53,6 +55,8 @@ _NEW = {
     "choose.metric": "auto",
     "choose.over": "mean",
     "data.task": "subject",  # of har
+    "keep_models_mb": 1000.0,
+    "public_models": "auto",
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedstrata.protocol.plan import OF_MODELS
 from fedstrata.runs.folder import read_results
 from fedstrata.support.errors import UserError
 from server_app.compose import RunConfig
@@ -86,6 +87,27 @@ class SavedRun:
         if last is None:
             raise UserError(f"weights.run: {self.folder.path} has no round that was completed")
         return last
+
+
+def check_table(config: Config, given: SavedRun | None, *, deployed: bool) -> None:
+    """Raise UserError where the sites' models cannot be measured at one another.
+
+    ``given`` is the run that is measured, if it is not one that trains.
+    """
+    if config.cross_site != OF_MODELS:
+        return
+    if deployed:
+        raise UserError(
+            "cross_site=models is for simulations: in a deployment each site's personal layers would "
+            "have to leave it for the other sites. Write cross_site=updates, which exchanges none of "
+            "them, or cross_site=none"
+        )
+    if given is not None and given.state not in config.kept_models:
+        raise UserError(
+            f"cross_site=models reads the sites' {given.state} models from their folders, and in the "
+            f"run {given.folder.name} they wrote none (models.keep={config.models.keep}): write "
+            "cross_site=none"
+        )
 
 
 def saved_run(config: Config, overrides: Sequence[str], output_dir: Path) -> SavedRun | None:

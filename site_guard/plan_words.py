@@ -7,7 +7,7 @@ from typing import Any
 
 from fedstrata.protocol.categories import open_columns
 from fedstrata.protocol.codings import Codings
-from fedstrata.protocol.knowledge import knowledge_of
+from fedstrata.protocol.knowledge import knowledge_of, made_for
 from fedstrata.protocol.limits import printable
 from fedstrata.protocol.plan import OF_UPDATES, Plan
 from site_guard.signatures import ANY, NONE
@@ -107,11 +107,17 @@ def _start(plan: Plan, signed: str) -> str:
 
 
 def _knowledge(plan: Plan) -> list[tuple[str, str]]:
-    """Return what the plan's method may send besides layers."""
-    return [
+    """Return what the plan's method may send besides layers, and what it only receives."""
+    method = str(plan.method.get("name"))
+    leaves = [
         (f"knowledge {group}", f"leaves where `share` names it: {each.what}")
-        for group, each in knowledge_of(str(plan.method.get("name"))).items()
+        for group, each in knowledge_of(method).items()
     ]
+    arrives = [
+        (f"received {group}", f"from the server, and never leaves: {each.what}")
+        for group, each in made_for(method).items()
+    ]
+    return leaves + arrives
 
 
 def _tuning(plan: Plan) -> str:

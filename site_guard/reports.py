@@ -18,16 +18,9 @@ from flwr.app import ConfigRecord, Message
 from fedstrata.protocol import kinds, limits
 from fedstrata.protocol.answers import DeployReport, Metrics, RoundReport, SiteReport
 from fedstrata.protocol.categories import CategoriesReport, open_columns
-from fedstrata.protocol.codings import (
-    SAFETENSORS,
-    Codings,
-    Form,
-    describe_form,
-    fingerprint,
-    read_codings,
-    read_form,
-)
+from fedstrata.protocol.codings import Codings, read_codings
 from fedstrata.protocol.data_description import COUNTS, RANGE, DataDescription
+from fedstrata.protocol.forms import SAFETENSORS, Form, describe_form, fingerprint, read_form
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.plan import AGREED_LATER

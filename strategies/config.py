@@ -48,6 +48,33 @@ class BoundsConfig:
             raise UserError(f"strategy.bounds.share must be {LEAST_SHARE} to 1, got {self.share}")
 
 
+INFLUENCES = ("clip", "median", "none")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """What the server's own learning may take, give and take over from one site.
+
+    See conf/strategy/default.yaml.
+    """
+
+    seconds: float
+    memory_mb: float
+    norm: float
+    influence: str
+    clip: float
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        positive("strategy.teacher", self, "seconds", "memory_mb", "norm")
+        one_of("strategy.teacher.influence", self.influence, INFLUENCES)
+        if not self.clip >= 1:
+            raise UserError(f"strategy.teacher.clip must be at least 1, got {self.clip}")
+
+
+UNBOUNDED = TeacherConfig(math.inf, math.inf, math.inf, "none", math.inf)
+
+
 @dataclass(frozen=True)
 class StrategyConfig:
     """The rounds; see conf/strategy/default.yaml."""
@@ -61,6 +88,7 @@ class StrategyConfig:
     deadline: float
     minimum: dict[str, int]
     bounds: BoundsConfig
+    teacher: TeacherConfig
     on_site_error: str
     poll: float
     final_timeout: float
@@ -84,13 +112,14 @@ class StrategyConfig:
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
         self.bounds.check()
+        self.teacher.check()
         one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
         read_codings(self.coding, self.coding_down)
 
     @cached_property
     def codings(self) -> Codings:
         """The coding of each group, up and down."""
-        return read_codings(self.coding, self.coding_down)
+        return read_codings(self.coding, self.coding_down, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -180,6 +209,8 @@ class Config:
     choose: ChooseConfig
     tracker: dict[str, Any]
     models: ModelsConfig
+    keep_models_mb: float
+    public_models: str
     cross_site: str
     deployment: DeploymentConfig
     cohort: CohortConfig
@@ -191,6 +222,9 @@ class Config:
         self.strategy.check()
         self.choose.check()
         self.models.check()
+        if not self.keep_models_mb >= 0:
+            raise UserError(f"keep_models_mb must be 0 or greater, got {self.keep_models_mb:g}")
+        one_of("public_models", self.public_models, (AUTO, "all", "none"))
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
@@ -208,6 +242,11 @@ class Config:
             raise UserError(
                 f"cross_site={self.cross_site} needs a SuperNode for each site: cohort.sites="
                 f"{self.cohort.sites} puts several on one; write cohort.sites=1 or cross_site=none"
+            )
+        if self.cross_site == OF_MODELS and not (self.kept_models or self.deployment.epochs):
+            raise UserError(
+                "cross_site=models reads the sites' models from their folders, and models.keep=none "
+                "writes none: write models.keep=last, models.keep=all or cross_site=none"
             )
         if self.cross_site == OF_UPDATES and not self.strategy.rounds:
             raise UserError(
@@ -252,10 +291,11 @@ class Config:
 
     @property
     def kept_models(self) -> tuple[str, ...]:
-        """The states of which each site writes its whole model: ``last`` and ``best``."""
-        keep = self.models.keep
-        if keep == AUTO:
-            keep = "none" if self.cohort.sites > 1 else "all"
+        """The states of which each site writes its whole model: ``last`` and ``best``.
+
+        With ``auto`` the sites of cohorts may write none; see `server_app.written_models`.
+        """
+        keep = "all" if self.models.keep == AUTO else self.models.keep
         return {"all": ("last", "best"), "last": ("last",), "none": ()}[keep]
 
     def to_dict(self) -> dict[str, Any]:

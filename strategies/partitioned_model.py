@@ -151,7 +151,10 @@ def build_partitioned(
             models_dir=models_dir,
             **options,
         )
-        made = Made(network, tuple(input_shape), classes, plan.groups, models_dir)
+        extras_seed = derive_seed(plan.seed, "extras")
+        made = Made(
+            network, tuple(input_shape), classes, plan.groups, models_dir, name, extras_seed
+        )
         extras = method.extras(made)
     model = ModelWithExtras(network, extras)
     partition = partition_tensors(model, method.groups(plan.groups, model), method.known_groups())

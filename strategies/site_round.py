@@ -189,6 +189,7 @@ class SiteRound:
         loss: Loss | None = None,
         penalty: Callable[[], Tensor] | None = None,
         after_step: Callable[[], None] | None = None,
+        clipped: Sequence[Sequence[nn.Parameter]] | None = None,
     ) -> FitReport:
         """Train in place for the configured epochs or steps, and add the report to ``fits``.
 
@@ -214,6 +215,8 @@ class SiteRound:
             A scalar added to the loss of every step.
         after_step : callable, optional
             Called after every step.
+        clipped : sequence of sequences of nn.Parameter, optional
+            Sets of parameters of which each is clipped by itself, instead of all together.
         """
         parameters = dict(trained) if trained is not None else self.trainable(groups)
         chosen = settings or self.settings
@@ -235,6 +238,7 @@ class SiteRound:
             loss=loss or self.loss,
             penalty=penalty,
             after_step=after_step,
+            clipped=clipped,
             optimizer_state=state,
             max_steps=left,
         )

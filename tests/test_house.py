@@ -38,6 +38,7 @@ OURS = [module for module in ALL if not is_below(module.name, "benchmarks")]
 # Imports go down this list only; rooms on one line never import each other.
 FLOORS = (
     ("fedstrata.cli",),
+    ("fedstrata.engine",),
     ("server_app", "client_app", "site_guard", "consortium"),
     ("strategies",),
     ("models",),
@@ -304,7 +305,8 @@ LIGHT = (
     "client_app.node_config",
     "strategies.config",
 )
-TENSORS = {  # what is made of tensors
+TENSORS = {  # what is made of tensors, or is there to import torch
+    "fedstrata.engine.preloaded",
     "fedstrata.protocol.codec",
     "fedstrata.protocol.payload",
     "fedstrata.protocol.tensors",

@@ -26,6 +26,7 @@ def central(
     cache: Path,
     *,
     joint: bool = True,
+    gpu: bool = False,
 ) -> dict[str, Any]:
     """Train on the data of all sites in one place, and measure at every site.
 
@@ -39,6 +40,8 @@ def central(
         Folder of checkpoints and of features.
     joint : bool
         One joint network over all tasks; otherwise one network per task, trained by itself.
+    gpu : bool
+        Train on the GPU; otherwise on the CPU.
 
     Returns
     -------
@@ -50,7 +53,8 @@ def central(
     features = FeatureCache(
         cache / "features", DEFAULT_CACHE_GB * 10**9, config.train.feature_dtype
     )
-    place = OnePlace(plan, _start(config, cache), features, torch.device("cpu"))
+    device = torch.device("cuda" if gpu else "cpu")
+    place = OnePlace(plan, _start(config, cache), features, device)
     tasks = by_task(sites)
     parts = [tasks] if joint else [{task: members} for task, members in tasks.items()]
     by_label: dict[str, list[float]] = {}
@@ -89,7 +93,7 @@ def _by_label(config: Config, network: nn.Module, test: Split) -> list[float]:
         network,
         test.inputs,
         batch_size=config.train.evaluation_batch_size,
-        device=torch.device("cpu"),
+        device=next(network.parameters()).device,
         autocast=False,
     )
     right = (outputs > 0).numpy() == (test.labels == 1)

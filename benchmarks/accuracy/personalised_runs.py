@@ -14,6 +14,7 @@ from benchmarks.flower.simulator import SimulationFailed, Simulator
 from benchmarks.report.outcome import mean_of, mean_validation
 
 MEGABYTE = 1e6
+ROUNDS_FOR_BYTES = 2
 Results = Mapping[str, Any]
 """results.json of a run."""
 
@@ -31,13 +32,16 @@ class Chosen:
     tried : mapping of float to float or None
         By rate, the mean accuracy on validation data with the first seed; None of a run without.
     runs : sequence of Results
-        One a seed.
+        One a seed that is finished.
+    as_nodes : sequence of Results
+        Runs whose bytes are those of one node a site; the same where there are no cohorts.
     """
 
     case: Case
     rate: float
     tried: Mapping[float, float | None]
     runs: Sequence[Results]
+    as_nodes: Sequence[Results] = ()
 
 
 def at_rate(case: Case, rate: float) -> Case:
@@ -85,15 +89,24 @@ def try_rates(study: Study, simulator: Simulator, case: Case, rates: Sequence[fl
 
 
 def chosen_runs(study: Study, simulator: Simulator, tried: Tried) -> Chosen:
-    """Return the runs of all seeds at the rate that was chosen.
+    """Return the runs at the rate that was chosen, of all seeds that gave results."""
+    alone = {seed: replace(study, seeds=(seed,)) for seed in study.seeds}
+    found = {
+        seed: each
+        for seed, one in alone.items()
+        for each in _each(one, simulator, {tried.rate: tried.case}).values()
+    }
+    runs = list(found.values())
+    if study.nodes is None:
+        return Chosen(tried.case, tried.rate, tried.values, runs, runs)
+    nodes = _each(as_nodes(study), simulator, {tried.rate: tried.case})
+    return Chosen(tried.case, tried.rate, tried.values, runs, list(nodes.values()))
 
-    Raises
-    ------
-    SimulationFailed
-        A seed gave no results.
-    """
-    runs = study.run(simulator, [tried.case])[tried.case.name]
-    return Chosen(tried.case, tried.rate, tried.values, runs)
+
+def as_nodes(study: Study) -> Study:
+    """Return two rounds with one node a site, whose bytes are counted: a cohort sends one sum."""
+    overrides = (*study.overrides, f"strategy.rounds={ROUNDS_FOR_BYTES}")
+    return replace(first_seed(study), nodes=None, overrides=overrides)
 
 
 def _each(study: Study, simulator: Simulator, wanted: Mapping[float, Case]) -> dict[float, Results]:
@@ -109,6 +122,7 @@ def _each(study: Study, simulator: Simulator, wanted: Mapping[float, Case]) -> d
 
 def chosen_pooled(study: Study, simulator: Simulator, rates: Sequence[float]) -> Chosen:
     """Return the same of training in one place; each run is what `central` returns."""
+    study = replace(study, nodes=None)  # no message between sites, and no cohorts
     first = first_seed(study)
     wanted = {rate: at_rate(Case("pooled", ("method=fedavg",)), rate) for rate in rates}
     tried = {
@@ -162,10 +176,11 @@ def worst(results: Results) -> float:
 
 
 def better_elsewhere(results: Sequence[Results], others: Sequence[Results]) -> tuple[int, int]:
-    """Return at how many of how many sites (of all seeds) the other runs are better at the end."""
+    """Return at how many of how many sites (of the seeds of both) the others are better at the end."""
     better = count = 0
-    for one, other in zip(results, others, strict=True):
-        sites = other["final"]["sites"]
+    by_seed = {other["seed"]: other["final"]["sites"] for other in others}
+    for one in results:
+        sites = by_seed.get(one["seed"], {})
         for name, site in one["final"]["sites"].items():
             if name in sites:
                 count += 1
@@ -180,7 +195,7 @@ def megabytes(results: Sequence[Results], way: str) -> float:
         for run in results
         for played in run["rounds"]
     ]
-    return float(np.mean(each)) / MEGABYTE
+    return float(np.mean(each)) / MEGABYTE if each else float("nan")
 
 
 def seconds(results: Sequence[Results]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from benchmarks.accuracy import pfllib
 from benchmarks.accuracy.personalised_runs import (
     Chosen,
     Tried,
+    as_nodes,
     at_best,
     at_rate,
     attempt,
@@ -75,6 +76,8 @@ class PersonalTable:
         Of the runs; the sites are the same with all of them.
     peer : Peer or None
         PFLlib's checkout, where it plays the same shards.
+    nodes : int or None
+        SuperNodes, of equally many sites each; None for one a site.
     """
 
     dataset: PersonalSet
@@ -82,6 +85,7 @@ class PersonalTable:
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     peer: pfllib.Peer | None = None
+    nodes: int | None = None
     chosen: dict[str, Chosen] = field(default_factory=dict, init=False)
     peers: dict[str, pfllib.Played] = field(default_factory=dict, init=False)
     pooled: Chosen | None = field(default=None, init=False)
@@ -90,13 +94,15 @@ class PersonalTable:
     @property
     def study(self) -> Study:
         """The runs."""
-        return self.dataset.study("personalised", self.seeds)
+        return replace(self.dataset.study("personalised", self.seeds), nodes=self.nodes)
 
     def run(self, simulator: Simulator, folder: Path, command: str) -> None:
         """Play what has not been played, and write the table of what there is, whatever happens."""
         try:
             self._play(simulator)
             self.pooled = chosen_pooled(self.study, simulator, self.rates)
+        except SimulationFailed as error:
+            self.notes.append(f"{error}.")
         finally:
             self.write(folder, command)
 
@@ -110,16 +116,16 @@ class PersonalTable:
                 tried[case.name] = try_rates(study, simulator, case, self.rates)
             except SimulationFailed as error:
                 self.notes.append(f"{error}.")
-        attempt(study, simulator, [each.case for each in tried.values()])
-        for case in cases:
-            try:
-                if case.name in tried:
-                    self.chosen[case.name] = chosen_runs(study, simulator, tried[case.name])
-            except SimulationFailed as error:
-                self.notes.append(f"{case.name}: {error}.")
-        for case in cases:
-            if self.peer is not None and case.name in self.chosen and self.dataset.peer_model:
-                self._play_peer(simulator, case)
+        for name, each in tried.items():  # one seed of all methods before the next seed
+            if self.peer is not None and self.dataset.peer_model:
+                self._play_peer(simulator, name, each)
+        best = [each.case for each in tried.values()]
+        if self.nodes is not None:
+            attempt(as_nodes(study), simulator, best)
+        for seed in self.seeds:
+            attempt(replace(study, seeds=(seed,)), simulator, best)
+        for name, each in tried.items():
+            self.chosen[name] = chosen_runs(study, simulator, each)
 
     def _fits(self, case: Case) -> bool:
         fits = self.dataset.normalized or method_of(case) not in NEEDS_NORMALIZATION
@@ -127,16 +133,15 @@ class PersonalTable:
             self.notes.append(f"{case.name}: this network has no normalization layers.")
         return fits
 
-    def _play_peer(self, simulator: Simulator, case: Case) -> None:
+    def _play_peer(self, simulator: Simulator, name: str, tried: Tried) -> None:
         assert self.peer is not None
         assert self.dataset.peer_model is not None
-        chosen = self.chosen[case.name]
-        config = self.study.config(chosen.case, self.seeds[0])
+        config = self.study.config(tried.case, self.seeds[0])
         wanted = pfllib.Wanted(
             self.dataset.name,
             self.dataset.peer_model,
-            method_of(case),
-            chosen.rate,
+            method_of(tried.case),
+            tried.rate,
             config.train.batch_size,
             config.train.epochs or 1,
             self.dataset.rounds,
@@ -144,9 +149,9 @@ class PersonalTable:
         )
         try:
             sites = sites_data(config, self.study.sites, self.study.data_root)
-            self.peers[case.name] = self.peer.play(wanted, sites, simulator.folder / "pfllib")
+            self.peers[name] = self.peer.play(wanted, sites, simulator.folder / "pfllib")
         except pfllib.PeerFailed as error:
-            self.notes.append(f"PFLlib, {case.name}: {error}.")
+            self.notes.append(f"PFLlib, {name}: {error}.")
 
     def write(self, folder: Path, command: str) -> None:
         """Write the table, and all figures of every seed, site and round beside it."""
@@ -165,7 +170,7 @@ class PersonalTable:
         tables = [table]
         if self.peers:
             tables.append(self._beside())
-        notes = [*self.notes, *said(self.chosen, self.rates, self.seeds)]
+        notes = [*self.notes, *said(self.chosen, self.rates, self.seeds, self.nodes)]
         if self.peers:
             notes.append(pfllib.NOTE)
         name = f"personalised-{self.dataset.name}"
@@ -222,8 +227,8 @@ def row(chosen: Chosen, local: Sequence[Mapping[str, Any]] | None) -> Cells:
         figure([max(by_examples(run)) for run in runs]),
         figure([worst(run) for run in runs]),
         alone,
-        f"{megabytes(runs, 'bytes_up'):.3g}",
-        f"{megabytes(runs, 'bytes_down'):.3g}",
+        f"{megabytes(chosen.as_nodes, 'bytes_up'):.3g}",
+        f"{megabytes(chosen.as_nodes, 'bytes_down'):.3g}",
         f"{seconds(runs):.3g}",
     )
 
@@ -242,23 +247,34 @@ def pooled_row(chosen: Chosen) -> Cells:
     )
 
 
-def said(chosen: Mapping[str, Chosen], rates: Sequence[float], seeds: Sequence[int]) -> list[str]:
+def said(
+    chosen: Mapping[str, Chosen],
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    nodes: int | None = None,
+) -> list[str]:
     """Return sentences on how it was measured, and which methods do not pay here."""
     means = {
         name: float(np.mean([last(run) for run in each.runs])) for name, each in chosen.items()
     }
     notes = [
-        f"Means over the sites and {times(len(seeds), 'seed')}, on test data. Each method has the rate "
-        f"of {', '.join(f'{rate:g}' for rate in rates)} that is best on validation data with seed "
-        f"{seeds[0]}. All seeds have the same sites.",
+        f"Means over the sites and {times(len(seeds), 'seed')}, on test data; of fewer seeds where that "
+        f"is said. Each method has the rate of {', '.join(f'{rate:g}' for rate in rates)} that is best "
+        f"on validation data with seed {seeds[0]}. All seeds have the same sites.",
         '"Best round on test data" is chosen by the test data, over the test examples of all sites: it '
         "is too high, and there to compare with published figures alone.",
         "MB are those of a site and round.",
+        *_cohorts(nodes),
+        *_seeds(chosen, seeds),
     ]
     for base in (LOCAL, FEDAVG):
         worse = [name for name in means if name != base and means[name] <= means.get(base, -1.0)]
         if worse:
             notes.append(f"Not better than {base} after the last round: {', '.join(worse)}.")
+    for rate in rates:
+        none = [name for name, each in chosen.items() if each.tried.get(rate, 0.0) is None]
+        if none:
+            notes.append(f"No results at rate {rate:g}: {', '.join(none)}.")
     edge = [
         name
         for name, each in chosen.items()
@@ -267,3 +283,23 @@ def said(chosen: Mapping[str, Chosen], rates: Sequence[float], seeds: Sequence[i
     if edge:
         notes.append(f"The best rate is at an end of the grid for: {', '.join(edge)}.")
     return notes
+
+
+def _cohorts(nodes: int | None) -> list[str]:
+    if nodes is None:
+        return []
+    return [
+        f"The sites are cohorts on {times(nodes, 'node')}, so the seconds have no messages between them. "
+        "MB are those of two rounds with one node for each site."
+    ]
+
+
+def _seeds(chosen: Mapping[str, Chosen], seeds: Sequence[int]) -> list[str]:
+    fewer: dict[int, list[str]] = {}
+    for name, each in chosen.items():
+        if len(each.runs) < len(seeds):
+            fewer.setdefault(len(each.runs), []).append(name)
+    return [
+        f"{times(number, 'seed').capitalize()} only: {', '.join(names)}."
+        for number, names in sorted(fewer.items())
+    ]

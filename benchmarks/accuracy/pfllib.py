@@ -6,6 +6,7 @@ Nothing of it is copied. Its command line is documented in its ``system/main.py`
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -136,6 +137,7 @@ class Peer:
 
     checkout: Path
     python: Path = field(default_factory=lambda: Path(sys.executable))
+    device: str = "cpu"  # or cuda
 
     def play(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
         """Return what PFLlib reaches on the sites' training and test data; a finished run is kept.
@@ -167,7 +169,7 @@ class Peer:
             "-lr": wanted.rate,
             "-ls": wanted.epochs,
             "-nc": len(sites),
-            "-dev": "cpu",
+            "-dev": self.device,
         }
         words = [str(word) for pair in options.items() for word in pair]
         main = self.checkout / "system" / "main.py"
@@ -186,6 +188,7 @@ class Peer:
                 stdout=opened,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},  # the log shows the rounds as they end
                 check=False,
             )
         curve, each = read_output(log.read_text(errors="replace"))
@@ -198,10 +201,27 @@ class Peer:
         return Played(curve[1:], float(np.median(each[1:])), command[2:])
 
 
+class FinishedPeer(Peer):
+    """Plays nothing: what is not finished has no figures."""
+
+    def _run(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
+        raise PeerFailed("not played")
+
+
 def read_output(text: str) -> tuple[list[float], list[float]]:
-    """Return the accuracies and the seconds that a run printed."""
-    accuracies = [float(found) for found in _ACCURACY.findall(text)]
-    return accuracies, [float(found) for found in _SECONDS.findall(text)]
+    """Return the accuracy and the seconds of each round that a run printed.
+
+    Ditto prints two accuracies a round, of the averaged and then of the personal models; the last is
+    that of the models that predict.
+    """
+    accuracies, seconds, start = [], [], 0
+    for ended in _SECONDS.finditer(text):
+        found = _ACCURACY.findall(text, start, ended.start())
+        if found:
+            accuracies.append(float(found[-1]))
+            seconds.append(float(ended[1]))
+        start = ended.end()
+    return accuracies, seconds
 
 
 def dataset_name(name: str, site: SiteData) -> str:

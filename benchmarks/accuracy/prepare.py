@@ -100,16 +100,42 @@ def pacs(source: Path, work: Path) -> Path:
     return inner[0] if len(inner) == 1 else folder
 
 
-def shards(source: Path, work: Path) -> Path:
+def made_up_cifar100(folder: Path) -> Path:
+    """Write pictures of noise in the two files of CIFAR-100's binary version, and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, many) in enumerate({"train.bin": 1500, "test.bin": 500}.items()):
+        drawn = np.random.default_rng(seed).integers(
+            0, 256, (many, 2 + 3 * 32 * 32), dtype=np.uint8
+        )
+        drawn[:, 0] = np.arange(many) % 20  # the coarse label
+        drawn[:, 1] = np.arange(many) % 100
+        (folder / name).write_bytes(drawn.tobytes())
+    return folder
+
+
+def shards(source: Path, work: Path, every: int = 1) -> Path:
     """Return the folder with the npz files of MNIST's shards, one a site.
+
+    With ``every`` above 1 the files are copies with one of so many examples of each split.
 
     Raises
     ------
     UserError
-        There is none.
+        There is none, or so few examples that a site would have no validation data.
     """
     folder = unpacked(source, work / "mnist")
     found = sorted(folder.rglob("*.npz"))
     if not found:
         raise UserError(f"{folder}: has no .npz file")
-    return found[0].parent
+    if every == 1:
+        return found[0].parent
+    thinned = work / f"mnist-every-{every}"
+    thinned.mkdir(parents=True, exist_ok=True)
+    for path in found:
+        with np.load(path, allow_pickle=False) as shard:
+            kept = {name: shard[name][every // 2 :: every] for name in shard.files}
+        empty = [name for name, values in kept.items() if not len(values)]
+        if empty:
+            raise UserError(f"{path}: every {every}th example leaves {empty[0]} empty; keep more")
+        np.savez(thinned / path.name, **kept)
+    return thinned

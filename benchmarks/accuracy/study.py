@@ -40,7 +40,7 @@ class Study:
     experiment : str
         A file of conf/experiment.
     sites : int
-        SuperNodes of the simulation.
+        Sites of the simulation.
     data_root : Path or None
         Absolute.
     overrides : tuple of str
@@ -49,6 +49,8 @@ class Study:
         Each case runs with each of them.
     weights : Path or None
         The file or folder of weights that cases start from, where there is one.
+    nodes : int or None
+        SuperNodes, of equally many sites each (cohorts); None for one a site.
     """
 
     name: str
@@ -58,6 +60,12 @@ class Study:
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     weights: Path | None = None
+    nodes: int | None = None
+
+    @property
+    def supernodes(self) -> int:
+        """How many SuperNodes there are."""
+        return self.sites if self.nodes is None else self.nodes
 
     @property
     def folder(self) -> str:
@@ -68,7 +76,11 @@ class Study:
 
     def configured(self, case: Case, seed: int) -> tuple[str, ...]:
         """Return all overrides of one run."""
-        return (*self.overrides, *case.overrides, f"seed={seed}")
+        return (*self._shared(), *case.overrides, f"seed={seed}")
+
+    def _shared(self) -> tuple[str, ...]:
+        cohorts = () if self.nodes is None else (f"cohort.sites={self.sites // self.nodes}",)
+        return (*self.overrides, *cohorts)
 
     def config(self, case: Case, seed: int) -> Config:
         """Return the whole configuration of one run."""
@@ -77,9 +89,9 @@ class Study:
     def command(self, case: Case) -> str:
         """Return what a user types for this case."""
         seeds = f"seed={','.join(map(str, self.seeds))}"
-        overrides = " ".join([*self.overrides, *case.overrides, seeds])
+        overrides = " ".join([*self._shared(), *case.overrides, seeds])
         root = f' data-root="{self.data_root}"' if self.data_root else ""
-        federation = f"--federation-config 'num-supernodes={self.sites}'"
+        federation = f"--federation-config 'num-supernodes={self.supernodes}'"
         return without_folders(
             f"flwr run . --stream {federation} "
             f'-c \'experiment="{self.experiment}"{root} overrides="{overrides}"\''
@@ -111,7 +123,7 @@ class Study:
                 "output-dir": str(output),
                 "overrides": sets,
             }
-            simulator.run(self.name, self.sites, run_config)
+            simulator.run(self.name, self.supernodes, run_config)
             tidy(output)
         found = finished(output)
         lost = [overrides for key, overrides in wanted.items() if key not in found]
@@ -131,6 +143,11 @@ class Study:
         """Return what `central` returns for ``case``, one per seed; saved as runs are.
 
         Each has ``versions``, too: of the packages that made it.
+
+        Raises
+        ------
+        SimulationFailed
+            It is not finished, and nothing is to be run.
         """
         from benchmarks.accuracy.central import central
 
@@ -139,8 +156,11 @@ class Study:
             config = self.config(case, seed)
 
             def train(config: Config = config) -> dict[str, Any]:
+                if not simulator.plays:
+                    raise SimulationFailed(f"{self.name}: training in one place is not finished")
                 sites = sites_data(config, self.sites, self.data_root)
-                return central(config, sites, simulator.folder / "home" / "cache", joint=joint)
+                cache = simulator.folder / "home" / "cache"
+                return central(config, sites, cache, joint=joint, gpu=simulator.gpus > 0)
 
             folder = simulator.folder / "central" / self.folder
             made.append(load_or_make(folder, [deciding(config.to_dict()), joint], train))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.flower.deployment import SuperLink
 from benchmarks.flower.processes import Processes
@@ -38,13 +38,17 @@ class Simulator:
         Absolute; created when it does not exist.
     actors : int
         Sites that are simulated at the same time, one CPU and one thread each.
+    gpus : float
+        Share of a GPU for each of them, such as 0.5; 0 for none.
     """
 
     folder: Path
     actors: int = field(default_factory=lambda: os.cpu_count() or 1)
+    gpus: float = 0.0
     processes: Processes = field(init=False)
     superlink: SuperLink = field(init=False)
     before: Any = signal.SIG_DFL
+    plays: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.processes = Processes(self.folder)
@@ -73,6 +77,8 @@ class Simulator:
         """Return the `flwr run` command of a run of ``app``, a folder; ours when omitted."""
         federation = f"num-supernodes={sites} client-resources-num-cpus=1"
         federation += f" init-args-num-cpus={self.actors}"
+        if self.gpus:
+            federation += f" client-resources-num-gpus={self.gpus:g}"
         pairs = " ".join(
             f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
             for key, value in run_config.items()
@@ -92,3 +98,13 @@ class Simulator:
             if any(word in line for word in PRINTED):
                 print(line.rstrip()[-180:], flush=True)
         return run.text
+
+
+class Finished(Simulator):
+    """Runs nothing: what is not finished leaves no results."""
+
+    plays = False
+
+    def run(self, name: str, sites: int, run_config: RunConfig, app: str = ".") -> str:
+        """Run nothing."""
+        return ""

@@ -13,6 +13,7 @@ from client_app.cohort.batched import train_batched
 from client_app.cohort.sums import CohortSums
 from client_app.context import DataKey, SiteContext, open_site, read_site_data
 from client_app.failures import logged_reason
+from client_app.lost_layers import keeps_layers, noted_loss, older_layers
 from client_app.memory import within_memory
 from client_app.node_config import NodeSettings
 from client_app.orders import Report, answer_order, failure_reason, save_checkpoint
@@ -203,23 +204,29 @@ def _each(kind: str, contexts: Sequence[SiteContext], order: Order) -> list[Repo
 def _trained(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]:
     """Yield each site's report and what it exchanges, as sites are done."""
     layers = SharedLayers(order.payloads)
+    last = {context.data.site: order.last.get(context.data.site, 0) for context in contexts}
+    older = {
+        context.data.site: older_layers(context.store, order.round, last[context.data.site])
+        for context in contexts
+    }
 
     def train(context: SiteContext) -> RoundReport:
-        tensors = layers.tensors(context)
-        return train_round(
-            context,
-            order.round,
-            tensors,
-            context.store,
-            best=order.best,
-            last_taken=order.last.get(context.data.site, 0),
+        tensors, site = layers.tensors(context), context.data.site
+        number, store = order.round, context.store
+        report = train_round(
+            context, number, tensors, store, best=order.best, last_taken=last[site]
         )
+        keeps = keeps_layers(context) or store.has_kept_memory
+        return noted_loss(context, report, last[site], older[site] if keeps else None)
 
     for alone, batched in train_batched(contexts, order.round, layers.tensors, order.best):
         for context, outcome, tensors in batched:
             if isinstance(outcome, Exception):
                 reason = failure_reason(context, order.round, outcome)
                 outcome = _failed(context, order, reason)
+            elif keeps_layers(context):
+                site = context.data.site
+                outcome = noted_loss(context, outcome, last[site], older[site])
             yield context, outcome, tensors
         for context in alone:
             try:

@@ -49,8 +49,11 @@ class Examples:
     def sets(self) -> list[NDArray[np.int64]]:
         """Return the rows of each set of two or more examples with the same content."""
         order = np.argsort(self.copies, kind="stable")
-        starts = np.flatnonzero(np.diff(self.copies[order])) + 1
-        return [rows for rows in np.split(order, starts) if len(rows) > 1]
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(self.copies[order])) + 1])
+        ends = np.append(starts[1:], len(order))
+        several = ends - starts > 1
+        pairs = zip(starts[several].tolist(), ends[several].tolist(), strict=True)
+        return [order[start:end] for start, end in pairs]
 
     def side(self, row: int) -> str:
         """Return the split of a row; one that is not given is on the side of training."""

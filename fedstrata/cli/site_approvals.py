@@ -200,13 +200,14 @@ def _bytes(request: Request, task: str) -> str:
     plan = request.read_plan()
     try:  # the plan is a server's, and the model needs torch: neither may end this command
         from fedstrata.protocol.codec import forms
-        from fedstrata.protocol.codings import size_of
+        from fedstrata.protocol.forms import size_of
         from models.networks import OF_SHAPE, usual_shape
         from strategies.methods import make_method
         from strategies.partitioned_model import build_partitioned
 
         model = str(plan.model["name"])
-        if model in OF_SHAPE:
+        shared = plan.method.get("model")  # of a method with a network of its own
+        if {model, shared["name"] if isinstance(shared, dict) else ""} & set(OF_SHAPE):
             return "not known before the site has said how large an example is"
         named = (plan.data.get("classes") or {}).get(task) or ("no", "yes")
         built = build_partitioned(
@@ -222,7 +223,9 @@ def _bytes(request: Request, task: str) -> str:
             parts = [
                 part for name, form in schema.items() for part in coding.parts(name, form).values()
             ]
-            sizes[group] = f"{len(schema)} tensors of {group} in {sum(map(size_of, parts)):,} bytes"
+            most = "at most " if coding.name == "lowrank" else ""
+            total = f"{most}{sum(map(size_of, parts)):,} bytes"
+            sizes[group] = f"{len(schema)} tensors of {group} in {total}"
     except Exception as error:
         return f"not known here ({type(error).__name__})"
     return " and ".join(sizes.values()) or "no layers leave"

@@ -225,7 +225,7 @@ class Plan:
     @cached_property
     def codings(self) -> Codings:
         """Return how each group travels."""
-        return read_codings(self.coding, self.coding_down)
+        return read_codings(self.coding, self.coding_down, self.rounds)
 
     def rounds_played(self, played: int) -> int:
         """Return how many rounds a run had: those that were ``played``, or with 0 all of the plan."""

@@ -72,6 +72,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         By name.
     bytes_down, bytes_up : int
         Payload of all complete rounds, to the sites and from them.
+    alone : dict of str to float
+        By site, the leading measure of the site trained alone, where it was trained before.
     """
 
     state: RunState
@@ -84,6 +86,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     sites: dict[str, SiteProgress] = {}
     bytes_down: int = 0
     bytes_up: int = 0
+    alone: dict[str, float] = {}
 
     @property
     def ended(self) -> bool:

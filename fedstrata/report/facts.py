@@ -116,8 +116,9 @@ def problems(results: Results) -> list[Problem]:
         for what, reasons in _reasons(record):
             for who, reason in reasons.items():
                 found.setdefault((who, what, reason), []).append(record.round)
+    opening = results.rounds[0].opening if results.rounds else None
     ends: list[tuple[str, Any]] = [("at the end", results.final), ("best state", results.best)]
-    for when, part in [*ends, ("fine-tuning", results.deployment)]:
+    for when, part in [("before round 1", opening), *ends, ("fine-tuning", results.deployment)]:
         if part is None or (part is results.best and _same_refusals(results)):
             continue
         for what in ("refused", "late", "absent"):

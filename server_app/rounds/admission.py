@@ -11,7 +11,7 @@ from torch import Tensor
 from fedstrata.protocol import limits
 from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.codec import forms
-from fedstrata.protocol.codings import describe_form
+from fedstrata.protocol.forms import describe_form
 from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.protocol.tensors import TensorSpec

@@ -213,7 +213,7 @@ def held_by_scope(asked: Mapping[str, int], bounds: BoundsConfig, size: int) -> 
 
 def held_for(tasks: Sequence[str], state: ServerState, bounds: BoundsConfig) -> dict[str, int]:
     """Return how many updates are held for each measure of a scope, for a site of each of ``tasks``."""
-    asked = Counter(key for task in tasks for key in state.scope_keys(task).values())
+    asked = Counter(key for task in tasks for key in state.leaving_keys(task).values())
     return held_by_scope(asked, bounds, max(map(state.size, tasks), default=0))
 
 

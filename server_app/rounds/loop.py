@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from flwr.app import Message
 
 from fedstrata.protocol import kinds
@@ -209,8 +210,8 @@ class Rounds:
         if record.participants:
             played.short = sampling.too_few(needed, played.answers, minimum)
         if not played.short:
-            record.kept, notes = self.state.finish_round(played.answers)
-            for key, note in notes.items():
+            record.kept, record.notes = self.state.finish_round(played.answers)
+            for key, note in record.notes.items():
                 self.log(f"round {number}: {key}: {note}")
         for site, why in self.roster.unavailable(self.roster.connected()).items():
             if site not in self.roster.members:  # it could not be asked: it never joined
@@ -223,9 +224,7 @@ class Rounds:
     ) -> Ask:
         """Return what is asked of the sites of an attempt."""
         best = best_of(history, self.choose)
-        in_cohorts = self.state.method.needs_last_taken
-        informed = [member for member in asked if in_cohorts or not member.in_cohort]
-        keys = {m.site: self.state.scope_keys(m.task).values() for m in informed}
+        keys = {m.site: self.state.leaving_keys(m.task).values() for m in asked}
         return Ask(
             kinds.TRAIN,
             number,
@@ -252,7 +251,7 @@ class Rounds:
         """Return of which round a site's last update is that counted, for lossy groups."""
         lossy = {
             group: key
-            for group, key in self.state.scope_keys(member.task).items()
+            for group, key in self.state.leaving_keys(member.task).items()
             if self.state.codings.from_site(group).lossy
         }
         return last_taken(history, member.site, lossy)
@@ -398,9 +397,12 @@ def measured(
     ((site, report),) = update.reports.items()
     norms: dict[str, float] = {}
     for key, contribution in update.contributions.items():
+        group, sent = kinds.group_of(key), contribution.tensors
         # Knowledge computed from scratch is no change of what was received.
-        if state.method.trains_what_it_received(kinds.group_of(key)):
-            norms |= update_norms(key, contribution.tensors, state.states[key])
+        if state.method.trains_what_it_received(group):
+            norms |= update_norms(key, sent, state.states[key])
+        elif state.method.judges_values(group):
+            norms |= update_norms(key, sent, {n: torch.zeros_like(t) for n, t in sent.items()})
     scopes = tuple(update.contributions)
     return Judged(site, (recipients, update), report.examples, scopes), norms
 

@@ -15,8 +15,12 @@ from fedstrata.support.errors import UserError
 from models.groups import Partition, exchanged_by_scope, scope_keys
 from server_app.rounds.contribution import Contribution, Reference
 from server_app.rounds.downlink import Downlink, Published
+from server_app.rounds.teaching import Taught, check_teacher
 from server_app.sites.members import Member
 from strategies.aggregators import Aggregator, RoundFacts, make_aggregator
+from strategies.aggregators.base import unusable
+from strategies.aggregators.teacher import Teacher
+from strategies.config import UNBOUNDED, TeacherConfig
 from strategies.method import Method
 
 
@@ -55,6 +59,8 @@ class ServerState:
         How each group travels.
     seed : int
         The run's, for aggregators that learn.
+    teaching : TeacherConfig
+        What their learning may take and give.
     partitions : dict
         Task to the partition of its model.
     states : dict
@@ -72,11 +78,13 @@ class ServerState:
     sums: bool = False
     codings: Codings = field(default_factory=lambda: Codings({}, {}))
     seed: int = 0
+    teaching: TeacherConfig = UNBOUNDED
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
     checkpoints: dict[str, GroupCheckpoint] = field(default_factory=dict)
     downlink: Downlink = field(init=False)
+    _taught: dict[str, Taught] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.downlink = Downlink(self.codings)
@@ -98,6 +106,8 @@ class ServerState:
                 self.downlink.begin(group_of(key), key, self.states[key])
             if key not in self.aggregators:
                 self.aggregators[key] = self.aggregator(group_of(key))
+                if partition.group(group_of(key)).down_only:
+                    check_teacher(group_of(key), self.aggregators[key], partition)
 
     def keys(self) -> list[str]:
         """Return every scope that has a state, also where none of its sites is there."""
@@ -106,6 +116,11 @@ class ServerState:
     def scope_keys(self, task: str) -> dict[str, str]:
         """Return the scope key of each exchanged group, for sites of ``task``."""
         return scope_keys(self.partitions[task], task)
+
+    def leaving_keys(self, task: str) -> dict[str, str]:
+        """Return the scope key of each group that sites of ``task`` send."""
+        leaving = self.partitions[task].leaving_groups()
+        return {group: key for group, key in self.scope_keys(task).items() if group in leaving}
 
     def sent_groups(self, task: str) -> tuple[str, ...]:
         """Return the groups that sites of ``task`` send after each round."""
@@ -141,6 +156,12 @@ class ServerState:
             return make_aggregator(str(options.pop("name", "")), options, where)
 
         chosen = self.method.aggregator(group, configured)
+        if self.sums and isinstance(chosen, Teacher) and not chosen.takes_sums:
+            raise UserError(
+                f"method={self.method.name}: the server makes group {group!r} of each site's own "
+                "update, and with cohort.sites above 1 a node sends the sum over its sites: write "
+                "cohort.sites=1, with a SuperNode for each site"
+            )
         if self.sums and not chosen.takes_sums:
             raise UserError(
                 f"strategy.aggregators.{group}: {type(chosen).__name__} needs each site's own "
@@ -186,17 +207,40 @@ class ServerState:
             aggregator = self.aggregators[key]
             if aggregator.learns:
                 others = {g: self.states[beside[key][g]] for g in aggregator.reads}
-                aggregator.inform(RoundFacts(number, self.seed, everyone()[key], others))
+                facts = RoundFacts(number, self.seed, everyone()[key], others, self.teaching)
+                aggregator.inform(facts)
             aggregator.begin(self.states[key], sites)
+        self._taught = {} if groups is not None else self._begin_teaching(tasks, number, everyone)
         return {key: sum(sites.values()) for key, sites in expected.items()}
+
+    def _begin_teaching(
+        self, tasks: Mapping[str, str], number: int, everyone: Callable[[], Mapping[str, int]]
+    ) -> dict[str, Taught]:
+        """Open the teachers of the groups that go down only, for sites of these tasks."""
+        taught: dict[str, Taught] = {}
+        for task in sorted(set(tasks.values())):
+            keys = self.scope_keys(task)
+            for key in set(keys.values()) - set(self.leaving_keys(task).values()) - taught.keys():
+                teacher = self.aggregators[key]
+                assert isinstance(teacher, Teacher)
+                facts = RoundFacts(number, self.seed, everyone()[key], {}, self.teaching)
+                teacher.inform(facts)
+                teacher.begin(self.states[key], {})
+                sharing = [s for s, t in tasks.items() if key in self.scope_keys(t).values()]
+                taught[key] = Taught(teacher, keys, frozenset(sharing))
+        return taught
 
     def add(self, contributions: Mapping[str, Contribution]) -> None:
         """Add what one answer contributes, by scope key."""
         for key, contribution in contributions.items():
             contribution.add_to(self.aggregators[key])
+            for taught in self._taught.values():
+                taught.hear(key, contribution)
 
     def finish_round(self, answers: Mapping[str, int]) -> tuple[dict[str, str], dict[str, str]]:
-        """Close the aggregators of a round; a scope without an answer keeps its state.
+        """Close the aggregators of a round, then make what goes down only.
+
+        A scope without an answer keeps its state.
 
         Parameters
         ----------
@@ -213,12 +257,26 @@ class ServerState:
         for key, count in answers.items():
             aggregator = self.aggregators[key]
             after = aggregator.finish() if count else None
+            why = (aggregator.note if count else None) or "no update"
+            if after is not None and aggregator.learns:
+                why = unusable(aggregator.judged(after), self.teaching.norm)
+                after = None if why else after
             if after is None:
-                kept[key] = (aggregator.note if count else None) or "no update"
+                kept[key] = why
                 continue
             self.states[key] = after
             if aggregator.note:
                 notes[key] = aggregator.note
+        changed = answers.keys() - kept.keys()
+        for key, taught in sorted(self._taught.items()):
+            after = taught.learn(self.states, changed)
+            if after is None:
+                kept[key] = taught.teacher.note or "no update"
+                continue
+            self.states[key] = after
+            if taught.teacher.note:
+                notes[key] = taught.teacher.note
+        self._taught = {}
         return kept, notes
 
     # -- checkpoints -----------------------------------------------------------------------------

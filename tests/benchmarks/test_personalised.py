@@ -35,6 +35,8 @@ def test_data_that_is_missing_is_named_before_anything_runs(
         (["--methods", "fedprox:nu=1"], "--methods: "),
         (["--rates", "0"], "no learning rate above 0"),
         (["--pfllib", "/nowhere"], "has no system/main.py"),
+        (["--nodes", "3"], "--nodes: 10 sites are not 3 equal parts"),
+        (["--gpus", "2"], "no share of a GPU from 0 to 1"),
     ],
 )
 def test_a_mistake_is_named(
@@ -56,6 +58,11 @@ def test_every_set_can_be_chosen(tmp_path: Path) -> None:
     assert all(each.rounds == 3 for each in chosen)
 
 
+def test_the_published_figures_have_2000_rounds(tmp_path: Path) -> None:
+    options = parser().parse(["--cifar100", str(tmp_path)])
+    assert choose("cifar100", options, tmp_path / "work").rounds == 2000
+
+
 def test_a_quick_look_is_few_methods_over_drawn_faces(monkeypatch, tmp_path: Path) -> None:
     played = []
 
@@ -66,7 +73,9 @@ def test_a_quick_look_is_few_methods_over_drawn_faces(monkeypatch, tmp_path: Pat
     monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path))
     main(["--quick", "--work", str(tmp_path)])
     main(["--quick", "--work", str(tmp_path), "--methods", "local", "fedbn"])
+    main(["--quick", "--work", str(tmp_path), "--sets", "cifar100"])
     assert played == [
         ("faces", ["local", "fedavg", "fedper"], (1,)),
         ("faces", ["local", "fedbn"], (1,)),
+        ("cifar100", ["local", "fedavg", "fedper"], (1,)),
     ]

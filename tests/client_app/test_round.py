@@ -46,6 +46,14 @@ def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan)
     assert len(files) == 3  # train, validation, test
 
 
+def test_a_method_with_a_network_on_the_inputs_caches_no_features(plan: Plan) -> None:
+    fml = {"name": "fml", "alpha": 0.5, "beta": 0.5, "model": "auto"}
+    context = opened(replace(plan, method=fml))
+    assert context.partitioned.cut > 0
+    train_round(context, 1, received(context), MemoryStore())
+    assert not list((context.node.cache_dir / "features").glob("*.npy"))
+
+
 def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
     plan: Plan, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

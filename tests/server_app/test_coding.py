@@ -92,6 +92,7 @@ def test_exact_codings_give_the_bits_of_none(tmp_path: Path, exact: Found, down:
         ("int8", 0.31, 0.002),
         ("lowbit", 0.15, 0.02),
         ("topk", 0.2, 0.1),
+        ("lowrank", 0.36, 0.002),
     ],
 )
 def test_each_coding_comes_near_to_exact_in_fewer_bytes(
@@ -124,8 +125,8 @@ def _forgetful() -> Callable[..., Any]:
     from client_app.exchange import Exchange
 
     write = Exchange.write
-    return lambda self, trained, received, feedback, groups: write(
-        self, trained, received, {}, groups
+    return lambda self, trained, received, feedback, groups, number: write(
+        self, trained, received, {}, groups, number
     )
 
 

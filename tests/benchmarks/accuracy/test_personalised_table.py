@@ -15,6 +15,7 @@ from benchmarks.accuracy.personalised_table import COLUMNS, PersonalTable, said
 from benchmarks.accuracy.pfllib import Peer, Played
 from benchmarks.accuracy.study import Case
 from benchmarks.collect import page
+from benchmarks.flower.simulator import Finished
 from tests.helpers.runs import SMALL
 from tests.helpers.simulators import LoopbackSimulator
 
@@ -114,3 +115,25 @@ def test_methods_that_do_not_pay_are_named() -> None:
     assert "Not better than local after the last round: fedavg." in notes
     assert not any(note.startswith("Not better than fedavg") for note in notes)
     assert "The best rate is at an end of the grid for: fedavg." in notes
+
+
+def test_a_cohorts_bytes_are_those_of_nodes_and_unfinished_seeds_are_said(tmp_path: Path) -> None:
+    methods = cases(("local", "fedavg"), ("local", "fedavg"))
+    simulator = LoopbackSimulator(tmp_path)
+    first = PersonalTable(FEW, methods, (0.05,), (1,), nodes=1)
+    first.run(simulator, tmp_path / "one", "python -m it")
+    nodes = PersonalTable(FEW, methods, (0.05,), (1,))
+    nodes.run(simulator, tmp_path / "nodes", "python -m it")
+    more = PersonalTable(FEW, methods, (0.05, 0.1), (1, 2), nodes=1)
+    more.run(Finished(tmp_path), tmp_path / "more", "python -m it")
+    rows, as_nodes, unfinished = (
+        json.loads((tmp_path / each / "personalised-few.json").read_text())
+        for each in ("one", "nodes", "more")
+    )
+    (row, node_row) = (each["tables"][0]["rows"]["fedavg"] for each in (rows, as_nodes))
+    for column in ("MB up", "MB down", "last round, %", "worst site, %"):
+        assert row[column] == node_row[column]
+    notes = " ".join(unfinished["notes"])
+    assert "1 seed only: local, fedavg." in notes
+    assert "No results at rate 0.1: local, fedavg." in notes
+    assert unfinished["tables"][0]["rows"]["fedavg"]["rate"] == "0.05"

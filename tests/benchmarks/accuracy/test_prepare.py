@@ -6,9 +6,11 @@ import csv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.accuracy import prepare
+from client_app.data.pflbench.cifar import read_cifar100
 from fedstrata.support.errors import UserError
 
 
@@ -78,3 +80,22 @@ def test_shards_are_found_in_an_archive_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has no \.npz file"):
         prepare.shards(tmp_path / "empty", tmp_path)
+
+
+def test_one_of_so_many_examples_of_each_shard_is_kept(tmp_path: Path) -> None:
+    source = tmp_path / "shards"
+    source.mkdir()
+    arrays = {f"{split}_labels": np.arange(12) for split in ("train", "val", "test")}
+    np.savez(source / "site-00.npz", **arrays)
+    assert prepare.shards(source, tmp_path) == source
+    thinned = prepare.shards(source, tmp_path, 5)
+    with np.load(thinned / "site-00.npz") as shard:
+        assert [shard[name].tolist() for name in sorted(arrays)] == [[2, 7]] * 3
+    with pytest.raises(UserError, match="leaves train_labels empty; keep more"):
+        prepare.shards(source, tmp_path, 30)
+
+
+def test_made_up_pictures_have_the_format_of_cifar_100(tmp_path: Path) -> None:
+    made = read_cifar100(prepare.made_up_cifar100(tmp_path / "made-up"), 10**8)
+    assert len(made.labels) == 2000
+    assert set(made.labels) == set(range(100))

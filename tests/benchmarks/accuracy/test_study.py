@@ -71,7 +71,9 @@ def test_central_results_are_saved_by_configuration(
 ) -> None:
     trained: list[tuple[int, bool]] = []
 
-    def central(config: Config, sites: object, cache: Path, *, joint: bool) -> dict[str, Any]:
+    def central(
+        config: Config, sites: object, cache: Path, *, joint: bool, gpu: bool
+    ) -> dict[str, Any]:
         trained.append((config.seed, joint))
         return {"sites": {}, "curve": [float(config.seed)]}
 
@@ -131,3 +133,13 @@ def test_a_run_from_before_there_was_a_seed_of_the_data_is_found() -> None:
     before = {**now, "data": {k: v for k, v in now["data"].items() if k != "seed"}}
     assert deciding(before) == deciding(now)
     assert deciding({**now, "data": {**now["data"], "seed": 1}}) != deciding(now)
+
+
+def test_sites_can_be_cohorts_on_fewer_nodes() -> None:
+    cohorts = replace(STUDY, nodes=2)
+    assert STUDY.supernodes == 4
+    assert cohorts.supernodes == 2
+    assert cohorts.config(CASES[0], 1).cohort.sites == 2
+    command = cohorts.command(CASES[0])
+    assert "num-supernodes=2" in command
+    assert "cohort.sites=2" in command

@@ -69,12 +69,16 @@ def test_every_figure_of_the_last_state_is_on_the_page_as_it_is_in_the_file() ->
 
 @pytest.mark.parametrize("of", ["models", "updates"])
 def test_the_cross_site_table_has_every_figure_of_the_file(of: str) -> None:
-    text = report_page([typed(run_results(cross_site=cross_site(of)))])
+    cross = {**cross_site(of), "state": "last" if of == "updates" else "deployed"}
+    text = report_page([typed(run_results(cross_site=cross))])
     page = Page(text)
     assert page.open == []
     assert {0.796875, 0.390625, 0.703125} <= set(page.values)
     words = " ".join(page.words)
-    assert ("last state" in words) is (of == "updates")
+    assert ("trained the last state once more" in words) is (of == "updates")
+    assert ("the last state, fine-tuned by the site itself, after round 3" in words) is (
+        of == "models"
+    )
     assert "not measured on the data of south" in words
     assert "1 site not in the table" in words
     assert HOSTILE not in text
