@@ -251,10 +251,9 @@ def with_gains(sites: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**site, "gain": gain_over_alone(site)} for site in sites]
 
 
-def how_many(sites: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def how_many(sites: Collection[Mapping[str, Any]]) -> dict[str, int]:
     """Return over how many sites the means of what they are compared with are."""
-    rows = list(sites)
-    return {f"{what}_sites": sum(row[what] is not None for row in rows) for what in TRAINED_AS}
+    return {f"{what}_sites": sum(each[what] is not None for each in sites) for what in TRAINED_AS}
 
 
 def trained_alone(
