@@ -149,9 +149,11 @@ class PersonalTable:
         )
         try:
             sites = sites_data(config, self.study.sites, self.study.data_root)
-            self.peers[name] = self.peer.play(wanted, sites, simulator.folder / "pfllib")
+            self.peers[name] = self.peer.play(
+                wanted, sites, simulator.folder / self.peer.library.lower()
+            )
         except pfllib.PeerFailed as error:
-            self.notes.append(f"PFLlib, {name}: {error}.")
+            self.notes.append(f"{self.peer.library}, {name}: {error}.")
 
     def write(self, folder: Path, command: str) -> None:
         """Write the table, and all figures of every seed, site and round beside it."""
@@ -177,7 +179,10 @@ class PersonalTable:
         write(folder, name, tables, command=command, notes=notes, more=self._details())
 
     def _beside(self) -> Table:
-        table = Table(f"{self.dataset.title}: beside PFLlib, over all test examples", PEER_COLUMNS)
+        assert self.peer is not None
+        library = self.peer.library
+        columns = tuple(each.replace("PFLlib", library) for each in PEER_COLUMNS)
+        table = Table(f"{self.dataset.title}: beside {library}, over all test examples", columns)
         for name, peer in self.peers.items():
             runs = self.chosen[name].runs
             curves = [by_examples(run) for run in runs]
@@ -209,7 +214,7 @@ class PersonalTable:
                 ]
                 for name, chosen in self.chosen.items()
             },
-            "pfllib": {name: played.to_dict() for name, played in self.peers.items()},
+            "peer": {name: played.to_dict() for name, played in self.peers.items()},
         }
 
 
