@@ -434,32 +434,6 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
         yield choice_line(predicted, config.choose)
     if config.deployment.epochs:
         yield tuning_line(state.partitions, config.deployment.groups)
-    tasks = {name: member.task for name, member in members.items()}
+    variants = {name: member.variant for name, member in members.items()}
     cohorts = any(member.in_cohort for member in members.values())
-<<<<<<< HEAD
-    held = held_for([member.variant for member in members.values()], state, config.strategy.bounds)
-    changes, values = state.method.trains_what_it_received, state.method.judges_values
-    groups = {key: kinds.group_of(key) for key in held}
-    held = {key: most for key, most in held.items() if changes(groups[key]) or values(groups[key])}
-    yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
-    yield from aggregator_lines(state)
-    yield from robust_lines(state, config.strategy.bounds)
-    keys_of = {name: state.scope_keys(member.variant) for name, member in members.items()}
-    yield from teaching_lines(
-        state.aggregators, state.states, keys_of, state.teaching, cohorts=state.sums
-    )
-||||||| 2689724
-    held = held_for([member.task for member in members.values()], state, config.strategy.bounds)
-    changes, values = state.method.trains_what_it_received, state.method.judges_values
-    groups = {key: kinds.group_of(key) for key in held}
-    held = {key: most for key, most in held.items() if changes(groups[key]) or values(groups[key])}
-    yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
-    yield from aggregator_lines(state)
-    yield from robust_lines(state, config.strategy.bounds)
-    keys_of = {name: state.scope_keys(member.task) for name, member in members.items()}
-    yield from teaching_lines(
-        state.aggregators, state.states, keys_of, state.teaching, cohorts=state.sums
-    )
-=======
-    yield from aggregation_lines(state, tasks, config.strategy.bounds, cohorts=cohorts)
->>>>>>> proto20
+    yield from aggregation_lines(state, variants, config.strategy.bounds, cohorts=cohorts)
