@@ -108,6 +108,13 @@ def test_what_leaves_and_what_arrives() -> None:
     assert not [name for name in site_of(METHOD).trainable() if name.startswith("extras")]
 
 
+def test_networks_that_differ_up_to_the_last_layer_exchange_alike() -> None:
+    one, other = site_of(METHOD).partition, site_of(METHOD, model="mlp_bn").partition
+    assert one.specs.keys() != other.specs.keys()
+    for group in ("task", "label_counts", GENERATOR):
+        assert one.fingerprint(group) == other.fingerprint(group)
+
+
 def test_without_weight_only_the_last_layer_is_shared() -> None:
     lg = make_method({"name": "lg_fedavg", "common": ["head.out"]})
     one, other = site_of(OFF, momentum=0.9), site_of(lg, momentum=0.9)
