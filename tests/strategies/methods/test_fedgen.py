@@ -126,7 +126,9 @@ def test_without_weight_only_the_last_layer_is_shared() -> None:
 
 def test_the_generator_is_in_the_checkpoint_and_sites_get_it(tmp_path: Path) -> None:
     """And where nodes send sums, it learns from the mean layer alone."""
-    with pytest.raises(UserError, match="makes group 'generator' of each site's own update"):
+    with pytest.raises(
+        UserError, match=r"makes group 'generator' of each site's .* method\.each_site=false"
+    ):
         simulate(tmp_path / "no", "faces", [*RUN, "cohort.sites=2"], sites=2)
     results, _ = simulate(tmp_path, "faces", RUN)
     found = states(tmp_path, results["run"])
