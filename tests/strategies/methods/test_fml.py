@@ -147,6 +147,17 @@ def test_fine_tuning_trains_the_own_network_alone() -> None:
     assert changed == {"fc1.weight", "fc1.bias", "head.out.weight", "head.out.bias"}
 
 
+def test_fine_tuning_of_the_shared_network_alone_is_refused_before_training() -> None:
+    def built(groups: str) -> None:
+        plan = plan_of("har", "deployment.epochs=1", f"deployment.groups={groups}")
+        build_partitioned(plan, TAUGHT, input_shape=(6,), classes=2)
+
+    built("[personal]")
+    built("[common,task,personal]")
+    with pytest.raises(UserError, match=r"method fml predicts with group personal alone"):
+        built("[common,task]")
+
+
 def test_what_is_frozen_stays_so_and_the_rest_is_personal() -> None:
     plan = plan_of("har", "model=mlp_bn", "model.hidden=[5,4]", "groups.pretrained=[fc1,bn1]")
     partition = build_partitioned(plan, TAUGHT, input_shape=(6,), classes=2).partition
