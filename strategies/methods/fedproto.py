@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from fedstrata.protocol.task_kinds import NUMBER, TaskKind
+from fedstrata.protocol.task_kinds import LABELS, NUMBER, TaskKind
 from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope
 from models.training.losses import Extended
@@ -25,6 +25,10 @@ from strategies.class_statistics import (
 from strategies.method import Groups, Made, Method, with_rest_in
 from strategies.site_round import SiteRound
 
+PREDICT = ("head", "nearest")
+EXACT = "donot_use_mm_for_euclid_dist"
+FAR = -1e9  # finite, so that a loss stays a number
+
 
 class WithFeatures(nn.Module):
     """Gives the outputs, and the features that enter the last layer."""
@@ -39,6 +43,20 @@ class WithFeatures(nn.Module):
         return self.out(features), features
 
 
+class Nearest(nn.Module):
+    """Gives minus the mean-square distance to each prototype, and `FAR` for a class without one."""
+
+    def __init__(self, body: nn.Module, prototypes: Tensor, there: Tensor) -> None:
+        super().__init__()
+        self.body, self.prototypes, self.there = body, prototypes, there
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return outputs ``(b, classes)``."""
+        features = self.body(inputs).float()
+        apart = torch.cdist(features, self.prototypes, compute_mode=EXACT).square()
+        return (-apart / features.shape[1]).masked_fill(~self.there, FAR)
+
+
 @dataclass(frozen=True)
 class FedProto(Method):
     """Tan et al. 2022, "FedProto: Federated Prototype Learning across ..." (arXiv:2105.00243).
@@ -51,24 +69,32 @@ class FedProto(Method):
 
     The features are those of the network after the round's training, in eval mode; the authors' code
     has them from batches during it. A site sends sums and counts instead of means, and where none of
-    the round has a class its prototype stays. The last layer predicts; the paper also takes the
-    nearest prototype.
+    the round has a class its prototype stays. A class without a prototype is never the nearest; before
+    there is any, the last layer predicts.
 
     Parameters
     ----------
     weight : float
         The paper's lambda; 0 is training alone.
+    predict : str
+        ``head``: the last layer; or ``nearest``: the class of the nearest prototype, as in the paper.
     """
 
     weight: float
+    predict: str
 
     name = "fedproto"
     own_networks = True
     predicts_with_received = False
+    measures_memory = False
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
             raise UserError(f"method.weight must be 0 or greater, got {self.weight}")
+        if self.predict not in PREDICT:
+            raise UserError(
+                f"method.predict must be one of {', '.join(PREDICT)}, got {self.predict!r}"
+            )
 
     # -- the partition ---------------------------------------------------------------------------
 
@@ -86,7 +112,12 @@ class FedProto(Method):
         return with_rest_in(configured, "personal", **{PROTOTYPES: ["extras"]})
 
     def check_task(self, kind: TaskKind) -> None:
-        """Refuse numbers, which have no classes."""
+        """Refuse numbers, which have no classes, and several labels by the nearest prototype."""
+        if kind.name == LABELS and self.predict == "nearest":
+            raise UserError(
+                "method.predict=nearest gives one class, and a task of kind labels has several at once: "
+                "write method.predict=head"
+            )
         if kind.name == NUMBER:
             raise UserError(
                 f"method={self.name} learns a prototype of each class or label, and a task of kind "
@@ -97,18 +128,36 @@ class FedProto(Method):
 
     def train(self, site: SiteRound) -> None:
         """Train all layers with the features near the prototypes; then note the features' sums."""
-        prototypes, there = self.prototypes(site.received)
-        if self.weight and bool(there.any()):
-            self._fit(site, prototypes, there)
-        else:
-            site.fit()
+        self._fit(site)
         note_class_sums(site, site.body)
+
+    def fine_tune(self, site: SiteRound, groups: Sequence[str], epochs: int) -> None:
+        """Fine-tune with the features near the prototypes."""
+        self._fit(site, groups, epochs)
+
+    def predictor(self, site: SiteRound) -> nn.Module:
+        """Return what takes the nearest prototype, where that predicts and there is one."""
+        prototypes, there = self.prototypes(site.received)
+        if self.predict == "head" or not bool(there.any()):
+            return site.tail
+        return Nearest(site.body, prototypes, there)
+
+    def deployed(self, site: SiteRound) -> Mapping[str, Tensor] | None:
+        """Return None where prototypes predict; else the network alone does."""
+        return {} if self.predictor(site) is site.tail else None
 
     def prototypes(self, received: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the prototype of each class ``(classes, d)``, and which classes have one."""
         return means_of(received[SUMS], received[COUNTS])
 
-    def _fit(self, site: SiteRound, prototypes: Tensor, there: Tensor) -> None:
+    def _fit(
+        self, site: SiteRound, groups: Sequence[str] | None = None, epochs: int | None = None
+    ) -> None:
+        prototypes, there = self.prototypes(site.received)
+        if not self.weight or not bool(there.any()):
+            site.fit(groups=groups, epochs=epochs)
+            return
+
         def loss(given: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
             outputs, features = given
             return site.loss(outputs, labels) + self.weight * distance(
@@ -117,7 +166,8 @@ class FedProto(Method):
 
         site.fit(
             network=WithFeatures(site),
-            trained=site.trainable(),
+            trained=site.trainable(groups),
+            epochs=epochs,
             loss=Extended(site.loss, loss),
         )
 

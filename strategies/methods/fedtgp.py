@@ -36,13 +36,14 @@ class FedTGP(FedProto):
     A site does as in FedProto (`strategies.methods.fedproto`), with the prototypes that the server
     learns from the class means of each site after this round's training; see
     `strategies.aggregators.prototype_teacher`. So it needs each site's own update. A class that no site
-    has had yet has no prototype. The last layer predicts; the authors' code takes the nearest
-    prototype.
+    has had yet has no prototype.
 
     Parameters
     ----------
     weight : float
         The paper's lambda; 0 is training alone.
+    predict : str
+        ``head`` or ``nearest``, as in FedProto; the authors' code has the latter.
     epochs : int
         The server's passes over the class means of a round, the paper's S.
     batch_size : int

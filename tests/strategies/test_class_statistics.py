@@ -21,7 +21,7 @@ def test_a_class_index_and_the_labels_that_are_present_are_memberships() -> None
 
 @pytest.mark.parametrize("parts", [1, 2, 5])
 def test_sums_do_not_depend_on_how_much_fits_into_memory(parts: int) -> None:
-    site = site_of(FedProto(1.0), examples=9, batch_size=4)
+    site = site_of(FedProto(1.0, "head"), examples=9, batch_size=4)
     site.settings = type(site.settings)(site.settings.config, micro_batches=parts)
     note_class_sums(site, site.body)
     inputs = site.train.inputs.batch(np.arange(9)).double().numpy()
@@ -32,7 +32,7 @@ def test_sums_do_not_depend_on_how_much_fits_into_memory(parts: int) -> None:
 
 
 def test_a_site_whose_examples_have_no_known_label_sends_zeros() -> None:
-    site = site_of(FedProto(1.0))
+    site = site_of(FedProto(1.0, "head"))
     site.train = Split(site.train.inputs, np.full((6, 3), np.nan, dtype=np.float32))
     note_class_sums(site, site.body)
     assert not any(buffer.any() for buffer in site.extras.buffers())

@@ -37,7 +37,8 @@ from tests.helpers.method_rounds import (
 from tests.helpers.runs import SMALL, same, states
 from tests.loopback import simulate
 
-METHOD, LOCAL = FedProto(10.0), make_method({"name": "local"})
+METHOD, NEAREST = FedProto(10.0, "head"), FedProto(10.0, "nearest")
+LOCAL = make_method({"name": "local"})
 EXAMPLES = [6, 9]
 PROTOTYPES = np.array([[0.3, 0.1, 0.9], [0.5, 0.2, 0.4], [0.0, 0.0, 0.0]])
 COUNTED = np.array([0.25, 0.5, 0.0])  # nobody has had the last class
@@ -106,7 +107,7 @@ def test_the_prototypes_are_of_the_network_after_the_rounds_training() -> None:
     assert np.abs(means[label].numpy() - before).max() > 1e-3
 
 
-@pytest.mark.parametrize("method", [METHOD, FedProto(0.0)])
+@pytest.mark.parametrize("method", [METHOD, FedProto(0.0, "head")])
 def test_a_first_round_and_one_without_weight_are_training_alone_bit_for_bit(
     method: FedProto,
 ) -> None:
@@ -160,6 +161,8 @@ def test_of_several_labels_the_present_ones_count() -> None:
 def test_a_task_of_numbers_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a task of kind number has none: .*method=ditto"):
         METHOD.check_task(TaskKind(NUMBER))
+    with pytest.raises(UserError, match=r"several at once: write method\.predict=head"):
+        NEAREST.check_task(TaskKind(LABELS))
     overrides = [*SMALL, "method=fedproto", "data.tasks=[age_years]"]
     with pytest.raises(UserError, match="method=fedproto learns a prototype of each class"):
         simulate(tmp_path, "faces", overrides, sites=2)
@@ -183,6 +186,39 @@ def test_all_layers_are_personal_but_the_frozen_ones() -> None:
     assert set(partition.names("personal")) == set(LAYERS)
 
 
-def test_its_weight_is_checked() -> None:
+def test_the_nearest_prototype_can_predict_and_one_that_is_not_there_never_does() -> None:
+    site = site_with()
+    x, _ = data_of(site)
+    z = features(x, parameters(tensors_of(site)))
+    apart = ((z[:, None] - PROTOTYPES[None]) ** 2).mean(2)
+    given = site.train.inputs.batch(np.arange(len(x)))
+    outputs = NEAREST.predictor(site)(given)
+    assert np.abs(outputs[:, :2].double().detach().numpy() + apart[:, :2]).max() < 1e-6
+    assert torch.isfinite(outputs).all()
+    assert (outputs.argmax(1) < 2).all()
+    assert NEAREST.deployed(site) is None
+    fresh = site_with(received={})
+    assert NEAREST.predictor(fresh) is fresh.tail
+    assert NEAREST.deployed(fresh) == METHOD.deployed(site) == {}
+    assert METHOD.predictor(site) is site.tail
+
+
+def test_fine_tuning_changes_layers_and_no_prototype() -> None:
+    site = site_with()
+    before = tensors_of(site)
+    METHOD.fine_tune(site, ("personal",), 2)
+    assert not same({n: tensors_of(site)[n] for n in LAYERS}, {n: before[n] for n in LAYERS})
+    assert same({n: tensors_of(site)[n] for n in RECEIVED}, {n: before[n] for n in RECEIVED})
+
+
+def test_in_a_run_the_nearest_prototype_is_measured(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method=fedproto", "method.predict=nearest", "strategy.rounds=2"]
+    results, _ = simulate(tmp_path, "faces", [*overrides, "deployment.epochs=1"], sites=2)
+    assert all(0 <= site["accuracy"] <= 1 for site in results["final"]["sites"].values())
+
+
+def test_its_options_are_checked() -> None:
     with pytest.raises(UserError, match=r"method\.weight must be 0 or greater, got -1"):
-        make_method({"name": "fedproto", "weight": -1.0})
+        FedProto(-1.0, "head")
+    with pytest.raises(UserError, match=r"method\.predict must be one of head, nearest, got 'far'"):
+        make_method({"name": "fedproto", "weight": 1.0, "predict": "far"})

@@ -32,7 +32,15 @@ from tests.helpers.method_rounds import (
 from tests.helpers.runs import SMALL, same, states
 from tests.loopback import simulate
 
-OPTIONS = {"epochs": 3, "batch_size": 10, "rate": 0.1, "margin": 100.0, "temperature": 1.0}
+OPTIONS = {
+    "predict": "head",
+    "epochs": 3,
+    "batch_size": 10,
+    "rate": 0.1,
+    "margin": 100.0,
+    "temperature": 1.0,
+}
+OF_SERVER = {name: value for name, value in OPTIONS.items() if name != "predict"}
 METHOD, LOCAL = FedTGP(weight=10.0, **OPTIONS), make_method({"name": "local"})
 RECEIVED = {LEARNED: torch.tensor([[0.3, 0.1, 0.9], [0.5, 0.2, 0.4], [9.0, 9.0, 9.0]])} | {
     KNOWN: torch.tensor([1.0, 1.0, 0.0])
@@ -83,7 +91,7 @@ class PrototypeTeacherStart:
 
     @staticmethod
     def of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        fresh = PrototypeTeacher(**{**OPTIONS, "rate": 1e-30})  # type: ignore[arg-type]
+        fresh = PrototypeTeacher(**{**OF_SERVER, "rate": 1e-30})  # type: ignore[arg-type]
         fresh.inform(RoundFacts(1, 3, 15, {}))
         fresh.begin(state, {})
         sent = {SUMS: torch.ones(CLASSES, 3), COUNTS: torch.ones(CLASSES)}
