@@ -80,6 +80,9 @@ def test_cohorts_of_two_models_are_nodes_of_one_site_bit_for_bit(tmp_path: Path)
         assert {n: site["model"] for n, site in cohorts["sites"].items()} == {
             n: site["model"] for n, site in alone["sites"].items()
         }
+        trained = cohorts["rounds"][0]["sites"].values()
+        together = {site["numerics"]["batched_sites"] for site in trained}
+        assert together == ({1} if batched == "false" else {1, 2})  # those of one network
         expected, found = states(tmp_path / "alone", alone["run"]), states(output, cohorts["run"])
         if batched == "false":
             assert same(expected, found)
