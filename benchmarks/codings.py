@@ -92,12 +92,12 @@ def update_of(site: Site, root: Path | None = None) -> tuple[Tensors, Tensors]:
         if root is not None:
             place["data-root"] = str(root)
         context = open_site(read_node_settings(place, {}), plan)
-        received = {name: context.start[name] for name in exchanged_tensors(context)}
+        trained = {name: context.start[name] for name in exchanged_tensors(context)}
         for number in (1, 2):
-            trained = received
+            received = trained
             prepare_round(context, number, received, MemoryStore()).train()
-            received = exchanged_tensors(context)
-    return trained, received
+            trained = exchanged_tensors(context)
+    return received, trained
 
 
 def coded(coding: Coding, received: Tensors, trained: Tensors) -> Coded:

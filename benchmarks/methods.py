@@ -63,6 +63,7 @@ EXPECTED: Mapping[str, tuple[float, str]] = {
     "fedgen": (1, "one pass; and generated examples through the last layer"),
     "fd": (1 + THIRD, "one pass, and one forward, for the outputs of the trained network"),
     "fedtgp": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
+    "fedktl": (1 + THIRD, "one pass, and one forward, for the outputs; and the server's pictures"),
     "fedgh": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
     "fedproto": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
     "fml": (2, "two networks on the same batches, the second without the hidden layer"),

@@ -111,6 +111,7 @@ def query(context: SiteContext, order: Order) -> Answer:
     """
     if order.keep == BEST:
         call_last_best(context)
+    context.store.check_model(context.plan.own)
     if context.plan.rounds:
         context.store.check_data(context.data.digest)
     elif context.store.has_other_data(context.data.digest):
@@ -161,6 +162,7 @@ def train(context: SiteContext, order: Order) -> Answer:
         report = noted_loss(context, report, last, older)
     tensors = exchanged_tensors(context)
     context.store.note_data(context.data.digest)
+    context.store.note_model(context.plan.own)
     # Saved with the round: the next update carries it if the server takes this one.
     groups = context.method.sent_groups(context.partitioned.partition)
     update, feedback = context.exchange.write(
@@ -381,6 +383,7 @@ def site_report(context: SiteContext) -> SiteReport:
         known_states=context.exchange.known_states(started=context.has_weights),
         data=describe(context),
         kind=data.kind,
+        model=context.plan.own,
     )
 
 

@@ -14,7 +14,7 @@ from strategies.config import BoundsConfig
 
 
 def aggregation_lines(
-    state: ServerState, tasks: Mapping[str, str], bounds: BoundsConfig, *, cohorts: bool
+    state: ServerState, variants: Mapping[str, str], bounds: BoundsConfig, *, cohorts: bool
 ) -> Iterator[str]:
     """Yield what bounds one site, what aggregators need, and what bounds the server's learning.
 
@@ -22,8 +22,8 @@ def aggregation_lines(
     ----------
     state : ServerState
         What the run begins with.
-    tasks : mapping of str to str
-        The task of each site that takes part.
+    variants : mapping of str to str
+        The variant of each site that takes part.
     bounds : BoundsConfig
         What one site may do.
     cohorts : bool
@@ -36,13 +36,13 @@ def aggregation_lines(
     """
     held = {
         key: most
-        for key, most in held_for([*tasks.values()], state, bounds).items()
+        for key, most in held_for([*variants.values()], state, bounds).items()
         if _judged(state, group_of(key))
     }
     yield bounds_line(bounds, held, cohorts=cohorts)
     yield from aggregator_lines(state)
     yield from robust_lines(state, bounds)
-    keys_of = {site: state.scope_keys(task) for site, task in tasks.items()}
+    keys_of = {site: state.scope_keys(variant) for site, variant in variants.items()}
     yield from teaching_lines(
         state.aggregators, state.states, keys_of, state.teaching, cohorts=cohorts
     )

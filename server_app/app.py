@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -133,8 +133,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     newcomers = frozenset(config.deployment.newcomers)
     allowed = _allowed(settings.sites)
     if isinstance(grid, GrpcGrid):
-        model = str(config.model["name"])
-        threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
+        names = {str(each["name"]) for each in (config.models or {"": config.model}).values()}
+        threading.Thread(target=_import_ahead, args=(names,)).start()  # no daemon: it ends whole
     audit = find_audit(folder.path, deployed=isinstance(grid, GrpcGrid))
     only = bool(settings.sites)
     roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites, only, audit)
@@ -145,14 +145,14 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         look = partial(_gather, roster, config, progress.saying(say))
         found, rejected = look()
         from server_app.run import Run, with_categories
-        from server_app.start_weights import checkpoint
+        from server_app.start_weights import checkpoints
 
         if plan.wants_categories and found:
             # Before the sites join: how wide their inputs are, and so their layers, depends on it.
-            plan = with_categories(Run(roster, config, plan, folder, None, say, audit, progress))
+            plan = with_categories(Run(roster, config, plan, folder, {}, say, audit, progress))
             found, rejected = look()
-        start = checkpoint(config, home() / "cache", say, given.start if given else "")
-        this_run = Run(roster, config, plan, folder, start, say, audit, progress)
+        starts = checkpoints(config, home() / "cache", say, given.starts if given else {})
+        this_run = Run(roster, config, plan, folder, starts, say, audit, progress)
         this_run.join(found, rejected)
         # Besides the last ones two of best states, and one that is being written.
         require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
@@ -209,8 +209,8 @@ def _publish(this_run: Run, folder: RunFolder, results: Mapping[str, Any]) -> No
         return
     from server_app.public_models import PublicModels
 
-    references, start = this_run.admission.references, this_run.delivery.checkpoint
-    public = PublicModels(this_run.plan, this_run.state, references, start)
+    references, starts = this_run.admission.references, this_run.delivery.checkpoints
+    public = PublicModels(this_run.plan, this_run.state, references, starts)
     public.write(folder.path, results, say)
 
 
@@ -258,9 +258,10 @@ def _allowed(sites: Sequence[str]) -> AllowedSites | None:
     return named
 
 
-def _import_ahead(model: str) -> None:
+def _import_ahead(networks: Collection[str]) -> None:
     """Import what the rounds will need, which takes seconds."""
     import server_app.run  # noqa: F401
     from models.networks import prepare
 
-    prepare(model)
+    for name in networks:
+        prepare(name)

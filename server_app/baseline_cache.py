@@ -89,7 +89,8 @@ class BaselineCache:
         """
         if numerics is None or not _digest(member):
             return ""
-        encoder = encoder_digest(self.plan.model.get("folder"))
+        plan = self.plan.of_model(member.report.model)
+        encoder = encoder_digest(plan.model.get("folder"))
         if encoder is None:
             return ""
         decides = {
@@ -97,7 +98,7 @@ class BaselineCache:
             "site": _facts(member),
             "device": _device(member.report.device),
             "numerics": asdict(numerics),
-            "plan": self._plan_of(what),
+            "plan": _plan_of(what, plan),
             "played": played,
             "versions": versions(),
             "encoder": encoder,
@@ -107,24 +108,9 @@ class BaselineCache:
         if what == POOLED:
             if not all(map(_digest, self.everyone)) or member not in self.everyone:
                 return ""
-            decides["sites"] = [_facts(each) for each in self.everyone]
+            own = [each for each in self.everyone if each.report.model == member.report.model]
+            decides["sites"] = [_facts(each) for each in own]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-    def _plan_of(self, what: str) -> dict[str, Any]:
-        """Return what of the plan decides the result: alone, the method and its groups do not."""
-        plan = self.plan
-        chosen: dict[str, Any] = {
-            "seed": plan.seed,
-            "rounds": plan.rounds,
-            "model": plan.model,
-            "weights": plan.weights,
-            "data": plan.data_options,
-            "train": asdict(plan.train),
-        }
-        if what == ALONE:
-            groups = with_rest_in(plan.groups, "personal")
-            return {**chosen, "fraction": plan.fraction, "groups": groups}
-        return {**chosen, "groups": plan.groups, "method": plan.method}
 
     def read(self, key: str, member: Member, number: int) -> Reused | None:
         """Return what was trained before under a key, or None; a file that is none is not used."""
@@ -152,6 +138,22 @@ class BaselineCache:
                 unfinished.write_text(json.dumps(checksums.with_checksum(content)))
         except OSError as error:
             self.log(f"what sites reach alone is not kept for later runs: {error}")
+
+
+def _plan_of(what: str, plan: Plan) -> dict[str, Any]:
+    """Return what of a site's plan decides the result: alone, the method and its groups do not."""
+    chosen: dict[str, Any] = {
+        "seed": plan.seed,
+        "rounds": plan.rounds,
+        "model": plan.model,
+        "weights": plan.weights,
+        "data": plan.data_options,
+        "train": asdict(plan.train),
+    }
+    if what == ALONE:
+        groups = with_rest_in(plan.groups, "personal")
+        return {**chosen, "fraction": plan.fraction, "groups": groups}
+    return {**chosen, "groups": plan.groups, "method": plan.method}
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,10 @@ def measure_updates(
     """
     table = CrossSite(OF_UPDATES, dispatch.roster.members, orders.LAST, played)
     for task, names in sorted(by_task.items()):
-        if not _layer_keys(dispatch, task):
-            table.left_out |= dict.fromkeys(names, "its model exchanges no layers")
+        without = [n for n in names if not _layer_keys(dispatch, table.members[n].variant)]
+        table.left_out |= dict.fromkeys(without, "its model exchanges no layers")
+        names = [name for name in names if name not in without]
+        if not names:
             continue
         willing = _willing(dispatch, ask, table, names)
         dispatch.log(
@@ -242,13 +244,13 @@ def _trained(
     """
     trained: dict[str, Mapping[str, Tensor]] = {}
     ask, state = replace(ask, kind=kinds.CROSS), dispatch.state
-    keys = _layer_keys(dispatch, member.task)
+    keys = _layer_keys(dispatch, member.variant)
     references = {
         group: Reference(EXACT, state.states[key], state.states[key]) for group, key in keys.items()
     }
 
     def take(asked: Member, reply: Message) -> None:
-        partition = state.partitions[asked.task]
+        partition = state.partitions[asked.variant]
         within = ask.seconds + TTL_MARGIN
         update = checked_update(
             reply, asked, ask.number, partition, state.method, references, within, keys
@@ -262,14 +264,15 @@ def _trained(
     if not trained:
         return None
     return {
-        key: trained.get(key, state.states[key]) for key in state.scope_keys(member.task).values()
+        key: trained.get(key, state.states[key])
+        for key in state.scope_keys(member.variant).values()
     }
 
 
-def _layer_keys(dispatch: Dispatch, task: str) -> dict[str, str]:
-    """Return the scope key of each exchanged group of layers, for sites of a task."""
-    groups = dispatch.state.partitions[task].groups
-    keys = dispatch.state.leaving_keys(task)
+def _layer_keys(dispatch: Dispatch, variant: str) -> dict[str, str]:
+    """Return the scope key of each exchanged group of layers, for sites of a variant."""
+    groups = dispatch.state.partitions[variant].groups
+    keys = dispatch.state.leaving_keys(variant)
     return {group: key for group, key in keys.items() if not groups[group].knowledge}
 
 

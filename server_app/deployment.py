@@ -38,7 +38,7 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
     roster : Roster
         Who joined; ``newcomer_names`` has those that are configured.
     partitions : mapping of str to Partition
-        Of each task's model.
+        Of each variant.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
         )
     trained = {member.task for member in roster.members.values()}
     for site, member in sorted(roster.newcomers.items()):
-        if member.task not in trained and _shares_by_task(partitions[member.task]):
+        if member.task not in trained and _shares_by_task(partitions[member.variant]):
             raise UserError(
                 f"deployment.newcomers: task {member.task!r} of {site} has no site besides "
                 "newcomers, so nobody would train its layers: take one of its sites out of "

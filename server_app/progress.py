@@ -94,7 +94,7 @@ class RunProgress:
         self._count(history, rounds)
 
     def join(self, tasks: Mapping[str, str]) -> None:
-        """Note the sites that take part, by name with their task."""
+        """Note the sites that take part, by name with their task, or their task and model."""
         sites = {
             name: SiteProgress(task=task, state="waiting") for name, task in sorted(tasks.items())
         }

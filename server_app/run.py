@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +40,7 @@ from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
-from server_app.start_weights import PretrainingJob, read_weights
+from server_app.start_weights import PretrainingJob, check_weights
 from server_app.time_left import stages_after
 from server_app.trackers import tracking_of
 from server_app.written_models import WrittenModels, written_models
@@ -70,7 +70,7 @@ def checked(config: Config) -> ServerState:
     check_codings(method, strategy.codings)
     check_exchanged(method, "strategy.minimum", strategy.minimum)
     check_exchanged(method, "strategy.aggregators", strategy.aggregators)
-    read_weights(config)
+    check_weights(config)
     check_halves(method, tuned=bool(config.deployment.epochs))
     method.check_training(config.train)
     check_crossing(method, config.cross_site)
@@ -97,8 +97,8 @@ class Run:
         What the sites need to know.
     folder : RunFolder
         Where checkpoints and results go.
-    start : Checkpoint, PretrainingJob or None
-        The pre-trained start, or how to make it once it is known that the sites can take part.
+    starts : mapping of str to Checkpoint or PretrainingJob
+        The pre-trained start by model, "" for the only one; or how to make it, once the sites joined.
     log : callable
         Takes text for the log.
     audit : RunAudit
@@ -113,14 +113,14 @@ class Run:
         config: Config,
         plan: Plan,
         folder: RunFolder,
-        start: Checkpoint | PretrainingJob | None,
+        starts: Mapping[str, Checkpoint | PretrainingJob],
         log: Log,
         audit: RunAudit,
         progress: RunProgress,
     ) -> None:
         self.audit, self.progress = audit, progress
         self.roster, self.config, self.plan, self.folder = roster, config, plan, folder
-        self.start, self.log = start, log
+        self.starts, self.log = starts, log
         self.history: list[dict[str, Any]] = []
         self.ends: dict[str, Any] = {}
         self.opening: dict[str, Any] | None = None
@@ -129,7 +129,7 @@ class Run:
         self.state = checked(config)
         self.tracking = tracking_of(config.tracker, folder.path, log)
         self.admission = Admission(
-            roster, self.state, plan, start, settings.on_site_error == "stop", log
+            roster, self.state, plan, starts, settings.on_site_error == "stop", log
         )
         self.dispatch = Dispatch(
             roster.grid, roster, self.state, settings, self.admission, log, audit, progress
@@ -179,14 +179,13 @@ class Run:
         saved : Saved or None
             The checkpoint from which the run continues.
         """
-        if self.start is not None:
-            self._load_start(self.start)
+        self._load_starts()
         if self.plan.wants_sums:
             scale = agree(self.dispatch, self.config.strategy.min_sites)
             self.plan = replace(self.plan, agreed=scale)
             self.admission.change_scale(self.plan)
         self.folder.note_agreed(self.plan)
-        self.folder.note_weights(self.plan.weights)
+        self.folder.note_weights(self.plan)
         self.audit.admitted(self.roster.everyone.values())
         first = 1
         if saved is not None:
@@ -268,9 +267,8 @@ class Run:
 
     def measure(self, given: SavedRun) -> dict[str, Any]:
         """Measure a state of a finished run at the sites; return what results.json holds."""
-        if self.start is not None:
-            self._load_start(self.start)
-        self.folder.note_weights(self.plan.weights)
+        self._load_starts()
+        self.folder.note_weights(self.plan)
         self.audit.admitted(self.roster.everyone.values())
         saved = given.read()
         states = states_of(saved, self.state, given.folder.name)
@@ -284,12 +282,18 @@ class Run:
         self._cross(self.config.kept_models, saved.round)
         return self._write_results()
 
-    def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
-        """Start all tasks from the checkpoint; sites that lack it get it before the next round."""
-        made = start.run(self.log) if isinstance(start, PretrainingJob) else start
-        self.plan = replace(self.plan, weights=made.content_hash)
+    def _load_starts(self) -> None:
+        """Start all models from their checkpoints; sites that lack theirs get it before a round."""
+        if not self.starts:
+            return
+        made = {
+            name: start.run(self.log) if isinstance(start, PretrainingJob) else start
+            for name, start in self.starts.items()
+        }
+        hashes = {name: each.content_hash for name, each in made.items()}
+        self.plan = replace(self.plan, weights=hashes.pop("", ""), starts=hashes)
         self.admission.start_from(made, self.plan)
-        self.delivery.checkpoint = made
+        self.delivery.checkpoints = made
 
     def _go_back(self, error: UnusableState) -> dict[str, str]:
         """Go back to the round before the one that made an unusable state.
@@ -351,7 +355,7 @@ class Run:
         content = results.results(
             self.folder,
             self.config,
-            checkpoint=self.delivery.checkpoint,
+            checkpoints=self.delivery.checkpoints,
             partition=self.admission.summaries,
             state=self.state,
             members=self.roster.members,
@@ -367,7 +371,7 @@ class Run:
 def begin_progress(run: Run) -> None:
     """Note who takes part in a run, and how long it is."""
     config, everyone = run.config, run.roster.everyone
-    run.progress.join({name: member.task for name, member in everyone.items()})
+    run.progress.join({name: member.variant for name, member in everyone.items()})
     members, newcomers = run.roster.members, len(run.roster.newcomers)
     examples = [member.report.examples["train"] for member in members.values()]
     afterwards = stages_after(
@@ -383,7 +387,7 @@ def begin_progress(run: Run) -> None:
 def last_trained(run: Run) -> dict[str, int]:
     """Return by site the round of its last update that was taken."""
     keys = {
-        member.site: run.state.leaving_keys(member.task).values()
+        member.site: run.state.leaving_keys(member.variant).values()
         for member in run.roster.members.values()
     }
     return last_whole(run.history, keys)
@@ -406,7 +410,7 @@ def save_checkpoint(run: Run, number: int) -> None:
 def with_categories(asking: Run) -> Plan:
     """Return the plan with the categories of all sites, which are to be asked anew with it."""
     # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
-    closed = ClosedAdmission(asking.roster, asking.state, asking.plan, None, False, asking.log)
+    closed = ClosedAdmission(asking.roster, asking.state, asking.plan, {}, False, asking.log)
     dispatch = replace(asking.dispatch, admission=closed)
     least = asking.config.strategy.min_sites
     plan = replace(asking.plan, categories=agree_on_categories(dispatch, least, asking.plan.data))
@@ -430,6 +434,6 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
         yield choice_line(predicted, config.choose)
     if config.deployment.epochs:
         yield tuning_line(state.partitions, config.deployment.groups)
-    tasks = {name: member.task for name, member in members.items()}
+    variants = {name: member.variant for name, member in members.items()}
     cohorts = any(member.in_cohort for member in members.values())
-    yield from aggregation_lines(state, tasks, config.strategy.bounds, cohorts=cohorts)
+    yield from aggregation_lines(state, variants, config.strategy.bounds, cohorts=cohorts)

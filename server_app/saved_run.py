@@ -51,9 +51,10 @@ class SavedRun:
     begun: Mapping[str, Any]
 
     @property
-    def start(self) -> str:
-        """The content hash of the pre-trained weights that the run started from, or ""."""
-        return str(self.begun.get("weights", ""))
+    def starts(self) -> dict[str, str]:
+        """The content hashes of the weights that the run started from, by model; "" for the only one."""
+        several = self.begun.get("starts") or {"": self.begun.get("weights", "")}
+        return {str(name): str(start) for name, start in several.items()}
 
     def config(self, own: Config) -> Config:
         """Return the configuration of the measurement: the run's, but for what is ``own``."""
@@ -105,7 +106,7 @@ def check_table(config: Config, given: SavedRun | None, *, deployed: bool) -> No
     if given is not None and given.state not in config.kept_models:
         raise UserError(
             f"cross_site=models reads the sites' {given.state} models from their folders, and in the "
-            f"run {given.folder.name} they wrote none (models.keep={config.models.keep}): write "
+            f"run {given.folder.name} they wrote none (keep_models={config.keep_models}): write "
             "cross_site=none"
         )
 

@@ -51,20 +51,20 @@ def written_models(
     members : mapping of str to Member
         The sites.
     partitions : mapping of str to Partition
-        Of each task's model.
+        Of each variant.
     simulated : bool
         Whether the sites share a machine.
     """
     sizes = {task: _size(partition) for task, partition in partitions.items()}
-    of_all = sum(sizes[member.task] for member in members.values())
+    of_all = sum(sizes[member.variant] for member in members.values())
     states, lines = config.kept_models, []
     if states and simulated:
         total, few = of_all * len(states), config.keep_models_mb * MEGABYTE
         many = f"{len(members) * len(states)} files, some {_words(total)}"
-        if total > few and config.models.keep == AUTO and config.cohort.sites > 1:
+        if total > few and config.keep_models == AUTO and config.cohort.sites > 1:
             lines.append(
                 f"the sites write no models of their own: {many}, more than keep_models_mb="
-                f"{config.keep_models_mb:g}; models.keep=all writes them, models.keep=last half of them"
+                f"{config.keep_models_mb:g}; keep_models=all writes them, keep_models=last half of them"
             )
             states = ()
         elif total > few or config.cohort.sites > 1:
@@ -90,4 +90,4 @@ def _words(size: float) -> str:
 
 
 def _less(config: Config) -> str:
-    return "models.keep=last or none writes fewer" if len(config.kept_models) > 1 else "models.keep"
+    return "keep_models=last or none writes fewer" if len(config.kept_models) > 1 else "keep_models"

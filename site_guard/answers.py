@@ -20,6 +20,7 @@ from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.sums import SumsReport
 from site_guard.class_rules import allowed
 from site_guard.layers import checked, forms_of
+from site_guard.own_model import require_own_model
 from site_guard.reports import ReportRules, Schema, check_shape, codings_of, plan_hash, some
 from site_guard.reports import round_of as round_of  # for whoever handles orders
 from site_guard.settings import SiteSettings
@@ -158,6 +159,7 @@ class AnswerFilter:
         if isinstance(report, SiteReport):
             for group, schema in report.schemas.items():
                 self._refuse_leaving(group, schema)
+            require_own_model(order, report, self.settings)
             report, forms = self.rules.site_report(order, report)
             self._announced[order.metadata.run_id] = forms
         elif isinstance(report, SumsReport):

@@ -348,7 +348,7 @@ def test_no_package_imports_torch_behind_our_back() -> None:
 @pytest.mark.parametrize(("model", "torchvision"), [("resnet18", True), ("mlp", False)])
 def test_a_server_imports_ahead_what_the_rounds_need(model: str, torchvision: bool) -> None:
     code = (
-        f"import sys, server_app.app as app; app._import_ahead({model!r})\n"
+        f"import sys, server_app.app as app; app._import_ahead([{model!r}])\n"
         "assert 'server_app.run' in sys.modules\n"
         f"assert ('torchvision' in sys.modules) is {torchvision}"
     )

@@ -227,10 +227,13 @@ def row(chosen: Chosen, local: Sequence[Mapping[str, Any]] | None) -> Cells:
         figure([max(by_examples(run)) for run in runs]),
         figure([worst(run) for run in runs]),
         alone,
-        f"{megabytes(chosen.as_nodes, 'bytes_up'):.3g}",
-        f"{megabytes(chosen.as_nodes, 'bytes_down'):.3g}",
+        *(_megabytes(chosen, way) for way in ("bytes_up", "bytes_down")),
         f"{seconds(runs):.3g}",
     )
+
+
+def _megabytes(chosen: Chosen, way: str) -> str | None:
+    return f"{megabytes(chosen.as_nodes, way):.3g}" if chosen.as_nodes else None
 
 
 def pooled_row(chosen: Chosen) -> Cells:
@@ -290,7 +293,7 @@ def _cohorts(nodes: int | None) -> list[str]:
         return []
     return [
         f"The sites are cohorts on {times(nodes, 'node')}, so the seconds have no messages between them. "
-        "MB are those of two rounds with one node for each site."
+        "MB are those of a site in two rounds of two sites with a node each."
     ]
 
 

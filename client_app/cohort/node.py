@@ -17,6 +17,7 @@ from client_app.lost_layers import keeps_layers, noted_loss, older_layers
 from client_app.memory import within_memory
 from client_app.node_config import NodeSettings
 from client_app.orders import Report, answer_order, failure_reason, save_checkpoint
+from client_app.own_model import own_plan
 from client_app.round import exchanged_tensors, open_site_round, train_round
 from fedstrata.protocol import answers, cohort_answers, kinds
 from fedstrata.protocol.answers import RoundReport
@@ -108,23 +109,24 @@ def open_cohort(node: NodeSettings, plan: Plan) -> Cohort:
     key = DataKey.of(plan)
     known = _known_data(key, node, size)
     rejected: dict[str, list[int]] = {}
-    opened: list[tuple[NodeSettings, SiteData]] = []
+    opened: list[tuple[NodeSettings, Plan, SiteData]] = []
     for index in range(node.index * size, (node.index + 1) * size):
         virtual = replace(node, index=index, count=node.count * size)
         try:
             if index not in known:
                 known[index] = read_site_data(key, virtual)
-            opened.append((virtual, known[index]))
+            data = known[index]
+            opened.append((virtual, own_plan(virtual, plan, data.site), data))
         except Exception as error:
             reason = logged_reason(error, f"number {index}", 0, virtual, simulated=True)
             rejected.setdefault(reason, []).append(index)
-    # Few models are kept open: sites that share one come one after the other.
-    opened.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
+    # Sites that share a model come one after the other: each is then opened once.
+    opened.sort(key=lambda site: (_shares(site[1], site[2]), site[2].site))
     contexts: dict[str, SiteContext] = {}
     before: SiteContext | None = None
-    for virtual, data in opened:
-        if before is None or _shapes(before.data) != _shapes(data):
-            before = open_site(virtual, plan, data)
+    for virtual, own, data in opened:
+        if before is None or _shares(before.plan, before.data) != _shares(own, data):
+            before = open_site(virtual, own, data)
         contexts[data.site] = replace(before, node=virtual, data=data)
     return Cohort(contexts, rejected)
 
@@ -149,6 +151,7 @@ def train_cohort(
             try:
                 if kind == kinds.TRAIN:
                     context.store.note_data(context.data.digest)
+                    context.store.note_model(context.plan.own)
                 sums.add(context.data.task, report, context.partitioned.partition, tensors)
             except (Refused, UserError) as error:
                 report = _failed(context, order, str(error))
@@ -268,9 +271,9 @@ def _keys(context: SiteContext) -> Mapping[str, str]:
     return scope_keys(context.partitioned.partition, context.data.task)
 
 
-def _shapes(data: SiteData) -> tuple[tuple[int, ...], int]:
-    """Return what a site's model depends on: two sites with the same shapes share one."""
-    return data.input_shape, len(data.classes)
+def _shares(plan: Plan, data: SiteData) -> tuple[str, tuple[int, ...], int]:
+    """Return what a site's model depends on: two sites that are equal in it share one."""
+    return plan.own, data.input_shape, len(data.classes)
 
 
 @lru_cache(maxsize=_COHORTS)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_app.data.cells import MOST_NAMED, CellRules, same_key
+from client_app.data.dicom import PATIENT, PATIENT_ID
 from client_app.data.duplicates import KEEP, POLICIES, Examples, settle_duplicates
 from client_app.data.findings import Findings
 from client_app.data.groups import (
@@ -262,6 +263,12 @@ def _count_groups(share: Share, parts: SplitIndices, findings: Findings) -> None
     by = share.own.group_by
     if share.own.grouped:
         findings.groups = {"by": by, "groups": groups, "on_both_sides": both}
+    elif both and by == PATIENT_ID:
+        findings.warn(
+            private(f"{both} patients", "patients")
+            + " stand in two splits, by the PatientID of DICOM files; to keep each on one side write "
+            f"data.group={PATIENT}"
+        )
     elif both:
         findings.warn(
             private(f"{both} of {groups} values", "values")

@@ -105,7 +105,7 @@ def _of_site(roots: list[Path], run: str, site: str, state: str) -> Path:
             return path
     raise UserError(
         f"{run}:{site}: has no model {state or ' or '.join(wanted)} in {sites[site]}; a run writes them "
-        "after its last round, unless models.keep is none, or the log said before round 1 that so many "
+        "after its last round, unless keep_models is none, or the log said before round 1 that so many "
         "models would take more than keep_models_mb"
     )
 

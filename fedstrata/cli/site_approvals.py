@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from fedstrata.support.errors import UserError
 
 if TYPE_CHECKING:
+    from fedstrata.protocol.plan import Plan
     from site_guard.approvals import Approvals, Decision, Request
     from site_guard.settings import SiteSettings
 
@@ -71,9 +73,9 @@ def _list(_: argparse.Namespace, settings: SiteSettings, approvals: Approvals) -
 
     rows = [("REQUEST", "RUN", "NAME", "ASKED", "MODEL", "STATE")]
     for request in approvals.requests():
-        plan = request.read_plan()
+        plan = _own_plan(request, settings)
         state = short(_state(approvals, request))
-        model = short(str(plan.model.get("name")))[:24]
+        model = short(plan.own or str(plan.model.get("name")))[:24]
         rows.append(
             (request.id, str(request.run), plan.federation, request.asked[:16], model, state)
         )
@@ -88,7 +90,7 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
     from site_guard.plan_words import plan_words
 
     request = approvals.find(options.run)
-    plan = request.read_plan()
+    plan = _own_plan(request, settings)
     rows = [
         ("request", request.id),
         ("run", f"{request.run}, {plan.federation}"),
@@ -98,7 +100,7 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
         ("bundle", request.bundle),
         ("plan", request.plan_digest),
         *plan_words(plan, request.start),
-        ("bytes a round", _bytes(request, settings.task)),
+        ("bytes a round", _bytes(plan, settings.task)),
         *(
             ("bound to", f"the {AGREED[name]} {digest[:16]} on which the sites agreed")
             for name, digest in sorted(approvals.agreed(request.id).items())
@@ -195,9 +197,20 @@ def _changes(request: Request, approvals: Approvals, *, lines: bool) -> list[str
     return shown
 
 
-def _bytes(request: Request, task: str) -> str:
-    """Return what leaves in a round, as the model of this installation has it."""
+def _own_plan(request: Request, settings: SiteSettings) -> Plan:
+    """Return a request's plan with the site's own network, where the run offers it."""
+    from fedstrata.protocol.limits import Refused
+    from site_guard.own_model import own_plan
+
     plan = request.read_plan()
+    try:
+        return own_plan(plan, settings)
+    except Refused:  # the run is refused, and the answer to it says why
+        return replace(plan, own="")
+
+
+def _bytes(plan: Plan, task: str) -> str:
+    """Return what leaves in a round, as the model of this installation has it."""
     try:  # the plan is a server's, and the model needs torch: neither may end this command
         from fedstrata.protocol.codec import forms
         from fedstrata.protocol.forms import size_of

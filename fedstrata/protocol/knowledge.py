@@ -71,6 +71,13 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
         "one vector: an average example of the site as its network sees it; with very few examples "
         "nearly an example",
     ),
+    "projections": Knowledge(
+        ("fedktl",),
+        "for each class of its task the mean normalized outputs of its network over its training "
+        "examples, and its share of them",
+        "how many examples of each class the site has, and which classes its network takes for which; "
+        "of a class with very few examples the outputs of nearly an example",
+    ),
     "prototypes": Knowledge(
         ("fedproto", "fedtgp", "fedgh"),
         "for each class of its task the mean feature of its training examples, and its share of them",
@@ -89,6 +96,9 @@ DOWN_ONLY: Mapping[str, FromServer] = {
         ("fedgen",), "a generator of features, which the server trains on the sites' last layers"
     ),
     "global_head": FromServer(("fedgh",), "the last layer, which the server trains on class means"),
+    "pictures": FromServer(
+        ("fedktl",), "a picture and a vector for each class, which a generator at the server makes"
+    ),
     "learned_prototypes": FromServer(
         ("fedtgp",), "a prototype of each class, which the server learns from class means"
     ),

@@ -38,7 +38,8 @@ class SiteProgress(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     task : str
-        Its task; "" where it never joined.
+        Its task, with its model where sites have different networks (``grade/edge``); "" where it
+        never joined.
     state : str
         ``working`` since it was asked, ``answered`` until its answer counts, ``trained`` when it
         does; ``closed`` outside its own hours.

@@ -261,6 +261,7 @@ class Site(msgspec.Struct, frozen=True):
     """A site of the rounds."""
 
     task: str
+    model: str | None = None  # None where the run has one network
     kind: Kind = "classes"
     classes: list[str] = []
     examples: dict[str, Count] = {}
@@ -301,6 +302,7 @@ class Results(msgspec.Struct, frozen=True):
     coding: dict[str, Coding] = {}
     federation: str = ""
     weights: Weights | None = None
+    starts: dict[str, Weights] = {}
     stopped: Stopped | None = None
     final: Evaluation | None = None
     best: Evaluation | None = None

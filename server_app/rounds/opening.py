@@ -48,7 +48,7 @@ def open_run(rounds: Rounds) -> dict[str, Any] | None:
     members = sorted(rounds.roster.members.values(), key=lambda member: member.site)
     expected = state.begin_round(
         {member.site: member.report.examples["train"] for member in members},
-        {member.site: member.task for member in members},
+        {member.site: member.variant for member in members},
         0,
         lambda: examples_by_scope(state, members),
         groups,
@@ -93,7 +93,7 @@ class _Opening:
         self._closed: dict[str, str] = {}
         self._began = time.monotonic()
         bounds = rounds.settings.bounds
-        alone = [member.task for member in members if not member.in_cohort]
+        alone = [member.variant for member in members if not member.in_cohort]
         self._judge = RoundJudge[Update](bounds, held_for(alone, rounds.state, bounds))
 
     def ask_all(self) -> None:
@@ -198,9 +198,9 @@ def _checked(
         reply,
         member,
         0,
-        state.partitions[member.task],
+        state.partitions[member.variant],
         state.method,
-        state.references(member.task),
+        state.references(member.variant),
         within,
         state.method.opening(),
     )

@@ -17,6 +17,7 @@ from strategies.methods.fedcp import FedCP
 from strategies.methods.fedgen import FedGen
 from strategies.methods.fedgh import FedGH
 from strategies.methods.fedkd import FedKD
+from strategies.methods.fedktl import FedKTL
 from strategies.methods.fedper import FedPer
 from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
@@ -43,6 +44,7 @@ METHODS: Mapping[str, type[Method]] = {
     "fedgen": FedGen,
     "fedgh": FedGH,
     "fedkd": FedKD,
+    "fedktl": FedKTL,
     "fedper": FedPer,
     "fedproto": FedProto,
     "fedprox": FedProx,

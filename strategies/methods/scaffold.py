@@ -93,8 +93,9 @@ class Scaffold(Method):
         pairs = [(layers[name], c[name] - own[name]) for name in layers]
 
         def correction() -> Tensor:
-            # Linear in the parameters: its gradient is c - c_i.
-            return torch.stack([torch.sum(w * difference) for w, difference in pairs]).sum()
+            # Its gradient is c - c_i and its value 0: the loss that a site reports is that of its data,
+            # and the server refuses a negative one.
+            return torch.stack([torch.sum((w - w.detach()) * d) for w, d in pairs]).sum()
 
         report = site.fit(penalty=correction if pairs else None)
         length = report.steps * site.settings.lr

@@ -65,7 +65,7 @@ def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
         return seen[-1]
 
     monkeypatch.setattr(context_module, "prefix_digest", counted)
-    context_module._load_model.cache_clear()
+    context_module.MODELS_KEPT.clear()
     store = MemoryStore()
     for number in (1, 2):
         context = opened(plan)

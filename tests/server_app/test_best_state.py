@@ -237,7 +237,7 @@ def test_a_site_that_has_no_last_model_is_named_where_that_is_the_best(
 
 @pytest.mark.parametrize(("keep", "there"), [("none", []), ("last", ["last"])])
 def test_what_is_kept_can_be_chosen(tmp_path: Path, keep: str, there: list[str]) -> None:
-    results = run(tmp_path, f"models.keep={keep}")
+    results = run(tmp_path, f"keep_models={keep}")
     assert [w for w in ("last", "best") if files(tmp_path, results, w)] == there
     measured_in_its_round(results)  # all the same
 

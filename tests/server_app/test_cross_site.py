@@ -18,7 +18,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from client_app.context import open_site
 from client_app.node_config import read_node_settings
-from fedstrata.protocol import answers, kinds, orders
+from fedstrata.protocol import answers, cohort_answers, kinds, orders
 from fedstrata.protocol.kinds import payloads_of
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.plan import plan_from_json
@@ -157,9 +157,9 @@ def test_without_fine_tuning_it_is_the_best_model_that_is_kept() -> None:
 
 
 def test_a_run_that_writes_no_models_has_none_to_measure() -> None:
-    with pytest.raises(UserError, match=r"models\.keep=none writes none: write models\.keep=last"):
-        compose("faces", ["cross_site=models", "models.keep=none"])
-    compose("faces", ["cross_site=models", "models.keep=none", "deployment.epochs=1"])
+    with pytest.raises(UserError, match=r"keep_models=none writes none: write keep_models=last"):
+        compose("faces", ["cross_site=models", "keep_models=none"])
+    compose("faces", ["cross_site=models", "keep_models=none", "deployment.epochs=1"])
 
 
 def test_a_deployment_is_refused_before_a_site_is_asked(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_updates_are_measured_with_the_personal_layers_of_the_site_that_has_the_
     losses = []
     for reply in guards.left:
         layers = answers.read_payloads(reply)
-        site = answers.reporting_site(reply)
+        site = cohort_answers.reporting_site(reply)
         if reply.metadata.message_type != kinds.CROSS or site not in PAIRS["gender"]:
             continue
         tensors = dict(own)

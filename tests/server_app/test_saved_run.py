@@ -123,7 +123,7 @@ def test_models_that_a_run_did_not_write_are_not_measured(
         if state == "last":
             check_table(given.config(own), given, deployed=False)
             continue
-        with pytest.raises(UserError, match=r"best models .* wrote none \(models\.keep=last\)"):
+        with pytest.raises(UserError, match=r"best models .* wrote none \(keep_models=last\)"):
             check_table(given.config(own), given, deployed=False)
 
 

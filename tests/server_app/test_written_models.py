@@ -34,21 +34,21 @@ def test_sites_of_cohorts_write_their_models_where_all_together_are_small() -> N
     assert large.states == ()
     (line,) = large.lines
     assert "the sites write no models of their own: 8 files, some 2,400 MB, more than" in line
-    assert "keep_models_mb=1000; models.keep=all writes them, models.keep=last half" in line
+    assert "keep_models_mb=1000; keep_models=all writes them, keep_models=last half" in line
     assert decided("cohort.sites=2", "keep_models_mb=3000", megabytes=300).states == BOTH
 
 
 def test_what_is_asked_for_is_written_whatever_its_size() -> None:
-    assert decided("cohort.sites=2", "models.keep=all", megabytes=300).states == BOTH
-    assert decided("cohort.sites=2", "models.keep=last", megabytes=300).states == ("last",)
-    assert decided("models.keep=none", megabytes=300) == WrittenModels((), True, ())
+    assert decided("cohort.sites=2", "keep_models=all", megabytes=300).states == BOTH
+    assert decided("cohort.sites=2", "keep_models=last", megabytes=300).states == ("last",)
+    assert decided("keep_models=none", megabytes=300) == WrittenModels((), True, ())
 
 
 def test_single_sites_write_theirs_and_much_is_said() -> None:
     assert decided() == WrittenModels(BOTH, True, ())
     much = decided(megabytes=300)
     assert much.states == BOTH
-    assert "8 files, some 2,400 MB (models.keep=last or none writes fewer)" in much.lines[0]
+    assert "8 files, some 2,400 MB (keep_models=last or none writes fewer)" in much.lines[0]
     assert decided(megabytes=300, simulated=False).lines == ()  # each on its own disk
 
 

@@ -62,6 +62,7 @@ OFF: dict[str, tuple[list[str], list[str]]] = {
         ["method=layers", "groups.common=[]", "groups.task=[head.out]", "groups.personal=['...']"],
     ),
     "fedgh": (["method.steps=0"], ["method=local"]),
+    "fedktl": (["method.weight=0", "method.etf=false"], ["method=local"]),
     "fedproto": (["method.weight=0"], ["method=local"]),
     "fedkd": (
         ["method.distillation=0", "method.hidden=0"],

@@ -158,6 +158,20 @@ def test_several_runs_are_compared() -> None:
     assert "made-up (2)" in text
 
 
+def test_the_table_of_sites_says_which_network_each_has(tmp_path: Path) -> None:
+    plain = run_results()
+    for name, site in plain["sites"].items():
+        site["model"] = "edge" if name == "north" else "big"
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(plain))
+    write_report([folder], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "<tr><td>north</td><td>grade</td><td>edge</td>" in text
+    write_report([write_run(tmp_path / "one")], tmp_path / "one.html")
+    assert "<th>model</th>" not in (tmp_path / "one.html").read_text()
+
+
 def test_a_report_is_written_whole_and_for_its_owner(tmp_path: Path) -> None:
     page = tmp_path / "pages" / "page.html"
     write_report([write_run(tmp_path / "run")], page)

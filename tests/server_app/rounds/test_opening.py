@@ -10,7 +10,7 @@ import pytest
 import torch
 from flwr.app import Message
 
-from fedstrata.protocol import answers, kinds
+from fedstrata.protocol import answers, cohort_answers, kinds
 from fedstrata.support.errors import UserError
 from tests.helpers.runs import DOCS, SMALL, Crash, states
 from tests.loopback import simulate
@@ -122,7 +122,7 @@ def test_without_enough_answers_nothing_is_trained(tmp_path: Path) -> None:
     def spoiled(message: Message, reply: Message) -> Message:
         if message.metadata.message_type != kinds.OPEN:
             return reply
-        return answers.failure(message, answers.reporting_site(reply), 0, "out of order")
+        return answers.failure(message, cohort_answers.reporting_site(reply), 0, "out of order")
 
     with pytest.raises(UserError, match="0 of 2 sites sent what method dbe needs"):
         simulate(tmp_path, "faces", DBE, sites=2, tamper=spoiled)

@@ -231,7 +231,7 @@ def test_a_run_that_goes_back_to_its_start_opens_again_without_whom_it_leaves_ou
 
 
 def test_the_site_keeps_its_vector_and_writes_a_network_that_predicts_alone(tmp_path: Path) -> None:
-    results, _ = simulate(tmp_path, "faces", [*RUN, "models.keep=last"], sites=2)
+    results, _ = simulate(tmp_path, "faces", [*RUN, "keep_models=last"], sites=2)
     (path,) = tmp_path.rglob("site-00*/**/models/last.safetensors")
     tensors, _ = weights.load(path)
     assert tensors["extras.vector"].any()

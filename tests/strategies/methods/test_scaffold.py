@@ -100,6 +100,15 @@ def test_a_first_round_is_that_of_the_layers_bit_for_bit() -> None:
     assert same({n: tensors_of(one)[n] for n in LAYER_NAMES}, tensors_of(other))
 
 
+def test_the_correction_is_no_part_of_the_reported_loss() -> None:
+    """A site whose reported loss is negative is refused."""
+    state = tensors_of(site_of(SCAFFOLD))
+    against = {f"extras.{buffer_name(name)}": -100 * state[name] for name in LAYER_NAMES}
+    site = site_of(SCAFFOLD, start=state | against)
+    SCAFFOLD.train(site)
+    assert site.fits[-1].loss > 0
+
+
 def in_round(number: int, last_taken: int, memory: dict[str, Tensor]) -> SiteRound:
     site = site_of(SCAFFOLD, number, memory=memory)
     site.number, site.last_taken = number, last_taken
