@@ -23,7 +23,7 @@ def aggregation_lines(
     state : ServerState
         What the run begins with.
     variants : mapping of str to str
-        The variant of each site that takes part.
+        The task and network of each site that takes part.
     bounds : BoundsConfig
         What one site may do.
     cohorts : bool
