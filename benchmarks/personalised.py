@@ -94,6 +94,11 @@ def parser() -> Parser:
     )
     made.add_argument("--pfllib", type=Path, help="PFLlib's checkout, to play the shards of MNIST")
     made.add_argument("--pfllib-python", type=Path, help="the Python of its environment; ours")
+    made.add_argument(
+        "--pfllib-rounds",
+        type=at_least(1),
+        help="rounds that PFLlib plays; ours stand beside it after as many. As many as ours if omitted",
+    )
     return add_runs(made)
 
 
@@ -137,7 +142,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["FEDSTRATA_HOME"] = str(work / "home")
     rates, seeds = tuple(sorted(set(options.rates))), tuple(options.seeds)
     tables = [
-        PersonalTable(choose(name, options, work), chosen, rates, seeds, peer, options.nodes)
+        PersonalTable(
+            choose(name, options, work),
+            chosen,
+            rates,
+            seeds,
+            peer,
+            options.nodes,
+            options.pfllib_rounds,
+        )
         for name in options.sets
     ]
     for table in tables:

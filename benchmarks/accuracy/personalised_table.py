@@ -78,6 +78,9 @@ class PersonalTable:
         PFLlib's checkout, where it plays the same shards.
     nodes : int or None
         SuperNodes, of equally many sites each; None for one a site.
+    peer_rounds : int or None
+        Rounds that PFLlib plays; None for as many as ours. The rate is constant, so both columns are
+        of the same state of the same run.
     """
 
     dataset: PersonalSet
@@ -86,6 +89,7 @@ class PersonalTable:
     seeds: tuple[int, ...]
     peer: pfllib.Peer | None = None
     nodes: int | None = None
+    peer_rounds: int | None = None
     chosen: dict[str, Chosen] = field(default_factory=dict, init=False)
     peers: dict[str, pfllib.Played] = field(default_factory=dict, init=False)
     pooled: Chosen | None = field(default=None, init=False)
@@ -144,7 +148,7 @@ class PersonalTable:
             tried.rate,
             config.train.batch_size,
             config.train.epochs or 1,
-            self.dataset.rounds,
+            self._beside_rounds,
             dict(config.method),
         )
         try:
@@ -176,11 +180,19 @@ class PersonalTable:
         name = f"personalised-{self.dataset.name}"
         write(folder, name, tables, command=command, notes=notes, more=self._details())
 
+    @property
+    def _beside_rounds(self) -> int:
+        return min(self.peer_rounds or self.dataset.rounds, self.dataset.rounds)
+
     def _beside(self) -> Table:
-        table = Table(f"{self.dataset.title}: beside PFLlib, over all test examples", PEER_COLUMNS)
+        rounds = self._beside_rounds
+        title = (
+            f"{self.dataset.title}: beside PFLlib, over all test examples, {times(rounds, 'round')}"
+        )
+        table = Table(title, PEER_COLUMNS)
         for name, peer in self.peers.items():
             runs = self.chosen[name].runs
-            curves = [by_examples(run) for run in runs]
+            curves = [by_examples(run)[:rounds] for run in runs]
             table.rows[name] = (
                 figure([curve[-1] for curve in curves]),
                 figure([peer.curve[-1]]),

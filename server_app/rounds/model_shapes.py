@@ -53,5 +53,6 @@ def _mend(names: list[str]) -> str:
     return (
         "Exchange what all models have in the same shape, such as head.out with "
         f"{WIDTH}, and put the rest into groups.personal: with method=layers "
-        "groups.common=[head.out] groups.task=[] groups.personal=['...']"
+        "groups.common=[head.out] groups.task=[] groups.personal=['...']. Or choose a method that "
+        "exchanges no layers of a site's network, such as fedproto, fd or fml"
     )

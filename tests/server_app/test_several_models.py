@@ -143,6 +143,15 @@ def test_a_resumed_run_ends_as_if_it_had_gone_on_and_other_models_are_refused(
     store.check_model("b")
 
 
+@pytest.mark.parametrize("method", ["fd", "fedproto", "fedtgp", "fedgh", "fedgen", "fml", "fedkd"])
+def test_methods_for_different_networks_take_all_sites(tmp_path: Path, method: str) -> None:
+    results = played(tmp_path, f"method={method}", *MLPS, "keep_models=none")
+    for record in results["rounds"]:
+        assert record["refused"] == {}
+        assert len(record["participants"]) == 4
+    assert all(site["accuracy"] is not None for site in results["final"]["sites"].values())
+
+
 def test_groups_of_one_layer_go_with_any_body_as_the_error_says(tmp_path: Path) -> None:
     mended = ["groups.common=[head.out]", "groups.task=[]", "groups.personal=['...']"]
     results = played(tmp_path, "method=layers", *mended, *MLPS, "strategy.rounds=1")
