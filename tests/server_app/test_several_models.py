@@ -49,6 +49,19 @@ def test_sites_with_different_bodies_average_a_head(tmp_path: Path) -> None:
     assert rows["gender/big"]["personal"] != rows["gender/edge"]["personal"]
 
 
+@pytest.mark.parametrize(
+    ("method", "made"), [("fedgh", "global_head"), ("fedgen", "generator"), ("fedktl", "pictures")]
+)
+def test_a_server_that_learns_teaches_sites_with_different_networks(
+    tmp_path: Path, method: str, made: str
+) -> None:
+    results = played(tmp_path, f"method={method}", *TWO, sites=2)
+    assert {site["model"] for site in results["sites"].values()} == {"big", "edge"}
+    assert [record["kept"] for record in results["rounds"]] == [{}, {}]
+    assert all(len(record["participants"]) == 2 for record in results["rounds"])
+    assert results["rounds"][1]["bytes_down"][made] > 0
+
+
 @pytest.mark.parametrize("method", [HEADS, ["method=local"]], ids=["lg_fedavg", "local"])
 def test_one_network_under_two_names_is_one_network(tmp_path: Path, method: list[str]) -> None:
     alike = ["+model@models.a=mlp", "+model@models.b=mlp", "model=mlp"]
