@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fedstrata.protocol.kinds import group_of
+from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.state import ServerState
+from server_app.rounds.teaching import teaching_lines
 from strategies.aggregators.buffered import BufferedAggregator
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.config import BoundsConfig
+
+
+def aggregation_lines(
+    state: ServerState, variants: Mapping[str, str], bounds: BoundsConfig, *, cohorts: bool
+) -> Iterator[str]:
+    """Yield what bounds one site, what aggregators need, and what bounds the server's learning.
+
+    Parameters
+    ----------
+    state : ServerState
+        What the run begins with.
+    variants : mapping of str to str
+        The task and network of each site that takes part.
+    bounds : BoundsConfig
+        What one site may do.
+    cohorts : bool
+        Whether nodes send sums over several sites.
+
+    Raises
+    ------
+    UserError
+        Where what the server learns from takes more memory than it may.
+    """
+    held = {
+        key: most
+        for key, most in held_for([*variants.values()], state, bounds).items()
+        if _judged(state, group_of(key))
+    }
+    yield bounds_line(bounds, held, cohorts=cohorts)
+    yield from aggregator_lines(state)
+    yield from robust_lines(state, bounds)
+    keys_of = {site: state.scope_keys(variant) for site, variant in variants.items()}
+    yield from teaching_lines(
+        state.aggregators, state.states, keys_of, state.teaching, cohorts=cohorts
+    )
+
+
+def _judged(state: ServerState, group: str) -> bool:
+    """Return whether the norms of what sites send in a group are judged in a round."""
+    method = state.method
+    return method.trains_what_it_received(group) or method.judges_values(group)
 
 
 def aggregator_lines(state: ServerState) -> Iterator[str]:
@@ -38,7 +81,7 @@ def robust_lines(state: ServerState, bounds: BoundsConfig) -> Iterator[str]:
         return
     method = state.method
     for group, name in others.items():
-        judged = group in method.opening() or method.trains_what_it_received(group)
+        judged = group in method.opening() or _judged(state, group)
         limit = "as it likes"
         if judged and bounds.norm_factor is not None:
             limit = f"by up to strategy.bounds.norm_factor={bounds.norm_factor:g} times the median"

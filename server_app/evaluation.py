@@ -318,9 +318,8 @@ def _trained(
     lacking = [member for member in members if member.site not in kept]
     if lacking or not kept:
         dispatch.log(f"{text.format(len(lacking))}: {_as_long(dispatch, played)}")
-        if kind == kinds.POOLED and len(models := {member.report.model for member in members}) > 1:
-            named = ", ".join(sorted(models))
-            dispatch.log(f"in one place: each of {named} on the data of the sites that have it")
+        if kind == kinds.POOLED and len(own := {member.report.model for member in members}) > 1:
+            dispatch.log(f"each of {', '.join(sorted(own))} on the data of the sites that have it")
         made, _ = ask_reports(dispatch, ask, lacking, answers.read_round_report, what=f"{what}: ")
         for name, report in made.items():
             if cache is not None and keys[name]:

@@ -15,7 +15,7 @@ from fedstrata.support.errors import UserError
 from models.groups import PRETRAINED
 from models.weights import Checkpoint
 from server_app import report, results, tables
-from server_app.aggregator_lines import aggregator_lines, robust_lines
+from server_app.aggregator_lines import aggregation_lines
 from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
 from server_app.baseline_cache import Baselines, baselines_of
@@ -32,12 +32,10 @@ from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch, last_whole
-from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.opening import open_run
 from server_app.rounds.state import GroupCheckpoint, ServerState
-from server_app.rounds.teaching import teaching_lines
 from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
@@ -436,15 +434,6 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
         yield choice_line(predicted, config.choose)
     if config.deployment.epochs:
         yield tuning_line(state.partitions, config.deployment.groups)
+    variants = {name: member.variant for name, member in members.items()}
     cohorts = any(member.in_cohort for member in members.values())
-    held = held_for([member.variant for member in members.values()], state, config.strategy.bounds)
-    changes, values = state.method.trains_what_it_received, state.method.judges_values
-    groups = {key: kinds.group_of(key) for key in held}
-    held = {key: most for key, most in held.items() if changes(groups[key]) or values(groups[key])}
-    yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
-    yield from aggregator_lines(state)
-    yield from robust_lines(state, config.strategy.bounds)
-    keys_of = {name: state.scope_keys(member.variant) for name, member in members.items()}
-    yield from teaching_lines(
-        state.aggregators, state.states, keys_of, state.teaching, cohorts=state.sums
-    )
+    yield from aggregation_lines(state, variants, config.strategy.bounds, cohorts=cohorts)

@@ -36,6 +36,11 @@ def models_problem(
 
 def _mend(names: list[str]) -> str:
     """Return what to write instead."""
+    if all(name.startswith("extras.") for name in names):
+        return (
+            f"{WIDTH} gives all of them the same width of features, on which depends what this method "
+            "exchanges"
+        )
     if names == ["head.out.bias", "head.out.weight"]:
         return "Their tasks have different numbers of outputs: put head.out into groups.task"
     if any(name.startswith("head.out.") for name in names) and all(
@@ -53,5 +58,6 @@ def _mend(names: list[str]) -> str:
     return (
         "Exchange what all models have in the same shape, such as head.out with "
         f"{WIDTH}, and put the rest into groups.personal: with method=layers "
-        "groups.common=[head.out] groups.task=[] groups.personal=['...']"
+        "groups.common=[head.out] groups.task=[] groups.personal=['...']. Or choose a method that "
+        "exchanges no layers of a site's network, such as fedproto, fd or fml"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from strategies.aggregators import AGGREGATORS
 from strategies.config import BoundsConfig, plan_for
 from tests.helpers.runs import SMALL
 from tests.helpers.site_contexts import opened
+from tests.loopback import simulate
 
 
 def lines(*overrides: str, **bounds: Any) -> list[str]:
@@ -62,3 +64,28 @@ def test_a_group_of_layers_that_is_left_out_is_named_with_what_to_write() -> Non
 def test_which_aggregators_bear_a_bad_site() -> None:
     robust = {name for name, each in AGGREGATORS.items() if each.robust}
     assert robust == {"median", "trimmed_mean", "krum"}
+
+
+# -- whole runs ------------------------------------------------------------------------------------
+
+ONE = [*SMALL, "strategy.rounds=1", "data.tasks=[gender]"]
+
+
+def test_bounds_and_what_the_server_learns_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulate(tmp_path, "faces", [*ONE, "method=fedtgp", "method.epochs=1"])
+    assert "strategy.teacher: learned_prototypes/gender is made by the server" in caplog.text
+    assert "strategy.teacher: prototypes/gender is made by the server" in caplog.text
+    assert "strategy.bounds: an update is refused above 10 times" in caplog.text
+
+
+def test_a_buffered_aggregator_and_a_step_of_variances_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = ["aggregator@strategy.aggregators.common=median", "strategy.minimum.common=3"]
+    simulate(tmp_path / "median", "faces", [*ONE, *chosen])
+    assert "common: Median needs all updates of a round: within 2048 MB" in caplog.text
+    chosen = ["aggregator@strategy.aggregators.common=fedadam", "groups=all_common"]
+    simulate(tmp_path / "adam", "faces", [*ONE, *chosen])
+    assert "BatchNorm variances, which may become negative" in caplog.text

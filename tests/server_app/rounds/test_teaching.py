@@ -226,3 +226,13 @@ def test_nothing_of_what_sites_send_can_be_set_for_it(tmp_path: Path, key: str) 
         UserError, match=f"strategy.{key}.hints: method hinted makes group 'hints' at"
     ):
         simulate(tmp_path, "faces", [*HINTED, settings[key]], sites=2)
+
+
+def test_what_any_aggregator_learns_above_the_norm_is_left_out(tmp_path: Path) -> None:
+    overrides = [*SMALL, "method=scaffold", "train.optimizer.momentum=0", "strategy.rounds=1"]
+    results, _ = simulate(tmp_path, "faces", [*overrides, "strategy.teacher.norm=1e-9"], sites=2)
+    (record,) = results["rounds"]
+    assert "at most 1e-09 is taken (strategy.teacher.norm)" in record["kept"]["control"]
+    assert "common" not in record["kept"]
+    found = states(tmp_path, results["run"])
+    assert not any(t.any() for name, t in found.items() if name.startswith("state/control"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def site_with(
     labels: list[int] | None = None,
     seed: int = 0,
     received: Mapping[str, Tensor] = RECEIVED,
-    **given,
+    **given: Any,
 ) -> SiteRound:
     site = site_of(METHOD, seed, start=received, **given)
     if labels is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from tests.helpers.method_rounds import (
 from tests.helpers.runs import SMALL, same, states
 from tests.loopback import simulate
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "predict": "head",
     "epochs": 3,
     "batch_size": 10,
@@ -91,7 +92,7 @@ class PrototypeTeacherStart:
 
     @staticmethod
     def of(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        fresh = PrototypeTeacher(**{**OF_SERVER, "rate": 1e-30})  # type: ignore[arg-type]
+        fresh = PrototypeTeacher(**{**OF_SERVER, "rate": 1e-30})
         fresh.inform(RoundFacts(1, 3, 15, {}))
         fresh.begin(state, {})
         sent = {SUMS: torch.ones(CLASSES, 3), COUNTS: torch.ones(CLASSES)}
