@@ -60,7 +60,7 @@ def parser() -> Parser:
     )
     made.add_argument(
         "--rates",
-        type=_rate,
+        type=rate,
         nargs="+",
         default=RATES,
         help="learning rates, of which validation data choose one for each method",
@@ -94,6 +94,11 @@ def parser() -> Parser:
     )
     made.add_argument("--pfllib", type=Path, help="PFLlib's checkout, to play the shards of MNIST")
     made.add_argument("--pfllib-python", type=Path, help="the Python of its environment; ours")
+    made.add_argument(
+        "--pfllib-rounds",
+        type=at_least(1),
+        help="rounds that PFLlib plays; ours stand beside it after as many. As many as ours if omitted",
+    )
     return add_runs(made)
 
 
@@ -107,14 +112,15 @@ def _share(text: str) -> float:
     return share
 
 
-def _rate(text: str) -> float:
+def rate(text: str) -> float:
+    """Return a learning rate of the command line."""
     try:
-        rate = float(text)
+        value = float(text)
     except ValueError:
-        rate = 0.0
-    if not 0 < rate < 100:
+        value = 0.0
+    if not 0 < value < 100:
         raise argparse.ArgumentTypeError(f"{text!r} is no learning rate above 0")
-    return rate
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -137,7 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["FEDSTRATA_HOME"] = str(work / "home")
     rates, seeds = tuple(sorted(set(options.rates))), tuple(options.seeds)
     tables = [
-        PersonalTable(choose(name, options, work), chosen, rates, seeds, peer, options.nodes)
+        PersonalTable(
+            choose(name, options, work),
+            chosen,
+            rates,
+            seeds,
+            peer,
+            options.nodes,
+            options.pfllib_rounds,
+        )
         for name in options.sets
     ]
     for table in tables:

@@ -118,6 +118,10 @@ def _network_of_method(
     site_round = loaded_round(owner, order.round, {}, None).site_round
     names = owner.partitioned.model.state_dict()
     owner.partitioned.load({name: model.tensors[name] for name in names})
+    own = owner.partitioned.partition
+    sent = [name for group in own.exchanged_groups() for name in own.exchanged_names(group)]
+    # As it was when the file was written: knowledge is what arrived then.
+    site_round.received = {name: model.tensors[name].to(owner.device) for name in sent}
     kept = {n: t for n, t in model.tensors.items() if n.startswith(MEMORY)}
     site_round.memory = {name.removeprefix(MEMORY): tensor for name, tensor in kept.items()}
     return prepared, owner.method.predictor(site_round)

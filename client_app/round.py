@@ -24,6 +24,7 @@ from fedstrata.protocol.numerics import Numerics
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models.freezing import split_at
+from models.preprocessing import Pictures
 from models.training.class_measures import Measured as Outputs
 from models.training.data import Split
 from models.training.intervals import Interval
@@ -275,6 +276,8 @@ def loaded_round(
         # Once a process for one structure; it shares the tail's tensors.
         compiled=cast(nn.Module, torch.compile(tail)) if compiled else None,
     )
+    if isinstance(data.preprocessing, Pictures):
+        site_round.picture_scale = data.preprocessing.mean, data.preprocessing.std
     measured = {name: splits[name] for name in MEASURED}
     return PreparedRound(context, number, site_round, measured, started)
 

@@ -37,7 +37,10 @@ _MAY_CHANGE = (
     *(f"cohort.{key}" for key in ("sites", "batched")),  # which node holds a site
     "choose.patience",
     "cross_site",
-    *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
+    *(
+        f"tracker.{key}"
+        for key in ("name", "folder", "uri", "experiment", "project", "entity", "mode")
+    ),
     "keep_models",
     "keep_models_mb",
     "public_models",

@@ -66,6 +66,7 @@ class Mutual(Method):
     own_networks = True
     needs_inputs = True
     predicts_with_received = False
+    tunes = ("personal",)
 
     def loss(self, site: SiteRound, own: Seen, shared: Seen, labels: Tensor) -> Tensor:
         """Return what is minimized over a batch, a scalar."""

@@ -61,6 +61,8 @@ class SiteRound:
     compiled : nn.Module or None
         ``tail`` as compiled by torch, where that is configured. It runs instead of ``tail``; parts
         and copies are made of ``tail`` itself.
+    picture_scale : tuple of two tuples of float
+        Mean and deviation with which the site normalizes pictures, one or one per channel.
     """
 
     model: nn.Module
@@ -81,6 +83,7 @@ class SiteRound:
     rounds: int = 1
     last_taken: int = 0
     compiled: nn.Module | None = None
+    picture_scale: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0,), (1.0,))
     fits: list[FitReport] = field(default_factory=list)
 
     # -- the parts of the model ------------------------------------------------------------------
@@ -127,6 +130,11 @@ class SiteRound:
             return split_before(self.tail, before)
         except ValueError as error:
             raise UserError(f"the trained part of the model cannot be cut: {error}") from None
+
+    def as_inputs(self, pictures: Tensor) -> Tensor:
+        """Return pictures ``(b, c, h, w)`` of 0 to 1 as the site's network takes its own."""
+        mean, std = (pictures.new_tensor(each)[:, None, None] for each in self.picture_scale)
+        return (pictures - mean) / std
 
     # -- a second model --------------------------------------------------------------------------
 

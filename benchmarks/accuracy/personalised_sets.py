@@ -77,6 +77,7 @@ def mnist(root: Path, rounds: int | None = None, every: int = 1) -> PersonalSet:
             "data.mean=[0.5]",
             "data.std=[0.5]",
             "model=fedavg_cnn",
+            "model.head=[]",  # the experiment's hidden layer is none of PFLlib's network
             "train.batch_size=10",
         ),
         rounds or 20,
@@ -96,6 +97,7 @@ def cifar100(root: Path, rounds: int | None = None, sites: int = 20) -> Personal
         (
             "data.dataset=cifar100",
             "model=fedavg_cnn",
+            "model.head=[]",
             "train.batch_size=10",
             "train.precision=float32",
         ),

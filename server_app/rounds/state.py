@@ -159,10 +159,11 @@ class ServerState:
 
         chosen = self.method.aggregator(group, configured)
         if self.sums and isinstance(chosen, Teacher) and not chosen.takes_sums:
+            mean = "method.each_site=false, or " if hasattr(self.method, "each_site") else ""
             raise UserError(
                 f"method={self.method.name}: the server makes group {group!r} of each site's own "
                 "update, and with cohort.sites above 1 a node sends the sum over its sites: write "
-                "cohort.sites=1, with a SuperNode for each site"
+                f"{mean}cohort.sites=1, with a SuperNode for each site"
             )
         if self.sums and not chosen.takes_sums:
             raise UserError(

@@ -171,7 +171,7 @@ class FedKTL(Method):
     def _penalty(self, site: SiteRound) -> Callable[[], Tensor]:
         """Return how far the features of the server's pictures are from their latent vectors."""
         (there,) = torch.nonzero(site.received[THERE], as_tuple=True)
-        pictures, targets = site.received[PICTURES], site.received[TARGETS]
+        pictures, targets = site.as_inputs(site.received[PICTURES]), site.received[TARGETS]
         body, _ = split_before(site.network, LAST_LAYER)  # frozen layers too: these are pictures
         project = site.extras.get_submodule("project")
         statistics = [module for module in body.modules() if hasattr(module, "running_mean")]

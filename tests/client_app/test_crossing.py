@@ -15,6 +15,7 @@ from client_app.context import SiteContext
 from client_app.crossing import measure_model, train_to_cross
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.orders import Order
+from fedstrata.protocol.payload import encode
 from fedstrata.support.errors import UserError
 from models.model_file import network_of, read_model, write_model
 from models.training.loop import schedule_factor
@@ -90,11 +91,16 @@ def test_a_deployed_site_measures_no_other_sites_model() -> None:
         orders.evaluate_received(without, of_model("site-01"))
 
 
-def tuned_model(method: str) -> tuple[SiteContext, SiteContext, DeployReport]:
+def tuned_model(method: str, *more: str) -> tuple[SiteContext, SiteContext, DeployReport]:
     """Return a site that has deployed its model, another one of its task, and what the first said."""
-    plan = plan_of(f"method={method}", "cross_site=models", "deployment.epochs=1", *FULL)
+    plan = plan_of(f"method={method}", "cross_site=models", "deployment.epochs=1", *FULL, *more)
     owner, other = (opened(plan, **{"partition-id": i, "num-partitions": 4}) for i in (0, 2))
     layers = payloads(owner)
+    if "prototypes" in layers:  # there are some, and they differ
+        begun = safetensors.torch.load(layers["prototypes"])
+        drawn = torch.Generator().manual_seed(0)
+        known = {name: torch.rand(t.shape, generator=drawn) + 1 for name, t in begun.items()}
+        layers["prototypes"] = encode(known)
     for number in (1, 2):
         orders.train(owner, order(number, layers))
     report, _ = orders.deploy(owner, order(3, layers))
@@ -116,12 +122,14 @@ def test_another_sites_model_is_measured_as_its_file_predicts(method: str) -> No
     assert (report_there.site, report_there.examples) == ("site-02", len(other.data.train))
 
 
-@pytest.mark.parametrize("method", ["fedcp", "gpfl"])
+@pytest.mark.parametrize("method", ["fedcp", "gpfl", "fedproto"])
 def test_what_no_file_predicts_is_measured_as_the_method_does_at_its_site(method: str) -> None:
-    owner, other, report = tuned_model(method)
+    more = ["method.predict=nearest"] if method == "fedproto" else []
+    owner, other, report = tuned_model(method, *more)
     at_home = measure_model(owner, of_model("site-00"))
     assert at_home.metrics["test"]["loss"] == pytest.approx(report.after["test"]["loss"], abs=1e-5)
     model = read_model(owner.store.deployed)
+    assert not model.card.predicts_alone
     _, network = crossing._network_of_method(other, of_model("site-00"), model)
     assert measure_model(other, of_model("site-00")).site == "site-02"
     if method == "gpfl":  # its condition is of the owner's classes, not of those here

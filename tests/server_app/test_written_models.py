@@ -19,7 +19,9 @@ def decided(
 ) -> WrittenModels:
     partition: Any = SimpleNamespace(specs={"w": SimpleNamespace(nbytes=int(megabytes * 1e6))})
     names = [f"task-{n % tasks}" for n in range(sites)]
-    members: Any = {f"site-{n}": SimpleNamespace(variant=task) for n, task in enumerate(names)}
+    members: Any = {
+        f"site-{n}": SimpleNamespace(task=task, variant=task) for n, task in enumerate(names)
+    }
     config = compose("faces", overrides)
     partitions = {f"task-{n}": partition for n in range(tasks)}
     return written_models(config, members, partitions, simulated=simulated)

@@ -10,6 +10,7 @@ from benchmarks.accuracy import personalised_sets as sets
 from benchmarks.accuracy.personalised_sets import PersonalSet, cases, method_of
 from benchmarks.accuracy.study import Case
 from fedstrata.support.errors import UserError
+from server_app.compose import compose
 
 ROOT = Path("/data/set")
 ALL = (sets.har(ROOT), sets.mnist(ROOT), sets.pacs(ROOT), sets.faces())
@@ -30,6 +31,14 @@ def test_a_set_is_a_configuration_that_exists(dataset: PersonalSet) -> None:
 def test_only_the_set_whose_network_pfllib_has_names_one() -> None:
     assert [each.name for each in ALL if each.peer_model] == ["mnist"]
     assert [each.name for each in ALL if not each.normalized] == ["mnist"]
+
+
+@pytest.mark.parametrize("dataset", [sets.mnist(Path("/x")), sets.cifar100(Path("/x"))])
+def test_the_network_is_pfllibs_without_a_hidden_layer_of_the_experiment(
+    dataset: PersonalSet,
+) -> None:
+    config = compose(dataset.experiment, dataset.overrides)
+    assert (config.model["name"], config.model["head"]) == ("fedavg_cnn", ())
 
 
 def test_rounds_can_be_chosen() -> None:

@@ -90,6 +90,24 @@ def test_pfllib_stands_beside(written) -> None:
     assert any("PFLlib plays one run" in note for note in written[0]["notes"])
 
 
+def test_pfllib_may_play_the_first_rounds_alone(monkeypatch, tmp_path: Path) -> None:
+    played = []
+
+    def play(self, wanted, sites, work) -> Played:
+        played.append(wanted.rounds)
+        return Played([0.25], 3.0, ["-algo"])
+
+    monkeypatch.setattr(Peer, "play", play)
+    chosen = cases(("local",), ("local",))
+    table = PersonalTable(FEW, chosen, (0.05,), (1,), Peer(tmp_path), peer_rounds=1)
+    table.run(LoopbackSimulator(tmp_path), tmp_path / "it", "python -m it")
+    made = json.loads((tmp_path / "it" / "personalised-few.json").read_text())
+    (row,) = made["tables"][1]["rows"].values()
+    assert played == [1]
+    assert made["tables"][1]["title"].endswith(", 1 round")
+    assert row["ours, last round, %"]["values"] == [made["curves"]["local"][0][0]]
+
+
 def test_every_seed_site_and_round_stands_in_the_json(written) -> None:
     result = written[0]
     assert {len(curve) for curve in result["curves"]["fedavg"]} == {2}

@@ -15,6 +15,7 @@ from strategies.methods import METHODS, make_method
 def switched_on(name: str) -> Method:
     """Return a method as configured by default, with all that can be switched on."""
     options = yaml.safe_load((Path(conf.__file__).parent / "method" / f"{name}.yaml").read_text())
+    options.pop("defaults", None)  # other choices that a method makes, such as a coding
     return make_method({key: True if value is False else value for key, value in options.items()})
 
 

@@ -18,6 +18,15 @@ def test_what_was_run() -> None:
     assert said[2] == "It began from the weights central. The seed is 7."
 
 
+def test_what_was_refused_before_round_1_is_named() -> None:
+    plain = run_results()
+    plain["rounds"][0]["opening"] = {"refused": {"south": "out of order"}, "late": {}, "absent": {}}
+    found = [each for each in facts.problems(typed(plain)) if each.reason == "out of order"]
+    assert [(each.who, each.what, each.rounds) for each in found] == [
+        ("south", "refused", "before round 1")
+    ]
+
+
 def test_which_networks_the_sites_have_where_there_are_several() -> None:
     plain = run_results(
         starts={"big": {"content_hash": "ab" * 32, "source": "central"}}, weights=None

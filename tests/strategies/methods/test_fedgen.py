@@ -108,6 +108,13 @@ def test_what_leaves_and_what_arrives() -> None:
     assert not [name for name in site_of(METHOD).trainable() if name.startswith("extras")]
 
 
+def test_networks_that_differ_up_to_the_last_layer_exchange_alike() -> None:
+    one, other = site_of(METHOD).partition, site_of(METHOD, model="mlp_bn").partition
+    assert one.specs.keys() != other.specs.keys()
+    for group in ("task", "label_counts", GENERATOR):
+        assert one.fingerprint(group) == other.fingerprint(group)
+
+
 def test_without_weight_only_the_last_layer_is_shared() -> None:
     lg = make_method({"name": "lg_fedavg", "common": ["head.out"]})
     one, other = site_of(OFF, momentum=0.9), site_of(lg, momentum=0.9)
@@ -119,7 +126,9 @@ def test_without_weight_only_the_last_layer_is_shared() -> None:
 
 def test_the_generator_is_in_the_checkpoint_and_sites_get_it(tmp_path: Path) -> None:
     """And where nodes send sums, it learns from the mean layer alone."""
-    with pytest.raises(UserError, match="makes group 'generator' of each site's own update"):
+    with pytest.raises(
+        UserError, match=r"makes group 'generator' of each site's .* method\.each_site=false"
+    ):
         simulate(tmp_path / "no", "faces", [*RUN, "cohort.sites=2"], sites=2)
     results, _ = simulate(tmp_path, "faces", RUN)
     found = states(tmp_path, results["run"])

@@ -104,6 +104,16 @@ def test_only_class_means_leave_and_only_the_last_layer_arrives() -> None:
     assert set(HEAD) <= site.trainable().keys()
 
 
+def test_networks_that_differ_up_to_the_last_layer_exchange_alike() -> None:
+    sites = [site_of(METHOD), site_of(METHOD, 1, model="mlp_bn")]
+    for site in sites:
+        METHOD.train(site)
+    one, other = (site.partition for site in sites)
+    assert one.specs.keys() != other.specs.keys()
+    assert all(one.fingerprint(g) == other.fingerprint(g) for g in ("prototypes", GLOBAL_HEAD))
+    assert float(mean_of(METHOD, sites, "prototypes")[COUNTS].sum()) == pytest.approx(1)
+
+
 def test_without_steps_it_is_training_alone_bit_for_bit() -> None:
     one, other = site_of(OFF, momentum=0.9), site_of(LOCAL, momentum=0.9)
     OFF.train(one)
@@ -126,7 +136,9 @@ def test_a_sites_training_does_not_move_the_servers_head(tmp_path: Path) -> None
 
 def test_the_means_of_each_site_are_refused_where_nodes_send_sums(tmp_path: Path) -> None:
     each = [*RUN, "method.each_site=true"]
-    with pytest.raises(UserError, match="makes group 'global_head' of each site's own update"):
+    with pytest.raises(
+        UserError, match=r"makes group 'global_head' of each site's .* method\.each_site=false"
+    ):
         simulate(tmp_path, "faces", [*each, "cohort.sites=2"], sites=2)
     results, _ = simulate(tmp_path, "faces", [*each, "strategy.rounds=1"])
     assert results["rounds"][0]["kept"] == {}

@@ -83,7 +83,9 @@ def angles(x: Numbers, p: Parameters) -> tuple[Numbers, Numbers]:
 def test_a_round_of_two_sites_is_that_of_numpy() -> None:
     """Of class 1 there is no picture yet."""
     sites = [site_with(METHOD, i, examples=n, start=RECEIVED) for i, n in enumerate(EXAMPLES)]
-    drawn = PICTURES.flatten(1).double().numpy()[[0, 2]]
+    for site in sites:
+        site.picture_scale = (0.5,), (0.25,)
+    drawn = (PICTURES.flatten(1).double().numpy()[[0, 2]] - 0.5) / 0.25
     wanted = TARGETS.double().numpy()[[0, 2]]
     of_each = []
     for site in sites:
@@ -130,6 +132,16 @@ def test_without_weight_and_angles_it_is_training_alone_bit_for_bit() -> None:
     assert OFF.predictor(one) is one.tail
     assert OFF.deployed(one) == {}
     assert METHOD.deployed(one) is None
+
+
+def test_networks_that_differ_exchange_alike() -> None:
+    sites = [site_with(METHOD, start=RECEIVED), site_with(METHOD, 1, model="mlp_bn")]
+    for site in sites:
+        METHOD.train(site)
+    one, other = (site.partition for site in sites)
+    assert one.specs.keys() != other.specs.keys()
+    assert all(one.fingerprint(g) == other.fingerprint(g) for g in ("projections", GROUP))
+    assert float(mean_of(METHOD, sites, "projections")[COUNTS].sum()) == pytest.approx(1)
 
 
 def test_only_mean_projections_leave_a_site() -> None:
@@ -180,7 +192,9 @@ def test_each_task_gets_pictures_also_of_a_single_site(tmp_path: Path, sites: in
 
 def test_the_means_of_each_site_are_refused_where_nodes_send_sums(tmp_path: Path) -> None:
     each = [*RUN, "method.each_site=true"]
-    with pytest.raises(UserError, match="makes group 'pictures' of each site's own update"):
+    with pytest.raises(
+        UserError, match=r"makes group 'pictures' of each site's .* method\.each_site=false"
+    ):
         simulate(tmp_path, "faces", [*each, "cohort.sites=2"], sites=2)
     results, _ = simulate(tmp_path, "faces", [*each, "strategy.rounds=1"], sites=2)
     assert results["rounds"][0]["kept"] == {}

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from client_app import tuning
 from fedstrata.protocol.task_kinds import TaskKind
 from fedstrata.support.errors import UserError
+from models.model_file import read_model
 from server_app.compose import compose
 from strategies.methods import make_method
 from strategies.methods.fml import FML
@@ -145,6 +147,17 @@ def test_fine_tuning_trains_the_own_network_alone() -> None:
     assert changed == {"fc1.weight", "fc1.bias", "head.out.weight", "head.out.bias"}
 
 
+def test_fine_tuning_of_the_shared_network_alone_is_refused_before_training() -> None:
+    def built(groups: str) -> None:
+        plan = plan_of("har", "deployment.epochs=1", f"deployment.groups={groups}")
+        build_partitioned(plan, TAUGHT, input_shape=(6,), classes=2)
+
+    built("[personal]")
+    built("[common,task,personal]")
+    with pytest.raises(UserError, match=r"method fml predicts with group personal alone"):
+        built("[common,task]")
+
+
 def test_what_is_frozen_stays_so_and_the_rest_is_personal() -> None:
     plan = plan_of("har", "model=mlp_bn", "model.hidden=[5,4]", "groups.pretrained=[fc1,bn1]")
     partition = build_partitioned(plan, TAUGHT, input_shape=(6,), classes=2).partition
@@ -188,3 +201,19 @@ def test_a_task_of_numbers_ends_the_run_before_training(tmp_path: Path) -> None:
     overrides = [*SMALL, "data.tasks=[age_years]", "method=fml"]
     with pytest.raises(UserError, match="the chances of classes, and a task of kind number"):
         simulate(tmp_path, "faces", overrides, sites=2)
+
+
+def test_a_hospital_that_took_no_part_tunes_its_own_network_with_the_shared_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path / "home"))
+    newcomer = "site-02"
+    chosen = ["data.size=12", "data.tasks=[gender]", "method=fml", "deployment.epochs=1"]
+    late = [f"deployment.newcomers=[{newcomer}]", "strategy.rounds=1"]
+    results, _ = simulate(tmp_path, "faces", [*SMALL, *chosen, *late], sites=3)
+    assert "not cached" not in caplog.text  # nothing is frozen
+    model = read_model(tmp_path / results["run"] / "models" / "gender.safetensors")
+    here = {"site": newcomer, "partition-id": 2, "num-partitions": 3}
+    made = tuning.tune(model, tuning.node_of(model.card, here), tuning.plan_of(model.card, []))
+    measured = results["deployment"]["newcomers"][newcomer]["after"]
+    assert made.report.after["test"]["loss"] == pytest.approx(measured["loss"], abs=1e-6)
