@@ -19,6 +19,7 @@ TITLES = {
     "table3-utkface": "Table III: three questions, 30 sites, real faces",
     "transfer": "Every way of transfer",
     "personalised": "Personalised methods over the same sites",
+    "heterogeneous": "Sites with different networks",
     "methods": "What a method's training costs",
     "deployment": "Personalised deployment: before and after, alone, pooled, newcomers",
     "tables-heart": "Tables: four hospitals beside scikit-learn",

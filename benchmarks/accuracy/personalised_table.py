@@ -153,9 +153,11 @@ class PersonalTable:
         )
         try:
             sites = sites_data(config, self.study.sites, self.study.data_root)
-            self.peers[name] = self.peer.play(wanted, sites, simulator.folder / "pfllib")
+            self.peers[name] = self.peer.play(
+                wanted, sites, simulator.folder / self.peer.library.lower()
+            )
         except pfllib.PeerFailed as error:
-            self.notes.append(f"PFLlib, {name}: {error}.")
+            self.notes.append(f"{self.peer.library}, {name}: {error}.")
 
     def write(self, folder: Path, command: str) -> None:
         """Write the table, and all figures of every seed, site and round beside it."""
@@ -185,11 +187,13 @@ class PersonalTable:
         return min(self.peer_rounds or self.dataset.rounds, self.dataset.rounds)
 
     def _beside(self) -> Table:
-        rounds = self._beside_rounds
+        assert self.peer is not None
+        library, rounds = self.peer.library, self._beside_rounds
         title = (
-            f"{self.dataset.title}: beside PFLlib, over all test examples, {times(rounds, 'round')}"
+            f"{self.dataset.title}: beside {library}, over all test examples, "
+            f"{times(rounds, 'round')}"
         )
-        table = Table(title, PEER_COLUMNS)
+        table = Table(title, tuple(each.replace("PFLlib", library) for each in PEER_COLUMNS))
         for name, peer in self.peers.items():
             runs = self.chosen[name].runs
             curves = [by_examples(run)[:rounds] for run in runs]
@@ -221,7 +225,7 @@ class PersonalTable:
                 ]
                 for name, chosen in self.chosen.items()
             },
-            "pfllib": {name: played.to_dict() for name, played in self.peers.items()},
+            "peer": {name: played.to_dict() for name, played in self.peers.items()},
         }
 
 
@@ -273,9 +277,8 @@ def said(
         name: float(np.mean([last(run) for run in each.runs])) for name, each in chosen.items()
     }
     notes = [
-        f"Means over the sites and {times(len(seeds), 'seed')}, on test data; of fewer seeds where that "
-        f"is said. Each method has the rate of {', '.join(f'{rate:g}' for rate in rates)} that is best "
-        f"on validation data with seed {seeds[0]}. All seeds have the same sites.",
+        f"Means over the sites and {times(len(seeds), 'seed')}, on test data. {_rates(rates, seeds[0])} "
+        "All seeds have the same sites.",
         '"Best round on test data" is chosen by the test data, over the test examples of all sites: it '
         "is too high, and there to compare with published figures alone.",
         "MB are those of a site and round.",
@@ -298,6 +301,13 @@ def said(
     if edge:
         notes.append(f"The best rate is at an end of the grid for: {', '.join(edge)}.")
     return notes
+
+
+def _rates(rates: Sequence[float], seed: int) -> str:
+    if len(rates) == 1:
+        return f"All methods have the rate {rates[0]:g}."
+    among = ", ".join(f"{rate:g}" for rate in rates)
+    return f"Each method has the rate of {among} that is best on validation data with seed {seed}."
 
 
 def _cohorts(nodes: int | None) -> list[str]:

@@ -121,7 +121,7 @@ def _federations(roots: list[Path], run: str) -> Iterator[Path]:
             # A hospital has no folder of the run, and the sites' name of it ends in eight digits.
             plain, tuned = run.removesuffix(TUNED), TUNED if run.endswith(TUNED) else ""
             names += sorted(path.name for path in root.glob(f"{plain}-{'[0-9a-f]' * 8}{tuned}"))
-        for name in names:
+        for name in dict.fromkeys(names):  # a simulation has one name for both
             if NAME.fullmatch(name) and (root / name / "sites").is_dir():
                 yield root / name
 
