@@ -60,6 +60,14 @@ EXPECTED: Mapping[str, tuple[float, str]] = {
     "moon": (1 + 2 * THIRD, "two bodies more, forward"),
     "fedcp": (1 + THIRD, "one body more, forward; and the policy"),
     "gpfl": (1, "one pass; and the conditional networks"),
+    "fedgen": (1, "one pass; and generated examples through the last layer"),
+    "fd": (1 + THIRD, "one pass, and one forward, for the outputs of the trained network"),
+    "fedtgp": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
+    "fedktl": (1 + THIRD, "one pass, and one forward, for the outputs; and the server's pictures"),
+    "fedgh": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
+    "fedproto": (1 + THIRD, "one pass, and one forward, for the features of the trained network"),
+    "fml": (2, "two networks on the same batches, the second without the hidden layer"),
+    "fedkd": (2, "the same, and a matrix between their features"),
 }
 NOTES = (
     "Processor seconds of one thread, medians; the machine's other work moves them, the ratios less.",

@@ -60,7 +60,7 @@ def parser() -> Parser:
     )
     made.add_argument(
         "--rates",
-        type=_rate,
+        type=rate,
         nargs="+",
         default=RATES,
         help="learning rates, of which validation data choose one for each method",
@@ -112,14 +112,15 @@ def _share(text: str) -> float:
     return share
 
 
-def _rate(text: str) -> float:
+def rate(text: str) -> float:
+    """Return a learning rate of the command line."""
     try:
-        rate = float(text)
+        value = float(text)
     except ValueError:
-        rate = 0.0
-    if not 0 < rate < 100:
+        value = 0.0
+    if not 0 < value < 100:
         raise argparse.ArgumentTypeError(f"{text!r} is no learning rate above 0")
-    return rate
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,8 +23,10 @@ from client_app.data.registry import sums as sums_of_data
 from client_app.data.site_info import SiteInfo
 from client_app.exchange import Exchange
 from client_app.failures import reading_data
+from client_app.kept_models import KeptModels
 from client_app.node_config import NodeSettings, checked_name
 from client_app.numerics import use_threads
+from client_app.own_model import own_plan
 from client_app.store import DiskStore
 from fedstrata.protocol.categories import CategoriesReport
 from fedstrata.protocol.plan import Plan
@@ -41,11 +43,11 @@ from strategies.method import Method
 from strategies.methods import make_method
 from strategies.partitioned_model import PartitionedModel, build_partitioned
 
-# What one process keeps open: models, and sites' data. A simulation asks its sites again every
-# round, and what is not kept is read or drawn anew for every message. The cost is memory in each
-# worker process: drawn faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures
-# at most memory_mb a site, and all shares of a folder together no more than the folder once.
-_MODELS_KEPT, _DATA_KEPT = 2, 128
+# Sites' data that one process keeps open. A simulation asks its sites again every round, and what is
+# not kept is read or drawn anew for every message. The cost is memory in each worker process: drawn
+# faces as configured take 4 MB a site, 0.5 GB for 128; folders of pictures at most memory_mb a site,
+# and all shares of a folder together no more than the folder once.
+_DATA_KEPT = 128
 CHECKPOINT = "the pre-trained checkpoint"
 logger = logging.getLogger("flwr")
 
@@ -105,6 +107,12 @@ class LoadedModel:
     partitioned: PartitionedModel
     start: Mapping[str, Tensor]
 
+    @property
+    def size(self) -> int:
+        """The bytes of its tensors."""
+        own = self.partitioned.model.state_dict().values()
+        return sum(tensor.nbytes for tensor in (*own, *self.start.values()))
+
     @cached_property
     def prefix_digest(self) -> str:
         """The SHA-256 of the frozen prefix; every round begins with it as it is in ``start``."""
@@ -120,7 +128,7 @@ class SiteContext:
     node : NodeSettings
         What the site decides itself.
     plan : Plan
-        What the server says of the run.
+        What the server says of the run, with the site's own model; see `own_plan`.
     data : SiteData
         The site's name, task and splits.
     method : Method
@@ -197,8 +205,10 @@ def open_site(node: NodeSettings, plan: Plan, data: SiteData | None = None) -> S
     if data is None:
         key = DataKey.of(plan)
         data = _simulated_data(key, node) if node.simulated else _own_data(plan, key, node)
+    plan = own_plan(node, plan, data.site)
     _check_inputs(data, plan)
-    loaded = _load_model(ModelKey.of(node, plan, data))
+    key_of_model = ModelKey.of(node, plan, data)
+    loaded = MODELS_KEPT.get(key_of_model, lambda: _load_model(key_of_model))
     _check_batches(data, plan, loaded.partitioned)
     device = choose_device(node.device)
     if plan.train.compile:
@@ -306,7 +316,6 @@ def _own_data(plan: Plan, key: DataKey, node: NodeSettings) -> SiteData:
     return _OWN_DATA[node][1]
 
 
-@lru_cache(maxsize=_MODELS_KEPT)
 def _load_model(key: ModelKey) -> LoadedModel:
     """Build the model of ``key``, with the pre-trained weights where they are there."""
     partitioned = build_partitioned(
@@ -325,6 +334,9 @@ def _load_model(key: ModelKey) -> LoadedModel:
             raise UserError(here + " is damaged: delete it, it will be sent again")
         partitioned.load_pretrained(tensors)
     return LoadedModel(partitioned, partitioned.tensors(list(partitioned.model.state_dict())))
+
+
+MODELS_KEPT = KeptModels[LoadedModel](lambda loaded: loaded.size)
 
 
 def _check_inputs(data: SiteData, plan: Plan) -> None:
@@ -349,7 +361,7 @@ def _check_batches(data: SiteData, plan: Plan, partitioned: PartitionedModel) ->
     """Refuse batches of one example where a BatchNorm learns: it has no variance of one."""
     if plan.train.batch_size > 1 and len(data.train) > 1:
         return
-    norms = trained_norms(partitioned.network, partitioned.partition)
+    norms = trained_norms(partitioned.model, partitioned.partition)  # of the method's modules too
     if not norms:
         return
     if plan.train.batch_size == 1:

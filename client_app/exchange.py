@@ -143,6 +143,7 @@ class Exchange:
         received: Mapping[str, Tensor],
         feedback: Mapping[str, Tensor],
         groups: Sequence[str],
+        number: int,
     ) -> tuple[dict[str, bytes], dict[str, Tensor]]:
         """Return the payload of each group, and the error feedback for the next one.
 
@@ -152,12 +153,14 @@ class Exchange:
             The exchanged tensors after training and as they arrived; what coding has lost so far.
         groups : sequence of str
             Those to write.
+        number : int
+            The round; it decides how much `LowRank` keeps.
         """
         update, left = {}, {}
         for group in groups:
             names = self.partition.exchanged_names(group)
             update[group], lost = encode(
-                self.codings.from_site(group),
+                self.codings.from_site(group, number),
                 {name: trained[name] for name in names},
                 received,
                 feedback,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from client_app.context import SiteContext
 from client_app.store import DiskStore
+from fedstrata.protocol.answers import RoundReport
 from fedstrata.support.errors import UserError
 from strategies.method import Method
 
@@ -26,8 +28,13 @@ def measures_another(context: SiteContext) -> bool:
 
 
 def has_lost_all(context: SiteContext, store: DiskStore) -> bool:
-    """Return whether a site that trained in a run has nothing of it any more, and would need it."""
-    return keeps_layers(context) or (measures_another(context) and not store.has_noted_data)
+    """Return whether a site that trained in a run, and has no file of it any more, would need one.
+
+    A method that measures another network than the layers, such as a second model, may have kept it
+    here. Whether it did cannot be known where the whole folder is gone.
+    """
+    may_have_kept = store.has_kept_memory or not store.has_noted_data
+    return keeps_layers(context) or (measures_another(context) and may_have_kept)
 
 
 def older_layers(store: DiskStore, number: int, last: int) -> int | None:
@@ -60,17 +67,25 @@ def warn_of_lost(context: SiteContext, number: int, last: int, began_with: int) 
     )
 
 
-def require_own_layers(context: SiteContext, number: int, last: int) -> None:
-    """Raise UserError where the model of the last state would have older layers of the site's own.
+def noted_loss(
+    context: SiteContext, report: RoundReport, last: int, began_with: int | None
+) -> RoundReport:
+    """Return a round's report with the round whose layers it began with, where that says a loss.
 
-    A method that measures another network than the layers, such as a second model, may have it from
-    the site's disk. Whether it wrote one cannot be known any more where the whole folder is gone.
+    ``began_with`` is what `older_layers` returned before the round; the log says it too.
     """
+    if began_with is None:
+        return report
+    warn_of_lost(context, report.round, last, began_with)
+    return replace(report, began_with=began_with)
+
+
+def require_own_layers(context: SiteContext, number: int, last: int) -> None:
+    """Raise UserError where the model of the last state would have older layers of the site's own."""
     there = older_layers(context.store, number, last)
     if there is None:
         return
-    of_memory = measures_another(context) and (there or not context.store.has_noted_data)
-    if keeps_layers(context) or of_memory:
+    if (there and measures_another(context)) or has_lost_all(context, context.store):
         raise UserError(
             f"the personal layers of round {last}, the last that this site trained, are no longer on "
             "its disk: with others it would be another model"

@@ -45,6 +45,8 @@ class NodeSettings:
         ``threads``: CPU threads of the site's process.
     max_steps : int or None
         ``max-steps``: the most optimizer steps the site does in a round.
+    model : str or None
+        ``model``: which of the networks that a run offers the site trains; None names none.
     describe : tuple of str
         ``describe``: what the server may know of the data: ``range``, ``classes``.
     simulated : bool
@@ -65,6 +67,7 @@ class NodeSettings:
     max_steps: int | None
     simulated: bool
     describe: tuple[str, ...] = DEFAULT
+    model: str | None = None
 
 
 KEYS = (
@@ -81,12 +84,22 @@ KEYS = (
     "threads",
     "max-steps",
     "describe",
+    "model",
 )
 
 
+_entered = False
+
+
+def enter_simulation() -> None:
+    """Make this process one of a simulation: `fedstrata.engine` started it for that."""
+    global _entered
+    _entered = True
+
+
 def in_simulation() -> bool:
-    """Return whether this process is one of Flower's simulation: Ray started it, and is in it."""
-    return "ray" in sys.modules
+    """Return whether this process is one of a simulation: our engine's, or Flower's, which has Ray."""
+    return _entered or "ray" in sys.modules
 
 
 def is_simulated(node_config: Mapping[str, Any]) -> bool:
@@ -139,6 +152,7 @@ def read_node_settings(
         max_steps=_count(node_config, "max-steps", least=1),
         simulated=simulated,
         describe=read_choices(str(node_config.get("describe", ",".join(DEFAULT))), "describe"),
+        model=_name(node_config, "model"),
     )
 
 

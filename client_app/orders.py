@@ -23,14 +23,14 @@ from client_app.context import (
     site_categories,
     site_sums,
 )
-from client_app.crossing import store_of, train_to_cross
+from client_app.crossing import measure_model, train_to_cross
 from client_app.failures import logged_reason, writing
 from client_app.lost_layers import (
     has_lost_all,
     keeps_layers,
+    noted_loss,
     older_layers,
     require_own_layers,
-    warn_of_lost,
 )
 from client_app.memory import within_memory
 from client_app.pooled.report import report_in_one_place
@@ -44,7 +44,7 @@ from client_app.round import (
 )
 from client_app.round_lines import log_round
 from client_app.site_model import call_last_best, model_path, write_site_model
-from client_app.store import DiskStore, MemoryStore
+from client_app.store import MemoryStore
 from fedstrata.protocol import kinds
 from fedstrata.protocol.answers import (
     AnyReport,
@@ -54,7 +54,6 @@ from fedstrata.protocol.answers import (
     failure_report,
 )
 from fedstrata.protocol.codec import forms
-from fedstrata.protocol.codings import describe_form
 from fedstrata.protocol.data_description import (
     CHOICES,
     COUNTS,
@@ -62,9 +61,11 @@ from fedstrata.protocol.data_description import (
     RANGE,
     DataDescription,
 )
+from fedstrata.protocol.forms import describe_form
 from fedstrata.protocol.limits import MOST_WORD, one_line
 from fedstrata.protocol.orders import BEST, LAST, Order
 from fedstrata.protocol.payload import texts_of
+from fedstrata.protocol.plan import OF_UPDATES
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
@@ -110,6 +111,7 @@ def query(context: SiteContext, order: Order) -> Answer:
     """
     if order.keep == BEST:
         call_last_best(context)
+    context.store.check_model(context.plan.own)
     if context.plan.rounds:
         context.store.check_data(context.data.digest)
     elif context.store.has_other_data(context.data.digest):
@@ -156,14 +158,16 @@ def train(context: SiteContext, order: Order) -> Answer:
     older = older_layers(context.store, order.round, last)
     prepared = prepare_round(context, order.round, received.tensors, context.store, last)
     report = prepared.run()
-    if older is not None and (keeps_layers(context) or prepared.site_round.memory):
-        warn_of_lost(context, order.round, last, older)
-        report = replace(report, began_with=older)
+    if keeps_layers(context) or prepared.site_round.memory:
+        report = noted_loss(context, report, last, older)
     tensors = exchanged_tensors(context)
     context.store.note_data(context.data.digest)
+    context.store.note_model(context.plan.own)
     # Saved with the round: the next update carries it if the server takes this one.
     groups = context.method.sent_groups(context.partitioned.partition)
-    update, feedback = context.exchange.write(tensors, received.tensors, feedback, groups)
+    update, feedback = context.exchange.write(
+        tensors, received.tensors, feedback, groups, order.round
+    )
     report = replace(report, owed=context.exchange.owed(received.tensors, feedback))
     state = replace(
         prepared.local_state(),
@@ -180,7 +184,9 @@ def open_run(context: SiteContext, order: Order) -> Answer:
     """Answer with what the method asks of all sites before round 1; nothing else is kept of it."""
     received = context.exchange.read(order.payloads, order.coded)
     report, tensors = open_site_round(context, received.tensors)
-    update, _ = context.exchange.write(tensors, received.tensors, {}, context.method.opening())
+    update, _ = context.exchange.write(
+        tensors, received.tensors, {}, context.method.opening(), order.round
+    )
     return report, update
 
 
@@ -190,15 +196,16 @@ def evaluate_received(context: SiteContext, order: Order) -> Answer:
     Where the order says so, the whole model is written, to `model_path`.
     """
     started = time.perf_counter()
+    if order.of and context.plan.cross_site != OF_UPDATES:
+        return measure_model(context, order), {}
     received = context.exchange.read(order.payloads, order.coded)
-    store = context.store if not order.of else store_of(context, order.of)
     if order.best:  # a state of before: with layers of another round it would be another model
-        store.require(order.round, lost=_has_lost(context, store, order))
+        context.store.require(order.round, lost=_has_lost(context, order))
     require_own_layers(context, order.round, order.last.get(context.data.site, 0))
-    prepared = prepare_round(context, order.round, received.tensors, store)
+    prepared = prepare_round(context, order.round, received.tensors, context.store)
     measured = prepared.measure()
     report = prepared.report(measured)
-    if not order.of:
+    if not order.of:  # of another site's layers no more leaves than the table has
         report = replace(report, interval=prepared.interval(), by_class=prepared.by_class())
     if order.keep:
         _keep_model(prepared, order, measured)
@@ -308,7 +315,7 @@ def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> Non
     context, site_round = prepared.context, prepared.site_round
     try:
         if order.keep == LAST:  # a best one of before is of another end of the run
-            model_path(context, BEST).unlink(missing_ok=True)
+            model_path(context.store, BEST).unlink(missing_ok=True)
         stages = {order.keep: measured}
         write_site_model(context, order.keep, order.state, site_round=site_round, metrics=stages)
     except (OSError, UserError) as error:
@@ -317,10 +324,10 @@ def _keep_model(prepared: PreparedRound, order: Order, measured: Metrics) -> Non
         )
 
 
-def _has_lost(context: SiteContext, store: DiskStore, order: Order) -> bool:
+def _has_lost(context: SiteContext, order: Order) -> bool:
     """Return whether layers that are not there are lost: the site trained in a run of before."""
-    trained = (order.of or context.data.site) not in order.fresh
-    return trained and not context.plan.rounds and has_lost_all(context, store)
+    trained = context.data.site not in order.fresh
+    return trained and not context.plan.rounds and has_lost_all(context, context.store)
 
 
 def save_checkpoint(context: SiteContext, payloads: Mapping[str, bytes]) -> None:
@@ -376,6 +383,7 @@ def site_report(context: SiteContext) -> SiteReport:
         known_states=context.exchange.known_states(started=context.has_weights),
         data=describe(context),
         kind=data.kind,
+        model=context.plan.own,
     )
 
 

@@ -24,6 +24,7 @@ from fedstrata.protocol.numerics import Numerics
 from fedstrata.support.errors import UserError, private
 from fedstrata.support.seeds import derive_seed
 from models.freezing import split_at
+from models.preprocessing import Pictures
 from models.training.class_measures import Measured as Outputs
 from models.training.data import Split
 from models.training.intervals import Interval
@@ -81,10 +82,14 @@ class PreparedRound:
         self.train()
         return self.report(metrics)
 
-    def measure(self) -> Metrics:
-        """Return the metrics of the model as it is now, by split; raise Diverged for a loss of NaN."""
+    def measure(self, network: nn.Module | None = None) -> Metrics:
+        """Return the metrics of the model as it is now, by split; raise Diverged for a loss of NaN.
+
+        ``network`` is measured instead of the method's predictor.
+        """
         context = self.context
-        network = context.method.predictor(self.site_round)
+        if network is None:
+            network = context.method.predictor(self.site_round)
         if network is self.site_round.tail:
             network = self.site_round.compiled or network
         measured: Metrics = {}
@@ -214,6 +219,21 @@ def prepare_round(
     UserError
         Where the pre-trained checkpoint is missing, or the site's own layers do not fit.
     """
+    prepared = loaded_round(context, number, received, store.before(number), last_taken)
+    context.method.receive(prepared.site_round)
+    # What a method fits to what it received is neither the round's steps nor its loss.
+    prepared.site_round.fits.clear()
+    return prepared
+
+
+def loaded_round(
+    context: SiteContext,
+    number: int,
+    received: Mapping[str, Tensor],
+    before: LocalState | None,
+    last_taken: int = 0,
+) -> PreparedRound:
+    """Return a round as `prepare_round` does, before the method has seen what was received."""
     started = time.perf_counter()
     partitioned, data, device = context.partitioned, context.data, context.device
     if context.plan.wants_categories:
@@ -224,7 +244,7 @@ def prepare_round(
         raise UserError(
             f"the pre-trained checkpoint {context.plan.weights} is not on this site's disk"
         )
-    state = store.before(number) or LocalState()
+    state = before or LocalState()
     check_state(state, partitioned, data.site)
     # Sites and rounds share one model, so every tensor is loaded, also what seems unchanged.
     partitioned.load(context.start)
@@ -256,9 +276,8 @@ def prepare_round(
         # Once a process for one structure; it shares the tail's tensors.
         compiled=cast(nn.Module, torch.compile(tail)) if compiled else None,
     )
-    context.method.receive(site_round)
-    # What a method fits to what it received is neither the round's steps nor its loss.
-    site_round.fits.clear()
+    if isinstance(data.preprocessing, Pictures):
+        site_round.picture_scale = data.preprocessing.mean, data.preprocessing.std
     measured = {name: splits[name] for name in MEASURED}
     return PreparedRound(context, number, site_round, measured, started)
 
@@ -339,6 +358,8 @@ def to_device(model: nn.Module, device: torch.device) -> None:
 def caches_features(context: SiteContext) -> bool:
     """Return whether the frozen prefix runs once, and its outputs are kept."""
     config = context.plan.train
+    if context.method.needs_inputs:
+        return False
     # Augmented inputs are new in every step: there is nothing to keep.
     return bool(context.partitioned.cut) and config.cache_features and config.augment == "none"
 

@@ -17,6 +17,7 @@ from client_app.context import SiteContext, checkpoint_path
 from client_app.data.arrays import Stamp, stamp
 from client_app.failures import writing
 from client_app.kept_examples import write_how_read
+from client_app.store import DiskStore
 from fedstrata.protocol.answers import Metrics
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
 from fedstrata.support import tensor_files
@@ -43,12 +44,12 @@ TEST_EXAMPLES = "test-examples.csv"  # in the site's folder of the run
 UNKNOWN = "not known at this site: the server's card of the run says it"
 
 
-def model_path(context: SiteContext, state: str) -> Path:
-    """Return where the site's model of ``state`` is: ``deployed``, ``last`` or ``best``."""
+def model_path(store: DiskStore, state: str) -> Path:
+    """Return where a site's model of ``state`` is: ``deployed``, ``last`` or ``best``."""
     assert state in STATES
     if state == DEPLOYED:
-        return context.store.deployed
-    return context.store.folder / "models" / f"{state}.safetensors"
+        return store.deployed
+    return store.folder / "models" / f"{state}.safetensors"
 
 
 def write_site_model(
@@ -90,7 +91,7 @@ def write_site_model(
     card = site_card(
         context, state, number, metrics=metrics, tuned=tuned, predicts_alone=alone is not None
     )
-    path = model_path(context, state)
+    path = model_path(context.store, state)
     with writing("the site's model"):
         write_model(path, {**tensors, **kept}, card, _files(context))
         write_test_examples(context.store.folder / TEST_EXAMPLES, context.data)
@@ -101,10 +102,10 @@ def write_site_model(
 def call_last_best(context: SiteContext) -> None:
     """Write the last model once more as the best one: the server found that they are one."""
     with private_reason("the site's last model cannot be read"):
-        last = read_model(model_path(context, LAST))
+        last = read_model(model_path(context.store, LAST))
     card = msgspec.structs.replace(last.card, state=BEST)
     with writing("the site's model"):
-        write_model(model_path(context, BEST), last.tensors, card)
+        write_model(model_path(context.store, BEST), last.tensors, card)
 
 
 def site_card(

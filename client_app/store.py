@@ -27,6 +27,8 @@ RECEIVED, FEEDBACK = "received/", "error_feedback/"  # before the names of such 
 _FILE = re.compile(r"round-(\d{6})\.safetensors")
 BEGAN_WITH = "began-with"  # in a file's metadata: of which round the file is that its round read
 DATA = "data.sha256"  # what the run's data are
+MODEL = "model.txt"  # which of the run's models the site has
+MEMORY = "keeps-memory"  # an empty file, there once a method kept tensors of its own
 SET_ASIDE = "set-aside"  # folder of the rounds that a run gave up, in one folder each time
 MOST_SET_ASIDE = 12  # such folders: a server must not fill the disk of a site
 
@@ -201,6 +203,8 @@ class DiskStore:
                 "received": json.dumps(state.hashes, sort_keys=True),
                 BEGAN_WITH: str(self._latest_before(round_number)),
             }
+            if state.memory and not self.has_kept_memory:
+                (self.folder / MEMORY).touch(PRIVATE_FILE)
             weights.save(self.path(round_number), state.flat(), metadata)
             # Removed only after the new file is on disk: a crash in between leaves one too many.
             there = self.rounds()
@@ -335,24 +339,49 @@ class DiskStore:
         return self._noted_data() not in ("", digest)
 
     @property
+    def has_kept_memory(self) -> bool:
+        """Whether the method ever kept tensors of its own here, also if they are gone."""
+        return (self.folder / MEMORY).exists()
+
+    @property
     def has_noted_data(self) -> bool:
         """Whether `note_data` noted this run's data, as every round does."""
         return bool(self._noted_data())
 
     def note_data(self, digest: str) -> None:
         """Note what this run's data are, unless it is noted already."""
-        if self._noted_data():
+        self._note(DATA, digest)
+
+    def check_model(self, own: str) -> None:
+        """Raise UserError for another of the run's models than the one that `note_model` noted."""
+        before = self._noted(MODEL)
+        if before and before != own:
+            raise UserError(
+                f"this site began the run with the model {before!r}, of which it has the personal "
+                f"layers, and its model is now {own!r}: write model: {before} again, or start a new run"
+            )
+
+    def note_model(self, own: str) -> None:
+        """Note which of the run's models the site has, where it offers several."""
+        if own:
+            self._note(MODEL, own)
+
+    def _note(self, name: str, text: str) -> None:
+        if self._noted(name):
             return
         # Lost in a crash, it is written again: not worth an fsync at each of many sites.
         with writing("the note of this run's data"):
             private_folder(self.folder)
-            path = self.folder / DATA
+            path = self.folder / name
             path.touch(PRIVATE_FILE)
-            path.write_text(digest)
+            path.write_text(text)
 
     def _noted_data(self) -> str:
+        return self._noted(DATA)
+
+    def _noted(self, name: str) -> str:
         try:
-            return (self.folder / DATA).read_text(errors="replace").strip()
+            return (self.folder / name).read_text(errors="replace").strip()
         except FileNotFoundError:
             return ""
         except OSError as error:

@@ -124,6 +124,7 @@ def plan_of(card: ModelCard, overrides: Sequence[str]) -> Plan:
     # Nothing travels here, so nothing is coded. The groups are checked once the model is there.
     changed = {**asdict(plan), "data": data, "train": options["train"], "tuning": tuning}
     changed |= {"coding": {}, "coding_down": {}, "federation": f"{plan.federation[:58]}-tuned"}
+    changed |= {"models": {}, "own": "", "starts": {}}  # the card's own network is that of all
     return plan_from_json(json.dumps(changed, sort_keys=True))
 
 
@@ -146,6 +147,7 @@ def tune(model: ModelFile, node: NodeSettings, plan: Plan, groups: Sequence[str]
     UserError
         The model or the site's data cannot be used, or are not for each other.
     """
+    node = replace(node, model=None)  # the file says which network it is
     with folder_of(model) as models_dir:
         if plan.model["name"] in OF_TOKENS and not _has_folder(plan, node):
             node = replace(node, models_dir=models_dir)

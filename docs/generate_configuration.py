@@ -30,6 +30,11 @@ GROUPS: Mapping[str, tuple[str, str]] = {
         "model",
         "The network. Tensor names are torchvision's, and every network has a head.",
     ),
+    "models": (
+        "models",
+        "Several networks, of which each site has one of its own: a mix, or any by "
+        "`+model@models.NAME=small_cnn`. See [different-networks.md](different-networks.md).",
+    ),
     "weights": ("weights", "The start weights."),
     "data": ("data", "The data set, and how each site gets its examples."),
     "groups": ("groups", "The partition: which tensor belongs to which layer group."),
@@ -169,7 +174,7 @@ def _bases(node: yaml.Node) -> dict[str, str]:
     for item in node.value:
         if isinstance(item, yaml.MappingNode):
             for key, value in _pairs(item):
-                bases[key.value.removeprefix("override /")] = str(value.value)
+                bases[key.value.removeprefix("override ").lstrip("/")] = str(value.value)
         elif item.value != "_self_":
             bases[""] = item.value
     return bases
@@ -323,13 +328,19 @@ def _folder(folder: str, choices: Sequence[Choice]) -> str:
     for choice in choices:
         parts.append(f"### {folder}: {choice.name}")
         parts += _about(choice.about)
-        if changed := {k: v for k, v in choice.bases.items() if k}:
-            parts.append(" ".join(["It chooses:", *(f"`{k}={v}`" for k, v in changed.items())]))
+        if changed := {_of_models(folder, k): v for k, v in choice.bases.items() if k}:
+            chosen = {k.replace("@_global_.", "@"): v for k, v in changed.items()}
+            parts.append(" ".join(["It chooses:", *(f"`{k}={v}`" for k, v in chosen.items())]))
         if base := choice.bases.get(""):
             parts.append(f"It changes these values of `{base}`.")
         if choice.keys:
             parts.append(_key_table(f"{place}." if place else "", choice.keys))
     return "\n\n".join(parts)
+
+
+def _of_models(folder: str, key: str) -> str:
+    """Return a choice as it is written on the command line: those of a mix are within ``models``."""
+    return key.replace("@", "@models.", 1) if folder == "models" else key
 
 
 def _about(comments: Comments) -> list[str]:

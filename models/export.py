@@ -16,6 +16,7 @@ from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError, nearest
 from models.model_card import ModelCard
 from models.networks import OF_TOKENS
+from models.networks.resnet import STAGES
 from models.preprocessing import Pictures, Table
 
 TOLERANCE = 1e-5  # of a logit, or of the largest one where that is above 1
@@ -267,14 +268,19 @@ def _torchvision(whole: nn.Module, card: ModelCard, example: Tensor, path: Path)
 
     state = torchvision_state(whole.state_dict(), card)
     torch.save(state, path)
-    twin = models.get_model(card.network.name, weights=None, num_classes=len(card.outputs))
+    name, outputs = card.network.name, len(card.outputs)
+    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    twin = models.get_model(name, weights=None, num_classes=outputs, **options)
     twin.load_state_dict(torch.load(path, weights_only=True))
     loaded: Loaded = twin.eval()
     del example
     return loaded
 
 
-LAST = {"resnet": "fc", "vgg": "classifier.6", "mobilenet": "classifier.3"}
+LAST = {
+    **{"resnet": "fc", "googlenet": "fc", "vgg": "classifier.6"},
+    **{"mobilenet_v2": "classifier.1", "mobilenet_v3": "classifier.3"},
+}
 """What torchvision calls the last layer, by the beginning of a network's name."""
 
 
@@ -288,10 +294,11 @@ def torchvision_state(own: Mapping[str, Tensor], card: ModelCard) -> dict[str, T
     """
     network = card.network
     last = next((name for kind, name in LAST.items() if network.name.startswith(kind)), None)
-    if last is None:
+    if last is None or network.name in STAGES:
         raise UserError(
             f"--format torchvision: torchvision has no {network.name} with such a head; there is "
-            "resnet18, resnet34, resnet50, and the VGGs and MobileNet with model.classifier=true"
+            "resnet18 to resnet152, googlenet, mobilenet_v2, and the VGGs and mobilenet_v3_small "
+            "with model.classifier=true"
         )
     if network.head:
         raise UserError(
@@ -299,7 +306,7 @@ def torchvision_state(own: Mapping[str, Tensor], card: ModelCard) -> dict[str, T
             f"torchvision's {network.name} has one layer alone: train with model.head=[], or "
             "choose another format"
         )
-    if last != "fc" and network.options.get("classifier") is not True:
+    if last not in ("fc", "classifier.1") and network.options.get("classifier") is not True:
         raise UserError(
             f"--format torchvision: this {network.name} is without torchvision's classifier: train "
             "with model.classifier=true, or choose another format"

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from fedstrata.protocol.codings import fingerprint
+from fedstrata.protocol.forms import fingerprint
 from fedstrata.protocol.tensors import TensorSpec
 from fedstrata.support.errors import UserError, nearest
 
@@ -44,27 +44,36 @@ class Group:
     knowledge : bool
         Whether it has no layers, but what a method exchanges besides: prototypes, statistics,
         control variates. A site shares it only if its settings name it.
+    down_only : bool
+        Whether the server makes it, and sites receive it and never send it.
     """
 
     name: str
     scope: Scope
     knowledge: bool = False
+    down_only: bool = False
 
     @property
     def trained(self) -> bool:
-        """Whether a site trains the tensors of this group."""
-        return self.scope is not Scope.NOBODY
+        """Whether a site trains the tensors of this group: not knowledge that the server makes."""
+        return self.scope is not Scope.NOBODY and not (self.knowledge and self.down_only)
 
     @property
     def exchanged(self) -> bool:
-        """Whether the tensors of this group leave the site every round."""
+        """Whether the tensors of this group travel every round."""
         return self.scope in (Scope.ALL_SITES, Scope.SAME_TASK)
+
+    @property
+    def leaves(self) -> bool:
+        """Whether a site sends tensors of this group."""
+        return self.exchanged and not self.down_only
 
 
 PRETRAINED = Group("pretrained", Scope.NOBODY)
 COMMON = Group("common", Scope.ALL_SITES)
 TASK = Group("task", Scope.SAME_TASK)
 PERSONAL = Group("personal", Scope.ONE_SITE)
+FROM_SERVER = "nobody (the server makes it)"
 FOUR_GROUPS: Mapping[str, Group] = {g.name: g for g in (PRETRAINED, COMMON, TASK, PERSONAL)}
 
 
@@ -113,7 +122,7 @@ class Partition:
         return tuple(name for name, owner in self.group_of.items() if owner == wanted)
 
     def exchanged_names(self, group: str) -> tuple[str, ...]:
-        """Return the tensors of ``group`` that leave the site: floating-point ones only.
+        """Return the tensors of ``group`` that travel: floating-point ones only.
 
         Empty for a group that is not exchanged.
         """
@@ -126,6 +135,10 @@ class Partition:
     def exchanged_groups(self) -> tuple[str, ...]:
         """Return the names of the groups that exchange at least one tensor."""
         return tuple(name for name in self.groups if self.exchanged_names(name))
+
+    def leaving_groups(self) -> tuple[str, ...]:
+        """Return the exchanged groups that sites send: all but those that go down only."""
+        return tuple(name for name in self.exchanged_groups() if self.groups[name].leaves)
 
     def kept_names(self) -> tuple[str, ...]:
         """Return what a site must save itself, because it is trained but never sent.
@@ -156,7 +169,7 @@ class Partition:
             parameters=sum(spec.numel for spec in specs),
             bytes=sum(spec.nbytes for spec in specs),
             trained=group.trained and not group.knowledge,
-            sent_to=group.scope.value,
+            sent_to=FROM_SERVER if group.down_only else group.scope.value,
         )
 
 

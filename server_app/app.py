@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.grpc_grid import GrpcGrid
 
-from fedstrata.protocol.plan import OF_MODELS
 from fedstrata.support.errors import UserError
 from fedstrata.support.home import home
 from fedstrata.support.said_lines import VARIABLE, note_said
@@ -27,7 +26,7 @@ from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.run_folder import KEPT, RunFolder
 from server_app.said_once import say_once
-from server_app.saved_run import SavedRun, folder_of, saved_run
+from server_app.saved_run import SavedRun, check_table, folder_of, saved_run
 from server_app.sites.allowed_keys import AllowedSites
 from server_app.sites.joining import gather
 from server_app.sites.members import Member, RejectedSite
@@ -124,12 +123,7 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     """
     config, given = _configured(grid, wanted)
     folder, old = folder_of(wanted, config, given)
-    if config.cross_site == OF_MODELS and isinstance(grid, GrpcGrid):
-        raise UserError(
-            "cross_site=models is for simulations: in a deployment each site's personal layers would "
-            "have to leave it for the other sites. Write cross_site=updates, which exchanges none of "
-            "them, or cross_site=none"
-        )
+    check_table(config, given, deployed=isinstance(grid, GrpcGrid))
     settings = config.strategy
     plan = plan_for(config, federation=folder.federation, weights="")
     before = old if given is None else given.folder
@@ -139,8 +133,8 @@ def run(grid: Grid, wanted: RunConfig) -> None:
     newcomers = frozenset(config.deployment.newcomers)
     allowed = _allowed(settings.sites)
     if isinstance(grid, GrpcGrid):
-        model = str(config.model["name"])
-        threading.Thread(target=_import_ahead, args=(model,)).start()  # no daemon: it ends whole
+        names = {str(each["name"]) for each in (config.models or {"": config.model}).values()}
+        threading.Thread(target=_import_ahead, args=(names,)).start()  # no daemon: it ends whole
     audit = find_audit(folder.path, deployed=isinstance(grid, GrpcGrid))
     only = bool(settings.sites)
     roster = Roster(grid, plan.to_json(), newcomers, allowed, config.cohort.sites, only, audit)
@@ -151,14 +145,14 @@ def run(grid: Grid, wanted: RunConfig) -> None:
         look = partial(_gather, roster, config, progress.saying(say))
         found, rejected = look()
         from server_app.run import Run, with_categories
-        from server_app.start_weights import checkpoint
+        from server_app.start_weights import checkpoints
 
         if plan.wants_categories and found:
             # Before the sites join: how wide their inputs are, and so their layers, depends on it.
-            plan = with_categories(Run(roster, config, plan, folder, None, say, audit, progress))
+            plan = with_categories(Run(roster, config, plan, folder, {}, say, audit, progress))
             found, rejected = look()
-        start = checkpoint(config, home() / "cache", say, given.start if given else "")
-        this_run = Run(roster, config, plan, folder, start, say, audit, progress)
+        starts = checkpoints(config, home() / "cache", say, given.starts if given else {})
+        this_run = Run(roster, config, plan, folder, starts, say, audit, progress)
         this_run.join(found, rejected)
         # Besides the last ones two of best states, and one that is being written.
         require_room(folder.path, this_run.state.to_checkpoints(), KEPT + 3)
@@ -210,11 +204,13 @@ def _given(wanted: RunConfig, grid: Grid) -> dict[str, Any]:
 
 
 def _publish(this_run: Run, folder: RunFolder, results: Mapping[str, Any]) -> None:
-    """Write the server's part of the model as files."""
+    """Write the server's part of the model as files, where that is wanted."""
+    if not this_run.written.public:
+        return
     from server_app.public_models import PublicModels
 
-    references, start = this_run.admission.references, this_run.delivery.checkpoint
-    public = PublicModels(this_run.plan, this_run.state, references, start)
+    references, starts = this_run.admission.references, this_run.delivery.checkpoints
+    public = PublicModels(this_run.plan, this_run.state, references, starts)
     public.write(folder.path, results, say)
 
 
@@ -262,9 +258,10 @@ def _allowed(sites: Sequence[str]) -> AllowedSites | None:
     return named
 
 
-def _import_ahead(model: str) -> None:
+def _import_ahead(networks: Collection[str]) -> None:
     """Import what the rounds will need, which takes seconds."""
     import server_app.run  # noqa: F401
     from models.networks import prepare
 
-    prepare(model)
+    for name in networks:
+        prepare(name)

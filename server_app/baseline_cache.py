@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 import conf
 from fedstrata.protocol.answers import RoundReport
@@ -24,10 +25,13 @@ from fedstrata.support import checksums
 from fedstrata.support.durable import replacing_private
 from fedstrata.support.errors import UserError
 from fedstrata.support.folders import default_models_dir, model_folder
+from fedstrata.support.home import home
 from server_app.patience import Log
 from server_app.report import versions
 from server_app.rounds.checks import check_report
 from server_app.sites.members import Member
+from server_app.sites.roster import Roster
+from strategies.config import BaselinesConfig
 from strategies.method import with_rest_in
 
 ALONE, POOLED = "alone", "in one place"
@@ -77,23 +81,24 @@ class BaselineCache:
     everyone: Collection[Member]
     log: Log
 
-    def key(self, what: str, member: Member, measured: RoundReport | None, played: int) -> str:
+    def key(self, what: str, member: Member, numerics: Numerics | None, played: int) -> str:
         """Return the content hash of what decides a site's result, or "" where not all is known.
 
-        ``measured`` is what the site has just answered in this run: it says with how many threads
+        ``numerics`` is of an answer of the site in this run: it says with how many threads
         it computes, and whether memory was short. ``played`` is in how many rounds it trains.
         """
-        if measured is None or measured.numerics is None or not _digest(member):
+        if numerics is None or not _digest(member):
             return ""
-        encoder = encoder_digest(self.plan.model.get("folder"))
+        plan = self.plan.of_model(member.report.model)
+        encoder = encoder_digest(plan.model.get("folder"))
         if encoder is None:
             return ""
         decides = {
             "what": what,
             "site": _facts(member),
             "device": _device(member.report.device),
-            "numerics": asdict(measured.numerics),
-            "plan": self._plan_of(what),
+            "numerics": asdict(numerics),
+            "plan": _plan_of(what, plan),
             "played": played,
             "versions": versions(),
             "encoder": encoder,
@@ -103,24 +108,9 @@ class BaselineCache:
         if what == POOLED:
             if not all(map(_digest, self.everyone)) or member not in self.everyone:
                 return ""
-            decides["sites"] = [_facts(each) for each in self.everyone]
+            own = [each for each in self.everyone if each.report.model == member.report.model]
+            decides["sites"] = [_facts(each) for each in own]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-    def _plan_of(self, what: str) -> dict[str, Any]:
-        """Return what of the plan decides the result: alone, the method and its groups do not."""
-        plan = self.plan
-        chosen: dict[str, Any] = {
-            "seed": plan.seed,
-            "rounds": plan.rounds,
-            "model": plan.model,
-            "weights": plan.weights,
-            "data": plan.data_options,
-            "train": asdict(plan.train),
-        }
-        if what == ALONE:
-            groups = with_rest_in(plan.groups, "personal")
-            return {**chosen, "fraction": plan.fraction, "groups": groups}
-        return {**chosen, "groups": plan.groups, "method": plan.method}
 
     def read(self, key: str, member: Member, number: int) -> Reused | None:
         """Return what was trained before under a key, or None; a file that is none is not used."""
@@ -148,6 +138,53 @@ class BaselineCache:
                 unfinished.write_text(json.dumps(checksums.with_checksum(content)))
         except OSError as error:
             self.log(f"what sites reach alone is not kept for later runs: {error}")
+
+
+def _plan_of(what: str, plan: Plan) -> dict[str, Any]:
+    """Return what of a site's plan decides the result: alone, the method and its groups do not."""
+    chosen: dict[str, Any] = {
+        "seed": plan.seed,
+        "rounds": plan.rounds,
+        "model": plan.model,
+        "weights": plan.weights,
+        "data": plan.data_options,
+        "train": asdict(plan.train),
+    }
+    if what == ALONE:
+        groups = with_rest_in(plan.groups, "personal")
+        return {**chosen, "fraction": plan.fraction, "groups": groups}
+    return {**chosen, "groups": plan.groups, "method": plan.method}
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What members are also trained as, to compare.
+
+    Parameters
+    ----------
+    config : BaselinesConfig
+        Which of them.
+    cache : BaselineCache or None
+        What was trained before; None where all is trained anew.
+    """
+
+    config: BaselinesConfig
+    cache: BaselineCache | None = None
+
+
+def baselines_of(
+    config: BaselinesConfig, cohort: int, roster: Roster, plan: Plan, run: str, log: Log
+) -> Baselines:
+    """Return what sites are compared with; a simulation's may have been trained before.
+
+    ``cohort`` is how many sites a node has, ``run`` the name of the run.
+    """
+    if not config.reuse or isinstance(roster.grid, GrpcGrid):
+        return Baselines(config)
+    everyone = sorted(roster.everyone.values(), key=lambda member: member.site)
+    nodes = len(list(roster.grid.get_node_ids())) * cohort
+    known = everyone if len(everyone) == nodes else []
+    return Baselines(config, BaselineCache(home() / "cache" / "baselines", run, plan, known, log))
 
 
 def reused_lines(what: str, reused: Mapping[str, str], sites: int) -> list[str]:

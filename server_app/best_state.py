@@ -102,7 +102,7 @@ def sent_states(saved: Saved, state: ServerState) -> dict[str, dict[str, Tensor]
             raise UserError(f"the checkpoint of round {saved.round} has other layers in {key!r}")
         if state.downlink.remembers(group_of(key)):
             published = Published(dict(saved.published[key]))
-            coding = state.codings.to_site(group_of(key))
+            coding = state.codings.to_site(group_of(key), saved.round + 1)
             published.publish(coding, saved.round + 1, {name: tensors[name] for name in own})
             tensors = published.tensors
         sent[key] = {name: tensors[name] for name in own}
@@ -122,5 +122,5 @@ def best_line(best: Mapping[str, Any], final: Mapping[str, Any], rounds: int) ->
     )
     if best["round"] == rounds:
         return f"{text}, which is the last"
-    received = [measure_words.received_words(each["sites"].values()) for each in (best, final)]
+    received = [measure_words.received_words(each["sites"]) for each in (best, final)]
     return f"{text}. On the test data: best {received[0] or '-'}; last {received[1] or '-'}"

@@ -20,8 +20,12 @@ from strategies.config import Config, config_from_dict
 
 CONF = Path(conf.__file__).resolve().parent
 _CODING = re.compile(r"\+?(strategy\.coding(?:_down)?\.\w+)=(\w+)")
+_SHARED = re.compile(
+    r"\+?method\.model=(\w+)"
+)  # a method's own network: auto, or one of conf/model
 _CODED_GROUPS = ("common", "task")  # those whose coding stands in conf/config.yaml
-_BY_TASK = ("data.tasks.", "data.classes.", "data.files.", "data.categories.")
+_BY_TASK = ("data.tasks.", "data.classes.", "data.files.", "data.categories.", "data.models.")
+_ADDED = ("data.models=",)  # keys that no file of conf/ has
 # An override is read by parsers that recurse, and that are slow with long texts.
 MOST_OVERRIDE, MOST_DEPTH = 20_000, 16  # characters; brackets in brackets, or parts of a key
 _KEY = re.compile(r"(?:\+{1,2}|~)?[\w.-]+(?:@[\w.:-]+)?", re.ASCII)
@@ -152,8 +156,23 @@ def loaded(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise UserError(_explain(error, overrides, experiment)) from None
     if not isinstance(found, dict):
         raise UserError("the configuration is not a mapping")
+    found["models"] = _with_head(found.get("models") or {}, found.get("model") or {})
     _name_classes(found.get("data"))
     return {str(key): value for key, value in found.items()}
+
+
+def _with_head(models: dict[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the offered models, each without a hidden layer in its head with that of ``model``.
+
+    So ``model.head=[64]`` gives all of them the same width of features.
+    """
+    made = {}
+    for name, each in models.items():
+        made[name] = each
+        if isinstance(each, dict) and each.get("head") == [] and model.get("head"):
+            dropout = each.get("dropout") or model.get("dropout", 0.0)
+            made[name] = {**each, "head": model["head"], "dropout": dropout}
+    return made
 
 
 def _name_classes(data: object) -> None:
@@ -232,11 +251,14 @@ def _refuse_elsewhere(override: str) -> None:
 def _chosen(override: str) -> str:
     """Return an override as Hydra writes it.
 
-    ``strategy.coding.common=int8`` is a choice, and the entries of `_BY_TASK` have names of the
-    user's own.
+    ``strategy.coding.common=int8`` and ``method.model=mlp`` are choices, and the entries of `_BY_TASK`
+    have names of the user's own.
     """
-    if override.startswith(_BY_TASK):
+    if override.startswith((*_BY_TASK, *_ADDED)):
         return f"++{override}"
+    if (shared := _SHARED.fullmatch(override)) and shared[1] != "auto":
+        _known("model", shared[1], "method.model: ")
+        return f"+model@method.model={shared[1]}"
     found = _CODING.fullmatch(override)
     if found is None:
         return override
@@ -260,6 +282,8 @@ def _known(group: str, name: str, where: str = "") -> None:
 
 def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str:
     """Say which override is wrong and which keys or choices exist in its place."""
+    if unreadable := _unreadable(overrides):
+        return unreadable
     first = str(error).strip().splitlines()[0]
     if full_key := getattr(error, "full_key", None):
         first = f"{full_key}: {first}"
@@ -273,9 +297,18 @@ def _explain(error: Exception, overrides: Sequence[str], experiment: str) -> str
                     f"{group} {value!r} does not exist; there are: {', '.join(names)} "
                     f"(nearest: {nearest(value, names)})"
                 )
+        if key == override.partition("=")[0] and package.startswith("models."):
+            return f"{package} is not there yet: write +{override}"
+        if key.startswith("models."):  # the names are the user's own
+            if f"'{key}'" in first:
+                return (
+                    f"override {key!r}: there is no such option; +model@models.NAME=small_cnn adds a "
+                    "network, and its options are those of its file in conf/model"
+                )
+            continue
         if key and (missing := _missing_key(key, experiment)):
             return missing
-    return _unreadable(overrides) or f"overrides: {first}"
+    return f"overrides: {first}"
 
 
 def _unreadable(overrides: Sequence[str]) -> str | None:

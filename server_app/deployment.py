@@ -38,7 +38,7 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
     roster : Roster
         Who joined; ``newcomer_names`` has those that are configured.
     partitions : mapping of str to Partition
-        Of each task's model.
+        Of each variant.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def check_newcomers(roster: Roster, partitions: Mapping[str, Partition]) -> None
         )
     trained = {member.task for member in roster.members.values()}
     for site, member in sorted(roster.newcomers.items()):
-        if member.task not in trained and _shares_by_task(partitions[member.task]):
+        if member.task not in trained and _shares_by_task(partitions[member.variant]):
             raise UserError(
                 f"deployment.newcomers: task {member.task!r} of {site} has no site besides "
                 "newcomers, so nobody would train its layers: take one of its sites out of "
@@ -183,7 +183,10 @@ def _measures(member: Member, metrics: answers.Metrics, by_class: ByClass | None
 
 
 def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return the unweighted means of the accuracies, each over the sites that have one."""
+    """Return the unweighted means of the accuracies, each over the sites that have one.
+
+    And over how many sites those are that compare with training alone.
+    """
     flat = [
         {
             name: value["accuracy"] if isinstance(value, Mapping) else value
@@ -193,4 +196,6 @@ def _means(entries: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
         for entry in entries
         if entry["kind"] == CLASSES
     ]
-    return {name: mean_of_known(entry[name] for entry in flat) for name in MEANS}
+    compared = sum(entry["over_alone"] is not None for entry in flat)
+    means = {name: mean_of_known(entry[name] for entry in flat) for name in MEANS}
+    return {**means, "alone_sites": compared}

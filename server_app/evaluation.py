@@ -20,11 +20,13 @@ from server_app.baseline_cache import (
     ALONE,
     POOLED,
     BaselineCache,
+    Baselines,
     Reused,
     reused_lines,
 )
 from server_app.choosing import Best
 from server_app.class_records import over_sites, record_of
+from server_app.measure_words import gain_over_alone
 from server_app.patience import Patience
 from server_app.rounds.checks import check_report, refusal
 from server_app.rounds.dispatch import TTL_MARGIN, Ask, Dispatch
@@ -40,7 +42,6 @@ from server_app.rounds.records import (
 )
 from server_app.run_folder import Saved
 from server_app.sites.members import Member
-from strategies.config import BaselinesConfig
 
 AnyReport = TypeVar("AnyReport", RoundReport, DeployReport)
 Take = Callable[[Member, Message], None]  # takes the layers of an answer; raises Refused
@@ -57,6 +58,7 @@ TRAINED = {
     kinds.POOLED: (POOLED, "training on the data of {} sites in one place, to compare"),
 }
 """By order, what sites are compared with: its name, and what the log says of it."""
+TRAINED_AS = ("alone", "pooled")  # the keys of a site's record
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,6 @@ class Others:
 
     alone: Mapping[str, Mapping[str, Any] | None]
     pooled: Mapping[str, Mapping[str, Any] | None]
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """What members are also trained as, to compare.
-
-    Parameters
-    ----------
-    config : BaselinesConfig
-        Which of them.
-    cache : BaselineCache or None
-        What was trained before; None where all is trained anew.
-    """
-
-    config: BaselinesConfig
-    cache: BaselineCache | None = None
 
 
 def measure(
@@ -210,11 +196,20 @@ def _summary(
         own = [site for site in sites.values() if site["task"] == task]
         summary |= _comparison_of_task(summary, own) | over_sites(own)
     of_classes = [site for site in sites.values() if site["kind"] == CLASSES]
+    gains = with_gains(of_classes)
     return {
         "tasks": tasks,
         "sites": sites,
-        "mean": {name: mean_of_known(site[name] for site in of_classes) for name in MEANS},
-        "weighted_mean": {name: weighted_mean(of_classes, name) for name in MEANS},
+        "mean": {
+            **{name: mean_of_known(site[name] for site in of_classes) for name in MEANS},
+            "gain_over_alone": mean_of_known(site["gain"] for site in gains),
+            **how_many(of_classes),
+        },
+        "weighted_mean": {
+            **{name: weighted_mean(of_classes, name) for name in MEANS},
+            "gain_over_alone": weighted_mean(gains, "gain"),
+            **how_many(of_classes),
+        },
         **missing(record),
     }
 
@@ -244,7 +239,21 @@ def _comparison_of_task(
 ) -> dict[str, Any]:
     leading = measures_of(summary).leading
     names = (baseline_name(summary), f"alone_{leading}", f"pooled_{leading}")
-    return {name: weighted_mean(sites, name) for name in names}
+    return {
+        **{name: weighted_mean(sites, name) for name in names},
+        "gain_over_alone": weighted_mean(with_gains(sites), "gain"),
+        **how_many(sites),
+    }
+
+
+def with_gains(sites: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return sites with ``gain``: the leading measure over that alone, None where there is none."""
+    return [{**site, "gain": gain_over_alone(site)} for site in sites]
+
+
+def how_many(sites: Collection[Mapping[str, Any]]) -> dict[str, int]:
+    """Return over how many sites the means of what they are compared with are."""
+    return {f"{what}_sites": sum(each[what] is not None for each in sites) for what in TRAINED_AS}
 
 
 def trained_alone(
@@ -298,7 +307,7 @@ def _trained(
     by_name = {member.site: member for member in members}
     keys, kept = dict[str, str](), dict[str, Reused]()
     if cache is not None:
-        now = measured or {}
+        now = {name: report.numerics for name, report in (measured or {}).items()}
         keys = {n: cache.key(what, each, now.get(n), played) for n, each in by_name.items()}
         found = {n: cache.read(key, by_name[n], ask.number) for n, key in keys.items() if key}
         kept = {name: before for name, before in sorted(found.items()) if before is not None}
@@ -309,6 +318,8 @@ def _trained(
     lacking = [member for member in members if member.site not in kept]
     if lacking or not kept:
         dispatch.log(f"{text.format(len(lacking))}: {_as_long(dispatch, played)}")
+        if kind == kinds.POOLED and len(own := {member.report.model for member in members}) > 1:
+            dispatch.log(f"each of {', '.join(sorted(own))} on the data of the sites that have it")
         made, _ = ask_reports(dispatch, ask, lacking, answers.read_round_report, what=f"{what}: ")
         for name, report in made.items():
             if cache is not None and keys[name]:

@@ -68,6 +68,11 @@ class Inbox:
             for reply in self.grid.pull_messages(order_ids[start : start + AT_ONCE]):
                 yield reply.metadata.reply_to_message_id, reply
 
+    def wait(self, seconds: float) -> None:
+        """Wait ``seconds``, or less where the grid can say that an answer is there."""
+        wait: Callable[[float], None] = getattr(self.grid, "wait", time.sleep)
+        wait(seconds)
+
     def _whole(self, grid: GrpcGrid, order_ids: Sequence[str]) -> Iterator[tuple[str, Message]]:
         self._arriving = {i: incoming for i, incoming in self._arriving.items() if i in order_ids}
         self._look(grid, [i for i in order_ids if i not in self._arriving])
@@ -210,7 +215,7 @@ def collect(
             for message_id in idle():
                 left.pop(message_id, None)
             next_idle = time.monotonic() + 2.0
-        time.sleep(min(poll, max(deadline - now, 0.0)))
+        inbox.wait(min(poll, max(deadline - now, 0.0)))
 
 
 def reply_problem(reply: Message) -> str | None:

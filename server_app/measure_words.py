@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from fedstrata.protocol.measure_words import BASELINES, WORDS, kind_of, measures_of, value_words
+from fedstrata.protocol.measure_words import (
+    BASELINES,
+    WORDS,
+    compared_words,
+    kind_of,
+    measures_of,
+    value_words,
+)
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER
 from server_app.rounds.records import baseline_name, weighted_mean
 
@@ -52,25 +59,32 @@ def gain_over_alone(row: Row) -> float | None:
     return measures.gain(row[measures.leading], alone(row))
 
 
-def received_words(records: Iterable[Row]) -> str:
-    """Return how good the model was as sites received it, each kind by its own measure, or ""."""
+def received_words(sites: Mapping[str, Row], alone: Mapping[str, float] | None = None) -> str:
+    """Return how good the model was as sites received it, each kind by its own measure, or "".
+
+    With ``alone``, what sites reach alone, also the gain over it.
+    """
     parts = []
-    for (kind, task), rows in _alike(records).items():
-        name = measures_of(rows[0]).leading
-        value, loss = weighted_mean(rows, name), weighted_mean(rows, "loss")
+    for (kind, task), rows in _alike(sites).items():
+        first = next(iter(rows.values()))
+        name = measures_of(first).leading
+        value, loss = (weighted_mean(rows.values(), each) for each in (name, "loss"))
         if value is not None and loss is not None:
             whose = "" if kind == CLASSES else f"{task}: "
-            text = value_words(rows[0], name, value)
-            parts.append(f"{whose}{WORDS[name]} {text}, loss {loss:.4f}")
+            text = value_words(first, name, value)
+            gain = compared_words(rows, alone or {})
+            over = "" if gain == "-" else f", {gain} over alone"
+            parts.append(f"{whose}{WORDS[name]} {text}, loss {loss:.4f}{over}")
     return "; ".join(parts)
 
 
-def _alike(records: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Return records that a mean may be taken of: all of classes, of other kinds those of a task."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in records:
+def _alike(sites: Mapping[str, Row]) -> dict[tuple[str, str], dict[str, Row]]:
+    """Return sites that a mean may be taken of: all of classes, of other kinds those of a task."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for name, row in sites.items():
         kind = kind_of(row)
-        found.setdefault((kind, "" if kind == CLASSES else str(row["task"])), []).append(row)
+        alike = found.setdefault((kind, "" if kind == CLASSES else str(row["task"])), {})
+        alike[name] = row
     return found
 
 

@@ -84,18 +84,23 @@ def _picture(task: str, row: Row, sites: Sequence[Row]) -> list[str]:
 def _means(final: Mapping[str, Any]) -> list[str]:
     """Return the means over all sites of classes, each site alike and by test examples."""
     lines = []
+    every = len(measure_words.of_classes(final["sites"]))
     for kind, means in (
         ("each site alike", final["mean"]),
         ("by test examples", final["weighted_mean"]),
     ):
         shown = [
-            f"{what} {100 * value:.2f} %"
+            f"{what} {100 * value:.2f} %{_of_how_many(means.get(f'{begin}sites', every), every)}"
             for what, begin in ({"majority class": "majority_"} | _OTHERS).items()
             if (value := means[f"{begin}accuracy"]) is not None
         ]
         if shown:
             lines.append(f"mean over the sites, {kind}: {', '.join(shown)}")
     return lines
+
+
+def _of_how_many(count: int, every: int) -> str:
+    return "" if count == every else f" ({count} of {every} sites)"
 
 
 def gains(sites: Mapping[str, Row]) -> list[str]:

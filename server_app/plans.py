@@ -42,8 +42,8 @@ def plans(run_config: Mapping[str, object], start: str = "") -> list[str]:
         config = compose(wanted.experiment, overrides)
         measured = _measured(config, overrides, wanted.output_dir)
         config = config if measured is None else measured.config(config)
-        begin = _start(config, start, measured)
-        made.append(plan_for(config, federation="", weights=begin).to_json())
+        begin, starts = _start(config, start, measured)
+        made.append(plan_for(config, federation="", weights=begin, starts=starts).to_json())
     return made
 
 
@@ -58,19 +58,20 @@ def _measured(config: Config, overrides: Sequence[str], output_dir: Path) -> Sav
         ) from None
 
 
-def _start(config: Config, given: str, measured: SavedRun | None) -> str:
+def _start(config: Config, given: str, measured: SavedRun | None) -> tuple[str, dict[str, str]]:
+    """Return the start of a run with one network, and those of several models by their names."""
     if measured is not None:
-        return given or measured.start
-    source = config.weights.get("source")
-    if source == "none":
-        return ""
-    from server_app.start_weights import hash_before, read_weights
+        starts = dict(measured.starts)
+        return given or starts.pop("", ""), starts
+    each = [config.of_model(name) for name in config.model_names]
+    if all(own.weights.get("source") == "none" for own in each):
+        return "", {}
+    from server_app.start_weights import hashes_before
 
     if given:
-        read_weights(config)
-        return given
+        return hashes_before(config, given)
     try:
-        return hash_before(config)
+        return hashes_before(config)
     except UserError as error:
         raise UserError(
             f"the checkpoint that is to be signed cannot be read here: {error}; give --checkpoint "

@@ -94,7 +94,7 @@ class RunProgress:
         self._count(history, rounds)
 
     def join(self, tasks: Mapping[str, str]) -> None:
-        """Note the sites that take part, by name with their task."""
+        """Note the sites that take part, by name with their task, or their task and model."""
         sites = {
             name: SiteProgress(task=task, state="waiting") for name, task in sorted(tasks.items())
         }
@@ -136,8 +136,17 @@ class RunProgress:
         self._set({**done, **_of_record(record)})  # type: ignore[dict-item]
         self._change()
 
-    def played(self, record: RoundRecord, history: list[dict[str, Any]]) -> None:
-        """Note a complete round; ``history`` has the records of all of them."""
+    def played(
+        self,
+        record: RoundRecord,
+        history: list[dict[str, Any]],
+        alone: Mapping[str, float] | None = None,
+    ) -> None:
+        """Note a complete round.
+
+        ``history`` has the records of all of them, and ``alone`` what sites reach alone.
+        """
+        self.now = replace(self.now, alone=dict(alone or {}))
         self._set(_of_record(record))
         self._count(history, self.now.rounds)
 

@@ -38,30 +38,32 @@ class PublicModels:
     state : ServerState
         The layers.
     references : mapping of str to SiteReport
-        By task, the report of one of its sites.
-    start : Checkpoint or None
-        What the run started from.
+        By variant, the report of one of its sites.
+    starts : mapping of str to Checkpoint
+        What each model started from, "" being the only network of a run.
     """
 
     plan: Plan
     state: ServerState
     references: Mapping[str, SiteReport]
-    start: Checkpoint | None
+    starts: Mapping[str, Checkpoint]
 
     def write(self, folder: Path, results: Mapping[str, Any], log: Log) -> list[Path]:
         """Write ``models/<task>.safetensors`` into the run's folder, and say so.
 
-        In each are the task's whole tensors: pre-trained, common and of the task. Those of personal
-        groups are as the run began with them, for no site's own ever reach the server.
+        Where sites of a task have different networks there is one file for each,
+        ``<task>@<model>.safetensors``. In each are the task's whole tensors: pre-trained, common
+        and of the task. Those of personal groups are as the run began with them, for no site's own
+        ever reach the server.
         """
         written: list[Path] = []
         shared = 0
-        for task, report in sorted(self.references.items()):
-            path = folder / FOLDER / f"{task}.safetensors"
-            partitioned = self._partitioned(task, report)
-            card = self._card(task, report, partitioned, results)
-            with writing(f"the public model of task {task}", folder):
-                tensors, files = self._tensors(partitioned), self._files()
+        for variant, report in sorted(self.references.items()):
+            path = folder / FOLDER / f"{variant.replace('/', '@')}.safetensors"
+            partitioned = self._partitioned(variant, report)
+            card = self._card(report, partitioned, results)
+            with writing(f"the public model of task {variant}", folder):
+                tensors, files = self._tensors(partitioned), self._files(report)
                 write_model(path, tensors, card, files)
             written.append(path)
             shared = self._shared_bytes(partitioned, tensors, files)  # the same of each task
@@ -83,16 +85,16 @@ class PublicModels:
         ]
         return sum(tensors[n].nbytes for n in names if n in tensors) + sum(map(len, files.values()))
 
-    def _partitioned(self, task: str, report: SiteReport) -> PartitionedModel:
+    def _partitioned(self, variant: str, report: SiteReport) -> PartitionedModel:
         made = build_partitioned(
-            self.plan,
+            self.plan.of_model(report.model),
             self.state.method,
             input_shape=report.input_shape,
             classes=len(report.classes),
         )
-        if self.start is not None:
-            made.load_pretrained(self.start.tensors)
-        for key in self.state.scope_keys(task).values():
+        if start := self.starts.get(report.model):
+            made.load_pretrained(start.tensors)
+        for key in self.state.scope_keys(variant).values():
             held = self.state.states[key]
             own = made.model.state_dict()
             made.load({name: tensor for name, tensor in held.items() if name in own})
@@ -102,31 +104,35 @@ class PublicModels:
     def _tensors(partitioned: PartitionedModel) -> dict[str, Tensor]:
         return partitioned.tensors(list(partitioned.model.state_dict()))
 
-    def _files(self) -> dict[str, bytes]:
+    def _files(self, report: SiteReport) -> dict[str, bytes]:
         """Return the files of a text model's folder."""
-        if self.plan.model["name"] not in OF_TOKENS:
+        model = self.plan.of_model(report.model).model
+        if model["name"] not in OF_TOKENS:
             return {}
-        return model_files(model_folder(self.plan.model["folder"], default_models_dir()))
+        return model_files(model_folder(model["folder"], default_models_dir()))
 
     def _card(
         self,
-        task: str,
         report: SiteReport,
         partitioned: PartitionedModel,
         results: Mapping[str, Any],
     ) -> ModelCard:
-        plan, partition = self.plan, partitioned.partition
-        sites = {name: each for name, each in results["sites"].items() if each["task"] == task}
+        plan, partition = self.plan.of_model(report.model), partitioned.partition
+        sites = {
+            name: each
+            for name, each in results["sites"].items()
+            if (each["task"], each["model"] or "") == (report.task, report.model)
+        }
         examples = {
             split: sum(each["examples"][split] for each in sites.values())
             for split in ("train", "validation", "test")
         }
         measured = (results.get("final") or {}).get("sites", {})
-        start = self.start
+        start = self.starts.get(report.model)
         return ModelCard(
             state=PUBLIC,
             network=Network.of(plan.model, report.input_shape),
-            task=task,
+            task=report.task,
             outputs=report.classes,
             kind=report.kind,
             preprocessing=None,

@@ -26,8 +26,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def round_line(record: RoundRecord, rounds: int) -> str:
-    """Return one line: who took part, bytes, time, and the metrics of the model as received."""
+def round_line(record: RoundRecord, rounds: int, alone: Mapping[str, float] | None = None) -> str:
+    """Return one line: who took part, bytes, time, and the metrics of the model as received.
+
+    With ``alone``, what sites reach alone, also how they compare with it.
+    """
     down, up = sum(record.bytes_down.values()), sum(record.bytes_up.values())
     asked = len({*record.participants, *record.refused, *record.late, *record.absent})
     parts = [
@@ -35,7 +38,7 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         f"{record.seconds:.1f} s",
         f"{down / MEGABYTE:.1f} MB down, {up / MEGABYTE:.1f} MB up",
     ]
-    if received := measure_words.received_words(record.sites.values()):
+    if received := measure_words.received_words(record.sites, alone):
         parts.append(f"as received: {received}")
     lines = [", ".join(parts)]
     for what in ("refused", "late", "absent", "kept", "unauthorized"):

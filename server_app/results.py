@@ -17,14 +17,14 @@ from server_app.sites.members import Member
 from strategies.config import Config
 
 ENDS = ("measured_run", "stopped", "final", "best", "cross_site", "deployment")
-_OF_A_SITE = ("task", "classes", "input_shape", "examples", "device", "versions")
+_OF_A_SITE = ("task", "model", "classes", "input_shape", "examples", "device", "versions")
 
 
 def results(
     folder: RunFolder,
     config: Config,
     *,
-    checkpoint: Checkpoint | None,
+    checkpoints: Mapping[str, Checkpoint],
     partition: Mapping[str, Any],
     state: ServerState,
     members: Mapping[str, Member],
@@ -37,10 +37,10 @@ def results(
     ----------
     folder, config : RunFolder, Config
         The run.
-    checkpoint : Checkpoint or None
-        The pre-trained start.
+    checkpoints : mapping of str to Checkpoint
+        The pre-trained start of each model, "" being the only network of a run.
     partition : mapping
-        By task, the rows of its partition.
+        By task, or ``task/model``, the rows of its partition.
     state : ServerState
         Says how groups travel.
     members : mapping of str to Member
@@ -56,9 +56,8 @@ def results(
         "config": config.to_dict(),
         "versions": report.versions(),
         "seed": config.seed,
-        "weights": None
-        if checkpoint is None
-        else {"content_hash": checkpoint.content_hash, "source": checkpoint.source},
+        "weights": _start(checkpoints[""]) if "" in checkpoints else None,
+        "starts": {name: _start(each) for name, each in sorted(checkpoints.items()) if name},
         "partition": dict(partition),
         "coding": coding(state),
         "sites": sites(members),
@@ -68,6 +67,10 @@ def results(
     }
 
 
+def _start(checkpoint: Checkpoint) -> dict[str, str]:
+    return {"content_hash": checkpoint.content_hash, "source": checkpoint.source}
+
+
 def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
     """Return who takes part in the rounds, by name."""
     reports = {name: member.report for name, member in sorted(members.items())}
@@ -75,7 +78,7 @@ def sites(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
 
 
 def _site(report: SiteReport) -> dict[str, Any]:
-    plain = asdict(report)
+    plain = {**asdict(report), "model": report.model or None}
     said_of_it = {key: plain[key] for key in _OF_A_SITE}
     said_of_it["data"] = _description(plain["data"])
     if report.kind.name == CLASSES:

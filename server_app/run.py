@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,27 +10,28 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from fedstrata.protocol import kinds
 from fedstrata.protocol.orders import LAST
-from fedstrata.protocol.plan import Plan
+from fedstrata.protocol.plan import OF_MODELS, OF_UPDATES, Plan
 from fedstrata.support.errors import UserError
-from fedstrata.support.home import home
+from models.groups import PRETRAINED
 from models.weights import Checkpoint
 from server_app import report, results, tables
+from server_app.aggregator_lines import aggregation_lines
 from server_app.agreement import agree, agree_on_categories
 from server_app.audit import RunAudit
-from server_app.baseline_cache import BaselineCache
+from server_app.baseline_cache import Baselines, baselines_of
 from server_app.best_state import measured_best
 from server_app.choosing import best_rounds, choice_line, stop_reason
-from server_app.cross_site import cross_site_table
+from server_app.cross_site import crossed_models, table_of_models, table_of_updates
 from server_app.data_lines import data_lines
 from server_app.deployment import check_newcomers, deploy, tuning_line
 from server_app.disk_room import writing
-from server_app.evaluation import Baselines, last_ask, measure, measure_saved, saved_ask
+from server_app.evaluation import last_ask, measure, measure_saved, saved_ask
+from server_app.known_alone import KnownAlone
 from server_app.patience import Log
 from server_app.progress import RunProgress
 from server_app.rounds.admission import Admission, ClosedAdmission
 from server_app.rounds.checkpoint_delivery import CheckpointDelivery
 from server_app.rounds.dispatch import Dispatch, last_whole
-from server_app.rounds.judging import bounds_line, held_for
 from server_app.rounds.judging import suspects as suspects_of
 from server_app.rounds.loop import Rounds, UnusableState
 from server_app.rounds.opening import open_run
@@ -39,11 +40,10 @@ from server_app.run_folder import RunFolder, Saved, write_json
 from server_app.saved_run import SavedRun, described, newcomers, states_of
 from server_app.sites.members import Member, RejectedSite
 from server_app.sites.roster import Roster
-from server_app.start_weights import PretrainingJob, read_weights
+from server_app.start_weights import PretrainingJob, check_weights
 from server_app.time_left import stages_after
 from server_app.trackers import tracking_of
-from strategies.aggregators.buffered import BufferedAggregator
-from strategies.aggregators.server_optimizers import ServerOptimizer
+from server_app.written_models import WrittenModels, written_models
 from strategies.config import Config
 from strategies.method import (
     check_codings,
@@ -70,14 +70,16 @@ def checked(config: Config) -> ServerState:
     check_codings(method, strategy.codings)
     check_exchanged(method, "strategy.minimum", strategy.minimum)
     check_exchanged(method, "strategy.aggregators", strategy.aggregators)
-    read_weights(config)
+    check_weights(config)
     check_halves(method, tuned=bool(config.deployment.epochs))
     method.check_training(config.train)
     check_crossing(method, config.cross_site)
     cohorts = config.cohort.sites > 1
-    state = ServerState(method, strategy.aggregators, cohorts, strategy.codings, config.seed)
+    state = ServerState(
+        method, strategy.aggregators, cohorts, strategy.codings, config.seed, strategy.teacher
+    )
     for group, each in method.known_groups().items():
-        if group in strategy.aggregators or each.knowledge:
+        if group in strategy.aggregators or each.knowledge or each.down_only:
             state.aggregator(group)
     return state
 
@@ -95,8 +97,8 @@ class Run:
         What the sites need to know.
     folder : RunFolder
         Where checkpoints and results go.
-    start : Checkpoint, PretrainingJob or None
-        The pre-trained start, or how to make it once it is known that the sites can take part.
+    starts : mapping of str to Checkpoint or PretrainingJob
+        The pre-trained start by model, "" for the only one; or how to make it, once the sites joined.
     log : callable
         Takes text for the log.
     audit : RunAudit
@@ -111,21 +113,23 @@ class Run:
         config: Config,
         plan: Plan,
         folder: RunFolder,
-        start: Checkpoint | PretrainingJob | None,
+        starts: Mapping[str, Checkpoint | PretrainingJob],
         log: Log,
         audit: RunAudit,
         progress: RunProgress,
     ) -> None:
         self.audit, self.progress = audit, progress
         self.roster, self.config, self.plan, self.folder = roster, config, plan, folder
-        self.start, self.log = start, log
+        self.starts, self.log = starts, log
         self.history: list[dict[str, Any]] = []
         self.ends: dict[str, Any] = {}
+        self.opening: dict[str, Any] | None = None
+        self.written = WrittenModels((), False, ())
         settings = config.strategy
         self.state = checked(config)
         self.tracking = tracking_of(config.tracker, folder.path, log)
         self.admission = Admission(
-            roster, self.state, plan, start, settings.on_site_error == "stop", log
+            roster, self.state, plan, starts, settings.on_site_error == "stop", log
         )
         self.dispatch = Dispatch(
             roster.grid, roster, self.state, settings, self.admission, log, audit, progress
@@ -157,7 +161,13 @@ class Run:
         if not self.roster.members:
             raise UserError("no site can take part")
         check_newcomers(self.roster, self.state.partitions)
-        for line in _decided(self.roster, self.state, self.config):
+        self.written = written_models(
+            self.config,
+            self.roster.members,
+            self.state.partitions,
+            simulated=not isinstance(self.roster.grid, GrpcGrid),
+        )
+        for line in (*_decided(self.roster, self.state, self.config), *self.written.lines):
             self.log(line)
         self.admission.begun = True
 
@@ -169,14 +179,13 @@ class Run:
         saved : Saved or None
             The checkpoint from which the run continues.
         """
-        if self.start is not None:
-            self._load_start(self.start)
+        self._load_starts()
         if self.plan.wants_sums:
             scale = agree(self.dispatch, self.config.strategy.min_sites)
             self.plan = replace(self.plan, agreed=scale)
             self.admission.change_scale(self.plan)
         self.folder.note_agreed(self.plan)
-        self.folder.note_weights(self.plan.weights)
+        self.folder.note_weights(self.plan)
         self.audit.admitted(self.roster.everyone.values())
         first = 1
         if saved is not None:
@@ -185,9 +194,8 @@ class Run:
             self.log(f"resuming after round {saved.round}")
         total, choose = self.config.strategy.rounds, self.config.choose
         begin_progress(self)
-        if first == 1:
-            open_run(self.rounds)
-        number, suspects = first, dict[str, str]()
+        self.opening = open_run(self.rounds) if first == 1 else None
+        number, suspects, alone = first, dict[str, str](), self._known_alone()
         while number <= total and not stop_reason(self.history, choose):
             try:
                 record = self.rounds.play(number, self.history)
@@ -196,12 +204,15 @@ class Run:
                 number -= 1
                 continue
             record.suspects, suspects = suspects, {}
+            if number == 1 and self.opening is not None:
+                record.begin_with(self.opening)
             self.history.append(record.to_dict())
             save_checkpoint(self, number)  # before the log says that the round is done
             self.audit.played(self.history[-1], self.roster.everyone.values(), self.folder.path)
-            self.log(report.round_line(record, total))
+            alone.look(self.roster.members, record.sites)
+            self.log(report.round_line(record, total, alone.values))
             self._write_results()
-            self.progress.played(record, self.history)
+            self.progress.played(record, self.history, alone.values)
             number += 1
         if reason := stop_reason(self.history, choose):
             played = len(self.history)
@@ -211,11 +222,22 @@ class Run:
             self.log(owed)
         return self._end()
 
+    def _known_alone(self) -> KnownAlone:
+        baselines = self._baselines()
+        cache = baselines.cache if baselines.config.alone else None
+        return KnownAlone(cache, self.config.strategy.rounds)
+
+    def _baselines(self) -> Baselines:
+        config, plan = self.config, self.admission.plan
+        return baselines_of(
+            config.baselines, config.cohort.sites, self.roster, plan, self.folder.name, self.log
+        )
+
     def _end(self) -> dict[str, Any]:
         """Evaluate the last state and the best one, fine-tune; return what results.json holds."""
         refused = self.history[-1]["refused"] if self.history else ()
         self.delivery.deliver(self.roster.everyone.keys(), refused)
-        kept, baselines = self.config.kept_models, baselines_of(self)
+        kept, baselines = self.written.states, self._baselines()
         keep, played = LAST if LAST in kept else "", len(self.history)
         last = last_trained(self)
         final = measure(self.dispatch, baselines, keep=keep, state=played, last=last)
@@ -224,23 +246,29 @@ class Run:
         self.ends["best"] = measured_best(
             self.dispatch, self.folder, self.history, self.config.choose, final, kept
         )
-        ask = replace(last_ask(self.dispatch, kinds.EVALUATE), last=last)
-        self.ends["cross_site"] = cross_site_table(
-            self.dispatch, ask, final, self.config.cross_site
-        )
+        if self.config.cross_site == OF_UPDATES:
+            ask = replace(last_ask(self.dispatch, kinds.EVALUATE), last=last)
+            self.ends["cross_site"] = table_of_updates(self.dispatch, ask, final, played)
         if self.config.deployment.epochs:
             self._write_results()
             alone = self.config.baselines.alone
             self.ends["deployment"] = deploy(
                 self.dispatch, final, alone=alone, state=played, last=last
             )
+        self._cross(kept, played)
         return self._write_results()
+
+    def _cross(self, kept: Sequence[str], played: int) -> None:
+        """Measure the sites' models at one another, where that is wanted."""
+        if self.config.cross_site == OF_MODELS:
+            self._write_results()  # what there is so far
+            crossed = crossed_models(self.ends, kept, played)
+            self.ends["cross_site"] = table_of_models(self.dispatch, crossed)
 
     def measure(self, given: SavedRun) -> dict[str, Any]:
         """Measure a state of a finished run at the sites; return what results.json holds."""
-        if self.start is not None:
-            self._load_start(self.start)
-        self.folder.note_weights(self.plan.weights)
+        self._load_starts()
+        self.folder.note_weights(self.plan)
         self.audit.admitted(self.roster.everyone.values())
         saved = given.read()
         states = states_of(saved, self.state, given.folder.name)
@@ -251,17 +279,21 @@ class Run:
         self.delivery.deliver(self.roster.everyone.keys(), ())
         ask = saved_ask(self.dispatch, saved, states, newcomers(saved, self.roster.members))
         self.ends["final"] = measure_saved(self.dispatch, ask)
-        self.ends["cross_site"] = cross_site_table(
-            self.dispatch, ask, self.ends["final"], self.config.cross_site
-        )
+        self._cross(self.config.kept_models, saved.round)
         return self._write_results()
 
-    def _load_start(self, start: Checkpoint | PretrainingJob) -> None:
-        """Start all tasks from the checkpoint; sites that lack it get it before the next round."""
-        made = start.run(self.log) if isinstance(start, PretrainingJob) else start
-        self.plan = replace(self.plan, weights=made.content_hash)
+    def _load_starts(self) -> None:
+        """Start all models from their checkpoints; sites that lack theirs get it before a round."""
+        if not self.starts:
+            return
+        made = {
+            name: start.run(self.log) if isinstance(start, PretrainingJob) else start
+            for name, start in self.starts.items()
+        }
+        hashes = {name: each.content_hash for name, each in made.items()}
+        self.plan = replace(self.plan, weights=hashes.pop("", ""), starts=hashes)
         self.admission.start_from(made, self.plan)
-        self.delivery.checkpoint = made
+        self.delivery.checkpoints = made
 
     def _go_back(self, error: UnusableState) -> dict[str, str]:
         """Go back to the round before the one that made an unusable state.
@@ -295,7 +327,7 @@ class Run:
         if saved is not None:
             self._resume(saved)
         else:
-            open_run(self.rounds)
+            self.opening = open_run(self.rounds)
         self.history = self.history[:good]
         for site in self.roster.everyone:
             self.state.downlink.failed(site)  # what sites know is of rounds that are given up
@@ -323,7 +355,7 @@ class Run:
         content = results.results(
             self.folder,
             self.config,
-            checkpoint=self.delivery.checkpoint,
+            checkpoints=self.delivery.checkpoints,
             partition=self.admission.summaries,
             state=self.state,
             members=self.roster.members,
@@ -339,7 +371,7 @@ class Run:
 def begin_progress(run: Run) -> None:
     """Note who takes part in a run, and how long it is."""
     config, everyone = run.config, run.roster.everyone
-    run.progress.join({name: member.task for name, member in everyone.items()})
+    run.progress.join({name: member.variant for name, member in everyone.items()})
     members, newcomers = run.roster.members, len(run.roster.newcomers)
     examples = [member.report.examples["train"] for member in members.values()]
     afterwards = stages_after(
@@ -352,26 +384,11 @@ def begin_progress(run: Run) -> None:
     run.progress.begin(config.strategy.rounds, run.history, afterwards)
 
 
-def baselines_of(run: Run) -> Baselines:
-    """Return what sites are compared with; a simulation's may have been trained before."""
-    config, roster = run.config.baselines, run.roster
-    if not config.reuse or isinstance(roster.grid, GrpcGrid):
-        return Baselines(config)
-    everyone = sorted(roster.everyone.values(), key=lambda member: member.site)
-    nodes = len(list(roster.grid.get_node_ids())) * run.config.cohort.sites
-    known = everyone if len(everyone) == nodes else []
-    folder = home() / "cache" / "baselines"
-    return Baselines(
-        config, BaselineCache(folder, run.folder.name, run.admission.plan, known, run.log)
-    )
-
-
 def last_trained(run: Run) -> dict[str, int]:
-    """Return by site the round of its last update that was taken; not of sites in cohorts."""
+    """Return by site the round of its last update that was taken."""
     keys = {
-        member.site: run.state.scope_keys(member.task).values()
+        member.site: run.state.leaving_keys(member.variant).values()
         for member in run.roster.members.values()
-        if not member.in_cohort
     }
     return last_whole(run.history, keys)
 
@@ -390,27 +407,10 @@ def save_checkpoint(run: Run, number: int) -> None:
         )
 
 
-def aggregator_lines(state: ServerState) -> Iterator[str]:
-    """Yield what aggregators need, and where one would spoil BatchNorm."""
-    for key, aggregator in sorted(state.aggregators.items()):
-        name = type(aggregator).__name__
-        if isinstance(aggregator, BufferedAggregator):
-            yield (
-                f"{key}: {name} needs all updates of a round: within "
-                f"{aggregator.memory_mb:g} MB of memory, the others on disk"
-            )
-        statistics = [n for n in state.states[key] if n.endswith("running_var")]
-        if isinstance(aggregator, ServerOptimizer) and statistics:
-            yield (
-                f"{key}: {name} also steps {len(statistics)} BatchNorm variances, which may "
-                "become negative: better put 'type:BatchNorm2d' into groups.personal"
-            )
-
-
 def with_categories(asking: Run) -> Plan:
     """Return the plan with the categories of all sites, which are to be asked anew with it."""
     # Who comes meanwhile is asked with the plan that follows, and not judged by this one.
-    closed = ClosedAdmission(asking.roster, asking.state, asking.plan, None, False, asking.log)
+    closed = ClosedAdmission(asking.roster, asking.state, asking.plan, {}, False, asking.log)
     dispatch = replace(asking.dispatch, admission=closed)
     least = asking.config.strategy.min_sites
     plan = replace(asking.plan, categories=agree_on_categories(dispatch, least, asking.plan.data))
@@ -423,7 +423,8 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
     """Yield what was decided once it is known who takes part, for the log."""
     if roster.newcomers:
         yield f"newcomers, after the rounds: {', '.join(sorted(roster.newcomers))}"
-    yield from remarks(state.method, config.train)
+    frozen = any(each.names(PRETRAINED.name) for each in state.partitions.values())
+    yield from remarks(state.method, config.train, frozen=frozen)
     for group, each in results.coding(state).items():
         if any(way["name"] != "exact" for way in each.values()):
             yield f"{group} travels coded: {state.codings.describe(group)}"
@@ -433,9 +434,6 @@ def _decided(roster: Roster, state: ServerState, config: Config) -> Iterator[str
         yield choice_line(predicted, config.choose)
     if config.deployment.epochs:
         yield tuning_line(state.partitions, config.deployment.groups)
+    variants = {name: member.variant for name, member in members.items()}
     cohorts = any(member.in_cohort for member in members.values())
-    held = held_for([member.task for member in members.values()], state, config.strategy.bounds)
-    measured = state.method.trains_what_it_received
-    held = {key: most for key, most in held.items() if measured(kinds.group_of(key))}
-    yield bounds_line(config.strategy.bounds, held, cohorts=cohorts)
-    yield from aggregator_lines(state)
+    yield from aggregation_lines(state, variants, config.strategy.bounds, cohorts=cohorts)

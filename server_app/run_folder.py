@@ -37,8 +37,13 @@ _MAY_CHANGE = (
     *(f"cohort.{key}" for key in ("sites", "batched")),  # which node holds a site
     "choose.patience",
     "cross_site",
-    *(f"tracker.{key}" for key in ("name", "folder", "uri", "experiment")),
-    "models.keep",
+    *(
+        f"tracker.{key}"
+        for key in ("name", "folder", "uri", "experiment", "project", "entity", "mode")
+    ),
+    "keep_models",
+    "keep_models_mb",
+    "public_models",
     "compare.target",
     "baselines.reuse",
 )
@@ -53,6 +58,8 @@ _NEW = {
     "choose.metric": "auto",
     "choose.over": "mean",
     "data.task": "subject",  # of har
+    "keep_models_mb": 1000.0,
+    "public_models": "auto",
 }
 
 
@@ -151,8 +158,8 @@ class RunFolder:
                 time.sleep(0.1)
             yield
 
-    def note_weights(self, content_hash: str) -> None:
-        """Write down the checkpoint that the run starts from.
+    def note_weights(self, plan: Plan) -> None:
+        """Write down the checkpoint, or the checkpoints by model, that the run starts from.
 
         Raises
         ------
@@ -160,14 +167,16 @@ class RunFolder:
             Where a resumed run began from another one.
         """
         content = self.begun()
-        before = content.get("weights")
-        if before and before != content_hash:
+        before = content.get("starts") or content.get("weights")
+        now = plan.starts or plan.weights
+        if before and before != now:
             raise UserError(
-                f"resume: the run began from the pre-trained weights {before}, "
-                f"now there are {content_hash or 'none'}"
+                f"resume: the run began from the pre-trained weights {_named(before)}, "
+                f"now there are {_named(now)}"
             )
-        if before != content_hash:
-            self._write_begun({**content, "weights": content_hash})
+        if before != now:
+            several = {"starts": plan.starts} if plan.starts else {}
+            self._write_begun({**content, "weights": plan.weights, **several})
 
     def note_agreed(self, plan: Plan) -> None:
         """Write down scale and categories on which the sites agreed; a resumed run keeps them."""
@@ -353,6 +362,12 @@ def write_json(path: Path, content: object) -> None:
     """Write JSON durably; only its owner may read it."""
     with replacing_private(path) as unfinished, unfinished.open("w") as file:
         json.dump(content, file, indent=1, allow_nan=False)
+
+
+def _named(start: str | Mapping[str, str]) -> str:
+    if isinstance(start, str):
+        return start or "none"
+    return ", ".join(f"{each} of {name}" for name, each in sorted(start.items()))
 
 
 def _locked(file: IO[str]) -> bool:

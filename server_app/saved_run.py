@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedstrata.protocol.plan import OF_MODELS
 from fedstrata.runs.folder import read_results
 from fedstrata.support.errors import UserError
 from server_app.compose import RunConfig
@@ -50,9 +51,10 @@ class SavedRun:
     begun: Mapping[str, Any]
 
     @property
-    def start(self) -> str:
-        """The content hash of the pre-trained weights that the run started from, or ""."""
-        return str(self.begun.get("weights", ""))
+    def starts(self) -> dict[str, str]:
+        """The content hashes of the weights that the run started from, by model; "" for the only one."""
+        several = self.begun.get("starts") or {"": self.begun.get("weights", "")}
+        return {str(name): str(start) for name, start in several.items()}
 
     def config(self, own: Config) -> Config:
         """Return the configuration of the measurement: the run's, but for what is ``own``."""
@@ -86,6 +88,27 @@ class SavedRun:
         if last is None:
             raise UserError(f"weights.run: {self.folder.path} has no round that was completed")
         return last
+
+
+def check_table(config: Config, given: SavedRun | None, *, deployed: bool) -> None:
+    """Raise UserError where the sites' models cannot be measured at one another.
+
+    ``given`` is the run that is measured, if it is not one that trains.
+    """
+    if config.cross_site != OF_MODELS:
+        return
+    if deployed:
+        raise UserError(
+            "cross_site=models is for simulations: in a deployment each site's personal layers would "
+            "have to leave it for the other sites. Write cross_site=updates, which exchanges none of "
+            "them, or cross_site=none"
+        )
+    if given is not None and given.state not in config.kept_models:
+        raise UserError(
+            f"cross_site=models reads the sites' {given.state} models from their folders, and in the "
+            f"run {given.folder.name} they wrote none (keep_models={config.keep_models}): write "
+            "cross_site=none"
+        )
 
 
 def saved_run(config: Config, overrides: Sequence[str], output_dir: Path) -> SavedRun | None:

@@ -160,6 +160,12 @@ def read_weights(config: Config) -> Weights | None:
     return read
 
 
+def check_weights(config: Config) -> None:
+    """Raise UserError as `read_weights` does, for any of the models."""
+    for name in config.model_names:
+        read_weights(config.of_model(name))
+
+
 def hash_before(config: Config) -> str:
     """Return the content hash of the start, as far as it is known before the run.
 
@@ -223,6 +229,56 @@ def checkpoint(
     else:
         licence = licence_of(source)
     return _saved(_fitting(config, tensors, source, log=log), source, cache, licence)
+
+
+def checkpoints(
+    config: Config, cache: Path, log: Log, starts: Mapping[str, str]
+) -> dict[str, Checkpoint | PretrainingJob]:
+    """Return what each model of a run starts from, as `checkpoint` does; without those that do not.
+
+    ``starts`` has by model the content hash with which a measured run began. The key is "" where a
+    run has one network.
+    """
+    found = {}
+    for name in config.model_names:
+        said = log if not name else lambda line, name=name: log(f"model {name}: {line}")
+        try:
+            start = checkpoint(config.of_model(name), cache, said, starts.get(name, ""))
+        except UserError as error:
+            raise _of_model(name, error) from None
+        if start is not None:
+            found[name] = start
+    return found
+
+
+def hashes_before(config: Config, given: str = "") -> tuple[str, dict[str, str]]:
+    """Return the content hash of the start of a run with one network, and of each model's otherwise.
+
+    As far as they are known before the run, as `hash_before` says; ``given`` stands for it, if any.
+    """
+    found = {}
+    for name in config.model_names:
+        own = config.of_model(name)
+        found[name] = given or hash_before(own)
+        if read_weights(own) is None:
+            found[name] = ""
+    if not config.models:
+        return found[""], {}
+    if given not in ("", ANY):
+        raise UserError(
+            "--checkpoint: the run has several models, and each has a start of its own: write "
+            "--checkpoint any, or leave it out"
+        )
+    return "", {name: start for name, start in found.items() if start}
+
+
+def _of_model(name: str, error: UserError) -> UserError:
+    if not name:
+        return error
+    return UserError(
+        f"model {name}: {error} (start weights for this model alone: +weights@models.{name}.weights="
+        "none, or another source)"
+    )
 
 
 def path_of(cache: Path, content_hash: str) -> Path:

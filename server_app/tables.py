@@ -35,13 +35,16 @@ def partition_table(rows: Sequence[GroupRow]) -> str:
 def sites_table(sites: Mapping[str, Mapping[str, Any]]) -> str:
     """Return who takes part, as a table."""
     table = Table(title=f"{len(sites)} sites")
-    for heading in ("site", "task", "classes", "train", "validation", "test", "device"):
+    several = any(site.get("model") for site in sites.values())
+    model = ("model",) if several else ()
+    for heading in ("site", "task", *model, "classes", "train", "validation", "test", "device"):
         table.add_column(heading)
     for name, site in sites.items():
         counts = site["examples"]
         table.add_row(
             name,
             site["task"],
+            *((site["model"],) if several else ()),
             ", ".join(site["classes"][:6]) + (", ..." if len(site["classes"]) > 6 else ""),
             *(str(counts[split]) for split in ("train", "validation", "test")),
             site["device"],

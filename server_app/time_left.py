@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedstrata.protocol import kinds
-from fedstrata.protocol.plan import NO_TABLE, OF_UPDATES
+from fedstrata.protocol.plan import OF_MODELS, OF_UPDATES
 
 if TYPE_CHECKING:  # this module is imported before torch is
     from strategies.config import Config
@@ -69,16 +69,17 @@ def stages_after(
     if config.baselines.pooled and simulated:
         found.append(Stage(kinds.POOLED, of_rounds=of_all, serial=True))
     found.append(Stage(kinds.EVALUATE, 1))  # of the best state
-    if config.cross_site != NO_TABLE:
-        models = max(Counter(tasks.values()).values(), default=1)
-        trained = config.cross_site == OF_UPDATES  # once more, before that is measured
-        found.append(Stage(kinds.EVALUATE, models - 1 + trained))
+    others = max(Counter(tasks.values()).values(), default=1) - 1  # of the same task
+    if config.cross_site == OF_UPDATES:  # trained once more, before that is measured
+        found.append(Stage(kinds.EVALUATE, others + 1))
     if config.deployment.epochs:
         tuned = config.deployment.epochs / epochs * of_all
         found.append(Stage(kinds.DEPLOY, tuned + 1))  # it is measured before and after
         if newcomers and config.baselines.alone:
             of = newcomers / max(len(tasks), 1) if simulated else 1.0
             found.append(Stage(kinds.ALONE, of_rounds=share * of))
+    if config.cross_site == OF_MODELS:
+        found.append(Stage(kinds.EVALUATE, others))
     return tuple(found)
 
 

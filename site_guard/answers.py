@@ -12,12 +12,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from fedstrata.protocol import answers, kinds, limits, orders
 from fedstrata.protocol.answers import RoundReport, SiteReport
 from fedstrata.protocol.categories import CategoriesReport
-from fedstrata.protocol.codings import SAFETENSORS, Codings, read_form, size_of
+from fedstrata.protocol.codings import Codings
+from fedstrata.protocol.forms import SAFETENSORS, read_form, size_of
+from fedstrata.protocol.knowledge import DOWN_ONLY
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.orders import CodedGroup
 from fedstrata.protocol.sums import SumsReport
 from site_guard.class_rules import allowed
 from site_guard.layers import checked, forms_of
+from site_guard.own_model import require_own_model
 from site_guard.reports import ReportRules, Schema, check_shape, codings_of, plan_hash, some
 from site_guard.reports import round_of as round_of  # for whoever handles orders
 from site_guard.settings import SiteSettings
@@ -93,7 +96,8 @@ class AnswerFilter:
         An order of a kind that is not in `READERS` is refused as well.
 
         A server gets back the layers that it sent for training, or for a table of all sites. They
-        must be of groups that the site shares, with tensors as the app announced them.
+        must be of groups that the site shares, with tensors as the app announced them. Groups that
+        go down only are not asked for.
         """
         kind = message.metadata.message_type
         if kind == kinds.POOLED:
@@ -110,12 +114,12 @@ class AnswerFilter:
         coded = orders.read_coded(message)
         schemas = _schemas(message, coded)
         for group, schema in schemas.items():
-            self._refuse_group(group)
-            self._refuse_staying(group, schema)
+            self._refuse_leaving(group, schema)
             self._refuse_unannounced(message.metadata.run_id, group, schema)
         for group, each in coded.items():
             self.rules.note_state(group, each.state)
-        return Requested(schemas, Codings({}, {}) if kind == kinds.CROSS else codings_of(message))
+        asked = {group: schema for group, schema in schemas.items() if group not in DOWN_ONLY}
+        return Requested(asked, Codings({}, {}) if kind == kinds.CROSS else codings_of(message))
 
     def filter_answer(self, order: Message, answered: Message, requested: Requested) -> Message:
         """Return the answer to ``order`` that leaves, made of the report and the allowed layers.
@@ -154,8 +158,8 @@ class AnswerFilter:
             )
         if isinstance(report, SiteReport):
             for group, schema in report.schemas.items():
-                self._refuse_group(group)
-                self._refuse_staying(group, schema)
+                self._refuse_leaving(group, schema)
+            require_own_model(order, report, self.settings)
             report, forms = self.rules.site_report(order, report)
             self._announced[order.metadata.run_id] = forms
         elif isinstance(report, SumsReport):
@@ -182,6 +186,12 @@ class AnswerFilter:
         text = limits.one_line(text)
         logger.warning("site %s: the app's error: %s", self.settings.site, text)
         return text if self.settings.errors == "full" else BRIEF
+
+    def _refuse_leaving(self, group: str, schema: Mapping[str, object]) -> None:
+        """Raise Refused where a group would leave that may not, or has tensors that may not."""
+        if group not in DOWN_ONLY:
+            self._refuse_group(group)
+            self._refuse_staying(group, schema)
 
     def _refuse_group(self, group: str) -> None:
         if group not in self.settings.share:

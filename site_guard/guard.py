@@ -27,6 +27,7 @@ from site_guard.audit import SiteAudit
 from site_guard.bundles import Bundle
 from site_guard.confinement import make_confinement
 from site_guard.day_counts import DayCounts
+from site_guard.own_model import own_plan
 from site_guard.plan_rules import read_plan
 from site_guard.settings import SiteSettings
 from site_guard.signatures import key_fingerprint, require_signature
@@ -182,6 +183,7 @@ class Guard:
         text, plan = read_plan(message)
         given = work.context.run_config.get("signature")
         signed = require_signature(content, text, given, self.keys, kind)
+        plan = own_plan(plan, self.settings)
         rules.check_plan(plan)
         if kind == kinds.SUMS and not plan.wants_sums:
             raise Refused("the order asks for sums that its plan has no use for")

@@ -12,7 +12,8 @@ import safetensors
 from safetensors import SafetensorError
 
 from fedstrata.protocol import limits
-from fedstrata.protocol.codings import SAFETENSORS, Coding, Form, expected_arrays
+from fedstrata.protocol.codings import Coding, expected_arrays
+from fedstrata.protocol.forms import SAFETENSORS, Form
 from fedstrata.protocol.limits import Refused
 from site_guard.reports import some
 
@@ -37,8 +38,8 @@ def forms_of(group: str, payload: bytes) -> dict[str, Written]:
 def checked(group: str, payload: bytes, schema: Mapping[str, Form], coding: Coding) -> bytes:
     """Return the group's tensors as a new payload: the names, shapes and dtypes asked for.
 
-    Dtype, shape and the plan's coding decide how many arrays a coded tensor has. Or one empty
-    array says that it is unchanged.
+    Dtype, shape and the plan's coding decide which arrays a coded tensor has, but for a rank that the
+    app chooses within its bound. Or one empty array says that it is unchanged.
 
     Raises
     ------
@@ -47,9 +48,10 @@ def checked(group: str, payload: bytes, schema: Mapping[str, Form], coding: Codi
         and more that can be anything.
     """
     found = forms_of(group, payload)
+    shapes = {name: shape for name, (_, shape) in found.items()}
     arrays: dict[str, Written] = {
         name: (SAFETENSORS[dtype], shape)
-        for name, (dtype, shape) in expected_arrays(schema, coding, found.keys()).items()
+        for name, (dtype, shape) in expected_arrays(schema, coding, shapes).items()
     }
     if extra := sorted(set(found) - set(arrays)):
         raise Refused(f"the app sends {some(extra)} in the group {group!r}, which are not of it")

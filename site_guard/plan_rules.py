@@ -20,13 +20,21 @@ from fedstrata.support.errors import UserError
 # (tests/attacks/test_imprint.py). Nor fedavg_cnn: its layer sees every place of the image, after two
 # convolutions whose weights the server chooses.
 MODELS = (
+    "resnet4",
+    "resnet6",
+    "resnet8",
+    "resnet10",
     "resnet18",
     "resnet34",
     "resnet50",
+    "resnet101",
+    "resnet152",
     "vgg11",
     "vgg11_bn",
     "vgg16",
     "vgg16_bn",
+    "googlenet",
+    "mobilenet_v2",
     "mobilenet_v3_small",
     "squeezenet1_1",
     "small_cnn",
@@ -81,7 +89,7 @@ class PlanRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     checkpoint_before_approval: bool = False
 
     def check_plan(self, plan: Plan) -> None:
-        """Raise Refused for a plan that this site does not accept."""
+        """Raise Refused for a plan, with this site's own network, that it does not accept."""
         model = str(plan.model.get("name"))
         if not any(fnmatchcase(model, pattern) for pattern in self.models):
             raise _refusal("models", f"the plan trains {_short(model)}", ", ".join(self.models))

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedstrata.protocol.categories import open_columns
 from fedstrata.protocol.codings import Codings
-from fedstrata.protocol.knowledge import knowledge_of
+from fedstrata.protocol.knowledge import knowledge_of, made_for
 from fedstrata.protocol.limits import printable
 from fedstrata.protocol.plan import OF_UPDATES, Plan
 from site_guard.signatures import ANY, NONE
@@ -27,7 +27,7 @@ def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
         rounds = f"none: the models of the finished run {plan.federation} are measured"
     length = f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps"
     rows = [
-        ("model", _named(plan.model)),
+        ("model", _own(plan)),
         ("method", _named(plan.method)),
         ("data", _named(plan.data)),
         *((f"group {group}", text) for group, text in _groups(plan.groups, plan.codings)),
@@ -42,6 +42,15 @@ def plan_words(plan: Plan, start: str = "") -> list[tuple[str, str]]:
         ("privacy", "none: what is averaged gets no noise"),
     ]
     return [(heading, short(text)) for heading, text in rows]
+
+
+def _own(plan: Plan) -> str:
+    """Return the network that this site trains, and which the others may."""
+    if not plan.models:
+        return _named(plan.model)
+    others = ", ".join(f"{name} ({each['name']})" for name, each in sorted(plan.models.items()))
+    own = f"{plan.own}: {_named(plan.model)}" if plan.own else "none of those that are offered"
+    return f"{own}; offered: {others}"
 
 
 def _across(plan: Plan) -> list[tuple[str, str]]:
@@ -103,15 +112,24 @@ def _start(plan: Plan, signed: str) -> str:
         return f"{named or 'not known yet'}; no signature binds it"
     if signed == ANY:
         return f"{named or 'not known yet'}; the signature leaves it open: any checkpoint may come"
+    if plan.models and signed != NONE:
+        own = named or "no checkpoint for this network"
+        return f"{own}; the start of all networks has the hash {signed[:16]}, as signed"
     return "no checkpoint, as signed" if signed == NONE else f"checkpoint {signed[:16]}, as signed"
 
 
 def _knowledge(plan: Plan) -> list[tuple[str, str]]:
-    """Return what the plan's method may send besides layers."""
-    return [
+    """Return what the plan's method may send besides layers, and what it only receives."""
+    method = str(plan.method.get("name"))
+    leaves = [
         (f"knowledge {group}", f"leaves where `share` names it: {each.what}")
-        for group, each in knowledge_of(str(plan.method.get("name"))).items()
+        for group, each in knowledge_of(method).items()
     ]
+    arrives = [
+        (f"received {group}", f"from the server, and never leaves: {each.what}")
+        for group, each in made_for(method).items()
+    ]
+    return leaves + arrives
 
 
 def _tuning(plan: Plan) -> str:

@@ -18,16 +18,9 @@ from flwr.app import ConfigRecord, Message
 from fedstrata.protocol import kinds, limits
 from fedstrata.protocol.answers import DeployReport, Metrics, RoundReport, SiteReport
 from fedstrata.protocol.categories import CategoriesReport, open_columns
-from fedstrata.protocol.codings import (
-    SAFETENSORS,
-    Codings,
-    Form,
-    describe_form,
-    fingerprint,
-    read_codings,
-    read_form,
-)
+from fedstrata.protocol.codings import Codings, read_codings
 from fedstrata.protocol.data_description import COUNTS, RANGE, DataDescription
+from fedstrata.protocol.forms import SAFETENSORS, Form, describe_form, fingerprint, read_form
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.protocol.plan import AGREED_LATER
@@ -75,7 +68,7 @@ class ReportRules:
         """Raise Refused for one plan more than a run may have, or one that sites agreed on anew."""
         run = order.metadata.run_id
         for name in AGREED_LATER:
-            agreed = _plan_of(order).get(name)
+            agreed = plan_of(order).get(name)
             if agreed is not None and self._first.setdefault((name, run), agreed) != agreed:
                 raise Refused(
                     f"the plan has another `{name}` than before in this run: start a new run"
@@ -159,7 +152,7 @@ class ReportRules:
 
     def check_categories(self, order: Message, report: CategoriesReport) -> None:
         """Raise Refused for categories of other columns than the plan asks for, or other ones."""
-        wanted = open_columns(_plan_of(order).get("data") or {})
+        wanted = open_columns(plan_of(order).get("data") or {})
         if others := sorted(set(report.columns) - set(wanted)):
             raise Refused(f"the app names categories of {some(others)}, which the plan has not")
         self._fix(("named categories", order.metadata.run_id), report, "categories", "in this run")
@@ -340,7 +333,7 @@ def plan_hash(message: Message) -> str:
     return hashlib.sha256(str(_plan_text(message)).encode()).hexdigest()
 
 
-def _plan_of(message: Message) -> dict[str, Any]:
+def plan_of(message: Message) -> dict[str, Any]:
     """Return the plan of an order as it is written; raise Refused if it cannot be read."""
     text = _plan_text(message)
     try:
@@ -354,7 +347,7 @@ def _plan_of(message: Message) -> dict[str, Any]:
 
 def _categories_of(message: Message) -> str:
     """Return the agreed categories in the plan of an order, on which the inputs depend."""
-    return json.dumps(_plan_of(message).get("categories"), sort_keys=True)
+    return json.dumps(plan_of(message).get("categories"), sort_keys=True)
 
 
 def codings_of(message: Message) -> Codings:

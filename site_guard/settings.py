@@ -13,6 +13,7 @@ import msgspec
 from fedstrata.protocol.data_description import DEFAULT, read_choices
 from fedstrata.protocol.knowledge import KNOWLEDGE
 from fedstrata.protocol.limits import NAME, NotNow
+from fedstrata.protocol.offered_models import MODEL_NAME
 from fedstrata.support.ed25519 import public_keys
 from fedstrata.support.errors import UserError, nearest
 from fedstrata.support.paths import absolute_path
@@ -96,6 +97,8 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     keep : tuple of str
         Names or globs of tensors that never leave, whichever group a run puts them into. A name
         is the whole tensor's or a module's above it, as the bundle's model has it.
+    model : str or None
+        Which of the networks that a run offers is trained here; None names none.
     describe : tuple of str
         What the server may know of the data, beside the number of examples of each split:
         ``range`` (of the files' values) and ``classes`` (the examples of each class).
@@ -144,6 +147,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     models: str = ""
     cache_gb: int | None = None
     keep: tuple[str, ...] = ()
+    model: str | None = None
     describe: tuple[str, ...] = DEFAULT
     classes: tuple[str, ...] | None = None
     device: str = "auto"
@@ -183,6 +187,7 @@ class SiteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             "cache-dir": self.cache,
             "cache-gb": self.cache_gb,
             "models-dir": self.models or None,
+            "model": self.model,
             "device": self.device,
             "threads": self.threads,
             "max-steps": self.max_steps,
@@ -280,6 +285,11 @@ def _check(settings: SiteSettings, path: Path) -> None:
         named = attrgetter(entry)(settings)
         if named:
             absolute_path(named, f"{path}: {entry}")
+    if settings.model is not None and not MODEL_NAME.fullmatch(settings.model):
+        raise UserError(
+            f"{path}: model is the name of one of the networks that a run offers, such as edge: "
+            f"letters, digits, '_' and '-'; got {settings.model[:80]!r}"
+        )
     if wrong := sorted(set(settings.share) - set(GROUPS)):
         raise UserError(
             f"{path}: share has {', '.join(map(repr, wrong))}; a site can share "

@@ -1,7 +1,8 @@
 """Signatures of runs: Ed25519 over an app bundle, its plan and its start, by the consortium.
 
 The start is the pre-trained checkpoint. A signature names it, as ``START:BASE64``: by its content
-hash; as ``none``; or as ``any``, where the signer left it open, since the run makes it itself.
+hash, or the hash of those of several models; as ``none``; or as ``any``, where the signer left it
+open, since the run makes it itself.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -29,7 +31,7 @@ PURPOSE = b"fedstrata bundle, plan and start v2\n"  # so that a signature means 
 # What of a plan has no part in its digest: the name of the run, which differs between runs that are
 # alike; the checkpoint, which the first queries do not have yet and which is signed beside it; and
 # the scale and the categories that sites agree on later.
-APART = ("federation", "weights", *AGREED_LATER)
+APART = ("federation", "weights", "starts", *AGREED_LATER)
 ANY, NONE = "any", "none"
 MOST_SIGNATURES = 1_000  # in a run's configuration: one for each of its plans
 _START = re.compile(rf"[0-9a-f]{{64}}|{ANY}|{NONE}")
@@ -67,12 +69,22 @@ def agreed_digests(plan: str) -> dict[str, str]:
     }
 
 
+def start_of(plan: Mapping[str, Any]) -> str:
+    """Return what a plan starts from, as a signature names it."""
+    starts = plan.get("starts")
+    if not starts:
+        return plan.get("weights") or NONE
+    if not isinstance(starts, dict) or ANY in starts.values():
+        return ANY
+    return hashlib.sha256(json.dumps(starts, sort_keys=True).encode()).hexdigest()
+
+
 def sign(bundle: bytes, plan: str, key: Ed25519PrivateKey) -> str:
     """Return the signature of an app bundle together with a plan, given as JSON.
 
     The plan's ``weights`` are the start: a content hash, `ANY`, or "" for none.
     """
-    start = json.loads(plan)["weights"] or NONE
+    start = start_of(json.loads(plan))
     raw = key.sign(_statement(bundle, plan_digest(plan), start))
     return f"{start}:{base64.b64encode(raw).decode()}"
 
@@ -106,7 +118,7 @@ def require_signature(
     digest = hashlib.sha256(bundle).hexdigest()[:16]
     if not isinstance(signatures, str) or not signatures.split():
         raise Refused(f"the app bundle {digest} is not signed, and this site asks for it")
-    hashed, weights = plan_digest(plan), json.loads(plan).get("weights")
+    hashed, begins = plan_digest(plan), start_of(json.loads(plan))
     other_start = ""
     for text in signatures.split(maxsplit=MOST_SIGNATURES)[:MOST_SIGNATURES]:
         start, _, encoded = text.partition(":")
@@ -121,12 +133,12 @@ def require_signature(
                 key.verify(raw, _statement(bundle, hashed, start))
             except InvalidSignature:
                 continue
-            if _may_start(start, weights, kind):
+            if start in (ANY, begins) or (kind == kinds.QUERY and begins == NONE):
                 return Signed(key, start)
             other_start = start
     if other_start:
         raise Refused(
-            f"the run starts from {_named(weights)}, and what is signed starts from "
+            f"the run starts from {_named(begins)}, and what is signed starts from "
             f"{_named(other_start)}: sign it again with the checkpoint of the run"
         )
     raise Refused(
@@ -135,19 +147,8 @@ def require_signature(
     )
 
 
-def _may_start(start: str, weights: object, kind: str) -> bool:
-    """Return whether an order whose plan has these weights keeps to the start that is signed."""
-    if start == ANY or (kind == kinds.QUERY and weights == ""):
-        return True
-    return weights == ("" if start == NONE else start)
-
-
-def _named(weights: object) -> str:
-    return (
-        f"checkpoint {printable(str(weights))[:16]}"
-        if weights not in ("", NONE)
-        else "no checkpoint"
-    )
+def _named(start: object) -> str:
+    return "no checkpoint" if start == NONE else f"checkpoint {printable(str(start))[:16]}"
 
 
 def key_fingerprint(key: Ed25519PublicKey) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 from fedstrata.protocol.codings import Codings, read_codings
 from fedstrata.protocol.measures import MEASURES
+from fedstrata.protocol.offered_models import MODELS, check_assigned, check_models
 from fedstrata.protocol.plan import (
     NO_TABLE,
     OF_MODELS,
@@ -48,6 +49,33 @@ class BoundsConfig:
             raise UserError(f"strategy.bounds.share must be {LEAST_SHARE} to 1, got {self.share}")
 
 
+INFLUENCES = ("clip", "median", "none")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """What the server's own learning may take, give and take over from one site.
+
+    See conf/strategy/default.yaml.
+    """
+
+    seconds: float
+    memory_mb: float
+    norm: float
+    influence: str
+    clip: float
+
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        positive("strategy.teacher", self, "seconds", "memory_mb", "norm")
+        one_of("strategy.teacher.influence", self.influence, INFLUENCES)
+        if not self.clip >= 1:
+            raise UserError(f"strategy.teacher.clip must be at least 1, got {self.clip}")
+
+
+UNBOUNDED = TeacherConfig(math.inf, math.inf, math.inf, "none", math.inf)
+
+
 @dataclass(frozen=True)
 class StrategyConfig:
     """The rounds; see conf/strategy/default.yaml."""
@@ -61,6 +89,7 @@ class StrategyConfig:
     deadline: float
     minimum: dict[str, int]
     bounds: BoundsConfig
+    teacher: TeacherConfig
     on_site_error: str
     poll: float
     final_timeout: float
@@ -84,13 +113,14 @@ class StrategyConfig:
             if least < 0:
                 raise UserError(f"strategy.minimum.{group} must be 0 or greater, got {least}")
         self.bounds.check()
+        self.teacher.check()
         one_of("strategy.on_site_error", self.on_site_error, ("stop", "exclude"))
         read_codings(self.coding, self.coding_down)
 
     @cached_property
     def codings(self) -> Codings:
         """The coding of each group, up and down."""
-        return read_codings(self.coding, self.coding_down)
+        return read_codings(self.coding, self.coding_down, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -126,17 +156,6 @@ class ChooseConfig:
 
 
 @dataclass(frozen=True)
-class ModelsConfig:
-    """Which whole models the sites write at the end; see conf/config.yaml."""
-
-    keep: str
-
-    def check(self) -> None:
-        """Raise UserError for a value out of its range."""
-        one_of("models.keep", self.keep, (AUTO, "all", "last", "none"))
-
-
-@dataclass(frozen=True)
 class DeploymentConfig(Tuning):
     """The fine-tuning, and the sites that join after the rounds; see conf/config.yaml."""
 
@@ -163,12 +182,13 @@ class DeploymentConfig(Tuning):
 class Config:
     """All settings of one run.
 
-    ``model``, ``weights``, ``data``, ``method`` and ``tracker`` are checked by the code that uses
-    them, because their options depend on the name chosen there.
+    ``model``, ``models``, ``weights``, ``data``, ``method`` and ``tracker`` are checked by the code
+    that uses them, because their options depend on the name chosen there.
     """
 
     seed: int
     model: dict[str, Any]
+    models: dict[str, Any]
     weights: dict[str, Any]
     data: dict[str, Any]
     groups: dict[str, Any]
@@ -179,7 +199,9 @@ class Config:
     compare: CompareConfig
     choose: ChooseConfig
     tracker: dict[str, Any]
-    models: ModelsConfig
+    keep_models: str
+    keep_models_mb: float
+    public_models: str
     cross_site: str
     deployment: DeploymentConfig
     cohort: CohortConfig
@@ -190,7 +212,10 @@ class Config:
         self.train.check()
         self.strategy.check()
         self.choose.check()
-        self.models.check()
+        one_of("keep_models", self.keep_models, (AUTO, "all", "last", "none"))
+        if not self.keep_models_mb >= 0:
+            raise UserError(f"keep_models_mb must be 0 or greater, got {self.keep_models_mb:g}")
+        one_of("public_models", self.public_models, (AUTO, "all", "none"))
         self.deployment.check()
         self.cohort.check()
         check_cohorts(self.cohort, self.strategy.codings)
@@ -200,6 +225,8 @@ class Config:
         for part in ("model", "data", "method"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise UserError(f"{part}.name must say which {part} to use")
+        check_models(self.models)
+        check_assigned(self.models, self.data.get(MODELS))
 
     def _check_cross_site(self) -> None:
         """Raise UserError for a cross-site table that does not exist, or cannot be had."""
@@ -208,6 +235,11 @@ class Config:
             raise UserError(
                 f"cross_site={self.cross_site} needs a SuperNode for each site: cohort.sites="
                 f"{self.cohort.sites} puts several on one; write cohort.sites=1 or cross_site=none"
+            )
+        if self.cross_site == OF_MODELS and not (self.kept_models or self.deployment.epochs):
+            raise UserError(
+                "cross_site=models reads the sites' models from their folders, and keep_models=none "
+                "writes none: write keep_models=last, keep_models=all or cross_site=none"
             )
         if self.cross_site == OF_UPDATES and not self.strategy.rounds:
             raise UserError(
@@ -251,11 +283,28 @@ class Config:
             )
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names of the offered models; "" alone where the run has one network."""
+        return tuple(sorted(self.models)) or ("",)
+
+    def of_model(self, name: str) -> Config:
+        """Return the configuration with one offered model as that of all, and its start weights.
+
+        With "", of a run with one network, it is the same.
+        """
+        if not name:
+            return self
+        options = dict(self.models[name])
+        weights = options.pop("weights", self.weights)
+        return replace(self, model=options, models={}, weights=weights)
+
+    @property
     def kept_models(self) -> tuple[str, ...]:
-        """The states of which each site writes its whole model: ``last`` and ``best``."""
-        keep = self.models.keep
-        if keep == AUTO:
-            keep = "none" if self.cohort.sites > 1 else "all"
+        """The states of which each site writes its whole model: ``last`` and ``best``.
+
+        With ``auto`` the sites of cohorts may write none; see `server_app.written_models`.
+        """
+        keep = "all" if self.keep_models == AUTO else self.keep_models
         return {"all": ("last", "best"), "last": ("last",), "none": ()}[keep]
 
     def to_dict(self) -> dict[str, Any]:
@@ -263,8 +312,10 @@ class Config:
         return asdict(self)
 
 
-def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
-    """Return the plan that the sites of ``config`` get."""
+def plan_for(
+    config: Config, *, federation: str, weights: str, starts: Mapping[str, str] | None = None
+) -> Plan:
+    """Return the plan that the sites of ``config`` get; ``starts`` are the weights by model."""
     shared = {f.name for f in fields(Plan)} & {f.name for f in fields(Config)}
     return Plan(
         federation=federation,
@@ -272,8 +323,10 @@ def plan_for(config: Config, *, federation: str, weights: str) -> Plan:
         fraction=config.strategy.fraction,
         coding=config.strategy.coding,
         coding_down=config.strategy.coding_down,
-        **{name: getattr(config, name) for name in shared if name != "weights"},
+        **{name: getattr(config, name) for name in shared - {"weights", "models"}},
+        models={name: config.of_model(name).model for name in config.models},
         weights=weights,
+        starts=dict(starts or {}),
         tuning=config.deployment.tuning,
     )
 

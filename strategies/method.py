@@ -42,6 +42,10 @@ class Made:
         The configured entries of each layer group.
     models_dir : Path or None
         Where this machine has the folders of models that a plan may name.
+    name : str
+        The network's name, of `models.networks.MODELS`.
+    seed : int
+        For modules that must start alike at sites whose networks differ.
     """
 
     network: nn.Sequential
@@ -49,6 +53,8 @@ class Made:
     classes: int
     groups: Groups
     models_dir: Path | None = None
+    name: str = ""
+    seed: int = 0
 
     @property
     def features(self) -> int:
@@ -66,8 +72,8 @@ class Method:
     """Whether other layers that arrive make a site predict otherwise."""
     own_networks: ClassVar[bool] = False
     """Whether it also runs networks of its own, which ``train.compile`` leaves as they are."""
-    needs_last_taken: ClassVar[bool] = False
-    """Whether orders to cohorts, too, say which update of each site was taken last."""
+    needs_inputs: ClassVar[bool] = False
+    """Whether one of them sees the inputs themselves: outputs of frozen layers are not cached then."""
     measures_memory: ClassVar[bool] = True
     """Whether a `receive` or `predictor` of its own may read what the site has in memory."""
 
@@ -100,6 +106,15 @@ class Method:
         # difference, and that corrects it only where the next one continues from this one.
         return group in FOUR_GROUPS
 
+    def judges_values(self, group: str) -> bool:
+        """Return whether ``strategy.bounds`` judges the norm of what a site sends in ``group``.
+
+        Of layers it is the norm of their change. Of knowledge that a method computes from scratch it is
+        that of the tensors themselves, where sites send what is alike in size.
+        """
+        del group
+        return False
+
     def opening(self) -> tuple[str, ...]:
         """Return the groups of knowledge that all sites send once, before round 1; see `open`.
 
@@ -108,9 +123,12 @@ class Method:
         return ()
 
     def sent_groups(self, partition: Partition) -> tuple[str, ...]:
-        """Return the groups that a site sends after each round: all exchanged, without `opening`."""
+        """Return the groups that a site sends after each round.
+
+        These are all exchanged ones, without those of `opening` and those that go down only.
+        """
         once = self.opening()
-        return tuple(group for group in partition.exchanged_groups() if group not in once)
+        return tuple(group for group in partition.leaving_groups() if group not in once)
 
     def check_training(self, train: TrainConfig) -> tuple[str, ...]:
         """Return what the log is to say of training so with this method.
@@ -200,7 +218,10 @@ class Method:
         return None
 
     def aggregator(self, group: str, configured: Callable[[], Aggregator]) -> Aggregator:
-        """Return the aggregator of ``group``: by default the configured one."""
+        """Return the aggregator of ``group``: by default the configured one.
+
+        A group that goes down only has a `strategies.aggregators.teacher.Teacher`.
+        """
         del group
         return configured()
 
@@ -233,9 +254,17 @@ def check_halves(method: Method, *, tuned: bool) -> None:
         )
 
 
-def remarks(method: Method, train: TrainConfig) -> tuple[str, ...]:
-    """Return what the log says of training so with ``method``; raise UserError where it cannot be."""
+def remarks(method: Method, train: TrainConfig, *, frozen: bool = False) -> tuple[str, ...]:
+    """Return what the log says of training so with ``method``; raise UserError where it cannot be.
+
+    ``frozen`` is whether a network has frozen layers.
+    """
     said = method.check_training(train)
+    if frozen and train.cache_features and method.needs_inputs:
+        said += (
+            f"train.cache_features=true: method {method.name} has a network that sees the inputs "
+            "themselves, so the outputs of frozen layers are not cached but computed in every step",
+        )
     if train.compile and method.own_networks:
         said += (
             f"train.compile=true: method {method.name} also runs networks of its own, and these are "
@@ -247,7 +276,7 @@ def remarks(method: Method, train: TrainConfig) -> tuple[str, ...]:
 def check_codings(method: Method, codings: Codings) -> None:
     """Raise UserError for a configured coding that a group of the method cannot have."""
     for key, chosen in (("coding", codings.up), ("coding_down", codings.down)):
-        check_exchanged(method, f"strategy.{key}", chosen)
+        check_exchanged(method, f"strategy.{key}", chosen, down=key == "coding_down")
         for group, coding in chosen.items():
             where = f"strategy.{key}.{group}"
             if coding.lossy and not method.trains_what_it_received(group):
@@ -258,12 +287,26 @@ def check_codings(method: Method, codings: Codings) -> None:
                 )
 
 
-def check_exchanged(method: Method, where: str, groups: Iterable[str]) -> None:
-    """Raise UserError if the settings at ``where`` name a group that is not exchanged."""
+def check_exchanged(
+    method: Method, where: str, groups: Iterable[str], *, down: bool = False
+) -> None:
+    """Raise UserError if the settings at ``where`` name a group that is not exchanged.
+
+    Those on the way ``down`` may be of groups that the server makes; others are of what sites send.
+    """
     known = method.known_groups()
     once = method.opening()
-    sent = [name for name, group in known.items() if group.exchanged and name not in once]
+    sent = [
+        name
+        for name, group in known.items()
+        if (group.exchanged if down else group.leaves) and name not in once
+    ]
     for group in groups:
+        if not down and group in known and known[group].down_only:
+            raise UserError(
+                f"{where}.{group}: method {method.name} makes group {group!r} at the server, and no "
+                "site sends it: leave it out"
+            )
         if group in once:
             raise UserError(
                 f"{where}.{group}: method {method.name} asks for group {group!r} once, before round 1, "

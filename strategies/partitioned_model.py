@@ -151,12 +151,15 @@ def build_partitioned(
             models_dir=models_dir,
             **options,
         )
-        made = Made(network, tuple(input_shape), classes, plan.groups, models_dir)
+        extras_seed = derive_seed(plan.seed, "extras")
+        made = Made(
+            network, tuple(input_shape), classes, plan.groups, models_dir, name, extras_seed
+        )
         extras = method.extras(made)
     model = ModelWithExtras(network, extras)
     partition = partition_tensors(model, method.groups(plan.groups, model), method.known_groups())
     if plan.tuning.epochs:
-        _check_tuned(partition, plan.tuning.groups)
+        _check_tuned(partition, plan.tuning.groups, method)
     freeze(model, partition)
     return PartitionedModel(model, network, partition, frozen_cut(network, partition))
 
@@ -183,10 +186,15 @@ def tuned_groups(partition: Partition, wanted: Sequence[str] | None) -> tuple[st
     return ()
 
 
-def _check_tuned(partition: Partition, groups: Sequence[str] | None) -> None:
-    """Raise UserError if ``deployment.groups`` names a group that no site can train."""
+def _check_tuned(partition: Partition, groups: Sequence[str] | None, method: Method) -> None:
+    """Raise UserError if ``deployment.groups`` names a group that no site can train, or tunes none."""
     trained = [name for name, group in partition.groups.items() if group.trained]
     for group in groups or ():
         if group not in trained:
             why = "is frozen" if group in partition.groups else "does not exist"
             raise UserError(f"deployment.groups: {group!r} {why}; choose from {', '.join(trained)}")
+    if groups and method.tunes and not set(groups) & set(method.tunes):
+        raise UserError(
+            f"deployment.groups=[{','.join(groups)}]: method {method.name} predicts with group "
+            f"{', '.join(method.tunes)} alone: write deployment.groups=[{','.join(method.tunes)}]"
+        )

@@ -61,6 +61,8 @@ class SiteRound:
     compiled : nn.Module or None
         ``tail`` as compiled by torch, where that is configured. It runs instead of ``tail``; parts
         and copies are made of ``tail`` itself.
+    picture_scale : tuple of two tuples of float
+        Mean and deviation with which the site normalizes pictures, one or one per channel.
     """
 
     model: nn.Module
@@ -81,6 +83,7 @@ class SiteRound:
     rounds: int = 1
     last_taken: int = 0
     compiled: nn.Module | None = None
+    picture_scale: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0,), (1.0,))
     fits: list[FitReport] = field(default_factory=list)
 
     # -- the parts of the model ------------------------------------------------------------------
@@ -127,6 +130,11 @@ class SiteRound:
             return split_before(self.tail, before)
         except ValueError as error:
             raise UserError(f"the trained part of the model cannot be cut: {error}") from None
+
+    def as_inputs(self, pictures: Tensor) -> Tensor:
+        """Return pictures ``(b, c, h, w)`` of 0 to 1 as the site's network takes its own."""
+        mean, std = (pictures.new_tensor(each)[:, None, None] for each in self.picture_scale)
+        return (pictures - mean) / std
 
     # -- a second model --------------------------------------------------------------------------
 
@@ -189,6 +197,7 @@ class SiteRound:
         loss: Loss | None = None,
         penalty: Callable[[], Tensor] | None = None,
         after_step: Callable[[], None] | None = None,
+        clipped: Sequence[Sequence[nn.Parameter]] | None = None,
     ) -> FitReport:
         """Train in place for the configured epochs or steps, and add the report to ``fits``.
 
@@ -214,6 +223,8 @@ class SiteRound:
             A scalar added to the loss of every step.
         after_step : callable, optional
             Called after every step.
+        clipped : sequence of sequences of nn.Parameter, optional
+            Sets of parameters of which each is clipped by itself, instead of all together.
         """
         parameters = dict(trained) if trained is not None else self.trainable(groups)
         chosen = settings or self.settings
@@ -235,6 +246,7 @@ class SiteRound:
             loss=loss or self.loss,
             penalty=penalty,
             after_step=after_step,
+            clipped=clipped,
             optimizer_state=state,
             max_steps=left,
         )

@@ -38,6 +38,7 @@ OURS = [module for module in ALL if not is_below(module.name, "benchmarks")]
 # Imports go down this list only; rooms on one line never import each other.
 FLOORS = (
     ("fedstrata.cli",),
+    ("fedstrata.engine",),
     ("server_app", "client_app", "site_guard", "consortium"),
     ("strategies",),
     ("models",),
@@ -304,7 +305,8 @@ LIGHT = (
     "client_app.node_config",
     "strategies.config",
 )
-TENSORS = {  # what is made of tensors
+TENSORS = {  # what is made of tensors, or is there to import torch
+    "fedstrata.engine.preloaded",
     "fedstrata.protocol.codec",
     "fedstrata.protocol.payload",
     "fedstrata.protocol.tensors",
@@ -346,7 +348,7 @@ def test_no_package_imports_torch_behind_our_back() -> None:
 @pytest.mark.parametrize(("model", "torchvision"), [("resnet18", True), ("mlp", False)])
 def test_a_server_imports_ahead_what_the_rounds_need(model: str, torchvision: bool) -> None:
     code = (
-        f"import sys, server_app.app as app; app._import_ahead({model!r})\n"
+        f"import sys, server_app.app as app; app._import_ahead([{model!r}])\n"
         "assert 'server_app.run' in sys.modules\n"
         f"assert ('torchvision' in sys.modules) is {torchvision}"
     )

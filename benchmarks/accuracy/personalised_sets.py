@@ -19,7 +19,7 @@ TRAINING = (
     "train.clip=null",
     "baselines.alone=false",
     "baselines.pooled=false",
-    "models.keep=none",
+    "keep_models=none",
     "strategy.bounds.norm_factor=null",  # nobody lies here, and updates of unlike sites differ much
     "data.seed=1",  # all seeds have the same sites
 )

@@ -153,9 +153,11 @@ class PersonalTable:
         )
         try:
             sites = sites_data(config, self.study.sites, self.study.data_root)
-            self.peers[name] = self.peer.play(wanted, sites, simulator.folder / "pfllib")
+            self.peers[name] = self.peer.play(
+                wanted, sites, simulator.folder / self.peer.library.lower()
+            )
         except pfllib.PeerFailed as error:
-            self.notes.append(f"PFLlib, {name}: {error}.")
+            self.notes.append(f"{self.peer.library}, {name}: {error}.")
 
     def write(self, folder: Path, command: str) -> None:
         """Write the table, and all figures of every seed, site and round beside it."""
@@ -185,11 +187,13 @@ class PersonalTable:
         return min(self.peer_rounds or self.dataset.rounds, self.dataset.rounds)
 
     def _beside(self) -> Table:
-        rounds = self._beside_rounds
+        assert self.peer is not None
+        library, rounds = self.peer.library, self._beside_rounds
         title = (
-            f"{self.dataset.title}: beside PFLlib, over all test examples, {times(rounds, 'round')}"
+            f"{self.dataset.title}: beside {library}, over all test examples, "
+            f"{times(rounds, 'round')}"
         )
-        table = Table(title, PEER_COLUMNS)
+        table = Table(title, tuple(each.replace("PFLlib", library) for each in PEER_COLUMNS))
         for name, peer in self.peers.items():
             runs = self.chosen[name].runs
             curves = [by_examples(run)[:rounds] for run in runs]
@@ -221,7 +225,7 @@ class PersonalTable:
                 ]
                 for name, chosen in self.chosen.items()
             },
-            "pfllib": {name: played.to_dict() for name, played in self.peers.items()},
+            "peer": {name: played.to_dict() for name, played in self.peers.items()},
         }
 
 

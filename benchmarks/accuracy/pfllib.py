@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,9 +41,10 @@ NAMES: Mapping[str, str] = {
 }
 """Our methods, and PFLlib's names of them."""
 
+Flags = Mapping[str, Mapping[str, tuple[str, float]]]
 # Its defaults switch some of its methods off (mu, kappa and lambda of 0, alpha of 1), so each gets our
 # hyper-parameters: by ours, its option, and the factor between the two numbers.
-FLAGS: Mapping[str, Mapping[str, tuple[str, float]]] = {
+FLAGS: Flags = {
     "fedprox": {"mu": ("-mu", 1)},
     "fedrep": {"head_epochs": ("-pls", 1)},
     "ditto": {"pull": ("-mu", 1)},
@@ -64,6 +65,7 @@ NOTE = (
     "batch size, passes and rounds; it leaves out the last batch where it is not full, and gets no "
     "validation data."
 )
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
 _ACCURACY = re.compile(r"^Averaged Test Accuracy: ([0-9.]+)", re.MULTILINE)
 _SECONDS = re.compile(r"^-+ time cost -+ ([0-9.eE+-]+)", re.MULTILINE)
 
@@ -101,10 +103,10 @@ class Wanted:
     rounds: int
     options: Mapping[str, Any]
 
-    def flags(self) -> list[str]:
-        """Return the method's own options on PFLlib's command line."""
+    def flags(self, known: Flags = FLAGS) -> list[str]:
+        """Return the method's own options on the library's command line, of those in ``known``."""
         flags = []
-        for key, (flag, factor) in FLAGS.get(self.method, {}).items():
+        for key, (flag, factor) in known.get(self.method, {}).items():
             flags += [flag, f"{float(self.options[key]) * factor:g}"]
         return flags
 
@@ -139,21 +141,26 @@ class Peer:
     checkout: Path
     python: Path = field(default_factory=lambda: Path(sys.executable))
     device: str = "cpu"  # or cuda
+    library: ClassVar[str] = "PFLlib"
+    names: ClassVar[Mapping[str, str]] = NAMES
+    known_flags: ClassVar[Flags] = FLAGS
+    seconds: ClassVar[re.Pattern[str]] = _SECONDS
+    note: ClassVar[str] = NOTE
 
     def play(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
-        """Return what PFLlib reaches on the sites' training and test data; a finished run is kept.
+        """Return what the library reaches on the sites' training and test data; a finished run is kept.
 
         Raises
         ------
         PeerFailed
             It has no such method, or its run did not end.
         """
-        if wanted.method not in NAMES:
+        if wanted.method not in self.names:
             raise PeerFailed(f"it has no method that is {wanted.method}")
         data = [(site.train.inputs.digest(), site.test.inputs.digest()) for site in sites]
         made = load_or_make(
             work / "finished",
-            [asdict(wanted), NAMES[wanted.method], wanted.flags(), data],
+            [asdict(wanted), self.names[wanted.method], wanted.flags(self.known_flags), data],
             lambda: self._run(wanted, sites, work).to_dict(),
         )
         return Played(made["curve"], made["seconds"], made["command"])
@@ -164,7 +171,7 @@ class Peer:
             "-data": dataset_name(wanted.data, sites[0]),
             "-ncl": len(sites[0].classes),
             "-m": wanted.model,
-            "-algo": NAMES[wanted.method],
+            "-algo": self.names[wanted.method],
             "-gr": wanted.rounds,
             "-lbs": wanted.batch_size,
             "-lr": wanted.rate,
@@ -173,8 +180,11 @@ class Peer:
             "-dev": self.device,
         }
         words = [str(word) for pair in options.items() for word in pair]
-        main = self.checkout / "system" / "main.py"
-        return [str(self.python), str(main), *words, *wanted.flags()]
+        return [str(self.python), *self.program(), *words, *wanted.flags(self.known_flags)]
+
+    def program(self) -> list[str]:
+        """Return what Python runs."""
+        return [str(self.checkout / "system" / "main.py")]
 
     def _run(self, wanted: Wanted, sites: Sequence[SiteData], work: Path) -> Played:
         folder = work / wanted.data
@@ -189,17 +199,19 @@ class Peer:
                 stdout=opened,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},  # the log shows the rounds as they end
+                # The log shows the rounds as they end. Some files of its own are pickled networks.
+                env={**os.environ, **ENVIRONMENT},
                 check=False,
             )
-        curve, each = read_output(log.read_text(errors="replace"))
+        curve, each = read_output(log.read_text(errors="replace"), self.seconds)
         # It evaluates before each of its rounds, of which it plays one more: the first is the start.
         if ended.returncode or len(curve) != wanted.rounds + 1:
             raise PeerFailed(
                 f"its run ended with {ended.returncode} after {max(0, len(curve) - 1)} of "
                 f"{wanted.rounds} rounds; see {log}"
             )
-        return Played(curve[1:], float(np.median(each[1:])), command[2:])
+        options = command[1 + len(self.program()) :]
+        return Played(curve[1:], float(np.median(each[1:])), options)
 
 
 class FinishedPeer(Peer):
@@ -209,14 +221,16 @@ class FinishedPeer(Peer):
         raise PeerFailed("not played")
 
 
-def read_output(text: str) -> tuple[list[float], list[float]]:
+def read_output(
+    text: str, seconds_of: re.Pattern[str] = _SECONDS
+) -> tuple[list[float], list[float]]:
     """Return the accuracy and the seconds of each round that a run printed.
 
     Ditto prints two accuracies a round, of the averaged and then of the personal models; the last is
     that of the models that predict.
     """
     accuracies, seconds, start = [], [], 0
-    for ended in _SECONDS.finditer(text):
+    for ended in seconds_of.finditer(text):
         found = _ACCURACY.findall(text, start, ended.start())
         if found:
             accuracies.append(float(found[-1]))

@@ -28,6 +28,7 @@ CASES = (
     coded("1 bit", "lowbit", "bits=1"),
     coded("top 5 %", "topk", "fraction=0.05"),
     coded("top 2 %", "topk", "fraction=0.02"),
+    coded("low rank", "lowrank"),
 )
 
 

@@ -13,9 +13,11 @@ from client_app.cohort.batched import train_batched
 from client_app.cohort.sums import CohortSums
 from client_app.context import DataKey, SiteContext, open_site, read_site_data
 from client_app.failures import logged_reason
+from client_app.lost_layers import keeps_layers, noted_loss, older_layers
 from client_app.memory import within_memory
 from client_app.node_config import NodeSettings
 from client_app.orders import Report, answer_order, failure_reason, save_checkpoint
+from client_app.own_model import own_plan
 from client_app.round import exchanged_tensors, open_site_round, train_round
 from fedstrata.protocol import answers, cohort_answers, kinds
 from fedstrata.protocol.answers import RoundReport
@@ -107,23 +109,24 @@ def open_cohort(node: NodeSettings, plan: Plan) -> Cohort:
     key = DataKey.of(plan)
     known = _known_data(key, node, size)
     rejected: dict[str, list[int]] = {}
-    opened: list[tuple[NodeSettings, SiteData]] = []
+    opened: list[tuple[NodeSettings, Plan, SiteData]] = []
     for index in range(node.index * size, (node.index + 1) * size):
         virtual = replace(node, index=index, count=node.count * size)
         try:
             if index not in known:
                 known[index] = read_site_data(key, virtual)
-            opened.append((virtual, known[index]))
+            data = known[index]
+            opened.append((virtual, own_plan(virtual, plan, data.site), data))
         except Exception as error:
             reason = logged_reason(error, f"number {index}", 0, virtual, simulated=True)
             rejected.setdefault(reason, []).append(index)
-    # Few models are kept open: sites that share one come one after the other.
-    opened.sort(key=lambda pair: (_shapes(pair[1]), pair[1].site))
+    # Sites that share a model come one after the other: each is then opened once.
+    opened.sort(key=lambda site: (_shares(site[1], site[2]), site[2].site))
     contexts: dict[str, SiteContext] = {}
     before: SiteContext | None = None
-    for virtual, data in opened:
-        if before is None or _shapes(before.data) != _shapes(data):
-            before = open_site(virtual, plan, data)
+    for virtual, own, data in opened:
+        if before is None or _shares(before.plan, before.data) != _shares(own, data):
+            before = open_site(virtual, own, data)
         contexts[data.site] = replace(before, node=virtual, data=data)
     return Cohort(contexts, rejected)
 
@@ -148,6 +151,7 @@ def train_cohort(
             try:
                 if kind == kinds.TRAIN:
                     context.store.note_data(context.data.digest)
+                    context.store.note_model(context.plan.own)
                 sums.add(context.data.task, report, context.partitioned.partition, tensors)
             except (Refused, UserError) as error:
                 report = _failed(context, order, str(error))
@@ -203,23 +207,29 @@ def _each(kind: str, contexts: Sequence[SiteContext], order: Order) -> list[Repo
 def _trained(contexts: Sequence[SiteContext], order: Order) -> Iterator[Trained]:
     """Yield each site's report and what it exchanges, as sites are done."""
     layers = SharedLayers(order.payloads)
+    last = {context.data.site: order.last.get(context.data.site, 0) for context in contexts}
+    older = {
+        context.data.site: older_layers(context.store, order.round, last[context.data.site])
+        for context in contexts
+    }
 
     def train(context: SiteContext) -> RoundReport:
-        tensors = layers.tensors(context)
-        return train_round(
-            context,
-            order.round,
-            tensors,
-            context.store,
-            best=order.best,
-            last_taken=order.last.get(context.data.site, 0),
+        tensors, site = layers.tensors(context), context.data.site
+        number, store = order.round, context.store
+        report = train_round(
+            context, number, tensors, store, best=order.best, last_taken=last[site]
         )
+        keeps = keeps_layers(context) or store.has_kept_memory
+        return noted_loss(context, report, last[site], older[site] if keeps else None)
 
     for alone, batched in train_batched(contexts, order.round, layers.tensors, order.best):
         for context, outcome, tensors in batched:
             if isinstance(outcome, Exception):
                 reason = failure_reason(context, order.round, outcome)
                 outcome = _failed(context, order, reason)
+            elif keeps_layers(context):
+                site = context.data.site
+                outcome = noted_loss(context, outcome, last[site], older[site])
             yield context, outcome, tensors
         for context in alone:
             try:
@@ -261,9 +271,9 @@ def _keys(context: SiteContext) -> Mapping[str, str]:
     return scope_keys(context.partitioned.partition, context.data.task)
 
 
-def _shapes(data: SiteData) -> tuple[tuple[int, ...], int]:
-    """Return what a site's model depends on: two sites with the same shapes share one."""
-    return data.input_shape, len(data.classes)
+def _shares(plan: Plan, data: SiteData) -> tuple[str, tuple[int, ...], int]:
+    """Return what a site's model depends on: two sites that are equal in it share one."""
+    return plan.own, data.input_shape, len(data.classes)
 
 
 @lru_cache(maxsize=_COHORTS)

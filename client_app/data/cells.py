@@ -14,6 +14,13 @@ from fedstrata.support.errors import PrivateText, UserError, private
 MISSING = ("", "nan", "na", "n/a", "<na>", "#n/a", "#na", "none", "null", "nil")
 MOST_NAMED = 10  # faults of one kind that an error names; the others are counted
 TRUE, FALSE = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
+# What often says that nothing is known, but is not in every hospital's files.
+_WORDS = ("unknown", "unk", "undefined", "missing", "not available", "not known", "not recorded")
+_OTHER_WORDS = ("tbd", "n.a", "n.a.", "unbekannt", "inconnu", "inconnue", "desconocido", "onbekend")
+_OF_PROGRAMS = ("nat", "#n/a n/a", "-nan", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "#null!")
+_OF_SHEETS = ("#value!", "#ref!", "#div/0!", "#name?", "#num!")
+_CODES = ("-1", "-9", "-99", "-999", "-9999", "999", "9999")
+_DOUBTFUL = {*MISSING, *_WORDS, *_OTHER_WORDS, *_OF_PROGRAMS, *_OF_SHEETS, *_CODES}
 _COMMA = re.compile(r"[+-]?(?:\d+,?\d*|,\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _BEYOND = re.compile(r"[+-]?(?:inf|infinity)", re.IGNORECASE)
 
@@ -120,6 +127,12 @@ def joined(texts: Sequence[PrivateText], count: int) -> PrivateText:
 def normal(text: str) -> str:
     """Return a name as it is compared: in Unicode's composed form (NFC), without blanks around."""
     return unicodedata.normalize("NFC", text).strip()
+
+
+def perhaps_missing(cell: str) -> bool:
+    """Return whether a cell often means "not known": no letter or digit in it, or such a word."""
+    word = normal(" ".join(cell.split()).casefold()).strip("\ufeff\u200b")
+    return word in _DOUBTFUL or not any(map(str.isalnum, word))
 
 
 def same_key(label: str) -> str:

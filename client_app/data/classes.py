@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from client_app.data.cells import MOST_NAMED, CellRules, joined, normal, same_key
+from client_app.data.cells import MOST_NAMED, CellRules, joined, normal, perhaps_missing, same_key
 from client_app.data.findings import Findings
 from client_app.data.task_options import TaskOptions
 from fedstrata.support.errors import PrivateText, UserError, nearest, private
@@ -59,13 +59,25 @@ def class_names(
     else:
         raise UserError(f"data.classes: no task {task!r}; there is {nearest(task, configured)}")
     if len(set(classes)) < max(fewest, len(classes)):
-        there = private(f"; {classes}")
-        few = "two classes or more" if fewest > 1 else "one label or more"
-        raise UserError(f"data.classes, task {task!r}: {few}, each once" + there)
+        raise _too_few(configured, task, classes, fewest)
     unknown = {label: where for label, where in sorted(found.items()) if label not in classes}
     if unknown:
         raise _unknown_class(unknown, task, classes)
     return classes
+
+
+def _too_few(configured: object, task: str, classes: Sequence[str], fewest: int) -> UserError:
+    few = "two classes or more" if fewest > 1 else "one label or more"
+    if configured is not None or not classes:
+        return UserError(
+            f"data.classes, task {task!r}: {few}, each once" + private(f"; {tuple(classes)}")
+        )
+    return UserError(
+        f"task {task!r}: {few} are needed, and here is only one"
+        + private(f", {classes[0]!r}")
+        + "; for a site with examples of one class alone name all of them, as in "
+        f"data.classes={{{task}:[cat,dog]}}"
+    )
 
 
 def _unknown_class(
@@ -208,6 +220,33 @@ def _reject_numbers_to_predict(
             + private(f" ({total} of them, such as {next(iter(free))!r})")
             + "; name a column of classes in data.tasks, or write data.classes"
         )
+
+
+def warn_of_missing(
+    labels: Counter[str], task: TaskOptions, rules: CellRules, findings: Findings
+) -> None:
+    """Warn of labels that are taken as classes, and often mean that nothing is known."""
+    signs = {"+", "-"} <= set(labels)  # of results: both are classes
+    doubtful = [
+        label
+        for label in sorted(labels)
+        if perhaps_missing(label) and not (signs and label in ("+", "-"))
+    ]
+    if doubtful:
+        counts = ", ".join(f"{label!r} ({labels[label]})" for label in doubtful[:MOST_NAMED])
+        words = ",".join(map(_quoted, [*filter(None, rules.missing), *doubtful[:MOST_NAMED]]))
+        findings.warn(
+            f"column {task.columns[0]!r}: "
+            + private(counts, "some labels")
+            + " taken as a class; if it means that nothing is known, write "
+            + private(f"data.missing=[{words}]", "it into data.missing")
+            + "; if not, name it in data.classes"
+        )
+
+
+def _quoted(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _to_predict(task: TaskOptions) -> str:

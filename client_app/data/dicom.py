@@ -9,6 +9,7 @@ import logging
 import secrets
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from client_app.data.cells import Faults
 from client_app.data.decoding import MOST_PIXELS, TooManyPixelsError
 from client_app.data.formats import DICOM, suffix_of
+from client_app.data.groups import group_key
 from client_app.data.paths import describe_file
 from client_app.data.pixels import (
     EIGHT_BITS,
@@ -37,6 +39,8 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _KEY_BYTES = 32
 PATIENT = "patient"  # as data.group
 NO_PATIENT = ""
+PATIENT_ID = "DICOM's PatientID"  # what says whose a picture is, in texts
+MOST_LOOKED_AT = 1000  # files whose patients are compared where nobody asked for it
 # Nothing else of a header is read, so nothing else can get anywhere: no name, no date.
 _TAGS = [
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
@@ -291,7 +295,7 @@ def dicom_patient(path: Path, key: bytes) -> str:
         raise UserError(
             describe_file(path) + ": has no PatientID, by which data.group=patient goes"
         )
-    return hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.new(key, group_key(patient).encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def dicom_patients(paths: Sequence[Path], folder: Path | None) -> list[str]:
@@ -313,6 +317,19 @@ def dicom_patients(paths: Sequence[Path], folder: Path | None) -> list[str]:
             faults.add(PrivateText(str(error), error.public))
     faults.raise_any("; or use a column or a pattern: data.group, data.group_pattern")
     return patients
+
+
+def some_patients(paths: Sequence[str], folder: Path | None) -> list[str] | None:
+    """Return `dicom_patient` of at most `MOST_LOOKED_AT` DICOM files, "" for others; None of none.
+
+    It is for a warning alone: what cannot be read is no fault here.
+    """
+    rows = [row for row, path in enumerate(paths) if path.lower().endswith(tuple(DICOM))]
+    key, found = patient_key(folder) if rows else b"", [""] * len(paths)
+    for row in rows[:MOST_LOOKED_AT]:
+        with suppress(UserError):
+            found[row] = dicom_patient(Path(paths[row]), key)
+    return found if any(found) else None
 
 
 def patient_key(folder: Path | None) -> bytes:

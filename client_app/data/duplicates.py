@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,12 +49,28 @@ class Examples:
     def sets(self) -> list[NDArray[np.int64]]:
         """Return the rows of each set of two or more examples with the same content."""
         order = np.argsort(self.copies, kind="stable")
-        starts = np.flatnonzero(np.diff(self.copies[order])) + 1
-        return [rows for rows in np.split(order, starts) if len(rows) > 1]
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(self.copies[order])) + 1])
+        ends = np.append(starts[1:], len(order))
+        several = ends - starts > 1
+        pairs = zip(starts[several].tolist(), ends[several].tolist(), strict=True)
+        return [order[start:end] for start, end in pairs]
 
     def side(self, row: int) -> str:
         """Return the split of a row; one that is not given is on the side of training."""
         return self.splits[row] or "train"
+
+
+def numbered_contents(contents: Iterable[bytes]) -> NDArray[np.int64]:
+    """Return a number for each content, equal for equal contents, in order of their first place."""
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(each, digest_size=16).digest() for each in contents)
+    return np.array([seen.setdefault(each, len(seen)) for each in digests], dtype=np.int64)
+
+
+def check_policy(policy: str) -> None:
+    """Raise a `UserError` unless it is one of ``data.duplicates``."""
+    if policy not in POLICIES:
+        raise UserError(f"data.duplicates: {', '.join(POLICIES)}, not {policy!r}")
 
 
 def settle_duplicates(examples: Examples, policy: str, findings: Findings) -> NDArray[np.int64]:
@@ -68,8 +85,7 @@ def settle_duplicates(examples: Examples, policy: str, findings: Findings) -> ND
     UserError
         There are such copies, and ``policy`` is ``refuse``; or there is no such policy.
     """
-    if policy not in POLICIES:
-        raise UserError(f"data.duplicates: {', '.join(POLICIES)}, not {policy!r}")
+    check_policy(policy)
     everything = np.arange(len(examples.copies), dtype=np.int64)
     sets = examples.sets()
     if not sets:

@@ -13,8 +13,12 @@ from client_app.data.findings import Findings
 from fedstrata.support.errors import PrivateText, UserError, private
 
 # What a column of patients is often called. It is used only where data.group names it, but a
-# split that cuts through it is worth a warning.
-LIKELY = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant", "person")
+# split that cuts through it is worth a warning. Words such as "study" alone are other things too.
+_PERSON = r"(?:patient|patienten|subject|participant|person|proband|probanden|volunteer|donor)"
+_OF_PERSON = r"(?:pat|pt|subj|case|study|exam|accession|encounter|hadm|individual)"
+_NUMBER = r"(?:id|nr|no|num|number|nummer|code|key|uid|instanceuid|hash|pseudonym)"
+_LIKELY = re.compile(rf"{_PERSON}{_NUMBER}?|{_OF_PERSON}{_NUMBER}|mrn|pid")
+_DOT_ZERO = re.compile(r"(?P<whole>\d+)\.0+")
 LONGEST_PATTERN, MOST_REPEATS, LONGEST_PATH = 200, 4, 400
 _REPEAT = re.compile(r"(?<!\\)(?:[*+]|\{\d*,)")
 _NESTED = re.compile(r"(?<!\\)(?:[*+]|\{\d*,\d*\})[^()]*\)(?:[*+]|\{)")
@@ -22,8 +26,10 @@ _NESTED = re.compile(r"(?<!\\)(?:[*+]|\{\d*,\d*\})[^()]*\)(?:[*+]|\{)")
 
 def likely_column(header: Sequence[str]) -> str | None:
     """Return the column that probably names patients, or None."""
-    words = {re.sub(r"[\s-]+", "_", name.casefold()): name for name in header}
-    return next((words[word] for word in LIKELY if word in words), None)
+    words = {name: re.sub(r"[\W_]+", "", normal(name).casefold()) for name in header}
+    likely = [name for name, word in words.items() if _LIKELY.fullmatch(word)]
+    # The column of patients comes before that of their studies.
+    return min(likely, key=lambda name: not re.match(_PERSON, words[name]), default=None)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -78,23 +84,44 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     return found
 
 
+def group_key(group: str) -> str:
+    """Return what two ways of writing one patient have in common: ``P1`` and ``p1 ``, 7 and 7.0.
+
+    Numbers stay texts: those of patients can have more digits than a float.
+    """
+    text = normal(" ".join(group.split()).casefold())
+    number = _DOT_ZERO.fullmatch(text)
+    return number["whole"] if number else text
+
+
 def numbered_groups(
     groups: Sequence[str], rules: CellRules, findings: Findings, by: str
 ) -> NDArray[np.int64]:
-    """Return a number for each example that its group shares; one without a group is alone."""
+    """Return a number for each example that its group shares; one without a group is alone.
+
+    Values that differ in case, blanks or the format of a number are one group: it is safe to keep
+    too much together.
+    """
     numbers: dict[str, int] = {}
     numbered = np.empty(len(groups), dtype=np.int64)
     alone = 0
+    keys = {group: group_key(group) for group in set(groups)}
     for row, group in enumerate(groups):
         if rules.is_missing(group):
             alone += 1
             numbered[row] = -alone
         else:
-            numbered[row] = numbers.setdefault(normal(group), len(numbers))
+            numbered[row] = numbers.setdefault(keys[group], len(numbers))
     if alone:
         findings.warn(
             private(f"{alone} examples", "examples") + f" have no value in {by!r} (data.group): "
             "each counts as one of its own"
+        )
+    joined = len({normal(group) for group in keys if not rules.is_missing(group)}) - len(numbers)
+    if joined:
+        findings.note(
+            private(f"{joined} values", "values") + f" in {by!r} (data.group) differ from another "
+            "only in case, blanks or the format of a number, and belong to the same group"
         )
     return numbered
 

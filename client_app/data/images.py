@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from client_app.data.cells import Cells
-from client_app.data.dicom import PATIENT, dicom_patients
+from client_app.data.dicom import PATIENT, PATIENT_ID, dicom_patients, some_patients
 from client_app.data.file_digests import digest_of, same_content
 from client_app.data.findings import Findings
 from client_app.data.groups import compile_pattern, groups_by_pattern, likely_column
@@ -222,7 +222,9 @@ def _labelled(settings: ImagesOptions, root: Path, listing: Listing, info: SiteI
         group_by = settings.group or "data.group_pattern"
     elif settings.group == PATIENT and not group_by:
         files = [Path(path) for path in paths]
-        groups, group_by = dicom_patients(files, info.cache_dir), "DICOM's PatientID"
+        groups, group_by = dicom_patients(files, info.cache_dir), PATIENT_ID
+    elif not group_by and (found := some_patients(paths, info.cache_dir)):
+        groups, group_by = found, PATIENT_ID  # for a warning, where splits cut through them
     has_domains = settings.manifest is not None or settings.domains
     return Labelled(
         listing.targets,

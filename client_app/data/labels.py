@@ -17,7 +17,7 @@ from client_app.data.cells import (
     Faults,
     normal,
 )
-from client_app.data.classes import class_names, configured_names, name_labels
+from client_app.data.classes import class_names, configured_names, name_labels, warn_of_missing
 from client_app.data.findings import Findings
 from client_app.data.task_options import TaskOptions
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, TaskKind
@@ -26,6 +26,11 @@ from fedstrata.support.errors import PrivateText, UserError, as_private_text, pr
 Values = NDArray[np.int64] | NDArray[np.float32]
 NO_LABEL = "no label"  # the reason for which an example is left out
 _LARGEST = float(np.finfo(np.float32).max)
+_UNCERTAIN = {
+    "ignore": "count as not known",
+    "positive": "count as 1",
+    "negative": "count as 0",
+}
 STRATA = 5  # of numbers, each with as many examples
 
 
@@ -205,8 +210,9 @@ class _Reader:
     ) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the name of each label's class, and all names, given the labels of each row."""
         several = self.task.kind.name == LABELS
+        counted = Counter(label for each in labels for label in each)
         named = name_labels(
-            Counter(label for each in labels for label in each),
+            counted,
             self.names,
             self.task,
             self.rules,
@@ -214,6 +220,8 @@ class _Reader:
             what=self.cells.what,
             folders=self.cells.folders or several,
         )
+        if not self.names and not self.cells.folders:
+            warn_of_missing(counted, self.task, self.rules, self.findings)
         first: dict[str, int] = {}
         for row, each in zip(rows, labels, strict=True):
             for label in each:
@@ -283,13 +291,14 @@ class _Reader:
     def _flags(self) -> NDArray[np.float32]:
         """Read 1, 0, -1 by the task's policy, NaN where a cell is missing."""
         uncertain = {"ignore": np.nan, "positive": 1.0, "negative": 0.0, "refuse": np.inf}
-        faults = Faults()
+        faults, unsure = Faults(), 0
         matrix = np.full((len(self.cells), len(self.task.columns)), np.nan, dtype=np.float32)
         for place, column in enumerate(self.cells.columns):
             known: dict[str, float | None] = {
                 cell: np.nan if self.rules.is_missing(cell) else _flag(normal(cell), self.rules)
                 for cell in set(column)
             }
+            unsure += sum(n for cell, n in Counter(column).items() if known[cell] == -1)
             known = {k: uncertain[self.task.uncertain] if v == -1 else v for k, v in known.items()}
             for row, cell in enumerate(column):
                 value = known[cell]
@@ -301,6 +310,12 @@ class _Reader:
             "; write 0 or 1 for each label"
             f" (-1 with data.tasks.{self.task.name}.uncertain=ignore, positive or negative)"
         )
+        if unsure:
+            self.findings.note(
+                "uncertain cells (-1): "
+                + private(f"{unsure} ", "")
+                + f"{_UNCERTAIN[self.task.uncertain]} (data.tasks.{self.task.name}.uncertain)"
+            )
         return matrix
 
     def _numbers(self) -> NDArray[np.float32]:
@@ -320,6 +335,10 @@ class _Reader:
         faults.raise_any(
             f'; write data.decimal="{sign}"' if other else "; correct it, or empty the cell"
         )
+        for name, numbers in zip(self.task.columns, matrix.T, strict=True):
+            known = numbers[~np.isnan(numbers)]
+            if len(known) > 1 and known.min() == known.max():
+                self.findings.warn(f"column {name!r}: all numbers to predict are the same")
         return matrix
 
     def _cell(self, row: int, place: int) -> PrivateText:

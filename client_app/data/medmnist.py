@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client_app.data.arrays import Stamp, read_npz, stamp
+from client_app.data.duplicates import (
+    KEEP,
+    Examples,
+    check_policy,
+    numbered_contents,
+    settle_duplicates,
+)
 from client_app.data.medmnist_labels import (
     class_names,
     kind_of_labels,
@@ -22,9 +29,10 @@ from client_app.data.medmnist_labels import (
     read_labels,
     require_names,
 )
-from client_app.data.normalization import check_normalization
+from client_app.data.normalization import check_normalization, some_of, warn_of_small_range
 from client_app.data.paths import describe_file, describe_root, file_inside, reject_names_in_a_file
 from client_app.data.picture_sizes import sizes_of
+from client_app.data.sharing import note_absent
 from client_app.data.site_info import (
     SiteInfo,
     default_name,
@@ -44,12 +52,13 @@ from client_app.data.site_split import (
 )
 from client_app.data.task_options import TaskOptions, read_tasks
 from fedstrata.protocol.task_kinds import CLASSES, LABELS, NUMBER, ONE_CLASS_EACH, TaskKind
-from fedstrata.support.errors import UserError, nearest, private
+from fedstrata.support.errors import PrivateText, UserError, nearest, private
 from fedstrata.support.options import read_options
 from models.preprocessing import Pictures
 from models.training.data import ArrayInputs, Labels, Places, SiteData, Split
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")  # in the names of arrays
+SPLIT_NAMES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ class MedmnistOptions:
     mean: list[float]
     std: list[float]
     largest_mb: int
+    duplicates: str
     measure_on_all: bool
     site_split: SiteSplit
 
@@ -75,6 +85,7 @@ class MedmnistOptions:
         if self.size is not None and not 1 <= self.size <= 1024:
             raise UserError(f"data.size: {self.size} is not between 1 and 1024 pixels")
         check_normalization(self.mean, self.std, self.channels)
+        check_policy(self.duplicates)
         if self.site_split.scheme in COLUMN_SCHEMES:
             scheme = self.site_split.scheme
             raise UserError(f"data.site_split.scheme: these files have no column for {scheme!r}")
@@ -105,11 +116,19 @@ class Collection:
         As in `Split`: class indices ``(n,)``, labels ``(n, C)`` or numbers ``(n, K)``.
     split : NDArray[np.int64]
         0, 1 or 2 for train, validation or test, shape ``(n,)``.
+    copies : NDArray[np.int64]
+        A number that pictures with the same content share, ``(n,)``.
     """
 
     images: NDArray[np.uint8]
     labels: Labels
     split: NDArray[np.int64]
+    copies: NDArray[np.int64]
+
+    def where(self, path: Path, row: int) -> PrivateText:
+        """Return where a picture is, for texts."""
+        number = row - int(np.count_nonzero(self.split < self.split[row]))
+        return describe_file(path) + f", {SPLITS[self.split[row]]}_images, number {number}"
 
 
 def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
@@ -133,11 +152,10 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     outputs = _outputs(settings, described, kind, task, collection, path, root, info)
     shared_seed = seed_of_split(seed, "medmnist", path.stem)
     by_class = _classes_to_split_by(settings.site_split, collection.labels, task, rank)
-    rows = rows_of_site(settings.site_split, by_class, rank, shared_seed)
-    rows_of_splits = [rows[collection.split[rows] == number] for number in range(3)]
-    # A site with few classes would otherwise be tested on these few only.
-    if settings.measure_on_all:
-        rows_of_splits[1:] = [np.flatnonzero(collection.split == number) for number in (1, 2)]
+    # Copies that are kept are drawn as any others are: the user knows of them.
+    units = None if settings.duplicates == KEEP else collection.copies
+    rows = rows_of_site(settings.site_split, by_class, rank, shared_seed, units=units)
+    rows_of_splits = _rows_of_splits(settings, collection, rows, path, info)
     height, width = collection.images.shape[1:3]
     count = sum(map(len, rows_of_splits))
     info.findings.sizes = sizes_of(
@@ -154,6 +172,7 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
     train, validation, test = (
         _split(settings, collection, chosen, path) for chosen in rows_of_splits
     )
+    _say_what_is_odd(collection, rows_of_splits, outputs, kind, info)
     prepared = _preprocessing(settings, shape, square=height == width)
     # In the file's own numbers: those of its array test_images.
     in_test = rows_of_splits[2] - int(np.count_nonzero(collection.split < 2))
@@ -166,6 +185,50 @@ def load(options: Mapping[str, object], info: SiteInfo, seed: int) -> SiteData:
             test_places=Places((path,) * len(in_test), tuple(in_test.tolist())),
         )
     )
+
+
+def _rows_of_splits(
+    settings: MedmnistOptions,
+    collection: Collection,
+    rows: NDArray[np.int64],
+    path: Path,
+    info: SiteInfo,
+) -> list[NDArray[np.int64]]:
+    """Return the site's rows of each split, without the copies that are not to be used."""
+    names = [SPLIT_NAMES[number] for number in collection.split.tolist()]
+    examples = Examples(
+        collection.copies,
+        collection.labels,
+        names,
+        None,
+        lambda row: collection.where(path, row),
+        "picture",
+    )
+    used = np.zeros(len(names), dtype=bool)
+    used[settle_duplicates(examples, settings.duplicates, info.findings)] = True
+    parts = [rows[collection.split[rows] == number] for number in range(3)]
+    # A site with few classes would otherwise be tested on these few only.
+    if settings.measure_on_all:
+        parts[1:] = [np.flatnonzero(collection.split == number) for number in (1, 2)]
+    return [part[used[part]] for part in parts]
+
+
+def _say_what_is_odd(
+    collection: Collection,
+    parts: Sequence[NDArray[np.int64]],
+    outputs: Sequence[str],
+    kind: TaskKind,
+    info: SiteInfo,
+) -> None:
+    """Warn of nearly black pictures, and note the classes without an example here."""
+    looked_at = [collection.images[row] for row in some_of(parts[0].tolist())]
+    warn_of_small_range(
+        looked_at, "scale them in the file, or by data.mean and data.std", info.findings
+    )
+    if kind.name == CLASSES:
+        found = set(collection.labels[np.concatenate(parts)].tolist())
+        absent = [repr(name) for number, name in enumerate(outputs) if number not in found]
+        note_absent(absent, info.findings)
 
 
 def _preprocessing(
@@ -262,7 +325,9 @@ def _read_cached(stamped: Stamp, largest: int, kind: str | None) -> Collection:
                 describe_file(path) + f": {split}_images have another size than train_images"
             )
     split_of = np.repeat(np.arange(3), [len(numbers) for numbers in labels])
-    return Collection(np.concatenate(images), np.concatenate(labels), split_of)
+    together = np.concatenate(images)
+    copies = numbered_contents(each.tobytes() for each in together)
+    return Collection(together, np.concatenate(labels), split_of, copies)
 
 
 def _images(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

@@ -1,11 +1,21 @@
-"""Checks the numbers by which pictures are normalized."""
+"""Checks the numbers by which pictures are normalized, and the range of those of 8 bits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
+from statistics import median
+from typing import Any, TypeVar
 
-from fedstrata.support.errors import UserError
+import numpy as np
+from numpy.typing import NDArray
+
+from client_app.data.findings import Findings
+from fedstrata.support.errors import UserError, private
+
+T = TypeVar("T")
+MOST_LOOKED_AT = 64  # training pictures, for a warning of a small range
+SMALL_SHARE = 8  # of a range: a warning where half of the pictures use less than this part
 
 
 def check_normalization(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
@@ -15,3 +25,25 @@ def check_normalization(mean: Sequence[float], std: Sequence[float], channels: i
             raise UserError(f"data.{name}: {channels} numbers, one per channel, not {numbers}")
     if min(std) <= 0:
         raise UserError(f"data.std: every number must be above 0, not {std}")
+
+
+def some_of(rows: Sequence[T]) -> Sequence[T]:
+    """Return at most `MOST_LOOKED_AT` of them, evenly spaced."""
+    return rows[:: -(-len(rows) // MOST_LOOKED_AT) or 1]
+
+
+def warn_of_small_range(pictures: Sequence[NDArray[Any]], advice: str, findings: Findings) -> None:
+    """Warn where half of the pictures of 8 bits, uint8 ``(h, w, c)``, are nearly one gray.
+
+    Such files are masks of 0 and 1, or have 4 bits in 8: the network would see black alone.
+    ``advice`` is what to do.
+    """
+    narrow = [each for each in pictures if each.dtype == np.uint8]
+    used = [int(each.max()) - int(each.min()) for each in narrow]
+    if used and median(used) * SMALL_SHARE < 255:
+        low, high = min(int(each.min()) for each in narrow), max(int(each.max()) for each in narrow)
+        findings.warn(
+            f"half of the training pictures use less than 1/{SMALL_SHARE} of the values 0 to 255"
+            + private(f" (they go from {low} to {high}, scaled for the network)")
+            + f": {advice}"
+        )

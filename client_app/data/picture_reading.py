@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from client_app.data.decoded_store import DecodedStore
 from client_app.data.file_digests import KeptDigests
 from client_app.data.findings import Findings
+from client_app.data.normalization import SMALL_SHARE, some_of, warn_of_small_range
 from client_app.data.paths import describe_file
 from client_app.data.picture_options import OF_FILE, SKIP, PictureOptions
 from client_app.data.picture_sizes import sizes_of
@@ -22,8 +24,8 @@ from client_app.data.pixels import EIGHT_BITS
 from fedstrata.support.errors import PrivateText, UserError, private
 
 MOST_NAMED = 10  # damaged files that an error names
+logger = logging.getLogger("flwr")
 _BOOKKEEPING = 4608  # bytes for a picture's path, digest and place, measured with 60,000
-_SMALL_SHARE = 8  # of a range: a warning where half of the pictures use less than this part
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class ReadPictures:
                 self.findings.warn(f"data.window=file: pictures that name no window: {lacking}")
             return
         if span is None:
+            advice = "give data.range=[lowest, highest]"
+            warn_of_small_range(self.cache.squares(some_of(train)), advice, self.findings)
             return
         low, high = span
         source = "of the training pictures" if self.options.given_span() is None else "given"
@@ -113,9 +117,9 @@ class ReadPictures:
             for p in train
             if p.facts.wide or self.options.given_span()
         ]
-        if used and median(used) * _SMALL_SHARE < high - low:
+        if used and median(used) * SMALL_SHARE < high - low:
             self.findings.warn(
-                f"half of the training pictures use less than 1/{_SMALL_SHARE} of the values "
+                f"half of the training pictures use less than 1/{SMALL_SHARE} of the values "
                 f"{_number(low)} to {_number(high)}: give data.range=[lowest, highest]"
             )
 
@@ -188,7 +192,10 @@ def _handle_unreadable(
 
 def _named(errors: Sequence[UserError], count: int) -> PrivateText:
     named = "\n  ".join(str(error) for error in errors[:MOST_NAMED])
-    more = f"\n  and {len(errors) - MOST_NAMED} more" if len(errors) > MOST_NAMED else ""
+    more = ""
+    if len(errors) > MOST_NAMED:
+        more = f"\n  and {len(errors) - MOST_NAMED} more, which the log of this site names"
+        logger.error("all that cannot be read:\n  %s", "\n  ".join(map(str, errors)))
     return f"{len(errors)} of {count} pictures cannot be read" + private(f":\n  {named}{more}")
 
 
@@ -203,7 +210,15 @@ def _span_of(train: Sequence[Picture]) -> tuple[float, float] | None:
     facts = [picture.facts for picture in train if picture.facts.wide]
     if not facts:
         return None
-    return min(each.low for each in facts), max(each.high for each in facts)
+    low, high = min(each.low for each in facts), max(each.high for each in facts)
+    if low == high:
+        raise UserError(
+            "every value of the training pictures of more than 8 bits is the same"
+            + private(f" ({_number(low)})")
+            + "; mend the files, or say which values are black and white, as in "
+            "data.range=[0,4095]"
+        )
+    return low, high
 
 
 def _number(value: float) -> str:

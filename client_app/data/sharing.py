@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from client_app.data.cells import MOST_NAMED, CellRules
+from client_app.data.cells import MOST_NAMED, CellRules, same_key
+from client_app.data.dicom import PATIENT, PATIENT_ID
 from client_app.data.duplicates import KEEP, POLICIES, Examples, settle_duplicates
 from client_app.data.findings import Findings
 from client_app.data.groups import (
@@ -186,6 +187,8 @@ def share_of_site(
         units = joined_units(units, numbers)
     rows = rows_of_site(split, every.targets.strata(), rank, seed, values, units)
     source, unheld = value_of_site(split, rank, values)
+    if by_value and values is not None:
+        _warn_alike(split, values, info.findings)
     if unheld:
         _warn_unheld(split, unheld, rank, info.findings)
     own = every.take(rows)
@@ -260,6 +263,12 @@ def _count_groups(share: Share, parts: SplitIndices, findings: Findings) -> None
     by = share.own.group_by
     if share.own.grouped:
         findings.groups = {"by": by, "groups": groups, "on_both_sides": both}
+    elif both and by == PATIENT_ID:
+        findings.warn(
+            private(f"{both} patients", "patients")
+            + " stand in two splits, by the PatientID of DICOM files; to keep each on one side write "
+            f"data.group={PATIENT}"
+        )
     elif both:
         findings.warn(
             private(f"{both} of {groups} values", "values")
@@ -284,15 +293,34 @@ def _warn_few(targets: Targets, parts: SplitIndices, findings: Findings) -> None
         for name, (train, validation, test) in named.items()
         if train + validation + test and not (train and validation and test)
     ]
-    if absent:
-        findings.note("no example here of " + private(_first(absent), "some classes"))
+    note_absent(absent, findings)
     if few:
         findings.warn("too few examples of a class for its splits" + private(f": {_first(few)}"))
+
+
+def note_absent(names: Sequence[str], findings: Findings) -> None:
+    """Say which classes have no example at this site."""
+    if names:
+        findings.note("no example here of " + private(_first(names), "some classes"))
 
 
 def _first(texts: Sequence[str]) -> str:
     more = f", and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more
+
+
+def _warn_alike(split: SiteSplit, values: NDArray[np.str_], findings: Findings) -> None:
+    """Warn of values by which sites are split that are probably one."""
+    alike: dict[str, list[str]] = {}
+    for value in np.unique(values).tolist():
+        alike.setdefault(same_key(value), []).append(value)
+    several = [" and ".join(map(repr, each)) for each in alike.values() if len(each) > 1]
+    if several:
+        findings.warn(
+            private(f"{_first(several)}", "values")
+            + f" of {split.column or 'the domains'!r} differ only in case, blanks or the format of a "
+            "number, and are different sites; write them alike"
+        )
 
 
 def _warn_unheld(split: SiteSplit, unheld: Sequence[str], rank: Rank, findings: Findings) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -37,6 +39,10 @@ COLUMN_SCHEMES = ("natural", "domain")
 DIRICHLET = ("dirichlet", "dirichlet_balanced", "extended_dirichlet")
 BY_CLASS = (*DIRICHLET, "pathological")
 
+MOST_DRAWN = 4  # splits that a process keeps, one for each task of a run
+_drawn: OrderedDict[bytes, Partitioner] = (
+    OrderedDict()
+)  # by what each depends on, the last used last
 _SMALLER = "; lower data.site_split.smallest, raise data.site_split.alpha, or start fewer sites"
 Numbers = NDArray[np.float64]
 # Sizes of the shares of sites 1, 2, ..., n, up to a common factor. The exponential ones are divided
@@ -267,17 +273,15 @@ def _rows_by_flower(
     order: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return the rows of a site as Flower's partitioner splits them; ``order`` is their shuffle."""
-    # Imported here, because it takes seconds and a deployed site never needs it.
-    from datasets import Dataset
-
-    columns: dict[str, list[int] | list[str]] = {
-        "row": order.tolist(),
-        "label": labels[order].tolist(),
-    }
-    if options.scheme == "natural":
-        columns["domain"] = _one_domain_each(options, domains, rank)[order].tolist()
-    partitioner = _partitioner(options, labels, rank, seed)
-    partitioner.dataset = Dataset.from_dict(columns)
+    # Drawn once for all sites of a process: each draw goes through all examples.
+    values = _one_domain_each(options, domains, rank) if options.scheme == "natural" else None
+    content = hashlib.sha256(f"{options} {rank.count} {seed}".encode())
+    content.update(labels.tobytes())
+    content.update(b"" if values is None else f"{values.dtype}".encode() + values.tobytes())
+    key = content.digest()
+    partitioner = _drawn.pop(key, None)
+    if partitioner is None:
+        partitioner = _undrawn(options, labels, rank, seed, values, order)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # each retry of a draw warns; the last one raises
@@ -287,7 +291,33 @@ def _rows_by_flower(
         advice = _SMALLER if options.scheme in DIRICHLET else ""
         why = private(error, "these data cannot be split like this")
         raise UserError(message + why + advice) from error
-    return np.sort(np.asarray(chosen["row"], dtype=np.int64))
+    _drawn[key] = partitioner
+    while len(_drawn) > MOST_DRAWN:
+        _drawn.popitem(last=False)
+    return np.sort(np.asarray(chosen[:]["row"], dtype=np.int64))  # not row by row
+
+
+def _undrawn(
+    options: SiteSplit,
+    labels: NDArray[np.int64],
+    rank: Rank,
+    seed: int,
+    values: NDArray[np.str_] | None,
+    order: NDArray[np.int64],
+) -> Partitioner:
+    """Return a partitioner that draws the shares of all sites when it is first asked for one."""
+    # Imported here, because it takes seconds and a deployed site never needs it.
+    from datasets import Dataset
+
+    columns: dict[str, list[int] | list[str]] = {
+        "row": order.tolist(),
+        "label": labels[order].tolist(),
+    }
+    if values is not None:
+        columns["domain"] = values[order].tolist()
+    partitioner = _partitioner(options, labels, rank, seed)
+    partitioner.dataset = Dataset.from_dict(columns)
+    return partitioner
 
 
 def _rows_of_domain(

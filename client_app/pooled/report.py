@@ -13,12 +13,15 @@ from client_app.context import DataKey, SiteContext, checkpoint_path, read_site_
 from client_app.feature_cache import FeatureCache
 from client_app.node_config import NodeSettings
 from client_app.numerics import numerics_of
+from client_app.own_model import own_plan
 from client_app.pooled.training import MEASURED, Measured, OnePlace, by_task
 from fedstrata.protocol.answers import RoundReport
 from fedstrata.protocol.plan import Plan
 from fedstrata.support.errors import UserError
 from models import weights
 from models.training.data import SiteData
+
+_KEPT = 8  # trained models' measures: sites of different networks ask in turn
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class _Simulation:
 def report_in_one_place(context: SiteContext, number: int, played: int = 0) -> RoundReport:
     """Return how good the model of all data is at this site; no layer of it leaves.
 
+    Where sites have different networks, it is the site's own one, of the data of all that have it.
     It has as many rounds' worth of passes as the run had rounds, of which ``played`` is as in
     `Plan.rounds_played`. A process trains it once for all of its sites, which ask one after the other.
 
@@ -69,7 +73,7 @@ def report_in_one_place(context: SiteContext, number: int, played: int = 0) -> R
     )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=_KEPT)
 def _in_one_place(simulation: _Simulation) -> Measured:
     context, plan = simulation.context, simulation.plan
     start: Mapping[str, Tensor] = {}
@@ -86,13 +90,16 @@ def _in_one_place(simulation: _Simulation) -> Measured:
 
 
 def _all_sites(context: SiteContext) -> list[SiteData]:
-    """Return the data of all sites of the simulation that have any."""
+    """Return the data of all sites of the simulation that have any, and the context's network."""
     node, key = context.node, DataKey.of(context.plan)
     assert node.count is not None
     found = []
     for index in range(node.count):  # of a cohort's site, too, this is the number of all sites
         try:
-            found.append(read_site_data(key, replace(node, index=index)))
+            other = replace(node, index=index)
+            data = read_site_data(key, other)
+            if own_plan(other, context.plan, data.site).own == context.plan.own:
+                found.append(data)
         except UserError:
             continue  # it is not among the sites of the run either
     return found

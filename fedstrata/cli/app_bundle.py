@@ -40,9 +40,9 @@ def bundle_files(root: Path = ROOT, beside: Path = BESIDE) -> dict[str, bytes | 
     return files
 
 
-def default_experiment(root: Path = ROOT, beside: Path = BESIDE) -> str:
-    """Return the experiment that a run plays where none is named."""
-    return str(_app_section(app_root(root) or beside)["config"]["experiment"])
+def default_config(root: Path = ROOT, beside: Path = BESIDE) -> dict[str, str]:
+    """Return the run config where nothing is given, such as the experiment that a run plays."""
+    return dict(_app_section(app_root(root) or beside)["config"])
 
 
 def build_bundle(root: Path = ROOT, beside: Path = BESIDE) -> bytes:

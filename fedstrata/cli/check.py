@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,8 +219,24 @@ def _together(found: Sequence[Inspection]) -> dict[str, Any]:
     ranges = {name: (each[0], each[1]) if each else None for name, each in read.items()}
     if unlike := unlike_ranges(ranges):
         shown["warnings"].append(unlike)
+    shown["errors"] += _unlike_layers(each)
     shown["sites"] = each
     return shown
+
+
+def _unlike_layers(each: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield where networks exchange tensors of other shapes, as a run would refuse them."""
+    from server_app.rounds.model_shapes import models_problem
+
+    seen: dict[tuple[str, str], Mapping[str, str]] = {}
+    said: set[tuple[str, str]] = set()
+    for one in each:
+        leaves = one["leaves"]
+        for group, schema in leaves.get("schemas", {}).items() if leaves.get("model") else ():
+            first = seen.setdefault((group, one["task"] if group != "common" else ""), schema)
+            if first != schema and (leaves["model"], group) not in said:
+                said.add((leaves["model"], group))
+                yield models_problem(leaves["model"], group, schema, first)
 
 
 def _widest(ranges: Iterable[Sequence[float] | None]) -> list[float] | None:
@@ -250,13 +266,14 @@ def _apply_guard(shown: dict[str, Any], found: Inspection, site: SiteSettings, p
     """Let the site's guard write the answers anew, as it does in a run, or say what it refuses."""
     from fedstrata.protocol.limits import Refused
     from site_guard.answers import AnswerFilter
+    from site_guard.own_model import own_plan
 
     def refused(refusal: Refused, public: str) -> None:
         shown["errors"] = [*shown["errors"], f"the site's process lets nothing out: {refusal}"]
         shown["leaves"] = {"error": f"refused by the site: {public}"}
 
     try:
-        site.plan.check_plan(plan)
+        site.plan.check_plan(own_plan(plan, site))
     except Refused as refusal:
         refused(refusal, str(refusal))
         return
@@ -304,7 +321,7 @@ def _write_sheet(found: Inspection, plan: Plan, path: Path | None) -> str | None
     from fedstrata.support.durable import replacing_private
     from fedstrata.support.home import home
 
-    sheet = contact_sheet(found.data, plan.data) if found.data else None
+    sheet = contact_sheet(found.data, plan.data_options) if found.data else None
     if sheet is None:
         return None
     where = path or home() / "check" / "contact-sheet.png"
@@ -377,7 +394,8 @@ def _counted(shown: Mapping[str, Any]) -> list[str]:
 def _of_each_site(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     made = []
     for one in [one for one in sites if one["site"]][:MOST_SITES_SHOWN]:
-        source = f" ({one['source']})" if one["source"] else ""
+        more = [text for text in (one["source"], one["leaves"].get("model")) if text]
+        source = f" ({', '.join(more)})" if more else ""
         own = " to ".join(f"{end:g}" for end in one["range"] or ())
         of_range = f", range {own}" if own else ""
         made.append(f"{one['site']}{source}: {_brief(one['examples'])}{of_range}")

@@ -97,7 +97,7 @@ def _settings(current: str) -> list[str]:
 
 
 def _values(key: str) -> list[str]:
-    group = "coding" if key in _coding_keys() else key.partition("@")[0]
+    group = "coding" if key in _coding_keys() else key.lstrip("+").partition("@")[0]
     if (CONF / group).is_dir() and not group.startswith("."):
         return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     return ["true", "false"] if isinstance(_keys().get(key), bool) else []

@@ -75,7 +75,8 @@ def _public(roots: list[Path], run: str, task: str) -> Path:
     if not task and len(found) == 1:
         return next(iter(found.values()))
     if task not in found:
-        there = f"there is {nearest(task, found)}" if found else "the run has none"
+        none = "the run has none; public_models=all writes them, also where a run is resumed"
+        there = f"there is {nearest(task, found)}" if found else none
         raise UserError(
             f"{run}::{task}: no public model of this task in {_listed(folders)}: {there}"
         )
@@ -104,7 +105,8 @@ def _of_site(roots: list[Path], run: str, site: str, state: str) -> Path:
             return path
     raise UserError(
         f"{run}:{site}: has no model {state or ' or '.join(wanted)} in {sites[site]}; a run writes them "
-        "after its last round, unless models.keep is none, or auto with cohort.sites above 1"
+        "after its last round, unless keep_models is none, or the log said before round 1 that so many "
+        "models would take more than keep_models_mb"
     )
 
 
@@ -119,7 +121,7 @@ def _federations(roots: list[Path], run: str) -> Iterator[Path]:
             # A hospital has no folder of the run, and the sites' name of it ends in eight digits.
             plain, tuned = run.removesuffix(TUNED), TUNED if run.endswith(TUNED) else ""
             names += sorted(path.name for path in root.glob(f"{plain}-{'[0-9a-f]' * 8}{tuned}"))
-        for name in names:
+        for name in dict.fromkeys(names):  # a simulation has one name for both
             if NAME.fullmatch(name) and (root / name / "sites").is_dir():
                 yield root / name
 

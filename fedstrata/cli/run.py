@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import re
 import shlex
 import signal
@@ -14,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fedstrata import report
-from fedstrata.cli.app_bundle import build_bundle, default_experiment
-from fedstrata.cli.own_superlink import COMPLETED, OwnSuperLink
+from fedstrata.cli.app_bundle import default_config
 from fedstrata.cli.run_screen import Screen, make_screen
 from fedstrata.cli.runs import resume_command
+from fedstrata.engine.local import COMPLETED, LocalEngine
 from fedstrata.protocol.limits import printable
 from fedstrata.runs.folder import (
     OUTPUTS,
@@ -39,10 +38,9 @@ from fedstrata.support.said_lines import Said, SaidLines
 
 _NOISE = ("ControlServicer.", "terminated gracefully")  # of Flower, of each look at the run
 _COLOR = re.compile(r"\x1b\[\d+m")
-POLL = 0.2  # seconds between two looks at what was said
-STATUS = 1.0  # seconds between two looks at whether the run has ended
+POLL = 0.1  # seconds between two looks at the run
 KEYS = ("experiment", "data-root", "output-dir", "resume", "name", "signature")
-LOGS = "logs"  # in a run's folder: what Flower and Ray said, a file for each start
+LOGS = "logs"  # in a run's folder: what its processes wrote, a file for each start
 
 
 class Stopped(BaseException):
@@ -84,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="fedstrata run",
         description="Simulates a federation on this machine: what `flwr run . --stream` does, with "
-        "a SuperLink of its own. It ends with 0 only if the run is complete.",
+        "processes of its own. It ends with 0 only if the run is complete.",
     )
     made.add_argument(
         "settings",
@@ -103,8 +101,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--nodes", type=int, metavar="N", help="sites, or cohorts of sites, to simulate"
     )
-    made.add_argument("--node-cpus", type=int, metavar="N", help="CPUs for each node that trains")
-    made.add_argument("--node-gpus", type=float, metavar="X", help="GPUs for each, such as 0.5")
+    made.add_argument(
+        "--node-cpus", type=int, default=1, metavar="N", help="CPUs for each node that trains: 1"
+    )
+    made.add_argument(
+        "--node-gpus", type=float, default=0.0, metavar="X", help="GPU for each, such as 0.5"
+    )
     return made
 
 
@@ -112,11 +114,9 @@ def main(arguments: Sequence[str]) -> None:
     """Run what the command line says; end with 0 only if it is complete."""
     options = parser().parse_intermixed_args(arguments)
     try:
-        if importlib.util.find_spec("ray") is None:
-            raise UserError(
-                "simulations need Ray, which is not installed: pip install 'fedstrata[simulation]'"
-            )
-        ended = play(read_wanted(options), _resources(options))
+        wanted = read_wanted(options)
+        with LocalEngine(options.node_cpus, options.node_gpus) as engine:
+            ended = play(wanted, engine)
     except UserError as error:
         sys.exit(f"fedstrata run: {printable_lines(str(error))}")
     sys.exit(ended)
@@ -149,15 +149,16 @@ def read_wanted(options: argparse.Namespace) -> Wanted:
             keys[key] = value
         else:
             overrides.append(word)
-    if options.nodes is not None and options.nodes < 1:
-        raise UserError(f"--nodes {options.nodes}: at least one")
+    for name, value in (("--nodes", options.nodes), ("--node-cpus", options.node_cpus)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value}: at least one")
     nodes = options.nodes
     if resume is not None:
         if keys["resume"]:
             raise UserError("--resume and resume=... say the same: write one of them")
         keys, before, nodes = _resumed(resume, keys, nodes)
         overrides = [*before, *overrides]
-    keys["experiment"] = keys["experiment"] or default_experiment()
+    keys["experiment"] = keys["experiment"] or default_config()["experiment"]
     keys["output-dir"] = str(path_from_here(keys["output-dir"] or OUTPUTS, "output-dir"))
     if keys["data-root"]:
         keys["data-root"] = str(path_from_here(keys["data-root"], "data-root"))
@@ -214,14 +215,6 @@ def _as_begun(
     return merged, list(given.overrides), nodes or given.nodes
 
 
-def _resources(options: argparse.Namespace) -> dict[str, float]:
-    wanted = {
-        "client_resources_num_cpus": options.node_cpus,
-        "client_resources_num_gpus": options.node_gpus,
-    }
-    return {name: value for name, value in wanted.items() if value is not None}
-
-
 def nodes_of(wanted: Wanted) -> int:
     """Return the nodes to simulate, once each run's configuration is found to be right.
 
@@ -248,22 +241,20 @@ def nodes_of(wanted: Wanted) -> int:
     return wanted.nodes or max(needed)
 
 
-def play(wanted: Wanted, resources: Mapping[str, float]) -> int:
+def play(wanted: Wanted, engine: LocalEngine) -> int:
     """Play a run to its end; return the exit status."""
     nodes = nodes_of(wanted)
     screen = make_screen()
     screen.say(f"starting {wanted.keys['experiment']} with {nodes} nodes")
-    follower = Follower(wanted, screen)
+    follower = Follower(wanted, screen, engine.write_to)
     with _log_file(wanted.output) as log, _signals():
-        follower.log = Path(log.name)
+        follower.log = log
         try:
-            with screen, OwnSuperLink(log) as superlink:
-                run = superlink.submit(
-                    build_bundle(), wanted.run_config, {"num_supernodes": nodes, **resources}
-                )
-                status = follower.follow(SaidLines(superlink.said), lambda: superlink.status(run))
-                superlink.finish_log()
+            with screen:
+                engine.start({**default_config(), **wanted.run_config}, nodes, log)
+                status = follower.follow(SaidLines(engine.said), engine.status)
         except (Stopped, KeyboardInterrupt):
+            engine.close()
             return follower.stopped()
     return follower.ended(status)
 
@@ -277,10 +268,12 @@ class Follower:
         What was asked for.
     screen : Screen
         Where it is shown.
+    log_moved : callable
+        Takes the path to which the log was moved.
     """
 
-    def __init__(self, wanted: Wanted, screen: Screen) -> None:
-        self.wanted, self.screen = wanted, screen
+    def __init__(self, wanted: Wanted, screen: Screen, log_moved: Callable[[Path], None]) -> None:
+        self.wanted, self.screen, self._log_moved = wanted, screen, log_moved
         self.log = Path()
         self.folders: list[Path] = []
         self.sweep: Path | None = None
@@ -288,11 +281,10 @@ class Follower:
 
     def follow(self, said: SaidLines, status: Callable[[], str]) -> str:
         """Show what is said until the run has ended; return how it ended."""
-        looked, now = 0.0, "running"
+        now = ""
         while not now.startswith("finished"):
             time.sleep(POLL)
-            if time.monotonic() - looked > STATUS:
-                now, looked = status(), time.monotonic()
+            now = status()
             for each in said.new():
                 self._show(each)
             self.screen.show(self.folders[-1] if self.folders else None)
@@ -318,6 +310,7 @@ class Follower:
             with contextlib.suppress(OSError):  # it stays where it is
                 logs.mkdir(mode=0o700, exist_ok=True)
                 self.log = self.log.rename(logs / f"{name}.log")
+                self._log_moved(self.log)
 
     def stopped(self) -> int:
         """Say how the run is resumed after Ctrl-C; return the exit status."""
@@ -332,14 +325,14 @@ class Follower:
     def ended(self, status: str) -> int:
         """Say what the run's end leaves to say; return the exit status."""
         if status == COMPLETED:
-            self.screen.say(f"the log of Flower and Ray: {self.log}")
+            self.screen.say(f"the log of its processes: {self.log}")
             self._write_reports(self.folders, whole=True)
             return 0
         if not self.errors:
             self.screen.error(f"fedstrata run: the run failed; the end of {self.log}:")
             self.screen.error(_tail(self.log))
         else:
-            self.screen.error(f"the log of Flower and Ray: {self.log}")
+            self.screen.error(f"the log of its processes: {self.log}")
         self._write_reports(self.folders)
         self.screen.error(self._resume_line())
         return 1
@@ -386,17 +379,15 @@ def _tail(path: Path, lines: int = 15) -> str:
 
 
 @contextmanager
-def _log_file(output: Path) -> Iterator[IO[bytes]]:
+def _log_file(output: Path) -> Iterator[Path]:
     """Yield a new file for the log, in the output folder: from there it is moved to the run's."""
     path = output / f".starting-{time.time_ns()}.log"
     try:
         output.mkdir(parents=True, exist_ok=True)
         path.touch(PRIVATE_FILE, exist_ok=False)
-        log = path.open("wb")
     except OSError as error:
         raise UserError(f"output-dir: {output} cannot be written: {error.strerror}") from None
-    with log:
-        yield log
+    yield path
 
 
 @contextmanager
@@ -406,7 +397,7 @@ def _signals() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # once is enough
             signal.signal(each, signal.SIG_IGN)
-        print("stopping: Flower's processes end first", file=sys.stderr, flush=True)
+        print("stopping: the run's processes end first", file=sys.stderr, flush=True)
         raise Stopped
 
     before = {

@@ -15,6 +15,7 @@ from fedstrata.runs.folder import RunView, read_run
 from fedstrata.runs.standing import (
     BARS,
     PLAIN_BARS,
+    alone_of,
     duration_words,
     missing_sites,
     sites_line,
@@ -177,7 +178,7 @@ def _tasks_table(run: RunView, bars: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("task", "measure", "now", "trend", "over alone", "worst site"):
         table.add_column(heading, justify="right" if heading in ("now", "over alone") else "left")
-    for each in tasks_of(run.results):
+    for each in tasks_of(run.results, alone_of(run)):
         cells = (
             each.task,
             each.measure,

@@ -67,9 +67,13 @@ def _start(text: str) -> str:
 
 
 def _start_words(plan: str) -> str:
-    start = json.loads(plan)["weights"]
-    if start == "any":
+    loaded = json.loads(plan)
+    start, starts = loaded["weights"], loaded.get("starts", {})
+    if "any" in (start, *starts.values()):
         return "it may start from ANY checkpoint, since this one is not known yet or not named"
+    if starts:
+        each = (f"{name} from checkpoint {hashed}" for name, hashed in sorted(starts.items()))
+        return f"its models start, {', '.join(each)}, and any other from none"
     return f"it starts from checkpoint {start}" if start else "it starts from no checkpoint"
 
 

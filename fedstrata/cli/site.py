@@ -102,6 +102,11 @@ def _check_data(path: Path, settings: SiteSettings) -> None:
         raise UserError(f"{path}: data: {data.text}; {data.mend}")
     opens = "data opens" if data.state == OK else f"data could not be checked ({data.text})"
     print(f"{path}: site {settings.site}, task {settings.task}, {opens}, nothing wrong")
+    if settings.model is not None:
+        print(
+            f"trains {settings.model!r} of the networks that a run offers, or a run's only network if "
+            "it has that name; other runs are refused"
+        )
     for group in settings.share:
         if group in KNOWLEDGE:
             known = KNOWLEDGE[group]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from fedstrata.support.errors import UserError
 
 if TYPE_CHECKING:
+    from fedstrata.protocol.plan import Plan
     from site_guard.approvals import Approvals, Decision, Request
     from site_guard.settings import SiteSettings
 
@@ -71,9 +73,9 @@ def _list(_: argparse.Namespace, settings: SiteSettings, approvals: Approvals) -
 
     rows = [("REQUEST", "RUN", "NAME", "ASKED", "MODEL", "STATE")]
     for request in approvals.requests():
-        plan = request.read_plan()
+        plan = _own_plan(request, settings)
         state = short(_state(approvals, request))
-        model = short(str(plan.model.get("name")))[:24]
+        model = short(plan.own or str(plan.model.get("name")))[:24]
         rows.append(
             (request.id, str(request.run), plan.federation, request.asked[:16], model, state)
         )
@@ -88,7 +90,7 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
     from site_guard.plan_words import plan_words
 
     request = approvals.find(options.run)
-    plan = request.read_plan()
+    plan = _own_plan(request, settings)
     rows = [
         ("request", request.id),
         ("run", f"{request.run}, {plan.federation}"),
@@ -98,7 +100,7 @@ def _show(options: argparse.Namespace, settings: SiteSettings, approvals: Approv
         ("bundle", request.bundle),
         ("plan", request.plan_digest),
         *plan_words(plan, request.start),
-        ("bytes a round", _bytes(request, settings.task)),
+        ("bytes a round", _bytes(plan, settings.task)),
         *(
             ("bound to", f"the {AGREED[name]} {digest[:16]} on which the sites agreed")
             for name, digest in sorted(approvals.agreed(request.id).items())
@@ -195,18 +197,30 @@ def _changes(request: Request, approvals: Approvals, *, lines: bool) -> list[str
     return shown
 
 
-def _bytes(request: Request, task: str) -> str:
-    """Return what leaves in a round, as the model of this installation has it."""
+def _own_plan(request: Request, settings: SiteSettings) -> Plan:
+    """Return a request's plan with the site's own network, where the run offers it."""
+    from fedstrata.protocol.limits import Refused
+    from site_guard.own_model import own_plan
+
     plan = request.read_plan()
+    try:
+        return own_plan(plan, settings)
+    except Refused:  # the run is refused, and the answer to it says why
+        return replace(plan, own="")
+
+
+def _bytes(plan: Plan, task: str) -> str:
+    """Return what leaves in a round, as the model of this installation has it."""
     try:  # the plan is a server's, and the model needs torch: neither may end this command
         from fedstrata.protocol.codec import forms
-        from fedstrata.protocol.codings import size_of
+        from fedstrata.protocol.forms import size_of
         from models.networks import OF_SHAPE, usual_shape
         from strategies.methods import make_method
         from strategies.partitioned_model import build_partitioned
 
         model = str(plan.model["name"])
-        if model in OF_SHAPE:
+        shared = plan.method.get("model")  # of a method with a network of its own
+        if {model, shared["name"] if isinstance(shared, dict) else ""} & set(OF_SHAPE):
             return "not known before the site has said how large an example is"
         named = (plan.data.get("classes") or {}).get(task) or ("no", "yes")
         built = build_partitioned(
@@ -222,7 +236,9 @@ def _bytes(request: Request, task: str) -> str:
             parts = [
                 part for name, form in schema.items() for part in coding.parts(name, form).values()
             ]
-            sizes[group] = f"{len(schema)} tensors of {group} in {sum(map(size_of, parts)):,} bytes"
+            most = "at most " if coding.name == "lowrank" else ""
+            total = f"{most}{sum(map(size_of, parts)):,} bytes"
+            sizes[group] = f"{len(schema)} tensors of {group} in {total}"
     except Exception as error:
         return f"not known here ({type(error).__name__})"
     return " and ".join(sizes.values()) or "no layers leave"

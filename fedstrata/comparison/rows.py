@@ -25,7 +25,7 @@ from fedstrata.runs.results import Results
 from fedstrata.support.errors import UserError
 
 # Options that make no row: what changes no figure, and the seed, over which means are taken.
-NO_ROW = ("seed", "compare", "tracker", "models", "baselines", "simulation", "experiment")
+NO_ROW = ("seed", "compare", "tracker", "keep_models", "baselines", "simulation", "experiment")
 Targets = Mapping[str, float]  # by task; "" for all
 
 

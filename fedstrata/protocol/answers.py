@@ -51,6 +51,7 @@ from fedstrata.protocol.limits import (
 from fedstrata.protocol.measured import MEASURED as MEASURED
 from fedstrata.protocol.measured import check_by_class, check_interval, check_metrics, check_outputs
 from fedstrata.protocol.numerics import Numerics
+from fedstrata.protocol.offered_models import MODEL_NAME
 from fedstrata.protocol.rounding import MOST_OWED, rounded
 from fedstrata.protocol.sums import SumsReport, as_record
 from fedstrata.protocol.task_kinds import ONE_CLASS_EACH, TaskKind
@@ -97,6 +98,8 @@ class SiteReport:
         What the site says of its data, beside the counts.
     kind : TaskKind
         What is predicted.
+    model : str
+        Which of the models that the run offers the site has; "" where the run has one network.
     """
 
     site: str
@@ -115,6 +118,7 @@ class SiteReport:
     later: bool = False
     data: DataDescription | None = None
     kind: TaskKind = ONE_CLASS_EACH
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,7 @@ class DeployReport:
 AnyReport = SiteReport | RoundReport | DeployReport | SumsReport | CategoriesReport
 OPTIONAL: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
-        SiteReport: ("known_states", "later", "data", "kind"),
+        SiteReport: ("known_states", "later", "data", "kind", "model"),
         RoundReport: ("diverged", "interval", "owed", "by_class", "began_with"),
         DeployReport: ("later", "before_by_class", "after_by_class"),
         SumsReport: ("later",),
@@ -300,15 +304,6 @@ def failure_report(
     return RoundReport(site, round_number, 0, 0, 0, 0.0, 0.0, {}, why, later, diverged=diverged)
 
 
-def reporting_site(message: Message) -> str:
-    """Return the site that a report is of, by its own words; raise Refused if it names none."""
-    try:
-        site = json.loads(str(message.content[REPORT]["json"]))["site"]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise Refused(f"{REPORT!r} cannot be read: {error}") from None
-    return str(site)
-
-
 def read_site_report(message: Message) -> SiteReport:
     """Return the report in an answer to a query; raise Refused if it cannot be read."""
     report = _read_report(SiteReport, message)
@@ -327,6 +322,8 @@ def read_site_report(message: Message) -> SiteReport:
         )
     if not report.site:
         raise Refused("a site needs a name")
+    if report.model and not MODEL_NAME.fullmatch(report.model):
+        raise Refused(f"names the model {printable(report.model)[:80]!r}, which is no model's name")
     check_outputs(report.kind, report.classes, report.baseline)
     words = [*report.classes, report.device, *report.versions, *report.versions.values()]
     if any(word != printable(word) or len(word) > MOST_WORD for word in words):

@@ -16,9 +16,9 @@ from fedstrata.protocol.codings import (
     BFloat16,
     Coding,
     Float16,
-    Form,
     Int8,
     LowBit,
+    LowRank,
     TopK,
     expected_arrays,
     part_name,
@@ -26,10 +26,12 @@ from fedstrata.protocol.codings import (
     unchanged,
 )
 from fedstrata.protocol.elias_fano import PackingError, pack, unpack
+from fedstrata.protocol.forms import Form
 from fedstrata.protocol.payload import PayloadError
 from fedstrata.protocol.tensors import TensorSpec
 
 LEVELS = 127  # of int8, on either side of 0
+LEVELS_16 = 32767  # of the factors of lowrank
 FITS = 4  # how often the step of lowbit is fitted to the values
 FIRST_STEP = {1: 2.0, 2: 1.248, 4: 0.420}
 """By bits, the best step for a normal distribution over its mean magnitude: Max 1960, table II."""
@@ -108,7 +110,8 @@ def decode(
 
     The schema and the coding decide which arrays there are and how large they are. Nothing is
     allocated because the bytes claim it. Memory: ``data``, a copy of it, and the coded tensors in
-    full size. While one is read, as much again, or with ``topk`` up to 60 bytes per value.
+    full size. While one is read, as much again, with ``lowrank`` four times as much, or with ``topk``
+    up to 60 bytes per value.
 
     Parameters
     ----------
@@ -129,17 +132,18 @@ def decode(
         `encode` would not have written this; the text names the array and the reason.
     """
     wanted, most = forms(schema), _specs(possible_arrays(forms(schema), coding))
-    names = payload.names_in(data, most)
-    listed = _specs(expected_arrays(wanted, coding, names))
+    found = payload.shapes_in(data, most)
+    listed = _specs(expected_arrays(wanted, coding, found))
     arrays = payload.decode(data, listed, max_magnitude=max_magnitude, borrow=borrow)
     changes = {}
     for name, form in wanted.items():
-        if unchanged(name) in names:
+        if unchanged(name) in found:
             changes[name] = Change()
         elif coding.exactly(name, form):
             changes[name] = Change(value=arrays[name])
         else:
-            parts = {part: arrays[part_name(name, part)] for part in coding.coded(form)}
+            own = coding.parts(name, form, found)
+            parts = {array[len(name) + 1 :]: arrays[array] for array in own}
             difference = _read(coding, name, form, parts)
             payload.check_values({f"{name} (the difference)": difference}, max_magnitude)
             changes[name] = Change(difference=difference)
@@ -274,6 +278,45 @@ def _read_topk(coding: TopK, name: str, form: Form, parts: Parts) -> Tensor:
     return flat
 
 
+def _write_lowrank(coding: LowRank, difference: Tensor) -> dict[str, Tensor]:
+    """Return the best factors of the least rank that reaches the energy, or the difference itself.
+
+    They are those of a truncated singular value decomposition (Eckart and Young 1936), by the
+    eigenvectors of the smaller Gram matrix: for wide matrices that is many times faster.
+    """
+    matrix = difference.reshape(len(difference), -1).double()
+    size = matrix.abs().max()
+    matrix = matrix / size  # so that no square is too small or too large
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    energies, vectors = torch.linalg.eigh(wide @ wide.T)
+    reached = energies.flip(0).clamp(min=0).cumsum(0)  # of the largest first
+    # Never rank 0, and at least the rank that reaches it: the reached ones before it, and one more.
+    rank = min(int((reached < coding.energy_start * reached[-1]).sum()) + 1, len(wide))
+    most = coding.most(forms({"": TensorSpec.of(difference)})[""])
+    if rank > most and coding.rank is None:
+        return {"": difference}
+    basis = vectors.flip(1)[:, : min(rank, most)]
+    pair = basis, basis.T @ wide
+    left, right = pair if wide is matrix else (pair[1].T, pair[0].T)
+    steps = [each.abs().max() / LEVELS_16 for each in (left, right)]
+    levels = [
+        _over(each, step).round().to(torch.int16)
+        for each, step in zip((left, right), steps, strict=True)
+    ]
+    scale = (steps[0] * steps[1] * size).float()
+    return {"left": levels[0].contiguous(), "right": levels[1].contiguous(), "scale": scale}
+
+
+def _read_lowrank(_: LowRank, name: str, __: Form, parts: Parts) -> Tensor:
+    if "" in parts:
+        return parts[""]
+    left, right = parts["left"], parts["right"]
+    if min(left.min(), right.min()) < -LEVELS_16:
+        raise PayloadError(f"{name!r} has the value -32768, which is not written")
+    # Sums of whole numbers are exact in float64, in any order: all machines read the same bits.
+    return (left.double() @ right.double()) * _scale(name, parts["scale"]).double()
+
+
 def _rows(coding: Int8 | LowBit, difference: Tensor) -> Tensor:
     """Return the values as rows that share a scale."""
     return difference.reshape(prod(_scales(coding, difference)), -1)
@@ -318,4 +361,5 @@ _CODECS: Mapping[type[Coding], tuple[Callable[..., dict[str, Tensor]], Callable[
     Int8: (_write_int8, _read_int8),
     LowBit: (_write_lowbit, _read_lowbit),
     TopK: (_write_topk, _read_topk),
+    LowRank: (_write_lowrank, _read_lowrank),
 }

@@ -1,51 +1,36 @@
 """The codings: how tensors of a group are written for the wire, and which arrays each makes.
 
 A coding turns each tensor into *parts*: arrays whose names, dtypes and shapes follow from the
-tensor and the coding's options alone. So a receiver that knows the model knows every size
-beforehand, and need not believe what a payload says. `fedstrata.protocol.codec` makes the parts.
+tensor and the coding's options alone, but for the rank of `LowRank`, which has a bound. So a receiver
+that knows the model knows beforehand how large a payload can be, and need not believe what it says.
+`fedstrata.protocol.codec` makes the parts.
 This module needs no torch, so that a site's own process can check names and sizes without it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
-from collections.abc import Mapping, Set
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fedstrata.protocol.elias_fano import packed_bytes
+from fedstrata.protocol.forms import Form, size_of
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 from fedstrata.support.registry import find
 
-Form = tuple[str, tuple[int, ...]]  # of a tensor: torch's name of its dtype, and its shape
-SAFETENSORS: Mapping[str, str] = MappingProxyType(
-    {
-        "float64": "F64",
-        "float32": "F32",
-        "float16": "F16",
-        "bfloat16": "BF16",
-        "int64": "I64",
-        "int32": "I32",
-        "int16": "I16",
-        "int8": "I8",
-        "uint8": "U8",
-    }
-)
-"""The dtypes that may travel, with their names in a safetensors header."""
-
+Shapes = Mapping[str, tuple[int, ...]]  # of arrays by name, as a payload claims them
+NOTHING: Shapes = MappingProxyType({})
 UNCHANGED = "unchanged"
 UNCHANGED_FORM: Form = ("uint8", (0,))
+PARTS = ("", "left", "right", "scale")  # of codings that leave a choice to the sender
+MOST_RANK = 2**20  # sums of so many products of 16 bits are exact in float64
 STATISTICS = ("running_mean", "running_var")  # BatchNorm's: small, and not trained
 CODED_DTYPES = ("float32", "float64")
 VALUES = ("float32", "bfloat16")
-# Bounded in every part: Python needs quadratic time to read a number of many digits.
-_DESCRIBED = re.compile(r"([a-z0-9]{3,10})\[((?:\d{1,19}(?:, ?\d{1,19}){0,15})?)\]")
 
 
 @dataclass(frozen=True)
@@ -77,15 +62,34 @@ class Coding:
         statistic = name.rpartition(".")[2] in STATISTICS
         return not self.lossy or dtype not in CODED_DTYPES or statistic or not prod(shape)
 
-    def parts(self, name: str, form: Form) -> dict[str, Form]:
-        """Return name and form of each array that the tensor is written as."""
+    def parts(self, name: str, form: Form, found: Shapes = NOTHING) -> dict[str, Form]:
+        """Return name and form of each array that the tensor is written as.
+
+        Where the sender may choose they are the largest, or those that fit to arrays of the shapes
+        ``found``.
+        """
         if self.exactly(name, form):
             return {name: form}
-        return {part_name(name, part): found for part, found in self.coded(form).items()}
+        own = {
+            part: found[part_name(name, part)] for part in PARTS if part_name(name, part) in found
+        }
+        return {part_name(name, part): made for part, made in self.coded(form, own).items()}
 
-    def coded(self, form: Form) -> dict[str, Form]:
-        """Return the parts of a tensor that is not written exactly; the part "" is the main one."""
+    def coded(self, form: Form, found: Shapes = NOTHING) -> dict[str, Form]:
+        """Return the parts of a tensor that is not written exactly; the part "" is the main one.
+
+        ``found`` are the shapes of its parts in a payload, where the sender may choose.
+        """
         raise NotImplementedError
+
+    def possible(self, name: str, form: Form) -> dict[str, Form]:
+        """Return every array that the tensor may be written as, each in its largest form."""
+        return self.parts(name, form)
+
+    def at(self, number: int, rounds: int) -> Coding:
+        """Return the coding as a sender uses it in round ``number`` of ``rounds``."""
+        del number, rounds
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return name and options as plain data."""
@@ -115,7 +119,7 @@ class BFloat16(Coding):
 
     name = "bfloat16"
 
-    def coded(self, form: Form) -> dict[str, Form]:
+    def coded(self, form: Form, _: Shapes = NOTHING) -> dict[str, Form]:
         """Return one array of the tensor's shape."""
         return {"": ("bfloat16", form[1])}
 
@@ -126,7 +130,7 @@ class Float16(Coding):
 
     name = "float16"
 
-    def coded(self, form: Form) -> dict[str, Form]:
+    def coded(self, form: Form, _: Shapes = NOTHING) -> dict[str, Form]:
         """Return an array of the tensor's shape, and the scale, one float32."""
         return {"": ("float16", form[1]), "scale": ("float32", ())}
 
@@ -145,7 +149,7 @@ class Int8(Coding):
 
     name = "int8"
 
-    def coded(self, form: Form) -> dict[str, Form]:
+    def coded(self, form: Form, _: Shapes = NOTHING) -> dict[str, Form]:
         """Return an array of the tensor's shape, and the scale or scales in float32."""
         return {"": ("int8", form[1]), "scale": ("float32", _scales(self.per_channel, form[1]))}
 
@@ -172,7 +176,7 @@ class LowBit(Coding):
         if self.bits not in (1, 2, 4):
             raise UserError(f"{where}.bits must be 1, 2 or 4, got {self.bits}")
 
-    def coded(self, form: Form) -> dict[str, Form]:
+    def coded(self, form: Form, _: Shapes = NOTHING) -> dict[str, Form]:
         """Return the packed values, and the scale or scales in float32."""
         return {
             "packed": ("uint8", (-(-prod(form[1]) * self.bits // 8),)),
@@ -220,12 +224,89 @@ class TopK(Coding):
         size = prod(form[1])
         return min(max(math.ceil(self.fraction * size), 1), size)
 
-    def coded(self, form: Form) -> dict[str, Form]:
+    def coded(self, form: Form, _: Shapes = NOTHING) -> dict[str, Form]:
         """Return the packed indices, and the values in the order of the indices."""
         count = self.count(form)
         return {
             "indices": ("uint8", (packed_bytes(count, prod(form[1])),)),
             "values": (self.values, (count,)),
+        }
+
+
+@dataclass(frozen=True)
+class LowRank(Coding):
+    """The difference of a matrix as two factors of low rank, in 16 bits a value; see the codec.
+
+    A convolution is a matrix of its filters. Where factors with the rank that reaches the energy are
+    no smaller than the difference, it is written itself.
+
+    Parameters
+    ----------
+    energy_start, energy_end : float
+        The least share of the sum of squares that factors have, in the first and in the last round.
+    rank : int or None
+        The most ranks, even if they do not reach the energy; None for as many as are smaller.
+    least : int
+        Tensors with fewer values are written as they are.
+    """
+
+    energy_start: float
+    energy_end: float
+    rank: int | None
+    least: int
+
+    name = "lowrank"
+
+    def check(self, where: str) -> None:
+        """Raise UserError for a value out of its range."""
+        for key in ("energy_start", "energy_end"):
+            if not 0 < getattr(self, key) <= 1:
+                raise UserError(
+                    f"{where}.{key} must be greater than 0 and at most 1, got {getattr(self, key)}"
+                )
+        if self.rank is not None and self.rank < 1:
+            raise UserError(f"{where}.rank must be at least 1, or null: got {self.rank}")
+        if self.least < 0:
+            raise UserError(f"{where}.least must be 0 or greater, got {self.least}")
+
+    def at(self, number: int, rounds: int) -> LowRank:
+        """Return the coding with the energy of a round, which rises evenly."""
+        done = min(max(number - 1, 0) / max(rounds - 1, 1), 1)
+        energy = self.energy_start + done * (self.energy_end - self.energy_start)
+        return replace(self, energy_start=energy, energy_end=energy)
+
+    def exactly(self, name: str, form: Form) -> bool:
+        """Return whether the tensor is written as it is."""
+        few = len(form[1]) < 2 or prod(form[1]) < self.least
+        return few or super().exactly(name, form) or not self.most(form)
+
+    def most(self, form: Form) -> int:
+        """Return the highest rank of which the factors are smaller than the tensor."""
+        rows, columns = form[1][0], prod(form[1][1:])
+        smaller = (size_of(form) - size_of(("float32", ())) - 1) // (2 * (rows + columns))
+        return min(smaller, rows, columns, MOST_RANK, self.rank or MOST_RANK)
+
+    def coded(self, form: Form, found: Shapes = NOTHING) -> dict[str, Form]:
+        """Return both factors and their scale, or the difference itself."""
+        if self.rank is None and (not found or "" in found):
+            return {"": form}
+        right = found.get("right", ())
+        return self._factors(form, right[0] if right else MOST_RANK)
+
+    def possible(self, name: str, form: Form) -> dict[str, Form]:
+        """Return what `coded` does, for either choice."""
+        if self.exactly(name, form):
+            return {name: form}
+        factors = {part_name(name, p): f for p, f in self._factors(form, MOST_RANK).items()}
+        return factors | self.parts(name, form)
+
+    def _factors(self, form: Form, rank: int) -> dict[str, Form]:
+        """Return the factors of that rank, or of the nearest that there may be."""
+        rank = min(max(rank, 1), self.most(form))
+        return {
+            "left": ("int16", (form[1][0], rank)),
+            "right": ("int16", (rank, prod(form[1][1:]))),
+            "scale": ("float32", ()),
         }
 
 
@@ -242,6 +323,7 @@ CODINGS: Mapping[str, type[Coding]] = {
     "int8": Int8,
     "lowbit": LowBit,
     "topk": TopK,
+    "lowrank": LowRank,
 }
 
 EXACT = Exact()
@@ -255,18 +337,24 @@ class Codings:
     ----------
     up, down : mapping of str to Coding
         By group: from the sites, and to them.
+    rounds : int
+        How many the run has.
     """
 
     up: Mapping[str, Coding]
     down: Mapping[str, Coding]
+    rounds: int = 0
 
-    def to_site(self, group: str) -> Coding:
-        """Return how the group travels from the server to the sites."""
-        return self.down.get(group, EXACT)
+    def to_site(self, group: str, number: int | None = None) -> Coding:
+        """Return how the group travels from the server to the sites; as coded in a round, or at all."""
+        return self._in_round(self.down.get(group, EXACT), number)
 
-    def from_site(self, group: str) -> Coding:
-        """Return how the group travels from a site to the server."""
-        return self.up.get(group, EXACT)
+    def from_site(self, group: str, number: int | None = None) -> Coding:
+        """Return how the group travels from a site to the server; as coded in a round, or at all."""
+        return self._in_round(self.up.get(group, EXACT), number)
+
+    def _in_round(self, coding: Coding, number: int | None) -> Coding:
+        return coding if number is None else coding.at(number, self.rounds)
 
     @property
     def loses_updates(self) -> bool:
@@ -278,7 +366,7 @@ class Codings:
         return f"up {_describe(self.from_site(group))}, down {_describe(self.to_site(group))}"
 
 
-def read_codings(up: Mapping[str, object], down: Mapping[str, object]) -> Codings:
+def read_codings(up: Mapping[str, object], down: Mapping[str, object], rounds: int = 0) -> Codings:
     """Return the codings that ``strategy.coding`` and ``strategy.coding_down`` ask for.
 
     Raises
@@ -290,6 +378,7 @@ def read_codings(up: Mapping[str, object], down: Mapping[str, object]) -> Coding
     found = Codings(
         {group: _read(each, f"strategy.coding.{group}") for group, each in up.items()},
         {group: _read(each, f"strategy.coding_down.{group}") for group, each in down.items()},
+        rounds,
     )
     # Sites need no such coding: they leave out unchanged tensors with `exact` as well.
     for group, coding in found.up.items():
@@ -321,50 +410,25 @@ def possible_arrays(schema: Mapping[str, Form], coding: Coding) -> dict[str, For
     """
     parts: dict[str, Form] = {}
     for name, form in schema.items():
-        own = {**coding.parts(name, form), unchanged(name): UNCHANGED_FORM}
+        own = {**coding.possible(name, form), unchanged(name): UNCHANGED_FORM}
         if twice := parts.keys() & own.keys():
             raise TypeError(f"{min(twice)} is the name of parts of two tensors")
         parts |= own
     return parts
 
 
-def expected_arrays(schema: Mapping[str, Form], coding: Coding, names: Set[str]) -> dict[str, Form]:
-    """Return the arrays that a payload must have whose arrays have the ``names`` given.
+def expected_arrays(schema: Mapping[str, Form], coding: Coding, found: Shapes) -> dict[str, Form]:
+    """Return the arrays that a payload must have whose arrays have the names and shapes ``found``.
 
-    The sender chooses one thing for each tensor: its parts, or the mark that it is unchanged.
+    The sender chooses for each tensor: its parts, or the mark that it is unchanged.
     """
     parts: dict[str, Form] = {}
     for name, form in schema.items():
-        if unchanged(name) in names:
+        if unchanged(name) in found:
             parts[unchanged(name)] = UNCHANGED_FORM
         else:
-            parts |= coding.parts(name, form)
+            parts |= coding.parts(name, form, found)
     return parts
-
-
-def size_of(form: Form) -> int:
-    """Return the bytes of an array."""
-    bits = int("".join(filter(str.isdigit, form[0])))
-    return prod(form[1]) * bits // 8
-
-
-def describe_form(form: Form) -> str:
-    """Return a tensor's dtype and shape as text: ``float32[64, 3, 7, 7]``."""
-    return f"{form[0]}{list(form[1])}"
-
-
-def fingerprint(forms: Mapping[str, Form]) -> str:
-    """Return the hex SHA-256 of names, dtypes and shapes: updates of equal ones can be averaged."""
-    rows = [(name, dtype, list(shape)) for name, (dtype, shape) in sorted(forms.items())]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def read_form(text: str) -> Form:
-    """Undo `describe_form`; raise ValueError for any other text."""
-    found = _DESCRIBED.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text[:80]!r} is no dtype with a shape")
-    return found[1], tuple(int(size) for size in found[2].split(",") if size)
 
 
 def _read(options: object, where: str) -> Coding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -50,3 +51,12 @@ def split_cohort_answer(message: Message, most: int) -> list[Message]:
         )
         for text in texts
     ]
+
+
+def reporting_site(message: Message) -> str:
+    """Return the site that a report is of, by its own words; raise Refused if it names none."""
+    try:
+        site = json.loads(str(message.content[REPORT]["json"]))["site"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Refused(f"{REPORT!r} cannot be read: {error}") from None
+    return str(site)

@@ -53,6 +53,43 @@ def measures_of(record: Row) -> Measures:
     return MEASURES[kind_of(record)]
 
 
+def gain_so_far(sites: Mapping[str, Row], alone: Mapping[str, float]) -> float | None:
+    """Return by how much sites of one kind are better than alone, in the mean over those of both.
+
+    The mean is weighted by test examples; it is None where no site has both.
+
+    Parameters
+    ----------
+    sites : mapping of str to mapping
+        The records of sites whose tasks are of one kind.
+    alone : mapping of str to float
+        The leading measure of sites that trained alone.
+    """
+    both = [
+        (row[leading], alone[name], row["examples"])
+        for name, row in sites.items()
+        if row.get(leading := measures_of(row).leading) is not None and name in alone
+    ]
+    total = sum(examples for *_, examples in both)
+    if not total:
+        return None
+    with_others, by_itself = (sum(each[n] * each[2] for each in both) / total for n in (0, 1))
+    return measures_of(next(iter(sites.values()))).gain(with_others, by_itself)
+
+
+def compared_words(sites: Mapping[str, Row], alone: Mapping[str, float]) -> str:
+    """Return the gain over alone so far: ``+3.20 points``; "-" where it is not known.
+
+    Where it is not of all of these sites, the text says of how many.
+    """
+    gain = gain_so_far(sites, alone)
+    if gain is None:
+        return "-"
+    known = sum(name in alone for name in sites)
+    of = "" if known == len(sites) else f" ({known} of {len(sites)} sites)"
+    return gain_words(next(iter(sites.values())), gain) + of
+
+
 def value_words(row: Row, name: str, value: float | None, *, unit: bool = True) -> str:
     """Return a value of the measure ``name`` of a row's kind."""
     return value_text(name, value, row.get("unit", "") if unit else "")

@@ -23,6 +23,7 @@ from fedstrata.support.errors import UserError
 
 Item = TypeVar("Item")
 LAST, BEST = "last", "best"  # states of which a site writes its whole model
+DEPLOYED = "deployed"  # the last state, fine-tuned by the site
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,13 @@ class Order(NamedTuple):
         The round after which the state was best so far; 0 for none. The site keeps the personal
         layers that belong to it.
     keep, state : str, int
-        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model. Of a
+        Of an evaluation: ``last`` or ``best`` where the site is to write its whole model; with
+        ``of``, which model of that site is measured, also ``deployed``. Of a
         query: ``best`` where the last model is the best one. And after which round the state is, of
         a model that is written; with which training alone, or in one place, is compared.
     of : str
         Of an evaluation for a cross-site table: whose model is measured. Of ``cross_site=models``
-        the site's personal layers are taken too; of ``updates`` its exchanged ones alone arrive.
+        it is read from that site's folder; of ``updates`` its exchanged layers alone arrive.
     fresh : tuple of str
         Of a run that is measured again: those of the sites asked that trained in no round of it.
         They have no layers of their own; all others that have none have lost them.
@@ -179,7 +181,7 @@ def read_order(message: Message) -> Order:
     if not isinstance(plan, str) or not isinstance(number, int) or isinstance(number, bool):
         raise UserError("the server's message cannot be read: plan or round has the wrong type")
     rounds = [each for each in (best, state) if type(each) is int and each >= 0]
-    if len(rounds) < 2 or keep not in ("", LAST, BEST):
+    if len(rounds) < 2 or keep not in ("", LAST, BEST, *([DEPLOYED] if of else [])):
         raise UserError("the server's message cannot be read: best, state or keep is none")
     if not isinstance(fresh, list):
         raise UserError("the server's message cannot be read: fresh is no list")

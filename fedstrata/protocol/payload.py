@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fedstrata.protocol.codings import SAFETENSORS
+from fedstrata.protocol.forms import SAFETENSORS
 from fedstrata.protocol.limits import one_line
 from fedstrata.protocol.tensors import TensorSpec, uninitialized
 
@@ -123,8 +123,8 @@ def decode(
     return tensors
 
 
-def names_in(data: bytes, schema: Mapping[str, TensorSpec]) -> frozenset[str]:
-    """Return the names in the header of ``data``; nothing else is read.
+def shapes_in(data: bytes, schema: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes in the header of ``data``; nothing else is read, () for no shape.
 
     `decode` checks the rest. Memory: a header with every tensor of ``schema``.
 
@@ -134,7 +134,13 @@ def names_in(data: bytes, schema: Mapping[str, TensorSpec]) -> frozenset[str]:
         There is no header, or it is longer than ``schema`` needs.
     """
     length = _header_length(data, schema)
-    return frozenset(_parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length]))
+    header = _parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    return {name: _claimed_shape(entry) for name, entry in header.items()}
+
+
+def _claimed_shape(entry: object) -> tuple[int, ...]:
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    return tuple(shape) if isinstance(shape, list) and _is_integers(shape) else ()
 
 
 def check_values(tensors: Mapping[str, Tensor], max_magnitude: float | None) -> None:

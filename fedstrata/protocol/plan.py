@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 from fedstrata.protocol.categories import check_columns, open_columns
 from fedstrata.protocol.codings import EXACT, Codings, read_codings
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.offered_models import MODELS, check_models
 from fedstrata.protocol.sums import are_wanted
 from fedstrata.support.errors import UserError
 from fedstrata.support.options import read_options
 
 AGREED_LATER = ("agreed", "categories")  # fields that follow from what sites send
+OF_SEVERAL = ("models", "own", "starts")  # fields of a run that offers several networks
 NO_TABLE, OF_MODELS, OF_UPDATES = "none", "models", "updates"  # what a cross-site table is of
 MOST_IN_COHORT = 10_000  # sites on one node
 
@@ -174,6 +176,12 @@ class Plan:
         By column, the categories of all sites, where the run asked for them.
     cross_site : str
         What is measured at the other sites after the rounds: ``none``, ``models`` or ``updates``.
+    models : dict
+        The networks that the run offers its sites, by name; empty where ``model`` is that of all.
+    own : str
+        Which of ``models`` a site has: only in the plan that a site works by, see `of_model`.
+    starts : dict
+        As ``weights``, by model.
     """
 
     federation: str
@@ -193,21 +201,29 @@ class Plan:
     agreed: dict[str, Any] | None = None
     categories: dict[str, list[str]] | None = None
     cross_site: str = NO_TABLE
+    models: dict[str, Any] = field(default_factory=dict)
+    own: str = ""
+    starts: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the plan as JSON, without what a run does not have: scale, categories, a table."""
+        """Return the plan as JSON, without what a run does not have, such as a scale or a table."""
         record = asdict(self)
         for name in AGREED_LATER:
             if record[name] is None:
                 del record[name]
         if self.cross_site == NO_TABLE:
             del record["cross_site"]
+        for name in OF_SEVERAL:
+            if not record[name]:
+                del record[name]
         return json.dumps(record, sort_keys=True)
 
     @property
     def data_options(self) -> dict[str, Any]:
         """``data`` with the agreed scale and categories, as a site loads its data."""
-        data = self.data if self.agreed is None else {**self.data, "constants": self.agreed}
+        data = {key: value for key, value in self.data.items() if key != MODELS}
+        if self.agreed is not None:
+            data["constants"] = self.agreed
         if self.categories is None:
             return data
         return {**data, "categories": {**data["categories"], **self.categories}}
@@ -225,7 +241,17 @@ class Plan:
     @cached_property
     def codings(self) -> Codings:
         """Return how each group travels."""
-        return read_codings(self.coding, self.coding_down)
+        return read_codings(self.coding, self.coding_down, self.rounds)
+
+    def of_model(self, name: str) -> Plan:
+        """Return the plan as a site works by it that has the offered model ``name``.
+
+        With "", of a run with one network, it is the same.
+        """
+        if not name:
+            return self
+        start = self.starts.get(name, self.weights)
+        return replace(self, model=self.models[name], own=name, weights=start)
 
     def rounds_played(self, played: int) -> int:
         """Return how many rounds a run had: those that were ``played``, or with 0 all of the plan."""
@@ -254,7 +280,8 @@ def plan_from_json(text: str) -> Plan:
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"the plan is not JSON: {error}") from None
     if isinstance(loaded, dict):
-        loaded = {**dict.fromkeys(AGREED_LATER), "cross_site": NO_TABLE, **loaded}
+        one = {"models": {}, "own": "", "starts": {}}
+        loaded = {**dict.fromkeys(AGREED_LATER), "cross_site": NO_TABLE, **one, **loaded}
     plan = read_options(Plan, loaded, "plan")
     if plan.rounds < 0 or not 0 < plan.fraction <= 1:
         raise UserError(
@@ -266,6 +293,11 @@ def plan_from_json(text: str) -> Plan:
     plan.cohort.check()
     check_cohorts(plan.cohort, plan.codings)
     _check_categories(plan)
+    check_models(plan.models)
+    if {plan.own, *plan.starts} - {"", *plan.models}:
+        raise UserError(
+            "the plan has starts, or a site's own model, of models that it does not offer"
+        )
     return plan
 
 

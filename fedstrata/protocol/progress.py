@@ -38,7 +38,8 @@ class SiteProgress(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     task : str
-        Its task; "" where it never joined.
+        Its task, with its model where sites have different networks (``grade/edge``); "" where it
+        never joined.
     state : str
         ``working`` since it was asked, ``answered`` until its answer counts, ``trained`` when it
         does; ``closed`` outside its own hours.
@@ -72,6 +73,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         By name.
     bytes_down, bytes_up : int
         Payload of all complete rounds, to the sites and from them.
+    alone : dict of str to float
+        By site, the leading measure of the site trained alone, where it was trained before.
     """
 
     state: RunState
@@ -84,6 +87,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     sites: dict[str, SiteProgress] = {}
     bytes_down: int = 0
     bytes_up: int = 0
+    alone: dict[str, float] = {}
 
     @property
     def ended(self) -> bool:

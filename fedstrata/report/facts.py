@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +24,7 @@ def in_words(results: Results) -> list[str]:
     played = len(results.rounds)
     of = f"{several(played, 'round')} of {rounds}" if rounds != played else several(played, "round")
     words = [
-        f"{several(len(results.sites), 'site')} with {named} trained {results.option('model.name')} "
+        f"{several(len(results.sites), 'site')} with {named} trained {networks(results)} "
         f"on {results.option('data.name')} for {of}, by the method {results.option('method.name')}.",
         _training(results),
         f"It began from {_start(results)}. The seed is {results.seed}.",
@@ -33,6 +34,18 @@ def in_words(results: Results) -> list[str]:
     elif results.final is None and not standing(results):
         words.append("The run has not ended: the figures are those of its last round.")
     return [each for each in words if each]
+
+
+def networks(results: Results) -> str:
+    """Return which networks a run trained: one, or several with the number of their sites."""
+    names = Counter(site.model for site in results.sites.values() if site.model)
+    if not names:
+        return str(results.option("model.name"))
+    each = (
+        f"{name}: {results.option(f'models.{name}.name')} at {several(count, 'site')}"
+        for name, count in sorted(names.items())
+    )
+    return f"{several(len(names), 'network')} ({'; '.join(each)})"
 
 
 def standing(results: Results) -> str:
@@ -116,8 +129,9 @@ def problems(results: Results) -> list[Problem]:
         for what, reasons in _reasons(record):
             for who, reason in reasons.items():
                 found.setdefault((who, what, reason), []).append(record.round)
+    opening = results.rounds[0].opening if results.rounds else None
     ends: list[tuple[str, Any]] = [("at the end", results.final), ("best state", results.best)]
-    for when, part in [*ends, ("fine-tuning", results.deployment)]:
+    for when, part in [("before round 1", opening), *ends, ("fine-tuning", results.deployment)]:
         if part is None or (part is results.best and _same_refusals(results)):
             continue
         for what in ("refused", "late", "absent"):
@@ -178,6 +192,9 @@ def _training(results: Results) -> str:
 
 def _start(results: Results) -> str:
     weights = results.weights
+    if results.starts:
+        each = (f"{start.source} for {name}" for name, start in sorted(results.starts.items()))
+        return f"the weights {', '.join(each)}, and random ones for any other network"
     return f"the weights {weights.source}" if weights else "random weights"
 
 

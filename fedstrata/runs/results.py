@@ -67,6 +67,7 @@ class Measured(msgspec.Struct, frozen=True):
     pooled_accuracy: Number | None = None
     pooled_auroc: Number | None = None
     pooled_mae: Number | None = None
+    gain_over_alone: Number | None = None
     interval: tuple[float, float] | None = None
     sites: int = 0
     worst: dict[str, str | float] = {}
@@ -111,13 +112,23 @@ class Measured(msgspec.Struct, frozen=True):
 
     @property
     def gain(self) -> float | None:
-        """By how much the leading measure is better than alone."""
+        """By how much the leading measure is better than alone; of a task, over the same sites."""
+        if self.gain_over_alone is not None:
+            return self.gain_over_alone
         return self.measures.gain(self.value, self.alone)
 
     def of(self, name: str) -> float | None:
         """Return the measure ``name``."""
         value: float | None = getattr(self, name)
         return value
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """What was asked before round 1."""
+
+    refused: Reasons = {}
+    late: Reasons = {}
+    absent: Reasons = {}
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -138,6 +149,7 @@ class Round(msgspec.Struct, frozen=True):
     suspects: Reasons = {}
     tasks: dict[str, Measured] = {}
     sites: dict[str, Measured] = {}
+    opening: Opening | None = None
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -217,6 +229,8 @@ class CrossSite(msgspec.Struct, frozen=True):
     tasks: dict[str, CrossSiteTask] = {}
     missing: list[Unmeasured] = []
     left_out: Reasons = {}
+    state: Literal["last", "best", "deployed"] = "last"
+    round: Count | None = None
 
 
 class GroupRow(msgspec.Struct, frozen=True):
@@ -247,6 +261,7 @@ class Site(msgspec.Struct, frozen=True):
     """A site of the rounds."""
 
     task: str
+    model: str | None = None  # None where the run has one network
     kind: Kind = "classes"
     classes: list[str] = []
     examples: dict[str, Count] = {}
@@ -287,6 +302,7 @@ class Results(msgspec.Struct, frozen=True):
     coding: dict[str, Coding] = {}
     federation: str = ""
     weights: Weights | None = None
+    starts: dict[str, Weights] = {}
     stopped: Stopped | None = None
     final: Evaluation | None = None
     best: Evaluation | None = None

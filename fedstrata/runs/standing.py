@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedstrata.protocol.measure_words import WORDS, gain_words, kind_of, measures_of, value_words
+from fedstrata.protocol.measure_words import (
+    WORDS,
+    compared_words,
+    gain_words,
+    kind_of,
+    measures_of,
+    value_words,
+)
 from fedstrata.protocol.measures import MEASURES
 from fedstrata.runs.folder import RunView
 
@@ -44,8 +51,13 @@ class TaskStanding:
     worst: str
 
 
-def tasks_of(results: Mapping[str, Any] | None) -> list[TaskStanding]:
-    """Return how each task stands: after the last round, or at the end of the run."""
+def tasks_of(
+    results: Mapping[str, Any] | None, alone: Mapping[str, float] | None = None
+) -> list[TaskStanding]:
+    """Return how each task stands: after the last round, or at the end of the run.
+
+    ``alone`` is what sites reach alone, as far as it is known while the rounds go on.
+    """
     if results is None:
         return []
     rounds = [_mapping(record.get("tasks")) for record in results["rounds"]]
@@ -55,16 +67,35 @@ def tasks_of(results: Mapping[str, Any] | None) -> list[TaskStanding]:
     for name in names:
         rows = [record[name] for record in (*rounds, final) if _readable(record.get(name))]
         if rows:
-            found.append(_task(name, rows))
+            found.append(_task(name, rows, _so_far(results["rounds"], name, alone or {})))
     return found
 
 
-def _task(name: str, rows: Sequence[Mapping[str, Any]]) -> TaskStanding:
+def _so_far(rounds: Sequence[Any], task: str, alone: Mapping[str, float]) -> str:
+    """Return the gain over alone in the last round in which sites of a task were measured."""
+    for record in reversed(rounds):
+        sites = {
+            name: site
+            for name, site in _mapping(record.get("sites")).items()
+            if _readable(site)
+            and site.get("task") == task
+            and _number(site.get("examples")) is not None
+            and _number(site.get(measures_of(site).leading)) is not None
+        }
+        if sites:
+            return compared_words(sites, alone)
+    return "-"
+
+
+def _task(name: str, rows: Sequence[Mapping[str, Any]], so_far: str) -> TaskStanding:
     row = rows[-1]
     measures = measures_of(row)
     leading = measures.leading
     values = tuple(value for each in rows if (value := _number(each.get(leading))) is not None)
     alone = _number(row.get(f"alone_{leading}"))
+    gain = _number(row.get("gain_over_alone"))
+    if gain is None:
+        gain = measures.gain(values[-1] if values else None, alone)
     worst = _mapping(row.get("worst"))
     lowest = _number(worst.get(leading))
     return TaskStanding(
@@ -72,7 +103,7 @@ def _task(name: str, rows: Sequence[Mapping[str, Any]]) -> TaskStanding:
         measure=WORDS[leading],
         value=value_words(row, leading, values[-1] if values else None),
         values=values,
-        gain=gain_words(row, measures.gain(values[-1] if values else None, alone)),
+        gain=so_far if alone is None else gain_words(row, gain),
         worst="" if lowest is None else f"{worst.get('site')} {value_words(row, leading, lowest)}",
     )
 
@@ -108,9 +139,14 @@ def result_words(run: RunView) -> str:
     parts = [
         f"{task.task}: {task.measure} {task.value}"
         + (f" ({task.gain} over alone)" if task.gain != "-" else "")
-        for task in tasks_of(run.results)
+        for task in tasks_of(run.results, alone_of(run))
     ]
     return "; ".join(parts)
+
+
+def alone_of(run: RunView) -> Mapping[str, float]:
+    """Return what sites reach alone, as far as it is known while the rounds go on."""
+    return run.progress.alone if run.progress is not None else {}
 
 
 def duration_words(seconds: float) -> str:

@@ -15,6 +15,7 @@ from fedstrata.report import curves
 from fedstrata.report.page import html_environment
 from fedstrata.runs.folder import RunView, read_run
 from fedstrata.runs.results import Measured, Results, read_results
+from fedstrata.runs.standing import alone_of, tasks_of
 from fedstrata.support.errors import UserError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -55,6 +56,7 @@ def fragment(path: Path) -> str:
             run=run,
             results=results,
             round=_round(run),
+            gains={each.task: each.gain for each in tasks_of(run.results, alone_of(run))},
             tasks={} if results is None else dict(sorted(results.tasks.items())),
             sites=sorted(shown[:MOST_SITES]),
             others=max(0, len(shown) - MOST_SITES),

@@ -16,9 +16,10 @@ from fedstrata.support.folders import default_models_dir
 from fedstrata.support.registry import find
 from models.networks.body import Layers, widths
 from models.networks.fedavg_cnn import fedavg_cnn, side_of
+from models.networks.googlenet import googlenet
 from models.networks.head import head as make_head
 from models.networks.mlp import linear_model, mlp
-from models.networks.mobilenet import mobilenet
+from models.networks.mobilenet import mobilenet, mobilenet_v2
 from models.networks.resnet import resnet
 from models.networks.small_cnn import small_cnn
 from models.networks.squeezenet import squeezenet
@@ -28,13 +29,21 @@ from models.networks.vgg import vgg
 # Each is called with the network's name, the shape of one input, and its own options. All give a
 # plain Sequential: only that can be cut into a frozen prefix and a tail (models/freezing.py).
 MODELS: Mapping[str, Callable[..., Layers]] = {
+    "resnet4": resnet,
+    "resnet6": resnet,
+    "resnet8": resnet,
+    "resnet10": resnet,
     "resnet18": resnet,
     "resnet34": resnet,
     "resnet50": resnet,
+    "resnet101": resnet,
+    "resnet152": resnet,
     "vgg11": vgg,
     "vgg11_bn": vgg,
     "vgg16": vgg,
     "vgg16_bn": vgg,
+    "googlenet": googlenet,
+    "mobilenet_v2": mobilenet_v2,
     "mobilenet_v3_small": mobilenet,
     "squeezenet1_1": squeezenet,
     "small_cnn": small_cnn,

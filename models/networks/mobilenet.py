@@ -1,4 +1,4 @@
-"""MobileNetV3 (Howard et al., arXiv 1905.02244) as torchvision builds it."""
+"""MobileNetV3 (Howard et al., arXiv 1905.02244) and MobileNetV2 (1801.04381), as torchvision has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from collections import OrderedDict
 from torch import nn
 
 from models.networks.body import Layers, for_channels, image_channels, switch
+
+
+def mobilenet_v2(name: str, input_shape: tuple[int, ...]) -> Layers:
+    """Return features, avgpool, flatten: 1280 features; every image size runs."""
+    from torchvision import models
+
+    channels = image_channels(name, input_shape)
+    features = models.get_model(name, weights=None, num_classes=1).features
+    features[0][0] = for_channels(features[0][0], channels)
+    return OrderedDict(features=features, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
 
 
 def mobilenet(name: str, input_shape: tuple[int, ...], *, classifier: bool) -> Layers:

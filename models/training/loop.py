@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,6 +102,7 @@ def fit(
     loss: Loss | None = None,
     penalty: Callable[[], Tensor] | None = None,
     after_step: Callable[[], None] | None = None,
+    clipped: Sequence[Sequence[nn.Parameter]] | None = None,
     optimizer_state: OptimizerState | None = None,
     max_steps: int | None = None,
 ) -> FitReport:
@@ -129,6 +130,8 @@ def fit(
         A scalar added to the loss of every step, such as the proximal term of FedProx.
     after_step : callable, optional
         Called after every step, such as to keep a parameter within its bounds.
+    clipped : sequence of sequences of nn.Parameter, optional
+        Sets of parameters whose gradients are clipped each by itself; all together when omitted.
     optimizer_state : mapping, optional
         State of earlier fits by parameter name, loaded where it fits and replaced by the new.
     max_steps : int, optional
@@ -175,7 +178,8 @@ def fit(
                 )
             part.backward()  # type: ignore[no-untyped-call]
         if settings.config.clip is not None:
-            nn.utils.clip_grad_norm_(list(parameters.values()), settings.config.clip)
+            for together in clipped or [list(parameters.values())]:
+                nn.utils.clip_grad_norm_(together, settings.config.clip)
         optimizer.step()
         if after_step is not None:
             after_step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from fedstrata.protocol import limits
 from fedstrata.protocol.answers import SiteReport
 from fedstrata.protocol.codec import forms
-from fedstrata.protocol.codings import describe_form
+from fedstrata.protocol.forms import describe_form
+from fedstrata.protocol.offered_models import task_of
 from fedstrata.protocol.plan import Plan
 from fedstrata.protocol.task_kinds import NUMBER
 from fedstrata.protocol.tensors import TensorSpec
@@ -20,6 +21,7 @@ from models.groups import PRETRAINED, Partition, exchanged_by_scope, scope_key
 from models.weights import Checkpoint
 from server_app import tables
 from server_app.patience import Log
+from server_app.rounds.model_shapes import models_problem
 from server_app.rounds.state import ServerState
 from server_app.sites.checkpoint_holders import CheckpointHolders
 from server_app.sites.members import Member, RejectedSite
@@ -30,7 +32,7 @@ from strategies.partitioned_model import PartitionedModel, build_partitioned
 
 @dataclass
 class Admission:
-    """Takes sites into a run; the first that fits defines its task.
+    """Takes sites into a run; the first that fits defines its task, and the first of a model that.
 
     Parameters
     ----------
@@ -40,8 +42,9 @@ class Admission:
         Where their tasks are added.
     plan : Plan
         What the sites need to know.
-    start : Checkpoint, PretrainingJob or None
-        The pre-trained start; a job before its result is there.
+    starts : mapping of str to Checkpoint or PretrainingJob
+        The pre-trained start of each model that has one, "" being the only network of a run; a job
+        before its result is there.
     stop_on_error : bool
         Whether a site that does not fit ends the run, as long as it has not begun.
     log : callable
@@ -49,9 +52,9 @@ class Admission:
     holders : CheckpointHolders
         Where it is noted who has the pre-trained checkpoint.
     references : dict
-        By task, the report of its first site.
+        By variant, as `variant_of` names a task's model, the report of its first site.
     summaries : dict
-        By task, the rows of its partition as results.json has them.
+        By variant, the rows of its partition as results.json has them.
     begun : bool
         Whether the run has logged the sites of the beginning. The log names who comes later.
     left_out : dict of str to str
@@ -61,7 +64,7 @@ class Admission:
     roster: Roster
     state: ServerState
     plan: Plan
-    start: Checkpoint | PretrainingJob | None
+    starts: Mapping[str, Checkpoint | PretrainingJob]
     stop_on_error: bool
     log: Log
     holders: CheckpointHolders = field(default_factory=CheckpointHolders)
@@ -126,9 +129,9 @@ class Admission:
             self.admit(members)
         return members
 
-    def start_from(self, checkpoint: Checkpoint, plan: Plan) -> None:
-        """Let every task start from the checkpoint, of which the new plan has the hash."""
-        self.start, self.plan = checkpoint, plan
+    def start_from(self, checkpoints: Mapping[str, Checkpoint], plan: Plan) -> None:
+        """Let every model start from its checkpoint, of which the new plan has the hash."""
+        self.starts, self.plan = checkpoints, plan
         self.roster.change_plan(plan.to_json())
         self.start_again()
         self.holders.lacking = set(self.roster.everyone)
@@ -137,8 +140,8 @@ class Admission:
         """Give all sites the scale on which they agreed, as the plan has it; later ones too."""
         self.plan = plan
         self.roster.change_plan(plan.to_json())
-        for task, report in self.references.items():
-            self.references[task] = _with_scale(report, plan)
+        for variant, report in self.references.items():
+            self.references[variant] = _with_scale(report, plan)
         for side in (self.roster.members, self.roster.newcomers):
             for site, member in side.items():
                 side[site] = replace(member, report=_with_scale(member.report, plan))
@@ -147,9 +150,11 @@ class Admission:
         """Put every task back to what the run starts from, and its aggregators too."""
         self.state.states.clear()
         self.state.aggregators.clear()
-        for task, report in self.references.items():
+        for variant, report in self.references.items():
             partitioned = self._partitioned(report)
-            self.state.add_task(task, partitioned.partition, self._start_tensors(partitioned))
+            self.state.add_task(
+                variant, partitioned.partition, self._start_tensors(report, partitioned)
+            )
 
     def leave_out(self, sites: Mapping[str, str]) -> None:
         """Go on without some sites, by name with the reason, also when they come back."""
@@ -167,56 +172,66 @@ class Admission:
         task, report = member.task, member.report
         if member.site in self.left_out:
             return self.left_out[member.site]
-        reference = self.references.get(task)
-        if reference is None:
-            return self._begin_task(task, report)
-        if problem := classes_problem(task, report, reference):
+        if problem := model_problem(self.plan, report.model):
             return problem
-        if self.start is not None and report.input_shape != reference.input_shape:
+        first = next((r for v, r in self.references.items() if task_of(v) == task), None)
+        if first is not None and (problem := classes_problem(task, report, first)):
+            return problem
+        reference = self.references.get(member.variant)
+        if reference is None:
+            return self._begin_variant(member.variant, report)
+        if report.model in self.starts and report.input_shape != reference.input_shape:
             try:
-                self._start_tensors(self._partitioned(report))
+                self._start_tensors(report, self._partitioned(report))
             except UserError as error:
                 return f"task {task!r}: {error}"
-        partition = self.state.partitions[task]
+        partition = self.state.partitions[member.variant]
         return layers_problem(report, partition, reference.site) or scopes_problem(
             task, partition, self.state.states
         )
 
-    def _begin_task(self, task: str, report: SiteReport) -> str | None:
-        """Add a task with its first site, or return why that cannot be."""
+    def _begin_variant(self, variant: str, report: SiteReport) -> str | None:
+        """Add a task, or another model of one, with its first site, or return why that cannot be."""
+        task = report.task
         try:
             partitioned = self._partitioned(report)
-            start = self._start_tensors(partitioned)
+            start = self._start_tensors(report, partitioned)
         except UserError as error:
             if not self.references:  # it is the configuration that is wrong
                 raise
-            return f"task {task!r}: {error}"
+            return f"task {task!r}{_with_model(report.model)}: {error}"
         partition = partitioned.partition
         for key, names in exchanged_by_scope(partition, task).items():
             if not self.state.fits(key, {name: start[name] for name in names}):
                 return f"the checkpoint's group {key!r} is of another model"
-        problem = layers_problem(report, partition, "the server") or scopes_problem(
-            task, partition, self.state.states
-        )
+        problem = layers_problem(report, partition, "the server") or self._unlike(report, partition)
         if problem:
             return problem
-        self.state.add_task(task, partition, start)
-        for key in self.state.scope_keys(task).values():
+        self.state.add_task(variant, partition, start)
+        for key in self.state.scope_keys(variant).values():
             self.state.load(key)
-        self._announce(task, partitioned)
-        self.references[task] = report
+        self._announce(variant, partitioned)
+        self.references[variant] = report
+        return None
+
+    def _unlike(self, report: SiteReport, partition: Partition) -> str | None:
+        """Return how what a new model exchanges differs from what is exchanged already, or None."""
+        if not report.model:
+            return scopes_problem(report.task, partition, self.state.states)
+        for group, mine, shared in _unlike_scopes(report.task, partition, self.state.states):
+            return models_problem(report.model, group, mine, shared)
         return None
 
     def _partitioned(self, report: SiteReport) -> PartitionedModel:
         """Build the model of a site's task; raise UserError where it freezes random tensors."""
         partitioned = build_partitioned(
-            self.plan,
+            self.plan.of_model(report.model),
             self.state.method,
             input_shape=report.input_shape,
             classes=len(report.classes),
         )
         frozen = partitioned.partition.names(PRETRAINED.name)
-        if frozen and self.start is None:
+        if frozen and report.model not in self.starts:
             raise UserError(
                 f"groups.pretrained freezes {len(frozen)} tensors, but weights=none leaves them "
                 "random: choose weights=central, file or torchvision, or empty the group "
@@ -224,8 +239,10 @@ class Admission:
             )
         return partitioned
 
-    def _start_tensors(self, partitioned: PartitionedModel) -> dict[str, Tensor]:
-        """Return what a task's model starts from.
+    def _start_tensors(
+        self, report: SiteReport, partitioned: PartitionedModel
+    ) -> dict[str, Tensor]:
+        """Return what the model of a site starts from.
 
         Before a pre-training job has run, the model is compared with what will come of it.
 
@@ -234,21 +251,24 @@ class Admission:
         UserError
             Where the pre-trained start does not fit, or lacks what is frozen.
         """
-        if self.start is not None:
-            check_start(partitioned, self.start)
-        if isinstance(self.start, Checkpoint):
-            partitioned.load_pretrained(self.start.tensors)
+        start = self.starts.get(report.model)
+        if start is not None:
+            check_start(partitioned, start)
+        if isinstance(start, Checkpoint):
+            partitioned.load_pretrained(start.tensors)
         return partitioned.tensors(list(partitioned.model.state_dict()))
 
-    def _announce(self, task: str, partitioned: PartitionedModel) -> None:
-        """Log the partition, once for all tasks that have the same."""
+    def _announce(self, variant: str, partitioned: PartitionedModel) -> None:
+        """Log the partition, once for all variants that have the same."""
         rows = partitioned.partition.summary()
         plain = [asdict(row) for row in rows]
         if plain not in self.summaries.values():
+            if variant != task_of(variant):
+                self.log(f"model {variant.removeprefix(task_of(variant))[1:]}:")
             self.log(tables.partition_table(rows))
             for remark in partitioned.partition.remarks:
                 self.log(remark)
-        self.summaries[task] = plain
+        self.summaries[variant] = plain
 
     def _stop_or_exclude(self, rejected: list[RejectedSite]) -> None:
         if not rejected:
@@ -266,6 +286,18 @@ def rejections(rejected: Iterable[RejectedSite]) -> str:
         reasons.setdefault(site.reason, []).append(site.site or f"node {site.node_id}")
     lines = [f"  {', '.join(sorted(names))}: {reason}" for reason, names in reasons.items()]
     return "these sites cannot take part:\n" + "\n".join(sorted(lines))
+
+
+def model_problem(plan: Plan, model: str) -> str | None:
+    """Return why a site cannot have the model that it says it has, or None; "" is the only one."""
+    if model == "" if not plan.models else model in plan.models:
+        return None
+    offered = ", ".join(sorted(plan.models)) or "one network for all sites"
+    return f"the site has {f'the model {model!r}' if model else 'no model'}, and the run offers {offered}"
+
+
+def _with_model(model: str) -> str:
+    return f", model {model!r}" if model else ""
 
 
 def classes_problem(task: str, report: SiteReport, reference: SiteReport) -> str | None:
@@ -347,6 +379,18 @@ def scopes_problem(
     task: str, partition: Partition, states: Mapping[str, Mapping[str, Tensor]]
 ) -> str | None:
     """Return how a task's part of a group for all sites differs from the other tasks', or None."""
+    for group, mine, shared in _unlike_scopes(task, partition, states):
+        return (
+            f"group {group!r} is for all sites, but task {task!r} needs another shape: "
+            f"{schema_difference(shared, mine)}; put these tensors into task or personal"
+        )
+    return None
+
+
+def _unlike_scopes(
+    task: str, partition: Partition, states: Mapping[str, Mapping[str, Tensor]]
+) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
+    """Yield the groups of which a scope has other tensors already: the new ones, and those."""
     for group in partition.exchanged_groups():
         state = states.get(scope_key(partition, group, task))
         if state is None:
@@ -354,11 +398,7 @@ def scopes_problem(
         mine = described_schema(partition.schema(group))
         shared = described_schema({name: TensorSpec.of(tensor) for name, tensor in state.items()})
         if mine != shared:
-            return (
-                f"group {group!r} is for all sites, but task {task!r} needs another shape: "
-                f"{schema_difference(shared, mine)}; put these tensors into task or personal"
-            )
-    return None
+            yield group, mine, shared
 
 
 def check_start(partitioned: PartitionedModel, start: Checkpoint | PretrainingJob) -> None:

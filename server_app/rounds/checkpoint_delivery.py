@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from fedstrata.protocol import answers, kinds
 from fedstrata.protocol.limits import Refused
@@ -26,13 +26,14 @@ class CheckpointDelivery:
         The way to the sites.
     holders : CheckpointHolders
         Who may lack it.
-    checkpoint : Checkpoint or None
-        What the run starts from; None where it starts from nothing.
+    checkpoints : mapping of str to Checkpoint
+        What each model starts from, "" being the only network of a run; empty where it starts from
+        nothing.
     """
 
     dispatch: Dispatch
     holders: CheckpointHolders
-    checkpoint: Checkpoint | None = None
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
 
     def deliver(self, sites: Collection[str], refused: Collection[str]) -> bool:
         """Send the checkpoint to those of ``sites`` that are there and lack it.
@@ -45,7 +46,7 @@ class CheckpointDelivery:
         bool
             Whether any were asked, which takes a while.
         """
-        if self.checkpoint is None:
+        if not self.checkpoints:
             return False
         roster = self.dispatch.roster
         connected = roster.connected()
@@ -55,7 +56,9 @@ class CheckpointDelivery:
             for member in roster.everyone.values()
             if member.node_id in connected and member.site in wanted
         ]
-        self._send(self.checkpoint, self._lacking(asked, refused))
+        lacking = self._lacking(asked, refused)
+        for model, checkpoint in self.checkpoints.items():
+            self._send(checkpoint, [each for each in lacking if each.report.model == model])
         return bool(asked)
 
     def _lacking(self, members: list[Member], refused: Collection[str]) -> list[Member]:

@@ -105,7 +105,7 @@ def checked_cohort(
     round_number : int
         The round they were asked for.
     partitions : mapping of str to Partition
-        By task: the allow-list of tensors, with their shapes.
+        By variant: the allow-list of tensors, with their shapes.
     expected : mapping of str to int
         By scope key, the examples of all sites asked.
     method : Method
@@ -304,7 +304,7 @@ def _expected_sums(
     schemas: dict[str, dict[str, TensorSpec]] = {}
     for member in members:
         if member.site in reports:
-            partition = partitions[member.task]
+            partition = partitions[member.variant]
             for group, key in scope_keys(partition, member.task).items():
                 if key not in expected:
                     continue

@@ -175,7 +175,7 @@ class Dispatch:
             layers, coded = ask.layers, dict[str, CodedGroup]()
             if layers is None:
                 layers, coded = self._layers(recipients, ask, arrays)
-                largest = max(largest, *map(self.state.size, recipients.tasks))
+                largest = max(largest, *map(self.state.size, recipients.variants))
             largest = max(largest, sum(len(array.data) for array in layers.values()))
             # One at a time: each message has its own copy of the layers until it is sent.
             sent = send(self.grid, [self._order(ask, recipients, layers, coded)])
@@ -229,8 +229,8 @@ class Dispatch:
         """
         layers: dict[str, Array] = {}
         coded: dict[str, CodedGroup] = {}
-        for task in recipients.tasks:
-            for group, key in self.state.scope_keys(task).items():
+        for variant in recipients.variants:
+            for group, key in self.state.scope_keys(variant).items():
                 state = (ask.states or self.state.states)[key]
                 if ask.states is None and self.state.downlink.remembers(group):
                     steps, coded[group] = self.state.downlink.payloads(

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from fedstrata.protocol import payload
 from fedstrata.protocol.codec import apply_changes, decode, encode, forms
-from fedstrata.protocol.codings import Coding, Codings, describe_form
+from fedstrata.protocol.codings import Coding, Codings
+from fedstrata.protocol.forms import describe_form
 from fedstrata.protocol.kinds import payload_array
 from fedstrata.protocol.limits import KNOWN_ROUNDS, MOST_STEPS
 from fedstrata.protocol.orders import CodedGroup, step_key
@@ -194,7 +195,7 @@ class Downlink:
             What the server has learned of the group and scope ``key``.
         """
         published = self.published[key]
-        published.publish(self.codings.to_site(group), number, state)
+        published.publish(self.codings.to_site(group, number), number, state)
         known = self._sites.get(site)
         known_states = known.known_states.get(group, frozenset()) if known else frozenset[str]()
         if known and known.unanswered >= KNOWN_ROUNDS:

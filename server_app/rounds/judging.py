@@ -211,10 +211,10 @@ def held_by_scope(asked: Mapping[str, int], bounds: BoundsConfig, size: int) -> 
     }
 
 
-def held_for(tasks: Sequence[str], state: ServerState, bounds: BoundsConfig) -> dict[str, int]:
-    """Return how many updates are held for each measure of a scope, for a site of each of ``tasks``."""
-    asked = Counter(key for task in tasks for key in state.scope_keys(task).values())
-    return held_by_scope(asked, bounds, max(map(state.size, tasks), default=0))
+def held_for(variants: Sequence[str], state: ServerState, bounds: BoundsConfig) -> dict[str, int]:
+    """Return how many updates are held for each measure of a scope, for a site of each variant."""
+    asked = Counter(key for variant in variants for key in state.leaving_keys(variant).values())
+    return held_by_scope(asked, bounds, max(map(state.size, variants), default=0))
 
 
 def bounds_line(bounds: BoundsConfig, held: Mapping[str, int], *, cohorts: bool) -> str:

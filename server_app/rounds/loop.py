@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from flwr.app import Message
 
 from fedstrata.protocol import kinds
@@ -87,7 +88,7 @@ class Attempt:
     ) -> bool:
         """Return whether too few were left, had all answered that are not outside their hours."""
         able = [member for member in self.asked if member.site not in self.closed]
-        could = Counter(key for member in able for key in state.scope_keys(member.task).values())
+        could = Counter(key for member in able for key in state.scope_keys(member.variant).values())
         return bool(self.closed and (not able or sampling.too_few(needed, could, minimum)))
 
 
@@ -177,12 +178,12 @@ class Rounds:
         played = self._sample(number, attempt, connected)
         expected = self.state.begin_round(
             {member.site: member.report.examples["train"] for member in played.asked},
-            {member.site: member.task for member in played.asked},
+            {member.site: member.variant for member in played.asked},
             number,
             lambda: examples_by_scope(self.state, self.roster.members.values()),
         )
         played.answers = dict.fromkeys(expected, 0)
-        alone = [member.task for member in played.asked if not member.in_cohort]
+        alone = [member.variant for member in played.asked if not member.in_cohort]
         bounds = self.settings.bounds
         judge = RoundJudge[Answer](bounds, held_for(alone, self.state, bounds))
         ask = self._ask(number, played.asked, expected, history)
@@ -209,8 +210,8 @@ class Rounds:
         if record.participants:
             played.short = sampling.too_few(needed, played.answers, minimum)
         if not played.short:
-            record.kept, notes = self.state.finish_round(played.answers)
-            for key, note in notes.items():
+            record.kept, record.notes = self.state.finish_round(played.answers)
+            for key, note in record.notes.items():
                 self.log(f"round {number}: {key}: {note}")
         for site, why in self.roster.unavailable(self.roster.connected()).items():
             if site not in self.roster.members:  # it could not be asked: it never joined
@@ -223,9 +224,7 @@ class Rounds:
     ) -> Ask:
         """Return what is asked of the sites of an attempt."""
         best = best_of(history, self.choose)
-        in_cohorts = self.state.method.needs_last_taken
-        informed = [member for member in asked if in_cohorts or not member.in_cohort]
-        keys = {m.site: self.state.scope_keys(m.task).values() for m in informed}
+        keys = {m.site: self.state.leaving_keys(m.variant).values() for m in asked}
         return Ask(
             kinds.TRAIN,
             number,
@@ -252,7 +251,7 @@ class Rounds:
         """Return of which round a site's last update is that counted, for lossy groups."""
         lossy = {
             group: key
-            for group, key in self.state.scope_keys(member.task).items()
+            for group, key in self.state.leaving_keys(member.variant).items()
             if self.state.codings.from_site(group).lossy
         }
         return last_taken(history, member.site, lossy)
@@ -267,8 +266,8 @@ class Rounds:
             members = recipients.members
             return checked_cohort(reply, members, number, partitions, expected, method, within)
         (member,) = recipients.members
-        references = self.state.references(member.task)
-        partition, groups = partitions[member.task], self.state.sent_groups(member.task)
+        references = self.state.references(member.variant)
+        partition, groups = partitions[member.variant], self.state.sent_groups(member.variant)
         return checked_update(reply, member, number, partition, method, references, within, groups)
 
     def _aggregate(self, played: Attempt, recipients: Recipients, update: Update) -> None:
@@ -284,7 +283,7 @@ class Rounds:
             played.answers[key] += len(contribution.sites)
         trained = [member for member in recipients.members if member.site in update.reports]
         for member in trained:
-            self.state.downlink.answered(member.site, self.state.scope_keys(member.task))
+            self.state.downlink.answered(member.site, self.state.scope_keys(member.variant))
         record.took_part([(member, update.reports[member.site]) for member in trained])
 
     def _close(self, judge: RoundJudge[Answer], played: Attempt) -> None:
@@ -398,9 +397,12 @@ def measured(
     ((site, report),) = update.reports.items()
     norms: dict[str, float] = {}
     for key, contribution in update.contributions.items():
+        group, sent = kinds.group_of(key), contribution.tensors
         # Knowledge computed from scratch is no change of what was received.
-        if state.method.trains_what_it_received(kinds.group_of(key)):
-            norms |= update_norms(key, contribution.tensors, state.states[key])
+        if state.method.trains_what_it_received(group):
+            norms |= update_norms(key, sent, state.states[key])
+        elif state.method.judges_values(group):
+            norms |= update_norms(key, sent, {n: torch.zeros_like(t) for n, t in sent.items()})
     scopes = tuple(update.contributions)
     return Judged(site, (recipients, update), report.examples, scopes), norms
 

@@ -40,9 +40,9 @@ class Recipients:
         return [member.site for member in self.members]
 
     @property
-    def tasks(self) -> list[str]:
-        """The tasks of the sites, each once."""
-        return list(dict.fromkeys(member.task for member in self.members))
+    def variants(self) -> list[str]:
+        """The variants of the sites, each once."""
+        return list(dict.fromkeys(member.variant for member in self.members))
 
 
 def by_order(members: Iterable[Member]) -> list[Recipients]:
@@ -74,7 +74,9 @@ def split_answer(recipients: Recipients, reply: Message) -> list[tuple[Member, M
     reports = cohort_answers.split_cohort_answer(reply, len(members))
     if not reports:  # one report for all: the cohort could not do it
         return [(member, reply) for member in members]
-    found = dict(zip((answers.reporting_site(report) for report in reports), reports, strict=True))
+    found = dict(
+        zip((cohort_answers.reporting_site(report) for report in reports), reports, strict=True)
+    )
     if found.keys() != set(recipients.sites):
         raise Refused("the cohort does not answer for the sites that it was asked for")
     return [(member, found[member.site]) for member in members]

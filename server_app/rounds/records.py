@@ -29,6 +29,7 @@ class RoundRecord:
     late: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     unauthorized: dict[str, str] = field(default_factory=dict)
     limited: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
@@ -36,6 +37,17 @@ class RoundRecord:
     suspects: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    opening: dict[str, Any] | None = None
+
+    def begin_with(self, opening: dict[str, Any]) -> None:
+        """Note what was asked before round 1, of which the bytes count in this round."""
+        self.opening = opening
+        for mine, before in (
+            (self.bytes_down, opening["bytes_down"]),
+            (self.bytes_up, opening["bytes_up"]),
+        ):
+            for group, size in before.items():
+                mine[group] = mine.get(group, 0) + size
 
     def count_down(self, layers: Mapping[str, Array], coded: Iterable[str]) -> None:
         """Count the bytes of an order's layers, by group; ``coded`` groups are named also at 0."""
@@ -77,6 +89,8 @@ class RoundRecord:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; what is by site or by group is sorted, whatever came first."""
         plain = asdict(self)
+        if self.opening is None:
+            del plain["opening"]
         return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in plain.items()}
 
 

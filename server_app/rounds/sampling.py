@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -63,14 +64,17 @@ def reachable_answers(
     connected : collection of int
         The nodes that the SuperLink sees.
     scope_keys : callable
-        Returns the scope key of each exchanged group of a task.
+        Returns the scope key of each exchanged group of a variant.
     """
-    able: dict[str, int] = {}
-    for task, members in by_task.items():
-        there = sum(member.node_id in connected for member in members)
-        for key in scope_keys(task).values():
-            able[key] = able.get(key, 0) + min(there, share_of(len(members), fraction))
-    return able
+    able: Counter[str] = Counter()
+    for members in by_task.values():
+        most = share_of(len(members), fraction)
+        there: Counter[str] = Counter()
+        for variant in dict.fromkeys(member.variant for member in members):
+            here = sum(m.variant == variant and m.node_id in connected for m in members)
+            there.update(dict.fromkeys(scope_keys(variant).values(), here))
+        able.update({key: min(count, most) for key, count in there.items()})
+    return dict(able)
 
 
 def too_few(keys: Iterable[str], answers: Mapping[str, int], minimum: Mapping[str, int]) -> str:

@@ -11,12 +11,17 @@ from torch import Tensor
 
 from fedstrata.protocol.codings import Codings
 from fedstrata.protocol.kinds import group_of
+from fedstrata.protocol.offered_models import task_of
 from fedstrata.support.errors import UserError
 from models.groups import Partition, exchanged_by_scope, scope_keys
 from server_app.rounds.contribution import Contribution, Reference
 from server_app.rounds.downlink import Downlink, Published
+from server_app.rounds.teaching import Taught, check_teacher
 from server_app.sites.members import Member
 from strategies.aggregators import Aggregator, RoundFacts, make_aggregator
+from strategies.aggregators.base import unusable
+from strategies.aggregators.teacher import Teacher
+from strategies.config import UNBOUNDED, TeacherConfig
 from strategies.method import Method
 
 
@@ -55,8 +60,11 @@ class ServerState:
         How each group travels.
     seed : int
         The run's, for aggregators that learn.
+    teaching : TeacherConfig
+        What their learning may take and give.
     partitions : dict
-        Task to the partition of its model.
+        The partition of each model, by its variant: by task, or ``task/model`` where sites of a task
+        have different networks.
     states : dict
         Scope key (``common``, ``task/gender``) to tensors by name.
     aggregators : dict
@@ -72,59 +80,68 @@ class ServerState:
     sums: bool = False
     codings: Codings = field(default_factory=lambda: Codings({}, {}))
     seed: int = 0
+    teaching: TeacherConfig = UNBOUNDED
     partitions: dict[str, Partition] = field(default_factory=dict)
     states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aggregators: dict[str, Aggregator] = field(default_factory=dict)
     checkpoints: dict[str, GroupCheckpoint] = field(default_factory=dict)
     downlink: Downlink = field(init=False)
+    _taught: dict[str, Taught] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.downlink = Downlink(self.codings)
 
     # -- tasks and their scopes ------------------------------------------------------------------
 
-    def add_task(self, task: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
-        """Add a task: its partition, and the tensors that its groups start from.
+    def add_task(self, variant: str, partition: Partition, start: Mapping[str, Tensor]) -> None:
+        """Add a task's model: its partition, and the tensors that its groups start from.
 
         Raises
         ------
         UserError
             Where a group has no aggregator, or one that needs what cohorts do not send.
         """
-        self.partitions[task] = partition
-        for key, names in exchanged_by_scope(partition, task).items():
+        self.partitions[variant] = partition
+        for key, names in exchanged_by_scope(partition, task_of(variant)).items():
             if key not in self.states:
                 self.states[key] = {name: start[name] for name in names}
                 self.downlink.begin(group_of(key), key, self.states[key])
             if key not in self.aggregators:
                 self.aggregators[key] = self.aggregator(group_of(key))
+                if partition.group(group_of(key)).down_only:
+                    check_teacher(group_of(key), self.aggregators[key], partition)
 
     def keys(self) -> list[str]:
         """Return every scope that has a state, also where none of its sites is there."""
         return sorted({*self.states, *self.checkpoints})
 
-    def scope_keys(self, task: str) -> dict[str, str]:
-        """Return the scope key of each exchanged group, for sites of ``task``."""
-        return scope_keys(self.partitions[task], task)
+    def scope_keys(self, variant: str) -> dict[str, str]:
+        """Return the scope key of each exchanged group, for sites of a variant."""
+        return scope_keys(self.partitions[variant], task_of(variant))
 
-    def sent_groups(self, task: str) -> tuple[str, ...]:
-        """Return the groups that sites of ``task`` send after each round."""
-        return self.method.sent_groups(self.partitions[task])
+    def leaving_keys(self, variant: str) -> dict[str, str]:
+        """Return the scope key of each group that sites of a variant send."""
+        leaving = self.partitions[variant].leaving_groups()
+        return {group: key for group, key in self.scope_keys(variant).items() if group in leaving}
 
-    def references(self, task: str) -> dict[str, Reference]:
-        """Return what sites of ``task`` train from in this round, and how they answer, by group."""
+    def sent_groups(self, variant: str) -> tuple[str, ...]:
+        """Return the groups that sites of a variant send after each round."""
+        return self.method.sent_groups(self.partitions[variant])
+
+    def references(self, variant: str) -> dict[str, Reference]:
+        """Return what sites of a variant train from in this round, and how they answer, by group."""
         return {
             group: Reference(
                 self.codings.from_site(group),
                 self.downlink.received(key, self.states[key]),
                 self.states[key],
             )
-            for group, key in self.scope_keys(task).items()
+            for group, key in self.scope_keys(variant).items()
         }
 
-    def size(self, task: str) -> int:
-        """Return the bytes of the exchanged tensors of ``task``."""
-        states = [self.states[key] for key in self.scope_keys(task).values()]
+    def size(self, variant: str) -> int:
+        """Return the bytes of the exchanged tensors of a variant."""
+        states = [self.states[key] for key in self.scope_keys(variant).values()]
         return sum(t.numel() * t.element_size() for state in states for t in state.values())
 
     def aggregator(self, group: str) -> Aggregator:
@@ -141,6 +158,13 @@ class ServerState:
             return make_aggregator(str(options.pop("name", "")), options, where)
 
         chosen = self.method.aggregator(group, configured)
+        if self.sums and isinstance(chosen, Teacher) and not chosen.takes_sums:
+            mean = "method.each_site=false, or " if hasattr(self.method, "each_site") else ""
+            raise UserError(
+                f"method={self.method.name}: the server makes group {group!r} of each site's own "
+                "update, and with cohort.sites above 1 a node sends the sum over its sites: write "
+                f"{mean}cohort.sites=1, with a SuperNode for each site"
+            )
         if self.sums and not chosen.takes_sums:
             raise UserError(
                 f"strategy.aggregators.{group}: {type(chosen).__name__} needs each site's own "
@@ -155,7 +179,7 @@ class ServerState:
     def begin_round(
         self,
         examples: Mapping[str, int],
-        tasks: Mapping[str, str],
+        variants: Mapping[str, str],
         number: int = 0,
         everyone: Callable[[], Mapping[str, int]] = dict,
         groups: Sequence[str] | None = None,
@@ -164,8 +188,8 @@ class ServerState:
 
         Parameters
         ----------
-        examples, tasks : mapping of str to int, str
-            The training examples and the task of each site that is asked.
+        examples, variants : mapping of str to int, str
+            The training examples and the variant of each site that is asked.
         number : int
             The round.
         everyone : callable
@@ -173,30 +197,55 @@ class ServerState:
         groups : sequence of str, optional
             Those that are asked for; those of every round when omitted.
         """
-        keys = {task: self.scope_keys(task) for task in set(tasks.values())}
-        asked = {task: self.sent_groups(task) if groups is None else groups for task in keys}
+        keys = {each: self.scope_keys(each) for each in set(variants.values())}
+        asked = {each: self.sent_groups(each) if groups is None else groups for each in keys}
         expected: dict[str, dict[str, int]] = {}
         beside: dict[str, Mapping[str, str]] = {}  # the scope keys of the same task
-        for site, task in tasks.items():
-            for group, key in keys[task].items():
-                if group in asked[task]:
+        for site, variant in variants.items():
+            for group, key in keys[variant].items():
+                if group in asked[variant]:
                     expected.setdefault(key, {})[site] = examples[site]
-                    beside.setdefault(key, keys[task])
+                    beside.setdefault(key, keys[variant])
         for key, sites in expected.items():
             aggregator = self.aggregators[key]
             if aggregator.learns:
                 others = {g: self.states[beside[key][g]] for g in aggregator.reads}
-                aggregator.inform(RoundFacts(number, self.seed, everyone()[key], others))
+                facts = RoundFacts(number, self.seed, everyone()[key], others, self.teaching)
+                aggregator.inform(facts)
             aggregator.begin(self.states[key], sites)
+        self._taught = (
+            {} if groups is not None else self._begin_teaching(variants, number, everyone)
+        )
         return {key: sum(sites.values()) for key, sites in expected.items()}
+
+    def _begin_teaching(
+        self, variants: Mapping[str, str], number: int, everyone: Callable[[], Mapping[str, int]]
+    ) -> dict[str, Taught]:
+        """Open the teachers of the groups that go down only, for sites of these variants."""
+        taught: dict[str, Taught] = {}
+        for variant in sorted(set(variants.values())):
+            keys, leaving = self.scope_keys(variant), self.leaving_keys(variant)
+            for key in set(keys.values()) - set(leaving.values()) - taught.keys():
+                teacher = self.aggregators[key]
+                assert isinstance(teacher, Teacher)
+                facts = RoundFacts(number, self.seed, everyone()[key], {}, self.teaching)
+                teacher.inform(facts)
+                teacher.begin(self.states[key], {})
+                sharing = [s for s, v in variants.items() if key in self.scope_keys(v).values()]
+                taught[key] = Taught(teacher, keys, frozenset(sharing))
+        return taught
 
     def add(self, contributions: Mapping[str, Contribution]) -> None:
         """Add what one answer contributes, by scope key."""
         for key, contribution in contributions.items():
             contribution.add_to(self.aggregators[key])
+            for taught in self._taught.values():
+                taught.hear(key, contribution)
 
     def finish_round(self, answers: Mapping[str, int]) -> tuple[dict[str, str], dict[str, str]]:
-        """Close the aggregators of a round; a scope without an answer keeps its state.
+        """Close the aggregators of a round, then make what goes down only.
+
+        A scope without an answer keeps its state.
 
         Parameters
         ----------
@@ -213,12 +262,26 @@ class ServerState:
         for key, count in answers.items():
             aggregator = self.aggregators[key]
             after = aggregator.finish() if count else None
+            why = (aggregator.note if count else None) or "no update"
+            if after is not None and aggregator.learns:
+                why = unusable(aggregator.judged(after), self.teaching.norm)
+                after = None if why else after
             if after is None:
-                kept[key] = (aggregator.note if count else None) or "no update"
+                kept[key] = why
                 continue
             self.states[key] = after
             if aggregator.note:
                 notes[key] = aggregator.note
+        changed = answers.keys() - kept.keys()
+        for key, taught in sorted(self._taught.items()):
+            after = taught.learn(self.states, changed)
+            if after is None:
+                kept[key] = taught.teacher.note or "no update"
+                continue
+            self.states[key] = after
+            if taught.teacher.note:
+                notes[key] = taught.teacher.note
+        self._taught = {}
         return kept, notes
 
     # -- checkpoints -----------------------------------------------------------------------------
@@ -259,6 +322,6 @@ def examples_by_scope(state: ServerState, members: Iterable[Member]) -> dict[str
     """Return by scope key the training examples of all members that share it."""
     found: Counter[str] = Counter()
     for member in members:
-        for key in state.scope_keys(member.task).values():
+        for key in state.scope_keys(member.variant).values():
             found[key] += member.report.examples["train"]
     return dict(found)

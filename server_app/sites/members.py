@@ -9,6 +9,7 @@ from flwr.app import Message
 from fedstrata.protocol import answers, cohort_answers
 from fedstrata.protocol.answers import SiteReport, read_site_report
 from fedstrata.protocol.limits import Refused
+from fedstrata.protocol.offered_models import variant_of
 from server_app.inbox import reply_problem
 from server_app.sites.allowed_keys import AllowedSites
 
@@ -33,6 +34,11 @@ class Member:
     def task(self) -> str:
         """The site's task."""
         return self.report.task
+
+    @property
+    def variant(self) -> str:
+        """The key of its task's model, as `variant_of` makes it: the task, or ``task/model``."""
+        return variant_of(self.report.task, self.report.model)
 
 
 @dataclass(frozen=True)

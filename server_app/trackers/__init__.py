@@ -13,9 +13,10 @@ from server_app.trackers.mlflow import MLflow
 from server_app.trackers.tensorboard import TensorBoard
 from server_app.trackers.tracker import NoTracker, Tracker
 from server_app.trackers.tracking import Tracking
+from server_app.trackers.wandb import Wandb
 
 TRACKERS: Mapping[str, type[Tracker]] = MappingProxyType(
-    {"none": NoTracker, "tensorboard": TensorBoard, "mlflow": MLflow}
+    {"none": NoTracker, "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": Wandb}
 )
 
 

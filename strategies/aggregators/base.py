@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedstrata.protocol.tensors import uninitialized
 from fedstrata.support.errors import UserError
+from strategies.config import UNBOUNDED, TeacherConfig
 
 Tensors = Mapping[str, Tensor]
 
@@ -39,12 +40,15 @@ class RoundFacts:
     others : mapping of str to Tensors
         The states of the groups that it reads, for the same task, as the sites received them; not
         to be changed.
+    bounds : TeacherConfig
+        What its learning may take and give.
     """
 
     number: int
     seed: int
     examples: int
     others: Mapping[str, Tensors]
+    bounds: TeacherConfig = UNBOUNDED
 
 
 class Aggregator(ABC):
@@ -60,6 +64,8 @@ class Aggregator(ABC):
         The dataclass of its hyper-parameters.
     takes_sums : bool
         Whether a sum over several sites can replace the update of each site.
+    robust : bool
+        Whether one site's update, whatever is in it, moves the result no further than others do.
     learns : bool
         Whether `inform` is to be called before each round.
     reads : tuple of str
@@ -70,6 +76,7 @@ class Aggregator(ABC):
 
     options_type: ClassVar[type[Options]] = Options
     takes_sums: ClassVar[bool] = False
+    robust: ClassVar[bool] = False
     learns: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
 
@@ -167,6 +174,10 @@ class Aggregator(ABC):
         if examples < 1:
             raise ValueError(f"site {site!r} reports {examples} examples, at least 1 is needed")
 
+    def judged(self, after: Tensors) -> Tensors:
+        """Return of what ``strategy.teacher.norm`` bounds the norm, where it ``learns``."""
+        return after
+
     def finish(self) -> dict[str, Tensor] | None:
         """End the round; return the group's next state, or None if it does not change."""
         try:
@@ -225,3 +236,15 @@ def _check_alike(update: Tensors, current: Tensors, dtype: torch.dtype | None = 
         if tensor.shape != current[name].shape:
             want = tuple(current[name].shape)
             raise ValueError(f"{name}: shape {tuple(tensor.shape)}, the state has {want}")
+
+
+def unusable(tensors: Tensors, norm: float) -> str:
+    """Return why sites should not compute with ``tensors``, or ""; they have at most ``norm``."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            return f"{name} is not finite"
+    squares = [torch.linalg.vector_norm(t, dtype=torch.float64) ** 2 for t in tensors.values()]
+    found = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    if found > norm:
+        return f"it has the norm {found:.4g}, at most {norm:g} is taken (strategy.teacher.norm)"
+    return ""

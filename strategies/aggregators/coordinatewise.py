@@ -17,6 +17,8 @@ from strategies.aggregators.buffered import BufferedAggregator, BufferedOptions
 class MeanOfMiddle(BufferedAggregator):
     """Sorts the n values of each coordinate, cuts as many at either end, averages the rest."""
 
+    robust = True
+
     def _combine(self) -> dict[str, Tensor]:
         count = len(self._replies)
         cut = self._cut(count)

@@ -44,6 +44,7 @@ class Krum(BufferedAggregator):
     """
 
     options_type: ClassVar[type[Options]] = KrumOptions
+    robust = True
 
     def __init__(self, options: KrumOptions) -> None:
         super().__init__(options)

@@ -9,13 +9,21 @@ from strategies.method import Method
 from strategies.methods.apfl import APFL
 from strategies.methods.dbe import DBE
 from strategies.methods.ditto import Ditto
+from strategies.methods.fd import FD
 from strategies.methods.fedala import FedALA
 from strategies.methods.fedavg import FedAvg
 from strategies.methods.fedbn import FedBN
 from strategies.methods.fedcp import FedCP
+from strategies.methods.fedgen import FedGen
+from strategies.methods.fedgh import FedGH
+from strategies.methods.fedkd import FedKD
+from strategies.methods.fedktl import FedKTL
 from strategies.methods.fedper import FedPer
+from strategies.methods.fedproto import FedProto
 from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrep import FedRep
+from strategies.methods.fedtgp import FedTGP
+from strategies.methods.fml import FML
 from strategies.methods.gpfl import GPFL
 from strategies.methods.layers import Layers
 from strategies.methods.lg_fedavg import LGFedAvg
@@ -28,13 +36,21 @@ METHODS: Mapping[str, type[Method]] = {
     "apfl": APFL,
     "dbe": DBE,
     "ditto": Ditto,
+    "fd": FD,
     "fedala": FedALA,
     "fedavg": FedAvg,
     "fedbn": FedBN,
     "fedcp": FedCP,
+    "fedgen": FedGen,
+    "fedgh": FedGH,
+    "fedkd": FedKD,
+    "fedktl": FedKTL,
     "fedper": FedPer,
+    "fedproto": FedProto,
     "fedprox": FedProx,
     "fedrep": FedRep,
+    "fedtgp": FedTGP,
+    "fml": FML,
     "gpfl": GPFL,
     "layers": Layers,
     "lg_fedavg": LGFedAvg,

@@ -48,7 +48,6 @@ class Scaffold(Method):
     """
 
     name = "scaffold"
-    needs_last_taken = True
 
     def known_groups(self) -> Mapping[str, Group]:
         """Return the four groups, and the control variates of common and of task layers."""

@@ -154,6 +154,38 @@ def test_what_opens_a_run_is_bounded_too(tmp_path: Path, caplog: pytest.LogCaptu
     assert states(tmp_path, results["run"])["state/means//extras.mean"].abs().max() < 100
 
 
+def of_classes(name: str, tensor: Tensor) -> Tensor:
+    """Make the class means of a site a hundred thousand times as large."""
+    return tensor * 1e5 if name == "extras.sums" else tensor
+
+
+@pytest.mark.parametrize("method", ["fedproto", "fedtgp", "fedgh", "fd"])
+def test_class_means_far_beyond_the_others_spoil_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    overrides = [*RUN, f"method={method}"]
+    results, _ = simulate(tmp_path / "cut", "faces", overrides, tamper=layers(of_classes))
+    for record in valid(results)["rounds"]:
+        if method == "fd":
+            assert "times the median" in record["refused"][BAD]
+            continue
+        assert len(record["participants"]) == 4
+        group = "learned_prototypes" if method == "fedtgp" else "prototypes"
+        said = record["notes"][f"{group}/gender"]
+        assert f"class means of {BAD} are cut to the norm" in said
+        assert said in caplog.text
+    found = states(tmp_path / "cut", results["run"])
+    assert max(float(tensor.abs().max()) for tensor in found.values()) < 1e3
+    assert "one site's class means are cut to 3 times" in caplog.text or method == "fd"
+
+
+def test_without_a_limit_the_same_class_means_spoil_the_prototypes(tmp_path: Path) -> None:
+    overrides = [*RUN, "method=fedproto", "strategy.teacher.influence=none"]
+    results, _ = simulate(tmp_path, "faces", overrides, tamper=layers(of_classes))
+    found = states(tmp_path, results["run"])
+    assert max(float(tensor.abs().max()) for tensor in found.values()) > 1e3
+
+
 def test_a_loss_unlike_the_others_is_no_step_that_is_too_large(tmp_path: Path) -> None:
     def easier(name: str, tensor: Tensor) -> Tensor:
         return tensor / 100 if name == "extras.loss" else tensor

@@ -191,3 +191,6 @@ def test_batches_of_one_example_are_refused_where_a_batchnorm_learns() -> None:
     frozen_norms = ["groups.pretrained=[conv1,bn1,conv2,bn2,conv3,bn3]", "groups.common=[head.0]"]
     frozen_norms += ["groups.task=[]", "groups.personal=[head.out]"]
     open_site(site, plan_of(*frozen_norms), data)
+    fml = {"name": "fml", "alpha": 0.5, "beta": 0.5, "model": "auto"}  # its own has BatchNorm
+    with pytest.raises(UserError, match=r"BatchNorm \(extras\.shared\.bn1\)"):
+        open_site(site, replace(plan_of(*frozen_norms), method=fml), data)

@@ -83,7 +83,7 @@ def test_coding_leaves_error_feedback_which_the_next_update_carries() -> None:
         for name, tensor in start.items()
     }
     groups = ("common", "task")
-    update, left = exchange.write(trained, start, {}, groups)
+    update, left = exchange.write(trained, start, {}, groups, 1)
     assert update.keys() == {"common", "task"}
     assert left.keys() <= set(exchange.partition.exchanged_names("common"))  # task is exact
     assert float(left["conv3.weight"].abs().max()) > 0
@@ -91,7 +91,7 @@ def test_coding_leaves_error_feedback_which_the_next_update_carries() -> None:
     feedback = exchange.error_feedback({"common": 1, "task": 1})
     assert torch.equal(feedback["conv3.weight"], left["conv3.weight"])
     assert exchange.error_feedback({"common": 2}) == {}
-    assert exchange.write(trained, start, feedback, groups)[0]["common"] != update["common"]
+    assert exchange.write(trained, start, feedback, groups, 1)[0]["common"] != update["common"]
 
 
 def test_what_is_owed_is_measured_by_the_change_since_the_start() -> None:

@@ -106,9 +106,22 @@ def test_what_a_method_measures_with_and_is_gone_is_said_at_the_end(method: str)
     trained(context, 1, 0)
     at_the_end = order(3, layers)._replace(last={"site-00": 1})
     orders.evaluate_received(context, at_the_end)
+    context.store.path(1).unlink()  # the note of the data and all else are still there
+    report, _ = orders.answer_order("evaluate", context, at_the_end)
+    assert "with others it would be another model" in report.error
     shutil.rmtree(context.store.folder)
     report, _ = orders.answer_order("evaluate", context, at_the_end)
     assert "with others it would be another model" in report.error
+
+
+def test_a_method_that_kept_nothing_has_lost_nothing() -> None:
+    groups = ["groups.common=[conv3,bn3,head.out]", "groups.personal=[]"]
+    context = opened(plan_of("method=fedala", "method.rate=0", *groups))
+    trained(context, 1, 0)
+    context.store.path(1).unlink(missing_ok=True)
+    at_the_end = order(3, payloads(context))._replace(last={"site-00": 1})
+    report, _ = orders.answer_order("evaluate", context, at_the_end)
+    assert not report.error
 
 
 def test_a_second_model_of_a_run_that_is_measured_again_may_be_lost() -> None:
@@ -118,6 +131,9 @@ def test_a_second_model_of_a_run_that_is_measured_again_may_be_lost() -> None:
     again = replace(context, plan=replace(context.plan, rounds=0))
     wanted = order(2, layers)._replace(best=1)
     orders.evaluate_received(again, wanted)
+    context.store.path(1).unlink()
+    report, _ = orders.answer_order("evaluate", again, wanted)
+    assert "no longer on this site's disk" in report.error
     shutil.rmtree(context.store.folder)
     report, _ = orders.answer_order("evaluate", again, wanted)
     assert "no longer on this site's disk" in report.error

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.node_config import checked_name, in_simulation, is_simulated, read_node_settings
+from client_app.node_config import (
+    checked_name,
+    enter_simulation,
+    in_simulation,
+    is_simulated,
+    read_node_settings,
+)
 from fedstrata.support.errors import UserError
 
 IN_SIMULATION = in_simulation  # before tests/conftest.py takes its place
@@ -49,6 +55,10 @@ def test_a_deployed_node_with_a_partition_alone_is_not_simulated(
     assert not node.simulated
     assert node.data_root is None
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    assert read_node_settings({"partition-id": 0, "num-partitions": 3}, {}).simulated
+    monkeypatch.delitem(sys.modules, "ray")
+    monkeypatch.setattr("client_app.node_config._entered", False)
+    enter_simulation()
     assert read_node_settings({"partition-id": 0, "num-partitions": 3}, {}).simulated
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -46,6 +47,24 @@ def test_cached_features_give_the_same_training_as_the_whole_network(plan: Plan)
     assert len(files) == 3  # train, validation, test
 
 
+def test_pictures_from_elsewhere_are_normalized_as_the_sites_own(plan: Plan) -> None:
+    context = opened(plan)
+    changed = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    assert context.data.preprocessing is not None
+    preprocessing = msgspec.structs.replace(context.data.preprocessing, **changed)
+    context = replace(context, data=replace(context.data, preprocessing=preprocessing))
+    site = prepare_round(context, 1, received(context), MemoryStore()).site_round
+    assert torch.equal(site.as_inputs(torch.full((1, 3, 2, 2), 0.75)), torch.ones(1, 3, 2, 2))
+
+
+def test_a_method_with_a_network_on_the_inputs_caches_no_features(plan: Plan) -> None:
+    fml = {"name": "fml", "alpha": 0.5, "beta": 0.5, "model": "auto"}
+    context = opened(replace(plan, method=fml))
+    assert context.partitioned.cut > 0
+    train_round(context, 1, received(context), MemoryStore())
+    assert not list((context.node.cache_dir / "features").glob("*.npy"))
+
+
 def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
     plan: Plan, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +76,7 @@ def test_the_frozen_prefix_is_hashed_once_and_another_has_another_hash(
         return seen[-1]
 
     monkeypatch.setattr(context_module, "prefix_digest", counted)
-    context_module._load_model.cache_clear()
+    context_module.MODELS_KEPT.clear()
     store = MemoryStore()
     for number in (1, 2):
         context = opened(plan)

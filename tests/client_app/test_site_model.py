@@ -79,7 +79,7 @@ def test_the_card_says_what_the_model_is(plan: Plan) -> None:
 
 def test_each_state_has_a_file_of_its_own(plan: Plan) -> None:
     context = opened(plan)
-    paths = {model_path(context, state) for state in ("deployed", "last", "best")}
+    paths = {model_path(context.store, state) for state in ("deployed", "last", "best")}
     assert len(paths) == 3
     assert context.store.deployed in paths
 

@@ -61,7 +61,7 @@ def test_every_key_of_every_file_is_found(generator: ModuleType) -> None:
         loaded.pop("defaults", None)
         read = generator.read_choice(path.read_text(), str(path))
         found = {key.name: key.default for key in read.keys if key.default}
-        assert set(found) == set(leaves(loaded)), path
+        assert set(found) == set(leaves(loaded)) - {""}, path  # a mix has no keys of its own
         for name, written in found.items():
             value = loaded
             for part in name.split("."):

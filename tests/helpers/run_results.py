@@ -79,6 +79,8 @@ def cross_site(of: str = "updates") -> dict[str, Any]:
     }
     return {
         "of": of,
+        "state": "last",
+        "round": 3,
         "tasks": {
             "grade": {"kind": "classes", "models": models},
             "age": {"kind": "number", "unit": "years", "models": {"east": {}}},

@@ -5,7 +5,7 @@ import pytest
 from models.networks import MODELS, build
 
 OPTIONS = {name: {"hidden": [128, 64, 32]} for name in ("mlp", "mlp_bn")} | {
-    name: {"classifier": False} for name in MODELS if name.startswith(("vgg", "mobilenet"))
+    name: {"classifier": False} for name in MODELS if name.startswith(("vgg", "mobilenet_v3"))
 }
 
 

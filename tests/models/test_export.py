@@ -126,7 +126,7 @@ def test_safetensors_hold_the_networks_tensors_and_the_card(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet18", {}), ("mobilenet_v3_small", {"classifier": True})],
+    [("resnet18", {}), ("mobilenet_v3_small", {"classifier": True}), ("mobilenet_v2", {})],
 )
 def test_torchvision_loads_the_whole_network(
     tmp_path: Path, name: str, options: dict[str, Any]
@@ -149,6 +149,7 @@ def test_torchvision_loads_the_whole_network(
         (Network("resnet18", (1, 64, 64)), "takes 3 channels"),
         (Network("vgg11", (3, 64, 64), (), 0.0, {"classifier": False}), "model.classifier=true"),
         (Network("small_cnn", (3, 28, 28)), "has no small_cnn"),
+        (Network("resnet10", (3, 28, 28)), "has no resnet10"),
         (Network("squeezenet1_1", (3, 64, 64)), "has no squeezenet1_1"),
     ],
 )

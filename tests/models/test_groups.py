@@ -25,6 +25,18 @@ from models.groups import (
 )
 
 
+def test_a_group_that_goes_down_only_travels_and_does_not_leave() -> None:
+    made = Group("hints", Scope.SAME_TASK, down_only=True)
+    assert (made.exchanged, made.leaves, made.trained) == (True, False, True)
+    assert not Group("hints", Scope.SAME_TASK, knowledge=True, down_only=True).trained
+    model = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)})
+    entries = {"common": ["a"], "hints": ["b"]}
+    partition = partition_tensors(model, entries, {**FOUR_GROUPS, "hints": made})
+    assert partition.exchanged_groups() == ("common", "hints")
+    assert partition.leaving_groups() == ("common",)
+    assert partition.kept_names() == ()
+
+
 def chain(**layers):
     return nn.Sequential(OrderedDict(layers))
 

@@ -13,6 +13,7 @@ from torchvision import models as torchvision_models
 
 from fedstrata.support.errors import UserError
 from models.networks import MODELS, OF_TOKENS, build
+from models.networks.resnet import STAGES
 
 BACKBONES = [name for name in MODELS if hasattr(torchvision_models, name)]
 
@@ -24,8 +25,9 @@ def body_of(model):
 
 def theirs(name):
     """torchvision's network without values: names and shapes alone."""
+    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
     with torch.device("meta"):
-        return torchvision_models.get_model(name, weights=None)
+        return torchvision_models.get_model(name, weights=None, **options)
 
 
 def drawn(model):
@@ -40,7 +42,7 @@ def drawn(model):
 
 
 def test_every_other_model_is_a_backbone_of_torchvision():
-    others = {"small_cnn", "fedavg_cnn", "mlp", "mlp_bn", "linear"}
+    others = {"small_cnn", "fedavg_cnn", "mlp", "mlp_bn", "linear", *STAGES}
     assert set(MODELS) - set(BACKBONES) == {*others, *OF_TOKENS}
 
 
@@ -86,7 +88,8 @@ def test_small_inputs_of_any_channels_train(name, shape, network):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("vgg11", 32), ("squeezenet1_1", 17), ("small_cnn", 4), ("fedavg_cnn", 16)]
+    ("name", "least"),
+    [("vgg11", 32), ("squeezenet1_1", 17), ("small_cnn", 4), ("fedavg_cnn", 16), ("googlenet", 15)],
 )
 def test_the_least_size_is_named_for_images_too_small(name, least, network):
     network(name, shape=(3, least, least))
@@ -128,7 +131,7 @@ def test_the_network_is_a_plain_sequential_in_train_mode(network):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"name": "resnet17"}, "model.name 'resnet17' does not exist; there are: resnet18, "),
+        ({"name": "resnet17"}, "model.name 'resnet17' does not exist; there are: resnet4, "),
         ({"name": "resnet18", "hiden": [3]}, "resnet18 has no option 'hiden'; it has dropout"),
         ({"name": "mlp", "hiden": [3]}, "mlp has no option 'hiden'; it has hidden, dropout"),
         ({"name": "mlp"}, "mlp needs a value for the option 'hidden'"),

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from fedstrata.protocol.data_description import DataDescription
 from fedstrata.protocol.numerics import Numerics
 from fedstrata.protocol.plan import Plan
+from fedstrata.protocol.progress import read_progress
 from fedstrata.support import checksums
 from server_app import baseline_cache
-from server_app.baseline_cache import ALONE, POOLED, BaselineCache, reused_lines
-from server_app.run import baselines_of
+from server_app.baseline_cache import ALONE, POOLED, BaselineCache, baselines_of, reused_lines
 from server_app.sites.members import Member
 from strategies.config import BaselinesConfig
 from tests.helpers.members import member, round_report
@@ -29,6 +29,7 @@ from tests.loopback import simulate
 
 PLAN = plan_of("faces")
 MEASURED = round_report()
+NUMERICS = MEASURED.numerics
 
 
 def site(name: str = "north", digest: str = "ab" * 32, **changes: Any) -> Member:
@@ -70,6 +71,13 @@ def test_what_was_trained_before_is_reused_to_the_bit(
     assert not {"train.alone", "train.pooled"} & set(asked)
     assert "alone: reused from first for 2 of 2 sites" in caplog.text
     assert without_times(again) == without_times(first)
+    lines = [line for line in caplog.messages if line.startswith("round 1/2")]
+    assert ["over alone" in line for line in lines] == [False, True]  # known from round 1 on
+    alone = read_progress(tmp_path / "again")
+    assert alone is not None
+    assert alone.alone == {
+        name: site["alone_accuracy"] for name, site in again["final"]["sites"].items()
+    }
 
     other, asked = played("other", "method=fedper")
     assert other["final"]["reused"] == {"alone": from_first, "pooled": {}}
@@ -83,17 +91,9 @@ def test_what_was_trained_before_is_reused_to_the_bit(
 
 def test_a_deployment_reuses_nothing() -> None:
     def of(grid: object, *, reuse: bool) -> Any:
-        run = SimpleNamespace(
-            config=SimpleNamespace(
-                baselines=BaselinesConfig(alone=True, pooled=False, reuse=reuse),
-                cohort=SimpleNamespace(sites=1),
-            ),
-            roster=SimpleNamespace(grid=grid, everyone={}),
-            folder=SimpleNamespace(name="march"),
-            admission=SimpleNamespace(plan=PLAN),
-            log=print,
-        )
-        return baselines_of(run).cache  # type: ignore[arg-type]
+        config = BaselinesConfig(alone=True, pooled=False, reuse=reuse)
+        roster: Any = SimpleNamespace(grid=grid, everyone={})
+        return baselines_of(config, 1, roster, PLAN, "march", print).cache
 
     simulation = SimpleNamespace(get_node_ids=lambda: [1, 2])
     assert of(simulation, reuse=True) is not None
@@ -119,7 +119,7 @@ def test_a_deployment_reuses_nothing() -> None:
     ],
 )
 def test_another_plan_is_another_result(changed: Plan, tmp_path: Path) -> None:
-    keys = [cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3) for plan in (PLAN, changed)]
+    keys = [cache_of(tmp_path, plan).key(ALONE, site(), NUMERICS, 3) for plan in (PLAN, changed)]
     assert keys[0] != keys[1]
 
 
@@ -132,11 +132,11 @@ def test_method_groups_and_codings_decide_nothing_of_a_site_alone(tmp_path: Path
         coding={"common": {"name": "int8", "per_channel": True}},
     )
     site_alone = [
-        cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3) for plan in (PLAN, other)
+        cache_of(tmp_path, plan).key(ALONE, site(), NUMERICS, 3) for plan in (PLAN, other)
     ]
     assert site_alone[0] == site_alone[1]
     caches = [cache_of(tmp_path, plan, site()) for plan in (PLAN, other)]
-    pooled = [cache.key(POOLED, site(), MEASURED, 3) for cache in caches]
+    pooled = [cache.key(POOLED, site(), NUMERICS, 3) for cache in caches]
     assert pooled[0] != pooled[1]
 
 
@@ -145,17 +145,17 @@ def test_data_and_what_a_site_computes_with_decide(
 ) -> None:
     cache = cache_of(tmp_path)
     keys = {
-        cache.key(ALONE, site(), MEASURED, 3),
-        cache.key(ALONE, site(digest="cd" * 32), MEASURED, 3),
-        cache.key(ALONE, site("south"), MEASURED, 3),
-        cache.key(ALONE, site(), MEASURED, 2),
-        cache.key(ALONE, site(device="cuda:0"), MEASURED, 3),
-        cache.key(ALONE, site(), round_report(numerics=Numerics(2)), 3),
+        cache.key(ALONE, site(), NUMERICS, 3),
+        cache.key(ALONE, site(digest="cd" * 32), NUMERICS, 3),
+        cache.key(ALONE, site("south"), NUMERICS, 3),
+        cache.key(ALONE, site(), NUMERICS, 2),
+        cache.key(ALONE, site(device="cuda:0"), NUMERICS, 3),
+        cache.key(ALONE, site(), Numerics(2), 3),
     }
     for name in ("code_digest", "processor"):
         with monkeypatch.context() as patch:
             patch.setattr(baseline_cache, name, lambda: "another")
-            keys.add(cache.key(ALONE, site(), MEASURED, 3))
+            keys.add(cache.key(ALONE, site(), NUMERICS, 3))
     assert len(keys) == 8
 
 
@@ -166,25 +166,25 @@ def test_what_builds_a_network_of_a_folder_decides(
     monkeypatch.setattr(baseline_cache, "version", lambda package: "5.0")
     folder = tmp_path / "bert"
     plan = replace(PLAN, model={**PLAN.model, "folder": "bert"})
-    keys = [cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3)]
+    keys = [cache_of(tmp_path, plan).key(ALONE, site(), NUMERICS, 3)]
     folder.mkdir()
     for described in ('{"num_attention_heads": 2}', '{"num_attention_heads": 4}'):
         (folder / "config.json").write_text(described)
-        keys.append(cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3))
+        keys.append(cache_of(tmp_path, plan).key(ALONE, site(), NUMERICS, 3))
     monkeypatch.setattr(baseline_cache, "version", lambda package: "5.1")
-    keys.append(cache_of(tmp_path, plan).key(ALONE, site(), MEASURED, 3))
+    keys.append(cache_of(tmp_path, plan).key(ALONE, site(), NUMERICS, 3))
     assert keys[0] == ""  # there is no folder
     assert len(set(keys)) == 4
 
 
 def test_where_something_is_not_known_there_is_no_key(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, PLAN, site(), site("south", digest=""))
-    assert cache.key(ALONE, member(), MEASURED, 3) == ""
+    assert cache.key(ALONE, member(), NUMERICS, 3) == ""
     assert cache.key(ALONE, site(), None, 3) == ""
-    assert cache.key(POOLED, site(), MEASURED, 3) == ""
-    assert cache_of(tmp_path).key(POOLED, site(), MEASURED, 3) == ""
+    assert cache.key(POOLED, site(), NUMERICS, 3) == ""
+    assert cache_of(tmp_path).key(POOLED, site(), NUMERICS, 3) == ""
     alone, both = cache_of(tmp_path, PLAN, site()), cache_of(tmp_path, PLAN, site(), site("south"))
-    assert alone.key(POOLED, site(), MEASURED, 3) != both.key(POOLED, site(), MEASURED, 3)
+    assert alone.key(POOLED, site(), NUMERICS, 3) != both.key(POOLED, site(), NUMERICS, 3)
 
 
 # -- the files -------------------------------------------------------------------------------------

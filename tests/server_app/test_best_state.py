@@ -156,7 +156,7 @@ def test_a_site_that_missed_an_order_has_the_layers_of_before(tmp_path: Path, mi
 def test_sites_of_a_cohort_write_what_single_sites_do(
     tmp_path: Path, whole: tuple[Path, dict[str, Any]]
 ) -> None:
-    several = ["cohort.sites=2", "cohort.batched=false", "models.keep=all"]
+    several = ["cohort.sites=2", "cohort.batched=false"]
     results = run(tmp_path, *several, sites=2)
     measured_in_its_round(results)
     output, alone = whole
@@ -167,12 +167,12 @@ def test_sites_of_a_cohort_write_what_single_sites_do(
 
 
 def test_batched_sites_keep_the_layers_of_the_best_state(tmp_path: Path) -> None:
-    results = run(tmp_path, "cohort.sites=4", sites=1)
+    results = run(tmp_path, "cohort.sites=4", "keep_models_mb=0.01", sites=1)
     assert (results["best"]["round"], results["best"]["refused"]) == (BEST, {})
     for site, now in results["best"]["sites"].items():
         then = results["rounds"][BEST]["sites"][site]
         assert now["loss"] == pytest.approx(then["loss"], abs=1e-4)
-    assert files(tmp_path, results, "last") == {}  # of cohorts only where it is asked for
+    assert files(tmp_path, results, "last") == {}  # they would take more than that
 
 
 def test_a_site_that_lost_its_layers_says_so_and_writes_no_best_model(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_site_that_has_no_last_model_is_named_where_that_is_the_best(
 
 @pytest.mark.parametrize(("keep", "there"), [("none", []), ("last", ["last"])])
 def test_what_is_kept_can_be_chosen(tmp_path: Path, keep: str, there: list[str]) -> None:
-    results = run(tmp_path, f"models.keep={keep}")
+    results = run(tmp_path, f"keep_models={keep}")
     assert [w for w in ("last", "best") if files(tmp_path, results, w)] == there
     measured_in_its_round(results)  # all the same
 

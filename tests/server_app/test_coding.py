@@ -92,6 +92,7 @@ def test_exact_codings_give_the_bits_of_none(tmp_path: Path, exact: Found, down:
         ("int8", 0.31, 0.002),
         ("lowbit", 0.15, 0.02),
         ("topk", 0.2, 0.1),
+        ("lowrank", 0.36, 0.002),
     ],
 )
 def test_each_coding_comes_near_to_exact_in_fewer_bytes(
@@ -124,8 +125,8 @@ def _forgetful() -> Callable[..., Any]:
     from client_app.exchange import Exchange
 
     write = Exchange.write
-    return lambda self, trained, received, feedback, groups: write(
-        self, trained, received, {}, groups
+    return lambda self, trained, received, feedback, groups, number: write(
+        self, trained, received, {}, groups, number
     )
 
 
@@ -341,14 +342,20 @@ def test_a_state_that_comes_out_otherwise_is_refused_at_the_site(tmp_path: Path)
 # -- what stays, what comes back ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [[], ["strategy.fraction=0.5"]])
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, more: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("coded", "more"),
+    [(SPARSE, []), (SPARSE, ["strategy.fraction=0.5"]), (both("lowrank"), [])],  # its energy rises
+    ids=["topk", "topk of half of the sites", "lowrank"],
+)
+def test_a_resumed_run_ends_with_the_same_bits(
+    tmp_path: Path, coded: list[str], more: list[str]
+) -> None:
     def dies(message: Message, reply: Message) -> Message:
         if of_round(message) == 3:
             raise Crash
         return reply
 
-    overrides = [*RUN, *SPARSE, *more]
+    overrides = [*RUN, *coded, *more]
     whole, _ = simulate(tmp_path / "whole", "faces", overrides)
     with pytest.raises(Crash):
         simulate(tmp_path / "cut", "faces", overrides, tamper=dies)
@@ -357,7 +364,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, more: list[str]) 
     assert same(states(tmp_path / "whole", whole["run"]), states(tmp_path / "cut", resumed["run"]))
     assert without_times(whole["final"]) == without_times(resumed["final"])
     if not more:  # the sites say what they hold: nobody is sent the whole, nor anything twice
-        assert all(coded.base for coded in line.coded.values())
+        assert all(each.base for each in line.coded.values())
         assert [line.coded[3, node].steps for node in range(100, 104)] == [0, 1, 1, 1]
 
 

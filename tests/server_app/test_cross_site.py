@@ -18,7 +18,7 @@ from flwr.superlink.grid.grpc_grid import GrpcGrid
 
 from client_app.context import open_site
 from client_app.node_config import read_node_settings
-from fedstrata.protocol import answers, kinds, orders
+from fedstrata.protocol import answers, cohort_answers, kinds, orders
 from fedstrata.protocol.kinds import payloads_of
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.plan import plan_from_json
@@ -26,6 +26,7 @@ from fedstrata.support.errors import UserError
 from models import weights
 from server_app.app import run
 from server_app.compose import RunConfig, compose
+from server_app.cross_site import crossed_models
 from site_guard.answers import AnswerFilter
 from site_guard.plan_rules import PlanRules
 from strategies.config import plan_for
@@ -34,8 +35,9 @@ from tests.helpers.tiny_app import settings
 from tests.loopback import simulate
 
 OWN = [*PLAIN, "groups.personal=[head.out, 'type:BatchNorm2d']"]
-CROSS = [*OWN, "cross_site=models"]
+CROSS = [*OWN, "cross_site=models", "deployment.epochs=1", "deployment.newcomers=[site-04]"]
 UPDATES = [*OWN, "cross_site=updates"]
+GAPS: dict[str, dict[str, str]] = {"refused": {}, "late": {}, "absent": {}}
 CLOSED = "site-02"  # does not allow the table
 # Sites by task: of the one three, of the other two.
 PAIRS = {
@@ -69,8 +71,12 @@ def test_each_model_is_measured_at_each_site_of_its_task(
         for model in sites:
             assert sorted(tasks[task]["models"][model]) == sites
             own = tasks[task]["models"][model][model]
-            assert own["accuracy"] == results["final"]["sites"][model]["accuracy"]
-    assert results["cross_site"]["missing"] == []
+            tuned = results["deployment"]
+            after = {**tuned["sites"], **tuned["newcomers"]}[model]["after"]
+            assert own["loss"] == after["loss"]
+    found = results["cross_site"]
+    assert (found["missing"], found["left_out"]) == ([], {})
+    assert (found["state"], found["round"]) == ("deployed", 2)
     schema = json.loads((DOCS / "results.schema.json").read_text())
     jsonschema.validate(results, schema)
     for reply in replies:
@@ -85,7 +91,7 @@ def test_the_figures_are_those_of_the_other_sites_model_file(
     context = open_site(read_node_settings({"partition-id": 2, "num-partitions": 5}, {}), plan)
     losses = set()
     for model in PAIRS["gender"]:
-        path = output / results["federation"] / "sites" / model / "models" / "last.safetensors"
+        path = output / results["federation"] / "sites" / model / "deployed.safetensors"
         tensors, _ = weights.load(path)
         own = context.partitioned.model.state_dict()
         context.partitioned.load({name: tensors[name] for name in own})
@@ -117,19 +123,43 @@ def test_it_is_off_by_default_and_a_table_says_it_where_it_is_on(
     assert changed == {**without_times(off), "config": None}
 
 
-def test_a_pair_that_cannot_be_measured_is_named(tmp_path: Path) -> None:
+def test_a_pair_that_cannot_be_measured_and_a_site_without_a_model_are_named(
+    tmp_path: Path,
+) -> None:
     def broken(message: Message, reply: Message) -> Message | None:
         if orders.read_order(message).of == "site-03":
             return answers.failure(message, "site-01", 3, "its layers are damaged")
+        if message.metadata.message_type == kinds.DEPLOY and message.metadata.dst_node_id == 102:
+            return answers.failure(message, "site-02", 3, "its disk is full")
         return reply
 
-    results, _ = simulate(tmp_path, "faces", CROSS, tamper=broken)
-    assert results["cross_site"]["missing"] == [
+    overrides = [*OWN, "cross_site=models", "deployment.epochs=1"]
+    results, _ = simulate(tmp_path, "faces", overrides, tamper=broken)
+    found = results["cross_site"]
+    assert found["missing"] == [
         {"model": "site-03", "data": "site-01", "reason": "its layers are damaged"}
     ]
-    models = results["cross_site"]["tasks"]["pose"]["models"]
+    models = found["tasks"]["pose"]["models"]
     assert sorted(models["site-03"]) == ["site-03"]
     assert sorted(models["site-01"]) == ["site-01", "site-03"]
+    assert "no deployed model that was measured there: its disk is full" in str(found["left_out"])
+    assert found["tasks"]["gender"]["models"]["site-02"] == {}
+    assert sorted(found["tasks"]["gender"]["models"]["site-00"]) == ["site-00", "site-02"]
+
+
+def test_without_fine_tuning_it_is_the_best_model_that_is_kept() -> None:
+    last, best = {"sites": {}, **GAPS}, {"round": 1, "sites": {}, **GAPS}
+    ends = {"final": last, "best": best, "deployment": None}
+    chosen = [crossed_models(ends, kept, 2) for kept in (("last", "best"), ("last",))]
+    assert [(each.state, each.round) for each in chosen] == [("best", 1), ("last", 2)]
+    without = crossed_models({**ends, "best": None}, ("last", "best"), 2)
+    assert without.state == "last"
+
+
+def test_a_run_that_writes_no_models_has_none_to_measure() -> None:
+    with pytest.raises(UserError, match=r"keep_models=none writes none: write keep_models=last"):
+        compose("faces", ["cross_site=models", "keep_models=none"])
+    compose("faces", ["cross_site=models", "keep_models=none", "deployment.epochs=1"])
 
 
 def test_a_deployment_is_refused_before_a_site_is_asked(tmp_path: Path) -> None:
@@ -197,7 +227,7 @@ def test_updates_are_measured_with_the_personal_layers_of_the_site_that_has_the_
     losses = []
     for reply in guards.left:
         layers = answers.read_payloads(reply)
-        site = answers.reporting_site(reply)
+        site = cohort_answers.reporting_site(reply)
         if reply.metadata.message_type != kinds.CROSS or site not in PAIRS["gender"]:
             continue
         tensors = dict(own)

@@ -44,7 +44,12 @@ def test_a_smaller_error_is_a_gain() -> None:
 
 def test_no_mean_is_taken_over_different_kinds() -> None:
     other = {**GRADE, "task": "stage", "accuracy": 0.25}
-    assert measure_words.received_words([GRADE, other, AGE, CHEST]) == (
+    sites = dict(zip("abcd", (GRADE, other, AGE, CHEST), strict=True))
+    assert measure_words.received_words(sites) == (
         "accuracy 50.00 %, loss 0.7000; age: MAE 6.2 years, loss 0.5000; "
         "chest: AUROC 0.842, loss 0.3000"
+    )
+    assert measure_words.received_words(sites, {"b": 0.125, "c": 7.2}) == (
+        "accuracy 50.00 %, loss 0.7000, +12.50 points (1 of 2 sites) over alone; "
+        "age: MAE 6.2 years, loss 0.5000, +1 years over alone; chest: AUROC 0.842, loss 0.3000"
     )

@@ -70,6 +70,13 @@ def test_both_means_are_said() -> None:
     assert "by test examples: majority class 50.00 %, alone 70.00 %, federated 80.00 %" in text
 
 
+def test_a_mean_over_fewer_sites_says_so() -> None:
+    end = final(a=site(0.8, 0.5), b=site(0.6, None), c=site(0.7, None))
+    end["mean"]["alone_sites"] = 1
+    text = outcome(end)
+    assert "each site alike: majority class 50.00 %, alone 50.00 % (1 of 3 sites), fed" in text
+
+
 def test_only_sites_that_were_trained_alone_are_compared() -> None:
     text = outcome(final(a=site(0.9, 0.85), b=site(0.9, 0.85, examples=30), c=site(0.6, None)))
     assert "+5.00 points against alone" in text

@@ -76,3 +76,19 @@ def test_what_is_printed_are_the_plans(capsys: pytest.CaptureFixture[str]) -> No
     main([json.dumps({"experiment": "faces_paper"})])
     printed = capsys.readouterr().out
     assert json.loads(printed) == plans({"experiment": "faces_paper"})
+
+
+def test_each_of_several_networks_has_a_start_of_its_own(tmp_path: Path) -> None:
+    network = build("mlp", input_shape=(5,), classes=2, head=[], hidden=[3])
+    weights.save(tmp_path / "start.safetensors", network.state_dict(), {})
+    file = f"+weights@models.a.weights=file models.a.weights.path={tmp_path}/start.safetensors"
+    mix = f"+model@models.a=mlp models.a.hidden=[3] {file} +model@models.b=small_cnn"
+    run = {"experiment": "har", "overrides": mix}
+    (plan,) = plans(run)
+    loaded = json.loads(plan)
+    assert loaded["weights"] == ""
+    assert loaded["starts"].keys() == {"a"}
+    assert "weights" not in loaded["models"]["a"]
+    assert json.loads(plans(run, "any")[0])["starts"] == {"a": "any"}
+    with pytest.raises(UserError, match="--checkpoint any, or leave it out"):
+        plans(run, "c" * 64)

@@ -14,6 +14,7 @@ def test_a_site_is_described_without_its_layers() -> None:
     (entry,) = sites({"north": member()}).values()
     assert set(entry) == {
         "task",
+        "model",
         "kind",
         "classes",
         "input_shape",
@@ -24,6 +25,9 @@ def test_a_site_is_described_without_its_layers() -> None:
         "data",
     }
     assert entry["data"] is None  # this site says nothing of its data
+    assert entry["model"] is None  # the run has one network
+    (other,) = sites({"north": member(model="edge")}).values()
+    assert other["model"] == "edge"
 
 
 def test_each_group_says_how_it_travels_both_ways() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 
 from fedstrata.protocol import kinds
 from fedstrata.support.errors import UserError
+from server_app.compose import compose
 from server_app.plans import plans
+from server_app.run_names import find_run
+from server_app.saved_run import SavedRun, check_table
 from site_guard.signatures import plan_digest
 from tests.helpers.runs import DOCS, PLAIN, grid_of, without_times
 from tests.loopback import simulate
@@ -98,10 +102,29 @@ def test_a_site_that_lost_its_layers_and_one_that_is_new_are_said(
     assert set(after["final"]["refused"]) == {"site-00", "site-01"}
     for reason in after["final"]["refused"].values():
         assert "no longer on this site's disk" in reason
-    assert {gap["model"] for gap in after["cross_site"]["missing"]} == {"site-00", "site-01"}
+    assert after["cross_site"]["left_out"].keys() == {"site-00", "site-01", "site-04"}
+    assert "took no part in that run" in after["cross_site"]["left_out"]["site-04"]
+    assert after["cross_site"]["missing"] == []
     assert after["measured_run"]["newcomers"] == ["site-04"]
     assert "took no part in that run" in caplog.text
     assert "may have been trained on" not in caplog.text
+
+
+def test_models_that_a_run_did_not_write_are_not_measured(
+    march: tuple[Path, dict[str, Any]],
+) -> None:
+    folder = find_run(march[0], "march", "")
+    assert folder is not None
+    begun = folder.begun()
+    begun["config"]["keep_models"] = "last"
+    own = replace(compose("faces", []), cross_site="models")
+    for state in ("last", "best"):
+        given = SavedRun(folder, state, begun)
+        if state == "last":
+            check_table(given.config(own), given, deployed=False)
+            continue
+        with pytest.raises(UserError, match=r"best models .* wrote none \(keep_models=last\)"):
+            check_table(given.config(own), given, deployed=False)
 
 
 def test_other_data_are_measured_and_said(

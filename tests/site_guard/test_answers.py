@@ -153,6 +153,24 @@ def test_knowledge_leaves_only_where_the_site_names_it() -> None:
     assert set(answers.read_payloads(left)) == {"means"}
 
 
+def test_what_goes_down_only_arrives_and_never_leaves() -> None:
+    head = {"head.out.weight": torch.ones(4)}
+    keeper = AnswerFilter(replace_settings(share=("common",), keep=("head.out",)))
+    query = order(kinds.QUERY)
+    announced = {"common": WHO.schemas["common"], "global_head": {"head.out.weight": "float32[4]"}}
+    said = replace(WHO, schemas=announced, fingerprints=dict.fromkeys(announced, "0" * 64))
+    leaving(keeper, query, answered(query, said))
+    asked = order(common=COMMON, global_head=head)
+    requested = keeper.check_order(asked)
+    assert set(requested.schemas) == {"common"}
+    left = leaving(keeper, asked, answered(asked, common=encode(COMMON)))
+    assert set(answers.read_payloads(left)) == {"common"}
+    with pytest.raises(Refused, match="'global_head', and this site shares common"):
+        leaving(keeper, asked, answered(asked, common=encode(COMMON), global_head=encode(head)))
+    with pytest.raises(Refused, match=r"another shape or dtype of 'head\.out\.weight'"):
+        keeper.check_order(order(global_head={"head.out.weight": torch.ones(5)}))
+
+
 def test_a_run_is_opened_once_and_again_only_with_the_same_layers() -> None:
     keeper = AnswerFilter(HERE)
     keeper.check_order(order(kinds.OPEN, common=COMMON))

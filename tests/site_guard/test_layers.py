@@ -10,7 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from fedstrata.protocol.codings import EXACT, Form
+from fedstrata.protocol.codings import EXACT
+from fedstrata.protocol.forms import Form
 from fedstrata.protocol.limits import Refused
 from fedstrata.protocol.payload import encode
 from site_guard.layers import checked, forms_of

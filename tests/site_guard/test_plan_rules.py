@@ -62,7 +62,7 @@ def test_by_default_the_runs_of_the_system_tests_are_accepted() -> None:
 def test_by_default_no_network_begins_with_a_layer_linear_in_all_raw_values(name: str) -> None:
     options = {"hidden": [8]} if "mlp" in name else {}
     light = ("mlp", "mlp_bn", "linear", "small_cnn")
-    options |= {"classifier": False} if name.startswith(("vgg", "mobilenet")) else {}
+    options |= {"classifier": False} if name.startswith(("vgg", "mobilenet_v3")) else {}
     with torch.device("cpu" if name in light else "meta"):
         network = build(name, input_shape=(3, 64, 64), classes=2, head=[], **options)
     layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
@@ -73,7 +73,7 @@ def test_by_default_no_network_begins_with_a_layer_linear_in_all_raw_values(name
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("model=mlp", "the plan trains 'mlp', and this site's rule is `plan: models`: resnet18"),
+        ("model=mlp", "the plan trains 'mlp', and this site's rule is `plan: models`: resnet4"),
         ("train.batch_size=7", "batches of 7, and this site's rule is `plan: min-batch-size`: 8"),
         ("train.optimizer.lr=1.5", "is 1.5, and this site's rule is `plan: max-learning-rate`: 1"),
         ("deployment.epochs=1 deployment.lr_factor=100", "learning rate is 3"),

@@ -35,6 +35,12 @@ def test_knowledge_is_named_with_what_it_is() -> None:
     )
 
 
+def test_what_arrives_only_is_named() -> None:
+    words = dict(plan_words(plan_of("faces_paper", "method=fedgh")))
+    assert words["received global_head"].startswith("from the server, and never leaves: the last")
+    assert "received global_head" not in dict(plan_words(plan_of("faces_paper", "method=fedproto")))
+
+
 def test_words_of_a_server_stay_on_their_line() -> None:
     plan = plan_of("faces_paper")
     hostile = replace(plan, model={"name": "resnet18\n\x1b[2Jgroup", "head": "x" * 10_000})

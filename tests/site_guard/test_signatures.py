@@ -97,6 +97,24 @@ def test_runs_that_differ_in_their_start_alone_have_a_signature_each() -> None:
     assert found == Signed(KEY.public_key(), TWO)
 
 
+def of_models(**starts: str) -> str:
+    return json.dumps({**json.loads(PLAN), "models": ["big", "edge"], "starts": starts})
+
+
+def test_the_starts_of_several_networks_are_signed_together() -> None:
+    signature = sign(b"bundle", of_models(big=ONE, edge=TWO), KEY)
+    for kind, plan in (
+        (kinds.TRAIN, of_models(big=ONE, edge=TWO)),
+        (kinds.QUERY, of_models()),
+    ):
+        assert require_signature(b"bundle", plan, signature, TRUSTED, kind)
+    for other in (of_models(big=TWO, edge=ONE), of_models(big=ONE), of_models()):
+        with pytest.raises(Refused, match="sign it again with the checkpoint of the run"):
+            require_signature(b"bundle", other, signature, TRUSTED, kinds.TRAIN)
+    left_open = sign(b"bundle", of_models(big="any", edge=TWO), KEY)
+    assert require_signature(b"bundle", of_models(big=ONE), left_open, TRUSTED, kinds.TRAIN)
+
+
 @pytest.mark.parametrize("start", ["any", "none", ONE, ""])
 def test_what_a_signature_says_of_the_start_cannot_be_changed(start: str) -> None:
     _, _, signature = sign(b"bundle", starting(TWO), KEY).partition(":")

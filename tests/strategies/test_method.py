@@ -87,6 +87,16 @@ def test_that_a_methods_own_networks_are_not_compiled_is_said() -> None:
     assert not remarks(make_method({"name": "ditto", "pull": 0.1}), replace(train, compile=False))
 
 
+def test_that_frozen_layers_run_in_every_step_for_a_network_on_the_inputs_is_said() -> None:
+    train = compose("faces", []).train
+    fml = make_method({"name": "fml", "alpha": 0.5, "beta": 0.5, "model": "auto"})
+    (said,) = remarks(fml, train, frozen=True)
+    assert "outputs of frozen layers are not cached but computed in every step" in said
+    assert not remarks(fml, train)
+    assert not remarks(fml, replace(train, cache_features=False), frozen=True)
+    assert not remarks(make_method({"name": "fedavg"}), train, frozen=True)
+
+
 def test_layers_that_would_change_no_measure_do_not_cross() -> None:
     ditto = make_method({"name": "ditto", "pull": 0.1})
     with pytest.raises(UserError, match="method ditto a site predicts with a model of its own"):

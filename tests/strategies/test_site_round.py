@@ -102,6 +102,14 @@ def test_a_module_that_is_frozen_away_cannot_be_cut_at(site: SiteRound) -> None:
         site.cut("head.in")
 
 
+def test_pictures_are_normalized_as_the_sites_own(site: SiteRound) -> None:
+    pictures = torch.rand(2, 3, 2, 2)
+    assert torch.equal(site.as_inputs(pictures), pictures)
+    site.picture_scale = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
+    expected = (pictures[:, 1] - 0.2) / 1.0
+    assert torch.allclose(site.as_inputs(pictures)[:, 1], expected)
+
+
 def test_a_second_model_begins_as_the_first_and_is_kept_without_what_is_frozen(
     site: SiteRound,
 ) -> None:

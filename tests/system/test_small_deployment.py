@@ -53,7 +53,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             place: dict[str, Any] = {"partition-id": index, "num-partitions": len(SITES)}
             data = str(write_table(processes.folder / "tables" / f"{site}.csv", WARDS[site]))
             task = ("gender", "pose")[index % 2]
-            place |= {"share": ["common", "task", "means"], "plan": RULES}
+            place |= {"share": ["common", "task", "means", "prototypes"], "plan": RULES}
             start_site(processes, site, port, task=task, threads=1, data=data, **place)
         yield Deployment(processes, superlink)
 
@@ -85,7 +85,7 @@ def test_a_small_deployment_measures_what_the_app_measures_in_one_process(
     assert deployed == federation.measured(here)
 
 
-@pytest.mark.parametrize("method", ["ditto", "dbe"])
+@pytest.mark.parametrize("method", ["ditto", "dbe", "fedproto", "fedgh", "fml"])
 def test_a_second_model_stays_and_knowledge_travels_where_it_is_shared(
     deployment: Deployment, tmp_path: Path, body: Path, method: str
 ) -> None:
@@ -94,7 +94,8 @@ def test_a_second_model_stays_and_knowledge_travels_where_it_is_shared(
     )
     log, results = deployment.run(method, overrides)
     assert ("before round 1: means of 3 sites" in log) == (method == "dbe")
-    assert set(results["rounds"][1]["bytes_up"]) == {"common"}
+    sent = {"fml": {"common", "task"}, "fedproto": {"prototypes"}, "fedgh": {"prototypes"}}
+    assert set(results["rounds"][1]["bytes_up"]) == sent.get(method, {"common"})
     here, _ = simulate(tmp_path / method, "faces", overrides.split(), sites=len(SITES))
     assert federation.measured(results) == federation.measured(here)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client_app.data.duplicates import numbered_contents
 from client_app.data.paths import describe_file
 from client_app.data.pflbench.published import (
     Published,
     folder_with,
     missing,
-    numbered,
     one_of,
 )
 from fedstrata.support.errors import UserError, private
@@ -67,7 +67,7 @@ def read_ag_news(root: Path, largest: int) -> Published:
         np.array(labels, dtype=np.int64),
         np.arange(len(texts)) >= trained,
         lambda rows: shares_of_words([texts[row] for row in rows]),
-        numbered(text.encode() for text in texts),
+        numbered_contents(text.encode() for text in texts),
         lambda row: describe_file(places[row][0]) + f", line {places[row][1]}",
         lambda row: places[row],
         "text",

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client_app.data.duplicates import numbered_contents
 from client_app.data.paths import describe_file, reject_escape
-from client_app.data.pflbench.published import Published, missing, numbered
+from client_app.data.pflbench.published import Published, missing
 from fedstrata.support.errors import UserError, private
 
 ACTIVITIES = {
@@ -88,7 +89,7 @@ def read_subject(path: Path, largest: int) -> Published:
         np.array(labels, dtype=np.int64),
         np.zeros(len(labels), dtype=bool),
         lambda rows: values[rows],
-        numbered(each.tobytes() for each in values),
+        numbered_contents(each.tobytes() for each in values),
         lambda row: describe_file(path) + f", window {row + 1}",
         lambda row: (path, row),
         "window",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client_app.data.duplicates import numbered_contents
 from client_app.data.paths import describe_file, describe_root, file_inside
 from fedstrata.support.errors import PrivateText, UserError
 
@@ -95,18 +95,11 @@ def of_pictures(
         np.concatenate([part[1] for part in parts]).astype(np.int64),
         np.repeat([part[3] for part in parts], sizes),
         lambda rows: images[rows],
-        numbered(each.tobytes() for each in images),
+        numbered_contents(each.tobytes() for each in images),
         where,
         place,
         "picture",
     )
-
-
-def numbered(contents: Iterable[bytes]) -> NDArray[np.int64]:
-    """Return a number for each content, equal for equal contents, in order of their first place."""
-    seen: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(each, digest_size=16).digest() for each in contents)
-    return np.array([seen.setdefault(each, len(seen)) for each in digests], dtype=np.int64)
 
 
 def folder_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path | None:

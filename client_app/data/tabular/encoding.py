@@ -29,6 +29,7 @@ SPLIT = "split"
 # What pandas and spreadsheets call the numbers of the rows.
 _ROW_NUMBERS = re.compile(r"|Unnamed: 0|__index_level_[0-9]+__")
 MOST_INPUTS = 20_000  # columns of the inputs, with one for each category
+_CODES = {-1.0, -9.0, -99.0, -999.0, -9999.0, 99.0, 999.0, 9999.0}
 LEAST_ROWS = 20  # fewer are not judged: all numbers may differ by chance
 
 
@@ -206,8 +207,9 @@ def scale_of(
 
 
 def warn_of_columns(encoded: Encoded, train: NDArray[np.int64], findings: Findings) -> None:
-    """Warn of inputs without use: the same in all training rows, or another in each."""
+    """Warn of inputs without use, the same in all training rows or another in each, and of codes."""
     chosen = encoded.values[train]
+    _warn_of_codes(encoded, chosen, findings)
     with np.errstate(invalid="ignore"):
         same = [
             n for n, column in zip(encoded.names, chosen.T, strict=True) if _is_constant(column)
@@ -227,6 +229,31 @@ def warn_of_columns(encoded: Encoded, train: NDArray[np.int64], findings: Findin
             private(f"another whole number in every row, as an identifier has: {_named(each)}")
             + "; leave such columns out of data.features"
         )
+
+
+def _warn_of_codes(encoded: Encoded, chosen: NDArray[np.float64], findings: Findings) -> None:
+    """Warn of numbers such as -999 that are far from all others: they often mean "not known"."""
+    found = []
+    for column in np.flatnonzero(encoded.numbers):
+        known = chosen[~np.isnan(chosen[:, column]), column]
+        for code in _CODES & set(known.tolist()):
+            others = known[known != code]
+            many = len(known) - len(others)
+            if many > 1 and _is_far(code, others):
+                found.append(f"{encoded.names[column]!r} {code:g} ({many} rows)")
+    if found:
+        findings.warn(
+            "far from all other values, as a code for what is not known: "
+            + private(", ".join(found[:MOST_NAMED]), "some numbers")
+            + "; if it is one, add it to data.missing"
+        )
+
+
+def _is_far(code: float, others: NDArray[np.float64]) -> bool:
+    """Return whether it is farther from the nearest of two values or more than these are apart."""
+    if not len(others) or others.min() == others.max():
+        return False
+    return bool(np.abs(others - code).min() > others.max() - others.min())
 
 
 def _is_constant(column: NDArray[np.float64]) -> bool:

@@ -18,6 +18,7 @@ from tests.helpers.site_contexts import opened, order, payloads, plan_of
 
 PLAN = plan_of("cohort.sites=2", "cohort.batched=false")
 NODE = {"partition-id": 1, "num-partitions": 2}
+BATCHED = ["groups.pretrained=[]", "groups.common=[...]", "groups.task=[head.0]"]
 EXPECTED = {"common": 48, "task/gender": 24, "task/pose": 24}
 
 
@@ -103,3 +104,38 @@ def test_a_site_that_fails_is_in_no_sum() -> None:
     assert [bool(report.error) for report in reports] == [False, True]
     assert "the server sent nothing of 'task/pose'" in reports[1].error
     assert sums.keys() == {"common", "task/gender"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["cohort.batched=false"],
+        ["cohort.batched=false", "method=ditto", "groups=all_common", "groups.pretrained=[]"],
+        ["model=linear", *BATCHED],
+    ],
+    ids=["one after the other", "a second model", "batched"],
+)
+def test_a_site_whose_layers_are_lost_says_so(overrides: list[str]) -> None:
+    plan = plan_of("cohort.sites=4", *overrides)
+    cohort = open_cohort(read_node_settings({"partition-id": 0, "num-partitions": 1}, {}), plan)
+    contexts = [context for context in cohort.contexts.values() if context.data.task == "gender"]
+    own = payloads(contexts[0])
+    layers = {scope: own[group] for group, scope in cohort_node._keys(contexts[0]).items()}
+    expected = dict.fromkeys(layers, 96)
+    last = {context.data.site: 1 for context in contexts}
+    train_cohort(contexts, order(1, layers), expected)
+    whole, _ = train_cohort(contexts, order(2, layers)._replace(last=last), expected)
+    assert [report.began_with for report in whole] == [None, None]
+    lost, kept = (context.store for context in contexts)
+    for number in lost.rounds():
+        lost.path(number).unlink()
+    again = order(3, layers)._replace(last=dict.fromkeys(last, 2))
+    reports, _ = train_cohort(contexts, again, expected)
+    assert {report.site: report.began_with for report in reports} == {
+        lost.folder.name: 0,
+        kept.folder.name: None,
+    }
+    if "batched" not in str(overrides):
+        numerics = reports[0].numerics
+        assert numerics is not None
+        assert numerics.batched_sites == 2

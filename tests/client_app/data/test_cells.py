@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from client_app.data.cells import CellRules, Faults, normal, same_key
+from client_app.data.cells import CellRules, Faults, normal, perhaps_missing, same_key
 from fedstrata.support.errors import UserError, private
 
 
@@ -15,6 +15,13 @@ def test_missing_words_are_found_in_any_case_with_blanks() -> None:
     assert not rules.is_missing("0")
     assert not CellRules(missing=()).is_missing("nan")
     assert CellRules(missing=()).is_missing("")
+
+
+def test_words_and_signs_that_often_mean_nothing_are_doubtful() -> None:
+    for cell in ("?", " - ", "--", "...", "Unknown", "not  recorded", "#N/A N/A", "-1", "\ufeffNA"):
+        assert perhaps_missing(cell), cell
+    for cell in ("1", "0", "cat", "no", "A-", "+1", "known"):
+        assert not perhaps_missing(cell), cell
 
 
 def test_numbers_have_one_decimal_sign() -> None:

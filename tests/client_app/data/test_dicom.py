@@ -233,9 +233,25 @@ def test_a_patient_stays_on_one_side(tmp_path, options, info, manifest: bool) ->
     site = info(root=tmp_path)
     load("images", {**chosen, "unreadable": "skip"}, site, seed=1)
     assert site.findings.left_out["unreadable"] == 3
+    (tmp_path / "sick" / "3.dcm").unlink()  # so that the folder changes, and is listed anew
     (tmp_path / "sick" / "3.dcm").write_bytes(dicom(TWELVE, PatientID=""))
     with pytest.raises(UserError, match="has no PatientID"):
         load("images", chosen, info(root=tmp_path), seed=1)
+
+
+def test_patients_on_both_sides_are_a_warning_without_the_option(tmp_path, options, info) -> None:
+    for kind in ("sick", "well"):
+        (tmp_path / kind).mkdir()
+        for number in range(15):
+            content = dicom(TWELVE + number + 100 * (kind == "sick"), PatientID=f"P{number % 2}")
+            (tmp_path / kind / f"{number}.dcm").write_bytes(content)
+    (tmp_path / "well" / "0.dcm").write_bytes(dicom(TWELVE + 500, PatientID=""))
+    site = info(root=tmp_path)
+    load("images", options("images", size=8), site, seed=1)
+    (warning,) = (w for w in site.findings.warnings if "PatientID" in w.whole)
+    assert warning.whole.startswith("2 patients stand in two splits, by the PatientID of DICOM")
+    assert warning.public.startswith("patients stand in two splits")
+    assert "write data.group=patient" in warning.whole
 
 
 def test_the_window_of_each_file_can_be_used(tmp_path: Path) -> None:

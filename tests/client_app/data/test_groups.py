@@ -23,8 +23,11 @@ from fedstrata.support.errors import UserError, private
 
 
 def test_a_column_of_patients_is_noticed() -> None:
-    assert likely_column(["path", "Patient ID"]) == "Patient ID"
-    assert likely_column(["path", "patients", "age"]) is None
+    for name in ("Patient ID", "PatientID", "patient", "Subject", "case_id", "MRN", "Patienten-Nr"):
+        assert likely_column(["path", name]) == name
+    assert likely_column(["StudyInstanceUID", "PatientID"]) == "PatientID"
+    for other in ("patient_age", "patients", "age", "case", "study", "personality", "path"):
+        assert likely_column([other]) is None
 
 
 def test_a_pattern_finds_the_group_in_the_path() -> None:
@@ -60,9 +63,20 @@ def test_a_path_that_is_too_long_is_an_error_and_no_other_group() -> None:
 
 def test_an_example_without_a_group_is_alone() -> None:
     found = Findings()
-    numbers = numbered_groups(["p1", "", "P1", "p1 ", "na"], CellRules(), found, "patient")
+    numbers = numbered_groups(["p1", "", "p2", "p1 ", "na"], CellRules(), found, "patient")
     assert numbers.tolist() == [0, -1, 1, 0, -2]
     assert found.warnings[0].whole.startswith("2 examples have no value in 'patient'")
+    assert not found.notes
+
+
+def test_a_patient_who_is_written_in_two_ways_is_one_group() -> None:
+    found = Findings()
+    written = ["p1", "P1", " p1 ", "2", "2.0", "p3"]
+    assert numbered_groups(written, CellRules(), found, "patient").tolist() == [0, 0, 0, 1, 1, 2]
+    assert found.notes[0].whole.startswith("2 values in 'patient' (data.group) differ")
+    assert found.notes[0].public.startswith("values in 'patient'")
+    long = ["12345678901234567890", "12345678901234567891", "1.2.840.0"]
+    assert numbered_groups(long, CellRules(), found, "patient").tolist() == [0, 1, 2]
 
 
 def test_units_join_what_is_linked_by_either() -> None:

@@ -14,6 +14,7 @@ from client_app.data.task_options import read_tasks
 from fedstrata.support.errors import UserError, as_private_text, private
 
 NAN = float("nan")
+NUMBERS = {"columns": ["c0", "c1"], "kind": "number"}
 
 
 def read(
@@ -47,6 +48,29 @@ def test_words_for_missing_are_no_class_and_are_counted() -> None:
     assert targets.values.tolist() == [0, 1]
     assert found.left_out == {"no label": 9}
     assert found.examples["no label"][0].whole == "secret.csv, line 3"
+
+
+@pytest.mark.parametrize("word", ["?", "-", "Unknown", "#N/A N/A", "-999", "n.a."])
+def test_a_class_that_often_means_nothing_is_a_warning(word) -> None:
+    found = Findings()
+    column = ["cat", "dog", word, word]
+    assert len(read(column, findings=found).classes) == 3
+    (warning,) = found.warnings
+    assert warning.whole.startswith(f"column 'c0': {word!r} (2) taken as a class;")
+    assert f",'{word}'];" in warning.whole
+    assert warning.public.startswith("column 'c0': some labels taken as a class;")
+    assert "write it into data.missing;" in warning.public
+    quiet = Findings()
+    assert read(column, rules=CellRules(missing=[word]), findings=quiet).classes == ("cat", "dog")
+    read(column, classes=["cat", "dog", word], findings=quiet)
+    read(column, folders=True, findings=quiet)
+    assert not quiet.warnings
+
+
+def test_plus_and_minus_are_results() -> None:
+    found = Findings()
+    assert read(["+", "-", "+"], findings=found).classes == ("+", "-")
+    assert not found.warnings
 
 
 def test_what_is_missing_can_be_configured() -> None:
@@ -191,7 +215,12 @@ def test_uncertain_labels_follow_their_policy(policy, value) -> None:
         with pytest.raises(UserError, match=r"line 2, column 'a': '-1'.*; secret.csv, line 3"):
             read(*columns, task=task)
     else:
-        assert read(*columns, task=task).values.tolist() == [[value, 0], [1, value]]
+        found = Findings()
+        targets = read(*columns, task=task, findings=found)
+        assert targets.values.tolist() == [[value, 0], [1, value]]
+        (note,) = found.notes
+        assert note.whole == f"uncertain cells (-1): 2 count as {value} (data.tasks.t.uncertain)"
+        assert note.public == f"uncertain cells (-1): count as {value} (data.tasks.t.uncertain)"
 
 
 def test_a_cell_that_is_no_label_is_reported() -> None:
@@ -226,6 +255,13 @@ def test_a_cell_that_is_no_number_is_reported(cell, message) -> None:
     with pytest.raises(UserError, match=message) as raised:
         read(["1.5", cell, "x"], task={"column": "a", "kind": "number"})
     assert cell not in raised.value.public
+
+
+def test_numbers_that_are_all_the_same_are_a_warning() -> None:
+    found = Findings()
+    read(["7.5", "", "7.50"], ["1", "2", "3"], task=NUMBERS, findings=found)
+    (warning,) = found.warnings
+    assert warning.whole == "column 'c0': all numbers to predict are the same"
 
 
 def test_a_deployed_site_sends_configured_names_alone() -> None:

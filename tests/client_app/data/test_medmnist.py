@@ -324,6 +324,41 @@ def test_a_label_that_is_not_0_or_1_is_reported(tmp_path, options, info, value) 
         load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)
 
 
+def leaking(folder: Path) -> Path:
+    """Write a file whose first test picture is one of training, with another label."""
+    arrays = medmnist_arrays(kinds=2)
+    arrays["test_images"][0] = arrays["train_images"][5]
+    np.savez(folder / "skin.npz", **arrays)
+    return folder
+
+
+def test_copies_in_two_splits_are_said_refused_or_dropped(tmp_path, options, info) -> None:
+    site = info(root=leaking(tmp_path))
+    kept = load("medmnist", options("medmnist"), site, seed=1)
+    assert [len(kept.train), len(kept.test)] == [40, 20]
+    assert [warning.whole for warning in site.findings.warnings] == [
+        "1 pictures stand in two splits (data.duplicates=keep)",
+        "1 pictures have two labels (data.duplicates=keep)",
+    ]
+    with pytest.raises(UserError, match=r"skin.npz, train_images, number 5 \(train\) = .*test_im"):
+        load("medmnist", options("medmnist", duplicates="refuse"), site, seed=1)
+    dropped = load("medmnist", options("medmnist", duplicates="drop"), site, seed=1)
+    assert [len(dropped.train), len(dropped.test)] == [39, 19]  # of two labels, neither is used
+    assert dropped.test_places.rows == tuple(range(1, 20))
+    with pytest.raises(UserError, match=r"data\.duplicates: refuse, drop, keep, not 'no'"):
+        load("medmnist", options("medmnist", duplicates="no"), site, seed=1)
+
+
+def test_masks_and_absent_classes_are_said(tmp_path, options, info) -> None:
+    arrays = medmnist_arrays(kinds=1)
+    arrays |= {n: a // 128 for n, a in arrays.items() if n.endswith("images")}
+    np.savez(tmp_path / "skin.npz", **arrays)
+    site = info(root=tmp_path)
+    load("medmnist", options("medmnist", classes={"skin": ["well", "ill"]}), site, seed=1)
+    assert any("(they go from 0 to 1" in warning.whole for warning in site.findings.warnings)
+    assert [note.whole for note in site.findings.notes] == ["no example here of 'ill'"]
+
+
 def test_grades_are_classes_or_a_number(tmp_path, options, info) -> None:
     np.savez(tmp_path / "retinamnist.npz", **medmnist_arrays(kinds=5))
     plain = load("medmnist", options("medmnist"), info(root=tmp_path), seed=1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from client_app.data.normalization import check_normalization
+from client_app.data.findings import Findings
+from client_app.data.normalization import check_normalization, some_of, warn_of_small_range
 from fedstrata.support.errors import UserError
 
 
@@ -26,3 +28,25 @@ def test_numbers_per_channel_are_accepted() -> None:
 def test_wrong_numbers_are_reported(mean, std, message) -> None:
     with pytest.raises(UserError, match=message):
         check_normalization(mean, std, 3)
+
+
+@pytest.mark.parametrize(("highest", "warned"), [(1, True), (30, True), (34, False), (255, False)])
+def test_half_of_the_pictures_nearly_one_gray_are_a_warning(highest, warned) -> None:
+    picture = np.zeros((4, 4, 1), np.uint8)
+    picture[0, 0] = highest
+    found = Findings()
+    warn_of_small_range([picture, picture, picture + 1], "mend them", found)
+    assert bool(found.warnings) == warned
+
+
+def test_deep_pictures_and_none_are_no_warning() -> None:
+    found = Findings()
+    warn_of_small_range([], "mend them", found)
+    warn_of_small_range([np.zeros((4, 4, 1), np.float32)], "mend them", found)
+    assert not found.warnings
+
+
+def test_some_of_many_are_evenly_spaced() -> None:
+    assert some_of([]) == []
+    assert some_of(range(3)) == range(3)
+    assert list(some_of(range(1000))) == list(range(0, 1000, 16))

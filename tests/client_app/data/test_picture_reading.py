@@ -63,10 +63,28 @@ def test_a_given_range_or_window_is_used(tmp_path: Path) -> None:
         assert np.allclose((values.min(), values.max()), (0, 0.5))
 
 
-def test_pictures_of_one_value_are_black(tmp_path: Path) -> None:
-    values, span = all_of(read(deep(tmp_path / "a", (7, 7))), train=1)
-    assert (values == 0).all()
-    assert span == (7, 7)
+def test_deep_pictures_of_one_value_are_refused_unless_a_range_is_given(tmp_path: Path) -> None:
+    folder = deep(tmp_path / "a", (7, 7))
+    with pytest.raises(
+        UserError, match=r"is the same \(7\); mend the files.*data.range=\[0,4095\]"
+    ):
+        all_of(read(folder), train=1)
+    values, span = all_of(read(folder, range=[0, 14]), train=1)
+    assert (values == 0.5).all()
+    assert span == (0, 14)
+
+
+def test_pictures_of_eight_bits_that_are_nearly_one_gray_are_a_warning(tmp_path: Path) -> None:
+    for number in range(3):  # a mask of 0 and 1, as a program wrote it
+        mask = np.arange(64).reshape(8, 8) % (number + 2) % 2
+        Image.fromarray(mask.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    found = Findings()
+    all_of(read(tmp_path, found), train=3)
+    assert "less than 1/8 of the values 0 to 255 (they go from 0 to 1" in found.warnings[0].whole
+    assert "0 to 1" not in found.warnings[0].public
+    given = Findings()
+    all_of(read(tmp_path, given, range=[0, 1]), train=3)
+    assert not given.warnings
 
 
 def test_eight_bits_are_scaled_by_255_unless_a_range_is_given(tmp_path: Path) -> None:
@@ -121,13 +139,14 @@ def broken(folder: Path, many: int, sound: int) -> Path:
     return folder
 
 
-def test_all_damaged_pictures_are_named_at_once(tmp_path: Path) -> None:
+def test_all_damaged_pictures_are_named_at_once(tmp_path: Path, caplog) -> None:
     with pytest.raises(UserError) as raised:
         read(broken(tmp_path, MOST_NAMED + 3, 4))
     text = str(raised.value)
     assert "13 of 17 pictures cannot be read" in text
     assert text.count("not a readable picture") == MOST_NAMED
-    assert "and 3 more" in text
+    assert "and 3 more, which the log of this site names" in text
+    assert caplog.text.count("not a readable picture") == MOST_NAMED + 3
     assert "data.unreadable=skip" in text
     assert raised.value.public == (
         "13 of 17 pictures cannot be read; mend or remove them, or use data.unreadable=skip"

@@ -114,6 +114,15 @@ def test_values_that_no_site_has_are_a_warning() -> None:
     assert "'num-supernodes=3'" in warning.whole
 
 
+def test_values_of_sites_that_look_the_same_are_a_warning() -> None:
+    found = Findings()
+    domains = [("North", "north ", "South")[row // 20] for row in range(60)]
+    share(labelled(domains=domains), "natural", Rank(0, 3), found)
+    (warning,) = found.warnings
+    assert warning.whole.startswith("'North' and 'north ' of 'ward' differ only in case")
+    assert warning.public.startswith("values of 'ward' differ only in case")
+
+
 def test_a_class_with_too_few_examples_for_its_splits_is_a_warning() -> None:
     found = Findings()
     own = share(labelled(labels=[0] * 59 + [1], of_group=1), findings=found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -9,6 +11,7 @@ from flwr_datasets.partitioner import IidPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client_app.data import site_split
 from client_app.data.site_info import SiteInfo
 from client_app.data.site_split import (
     ALONE,
@@ -210,3 +213,30 @@ def test_a_domain_is_split_at_random_and_must_have_enough_examples() -> None:
     with pytest.raises(UserError, match=r"'domain' needs a manifest.*data\.domains=true"):
         shares(scheme("domain"), 6)
     assert rows_of_site(scheme("domain"), LABELS, ALONE, 1, domains).tolist() == list(range(300))
+
+
+def test_the_shares_of_all_sites_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.random.default_rng(4).integers(0, 3, 90)
+    options = scheme("dirichlet", alpha=1.0, smallest=1)
+    site_split._drawn.clear()
+    drawn: list[int] = []
+    plain = site_split._undrawn
+
+    def counted(*given: Any) -> Any:
+        drawn.append(1)
+        return plain(*given)
+
+    monkeypatch.setattr(site_split, "_undrawn", counted)
+    every = [rows_of_site(options, labels, Rank(i, 4), 7) for i in range(4)]
+    assert len(drawn) == 1
+    assert sorted(np.concatenate(every).tolist()) == list(range(90))
+    for i in (3, 0):  # as if each had been drawn by itself
+        site_split._drawn.clear()
+        assert np.array_equal(rows_of_site(options, labels, Rank(i, 4), 7), every[i])
+    before = len(drawn)
+    other = labels.copy()
+    other[0] = (other[0] + 1) % 3
+    rows_of_site(options, other, Rank(0, 4), 7)
+    rows_of_site(options, labels, Rank(0, 4), 8)
+    rows_of_site(options, labels, Rank(0, 5), 7)
+    assert len(drawn) == before + 3

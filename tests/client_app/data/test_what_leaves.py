@@ -123,7 +123,8 @@ def folders(*paths: str, **more: Any) -> Make:
         ),
         (
             manifest([f"{PATIENT}/000.png", PATIENT]),
-            "data.classes, task 'label': two classes or more, each once",
+            "task 'label': two classes or more are needed, and here is only one; for a site with "
+            "examples of one class alone name all of them, as in data.classes={label:[cat,dog]}",
         ),
         (manifest(header=[f"{PATIENT}/000.png", "cat"]), "FILE: no column 'path'"),
         (manifest([PATIENT]), "FILE, line 2: 1 cells, but the header has 2"),
@@ -140,7 +141,8 @@ def folders(*paths: str, **more: Any) -> Make:
         ),
         (
             folders(f"{PATIENT}/1.png"),
-            "data.classes, task 'label': two classes or more, each once",
+            "task 'label': two classes or more are needed, and here is only one; for a site with "
+            "examples of one class alone name all of them, as in data.classes={label:[cat,dog]}",
         ),
         (
             folders("cat/1.png", f"{PATIENT}.png"),
@@ -298,7 +300,8 @@ def test_errors_about_the_official_folder_name_nothing_private(tmp_path, options
         ([["text", "label"], [PATIENT, ""]], "FILE: no text has a label in column 'label'"),
         (
             [["text", "label"], [PATIENT, PATIENT]],
-            "data.classes, task 'label': two classes or more, each once",
+            "task 'label': two classes or more are needed, and here is only one; for a site with "
+            "examples of one class alone name all of them, as in data.classes={label:[cat,dog]}",
         ),
         (
             [["text", "label"], [PATIENT, "cat"], ["x", "dog"]],

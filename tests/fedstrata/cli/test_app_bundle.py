@@ -16,7 +16,7 @@ from fedstrata.cli.app_bundle import (
     app_root,
     build_bundle,
     bundle_files,
-    default_experiment,
+    default_config,
 )
 from fedstrata.support.errors import UserError
 from tests.helpers.source import PRODUCT, imports, modules
@@ -56,9 +56,9 @@ def test_what_the_apps_import_of_ours_is_in_the_bundle() -> None:
     assert sorted(missing) == []
 
 
-def test_the_default_experiment_is_the_apps() -> None:
+def test_the_default_config_is_the_apps() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert default_experiment() == project["tool"]["flwr"]["app"]["config"]["experiment"]
+    assert default_config() == project["tool"]["flwr"]["app"]["config"]
 
 
 def test_another_project_around_the_packages_is_no_checkout(tmp_path: Path) -> None:

@@ -362,3 +362,16 @@ def test_sites_with_one_range_have_one_line(
     assert shown["range"] == [0, 200]
     assert "range of values: 0 to 200 become 0 to 1" in lines(shown)
     assert not any("unlike" in text for text in shown["warnings"])
+
+
+def test_sites_with_different_networks_are_checked_against_each_other(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = ["+model@models.wide=small_cnn", "+model@models.tiny=mlp", "model.head=[8]"]
+    words = [*images(pictures, *two), "--sites", "2", "groups=all_common", "method=lg_fedavg"]
+    shown, _ = checked(capsys, *words, status=1)
+    (error,) = shown["errors"]
+    assert error.startswith("what model 'wide' exchanges in group 'common' does not agree in shape")
+    shown, _ = checked(capsys, *words, "method.common=[head.out]")
+    assert [one["leaves"]["model"] for one in shown["sites"]] == ["tiny", "wide"]
+    assert any(" (tiny): train" in line or ", tiny): train" in line for line in lines(shown))

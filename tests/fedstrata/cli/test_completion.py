@@ -26,6 +26,8 @@ from server_app.compose import compose
         ("fedstrata run experiment=", ["experiment=faces", "experiment=har"], ["faces"]),
         ("fedstrata run strategy.ro", ["strategy.rounds="], ["strategy.fraction="]),
         ("fedstrata run strategy.coding.common=", ["strategy.coding.common=int8"], []),
+        ("fedstrata run +model@models.big=resnet1", ["+model@models.big=resnet18"], []),
+        ("fedstrata run models=ht", ["models=htfe4"], ["models=mlp4"]),
         ("fedstrata check baselines.alone=t", ["baselines.alone=true"], ["baselines.alone=false"]),
         ("fedstrata run --no", ["--nodes", "--node-cpus"], ["--resume"]),
         ("fedstrata run aggregator@strategy.aggregators.common=f", [], ["fedavg"]),

@@ -52,6 +52,12 @@ def test_a_run_that_a_person_named_is_found_by_that_name(tmp_path: Path) -> None
     assert find_model("march:north", [tmp_path]) == other
 
 
+def test_a_simulation_is_found_once(tmp_path: Path) -> None:
+    path = touched(tmp_path / "march" / "sites" / "north" / "deployed.safetensors")
+    touched(tmp_path / "march" / "run.json").write_text(json.dumps({"federation": "march"}))
+    assert find_model("march:north", [tmp_path]) == path
+
+
 def test_two_runs_of_a_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
     path = touched(tmp_path / "march-0a1b2c3d" / "sites" / "north" / "deployed.safetensors")
     touched(tmp_path / "march-baseline" / "sites" / "north" / "deployed.safetensors")

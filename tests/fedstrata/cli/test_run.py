@@ -25,6 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEDSTRATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("fedstrata.engine.local.forkserver.ensure_running", lambda: None)
     return tmp_path
 
 
@@ -139,12 +140,6 @@ def test_a_value_with_spaces_stays_one_override(here: Path) -> None:
     )
 
 
-def test_without_ray_the_line_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(SystemExit, match=r"pip install 'fedstrata\[simulation\]'"):
-        main([])
-
-
 @pytest.mark.parametrize(
     ("words", "nodes"),
     [
@@ -163,34 +158,38 @@ def test_the_experiment_says_how_many_nodes_it_needs(words: list[str], nodes: in
 
 
 class Fake:
-    """A screen that notes, and a SuperLink that plays what a test says."""
+    """A screen that notes, and an engine that plays what a test says."""
 
     def __init__(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.out, self.errors = io.StringIO(), io.StringIO()
-        self.home, self.said, self.play = here, here / "said", lambda: None
-        self.end, self.submitted = "finished:completed", dict[str, Any]()
+        self.said, self.play, self.closed = here / "said", lambda: None, False
+        self.end, self.started = "finished:completed", dict[str, Any]()
         monkeypatch.setattr(command, "make_screen", lambda: Screen(self.out, self.errors))
-        monkeypatch.setattr(command, "OwnSuperLink", lambda log: self)
-        monkeypatch.setattr(command, "build_bundle", lambda: b"bundle")
+        monkeypatch.setattr(command, "LocalEngine", self.engine)
         monkeypatch.setattr(command, "POLL", 0.001)
-        monkeypatch.setattr(command, "STATUS", 0.0)
+
+    def engine(self, cpus: int, gpus: float) -> Fake:
+        self.started = {"cpus": cpus, "gpus": gpus}
+        return self
 
     def __enter__(self) -> Fake:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.closed = True
+        self.close()
 
-    def submit(self, bundle: bytes, run_config: Any, resources: Any) -> int:
-        self.submitted = {**run_config, **resources}
+    def start(self, run_config: Any, nodes: int, log: Path) -> None:
+        self.started |= {**run_config, "nodes": nodes, "log": log}
         self.play()
-        return 7
 
-    def status(self, run: int) -> str:
+    def write_to(self, log: Path) -> None:
+        self.started["log"] = log
+
+    def status(self) -> str:
         return self.end
 
-    def finish_log(self) -> None:
-        pass
+    def close(self) -> None:
+        self.closed = True
 
     def say(self, kind: Any, text: str) -> None:
         note_said(kind, text, {VARIABLE: str(self.said)})
@@ -218,14 +217,14 @@ def test_a_complete_run_ends_with_0_and_its_log_lies_in_its_folder(fake: Fake, h
 
     fake.play = play
     assert ended("name=march", "seed=1", "--nodes", "3", "--node-cpus", "2") == 0
-    assert fake.submitted["overrides"] == "seed=1"
-    assert fake.submitted["num_supernodes"] == 3
-    assert fake.submitted["client_resources_num_cpus"] == 2
+    assert (fake.started["overrides"], fake.started["resume"]) == ("seed=1", "")
+    assert (fake.started["nodes"], fake.started["cpus"]) == (3, 2)
     (log,) = (folder / "logs").iterdir()
+    assert fake.started["log"] == log
     assert log.stat().st_mode & 0o777 == 0o600
     out = fake.out.getvalue()
     assert "round 1/8: 3 of 3 sites\n" in out
-    assert f"the log of Flower and Ray: {log}\n" in out
+    assert f"the log of its processes: {log}\n" in out
     assert "the report was not written: " in fake.errors.getvalue()  # it has no results.json
     assert [path.name for path in (here / "outputs").iterdir()] == ["march"]
 
@@ -286,7 +285,7 @@ def test_where_the_app_did_not_say_why_the_end_of_the_log_is_shown(fake: Fake) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_superlink_and_says_the_line_that_resumes(
+def test_a_signal_ends_the_processes_and_says_the_line_that_resumes(
     number: signal.Signals, fake: Fake, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = here / "out" / "march"
@@ -299,7 +298,7 @@ def test_a_signal_ends_the_superlink_and_says_the_line_that_resumes(
     fake.play, fake.end = play, "running"
     looks = iter(range(3))
 
-    def status(run: int) -> str:
+    def status() -> str:
         if next(looks) == 1:
             signal.raise_signal(number)
         return "running"
@@ -339,7 +338,7 @@ def test_what_is_said_after_the_last_look_is_shown(fake: Fake) -> None:
         fake.say("line", "the last words")  # the ServerApp says them, and ends
         return "finished:completed"
 
-    follower = Follower(wanted_of(), screen)
+    follower = Follower(wanted_of(), screen, fake.write_to)
     assert follower.follow(SaidLines(fake.said), status) == "finished:completed"
     assert "the last words" in fake.out.getvalue()
     assert issubclass(Stopped, BaseException)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,11 +46,11 @@ def settings(tmp_path: Path) -> Path:
     return path
 
 
-def ask(settings: Path, content: bytes, **changes: Any) -> Request:
+def ask(settings: Path, content: bytes, *overrides: str, **changes: Any) -> Request:
     """Let a run ask at the site."""
     read = read_settings(settings)
     approvals = Approvals(read.guard_folder / "approvals", "north")
-    asked = request(plan_of("faces_paper"), content, **changes)
+    asked = request(plan_of("faces_paper", *overrides), content, **changes)
     with pytest.raises(Waiting):
         approvals.require(asked, content, kinds.QUERY)
     return asked
@@ -77,6 +78,22 @@ def test_a_run_is_listed_shown_and_allowed(
     assert f"{asked.id}: allowed: 0 of 12 rounds used, until 2126-12-31" in allowed or (
         "until 2127-01-01" in allowed
     )
+
+
+def test_the_bytes_of_a_round_are_a_bound_where_the_rank_is_chosen_later(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(settings, bundle("one\n"), "method=fedkd")
+    shown = typed(settings, capsys, "show", "17")
+    assert re.search(r"tensors of common in at most [\d,]+ bytes", shown)
+
+
+def test_the_bytes_of_a_shared_perceptron_are_not_known_before_the_inputs_are(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(settings, bundle("one\n"), "method=fml", "method.model=mlp")
+    shown = typed(settings, capsys, "show", "17")
+    assert "not known before the site has said how large an example is" in shown
 
 
 def test_the_difference_to_the_last_approved_bundle_is_shown(

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstrata.protocol import answers, kinds, limits, orders
+from fedstrata.protocol import answers, cohort_answers, kinds, limits, orders
 from fedstrata.protocol.answers import DeployReport, RoundReport
 from fedstrata.protocol.class_measures import RATES, ByClass, OneClass
 from fedstrata.protocol.limits import Refused
@@ -205,6 +205,16 @@ def test_a_site_report_arrives_as_it_was_sent() -> None:
     assert answers.read_site_report(answers.answer(asked(), WHO, {})) == WHO
 
 
+def test_which_network_a_site_has_travels_only_where_there_are_several() -> None:
+    sent = answers.answer(asked(), replace(WHO, model="edge"), {})
+    assert answers.read_site_report(sent).model == "edge"
+    plain = answers.answer(asked(), WHO, {})
+    assert "model" not in json.loads(str(plain.content["report"]["json"]))
+    for name in ("../edge", "a/b", "x" * 65, "e dge"):
+        with pytest.raises(Refused, match="which is no model's name"):
+            answers.read_site_report(answers.answer(asked(), replace(WHO, model=name), {}))
+
+
 def test_what_a_site_computed_with_arrives_as_it_was_sent() -> None:
     numerics = Numerics(2, 4, 1, 8)
     sent = answers.answer(asked(), replace(GOOD, numerics=numerics), {})
@@ -238,7 +248,7 @@ def test_numerics_that_make_no_sense_are_refused(numerics: Any, reason: str) -> 
 @pytest.mark.parametrize("text", ["{}", "[]", "no JSON", "[" * 100_000])
 def test_a_report_without_a_name_is_refused(text: str) -> None:
     with pytest.raises(Refused, match="'report' cannot be read"):
-        answers.reporting_site(answer_with(text))
+        cohort_answers.reporting_site(answer_with(text))
 
 
 @pytest.mark.parametrize("kind", [kinds.QUERY, kinds.WEIGHTS, kinds.TRAIN, kinds.DEPLOY])

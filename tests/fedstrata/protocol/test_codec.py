@@ -27,6 +27,7 @@ from fedstrata.protocol.codings import (
     Float16,
     Int8,
     LowBit,
+    LowRank,
     TopK,
     expected_arrays,
     unchanged,
@@ -45,6 +46,8 @@ LOSSY: dict[str, Coding] = {
     "lowbit 1": LowBit(bits=1, per_channel=True),
     "topk": TopK(fraction=0.1, values="bfloat16", least=0),
     "topk float32": TopK(fraction=0.03, values="float32", least=0),
+    "lowrank": LowRank(energy_start=0.9, energy_end=0.9, rank=None, least=0),
+    "lowrank 1": LowRank(energy_start=0.9, energy_end=0.9, rank=1, least=0),
 }
 ALL = {"exact": EXACT, "changed": Changed(), **LOSSY}
 SHAPES = {
@@ -122,6 +125,10 @@ def test_sender_and_receiver_agree_and_the_error_is_small(name: str) -> None:
         beyond = rows.amax(1, keepdim=True) - (2 ** (coding.bits - 1) - 0.5) * steps
         assert (lost <= 1.001 * torch.maximum(steps / 2, beyond)).all()
         return
+    if isinstance(coding, LowRank):  # what the energy leaves, and the rounding of factors
+        share = left["conv.weight"].square().sum() / sizes.square().sum()
+        assert share <= (0.1 if coding.rank is None else 0.999)
+        return
     assert left["conv.weight"].abs().max() <= most[name.split()[0]]
 
 
@@ -162,7 +169,7 @@ def test_error_feedback_sends_later_what_was_lost(name: str) -> None:
 def test_unchanged_tensors_are_not_sent(name: str) -> None:
     target = {**BASE, "conv.bias": BASE["conv.bias"] + 1}
     data, left = encode(ALL[name], target, BASE, {})
-    arrays = payload.names_in(data, TensorSpecs(ALL[name]))
+    arrays = payload.shapes_in(data, TensorSpecs(ALL[name]))
     assert {n for n in SCHEMA if unchanged(n) in arrays} == set(SCHEMA) - {"conv.bias"}
     assert len(data) < 1200
     changes = decode(data, SCHEMA, ALL[name], max_magnitude=None)
@@ -263,7 +270,7 @@ def tampered(coding: Coding, **arrays: Tensor) -> bytes:
     data, _ = encode(coding, {"w": torch.randn(2, 8)}, {"w": torch.zeros(2, 8)}, {})
     made = {
         name: TensorSpec(shape, dtype)
-        for name, (dtype, shape) in expected_arrays(forms(W), coding, set()).items()
+        for name, (dtype, shape) in expected_arrays(forms(W), coding, {}).items()
     }
     own = payload.decode(data, made, max_magnitude=None)
     return payload.encode(own | {name.replace("_", "/"): t for name, t in arrays.items()})

@@ -5,20 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fedstrata.protocol.codings import (
-    CODINGS,
-    EXACT,
-    BFloat16,
-    describe_form,
-    possible_arrays,
-    read_codings,
-    read_form,
-    size_of,
-)
+from fedstrata.protocol.codings import CODINGS, EXACT, BFloat16, possible_arrays, read_codings
 from fedstrata.support.errors import UserError
+
+LOWRANK = {"name": "lowrank", "energy_start": 0.9, "energy_end": 1, "rank": None, "least": 0}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +25,16 @@ from fedstrata.support.errors import UserError
         ({"name": "topk", "fraction": 1.5, "values": "float32", "least": 0}, "at most 1"),
         ({"name": "topk", "fraction": 0.5, "values": "int8", "least": 0}, "float32 or bfloat16"),
         ({"name": "topk", "fraction": 0.5, "values": "float32", "least": -1}, "0 or greater"),
+        (
+            {**LOWRANK, "energy_start": 0},
+            "energy_start must be greater than 0 and at most 1, got 0",
+        ),
+        (
+            {**LOWRANK, "energy_end": 1.1},
+            "energy_end must be greater than 0 and at most 1, got 1.1",
+        ),
+        ({**LOWRANK, "rank": 0}, "rank must be at least 1, or null: got 0"),
+        ({**LOWRANK, "least": -1}, "least must be 0 or greater"),
     ],
 )
 def test_a_wrong_coding_is_refused_with_its_key(up: Any, reason: str) -> None:
@@ -48,31 +49,10 @@ def test_a_group_that_is_not_named_travels_exactly() -> None:
     assert codings.describe("common") == "up bfloat16, down exact"
 
 
-@given(st.sampled_from(["float32", "int8"]), st.lists(st.integers(0, 2**31), max_size=8))
-def test_a_form_is_read_as_it_is_described(dtype: str, shape: list[int]) -> None:
-    assert read_form(describe_form((dtype, tuple(shape)))) == (dtype, tuple(shape))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "float32", "float32[", "float32[1,]", "float32[-1]", "x" * 99]
-)
-def test_any_other_text_is_no_form(text: str) -> None:
-    with pytest.raises(ValueError, match="no dtype with a shape"):
-        read_form(text)
-
-
 def test_every_coding_has_its_file() -> None:
     from server_app.compose import CONF
 
     assert {path.stem for path in (CONF / "coding").glob("*.yaml")} == set(CODINGS)
-
-
-@pytest.mark.parametrize(
-    ("form", "size"),
-    [(("float32", (2, 3)), 24), (("bfloat16", (5,)), 10), (("uint8", (0,)), 0), (("int64", ()), 8)],
-)
-def test_the_size_of_an_array_follows_from_dtype_and_shape(form: Any, size: int) -> None:
-    assert size_of(form) == size
 
 
 def test_two_tensors_never_share_the_name_of_a_part() -> None:

@@ -27,7 +27,7 @@ def test_a_cohorts_answer_has_a_report_of_each_site_and_the_layers_once() -> Non
     sent = cohort_answers.cohort_answer(asked(), reports, {"task/grade": b"layers"})
     parts = cohort_answers.split_cohort_answer(sent, 3)
     assert [answers.read_deploy_report(part) for part in parts] == reports
-    assert [answers.reporting_site(part) for part in parts] == ["a", "b", "c"]
+    assert [cohort_answers.reporting_site(part) for part in parts] == ["a", "b", "c"]
     assert answers.read_payloads(sent) == {"task/grade": b"layers"}
     for part in parts:
         answers.expect_no_layers(part)

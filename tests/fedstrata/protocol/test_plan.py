@@ -109,3 +109,33 @@ def test_of_a_run_that_stopped_early_a_site_alone_trains_in_no_more_rounds(
     played: int, trained: list[int]
 ) -> None:
     assert read(rounds=6, fraction=0.5).rounds_of_a_site(played) == trained
+
+
+TWO = {"big": {"name": "resnet18"}, "edge": {"name": "mlp", "hidden": [3]}}
+
+
+def test_a_site_works_by_the_plan_of_its_own_network() -> None:
+    plan = read(models=TWO, starts={"big": "ab" * 32}, data={"name": "har", "models": ["edge"]})
+    own = plan.of_model("big")
+    assert (own.model, own.own, own.weights) == ({"name": "resnet18"}, "big", "ab" * 32)
+    assert plan.of_model("edge").weights == ""
+    assert plan.of_model("") is plan
+    for each in (plan, own):
+        assert plan_from_json(each.to_json()) == each
+    assert plan.data_options == {"name": "har"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"models": {"../x": {"name": "mlp"}}}, "cannot be a model's name"),
+        ({"models": {"edge": "mlp"}}, r"models\.edge is no network"),
+        ({"models": TWO, "own": "small"}, "of models that it does not offer"),
+        ({"models": TWO, "starts": {"small": "ab"}}, "of models that it does not offer"),
+        ({"own": "edge"}, "of models that it does not offer"),
+        ({"models": [1]}, "plan: "),
+    ],
+)
+def test_models_that_make_no_sense_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read(**changes)

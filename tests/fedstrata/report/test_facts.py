@@ -18,6 +18,28 @@ def test_what_was_run() -> None:
     assert said[2] == "It began from the weights central. The seed is 7."
 
 
+def test_what_was_refused_before_round_1_is_named() -> None:
+    plain = run_results()
+    plain["rounds"][0]["opening"] = {"refused": {"south": "out of order"}, "late": {}, "absent": {}}
+    found = [each for each in facts.problems(typed(plain)) if each.reason == "out of order"]
+    assert [(each.who, each.what, each.rounds) for each in found] == [
+        ("south", "refused", "before round 1")
+    ]
+
+
+def test_which_networks_the_sites_have_where_there_are_several() -> None:
+    plain = run_results(
+        starts={"big": {"content_hash": "ab" * 32, "source": "central"}}, weights=None
+    )
+    names = {"north": "big", "south": "edge", "east": "edge", "west": "edge"}
+    plain["sites"] = {name: {**plain["sites"][name], "model": names[name]} for name in names}
+    plain["config"]["models"] = {"big": {"name": "resnet18"}, "edge": {"name": "small_cnn"}}
+    said = facts.in_words(typed(plain))
+    networks = "2 networks (big: resnet18 at 1 site; edge: small_cnn at 3 sites)"
+    assert f"trained {networks} on faces" in said[0]
+    assert said[2].startswith("It began from the weights central for big, and random ones for any")
+
+
 def test_a_run_that_has_not_ended_or_stopped_says_so() -> None:
     assert facts.in_words(typed(run_results(final=None)))[-1].startswith("The run has not ended")
     stopped = typed(run_results(stopped={"round": 3, "reason": "no better for 2 rounds"}))

@@ -69,12 +69,16 @@ def test_every_figure_of_the_last_state_is_on_the_page_as_it_is_in_the_file() ->
 
 @pytest.mark.parametrize("of", ["models", "updates"])
 def test_the_cross_site_table_has_every_figure_of_the_file(of: str) -> None:
-    text = report_page([typed(run_results(cross_site=cross_site(of)))])
+    cross = {**cross_site(of), "state": "last" if of == "updates" else "deployed"}
+    text = report_page([typed(run_results(cross_site=cross))])
     page = Page(text)
     assert page.open == []
     assert {0.796875, 0.390625, 0.703125} <= set(page.values)
     words = " ".join(page.words)
-    assert ("last state" in words) is (of == "updates")
+    assert ("trained the last state once more" in words) is (of == "updates")
+    assert ("the last state, fine-tuned by the site itself, after round 3" in words) is (
+        of == "models"
+    )
     assert "not measured on the data of south" in words
     assert "1 site not in the table" in words
     assert HOSTILE not in text
@@ -152,6 +156,20 @@ def test_several_runs_are_compared() -> None:
     assert {0.609375, 0.71875} <= set(page.values)
     assert text.count('<details class="run">') == 2
     assert "made-up (2)" in text
+
+
+def test_the_table_of_sites_says_which_network_each_has(tmp_path: Path) -> None:
+    plain = run_results()
+    for name, site in plain["sites"].items():
+        site["model"] = "edge" if name == "north" else "big"
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(plain))
+    write_report([folder], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "<tr><td>north</td><td>grade</td><td>edge</td>" in text
+    write_report([write_run(tmp_path / "one")], tmp_path / "one.html")
+    assert "<th>model</th>" not in (tmp_path / "one.html").read_text()
 
 
 def test_a_report_is_written_whole_and_for_its_owner(tmp_path: Path) -> None:

@@ -60,6 +60,25 @@ def test_the_gain_over_alone_is_known_at_the_end() -> None:
     assert result_words(run) == "age: accuracy 80.00 % (+5.00 points over alone)"
 
 
+def test_at_the_end_it_is_that_of_the_sites_that_were_trained_alone() -> None:
+    row = {"kind": "classes", "accuracy": 0.8, "alone_accuracy": 0.7, "gain_over_alone": 0.02}
+    (task,) = tasks_of(results({"tasks": {"age": row}}))
+    assert task.gain == "+2.00 points"
+
+
+def test_the_gain_over_alone_is_shown_as_soon_as_it_is_known() -> None:
+    def at(accuracy: float, examples: int) -> dict[str, Any]:
+        return {"kind": "classes", "task": "age", "accuracy": accuracy, "examples": examples}
+
+    known = results()
+    known["rounds"][-1]["sites"] = {"a": at(0.6, 10), "b": at(0.8, 30), "c": at(0.1, 5)}
+    (task,) = tasks_of(known, {"a": 0.5, "b": 0.7, "c": 0.1})
+    assert task.gain == "+8.89 points"  # (10 * 0.1 + 30 * 0.1 + 5 * 0) / 45
+    (task,) = tasks_of(known, {"a": 0.5, "b": 0.7, "elsewhere": 0.9})
+    assert task.gain == "+10.00 points (2 of 3 sites)"  # of the same sites
+    assert tasks_of(known, {"elsewhere": 0.9})[0].gain == "-"
+
+
 def test_less_of_an_error_is_a_gain() -> None:
     row = {"kind": "number", "unit": "years", "mae": 5.0, "alone_mae": 6.0}
     (task,) = tasks_of({"rounds": [], "final": {"tasks": {"age": row}}})
@@ -107,4 +126,9 @@ JSON = st.recursive(
 @settings(max_examples=30)
 @given(tasks=JSON, final=JSON)
 def test_no_content_of_a_file_is_an_error(tasks: Any, final: Any) -> None:
-    tasks_of({"rounds": [{"tasks": tasks}], "final": {"tasks": final}})
+    rounds = [{"tasks": tasks, "sites": {"a": final, "b": {"task": "age", **_plain(final)}}}]
+    tasks_of({"rounds": rounds, "final": {"tasks": final}}, {"a": 0.5, "b": 0.25})
+
+
+def _plain(content: Any) -> dict[str, Any]:
+    return {"examples": 3, **content} if isinstance(content, dict) else {"accuracy": 0.5}

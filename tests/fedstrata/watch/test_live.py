@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,17 @@ def test_a_run_that_goes_on_is_shown(tmp_path: Path) -> None:
         assert text in shown, text
     assert "1 min 30 s" not in shown  # it has ended
     assert "<script" not in shown
+
+
+def test_the_gain_over_alone_is_shown_while_the_rounds_go_on(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", final=None)
+    assert "over alone</th>" in live.fragment(folder)
+    before = live.fragment(folder)
+    write_progress(folder, Progress(state="running", alone={"north": 0.125, "south": 0.125}))
+    added = re.findall(r"[+-][\d.]+ points", live.fragment(folder))
+    for text in re.findall(r"[+-][\d.]+ points", before):
+        added.remove(text)
+    assert added == ["+34.38 points"]  # 46.88 % less 12.5 %
 
 
 def test_a_run_before_round_1_is_shown(tmp_path: Path) -> None:

@@ -20,3 +20,14 @@ def test_the_classifier_keeps_its_first_layer_alone(network):
         "classifier.0.weight",
         "classifier.0.bias",
     }
+
+
+def test_version_2_has_its_features_alone(network):
+    model = network("mobilenet_v2", shape=(1, 32, 32))
+    assert [name for name, _ in model.named_children()] == [
+        "features",
+        "avgpool",
+        "flatten",
+        "head",
+    ]
+    assert model.head.out.in_features == 1280

@@ -212,3 +212,18 @@ def test_augmentation_is_of_images_alone_and_follows_its_generator() -> None:
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert one.shape == images.shape
+
+
+def test_sets_of_parameters_are_clipped_each_by_itself() -> None:
+    config = replace(TWO_PASSES, epochs=None, steps=1, clip=1e-3)
+    steps = []
+    for apart in (False, True):
+        network = linear()
+        before = [each.detach().clone() for each in network.parameters()]
+        sets = [[each] for each in network.parameters()] if apart else None
+        fit_linear(network, config, clipped=sets)
+        pairs = zip(network.parameters(), before, strict=True)
+        steps.append([float((now - then).detach().norm()) for now, then in pairs])
+    together, each = steps
+    assert np.hypot(*together) == pytest.approx(0.1 * 1e-3, rel=1e-2)
+    assert each == pytest.approx([0.1 * 1e-3] * 2, rel=1e-2)

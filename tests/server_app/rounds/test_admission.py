@@ -81,7 +81,7 @@ def test_who_comes_after_the_scale_is_agreed_fits_those_that_came_before() -> No
     asked: list[str] = []
     nobody: Any = SimpleNamespace(members={}, newcomers={}, change_plan=asked.append)
     unused: Any = None
-    admission = Admission(nobody, unused, plan, None, False, print, references={"age": before})
+    admission = Admission(nobody, unused, plan, {}, False, print, references={"age": before})
     admission.change_scale(plan)
     assert asked == [plan.to_json()]
     kind = TaskKind("number", mean=(50.0,), std=(9.5,))

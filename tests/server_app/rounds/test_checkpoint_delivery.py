@@ -57,7 +57,7 @@ class StandIn:
 
 
 def delivery(dispatch: Any, lacking: set[str]) -> CheckpointDelivery:
-    return CheckpointDelivery(dispatch, CheckpointHolders(lacking=lacking), CHECKPOINT)
+    return CheckpointDelivery(dispatch, CheckpointHolders(lacking=lacking), {"": CHECKPOINT})
 
 
 @pytest.fixture

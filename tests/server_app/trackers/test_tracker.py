@@ -28,7 +28,15 @@ def test_each_tracker_has_a_file_in_conf() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"name": "wandb"}, "there are: none, tensorboard, mlflow"),
+        ({"name": "comet"}, "there are: none, tensorboard, mlflow, wandb"),
+        (
+            {"name": "wandb", "project": "a", "entity": "", "mode": "on"},
+            "mode must be one of offline",
+        ),
+        (
+            {"name": "wandb", "project": " ", "entity": "", "mode": "offline"},
+            "project must be a name",
+        ),
         ({"name": "tensorboard", "folder": "runs"}, "tracker.folder must be an absolute path"),
         ({"name": "tensorboard", "folder": "", "uri": ""}, "tracker has no option 'uri'"),
         (
@@ -51,7 +59,7 @@ def test_wrong_options_are_refused(options: Any, reason: str) -> None:
         check_tracker(options)
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
 def test_a_missing_package_is_said_before_any_site_is_asked(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +71,7 @@ def test_a_missing_package_is_said_before_any_site_is_asked(
 def test_nothing_of_a_tracker_is_imported_until_a_run_has_one(tmp_path: Path) -> None:
     code = (
         "import sys; import server_app.trackers as t; t.check_tracker({'name': 'mlflow', 'uri': '', "
-        "'experiment': 'x'}); print({'mlflow', 'tensorboard', 'torch'} & sys.modules.keys())"
+        "'experiment': 'x'}); print({'mlflow', 'tensorboard', 'torch', 'wandb'} & sys.modules.keys())"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"

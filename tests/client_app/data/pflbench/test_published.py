@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client_app.data.pflbench.published import numbered, of_pictures, one_of, read_all
+from client_app.data.duplicates import numbered_contents
+from client_app.data.pflbench.published import of_pictures, one_of, read_all
 from fedstrata.support.errors import UserError
 
 
 def test_equal_contents_have_one_number_in_order_of_their_first_place() -> None:
-    assert numbered([b"b", b"a", b"b", b"c", b"a"]).tolist() == [0, 1, 0, 2, 1]
+    assert numbered_contents([b"b", b"a", b"b", b"c", b"a"]).tolist() == [0, 1, 0, 2, 1]
 
 
 def test_the_place_of_a_picture_is_its_file_and_number() -> None:

@@ -56,3 +56,22 @@ def test_few_rows_have_no_identifier(encoded) -> None:
     findings = Findings()
     warn_of_columns(encoded, ALL, findings)
     assert findings.warnings == []
+
+
+def warned_of(*cells: str) -> list[str]:
+    findings = Findings()
+    columns = {"bp": np.array(cells, dtype=object)}
+    table = Table(Path("t.csv"), columns, {}, np.arange(len(cells)))
+    encoded = encode(table, (Feature("bp"),), RULES)
+    warn_of_columns(encoded, np.arange(len(cells)), findings)
+    return [warning.whole for warning in findings.warnings]
+
+
+def test_a_code_for_what_is_not_known_is_a_warning() -> None:
+    (warning,) = warned_of("120", "-999", "80", "-999.0", "140")
+    assert "'bp' -999 (2 rows); if it is one, add it to data.missing" in warning
+    assert warned_of("0", "1", "9999", "9999")
+    assert not warned_of("120", "-999", "80")  # once, it can be anything
+    assert not warned_of("-1", "0", "1", "-1")
+    assert not warned_of("1", "-1", "1", "-1")
+    assert not warned_of("900", "999", "999", "1200")

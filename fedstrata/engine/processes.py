@@ -1,0 +1,167 @@
+"""What the processes of a simulation do: one plays the ServerApp, each other one the ClientApp."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedstrata.support.said_lines import VARIABLE
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+STOP = None  # instead of an order: the worker ends
+SECONDS = 60.0  # for the server to listen
+STILL = 0.02  # seconds between two tries
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What every process of a simulation has to know.
+
+    Parameters
+    ----------
+    folder : Path
+        A short path of this user's own: the socket lies there, and what is said to people.
+    log : Path
+        Where everything else is written.
+    run_config : mapping of str to str
+        The run config, complete.
+    nodes : int
+        How many nodes are simulated.
+    workers : int
+        How many processes compute.
+    """
+
+    folder: Path
+    log: Path
+    run_config: Mapping[str, str]
+    nodes: int
+    workers: int
+
+    @property
+    def address(self) -> Path:
+        """Where the server listens for workers."""
+        return self.folder / "workers"
+
+    @property
+    def said(self) -> Path:
+        """What the ServerApp says to people."""
+        return self.folder / "said"
+
+
+def serve(simulation: Simulation) -> None:
+    """Play the ServerApp; the process ends with 0 only if it does."""
+    _begin(simulation.log)
+    signal.signal(signal.SIGTERM, _end)  # files and locks are closed on the way
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ[VARIABLE] = str(simulation.said)
+    # Imported late: these are forked with the process, once `fedstrata.engine.preloaded` has them.
+    import torch
+    from flwr.app import Context, RecordDict
+
+    from fedstrata.engine.grid import RUN_ID, LocalGrid
+    from fedstrata.engine.workers import Workers
+    from server_app.app import app
+
+    torch.set_num_threads(
+        os.cpu_count() or 1
+    )  # the workers have one each; while they wait, it works
+    workers = Workers(simulation.address, simulation.workers)
+    context = Context(RUN_ID, 0, {}, RecordDict(), dict(simulation.run_config))
+    try:
+        app(LocalGrid(workers, simulation.nodes), context)
+    except Exception:
+        logging.getLogger("flwr").exception("the ServerApp failed")
+        sys.exit(1)
+    finally:
+        workers.close()
+
+
+def work(simulation: Simulation, number: int, devices: str) -> None:
+    """Play the ClientApp for one order after the other, until the server ends.
+
+    Parameters
+    ----------
+    simulation : Simulation
+        What is played.
+    number : int
+        Of the worker, from 0.
+    devices : str
+        The CUDA devices that it may see, as ``CUDA_VISIBLE_DEVICES`` names them.
+    """
+    _begin(simulation.log)
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices  # before anything asks for a device
+    with _connected(simulation.address) as server:
+        server.send(number)
+        from client_app.node_config import enter_simulation
+
+        enter_simulation()
+        try:
+            while (order := server.recv()) is not STOP:
+                server.send(_answered(order, simulation))
+        except (EOFError, OSError):  # the server has ended
+            return
+
+
+def _answered(message: Message, simulation: Simulation) -> Message:
+    """Return the answer of a node to an order."""
+    from flwr.app import Context, Error, Message, RecordDict
+    from flwr.common.constant import ErrorCode
+
+    from client_app.app import app
+
+    node = message.metadata.dst_node_id
+    place = {"partition-id": node - 1, "num-partitions": simulation.nodes}
+    context = Context(
+        message.metadata.run_id, node, place, RecordDict(), dict(simulation.run_config)
+    )
+    try:
+        return app(message, context)
+    except Exception as error:
+        logging.getLogger("flwr").exception("the ClientApp failed")
+        reason = f"{type(error).__name__}: {error}"
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+
+
+def _begin(log: Path) -> None:
+    """Write to the log from here on; leave Ctrl-C to the command, which ends all in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
+def _end_with_parent() -> None:
+    """End this process with the command that began it, however that ended."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _connected(address: Path) -> Connection:
+    """Return a connection to the server, which may not be there yet."""
+    ends = time.monotonic() + SECONDS
+    while True:
+        try:
+            return Client(str(address), family="AF_UNIX")
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > ends:
+                raise
+            time.sleep(STILL)

@@ -1,0 +1,112 @@
+"""The worker processes, as the server of a simulation sees them: orders go out, answers come in."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from uuid import uuid4
+
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
+
+from fedstrata.engine.processes import STOP
+
+
+class Workers:
+    """Hands each order to a worker process, and keeps the answers until they are asked for.
+
+    A node's orders go to the same worker, which has the node's data and model in memory; one that
+    has nothing to do takes the last order of the one that has most.
+
+    Parameters
+    ----------
+    address : Path
+        A socket in a folder of this user alone, where workers announce themselves. What comes
+        through it is pickled: both ends are processes of this simulation.
+    count : int
+        Workers.
+    """
+
+    def __init__(self, address: Path, count: int) -> None:
+        self._listener = Listener(str(address), family="AF_UNIX", backlog=count)
+        self._orders: list[deque[Message]] = [deque() for _ in range(count)]
+        self._answers: dict[str, Message] = {}  # by the id of the order
+        self._changed = threading.Condition()
+        self._closed = False
+        self._arrived = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def order(self, message: Message) -> None:
+        """Queue an order for the node that it names."""
+        with self._changed:
+            self._orders[message.metadata.dst_node_id % len(self._orders)].append(message)
+            self._changed.notify_all()
+
+    def answers(self, order_ids: Iterable[str]) -> list[Message]:
+        """Return the answers to these orders that are there; they are not kept."""
+        with self._changed:
+            return [self._answers.pop(each) for each in order_ids if each in self._answers]
+
+    def wait(self, seen: int, seconds: float) -> int:
+        """Wait for an answer after the first ``seen``, at most ``seconds``; return how many came."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._arrived > seen, timeout=seconds)
+            return self._arrived
+
+    def close(self) -> None:
+        """End every worker once it has answered."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                connection = self._listener.accept()
+                number = connection.recv()
+            except (OSError, EOFError):  # closed, or a worker that ended at once
+                continue
+            threading.Thread(target=self._serve, args=(number, connection), daemon=True).start()
+
+    def _serve(self, number: int, connection: Connection) -> None:
+        """Give one worker orders for as long as it lives."""
+        with connection:
+            while (order := self._next(number)) is not None:
+                try:
+                    connection.send(order)
+                except OSError:  # it ended before it had the order
+                    self.order(order)
+                    return
+                try:
+                    answer: Message = connection.recv()
+                except (OSError, EOFError):
+                    self._keep(order, _lost(order))
+                    return
+                self._keep(order, answer)
+            connection.send(STOP)
+
+    def _next(self, number: int) -> Message | None:
+        """Wait for the next order of a worker; None where there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or any(self._orders))
+            if self._closed:
+                return None
+            if self._orders[number]:
+                return self._orders[number].popleft()
+            return max(self._orders, key=len).pop()
+
+    def _keep(self, order: Message, answer: Message) -> None:
+        answer.metadata.__dict__["_message_id"] = str(uuid4())  # as Flower's grids do
+        with self._changed:
+            self._answers[order.metadata.message_id] = answer
+            self._arrived += 1
+            self._changed.notify_all()
+
+
+def _lost(order: Message) -> Message:
+    reason = "its process ended before it had answered; the log says more"
+    return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=order)

@@ -1,0 +1,122 @@
+"""Orders to worker processes and their answers, with threads in the place of the processes."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
+
+from fedstrata.engine.grid import LocalGrid
+from fedstrata.engine.processes import STOP
+from fedstrata.engine.workers import Workers
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="w-") as made:  # a socket's path is short
+        yield Path(made)
+
+
+def order(node: int) -> Message:
+    return Message(RecordDict({"config": ConfigRecord({"node": node})}), node, "query")
+
+
+def answered(message: Message) -> Message:
+    return Message(message.content, reply_to=message)
+
+
+def connected(folder: Path, number: int) -> Connection:
+    worker = Client(str(folder / "socket"), family="AF_UNIX")
+    worker.send(number)
+    return worker
+
+
+def nodes_of(answers: list[Message]) -> list[int]:
+    return [int(str(each.content.config_records["config"]["node"])) for each in answers]
+
+
+def play(worker: Connection, seen: list[int]) -> None:
+    """Answer every order until there are no more."""
+    while (message := worker.recv()) is not STOP:
+        seen.append(message.metadata.dst_node_id)
+        worker.send(answered(message))
+
+
+def test_a_node_has_its_worker_and_an_idle_one_helps(folder: Path) -> None:
+    workers = Workers(folder / "socket", 2)
+    grid = LocalGrid(workers, 6)
+    seen: tuple[list[int], list[int]] = ([], [])
+    ids = list(grid.push_messages([order(node) for node in grid.get_node_ids()]))
+    threads = [
+        threading.Thread(target=play, args=(connected(folder, number), seen[number]))
+        for number in (0, 1)
+    ]
+    threads[1].start()  # alone, it does everything; its own nodes first
+    answers: list[Message] = []
+    while len(answers) < 6:
+        grid.wait(1.0)
+        answers += grid.pull_messages(ids)
+    assert sorted(nodes_of(answers)) == [1, 2, 3, 4, 5, 6]
+    assert seen[1][:3] == [1, 3, 5]
+    assert {each.metadata.reply_to_message_id for each in answers} == set(ids)
+    assert list(grid.pull_messages(ids)) == []
+    threads[0].start()
+    workers.close()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_an_order_that_a_dead_worker_had_is_lost_and_the_next_one_is_not(folder: Path) -> None:
+    workers = Workers(folder / "socket", 1)
+    grid = LocalGrid(workers, 1)
+    dying = connected(folder, 0)
+    ids = list(grid.push_messages([order(1)]))
+    dying.recv()
+    dying.close()
+    (lost,) = grid.send_and_receive([], timeout=0) or wait_for(grid, ids)
+    assert lost.error.code == ErrorCode.NODE_UNAVAILABLE
+    seen: list[int] = []
+    thread = threading.Thread(target=play, args=(connected(folder, 0), seen))
+    thread.start()
+    (answer,) = grid.send_and_receive([order(1)], timeout=10)
+    assert nodes_of([answer]) == [1]
+    workers.close()
+    thread.join(10)
+
+
+def wait_for(grid: LocalGrid, ids: list[str]) -> list[Message]:
+    found: list[Message] = []
+    while not found:
+        grid.wait(1.0)
+        found = list(grid.pull_messages(ids))
+    return found
+
+
+def test_an_order_that_never_reached_a_worker_goes_to_the_next(folder: Path) -> None:
+    workers = Workers(folder / "socket", 1)
+    grid = LocalGrid(workers, 1)
+    first = connected(folder, 0)
+    first.close()
+    ids = list(grid.push_messages([order(1)]))
+    second = connected(folder, 0)
+    thread = threading.Thread(target=play, args=(second, []))
+    thread.start()
+    (answer,) = wait_for(grid, ids)
+    # It was written before the end was noticed, or given to the second.
+    assert answer.has_error() or nodes_of([answer]) == [1]
+    workers.close()
+    thread.join(10)
+
+
+def test_at_the_end_a_worker_is_sent_the_word_to_stop(folder: Path) -> None:
+    workers = Workers(folder / "socket", 1)
+    worker = connected(folder, 0)
+    workers.close()
+    assert worker.recv() is STOP
