@@ -251,10 +251,9 @@ def with_gains(sites: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**site, "gain": gain_over_alone(site)} for site in sites]
 
 
-def how_many(sites: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def how_many(sites: Collection[Mapping[str, Any]]) -> dict[str, int]:
     """Return over how many sites the means of what they are compared with are."""
-    rows = list(sites)
-    return {f"{what}_sites": sum(row[what] is not None for row in rows) for what in TRAINED_AS}
+    return {f"{what}_sites": sum(each[what] is not None for each in sites) for what in TRAINED_AS}
 
 
 def trained_alone(
@@ -319,9 +318,8 @@ def _trained(
     lacking = [member for member in members if member.site not in kept]
     if lacking or not kept:
         dispatch.log(f"{text.format(len(lacking))}: {_as_long(dispatch, played)}")
-        if kind == kinds.POOLED and len(models := {member.report.model for member in members}) > 1:
-            named = ", ".join(sorted(models))
-            dispatch.log(f"in one place: each of {named} on the data of the sites that have it")
+        if kind == kinds.POOLED and len(own := {member.report.model for member in members}) > 1:
+            dispatch.log(f"each of {', '.join(sorted(own))} on the data of the sites that have it")
         made, _ = ask_reports(dispatch, ask, lacking, answers.read_round_report, what=f"{what}: ")
         for name, report in made.items():
             if cache is not None and keys[name]:

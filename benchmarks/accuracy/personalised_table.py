@@ -277,9 +277,8 @@ def said(
         name: float(np.mean([last(run) for run in each.runs])) for name, each in chosen.items()
     }
     notes = [
-        f"Means over the sites and {times(len(seeds), 'seed')}, on test data; of fewer seeds where that "
-        f"is said. Each method has the rate of {', '.join(f'{rate:g}' for rate in rates)} that is best "
-        f"on validation data with seed {seeds[0]}. All seeds have the same sites.",
+        f"Means over the sites and {times(len(seeds), 'seed')}, on test data. {_rates(rates, seeds[0])} "
+        "All seeds have the same sites.",
         '"Best round on test data" is chosen by the test data, over the test examples of all sites: it '
         "is too high, and there to compare with published figures alone.",
         "MB are those of a site and round.",
@@ -302,6 +301,13 @@ def said(
     if edge:
         notes.append(f"The best rate is at an end of the grid for: {', '.join(edge)}.")
     return notes
+
+
+def _rates(rates: Sequence[float], seed: int) -> str:
+    if len(rates) == 1:
+        return f"All methods have the rate {rates[0]:g}."
+    among = ", ".join(f"{rate:g}" for rate in rates)
+    return f"Each method has the rate of {among} that is best on validation data with seed {seed}."
 
 
 def _cohorts(nodes: int | None) -> list[str]:

@@ -60,7 +60,8 @@ FLAGS: Flags = {
     "apfl": {"alpha": ("-al", 1)},
 }
 NOTE = (
-    "PFLlib plays one run: it fixes its own seed. It has the same training and test examples, rate, "
+    "PFLlib plays one run. It seeds torch alone and draws the order of its clients without a seed, so "
+    "another run of it differs. It has the same training and test examples, rate, "
     "batch size, passes and rounds; it leaves out the last batch where it is not full, and gets no "
     "validation data."
 )

@@ -36,6 +36,11 @@ def models_problem(
 
 def _mend(names: list[str]) -> str:
     """Return what to write instead."""
+    if all(name.startswith("extras.") for name in names):
+        return (
+            f"{WIDTH} gives all of them the same width of features, on which depends what this method "
+            "exchanges"
+        )
     if names == ["head.out.bias", "head.out.weight"]:
         return "Their tasks have different numbers of outputs: put head.out into groups.task"
     if any(name.startswith("head.out.") for name in names) and all(

@@ -116,7 +116,7 @@ def test_models_that_a_run_did_not_write_are_not_measured(
     folder = find_run(march[0], "march", "")
     assert folder is not None
     begun = folder.begun()
-    begun["config"]["models"]["keep"] = "last"
+    begun["config"]["keep_models"] = "last"
     own = replace(compose("faces", []), cross_site="models")
     for state in ("last", "best"):
         given = SavedRun(folder, state, begun)

@@ -49,6 +49,19 @@ def test_sites_with_different_bodies_average_a_head(tmp_path: Path) -> None:
     assert rows["gender/big"]["personal"] != rows["gender/edge"]["personal"]
 
 
+@pytest.mark.parametrize(
+    ("method", "made"), [("fedgh", "global_head"), ("fedgen", "generator"), ("fedktl", "pictures")]
+)
+def test_a_server_that_learns_teaches_sites_with_different_networks(
+    tmp_path: Path, method: str, made: str
+) -> None:
+    results = played(tmp_path, f"method={method}", *TWO, sites=2)
+    assert {site["model"] for site in results["sites"].values()} == {"big", "edge"}
+    assert [record["kept"] for record in results["rounds"]] == [{}, {}]
+    assert all(len(record["participants"]) == 2 for record in results["rounds"])
+    assert results["rounds"][1]["bytes_down"][made] > 0
+
+
 @pytest.mark.parametrize("method", [HEADS, ["method=local"]], ids=["lg_fedavg", "local"])
 def test_one_network_under_two_names_is_one_network(tmp_path: Path, method: list[str]) -> None:
     alike = ["+model@models.a=mlp", "+model@models.b=mlp", "model=mlp"]
@@ -57,6 +70,29 @@ def test_one_network_under_two_names_is_one_network(tmp_path: Path, method: list
     assert same(states(tmp_path / "one", one["run"]), states(tmp_path / "two", two["run"]))
     for key in ("rounds", "final", "best"):
         assert without_times(one[key]) == without_times(two[key])
+
+
+@pytest.mark.parametrize("method", ["fedproto", "fedtgp", "fedgh", "fd"])
+def test_class_means_and_logits_go_between_different_bodies(tmp_path: Path, method: str) -> None:
+    same_width = ["models.big.head=[6]", "models.edge.head=[6]"] if method != "fd" else []
+    results = played(tmp_path, f"method={method}", *TWO, *same_width)
+    assert {site["model"] for site in results["sites"].values()} == {"big", "edge"}
+    last = results["rounds"][-1]
+    assert last["participants"] == [f"site-0{n}" for n in range(4)]
+    assert set(last["bytes_up"]) == {"logits" if method == "fd" else "prototypes"}
+    assert all(values == {} for values in (last["kept"], last["refused"]))
+    found = states(tmp_path, results["run"])
+    # Of all sites of the task, whatever their network is.
+    assert {name.split("/")[2] for name in found if name.startswith("state/")} == {"gender"}
+
+
+def test_a_feature_width_that_differs_is_said_with_how_to_mend_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as said:
+        played(tmp_path, "method=fedproto", *TWO, "models.big.head=[6]", "models.edge.head=[7]")
+    text = str(said.value)
+    assert "what model 'edge' exchanges in group 'prototypes' does not agree" in text
+    assert "extras.sums is float32[2, 6] there and float32[2, 7] here" in text
+    assert "model.head=[64] gives all of them the same width of features, on which" in text
 
 
 def test_what_does_not_agree_is_said_by_tensor_before_anything_is_trained(tmp_path: Path) -> None:
@@ -80,6 +116,9 @@ def test_cohorts_of_two_models_are_nodes_of_one_site_bit_for_bit(tmp_path: Path)
         assert {n: site["model"] for n, site in cohorts["sites"].items()} == {
             n: site["model"] for n, site in alone["sites"].items()
         }
+        trained = cohorts["rounds"][0]["sites"].values()
+        together = {site["numerics"]["batched_sites"] for site in trained}
+        assert together == ({1} if batched == "false" else {1, 2})  # those of one network
         expected, found = states(tmp_path / "alone", alone["run"]), states(output, cohorts["run"])
         if batched == "false":
             assert same(expected, found)

@@ -44,7 +44,7 @@ def test_results_say_what_was_asked_before_round_1(tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
         if message.metadata.message_type != kinds.OPEN:
             return reply
-        site = answers.reporting_site(reply)
+        site = cohort_answers.reporting_site(reply)
         if site == "site-02":
             return answers.failure(message, site, 0, "out of order")
         if site == "site-01" and not late:
@@ -74,7 +74,7 @@ def test_a_site_that_stays_outside_its_hours_is_given_up_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def closed(message: Message, reply: Message) -> Message:
-        site = answers.reporting_site(reply)
+        site = cohort_answers.reporting_site(reply)
         if message.metadata.message_type != kinds.OPEN or site != "site-01":
             return reply
         return answers.failure(message, site, 0, "training may begin at 20:00", later=True)
