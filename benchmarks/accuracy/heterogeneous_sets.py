@@ -80,7 +80,7 @@ def htfe2(source: Path, work: Path, scheme: str, rounds: int | None = None) -> H
         "medmnist",
         mnist_pool(source, work, EVERY_PICTURE),
         # All end in 512 features by themselves.
-        (*_pictures(split), "data.channels=3", "data.size=32", "models=htfe2", "model.head=[]"),
+        (*_pictures(split, 3), "data.size=32", "models=htfe2", "model.head=[]"),
         rounds or 20,
         peer_model=HTFE2,
     )
@@ -112,12 +112,13 @@ def _split(data: str, scheme: str) -> SiteSplit:
     return SiteSplit(scheme, ALPHA, SMALLEST, CLASSES_PER_SITE[data], None)
 
 
-def _pictures(split: SiteSplit) -> tuple[str, ...]:
+def _pictures(split: SiteSplit, channels: int = 1) -> tuple[str, ...]:
     chosen = {key: value for key, value in asdict(split).items() if value is not None}
     return (
         "data.task=digit",
-        "data.mean=[0.5]",
-        "data.std=[0.5]",
+        f"data.channels={channels}",
+        f"data.mean={[0.5] * channels}".replace(" ", ""),
+        f"data.std={[0.5] * channels}".replace(" ", ""),
         *(f"data.site_split.{key}={value}" for key, value in chosen.items()),
     )
 

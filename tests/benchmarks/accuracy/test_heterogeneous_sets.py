@@ -65,6 +65,14 @@ def test_what_needs_pictures_is_known(sources: Path) -> None:
     assert made(sources, "mnist-dirichlet").pictures
 
 
+def test_the_pictures_beside_htfllib_are_in_color(sources: Path) -> None:
+    dataset = made(sources, "htfe2-dirichlet")
+    study = dataset.study("heterogeneous", (1,))
+    iid = Case("iid", (*PLAIN.overrides, "data.site_split.scheme=iid"))  # too few for Dirichlet
+    data = sites_data(study.config(iid, 1), dataset.sites, dataset.root)
+    assert data[0].input_shape == (3, 32, 32)
+
+
 @pytest.mark.parametrize("name", ["har-pathological", "mnist-pathological"])
 def test_eight_sites_can_share_the_classes(sources: Path, name: str) -> None:
     dataset = made(sources, name)
