@@ -1,9 +1,10 @@
 """Draws docs/class-means.png: features of two sites alone, and with the prototypes of FedProto.
 
-    mix="groups=all_common weights=none models=mlp4 model.head=[32] data.task=activity"
-    fedstrata run name=alone experiment=har data-root=/data/har.npz $mix method=local
-    fedstrata run name=with experiment=har data-root=/data/har.npz $mix method=fedproto
-    python docs/generate_class_means.py alone with subject-01 subject-02
+    mix="groups=all_common weights=none models=mlp4 model.head=[32] strategy.rounds=20"
+    har="--nodes 4 experiment=har data-root=/data/har.npz data.task=activity data.subjects=[1,2,3,4]"
+    fedstrata run $har $mix name=alone method=local
+    fedstrata run $har $mix name=together method=fedproto
+    python docs/generate_class_means.py alone together subject-01 subject-02
 
 Each panel shows what enters the last layer for the test examples of both sites, in the plane in which
 these points spread most. Sites' networks may differ, but the features are as many.

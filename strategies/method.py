@@ -76,6 +76,8 @@ class Method:
     """Whether one of them sees the inputs themselves: outputs of frozen layers are not cached then."""
     measures_memory: ClassVar[bool] = True
     """Whether a `receive` or `predictor` of its own may read what the site has in memory."""
+    tunes: ClassVar[tuple[str, ...]] = ()
+    """The groups of which fine-tuning needs one, where it does not tune all that are named."""
 
     # -- the partition ---------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.accuracy.heterogeneous_data import har_split, mnist_pool
@@ -11,13 +11,10 @@ from client_app.data.site_split import SiteSplit
 
 SITES = 8  # two of each network
 SCHEMES = ("dirichlet", "pathological")
-ALPHA, SMALLEST, CLASSES_PER_SITE = 0.1, 40, 2
+ALPHA, SMALLEST = 0.1, 40
+CLASSES_PER_SITE = {"har": 2, "mnist": 3}  # so that each class has a site
 EVERY_WINDOW, EVERY_PICTURE = 4, 20
 OF_PICTURES = ("fedktl",)  # methods that need pictures
-NAMED = {
-    "dirichlet": f"Dirichlet {ALPHA}",
-    "pathological": f"{CLASSES_PER_SITE} classes a site",
-}
 SMALL_CNNS = ("small_cnn", "fedavg_cnn", "resnet4", "resnet6")
 HTFE2 = "HtFE-img-2"  # HtFLlib's name of the mix `htfe2`
 # The last layer is what lg_fedavg shares: it alone has the same shape everywhere.
@@ -39,11 +36,12 @@ class HeterogeneousSet(PersonalSet):
 
 def har(source: Path, work: Path, scheme: str, rounds: int | None = None) -> HeterogeneousSet:
     """Return UCI HAR, pooled and split anew, with four perceptrons."""
-    path = har_split(source, work, _split(scheme), SITES, EVERY_WINDOW)
+    split = _split("har", scheme)
+    path = har_split(source, work, split, SITES, EVERY_WINDOW)
     subjects = ",".join(str(number) for number in range(1, SITES + 1))
     return _set(
         f"har-{scheme}",
-        f"UCI HAR, one of {EVERY_WINDOW} windows, {SITES} sites, {NAMED[scheme]}, four perceptrons",
+        f"UCI HAR, one of {EVERY_WINDOW} windows, {SITES} sites, {named(split)}, four perceptrons",
         "har",
         path,
         (
@@ -60,27 +58,29 @@ def har(source: Path, work: Path, scheme: str, rounds: int | None = None) -> Het
 
 def mnist(source: Path, work: Path, scheme: str, rounds: int | None = None) -> HeterogeneousSet:
     """Return MNIST, pooled and split anew, with four small CNNs."""
+    split = _split("mnist", scheme)
     networks = [f"+model@models.{name}={name}" for name in SMALL_CNNS]
     return _set(
         f"mnist-{scheme}",
-        f"MNIST, one of {EVERY_PICTURE} pictures, {SITES} sites, {NAMED[scheme]}, four small CNNs",
+        f"MNIST, one of {EVERY_PICTURE} pictures, {SITES} sites, {named(split)}, four small CNNs",
         "medmnist",
         mnist_pool(source, work, EVERY_PICTURE),
-        (*_pictures(scheme), *networks, "model.head=[64]"),
+        (*_pictures(split), *networks, "model.head=[64]"),
         rounds or 20,
     )
 
 
 def htfe2(source: Path, work: Path, scheme: str, rounds: int | None = None) -> HeterogeneousSet:
     """Return MNIST in color at 32x32, with the two networks that HtFLlib has as well."""
+    split = _split("mnist", scheme)
     return _set(
         f"htfe2-{scheme}",
-        f"MNIST at 3x32x32, one of {EVERY_PICTURE} pictures, {SITES} sites, {NAMED[scheme]}, "
+        f"MNIST at 3x32x32, one of {EVERY_PICTURE} pictures, {SITES} sites, {named(split)}, "
         "FedAvg's CNN and ResNet-18",
         "medmnist",
         mnist_pool(source, work, EVERY_PICTURE),
         # All end in 512 features by themselves.
-        (*_pictures(scheme), "data.channels=3", "data.size=32", "models=htfe2", "model.head=[]"),
+        (*_pictures(split, 3), "data.size=32", "models=htfe2", "model.head=[]"),
         rounds or 20,
         peer_model=HTFE2,
     )
@@ -101,20 +101,25 @@ def faces(rounds: int | None = None, sites: int = 4) -> HeterogeneousSet:
     )
 
 
-def _split(scheme: str) -> SiteSplit:
-    return SiteSplit(scheme, ALPHA, SMALLEST, CLASSES_PER_SITE, None)
+def named(split: SiteSplit) -> str:
+    """Return a split in words."""
+    if split.scheme == "pathological":
+        return f"{split.classes_per_site} classes a site"
+    return f"Dirichlet {split.alpha:g}"
 
 
-def _pictures(scheme: str) -> tuple[str, ...]:
-    split = _split(scheme)
+def _split(data: str, scheme: str) -> SiteSplit:
+    return SiteSplit(scheme, ALPHA, SMALLEST, CLASSES_PER_SITE[data], None)
+
+
+def _pictures(split: SiteSplit, channels: int = 1) -> tuple[str, ...]:
+    chosen = {key: value for key, value in asdict(split).items() if value is not None}
     return (
         "data.task=digit",
-        "data.mean=[0.5]",
-        "data.std=[0.5]",
-        f"data.site_split.scheme={scheme}",
-        f"data.site_split.alpha={split.alpha}",
-        f"data.site_split.smallest={split.smallest}",
-        f"data.site_split.classes_per_site={split.classes_per_site}",
+        f"data.channels={channels}",
+        f"data.mean={[0.5] * channels}".replace(" ", ""),
+        f"data.std={[0.5] * channels}".replace(" ", ""),
+        *(f"data.site_split.{key}={value}" for key, value in chosen.items()),
     )
 
 
