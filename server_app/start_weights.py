@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -241,7 +241,7 @@ def checkpoints(
     """
     found = {}
     for name in config.model_names:
-        said = log if not name else lambda line, name=name: log(f"model {name}: {line}")
+        said = log if not name else partial(_say_of, name, log)
         try:
             start = checkpoint(config.of_model(name), cache, said, starts.get(name, ""))
         except UserError as error:
@@ -361,3 +361,7 @@ def _saved(tensors: Mapping[str, Tensor], source: str, cache: Path, licence: str
     content_hash = weights.content_hash(tensors)
     weights.save(path_of(cache, content_hash), tensors, {"source": source, "licence": licence})
     return Checkpoint(content_hash, tensors, source, licence)
+
+
+def _say_of(model: str, log: Log, line: str) -> None:
+    log(f"model {model}: {line}")

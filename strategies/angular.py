@@ -20,7 +20,8 @@ def cosines(vectors: Tensor) -> Tensor:
     The corners are the columns of ``sqrt(C / (C - 1)) * (I - 1/C)``, an equiangular tight frame.
     """
     rows, count = unit(vectors), vectors.shape[1]
-    return (rows - rows.mean(1, keepdim=True)) * (count / (count - 1)) ** 0.5
+    longer: float = (count / (count - 1)) ** 0.5
+    return (rows - rows.mean(1, keepdim=True)) * longer
 
 
 def with_margin(found: Tensor, labels: Tensor, margin: float) -> Tensor:

@@ -135,10 +135,10 @@ def chosen_pooled(study: Study, simulator: Simulator, rates: Sequence[float]) ->
             tried[rate] = mean_validation(first.run_centrally(simulator, case)[0]["sites"])
         except SimulationFailed:  # where only finished runs count
             tried[rate] = None
-    rate = best_rate(tried)
-    if rate is None:
+    best = best_rate(tried)
+    if best is None:
         raise SimulationFailed("training in one place left no finite results")
-    return Chosen(wanted[rate], rate, tried, study.run_centrally(simulator, wanted[rate]))
+    return Chosen(wanted[best], best, tried, study.run_centrally(simulator, wanted[best]))
 
 
 def best_rate(tried: Mapping[float, float | None]) -> float | None:

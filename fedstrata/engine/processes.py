@@ -118,11 +118,12 @@ def _answered(message: Message, simulation: Simulation) -> Message:
     """Return the answer of a node to an order."""
     from flwr.app import Context, Error, Message, RecordDict
     from flwr.common.constant import ErrorCode
+    from flwr.common.typing import UserConfig
 
     from client_app.app import app
 
     node = message.metadata.dst_node_id
-    place = {"partition-id": node - 1, "num-partitions": simulation.nodes}
+    place: UserConfig = {"partition-id": node - 1, "num-partitions": simulation.nodes}
     context = Context(
         message.metadata.run_id, node, place, RecordDict(), dict(simulation.run_config)
     )

@@ -54,13 +54,13 @@ def check_assigned(models: Mapping[str, Any], assigned: object) -> None:
             "data.models says which site has which of the models, and the run offers none: add them "
             "with +model@models.NAME=..., or leave data.models out"
         )
-    names = assigned.values() if isinstance(assigned, Mapping) else assigned
-    if isinstance(names, str) or not isinstance(assigned, Mapping | Sequence) or not assigned:
+    names = list(assigned.values()) if isinstance(assigned, Mapping) else assigned
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise UserError(
             "data.models is a list, whose entries sites have in turn, or a mapping from sites to "
             f"models: write data.models=[{','.join(sorted(models))}]"
         )
-    for name in names:  # type: ignore[union-attr]
+    for name in names:
         _offered(models, name, "data.models")
 
 

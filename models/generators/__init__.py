@@ -43,7 +43,7 @@ class StyleGenerator(PictureGenerator):
     def pictures(self, latents: Tensor) -> Tensor:
         """Return pictures, some at a time."""
         with torch.no_grad():
-            made = [self._network(part) for part in latents.split(_CHUNK)]
+            made = [self._network(part) for part in torch.split(latents, _CHUNK)]
         return ((torch.cat(made) + 1) / 2).clamp(0, 1)
 
 

@@ -20,7 +20,7 @@ MODES = ("offline", "online")
 STEP = "round"  # what the numbers are drawn over
 PATIENCE = 20  # seconds for a server that does not answer
 # Numbers that we log alone: no code, no host name, no output, nothing of the machine's load.
-QUIET = {
+QUIET: dict[str, Any] = {
     "console": "off",
     "disable_git": True,
     "disable_code": True,
@@ -93,7 +93,7 @@ class Wandb(Tracker):
 
     def parameters(self, values: Mapping[str, Plain]) -> None:
         """Write them as the run's configuration."""
-        self.tracked.config.update(dict(values), allow_val_change=True)
+        self.tracked.config.update(dict(values), allow_val_change=True)  # type: ignore[no-untyped-call]
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Write one number for each."""

@@ -95,7 +95,7 @@ def _clipped(of_each: dict[str, Points], factor: float) -> tuple[dict[str, Point
 
 def _median(points: Points) -> tuple[Points, list[str]]:
     means, weights, few = [], [], 0
-    classes = points.classes.unique()
+    classes: Tensor = torch.unique(points.classes)
     for each in classes:
         mine = points.classes == each
         rows = points.means[mine].sort(dim=0).values

@@ -145,7 +145,7 @@ class GeneratorTeacher(Teacher):
             if training.diversity:
                 loss = loss + training.diversity * alike(features, noise)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         generator.get_buffer("lessons").add_(1)
         return {f"{AT}{name}": each.detach() for name, each in generator.state_dict().items()}

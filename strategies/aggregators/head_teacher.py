@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ class HeadTeacher(Teacher):
         Steps a round.
     """
 
-    reads = (PROTOTYPES,)
+    reads: ClassVar[tuple[str, ...]] = (PROTOTYPES,)
 
     def __init__(self, layer: str, rate: float, steps: int) -> None:
         super().__init__(Options())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class PictureTeacher(Teacher):
         How F is trained.
     """
 
-    reads = (PROJECTIONS,)
+    reads: ClassVar[tuple[str, ...]] = (PROJECTIONS,)
 
     def __init__(self, generator: PictureGenerator, alignment: Alignment) -> None:
         super().__init__(Options())
@@ -122,7 +123,7 @@ class PictureTeacher(Teacher):
             off = functional.mse_loss(found, centers[classes])
             loss = discrepancy(found, latents) + settings.pull * off
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ class PrototypeTeacher(Teacher):
             self.note = "no site has sent the features of a class"
             return None
         known = self._current[KNOWN] > 0
-        known[points.classes.unique()] = True
+        known[torch.unique(points.classes)] = True
         network = self._ready(lesson.seed)
         self._fit(network, points._replace(means=points.means.float()), known, lesson)
         with torch.no_grad():
@@ -125,6 +125,6 @@ def distances(points: Tensor, prototypes: Tensor) -> Tensor:
 def largest_distance(points: Points) -> float:
     """Return the largest distance between the centers of two classes; 0 where there is one."""
     centers = torch.stack(
-        [points.means[points.classes == each].mean(0) for each in points.classes.unique()]
+        [points.means[points.classes == each].mean(0) for each in torch.unique(points.classes)]
     )
     return float(distances(centers, centers).max())

@@ -11,8 +11,8 @@ from fedstrata.protocol.task_kinds import CLASSES, TaskKind
 from fedstrata.support.errors import UserError
 from models.groups import FOUR_GROUPS, Group, Scope
 from strategies.aggregators import Aggregator
-from strategies.aggregators.class_means import ClassMeans
-from strategies.aggregators.head_teacher import PROTOTYPES, HeadTeacher, HeadTeacherOfEach
+from strategies.aggregators.class_means import PROTOTYPES, ClassMeans
+from strategies.aggregators.head_teacher import HeadTeacher, HeadTeacherOfEach
 from strategies.class_statistics import ClassSums, note_class_sums
 from strategies.method import Groups, Made, Method, with_rest_in
 from strategies.site_round import LAST_LAYER, SiteRound

@@ -54,7 +54,8 @@ class Nearest(nn.Module):
         """Return outputs ``(b, classes)``."""
         features = self.body(inputs).float()
         apart = torch.cdist(features, self.prototypes, compute_mode=EXACT).square()
-        return (-apart / features.shape[1]).masked_fill(~self.there, FAR)
+        scores: Tensor = (-apart / features.shape[1]).masked_fill(~self.there, FAR)
+        return scores
 
 
 @dataclass(frozen=True)
