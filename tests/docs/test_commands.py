@@ -169,9 +169,11 @@ def test_the_yaml_on_the_pages_is_yaml() -> None:
 
 @pytest.mark.parametrize("command", BENCHMARKS, ids=str)
 def test_a_benchmark_of_any_page_has_the_options_that_are_shown(command: Command) -> None:
-    module = command.words[2]
-    assert find_spec(module) is not None
-    sources = [path.read_text() for path in (ROOT / "benchmarks").rglob("*.py")]
+    found = find_spec(command.words[2])
+    assert found is not None
+    assert found.origin is not None
+    paths = [Path(found.origin), *(ROOT / "benchmarks").rglob("*.py")]
+    sources = [path.read_text() for path in paths]
     for option in (word for word in command.words if word.startswith("--")):
         assert any(f'"{option}"' in source for source in sources), option
 

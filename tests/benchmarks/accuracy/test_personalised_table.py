@@ -126,7 +126,7 @@ def test_methods_that_do_not_pay_are_named() -> None:
         return {"final": {"sites": {"a": {"accuracy": accuracy}}}}
 
     chosen = {
-        name: Chosen(Case(name, ()), rate, {}, [run(value)])
+        name: Chosen(Case(name, ()), rate, dict.fromkeys((0.05, 0.1, 0.2), value), [run(value)])
         for name, rate, value in (("local", 0.1, 0.8), ("fedavg", 0.2, 0.7), ("fedper", 0.1, 0.9))
     }
     notes = said(chosen, (0.05, 0.1, 0.2), (1,))
