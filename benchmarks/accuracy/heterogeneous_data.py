@@ -55,6 +55,7 @@ def mnist_pool(source: Path, work: Path, every: int) -> Path:
             for side in SIDES:
                 for kind in ("images", "labels"):
                     parts.setdefault(f"{side}_{kind}", []).append(shard[f"{side}_{kind}"])
+    work.mkdir(parents=True, exist_ok=True)
     path = work / f"mnist-pool-every-{every}.npz"
     pooled = {name: np.concatenate(each)[::every] for name, each in parts.items()}
     np.savez(path, **pooled)  # type: ignore[arg-type]  # its stub takes no mapping of arrays

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,12 +13,10 @@ import yaml
 from flwr.app import Message
 
 from site_guard.answers import AnswerFilter
-from site_guard.settings import SiteSettings, read_settings
+from tests.helpers.different_networks import FEW, hospitals, overrides
 from tests.loopback import LoopbackGrid, simulate
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
-EXAMPLE = DOCKER / "different-networks"
-FEW = "data.train=24 data.validation=8 data.test=24 data.identities=12 strategy.rounds=2"
 FAKE = """#!/bin/sh
 case "$*" in
   *"consortium found"*) mkdir -p "$CONSORTIUM"/us/public "$CONSORTIUM"/us/hospitals/hospital-c
@@ -33,16 +30,6 @@ case "$*" in
   *"force-recreate driver"*) touch "$CONSORTIUM"/driven ;;
 esac
 """
-
-
-def overrides() -> list[str]:
-    lines = (EXAMPLE / "overrides").read_text().splitlines()
-    return [line for line in lines if not line.startswith("#")]
-
-
-def hospitals() -> Mapping[str, SiteSettings]:
-    read = [read_settings(path) for path in sorted(EXAMPLE.glob("hospital-*.yaml"))]
-    return {settings.site: settings for settings in read}
 
 
 def test_each_hospital_trains_its_own_network_and_sends_class_means_alone(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_shards_are_one_file_with_their_splits(tmp_path: Path) -> None:
             arrays[f"{side}_images"] = np.full((many, 8, 8), number, dtype=np.uint8)
             arrays[f"{side}_labels"] = np.arange(many)[:, None]
         np.savez(folder / f"site-{number:02}.npz", **arrays)
-    path = mnist_pool(folder, tmp_path, every=2)
+    path = mnist_pool(folder, tmp_path / "work", every=2)
     with np.load(path) as made:
         assert {name: len(made[name]) for name in made.files if "labels" in name} == {
             "train_labels": 6,

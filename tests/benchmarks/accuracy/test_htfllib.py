@@ -12,7 +12,7 @@ import conf
 from benchmarks.accuracy import htfllib
 from benchmarks.accuracy.htfllib import FinishedHtPeer, HtPeer
 from benchmarks.accuracy.pfllib import PeerFailed, Wanted
-from tests.benchmarks.accuracy.test_pfllib import site
+from tests.helpers.peer_sites import site
 
 # Imports as HtFLlib does, and prints as its FedProto does: no method before round 0 has prototypes.
 PROGRAM = """

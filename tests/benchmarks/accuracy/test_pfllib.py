@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -19,7 +18,7 @@ from benchmarks.accuracy.pfllib import (
     dataset_name,
     read_output,
 )
-from models.training.data import ArrayInputs, SiteData, Split
+from tests.helpers.peer_sites import site
 
 # Reads its shards as PFLlib does, and prints as PFLlib does: round 0 is the start.
 PROGRAM = """
@@ -48,16 +47,6 @@ WANTED = Wanted("shards", "CNN", "fedprox", 0.02, 10, 1, 3, {"name": "fedprox", 
 def make_options(method: str) -> dict[str, object]:
     path = Path(conf.__file__).parent / "method" / f"{method}.yaml"
     return dict(yaml.safe_load(path.read_text()))
-
-
-def part(many: int) -> Split:
-    values = np.zeros((many, 28, 28, 1), dtype=np.uint8)
-    return Split(ArrayInputs(values, (0.5,), (0.5,)), np.arange(many))
-
-
-def site(shape: tuple[int, ...] = (1, 28, 28)) -> SiteData:
-    names = tuple(map(str, range(10)))
-    return SiteData("site", "digit", names, shape, part(6), part(1), part(2))
 
 
 @pytest.fixture
