@@ -116,9 +116,8 @@ def work(simulation: Simulation, number: int, devices: str) -> None:
 
 def _answered(message: Message, simulation: Simulation) -> Message:
     """Return the answer of a node to an order."""
-    from flwr.app import Context, Error, Message, RecordDict
+    from flwr.app import Context, Error, Message, RecordDict, UserConfig
     from flwr.common.constant import ErrorCode
-    from flwr.common.typing import UserConfig
 
     from client_app.app import app
 
